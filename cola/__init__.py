@@ -1,0 +1,1 @@
+"""What an experiment is: specifications, FLOPs, records, models, objectives, sampling, data."""

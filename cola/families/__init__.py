@@ -1,0 +1,12 @@
+"""The three families behind one interface."""
+
+from cola.families.base import (
+    Batch,
+    Family,
+    Likelihood,
+    StageModule,
+    count_parameters,
+    family_of,
+)
+
+__all__ = ["Batch", "Family", "Likelihood", "StageModule", "count_parameters", "family_of"]

@@ -1,0 +1,122 @@
+"""The interface that every family implements, and the table of families.
+
+Nothing outside a family's own module branches on its name: planning, training, evaluation and
+tracking go through `Family`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cola.records import NllKind
+from cola.seeding import Stream
+from cola.spec import GenerationSpec, LikelihoodSpec, ModelSpec, Objective
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids and where they stand in the run.
+
+    tokens_BL: (B, L) int64. `stream` is keyed by the sequences' ids. `positions` are the rows'
+    places in the global batch of `global_size` sequences (for stratified draws).
+    """
+
+    tokens_BL: Tensor
+    stream: Stream
+    positions: Sequence[int]
+    global_size: int
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Per-sequence negative log-likelihood, summed over its tokens, in nats.
+
+    nll_B: (B,) float64. `parts` are summands or diagnostics of the same shape, by name.
+    """
+
+    nll_B: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class StageModule(nn.Module):
+    """What an optimiser sees in one stage: `forward` takes the drawn inputs of one micro-batch.
+
+    Returns a dictionary of scalar tensors: "loss" (what is minimised) and its parts and
+    diagnostics by name, each a mean over the rows.
+    """
+
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """All random inputs of `forward`, from the batch's stream; runs without gradients."""
+        raise TypeError(f"{type(self).__name__} must say what it draws")
+
+
+class Family(Protocol):
+    """One model family."""
+
+    name: str
+    nll_kind: NllKind
+
+    def build(self, spec: ModelSpec) -> nn.Module:
+        """A freshly initialised model (initialisation draws from torch's global generator)."""
+
+    def stage_module(self, model: nn.Module, objective: Objective, stage: str) -> StageModule:
+        """The module to optimise in `stage`; it shares its parameters with `model`."""
+
+    def parameter_groups(
+        self, module: StageModule, objective: Objective, stage: str
+    ) -> list[dict[str, Any]]:
+        """Trained parameters as optimiser groups: {"params": [...], "lr_ratio": float}."""
+
+    def likelihood(
+        self, model: nn.Module, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+    ) -> Likelihood:
+        """NLL (exact or an upper bound, see `nll_kind`) of all L tokens of each sequence."""
+
+    def generate(
+        self,
+        model: nn.Module,
+        prompts: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> list[list[int]]:
+        """Continuations (new tokens only, cut after EOS) of prompts of any lengths."""
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Export as Hugging Face model folder(s)."""
+
+    def load(self, folder: Path) -> nn.Module:
+        """Load what `save` wrote."""
+
+
+def family_of(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name == "ar":
+        from cola.families.ar import ARFamily
+
+        return ARFamily()
+    if name == "llada":
+        from cola.families.llada import LLaDAFamily
+
+        return LLaDAFamily()
+    if name == "cola":
+        from cola.families.cola_dlm import ColaFamily
+
+        return ColaFamily()
+    raise ValueError(f"unknown family {name!r}; valid: ar, llada, cola")
+
+
+@torch.no_grad()
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, each shared one counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())

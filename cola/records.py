@@ -1,0 +1,92 @@
+"""Names of everything a run records: the only thing that analysis knows about training.
+
+One writer (`orchestration.tracking`), one reader (`analysis.runs`), one module of names.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = "1"
+
+FAMILIES = ("ar", "llada", "cola")
+FAMILY_LABELS = {"ar": "AR", "llada": "LLaDA", "cola": "Cola DLM"}
+
+NllKind = Literal["exact", "bound"]
+Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
+
+
+class Tag:
+    """Tags of an MLflow run."""
+
+    STUDY = "study"
+    FAMILY = "family"
+    RUN_KEY = "run_key"
+    RUNG = "rung"
+    BUDGET = "budget"
+    SEED = "seed"
+    STATUS = "status"
+    STATUS_REASON = "status_reason"
+    SCHEMA_VERSION = "schema_version"
+    NLL_KIND = "nll_kind"
+    COMPUTE = "compute"  # convention of the budget: executed or nominal
+    CORE_PARAMETERS = "core_parameters"
+    EMBEDDING_PARAMETERS = "embedding_parameters"
+    TOTAL_PARAMETERS = "total_parameters"
+    DATA_ORDER = "data_order"  # JSON {sequences consumed: digest of their order}
+    ATTEMPTS = "attempts"
+
+
+class Metric:
+    """Metrics of an MLflow run; the step is the optimiser step, counted over all stages."""
+
+    TOKENS = "tokens"
+    TRAIN_FLOPS_EXECUTED = "train_flops_executed"
+    TRAIN_FLOPS_NOMINAL = "train_flops_nominal"
+    TRAIN_LOSS = "train/loss"
+    LEARNING_RATE = "learning_rate"
+    GRADIENT_NORM = "gradient_norm"
+    NLL = "val/nll_nats_per_token"
+    NLL_STANDARD_ERROR = "val/nll_standard_error"
+    BITS_PER_BYTE = "val/bits_per_byte"
+    TOKENS_PER_SECOND = "throughput/tokens_per_second"
+    MFU = "throughput/mfu"
+    ELAPSED_SECONDS = "elapsed_seconds"
+    JOURNAL_LINE = "journal_line"
+
+    @staticmethod
+    def train(part: str) -> str:
+        """A named part of the training loss."""
+        return f"train/{part}"
+
+    @staticmethod
+    def val(part: str) -> str:
+        """A named part of the validation likelihood."""
+        return f"val/{part}"
+
+    @staticmethod
+    def system(name: str) -> str:
+        """A measurement of the machine."""
+        return f"system/{name}"
+
+
+class Artifact:
+    """Files of an MLflow run."""
+
+    SPEC = "spec.yaml"
+    ENVIRONMENT = "environment.json"
+    SAMPLES = "samples.jsonl"
+
+
+class SampleRecord(BaseModel):
+    """One line of `samples.jsonl`: a continuation of validation text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    step: int
+    prompt: str
+    continuation: str
+    reference: str

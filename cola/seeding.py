@@ -1,0 +1,54 @@
+"""Randomness as an argument: streams keyed by what is drawn, never by which worker draws it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Stream:
+    """Random draws for one batch, a function of (seed, step, sample id, purpose) only.
+
+    The same sample gets the same numbers whatever the batch it is in and whichever worker holds
+    it. Draws are made on the CPU in float32 and moved to `device`.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        step: int,
+        sample_ids: Sequence[int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.seed, self.step = seed, step
+        self.sample_ids = [int(sample) for sample in sample_ids]
+        self.device = torch.device(device)
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """N(0, 1) of shape (samples, *shape)."""
+        return self._each(purpose, lambda g: torch.randn(*shape, generator=g))
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """U[0, 1) of shape (samples, *shape)."""
+        return self._each(purpose, lambda g: torch.rand(*shape, generator=g))
+
+    def shared_uniform(self, purpose: str) -> float:
+        """One U[0, 1) number for the whole global batch of this step."""
+        generator = _generator(self.seed, self.step, "shared", purpose)
+        return float(torch.rand((), generator=generator))
+
+    def _each(self, purpose: str, draw) -> Tensor:  # type: ignore[no-untyped-def]
+        drawn = [
+            draw(_generator(self.seed, self.step, sample, purpose)) for sample in self.sample_ids
+        ]
+        return torch.stack(drawn).to(self.device)
+
+
+def _generator(*key: object) -> torch.Generator:
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    generator = torch.Generator()
+    generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+    return generator

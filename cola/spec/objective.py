@@ -1,0 +1,121 @@
+"""What each family minimises, and the settings of generation and likelihood."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from cola.spec.base import Spec
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class NextToken(Spec):
+    """Cross entropy of every token given those before it."""
+
+    family: Literal["ar"] = "ar"
+
+
+class MaskedDiffusion(Spec):
+    """LLaDA: mask with probability p = (1 - min) t + min, weight 1 / p (cola-dlm.md section 8)."""
+
+    family: Literal["llada"] = "llada"
+    min_mask_probability: float = Field(default=1e-3, gt=0, lt=1)
+    stratified: bool = True
+    random_length_fraction: Fraction = 0.01
+
+
+class LogitNormal(Spec):
+    """t = sigmoid(loc + scale n), n ~ N(0, 1)."""
+
+    kind: Literal["logit_normal"] = "logit_normal"
+    timestep_loc: float = 1.0
+    timestep_scale: PositiveFloat = 1.0
+
+
+class UniformTime(Spec):
+    """t ~ U(0, 1)."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+TimestepDistribution = Annotated[LogitNormal | UniformTime, Field(discriminator="kind")]
+
+
+class VAEObjective(Spec):
+    """Stage 1: reconstruction + beta KL + lambda_mask masked-token loss (section 3)."""
+
+    beta: NonNegativeFloat = 1e-4
+    lambda_mask: NonNegativeFloat = 0.3
+    mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    free_bits: NonNegativeFloat = 0.0
+    token_dropout: float = Field(default=0.0, ge=0, lt=1)
+    latent_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class JointObjective(Spec):
+    """Stage 2: lambda_vae L_VAE + lambda_fm L_FM + lambda_ref KL(q || q_ref) (section 3).
+
+    `gradient_mode` says which parameters the terms reach:
+    frozen_vae (DiT only), detach_target (VAE by its own loss), joint (the flow-matching target
+    reaches the encoder; held by the reference KL), interval (detach_target, VAE updated one step
+    in `vae_interval`), scratch (joint from a fresh VAE, no stage 1).
+    """
+
+    gradient_mode: Literal["frozen_vae", "detach_target", "joint", "interval", "scratch"] = (
+        "detach_target"
+    )
+    vae_interval: PositiveInt = 4
+    vae_lr_ratio: PositiveFloat = 1.0
+    lambda_vae: NonNegativeFloat = 1.0
+    lambda_fm: PositiveFloat = 1.0
+    lambda_ref: NonNegativeFloat = 0.0
+    timestep: TimestepDistribution = LogitNormal()
+    timestep_per: Literal["block", "sequence"] = "block"
+    prompt_block_probability: Fraction = 0.05
+
+
+class ColaObjective(Spec):
+    """Both stages. `stage1_share` of the run's compute pays for the VAE's pretraining."""
+
+    family: Literal["cola"] = "cola"
+    stage1: VAEObjective = VAEObjective()
+    stage2: JointObjective = JointObjective()
+    stage1_share: float = Field(default=0.2, ge=0, lt=1)
+
+
+Objective = Annotated[
+    NextToken | MaskedDiffusion | ColaObjective, Field(discriminator="family")
+]
+
+
+class GenerationSpec(Spec):
+    """How text is generated. A family reads the settings that apply to it."""
+
+    max_new_tokens: PositiveInt = 64
+    temperature: NonNegativeFloat = 0.0
+    top_k: PositiveInt | None = None
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    repetition_penalty: PositiveFloat = 1.0
+    steps: PositiveInt = 16
+    guidance_scale: PositiveFloat = 3.0
+    solver: Literal["euler", "heun", "midpoint"] = "euler"
+    time_grid: Literal["uniform", "cosine", "quadratic"] = "uniform"
+    first_block: Literal["clean_repaint", "partial_repaint", "left_padding", "right_padding"] = (
+        "clean_repaint"
+    )
+    remasking: Literal["low_confidence", "random"] = "low_confidence"
+    unmasking_block: PositiveInt | None = None
+
+
+class LikelihoodSpec(Spec):
+    """Cost and accuracy of the validation NLL bounds.
+
+    LLaDA: `mask_samples` stratified mask counts per sequence. Cola: CNF with `ode_steps` steps per
+    block; `divergence` exact (trace) or hutchinson (one fixed Rademacher probe per solve).
+    """
+
+    mask_samples: PositiveInt = 8
+    ode_steps: PositiveInt = 8
+    divergence: Literal["exact", "hutchinson"] = "hutchinson"

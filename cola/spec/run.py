@@ -1,0 +1,115 @@
+"""One fully resolved training run; its identity is the hash of what changes its result."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from cola.spec.base import Spec
+from cola.spec.data import DataSpec
+from cola.spec.model import ModelSpec
+from cola.spec.objective import GenerationSpec, LikelihoodSpec, Objective
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class OptimizerSpec(Spec):
+    """AdamW, the same for every family (paper section 3 of the design notes)."""
+
+    learning_rate: PositiveFloat = 1.5e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.01
+    grad_clip: PositiveFloat | None = 1.0
+
+
+class ScheduleSpec(Spec):
+    """Linear warm-up, then cosine, WSD (stable, linear decay) or constant.
+
+    Fractions are of the stage's steps; `final_ratio` is the last rate over the peak rate.
+    """
+
+    kind: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_fraction: Fraction = 0.05
+    decay_fraction: Fraction = 0.2
+    final_ratio: Fraction = 0.1
+
+
+class TrainingSpec(Spec):
+    """Everything about the optimisation that changes its result."""
+
+    batch_sequences: PositiveInt = 16
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+
+
+class EvaluationSpec(Spec):
+    """What is measured during and after training, on fixed sequences with fixed noise.
+
+    `points` evaluations are spread evenly over the steps; the last is the finished model.
+    `samples` continuations of validation text are generated from `prompt_tokens` tokens each.
+    """
+
+    validation_sequences: PositiveInt = 32
+    points: PositiveInt = 2
+    samples: NonNegativeInt = 4
+    prompt_tokens: PositiveInt = 32
+    generation: GenerationSpec = GenerationSpec()
+    likelihood: LikelihoodSpec = LikelihoodSpec()
+
+
+class StagePlan(Spec):
+    """One optimisation phase: `steps` optimiser steps, each of the run's global batch."""
+
+    name: Literal["train", "vae", "joint"]
+    steps: PositiveInt
+    train_flops_per_token_executed: PositiveFloat
+    train_flops_per_token_nominal: PositiveFloat
+
+
+class RunSpec(Spec):
+    """A resolved run. `data_fingerprint` identifies the corpus' content, not only its name."""
+
+    model: ModelSpec
+    objective: Objective
+    data: DataSpec
+    data_fingerprint: str
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    stages: list[StagePlan] = Field(min_length=1)
+    budget: PositiveFloat
+    compute: Literal["executed", "nominal"]
+    seed: Seed
+
+    @property
+    def family(self) -> str:
+        """ar, llada or cola."""
+        return self.model.family
+
+    @property
+    def run_key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON: equal keys mean equal results."""
+        return self.content_hash()
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps over all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimiser step, over all workers."""
+        return self.training.batch_sequences * self.data.sequence_length
+
+    def train_flops_at(self, step: int, convention: Literal["executed", "nominal"]) -> float:
+        """FLOPs spent in training after `step` steps, in the named convention."""
+        total, left = 0.0, step
+        for stage in self.stages:
+            taken = min(left, stage.steps)
+            per_token: float = getattr(stage, f"train_flops_per_token_{convention}")
+            total += taken * self.tokens_per_step * per_token
+            left -= taken
+        return total

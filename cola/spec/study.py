@@ -1,0 +1,164 @@
+"""A study: families trained over a ladder of compute budgets under matched conditions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from cola.spec.base import Spec
+from cola.spec.data import DataSpec
+from cola.spec.objective import ColaObjective, MaskedDiffusion, NextToken
+from cola.spec.run import EvaluationSpec, Seed, TrainingSpec
+
+Budget = Annotated[float, Field(gt=0, le=1e30)]
+
+
+class ARSettings(Spec):
+    """The autoregressive baseline."""
+
+    objective: NextToken = NextToken()
+
+
+class LLaDASettings(Spec):
+    """The masked-diffusion baseline."""
+
+    objective: MaskedDiffusion = MaskedDiffusion()
+
+
+class ColaSettings(Spec):
+    """Cola DLM: what the matched size leaves open.
+
+    `vae_share` of the core parameters go to the VAE. `log_snr` None learns the posterior variance.
+    """
+
+    latent_dim: PositiveInt = 16
+    patch_size: PositiveInt = 1
+    block_size: PositiveInt = 16
+    vae_share: float = Field(default=0.3, gt=0, lt=1)
+    log_snr: float | None = None
+    objective: ColaObjective = ColaObjective()
+
+
+class FamiliesSpec(Spec):
+    """The families of the study: a family that is not named is not trained."""
+
+    ar: ARSettings | None = None
+    llada: LLaDASettings | None = None
+    cola: ColaSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_names(cls, values: object) -> object:
+        if isinstance(values, list):
+            return {name: {} for name in values}
+        if isinstance(values, dict):
+            return {name: {} if value is None else value for name, value in values.items()}
+        return values
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> FamiliesSpec:
+        if not self.named():
+            raise ValueError("name at least one family of ar, llada, cola")
+        return self
+
+    def named(self) -> dict[str, ARSettings | LLaDASettings | ColaSettings]:
+        """Settings of the families that take part, by family name, in a fixed order."""
+        every = {"ar": self.ar, "llada": self.llada, "cola": self.cola}
+        return {name: settings for name, settings in every.items() if settings is not None}
+
+
+class Rung(Spec):
+    """One budget of the ladder and the model size trained at it (every family, every seed)."""
+
+    budget: Budget
+    core_parameters: int = Field(ge=1_000, le=10**13)
+
+
+class MatchingSpec(Spec):
+    """What is held equal between families at a rung.
+
+    compute: the budget counts training FLOPs `executed` or `nominal` (see `cola.flops`).
+    """
+
+    compute: Literal["executed", "nominal"] = "executed"
+    parameters: Literal["core", "total"] = "core"
+
+
+class ResourcesSpec(Spec):
+    """Where and how a run executes; none of it changes the result beyond rounding."""
+
+    workers: PositiveInt = 1
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    zero_stage: int = Field(default=1, ge=0, le=3)
+    micro_batch_sequences: PositiveInt | None = None
+    concurrent_runs: PositiveInt | None = None
+    max_failures: NonNegativeInt = 3
+
+
+class CheckpointSpec(Spec):
+    """How often training state is saved, in seconds of training, and how many are kept."""
+
+    every_seconds: PositiveFloat = 60.0
+    keep: PositiveInt = 2
+
+
+class TrackingSpec(Spec):
+    """MLflow. `uri` None means a SQLite file in the output folder."""
+
+    uri: str | None = None
+    log_every_steps: PositiveInt = 10
+
+
+class StudySpec(Spec):
+    """What `cola plan` and `cola run` take. See README for an annotated example."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    description: str = ""
+    families: FamiliesSpec
+    ladder: list[Rung] = Field(min_length=1)
+    seeds: list[Seed] = Field(default=[66], min_length=1)
+    matching: MatchingSpec = MatchingSpec()
+    data: DataSpec = DataSpec()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    output: str = "outputs"
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> StudySpec:
+        batch, workers = self.training.batch_sequences, self.resources.workers
+        if batch % workers:
+            raise ValueError(
+                f"training.batch_sequences={batch} must be a multiple of "
+                f"resources.workers={workers}"
+            )
+        micro = self.resources.micro_batch_sequences
+        if micro is not None and (batch // workers) % micro:
+            raise ValueError(
+                f"resources.micro_batch_sequences={micro} must divide the {batch // workers} "
+                f"sequences of each worker"
+            )
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_fits(self) -> StudySpec:
+        length = self.data.sequence_length
+        wanted = self.evaluation.prompt_tokens + self.evaluation.generation.max_new_tokens
+        if self.evaluation.samples and wanted > length:
+            raise ValueError(
+                f"evaluation.prompt_tokens + evaluation.generation.max_new_tokens = {wanted} "
+                f"must fit data.sequence_length={length}"
+            )
+        cola = self.families.cola
+        if cola is not None and length % (cola.patch_size * cola.block_size):
+            raise ValueError(
+                f"data.sequence_length={length} must be a multiple of families.cola.patch_size * "
+                f"block_size = {cola.patch_size * cola.block_size}"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""How a run happens: plan, training loop, DeepSpeed, Ray Train, checkpoints, tracking."""
