@@ -1,4 +1,4 @@
-"""Frozen specifications: unknown keys are refused, content is hashed, errors name the key's path."""
+"""Frozen specifications: unknown keys are refused, content is hashed, errors name the path."""
 
 from __future__ import annotations
 

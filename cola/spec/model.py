@@ -124,6 +124,4 @@ class ColaModelSpec(Spec):
         return self.vae.vocab_size
 
 
-ModelSpec = Annotated[
-    ARModelSpec | LLaDAModelSpec | ColaModelSpec, Field(discriminator="family")
-]
+ModelSpec = Annotated[ARModelSpec | LLaDAModelSpec | ColaModelSpec, Field(discriminator="family")]

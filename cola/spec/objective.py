@@ -16,6 +16,10 @@ class NextToken(Spec):
 
     family: Literal["ar"] = "ar"
 
+    def stage_shares(self) -> dict[str, float]:
+        """Share of the run's compute by stage, in order."""
+        return {"train": 1.0}
+
 
 class MaskedDiffusion(Spec):
     """LLaDA: mask with probability p = (1 - min) t + min, weight 1 / p (cola-dlm.md section 8)."""
@@ -24,6 +28,10 @@ class MaskedDiffusion(Spec):
     min_mask_probability: float = Field(default=1e-3, gt=0, lt=1)
     stratified: bool = True
     random_length_fraction: Fraction = 0.01
+
+    def stage_shares(self) -> dict[str, float]:
+        """Share of the run's compute by stage, in order."""
+        return {"train": 1.0}
 
 
 class LogitNormal(Spec):
@@ -82,12 +90,16 @@ class ColaObjective(Spec):
     family: Literal["cola"] = "cola"
     stage1: VAEObjective = VAEObjective()
     stage2: JointObjective = JointObjective()
-    stage1_share: float = Field(default=0.2, ge=0, lt=1)
+    stage1_share: float = Field(default=0.2, gt=0, lt=1)
+
+    def stage_shares(self) -> dict[str, float]:
+        """Share of the run's compute by stage, in order; `scratch` has no stage 1."""
+        if self.stage2.gradient_mode == "scratch":
+            return {"joint": 1.0}
+        return {"vae": self.stage1_share, "joint": 1.0 - self.stage1_share}
 
 
-Objective = Annotated[
-    NextToken | MaskedDiffusion | ColaObjective, Field(discriminator="family")
-]
+Objective = Annotated[NextToken | MaskedDiffusion | ColaObjective, Field(discriminator="family")]
 
 
 class GenerationSpec(Spec):

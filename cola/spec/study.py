@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -19,11 +19,19 @@ class ARSettings(Spec):
 
     objective: NextToken = NextToken()
 
+    def sizing_options(self) -> dict[str, Any]:
+        """What `cola.sizing.size_model` needs to know beyond the parameter target."""
+        return {}
+
 
 class LLaDASettings(Spec):
     """The masked-diffusion baseline."""
 
     objective: MaskedDiffusion = MaskedDiffusion()
+
+    def sizing_options(self) -> dict[str, Any]:
+        """What `cola.sizing.size_model` needs to know beyond the parameter target."""
+        return {}
 
 
 class ColaSettings(Spec):
@@ -38,6 +46,10 @@ class ColaSettings(Spec):
     vae_share: float = Field(default=0.3, gt=0, lt=1)
     log_snr: float | None = None
     objective: ColaObjective = ColaObjective()
+
+    def sizing_options(self) -> dict[str, Any]:
+        """What `cola.sizing.size_model` needs to know beyond the parameter target."""
+        return self.model_dump(exclude={"objective"})
 
 
 class FamiliesSpec(Spec):

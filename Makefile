@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV := .venv
+COLA := $(VENV)/bin/cola
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-quick check clean
+
+# Train three families at several budgets, fit their scaling curves, write the report.
+demo: $(READY)
+	$(COLA) run demo
+	$(COLA) report demo
+
+# Every check and every test.
+test: check
+	$(VENV)/bin/python -m pytest
+
+test-quick: $(READY)
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# The environment is made once and made again when what it is made from changes.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) outputs

@@ -1,0 +1,83 @@
+"""Training checkpoints: a manifest of checksums per worker, checked before a restart trusts them.
+
+A training checkpoint (engine, step, RNG-free data cursor) is not an exported model: the latter is
+a Hugging Face folder written once, when a run is finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Cursor(BaseModel):
+    """Where a training checkpoint stands: `step` optimiser steps done, over all stages.
+
+    Draws and data order are functions of the step, so no generator state is needed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: int
+    step: int
+    world_size: int
+    elapsed_seconds: float
+
+
+def seal(folder: Path, cursor: Cursor, rank: int) -> None:
+    """Write this worker's manifest over the files it wrote into `folder`."""
+    sums = {
+        str(path.relative_to(folder)): _sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {"cursor": cursor.model_dump(), "files": sums}
+    (folder / f"manifest-{rank:05d}.json").write_text(json.dumps(manifest, indent=1))
+
+
+def verify(folder: Path) -> Cursor | None:
+    """The checkpoint's cursor, or None where a file is missing, short or changed."""
+    first = folder / "manifest-00000.json"
+    if not first.exists():
+        return None
+    cursor = _read_manifest(first)
+    if cursor is None:
+        return None
+    position = cursor[0]
+    for rank in range(position.world_size):
+        manifest = _read_manifest(folder / f"manifest-{rank:05d}.json")
+        if manifest is None or manifest[0].step != position.step:
+            return None
+        if any(
+            not (folder / name).is_file() or _sha256(folder / name) != digest
+            for name, digest in manifest[1].items()
+        ):
+            return None
+    return position
+
+
+def newest_valid(folders: Iterable[Path], world_size: int) -> tuple[Path, Cursor] | None:
+    """The checkpoint with the most steps that is whole and was written by `world_size` workers."""
+    found = [
+        (folder, cursor)
+        for folder in folders
+        if (cursor := verify(folder)) is not None and cursor.world_size == world_size
+    ]
+    return max(found, key=lambda item: item[1].step, default=None)
+
+
+def _read_manifest(path: Path) -> tuple[Cursor, dict[str, str]] | None:
+    try:
+        values = json.loads(path.read_text())
+        return Cursor.model_validate(values["cursor"]), dict(values["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,95 @@
+"""The Ray cluster of a study: start a local one or join one, and check that its runs can fit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cola.spec import SpecError
+from cola.spec.study import ResourcesSpec
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """What the cluster has in all (not what is free now)."""
+
+    cpus: float
+    gpus: float
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
+    """A Ray session: a private one on this machine, or the cluster at `address`.
+
+    The private one listens on loopback only, and is stopped on the way out.
+
+    Raises:
+        SpecError: when no cluster answers at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Ray's servers listen on loopback only where the node's address is loopback; this switch
+        # (made for desktops) is how Ray chooses that address.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                # The dashboard's state service is what cleans up after a controller that died.
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=_short_temporary_folder(),
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpecError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
+    try:
+        total = ray.cluster_resources()
+        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0))
+    finally:
+        ray.shutdown()
+
+
+def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
+    """A request beyond the cluster would wait for ever in Ray.
+
+    Raises:
+        SpecError: when one run needs more than the whole cluster has.
+    """
+    needs = {
+        "CPUs": (resources.workers * resources.cpus_per_worker, cluster.cpus),
+        "GPUs": (resources.workers * resources.gpus_per_worker, cluster.gpus),
+    }
+    for kind, (needed, present) in needs.items():
+        if needed > present:
+            raise SpecError(
+                f"resources.workers={resources.workers}: a run needs {needed:g} {kind}, the "
+                f"cluster has {present:g}; lower resources.workers or "
+                f"resources.{kind.lower()}_per_worker"
+            )
+
+
+def runs_at_once(resources: ResourcesSpec, cluster: ClusterResources) -> int:
+    """How many runs the cluster holds side by side, at most what the study asks for."""
+    fits = cluster.cpus // (resources.workers * resources.cpus_per_worker)
+    if resources.gpus_per_worker:
+        fits = min(fits, cluster.gpus // (resources.workers * resources.gpus_per_worker))
+    return max(1, min(int(fits), resources.concurrent_runs or int(fits)))
+
+
+def _short_temporary_folder() -> str:
+    """Ray's sockets need a short path (107 bytes in all)."""
+    base = tempfile.gettempdir()
+    return os.path.join(base if len(base) < 20 else "/tmp", f"ray-{os.getuid()}")  # noqa: S108, PTH118

@@ -1,0 +1,168 @@
+"""Effects of the training loop: functions with a cadence (log, evaluate, checkpoint, stop)."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+
+from cola.data import OrderFingerprint, PreparedData, sequence_ids
+from cola.records import Metric
+from cola.spec import RunSpec
+from orchestration.evaluate import evaluation_steps, validation_metrics
+from orchestration.hardware import peak_flops
+from orchestration.journal import JournalWriter
+from orchestration.train_loop import TrainState, agree, mean_over_workers
+
+STOP_FILE = "stop"
+
+
+def progress_metrics(state: TrainState) -> dict[str, float]:
+    """Position on every axis after `state.step` steps."""
+    run = state.run
+    return {
+        Metric.TOKENS: float(state.step * run.tokens_per_step),
+        Metric.TRAIN_FLOPS_EXECUTED: run.train_flops_at(state.step, "executed"),
+        Metric.TRAIN_FLOPS_NOMINAL: run.train_flops_at(state.step, "nominal"),
+        Metric.ELAPSED_SECONDS: state.elapsed_seconds,
+    }
+
+
+class LogTraining:
+    """Writes the training metrics every `every` steps, and at each stage's end."""
+
+    def __init__(self, run: RunSpec, journal: JournalWriter | None, every: int) -> None:
+        self._journal, self._every = journal, every
+        self._peak = peak_flops(run.training.precision) if journal else math.nan
+        self._last: tuple[int, float] | None = None
+        self._ends = stage_ends(run)
+        psutil.cpu_percent()  # the first call only starts the measurement
+
+    def __call__(self, state: TrainState) -> None:
+        """Record losses by name (means over workers), rate, norm, throughput, machine load."""
+        last = self._last or (state.step - 1, 0.0)
+        if state.step % self._every and state.step not in self._ends and self._last is not None:
+            return
+        values = mean_over_workers(state.result.values, state.place, state.engine.device)
+        if self._journal is None:
+            return
+        steps = state.step - last[0]
+        seconds = max(1e-9, state.elapsed_seconds - last[1])
+        spent = state.run.train_flops_at(state.step, "executed") - state.run.train_flops_at(
+            last[0], "executed"
+        )
+        self._last = (state.step, state.elapsed_seconds)
+        self._journal.write(
+            "train",
+            state.step,
+            time.time(),
+            progress_metrics(state)
+            | {Metric.train(name): value for name, value in values.items()}
+            | {
+                Metric.LEARNING_RATE: state.learning_rate,
+                Metric.GRADIENT_NORM: state.result.gradient_norm,
+                Metric.TOKENS_PER_SECOND: steps * state.run.tokens_per_step / seconds,
+                Metric.MFU: spent / seconds / (self._peak * state.place.world_size),
+            }
+            | system_metrics(),
+        )
+
+
+class Evaluate:
+    """Validation at the run's evaluation steps."""
+
+    def __init__(self, run: RunSpec, data: PreparedData, journal: JournalWriter | None) -> None:
+        self._steps = set(evaluation_steps(run))
+        self._data, self._journal = data, journal
+
+    def __call__(self, state: TrainState) -> None:
+        """Every worker evaluates its share; rank 0 records."""
+        if state.step not in self._steps:
+            return
+        metrics = validation_metrics(state, self._data)
+        if self._journal is not None:
+            self._journal.write(
+                "evaluation", state.step, time.time(), progress_metrics(state) | metrics
+            )
+
+
+class Checkpoint:
+    """Saves every `every_seconds` of wall clock, at the end of a stage's training and at a stop."""
+
+    def __init__(self, every_seconds: float, save: Callable[[TrainState], None]) -> None:
+        self._every, self._save = every_seconds, save
+        self._saved_at = time.monotonic()
+
+    def __call__(self, state: TrainState) -> None:
+        """Rank 0's clock decides for all."""
+        due = time.monotonic() - self._saved_at >= self._every or state.stop == "interrupted"
+        if state.step == state.run.steps or not agree(int(due), state.place, state.engine.device):
+            return
+        self._save(state)
+        self._saved_at = time.monotonic()
+
+
+class StopOnRequest:
+    """Ends the run cleanly when its stop file appears (written by the study's driver)."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._path = run_folder / STOP_FILE
+
+    def __call__(self, state: TrainState) -> None:
+        """Rank 0 looks; all stop after the same step."""
+        wanted = state.place.rank == 0 and self._path.exists()
+        if agree(int(wanted), state.place, state.engine.device) and state.step < state.run.steps:
+            state.stop, state.stop_reason = "interrupted", "stopped on request"
+
+
+class StopOnDivergence:
+    """Ends a run whose loss or gradient is not finite, before a checkpoint keeps it."""
+
+    def __call__(self, state: TrainState) -> None:
+        """A non-finite number on any worker reaches all through the mean."""
+        watched = {
+            "loss": state.result.values["loss"],
+            "gradient_norm": state.result.gradient_norm,
+        }
+        shared = mean_over_workers(watched, state.place, state.engine.device)
+        for name, value in shared.items():
+            if not math.isfinite(value):
+                state.stop = "diverged"
+                state.stop_reason = f"{name} is {value} at step {state.step}"
+
+
+def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str]:
+    """Digest of the order of consumed sequences at every power-of-two count up to `steps` steps."""
+    fingerprint = OrderFingerprint()
+    for step in range(steps):
+        fingerprint.update(
+            sequence_ids(run.data.seed, step, run.training.batch_sequences, num_sequences)
+        )
+    return fingerprint.digests
+
+
+def stage_ends(run: RunSpec) -> set[int]:
+    """The step counts at which a stage is complete."""
+    ends, total = set(), 0
+    for stage in run.stages:
+        total += stage.steps
+        ends.add(total)
+    return ends
+
+
+def system_metrics() -> dict[str, float]:
+    """Load of this worker's machine and process."""
+    process = psutil.Process(os.getpid())
+    values = {
+        Metric.system("cpu_percent"): psutil.cpu_percent(),
+        Metric.system("memory_percent"): psutil.virtual_memory().percent,
+        Metric.system("process_memory_gb"): process.memory_info().rss / 1e9,
+    }
+    if torch.cuda.is_available():
+        values[Metric.system("gpu_memory_gb")] = torch.cuda.max_memory_allocated() / 1e9
+    return values

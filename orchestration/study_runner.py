@@ -1,0 +1,300 @@
+"""Runs a study: launches its runs side by side, follows them, keeps ledger and mirror."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from cola.data import PreparedData, prepare
+from cola.families import family_of
+from cola.records import Tag
+from cola.spec import SpecError, StudySpec
+from orchestration.cluster import check_fits, ray_cluster, runs_at_once
+from orchestration.decisions import Decision, decide, remember_plan
+from orchestration.hooks import STOP_FILE
+from orchestration.ledger import (
+    LEASE_REFRESH_SECONDS,
+    LeaseHeldError,
+    Ledger,
+    State,
+    write_atomically,
+)
+from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
+from orchestration.progress import StudyView
+from orchestration.ray_train import OUTCOME_FILE, Assignment, RunOutcome, fit_run
+from orchestration.tracking import Mirror, open_mirror
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """How the study's runs stand when the driver leaves."""
+
+    states: dict[str, State]  # by run name
+    trained: int  # runs that this call launched
+    stopped: bool  # a person asked to stop
+    unmirrored: list[str]  # runs whose journal MLflow has not taken whole
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run is finished."""
+        return all(state == "finished" for state in self.states.values())
+
+
+def tracking_uri(study: StudySpec) -> str:
+    """Where MLflow is: the study's, or a SQLite file in the output folder."""
+    return study.tracking.uri or f"sqlite:///{output_root(study) / 'mlflow.db'}"
+
+
+def check_output(study: StudySpec) -> Path:
+    """The output folder, made and proven writable.
+
+    Raises:
+        SpecError: when it cannot be written.
+    """
+    root = output_root(study)
+    try:
+        study_folder(study).mkdir(parents=True, exist_ok=True)
+        write_atomically(root / ".writable", "")
+        (root / ".writable").unlink()
+    except OSError as error:
+        raise SpecError(
+            f"output={study.output}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+    return root
+
+
+def check_data(study: StudySpec, data: PreparedData) -> None:
+    """Refuse a corpus that does not fill one batch, or validation that asks for more than it has.
+
+    Raises:
+        SpecError: with the largest value that would work.
+    """
+    batch, wanted = study.training.batch_sequences, study.evaluation.validation_sequences
+    if len(data.train) < batch:
+        raise SpecError(
+            f"data.corpus: holds {len(data.train)} training sequences of "
+            f"{study.data.sequence_length} tokens, fewer than one batch of {batch}; give more "
+            "text, a smaller training.batch_sequences or a shorter data.sequence_length"
+        )
+    if len(data.validation) < wanted:
+        raise SpecError(
+            f"evaluation.validation_sequences={wanted}: the validation split holds "
+            f"{len(data.validation)}; lower it or raise data.validation_fraction"
+        )
+
+
+def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyResult:
+    """Carry out a study until every run has ended or a person stops it.
+
+    Raises:
+        SpecError: for anything found wrong before the first run starts.
+    """
+    root = check_output(study)
+    plan = plan_study(study)
+    ledger = Ledger(root)
+    mirror = open_mirror(
+        tracking_uri(study),
+        study.name,
+        None if study.tracking.uri else root / "mlartifacts" / study.name,
+    )
+    data = prepare(study.data, root / "cache", view.data_progress)
+    check_data(study, data)
+    decisions = decide(plan, ledger, study_folder(study))
+    view.decided(decisions)
+    record_study(study, plan)
+    mirror.start()
+    runner = _Runner(study, data, ledger, mirror, view)
+    for decision in decisions:
+        runner.follow(decision)
+    todo = [d.run for d in decisions if d.action in ("start", "resume")]
+    if todo:
+        with ray_cluster(address) as cluster:
+            check_fits(study.resources, cluster)
+            with stop_on_interrupt(runner):
+                runner.run(todo, runs_at_once(study.resources, cluster))
+    unmirrored = mirror.finish(patience_seconds=30.0)
+    states = {run.name: ledger.entry(run.spec.run_key).state for run in plan}
+    return StudyResult(states, runner.launched, runner.stopping.is_set(), unmirrored)
+
+
+def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
+    """Keep the study's specification and plan beside its report."""
+    folder = study_folder(study)
+    write_atomically(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json")))
+    remember_plan(plan, folder)
+
+
+class _Runner:
+    """The state of a study while it runs."""
+
+    def __init__(
+        self,
+        study: StudySpec,
+        data: PreparedData,
+        ledger: Ledger,
+        mirror: Mirror,
+        view: StudyView,
+    ) -> None:
+        self.study, self.data, self.ledger = study, data, ledger
+        self.mirror, self.view = mirror, view
+        self.launched = 0
+        self.stopping = threading.Event()
+        self._running: dict[Future[None], PlannedRun] = {}
+        self._refreshed = time.time()
+
+    def follow(self, decision: Decision) -> None:
+        """Show and mirror a run; a finished one is mirrored too (this study may not have it)."""
+        run = decision.run
+        folder = self.ledger.run_folder(run.spec.run_key)
+        self.view.add(run, folder, decision.action)
+        if decision.action == "busy":
+            return  # its driver mirrors it
+        self.mirror.follow(run.name, run.spec, folder, self._tags(run))
+        if decision.action == "reuse":
+            self.mirror.close_run(run.spec.run_key, "finished", self._closing_tags(run))
+
+    def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
+        """Launch the runs, the most expensive first, and wait for all of them."""
+        waiting = sorted(todo, key=lambda run: -run.train_flops("executed"))
+        with self.view.live(), ThreadPoolExecutor(at_once) as pool:
+            while self._running or (waiting and not self.stopping.is_set()):
+                while waiting and len(self._running) < at_once and not self.stopping.is_set():
+                    self._launch(waiting.pop(0), pool)
+                done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    self._ended(self._running.pop(future), failure_of(future))
+                self._refresh_leases()
+                self.view.refresh(self.mirror.trouble)
+
+    def request_stop(self) -> None:
+        """Ask every running run to save and leave; nothing new starts."""
+        self.stopping.set()
+        for run in self._running.values():
+            (self.ledger.run_folder(run.spec.run_key) / STOP_FILE).touch()
+
+    def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
+        key = run.spec.run_key
+        try:
+            entry = self.ledger.acquire(key)
+        except LeaseHeldError as error:
+            self.view.event(run, f"skipped: {error}")
+            return
+        folder = self.ledger.run_folder(key)
+        write_atomically(folder / "spec.json", run.spec.model_dump_json(indent=1))
+        write_atomically(folder / "data.json", json.dumps({"folder": str(self.data.folder)}))
+        (folder / STOP_FILE).unlink(missing_ok=True)
+        (folder / OUTCOME_FILE).unlink(missing_ok=True)
+        assignment = self._assignment(run, folder, len(entry.attempts))
+        self._running[pool.submit(fit_run, assignment)] = run
+        self.launched += 1
+        self.view.started(run)
+
+    def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
+        resources, checkpoint = self.study.resources, self.study.checkpoint
+        return Assignment(
+            run=run.spec,
+            run_folder=str(folder),
+            data_folder=str(self.data.folder.resolve()),
+            attempt=attempt,
+            workers=resources.workers,
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+            zero_stage=resources.zero_stage,
+            micro_batch_sequences=resources.micro_batch_sequences,
+            max_failures=resources.max_failures,
+            checkpoint_every_seconds=self.study.checkpoint.every_seconds,
+            checkpoint_keep=checkpoint.keep,
+            log_every_steps=self.study.tracking.log_every_steps,
+        )
+
+    def _ended(self, run: PlannedRun, error: str | None) -> None:
+        key = run.spec.run_key
+        state, reason = self._outcome(run, error)
+        self.ledger.close(key, state, reason)
+        self.mirror.close_run(key, state, self._closing_tags(run))
+        self.view.ended(run, state, reason)
+
+    def _outcome(self, run: PlannedRun, error: str | None) -> tuple[State, str | None]:
+        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
+        if error is not None or outcome is None:
+            return "failed", error or "the training ended without an outcome"
+        states: dict[str, State] = {"finished": "finished", "diverged": "diverged"}
+        return states.get(outcome.state, "interrupted"), outcome.reason
+
+    def _refresh_leases(self) -> None:
+        if time.time() - self._refreshed < LEASE_REFRESH_SECONDS:
+            return
+        self._refreshed = time.time()
+        for run in self._running.values():
+            self.ledger.refresh(run.spec.run_key)
+
+    def _tags(self, run: PlannedRun) -> dict[str, str]:
+        return {
+            Tag.STUDY: self.study.name,
+            Tag.FAMILY: run.spec.family,
+            Tag.RUNG: str(run.rung),
+            Tag.BUDGET: repr(run.spec.budget),
+            Tag.SEED: str(run.spec.seed),
+            Tag.STATUS: "running",
+            Tag.NLL_KIND: family_of(run.spec.family).nll_kind,
+            Tag.COMPUTE: run.spec.compute,
+            Tag.CORE_PARAMETERS: str(run.core_parameters),
+            Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
+            Tag.TOTAL_PARAMETERS: str(run.total_parameters),
+        }
+
+    def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
+        entry = self.ledger.entry(run.spec.run_key)
+        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
+        tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
+        if outcome is not None:
+            tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
+        return tags
+
+
+def read_outcome(run_folder: Path) -> RunOutcome | None:
+    """How the run's training ended, or None where it was cut off."""
+    path = run_folder / OUTCOME_FILE
+    return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None
+
+
+def failure_of(future: Future[None]) -> str | None:
+    """Why a launched run failed, in a line; None where it ended by itself."""
+    error = future.exception()
+    if error is None:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+@contextmanager
+def stop_on_interrupt(runner: _Runner) -> Iterator[None]:
+    """SIGINT or SIGTERM once: stop cleanly. SIGINT again: leave at once."""
+
+    def request(signum: int, frame: FrameType | None) -> None:
+        if runner.stopping.is_set():
+            raise KeyboardInterrupt
+        runner.view.note("stopping: running trainings save a checkpoint and leave")
+        runner.request_stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,235 @@
+"""The training loop: stages, steps, and effects as hooks; runs in process, knows no Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cola.data import PackedTokens, sequence_ids, worker_slice
+from cola.families import Batch, Family, StageModule, family_of
+from cola.optim import learning_rate_factor
+from cola.seeding import Stream
+from cola.spec import RunSpec, StagePlan
+from orchestration.checkpoint import Cursor
+from orchestration.engine import Engine, EngineSettings, Groups, StepResult
+
+EngineFactory = Callable[[StageModule, Groups, EngineSettings], Engine]
+Outcome = Literal["finished", "interrupted", "diverged"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """This worker among the run's workers."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass
+class TrainState:
+    """What a hook may look at after a step. `step` counts finished steps over all stages."""
+
+    run: RunSpec
+    family: Family
+    place: Place
+    model: nn.Module
+    engine: Engine
+    stage_index: int = 0
+    step: int = 0
+    learning_rate: float = 0.0
+    result: StepResult = field(default_factory=lambda: StepResult({}, math.nan))
+    elapsed_seconds: float = 0.0
+    stop: Outcome | None = None
+    stop_reason: str | None = None
+
+    @property
+    def stage(self) -> StagePlan:
+        """The stage that the engine trains now."""
+        return self.run.stages[self.stage_index]
+
+    def cursor(self) -> Cursor:
+        """Where a checkpoint taken now stands."""
+        return Cursor(
+            stage=self.stage_index,
+            step=self.step,
+            world_size=self.place.world_size,
+            elapsed_seconds=self.elapsed_seconds,
+        )
+
+
+class Hook(Protocol):
+    """An effect after a step; every worker calls every hook at every step."""
+
+    def __call__(self, state: TrainState) -> None:
+        """Act on the state; set `state.stop` to end the run after this step."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the loop executes (nothing here changes results beyond rounding)."""
+
+    zero_stage: int
+    micro_batch_sequences: int | None = None
+
+
+def train(
+    run: RunSpec,
+    tokens: PackedTokens,
+    engine_factory: EngineFactory,
+    settings: LoopSettings,
+    place: Place,
+    hooks: Sequence[Hook],
+    resume: tuple[Path, Cursor] | None = None,
+) -> TrainState:
+    """Train all stages of the run, or what is left of them after `resume`.
+
+    Returns the last state: `state.stop` says finished, interrupted or diverged.
+    """
+    family = family_of(run.family)
+    start = resume[1] if resume else None
+    model = initial_model(family, run)
+    first_step, state = 0, None
+    for index, stage in enumerate(run.stages):
+        if start is None or start.stage <= index:
+            if state is not None:
+                model = carried_over(family, run, state, state.engine.full_state_dict())
+                state.engine.close()
+            state = open_stage(run, family, model, engine_factory, settings, place, index, state)
+            if start is not None and start.stage == index and resume is not None:
+                state.engine.load(resume[0])
+                state.step, state.elapsed_seconds = start.step, start.elapsed_seconds
+            run_stage(state, tokens, settings, hooks, first_step)
+            if state.stop is not None:
+                return state
+        first_step += stage.steps
+    if state is None:
+        raise ValueError(f"checkpoint of stage {start} does not belong to run {run.run_key}")
+    state.stop = "finished"
+    return state
+
+
+def run_stage(
+    state: TrainState,
+    tokens: PackedTokens,
+    settings: LoopSettings,
+    hooks: Sequence[Hook],
+    first_step: int,
+) -> None:
+    """Optimise one stage to its end, or until a hook stops the run."""
+    run, engine = state.run, state.engine
+    while state.step < first_step + state.stage.steps and state.stop is None:
+        began = time.perf_counter()
+        inputs = drawn_inputs(state, tokens, settings)
+        factor = learning_rate_factor(
+            run.training.schedule, state.step - first_step, state.stage.steps
+        )
+        state.result = engine.step(inputs, factor)
+        state.learning_rate = factor * run.training.optimizer.learning_rate
+        state.step += 1
+        state.elapsed_seconds += time.perf_counter() - began
+        for hook in hooks:
+            hook(state)
+
+
+def drawn_inputs(
+    state: TrainState, tokens: PackedTokens, settings: LoopSettings
+) -> list[dict[str, Tensor]]:
+    """This worker's micro-batches of the step, with everything random already drawn.
+
+    The sequences and the draws are functions of (data seed, seed, step), so any number of workers
+    and any micro-batch give the same global batch.
+    """
+    run, place, engine = state.run, state.place, state.engine
+    size = run.training.batch_sequences
+    ids = sequence_ids(run.data.seed, state.step, size, len(tokens))
+    positions = np.arange(size)
+    mine = worker_slice(ids, place.rank, place.world_size)
+    where = worker_slice(positions, place.rank, place.world_size)
+    micro = settings.micro_batch_sequences or len(mine)
+    inputs = []
+    with torch.no_grad():
+        for start in range(0, len(mine), micro):
+            chosen = mine[start : start + micro]
+            batch = Batch(
+                tokens_BL=torch.from_numpy(tokens.rows(chosen)).to(engine.device),
+                # Within one global batch of more than an epoch a sequence comes twice: the
+                # position tells its draws apart.
+                stream=Stream(run.seed, state.step, where[start : start + micro], engine.device),
+                positions=[int(p) for p in where[start : start + micro]],
+                global_size=size,
+            )
+            inputs.append(engine.module.draw(batch))
+    return inputs
+
+
+def initial_model(family: Family, run: RunSpec) -> nn.Module:
+    """The model at its start: the same numbers on every worker."""
+    torch.manual_seed(run.seed)
+    return family.build(run.model)
+
+
+def carried_over(
+    family: Family, run: RunSpec, state: TrainState, weights: dict[str, Tensor]
+) -> nn.Module:
+    """A whole model on the CPU with the stage's `weights` (its engine may have sharded them)."""
+    model = initial_model(family, run)
+    module = family.stage_module(model, run.objective, state.stage.name)
+    module.load_state_dict(weights)
+    return model
+
+
+def open_stage(
+    run: RunSpec,
+    family: Family,
+    model: nn.Module,
+    engine_factory: EngineFactory,
+    settings: LoopSettings,
+    place: Place,
+    index: int,
+    before: TrainState | None,
+) -> TrainState:
+    """A state whose engine trains stage `index` of `model`."""
+    stage = run.stages[index]
+    module = family.stage_module(model, run.objective, stage.name)
+    groups = family.parameter_groups(module, run.objective, stage.name)
+    mine = run.training.batch_sequences // place.world_size
+    micro = settings.micro_batch_sequences or mine
+    engine = engine_factory(
+        module,
+        groups,
+        EngineSettings(run.training, settings.zero_stage, micro, mine // micro),
+    )
+    state = TrainState(run, family, place, model, engine, stage_index=index)
+    if before is not None:
+        state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
+    return state
+
+
+def agree(value: int, place: Place, device: torch.device) -> int:
+    """Rank 0's value on every worker (a collective call where there are several)."""
+    if place.world_size == 1:
+        return value
+    shared = torch.tensor([value], device=device)
+    dist.broadcast(shared, src=0)
+    return int(shared.item())
+
+
+def mean_over_workers(
+    values: dict[str, float], place: Place, device: torch.device
+) -> dict[str, float]:
+    """Mean of each named number over the workers (a collective call where there are several)."""
+    if place.world_size == 1:
+        return values
+    names = sorted(values)
+    stacked = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
+    dist.all_reduce(stacked)
+    return dict(zip(names, (stacked / place.world_size).tolist(), strict=True))

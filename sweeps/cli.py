@@ -1,0 +1,33 @@
+"""The `cola` command: mounts the commands of every package and turns errors into one line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from analysis.cli import app as analysis_app
+from cola.spec import SpecError
+from orchestration.cli import app as orchestration_app
+
+app = typer.Typer(
+    name="cola",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Scaling studies of Cola DLM, AR and masked-diffusion language models.",
+)
+for mounted in (orchestration_app, analysis_app):
+    app.add_typer(mounted)
+
+
+def main() -> None:
+    """Run the command line; a specification that cannot be carried out exits with 2."""
+    try:
+        app()
+    except SpecError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,80 @@
+"""Shared by all tests: quiet libraries, one thread, a tiny corpus, the shared data if it is here."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports them: no usage reports, no accelerator probing, few threads.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough text with some structure for a few hundred short sequences."""
+    random.seed(0)
+    nouns = ["river", "lamp", "garden", "letter", "engine", "window", "captain", "mirror"]
+    verbs = ["finds", "opens", "follows", "paints", "repairs", "remembers"]
+    sentences = [
+        f"The {random.choice(nouns)} {random.choice(verbs)} the {random.choice(nouns)}."
+        for _ in range(6000)
+    ]
+    text = "\n\n".join(" ".join(sentences[i : i + 12]) for i in range(0, len(sentences), 12))
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
+    """A study of three families that trains in seconds."""
+    return {
+        "name": "tiny",
+        "families": {
+            "ar": {},
+            "llada": {},
+            "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0},
+        },
+        "ladder": [{"budget": 2.0e10, "core_parameters": 60_000}],
+        "data": {
+            "corpus": {"source": "files", "paths": [str(corpus_file)]},
+            "tokenizer": {"kind": "bpe", "vocab_size": 320},
+            "sequence_length": 32,
+            "validation_fraction": 0.1,
+        },
+        "training": {
+            "batch_sequences": 8,
+            "precision": "float32",
+            "optimizer": {"learning_rate": 1.0e-3},
+        },
+        "evaluation": {
+            "validation_sequences": 8,
+            "points": 2,
+            "samples": 2,
+            "prompt_tokens": 8,
+            "generation": {"max_new_tokens": 16, "steps": 4},
+            "likelihood": {"mask_samples": 4, "ode_steps": 4},
+        },
+        "tracking": {"log_every_steps": 5},
+        "checkpoint": {"every_seconds": 1.0},
+        "output": str(tmp_path / "outputs"),
+    }
+
+
+def write_study(values: dict[str, Any], folder: Path) -> Path:
+    """The study as a YAML file."""
+    path = folder / f"{values['name']}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
