@@ -30,9 +30,9 @@ def measured_matmul_flops(precision: Precision, size: int = 1024, seconds: float
     """FLOP/s of a square matrix product on this worker's device: the best of several."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     a = torch.randn(size, size, device=device, dtype=getattr(torch, precision))
-    best, began = 0.0, time.perf_counter()
     torch.mm(a, a)
-    while time.perf_counter() - began < seconds:
+    best, began = 0.0, time.perf_counter()
+    while best == 0.0 or time.perf_counter() - began < seconds:
         started = time.perf_counter()
         torch.mm(a, a)
         if device.type == "cuda":

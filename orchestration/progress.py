@@ -33,6 +33,7 @@ class Row:
     nll: float | None = None
     tokens_per_second: float | None = None
     told: float = 0.0
+    starts: int = 0
 
     @property
     def share(self) -> float:
@@ -61,7 +62,9 @@ class StudyView:
         """Say what happens to each run and why."""
         for decision in decisions:
             self.console.print(
-                f"{decision.run.name:28} {decision.action:7} {decision.why}", highlight=False
+                f"{decision.run.name:28} {decision.action:7} {decision.why}",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
@@ -89,7 +92,9 @@ class StudyView:
     def note(self, text: str) -> None:
         """A plain line with the time since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        self.console.print(f"[{minutes:02d}:{seconds:02d}] {text}", highlight=False, markup=False)
+        self.console.print(
+            f"[{minutes:02d}:{seconds:02d}] {text}", highlight=False, markup=False, soft_wrap=True
+        )
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -119,7 +124,12 @@ class StudyView:
             if line.kind == "train":
                 row.state, row.step = "training", line.step
                 row.loss = _number(line.values.get(Metric.TRAIN_LOSS))
-                row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
+                if line.step > 1:  # the first step pays for lazy initialisation
+                    row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
+            elif line.kind == "event" and line.values.get("event") == "start":
+                row.starts += 1
+                if row.starts > 1 and row.state in ("starting", "training"):
+                    self.event(row.run, f"its workers started again from step {line.step}")
             elif line.kind == "evaluation":
                 row.nll = _number(line.values.get(Metric.NLL))
 
@@ -134,18 +144,17 @@ class StudyView:
         )
 
     def _eta(self) -> str:
-        """Time left, from the FLOPs done per second since the first run began."""
-        total = done = 0.0
+        """Time left if the runs that train now are as fast as those still to come."""
+        left = rate = 0.0
         for row in self._rows.values():
-            if row.state == "reuse":
-                continue
-            cost = row.run.train_flops("executed")
-            total += cost
-            done += cost if row.state in DONE else cost * row.share
-        elapsed = time.monotonic() - self._began
-        if done <= 0:
+            spec = row.run.spec
+            if row.state not in DONE:
+                left += row.run.train_flops("executed") - spec.train_flops_at(row.step, "executed")
+            if row.state == "training" and row.tokens_per_second:
+                rate += row.tokens_per_second * row.run.train_flops("executed") / row.run.tokens
+        if rate <= 0:
             return "unknown yet"
-        minutes, seconds = divmod(int(elapsed * (total - done) / done), 60)
+        minutes, seconds = divmod(int(left / rate), 60)
         return f"{minutes} min {seconds:02d} s"
 
     def _table(self) -> Table:

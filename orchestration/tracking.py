@@ -7,6 +7,7 @@ number of its last journal line and is stored in one transaction, so nothing is 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import urllib.parse
@@ -54,6 +55,7 @@ class Mirror:
     """Sends journals of a study's runs to one MLflow experiment, from a thread of its own."""
 
     def __init__(self, uri: str, study: str, artifacts: Path | None) -> None:
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         from mlflow.tracking import MlflowClient

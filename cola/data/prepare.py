@@ -1,0 +1,311 @@
+"""From documents to packed token sequences on disk, built once per content."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
+from cola.data.packed import PackedTokens, PackedWriter
+from cola.data.sources import ReadCounts, expected_bytes, read_pieces
+from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
+from cola.spec import DataSpec, SpecError
+from cola.spec.data import TrainedBPE
+
+Progress = Callable[[str, float], None]
+Split = Literal["train", "validation"]
+
+# Training text of the BPE: more changes the vocabulary little and costs memory.
+BPE_TRAINING_BYTES = 512 * 10**6
+_ENCODE_CHARACTERS = 4_000_000
+_EARLY_FIT_CHECK_TOKENS = 2_000_000
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Packed tokens of both splits with their tokenizer.
+
+    meta: `fingerprint`, `skipped_files`, `skipped_documents`, `corpus_documents`,
+    `sequence_length`, `vocab_size`, `eos_token`, `build_seconds`, and under `train` and
+    `validation` each: `documents` (pieces, see `cola.data.sources`), `sequences`, `tokens` (packed,
+    EOS included), `dropped_tokens` (the last part of a sequence), `bytes` (UTF-8 bytes of the
+    packed text) and `bytes_per_token`.
+    """
+
+    folder: Path
+    train: PackedTokens
+    validation: PackedTokens
+    tokenizer: TextTokenizer
+    meta: dict[str, Any]
+
+
+def prepare(spec: DataSpec, cache: Path, progress: Progress | None = None) -> PreparedData:
+    """The packed data of `spec`, built in `cache` unless it is there.
+
+    Of processes that start at once one builds and the others wait. `progress` is called with a
+    message and the fraction done, during the build only.
+
+    Raises:
+        SpecError: when corpus or tokenizer cannot be used, or a split holds no sequence.
+    """
+    key = source_fingerprint(spec)
+    folder = cache.absolute() / key[:24]
+    found = _open_if_valid(folder)
+    if found is not None:
+        return found
+    with _exclusive(folder.with_suffix(".lock")):
+        found = _open_if_valid(folder)
+        if found is None:
+            _build(spec, key, folder, progress or (lambda message, fraction: None))
+            found = open_prepared(folder)
+    return found
+
+
+def open_prepared(folder: Path) -> PreparedData:
+    """Open what `prepare` built.
+
+    Raises:
+        SpecError: when there is nothing or something damaged.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT_VERSION:
+            raise ValueError(f"format {meta['format']}, expected {FORMAT_VERSION}")
+        train, validation = (
+            PackedTokens(folder, name, meta["sequence_length"], meta["dtype"], meta[name]["shards"])
+            for name in ("train", "validation")
+        )
+        tokenizer = TextTokenizer.open(folder, meta["eos_token"])
+    except (OSError, ValueError, KeyError, SpecError) as error:
+        raise SpecError(
+            f"{folder}: is not a folder of prepared data ({error}); delete it and prepare again"
+        ) from error
+    return PreparedData(folder, train, validation, tokenizer, meta)
+
+
+def _open_if_valid(folder: Path) -> PreparedData | None:
+    if not folder.is_dir():
+        return None
+    try:
+        return open_prepared(folder)
+    except SpecError:
+        return None  # damaged: the cache is built again from the corpus
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock that the operating system frees when its holder dies.
+
+    The file stays: removing it would let a third process lock a new file of the same name.
+    """
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise SpecError(
+                f"{path.parent}: cannot keep prepared data ({error.strerror}); give a folder that "
+                "can be written and locked"
+            ) from error
+        yield
+
+
+def _build(spec: DataSpec, key: str, folder: Path, progress: Progress) -> None:
+    started = time.monotonic()
+    prefix = f".building-{folder.name}-"
+    # Only the holder of the lock gets here: what is left over is of builders that died.
+    for stale in folder.parent.glob(prefix + "*"):
+        shutil.rmtree(stale)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        meta = _write(spec, temporary, progress)
+        meta |= {"fingerprint": key, "build_seconds": round(time.monotonic() - started, 3)}
+        with (temporary / "meta.json").open("w", encoding="utf-8") as file:
+            json.dump(meta, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    progress("data ready", 1.0)
+
+
+def _write(spec: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
+    threshold = _split_threshold(spec)
+    total = expected_bytes(spec.corpus)
+    if isinstance(spec.tokenizer, TrainedBPE):
+        texts = _training_texts(spec, threshold, total, progress)
+        tokenizer = train_bpe(texts, spec.tokenizer.vocab_size)
+    else:
+        tokenizer = load_tokenizer(spec.tokenizer)
+    tokenizer.save(folder)
+    encoder = Encoder(tokenizer)
+    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    counts = ReadCounts()
+    writers: dict[Split, PackedWriter] = {}
+    documents: dict[Split, int] = {"train": 0, "validation": 0}
+    with ExitStack() as stack:
+        for name in documents:
+            writer = PackedWriter(folder, name, spec.sequence_length, dtype)
+            writers[name] = stack.enter_context(writer)
+        for batch in _batches(_split_pieces(spec, threshold, counts)):
+            for piece, (ids, lengths) in zip(
+                batch, encoder.encode([piece.text for piece in batch]), strict=True
+            ):
+                if piece.ends:
+                    ids, lengths = np.append(ids, tokenizer.eos_token_id), np.append(lengths, 0)
+                writers[piece.split].append(ids, lengths)
+                documents[piece.split] += 1
+            if encoder.tokens > _EARLY_FIT_CHECK_TOKENS:
+                encoder.check_fit()
+            progress("encoding", 0.4 + 0.59 * _fraction(counts.bytes, total))
+        for writer in writers.values():
+            writer.flush()
+    encoder.check_fit()
+    for name, writer in writers.items():
+        _check_not_empty(spec, name, writer)
+    splits = {name: _describe(writers[name], documents[name]) for name in documents}
+    return splits | {
+        "format": FORMAT_VERSION,
+        "dtype": dtype,
+        "sequence_length": spec.sequence_length,
+        "vocab_size": tokenizer.vocab_size,
+        "eos_token": tokenizer.eos_token,
+        "corpus_documents": counts.documents,
+        "skipped_files": counts.skipped_files,
+        "skipped_documents": counts.skipped_documents,
+    }
+
+
+def _describe(writer: PackedWriter, documents: int) -> dict[str, Any]:
+    tokens = writer.sequences * writer.sequence_length
+    return {
+        "documents": documents,
+        "sequences": writer.sequences,
+        "tokens": tokens,
+        "dropped_tokens": writer.dropped_tokens,
+        "bytes": writer.bytes,
+        "bytes_per_token": writer.bytes / tokens,
+        "shards": writer.shards,
+    }
+
+
+def _check_not_empty(spec: DataSpec, split: Split, writer: PackedWriter) -> None:
+    if writer.sequences:
+        return
+    tokens = writer.dropped_tokens
+    where = f"data.sequence_length={spec.sequence_length}: the {split} split has {tokens} tokens, "
+    if split == "train":
+        remedy = "give more text or a shorter sequence_length"
+    else:
+        fraction = spec.validation_fraction
+        remedy = f"use a data.validation_fraction above {fraction} or a shorter sequence_length"
+    raise SpecError(f"{where}not one whole sequence; {remedy}")
+
+
+@dataclass(frozen=True)
+class _SplitPiece:
+    """`ends`: what follows in the same split is not the continuation, so EOS comes between."""
+
+    text: str
+    split: Split
+    ends: bool
+
+
+def _split_pieces(spec: DataSpec, threshold: int, counts: ReadCounts) -> Iterator[_SplitPiece]:
+    previous: _SplitPiece | None = None
+    for piece in read_pieces(spec, counts):
+        split: Split = "validation" if _text_hash(piece.text) < threshold else "train"
+        if previous is not None:
+            ends = piece.first or split != previous.split
+            yield _SplitPiece(previous.text, previous.split, ends)
+        previous = _SplitPiece(piece.text, split, True)
+    if previous is not None:
+        yield previous
+
+
+def _split_threshold(spec: DataSpec) -> int:
+    """Texts whose hash is below it are validation text.
+
+    It is `validation_fraction` of the hashes' range. When no text of a (small) corpus falls below,
+    it is raised just above the smallest hash. Large corpora are read up to the first hit only.
+    """
+    threshold = int(spec.validation_fraction * 2**64)
+    smallest, largest = 2**64, -1
+    counts = ReadCounts()
+    for piece in read_pieces(spec, counts):
+        value = _text_hash(piece.text)
+        smallest, largest = min(smallest, value), max(largest, value)
+        if smallest < threshold <= largest:
+            return threshold
+    if largest < 0:
+        raise SpecError(
+            f"data.corpus.source={spec.corpus.source}: holds no text (files skipped as not UTF-8: "
+            f"{counts.skipped_files}); give another corpus"
+        )
+    if smallest == largest:
+        raise SpecError(
+            f"data.corpus.source={spec.corpus.source}: holds one text only, none is left for "
+            "validation; give more text"
+        )
+    return max(threshold, smallest + 1) if largest >= threshold else largest
+
+
+def _text_hash(text: str) -> int:
+    """Uniform in [0, 2^64): equal texts are always on the same side."""
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _training_texts(
+    spec: DataSpec, threshold: int, total: int | None, progress: Progress
+) -> Iterator[str]:
+    counts = ReadCounts()
+    wanted = BPE_TRAINING_BYTES if total is None else min(total, BPE_TRAINING_BYTES)
+    reported = -1.0
+    for piece in _split_pieces(spec, threshold, counts):
+        if piece.split == "train":
+            yield piece.text
+        fraction = _fraction(counts.bytes, wanted)
+        if fraction >= reported + 0.01:
+            progress("training the tokenizer", 0.4 * fraction)
+            reported = fraction
+        if counts.bytes >= BPE_TRAINING_BYTES:
+            return
+
+
+def _fraction(done: int, total: int | None) -> float:
+    """Share done; of an unknown total an estimate that grows towards one."""
+    if total is None:
+        return done / (done + BPE_TRAINING_BYTES)
+    return min(1.0, done / max(1, total))
+
+
+def _batches(pieces: Iterator[_SplitPiece]) -> Iterator[list[_SplitPiece]]:
+    batch: list[_SplitPiece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if characters >= _ENCODE_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

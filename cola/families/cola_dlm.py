@@ -1,0 +1,125 @@
+"""Cola DLM as a family: stages, parameter groups, the bound, generation, export."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cola.families.base import Batch, Likelihood, StageModule
+from cola.likelihood.latent_ode import evidence_bound
+from cola.models.cola_dlm import ColaDLM, build_cola_dlm
+from cola.models.dit import ColaDiT
+from cola.models.text_vae import TextVAE
+from cola.objectives.joint import joint_draws, joint_loss
+from cola.objectives.vae import stage1_loss, vae_draws
+from cola.records import NllKind
+from cola.sampling.block_decode import generate
+from cola.seeding import Stream
+from cola.spec import ColaModelSpec, ColaObjective, GenerationSpec, LikelihoodSpec
+
+
+class VAEStage(StageModule):
+    """Stage 1 optimises the VAE alone."""
+
+    def __init__(self, vae: TextVAE, objective: ColaObjective) -> None:
+        super().__init__()
+        self.vae, self._objective = vae, objective
+
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """See `StageModule.draw`."""
+        draws = vae_draws(self.vae, self._objective.stage1, batch.tokens_BL, batch.stream)
+        return {"tokens_BL": batch.tokens_BL, **draws}
+
+    def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
+        """See `StageModule`."""
+        return stage1_loss(self.vae, self._objective.stage1, tokens_BL, draws)
+
+
+class JointStage(StageModule):
+    """Stage 2 optimises the DiT, and the VAE as far as the gradient mode says."""
+
+    def __init__(self, model: ColaDLM, objective: ColaObjective) -> None:
+        super().__init__()
+        self.model, self._objective = model, objective
+        self.reference = None
+        if objective.stage2.lambda_ref > 0 and objective.stage2.gradient_mode != "frozen_vae":
+            self.reference = copy.deepcopy(model.vae.encoder).requires_grad_(False)
+        model.vae.requires_grad_(objective.stage2.gradient_mode != "frozen_vae")
+
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """See `StageModule.draw`."""
+        draws = joint_draws(self.model, self._objective, batch.tokens_BL, batch.stream)
+        return {"tokens_BL": batch.tokens_BL, **draws}
+
+    def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
+        """See `StageModule`."""
+        return joint_loss(self.model, self.reference, self._objective, tokens_BL, draws)
+
+
+class ColaFamily:
+    """See `Family`."""
+
+    name = "cola"
+    nll_kind: NllKind = "bound"
+
+    def build(self, spec: ColaModelSpec) -> nn.Module:
+        """See `Family.build`."""
+        return build_cola_dlm(spec)
+
+    def stage_module(self, model: ColaDLM, objective: ColaObjective, stage: str) -> StageModule:
+        """See `Family.stage_module`; stages are vae and joint."""
+        if stage == "vae":
+            return VAEStage(model.vae, objective)
+        return JointStage(model, objective)
+
+    def parameter_groups(
+        self, module: StageModule, objective: ColaObjective, stage: str
+    ) -> list[dict[str, Any]]:
+        """See `Family.parameter_groups`; the VAE has its own rate and interval in stage 2."""
+        if isinstance(module, VAEStage):
+            return [{"params": trained(module.vae), "lr_ratio": 1.0}]
+        stage2 = objective.stage2
+        groups: list[dict[str, Any]] = [{"params": trained(module.model.dit), "lr_ratio": 1.0}]
+        if stage2.gradient_mode != "frozen_vae":
+            group = {"params": trained(module.model.vae), "lr_ratio": stage2.vae_lr_ratio}
+            if stage2.gradient_mode == "interval":
+                group["interval"] = stage2.vae_interval
+            groups.append(group)
+        return groups
+
+    def likelihood(
+        self, model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+    ) -> Likelihood:
+        """See `Family.likelihood`: the evidence bound, with its three parts."""
+        parts = evidence_bound(model, tokens_BL, settings, stream)
+        return Likelihood(torch.stack(list(parts.values())).sum(0), parts)
+
+    def generate(
+        self,
+        model: ColaDLM,
+        prompts: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> list[list[int]]:
+        """See `Family.generate`."""
+        return generate(model, prompts, settings, stream, eos_token_id)
+
+    def save(self, model: ColaDLM, folder: Path) -> None:
+        """Two folders in the public release's layout: `cola_vae`, `cola_dit`."""
+        model.vae.save_pretrained(folder / "cola_vae")
+        model.dit.save_pretrained(folder / "cola_dit")
+
+    def load(self, folder: Path) -> ColaDLM:
+        """Load what `save` wrote, or a release checkpoint in that layout."""
+        vae = TextVAE.from_pretrained(folder / "cola_vae")
+        return ColaDLM(vae, ColaDiT.from_pretrained(folder / "cola_dit"))
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that take part in training."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -1,0 +1,78 @@
+"""Cola DLM: the Text VAE and the DiT prior, and the border between their latents."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from cola.models.dit import ColaDiT, DiTConfig
+from cola.models.text_vae import TextVAE, TextVAEConfig
+from cola.spec import ColaModelSpec, DiTSpec, TextVAESpec
+
+
+class ColaDLM(nn.Module):
+    """p(x, z0) = p_theta(x | z0) p_psi(z0), with q_phi(z0 | x) for training and prompts."""
+
+    def __init__(self, vae: TextVAE, dit: ColaDiT) -> None:
+        super().__init__()
+        self.vae, self.dit = vae, dit
+
+    @property
+    def tokens_per_block(self) -> int:
+        """Tokens that one block of latents stands for."""
+        return int(self.dit.config.block_size * self.vae.config.patch_size)
+
+    def to_dit(self, z_vae: Tensor) -> Tensor:
+        """Normalise the VAE's latents for the DiT: (z - shifting_factor) * scaling_factor."""
+        config = self.vae.config
+        return (z_vae - config.shifting_factor) * config.scaling_factor
+
+    def to_vae(self, z_dit: Tensor) -> Tensor:
+        """The inverse of `to_dit`."""
+        config = self.vae.config
+        return z_dit / config.scaling_factor + config.shifting_factor
+
+
+def build_cola_dlm(spec: ColaModelSpec) -> ColaDLM:
+    """A freshly initialised model of these sizes."""
+    vae = TextVAE(vae_config(spec.vae, spec.scaling_factor, spec.shifting_factor))
+    return ColaDLM(vae, ColaDiT(dit_config(spec.dit)))
+
+
+def vae_config(spec: TextVAESpec, scaling_factor: float, shifting_factor: float) -> TextVAEConfig:
+    """The release's configuration of a VAE specification."""
+    return TextVAEConfig(
+        vocab_size=spec.vocab_size,
+        dim=spec.hidden_size,
+        ffn_dim=spec.ffn_size,
+        num_heads=spec.num_heads,
+        encoder_num_blocks=spec.encoder_layers,
+        decoder_num_blocks=spec.decoder_layers,
+        latent_dim=spec.latent_dim,
+        patch_size=spec.patch_size,
+        block_size=spec.block_size,
+        block_causal=spec.attention == "block_causal",
+        causal=spec.attention == "causal",
+        qk_norm=spec.qk_norm,
+        post_norm=spec.post_norm,
+        rope_theta=spec.rope_theta,
+        scaling_factor=scaling_factor,
+        shifting_factor=shifting_factor,
+        log_snr=spec.log_snr,
+    )
+
+
+def dit_config(spec: DiTSpec) -> DiTConfig:
+    """The release's configuration of a DiT specification."""
+    return DiTConfig(
+        txt_in_channels=spec.latent_dim,
+        txt_out_channels=spec.latent_dim,
+        txt_dim=spec.hidden_size,
+        emb_dim=spec.hidden_size,
+        heads=spec.num_heads,
+        head_dim=spec.head_dim,
+        expand_ratio=spec.mlp_ratio,
+        num_layers=spec.num_layers,
+        rope_dim=spec.rope_dim,
+        qk_bias=spec.qk_bias,
+        block_size=spec.block_size,
+    )

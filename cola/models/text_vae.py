@@ -1,0 +1,291 @@
+"""Text VAE of the public release's layout: tokens <-> one latent per `patch_size` tokens.
+
+Section 2. Shapes: B batch, L tokens, n = L / patch_size latents, d latent width, C width, V vocab.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from cola.models.kv_cache import KVCache
+from cola.models.layers import (
+    attend,
+    inverse_frequencies,
+    merge_heads,
+    rotary_angles,
+    rotate_half,
+    split_heads,
+)
+from cola.models.masks import block_causal_mask
+
+LOG_VARIANCE_RANGE = (-30.0, 20.0)
+
+
+class TextVAEConfig(PretrainedConfig):
+    """Keys and defaults of the release's `cola_text_vae`; `log_snr` is ours (None: learned)."""
+
+    model_type = "cola_text_vae"
+
+    def __init__(
+        self,
+        vocab_size: int = 100278,
+        dim: int = 1536,
+        ffn_dim: int = 6144,
+        num_heads: int = 12,
+        encoder_num_blocks: int = 4,
+        decoder_num_blocks: int = 4,
+        latent_dim: int = 16,
+        patch_size: int = 1,
+        block_size: int = 4,
+        block_causal: bool = True,
+        causal: bool = False,
+        qk_norm: bool = True,
+        qk_bias: bool = False,
+        bias: bool = True,
+        post_norm: bool = True,
+        encoder_last_ln: bool = True,
+        layer_norm_eps: float = 1e-6,
+        rope_theta: float = 500_000.0,
+        scaling_factor: float = 1.0,
+        shifting_factor: float = 0.0,
+        init_std: float = 0.02,
+        log_snr: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.dim = dim
+        self.ffn_dim = ffn_dim
+        self.num_heads = num_heads
+        self.encoder_num_blocks = encoder_num_blocks
+        self.decoder_num_blocks = decoder_num_blocks
+        self.latent_dim = latent_dim
+        self.patch_size = patch_size
+        self.block_size = block_size
+        self.block_causal = block_causal
+        self.causal = causal
+        self.qk_norm = qk_norm
+        self.qk_bias = qk_bias
+        self.bias = bias
+        self.post_norm = post_norm
+        self.encoder_last_ln = encoder_last_ln
+        self.layer_norm_eps = layer_norm_eps
+        self.rope_theta = rope_theta
+        self.scaling_factor = scaling_factor
+        self.shifting_factor = shifting_factor
+        self.init_std = init_std
+        self.log_snr = log_snr
+        super().__init__(**kwargs)
+
+    @property
+    def visible_block(self) -> int:
+        """Latents per attention block; 1 is strictly causal."""
+        return self.block_size if self.block_causal and not self.causal else 1
+
+    @property
+    def mask_token_id(self) -> int:
+        """The extra row of the embedding table."""
+        return self.vocab_size
+
+
+class VAEBlock(nn.Module):
+    """Attention and SwiGLU; with post-norm the attention's norm is on the residual stream."""
+
+    def __init__(self, config: TextVAEConfig) -> None:
+        super().__init__()
+        width, eps = config.dim, config.layer_norm_eps
+        self.num_heads, self.post_norm = config.num_heads, config.post_norm
+        self.qkv_proj = nn.Linear(width, 3 * width, bias=config.qk_bias)
+        self.q_norm = nn.LayerNorm(width, eps=eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(width, eps=eps) if config.qk_norm else nn.Identity()
+        self.attn_out_proj = nn.Linear(width, width, bias=config.bias)
+        self.norm_attn = nn.LayerNorm(width, eps=eps)
+        self.ffn_proj = nn.Linear(width, config.ffn_dim, bias=config.bias)
+        self.ffn_out = nn.Linear(config.ffn_dim // 2, width, bias=config.bias)
+        self.norm_ffn = nn.LayerNorm(width, eps=eps)
+
+    def forward(
+        self,
+        x_BnC: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """One block; with a cache the new entries also see what it holds."""
+        attention = self.attention(
+            x_BnC if self.post_norm else self.norm_attn(x_BnC), angles, mask, cache, layer
+        )
+        if self.post_norm:
+            # As the release does: the residual stream is normalised, not the attention's output.
+            x_BnC = self.norm_attn(x_BnC) + attention
+            return x_BnC + self.norm_ffn(self.feed_forward(x_BnC))
+        x_BnC = x_BnC + attention
+        return x_BnC + self.feed_forward(self.norm_ffn(x_BnC))
+
+    def attention(
+        self,
+        x_BnC: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor,
+        cache: KVCache | None,
+        layer: int,
+    ) -> Tensor:
+        """Multi-head attention with QK LayerNorm over the full width."""
+        q, k, v = self.qkv_proj(x_BnC).chunk(3, dim=-1)
+        q = rotate_half(split_heads(self.q_norm(q), self.num_heads), angles)
+        k = rotate_half(split_heads(self.k_norm(k), self.num_heads), angles)
+        v = split_heads(v, self.num_heads)
+        if cache is not None:
+            cache.write(layer, k, v)
+            past_k, past_v = cache.keys_values(layer)
+            k = torch.cat([past_k.to(k.dtype), k], dim=2)
+            v = torch.cat([past_v.to(v.dtype), v], dim=2)
+        return self.attn_out_proj(merge_heads(attend(q, k, v, mask)))
+
+    def feed_forward(self, x_BnC: Tensor) -> Tensor:
+        """silu(gate) * x, the two halves of one projection."""
+        x, gate = self.ffn_proj(x_BnC).chunk(2, dim=-1)
+        return self.ffn_out(F.silu(gate) * x)
+
+
+class Encoder(nn.Module):
+    """q(z0 | x): tokens -> mean and log-variance."""
+
+    def __init__(self, config: TextVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size + 1, config.dim)
+        self.patch_embedder = nn.Conv1d(
+            config.dim, config.dim, config.patch_size, stride=config.patch_size
+        )
+        self.blocks = nn.ModuleList(VAEBlock(config) for _ in range(config.encoder_num_blocks))
+        self.final_layer = nn.Linear(config.dim, 2 * config.latent_dim)
+
+    def forward(self, tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L), L a multiple of patch_size -> mean, log-variance (B, n, d), float32."""
+        config = self.config
+        x_BnC = self.patch_embedder(self.wte(tokens_BL).transpose(1, 2)).transpose(1, 2)
+        angles, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
+        for block in self.blocks:
+            x_BnC = block(x_BnC, angles, mask)
+        mean, log_variance = self.final_layer(x_BnC).float().chunk(2, dim=-1)
+        if config.encoder_last_ln:
+            mean = F.layer_norm(mean, mean.shape[-1:], eps=config.layer_norm_eps)
+        if config.log_snr is not None:
+            # E[mu^2] = 1 after the norm, so a fixed logSNR fixes log sigma^2 = -logSNR (section 8).
+            log_variance = torch.full_like(log_variance, -config.log_snr)
+        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
+class Decoder(nn.Module):
+    """p(x | z0): latents -> logits of their tokens."""
+
+    def __init__(self, config: TextVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.in_layer = nn.Linear(config.latent_dim, config.dim)
+        self.blocks = nn.ModuleList(VAEBlock(config) for _ in range(config.decoder_num_blocks))
+        self.unpatch_layer = nn.Linear(config.dim, config.dim * config.patch_size)
+        self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.final_layer = nn.Linear(config.dim, config.vocab_size)
+
+    def forward(self, z_Bnd: Tensor) -> Tensor:
+        """Latents (B, n, d) -> logits (B, n * patch_size, V)."""
+        angles, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
+        x_BnC = self.in_layer(z_Bnd)
+        for block in self.blocks:
+            x_BnC = block(x_BnC, angles, mask)
+        return self.logits(x_BnC)
+
+    def extend(self, z_Bnd: Tensor, cache: KVCache, count_B: Tensor, longest: int) -> Tensor:
+        """Logits of new latents behind those in the cache, which then keeps `count_B` of them.
+
+        n and the cached lengths must be multiples of the visible block. `longest` is the cached
+        length of the longest sample after the call.
+        """
+        count = z_Bnd.shape[1]
+        position_Bn = cache.length_B[:, None] + torch.arange(count, device=z_Bnd.device)
+        angles = rotary_angles(position_Bn, rope_frequencies(self.config, z_Bnd.device))
+        own = block_causal_mask(count, self.config.visible_block, z_Bnd.device)
+        own = own.expand(len(z_Bnd), 1, count, count)
+        mask = torch.cat([cache.visible().expand(-1, 1, count, -1), own], dim=-1)
+        x_BnC = self.in_layer(z_Bnd)
+        for layer, block in enumerate(self.blocks):
+            x_BnC = block(x_BnC, angles, mask, cache, layer)
+        cache.advance(count_B, longest)
+        return self.logits(x_BnC)
+
+    def logits(self, x_BnC: Tensor) -> Tensor:
+        """Unfold the patches and project to the vocabulary."""
+        # The release lays the patch's tokens out innermost.
+        x_BnCP = self.unpatch_layer(x_BnC).unflatten(-1, (-1, self.config.patch_size))
+        x_BLC = x_BnCP.transpose(2, 3).flatten(1, 2)
+        return self.final_layer(self.final_norm(x_BLC))
+
+    def new_cache(self, batch: int, capacity: int, like: Tensor) -> KVCache:
+        """An empty cache for `capacity` latents a sample."""
+        config = self.config
+        return KVCache(
+            config.decoder_num_blocks,
+            batch,
+            config.num_heads,
+            capacity,
+            config.dim // config.num_heads,
+            like.device,
+            like.dtype,
+        )
+
+
+class TextVAE(PreTrainedModel):
+    """The VAE as a Hugging Face model with the release's parameter names."""
+
+    config_class = TextVAEConfig
+    base_model_prefix = ""
+
+    def __init__(self, config: TextVAEConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        init_normal(module, self.config.init_std)
+
+    def forward(self, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, log-variance and the logits decoded from the mean."""
+        mean, log_variance = self.encoder(tokens_BL)
+        return mean, log_variance, self.decoder(mean)
+
+
+def init_normal(module: nn.Module, std: float) -> None:
+    """N(0, std^2) weights, zero biases, unit norms (in the style of Hugging Face's hook)."""
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+    bias = getattr(module, "bias", None)
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm) and bias is not None:
+        nn.init.zeros_(bias)
+    if isinstance(module, nn.LayerNorm) and module.weight is not None:
+        nn.init.ones_(module.weight)
+
+
+def rope_frequencies(config: TextVAEConfig, device: torch.device) -> Tensor:
+    """Inverse frequencies over the full head width."""
+    return inverse_frequencies(config.dim // config.num_heads, config.rope_theta).to(device)
+
+
+def sequence_geometry(
+    config: TextVAEConfig, length: int, device: torch.device
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Rotary angles and mask of a whole sequence of `length` latents."""
+    position = torch.arange(length, device=device)
+    angles = rotary_angles(position, rope_frequencies(config, device))
+    return angles, block_causal_mask(length, config.visible_block, device)
+
+
+AutoConfig.register(TextVAEConfig.model_type, TextVAEConfig)
+AutoModel.register(TextVAEConfig, TextVAE)

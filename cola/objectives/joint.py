@@ -1,0 +1,84 @@
+"""Stage 2: VAE and DiT together (section 3).
+
+L = lambda_vae (-E_q[log p(x|z0)] + beta E_q[log q(z0|x)] + lambda_mask L_mask)
+    + lambda_fm L_FM + lambda_ref E[KL(q_phi || q_ref)].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cola.models.cola_dlm import ColaDLM
+from cola.models.text_vae import Encoder
+from cola.objectives.flow_matching import flow_draws, flow_matching_loss
+from cola.objectives.vae import Posterior, vae_draws, vae_terms
+from cola.seeding import Stream
+from cola.spec.objective import ColaObjective
+
+
+def joint_draws(
+    model: ColaDLM, objective: ColaObjective, tokens_BL: Tensor, stream: Stream
+) -> dict[str, Tensor]:
+    """Random inputs of `joint_loss`."""
+    config = model.vae.config
+    latents = tokens_BL.shape[1] // config.patch_size
+    shape = (len(tokens_BL), latents, config.latent_dim)
+    draws = flow_draws(objective.stage2, shape, model.dit.config.block_size, stream)
+    if objective.stage2.gradient_mode == "frozen_vae":
+        noise = stream.normal("posterior", latents, config.latent_dim)
+        return {**draws, "posterior_noise": noise}
+    return {**draws, **vae_draws(model.vae, objective.stage1, tokens_BL, stream)}
+
+
+def joint_loss(
+    model: ColaDLM,
+    reference: Encoder | None,
+    objective: ColaObjective,
+    tokens_BL: Tensor,
+    draws: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Stage 2's loss and its parts; `gradient_mode` decides what reaches the VAE."""
+    stage2 = objective.stage2
+    if stage2.gradient_mode == "frozen_vae":
+        with torch.no_grad():
+            posterior = Posterior(*model.vae.encoder(tokens_BL))
+            z0 = posterior.sample(draws["posterior_noise"])
+        terms = {"log_snr": posterior.log_snr()}
+        loss = z0.new_zeros(())
+    else:
+        terms, posterior, z0 = vae_terms(model.vae, objective.stage1, tokens_BL, draws)
+        loss = stage2.lambda_vae * _vae_part(model, objective, terms, posterior, z0)
+    z0 = model.to_dit(z0)
+    target = z0 if stage2.gradient_mode in ("joint", "scratch") else z0.detach()
+    terms["fm"] = flow_matching_loss(model.dit, z0, target, draws)
+    loss = loss + stage2.lambda_fm * terms["fm"]
+    if reference is not None:
+        with torch.no_grad():
+            anchor = Posterior(*reference(tokens_BL))
+        terms["reference_kl"] = kl_between(posterior, anchor) / model.vae.config.patch_size
+        loss = loss + stage2.lambda_ref * terms["reference_kl"]
+    return {"loss": loss, **terms}
+
+
+def kl_between(q: Posterior, r: Posterior) -> Tensor:
+    """KL(q || r) of diagonal Gaussians, nats per latent, mean over all latents."""
+    square = (q.mean - r.mean).square() + q.log_variance.exp()
+    kl = 0.5 * (r.log_variance - q.log_variance - 1 + square * (-r.log_variance).exp())
+    return kl.sum(-1).mean()
+
+
+def _vae_part(
+    model: ColaDLM,
+    objective: ColaObjective,
+    terms: dict[str, Tensor],
+    posterior: Posterior,
+    z0: Tensor,
+) -> Tensor:
+    """-E log p + beta E log q + lambda_mask L_mask; the prior's part of the KL is L_FM's."""
+    negative_entropy = posterior.log_density(z0).mean() / model.vae.config.patch_size
+    terms["log_q"] = negative_entropy
+    loss = terms["reconstruction"] + objective.stage1.beta * negative_entropy
+    if "masked" in terms:
+        loss = loss + objective.stage1.lambda_mask * terms["masked"]
+    return loss

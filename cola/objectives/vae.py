@@ -1,0 +1,133 @@
+"""Stage 1: the Text VAE's objective (section 3).
+
+L_VAE = -E_q[log p(x|z0)] + beta KL(q || N(0, I)) + lambda_mask L_mask, in nats per token.
+Shapes: B batch, L tokens, n latents, d latent width, M masked tokens per sequence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cola.models.text_vae import TextVAE
+from cola.seeding import Stream
+from cola.spec.objective import VAEObjective
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z0 | x) = N(mean, exp(log_variance)), each (B, n, d)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """z0 = mean + sigma * noise."""
+        return self.mean + (0.5 * self.log_variance).exp() * noise
+
+    def log_density(self, z0: Tensor) -> Tensor:
+        """log q(z0 | x), summed over d: (B, n)."""
+        square = (z0 - self.mean).square() * (-self.log_variance).exp()
+        return -0.5 * (square + self.log_variance + math.log(2 * math.pi)).sum(-1)
+
+    def log_snr(self) -> Tensor:
+        """log(E[mu^2] / E[sigma^2]) (section 3)."""
+        return (self.mean.square().mean() / self.log_variance.exp().mean()).log()
+
+
+def vae_draws(
+    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, stream: Stream
+) -> dict[str, Tensor]:
+    """Random inputs of `vae_terms`.
+
+    Every sequence masks exactly round(mask_rate L) tokens, so that means over any split of the
+    batch agree. A draw whose term is switched off is left out.
+    """
+    length = tokens_BL.shape[1]
+    latents = length // vae.config.patch_size
+    draws = {"posterior_noise": stream.normal("posterior", latents, vae.config.latent_dim)}
+    if objective.lambda_mask > 0:
+        count = max(1, round(objective.mask_rate * length))
+        order_BL = stream.uniform("mask", length)
+        draws["masked_BM"] = order_BL.topk(count, dim=1).indices
+        draws["masked_noise"] = stream.normal("masked", latents, vae.config.latent_dim)
+    if objective.token_dropout > 0:
+        draws["dropped_BL"] = stream.uniform("token_dropout", length) < objective.token_dropout
+    if objective.latent_dropout > 0:
+        kept = stream.uniform("latent_dropout", latents) >= objective.latent_dropout
+        draws["kept_Bn"] = kept.float()
+    return draws
+
+
+def vae_terms(
+    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, draws: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], Posterior, Tensor]:
+    """Reconstruction, masked-token loss and diagnostics; the posterior and a sample of it.
+
+    The clean and the masked sequences pass encoder and decoder as one batch.
+    """
+    inputs_BL = tokens_BL
+    if "dropped_BL" in draws:
+        inputs_BL = tokens_BL.masked_fill(draws["dropped_BL"], vae.config.mask_token_id)
+    encoded, noise = inputs_BL, draws["posterior_noise"]
+    if "masked_BM" in draws:
+        masked_BL = tokens_BL.scatter(1, draws["masked_BM"], vae.config.mask_token_id)
+        encoded = torch.cat([inputs_BL, masked_BL])
+        noise = torch.cat([noise, draws["masked_noise"]])
+    both = Posterior(*vae.encoder(encoded))
+    z0 = both.sample(noise)
+    batch = len(tokens_BL)
+    decoded = z0 if "kept_Bn" not in draws else _dropped(z0, draws["kept_Bn"])
+    logits = vae.decoder(decoded).float()
+    terms = {
+        "reconstruction": F.cross_entropy(logits[:batch].transpose(1, 2), tokens_BL),
+        "reconstruction_accuracy": (logits[:batch].argmax(-1) == tokens_BL).float().mean(),
+    }
+    if "masked_BM" in draws:
+        terms["masked"] = masked_loss(logits[batch:], tokens_BL, draws["masked_BM"])
+    posterior = Posterior(both.mean[:batch], both.log_variance[:batch])
+    terms["log_snr"] = posterior.log_snr()
+    return terms, posterior, z0[:batch]
+
+
+def masked_loss(logits_BLV: Tensor, tokens_BL: Tensor, masked_BM: Tensor) -> Tensor:
+    """L_mask: cross entropy on the masked positions only, nats per masked token."""
+    index = masked_BM[..., None].expand(-1, -1, logits_BLV.shape[-1])
+    chosen = logits_BLV.gather(1, index)
+    return F.cross_entropy(chosen.transpose(1, 2), tokens_BL.gather(1, masked_BM))
+
+
+def kl_to_standard_normal(posterior: Posterior, free_bits: float) -> Tensor:
+    """KL(q || N(0, I)) per latent (B, n), in nats.
+
+    With `free_bits` no dimension's mean KL below it is pushed down further.
+    """
+    mean, log_variance = posterior.mean, posterior.log_variance
+    kl_Bnd = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+    if free_bits > 0:
+        # Per sequence and dimension: rows stay independent of the batch they are in.
+        kl_Bd = kl_Bnd.mean(1).clamp_min(free_bits)
+        return kl_Bd.sum(-1, keepdim=True).expand(-1, kl_Bnd.shape[1])
+    return kl_Bnd.sum(-1)
+
+
+def stage1_loss(
+    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, draws: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """L_VAE and its parts, nats per token (the KL is spread over the patch's tokens)."""
+    terms, posterior, _ = vae_terms(vae, objective, tokens_BL, draws)
+    kl = kl_to_standard_normal(posterior, objective.free_bits).mean() / vae.config.patch_size
+    loss = terms["reconstruction"] + objective.beta * kl
+    if "masked" in terms:
+        loss = loss + objective.lambda_mask * terms["masked"]
+    return {"loss": loss, "kl": kl, **terms}
+
+
+def _dropped(z0: Tensor, kept_Bn: Tensor) -> Tensor:
+    """Zero whole latents of the clean rows; masked rows (if any) keep theirs."""
+    rows = len(kept_Bn)
+    return torch.cat([z0[:rows] * kept_Bn[..., None], z0[rows:]])

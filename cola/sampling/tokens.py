@@ -1,0 +1,64 @@
+"""From logits to token ids: temperature, top-k, top-p, repetition penalty (B batch, V vocabulary)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cola.spec import GenerationSpec
+
+
+def sample_tokens(
+    logits_BV: Tensor,
+    settings: GenerationSpec,
+    uniform_B: Tensor | None = None,
+    previous: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Token ids (B,): the most likely at temperature 0, else by inverse CDF of `uniform_B`.
+
+    `previous` are the tokens each row has so far, for the repetition penalty (as CTRL: positive
+    logits are divided by it, negative ones multiplied).
+
+    Raises:
+        ValueError: when a temperature above 0 comes without `uniform_B`.
+    """
+    logits_BV = logits_BV.float()
+    if settings.repetition_penalty != 1.0 and previous is not None:
+        logits_BV = penalised(logits_BV, settings.repetition_penalty, previous)
+    if settings.temperature == 0.0:
+        return logits_BV.argmax(-1)
+    if uniform_B is None:
+        raise ValueError("sampling at a temperature above 0 needs uniform numbers")
+    logits_BV = logits_BV / settings.temperature
+    if settings.top_k is not None:
+        kth = logits_BV.topk(min(settings.top_k, logits_BV.shape[-1])).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < kth, -torch.inf)
+    probability, order = logits_BV.softmax(-1).sort(dim=-1, descending=True)
+    cumulative = probability.cumsum(-1)
+    if settings.top_p is not None:
+        # Keep the smallest set that reaches top_p: drop what starts at or beyond it.
+        probability = probability * (cumulative - probability < settings.top_p)
+        cumulative = probability.cumsum(-1)
+    threshold = uniform_B[:, None].to(cumulative) * cumulative[:, -1:]
+    rank = (cumulative <= threshold).sum(-1, keepdim=True)
+    return order.gather(-1, rank.clamp_max((probability > 0).sum(-1, keepdim=True) - 1))[:, 0]
+
+
+def penalised(logits_BV: Tensor, penalty: float, previous: Sequence[Sequence[int]]) -> Tensor:
+    """Make tokens that occurred already less likely."""
+    logits_BV = logits_BV.clone()
+    for row, tokens in enumerate(previous):
+        seen = torch.tensor(sorted(set(tokens)), device=logits_BV.device, dtype=torch.long)
+        values = logits_BV[row, seen]
+        logits_BV[row, seen] = torch.where(values > 0, values / penalty, values * penalty)
+    return logits_BV
+
+
+def cut_after_eos(tokens: Sequence[int], eos_token_id: int | None) -> list[int]:
+    """The tokens up to the first EOS (kept)."""
+    tokens = list(tokens)
+    if eos_token_id is not None and eos_token_id in tokens:
+        return tokens[: tokens.index(eos_token_id) + 1]
+    return tokens
