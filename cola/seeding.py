@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,18 +29,18 @@ class Stream:
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """N(0, 1) of shape (samples, *shape)."""
-        return self._each(purpose, lambda g: torch.randn(*shape, generator=g))
+        return self._each(purpose, lambda g: torch.randn(shape, generator=g))
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
         """U[0, 1) of shape (samples, *shape)."""
-        return self._each(purpose, lambda g: torch.rand(*shape, generator=g))
+        return self._each(purpose, lambda g: torch.rand(shape, generator=g))
 
     def shared_uniform(self, purpose: str) -> float:
         """One U[0, 1) number for the whole global batch of this step."""
         generator = _generator(self.seed, self.step, "shared", purpose)
         return float(torch.rand((), generator=generator))
 
-    def _each(self, purpose: str, draw) -> Tensor:  # type: ignore[no-untyped-def]
+    def _each(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         drawn = [
             draw(_generator(self.seed, self.step, sample, purpose)) for sample in self.sample_ids
         ]

@@ -79,7 +79,6 @@ def plan_run(
             family,
             rung.core_parameters,
             vocab_size_of(study.data),
-            study.data.sequence_length,
             **settings.sizing_options(),
         )
     except SpecError as error:

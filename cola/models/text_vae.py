@@ -196,11 +196,16 @@ class Decoder(nn.Module):
 
     def forward(self, z_Bnd: Tensor) -> Tensor:
         """Latents (B, n, d) -> logits (B, n * patch_size, V)."""
+        logits: Tensor = self.final_layer(self.features(z_Bnd))
+        return logits
+
+    def features(self, z_Bnd: Tensor) -> Tensor:
+        """Latents (B, n, d) -> what the head sees, (B, n * patch_size, C)."""
         angles, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
         x_BnC = self.in_layer(z_Bnd)
         for block in self.blocks:
             x_BnC = block(x_BnC, angles, mask)
-        return self.logits(x_BnC)
+        return self.unpatched(x_BnC)
 
     def extend(self, z_Bnd: Tensor, cache: KVCache, count_B: Tensor, longest: int) -> Tensor:
         """Logits of new latents behind those in the cache, which then keeps `count_B` of them.
@@ -218,14 +223,15 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.blocks):
             x_BnC = block(x_BnC, angles, mask, cache, layer)
         cache.advance(count_B, longest)
-        return self.logits(x_BnC)
+        logits: Tensor = self.final_layer(self.unpatched(x_BnC))
+        return logits
 
-    def logits(self, x_BnC: Tensor) -> Tensor:
-        """Unfold the patches and project to the vocabulary."""
+    def unpatched(self, x_BnC: Tensor) -> Tensor:
+        """Unfold the patches into tokens, and normalise."""
         # The release lays the patch's tokens out innermost.
         x_BnCP = self.unpatch_layer(x_BnC).unflatten(-1, (-1, self.config.patch_size))
-        x_BLC = x_BnCP.transpose(2, 3).flatten(1, 2)
-        return self.final_layer(self.final_norm(x_BLC))
+        normed: Tensor = self.final_norm(x_BnCP.transpose(2, 3).flatten(1, 2))
+        return normed
 
     def new_cache(self, batch: int, capacity: int, like: Tensor) -> KVCache:
         """An empty cache for `capacity` latents a sample."""

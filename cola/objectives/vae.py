@@ -82,23 +82,26 @@ def vae_terms(
     z0 = both.sample(noise)
     batch = len(tokens_BL)
     decoded = z0 if "kept_Bn" not in draws else _dropped(z0, draws["kept_Bn"])
-    logits = vae.decoder(decoded).float()
+    features = vae.decoder.features(decoded)
+    logits = vae.decoder.final_layer(features[:batch]).float()
     terms = {
-        "reconstruction": F.cross_entropy(logits[:batch].transpose(1, 2), tokens_BL),
-        "reconstruction_accuracy": (logits[:batch].argmax(-1) == tokens_BL).float().mean(),
+        "reconstruction": F.cross_entropy(logits.transpose(1, 2), tokens_BL),
+        "reconstruction_accuracy": (logits.argmax(-1) == tokens_BL).float().mean(),
     }
     if "masked_BM" in draws:
-        terms["masked"] = masked_loss(logits[batch:], tokens_BL, draws["masked_BM"])
+        terms["masked"] = masked_loss(vae, features[batch:], tokens_BL, draws["masked_BM"])
     posterior = Posterior(both.mean[:batch], both.log_variance[:batch])
     terms["log_snr"] = posterior.log_snr()
     return terms, posterior, z0[:batch]
 
 
-def masked_loss(logits_BLV: Tensor, tokens_BL: Tensor, masked_BM: Tensor) -> Tensor:
+def masked_loss(
+    vae: TextVAE, features_BLC: Tensor, tokens_BL: Tensor, masked_BM: Tensor
+) -> Tensor:
     """L_mask: cross entropy on the masked positions only, nats per masked token."""
-    index = masked_BM[..., None].expand(-1, -1, logits_BLV.shape[-1])
-    chosen = logits_BLV.gather(1, index)
-    return F.cross_entropy(chosen.transpose(1, 2), tokens_BL.gather(1, masked_BM))
+    index = masked_BM[..., None].expand(-1, -1, features_BLC.shape[-1])
+    logits_BMV = vae.decoder.final_layer(features_BLC.gather(1, index)).float()
+    return F.cross_entropy(logits_BMV.transpose(1, 2), tokens_BL.gather(1, masked_BM))
 
 
 def kl_to_standard_normal(posterior: Posterior, free_bits: float) -> Tensor:

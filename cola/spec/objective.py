@@ -103,7 +103,11 @@ Objective = Annotated[NextToken | MaskedDiffusion | ColaObjective, Field(discrim
 
 
 class GenerationSpec(Spec):
-    """How text is generated. A family reads the settings that apply to it."""
+    """How text is generated. A family reads the settings that apply to it.
+
+    Cola DLM: `steps` to `first_block` (`guidance_scale` 1 is off). LLaDA: `steps` and those from
+    `remasking` on.
+    """
 
     max_new_tokens: PositiveInt = 64
     temperature: NonNegativeFloat = 0.0
@@ -119,6 +123,7 @@ class GenerationSpec(Spec):
     )
     remasking: Literal["low_confidence", "random"] = "low_confidence"
     unmasking_block: PositiveInt | None = None
+    unmasking_guidance_scale: PositiveFloat = 1.0
 
 
 class LikelihoodSpec(Spec):

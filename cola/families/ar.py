@@ -1,0 +1,85 @@
+"""The autoregressive baseline as a family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from cola.families.base import Batch, Likelihood, StageModule
+from cola.models.transformer import build_ar
+from cola.objectives.next_token import token_nll
+from cola.records import NllKind
+from cola.sampling.autoregressive import generate
+from cola.seeding import Stream
+from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken
+
+
+class NextTokenStage(StageModule):
+    """Mean next-token cross entropy."""
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """Nothing is random."""
+        return {"tokens_BL": batch.tokens_BL}
+
+    def forward(self, tokens_BL: Tensor) -> dict[str, Tensor]:
+        """See `StageModule`."""
+        return {"loss": token_nll(self.model, tokens_BL).mean()}
+
+
+class ARFamily:
+    """See `Family`."""
+
+    name = "ar"
+    nll_kind: NllKind = "exact"
+
+    def build(self, spec: ARModelSpec) -> LlamaForCausalLM:
+        """See `Family.build`."""
+        return build_ar(spec)
+
+    def stage_module(
+        self, model: LlamaForCausalLM, objective: NextToken, stage: str
+    ) -> StageModule:
+        """See `Family.stage_module`; the only stage is train."""
+        return NextTokenStage(model)
+
+    def parameter_groups(
+        self, module: StageModule, objective: NextToken, stage: str
+    ) -> list[dict[str, Any]]:
+        """See `Family.parameter_groups`."""
+        return [{"params": list(module.parameters()), "lr_ratio": 1.0}]
+
+    def likelihood(
+        self,
+        model: LlamaForCausalLM,
+        tokens_BL: Tensor,
+        settings: LikelihoodSpec,
+        stream: Stream,
+    ) -> Likelihood:
+        """See `Family.likelihood`: exact, by the chain rule."""
+        return Likelihood(token_nll(model, tokens_BL).double().sum(1))
+
+    def generate(
+        self,
+        model: LlamaForCausalLM,
+        prompts: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> list[list[int]]:
+        """See `Family.generate`."""
+        return generate(model, prompts, settings, stream, eos_token_id)
+
+    def save(self, model: LlamaForCausalLM, folder: Path) -> None:
+        """A plain Llama folder."""
+        model.save_pretrained(folder)
+
+    def load(self, folder: Path) -> LlamaForCausalLM:
+        """Load what `save` wrote."""
+        return LlamaForCausalLM.from_pretrained(folder)

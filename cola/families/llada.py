@@ -1,0 +1,86 @@
+"""The masked-diffusion baseline as a family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cola.families.base import Batch, Likelihood, StageModule
+from cola.likelihood.masked_bound import masked_bound
+from cola.models.transformer import LLaDAModel, build_llada
+from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
+from cola.records import NllKind
+from cola.sampling.iterative_unmasking import generate
+from cola.seeding import Stream
+from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion
+
+
+class MaskedDiffusionStage(StageModule):
+    """LLaDA's weighted cross entropy of masked tokens."""
+
+    def __init__(self, model: LLaDAModel, objective: MaskedDiffusion) -> None:
+        super().__init__()
+        self.model, self._objective = model, objective
+
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """See `StageModule.draw`."""
+        draws = masked_diffusion_draws(
+            self._objective, batch.tokens_BL, batch.stream, batch.positions, batch.global_size
+        )
+        return {"tokens_BL": batch.tokens_BL, **draws}
+
+    def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
+        """See `StageModule`."""
+        return masked_diffusion_loss(self.model, tokens_BL, draws)
+
+
+class LLaDAFamily:
+    """See `Family`."""
+
+    name = "llada"
+    nll_kind: NllKind = "bound"
+
+    def build(self, spec: LLaDAModelSpec) -> LLaDAModel:
+        """See `Family.build`."""
+        return build_llada(spec)
+
+    def stage_module(
+        self, model: LLaDAModel, objective: MaskedDiffusion, stage: str
+    ) -> StageModule:
+        """See `Family.stage_module`; the only stage is train."""
+        return MaskedDiffusionStage(model, objective)
+
+    def parameter_groups(
+        self, module: StageModule, objective: MaskedDiffusion, stage: str
+    ) -> list[dict[str, Any]]:
+        """See `Family.parameter_groups`."""
+        return [{"params": list(module.parameters()), "lr_ratio": 1.0}]
+
+    def likelihood(
+        self, model: LLaDAModel, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+    ) -> Likelihood:
+        """See `Family.likelihood`: a Monte Carlo estimate of the bound, with its own error."""
+        bound_B, error_B = masked_bound(model, tokens_BL, settings.mask_samples, stream)
+        return Likelihood(bound_B, {"monte_carlo_error": error_B})
+
+    def generate(
+        self,
+        model: LLaDAModel,
+        prompts: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> list[list[int]]:
+        """See `Family.generate`."""
+        return generate(model, prompts, settings, stream, eos_token_id)
+
+    def save(self, model: LLaDAModel, folder: Path) -> None:
+        """A Hugging Face folder of model type `cola_llada`."""
+        model.save_pretrained(folder)
+
+    def load(self, folder: Path) -> LLaDAModel:
+        """Load what `save` wrote."""
+        loaded: LLaDAModel = LLaDAModel.from_pretrained(folder)
+        return loaded

@@ -1,0 +1,100 @@
+"""The trunk of the baselines: `transformers`' Llama, causal for AR, bidirectional for LLaDA.
+
+Both embedding tables have vocab_size + 1 rows: the extra one is AR's start token and LLaDA's mask
+token. B batch, L positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    PreTrainedModel,
+)
+
+from cola.spec import TransformerSpec
+
+
+class LLaDAConfig(LlamaConfig):
+    """A Llama configuration whose `vocab_size` counts the mask token (the last row)."""
+
+    model_type = "cola_llada"
+
+    @property
+    def mask_token_id(self) -> int:
+        """The extra row of the embedding table."""
+        return int(self.vocab_size) - 1
+
+
+class LLaDAModel(PreTrainedModel):
+    """Llama blocks where every position sees every other; the head never predicts the mask."""
+
+    config_class = LLaDAConfig
+    base_model_prefix = "model"
+    _supports_sdpa = True
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size - 1, bias=False)
+        for layer in self.model.layers:
+            layer.self_attn.is_causal = False
+        self.post_init()
+
+    def forward(
+        self, tokens_BL: Tensor, real_BL: Tensor | None = None, position_BL: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, L, V) of every position.
+
+        `real_BL` is False at padding, which nobody sees; `position_BL` counts real positions.
+        """
+        if position_BL is None:
+            position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
+        mask = None if real_BL is None else real_BL[:, None, None, :]
+        if mask is not None:
+            mask = mask.expand(-1, 1, tokens_BL.shape[1], -1)
+        hidden = self.model.embed_tokens(tokens_BL)
+        rotary = self.model.rotary_emb(hidden, position_ids=position_BL)
+        for layer in self.model.layers:
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
+        logits: Tensor = self.lm_head(self.model.norm(hidden))
+        return logits
+
+
+def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
+    """A causal Llama; its `bos_token_id` is the extra row."""
+    return LlamaForCausalLM(
+        LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+    )
+
+
+def build_llada(spec: TransformerSpec) -> LLaDAModel:
+    """The same blocks, bidirectional."""
+    return LLaDAModel(LLaDAConfig(**_llama_sizes(spec)))
+
+
+def _llama_sizes(spec: TransformerSpec) -> dict[str, Any]:
+    return {
+        "vocab_size": spec.vocab_size + 1,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.ffn_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_heads,
+        "num_key_value_heads": spec.num_heads,
+        "rope_theta": spec.rope_theta,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "use_cache": True,
+        "attn_implementation": "sdpa",
+    }
+
+
+AutoConfig.register(LLaDAConfig.model_type, LLaDAConfig)
+AutoModel.register(LLaDAConfig, LLaDAModel)
