@@ -1,0 +1,158 @@
+"""Figures of the report: one look, families always in the same colour, bounds never drawn as exact.
+
+Exact likelihoods have filled markers and solid lines, bounds open markers and dashed lines. Text
+and axes are drawn in a marker colour that the report turns into the page's own (light or dark).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from analysis.fits import FamilyFit
+from cola.records import FAMILY_LABELS
+
+# Okabe and Ito's palette: told apart with every common colour blindness.
+FAMILY_COLOURS = {"ar": "#0072B2", "llada": "#D55E00", "cola": "#009E73"}
+INK, FAINT = "#30343b", "#c9ced6"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cola",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+}
+SIZE = (7.2, 4.6)
+
+
+def loss_against_compute(
+    points: pd.DataFrame, fits: Mapping[str, FamilyFit], column: str, label: str, compute: str
+) -> Figure:
+    """Finished runs of every family, their fitted curves and bands, labelled at the curve's end."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        ends: dict[str, float] = {}
+        for family, group in points.groupby("family"):
+            kind = group["nll_kind"].iloc[0]
+            colour = FAMILY_COLOURS[str(family)]
+            _markers(axes, group[f"train_flops_{compute}"], group[column], colour, kind)
+            fit = fits.get(str(family))
+            ends[str(family)] = float(group.sort_values("budget")[column].iloc[-1])
+            if fit is not None and fit.curve is not None and column == "nll":
+                curve = fit.curve
+                style = "-" if kind == "exact" else "--"
+                axes.plot(curve["flops"], curve["loss"], style, color=colour, lw=1.6)
+                axes.fill_between(
+                    curve["flops"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0
+                )
+                ends[str(family)] = float(curve["loss"].iloc[-1])
+        _log_axes(axes, f"training compute, FLOPs ({compute})", label)
+        _end_labels(axes, points, ends)
+    return figure
+
+
+def training_curves(curves: pd.DataFrame) -> Figure:
+    """Training loss of each run against its tokens, one panel a family (losses differ in kind)."""
+    families = [name for name in FAMILY_COLOURS if name in set(curves["family"])]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 2.9), layout="constrained")
+        panels = figure.subplots(1, len(families), squeeze=False)[0]
+        for axes, family in zip(panels, families, strict=True):
+            mine = curves[curves["family"] == family]
+            budgets = sorted(mine["budget"].unique())
+            for _, run in mine.groupby("run_id"):
+                rank = budgets.index(run["budget"].iloc[0]) + 1
+                alpha = 0.25 + 0.75 * rank / len(budgets)
+                smooth = run["train_loss"].rolling(5, min_periods=1).mean()
+                axes.plot(run["tokens"], smooth, color=FAMILY_COLOURS[family], alpha=alpha, lw=1.3)
+            axes.set_title(FAMILY_LABELS[family], fontsize=11, loc="left")
+            _log_axes(axes, "tokens", "training objective" if family == families[0] else "")
+    return figure
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> str:
+    """Write PNG and SVG; returns the SVG for embedding, its ink in the page's colour."""
+    with mpl.rc_context(STYLE):
+        figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    return embeddable(svg, name)
+
+
+def embeddable(svg: str, name: str) -> str:
+    """An inline SVG that scales with the page, follows its colours and keeps its ids to itself."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'id="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
+    return svg.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
+
+
+def _markers(axes: Axes, x: pd.Series, y: pd.Series, colour: str, kind: str) -> None:
+    fill = colour if kind == "exact" else "none"
+    axes.scatter(x, y, s=44, facecolors=fill, edgecolors=colour, linewidths=1.6, zorder=3)
+
+
+def _log_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    low, high = axes.get_ylim()
+    ticks = _nice_ticks(low, high)
+    axes.set_yticks(ticks)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(visible=False, which="minor")
+
+
+def _nice_ticks(low: float, high: float) -> list[float]:
+    """Round numbers within a short logarithmic axis, where decades are too far apart."""
+    steps = [1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8]
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside if len(inside) >= 2 else [low, high]
+
+
+def _end_labels(axes: Axes, points: pd.DataFrame, ends: Mapping[str, float]) -> None:
+    """Family names beside their curves' ends, moved apart where they would overlap."""
+    low, high = np.log(axes.get_ylim())
+    gap = 0.065 * (high - low)
+    placed = -np.inf
+    for family, value in sorted(ends.items(), key=lambda item: item[1]):
+        kind = points.loc[points["family"] == family, "nll_kind"].iloc[0]
+        placed = max(float(np.log(value)), placed + gap)
+        text = FAMILY_LABELS[family] + (" (bound)" if kind == "bound" else "")
+        axes.annotate(
+            text,
+            (1.01, np.exp(placed)),
+            xycoords=("axes fraction", "data"),
+            color=FAMILY_COLOURS[family],
+            va="center",
+            fontweight="bold",
+            annotation_clip=False,
+        )

@@ -1,0 +1,196 @@
+"""Writes a study's report: HTML, Markdown, figures, and the data behind them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from analysis.fits import FamilyFit, falls_with_budget, fit_families
+from analysis.matching import matching_statements
+from analysis.plots import (
+    FAMILY_COLOURS,
+    loss_against_compute,
+    save_figure,
+    training_curves,
+)
+from analysis.runs import StudyFrames, read_study
+from cola.records import FAMILY_LABELS
+from cola.spec import SpecError
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written, and what was found."""
+
+    html: Path
+    files: list[Path]
+    fits: dict[str, FamilyFit]
+    warnings: list[str]
+
+
+def write_report(study: str, tracking_uri: str, folder: Path, spec: dict[str, Any]) -> ReportResult:
+    """Read the study's experiment and write its report into `folder`.
+
+    `spec` is the study's specification, for "how to reproduce" and the description.
+
+    Raises:
+        SpecError: when MLflow has nothing that can be reported on.
+    """
+    frames = read_study(study, tracking_uri)
+    if frames.points.empty or not frames.points["is_final"].any():
+        raise SpecError(f"study {study}: no run is finished yet, there is nothing to report")
+    folder.mkdir(parents=True, exist_ok=True)
+    compute = str(frames.runs["compute"].iloc[0])
+    fits = fit_families(frames.points, compute)
+    warnings = [*frames.notes, *(w for fit in fits.values() for w in fit.warnings)]
+    figures = draw_figures(frames, fits, compute, folder)
+    content = {
+        "study": study,
+        "description": spec.get("description", ""),
+        "summary": summary(frames, fits, compute),
+        "matching": matching_statements(frames.runs),
+        "figures": figures,
+        "fits": list(fits.values()),
+        "runs": run_rows(frames.runs, compute),
+        "samples": frames.samples,
+        "warnings": warnings,
+        "environment": json.dumps(frames.environment, indent=1),
+        "spec": json.dumps(spec, indent=1),
+        "labels": FAMILY_LABELS,
+        "colours": FAMILY_COLOURS,
+        "compute": compute,
+    }
+    files = write_tables(frames, fits, folder)
+    for template in ("report.html", "report.md"):
+        path = folder / template
+        path.write_text(render(f"{template}.j2", content), encoding="utf-8")
+        files.append(path)
+    return ReportResult(folder / "report.html", files, fits, warnings)
+
+
+def render(template: str, content: dict[str, Any]) -> str:
+    """Fill a template; a name it uses and `content` lacks is an error."""
+    environment = Environment(
+        loader=PackageLoader("analysis"),
+        autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(content)
+
+
+def draw_figures(
+    frames: StudyFrames, fits: dict[str, FamilyFit], compute: str, folder: Path
+) -> list[dict[str, str]]:
+    """All figures, as inline SVG with their captions; PNG and SVG files beside the report."""
+    final = frames.points[frames.points["is_final"]]
+    band = "90% band from refits of data simulated with the fit's own scatter"
+    bound = "open markers and dashed lines are upper bounds of the NLL, not the NLL itself"
+    return [
+        {
+            "name": "loss_compute",
+            "title": "Validation loss against training compute",
+            "svg": save_figure(
+                loss_against_compute(final, fits, "nll", "validation NLL, nats/token", compute),
+                folder,
+                "loss_compute",
+            ),
+            "caption": f"Each marker is a finished run. Filled: exact; {bound}. Curves: {band}.",
+        },
+        {
+            "name": "bits_per_byte",
+            "title": "The same in bits per byte of text",
+            "svg": save_figure(
+                loss_against_compute(final, fits, "bits_per_byte", "bits per byte", compute),
+                folder,
+                "bits_per_byte",
+            ),
+            "caption": f"Independent of the tokenizer. Filled: exact; {bound}.",
+        },
+        {
+            "name": "training_curves",
+            "title": "Training",
+            "svg": save_figure(training_curves(frames.curves), folder, "training_curves"),
+            "caption": "Each family's own objective (the panels cannot be compared with each "
+            "other); darker is a larger budget. Cola DLM's objective changes between its stages.",
+        },
+    ]
+
+
+def write_tables(frames: StudyFrames, fits: dict[str, FamilyFit], folder: Path) -> list[Path]:
+    """results.csv (one row a run) and the data behind every figure."""
+    curves = [
+        fit.curve.assign(family=family) for family, fit in fits.items() if fit.curve is not None
+    ]
+    tables = {
+        "results.csv": frames.runs.drop(columns=["data_order"]),
+        "evaluations.csv": frames.points,
+        "training_curves.csv": frames.curves,
+        "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False)
+    return [folder / name for name in tables]
+
+
+def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> list[str]:
+    """Plain sentences, made from the results."""
+    final = frames.points[frames.points["is_final"]]
+    low, high = final["budget"].min(), final["budget"].max()
+    families = ", ".join(fit.label for fit in fits.values())
+    said = [
+        f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
+        "training FLOPs."
+    ]
+    for family, fit in fits.items():
+        mine = final[final["family"] == family].sort_values("budget")
+        first, last = mine["nll"].iloc[0], mine["nll"].iloc[-1]
+        kind = "NLL" if fit.kind == "exact" else "bound on the NLL"
+        trend = (
+            "falls at every rung"
+            if falls_with_budget(frames.points, family)
+            else "does NOT fall at every rung"
+        )
+        said.append(
+            f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
+            f"ladder and {trend}."
+        )
+    if {fit.kind for fit in fits.values()} == {"exact", "bound"}:
+        said.append(
+            "AR's likelihood is exact, the others' are upper bounds: a bound above an exact curve "
+            "does not show that the model is worse."
+        )
+    return said
+
+
+def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
+    """The table of runs, formatted."""
+    return [
+        {
+            "run": run["name"],
+            "family": str(run["family"]),
+            "core": f"{run['core_parameters']:,}",
+            "total": f"{run['total_parameters']:,}",
+            "tokens": _number(run["tokens"], ",.0f"),
+            "steps": f"{run['steps']:,}",
+            "executed": _number(run["train_flops_executed"], ".3g"),
+            "nominal": _number(run["train_flops_nominal"], ".3g"),
+            "spent": _number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
+            "nll": f"{_number(run['nll'], '.4f')} ± {_number(run['nll_standard_error'], '.4f')}",
+            "kind": run["nll_kind"],
+            "bits_per_byte": _number(run["bits_per_byte"], ".4f"),
+            "seconds": _number(run["elapsed_seconds"], ",.0f"),
+            "status": run["status"],
+        }
+        for _, run in runs.iterrows()
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None or pd.isna(value) else format(value, form)

@@ -1,0 +1,176 @@
+"""MLflow experiment -> tidy frames (the only module that reads MLflow).
+
+Rules, each counted and told in the report: a run that is not finished is listed and kept out of
+fits; of runs with the same key the latest finished one counts; a run of another schema version is
+an error, since its numbers may mean something else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cola.records import SCHEMA_VERSION, Artifact, Metric, Tag
+from cola.spec import SpecError
+
+POINT_METRICS = {
+    Metric.NLL: "nll",
+    Metric.NLL_STANDARD_ERROR: "nll_standard_error",
+    Metric.BITS_PER_BYTE: "bits_per_byte",
+    Metric.TOKENS: "tokens",
+    Metric.TRAIN_FLOPS_EXECUTED: "train_flops_executed",
+    Metric.TRAIN_FLOPS_NOMINAL: "train_flops_nominal",
+    Metric.ELAPSED_SECONDS: "elapsed_seconds",
+}
+CURVE_METRICS = {
+    Metric.TRAIN_LOSS: "train_loss",
+    Metric.TOKENS: "tokens",
+    Metric.TRAIN_FLOPS_EXECUTED: "train_flops_executed",
+    Metric.TOKENS_PER_SECOND: "tokens_per_second",
+}
+RUN_COLUMNS = ["run_id", "name", "family", "run_key", "rung", "budget", "seed", "status"]
+
+
+@dataclass(frozen=True)
+class StudyFrames:
+    """A study as tables: one row a run, one row an evaluation, one row a training log line."""
+
+    runs: pd.DataFrame
+    points: pd.DataFrame
+    curves: pd.DataFrame
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_study(study: str, tracking_uri: str) -> StudyFrames:
+    """All runs of a study's experiment.
+
+    Raises:
+        SpecError: when there is no such experiment, it has no runs, or their schema is another.
+    """
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking_uri)
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
+        raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")
+    found = _all_runs(client, experiment.experiment_id)
+    if not found:
+        raise SpecError(f"study {study}: its experiment holds no runs yet")
+    _check_schema(study, found)
+    runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in found]))
+    points = pd.concat([_history(client, row, POINT_METRICS, "nll") for _, row in runs.iterrows()])
+    curves = pd.concat(
+        [_history(client, row, CURVE_METRICS, "train_loss") for _, row in runs.iterrows()]
+    )
+    if not points.empty:
+        last = points.groupby("run_id")["step"].transform("max")
+        points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
+    samples, environment = _artifacts(client, runs)
+    return StudyFrames(runs, points, curves, samples, environment, notes)
+
+
+def _all_runs(client: Any, experiment_id: str) -> list[Any]:
+    found, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _check_schema(study: str, found: list[Any]) -> None:
+    versions = {run.data.tags.get(Tag.SCHEMA_VERSION, "none") for run in found}
+    if versions != {SCHEMA_VERSION}:
+        raise SpecError(
+            f"study {study}: holds runs of schema version {', '.join(sorted(versions))}, this is "
+            f"version {SCHEMA_VERSION}; report on them with the release that wrote them"
+        )
+
+
+def _run_row(run: Any) -> dict[str, Any]:
+    tags, metrics = run.data.tags, run.data.metrics
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "started": run.info.start_time,
+        "family": tags[Tag.FAMILY],
+        "run_key": tags[Tag.RUN_KEY],
+        "rung": int(tags[Tag.RUNG]),
+        "budget": float(tags[Tag.BUDGET]),
+        "seed": int(tags[Tag.SEED]),
+        "status": tags[Tag.STATUS],
+        "status_reason": tags.get(Tag.STATUS_REASON, ""),
+        "nll_kind": tags[Tag.NLL_KIND],
+        "compute": tags[Tag.COMPUTE],
+        "core_parameters": int(tags[Tag.CORE_PARAMETERS]),
+        "embedding_parameters": int(tags[Tag.EMBEDDING_PARAMETERS]),
+        "total_parameters": int(tags[Tag.TOTAL_PARAMETERS]),
+        "attempts": int(tags.get(Tag.ATTEMPTS, "0")),
+        "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
+        **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
+        "steps": _steps(run),
+    }
+
+
+def _steps(run: Any) -> int:
+    stages = [v for k, v in run.data.params.items() if k.startswith("stages.") and "steps" in k]
+    return sum(int(value) for value in stages)
+
+
+def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Of each run key the latest finished run, or the latest where none is finished."""
+    runs = runs.assign(done=runs["status"] == "finished").sort_values(["done", "started"])
+    kept = runs.drop_duplicates("run_key", keep="last").drop(columns="done")
+    notes = []
+    if len(kept) < len(runs):
+        notes.append(
+            f"{len(runs) - len(kept)} duplicated runs (same specification) were left out; of each "
+            "the latest finished one counts"
+        )
+    unfinished = kept[kept["status"] != "finished"]
+    for status, group in unfinished.groupby("status"):
+        names = ", ".join(sorted(group["name"]))
+        notes.append(f"{len(group)} runs are {status} and kept out of the fits: {names}")
+    order = ["rung", "family", "seed"]
+    return kept.sort_values(order).reset_index(drop=True), notes
+
+
+def _history(client: Any, run: pd.Series, metrics: dict[str, str], needed: str) -> pd.DataFrame:
+    """The run's metrics joined on the step; rows without the needed one are left out."""
+    columns = {}
+    for key, name in metrics.items():
+        history = client.get_metric_history(run["run_id"], key)
+        columns[name] = pd.Series({entry.step: entry.value for entry in history}, dtype=float)
+    frame = pd.DataFrame(columns).dropna(subset=[needed])
+    frame.index.name = "step"
+    frame = frame.reset_index()
+    for column in [*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]:
+        frame[column] = run[column]
+    return frame
+
+
+def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Samples of each family's largest finished run, and the environment of one run."""
+    samples: list[dict[str, Any]] = []
+    environment: dict[str, Any] = {}
+    finished = runs[runs["status"] == "finished"].sort_values("budget")
+    for _, run in finished.drop_duplicates("family", keep="last").iterrows():
+        names = {item.path for item in client.list_artifacts(run["run_id"])}
+        if Artifact.SAMPLES in names:
+            path = Path(client.download_artifacts(run["run_id"], Artifact.SAMPLES))
+            lines = path.read_text(encoding="utf-8").splitlines()
+            samples += [json.loads(line) | {"run": run["name"]} for line in lines]
+        if Artifact.ENVIRONMENT in names and not environment:
+            path = Path(client.download_artifacts(run["run_id"], Artifact.ENVIRONMENT))
+            environment = json.loads(path.read_text(encoding="utf-8"))
+    return samples, environment
