@@ -29,7 +29,9 @@ Convention = Literal["executed", "nominal"]
 Components = dict[str, float]
 
 SINUSOID = 256
-TRAINED, FROZEN = 3.0, 1.0  # forward + backward (2x forward), forward alone
+# Forward + backward (for weights and for inputs, each as costly as forward), forward + backward for
+# weights of a layer whose input needs no gradient, forward alone.
+TRAINED, FIRST, FROZEN = 3.0, 2.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -202,15 +204,17 @@ def dit_forward(dit: DiTSpec, latents: int, distinct: int) -> Components:
     clean_pairs = block * block * blocks * (blocks - 1) / 2
     layers, upper = dit.num_layers, dit.num_layers - 1
     adaln_row = layers * 12.0 * width * width + 4.0 * width * width
-    time_row = 2.0 * (SINUSOID * width + 2 * width * width)
+    time_row = 4.0 * width * width
     return {
         "attention_projections": layers * latents * (qkv + rest),
         "attention_scores": layers * 4.0 * inner * noisy_pairs,
         "mlp": layers * latents * mlp,
-        "second_copy": clean * (layers * qkv + upper * (rest + mlp) + 2.0 * dit.latent_dim * width),
+        "second_copy": clean * (layers * qkv + upper * (rest + mlp)),
         "second_copy_attention_scores": upper * 4.0 * inner * clean_pairs,
         "adaln": distinct * (adaln_row + time_row),
-        "latent_projections": latents * 4.0 * dit.latent_dim * width,
+        "inputs": (latents + clean) * 2.0 * dit.latent_dim * width
+        + distinct * 2.0 * SINUSOID * width,
+        "output": latents * 2.0 * dit.latent_dim * width,
     }
 
 
@@ -232,7 +236,7 @@ def _cola_executed(
     latents = length // model.vae.patch_size
     distinct = latents // model.dit.block_size + (stage2.prompt_block_probability > 0)
     for name, value in dit_forward(model.dit, latents, distinct).items():
-        total[f"dit_{name}"] = TRAINED * value
+        total[f"dit_{name}"] = (FIRST if name == "inputs" else TRAINED) * value
     return _per_token(total, length)
 
 

@@ -80,7 +80,7 @@ def size_model(
     return model
 
 
-def tolerance(core_parameters: int) -> float:
+def tolerance(core_parameters: float) -> float:
     """Largest relative deviation of a family's core parameters from the target."""
     return TOLERANCE if core_parameters >= HARDWARE_FROM else SMALL_TOLERANCE
 
@@ -202,6 +202,7 @@ def _best_shape(
 
 def _candidates(target: float, step: int) -> Iterator[tuple[int, int]]:
     """Depths and widths whose square part alone does not exceed the target by far."""
+    target = max(target, 0.0)
     for layers in range(1, 129):
         widest = int((1.5 * target / (4 * layers)) ** 0.5)
         narrowest = max(step, widest // 6 // step * step)

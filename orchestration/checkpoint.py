@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+CHECKPOINTS = "ray"  # folder of a run that Ray Train keeps its attempts and checkpoints in
+
 
 class Cursor(BaseModel):
     """Where a training checkpoint stands: `step` optimiser steps done, over all stages.

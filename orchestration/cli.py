@@ -124,6 +124,28 @@ def generate(
     typer.echo(continue_text(folder, load_run_spec(folder), prompt, settings, seed))
 
 
+@app.command("check-release")
+def check_release_folder(
+    folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],
+) -> None:
+    """Recompute a folder of the public release's reference tensors; exit 1 if any is off."""
+    from cola.release_check import TOLERANCE, check_release
+
+    comparisons = check_release(folder)
+    for item in comparisons:
+        value = f"{item.error:.0f} tokens differ" if item.is_ids else f"{item.error:.3e}"
+        typer.echo(f"{'ok  ' if item.passes else 'FAIL'} {item.name:16} {value}")
+    failed = [item for item in comparisons if not item.passes]
+    largest = max((item.error for item in comparisons if not item.is_ids), default=0.0)
+    mismatches = sum(item.error for item in comparisons if item.is_ids)
+    typer.echo(
+        f"{len(comparisons)} tensors, largest error {largest:.3e} (tolerance {TOLERANCE:g}), "
+        f"{mismatches:.0f} token mismatches"
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
 def plan_table(compute: str, decisions: list[Decision]) -> Table:
     """The plan as a table; `compute` is the convention in which budgets count."""
     table = Table(title=f"budgets count {compute} training FLOPs")

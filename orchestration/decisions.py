@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestration.checkpoint import CHECKPOINTS
 from orchestration.ledger import Ledger, lease_is_fresh, read_json, write_atomically
 from orchestration.plan import PlannedRun
-from orchestration.ray_train import CHECKPOINTS
 from orchestration.tracking import flat_params
 
 Action = Literal["reuse", "resume", "start", "busy"]

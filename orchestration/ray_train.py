@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict
 
 from cola.data import PreparedData, open_prepared
 from cola.spec import RunSpec
-from orchestration.checkpoint import Cursor, newest_valid, seal
+from orchestration.checkpoint import CHECKPOINTS, Cursor, newest_valid, seal
 from orchestration.environment import describe_environment
 from orchestration.journal import JournalWriter
 from orchestration.ledger import write_atomically
 
-CHECKPOINTS = "ray"
 OUTCOME_FILE = "outcome.json"
 
 

@@ -159,12 +159,13 @@ def drawn_inputs(
     with torch.no_grad():
         for start in range(0, len(mine), micro):
             chosen = mine[start : start + micro]
+            places = [int(place) for place in where[start : start + micro]]
             batch = Batch(
                 tokens_BL=torch.from_numpy(tokens.rows(chosen)).to(engine.device),
                 # Within one global batch of more than an epoch a sequence comes twice: the
                 # position tells its draws apart.
-                stream=Stream(run.seed, state.step, where[start : start + micro], engine.device),
-                positions=[int(p) for p in where[start : start + micro]],
+                stream=Stream(run.seed, state.step, places, engine.device),
+                positions=places,
                 global_size=size,
             )
             inputs.append(engine.module.draw(batch))

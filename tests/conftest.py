@@ -1,4 +1,4 @@
-"""Shared by all tests: quiet libraries, one thread, a tiny corpus, the shared data if it is here."""
+"""Shared by all tests: quiet libraries, one thread, a tiny corpus and a tiny study."""
 
 from __future__ import annotations
 

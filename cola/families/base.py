@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cola.records import NllKind
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, ModelSpec, Objective
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 
 @dataclass(frozen=True)
@@ -57,30 +57,34 @@ class StageModule(nn.Module):
 
 
 class Family(Protocol):
-    """One model family."""
+    """One model family.
+
+    Model, specification and objective are the family's own types (`cola.spec`), so the interface
+    leaves them open.
+    """
 
     name: str
     nll_kind: NllKind
 
-    def build(self, spec: ModelSpec) -> nn.Module:
+    def build(self, spec: Any) -> Any:
         """A freshly initialised model (initialisation draws from torch's global generator)."""
 
-    def stage_module(self, model: nn.Module, objective: Objective, stage: str) -> StageModule:
+    def stage_module(self, model: Any, objective: Any, stage: str) -> StageModule:
         """The module to optimise in `stage`; it shares its parameters with `model`."""
 
     def parameter_groups(
-        self, module: StageModule, objective: Objective, stage: str
+        self, module: StageModule, objective: Any, stage: str
     ) -> list[dict[str, Any]]:
         """Trained parameters as optimiser groups: {"params": [...], "lr_ratio": float}."""
 
     def likelihood(
-        self, model: nn.Module, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+        self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
     ) -> Likelihood:
         """NLL (exact or an upper bound, see `nll_kind`) of all L tokens of each sequence."""
 
     def generate(
         self,
-        model: nn.Module,
+        model: Any,
         prompts: list[list[int]],
         settings: GenerationSpec,
         stream: Stream,
@@ -88,10 +92,10 @@ class Family(Protocol):
     ) -> list[list[int]]:
         """Continuations (new tokens only, cut after EOS) of prompts of any lengths."""
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: Any, folder: Path) -> None:
         """Export as Hugging Face model folder(s)."""
 
-    def load(self, folder: Path) -> nn.Module:
+    def load(self, folder: Path) -> Any:
         """Load what `save` wrote."""
 
 

@@ -80,8 +80,8 @@ class ColaFamily:
         self, module: StageModule, objective: ColaObjective, stage: str
     ) -> list[dict[str, Any]]:
         """See `Family.parameter_groups`; the VAE has its own rate and interval in stage 2."""
-        if isinstance(module, VAEStage):
-            return [{"params": trained(module.vae), "lr_ratio": 1.0}]
+        if not isinstance(module, JointStage):
+            return [{"params": trained(module), "lr_ratio": 1.0}]
         stage2 = objective.stage2
         groups: list[dict[str, Any]] = [{"params": trained(module.model.dit), "lr_ratio": 1.0}]
         if stage2.gradient_mode != "frozen_vae":

@@ -6,7 +6,7 @@ width, K distinct timesteps of a sample.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -247,6 +247,11 @@ class ColaDiT(PreTrainedModel):
         self.txt_out = LatentProjection(config.txt_dim, config.txt_out_channels)
         self.post_init()
 
+    @property
+    def layers(self) -> list[DiTBlock]:
+        """The blocks in order."""
+        return [cast(DiTBlock, block) for block in self.blocks]
+
     def _init_weights(self, module: nn.Module) -> None:
         init_normal(module, self.config.init_std)
         if isinstance(module, RotaryFrequencies):
@@ -274,10 +279,10 @@ class ColaDiT(PreTrainedModel):
         position = torch.arange(length, device=z0_Bnd.device)
         mask = block_causal_mask(length, block, z0_Bnd.device)
         times, x_BmC, history = self.times_zero(z0_Bnd), self.txt_in(z0_Bnd[:, :length]), []
-        for layer, layer_block in enumerate(self.blocks):
+        for layer, layer_block in enumerate(self.layers):
             q, k, v = layer_block.qkv(x_BmC, times, position)
             history.append((k, v))
-            if layer < len(self.blocks) - 1 and length:
+            if layer < len(self.layers) - 1 and length:
                 x_BmC = layer_block.finish(x_BmC, attend(q, k, v, mask), times)
         return history
 
@@ -293,7 +298,7 @@ class ColaDiT(PreTrainedModel):
         position = torch.arange(length, device=zt_Bnd.device)
         mask = noisy_query_mask(length, self.config.block_size, zt_Bnd.device)
         times, x_BnC = Times(self.emb_in(T * t_BK), index_Bn), self.txt_in(zt_Bnd)
-        for block, (past_k, past_v) in zip(self.blocks, history, strict=True):
+        for block, (past_k, past_v) in zip(self.layers, history, strict=True):
             q, k, v = block.qkv(x_BnC, times, position)
             k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
             x_BnC = block.finish(x_BnC, attend(q, k, v, mask), times)
@@ -330,7 +335,7 @@ class ColaDiT(PreTrainedModel):
         position = torch.arange(length, device=z_Bmd.device)
         mask = block_causal_mask(length, self.config.block_size, z_Bmd.device)
         times, x_BmC = self.times_zero(z_Bmd), self.txt_in(z_Bmd)
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_BmC, times, position)
             cache.write(layer, k, v)
             x_BmC = block.finish(x_BmC, attend(q, k, v, mask), times)
@@ -350,7 +355,7 @@ class ColaDiT(PreTrainedModel):
         own = torch.ones(batch, 1, 1, size, dtype=torch.bool, device=z_Rsd.device)
         mask = torch.cat([cache.visible(), own], dim=-1)
         x_RsC = self.txt_in(z_Rsd)
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_RsC, times, position_Rs)
             past_k, past_v = cache.keys_values(layer)
             if commit:

@@ -169,7 +169,8 @@ class Encoder(nn.Module):
     def forward(self, tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, L), L a multiple of patch_size -> mean, log-variance (B, n, d), float32."""
         config = self.config
-        x_BnC = self.patch_embedder(self.wte(tokens_BL).transpose(1, 2)).transpose(1, 2)
+        x_BCn = self.patch_embedder(self.wte(tokens_BL).transpose(1, 2))
+        x_BnC = x_BCn.transpose(1, 2).contiguous()
         angles, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
         for block in self.blocks:
             x_BnC = block(x_BnC, angles, mask)

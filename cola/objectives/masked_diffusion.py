@@ -27,7 +27,7 @@ def masked_diffusion_draws(
 
     Stratified times: t_i = (u + i) / global_size for place i in the global batch, one u a step.
     """
-    batch, length = tokens_BL.shape
+    length = tokens_BL.shape[1]
     if objective.stratified:
         place = torch.tensor(list(positions), dtype=torch.float32, device=tokens_BL.device)
         t_B1 = ((stream.shared_uniform("timestep") + place) / global_size)[:, None]
@@ -48,7 +48,7 @@ def masked_diffusion_loss(
 ) -> dict[str, Tensor]:
     """The loss in nats per token (an estimate of the bound), and the mean CE of masked tokens."""
     mask_BL, real_BL = draws["mask_BL"], draws.get("real_BL")
-    lengths_B1 = tokens_BL.shape[1]
+    lengths_B1 = tokens_BL.new_full((len(tokens_BL), 1), tokens_BL.shape[1])
     if real_BL is not None:
         mask_BL = mask_BL & real_BL
         lengths_B1 = real_BL.sum(1, keepdim=True)

@@ -95,9 +95,7 @@ def vae_terms(
     return terms, posterior, z0[:batch]
 
 
-def masked_loss(
-    vae: TextVAE, features_BLC: Tensor, tokens_BL: Tensor, masked_BM: Tensor
-) -> Tensor:
+def masked_loss(vae: TextVAE, features_BLC: Tensor, tokens_BL: Tensor, masked_BM: Tensor) -> Tensor:
     """L_mask: cross entropy on the masked positions only, nats per masked token."""
     index = masked_BM[..., None].expand(-1, -1, features_BLC.shape[-1])
     logits_BMV = vae.decoder.final_layer(features_BLC.gather(1, index)).float()

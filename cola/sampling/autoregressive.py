@@ -51,9 +51,7 @@ def generate(
     return [cut_after_eos(row, eos_token_id) for row in torch.stack(columns, dim=1).tolist()]
 
 
-def left_padded(
-    rows: list[list[int]], pad: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def left_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows right-aligned in one tensor (B, longest), and 1 where a token is real."""
     longest = max(len(row) for row in rows)
     tokens = torch.full((len(rows), longest), pad, dtype=torch.long, device=device)

@@ -61,9 +61,9 @@ def guided_logits(
     if scale == 1.0:
         return model(whole, real, position)[:, width:].float()
     without = torch.cat([torch.full_like(prompt, model.config.mask_token_id), new], dim=1)
-    logits = model(
-        torch.cat([whole, without]), real.repeat(2, 1), position.repeat(2, 1)
-    )[:, width:].float()
+    logits = model(torch.cat([whole, without]), real.repeat(2, 1), position.repeat(2, 1))[
+        :, width:
+    ].float()
     conditional, unconditional = logits.chunk(2)
     return unconditional + scale * (conditional - unconditional)
 

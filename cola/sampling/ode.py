@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
@@ -24,7 +25,7 @@ def time_grid(kind: Grid, steps: int) -> list[float]:
 def integrate(velocity: Velocity, z: Tensor, times: Sequence[float], solver: Solver) -> Tensor:
     """Follow the flow along `times` (in either direction)."""
     step = {"euler": euler_step, "heun": heun_step, "midpoint": midpoint_step}[solver]
-    for t, following in zip(times[:-1], times[1:], strict=True):
+    for t, following in pairwise(times):
         z = step(velocity, z, t, following)
     return z
 

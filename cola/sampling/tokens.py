@@ -1,4 +1,4 @@
-"""From logits to token ids: temperature, top-k, top-p, repetition penalty (B batch, V vocabulary)."""
+"""From logits to token ids: temperature, top-k, top-p, penalty (B batch, V vocabulary)."""
 
 from __future__ import annotations
 

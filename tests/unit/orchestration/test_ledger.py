@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.ledger import Ledger, LeaseHeldError, lease_is_fresh
+from orchestration.ledger import LeaseHeldError, Ledger, lease_is_fresh
 
 
 def test_a_run_goes_through_its_states(tmp_path: Path) -> None:

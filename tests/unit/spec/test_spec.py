@@ -89,7 +89,7 @@ def test_files_that_are_not_studies_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(SpecError, match=name):
             load_yaml(path)
-    with pytest.raises(SpecError, match="shipped: .*demo"):
+    with pytest.raises(SpecError, match=r"shipped: .*demo"):
         load_study(str(tmp_path / "absent.yaml"), [])
 
 

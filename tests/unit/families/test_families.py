@@ -1,0 +1,138 @@
+"""What every family promises, whatever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cola.families import Batch, Family, count_parameters, family_of
+from cola.flops import parameter_counts
+from cola.records import FAMILIES
+from cola.seeding import Stream
+from cola.sizing import size_model
+from cola.spec import (
+    ColaObjective,
+    GenerationSpec,
+    LikelihoodSpec,
+    MaskedDiffusion,
+    ModelSpec,
+    NextToken,
+    Objective,
+)
+
+VOCAB, LENGTH = 60, 32
+OBJECTIVES: dict[str, Objective] = {
+    "ar": NextToken(),
+    "llada": MaskedDiffusion(random_length_fraction=0.3),
+    "cola": ColaObjective(),
+}
+CASES = [(name, stage) for name in FAMILIES for stage in OBJECTIVES[name].stage_shares()]
+PROMPTS = [[5, 6, 7], list(range(17)), [], [9] * 16, [1, 2, 3, 4, 5]]
+
+
+def spec_of(name: str) -> ModelSpec:
+    options = {"latent_dim": 4, "block_size": 8} if name == "cola" else {}
+    return size_model(name, 100_000, VOCAB, **options)
+
+
+def built(name: str) -> tuple[Family, nn.Module]:
+    torch.manual_seed(0)
+    family = family_of(name)
+    model = family.build(spec_of(name)).eval()
+    with torch.no_grad():  # an untrained model's logits are too flat to show a difference
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(2.0)
+    return family, model
+
+
+def tokens(batch: int) -> torch.Tensor:
+    return torch.randint(0, VOCAB, (batch, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parameters_are_what_the_plan_says(name: str) -> None:
+    counts = parameter_counts(spec_of(name))
+    assert count_parameters(built(name)[1]) == counts.total
+    assert counts.core == pytest.approx(100_000, rel=0.015)
+
+
+@pytest.mark.parametrize(("name", "stage"), CASES)
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_mean_over_workers_is_the_global_loss(name: str, stage: str, workers: int) -> None:
+    family, model = built(name)
+    module = family.stage_module(model, OBJECTIVES[name], stage)
+
+    def loss(rows: range) -> torch.Tensor:
+        stream = Stream(3, 11, list(rows))
+        batch = Batch(tokens(8)[rows.start : rows.stop], stream, list(rows), global_size=8)
+        result: torch.Tensor = module(**module.draw(batch))["loss"]
+        return result
+
+    size = 8 // workers
+    parts = [loss(range(size * rank, size * (rank + 1))) for rank in range(workers)]
+    torch.testing.assert_close(torch.stack(parts).mean(), loss(range(8)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "stage"), CASES)
+def test_every_trained_parameter_gets_a_gradient(name: str, stage: str) -> None:
+    family, model = built(name)
+    module = family.stage_module(model, OBJECTIVES[name], stage)
+    groups = family.parameter_groups(module, OBJECTIVES[name], stage)
+    batch = Batch(tokens(4), Stream(0, 0, range(4)), list(range(4)), 4)
+    module(**module.draw(batch))["loss"].backward()
+    grouped = {id(parameter) for group in groups for parameter in group["params"]}
+    without = [key for key, p in module.named_parameters() if id(p) in grouped and p.grad is None]
+    # The last clean block is left out, and the last layer's clean output, so all else is used.
+    assert without == []
+    assert sum(len(group["params"]) for group in groups) == len(grouped)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_likelihood_does_not_depend_on_the_batch(name: str) -> None:
+    family, model = built(name)
+    settings = LikelihoodSpec(mask_samples=4, ode_steps=2)
+    whole = family.likelihood(model, tokens(4), settings, Stream(0, 0, range(4))).nll_B
+    alone = [
+        family.likelihood(model, tokens(4)[i : i + 1], settings, Stream(0, 0, [i])).nll_B
+        for i in range(4)
+    ]
+    torch.testing.assert_close(torch.cat(alone), whole, atol=1e-3, rtol=1e-5)
+    assert whole.dtype == torch.float64
+    assert (whole > 0).all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@torch.no_grad()
+def test_generation_does_not_depend_on_the_batch(name: str, temperature: float) -> None:
+    family, model = built(name)
+    settings = GenerationSpec(max_new_tokens=12, steps=4, temperature=temperature, top_p=0.95)
+    together = family.generate(model, PROMPTS, settings, Stream(0, 0, range(len(PROMPTS))), 0)
+    for index, prompt in enumerate(PROMPTS):
+        alone = family.generate(model, [prompt], settings, Stream(0, 0, [index]), 0)
+        assert alone == [together[index]]
+    assert all(0 < len(row) <= 12 for row in together)
+    assert all(0 not in row[:-1] for row in together)
+    assert all(token < VOCAB for row in together for token in row)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_an_exported_model_is_the_same_model(name: str, tmp_path: Path) -> None:
+    family, model = built(name)
+    family.save(model, tmp_path)
+    again = family.load(tmp_path).eval()
+    settings, stream = LikelihoodSpec(mask_samples=2, ode_steps=2), Stream(0, 0, range(2))
+    before = family.likelihood(model, tokens(2), settings, stream).nll_B
+    after = family.likelihood(again, tokens(2), settings, stream).nll_B
+    torch.testing.assert_close(after, before, atol=0, rtol=1e-6)
+
+
+def test_an_unknown_family_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown family 'gpt'; valid: ar, llada, cola"):
+        family_of("gpt")

@@ -1,0 +1,83 @@
+"""Token sampling and ODE solvers against what they should give."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cola.sampling.ode import integrate, time_grid
+from cola.sampling.tokens import cut_after_eos, sample_tokens
+from cola.spec import GenerationSpec
+
+LOGITS = torch.tensor([[2.0, 0.5, -1.0, 1.0, 0.0]])
+
+
+def frequencies(spec: GenerationSpec) -> torch.Tensor:
+    """How often each token comes over an even grid of uniform numbers."""
+    uniform = (torch.arange(20_000) + 0.5) / 20_000
+    ids = sample_tokens(LOGITS.expand(20_000, -1), spec, uniform)
+    return torch.bincount(ids, minlength=5) / 20_000
+
+
+def test_temperature_one_is_the_softmax() -> None:
+    found = frequencies(GenerationSpec(temperature=1.0))
+    torch.testing.assert_close(found, LOGITS[0].softmax(-1), atol=1e-3, rtol=0)
+
+
+def test_top_k_and_top_p_keep_the_likeliest() -> None:
+    likeliest = LOGITS[0].softmax(-1)
+    top_2 = torch.where(likeliest >= likeliest.sort().values[-2], likeliest, 0.0)
+    found = frequencies(GenerationSpec(temperature=1.0, top_k=2))
+    torch.testing.assert_close(found, top_2 / top_2.sum(), atol=1e-3, rtol=0)
+    assert (frequencies(GenerationSpec(temperature=1.0, top_p=0.5)) > 0).tolist() == [
+        True, False, False, False, False,
+    ]  # fmt: skip
+
+
+def test_temperature_zero_is_greedy_and_the_penalty_moves_it() -> None:
+    assert sample_tokens(LOGITS, GenerationSpec()).tolist() == [0]
+    penalised = GenerationSpec(repetition_penalty=3.0)
+    assert sample_tokens(LOGITS, penalised, previous=[[0]]).tolist() == [3]
+
+
+def test_sampling_without_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs uniform numbers"):
+        sample_tokens(LOGITS, GenerationSpec(temperature=1.0))
+
+
+@given(st.lists(st.integers(0, 4), max_size=8))
+def test_nothing_stays_behind_eos(tokens: list[int]) -> None:
+    cut = cut_after_eos(tokens, 4)
+    assert cut == tokens[: len(cut)]
+    assert 4 not in cut[:-1]
+    assert cut_after_eos(tokens, None) == tokens
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("midpoint", 2)])
+def test_solvers_have_their_order(solver: str, order: int) -> None:
+    """dz/dt = z cos t from t = 1 to 0: halving the step divides the error by 2^order."""
+    truth = math.exp(-math.sin(1.0))
+
+    def error(steps: int) -> float:
+        z = integrate(
+            lambda z, t: z * math.cos(t), torch.ones(1, dtype=torch.float64),
+            time_grid("uniform", steps), solver,
+        )  # fmt: skip
+        return abs(float(z) - truth)
+
+    assert error(20) / error(40) == pytest.approx(2**order, rel=0.1)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["uniform", "cosine", "quadratic"]), st.integers(1, 64))
+def test_time_grids_go_from_one_to_zero(kind: str, steps: int) -> None:
+    grid = time_grid(kind, steps)
+    assert len(grid) == steps + 1
+    assert grid[0] == pytest.approx(1.0)
+    assert grid[-1] == pytest.approx(0.0)
+    assert all(a > b for a, b in pairwise(grid))

@@ -1,0 +1,130 @@
+"""FLOPs against torch's own counter, and against the paper's row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from cola.families import Batch, count_parameters, family_of
+from cola.flops import parameter_counts, train_flops_per_token
+from cola.seeding import Stream
+from cola.sizing import size_model
+from cola.spec import (
+    ARModelSpec,
+    ColaModelSpec,
+    ColaObjective,
+    DiTSpec,
+    LLaDAModelSpec,
+    MaskedDiffusion,
+    ModelSpec,
+    NextToken,
+    Objective,
+    TextVAESpec,
+)
+from cola.spec.objective import JointObjective, VAEObjective
+
+BATCH = 4
+PAPER_TOKENS = 300_000 * 720_896
+PAPER_TRUNK = {"hidden_size": 2048, "ffn_size": 8192, "num_layers": 27, "num_heads": 16}
+PAPER_COLA = ColaModelSpec(
+    vae=TextVAESpec(
+        vocab_size=100_278,
+        hidden_size=1536,
+        ffn_size=6144,
+        num_heads=12,
+        encoder_layers=4,
+        decoder_layers=4,
+    ),
+    dit=DiTSpec(hidden_size=2048, num_layers=24, num_heads=16, head_dim=128, rope_dim=96),
+)
+COLA_VARIANTS = {
+    "default": ColaObjective(),
+    "frozen": ColaObjective(stage2=JointObjective(gradient_mode="frozen_vae")),
+    "joint": ColaObjective(stage2=JointObjective(gradient_mode="joint", lambda_ref=0.1)),
+    "plain": ColaObjective(
+        stage1=VAEObjective(lambda_mask=0.0), stage2=JointObjective(prompt_block_probability=0.0)
+    ),
+}
+CASES: list[tuple[str, Objective, str]] = [
+    ("ar", NextToken(), "train"),
+    ("llada", MaskedDiffusion(random_length_fraction=0.0), "train"),
+    ("cola", COLA_VARIANTS["default"], "vae"),
+    *(("cola", variant, "joint") for variant in COLA_VARIANTS.values()),
+]
+
+
+def counted(spec: ModelSpec, objective: Objective, stage: str, length: int) -> tuple[float, float]:
+    """FLOPs per token of a training step by torch: (outside attention products, inside).
+
+    Under the math kernel attention is batched products, everything else is not.
+    """
+    torch.manual_seed(0)
+    family = family_of(spec.family)
+    module = family.stage_module(family.build(spec), objective, stage)
+    vocab = spec.vocab_size
+    tokens = torch.randint(0, vocab, (BATCH, length))
+    draws = module.draw(Batch(tokens, Stream(0, 0, range(BATCH)), list(range(BATCH)), BATCH))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(**draws)["loss"].backward()
+    by_operator = counter.get_flop_counts()["Global"]
+    attention = sum(count for op, count in by_operator.items() if "bmm" in str(op))
+    size = BATCH * length
+    return (counter.get_total_flops() - attention) / size, attention / size
+
+
+@pytest.mark.parametrize(("family", "objective", "stage"), CASES)
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+@pytest.mark.parametrize("length", [64, 128])
+def test_executed_agrees_with_torch(
+    family: str, objective: Objective, stage: str, size: int, length: int
+) -> None:
+    spec = size_model(family, size, 300)
+    ours = train_flops_per_token(spec, objective, length, stage, "executed")
+    scores = sum(v for name, v in ours.components.items() if name.endswith("attention_scores"))
+    outside, inside = counted(spec, objective, stage, length)
+    assert ours.total - scores == pytest.approx(outside, rel=0.01)
+    # torch multiplies hidden pairs too: what is visible is at most that, and all of it for LLaDA.
+    assert scores <= inside * (1 + 1e-9)
+    if family == "llada":
+        assert scores == pytest.approx(inside)
+    if family == "ar":
+        assert scores == pytest.approx(inside * (length + 1) / (2 * length))
+
+
+def test_visible_pairs_of_the_dit_are_counted_one_by_one() -> None:
+    from cola.flops import dit_forward
+    from cola.models.masks import block_causal_mask, noisy_query_mask
+
+    spec = DiTSpec(
+        hidden_size=32, num_layers=3, num_heads=2, head_dim=16, rope_dim=12, block_size=4
+    )
+    device, length = torch.device("cpu"), 24
+    noisy = int(noisy_query_mask(length, 4, device).sum())
+    clean = int(block_causal_mask(length - 4, 4, device).sum())
+    parts = dit_forward(spec, length, 7)
+    assert parts["attention_scores"] == 3 * 4 * 32 * noisy
+    assert parts["second_copy_attention_scores"] == 2 * 4 * 32 * clean
+
+
+def test_the_papers_row() -> None:
+    cola = parameter_counts(PAPER_COLA)
+    assert cola.total == 1_829_875_728 + 501_871_574
+    nominal = train_flops_per_token(PAPER_COLA, ColaObjective(), 512, "joint", "nominal").total
+    assert nominal * PAPER_TOKENS == pytest.approx(2000e18, rel=0.02)
+    for spec in (ARModelSpec, LLaDAModelSpec):
+        counts = parameter_counts(spec(vocab_size=100_278, **PAPER_TRUNK))
+        assert counts.core == pytest.approx(1.81e9, rel=0.01)
+        assert counts.total == pytest.approx(2.2e9, rel=0.02)
+
+
+def test_the_papers_row_on_the_meta_device() -> None:
+    for spec in (
+        PAPER_COLA,
+        ARModelSpec(vocab_size=100_278, **PAPER_TRUNK),
+        LLaDAModelSpec(vocab_size=100_278, **PAPER_TRUNK),
+    ):
+        with torch.device("meta"):
+            model = family_of(spec.family).build(spec)
+        assert count_parameters(model) == parameter_counts(spec).total
