@@ -1,0 +1,179 @@
+"""A whole study through real Ray, DeepSpeed and MLflow: finish, kill, stop, run again, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestration.journal import JournalReader
+from tests.conftest import write_study
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+COMMAND = [sys.executable, "-c", "from sweeps.cli import main; main()"]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "300"},
+    )
+
+
+def cola(*arguments: str, code: int = 0) -> str:
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == code, output
+    return output
+
+
+def until(
+    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: int = 180
+) -> None:
+    """Poll until it holds; fail when the command ends or the time is over before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "waited in vain"
+        signal.sigtimedwait([], 0.2)
+
+
+def journals(outputs: Path) -> list[Path]:
+    return sorted(outputs.glob("runs/*/journal.jsonl"))
+
+
+def losses(outputs: Path) -> dict[str, dict[int, float]]:
+    """Training losses by run key and step."""
+    return {
+        path.parent.name: {
+            line.step: line.values["train/loss"]
+            for line in JournalReader(path).new_lines()
+            if line.kind == "train"
+        }
+        for path in journals(outputs)
+    }
+
+
+def states(outputs: Path) -> list[str]:
+    return [json.loads(path.read_text())["state"] for path in outputs.glob("runs/*/ledger.json")]
+
+
+def checkpoints(outputs: Path) -> list[Path]:
+    return sorted(outputs.glob("runs/*/ray/attempt-*/step-*/manifest-00000.json"))
+
+
+def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    tiny_study["ladder"] = [
+        {"budget": budget, "core_parameters": 60_000} for budget in (1e10, 2e10, 4e10)
+    ]
+    study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
+    cola("run", study)
+    assert states(outputs) == ["finished"] * 9
+    again = cola("run", study)
+    assert "nothing to train: all 9 runs are finished already" in again
+    assert states(outputs) == ["finished"] * 9
+
+    report = cola("report", study, "--output", str(outputs))
+    folder = outputs / "studies" / "tiny" / "report"
+    assert str(folder / "report.html") in report
+    results = pd.read_csv(folder / "results.csv")
+    assert len(results) == 9
+    assert set(results["nll_kind"][results["family"] == "ar"]) == {"exact"}
+    assert set(results["nll_kind"][results["family"] != "ar"]) == {"bound"}
+    assert (results["train_flops_executed"] <= results["budget"]).all()
+    html = (folder / "report.html").read_text()
+    assert "Data order: equal in all 9 runs" in html
+    assert html.count("<svg") >= 3
+
+    changed = cola("plan", study, "--set", "training.optimizer.learning_rate=0.002")
+    assert "run again because" in " ".join(changed.split())
+    status = json.loads(cola("status", study, "--json"))
+    assert {run["state"] for run in status["runs"]} == {"finished"}
+    name = status["runs"][-1]["run"]
+    text = cola("generate", f"tiny/{name}", "--prompt", "The river", "--output", str(outputs))
+    assert text.strip()
+
+
+def test_a_killed_worker_loses_nothing(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    """SIGKILL in the middle: the finished losses equal those of an undisturbed study."""
+    tiny_study["families"] = {"ar": {}, "cola": tiny_study["families"]["cola"]}
+    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    undisturbed = tmp_path / "undisturbed"
+    study = str(write_study(tiny_study, tmp_path))
+    cola("run", study, "--set", f"output={undisturbed}")
+
+    outputs = Path(tiny_study["output"])
+    process = start("run", study)
+    until(lambda: bool(checkpoints(outputs)), process)
+    victim = checkpoints(outputs)[0].parents[3]
+    first = json.loads((victim / "journal.jsonl").read_text().splitlines()[0])
+    os.kill(first["values"]["pid"], signal.SIGKILL)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    assert "started again from step" in output
+    assert states(outputs) == ["finished", "finished"]
+    assert losses(outputs) == losses(undisturbed)
+
+
+def test_a_stopped_study_goes_on_where_it_was(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    tiny_study["families"] = {"llada": {}}
+    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
+    process = start("run", study)
+    until(lambda: any(len(steps) >= 3 for steps in losses(outputs).values()), process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert states(outputs) == ["interrupted"]
+    assert "goes on from its checkpoint" in cola("run", study)
+    assert states(outputs) == ["finished"]
+    events = [
+        line for path in journals(outputs) for line in JournalReader(path).new_lines()
+        if line.kind == "event"
+    ]  # fmt: skip
+    assert [line.values["event"] for line in events] == [
+        "start", "interrupted", "start", "finished",
+    ]  # fmt: skip
+    assert events[2].step == events[1].step > 0
+
+
+def test_a_killed_driver_loses_nothing(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    tiny_study["families"] = {"ar": {}}
+    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
+    process = start("run", study)
+    until(lambda: bool(checkpoints(outputs)), process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert states(outputs) == ["running"]
+    output = cola("run", study)
+    assert "its driver died" in output
+    assert states(outputs) == ["finished"]
+
+
+def test_two_ray_workers_give_one_workers_result(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_study["families"] = {"ar": {}}
+    study = str(write_study(tiny_study, tmp_path))
+    found = []
+    for workers in (1, 2):
+        outputs = tmp_path / f"workers-{workers}"
+        settings = [f"output={outputs}", f"resources.workers={workers}", "resources.zero_stage=3"]
+        cola("run", study, *(part for setting in settings for part in ("--set", setting)))
+        (steps,) = losses(outputs).values()
+        found.append(steps)
+    assert found[0].keys() == found[1].keys()
+    assert max(abs(found[0][step] - found[1][step]) for step in found[0]) < 1e-3

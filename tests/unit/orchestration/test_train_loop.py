@@ -1,0 +1,158 @@
+"""The loop in process: resuming changes nothing, workers and micro-batches change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cola.data import PreparedData, prepare
+from cola.spec import RunSpec, StudySpec
+from orchestration.checkpoint import Cursor
+from orchestration.engine import TorchEngine
+from orchestration.evaluate import evaluation_steps, validation_metrics
+from orchestration.hooks import StopOnDivergence, order_digests
+from orchestration.plan import plan_study
+from orchestration.train_loop import LoopSettings, Place, TrainState, train
+
+FAMILIES = ["ar", "llada", "cola"]
+
+
+@pytest.fixture
+def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
+    return {run.spec.family: run.spec for run in plan_study(StudySpec.parse(tiny_study))}
+
+
+@pytest.fixture(scope="module")
+def data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    from cola.spec import DataSpec
+
+    spec = DataSpec.parse(
+        {
+            "corpus": {"source": "files", "paths": [str(corpus_file)]},
+            "tokenizer": {"kind": "bpe", "vocab_size": 320},
+            "sequence_length": 32,
+            "validation_fraction": 0.1,
+        }
+    )
+    return prepare(spec, tmp_path_factory.mktemp("cache"))
+
+
+class Losses:
+    """Keeps every step's loss."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, float] = {}
+
+    def __call__(self, state: TrainState) -> None:
+        self.values[state.step] = state.result.values["loss"]
+
+
+class SaveAndStop:
+    """Saves after a step, and leaves."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step, self.cursor = folder, step, None
+
+    def __call__(self, state: TrainState) -> None:
+        if state.step == self.step:
+            state.engine.save(self.folder)
+            self.cursor = state.cursor()
+            state.stop = "interrupted"
+
+
+def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
+    settings = LoopSettings(0, options.pop("micro", None))
+    return train(run, data.train, TorchEngine, settings, Place(), hooks, **options)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_resumed_run_is_the_same_run_bit_by_bit(
+    family: str, runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    run = runs[family]
+    whole, before, after = Losses(), Losses(), Losses()
+    reference = trained(run, data, whole)
+    # Inside the last stage, so that Cola DLM's resume has to find its second engine.
+    stop = SaveAndStop(tmp_path, run.steps - run.stages[-1].steps + 2)
+    assert trained(run, data, before, stop).stop == "interrupted"
+    assert isinstance(stop.cursor, Cursor)
+    resumed = trained(run, data, after, resume=(tmp_path, stop.cursor))
+    assert resumed.stop == "finished"
+    assert before.values | after.values == whole.values
+    expected = reference.engine.full_state_dict()
+    found = resumed.engine.full_state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_change_nothing_but_rounding(
+    family: str, runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    whole, split = Losses(), Losses()
+    trained(runs[family], data, whole)
+    trained(runs[family], data, split, micro=2)
+    ours = torch.tensor([split.values[step] for step in sorted(whole.values)])
+    theirs = torch.tensor([whole.values[step] for step in sorted(whole.values)])
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_lowers_the_validation_nll(
+    family: str, runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    seen: list[float] = []
+
+    def evaluate(state: TrainState) -> None:
+        if state.step in (run.steps - run.stages[-1].steps + 1, run.steps):
+            seen.append(validation_metrics(state, data)["val/nll_nats_per_token"])
+
+    run = runs[family]
+    trained(run, data, evaluate)
+    assert len(seen) == 2
+    assert seen[1] < seen[0]
+
+
+def test_validation_is_the_same_every_time(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    found: list[dict[str, float]] = []
+
+    def evaluate(state: TrainState) -> None:
+        if state.step == 3:
+            found.extend(validation_metrics(state, data) for _ in range(2))
+            state.stop = "interrupted"
+
+    trained(runs["llada"], data, evaluate)
+    assert found[0] == found[1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    def poison(state: TrainState) -> None:
+        if state.step == 2:
+            with torch.no_grad():
+                next(iter(state.model.parameters())).fill_(float("nan"))
+
+    state = trained(runs["ar"], data, poison, StopOnDivergence())
+    assert (state.stop, state.step) == ("diverged", 3)
+    assert state.stop_reason is not None
+    assert "loss is nan at step 3" in state.stop_reason or "gradient_norm" in state.stop_reason
+
+
+def test_order_digests_agree_between_families(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    digests = [order_digests(run, run.steps, len(data.train)) for run in runs.values()]
+    common = set.intersection(*(set(found) for found in digests))
+    assert max(common) >= 64
+    assert all(len({found[count] for found in digests}) == 1 for count in common)
+    other = runs["ar"].model_copy(update={"data": runs["ar"].data.model_copy(update={"seed": 1})})
+    assert order_digests(other, 10, len(data.train))[64] != digests[0][64]
+
+
+def test_evaluation_steps_end_with_the_run(runs: dict[str, RunSpec]) -> None:
+    for run in runs.values():
+        steps = evaluation_steps(run)
+        assert steps[-1] == run.steps
+        assert steps[0] > run.steps - run.stages[-1].steps
+        assert len(steps) <= run.evaluation.points
