@@ -130,9 +130,20 @@ def _solve(flops: np.ndarray, loss: np.ndarray, start: ComputeLaw, floor: bool) 
     relative, target = np.log(flops / start.scale), np.log(loss)
     ceiling = 0.999 * float(loss.min())
 
+    def parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # A wild step of the optimiser must not overflow: e^50 is far from any loss.
+        power = np.exp(np.clip(values[0] - values[1] * relative, -50.0, 50.0))
+        return power, power + (values[2] if floor else 0.0)
+
     def residual(values: np.ndarray) -> np.ndarray:
-        power = np.exp(values[0] - values[1] * relative)
-        return np.log(power + (values[2] if floor else 0.0)) - target
+        return np.asarray(np.log(parts(values)[1]) - target)
+
+    def jacobian(values: np.ndarray) -> np.ndarray:
+        power, loss_there = parts(values)
+        columns = [power / loss_there, -relative * power / loss_there]
+        if floor:
+            columns.append(1 / loss_there)
+        return np.stack(columns, axis=1)
 
     first = [np.log(start.coefficient), np.clip(start.gamma, *GAMMA_BOUNDS)]
     low, high = [-np.inf, GAMMA_BOUNDS[0]], [np.inf, GAMMA_BOUNDS[1]]
@@ -140,7 +151,13 @@ def _solve(flops: np.ndarray, loss: np.ndarray, start: ComputeLaw, floor: bool) 
         first.append(min(max(start.irreducible, 1e-9), 0.99 * ceiling))
         low, high = [*low, 0.0], [*high, ceiling]
     found = least_squares(
-        residual, first, bounds=(low, high), loss="huber", f_scale=HUBER_DELTA, x_scale="jac"
+        residual,
+        first,
+        jac=jacobian,
+        bounds=(low, high),
+        loss="huber",
+        f_scale=HUBER_DELTA,
+        x_scale="jac",
     )
     irreducible = float(found.x[2]) if floor else 0.0
     law = ComputeLaw(irreducible, float(np.exp(found.x[0])), float(found.x[1]), start.scale)

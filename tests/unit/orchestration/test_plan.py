@@ -56,11 +56,15 @@ def test_scratch_has_no_first_stage(tiny_study: dict[str, Any]) -> None:
 
 
 def test_a_budget_below_one_step_names_the_least_that_works(tiny_study: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match=r"ladder\.0\.budget=1e\+06 is below one step") as caught:
-        plan(tiny_study, ladder=[{"budget": 1e6, "core_parameters": 60_000}])
-    needed = float(str(caught.value).split("at least ")[1].split()[0])
-    runs = plan(tiny_study, ladder=[{"budget": needed * 1.01, "core_parameters": 60_000}])
-    assert runs[0].spec.steps >= 1
+    for family in ("ar", "llada", "cola"):
+        study = tiny_study | {"families": {family: tiny_study["families"][family]}}
+        with pytest.raises(SpecError, match=r"ladder\.0\.budget=1e\+06 is below") as caught:
+            plan(study, ladder=[{"budget": 1e6, "core_parameters": 60_000}])
+        needed = float(str(caught.value).split("at least ")[1].split()[0])
+        (run,) = plan(study, ladder=[{"budget": needed * 1.01, "core_parameters": 60_000}])
+        assert run.spec.steps >= 1
+        with pytest.raises(SpecError):
+            plan(study, ladder=[{"budget": needed * 0.9, "core_parameters": 60_000}])
 
 
 def test_the_run_key_changes_with_the_result_and_not_with_resources(

@@ -1,0 +1,44 @@
+"""What happens to each run, and the reason given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cola.spec import StudySpec
+from orchestration.decisions import Decision, decide, remember_plan
+from orchestration.ledger import Ledger
+from orchestration.plan import plan_study
+
+
+def decisions(values: dict[str, Any], root: Path) -> list[Decision]:
+    return decide(plan_study(StudySpec.parse(values)), Ledger(root), root / "study")
+
+
+def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    plan = plan_study(StudySpec.parse(tiny_study))
+    assert [d.action for d in decisions(tiny_study, tmp_path)] == ["start"] * 3
+    ledger = Ledger(tmp_path)
+    done, cut, busy = (run.spec.run_key for run in plan)
+    for key in (done, cut, busy):
+        ledger.acquire(key)
+    ledger.close(done, "finished")
+    ledger.close(cut, "interrupted", "stopped on request")
+    found = decisions(tiny_study, tmp_path)
+    assert [d.action for d in found] == ["reuse", "start", "busy"]
+    assert "starts over: no checkpoint yet (stopped on request)" in found[1].why
+    (ledger.run_folder(cut) / "ray" / "attempt-1" / "step-000000005").mkdir(parents=True)
+    resumed = decisions(tiny_study, tmp_path)[1]
+    assert resumed.action == "resume"
+    assert resumed.why == "goes on from its checkpoint (stopped on request)"
+
+
+def test_a_changed_setting_is_named_with_both_values(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    remember_plan(plan_study(StudySpec.parse(tiny_study)), tmp_path / "study")
+    training = tiny_study["training"] | {"optimizer": {"learning_rate": 0.002}}
+    (first, *_) = decisions(tiny_study | {"training": training}, tmp_path)
+    assert first.why == (
+        "run again because training.optimizer.learning_rate changed from 0.001 to 0.002"
+    )
