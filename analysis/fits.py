@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,14 +58,20 @@ def fit_family(family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
     try:
         fit = fit_compute_law(flops, final["nll"].to_numpy(float))
     except FitError as error:
-        return FamilyFit(
-            family, kind, None, None, (f"no curve for {FAMILY_LABELS[family]}: {error}",)
-        )
+        return FamilyFit(family, kind, None, None, (f"no curve: {error}",))
     at = np.geomspace(flops.min(), flops.max(), CURVE_POINTS)
     low, high = bootstrap_band(fit, flops, at, BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED)
     curve = pd.DataFrame({"flops": at, "loss": fit.law.loss(at), "low": low, "high": high})
-    warnings = tuple(f"{FAMILY_LABELS[family]}: {warning}" for warning in fit.warnings)
-    return FamilyFit(family, kind, fit, curve, warnings)
+    return FamilyFit(family, kind, fit, curve, fit.warnings)
+
+
+def told_once(fits: Mapping[str, FamilyFit]) -> list[str]:
+    """The fits' warnings, each with the families it holds for."""
+    families: dict[str, list[str]] = {}
+    for fit in fits.values():
+        for warning in fit.warnings:
+            families.setdefault(warning, []).append(fit.label)
+    return [f"{', '.join(names)}: {warning}" for warning, names in families.items()]
 
 
 def falls_with_budget(points: pd.DataFrame, family: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -121,21 +121,29 @@ def _log_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_yscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    low, high = axes.get_ylim()
-    ticks = _nice_ticks(low, high)
-    axes.set_yticks(ticks)
+    axes.set_yticks(_nice_ticks(*axes.get_ylim(), [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_xlim()
+    steps = [1, 2, 5] if high / low < 300 else [1]
+    axes.set_xticks(_nice_ticks(low, high, steps))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=False, which="minor")
 
 
-def _nice_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a short logarithmic axis, where decades are too far apart."""
-    steps = [1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8]
+def _nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
+    """Round numbers (`steps` times powers of ten) within a logarithmic axis."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     inside = [tick for tick in ticks if low <= tick <= high]
     return inside if len(inside) >= 2 else [low, high]
+
+
+def _power_of_ten(value: float) -> str:
+    """3e11 rather than 300000000000."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _end_labels(axes: Axes, points: pd.DataFrame, ends: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from analysis.fits import FamilyFit, falls_with_budget, fit_families
+from analysis.fits import FamilyFit, falls_with_budget, fit_families, told_once
 from analysis.matching import matching_statements
 from analysis.plots import (
     FAMILY_COLOURS,
@@ -47,7 +47,7 @@ def write_report(study: str, tracking_uri: str, folder: Path, spec: dict[str, An
     folder.mkdir(parents=True, exist_ok=True)
     compute = str(frames.runs["compute"].iloc[0])
     fits = fit_families(frames.points, compute)
-    warnings = [*frames.notes, *(w for fit in fits.values() for w in fit.warnings)]
+    warnings = [*frames.notes, *told_once(fits)]
     figures = draw_figures(frames, fits, compute, folder)
     content = {
         "study": study,

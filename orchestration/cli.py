@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cola.records import FAMILY_LABELS, Metric
-from cola.spec import GenerationSpec, SpecError
+from cola.spec import GenerationSpec, SpecError, StudySpec
 from orchestration.catalog import find_run, load_run_spec, load_study
 from orchestration.decisions import Decision, decide
 from orchestration.journal import JournalReader
@@ -40,15 +40,17 @@ def plan(study: Study, settings: Overrides = None, as_json: AsJson = False) -> N
         typer.echo(json.dumps(plan_as_json(spec.name, runs), indent=1))
         return
     decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec))
-    console = Console()
-    console.print(plan_table(spec.matching.compute, decisions))
+    console = wide_console()
+    console.print(plan_table(spec, decisions))
     executed = sum(run.train_flops("executed") for run in runs)
     nominal = sum(run.train_flops("nominal") for run in runs)
     seconds = sum(run.estimated_seconds(spec.resources) for run in runs)
     console.print(
         f"{len(runs)} runs, {executed:.3g} training FLOPs executed ({nominal:.3g} nominal), about "
-        f"{seconds / 60:.0f} min of worker time one run after another",
+        f"{seconds / 60:.0f} min of worker time one run after another (assumed rates, see "
+        "orchestration/accelerators.py)",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -93,7 +95,7 @@ def status(study: Study, settings: Overrides = None, as_json: AsJson = False) ->
         table.add_column(column.replace("_", " "))
     for row in rows:
         table.add_row(*("–" if value is None else str(value) for value in row.values()))
-    Console().print(table)
+    wide_console().print(table)
 
 
 @app.command()
@@ -146,32 +148,31 @@ def check_release_folder(
         raise typer.Exit(1)
 
 
-def plan_table(compute: str, decisions: list[Decision]) -> Table:
-    """The plan as a table; `compute` is the convention in which budgets count."""
-    table = Table(title=f"budgets count {compute} training FLOPs")
-    for column in (
-        "run",
-        "core",
-        "embedding",
-        "tokens",
-        "steps",
-        "executed",
-        "nominal",
-        "off budget",
-        "what",
-    ):
-        table.add_column(column, justify="left" if column in ("run", "what") else "right")
+def wide_console() -> Console:
+    """A console whose tables are not cut: pipes and files have no width of their own."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(160, console.width))
+
+
+def plan_table(study: StudySpec, decisions: list[Decision]) -> Table:
+    """The plan as a table: what each run is, costs, and what will happen to it."""
+    table = Table(title=f"{study.name}: budgets count {study.matching.compute} training FLOPs")
+    columns = ("run", "core", "total", "tokens", "steps", "executed", "nominal", "unspent", "time")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
+    table.add_column("what happens")
     for decision in decisions:
         run = decision.run
         table.add_row(
             run.name,
             f"{run.core_parameters:,}",
-            f"{run.embedding_parameters:,}",
+            f"{run.total_parameters:,}",
             f"{run.tokens:,}",
             " + ".join(f"{stage.steps}" for stage in run.spec.stages),
             f"{run.train_flops('executed'):.3g}",
             f"{run.train_flops('nominal'):.3g}",
             f"{run.budget_deviation_steps:.2f} step",
+            f"{run.estimated_seconds(study.resources):.0f} s",
             f"{decision.action}: {decision.why}",
         )
     return table
