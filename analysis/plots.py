@@ -121,7 +121,8 @@ def _log_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_yscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.set_yticks(_nice_ticks(*axes.get_ylim(), [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]))
+    low, high = axes.get_ylim()
+    axes.set_yticks(_nice_ticks(low, high, [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_xlim()
     steps = [1, 2, 5] if high / low < 300 else [1]
