@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from analysis.report import write_report
-from cola.spec import SpecError
+from cola.spec import SpecError, load_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -18,14 +18,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(help="The study's name (or its YAML file).")],
-    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
+    output: Annotated[
+        str | None, typer.Option(help="Output folder (default: the file's, or outputs).")
+    ] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow (default: what the study recorded).")
     ] = None,
 ) -> None:
     """Fit the study's scaling curves and write report.html, report.md, figures and tables."""
-    root = Path(output).expanduser().resolve()
-    name = Path(study).stem if study.endswith((".yaml", ".yml")) else study
+    name = study
+    if study.endswith((".yaml", ".yml")):
+        values = load_yaml(Path(study))
+        name, output = str(values.get("name")), output or values.get("output")
+    root = Path(output or "outputs").expanduser().resolve()
     folder = root / "studies" / name
     if not (folder / "study.yaml").exists():
         raise SpecError(f"study {name}: {root} holds no such study; run it first, or give --output")

@@ -19,7 +19,8 @@ CHECKPOINTS = "ray"  # folder of a run that Ray Train keeps its attempts and che
 class Cursor(BaseModel):
     """Where a training checkpoint stands: `step` optimiser steps done, over all stages.
 
-    Draws and data order are functions of the step, so no generator state is needed.
+    Draws and data order are functions of the step, so no generator state is needed. The state is
+    sharded over `world_size` workers in the way of `zero_stage`, and loads only into the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +28,7 @@ class Cursor(BaseModel):
     stage: int
     step: int
     world_size: int
+    zero_stage: int
     elapsed_seconds: float
 
 
@@ -62,14 +64,19 @@ def verify(folder: Path) -> Cursor | None:
     return position
 
 
-def newest_valid(folders: Iterable[Path], world_size: int) -> tuple[Path, Cursor] | None:
-    """The checkpoint with the most steps that is whole and was written by `world_size` workers."""
-    found = [
-        (folder, cursor)
-        for folder in folders
-        if (cursor := verify(folder)) is not None and cursor.world_size == world_size
-    ]
+def newest_valid(
+    folders: Iterable[Path], world_size: int, zero_stage: int
+) -> tuple[Path, Cursor] | None:
+    """The checkpoint with the most steps that is whole and sharded in this way."""
+    fitting = [folder for folder in folders if sharding_of(folder) == (world_size, zero_stage)]
+    found = [(folder, cursor) for folder in fitting if (cursor := verify(folder)) is not None]
     return max(found, key=lambda item: item[1].step, default=None)
+
+
+def sharding_of(folder: Path) -> tuple[int, int] | None:
+    """(world size, ZeRO stage) that a checkpoint claims, without checking its files."""
+    manifest = _read_manifest(folder / "manifest-00000.json")
+    return None if manifest is None else (manifest[0].world_size, manifest[0].zero_stage)
 
 
 def _read_manifest(path: Path) -> tuple[Cursor, dict[str, str]] | None:

@@ -39,7 +39,7 @@ def plan(study: Study, settings: Overrides = None, as_json: AsJson = False) -> N
     if as_json:
         typer.echo(json.dumps(plan_as_json(spec.name, runs), indent=1))
         return
-    decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec))
+    decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec), spec.resources)
     console = wide_console()
     console.print(plan_table(spec, decisions))
     executed = sum(run.train_flops("executed") for run in runs)

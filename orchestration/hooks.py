@@ -99,7 +99,9 @@ class Checkpoint:
         self._saved_at = time.monotonic()
 
     def __call__(self, state: TrainState) -> None:
-        """Rank 0's clock decides for all."""
+        """Rank 0's clock decides for all; a diverged state is not worth keeping."""
+        if state.stop == "diverged":
+            return
         due = time.monotonic() - self._saved_at >= self._every or state.stop == "interrupted"
         if state.step == state.run.steps or not agree(int(due), state.place, state.engine.device):
             return

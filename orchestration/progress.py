@@ -70,7 +70,10 @@ class StudyView:
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
         state = action if action in ("reuse", "busy") else "queued"
-        self._rows[run.spec.run_key] = Row(run, JournalReader(folder / "journal.jsonl"), state)
+        row = Row(run, JournalReader(folder / "journal.jsonl"), state)
+        self._read(row)  # what earlier attempts did
+        row.state = state
+        self._rows[run.spec.run_key] = row
 
     def started(self, run: PlannedRun) -> None:
         """The run was launched."""

@@ -94,7 +94,7 @@ def train_worker(config: dict[str, Any]) -> None:
     place = Place(context.get_world_rank(), context.get_world_size())
     data = open_prepared(Path(assignment.data_folder))
     folder = Path(assignment.run_folder)
-    resume = resume_point(folder, place)
+    resume = resume_point(folder, place, assignment.zero_stage)
     journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
     if journal is not None:
         environment = describe_environment(assignment.zero_stage, assignment.workers)
@@ -145,14 +145,14 @@ def report_checkpoint(state: Any) -> None:
         )
 
 
-def resume_point(folder: Path, place: Any) -> tuple[Path, Cursor] | None:
-    """The newest whole checkpoint of any attempt; rank 0 chooses for all."""
+def resume_point(folder: Path, place: Any, zero_stage: int) -> tuple[Path, Cursor] | None:
+    """The newest whole checkpoint of any attempt that fits; rank 0 chooses for all."""
     import torch.distributed as dist
 
     chosen: list[Any] = [None]
     if place.rank == 0:
         found = (folder / CHECKPOINTS).glob("attempt-*/step-*")
-        chosen = [newest_valid(found, place.world_size)]
+        chosen = [newest_valid(found, place.world_size, zero_stage)]
     if place.world_size > 1:
         dist.broadcast_object_list(chosen, src=0)
     result: tuple[Path, Cursor] | None = chosen[0]

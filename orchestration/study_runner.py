@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -111,19 +111,22 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     )
     data = prepare(study.data, root / "cache", view.data_progress)
     check_data(study, data)
-    decisions = decide(plan, ledger, study_folder(study))
-    view.decided(decisions)
-    record_study(study, plan)
-    mirror.start()
+    decisions = decide(plan, ledger, study_folder(study), study.resources)
     runner = _Runner(study, data, ledger, mirror, view)
-    for decision in decisions:
-        runner.follow(decision)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
-    if todo:
-        with ray_cluster(address) as cluster:
+    with ExitStack() as stack:
+        if todo:
+            cluster = stack.enter_context(ray_cluster(address))
             check_fits(study.resources, cluster)
-            with stop_on_interrupt(runner):
-                runner.run(todo, runs_at_once(study.resources, cluster))
+        # From here on the study is under way: nothing was written for one that cannot start.
+        view.decided(decisions)
+        record_study(study, plan)
+        mirror.start()
+        for decision in decisions:
+            runner.admit(decision)
+        if todo:
+            stack.enter_context(stop_on_interrupt(runner))
+            runner.run(todo, runs_at_once(study.resources, cluster))
     unmirrored = mirror.finish(patience_seconds=30.0)
     states = {run.name: ledger.entry(run.spec.run_key).state for run in plan}
     return StudyResult(states, runner.launched, runner.stopping.is_set(), unmirrored)
@@ -154,15 +157,13 @@ class _Runner:
         self._running: dict[Future[None], PlannedRun] = {}
         self._refreshed = time.time()
 
-    def follow(self, decision: Decision) -> None:
-        """Show and mirror a run; a finished one is mirrored too (this study may not have it)."""
+    def admit(self, decision: Decision) -> None:
+        """Show a run; mirror one that is finished already (this study's experiment may lack it)."""
         run = decision.run
         folder = self.ledger.run_folder(run.spec.run_key)
         self.view.add(run, folder, decision.action)
-        if decision.action == "busy":
-            return  # its driver mirrors it
-        self.mirror.follow(run.name, run.spec, folder, self._tags(run))
         if decision.action == "reuse":
+            self.mirror.follow(run.name, run.spec, folder, self._tags(run))
             self.mirror.close_run(run.spec.run_key, "finished", self._closing_tags(run))
 
     def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
@@ -196,6 +197,7 @@ class _Runner:
         write_atomically(folder / "data.json", json.dumps({"folder": str(self.data.folder)}))
         (folder / STOP_FILE).unlink(missing_ok=True)
         (folder / OUTCOME_FILE).unlink(missing_ok=True)
+        self.mirror.follow(run.name, run.spec, folder, self._tags(run))
         assignment = self._assignment(run, folder, len(entry.attempts))
         self._running[pool.submit(fit_run, assignment)] = run
         self.launched += 1

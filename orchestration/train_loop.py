@@ -43,6 +43,7 @@ class TrainState:
     place: Place
     model: nn.Module
     engine: Engine
+    zero_stage: int
     stage_index: int = 0
     step: int = 0
     learning_rate: float = 0.0
@@ -62,6 +63,7 @@ class TrainState:
             stage=self.stage_index,
             step=self.step,
             world_size=self.place.world_size,
+            zero_stage=self.zero_stage,
             elapsed_seconds=self.elapsed_seconds,
         )
 
@@ -209,7 +211,7 @@ def open_stage(
         groups,
         EngineSettings(run.training, settings.zero_stage, micro, mine // micro),
     )
-    state = TrainState(run, family, place, model, engine, stage_index=index)
+    state = TrainState(run, family, place, model, engine, settings.zero_stage, stage_index=index)
     if before is not None:
         state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
     return state

@@ -29,6 +29,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "COLUMNS": "300"},
+        start_new_session=True,  # a process group of its own, as under a terminal
     )
 
 
@@ -85,7 +86,7 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     assert "nothing to train: all 9 runs are finished already" in again
     assert states(outputs) == ["finished"] * 9
 
-    report = cola("report", study, "--output", str(outputs))
+    report = cola("report", study)
     folder = outputs / "studies" / "tiny" / "report"
     assert str(folder / "report.html") in report
     results = pd.read_csv(folder / "results.csv")
@@ -133,7 +134,7 @@ def test_a_stopped_study_goes_on_where_it_was(tiny_study: dict[str, Any], tmp_pa
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
     process = start("run", study)
     until(lambda: any(len(steps) >= 3 for steps in losses(outputs).values()), process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert states(outputs) == ["interrupted"]

@@ -16,7 +16,11 @@ def write(folder: Path, step: int, workers: int = 2) -> Path:
         part = folder.parent / f"{folder.name}-part-{rank}"
         part.mkdir()
         (part / f"shard-{rank}.bin").write_bytes(bytes([rank]) * 100)
-        seal(part, Cursor(stage=0, step=step, world_size=workers, elapsed_seconds=1.0), rank)
+        seal(
+            part,
+            Cursor(stage=0, step=step, world_size=workers, zero_stage=2, elapsed_seconds=1.0),
+            rank,
+        )
         parts.append(part)
     for part in parts:  # as Ray Train merges what the workers hand in
         for path in part.iterdir():
@@ -51,7 +55,8 @@ def test_the_newest_whole_one_of_this_world_size_is_chosen(tmp_path: Path) -> No
     folders = [write(tmp_path / f"c{step}", step) for step in (1, 2, 3)]
     folders.append(write(tmp_path / "other-world", 9, workers=1))
     (folders[2] / "shard-0.bin").write_bytes(b"")
-    chosen = newest_valid(folders, world_size=2)
+    chosen = newest_valid(folders, world_size=2, zero_stage=2)
     assert chosen is not None
     assert chosen[0] == folders[1]
-    assert newest_valid([tmp_path / "nothing"], 2) is None
+    assert newest_valid([tmp_path / "nothing"], 2, 2) is None
+    assert newest_valid(folders, world_size=2, zero_stage=3) is None

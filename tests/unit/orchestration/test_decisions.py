@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from cola.spec import StudySpec
+from orchestration.checkpoint import Cursor, seal
 from orchestration.decisions import Decision, decide, remember_plan
 from orchestration.ledger import Ledger
 from orchestration.plan import plan_study
 
 
 def decisions(values: dict[str, Any], root: Path) -> list[Decision]:
-    return decide(plan_study(StudySpec.parse(values)), Ledger(root), root / "study")
+    study = StudySpec.parse(values)
+    return decide(plan_study(study), Ledger(root), root / "study", study.resources)
 
 
 def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_path: Path) -> None:
@@ -27,10 +29,16 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
     found = decisions(tiny_study, tmp_path)
     assert [d.action for d in found] == ["reuse", "start", "busy"]
     assert "starts over: no checkpoint yet (stopped on request)" in found[1].why
-    (ledger.run_folder(cut) / "ray" / "attempt-1" / "step-000000005").mkdir(parents=True)
+    checkpoint = ledger.run_folder(cut) / "ray" / "attempt-1" / "step-000000005"
+    checkpoint.mkdir(parents=True)
+    cursor = Cursor(stage=0, step=5, world_size=1, zero_stage=1, elapsed_seconds=1.0)
+    seal(checkpoint, cursor, rank=0)
     resumed = decisions(tiny_study, tmp_path)[1]
     assert resumed.action == "resume"
     assert resumed.why == "goes on from its checkpoint (stopped on request)"
+    wider = decisions(tiny_study | {"resources": {"workers": 2}}, tmp_path)[1]
+    assert wider.action == "start"
+    assert "its checkpoints are of 1 workers at ZeRO 1" in wider.why
 
 
 def test_a_changed_setting_is_named_with_both_values(
