@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cola.records import FAMILY_LABELS, Metric
-from cola.spec import GenerationSpec, SpecError, StudySpec
-from orchestration.catalog import find_run, load_run_spec, load_study
+from cola.spec import GenerationSpec, SpecError, StudySpec, load_yaml
+from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.decisions import Decision, decide
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
@@ -29,6 +29,13 @@ Overrides = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def studies() -> None:
+    """List the studies that ship with the product."""
+    for name, path in shipped_studies().items():
+        typer.echo(f"{name:20} {load_yaml(path).get('description', '')}")
 
 
 @app.command()

@@ -124,6 +124,11 @@ def _describe(model: type[BaseModel], item: Any) -> str:
             hint = "remove it"
         return f"{'.'.join(_plain(model, location))}: unknown key; {hint}"
     path = ".".join(_plain(model, location)) or "specification"
+    if item["type"] == "union_tag_not_found":
+        key = item["ctx"]["discriminator"].strip("'")
+        return (
+            f"{path}: say which it is by {path}.{key}: {', '.join(_tags_at(model, location, key))}"
+        )
     message = item["msg"].removeprefix("Value error, ")
     given = item.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
@@ -154,6 +159,17 @@ def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
         else:
             annotations = following
     return sorted({key for found in _models(annotations) for key in found.model_fields})
+
+
+def _tags_at(model: type[BaseModel], location: list[str], key: str) -> list[str]:
+    """Values of the discriminating key that are valid there."""
+    annotations: list[Any] = [model]
+    for part in location:
+        annotations = _step(annotations, part) or annotations
+    fields = [
+        found.model_fields[key] for found in _models(annotations) if key in found.model_fields
+    ]
+    return [str(tag) for field in fields for tag in get_args(field.annotation)]
 
 
 def _step(annotations: list[Any], part: str) -> list[Any] | None:

@@ -45,6 +45,10 @@ def test_the_smallest_study_has_defaults_for_the_rest() -> None:
         ({"name": "Bad Name"}, "name"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"data": {"corpus": {"source": "gutenberg"}}}, "data.corpus"),
+        (
+            {"data": {"tokenizer": {"vocab_size": 512}}},
+            "data.tokenizer: say which it is by data.tokenizer.kind: bpe, file, hub",
+        ),
         ({"data": {"sequence_lenght": 5}}, "did you mean data.sequence_length?"),
         ({"training": {"batch_sequences": 3}, "resources": {"workers": 2}}, "multiple of"),
         ({"resources": {"micro_batch_sequences": 5}}, "must divide"),
