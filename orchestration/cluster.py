@@ -37,6 +37,8 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
         # Ray's servers listen on loopback only where the node's address is loopback; this switch
         # (made for desktops) is how Ray chooses that address.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # Nobody takes this machine's only node away: saves every run an actor that would watch.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray
 
     try:
