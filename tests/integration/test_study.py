@@ -110,7 +110,7 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
 def test_a_killed_worker_loses_nothing(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     """SIGKILL in the middle: the finished losses equal those of an undisturbed study."""
     tiny_study["families"] = {"ar": {}, "cola": tiny_study["families"]["cola"]}
-    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 1.5e11, "core_parameters": 60_000}]
     undisturbed = tmp_path / "undisturbed"
     study = str(write_study(tiny_study, tmp_path))
     cola("run", study, "--set", f"output={undisturbed}")
@@ -130,7 +130,7 @@ def test_a_killed_worker_loses_nothing(tiny_study: dict[str, Any], tmp_path: Pat
 
 def test_a_stopped_study_goes_on_where_it_was(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["families"] = {"llada": {}}
-    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 1.5e11, "core_parameters": 60_000}]
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
     process = start("run", study)
     until(lambda: any(len(steps) >= 3 for steps in losses(outputs).values()), process)
@@ -152,7 +152,7 @@ def test_a_stopped_study_goes_on_where_it_was(tiny_study: dict[str, Any], tmp_pa
 
 def test_a_killed_driver_loses_nothing(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 1.5e11, "core_parameters": 60_000}]
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
     process = start("run", study)
     until(lambda: bool(checkpoints(outputs)), process)
