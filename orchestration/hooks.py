@@ -34,29 +34,27 @@ def progress_metrics(state: TrainState) -> dict[str, float]:
 
 
 class LogTraining:
-    """Writes the training metrics every `every` steps, and at each stage's end."""
+    """Writes the training metrics at the first step, every `every` steps and at each stage's end.
+
+    The steps that are logged do not depend on restarts, so a resumed run logs what it would have.
+    """
 
     def __init__(self, run: RunSpec, journal: JournalWriter | None, every: int) -> None:
-        self._journal, self._every = journal, every
+        self._journal = journal
         self._peak = peak_flops(run.training.precision) if journal else math.nan
+        self._due = stage_ends(run) | {1} | set(range(every, run.steps + 1, every))
         self._last: tuple[int, float] | None = None
-        self._ends = stage_ends(run)
         psutil.cpu_percent()  # the first call only starts the measurement
 
     def __call__(self, state: TrainState) -> None:
         """Record losses by name (means over workers), rate, norm, throughput, machine load."""
-        last = self._last or (state.step - 1, 0.0)
-        if state.step % self._every and state.step not in self._ends and self._last is not None:
+        # Throughput is measured from the first step on: that one pays for lazy initialisation.
+        last = self._last = self._last or (state.step, state.elapsed_seconds)
+        if state.step not in self._due:
             return
         values = mean_over_workers(state.result.values, state.place, state.engine.device)
         if self._journal is None:
             return
-        steps = state.step - last[0]
-        seconds = max(1e-9, state.elapsed_seconds - last[1])
-        spent = state.run.train_flops_at(state.step, "executed") - state.run.train_flops_at(
-            last[0], "executed"
-        )
-        self._last = (state.step, state.elapsed_seconds)
         self._journal.write(
             "train",
             state.step,
@@ -66,11 +64,22 @@ class LogTraining:
             | {
                 Metric.LEARNING_RATE: state.learning_rate,
                 Metric.GRADIENT_NORM: state.result.gradient_norm,
-                Metric.TOKENS_PER_SECOND: steps * state.run.tokens_per_step / seconds,
-                Metric.MFU: spent / seconds / (self._peak * state.place.world_size),
             }
+            | self._throughput(state, last)
             | system_metrics(),
         )
+        self._last = (state.step, state.elapsed_seconds)
+
+    def _throughput(self, state: TrainState, last: tuple[int, float]) -> dict[str, float]:
+        """Tokens per second and MFU since the last logged step; nothing after no step."""
+        run, seconds = state.run, state.elapsed_seconds - last[1]
+        if state.step == last[0]:
+            return {}
+        spent = run.train_flops_at(state.step, "executed") - run.train_flops_at(last[0], "executed")
+        return {
+            Metric.TOKENS_PER_SECOND: (state.step - last[0]) * run.tokens_per_step / seconds,
+            Metric.MFU: spent / seconds / (self._peak * state.place.world_size),
+        }
 
 
 class Evaluate:

@@ -127,8 +127,7 @@ class StudyView:
             if line.kind == "train":
                 row.state, row.step = "training", line.step
                 row.loss = _number(line.values.get(Metric.TRAIN_LOSS))
-                if line.step > 1:  # the first step pays for lazy initialisation
-                    row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
+                row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
             elif line.kind == "event" and line.values.get("event") == "start":
                 row.starts += 1
                 if row.starts > 1 and row.state in ("starting", "training"):

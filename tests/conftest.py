@@ -68,7 +68,7 @@ def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
             "likelihood": {"mask_samples": 4, "ode_steps": 4},
         },
         "tracking": {"log_every_steps": 5},
-        "checkpoint": {"every_seconds": 1.0},
+        "checkpoint": {"every_seconds": 2.0},
         "output": str(tmp_path / "outputs"),
     }
 
