@@ -12,8 +12,9 @@ import psutil
 import torch
 
 from cola.data import OrderFingerprint, PreparedData, sequence_ids
+from cola.objectives.collapse import PATIENCE, collapse_reason
 from cola.records import Metric
-from cola.spec import RunSpec
+from cola.spec import ColaModelSpec, ColaObjective, RunSpec
 from orchestration.evaluate import evaluation_steps, validation_metrics
 from orchestration.hardware import peak_flops
 from orchestration.journal import JournalWriter
@@ -145,6 +146,36 @@ class StopOnDivergence:
             if not math.isfinite(value):
                 state.stop = "diverged"
                 state.stop_reason = f"{name} is {value} at step {state.step}"
+
+
+class StopOnCollapse:
+    """Ends a run whose latent space has collapsed (see `cola.objectives.collapse`).
+
+    It looks every `every` steps at the means over workers, so all of them stop after the same
+    step. Runs without a latent space log no "log_snr" and are left alone. A resumed run starts
+    with no points.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every, self._stage = every, 0
+        self._points: list[dict[str, float]] = []
+
+    def __call__(self, state: TrainState) -> None:
+        """Add a point of this stage; stop when the last ones all say the same."""
+        run, values = state.run, state.result.values
+        if state.step % self._every or "log_snr" not in values:
+            return
+        if not isinstance(run.model, ColaModelSpec) or not isinstance(run.objective, ColaObjective):
+            return
+        if state.stage_index != self._stage:
+            self._stage, self._points = state.stage_index, []
+        watched = {name: value for name, value in values.items() if name in ("fm", "log_snr")}
+        self._points.append(mean_over_workers(watched, state.place, state.engine.device))
+        self._points = self._points[-PATIENCE:]
+        reason = collapse_reason(self._points, run.model, run.objective.stage2)
+        if reason is not None and state.stop is None:
+            state.stop = "diverged"
+            state.stop_reason = f"{reason} (step {state.step}, stage {state.stage.name})"
 
 
 def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str]:

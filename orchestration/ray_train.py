@@ -124,6 +124,7 @@ def worker_hooks(
     return [
         hooks.StopOnDivergence(),
         hooks.LogTraining(run, journal, assignment.log_every_steps),
+        hooks.StopOnCollapse(assignment.log_every_steps),
         hooks.Evaluate(run, data, journal),
         hooks.StopOnRequest(Path(assignment.run_folder)),
         hooks.Checkpoint(assignment.checkpoint_every_seconds, report_checkpoint),

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from cola.data import PreparedData, prepare
-from cola.spec import RunSpec, StudySpec
+from cola.spec import ColaModelSpec, ColaObjective, RunSpec, StudySpec
+from cola.spec.objective import JointObjective
+from cola.spec.run import OptimizerSpec, ScheduleSpec
 from orchestration.checkpoint import Cursor
 from orchestration.engine import TorchEngine
 from orchestration.evaluate import evaluation_steps, validation_metrics
-from orchestration.hooks import StopOnDivergence, order_digests
+from orchestration.hooks import StopOnCollapse, StopOnDivergence, order_digests
 from orchestration.plan import plan_study
 from orchestration.train_loop import LoopSettings, Place, TrainState, train
 
@@ -156,3 +158,63 @@ def test_evaluation_steps_end_with_the_run(runs: dict[str, RunSpec]) -> None:
         assert steps[-1] == run.steps
         assert steps[0] > run.steps - run.stages[-1].steps
         assert len(steps) <= run.evaluation.points
+
+
+def cola_run(run: RunSpec, log_snr: float | None, steps: int, **stage2: Any) -> RunSpec:
+    """60 steps of stage 1 and `steps` of stage 2 with these settings, without a schedule."""
+    assert isinstance(run.model, ColaModelSpec)
+    assert isinstance(run.objective, ColaObjective)
+    vae = run.model.vae.model_copy(update={"log_snr": log_snr})
+    joint = JointObjective(**stage2)
+    plans = [
+        stage.model_copy(update={"steps": count})
+        for stage, count in zip(run.stages, (60, steps), strict=True)
+    ]
+    training = run.training.model_copy(
+        update={
+            "optimizer": OptimizerSpec(learning_rate=3e-3),
+            "schedule": ScheduleSpec(kind="constant", warmup_fraction=0.0),
+        }
+    )
+    return run.model_copy(
+        update={
+            "model": run.model.model_copy(update={"vae": vae}),
+            "objective": run.objective.model_copy(update={"stage2": joint}),
+            "stages": plans,
+            "training": training,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("log_snr", "stage2"),
+    [
+        (None, {"gradient_mode": "joint"}),  # sigma shrinks: section 8
+        (3.0, {"gradient_mode": "joint", "lambda_vae": 0.0}),  # the latents turn constant
+    ],
+)
+def test_a_collapse_ends_the_run_and_is_named(
+    log_snr: float | None,
+    stage2: dict[str, Any],
+    runs: dict[str, RunSpec],
+    data: PreparedData,
+) -> None:
+    run = cola_run(runs["cola"], log_snr, 300, **stage2)
+    state = trained(run, data, StopOnCollapse(2))
+    assert state.stop == "diverged"
+    assert 60 < state.step < run.steps
+    assert "latents collapsed" in str(state.stop_reason)
+    assert "fm " in str(state.stop_reason)
+
+
+def test_a_healthy_run_is_not_stopped(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    run = cola_run(runs["cola"], None, 80, gradient_mode="detach_target")
+    losses = Losses()
+    state = trained(run, data, StopOnCollapse(1), losses)
+    assert (state.stop, len(losses.values)) == ("finished", run.steps)
+
+
+def test_a_family_without_latents_is_left_alone(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    assert trained(runs["ar"], data, StopOnCollapse(1)).stop == "finished"
