@@ -108,7 +108,8 @@ class DeepSpeedEngine:
         if self._settings.zero_stage < 3:
             return {n: v.detach().cpu() for n, v in self.module.state_dict().items()}
         deepspeed = import_deepspeed()
-        state = {n: v.detach().cpu() for n, v in self.module.named_buffers()}
+        kept = self.module.state_dict().keys()  # buffers that are not persistent stay out
+        state = {n: v.detach().cpu() for n, v in self.module.named_buffers() if n in kept}
         for name, parameter in self.module.named_parameters(remove_duplicate=False):
             with deepspeed.zero.GatheredParameters([parameter]):
                 state[name] = parameter.detach().cpu().clone()
