@@ -56,6 +56,7 @@ def test_unknown_study_lists_the_shipped_ones() -> None:
     assert "shipped: " in refusal(cola("plan", "no-such-study"))
 
 
+@pytest.mark.slow
 def test_empty_corpus(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     tiny_study["data"]["corpus"]["paths"] = [str(tmp_path / "empty.txt")]
@@ -63,6 +64,7 @@ def test_empty_corpus(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     assert "data.corpus" in refusal(result)
 
 
+@pytest.mark.slow
 def test_corpus_smaller_than_a_batch(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["training"]["batch_sequences"] = 8192
     tiny_study["ladder"][0]["budget"] = 1e14
@@ -72,6 +74,7 @@ def test_corpus_smaller_than_a_batch(tiny_study: dict[str, Any], tmp_path: Path)
     assert not list((tmp_path / "outputs").glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_more_workers_than_the_cluster_has(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["resources"] = {"workers": 8, "cpus_per_worker": 64}
     result = cola("run", str(write_study(tiny_study, tmp_path)))
@@ -79,6 +82,7 @@ def test_more_workers_than_the_cluster_has(tiny_study: dict[str, Any], tmp_path:
     assert "resources.workers=8: a run needs 512 CPUs, the cluster has" in result.stderr
 
 
+@pytest.mark.slow
 def test_unreachable_mlflow(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["tracking"]["uri"] = "http://user:secret@127.0.0.1:9"
     message = refusal(cola("run", str(write_study(tiny_study, tmp_path))))
@@ -86,6 +90,7 @@ def test_unreachable_mlflow(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     assert "secret" not in message
 
 
+@pytest.mark.slow
 def test_unwritable_output(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     tiny_study["output"] = str(tmp_path / "file" / "outputs")

@@ -24,7 +24,9 @@ FAMILIES = ["ar", "llada", "cola"]
 
 @pytest.fixture
 def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
-    return {run.spec.family: run.spec for run in plan_study(StudySpec.parse(tiny_study))}
+    ladder = [{"budget": 1.0e10, "core_parameters": 60_000}]
+    plan = plan_study(StudySpec.parse(tiny_study | {"ladder": ladder}))
+    return {run.spec.family: run.spec for run in plan}
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +188,7 @@ def cola_run(run: RunSpec, log_snr: float | None, steps: int, **stage2: Any) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("log_snr", "stage2"),
     [
@@ -207,6 +210,7 @@ def test_a_collapse_ends_the_run_and_is_named(
     assert "fm " in str(state.stop_reason)
 
 
+@pytest.mark.slow
 def test_a_healthy_run_is_not_stopped(runs: dict[str, RunSpec], data: PreparedData) -> None:
     run = cola_run(runs["cola"], None, 80, gradient_mode="detach_target")
     losses = Losses()
