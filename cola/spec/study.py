@@ -88,13 +88,12 @@ class Rung(Spec):
 
 
 class MatchingSpec(Spec):
-    """What is held equal between families at a rung.
+    """What is held equal between families at a rung: core parameters, and compute.
 
     compute: the budget counts training FLOPs `executed` or `nominal` (see `cola.flops`).
     """
 
     compute: Literal["executed", "nominal"] = "executed"
-    parameters: Literal["core", "total"] = "core"
 
 
 class ResourcesSpec(Spec):
