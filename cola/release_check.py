@@ -25,7 +25,8 @@ from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT, RotaryFrequencies
 from cola.models.layers import rotary_angles
 from cola.models.text_vae import TextVAE
-from cola.sampling.block_decode import blocks, encode_prompts
+from cola.sampling.block_decode import blocks
+from cola.sampling.first_block import encode_prompts
 from cola.spec import GenerationSpec, SpecError
 
 TOLERANCE = 1e-4

@@ -2,13 +2,14 @@
 
 log p(x) >= E_q[log p(x|z0) + log p_psi(z0) - log q(z0|x)];
 log p_psi(z0) = log N(z(1); 0, I) + integral_0^1 div v(z(t), t) dt along dz/dt = v.
-Shapes: B batch, L tokens, n latents, d latent width.
+Shapes: B batch, L tokens, n latents, d latent width, s latents a block, b blocks, K samples of z0.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,19 +23,49 @@ from cola.spec import LikelihoodSpec
 VelocityField = Callable[[Tensor, float], Tensor]
 
 
+@dataclass(frozen=True)
+class ImportanceBound:
+    """-log (1/K) sum_k w_k per sequence (B,), and log w_k (B, K), in nats, float64."""
+
+    nll_B: Tensor
+    log_weights_BK: Tensor
+
+    def effective_samples(self) -> Tensor:
+        """(sum w)^2 / sum w^2 per sequence, 1 .. K: near 1, more samples would tighten it much."""
+        share_BK = self.log_weights_BK.softmax(1)
+        return 1 / share_BK.square().sum(1)
+
+
 def evidence_bound(
     model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
 ) -> dict[str, Tensor]:
     """Upper bound of -log p(x) per sequence, in nats, by its parts; each (B,) float64.
 
-    reconstruction = -log p(x|z0), prior = -log p_psi(z0), posterior = log q(z0|x), for one sample
-    of z0. The prior is the flow's as solved with `ode_steps` Heun steps (two evaluations of the
-    DiT with gradient each).
+    See `evidence_by_block`, of which these are the sums.
     """
+    by_block = evidence_by_block(model, tokens_BL, settings, stream)
+    return {name: value_Bb.sum(1) for name, value_Bb in by_block.items()}
+
+
+def evidence_by_block(
+    model: ColaDLM,
+    tokens_BL: Tensor,
+    settings: LikelihoodSpec,
+    stream: Stream,
+    sample: int = 0,
+) -> dict[str, Tensor]:
+    """The bound's parts by block of latents; each (B, b) float64.
+
+    reconstruction = -log p(x|z0), prior = -log p_psi(z0), posterior = log q(z0|x), for one sample
+    of z0 (a different one for every number `sample`). The prior is the flow's as solved with
+    `ode_steps` Heun steps, of two evaluations of the DiT with gradient each.
+    """
+    suffix = f"/{sample}" if sample else ""
+    block = model.dit.config.block_size
     with torch.no_grad():
         posterior = Posterior(*model.vae.encoder(tokens_BL))
         latents, width = posterior.mean.shape[1:]
-        z0 = posterior.sample(stream.normal("posterior", latents, width))
+        z0 = posterior.sample(stream.normal(f"posterior{suffix}", latents, width))
         logits = model.vae.decoder(z0).float()
         token_nll = F.cross_entropy(logits.transpose(1, 2), tokens_BL, reduction="none")
         z = model.to_dit(z0)
@@ -44,61 +75,143 @@ def evidence_bound(
         t_BK = z_Bnd.new_full((len(z_Bnd), 1), t)
         return model.dit.noisy_pass(z_Bnd, t_BK, history).float()
 
-    probe = stream.uniform("probe", latents, width).round() * 2 - 1
-    log_prior = flow_log_density(velocity, z, settings.ode_steps, settings.divergence, probe)
+    probe = stream.uniform(f"probe{suffix}", latents, width).round() * 2 - 1
+    log_prior_Bb = flow_log_density_by_block(
+        velocity, z, settings.ode_steps, settings.divergence, probe, block
+    )
     # Densities of z0 = z / scaling_factor + shift: change of variables of the border.
-    log_prior = log_prior + latents * width * math.log(model.vae.config.scaling_factor)
+    log_prior_Bb = log_prior_Bb + block * width * math.log(model.vae.config.scaling_factor)
     return {
-        "reconstruction": token_nll.double().sum(1),
-        "prior": -log_prior,
-        "posterior": posterior.log_density(z0).double().sum(1),
+        "reconstruction": _by_block(token_nll.double(), model.tokens_per_block),
+        "prior": -log_prior_Bb,
+        "posterior": _by_block(posterior.log_density(z0).double(), block),
     }
+
+
+def conditional_evidence(
+    model: ColaDLM,
+    tokens_BL: Tensor,
+    prompt_tokens: int,
+    settings: LikelihoodSpec,
+    stream: Stream,
+) -> dict[str, Tensor]:
+    """-log p(response | prompt) as bound(prompt, response) - bound(prompt), by parts, (B,).
+
+    Both bounds are taken with the same draws, so that what they share cancels exactly: all
+    networks are causal, and the prompt's bound is the part of its blocks. A difference of two
+    bounds estimates the conditional NLL and need not bound it.
+
+    Raises:
+        ValueError: when the prompt does not fill whole blocks, or leaves no response.
+    """
+    per_block = model.tokens_per_block
+    if prompt_tokens % per_block or not 0 <= prompt_tokens < tokens_BL.shape[1]:
+        raise ValueError(
+            f"prompt_tokens={prompt_tokens} must be a multiple of the {per_block} tokens of a "
+            f"block, and less than the sequence's {tokens_BL.shape[1]}"
+        )
+    by_block = evidence_by_block(model, tokens_BL, settings, stream)
+    skip = prompt_tokens // per_block
+    return {name: value_Bb[:, skip:].sum(1) for name, value_Bb in by_block.items()}
+
+
+def importance_weighted_bound(
+    model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream, samples: int
+) -> ImportanceBound:
+    """-log p(x) <= -log (1/K) sum_k w_k on average, w = p(x|z0) p_psi(z0) / q(z0|x) (IWAE).
+
+    K = 1 is the evidence bound; the bound tightens with K.
+
+    Raises:
+        ValueError: with Hutchinson's divergence. Its noise is unbiased in log w, hence biased
+            upwards in w: the average of several would not be a bound any more.
+    """
+    if samples > 1 and settings.divergence != "exact":
+        raise ValueError(
+            f"divergence={settings.divergence!r} with samples={samples} is no bound; "
+            "use divergence='exact'"
+        )
+    columns = []
+    for sample in range(samples):
+        by_block = evidence_by_block(model, tokens_BL, settings, stream, sample)
+        columns.append(-torch.stack(list(by_block.values())).sum((0, 2)))
+    log_weights_BK = torch.stack(columns, dim=1)
+    nll_B = math.log(samples) - log_weights_BK.logsumexp(1)
+    return ImportanceBound(nll_B, log_weights_BK)
 
 
 def flow_log_density(
     velocity: VelocityField, z_Bnd: Tensor, steps: int, divergence: str, probe_Bnd: Tensor
 ) -> Tensor:
-    """log p(z) of the flow that ends in N(0, I) at t = 1: (B,) float64, by Heun's method.
+    """log p(z) (B,) of any flow: the whole sequence as one block."""
+    length = z_Bnd.shape[1]
+    return flow_log_density_by_block(velocity, z_Bnd, steps, divergence, probe_Bnd, length)[:, 0]
+
+
+def flow_log_density_by_block(
+    velocity: VelocityField,
+    z_Bnd: Tensor,
+    steps: int,
+    divergence: str,
+    probe_Bnd: Tensor,
+    block: int,
+) -> Tensor:
+    """log p(z) by block, (B, b) float64, of the flow that ends in N(0, I) at t = 1, by Heun.
 
     The blocks of a sequence are solved side by side: a block's velocity depends on its own noisy
-    latents and on clean history, so the divergence of all blocks is the sum of theirs.
+    latents and on clean history, so each block has its own divergence. 2 `steps` evaluations.
     """
-    integral = torch.zeros(len(z_Bnd), dtype=torch.float64, device=z_Bnd.device)
-    h = 1.0 / steps
-    v, div = velocity_and_divergence(velocity, z_Bnd, 0.0, divergence, probe_Bnd)
+    z, h = z_Bnd, 1.0 / steps
+    integral_Bb = z.new_zeros(len(z), z.shape[1] // block, dtype=torch.float64)
     for step in range(steps):
-        following = (step + 1) * h
-        ahead = z_Bnd + h * v
-        v2, div2 = velocity_and_divergence(velocity, ahead, following, divergence, probe_Bnd)
-        z_Bnd = z_Bnd + 0.5 * h * (v + v2)
-        integral = integral + 0.5 * h * (div + div2)
-        if step < steps - 1:
-            v, div = velocity_and_divergence(velocity, z_Bnd, following, divergence, probe_Bnd)
-    square = z_Bnd.double().square().flatten(1).sum(1)
-    constant = z_Bnd[0].numel() * math.log(2 * math.pi)
-    return -0.5 * (square + constant) + integral
+        t = step * h
+        v, div_Bb = velocity_and_divergence(velocity, z, t, divergence, probe_Bnd, block)
+        ahead, following = z + h * v, (step + 1) * h
+        v2, div2_Bb = velocity_and_divergence(
+            velocity, ahead, following, divergence, probe_Bnd, block
+        )
+        z = z + 0.5 * h * (v + v2)
+        integral_Bb = integral_Bb + 0.5 * h * (div_Bb + div2_Bb)
+    log_normal_Bn = -0.5 * (z.double().square() + math.log(2 * math.pi)).sum(-1)
+    return _by_block(log_normal_Bn, block) + integral_Bb
 
 
 def velocity_and_divergence(
-    velocity: VelocityField, z_Bnd: Tensor, t: float, divergence: str, probe_Bnd: Tensor
+    velocity: VelocityField,
+    z_Bnd: Tensor,
+    t: float,
+    divergence: str,
+    probe_Bnd: Tensor,
+    block: int,
 ) -> tuple[Tensor, Tensor]:
-    """v and div v per sequence: e^T (dv/dz) e with one fixed probe, or the exact trace."""
+    """v and div v by block (B, b): e^T (dv/dz) e with one fixed probe, or the exact trace."""
     with torch.enable_grad():
         z_Bnd = z_Bnd.detach().requires_grad_(True)
         v = velocity(z_Bnd, t)
         if divergence == "hutchinson":
             (product,) = torch.autograd.grad(v, z_Bnd, probe_Bnd)
-            div = (product * probe_Bnd).double().flatten(1).sum(1)
+            div_Bb = _by_block((product * probe_Bnd).double().sum(-1), block)
         else:
-            div = exact_trace(v, z_Bnd)
-    return v.detach(), div
+            div_Bb = exact_trace(v, z_Bnd, block)
+    return v.detach(), div_Bb
 
 
-def exact_trace(v_Bnd: Tensor, z_Bnd: Tensor) -> Tensor:
-    """sum_i dv_i / dz_i, one backward pass for each of the n x d coordinates."""
-    trace = torch.zeros(len(z_Bnd), dtype=torch.float64, device=z_Bnd.device)
-    flat = v_Bnd.flatten(1)
-    for index in range(flat.shape[1]):
-        (row,) = torch.autograd.grad(flat[:, index].sum(), z_Bnd, retain_graph=True)
-        trace = trace + row.flatten(1)[:, index].double()
-    return trace
+def exact_trace(v_Bnd: Tensor, z_Bnd: Tensor, block: int) -> Tensor:
+    """sum_i dv_i / dz_i by block (B, b), one backward pass for each of a block's s x d coordinates.
+
+    No block's velocity depends on another block, so one pass serves a coordinate of all of them.
+    """
+    v_Bbsd = v_Bnd.unflatten(1, (-1, block))
+    trace_Bb = z_Bnd.new_zeros(v_Bbsd.shape[:2], dtype=torch.float64)
+    for place in range(block):
+        for channel in range(v_Bnd.shape[-1]):
+            chosen = v_Bbsd[:, :, place, channel].sum()
+            (row,) = torch.autograd.grad(chosen, z_Bnd, retain_graph=True)
+            own_Bb = row.unflatten(1, (-1, block))[:, :, place, channel].double()
+            trace_Bb = trace_Bb + own_Bb
+    return trace_Bb
+
+
+def _by_block(value_Bn: Tensor, block: int) -> Tensor:
+    """Sums over the blocks, (B, b)."""
+    return value_Bn.unflatten(1, (-1, block)).sum(-1)

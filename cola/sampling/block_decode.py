@@ -1,7 +1,7 @@
 """Generation of Cola DLM, block by block (section 4).
 
 Encode the prompt, denoise one block of latents behind the clean prefix, decode it, commit it.
-Shapes: B batch, s latents a block, d latent width, P tokens a block, m prefix latents.
+Shapes: B batch, s latents a block, d latent width, P tokens a block, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
 from cola.models.kv_cache import KVCache
+from cola.sampling.first_block import (
+    UNKNOWN,
+    KnownBlock,
+    Prompts,
+    complete_patches,
+    encode_known,
+    encode_prompts,
+    padded_prompts,
+)
 from cola.sampling.ode import integrate, time_grid
 from cola.sampling.tokens import cut_after_eos, sample_tokens
 from cola.seeding import Stream
@@ -23,67 +32,11 @@ Noise = Callable[[int], Tensor]  # block number -> (B, s, d)
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """Prompts as the model sees them.
-
-    prefix_Bmd: latents of the whole blocks (padded), `prefix_B` of them real; known_Bsd and
-    known_Bs: latents of a part-filled first block and which of them are known; `tail`: tokens of
-    the prompt inside the first generated block.
-    """
-
-    prefix_Bmd: Tensor
-    prefix_B: Tensor
-    known_Bsd: Tensor
-    known_Bs: Tensor
-    tail: list[int]
-
-
-@dataclass(frozen=True)
 class Block:
     """One generated block: latents (B, s, d) in the DiT's normalisation, token ids (B, P)."""
 
     latents: Tensor
     tokens: Tensor
-
-
-def padded_prompts(
-    prompts: Sequence[Sequence[int]], strategy: str, tokens_per_block: int, pad: int
-) -> list[list[int]]:
-    """Prompts whose first block needs no repainting under the padding strategies."""
-    if strategy not in ("left_padding", "right_padding"):
-        return [list(prompt) for prompt in prompts]
-    padded = []
-    for prompt in prompts:
-        filler = [pad] * (-len(prompt) % tokens_per_block)
-        padded.append(
-            filler + list(prompt) if strategy == "left_padding" else list(prompt) + filler
-        )
-    return padded
-
-
-def encode_prompts(model: ColaDLM, prompts: Sequence[Sequence[int]], pad: int) -> Prompts:
-    """Posterior means of the prompts; the tail's block is padded to its end before encoding.
-
-    Latents whose patch the prompt fills only in part are left to be generated.
-    """
-    device = model.dit.txt_in.proj.weight.device
-    size, per_block = model.dit.config.block_size, model.tokens_per_block
-    patch = model.vae.config.patch_size
-    longest = max(len(prompt) for prompt in prompts)
-    length = max(per_block, -(-longest // per_block) * per_block)
-    tokens_BL = torch.full((len(prompts), length), pad, dtype=torch.long, device=device)
-    for row, prompt in enumerate(prompts):
-        tokens_BL[row, : len(prompt)] = torch.tensor(list(prompt), device=device)
-    mean, _ = model.vae.encoder(tokens_BL)
-    z_Bmd = model.to_dit(mean)
-    whole = [len(prompt) // per_block for prompt in prompts]
-    tail = [len(prompt) % per_block for prompt in prompts]
-    start = torch.tensor(whole, device=device) * size
-    place = (start[:, None] + torch.arange(size, device=device)).clamp_max(z_Bmd.shape[1] - 1)
-    known_Bsd = z_Bmd.gather(1, place[..., None].expand(-1, -1, z_Bmd.shape[-1]))
-    known = torch.tensor([count // patch for count in tail], device=device)
-    known_Bs = torch.arange(size, device=device) < known[:, None]
-    return Prompts(z_Bmd[:, : max(whole) * size], start, known_Bsd, known_Bs, tail)
 
 
 def blocks(
@@ -100,35 +53,29 @@ def blocks(
     `uniform(block)` gives (B, P) numbers for sampling tokens (None: greedy). `previous` holds each
     row's tokens for the repetition penalty and grows as blocks are yielded.
     """
-    batch, size = prompts.known_Bs.shape
-    filled = prompts.prefix_Bmd.shape[1]
-    capacity = filled + count * size
+    size, filled = model.dit.config.block_size, prompts.prefix_Bmd.shape[1]
+    batch, capacity = len(prompts.prefix_B), filled + count * size
     cache = model.dit.new_cache(batch, capacity, prompts.prefix_Bmd)
     decoder_cache = model.vae.decoder.new_cache(batch, capacity, prompts.prefix_Bmd)
     model.dit.prefill(prompts.prefix_Bmd, cache, prompts.prefix_B)
     if filled:
         z_vae = model.to_vae(prompts.prefix_Bmd)
         model.vae.decoder.extend(z_vae, decoder_cache, prompts.prefix_B, filled)
-    known_Bs = prompts.known_Bs
+    size_B = torch.full_like(prompts.prefix_B, size)
     for number in range(count):
-        place = torch.arange(size, device=known_Bs.device)
-        position_Bs = cache.length_B[:, None] + place
-        z_Bsd = denoise_block(model, prompts, known_Bs, settings, noise(number), position_Bs, cache)
+        known = prompts.block(number, size, model.tokens_per_block)
+        position_Bs = cache.length_B[:, None] + torch.arange(size, device=size_B.device)
+        z_Bsd = denoise_block(model, known, settings, noise(number), position_Bs, cache)
         filled += size
         model.dit.commit(z_Bsd, position_Bs, cache, filled)
-        logits = model.vae.decoder.extend(
-            model.to_vae(z_Bsd), decoder_cache, torch.full_like(prompts.prefix_B, size), filled
-        )
+        logits = model.vae.decoder.extend(model.to_vae(z_Bsd), decoder_cache, size_B, filled)
         drawn = uniform(number) if uniform is not None else None
-        tokens = decode_tokens(logits, settings, drawn, previous)
-        yield Block(z_Bsd, tokens)
-        known_Bs = torch.zeros_like(known_Bs)
+        yield Block(z_Bsd, decode_tokens(logits, settings, drawn, previous, known.tokens_BP))
 
 
 def denoise_block(
     model: ColaDLM,
-    prompts: Prompts,
-    known_Bs: Tensor,
+    known: KnownBlock,
     settings: GenerationSpec,
     z1_Bsd: Tensor,
     position_Bs: Tensor,
@@ -141,12 +88,12 @@ def denoise_block(
     Where the prefix is empty, conditional and unconditional pass are the same.
     """
     guided = settings.guidance_scale != 1.0
-    repaint = bool(known_Bs.any())
+    repaint = bool(known.known_Bs.any())
     clean = settings.first_block != "partial_repaint"
-    known_Bs1 = known_Bs[..., None]
+    known_Bs1 = known.known_Bs[..., None]
 
     def pinned(z: Tensor, t: float) -> Tensor:
-        held = prompts.known_Bsd if clean else (1 - t) * prompts.known_Bsd + t * z1_Bsd
+        held = known.z_Bsd if clean else (1 - t) * known.z_Bsd + t * z1_Bsd
         return torch.where(known_Bs1, held, z)
 
     def velocity(z: Tensor, t: float) -> Tensor:
@@ -154,7 +101,7 @@ def denoise_block(
         if repaint:
             z = pinned(z, t)
             if clean:
-                t_BK = torch.where(known_Bs, 0.0, t_BK)
+                t_BK = torch.where(known.known_Bs, 0.0, t_BK)
         conditional, alone = model.dit.denoise(z, t_BK, position_Bs, cache, guided)
         return alone + settings.guidance_scale * (conditional - alone) if guided else conditional
 
@@ -168,54 +115,134 @@ def decode_tokens(
     settings: GenerationSpec,
     uniform_BP: Tensor | None,
     previous: list[list[int]] | None,
+    known_BP: Tensor,
 ) -> Tensor:
-    """Token ids (B, P), one position after the other where the penalty looks back."""
+    """Token ids (B, P), one position after the other where the penalty looks back.
+
+    Known tokens stay as they are. They are in `previous` already, which only takes up new ones.
+    """
     columns = []
     for position in range(logits_BPV.shape[1]):
         drawn = uniform_BP[:, position] if uniform_BP is not None else None
         ids = sample_tokens(logits_BPV[:, position], settings, drawn, previous)
-        columns.append(ids)
+        known_B = known_BP[:, position]
+        new_B = known_B == UNKNOWN
+        columns.append(torch.where(new_B, ids, known_B))
         if previous is not None:
-            for row, token in zip(previous, ids.tolist(), strict=True):
-                row.append(token)
+            for row, token, new in zip(previous, ids.tolist(), new_B.tolist(), strict=True):
+                if new:
+                    row.append(token)
     return torch.stack(columns, dim=1)
+
+
+class Sources:
+    """The random numbers of a generation, each sample's own whatever its batch."""
+
+    def __init__(self, model: ColaDLM, settings: GenerationSpec, stream: Stream) -> None:
+        self._shape = (model.dit.config.block_size, model.dit.config.txt_in_channels)
+        self._per_block, self._stream = model.tokens_per_block, stream
+        self._device = model.dit.txt_in.proj.weight.device
+        self.tokens = self._uniform if settings.temperature > 0 else None
+
+    def noise(self, block: int) -> Tensor:
+        """z1 of a block."""
+        return self._stream.normal(f"z1/{block}", *self._shape).to(self._device)
+
+    def _uniform(self, block: int) -> Tensor:
+        return self._stream.uniform(f"token/{block}", self._per_block).to(self._device)
+
+
+def stream_blocks(
+    model: ColaDLM,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSpec,
+    stream: Stream,
+    eos_token_id: int | None,
+) -> Iterator[list[list[int]]]:
+    """New tokens of every row after each block, until all have ended (EOS kept) or are full.
+
+    What a row got over all blocks is its continuation, of at most `max_new_tokens` tokens.
+    """
+    per_block = model.tokens_per_block
+    pad = eos_token_id if eos_token_id is not None else 0
+    given = padded_prompts(prompts, settings.first_block, per_block, pad)
+    texts = complete_patches(model, given, settings, stream, pad)
+    given = [[*prompt, *fill] for prompt, fill in zip(given, texts, strict=True)]
+    texts = [cut_after_eos(fill, eos_token_id)[: settings.max_new_tokens] for fill in texts]
+    if all(_finished(text, settings, eos_token_id) for text in texts):
+        yield texts
+        return
+    encoded = encode_prompts(model, given, pad)
+    count = -(-(max(encoded.tail) + settings.max_new_tokens) // per_block)
+    sources = Sources(model, settings, stream)
+    previous = [list(prompt) for prompt in given] if settings.repetition_penalty != 1.0 else None
+    skip, fresh = list(encoded.tail), [list(fill) for fill in texts]
+    for block in blocks(model, encoded, settings, count, sources.noise, sources.tokens, previous):
+        for row, tokens in enumerate(block.tokens.tolist()):
+            room = settings.max_new_tokens - len(texts[row])
+            ended = _finished(texts[row], settings, eos_token_id)
+            new = [] if ended else cut_after_eos(tokens[skip[row] :], eos_token_id)[:room]
+            texts[row] += new
+            fresh[row] += new
+        yield fresh
+        if all(_finished(text, settings, eos_token_id) for text in texts):
+            return
+        skip, fresh = [0] * len(texts), [[] for _ in texts]
 
 
 def generate(
     model: ColaDLM,
-    prompts: list[list[int]],
+    prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
     stream: Stream,
     eos_token_id: int | None,
 ) -> list[list[int]]:
     """Continuations of at most `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    per_block = model.tokens_per_block
-    pad = eos_token_id if eos_token_id is not None else 0
-    given = padded_prompts(prompts, settings.first_block, per_block, pad)
-    encoded = encode_prompts(model, given, pad)
-    count = -(-(max(encoded.tail) + settings.max_new_tokens) // per_block)
-    size, width = encoded.known_Bsd.shape[1:]
-
-    def noise(number: int) -> Tensor:
-        return stream.normal(f"z1/{number}", size, width).to(encoded.known_Bsd.device)
-
-    def uniform(number: int) -> Tensor:
-        return stream.uniform(f"token/{number}", per_block).to(encoded.known_Bsd.device)
-
-    penalised = settings.repetition_penalty != 1.0
-    previous = [list(prompt) for prompt in given] if penalised else None
-    draws = uniform if settings.temperature > 0 else None
-    found: list[list[int]] = [[] for _ in prompts]
-    for block in blocks(model, encoded, settings, count, noise, draws, previous):
-        for row, tokens in enumerate(block.tokens.tolist()):
-            found[row] += tokens
-        texts = [
-            cut_after_eos(row[tail:], eos_token_id)[: settings.max_new_tokens]
-            for row, tail in zip(found, encoded.tail, strict=True)
-        ]
-        if all(_finished(text, settings, eos_token_id) for text in texts):
-            break
+    texts: list[list[int]] = [[] for _ in prompts]
+    for fresh in stream_blocks(model, prompts, settings, stream, eos_token_id):
+        for text, new in zip(texts, fresh, strict=True):
+            text += new
     return texts
+
+
+def infill(
+    model: ColaDLM,
+    lefts: Sequence[Sequence[int]],
+    gaps: Sequence[int],
+    rights: Sequence[Sequence[int]],
+    settings: GenerationSpec,
+    stream: Stream,
+) -> list[list[int]]:
+    """Exactly `gaps[i]` tokens to stand between `lefts[i]` and `rights[i]`.
+
+    The right context is encoded behind [mask] tokens in the gap, and its latents are pinned. The
+    prior is causal across blocks, so a generated latent is conditioned on the whole left context
+    and on the right context up to the end of its own block, and on nothing in later blocks: the
+    right context acts on the gap's last block alone, and not at all when the gap ends a block.
+    Right tokens that share a patch with the gap are kept as they are but condition nothing.
+    EOS does not end a gap.
+    """
+    mask = model.vae.config.mask_token_id
+    fills = [
+        fill if len(fill) <= gap else []
+        for fill, gap in zip(
+            complete_patches(model, lefts, settings, stream, mask), gaps, strict=True
+        )
+    ]
+    lefts = [[*left, *fill] for left, fill in zip(lefts, fills, strict=True)]
+    left_over = [gap - len(fill) for gap, fill in zip(gaps, fills, strict=True)]
+    known = encode_known(model, lefts, left_over, rights, mask, mask)
+    ends = [start + gap for start, gap in zip(known.tail, left_over, strict=True)]
+    count = -(-max(ends) // model.tokens_per_block)
+    sources = Sources(model, settings, stream)
+    previous = [list(left) for left in lefts] if settings.repetition_penalty != 1.0 else None
+    made = blocks(model, known, settings, count, sources.noise, sources.tokens, previous)
+    found: list[list[int]] = [[] for _ in lefts]
+    for block in made:
+        for row, tokens in zip(found, block.tokens.tolist(), strict=True):
+            row += tokens
+    spans = zip(fills, found, known.tail, ends, strict=True)
+    return [fill + row[start:end] for fill, row, start, end in spans]
 
 
 def _finished(text: list[int], settings: GenerationSpec, eos_token_id: int | None) -> bool:

@@ -1,0 +1,179 @@
+"""What is known inside the blocks to be generated: prompt tails, split patches, right contexts.
+
+A block is denoised as a whole, but a prompt need not fill whole blocks. Latents whose tokens are
+all known are pinned (`GenerationSpec.first_block` says how). A prompt whose end splits a patch
+(patch_size > 1) is completed to the patch's end first, see `complete_patches`.
+Shapes: B batch, L tokens, s latents a block, d latent width, P tokens a block, m latents of whole
+blocks, k latents of the blocks that hold something known, K = k / s * P their tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cola.models.cola_dlm import ColaDLM
+from cola.sampling.tokens import sample_tokens
+from cola.seeding import Stream
+from cola.spec import GenerationSpec
+
+UNKNOWN = -1  # in `known_tokens`
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts as the model sees them.
+
+    prefix_Bmd: latents of the whole blocks (padded), `prefix_B` of them real; known_Bkd and
+    known_Bk: latents of the first generated blocks and which of them are known; known_tokens_BK:
+    token ids there, UNKNOWN where they are to be generated; `tail`: tokens of the prompt inside
+    the first generated block.
+    """
+
+    prefix_Bmd: Tensor
+    prefix_B: Tensor
+    known_Bkd: Tensor
+    known_Bk: Tensor
+    known_tokens_BK: Tensor
+    tail: list[int]
+
+    def block(self, number: int, block_size: int, tokens_per_block: int) -> KnownBlock:
+        """What is known in the generated block of that number (beyond all: nothing)."""
+        start, token = number * block_size, number * tokens_per_block
+        if start >= self.known_Bk.shape[1]:
+            z_Bsd = torch.zeros_like(self.known_Bkd[:, :block_size])
+            known_Bs = torch.zeros_like(self.known_Bk[:, :block_size])
+            tokens_BP = torch.full_like(self.known_tokens_BK[:, :tokens_per_block], UNKNOWN)
+            return KnownBlock(z_Bsd, known_Bs, tokens_BP)
+        return KnownBlock(
+            self.known_Bkd[:, start : start + block_size],
+            self.known_Bk[:, start : start + block_size],
+            self.known_tokens_BK[:, token : token + tokens_per_block],
+        )
+
+
+@dataclass(frozen=True)
+class KnownBlock:
+    """One block of `Prompts`: z_Bsd (B, s, d), known_Bs (B, s), tokens_BP (B, P)."""
+
+    z_Bsd: Tensor
+    known_Bs: Tensor
+    tokens_BP: Tensor
+
+
+def padded_prompts(
+    prompts: Sequence[Sequence[int]], strategy: str, tokens_per_block: int, pad: int
+) -> list[list[int]]:
+    """Prompts whose first block needs no repainting under the padding strategies."""
+    if strategy not in ("left_padding", "right_padding"):
+        return [list(prompt) for prompt in prompts]
+    padded = []
+    for prompt in prompts:
+        filler = [pad] * (-len(prompt) % tokens_per_block)
+        padded.append(
+            filler + list(prompt) if strategy == "left_padding" else list(prompt) + filler
+        )
+    return padded
+
+
+def complete_patches(
+    model: ColaDLM,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSpec,
+    stream: Stream,
+    pad: int,
+) -> list[list[int]]:
+    """Tokens that fill up the patch in which each prompt ends (none where it ends a patch).
+
+    No latent stands for half a patch, and a freely generated one need not agree with the known
+    half. The VAE has learnt to predict [mask] from what is before it and beside it in the patch
+    (L_mask): the missing tokens are encoded as [mask], decoded, and sampled one after the other.
+    The prompt is then one of divisible length. It needs a VAE trained with lambda_mask > 0.
+    """
+    patch, mask = model.vae.config.patch_size, model.vae.config.mask_token_id
+    missing = [-len(prompt) % patch for prompt in prompts]
+    fills: list[list[int]] = [[] for _ in prompts]
+    for number in range(max(missing)):
+        texts = [[*prompt, *fill] for prompt, fill in zip(prompts, fills, strict=True)]
+        masked = [
+            text + [mask] * (count - number) for text, count in zip(texts, missing, strict=True)
+        ]
+        logits_BLV = model.vae(_padded(model, masked, pad))[2]
+        row = torch.arange(len(texts), device=logits_BLV.device)
+        last = logits_BLV.shape[1] - 1  # rows without a split patch may be as long as that
+        place = torch.tensor([min(len(text), last) for text in texts], device=row.device)
+        uniform_B = stream.uniform(f"patch/{number}") if settings.temperature > 0 else None
+        ids = sample_tokens(logits_BLV[row, place], settings, uniform_B, texts)
+        for fill, token, count in zip(fills, ids.tolist(), missing, strict=True):
+            if number < count:
+                fill.append(token)
+    return fills
+
+
+def _padded(model: ColaDLM, texts: Sequence[Sequence[int]], pad: int) -> Tensor:
+    """(B, L) token ids, L whole blocks and at least one."""
+    per_block = model.tokens_per_block
+    longest = max(1, *(len(text) for text in texts))
+    tokens_BL = torch.full((len(texts), -(-longest // per_block) * per_block), pad)
+    for row, text in enumerate(texts):
+        tokens_BL[row, : len(text)] = torch.tensor(list(text), dtype=torch.long)
+    return tokens_BL.to(model.dit.txt_in.proj.weight.device)
+
+
+def encode_prompts(model: ColaDLM, prompts: Sequence[Sequence[int]], pad: int) -> Prompts:
+    """Posterior means of the prompts; the tail's block is padded to its end before encoding."""
+    return encode_known(model, prompts, [0] * len(prompts), [[] for _ in prompts], pad, pad)
+
+
+def encode_known(
+    model: ColaDLM,
+    lefts: Sequence[Sequence[int]],
+    gaps: Sequence[int],
+    rights: Sequence[Sequence[int]],
+    pad: int,
+    gap_token: int,
+) -> Prompts:
+    """Posterior means of `left, gap tokens to be generated, right`, padded to whole blocks.
+
+    The gap is encoded as `gap_token`s. A row without a right context knows nothing behind its left
+    one. Latents whose patch is known only in part are left to be generated.
+    """
+    device = model.dit.txt_in.proj.weight.device
+    size, per_block = model.dit.config.block_size, model.tokens_per_block
+    patch = model.vae.config.patch_size
+    whole = [len(left) // per_block for left in lefts]
+    tail = [len(left) % per_block for left in lefts]
+    # A right context is of use as far as the block in which its gap ends.
+    spans = [
+        start + (gap if right else 0) for start, gap, right in zip(tail, gaps, rights, strict=True)
+    ]
+    count = max(1, *(-(-span // per_block) for span in spans))
+    length = (max(whole) + count) * per_block
+    texts = [
+        [*left, *[gap_token] * (gap if right else 0), *right][:length]
+        for left, gap, right in zip(lefts, gaps, rights, strict=True)
+    ]
+    tokens_BL = _padded(model, texts, pad)
+    known_BL = torch.zeros(len(texts), length, dtype=torch.bool, device=device)
+    for row, (left, gap, text) in enumerate(zip(lefts, gaps, texts, strict=True)):
+        known_BL[row, : len(text)] = True
+        known_BL[row, len(left) : len(left) + gap] = False
+    z_Bmd = model.to_dit(model.vae.encoder(tokens_BL)[0])
+    tokens_BL = F.pad(tokens_BL, (0, length - tokens_BL.shape[1]))
+    start_B = torch.tensor(whole, device=device)
+    z_Bmd = F.pad(z_Bmd, (0, 0, 0, length // patch - z_Bmd.shape[1]))
+    place_Bk = start_B[:, None] * size + torch.arange(count * size, device=device)
+    token_BK = start_B[:, None] * per_block + torch.arange(count * per_block, device=device)
+    known_tokens_BK = tokens_BL.masked_fill(~known_BL, UNKNOWN).gather(1, token_BK)
+    return Prompts(
+        z_Bmd[:, : max(whole) * size],
+        start_B * size,
+        z_Bmd.gather(1, place_Bk[..., None].expand(-1, -1, z_Bmd.shape[-1])),
+        (known_tokens_BK != UNKNOWN).unflatten(1, (-1, patch)).all(-1),
+        known_tokens_BK,
+        tail,
+    )
