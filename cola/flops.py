@@ -32,6 +32,7 @@ SINUSOID = 256
 # Forward + backward (for weights and for inputs, each as costly as forward), forward + backward for
 # weights of a layer whose input needs no gradient, forward alone.
 TRAINED, FIRST, FROZEN = 3.0, 2.0, 1.0
+NO_INPUT_GRADIENT = ("inputs", "adaln_spread")  # of the DiT's components
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,12 @@ def masked_pass_forward(vae: TextVAESpec, objective: VAEObjective, length: int) 
     }
 
 
-def dit_forward(dit: DiTSpec, latents: int, distinct: int) -> Components:
+def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
     """Forward FLOPs per sequence of the training pass on [clean | noisy].
 
     The clean copy lacks the last block and, in the last layer, everything but its projections.
-    `distinct` timesteps of the noisy copy pass AdaLN (the clean copy's one is shared by a batch).
+    A timestep a block of the noisy copy passes AdaLN (the clean copy's one is shared by a batch);
+    with `prompt_blocks` timestep 0 too, and a product spreads them over the latents.
     """
     width, inner, block = dit.hidden_size, dit.num_heads * dit.head_dim, dit.block_size
     blocks, clean = latents // block, latents - block
@@ -203,7 +205,9 @@ def dit_forward(dit: DiTSpec, latents: int, distinct: int) -> Components:
     noisy_pairs = block * block * blocks * (blocks + 1) / 2
     clean_pairs = block * block * blocks * (blocks - 1) / 2
     layers, upper = dit.num_layers, dit.num_layers - 1
+    distinct = blocks + prompt_blocks
     adaln_row = layers * 12.0 * width * width + 4.0 * width * width
+    spread = 2.0 * distinct * latents * (6 * layers + 2) * width if prompt_blocks else 0.0
     time_row = 4.0 * width * width
     return {
         "attention_projections": layers * latents * (qkv + rest),
@@ -212,6 +216,7 @@ def dit_forward(dit: DiTSpec, latents: int, distinct: int) -> Components:
         "second_copy": clean * (layers * qkv + upper * (rest + mlp)),
         "second_copy_attention_scores": upper * 4.0 * inner * clean_pairs,
         "adaln": distinct * (adaln_row + time_row),
+        "adaln_spread": spread,
         "inputs": (latents + clean) * 2.0 * dit.latent_dim * width
         + distinct * 2.0 * SINUSOID * width,
         "output": latents * 2.0 * dit.latent_dim * width,
@@ -234,9 +239,9 @@ def _cola_executed(
         for name, value in encoder.items():
             total[name.replace("vae", "reference")] = FROZEN * value
     latents = length // model.vae.patch_size
-    distinct = latents // model.dit.block_size + (stage2.prompt_block_probability > 0)
-    for name, value in dit_forward(model.dit, latents, distinct).items():
-        total[f"dit_{name}"] = (FIRST if name == "inputs" else TRAINED) * value
+    prompt_blocks = stage2.prompt_block_probability > 0
+    for name, value in dit_forward(model.dit, latents, prompt_blocks).items():
+        total[f"dit_{name}"] = (FIRST if name in NO_INPUT_GRADIENT else TRAINED) * value
     return _per_token(total, length)
 
 

@@ -6,6 +6,7 @@ width, K distinct timesteps of a sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -13,26 +14,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from cola.models.adaln import Times, gated, modulate, modulation
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
     TimestepEmbedding,
+    activation_dtype,
     attend,
+    attend_in_chunks,
     inverse_frequencies,
+    linear_gelu,
     merge_heads,
     rotary_angles,
     rotate_interleaved,
-    split_heads,
+    rotations,
 )
-from cola.models.masks import block_causal_mask, noisy_query_mask
+from cola.models.masks import block_causal_mask, noisy_chunks
 from cola.models.text_vae import init_normal
 
 T = 1000.0  # the network sees timestep T * t
 ROPE_THETA = 10_000.0
-Angles = tuple[Tensor, Tensor]
 
 
 class DiTConfig(PretrainedConfig):
-    """Keys and defaults of the release's `cola_dit`."""
+    """Keys and defaults of the release's `cola_dit`; `timestep_dtype` is ours.
+
+    "bfloat16" rounds 1000 t before it is embedded, as the release's code does (section 8).
+    """
 
     model_type = "cola_dit"
 
@@ -52,6 +59,7 @@ class DiTConfig(PretrainedConfig):
         block_size: int = 16,
         patch_size: int = 1,
         init_std: float = 0.02,
+        timestep_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
         self.txt_in_channels = txt_in_channels
@@ -68,6 +76,7 @@ class DiTConfig(PretrainedConfig):
         self.block_size = block_size
         self.patch_size = patch_size
         self.init_std = init_std
+        self.timestep_dtype = timestep_dtype
         super().__init__(**kwargs)
 
 
@@ -79,9 +88,13 @@ class RotaryFrequencies(nn.Module):
         self.freqs: Tensor
         self.register_buffer("freqs", inverse_frequencies(width, ROPE_THETA))
 
-    def forward(self, position: Tensor) -> Angles:
+    def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary angles of explicit positions."""
-        return rotary_angles(position, self.freqs)
+        if self.freqs.dtype == torch.float32:
+            return rotary_angles(position, self.freqs)
+        # A model with bfloat16 weights: frequencies rounded to it would turn late positions wrong.
+        exact = inverse_frequencies(2 * len(self.freqs), ROPE_THETA).to(self.freqs.device)
+        return rotary_angles(position, exact)
 
 
 class Rotary(nn.Module):
@@ -90,11 +103,6 @@ class Rotary(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.rope = RotaryFrequencies(width)
-
-    def forward(self, position: Tensor) -> Angles:
-        """Rotary angles of explicit positions."""
-        angles: Angles = self.rope(position)
-        return angles
 
 
 class SelfAttention(nn.Module):
@@ -110,12 +118,13 @@ class SelfAttention(nn.Module):
         self.norm_k = nn.LayerNorm(config.head_dim, eps=config.norm_eps)
         self.rope = Rotary(config.rope_dim)
 
-    def qkv(self, x_BnC: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys, values (B, H, n, D)."""
-        q, k, v = (split_heads(part, self.num_heads) for part in self.proj_qkv(x_BnC).chunk(3, -1))
-        angles = self.rope(position)
-        q = rotate_interleaved(self.norm_q(q), angles)
-        return q, rotate_interleaved(self.norm_k(k), angles), v
+    def qkv(self, x_BnC: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values (B, H, n, D); `turns` are the rotary embedding's rotations."""
+        q, k, v = self.proj_qkv(x_BnC).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        # Heads are moved forward last: norms and rotations are fast on contiguous memory.
+        q = rotate_interleaved(self.norm_q(q), turns).transpose(1, 2)
+        k = rotate_interleaved(self.norm_k(k), turns).transpose(1, 2)
+        return q, k, v.transpose(1, 2)
 
     def out(self, x_BHnD: Tensor) -> Tensor:
         """Back to the model's width."""
@@ -133,13 +142,8 @@ class MLP(nn.Module):
 
     def forward(self, x_BnC: Tensor) -> Tensor:
         """(B, n, C) -> (B, n, C)."""
-        projected: Tensor = self.proj_out(F.gelu(self.proj_in(x_BnC), approximate="tanh"))
+        projected: Tensor = self.proj_out(linear_gelu(x_BnC, self.proj_in))
         return projected
-
-
-def modulation(emb_dim: int, width: int, parts: int) -> nn.Sequential:
-    """AdaLN: Linear(SiLU(emb)) giving `parts` vectors of the width."""
-    return nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, parts * width))
 
 
 class AdaLN(nn.Module):
@@ -153,29 +157,6 @@ class AdaLN(nn.Module):
         self.mlp_out = modulation(config.emb_dim, config.txt_dim, 1)
 
 
-class Times:
-    """Embeddings of the distinct timesteps of a sample, and which latent has which.
-
-    emb_BKC: (B or 1, K, C). index_Bn: (B, n) into K; None where K is 1 or runs of n / K latents
-    share a timestep.
-    """
-
-    def __init__(self, emb_BKC: Tensor, index_Bn: Tensor | None = None) -> None:
-        self.emb_BKC, self.index_Bn = emb_BKC, index_Bn
-
-    def spread(self, per_timestep_BKC: Tensor, length: int) -> Tensor:
-        """What was computed once per distinct timestep, for each of `length` latents."""
-        count = per_timestep_BKC.shape[1]
-        if self.index_Bn is not None:
-            batch = torch.arange(len(self.index_Bn), device=self.index_Bn.device)
-            flat = (batch[:, None] * count + self.index_Bn).flatten()
-            gathered = per_timestep_BKC.flatten(0, 1).index_select(0, flat)
-            return gathered.unflatten(0, self.index_Bn.shape)
-        if count in (1, length):
-            return per_timestep_BKC
-        return per_timestep_BKC.repeat_interleave(length // count, dim=1)
-
-
 class DiTBlock(nn.Module):
     """One layer; its halves are separate so that callers decide who attends to whom."""
 
@@ -186,23 +167,18 @@ class DiTBlock(nn.Module):
         self.mlp = MLP(config)
         self.ada = AdaLN(config)
 
-    def qkv(self, x_BnC: Tensor, times: Times, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x_BnC: Tensor, times: Times, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the modulated input."""
-        modulation = times.spread(self.ada.msa_in(times.emb_BKC), x_BnC.shape[1])
-        return self.msa.qkv(modulate(x_BnC, modulation, self.eps), position)
+        return self.msa.qkv(self._modulated(x_BnC, times, self.ada.msa_in), turns)
 
     def finish(self, x_BnC: Tensor, attended_BHnD: Tensor, times: Times) -> Tensor:
         """Residual of the attention, then the MLP."""
-        length, emb = x_BnC.shape[1], times.emb_BKC
-        x_BnC = x_BnC + times.spread(self.ada.msa_out(emb), length) * self.msa.out(attended_BHnD)
-        hidden = modulate(x_BnC, times.spread(self.ada.mlp_in(emb), length), self.eps)
-        return x_BnC + times.spread(self.ada.mlp_out(emb), length) * self.mlp(hidden)
+        x_BnC = gated(x_BnC, self.msa.out(attended_BHnD), times, self.ada.msa_out)
+        hidden = self._modulated(x_BnC, times, self.ada.mlp_in)
+        return gated(x_BnC, self.mlp(hidden), times, self.ada.mlp_out)
 
-
-def modulate(x_BnC: Tensor, shift_scale_BnC: Tensor, eps: float) -> Tensor:
-    """LayerNorm without affine, then x (1 + scale) + shift."""
-    shift, scale = shift_scale_BnC.chunk(2, dim=-1)
-    return F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=eps) * (1 + scale) + shift
+    def _modulated(self, x_BnC: Tensor, times: Times, ada: nn.Sequential) -> Tensor:
+        return modulate(F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=self.eps), times, ada)
 
 
 class LatentProjection(nn.Module):
@@ -219,16 +195,11 @@ class LatentProjection(nn.Module):
 
 
 class OutputAdaLN(nn.Module):
-    """Shift and scale before the output projection."""
+    """Shift and scale before the output projection, under the release's name."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.out_in = modulation(config.emb_dim, config.txt_dim, 2)
-
-    def forward(self, emb_BKC: Tensor) -> Tensor:
-        """(B, K, C) -> (B, K, 2 C)."""
-        projected: Tensor = self.out_in(emb_BKC)
-        return projected
 
 
 class ColaDiT(PreTrainedModel):
@@ -252,6 +223,10 @@ class ColaDiT(PreTrainedModel):
         """The blocks in order."""
         return [cast(DiTBlock, block) for block in self.blocks]
 
+    def turns(self, position: Tensor) -> Tensor:
+        """Rotations of the rotary embedding, once for all layers: their frequencies agree."""
+        return rotations(self.layers[0].msa.rope.rope(position), self.config.head_dim)
+
     def _init_weights(self, module: nn.Module) -> None:
         init_normal(module, self.config.init_std)
         if isinstance(module, RotaryFrequencies):
@@ -259,14 +234,14 @@ class ColaDiT(PreTrainedModel):
                 module.freqs.copy_(inverse_frequencies(2 * len(module.freqs), ROPE_THETA))
 
     def forward(
-        self, z0_Bnd: Tensor, zt_Bnd: Tensor, t_BK: Tensor, index_Bn: Tensor | None = None
+        self, z0_Bnd: Tensor, zt_Bnd: Tensor, t_BK: Tensor, clean_Bn: Tensor | None = None
     ) -> Tensor:
         """Velocity of the noisy copy in one pass on [clean | noisy] (section 1).
 
-        t_BK: distinct times of the noisy copy; `index_Bn` says which latent has which (None: one a
-        sequence, a block or a latent, by K). Returns (B, n, d).
+        t_BK: times of the noisy copy, one for each run of n / K latents (a sequence, a block or a
+        latent); where `clean_Bn` is True a latent is at time 0. Returns (B, n, d).
         """
-        return self.noisy_pass(zt_Bnd, t_BK, self.clean_history(z0_Bnd), index_Bn)
+        return self.noisy_pass(zt_Bnd, t_BK, self.clean_history(z0_Bnd), clean_Bn)
 
     def clean_history(self, z0_Bnd: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the clean copy, per layer.
@@ -274,16 +249,17 @@ class ColaDiT(PreTrainedModel):
         Clean queries see clean keys only, so the clean stream is independent of the noisy one.
         The last clean block is never read and is left out, as is the last layer's output.
         """
-        block = self.config.block_size
-        length = z0_Bnd.shape[1] - block
-        position = torch.arange(length, device=z0_Bnd.device)
-        mask = block_causal_mask(length, block, z0_Bnd.device)
-        times, x_BmC, history = self.times_zero(z0_Bnd), self.txt_in(z0_Bnd[:, :length]), []
-        for layer, layer_block in enumerate(self.layers):
-            q, k, v = layer_block.qkv(x_BmC, times, position)
+        size = self.config.block_size
+        length = z0_Bnd.shape[1] - size
+        turns = self.turns(torch.arange(length, device=z0_Bnd.device))
+        mask = block_causal_mask(length, size, z0_Bnd.device)
+        times, x_BmC = self.times_zero(z0_Bnd), self.embed(z0_Bnd[:, :length])
+        history: list[tuple[Tensor, Tensor]] = []
+        for layer, block in enumerate(self.layers):
+            q, k, v = block.qkv(x_BmC, times, turns)
             history.append((k, v))
             if layer < len(self.layers) - 1 and length:
-                x_BmC = layer_block.finish(x_BmC, attend(q, k, v, mask), times)
+                x_BmC = block.finish(x_BmC, attend(q, k, v, mask), times)
         return history
 
     def noisy_pass(
@@ -291,93 +267,91 @@ class ColaDiT(PreTrainedModel):
         zt_Bnd: Tensor,
         t_BK: Tensor,
         history: list[tuple[Tensor, Tensor]],
-        index_Bn: Tensor | None = None,
+        clean_Bn: Tensor | None = None,
     ) -> Tensor:
         """Velocity of every block of the noisy copy given the clean history before it."""
         length = zt_Bnd.shape[1]
-        position = torch.arange(length, device=zt_Bnd.device)
-        mask = noisy_query_mask(length, self.config.block_size, zt_Bnd.device)
-        times, x_BnC = Times(self.emb_in(T * t_BK), index_Bn), self.txt_in(zt_Bnd)
-        for block, (past_k, past_v) in zip(self.layers, history, strict=True):
-            q, k, v = block.qkv(x_BnC, times, position)
-            k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
-            x_BnC = block.finish(x_BnC, attend(q, k, v, mask), times)
+        turns = self.turns(torch.arange(length, device=zt_Bnd.device))
+        chunks = noisy_chunks(length, self.config.block_size, zt_Bnd.device)
+        times, x_BnC = self.times(t_BK, clean_Bn), self.embed(zt_Bnd)
+        for block, past in zip(self.layers, history, strict=True):
+            q, k, v = block.qkv(x_BnC, times, turns)
+            x_BnC = block.finish(x_BnC, attend_in_chunks(q, past, (k, v), chunks), times)
         return self.velocity(x_BnC, times)
 
+    def block_turns(self, cache: KVCache, guided: bool) -> Tensor:
+        """Rotations of the block behind the cache; with `guided` those of the block alone too."""
+        place = torch.arange(self.config.block_size, device=cache.length_B.device)
+        position_Bs = cache.length_B[:, None] + place
+        if guided:
+            position_Bs = torch.cat([position_Bs, place.expand_as(position_Bs)])
+        return self.turns(position_Bs)
+
     def denoise(
-        self, z_Bsd: Tensor, t_BK: Tensor, position_Bs: Tensor, cache: KVCache, guided: bool
+        self, z_Bsd: Tensor, times: Times, turns: Tensor, cache: KVCache, guided: bool
     ) -> tuple[Tensor, Tensor]:
         """Velocity of one block given the cached prefix, and of the block alone (for CFG).
 
-        Both come from one batched pass; without `guided` the second is the first.
+        Both come from one batched pass of 2 B rows, which is what `times` and `turns` (see
+        `block_turns`) must fit; without `guided` the second is the first.
         """
-        batch, size = z_Bsd.shape[:2]
-        if guided:
-            alone = torch.arange(size, device=z_Bsd.device).expand(batch, size)
-            z_Bsd, t_BK = torch.cat([z_Bsd, z_Bsd]), torch.cat([t_BK, t_BK])
-            position_Bs = torch.cat([position_Bs, alone])
-        times = Times(self.emb_in(T * t_BK))
-        x_BsC = self._behind_cache(z_Bsd, times, position_Bs, cache, batch, commit=False)
+        batch = len(z_Bsd)
+        x_BsC = self.embed(torch.cat([z_Bsd, z_Bsd]) if guided else z_Bsd)
+        mask = cache.mask(z_Bsd.shape[1])
+        for layer, block in enumerate(self.layers):
+            q, k, v = block.qkv(x_BsC, times, turns)
+            seen_k, seen_v = cache.behind(layer, k[:batch], v[:batch])
+            attended = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask)
+            if guided:
+                alone = attend(q[batch:], k[batch:], v[batch:], None)
+                attended = torch.cat([attended, alone])
+            x_BsC = block.finish(x_BsC, attended, times)
         velocity = self.velocity(x_BsC, times)
         return velocity[:batch], velocity[-batch:]
 
-    def commit(self, z_Bsd: Tensor, position_Bs: Tensor, cache: KVCache, longest: int) -> None:
-        """Add a finished block (timestep 0) to the cache; `longest`: its new largest length."""
-        times = self.times_zero(z_Bsd)
-        self._behind_cache(z_Bsd, times, position_Bs, cache, len(z_Bsd), commit=True)
-        cache.advance(torch.full_like(cache.length_B, z_Bsd.shape[1]), longest)
-
-    def prefill(self, z_Bmd: Tensor, cache: KVCache, count_B: Tensor) -> None:
-        """Fill an empty cache with clean prefixes of `count_B` latents (whole blocks, padded)."""
+    def commit(self, z_Bmd: Tensor, cache: KVCache, counts: Sequence[int]) -> None:
+        """Add clean latents to the cache, as many as said of each sample (whole blocks, padded)."""
         length = z_Bmd.shape[1]
         if length == 0:
             return
-        position = torch.arange(length, device=z_Bmd.device)
-        mask = block_causal_mask(length, self.config.block_size, z_Bmd.device)
-        times, x_BmC = self.times_zero(z_Bmd), self.txt_in(z_Bmd)
+        place = torch.arange(length, device=z_Bmd.device)
+        turns = self.turns(cache.length_B[:, None] + place)
+        mask = cache.mask(length, block_causal_mask(length, self.config.block_size, z_Bmd.device))
+        times, x_BmC = self.times_zero(z_Bmd), self.embed(z_Bmd)
         for layer, block in enumerate(self.layers):
-            q, k, v = block.qkv(x_BmC, times, position)
+            q, k, v = block.qkv(x_BmC, times, turns)
+            if layer < len(self.layers) - 1:  # the last layer's output is never read
+                seen_k, seen_v = cache.behind(layer, k, v)
+                attended = attend(q, seen_k.to(q.dtype), seen_v.to(q.dtype), mask)
+                x_BmC = block.finish(x_BmC, attended, times)
             cache.write(layer, k, v)
-            x_BmC = block.finish(x_BmC, attend(q, k, v, mask), times)
-        cache.advance(count_B, length)
+        cache.advance(counts)
 
-    def _behind_cache(
-        self,
-        z_Rsd: Tensor,
-        times: Times,
-        position_Rs: Tensor,
-        cache: KVCache,
-        batch: int,
-        commit: bool,
-    ) -> Tensor:
-        """The first `batch` rows see the cache and themselves, further rows themselves alone."""
-        size = z_Rsd.shape[1]
-        own = torch.ones(batch, 1, 1, size, dtype=torch.bool, device=z_Rsd.device)
-        mask = torch.cat([cache.visible(), own], dim=-1)
-        x_RsC = self.txt_in(z_Rsd)
-        for layer, block in enumerate(self.layers):
-            q, k, v = block.qkv(x_RsC, times, position_Rs)
-            past_k, past_v = cache.keys_values(layer)
-            if commit:
-                cache.write(layer, k, v)
-            seen_k = torch.cat([past_k.to(k.dtype), k[:batch]], dim=2)
-            seen_v = torch.cat([past_v.to(v.dtype), v[:batch]], dim=2)
-            attended = attend(q[:batch], seen_k, seen_v, mask)
-            if len(q) > batch:
-                alone = attend(q[batch:], k[batch:], v[batch:], None)
-                attended = torch.cat([attended, alone], dim=0)
-            x_RsC = block.finish(x_RsC, attended, times)
-        return x_RsC
+    def embed(self, z_Bnd: Tensor) -> Tensor:
+        """Latents (float32 outside the networks) -> (B, n, C) in the type of the weights."""
+        embedded: Tensor = self.txt_in(z_Bnd.to(self.txt_in.proj.weight.dtype))
+        return embedded
 
     def times_zero(self, like: Tensor) -> Times:
         """The one timestep of everything clean."""
-        return Times(self.emb_in(like.new_zeros(1, 1)))
+        return self.times(like.new_zeros(1, 1))
+
+    def times(self, t_BK: Tensor, clean_Bn: Tensor | None = None) -> Times:
+        """Embedded times in [0, 1]; see `Times`."""
+        zero = None if clean_Bn is None else self.embed_times(t_BK.new_zeros(1, 1))
+        return Times(self.embed_times(t_BK), zero, clean_Bn)
+
+    def embed_times(self, t_BK: Tensor) -> Tensor:
+        """(B, K, C) of times in [0, 1]."""
+        timestep_BK = T * t_BK
+        if self.config.timestep_dtype == "bfloat16":
+            timestep_BK = timestep_BK.bfloat16().float()
+        embedded: Tensor = self.emb_in(timestep_BK)
+        return embedded
 
     def velocity(self, x_BnC: Tensor, times: Times) -> Tensor:
         """Output LayerNorm (affine), AdaLN, Linear."""
-        shift_scale = times.spread(self.txt_out_ada(times.emb_BKC), x_BnC.shape[1])
-        shift, scale = shift_scale.chunk(2, dim=-1)
-        return self.txt_out(self.txt_out_norm(x_BnC) * (1 + scale) + shift)
+        return self.txt_out(modulate(self.txt_out_norm(x_BnC), times, self.txt_out_ada.out_in))
 
     def new_cache(self, batch: int, capacity: int, like: Tensor) -> KVCache:
         """An empty cache for `capacity` latents a sample."""
@@ -389,7 +363,7 @@ class ColaDiT(PreTrainedModel):
             capacity,
             config.head_dim,
             like.device,
-            like.dtype,
+            activation_dtype(self.txt_in.proj.weight),
         )
 
 

@@ -5,6 +5,7 @@ Section 2. Shapes: B batch, L tokens, n = L / patch_size latents, d latent width
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
+    activation_dtype,
     attend,
     inverse_frequencies,
     merge_heads,
     rotary_angles,
     rotate_half,
-    split_heads,
+    rotations,
 )
 from cola.models.masks import block_causal_mask
 
@@ -111,14 +113,14 @@ class VAEBlock(nn.Module):
     def forward(
         self,
         x_BnC: Tensor,
-        angles: tuple[Tensor, Tensor],
-        mask: Tensor,
+        turns: Tensor,
+        mask: Tensor | None,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
         """One block; with a cache the new entries also see what it holds."""
         attention = self.attention(
-            x_BnC if self.post_norm else self.norm_attn(x_BnC), angles, mask, cache, layer
+            x_BnC if self.post_norm else self.norm_attn(x_BnC), turns, mask, cache, layer
         )
         if self.post_norm:
             # As the release does: the residual stream is normalised, not the attention's output.
@@ -130,22 +132,23 @@ class VAEBlock(nn.Module):
     def attention(
         self,
         x_BnC: Tensor,
-        angles: tuple[Tensor, Tensor],
-        mask: Tensor,
+        turns: Tensor,
+        mask: Tensor | None,
         cache: KVCache | None,
         layer: int,
     ) -> Tensor:
         """Multi-head attention with QK LayerNorm over the full width."""
         q, k, v = self.qkv_proj(x_BnC).chunk(3, dim=-1)
-        q = rotate_half(split_heads(self.q_norm(q), self.num_heads), angles)
-        k = rotate_half(split_heads(self.k_norm(k), self.num_heads), angles)
-        v = split_heads(v, self.num_heads)
+        heads = (self.num_heads, -1)
+        q = rotate_half(self.q_norm(q).unflatten(-1, heads), turns).transpose(1, 2)
+        k = rotate_half(self.k_norm(k).unflatten(-1, heads), turns).transpose(1, 2)
+        v = v.unflatten(-1, heads).transpose(1, 2)
         if cache is not None:
             cache.write(layer, k, v)
             past_k, past_v = cache.keys_values(layer)
             k = torch.cat([past_k.to(k.dtype), k], dim=2)
             v = torch.cat([past_v.to(v.dtype), v], dim=2)
-        return self.attn_out_proj(merge_heads(attend(q, k, v, mask)))
+        return self.attn_out_proj(merge_heads(attend(q, k, v, mask, causal=mask is None)))
 
     def feed_forward(self, x_BnC: Tensor) -> Tensor:
         """silu(gate) * x, the two halves of one projection."""
@@ -171,9 +174,9 @@ class Encoder(nn.Module):
         config = self.config
         x_BCn = self.patch_embedder(self.wte(tokens_BL).transpose(1, 2))
         x_BnC = x_BCn.transpose(1, 2).contiguous()
-        angles, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
+        turns, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
         for block in self.blocks:
-            x_BnC = block(x_BnC, angles, mask)
+            x_BnC = block(x_BnC, turns, mask)
         mean, log_variance = self.final_layer(x_BnC).float().chunk(2, dim=-1)
         if config.encoder_last_ln:
             mean = F.layer_norm(mean, mean.shape[-1:], eps=config.layer_norm_eps)
@@ -202,30 +205,33 @@ class Decoder(nn.Module):
 
     def features(self, z_Bnd: Tensor) -> Tensor:
         """Latents (B, n, d) -> what the head sees, (B, n * patch_size, C)."""
-        angles, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
-        x_BnC = self.in_layer(z_Bnd)
+        turns, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
+        x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
         for block in self.blocks:
-            x_BnC = block(x_BnC, angles, mask)
+            x_BnC = block(x_BnC, turns, mask)
         return self.unpatched(x_BnC)
 
-    def extend(self, z_Bnd: Tensor, cache: KVCache, count_B: Tensor, longest: int) -> Tensor:
-        """Logits of new latents behind those in the cache, which then keeps `count_B` of them.
+    def extend(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
+        """Logits of new latents behind those in the cache; see `extend_hidden`."""
+        hidden_BnC = self.extend_hidden(z_Bnd, cache, counts)
+        logits: Tensor = self.final_layer(self.unpatched(hidden_BnC))
+        return logits
 
-        n and the cached lengths must be multiples of the visible block. `longest` is the cached
-        length of the longest sample after the call.
+    def extend_hidden(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
+        """The last block's output for new latents; the cache then keeps `counts` of them.
+
+        n and the cached lengths must be multiples of the visible block.
         """
         count = z_Bnd.shape[1]
-        position_Bn = cache.length_B[:, None] + torch.arange(count, device=z_Bnd.device)
-        angles = rotary_angles(position_Bn, rope_frequencies(self.config, z_Bnd.device))
-        own = block_causal_mask(count, self.config.visible_block, z_Bnd.device)
-        own = own.expand(len(z_Bnd), 1, count, count)
-        mask = torch.cat([cache.visible().expand(-1, 1, count, -1), own], dim=-1)
-        x_BnC = self.in_layer(z_Bnd)
+        turns = rope_rotations(
+            self.config, cache.length_B[:, None] + torch.arange(count, device=z_Bnd.device)
+        )
+        mask = cache.mask(count, block_causal_mask(count, self.config.visible_block, z_Bnd.device))
+        x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
         for layer, block in enumerate(self.blocks):
-            x_BnC = block(x_BnC, angles, mask, cache, layer)
-        cache.advance(count_B, longest)
-        logits: Tensor = self.final_layer(self.unpatched(x_BnC))
-        return logits
+            x_BnC = block(x_BnC, turns, mask, cache, layer)
+        cache.advance(counts)
+        return x_BnC
 
     def unpatched(self, x_BnC: Tensor) -> Tensor:
         """Unfold the patches into tokens, and normalise."""
@@ -244,7 +250,7 @@ class Decoder(nn.Module):
             capacity,
             config.dim // config.num_heads,
             like.device,
-            like.dtype,
+            activation_dtype(self.in_layer.weight),
         )
 
 
@@ -280,18 +286,21 @@ def init_normal(module: nn.Module, std: float) -> None:
         nn.init.ones_(module.weight)
 
 
-def rope_frequencies(config: TextVAEConfig, device: torch.device) -> Tensor:
-    """Inverse frequencies over the full head width."""
-    return inverse_frequencies(config.dim // config.num_heads, config.rope_theta).to(device)
+def rope_rotations(config: TextVAEConfig, position: Tensor) -> Tensor:
+    """Rotary embedding over the full head width."""
+    width = config.dim // config.num_heads
+    frequencies = inverse_frequencies(width, config.rope_theta).to(position.device)
+    return rotations(rotary_angles(position, frequencies), width)
 
 
 def sequence_geometry(
     config: TextVAEConfig, length: int, device: torch.device
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Rotary angles and mask of a whole sequence of `length` latents."""
-    position = torch.arange(length, device=device)
-    angles = rotary_angles(position, rope_frequencies(config, device))
-    return angles, block_causal_mask(length, config.visible_block, device)
+) -> tuple[Tensor, Tensor | None]:
+    """Rotations and mask of a whole sequence of `length` latents (no mask: strictly causal)."""
+    turns = rope_rotations(config, torch.arange(length, device=device))
+    if config.visible_block == 1:
+        return turns, None
+    return turns, block_causal_mask(length, config.visible_block, device)
 
 
 AutoConfig.register(TextVAEConfig.model_type, TextVAEConfig)

@@ -50,15 +50,10 @@ def flow_matching_loss(
     block = dit.config.block_size
     t_Bn1 = t_Bb.repeat_interleave(block, dim=1)[..., None]
     prompt_Bn = draws.get("prompt_Bn")
-    index_Bn = None
     if prompt_Bn is not None:
         t_Bn1 = t_Bn1.masked_fill(prompt_Bn[..., None], 0.0)
-        blocks = t_Bb.shape[1]
-        own = torch.arange(blocks, device=t_Bb.device).repeat_interleave(block)
-        index_Bn = torch.where(prompt_Bn, blocks, own)
-        t_Bb = torch.cat([t_Bb, t_Bb.new_zeros(len(t_Bb), 1)], dim=1)
     zt = (1 - t_Bn1) * target_z0_Bnd + t_Bn1 * z1
-    velocity = dit(z0_Bnd.detach(), zt, t_Bb, index_Bn)
+    velocity = dit(z0_Bnd.detach(), zt, t_Bb, prompt_Bn)
     square_Bn = (velocity.float() - (z1 - target_z0_Bnd)).square().mean(-1)
     if prompt_Bn is not None:
         square_Bn = square_Bn * ~prompt_Bn

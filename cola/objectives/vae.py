@@ -83,10 +83,10 @@ def vae_terms(
     batch = len(tokens_BL)
     decoded = z0 if "kept_Bn" not in draws else _dropped(z0, draws["kept_Bn"])
     features = vae.decoder.features(decoded)
-    logits = vae.decoder.final_layer(features[:batch]).float()
+    logits_BLV = vae.decoder.final_layer(features[:batch])
     terms = {
-        "reconstruction": F.cross_entropy(logits.transpose(1, 2), tokens_BL),
-        "reconstruction_accuracy": (logits.argmax(-1) == tokens_BL).float().mean(),
+        "reconstruction": mean_cross_entropy(logits_BLV, tokens_BL),
+        "reconstruction_accuracy": (logits_BLV.argmax(-1) == tokens_BL).float().mean(),
     }
     if "masked_BM" in draws:
         terms["masked"] = masked_loss(vae, features[batch:], tokens_BL, draws["masked_BM"])
@@ -98,8 +98,13 @@ def vae_terms(
 def masked_loss(vae: TextVAE, features_BLC: Tensor, tokens_BL: Tensor, masked_BM: Tensor) -> Tensor:
     """L_mask: cross entropy on the masked positions only, nats per masked token."""
     index = masked_BM[..., None].expand(-1, -1, features_BLC.shape[-1])
-    logits_BMV = vae.decoder.final_layer(features_BLC.gather(1, index)).float()
-    return F.cross_entropy(logits_BMV.transpose(1, 2), tokens_BL.gather(1, masked_BM))
+    logits_BMV = vae.decoder.final_layer(features_BLC.gather(1, index))
+    return mean_cross_entropy(logits_BMV, tokens_BL.gather(1, masked_BM))
+
+
+def mean_cross_entropy(logits_BLV: Tensor, tokens_BL: Tensor) -> Tensor:
+    """Nats per token, in float32; flat, as a vocabulary in the middle dimension is slow."""
+    return F.cross_entropy(logits_BLV.float().flatten(0, 1), tokens_BL.flatten())
 
 
 def kl_to_standard_normal(posterior: Posterior, free_bits: float) -> Tensor:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cola.models.adaln import KeptTimes, Times
 from cola.models.cola_dlm import ColaDLM
+from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
 from cola.sampling.first_block import (
     UNKNOWN,
@@ -53,33 +55,49 @@ def blocks(
     `uniform(block)` gives (B, P) numbers for sampling tokens (None: greedy). `previous` holds each
     row's tokens for the repetition penalty and grows as blocks are yielded.
     """
-    size, filled = model.dit.config.block_size, prompts.prefix_Bmd.shape[1]
-    batch, capacity = len(prompts.prefix_B), filled + count * size
-    cache = model.dit.new_cache(batch, capacity, prompts.prefix_Bmd)
-    decoder_cache = model.vae.decoder.new_cache(batch, capacity, prompts.prefix_Bmd)
-    model.dit.prefill(prompts.prefix_Bmd, cache, prompts.prefix_B)
-    if filled:
-        z_vae = model.to_vae(prompts.prefix_Bmd)
-        model.vae.decoder.extend(z_vae, decoder_cache, prompts.prefix_B, filled)
-    size_B = torch.full_like(prompts.prefix_B, size)
+    size, prefix = model.dit.config.block_size, prompts.prefix_Bmd
+    batch, capacity = len(prefix), prefix.shape[1] + count * size
+    cache = model.dit.new_cache(batch, capacity, prefix)
+    decoder_cache = model.vae.decoder.new_cache(batch, capacity, prefix)
+    model.dit.commit(prefix, cache, prompts.prefix)
+    if prefix.shape[1]:
+        model.vae.decoder.extend_hidden(model.to_vae(prefix), decoder_cache, prompts.prefix)
+    clock = Clock(model.dit, prefix)
     for number in range(count):
         known = prompts.block(number, size, model.tokens_per_block)
-        position_Bs = cache.length_B[:, None] + torch.arange(size, device=size_B.device)
-        z_Bsd = denoise_block(model, known, settings, noise(number), position_Bs, cache)
-        filled += size
-        model.dit.commit(z_Bsd, position_Bs, cache, filled)
-        logits = model.vae.decoder.extend(model.to_vae(z_Bsd), decoder_cache, size_B, filled)
+        z_Bsd = denoise_block(model.dit, known, settings, noise(number), cache, clock)
+        if number < count - 1:  # nothing is denoised behind the last block
+            model.dit.commit(z_Bsd, cache, [size] * batch)
+        logits = model.vae.decoder.extend(model.to_vae(z_Bsd), decoder_cache, [size] * batch)
         drawn = uniform(number) if uniform is not None else None
         yield Block(z_Bsd, decode_tokens(logits, settings, drawn, previous, known.tokens_BP))
 
 
+class Clock:
+    """Embedded times of a generation: every block passes the same ones, so they are kept."""
+
+    def __init__(self, dit: ColaDiT, like: Tensor) -> None:
+        self._dit, self._like = dit, like
+        self._kept: dict[float, KeptTimes] = {}
+
+    def at(self, t: float) -> Times:
+        """All latents at time t."""
+        if t not in self._kept:
+            self._kept[t] = KeptTimes(self._dit.embed_times(self._like.new_full((1, 1), t)))
+        return self._kept[t]
+
+    def with_clean(self, t: float, clean_Rs: Tensor) -> Times:
+        """Latents at time t but for the clean ones, which are at 0."""
+        return self._dit.times(self._like.new_full((1, 1), t), clean_Rs)
+
+
 def denoise_block(
-    model: ColaDLM,
+    dit: ColaDiT,
     known: KnownBlock,
     settings: GenerationSpec,
     z1_Bsd: Tensor,
-    position_Bs: Tensor,
     cache: KVCache,
+    clock: Clock,
 ) -> Tensor:
     """Integrate one block from noise to data, with CFG, known latents held in place.
 
@@ -91,18 +109,18 @@ def denoise_block(
     repaint = bool(known.known_Bs.any())
     clean = settings.first_block != "partial_repaint"
     known_Bs1 = known.known_Bs[..., None]
+    known_Rs = torch.cat([known.known_Bs] * 2) if guided else known.known_Bs
+    turns = dit.block_turns(cache, guided)
 
     def pinned(z: Tensor, t: float) -> Tensor:
         held = known.z_Bsd if clean else (1 - t) * known.z_Bsd + t * z1_Bsd
         return torch.where(known_Bs1, held, z)
 
     def velocity(z: Tensor, t: float) -> Tensor:
-        t_BK = z.new_full((len(z), 1), t)
         if repaint:
             z = pinned(z, t)
-            if clean:
-                t_BK = torch.where(known.known_Bs, 0.0, t_BK)
-        conditional, alone = model.dit.denoise(z, t_BK, position_Bs, cache, guided)
+        times = clock.with_clean(t, known_Rs) if repaint and clean else clock.at(t)
+        conditional, alone = dit.denoise(z, times, turns, cache, guided)
         return alone + settings.guidance_scale * (conditional - alone) if guided else conditional
 
     times = time_grid(settings.time_grid, settings.steps)

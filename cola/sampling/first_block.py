@@ -28,14 +28,14 @@ UNKNOWN = -1  # in `known_tokens`
 class Prompts:
     """Prompts as the model sees them.
 
-    prefix_Bmd: latents of the whole blocks (padded), `prefix_B` of them real; known_Bkd and
+    prefix_Bmd: latents of the whole blocks (padded), `prefix` of them real; known_Bkd and
     known_Bk: latents of the first generated blocks and which of them are known; known_tokens_BK:
     token ids there, UNKNOWN where they are to be generated; `tail`: tokens of the prompt inside
     the first generated block.
     """
 
     prefix_Bmd: Tensor
-    prefix_B: Tensor
+    prefix: list[int]
     known_Bkd: Tensor
     known_Bk: Tensor
     known_tokens_BK: Tensor
@@ -171,7 +171,7 @@ def encode_known(
     known_tokens_BK = tokens_BL.masked_fill(~known_BL, UNKNOWN).gather(1, token_BK)
     return Prompts(
         z_Bmd[:, : max(whole) * size],
-        start_B * size,
+        [count * size for count in whole],
         z_Bmd.gather(1, place_Bk[..., None].expand(-1, -1, z_Bmd.shape[-1])),
         (known_tokens_BK != UNKNOWN).unflatten(1, (-1, patch)).all(-1),
         known_tokens_BK,

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from cola.models.adaln import KeptTimes
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
+from cola.models.layers import attend_plainly
 from cola.spec import ColaModelSpec, DiTSpec, TextVAESpec
 
 BLOCK, WIDTH, LATENTS, D = 4, 32, 16, 4
@@ -59,10 +61,9 @@ def cached_velocity(dit: ColaDiT, z0: Tensor, zt: Tensor, t_Bb: Tensor) -> Tenso
     found = []
     for block in range(z0.shape[1] // BLOCK):
         span = slice(block * BLOCK, (block + 1) * BLOCK)
-        position = torch.arange(BLOCK).expand(len(z0), -1) + block * BLOCK
-        times = t_Bb[:, block : block + 1]
-        found.append(dit.denoise(zt[:, span], times, position, cache, guided=False)[0])
-        dit.commit(z0[:, span], position, cache, (block + 1) * BLOCK)
+        times, turns = dit.times(t_Bb[:, block : block + 1]), dit.block_turns(cache, guided=False)
+        found.append(dit.denoise(zt[:, span], times, turns, cache, guided=False)[0])
+        dit.commit(z0[:, span], cache, [BLOCK] * len(z0))
     return torch.cat(found, dim=1)
 
 
@@ -75,15 +76,15 @@ def test_training_pass_equals_cached_inference() -> None:
     torch.testing.assert_close(together, cached_velocity(dit, z0, zt, t_Bb), atol=1e-5, rtol=0)
 
 
-def test_prefill_equals_committing_block_by_block() -> None:
+def test_committing_a_prefix_at_once_equals_block_by_block() -> None:
     dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
     last = slice(LATENTS - BLOCK, LATENTS)
     t_B1 = torch.full((2, 1), 0.3)
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
-        dit.prefill(z0[:, : LATENTS - BLOCK], cache, torch.full((2,), LATENTS - BLOCK))
-        position = torch.arange(LATENTS)[last].expand(2, -1)
-        alone, _ = dit.denoise(zt[:, last], t_B1, position, cache, guided=False)
+        dit.commit(z0[:, : LATENTS - BLOCK], cache, [LATENTS - BLOCK] * 2)
+        turns = dit.block_turns(cache, guided=False)
+        alone, _ = dit.denoise(zt[:, last], dit.times(t_B1), turns, cache, guided=False)
         together = dit(z0, zt, t_B1)[:, last]
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
@@ -112,24 +113,81 @@ def test_the_unconditional_pass_equals_a_first_block() -> None:
     t_B1 = torch.full((2, 1), 0.7)
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
-        dit.prefill(z0[:, : 2 * BLOCK], cache, torch.full((2,), 2 * BLOCK))
-        position = torch.arange(2 * BLOCK, 3 * BLOCK).expand(2, -1)
+        dit.commit(z0[:, : 2 * BLOCK], cache, [2 * BLOCK] * 2)
+        turns = dit.block_turns(cache, guided=True)
         block = zt[:, 2 * BLOCK : 3 * BLOCK]
-        conditional, alone = dit.denoise(block, t_B1, position, cache, guided=True)
+        conditional, alone = dit.denoise(block, dit.times(t_B1[:1]), turns, cache, guided=True)
         first = dit(block, block, t_B1)
     torch.testing.assert_close(alone, first, atol=1e-5, rtol=0)
     assert (conditional - alone).abs().max() > 1e-3
 
 
-def test_times_by_index_equal_times_written_out() -> None:
-    """AdaLN once per distinct timestep and gathered: the same numbers as one a latent."""
+def test_clean_latents_equal_times_written_out() -> None:
+    """AdaLN once per distinct timestep and spread: the same numbers as one a latent."""
     dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
-    index_Bn = torch.randint(0, 3, (2, LATENTS), generator=torch.Generator().manual_seed(3))
-    t_BK = torch.tensor([[0.2, 0.6, 0.0], [0.9, 0.1, 0.0]])
+    clean_Bn = torch.rand(2, LATENTS, generator=torch.Generator().manual_seed(3)) < 0.3
+    t_Bb = torch.rand(2, LATENTS // BLOCK, generator=torch.Generator().manual_seed(4))
+    t_Bn = t_Bb.repeat_interleave(BLOCK, dim=1).masked_fill(clean_Bn, 0.0)
     with torch.no_grad():
-        gathered = dit(z0, zt, t_BK, index_Bn)
-        written_out = dit(z0, zt, t_BK.gather(1, index_Bn))
-    torch.testing.assert_close(gathered, written_out, atol=1e-6, rtol=0)
+        spread = dit(z0, zt, t_Bb, clean_Bn)
+        written_out = dit(z0, zt, t_Bn)
+    torch.testing.assert_close(spread, written_out, atol=1e-6, rtol=0)
+    assert (spread - dit(z0, zt, t_Bb)).abs().max() > 1e-3
+
+
+def test_remembered_times_give_the_same_velocity() -> None:
+    dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
+    block = zt[:, :BLOCK]
+    with torch.no_grad():
+        cache = dit.new_cache(2, LATENTS, z0)
+        kept = KeptTimes(dit.embed_times(torch.full((1, 1), 0.7)))
+        turns = dit.block_turns(cache, guided=False)
+        found = [dit.denoise(block, kept, turns, cache, guided=False)[0] for _ in range(2)]
+        expected = dit(block, block, torch.full((2, 1), 0.7))
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
+
+
+def test_rows_of_unequal_length_see_their_own_entries_only() -> None:
+    """A short row behind a cache that a long row has filled further, against the row alone."""
+    dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
+    times = dit.times(torch.full((1, 1), 0.3))
+    counts = [2 * BLOCK, BLOCK]
+
+    def velocity(rows: slice) -> Tensor:
+        own = counts[rows]
+        cache = dit.new_cache(len(own), LATENTS, z0)
+        dit.commit(z0[rows, : max(own)], cache, own)
+        turns = dit.block_turns(cache, guided=True)
+        return dit.denoise(zt[rows, :BLOCK], times, turns, cache, guided=True)[0]
+
+    with torch.no_grad():
+        together = velocity(slice(0, 2))
+        apart = torch.cat([velocity(slice(0, 1)), velocity(slice(1, 2))])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+
+
+def test_a_bfloat16_timestep_is_the_rounded_one() -> None:
+    """1000 t = 937.5 is 936 in bfloat16 (section 8)."""
+    dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
+
+    def velocity(t: float) -> Tensor:
+        with torch.no_grad():
+            return dit(z0, zt, torch.full((2, 1), t))
+
+    exact, rounded = velocity(0.9375), velocity(0.936)
+    dit.config.timestep_dtype = "bfloat16"
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(velocity(0.9375), rounded, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_plain_attention_is_scaled_dot_product_attention(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, count, 8, generator=generator) for count in (4, 9, 9))
+    mask = torch.rand(2, 1, 1, 9, generator=generator) < 0.7 if masked else None
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(attend_plainly(q, k, v, mask), expected, atol=1e-6, rtol=0)
 
 
 def test_layouts_may_alternate() -> None:
@@ -154,9 +212,7 @@ def test_the_decoder_behind_its_cache_equals_the_whole_decoder(
         whole = vae.decoder(z)
         cache = vae.decoder.new_cache(2, LATENTS, z)
         parts = [
-            vae.decoder.extend(
-                z[:, start : start + BLOCK], cache, torch.full((2,), BLOCK), start + BLOCK
-            )
+            vae.decoder.extend(z[:, start : start + BLOCK], cache, [BLOCK] * 2)
             for start in range(0, LATENTS, BLOCK)
         ]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)

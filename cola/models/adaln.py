@@ -1,0 +1,84 @@
+"""AdaLN: shifts, scales and gates from timesteps, once per distinct timestep (sections 2 and 8).
+
+Shapes: B batch, n latents, K distinct timesteps of a sample, C width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def modulation(emb_dim: int, width: int, parts: int) -> nn.Sequential:
+    """Linear(SiLU(emb)) giving `parts` vectors of the width."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, parts * width))
+
+
+class Times:
+    """Embeddings of the distinct timesteps of a sample, and which latent has which.
+
+    emb_BKC: (B or 1, K, C), one for each run of n / K latents. clean_Bn: True where a latent is at
+    timestep 0 instead, whose embedding zero_11C then is.
+    """
+
+    def __init__(
+        self, emb_BKC: Tensor, zero_11C: Tensor | None = None, clean_Bn: Tensor | None = None
+    ) -> None:
+        self._pick_BnK = None
+        if clean_Bn is not None and zero_11C is not None:
+            self._pick_BnK = _picks(clean_Bn, emb_BKC)
+            emb_BKC = torch.cat([emb_BKC, zero_11C.expand(len(emb_BKC), 1, -1)], dim=1)
+        self._active_BKC = F.silu(emb_BKC)  # what every AdaLN begins with
+
+    def project(self, ada: nn.Sequential, parts: int) -> tuple[Tensor, ...]:
+        """`parts` of (B or 1, K, 1, C), or (B, n, 1, C) where some latents are clean.
+
+        They broadcast against a (B, K, n / K, C) view of the latents.
+        """
+        projected = ada[1](self._active_BKC).chunk(parts, dim=-1)
+        if self._pick_BnK is not None:
+            # A product with 0 and 1 is exact, and its backward pass is a product as well: that of
+            # a gather or a choice is much slower.
+            rows = len(self._pick_BnK)
+            projected = tuple(self._pick_BnK @ part.expand(rows, -1, -1) for part in projected)
+        return tuple(part[:, :, None] for part in projected)
+
+
+def _picks(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
+    """(B, n, K + 1), one 1 in each row: a latent's own timestep, or the last where it is clean."""
+    count = emb_BKC.shape[1]
+    own_n = torch.arange(clean_Bn.shape[1], device=clean_Bn.device) * count // clean_Bn.shape[1]
+    return F.one_hot(own_n.where(~clean_Bn, count), count + 1).to(emb_BKC.dtype)
+
+
+class KeptTimes(Times):
+    """Times that come again, as a solver's at every block: projected once. Without gradients."""
+
+    def __init__(self, emb_BKC: Tensor) -> None:
+        super().__init__(emb_BKC)
+        self._kept: dict[nn.Module, tuple[Tensor, ...]] = {}
+
+    def project(self, ada: nn.Sequential, parts: int) -> tuple[Tensor, ...]:
+        """See `Times.project`."""
+        if ada not in self._kept:
+            self._kept[ada] = super().project(ada, parts)
+        return self._kept[ada]
+
+
+def runs(x_BnC: Tensor, like: Tensor) -> Tensor:
+    """(B, K, n / K, C) view whose second dimension is that of a projection."""
+    count = like.shape[1]
+    return x_BnC.unflatten(1, (count, x_BnC.shape[1] // count))
+
+
+def modulate(normed_BnC: Tensor, times: Times, ada: nn.Sequential) -> Tensor:
+    """x (1 + scale) + shift."""
+    shift, scale = times.project(ada, 2)
+    return torch.addcmul(shift, runs(normed_BnC, shift), 1 + scale).flatten(1, 2)
+
+
+def gated(x_BnC: Tensor, update_BnC: Tensor, times: Times, ada: nn.Sequential) -> Tensor:
+    """x + gate update."""
+    (gate,) = times.project(ada, 1)
+    return torch.addcmul(runs(x_BnC, gate), gate, runs(update_BnC, gate)).flatten(1, 2)
