@@ -94,7 +94,8 @@ class Evaluate:
         """Every worker evaluates its share; rank 0 records."""
         if state.step not in self._steps:
             return
-        metrics = validation_metrics(state, self._data)
+        with state.averaged():
+            metrics = validation_metrics(state, self._data)
         if self._journal is not None:
             self._journal.write(
                 "evaluation", state.step, time.time(), progress_metrics(state) | metrics

@@ -137,7 +137,7 @@ def report_checkpoint(state: Any) -> None:
 
     with tempfile.TemporaryDirectory(prefix="cola-checkpoint-") as temporary:
         folder = Path(temporary)
-        state.engine.save(folder)
+        state.save(folder)
         seal(folder, state.cursor(), state.place.rank)
         ray.train.report(
             {"step": state.step},
@@ -170,7 +170,8 @@ def finish(
 
     folder = Path(assignment.run_folder)
     finished = state.stop == "finished"
-    weights = state.engine.full_state_dict() if finished else None
+    with state.averaged():
+        weights = state.engine.full_state_dict() if finished else None
     if journal is None:
         return
     if weights is not None:

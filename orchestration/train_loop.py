@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,6 +22,7 @@ from cola.seeding import Stream
 from cola.spec import RunSpec, StagePlan
 from orchestration.checkpoint import Cursor
 from orchestration.engine import Engine, EngineSettings, Groups, StepResult
+from orchestration.weight_average import WeightAverage
 
 EngineFactory = Callable[[StageModule, Groups, EngineSettings], Engine]
 Outcome = Literal["finished", "interrupted", "diverged"]
@@ -51,11 +53,30 @@ class TrainState:
     elapsed_seconds: float = 0.0
     stop: Outcome | None = None
     stop_reason: str | None = None
+    average: WeightAverage | None = None
 
     @property
     def stage(self) -> StagePlan:
         """The stage that the engine trains now."""
         return self.run.stages[self.stage_index]
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within, the model has its averaged weights, if the run keeps an average."""
+        return self.average.applied() if self.average is not None else nullcontext()
+
+    def save(self, folder: Path) -> None:
+        """Write this worker's part of a checkpoint."""
+        self.engine.save(folder)
+        if self.average is not None and self.place.rank == 0:
+            self.average.save(folder)
+
+    def load(self, folder: Path, cursor: Cursor) -> None:
+        """Go on from what `save` wrote."""
+        self.engine.load(folder)
+        self.step, self.elapsed_seconds = cursor.step, cursor.elapsed_seconds
+        if self.average is not None:
+            before = sum(stage.steps for stage in self.run.stages[: self.stage_index])
+            self.average.load(folder, cursor.step - before)
 
     def cursor(self) -> Cursor:
         """Where a checkpoint taken now stands."""
@@ -107,8 +128,7 @@ def train(
                 state.engine.close()
             state = open_stage(run, family, model, engine_factory, settings, place, index, state)
             if start is not None and start.stage == index and resume is not None:
-                state.engine.load(resume[0])
-                state.step, state.elapsed_seconds = start.step, start.elapsed_seconds
+                state.load(resume[0], start)
             run_stage(state, tokens, settings, hooks, first_step)
             if state.stop is not None:
                 return state
@@ -135,6 +155,8 @@ def run_stage(
             run.training.schedule, state.step - first_step, state.stage.steps
         )
         state.result = engine.step(inputs, factor)
+        if state.average is not None:
+            state.average.update()
         state.learning_rate = factor * run.training.optimizer.learning_rate
         state.step += 1
         state.elapsed_seconds += time.perf_counter() - began
@@ -212,6 +234,8 @@ def open_stage(
         EngineSettings(run.training, settings.zero_stage, micro, mine // micro),
     )
     state = TrainState(run, family, place, model, engine, settings.zero_stage, stage_index=index)
+    if run.training.ema_decay is not None and index == len(run.stages) - 1:
+        state.average = WeightAverage(engine.module, run.training.ema_decay)
     if before is not None:
         state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
     return state

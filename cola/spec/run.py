@@ -38,12 +38,17 @@ class ScheduleSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """Everything about the optimisation that changes its result."""
+    """Everything about the optimisation that changes its result.
+
+    With `ema_decay` an exponential moving average of the last stage's weights is what is evaluated
+    and exported.
+    """
 
     batch_sequences: PositiveInt = 16
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: ScheduleSpec = ScheduleSpec()
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
 
 
 class EvaluationSpec(Spec):

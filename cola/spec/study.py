@@ -153,6 +153,11 @@ class StudySpec(Spec):
                 f"resources.micro_batch_sequences={micro} must divide the {batch // workers} "
                 f"sequences of each worker"
             )
+        if self.training.ema_decay is not None and self.resources.zero_stage == 3:
+            raise ValueError(
+                "training.ema_decay needs whole weights on every worker, which "
+                "resources.zero_stage=3 shards; use 0, 1 or 2"
+            )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ from each other")
         return self

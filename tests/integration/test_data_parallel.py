@@ -45,7 +45,7 @@ def carry_out(job):
         if state.step == job["stop"]:
             evaluations.append(validation_metrics(state, data))
             if job["save"]:
-                state.engine.save(folder)
+                state.save(folder)
                 if place.rank == 0:
                     (folder / "cursor.json").write_text(state.cursor().model_dump_json())
                 dist.barrier()
@@ -103,20 +103,23 @@ def run_workers(jobs: list[dict[str, Any]], workers: int, folder: Path) -> list[
 
 @pytest.fixture
 def jobs(tiny_study: dict[str, Any], tmp_path: Path) -> dict[str, dict[str, Any]]:
-    """One job a family: 20 steps, at an accumulation of one."""
+    """One job a family: 20 steps, at an accumulation of one; Cola DLM's are half of each stage."""
     study = StudySpec.parse(tiny_study)
     data = prepare(study.data, tmp_path / "cache")
-    return {
-        run.spec.family: {
-            "run": run.spec.model_dump(mode="json"),
+    found = {}
+    for planned in plan_study(study):
+        run = planned.spec.model_dump(mode="json")
+        if len(run["stages"]) > 1:
+            run["stages"][0]["steps"] = 10
+        found[planned.spec.family] = {
+            "run": run,
             "data": str(data.folder),
             "folder": str(tmp_path),
             "stop": 20,
             "save": False,
             "resume": False,
         }
-        for run in plan_study(study)
-    }
+    return found
 
 
 def differences(a: dict[str, float], b: dict[str, float]) -> float:

@@ -62,7 +62,7 @@ class SaveAndStop:
 
     def __call__(self, state: TrainState) -> None:
         if state.step == self.step:
-            state.engine.save(self.folder)
+            state.save(self.folder)
             self.cursor = state.cursor()
             state.stop = "interrupted"
 
@@ -88,6 +88,50 @@ def test_a_resumed_run_is_the_same_run_bit_by_bit(
     assert before.values | after.values == whole.values
     expected = reference.engine.full_state_dict()
     found = resumed.engine.full_state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def with_average(run: RunSpec, decay: float) -> RunSpec:
+    training = run.training.model_copy(update={"ema_decay": decay})
+    return run.model_copy(update={"training": training})
+
+
+def test_the_average_of_the_weights_is_what_its_definition_says(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    run, steps = with_average(runs["cola"], 0.5), []
+
+    def keep(state: TrainState) -> None:
+        if state.average is not None:
+            steps.append({n: p.detach().clone() for n, p in state.model.named_parameters()})
+
+    state = trained(run, data, keep)
+    assert len(steps) == run.stages[-1].steps
+    with state.averaged():
+        found = {n: p.detach().clone() for n, p in state.model.named_parameters()}
+    weights = [1.0]
+    for count in range(2, len(steps) + 1):
+        decay = min(0.5, 1 - 1 / count)
+        weights = [decay * weight for weight in weights] + [1 - decay]
+    for name, value in found.items():
+        expected = sum(w * step[name] for w, step in zip(weights, steps, strict=True))
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
+    last = steps[-1]
+    assert any((found[name] - last[name]).abs().max() > 1e-4 for name in last)
+    assert all(torch.equal(p, last[n]) for n, p in state.model.named_parameters())
+
+
+def test_a_resumed_run_has_the_same_average(
+    runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    run = with_average(runs["cola"], 0.9)
+    reference = trained(run, data)
+    stop = SaveAndStop(tmp_path, run.steps - run.stages[-1].steps + 2)
+    trained(run, data, stop)
+    assert stop.cursor is not None
+    resumed = trained(run, data, resume=(tmp_path, stop.cursor))
+    with reference.averaged(), resumed.averaged():
+        expected, found = reference.engine.full_state_dict(), resumed.engine.full_state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 

@@ -1,0 +1,61 @@
+"""Moving average of the trained weights: what is evaluated and exported where one is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FILE = "weight_average.safetensors"
+
+
+class WeightAverage:
+    """theta_ema <- d theta_ema + (1 - d) theta after step k, d = min(decay, 1 - 1 / k).
+
+    That is the mean of all steps at first, and an exponential average later. Every worker holds the
+    whole average, and all hold the same: weights must not be sharded (ZeRO 3).
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._decay, self._steps = decay, 0
+        self._weights = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self._average = {name: p.detach().clone() for name, p in self._weights.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take up the weights as they are after a step."""
+        self._steps += 1
+        decay = min(self._decay, 1 - 1 / self._steps)
+        for name, weight in self._weights.items():
+            self._average[name].lerp_(weight, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the model has the averaged weights."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, weight in self._weights.items():
+            held = weight.detach().clone()
+            weight.copy_(self._average[name])
+            self._average[name] = held
+
+    def save(self, folder: Path) -> None:
+        """Write the average into a checkpoint's folder."""
+        state: dict[str, Tensor] = {n: t.contiguous() for n, t in self._average.items()}
+        save_file(state, folder / FILE)
+
+    def load(self, folder: Path, steps: int) -> None:
+        """Read what `save` wrote after `steps` steps."""
+        stored = load_file(folder / FILE)
+        self._average = {n: stored[n].to(w.device) for n, w in self._weights.items()}
+        self._steps = steps
