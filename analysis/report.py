@@ -57,6 +57,7 @@ def write_report(study: str, tracking_uri: str, folder: Path, spec: dict[str, An
         "figures": figures,
         "fits": list(fits.values()),
         "runs": run_rows(frames.runs, compute),
+        "diagnostics": diagnostic_rows(frames.diagnostics),
         "samples": frames.samples,
         "warnings": warnings,
         "environment": json.dumps(frames.environment, indent=1),
@@ -132,6 +133,7 @@ def write_tables(frames: StudyFrames, fits: dict[str, FamilyFit], folder: Path) 
         "results.csv": frames.runs.drop(columns=["data_order"]),
         "evaluations.csv": frames.points,
         "training_curves.csv": frames.curves,
+        "diagnostics.csv": frames.diagnostics,
         "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
     }
     for name, table in tables.items():
@@ -189,6 +191,18 @@ def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
             "status": run["status"],
         }
         for _, run in runs.iterrows()
+    ]
+
+
+def diagnostic_rows(diagnostics: pd.DataFrame) -> list[dict[str, str]]:
+    """The diagnostics of each family's largest budget, formatted."""
+    if diagnostics.empty:
+        return []
+    largest = diagnostics.groupby("family")["budget"].transform("max")
+    chosen = diagnostics[diagnostics["budget"] == largest]
+    return [
+        {"run": row["run"], "diagnostic": row["diagnostic"], "value": _number(row["value"], ".4g")}
+        for _, row in chosen.iterrows()
     ]
 
 

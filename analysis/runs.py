@@ -38,11 +38,12 @@ RUN_COLUMNS = ["run_id", "name", "family", "run_key", "rung", "budget", "seed", 
 
 @dataclass(frozen=True)
 class StudyFrames:
-    """A study as tables: one row a run, one row an evaluation, one row a training log line."""
+    """A study as tables: one row a run, an evaluation, a training log line, a diagnostic."""
 
     runs: pd.DataFrame
     points: pd.DataFrame
     curves: pd.DataFrame
+    diagnostics: pd.DataFrame = field(default_factory=pd.DataFrame)
     samples: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -75,7 +76,8 @@ def read_study(study: str, tracking_uri: str) -> StudyFrames:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
     samples, environment = _artifacts(client, runs)
-    return StudyFrames(runs, points, curves, samples, environment, notes)
+    diagnostics = _diagnostics(found, runs)
+    return StudyFrames(runs, points, curves, diagnostics, samples, environment, notes)
 
 
 def _all_runs(client: Any, experiment_id: str) -> list[Any]:
@@ -157,6 +159,25 @@ def _history(client: Any, run: pd.Series, metrics: dict[str, str], needed: str) 
     for column in [*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]:
         frame[column] = run[column]
     return frame
+
+
+def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+    """Measurements of finished models: run, family, budget, diagnostic (its name), value."""
+    prefix = Metric.diagnostic("")
+    metrics = {run.info.run_id: run.data.metrics for run in found}
+    rows = [
+        {
+            "run": run["name"],
+            "family": run["family"],
+            "budget": run["budget"],
+            "diagnostic": key.removeprefix(prefix),
+            "value": value,
+        }
+        for _, run in runs.iterrows()
+        for key, value in sorted(metrics[run["run_id"]].items())
+        if key.startswith(prefix)
+    ]
+    return pd.DataFrame(rows, columns=["run", "family", "budget", "diagnostic", "value"])
 
 
 def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any]]:

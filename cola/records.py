@@ -67,6 +67,11 @@ class Metric:
         return f"val/{part}"
 
     @staticmethod
+    def diagnostic(name: str) -> str:
+        """A measurement of the finished model beside its likelihood."""
+        return f"diagnostic/{name}"
+
+    @staticmethod
     def system(name: str) -> str:
         """A measurement of the machine."""
         return f"system/{name}"

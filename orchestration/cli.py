@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cola.records import FAMILY_LABELS, Metric
-from cola.spec import GenerationSpec, SpecError, StudySpec, load_yaml
+from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, load_yaml
 from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.decisions import Decision, decide
 from orchestration.journal import JournalReader
@@ -109,28 +109,41 @@ def status(study: Study, settings: Overrides = None, as_json: AsJson = False) ->
 def generate(
     run: Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    right: Annotated[
+        str | None,
+        typer.Option(help="Text behind a gap of --max-new-tokens tokens, which is filled."),
+    ] = None,
     output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps (LLaDA, Cola).")] = 16,
-    guidance_scale: Annotated[
-        float, typer.Option(min=0.0, help="CFG (LLaDA, Cola); 1 = off.")
-    ] = 3.0,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Default: the study's.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of evaluation.generation: steps, guidance_scale, solver, time_grid, "
+            "first_block, temperature, top_k, top_p, repetition_penalty, ... (repeatable).",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Continue a text with a finished run's model."""
-    from orchestration.generate import continue_text
+    """Continue a text, or fill a gap in one, with a finished run's model."""
+    from orchestration.generate import fill_text, stream_text
 
-    settings = GenerationSpec(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        steps=steps,
-        guidance_scale=guidance_scale,
-    )
     folder = find_run(run, Path(output).expanduser().resolve())
     if not (folder / "model").exists():
         raise SpecError(f"run {run}: is not finished, it has no exported model yet")
-    typer.echo(continue_text(folder, load_run_spec(folder), prompt, settings, seed))
+    spec = load_run_spec(folder)
+    changes = list(settings or [])
+    if max_new_tokens is not None:
+        changes.append(f"max_new_tokens={max_new_tokens}")
+    chosen = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
+    generation = GenerationSpec.parse(chosen)
+    if right is not None:
+        typer.echo(fill_text(folder, spec, prompt, right, generation, seed))
+        return
+    for piece in stream_text(folder, spec, prompt, generation, seed):
+        typer.echo(piece, nl=False)
+    typer.echo()
 
 
 @app.command("check-release")

@@ -49,12 +49,12 @@ def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float
     nll_B = np.array([rows[int(i)]["nll"] for i in ids])
     total_bytes = int(data.validation.bytes_of(ids).sum())
     metrics = {
-        Metric.NLL: float(nll_B.mean() / length),
-        Metric.NLL_STANDARD_ERROR: standard_error(nll_B / length),
-        Metric.BITS_PER_BYTE: float(nll_B.sum() / math.log(2) / total_bytes),
+        Metric.NLL: float(nll_B.mean()),
+        Metric.NLL_STANDARD_ERROR: standard_error(nll_B),
+        Metric.BITS_PER_BYTE: float(nll_B.sum() * length / math.log(2) / total_bytes),
     }
     for name in sorted(set(rows[0]) - {"nll"}):
-        metrics[Metric.val(name)] = float(np.mean([rows[int(i)][name] for i in ids]) / length)
+        metrics[Metric.val(name)] = float(np.mean([rows[int(i)][name] for i in ids]))
     return metrics
 
 
@@ -81,7 +81,7 @@ def gathered_rows(
 def likelihood_rows(
     state: TrainState, data: PreparedData, ids: np.ndarray
 ) -> dict[int, dict[str, float]]:
-    """NLL and its parts (nats per sequence) of some validation sequences."""
+    """NLL and its parts (nats per token), and diagnostics, of some validation sequences."""
     device = state.engine.device
     tokens_BL = torch.from_numpy(data.validation.rows(ids)).to(device)
     stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device)
@@ -89,11 +89,27 @@ def likelihood_rows(
         found = state.family.likelihood(
             state.model, tokens_BL, state.run.evaluation.likelihood, stream
         )
-    values = {"nll": found.nll_B, **found.parts}
+    nats = {"nll": found.nll_B, **found.parts}
+    length = tokens_BL.shape[1]
+    values = {name: value / length for name, value in nats.items()} | found.diagnostics
     return {
         int(sequence): {name: float(value[row]) for name, value in values.items()}
         for row, sequence in enumerate(ids)
     }
+
+
+@torch.no_grad()
+def diagnostics(
+    family: Family, model: nn.Module, run: RunSpec, data: PreparedData
+) -> dict[str, float]:
+    """The family's diagnostics of a finished model on the validation sequences."""
+    ids = np.arange(min(run.evaluation.diagnostic_sequences, len(data.validation)))
+    if len(ids) < 2:  # a probe needs sequences to be fitted on and others to be scored on
+        return {}
+    tokens_BL = torch.from_numpy(data.validation.rows(ids))
+    model.eval()
+    found = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
+    return {Metric.diagnostic(name): value for name, value in found.items()}
 
 
 @torch.no_grad()

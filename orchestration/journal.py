@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KINDS = ("train", "evaluation", "event")
+KINDS = ("train", "evaluation", "diagnostic", "event")
 
 
 @dataclass(frozen=True)

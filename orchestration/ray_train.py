@@ -164,7 +164,7 @@ def finish(
     assignment: Assignment, state: Any, data: PreparedData, journal: JournalWriter | None
 ) -> None:
     """Export the finished model and its samples, then say how the run ended."""
-    from orchestration.evaluate import text_samples
+    from orchestration.evaluate import diagnostics, text_samples
     from orchestration.hooks import order_digests
     from orchestration.train_loop import carried_over
 
@@ -177,6 +177,9 @@ def finish(
     if weights is not None:
         model = carried_over(state.family, state.run, state, weights)
         state.family.save(model, folder / "model")
+        measured = diagnostics(state.family, model, state.run, data)
+        if measured:
+            journal.write("diagnostic", state.step, time.time(), measured)
         samples = text_samples(state.family, model, state.run, data, state.step)
         lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
         write_atomically(folder / "samples.jsonl", lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cola.objectives.next_token import token_nll
 from cola.records import NllKind
 from cola.sampling.autoregressive import generate
 from cola.seeding import Stream
-from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken
+from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken, SpecError
 
 
 class NextTokenStage(StageModule):
@@ -65,6 +66,12 @@ class ARFamily:
         """See `Family.likelihood`: exact, by the chain rule."""
         return Likelihood(token_nll(model, tokens_BL).double().sum(1))
 
+    def diagnostics(
+        self, model: LlamaForCausalLM, tokens_BL: Tensor, stream: Stream
+    ) -> dict[str, float]:
+        """See `Family.diagnostics`: none."""
+        return {}
+
     def generate(
         self,
         model: LlamaForCausalLM,
@@ -75,6 +82,31 @@ class ARFamily:
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
+
+    def stream(
+        self,
+        model: LlamaForCausalLM,
+        prompt: list[int],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Iterator[list[int]]:
+        """See `Family.stream`: in one piece."""
+        yield from generate(model, [prompt], settings, stream, eos_token_id)
+
+    def infill(
+        self,
+        model: LlamaForCausalLM,
+        lefts: list[list[int]],
+        gaps: list[int],
+        rights: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+    ) -> list[list[int]]:
+        """See `Family.infill`: no right context conditions it."""
+        raise SpecError(
+            "ar models cannot fill a gap: they see only what is left of it; use another family's"
+        )
 
     def save(self, model: LlamaForCausalLM, folder: Path) -> None:
         """A plain Llama folder."""

@@ -6,7 +6,7 @@ tracking go through `Family`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,11 +37,13 @@ class Batch:
 class Likelihood:
     """Per-sequence negative log-likelihood, summed over its tokens, in nats.
 
-    nll_B: (B,) float64. `parts` are summands or diagnostics of the same shape, by name.
+    nll_B: (B,) float64. `parts` are its summands, `diagnostics` other numbers a sequence, each by
+    name and of the same shape.
     """
 
     nll_B: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class StageModule(nn.Module):
@@ -82,6 +84,9 @@ class Family(Protocol):
     ) -> Likelihood:
         """NLL (exact or an upper bound, see `nll_kind`) of all L tokens of each sequence."""
 
+    def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
+        """Measurements of a finished model beside its likelihood, by name (maybe none)."""
+
     def generate(
         self,
         model: Any,
@@ -91,6 +96,31 @@ class Family(Protocol):
         eos_token_id: int | None,
     ) -> list[list[int]]:
         """Continuations (new tokens only, cut after EOS) of prompts of any lengths."""
+
+    def stream(
+        self,
+        model: Any,
+        prompt: list[int],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Iterator[list[int]]:
+        """The continuation of one prompt in the pieces in which it is made; see `generate`."""
+
+    def infill(
+        self,
+        model: Any,
+        lefts: list[list[int]],
+        gaps: list[int],
+        rights: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+    ) -> list[list[int]]:
+        """Exactly `gaps[i]` tokens to stand between `lefts[i]` and `rights[i]`.
+
+        Raises:
+            SpecError: where the family cannot.
+        """
 
     def save(self, model: Any, folder: Path) -> None:
         """Export as Hugging Face model folder(s)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from cola.families.base import Batch, Likelihood, StageModule
-from cola.likelihood.latent_ode import evidence_bound
+from cola.likelihood.latent_ode import evidence_bound, importance_weighted_bound
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
 from cola.models.text_vae import TextVAE
+from cola.objectives.diagnostics import latent_diagnostics
 from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.records import NllKind
-from cola.sampling.block_decode import generate
+from cola.sampling.block_decode import generate, infill, stream_blocks
 from cola.seeding import Stream
 from cola.spec import ColaModelSpec, ColaObjective, GenerationSpec, LikelihoodSpec
 
@@ -94,9 +96,17 @@ class ColaFamily:
     def likelihood(
         self, model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
     ) -> Likelihood:
-        """See `Family.likelihood`: the evidence bound, with its three parts."""
+        """See `Family.likelihood`: the evidence bound with its three parts, or IWAE's bound."""
+        if settings.importance_samples > 1:
+            found = importance_weighted_bound(model, tokens_BL, settings, stream)
+            effective = {"effective_samples": found.effective_samples()}
+            return Likelihood(found.nll_B, diagnostics=effective)
         parts = evidence_bound(model, tokens_BL, settings, stream)
         return Likelihood(torch.stack(list(parts.values())).sum(0), parts)
+
+    def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
+        """See `Family.diagnostics`: what the latents are like."""
+        return latent_diagnostics(model, tokens_BL, stream)
 
     def generate(
         self,
@@ -108,6 +118,30 @@ class ColaFamily:
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
+
+    def stream(
+        self,
+        model: ColaDLM,
+        prompt: list[int],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Iterator[list[int]]:
+        """See `Family.stream`: block by block."""
+        for (piece,) in stream_blocks(model, [prompt], settings, stream, eos_token_id):
+            yield piece
+
+    def infill(
+        self,
+        model: ColaDLM,
+        lefts: list[list[int]],
+        gaps: list[int],
+        rights: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+    ) -> list[list[int]]:
+        """See `Family.infill`, and `cola.sampling.block_decode.infill` for what conditions it."""
+        return infill(model, lefts, gaps, rights, settings, stream)
 
     def save(self, model: ColaDLM, folder: Path) -> None:
         """Two folders in the public release's layout: `cola_vae`, `cola_dit`."""

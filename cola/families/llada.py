@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diff
 from cola.records import NllKind
 from cola.sampling.iterative_unmasking import generate
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion
+from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion, SpecError
 
 
 class MaskedDiffusionStage(StageModule):
@@ -63,7 +64,12 @@ class LLaDAFamily:
     ) -> Likelihood:
         """See `Family.likelihood`: a Monte Carlo estimate of the bound, with its own error."""
         bound_B, error_B = masked_bound(model, tokens_BL, settings.mask_samples, stream)
-        return Likelihood(bound_B, {"monte_carlo_error": error_B})
+        error = {"monte_carlo_error": error_B / tokens_BL.shape[1]}
+        return Likelihood(bound_B, diagnostics=error)
+
+    def diagnostics(self, model: LLaDAModel, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
+        """See `Family.diagnostics`: none."""
+        return {}
 
     def generate(
         self,
@@ -75,6 +81,29 @@ class LLaDAFamily:
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
+
+    def stream(
+        self,
+        model: LLaDAModel,
+        prompt: list[int],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Iterator[list[int]]:
+        """See `Family.stream`: in one piece."""
+        yield from generate(model, [prompt], settings, stream, eos_token_id)
+
+    def infill(
+        self,
+        model: LLaDAModel,
+        lefts: list[list[int]],
+        gaps: list[int],
+        rights: list[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+    ) -> list[list[int]]:
+        """See `Family.infill`: not implemented."""
+        raise SpecError("llada models cannot fill a gap yet; use a model of another family")
 
     def save(self, model: LLaDAModel, folder: Path) -> None:
         """A Hugging Face folder of model type `cola_llada`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from cola.spec.base import Spec
 
@@ -130,9 +130,22 @@ class LikelihoodSpec(Spec):
     """Cost and accuracy of the validation NLL bounds.
 
     LLaDA: `mask_samples` stratified mask counts per sequence. Cola: CNF with `ode_steps` steps per
-    block; `divergence` exact (trace) or hutchinson (one fixed Rademacher probe per solve).
+    block; `divergence` exact (trace) or hutchinson (one fixed `probe` per solve);
+    `importance_samples` of z0 a sequence (1: the evidence bound, more: IWAE).
     """
 
     mask_samples: PositiveInt = 8
     ode_steps: PositiveInt = 8
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
+    probe: Literal["rademacher", "gaussian"] = "rademacher"
+    importance_samples: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _is_a_bound(self) -> LikelihoodSpec:
+        # Hutchinson's noise is unbiased in log w, hence biased upwards in w.
+        if self.importance_samples > 1 and self.divergence != "exact":
+            raise ValueError(
+                f"importance_samples={self.importance_samples} with divergence="
+                f"{self.divergence!r} would not be a bound; use divergence='exact'"
+            )
+        return self

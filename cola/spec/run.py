@@ -55,13 +55,16 @@ class EvaluationSpec(Spec):
     """What is measured during and after training, on fixed sequences with fixed noise.
 
     `points` evaluations are spread evenly over the steps; the last is the finished model.
-    `samples` continuations of validation text are generated from `prompt_tokens` tokens each.
+    `samples` continuations of validation text are generated from `prompt_tokens` tokens each. The
+    families' own diagnostics of the finished model (Cola DLM: of its latents) are taken on the
+    first `diagnostic_sequences`; fewer than 2 is off.
     """
 
     validation_sequences: PositiveInt = 32
     points: PositiveInt = 2
     samples: NonNegativeInt = 4
     prompt_tokens: PositiveInt = 32
+    diagnostic_sequences: NonNegativeInt = 32
     generation: GenerationSpec = GenerationSpec()
     likelihood: LikelihoodSpec = LikelihoodSpec()
 

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 
 from cola.data import PreparedData, prepare
-from cola.evaluation.diagnostics import (
+from cola.families import family_of
+from cola.flops import train_flops_per_token
+from cola.models.cola_dlm import ColaDLM
+from cola.objectives.diagnostics import (
     active_units,
     flow_matching_by_time,
     latent_smoothness,
     log_snr,
     reconstruction_accuracy,
 )
-from cola.families import family_of
-from cola.flops import train_flops_per_token
-from cola.models.cola_dlm import ColaDLM
 from cola.objectives.vae import vae_draws, vae_terms
 from cola.seeding import Stream
 from cola.spec import ColaModelSpec, ColaObjective, DataSpec, GenerationSpec, RunSpec, StagePlan

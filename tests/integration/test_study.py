@@ -94,6 +94,10 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     assert set(results["nll_kind"][results["family"] == "ar"]) == {"exact"}
     assert set(results["nll_kind"][results["family"] != "ar"]) == {"bound"}
     assert (results["train_flops_executed"] <= results["budget"]).all()
+    diagnostics = pd.read_csv(folder / "diagnostics.csv")
+    assert diagnostics["run"].nunique() == 3
+    assert set(diagnostics["family"]) == {"cola"}
+    assert "log_snr" in set(diagnostics["diagnostic"])
     html = (folder / "report.html").read_text()
     assert "Data order: equal in all 9 runs" in html
     assert html.count("<svg") >= 3
@@ -105,6 +109,11 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     name = status["runs"][-1]["run"]
     text = cola("generate", f"tiny/{name}", "--prompt", "The river", "--output", str(outputs))
     assert text.strip()
+    gap = ("--prompt", "The river", "--right", " to the sea", "--max-new-tokens", "5")
+    assert cola("generate", f"tiny/{name}", *gap, "--output", str(outputs)).strip()
+    other = next(run["run"] for run in status["runs"] if run["run"].startswith("ar-"))
+    refusal = cola("generate", f"tiny/{other}", *gap, "--output", str(outputs), code=2)
+    assert "ar models cannot fill a gap" in refusal
 
 
 def test_a_killed_worker_loses_nothing(tiny_study: dict[str, Any], tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ class Store:
                 Metric.ELAPSED_SECONDS: 10.0 * part,
                 Metric.TOKENS_PER_SECOND: 5000.0,
             }
+            if family == "cola" and part == 2:
+                values[Metric.diagnostic("log_snr")] = 4.0 + rung
             metrics += [MlflowMetric(name, value, part, step) for name, value in values.items()]
         params = [Param("stages.0.steps", "100")]
         self.client.log_batch(created.info.run_id, metrics=metrics, params=params)
@@ -126,6 +128,10 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
     assert "does NOT fall" not in html
+    diagnostics = pd.read_csv(tmp_path / "diagnostics.csv")
+    assert diagnostics["value"].tolist() == [4.0, 5.0, 6.0, 7.0]
+    assert "<td>log_snr</td><td>7</td>" in html
+    assert "<td>log_snr</td><td>4</td>" not in html  # the largest model's alone
     table = pd.read_csv(tmp_path / "results.csv")
     assert len(table) == 13
     markdown = (tmp_path / "report.md").read_text()

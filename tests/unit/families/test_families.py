@@ -21,6 +21,7 @@ from cola.spec import (
     ModelSpec,
     NextToken,
     Objective,
+    SpecError,
 )
 
 VOCAB, LENGTH = 60, 32
@@ -131,6 +132,30 @@ def test_an_exported_model_is_the_same_model(name: str, tmp_path: Path) -> None:
     before = family.likelihood(model, tokens(2), settings, stream).nll_B
     after = family.likelihood(again, tokens(2), settings, stream).nll_B
     torch.testing.assert_close(after, before, atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_stream_is_the_generation_in_pieces(name: str) -> None:
+    family, model = built(name)
+    settings, prompt = GenerationSpec(max_new_tokens=40, steps=3), list(range(9))
+    pieces = list(family.stream(model, prompt, settings, Stream(0, 0, [0]), None))
+    (whole,) = family.generate(model, [prompt], settings, Stream(0, 0, [0]), None)
+    assert [token for piece in pieces for token in piece] == whole
+    assert len(pieces) == (6 if name == "cola" else 1)  # 7 beside the prompt's, 4 x 8, 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_gap_is_filled_or_refused(name: str) -> None:
+    family, model = built(name)
+    settings = GenerationSpec(steps=3)
+    given = (model, [[1, 2, 3]], [5], [[4, 5]], settings, Stream(0, 0, [0]))
+    if name == "cola":
+        assert [len(row) for row in family.infill(*given)] == [5]
+    else:
+        with pytest.raises(SpecError, match=f"{name} models cannot fill a gap"):
+            family.infill(*given)
 
 
 def test_an_unknown_family_is_named() -> None:

@@ -16,11 +16,12 @@ from cola.likelihood.latent_ode import (
     exact_trace,
     flow_log_density_by_block,
     importance_weighted_bound,
+    trace_probe,
 )
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
 from cola.sizing import size_model
-from cola.spec import LikelihoodSpec
+from cola.spec import LikelihoodSpec, SpecError
 
 VOCAB, BLOCK = 30, 4
 EXACT = LikelihoodSpec(ode_steps=2, divergence="exact")
@@ -126,7 +127,7 @@ def test_blocks_of_a_gaussian_flow_have_their_own_densities() -> None:
 
 def test_one_importance_sample_is_the_evidence_bound() -> None:
     stream = Stream(0, 0, range(3))
-    found = importance_weighted_bound(model(), tokens(), PROBED, stream, 1)
+    found = importance_weighted_bound(model(), tokens(), PROBED, stream)
     parts = evidence_bound(model(), tokens(), PROBED, stream)
     torch.testing.assert_close(found.nll_B, torch.stack(list(parts.values())).sum(0))
 
@@ -134,7 +135,8 @@ def test_one_importance_sample_is_the_evidence_bound() -> None:
 def test_the_bound_tightens_with_more_samples() -> None:
     rows, samples = 24, 8
     text = tokens(1, 8).repeat(rows, 1)
-    found = importance_weighted_bound(model(), text, EXACT, Stream(0, 0, range(rows)), samples)
+    settings = EXACT.model_copy(update={"importance_samples": samples})
+    found = importance_weighted_bound(model(), text, settings, Stream(0, 0, range(rows)))
     log_w = found.log_weights_BK
 
     def bound(count: int) -> Tensor:
@@ -152,5 +154,27 @@ def test_the_bound_tightens_with_more_samples() -> None:
 
 
 def test_several_samples_with_a_noisy_divergence_are_refused() -> None:
-    with pytest.raises(ValueError, match="use divergence='exact'"):
-        importance_weighted_bound(model(), tokens(), PROBED, Stream(0, 0, range(3)), 2)
+    with pytest.raises(SpecError, match="use divergence='exact'"):
+        LikelihoodSpec.parse({"importance_samples": 2})
+
+
+def test_the_family_s_bound_is_the_importance_weighted_one_where_asked() -> None:
+    built, text, stream = model(), tokens(), Stream(0, 0, range(3))
+    several = EXACT.model_copy(update={"importance_samples": 4})
+    one = family_of("cola").likelihood(built, text, EXACT, stream)
+    found = family_of("cola").likelihood(built, text, several, stream)
+    expected = importance_weighted_bound(built, text, several, stream)
+    assert torch.equal(found.nll_B, expected.nll_B)
+    assert (found.parts["effective_samples"] <= 4).all()
+    assert (found.nll_B != one.nll_B).all()
+
+
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
+def test_probes_estimate_the_trace_without_bias(kind: str) -> None:
+    """E[e^T A e] = tr A over many samples, for a matrix that is not symmetric."""
+    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    probe = trace_probe(kind, "probe", (3, 2), Stream(0, 0, range(4000))).flatten(1)
+    found = ((probe @ matrix.T) * probe).sum(1)
+    error = float(found.std()) / math.sqrt(len(found))
+    assert float(found.mean()) == pytest.approx(float(matrix.trace()), abs=4 * error)
+    assert probe.abs().max() > 1 if kind == "gaussian" else set(probe.unique().tolist()) == {-1, 1}

@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from cola.evaluation.diagnostics import (
+from cola.families import Batch, family_of
+from cola.models.cola_dlm import ColaDLM
+from cola.objectives.diagnostics import (
     active_units,
     context_probe,
     flow_matching_by_time,
+    latent_diagnostics,
     latent_smoothness,
     log_snr,
     posterior_of,
     reconstruction_accuracy,
 )
-from cola.families import Batch, family_of
-from cola.models.cola_dlm import ColaDLM
 from cola.objectives.flow_matching import flow_matching_loss
 from cola.seeding import Stream
 from cola.sizing import size_model
@@ -169,3 +170,17 @@ def test_the_probe_finds_nothing_where_nothing_is(model: ColaDLM) -> None:
 def test_the_probe_needs_both_parts(model: ColaDLM, held_out: Tensor) -> None:
     with pytest.raises(ValueError, match="1 sequences"):
         context_probe(model, held_out[:1])
+
+
+def test_all_of_them_by_name(model: ColaDLM, corpus_tokens: Tensor) -> None:
+    tokens = corpus_tokens[:8]
+    found = latent_diagnostics(model, tokens, stream(8))
+    smooth = latent_smoothness(model, tokens, stream(8))
+    assert found["decode_accuracy_at_noise/0.4"] == smooth[0.4]
+    assert found["reconstruction_accuracy/sample"] > 0.9
+    assert found["log_snr"] == log_snr(model, tokens)["overall"]
+    assert {name.split("/")[0] for name in found} == {
+        "log_snr", "reconstruction_accuracy", "active_units", "fm_at_time",
+        "decode_accuracy_at_noise", "probe_accuracy_at_offset", "probe_majority_at_offset",
+    }  # fmt: skip
+    assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())

@@ -9,6 +9,7 @@ Shapes: B batch, L tokens, n latents, d latent width, b blocks, N latents of all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,21 @@ ACTIVE_VARIANCE = 0.01  # Burda et al., 2016 (arXiv 1509.00519), section 5.2
 NOISE_SCALES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 OFFSETS = tuple(range(-4, 5))
 PROBE_ROWS = 4096  # test latents scored at once (a (rows, V) matrix)
+
+
+def latent_diagnostics(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
+    """All that this module measures, by names: what a study logs of a finished run."""
+    probe = context_probe(model, tokens_BL)
+    tables: dict[str, dict[Any, Any]] = {
+        "reconstruction_accuracy": reconstruction_accuracy(model, tokens_BL, stream),
+        "active_units": active_units(model, tokens_BL),
+        "fm_at_time": flow_matching_by_time(model, tokens_BL, stream),
+        "decode_accuracy_at_noise": latent_smoothness(model, tokens_BL, stream),
+        "probe_accuracy_at_offset": probe["accuracy"],
+        "probe_majority_at_offset": probe["majority"],
+    }
+    named = {f"{table}/{key}": value for table, row in tables.items() for key, value in row.items()}
+    return {"log_snr": float(posterior_of(model, tokens_BL).log_snr()), **named}
 
 
 @torch.no_grad()
