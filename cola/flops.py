@@ -235,7 +235,7 @@ def _cola_executed(
     stage2 = objective.stage2
     frozen = stage2.gradient_mode == "frozen_vae"
     total = {name: FROZEN * value for name, value in encoder.items()} if frozen else trained_vae
-    if stage2.lambda_ref > 0 and not frozen:
+    if stage2.uses_reference:
         for name, value in encoder.items():
             total[name.replace("vae", "reference")] = FROZEN * value
     latents = length // model.vae.patch_size

@@ -48,7 +48,7 @@ class JointStage(StageModule):
         super().__init__()
         self.model, self._objective = model, objective
         self.reference = None
-        if objective.stage2.lambda_ref > 0 and objective.stage2.gradient_mode != "frozen_vae":
+        if objective.stage2.uses_reference:
             self.reference = copy.deepcopy(model.vae.encoder).requires_grad_(False)
         model.vae.requires_grad_(objective.stage2.gradient_mode != "frozen_vae")
 

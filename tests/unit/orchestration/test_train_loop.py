@@ -236,8 +236,11 @@ def cola_run(run: RunSpec, log_snr: float | None, steps: int, **stage2: Any) -> 
 @pytest.mark.parametrize(
     ("log_snr", "stage2"),
     [
-        (None, {"gradient_mode": "joint"}),  # sigma shrinks: section 8
-        (3.0, {"gradient_mode": "joint", "lambda_vae": 0.0}),  # the latents turn constant
+        (None, {"gradient_mode": "joint", "lambda_ref": 0.0}),  # sigma shrinks: section 8
+        (
+            3.0,
+            {"gradient_mode": "joint", "lambda_vae": 0.0, "lambda_ref": 0.0},
+        ),  # the latents turn constant
     ],
 )
 def test_a_collapse_ends_the_run_and_is_named(

@@ -73,6 +73,27 @@ def test_a_misspelt_key_deep_inside_a_union_is_named_by_its_path() -> None:
     assert message.startswith(f"{path}.timestep_lok: unknown key; did you mean {path}.timestep_loc")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["families.cola.objective.stage2.lambda_ref=0.5"],
+            "lambda_ref=0.5 has no effect in gradient_mode='detach_target'",
+        ),
+        (["training.ema_decay=0.99", "resources.zero_stage=3"], "training.ema_decay needs whole"),
+        (
+            ["evaluation.likelihood.importance_samples=4"],
+            "importance_samples=4 with divergence='hutchinson'",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: list[str], said: str) -> None:
+    study = SMALLEST | {"families": {"cola": {"objective": {"stage2": {}}}}}
+    study |= {"training": {}, "resources": {}, "evaluation": {"likelihood": {}}}
+    with pytest.raises(SpecError, match=said):
+        StudySpec.parse(apply_overrides(study, settings))
+
+
 def test_overrides_reach_into_mappings_and_lists() -> None:
     changed = apply_overrides(SMALLEST, ["ladder.0.budget=2e12", "data.sequence_length=128"])
     assert changed["ladder"][0]["budget"] in (2e12, "2e12")
