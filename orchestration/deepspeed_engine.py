@@ -17,10 +17,10 @@ from orchestration.engine import (
     EngineSettings,
     Groups,
     StepResult,
+    adamw,
     autocast,
     detached,
     mean_of,
-    optimizer_groups,
     set_learning_rates,
 )
 
@@ -48,16 +48,12 @@ class DeepSpeedEngine:
 
     def __init__(self, module: StageModule, groups: Groups, settings: EngineSettings) -> None:
         deepspeed = import_deepspeed()
-        optimizer = settings.training.optimizer
         self._settings = settings
+        if settings.compile:
+            module.compile()
         engine, _, _, _ = deepspeed.initialize(
             model=module,
-            optimizer=torch.optim.AdamW(
-                optimizer_groups(groups, settings.training),
-                betas=optimizer.betas,
-                eps=optimizer.eps,
-                weight_decay=optimizer.weight_decay,
-            ),
+            optimizer=adamw(groups, settings),
             config=deepspeed_config(settings, dist.get_world_size()),
             dist_init_required=False,
         )

@@ -56,6 +56,7 @@ class EngineSettings:
     zero_stage: int
     micro_batch_sequences: int
     accumulation: int
+    compile: bool = False
 
 
 Groups = list[dict[str, Any]]
@@ -65,6 +66,18 @@ def optimizer_groups(groups: Groups, training: TrainingSpec) -> Groups:
     """AdamW parameter groups; `lr_ratio` and `interval` stay in the group for the step."""
     peak = training.optimizer.learning_rate
     return [{**group, "lr": peak * group.get("lr_ratio", 1.0)} for group in groups]
+
+
+def adamw(groups: Groups, settings: EngineSettings) -> torch.optim.AdamW:
+    """The optimiser of every family and engine."""
+    optimizer = settings.training.optimizer
+    return torch.optim.AdamW(
+        optimizer_groups(groups, settings.training),
+        betas=optimizer.betas,
+        eps=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+        fused=settings.compile or None,
+    )
 
 
 def set_learning_rates(
@@ -90,13 +103,9 @@ class TorchEngine:
         self.device = device or torch.device("cpu")
         self.module = module.to(self.device)
         self._settings = settings
-        optimizer = settings.training.optimizer
-        self._optimizer = torch.optim.AdamW(
-            optimizer_groups(groups, settings.training),
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-        )
+        if settings.compile:
+            module.compile()
+        self._optimizer = adamw(groups, settings)
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._steps = 0
 

@@ -34,6 +34,7 @@ class Assignment(BaseModel):
     gpus_per_worker: float
     zero_stage: int
     micro_batch_sequences: int | None
+    compile: bool
     max_failures: int
     checkpoint_every_seconds: float
     checkpoint_keep: int
@@ -106,7 +107,7 @@ def train_worker(config: dict[str, Any]) -> None:
         assignment.run,
         data.train,
         DeepSpeedEngine,
-        LoopSettings(assignment.zero_stage, assignment.micro_batch_sequences),
+        LoopSettings(assignment.zero_stage, assignment.micro_batch_sequences, assignment.compile),
         place,
         worker_hooks(assignment, data, journal),
         resume,

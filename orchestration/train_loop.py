@@ -102,6 +102,7 @@ class LoopSettings:
 
     zero_stage: int
     micro_batch_sequences: int | None = None
+    compile: bool = False
 
 
 def train(
@@ -231,7 +232,7 @@ def open_stage(
     engine = engine_factory(
         module,
         groups,
-        EngineSettings(run.training, settings.zero_stage, micro, mine // micro),
+        EngineSettings(run.training, settings.zero_stage, micro, mine // micro, settings.compile),
     )
     state = TrainState(run, family, place, model, engine, settings.zero_stage, stage_index=index)
     if run.training.ema_decay is not None and index == len(run.stages) - 1:

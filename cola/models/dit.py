@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from cola.models.adaln import Times, gated, modulate, modulation
+from cola.models.flex import attend_flex, block_causal_layout, noisy_layout
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
     TimestepEmbedding,
@@ -216,6 +217,7 @@ class ColaDiT(PreTrainedModel):
         self.txt_out_norm = nn.LayerNorm(config.txt_dim, eps=config.norm_eps)
         self.txt_out_ada = OutputAdaLN(config)
         self.txt_out = LatentProjection(config.txt_dim, config.txt_out_channels)
+        self.use_flex: bool | None = None
         self.post_init()
 
     @property
@@ -226,6 +228,10 @@ class ColaDiT(PreTrainedModel):
     def turns(self, position: Tensor) -> Tensor:
         """Rotations of the rotary embedding, once for all layers: their frequencies agree."""
         return rotations(self.layers[0].msa.rope.rope(position), self.config.head_dim)
+
+    def flex(self, device: torch.device) -> bool:
+        """Whether the training pass takes FlexAttention (`use_flex` None: on CUDA)."""
+        return device.type == "cuda" if self.use_flex is None else self.use_flex
 
     def _init_weights(self, module: nn.Module) -> None:
         init_normal(module, self.config.init_std)
@@ -249,17 +255,19 @@ class ColaDiT(PreTrainedModel):
         Clean queries see clean keys only, so the clean stream is independent of the noisy one.
         The last clean block is never read and is left out, as is the last layer's output.
         """
-        size = self.config.block_size
+        size, device = self.config.block_size, z0_Bnd.device
         length = z0_Bnd.shape[1] - size
-        turns = self.turns(torch.arange(length, device=z0_Bnd.device))
-        mask = block_causal_mask(length, size, z0_Bnd.device)
+        turns = self.turns(torch.arange(length, device=device))
+        layout = block_causal_layout(length, size, device) if self.flex(device) and length else None
+        mask = block_causal_mask(length, size, device) if layout is None else None
         times, x_BmC = self.times_zero(z0_Bnd), self.embed(z0_Bnd[:, :length])
         history: list[tuple[Tensor, Tensor]] = []
         for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_BmC, times, turns)
             history.append((k, v))
             if layer < len(self.layers) - 1 and length:
-                x_BmC = block.finish(x_BmC, attend(q, k, v, mask), times)
+                seen = attend(q, k, v, mask) if layout is None else attend_flex(q, k, v, layout)
+                x_BmC = block.finish(x_BmC, seen, times)
         return history
 
     def noisy_pass(
@@ -270,13 +278,19 @@ class ColaDiT(PreTrainedModel):
         clean_Bn: Tensor | None = None,
     ) -> Tensor:
         """Velocity of every block of the noisy copy given the clean history before it."""
-        length = zt_Bnd.shape[1]
-        turns = self.turns(torch.arange(length, device=zt_Bnd.device))
-        chunks = noisy_chunks(length, self.config.block_size, zt_Bnd.device)
+        size, length, device = self.config.block_size, zt_Bnd.shape[1], zt_Bnd.device
+        turns = self.turns(torch.arange(length, device=device))
+        layout = noisy_layout(length, size, device) if self.flex(device) else None
+        chunks = noisy_chunks(length, size, device) if layout is None else ()
         times, x_BnC = self.times(t_BK, clean_Bn), self.embed(zt_Bnd)
         for block, past in zip(self.layers, history, strict=True):
             q, k, v = block.qkv(x_BnC, times, turns)
-            x_BnC = block.finish(x_BnC, attend_in_chunks(q, past, (k, v), chunks), times)
+            if layout is None:
+                seen = attend_in_chunks(q, past, (k, v), chunks)
+            else:
+                keys, values = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+                seen = attend_flex(q, keys, values, layout)
+            x_BnC = block.finish(x_BnC, seen, times)
         return self.velocity(x_BnC, times)
 
     def block_turns(self, cache: KVCache, guided: bool) -> Tensor:

@@ -97,13 +97,18 @@ class MatchingSpec(Spec):
 
 
 class ResourcesSpec(Spec):
-    """Where and how a run executes; none of it changes the result beyond rounding."""
+    """Where and how a run executes; none of it changes the result beyond rounding.
+
+    `compile` is the switch for fast kernels: torch.compile and fused AdamW (FlexAttention is taken
+    on CUDA in any case). It needs a C++ compiler on a CPU.
+    """
 
     workers: PositiveInt = 1
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: float = Field(default=0.0, ge=0)
     zero_stage: int = Field(default=1, ge=0, le=3)
     micro_batch_sequences: PositiveInt | None = None
+    compile: bool = False
     concurrent_runs: PositiveInt | None = None
     max_failures: NonNegativeInt = 3
 
@@ -157,6 +162,11 @@ class StudySpec(Spec):
             raise ValueError(
                 "training.ema_decay needs whole weights on every worker, which "
                 "resources.zero_stage=3 shards; use 0, 1 or 2"
+            )
+        if self.resources.compile and self.resources.zero_stage == 3:
+            raise ValueError(
+                "resources.compile does not go with resources.zero_stage=3, which gathers weights "
+                "inside of the compiled pass; use 0, 1 or 2"
             )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ from each other")

@@ -158,6 +158,25 @@ def test_a_gap_is_filled_or_refused(name: str) -> None:
             family.infill(*given)
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.parametrize(("name", "stage"), CASES)
+def test_a_compiled_stage_has_the_same_loss_and_gradients(name: str, stage: str) -> None:
+    """The graph that torch.compile takes, without code generation (which needs a compiler)."""
+    found = []
+    for compiled in (False, True):
+        family, model = built(name)
+        module = family.stage_module(model, OBJECTIVES[name], stage)
+        if compiled:
+            module.compile(backend="aot_eager")
+        ids = tokens(4)
+        batch = Batch(ids, Stream(0, 0, range(4)), list(range(4)), 4)
+        loss = module(**module.draw(batch))["loss"]
+        loss.backward()
+        gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        found.append(torch.cat([loss.detach()[None], *gradients]))
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
+
+
 def test_an_unknown_family_is_named() -> None:
     with pytest.raises(ValueError, match="unknown family 'gpt'; valid: ar, llada, cola"):
         family_of("gpt")

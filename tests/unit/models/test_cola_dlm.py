@@ -190,6 +190,19 @@ def test_plain_attention_is_scaled_dot_product_attention(masked: bool) -> None:
     torch.testing.assert_close(attend_plainly(q, k, v, mask), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("length", [LATENTS, BLOCK, 160])
+def test_flex_attention_gives_the_same_velocity(length: int) -> None:
+    """What CUDA runs, forward and unfused; 160 latents span two of its 128-wide tiles."""
+    dit, z0, zt = make().dit, latents(length=length), latents(length=length) * 0.5 + 1
+    t_Bb = torch.rand(2, length // BLOCK, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = dit(z0, zt, t_Bb)
+        dit.use_flex = True
+        found = dit(z0, zt, t_Bb)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def test_layouts_may_alternate() -> None:
     """Positions are explicit: a short pass between two long ones changes nothing."""
     dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
