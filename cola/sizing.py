@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from cola.flops import (
     adaln_layer_parameters,
@@ -32,7 +33,7 @@ from cola.spec.model import (
 )
 
 HARDWARE_FROM = 1_000_000  # core parameters from which widths are multiples of 64
-TOLERANCE, SMALL_TOLERANCE = 0.004, 0.014  # so that two families differ by < 1% (3% below 1 M)
+TOLERANCE, SMALL_TOLERANCE = 0.0049, 0.014  # so that two families differ by < 1% (3% below 1 M)
 FFN_RATIO = 4.0  # of the width, as in the paper's row (three SwiGLU matrices of 2048 x 8192)
 ERROR_WEIGHT = 20.0
 
@@ -45,6 +46,72 @@ class Shape:
     width: int
     ffn: int
     parameters: int
+
+
+def paper_row(
+    family: str,
+    vocab_size: int,
+    *,
+    latent_dim: int = 16,
+    patch_size: int = 1,
+    block_size: int = 16,
+    vae_share: float = 0.3,
+    log_snr: float | None = None,
+) -> ModelSpec:
+    """The paper's row of about 2 B parameters (section 6); `vae_share` does not apply to it."""
+    if family == "cola":
+        return ColaModelSpec(
+            vae=TextVAESpec(
+                vocab_size=vocab_size,
+                hidden_size=1536,
+                ffn_size=6144,
+                num_heads=12,
+                encoder_layers=4,
+                decoder_layers=4,
+                latent_dim=latent_dim,
+                patch_size=patch_size,
+                log_snr=log_snr,
+            ),
+            dit=DiTSpec(
+                hidden_size=2048,
+                num_layers=24,
+                num_heads=16,
+                head_dim=128,
+                rope_dim=96,
+                latent_dim=latent_dim,
+                block_size=block_size,
+            ),
+        )
+    spec = ARModelSpec if family == "ar" else LLaDAModelSpec
+    return spec(hidden_size=2048, ffn_size=8192, num_layers=27, num_heads=16, vocab_size=vocab_size)
+
+
+def size_by_total(family: str, total_parameters: int, vocab_size: int, **options: Any) -> ModelSpec:
+    """The family's configuration with this many parameters in all, embeddings included.
+
+    Raises:
+        SpecError: when embeddings leave no core, or no shape comes within the tolerance.
+    """
+    core, best = total_parameters, None
+    for _ in range(20):
+        try:
+            model = size_model(family, max(core, 50_000), vocab_size, **options)
+        except SpecError:
+            core = round(core * 0.99)
+            continue
+        counts = parameter_counts(model)
+        if best is None or abs(counts.total - total_parameters) < best[0]:
+            best = (abs(counts.total - total_parameters), model)
+        core = round(core + (total_parameters - counts.total))
+        if core <= 0 or best[0] == 0:
+            break
+    if best is None or best[0] > 2 * tolerance(total_parameters) * total_parameters:
+        reached = parameter_counts(best[1]).total if best else 0
+        raise SpecError(
+            f"{total_parameters} parameters in all cannot be met by {family} with a vocabulary of "
+            f"{vocab_size} (the nearest is {reached}); choose more, or matching.parameters=core"
+        )
+    return best[1]
 
 
 def size_model(

@@ -1,4 +1,7 @@
-"""Peak rates of accelerators, and the time a run is expected to take (torch-free)."""
+"""Peak rates and memory of accelerators, and the time and money a run is expected to take.
+
+Torch-free. An MFU here is executed FLOPs (see `cola.flops`) over the dense peak.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from cola.spec.study import ResourcesSpec
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Dense peak FLOP/s by data sheet (float32 without TF32), and the MFU assumed of it."""
+    """Dense peak FLOP/s by data sheet (float32 without TF32), bytes of memory, assumed MFU."""
 
     float32: float
     bfloat16: float
+    memory: float | None
     mfu: float
 
     def peak(self, precision: str) -> float:
@@ -20,25 +24,25 @@ class Accelerator:
         return self.bfloat16 if precision == "bfloat16" else self.float32
 
 
-GPUS: dict[str, Accelerator] = {
-    "H200": Accelerator(67e12, 989e12, 0.4),
-    "H100": Accelerator(67e12, 989e12, 0.4),
-    "A100": Accelerator(19.5e12, 312e12, 0.45),
-    "L40S": Accelerator(91.6e12, 362e12, 0.35),
+# A CPU's entry is one core of a recent x86 server: matrix products reach about this, training of
+# small models about a third of it.
+ACCELERATORS: dict[str, Accelerator] = {
+    "H200": Accelerator(67e12, 989e12, 141e9, 0.4),
+    "H100": Accelerator(67e12, 989e12, 80e9, 0.4),
+    "A100": Accelerator(19.5e12, 312e12, 80e9, 0.45),
+    "L40S": Accelerator(91.6e12, 362e12, 48e9, 0.35),
+    "CPU": Accelerator(110e9, 450e9, None, 0.3),
 }
-# One core of a recent x86 server: matrix products reach about this, training of small models
-# about a third of it.
-CPU_CORE = Accelerator(110e9, 450e9, 0.3)
-
 STARTUP_SECONDS = 20.0
 
 
-def estimated_seconds(
-    train_flops_executed: float, precision: str, resources: ResourcesSpec, gpu: str = "H100"
-) -> float:
-    """Expected wall time of one run on its workers: start-up, then FLOPs at the assumed MFU."""
-    if resources.gpus_per_worker:
-        rate = GPUS[gpu].peak(precision) * GPUS[gpu].mfu * resources.gpus_per_worker
-    else:
-        rate = CPU_CORE.peak(precision) * CPU_CORE.mfu * resources.cpus_per_worker
-    return STARTUP_SECONDS + train_flops_executed / (rate * resources.workers)
+def accelerator_name(resources: ResourcesSpec) -> str:
+    """The accelerator that a plan is made for."""
+    return resources.accelerator or ("H100" if resources.gpus_per_worker else "CPU")
+
+
+def worker_flops(resources: ResourcesSpec, precision: str) -> float:
+    """Executed FLOP/s that one worker is assumed to reach."""
+    kind = ACCELERATORS[accelerator_name(resources)]
+    units = resources.gpus_per_worker or resources.cpus_per_worker
+    return kind.peak(precision) * (resources.mfu or kind.mfu) * units

@@ -13,11 +13,23 @@ from rich.table import Table
 from cola.records import FAMILY_LABELS, Metric
 from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, load_yaml
 from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
-from orchestration.decisions import Decision, decide
+from orchestration.corpus_size import check_epochs, corpus_size
+from orchestration.decisions import decide
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
+from orchestration.plan_view import (
+    Plan,
+    matching_sentences,
+    memory_table,
+    plan_as_json,
+    plan_table,
+    total_sentence,
+    warnings,
+)
 from orchestration.progress import StudyView
+from orchestration.rates import measured_rates
+from orchestration.rehearsal import rehearsal_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -39,41 +51,60 @@ def studies() -> None:
 
 
 @app.command()
-def plan(study: Study, settings: Overrides = None, as_json: AsJson = False) -> None:
+def plan(
+    study: Study,
+    settings: Overrides = None,
+    as_json: AsJson = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine first, a few steps a family.")
+    ] = False,
+) -> None:
     """Print the runs of a study, with their cost, before anything starts."""
     spec = load_study(study, settings or [])
     runs = plan_study(spec)
+    if calibrate:
+        from orchestration.calibrate import calibrate as measure
+
+        measure(spec, runs)
+    whole = reckoned(spec, runs)
     if as_json:
-        typer.echo(json.dumps(plan_as_json(spec.name, runs), indent=1))
+        typer.echo(json.dumps(plan_as_json(whole), indent=1))
         return
     decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec), spec.resources)
     console = wide_console()
-    console.print(plan_table(spec, decisions))
-    executed = sum(run.train_flops("executed") for run in runs)
-    nominal = sum(run.train_flops("nominal") for run in runs)
-    seconds = sum(run.estimated_seconds(spec.resources) for run in runs)
-    console.print(
-        f"{len(runs)} runs, {executed:.3g} training FLOPs executed ({nominal:.3g} nominal), about "
-        f"{seconds / 60:.0f} min of worker time one run after another (assumed rates, see "
-        "orchestration/accelerators.py)",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(plan_table(whole, decisions))
+    memory = memory_table(whole)
+    if memory is not None:
+        console.print(memory)
+    said = [total_sentence(whole), *matching_sentences(whole)]
+    said += [f"Warning: {warning}" for warning in warnings(whole)]
+    for sentence in said:
+        console.print(sentence, highlight=False, soft_wrap=True)
 
 
 @app.command()
 def run(
+    context: typer.Context,
     study: Study,
     settings: Overrides = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
     ] = None,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse", help="Every step of the study on this machine, scaled down to minutes."
+        ),
+    ] = False,
 ) -> None:
     """Train what the study lacks: finished runs are reused, interrupted ones go on."""
     from orchestration.study_runner import run_study
 
     spec = load_study(study, settings or [])
     view = StudyView()
+    if rehearse:
+        spec = rehearsal_of(spec)
+        view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
     result = run_study(spec, address, view)
     if result.trained == 0 and result.complete:
         view.note(f"nothing to train: all {len(result.states)} runs are finished already")
@@ -86,6 +117,9 @@ def run(
         left = {name: state for name, state in result.states.items() if state != "finished"}
         view.note(f"not finished: {left}; the same command goes on from here")
         raise typer.Exit(130 if result.stopped else 1)
+    if rehearse and context.obj is not None:
+        context.obj.report(spec.name, spec.output)
+        view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
 
 
 @app.command()
@@ -168,63 +202,18 @@ def check_release_folder(
         raise typer.Exit(1)
 
 
+def reckoned(study: StudySpec, runs: list[PlannedRun]) -> Plan:
+    """The plan with its costs; a corpus that is known to be too small is refused."""
+    corpus = corpus_size(study, output_root(study) / "cache")
+    for planned in runs:
+        check_epochs(study, planned.name, planned.tokens, corpus)
+    return Plan.of(study, runs, corpus, measured_rates(output_root(study)))
+
+
 def wide_console() -> Console:
     """A console whose tables are not cut: pipes and files have no width of their own."""
     console = Console()
-    return console if console.is_terminal else Console(width=max(160, console.width))
-
-
-def plan_table(study: StudySpec, decisions: list[Decision]) -> Table:
-    """The plan as a table: what each run is, costs, and what will happen to it."""
-    table = Table(title=f"{study.name}: budgets count {study.matching.compute} training FLOPs")
-    columns = ("run", "core", "total", "tokens", "steps", "executed", "nominal", "unspent", "time")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
-    table.add_column("what happens")
-    for decision in decisions:
-        run = decision.run
-        table.add_row(
-            run.name,
-            f"{run.core_parameters:,}",
-            f"{run.total_parameters:,}",
-            f"{run.tokens:,}",
-            " + ".join(f"{stage.steps}" for stage in run.spec.stages),
-            f"{run.train_flops('executed'):.3g}",
-            f"{run.train_flops('nominal'):.3g}",
-            f"{run.budget_deviation_steps:.2f} step",
-            f"{run.estimated_seconds(study.resources):.0f} s",
-            f"{decision.action}: {decision.why}",
-        )
-    return table
-
-
-def plan_as_json(study: str, runs: list[PlannedRun]) -> dict[str, object]:
-    """The plan as plain values: `runs` and their `totals`."""
-    rows = [
-        {
-            "name": run.name,
-            "family": run.spec.family,
-            "run_key": run.spec.run_key,
-            "budget": run.spec.budget,
-            "seed": run.spec.seed,
-            "parameters": {
-                "core": run.core_parameters,
-                "embedding": run.embedding_parameters,
-                "total": run.total_parameters,
-            },
-            "tokens": run.tokens,
-            "steps": run.spec.steps,
-            "stages": {stage.name: stage.steps for stage in run.spec.stages},
-            "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
-        }
-        for run in runs
-    ]
-    totals = {
-        "runs": len(runs),
-        "tokens": sum(run.tokens for run in runs),
-        "train_flops": {c: sum(r.train_flops(c) for r in runs) for c in ("nominal", "executed")},
-    }
-    return {"study": study, "runs": rows, "totals": totals}
+    return console if console.is_terminal else Console(width=max(200, console.width))
 
 
 def run_status(run: PlannedRun, ledger: Ledger) -> dict[str, object]:

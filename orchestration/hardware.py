@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from orchestration.accelerators import GPUS
+from orchestration.accelerators import ACCELERATORS
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -20,7 +20,7 @@ def peak_flops(precision: Precision) -> float:
     """
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
-        for model, accelerator in GPUS.items():
+        for model, accelerator in ACCELERATORS.items():
             if model in name:
                 return accelerator.peak(precision)
     return measured_matmul_flops(precision)

@@ -8,26 +8,29 @@ from pathlib import Path
 from cola.data.fingerprint import source_fingerprint
 from cola.data.tokenizer import vocab_size_of
 from cola.flops import parameter_counts, train_flops_per_token
-from cola.sizing import size_model
+from cola.sizing import paper_row, size_by_total, size_model
 from cola.spec import ModelSpec, Objective, RunSpec, SpecError, StagePlan, StudySpec
-from cola.spec.study import ResourcesSpec, Rung
-from orchestration.accelerators import estimated_seconds
+from cola.spec.design import Rung
+from cola.spec.run import TrainingSpec
+from orchestration.accelerators import ACCELERATORS, accelerator_name
+from orchestration.memory import MemoryPlan, memory_plan
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A resolved run and what the plan table says of it."""
+    """A resolved run and what the plan table says of it.
+
+    `memory` has one entry a ZeRO stage, and is empty where the device's memory is not known.
+    """
 
     spec: RunSpec
     rung: int
+    name: str  # for people to read; nothing parses it
     core_parameters: int
     embedding_parameters: int
     total_parameters: int
-
-    @property
-    def name(self) -> str:
-        """For people to read; nothing parses it."""
-        return f"{self.spec.family}-{self.spec.budget:.3g}-seed{self.spec.seed}"
+    micro_batch_sequences: int | None
+    memory: tuple[MemoryPlan, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -39,11 +42,6 @@ class PlannedRun:
         return self.spec.train_flops_at(
             self.spec.steps, "nominal" if convention == "nominal" else "executed"
         )
-
-    def estimated_seconds(self, resources: ResourcesSpec) -> float:
-        """Expected wall time on the study's workers (an assumption, see `accelerators`)."""
-        precision = self.spec.training.precision
-        return estimated_seconds(self.train_flops("executed"), precision, resources)
 
     @property
     def budget_deviation_steps(self) -> float:
@@ -58,12 +56,13 @@ def plan_study(study: StudySpec) -> list[PlannedRun]:
     """Resolve every run of the study: families x rungs x seeds, in that nesting.
 
     Raises:
-        SpecError: a corpus that is missing, a size that cannot be built, a budget below one step.
+        SpecError: a corpus that is missing, a size that cannot be built, a budget below one step, a
+            run that fits no device.
     """
     fingerprint = source_fingerprint(study.data)
     return [
         plan_run(study, family, index, rung, seed, fingerprint)
-        for index, rung in enumerate(study.ladder)
+        for index, rung in enumerate(study.rungs())
         for family in study.families.named()
         for seed in study.seeds
     ]
@@ -74,33 +73,135 @@ def plan_run(
 ) -> PlannedRun:
     """One run: the family's matched size, and the steps that the budget pays for."""
     settings = study.families.named()[family]
-    try:
-        model = size_model(
-            family,
-            rung.core_parameters,
-            vocab_size_of(study.data),
-            **settings.sizing_options(),
-        )
-    except SpecError as error:
-        raise SpecError(f"ladder.{index}.core_parameters: {error}") from None
+    model = sized(study, family, index, rung)
     counts = parameter_counts(model)
+    training = ruled(study, rung, counts.core)
     spec = RunSpec(
         model=model,
         objective=settings.objective,
         data=study.data,
         data_fingerprint=fingerprint,
-        training=study.training,
+        training=training,
         evaluation=study.evaluation,
-        stages=stages_within_budget(study, model, settings.objective, index, rung.budget),
+        stages=stages_within_budget(study, training, model, settings.objective, index, rung.budget),
         budget=rung.budget,
         compute=study.matching.compute,
         seed=seed,
     )
-    return PlannedRun(spec, index, counts.core, counts.embedding, counts.total)
+    memory = memory_plans(study, spec, index)
+    chosen = next((plan for plan in memory if plan.zero_stage == study.resources.zero_stage), None)
+    micro = study.resources.micro_batch_sequences
+    return PlannedRun(
+        spec,
+        index,
+        run_name(study, family, rung, counts.core, seed),
+        counts.core,
+        counts.embedding,
+        counts.total,
+        chosen.micro_batch_sequences if chosen is not None else micro,
+        memory,
+    )
+
+
+def run_name(study: StudySpec, family: str, rung: Rung, core: int, seed: int) -> str:
+    """Family, budget and seed; the size too where a budget has several."""
+    several = sum(other.budget == rung.budget for other in study.rungs()) > 1
+    size = f"-{core:.3g}" if several else ""
+    return f"{family}-{rung.budget:.3g}{size}-seed{seed}"
+
+
+def sized(study: StudySpec, family: str, index: int, rung: Rung) -> ModelSpec:
+    """The family's configuration at a rung.
+
+    Raises:
+        SpecError: with the nearest size that can be built.
+    """
+    options = study.families.named()[family].sizing_options()
+    vocab_size = vocab_size_of(study.data)
+    if rung.core_parameters is None:
+        return paper_row(family, vocab_size, **options)
+    size = size_by_total if study.matching.parameters == "total" else size_model
+    try:
+        return size(family, rung.core_parameters, vocab_size, **options)
+    except SpecError as error:
+        where = f"ladder.{index}.core_parameters" if study.ladder else f"design (rung {index})"
+        raise SpecError(f"{where}: {error}") from None
+
+
+def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
+    """The study's training settings with its rules applied at this size and budget.
+
+    The rung's target counts as the size, so that all families get the same.
+    """
+    training, rules = study.training, study.rules
+    size = rung.core_parameters or core
+    changes: dict[str, object] = {}
+    if rules.learning_rate is not None:
+        rate = rules.learning_rate.value(size, rung.budget)
+        changes["optimizer"] = training.optimizer.model_copy(update={"learning_rate": rate})
+    if rules.batch_tokens is not None:
+        sequences = rules.batch_tokens.value(size, rung.budget) / study.data.sequence_length
+        multiple = rules.batch_multiple
+        changes["batch_sequences"] = max(1, round(sequences / multiple)) * multiple
+    return training.model_copy(update=changes)
+
+
+def memory_plans(study: StudySpec, spec: RunSpec, index: int) -> tuple[MemoryPlan, ...]:
+    """What every ZeRO stage takes of a worker's device, where its memory is known.
+
+    Raises:
+        SpecError: when the study's stage does not fit, with the nearest that does.
+    """
+    resources = study.resources
+    device = ACCELERATORS[accelerator_name(resources)].memory
+    if device is None:
+        return ()
+    share = spec.training.batch_sequences // resources.workers
+    plans = tuple(
+        memory_plan(
+            spec.model,
+            spec.objective,
+            spec.training.precision,
+            spec.data.sequence_length,
+            share,
+            resources.workers,
+            stage,
+            device * max(1.0, resources.gpus_per_worker),
+            resources.micro_batch_sequences,
+        )
+        for stage in range(4)
+    )
+    if not plans[resources.zero_stage].fits:
+        raise SpecError(does_not_fit(spec, plans, resources.zero_stage, device, index))
+    return plans
+
+
+def does_not_fit(
+    spec: RunSpec, plans: tuple[MemoryPlan, ...], stage: int, device: float, index: int
+) -> str:
+    """What is missing, and the nearest plan that works."""
+    needed = plans[stage].total / 1e9
+    said = (
+        f"resources.zero_stage={stage}: {spec.family} at rung {index} needs {needed:.0f} GB on "
+        f"each worker, with micro-batches of {plans[stage].micro_batch_sequences} sequences; "
+        f"the device has {device / 1e9:.0f} GB"
+    )
+    fitting = [plan.zero_stage for plan in plans if plan.fits]
+    if fitting:
+        return f"{said}. It fits at resources.zero_stage={fitting[0]}"
+    return (
+        f"{said}. It fits at no stage: raise resources.workers, shorten data.sequence_length, or "
+        "choose a smaller size or an accelerator with more memory"
+    )
 
 
 def stages_within_budget(
-    study: StudySpec, model: ModelSpec, objective: Objective, index: int, budget: float
+    study: StudySpec,
+    training: TrainingSpec,
+    model: ModelSpec,
+    objective: Objective,
+    index: int,
+    budget: float,
 ) -> list[StagePlan]:
     """The most steps of each stage that the budget pays for; the last stage takes the rest.
 
@@ -108,7 +209,7 @@ def stages_within_budget(
         SpecError: when the budget is below one step of every stage.
     """
     length = study.data.sequence_length
-    tokens_per_step = study.training.batch_sequences * length
+    tokens_per_step = training.batch_sequences * length
     shares = objective.stage_shares()
     spent, plans, needed = 0.0, [], 0.0
     for position, (stage, share) in enumerate(shares.items()):

@@ -214,7 +214,7 @@ class _Runner:
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
             zero_stage=resources.zero_stage,
-            micro_batch_sequences=resources.micro_batch_sequences,
+            micro_batch_sequences=run.micro_batch_sequences,
             compile=resources.compile,
             max_failures=resources.max_failures,
             checkpoint_every_seconds=self.study.checkpoint.every_seconds,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import typer
 from rich.console import Console
 
 from analysis.cli import app as analysis_app
+from analysis.cli import report
 from cola.spec import SpecError
 from orchestration.cli import app as orchestration_app
 
@@ -16,10 +19,22 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Scaling studies of Cola DLM, AR and masked-diffusion language models.",
 )
 for mounted in (orchestration_app, analysis_app):
     app.add_typer(mounted)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What commands of one package may ask of another's."""
+
+    report: Callable[[str, str], None]
+
+
+@app.callback()
+def compose(context: typer.Context) -> None:
+    """Scaling studies of Cola DLM, AR and masked-diffusion language models."""
+    context.obj = Services(report=lambda study, output: report(study, output))
 
 
 def main() -> None:

@@ -29,7 +29,10 @@ class LocalFiles(Spec):
 
 
 class HuggingFaceDataset(Spec):
-    """A data set of the Hugging Face hub (or a local data set script folder), by name."""
+    """A data set of the Hugging Face hub (or a local data set script folder), by name.
+
+    `tokens` is its declared size, for plans; what was prepared is counted.
+    """
 
     source: Literal["huggingface"] = "huggingface"
     name: str
@@ -38,6 +41,7 @@ class HuggingFaceDataset(Spec):
     revision: str | None = None
     text_field: str = "text"
     streaming: bool = True
+    tokens: PositiveInt | None = None
     max_documents: PositiveInt | None = None
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cola.spec.base import Spec
 from cola.spec.data import DataSpec
+from cola.spec.design import IsoFLOPDesign, RulesSpec, Rung
 from cola.spec.objective import ColaObjective, MaskedDiffusion, NextToken
 from cola.spec.run import EvaluationSpec, Seed, TrainingSpec
-
-Budget = Annotated[float, Field(gt=0, le=1e30)]
 
 
 class ARSettings(Spec):
@@ -80,32 +79,35 @@ class FamiliesSpec(Spec):
         return {name: settings for name, settings in every.items() if settings is not None}
 
 
-class Rung(Spec):
-    """One budget of the ladder and the model size trained at it (every family, every seed)."""
-
-    budget: Budget
-    core_parameters: int = Field(ge=1_000, le=10**13)
-
-
 class MatchingSpec(Spec):
-    """What is held equal between families at a rung: core parameters, and compute.
+    """What is held equal between families at a rung; the rest is told, with by how much it differs.
 
-    compute: the budget counts training FLOPs `executed` or `nominal` (see `cola.flops`).
+    parameters: `core` (all but embeddings and head) or `total`. compute: the budget counts training
+    FLOPs `executed` or `nominal` (see `cola.flops`). tuning: how the settings of the optimiser were
+    found, as a statement of the study's author. Data order and optimiser are always the same.
     """
 
+    parameters: Literal["core", "total"] = "core"
     compute: Literal["executed", "nominal"] = "executed"
+    tuning: Literal["none", "equal_trials", "unequal"] = "none"
 
 
 class ResourcesSpec(Spec):
     """Where and how a run executes; none of it changes the result beyond rounding.
 
-    `compile` is the switch for fast kernels: torch.compile and fused AdamW (FlexAttention is taken
-    on CUDA in any case). It needs a C++ compiler on a CPU.
+    `accelerator` (by default H100 where workers have GPUs, CPU elsewhere), its `mfu` and its
+    `price_per_hour` are what `cola plan` reckons with, per GPU (or core). With an accelerator of
+    known memory the micro-batch is chosen to fit. `compile` is the switch for fast kernels:
+    torch.compile and fused AdamW (FlexAttention is taken on CUDA in any case). It needs a C++
+    compiler on a CPU.
     """
 
     workers: PositiveInt = 1
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: float = Field(default=0.0, ge=0)
+    accelerator: Literal["H100", "H200", "A100", "L40S", "CPU"] | None = None
+    mfu: float | None = Field(default=None, gt=0, le=1)
+    price_per_hour: PositiveFloat | None = None
     zero_stage: int = Field(default=1, ge=0, le=3)
     micro_batch_sequences: PositiveInt | None = None
     compile: bool = False
@@ -128,12 +130,19 @@ class TrackingSpec(Spec):
 
 
 class StudySpec(Spec):
-    """What `cola plan` and `cola run` take. See README for an annotated example."""
+    """What `cola plan` and `cola run` take. See README for an annotated example.
+
+    A run that would read the corpus more than `max_epochs` times is refused: repeated data counts
+    less and less from about four times on (arXiv 2305.16264).
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     description: str = ""
     families: FamiliesSpec
-    ladder: list[Rung] = Field(min_length=1)
+    ladder: list[Rung] = Field(default=[])
+    design: IsoFLOPDesign | None = None
+    rules: RulesSpec = RulesSpec()
+    max_epochs: PositiveFloat = 4.0
     seeds: list[Seed] = Field(default=[66], min_length=1)
     matching: MatchingSpec = MatchingSpec()
     data: DataSpec = DataSpec()
@@ -143,6 +152,16 @@ class StudySpec(Spec):
     checkpoint: CheckpointSpec = CheckpointSpec()
     tracking: TrackingSpec = TrackingSpec()
     output: str = "outputs"
+
+    def rungs(self) -> list[Rung]:
+        """Budgets and sizes: the ladder, or what the design makes of its budgets."""
+        return self.design.rungs() if self.design is not None else self.ladder
+
+    @model_validator(mode="after")
+    def _one_design(self) -> StudySpec:
+        if bool(self.ladder) == (self.design is not None):
+            raise ValueError("give either ladder (budgets with sizes) or design (budgets alone)")
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> StudySpec:

@@ -1,0 +1,120 @@
+"""Which budgets and sizes a study trains, and the rules that follow from them."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from cola.spec.base import Spec
+
+Budget = Annotated[float, Field(gt=0, le=1e30)]
+
+
+class Rung(Spec):
+    """One budget of the ladder and the model size trained at it (every family, every seed).
+
+    The size is a target of core parameters, or a published row by name (`paper-2b`: section 6).
+    """
+
+    budget: Budget
+    core_parameters: int | None = Field(default=None, ge=1_000, le=10**13)
+    row: Literal["paper-2b"] | None = None
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Rung:
+        if (self.core_parameters is None) == (self.row is None):
+            raise ValueError("give either core_parameters or row")
+        return self
+
+
+class IsoFLOPDesign(Spec):
+    """At every budget several sizes round the expected optimum; tokens follow from the budget.
+
+    The expected optimum of a budget C is N = sqrt(C / (6 r)) with r `tokens_per_parameter`; `sizes`
+    targets from N / sqrt(spread) to N sqrt(spread) are evenly spaced in log N.
+    """
+
+    budgets: list[Budget] = Field(min_length=1)
+    sizes: int = Field(default=5, ge=3, le=99)
+    spread: float = Field(default=16.0, gt=1)
+    tokens_per_parameter: PositiveFloat = 20.0
+
+    def rungs(self) -> list[Rung]:
+        """Budgets from small to large, at each the sizes from small to large."""
+        found = []
+        for budget in sorted(self.budgets):
+            optimum = math.sqrt(budget / (6 * self.tokens_per_parameter))
+            for index in range(self.sizes):
+                exponent = index / (self.sizes - 1) - 0.5
+                target = _rounded(optimum * self.spread**exponent)
+                found.append(Rung(budget=budget, core_parameters=target))
+        return found
+
+
+class PowerLawRule(Spec):
+    """coefficient x (N / 1e6)^parameters_exponent x (C / 1e15)^budget_exponent.
+
+    N: core parameters of the run's target; C: its budget.
+    """
+
+    kind: Literal["power_law"] = "power_law"
+    coefficient: PositiveFloat
+    parameters_exponent: float = 0.0
+    budget_exponent: float = 0.0
+
+    def value(self, core_parameters: float, budget: float) -> float:
+        """The rule at a size and a budget."""
+        size = (core_parameters / 1e6) ** self.parameters_exponent
+        return float(self.coefficient * size * (budget / 1e15) ** self.budget_exponent)
+
+
+class TunedPoint(Spec):
+    """What a tuning sweep found best at one budget."""
+
+    budget: Budget
+    value: PositiveFloat
+
+
+class TunedRule(Spec):
+    """Through the points of a tuning sweep, linear in log value over log budget.
+
+    Beyond the first and the last point their values hold: nothing is extrapolated.
+    """
+
+    kind: Literal["tuned"] = "tuned"
+    points: list[TunedPoint] = Field(min_length=1)
+
+    def value(self, core_parameters: float, budget: float) -> float:
+        """The rule at a budget (whatever the size)."""
+        points = sorted(self.points, key=lambda point: point.budget)
+        if budget <= points[0].budget:
+            return points[0].value
+        for low, high in pairwise(points):
+            if budget <= high.budget:
+                share = math.log(budget / low.budget) / math.log(high.budget / low.budget)
+                return float(low.value * (high.value / low.value) ** share)
+        return points[-1].value
+
+
+Rule = Annotated[PowerLawRule | TunedRule, Field(discriminator="kind")]
+
+
+class RulesSpec(Spec):
+    """Settings that follow from size and budget, by the same rule for all families.
+
+    A setting without a rule is the study's own. `batch_tokens` is rounded to sequences, in
+    multiples of `batch_multiple` (so that any number of workers that divides it can share them).
+    """
+
+    learning_rate: Rule | None = None
+    batch_tokens: Rule | None = None
+    batch_multiple: PositiveInt = 8
+
+
+def _rounded(value: float) -> int:
+    """Two significant digits: a size that people can say."""
+    unit = 10 ** max(0, math.floor(math.log10(value)) - 1)
+    return max(1_000, round(value / unit) * unit)

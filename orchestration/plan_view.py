@@ -1,0 +1,267 @@
+"""A plan for people and for programs: tables, what is matched, warnings, JSON (torch-free)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from cola.spec import StudySpec
+from orchestration.accelerators import ACCELERATORS, accelerator_name
+from orchestration.corpus_size import CorpusSize
+from orchestration.costs import Costs, bytes_per_token_id, run_costs
+from orchestration.decisions import Decision
+from orchestration.plan import PlannedRun
+from orchestration.rates import Rates
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Planned runs with their costs, and the corpus they read."""
+
+    study: StudySpec
+    runs: list[PlannedRun]
+    costs: list[Costs]
+    corpus: CorpusSize
+
+    @classmethod
+    def of(
+        cls, study: StudySpec, runs: Sequence[PlannedRun], corpus: CorpusSize, rates: Rates
+    ) -> Plan:
+        """Reckon the costs of planned runs."""
+        keep, resources = study.checkpoint.keep, study.resources
+        costs = [run_costs(r.spec, resources, r.total_parameters, keep, rates) for r in runs]
+        return cls(study, list(runs), costs, corpus)
+
+    def epochs(self, run: PlannedRun) -> float | None:
+        """How often the run reads the corpus, where its size is known."""
+        return None if self.corpus.tokens is None else run.tokens / self.corpus.tokens
+
+
+def plan_table(plan: Plan, decisions: list[Decision]) -> Table:
+    """What each run is, what it costs, and what will happen to it."""
+    table = Table(title=f"{plan.study.name}: budgets count {plan.study.matching.compute} FLOPs")
+    columns = (
+        "run", "core", "total", "tokens", "epochs", "steps", "batch", "executed", "nominal",
+        "unspent", "time", "hours",
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
+    if any(cost.price is not None for cost in plan.costs):
+        table.add_column("price", justify="right", no_wrap=True)
+    table.add_column("what happens")
+    for run, cost, decision in zip(plan.runs, plan.costs, decisions, strict=True):
+        epochs = plan.epochs(run)
+        micro = run.micro_batch_sequences
+        batch = run.spec.training.batch_sequences
+        cells = [
+            run.name,
+            count(run.core_parameters),
+            count(run.total_parameters),
+            count(run.tokens),
+            "?" if epochs is None else f"{plan.corpus.sign}{epochs:.2g}",
+            " + ".join(f"{stage.steps}" for stage in run.spec.stages),
+            f"{batch}" if micro is None else f"{batch} ({micro})",
+            f"{run.train_flops('executed'):.3g}",
+            f"{run.train_flops('nominal'):.3g}",
+            f"{run.budget_deviation_steps:.2f} step",
+            duration(cost.seconds),
+            f"{cost.accelerator_hours:,.3g}",
+        ]
+        if cost.price is not None:
+            cells.append(f"{cost.price:,.0f}")
+        table.add_row(*cells, f"{decision.action}: {decision.why}")
+    return table
+
+
+def memory_table(plan: Plan) -> Table | None:
+    """GB on each worker at every ZeRO stage; None where the device's memory is not known."""
+    if not any(run.memory for run in plan.runs):
+        return None
+    name = accelerator_name(plan.study.resources)
+    table = Table(title=f"GB on each {name}: states + activations (micro-batch x accumulation)")
+    for column in ("run", "ZeRO 0", "ZeRO 1", "ZeRO 2", "ZeRO 3"):
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
+    for run in plan.runs:
+        cells = [
+            f"{m.states / 1e9:.1f} + {m.activations / 1e9:.1f} "
+            f"({m.micro_batch_sequences} x {m.accumulation})"
+            if m.fits
+            else f"does not fit ({m.total / 1e9:.0f})"
+            for m in run.memory
+        ]
+        table.add_row(run.name, *cells)
+    return table
+
+
+def totals(plan: Plan) -> dict[str, Any]:
+    """Sums over the runs."""
+    prices = [cost.price for cost in plan.costs if cost.price is not None]
+    vocab = max(run.spec.model.vocab_size for run in plan.runs)
+    tokens = plan.corpus.tokens
+    return {
+        "runs": len(plan.runs),
+        "tokens": sum(run.tokens for run in plan.runs),
+        "train_flops": {
+            convention: sum(run.train_flops(convention) for run in plan.runs)
+            for convention in ("nominal", "executed")
+        },
+        "seconds_one_after_another": sum(cost.seconds for cost in plan.costs),
+        "accelerator": accelerator_name(plan.study.resources),
+        "accelerator_hours": sum(cost.accelerator_hours for cost in plan.costs),
+        "price": sum(prices) if prices else None,
+        "checkpoint_bytes": sum(cost.checkpoint_bytes for cost in plan.costs),
+        "token_bytes": None if tokens is None else tokens * bytes_per_token_id(vocab),
+    }
+
+
+def total_sentence(plan: Plan) -> str:
+    """The totals and what they rest on."""
+    found = totals(plan)
+    flops, resources = found["train_flops"], plan.study.resources
+    kind = ACCELERATORS[found["accelerator"]]
+    calibrated = all(cost.calibrated for cost in plan.costs)
+    basis = (
+        "rates measured on this machine"
+        if calibrated
+        else f"an assumed MFU of {resources.mfu or kind.mfu:.2f} of a {found['accelerator']}'s peak"
+        "; --calibrate measures"
+    )
+    price = "" if found["price"] is None else f", {found['price']:,.0f} in money"
+    tokens = found["token_bytes"]
+    stored = "" if tokens is None else f" and {plan.corpus.sign}{tokens / 1e9:,.3g} GB of tokens"
+    return (
+        f"{found['runs']} runs, {flops['executed']:.3g} training FLOPs executed "
+        f"({flops['nominal']:.3g} nominal), {found['accelerator_hours']:,.3g} "
+        f"{found['accelerator']} hours{price}, {duration(found['seconds_one_after_another'])} one "
+        f"run after another ({basis}); {found['checkpoint_bytes'] / 1e9:,.3g} GB of checkpoints"
+        f"{stored}"
+    )
+
+
+def matching_sentences(plan: Plan) -> list[str]:
+    """What is matched at every rung, and what is then not, with by how much it differs."""
+    matching = plan.study.matching
+    spread = {
+        "core parameters": _spread(plan, lambda run: run.core_parameters),
+        "total parameters": _spread(plan, lambda run: run.total_parameters),
+        "executed FLOPs": _spread(plan, lambda run: run.train_flops("executed")),
+        "nominal FLOPs": _spread(plan, lambda run: run.train_flops("nominal")),
+        "tokens": _spread(plan, lambda run: run.tokens),
+    }
+    matched = [f"{matching.parameters} parameters", f"{matching.compute} FLOPs"]
+    held = ", ".join(f"{name} (within {spread[name]:.1%})" for name in matched)
+    rest = ", ".join(
+        f"{name} (up to {value:.0%} apart)" for name, value in spread.items() if name not in matched
+    )
+    effort = {
+        "none": "no family's settings were tuned",
+        "equal_trials": "every family's settings were tuned with equally many trials",
+        "unequal": "the families' settings were NOT tuned with equal effort",
+    }[matching.tuning]
+    return [
+        f"Matched: {held}, data order, optimiser and schedule. {effort.capitalize()}.",
+        f"Not matched: {rest}.",
+    ]
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What a reader of the plan should know before paying for it."""
+    said = []
+    most = max(plan.runs, key=lambda run: run.tokens)
+    epochs = plan.epochs(most)
+    if epochs is None:
+        said.append("the corpus' size is not known: epochs are not checked before it is prepared")
+    elif epochs > plan.study.max_epochs:
+        said.append(
+            f"{most.name} would read the corpus about {epochs:.1f} times (estimated from its "
+            f"bytes), more than max_epochs={plan.study.max_epochs:g}: it will be refused if the "
+            "prepared corpus says the same"
+        )
+    short = [r for r in plan.runs if min(stage.steps for stage in r.spec.stages) < 100]
+    if short:
+        names = ", ".join(run.name for run in short[:3])
+        said.append(f"{len(short)} runs have a stage of fewer than 100 steps ({names})")
+    return said
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values: `runs`, their `totals`, `matching`, `warnings`."""
+    rows = [_run_as_json(plan, r, cost) for r, cost in zip(plan.runs, plan.costs, strict=True)]
+    return {
+        "study": plan.study.name,
+        "runs": rows,
+        "totals": totals(plan),
+        "matching": matching_sentences(plan),
+        "warnings": warnings(plan),
+    }
+
+
+def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
+    spec = run.spec
+    return {
+        "name": run.name,
+        "family": spec.family,
+        "run_key": spec.run_key,
+        "budget": spec.budget,
+        "seed": spec.seed,
+        "parameters": {
+            "core": run.core_parameters,
+            "embedding": run.embedding_parameters,
+            "total": run.total_parameters,
+        },
+        "tokens": run.tokens,
+        "epochs": plan.epochs(run),
+        "steps": spec.steps,
+        "stages": {stage.name: stage.steps for stage in spec.stages},
+        "batch_sequences": spec.training.batch_sequences,
+        "micro_batch_sequences": run.micro_batch_sequences,
+        "learning_rate": spec.training.optimizer.learning_rate,
+        "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
+        "memory": [
+            {
+                "zero_stage": m.zero_stage,
+                "states_bytes": m.states,
+                "activation_bytes": m.activations,
+                "total_bytes": m.total,
+                "micro_batch_sequences": m.micro_batch_sequences,
+                "accumulation": m.accumulation,
+                "fits": m.fits,
+            }
+            for m in run.memory
+        ],
+        "seconds": cost.seconds,
+        "accelerator_hours": cost.accelerator_hours,
+        "price": cost.price,
+        "checkpoint_bytes": cost.checkpoint_bytes,
+        "calibrated": cost.calibrated,
+    }
+
+
+def _spread(plan: Plan, value: Any) -> float:
+    """Largest relative difference between families over the rungs and seeds."""
+    groups: dict[tuple[int, int], list[float]] = {}
+    for run in plan.runs:
+        groups.setdefault((run.rung, run.spec.seed), []).append(float(value(run)))
+    return max(max(found) / min(found) - 1 for found in groups.values())
+
+
+def count(value: float) -> str:
+    """In full up to a million, with three digits and an SI prefix from there."""
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= unit:
+            return f"{value / unit:.4g} {name}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that people would use."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * DAY else f"{seconds / DAY:.1f} days"

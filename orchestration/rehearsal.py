@@ -1,0 +1,85 @@
+"""A study scaled down so far that this machine carries out every step of it in a few minutes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cola.data.tokenizer import vocab_size_of
+from cola.flops import train_flops_per_token
+from cola.sizing import size_model
+from cola.spec import StudySpec
+
+CORES = (100_000, 150_000)  # of the smallest and the largest rung
+STEPS = 30
+VOCABULARY = 512
+
+
+def rehearsal_of(study: StudySpec) -> StudySpec:
+    """The study with its families, objectives, optimiser, precision and ZeRO stage, and a corpus,
+    sizes, budgets and numbers of workers that fit here.
+
+    The smallest and the largest rung are kept, and the first seed. Results go to
+    `<output>/rehearsals`, so that nothing of the real study is touched.
+    """
+    workers = min(study.resources.workers, 2, os.cpu_count() or 1)
+    values: dict[str, Any] = study.model_dump(mode="json", exclude={"design", "rules"})
+    cola = study.families.cola
+    unit = cola.patch_size * cola.block_size if cola is not None else 8
+    length = max(64 // unit, 4) * unit
+    prompt = length // 2
+    values |= {
+        "name": f"{study.name[:50]}-rehearsal",
+        "output": str(Path(study.output) / "rehearsals"),
+        "seeds": study.seeds[:1],
+        "data": {
+            "corpus": {"source": "python-stdlib"},
+            "tokenizer": {"kind": "bpe", "vocab_size": VOCABULARY},
+            "sequence_length": length,
+        },
+    }
+    values["training"]["batch_sequences"] = 4 * workers
+    values["evaluation"] |= {
+        "validation_sequences": 8,
+        "points": 2,
+        "samples": 1,
+        "prompt_tokens": prompt,
+        "diagnostic_sequences": 8,
+    }
+    values["evaluation"]["generation"] |= {"max_new_tokens": length - prompt, "steps": 4}
+    values["evaluation"]["likelihood"] |= {"mask_samples": 2, "ode_steps": 2}
+    values["resources"] |= {
+        "workers": workers,
+        "cpus_per_worker": 1,
+        "gpus_per_worker": 0,
+        "accelerator": None,
+        "micro_batch_sequences": 2,
+        "compile": False,
+        "concurrent_runs": None,
+    }
+    values["checkpoint"] |= {"every_seconds": 2, "keep": 2}
+    values["tracking"] |= {"uri": None, "log_every_steps": 5}
+    values["ladder"] = [{"budget": 1e30, "core_parameters": core} for core in rung_sizes(study)]
+    small = StudySpec.parse(values)
+    for rung in values["ladder"]:
+        rung["budget"] = budget_of(small, rung["core_parameters"])
+    return StudySpec.parse(values)
+
+
+def rung_sizes(study: StudySpec) -> tuple[int, ...]:
+    """One size for a study of one rung, two for any other."""
+    return CORES[: len(study.rungs())]
+
+
+def budget_of(study: StudySpec, core: int) -> float:
+    """Enough for STEPS steps of the most expensive family, a tenth of them in every stage."""
+    costs = []
+    for family, settings in study.families.named().items():
+        options = settings.sizing_options()
+        model = size_model(family, core, vocab_size_of(study.data), **options)
+        length, convention = study.data.sequence_length, study.matching.compute
+        for stage, share in settings.objective.stage_shares().items():
+            each = train_flops_per_token(model, settings.objective, length, stage, convention)
+            costs.append(each.total * max(1.0, 0.1 / share))
+    return STEPS * study.training.batch_sequences * study.data.sequence_length * max(costs)
