@@ -44,6 +44,10 @@ class Times:
             projected = tuple(self._pick_BnK @ part.expand(rows, -1, -1) for part in projected)
         return tuple(part[:, :, None] for part in projected)
 
+    def modulated(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
+        """LayerNorm without affine, then x (1 + scale) + shift."""
+        return modulate(F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=eps), self, ada)
+
 
 def _picks(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
     """(B, n, K + 1), one 1 in each row: a latent's own timestep, or the last where it is clean."""
@@ -53,7 +57,10 @@ def _picks(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
 
 
 class KeptTimes(Times):
-    """Times that come again, as a solver's at every block: projected once. Without gradients."""
+    """Times that come again, as a solver's at every block: projected once. Without gradients.
+
+    emb_BKC: (1, 1, C): all latents are at the same time.
+    """
 
     def __init__(self, emb_BKC: Tensor) -> None:
         super().__init__(emb_BKC)
@@ -64,6 +71,14 @@ class KeptTimes(Times):
         if ada not in self._kept:
             self._kept[ada] = super().project(ada, parts)
         return self._kept[ada]
+
+    def modulated(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
+        """See `Times.modulated`: scale and shift are the LayerNorm's own affine here."""
+        if ada not in self._kept:
+            shift, scale = super().project(ada, 2)
+            self._kept[ada] = (1 + scale.flatten(), shift.flatten())
+        weight_C, bias_C = self._kept[ada]
+        return F.layer_norm(x_BnC, x_BnC.shape[-1:], weight_C, bias_C, eps)
 
 
 def runs(x_BnC: Tensor, like: Tensor) -> Tensor:

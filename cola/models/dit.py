@@ -23,7 +23,6 @@ from cola.models.layers import (
     attend,
     attend_in_chunks,
     inverse_frequencies,
-    linear_gelu,
     merge_heads,
     rotary_angles,
     rotate_interleaved,
@@ -143,7 +142,7 @@ class MLP(nn.Module):
 
     def forward(self, x_BnC: Tensor) -> Tensor:
         """(B, n, C) -> (B, n, C)."""
-        projected: Tensor = self.proj_out(linear_gelu(x_BnC, self.proj_in))
+        projected: Tensor = self.proj_out(F.gelu(self.proj_in(x_BnC), approximate="tanh"))
         return projected
 
 
@@ -170,16 +169,13 @@ class DiTBlock(nn.Module):
 
     def qkv(self, x_BnC: Tensor, times: Times, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the modulated input."""
-        return self.msa.qkv(self._modulated(x_BnC, times, self.ada.msa_in), turns)
+        return self.msa.qkv(times.modulated(x_BnC, self.ada.msa_in, self.eps), turns)
 
     def finish(self, x_BnC: Tensor, attended_BHnD: Tensor, times: Times) -> Tensor:
         """Residual of the attention, then the MLP."""
         x_BnC = gated(x_BnC, self.msa.out(attended_BHnD), times, self.ada.msa_out)
-        hidden = self._modulated(x_BnC, times, self.ada.mlp_in)
+        hidden = times.modulated(x_BnC, self.ada.mlp_in, self.eps)
         return gated(x_BnC, self.mlp(hidden), times, self.ada.mlp_out)
-
-    def _modulated(self, x_BnC: Tensor, times: Times, ada: nn.Sequential) -> Tensor:
-        return modulate(F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=self.eps), times, ada)
 
 
 class LatentProjection(nn.Module):
@@ -315,11 +311,13 @@ class ColaDiT(PreTrainedModel):
         for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_BsC, times, turns)
             seen_k, seen_v = cache.behind(layer, k[:batch], v[:batch])
-            attended = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask)
+            attended = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+            behind = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask)
+            attended[:batch] = behind.transpose(1, 2)
             if guided:
                 alone = attend(q[batch:], k[batch:], v[batch:], None)
-                attended = torch.cat([attended, alone])
-            x_BsC = block.finish(x_BsC, attended, times)
+                attended[batch:] = alone.transpose(1, 2)
+            x_BsC = block.finish(x_BsC, attended.transpose(1, 2), times)
         velocity = self.velocity(x_BsC, times)
         return velocity[:batch], velocity[-batch:]
 

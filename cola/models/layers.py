@@ -52,22 +52,7 @@ def attend_plainly(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor 
     score_BHTS = (k_BHSD @ q_BHTD.transpose(-1, -2)).transpose(-1, -2)
     if mask is not None:
         score_BHTS = score_BHTS.masked_fill(~mask, -torch.inf)
-    return score_BHTS.softmax(-1, dtype=torch.float32).to(v_BHSD.dtype) @ v_BHSD
-
-
-def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
-    """GELU (tanh) of a Linear; one oneDNN call in bfloat16 on a CPU without gradients.
-
-    torch's own GELU takes as long as the product there; a compiler fuses them by itself.
-    """
-    weight = linear.weight
-    bfloat16 = x.device.type == "cpu" and x.dtype == weight.dtype == torch.bfloat16
-    training = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if bfloat16 and not training and torch.backends.mkldnn.is_available():
-        operator = torch.ops.mkldnn._linear_pointwise
-        product: Tensor = operator(x, weight, linear.bias, "gelu", [], "tanh")
-        return product
-    return F.gelu(linear(x), approximate="tanh")
+    return score_BHTS.softmax(-1) @ v_BHSD
 
 
 def attend_in_chunks(

@@ -16,6 +16,7 @@ from cola.models.adaln import KeptTimes, Times
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
+from cola.models.packed import for_generation
 from cola.sampling.first_block import (
     UNKNOWN,
     KnownBlock,
@@ -57,17 +58,18 @@ def blocks(
     """
     size, prefix = model.dit.config.block_size, prompts.prefix_Bmd
     batch, capacity = len(prefix), prefix.shape[1] + count * size
-    cache = model.dit.new_cache(batch, capacity, prefix)
+    dit = for_generation(model.dit)
+    cache = dit.new_cache(batch, capacity, prefix)
     decoder_cache = model.vae.decoder.new_cache(batch, capacity, prefix)
-    model.dit.commit(prefix, cache, prompts.prefix)
+    dit.commit(prefix, cache, prompts.prefix)
     if prefix.shape[1]:
         model.vae.decoder.extend_hidden(model.to_vae(prefix), decoder_cache, prompts.prefix)
-    clock = Clock(model.dit, prefix)
+    clock = Clock(dit, prefix)
     for number in range(count):
         known = prompts.block(number, size, model.tokens_per_block)
-        z_Bsd = denoise_block(model.dit, known, settings, noise(number), cache, clock)
+        z_Bsd = denoise_block(dit, known, settings, noise(number), cache, clock)
         if number < count - 1:  # nothing is denoised behind the last block
-            model.dit.commit(z_Bsd, cache, [size] * batch)
+            dit.commit(z_Bsd, cache, [size] * batch)
         logits = model.vae.decoder.extend(model.to_vae(z_Bsd), decoder_cache, [size] * batch)
         drawn = uniform(number) if uniform is not None else None
         yield Block(z_Bsd, decode_tokens(logits, settings, drawn, previous, known.tokens_BP))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from transformers import LlamaForCausalLM
@@ -107,16 +108,20 @@ def main() -> None:
         model.bfloat16()
     best = max(matmul_limit().values())
     print(f"{machine()}; matmul limit {best / 1e9:.0f} GFLOP/s")
+    throughput: list[float] = []
     for batch in arguments.batches:
         seconds = alternating(pairs(models, batch), arguments.repeats)
         speed = {name: batch * NEW / statistics.median(taken) for name, taken in seconds.items()}
         rate = dit_flops(batch) / statistics.median(seconds["cola, bf16 weights"])
+        throughput.append(speed["cola, bf16 weights"])
         rates = ", ".join(f"{name} {value:.0f}" for name, value in speed.items())
         print(f"batch {batch:>2}, tokens/s: {rates}; DiT {rate / best:.2f} of the matmul limit")
         if batch == BATCH:
             for mode in MODES:
                 ratio = median_ratio(seconds[f"ar, {mode}"], seconds[f"cola, {mode}"])
                 print(verdict(f"generation, tokens/s over the AR's, {mode}", ratio, BAR))
+    grows = all(low < high for low, high in pairwise(throughput))
+    print(f"Cola DLM's tokens/s grow with every batch: {'yes' if grows else 'NO'}")
     print(machine())
 
 

@@ -189,7 +189,7 @@ def test_what_fits_no_device_is_refused_with_the_nearest_that_does() -> None:
     refusal = r"ar at rung 0 needs 76 GB .* has 48 GB\. It fits at resources\.zero_stage=3"
     with pytest.raises(SpecError, match=refusal):
         shipped("paper-2b", "resources.zero_stage=0", *long)
-    settings = ["resources.workers=1", "resources.accelerator=L40S", "resources.zero_stage=3"]
+    settings = ["resources.accelerator=L40S", "data.sequence_length=65536"]
     with pytest.raises(SpecError, match=r"fits at no stage: raise resources\.workers"):
         shipped("paper-2b", *settings)
 
