@@ -37,6 +37,8 @@ class Tag:
     TOTAL_PARAMETERS = "total_parameters"
     DATA_ORDER = "data_order"  # JSON {sequences consumed: digest of their order}
     ATTEMPTS = "attempts"
+    WALL_SECONDS = "wall_seconds"  # of the last attempt, start-up included
+    PLANNED_SECONDS = "planned_seconds"  # what the plan expected of the whole run
 
 
 class Metric:

@@ -20,6 +20,8 @@ from cola.families import family_of
 from cola.records import Tag
 from cola.spec import SpecError, StudySpec
 from orchestration.cluster import check_fits, ray_cluster, runs_at_once
+from orchestration.corpus_size import CorpusSize, check_epochs
+from orchestration.costs import run_costs
 from orchestration.decisions import Decision, decide, remember_plan
 from orchestration.hooks import STOP_FILE
 from orchestration.ledger import (
@@ -30,7 +32,9 @@ from orchestration.ledger import (
     write_atomically,
 )
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
+from orchestration.plan_view import duration
 from orchestration.progress import StudyView
+from orchestration.rates import measured_rates
 from orchestration.ray_train import OUTCOME_FILE, Assignment, RunOutcome, fit_run
 from orchestration.tracking import Mirror, open_mirror
 
@@ -111,6 +115,9 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     )
     data = prepare(study.data, root / "cache", view.data_progress)
     check_data(study, data)
+    corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
+    for run in plan:
+        check_epochs(study, run.name, run.tokens, corpus)
     decisions = decide(plan, ledger, study_folder(study), study.resources)
     runner = _Runner(study, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
@@ -155,6 +162,8 @@ class _Runner:
         self.launched = 0
         self.stopping = threading.Event()
         self._running: dict[Future[None], PlannedRun] = {}
+        self._launched_at: dict[str, float] = {}
+        self._rates = measured_rates(output_root(study))
         self._refreshed = time.time()
 
     def admit(self, decision: Decision) -> None:
@@ -201,6 +210,7 @@ class _Runner:
         assignment = self._assignment(run, folder, len(entry.attempts))
         self._running[pool.submit(fit_run, assignment)] = run
         self.launched += 1
+        self._launched_at[key] = time.monotonic()
         self.view.started(run)
 
     def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
@@ -228,6 +238,17 @@ class _Runner:
         self.ledger.close(key, state, reason)
         self.mirror.close_run(key, state, self._closing_tags(run))
         self.view.ended(run, state, reason)
+        if state == "finished":
+            took, planned = self._wall_seconds(run), self._planned_seconds(run)
+            self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")
+
+    def _wall_seconds(self, run: PlannedRun) -> float:
+        return time.monotonic() - self._launched_at[run.spec.run_key]
+
+    def _planned_seconds(self, run: PlannedRun) -> float:
+        study, parameters = self.study, run.total_parameters
+        keep = study.checkpoint.keep
+        return run_costs(run.spec, study.resources, parameters, keep, self._rates).seconds
 
     def _outcome(self, run: PlannedRun, error: str | None) -> tuple[State, str | None]:
         outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
@@ -262,6 +283,9 @@ class _Runner:
         entry = self.ledger.entry(run.spec.run_key)
         outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
         tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
+        if run.spec.run_key in self._launched_at:
+            tags[Tag.WALL_SECONDS] = f"{self._wall_seconds(run):.1f}"
+            tags[Tag.PLANNED_SECONDS] = f"{self._planned_seconds(run):.1f}"
         if outcome is not None:
             tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
         return tags

@@ -165,7 +165,7 @@ def test_the_family_s_bound_is_the_importance_weighted_one_where_asked() -> None
     found = family_of("cola").likelihood(built, text, several, stream)
     expected = importance_weighted_bound(built, text, several, stream)
     assert torch.equal(found.nll_B, expected.nll_B)
-    assert (found.parts["effective_samples"] <= 4).all()
+    assert (found.diagnostics["effective_samples"] <= 4).all()
     assert (found.nll_B != one.nll_B).all()
 
 
