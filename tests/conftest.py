@@ -67,6 +67,7 @@ def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
             "generation": {"max_new_tokens": 16, "steps": 4},
             "likelihood": {"mask_samples": 4, "ode_steps": 4},
         },
+        "max_epochs": 100,  # the corpus is tiny
         "tracking": {"log_every_steps": 5},
         "checkpoint": {"every_seconds": 2.0},
         "output": str(tmp_path / "outputs"),
