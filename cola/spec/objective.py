@@ -60,7 +60,7 @@ class VAEObjective(Spec):
 
     beta: NonNegativeFloat = 1e-4
     lambda_mask: NonNegativeFloat = 0.3
-    mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    mask_rate: float = Field(default=0.3, gt=0, lt=1)
     free_bits: NonNegativeFloat = 0.0
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
     latent_dropout: float = Field(default=0.0, ge=0, lt=1)
