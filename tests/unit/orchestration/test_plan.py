@@ -195,7 +195,7 @@ def test_what_fits_no_device_is_refused_with_the_nearest_that_does() -> None:
 
 
 def test_repeated_data_is_refused_beyond_what_is_allowed(tiny_study: dict[str, Any]) -> None:
-    study = StudySpec.parse(tiny_study)
+    study = StudySpec.parse(tiny_study | {"max_epochs": 4})
     check_epochs(study, "ar", 400, CorpusSize(100, True))
     check_epochs(study, "ar", 10_000, CorpusSize(100, False))  # an estimate warns
     with pytest.raises(SpecError, match=r"would read the corpus 4\.1 times .* max_epochs=4\.1"):
