@@ -94,7 +94,7 @@ def test_learning_rate_groups() -> None:
 def test_every_sequence_masks_the_same_number_of_tokens() -> None:
     module = family_of("cola").stage_module(cola(), ColaObjective(), "vae")
     draws = module.draw(batch(16))
-    assert draws["masked_BM"].shape == (16, round(0.15 * LENGTH))
+    assert draws["masked_BM"].shape == (16, round(ColaObjective().stage1.mask_rate * LENGTH))
     assert all(len(set(row)) == len(row) for row in draws["masked_BM"].tolist())
 
 
