@@ -260,7 +260,7 @@ def count(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """In the unit that people would use."""
-    if seconds < 120:
+    if seconds < 600:
         return f"{seconds:.0f} s"
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"

@@ -57,7 +57,7 @@ STAGE1: dict[str, dict[str, Any]] = {
     "lambda_mask=0": {"lambda_mask": 0.0},
     "lambda_mask=0.1": {"lambda_mask": 0.1},
     "lambda_mask=1": {"lambda_mask": 1.0},
-    "mask_rate=0.15": {"mask_rate": 0.15},
+    "mask_rate=0.3": {"mask_rate": 0.3},
     "mask_rate=0.5": {"mask_rate": 0.5},
     "free_bits=0.5 beta=1e-3": {"free_bits": 0.5, "beta": 1e-3},
     "dropouts=0.15": {"token_dropout": 0.15, "latent_dropout": 0.15},
