@@ -163,10 +163,11 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
             f"ladder and {trend}."
         )
-    if {fit.kind for fit in fits.values()} == {"exact", "bound"}:
+    bounds = [fit.label for fit in fits.values() if fit.kind == "bound"]
+    if bounds and len(bounds) < len(fits):
         said.append(
-            "AR's likelihood is exact, the others' are upper bounds: a bound above an exact curve "
-            "does not show that the model is worse."
+            f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
+            "above an exact curve does not show that the model is worse."
         )
     return said
 

@@ -272,12 +272,15 @@ class _Runner:
             Tag.BUDGET: repr(run.spec.budget),
             Tag.SEED: str(run.spec.seed),
             Tag.STATUS: "running",
-            Tag.NLL_KIND: family_of(run.spec.family).nll_kind,
+            Tag.NLL_KIND: self._nll_kind(run),
             Tag.COMPUTE: run.spec.compute,
             Tag.CORE_PARAMETERS: str(run.core_parameters),
             Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
             Tag.TOTAL_PARAMETERS: str(run.total_parameters),
         }
+
+    def _nll_kind(self, run: PlannedRun) -> str:
+        return family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
 
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
         entry = self.ledger.entry(run.spec.run_key)

@@ -38,7 +38,6 @@ class ARFamily:
     """See `Family`."""
 
     name = "ar"
-    nll_kind: NllKind = "exact"
 
     def build(self, spec: ARModelSpec) -> LlamaForCausalLM:
         """See `Family.build`."""
@@ -55,6 +54,10 @@ class ARFamily:
     ) -> list[dict[str, Any]]:
         """See `Family.parameter_groups`."""
         return [{"params": list(module.parameters()), "lr_ratio": 1.0}]
+
+    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+        """See `Family.nll_kind`."""
+        return "exact"
 
     def likelihood(
         self,

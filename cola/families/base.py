@@ -66,7 +66,6 @@ class Family(Protocol):
     """
 
     name: str
-    nll_kind: NllKind
 
     def build(self, spec: Any) -> Any:
         """A freshly initialised model (initialisation draws from torch's global generator)."""
@@ -79,10 +78,13 @@ class Family(Protocol):
     ) -> list[dict[str, Any]]:
         """Trained parameters as optimiser groups: {"params": [...], "lr_ratio": float}."""
 
+    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+        """Whether `likelihood` is exact or an upper bound with these settings."""
+
     def likelihood(
         self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
     ) -> Likelihood:
-        """NLL (exact or an upper bound, see `nll_kind`) of all L tokens of each sequence."""
+        """NLL (see `nll_kind`) of all L tokens of each sequence."""
 
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""

@@ -66,7 +66,6 @@ class ColaFamily:
     """See `Family`."""
 
     name = "cola"
-    nll_kind: NllKind = "bound"
 
     def build(self, spec: ColaModelSpec) -> nn.Module:
         """See `Family.build`."""
@@ -92,6 +91,10 @@ class ColaFamily:
                 group["interval"] = stage2.vae_interval
             groups.append(group)
         return groups
+
+    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+        """See `Family.nll_kind`."""
+        return "bound"
 
     def likelihood(
         self, model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream

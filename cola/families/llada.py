@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from cola.families.base import Batch, Likelihood, StageModule
-from cola.likelihood.masked_bound import masked_bound
+from cola.likelihood.masked_bound import chain_rule_nll, masked_bound
 from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
@@ -41,7 +41,6 @@ class LLaDAFamily:
     """See `Family`."""
 
     name = "llada"
-    nll_kind: NllKind = "bound"
 
     def build(self, spec: LLaDAModelSpec) -> LLaDAModel:
         """See `Family.build`."""
@@ -59,10 +58,16 @@ class LLaDAFamily:
         """See `Family.parameter_groups`."""
         return [{"params": list(module.parameters()), "lr_ratio": 1.0}]
 
+    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+        """See `Family.nll_kind`."""
+        return "exact" if settings.masked == "chain_rule" else "bound"
+
     def likelihood(
         self, model: LLaDAModel, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
     ) -> Likelihood:
-        """See `Family.likelihood`: a Monte Carlo estimate of the bound, with its own error."""
+        """See `Family.likelihood`: the bound with its Monte Carlo error, or the chain rule."""
+        if settings.masked == "chain_rule":
+            return Likelihood(chain_rule_nll(model, tokens_BL))
         bound_B, error_B = masked_bound(model, tokens_BL, settings.mask_samples, stream)
         error = {"monte_carlo_error": error_B / tokens_BL.shape[1]}
         return Likelihood(bound_B, diagnostics=error)

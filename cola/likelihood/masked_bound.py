@@ -1,6 +1,7 @@
-"""LLaDA's bound by Monte Carlo with exact mask counts (section 8).
+"""LLaDA's likelihoods (section 8): a bound by Monte Carlo, and the chain rule of one order.
 
--log p(x) <= E_{k ~ U{1..L}} [ (L / k) sum of CE over k random masked tokens ]. B batch, L tokens.
+-log p(x) <= E_{k ~ U{1..L}} [ (L / k) sum of CE over k random masked tokens ], the mean over all
+orders of unmasking of their chain rules. B batch, L tokens.
 """
 
 from __future__ import annotations
@@ -33,3 +34,18 @@ def masked_bound(
     if samples == 1:
         return stacked[0], torch.full_like(stacked[0], torch.nan)
     return stacked.mean(0), stacked.std(0) / samples**0.5
+
+
+def chain_rule_nll(model: LLaDAModel, tokens_BL: Tensor) -> Tensor:
+    """-sum_i log p(x_i | x_<i, the rest masked) per sequence in nats, (B,) float64.
+
+    The exact NLL of the sampler that unmasks from left to right, one token a step: L passes.
+    """
+    length = tokens_BL.shape[1]
+    place_L = torch.arange(length, device=tokens_BL.device)
+    nll_B = tokens_BL.new_zeros(len(tokens_BL), dtype=torch.float64)
+    for place in range(length):
+        hidden_BL = (place_L >= place).expand_as(tokens_BL)
+        ce_BL = masked_cross_entropy(model, tokens_BL, hidden_BL)
+        nll_B = nll_B + ce_BL[:, place].double()
+    return nll_B

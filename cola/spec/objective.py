@@ -151,11 +151,13 @@ class GenerationSpec(Spec):
 class LikelihoodSpec(Spec):
     """Cost and accuracy of the validation NLL bounds.
 
-    LLaDA: `mask_samples` stratified mask counts per sequence. Cola: CNF with `ode_steps` steps per
-    block; `divergence` exact (trace) or hutchinson (one fixed `probe` per solve);
+    LLaDA: monte_carlo, a bound from `mask_samples` stratified mask counts per sequence, or
+    chain_rule, exact for unmasking from left to right (a pass a token). Cola: CNF with `ode_steps`
+    steps per block; `divergence` exact (trace) or hutchinson (one fixed `probe` per solve);
     `importance_samples` of z0 a sequence (1: the evidence bound, more: IWAE).
     """
 
+    masked: Literal["monte_carlo", "chain_rule"] = "monte_carlo"
     mask_samples: PositiveInt = 8
     ode_steps: PositiveInt = 8
     divergence: Literal["exact", "hutchinson"] = "hutchinson"
