@@ -24,7 +24,6 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().to(torch.bfloat16)
-        self.in_features = linear.in_features
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
         self.bias = None if linear.bias is None else linear.bias.detach().to(torch.bfloat16)
 
