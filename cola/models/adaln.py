@@ -5,6 +5,8 @@ Shapes: B batch, n latents, K distinct timesteps of a sample, C width.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +46,17 @@ class Times:
             projected = tuple(self._pick_BnK @ part.expand(rows, -1, -1) for part in projected)
         return tuple(part[:, :, None] for part in projected)
 
+    def twice(self) -> Times:
+        """The same for two copies of the batch, one behind the other."""
+        if self._pick_BnK is None and len(self._active_BKC) == 1:
+            return self
+        both = copy.copy(self)
+        if self._pick_BnK is not None:
+            both._pick_BnK = torch.cat([self._pick_BnK] * 2)
+        if len(self._active_BKC) > 1:
+            both._active_BKC = torch.cat([self._active_BKC] * 2)
+        return both
+
     def modulated(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
         """LayerNorm without affine, then x (1 + scale) + shift."""
         return modulate(F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=eps), self, ada)
@@ -56,28 +69,49 @@ def _picks(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
     return F.one_hot(own_n.where(~clean_Bn, count), count + 1).to(emb_BKC.dtype)
 
 
-class KeptTimes(Times):
-    """Times that come again, as a solver's at every block: projected once. Without gradients.
+class TimeTable:
+    """Times that come again, as a solver's at every block: each AdaLN projects all of them at once.
 
-    emb_BKC: (1, 1, C): all latents are at the same time.
+    Without gradients. emb_1KC: (1, K, C), the embeddings of K times.
     """
 
-    def __init__(self, emb_BKC: Tensor) -> None:
-        super().__init__(emb_BKC)
-        self._kept: dict[nn.Module, tuple[Tensor, ...]] = {}
+    def __init__(self, emb_1KC: Tensor) -> None:
+        self._times = Times(emb_1KC)
+        self._parts: dict[nn.Module, list[tuple[Tensor, ...]]] = {}
+        self._affine: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+
+    def parts(self, ada: nn.Sequential, count: int) -> list[tuple[Tensor, ...]]:
+        """`count` of (1, 1, 1, C) for each time."""
+        if ada not in self._parts:
+            columns = [part.split(1, dim=1) for part in self._times.project(ada, count)]
+            self._parts[ada] = list(zip(*columns, strict=True))
+        return self._parts[ada]
+
+    def affine(self, ada: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
+        """1 + scale and shift of each time, (C,): a LayerNorm's weight and bias."""
+        if ada not in self._affine:
+            parts = self.parts(ada, 2)
+            self._affine[ada] = [(1 + scale.flatten(), shift.flatten()) for shift, scale in parts]
+        return self._affine[ada]
+
+
+class KeptTimes(Times):
+    """All latents are at one time, number `index` of a table."""
+
+    def __init__(self, table: TimeTable, index: int) -> None:
+        self._table, self._index = table, index
+
+    def twice(self) -> Times:
+        """See `Times.twice`."""
+        return self
 
     def project(self, ada: nn.Sequential, parts: int) -> tuple[Tensor, ...]:
         """See `Times.project`."""
-        if ada not in self._kept:
-            self._kept[ada] = super().project(ada, parts)
-        return self._kept[ada]
+        return self._table.parts(ada, parts)[self._index]
 
     def modulated(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
         """See `Times.modulated`: scale and shift are the LayerNorm's own affine here."""
-        if ada not in self._kept:
-            shift, scale = super().project(ada, 2)
-            self._kept[ada] = (1 + scale.flatten(), shift.flatten())
-        weight_C, bias_C = self._kept[ada]
+        weight_C, bias_C = self._table.affine(ada)[self._index]
         return F.layer_norm(x_BnC, x_BnC.shape[-1:], weight_C, bias_C, eps)
 
 

@@ -289,33 +289,37 @@ class ColaDiT(PreTrainedModel):
             x_BnC = block.finish(x_BnC, seen, times)
         return self.velocity(x_BnC, times)
 
-    def block_turns(self, cache: KVCache, guided: bool) -> Tensor:
-        """Rotations of the block behind the cache; with `guided` those of the block alone too."""
+    def block_turns(self, cache: KVCache) -> Tensor:
+        """Rotations of the block behind the cache, (1, s, ...) where all samples are as long."""
         place = torch.arange(self.config.block_size, device=cache.length_B.device)
-        position_Bs = cache.length_B[:, None] + place
-        if guided:
-            position_Bs = torch.cat([position_Bs, place.expand_as(position_Bs)])
-        return self.turns(position_Bs)
+        if min(cache.lengths) == cache.filled:
+            return self.turns(cache.filled + place)
+        return self.turns(cache.length_B[:, None] + place)
 
     def denoise(
         self, z_Bsd: Tensor, times: Times, turns: Tensor, cache: KVCache, guided: bool
     ) -> tuple[Tensor, Tensor]:
         """Velocity of one block given the cached prefix, and of the block alone (for CFG).
 
-        Both come from one batched pass of 2 B rows, which is what `times` and `turns` (see
-        `block_turns`) must fit; without `guided` the second is the first.
+        Both come from one batched pass of 2 B rows, [behind the prefix | alone]; without `guided`
+        the second is the first. `turns` (see `block_turns`) serve both: only the distances between
+        positions matter to a block alone. Up to the first attention both are the same.
         """
         batch = len(z_Bsd)
-        x_BsC = self.embed(torch.cat([z_Bsd, z_Bsd]) if guided else z_Bsd)
+        x_BsC = self.embed(z_Bsd)
         mask = cache.mask(z_Bsd.shape[1])
         for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_BsC, times, turns)
+            if guided and layer == 0:
+                x_BsC, times = torch.cat([x_BsC, x_BsC]), times.twice()
+                turns = turns if len(turns) == 1 else torch.cat([turns, turns])
             seen_k, seen_v = cache.behind(layer, k[:batch], v[:batch])
-            attended = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+            heads, width = q.shape[1], q.shape[3]
+            attended = q.new_empty(*x_BsC.shape[:2], heads, width)
             behind = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask)
             attended[:batch] = behind.transpose(1, 2)
             if guided:
-                alone = attend(q[batch:], k[batch:], v[batch:], None)
+                alone = attend(q[-batch:], k[-batch:], v[-batch:], None)
                 attended[batch:] = alone.transpose(1, 2)
             x_BsC = block.finish(x_BsC, attended.transpose(1, 2), times)
         velocity = self.velocity(x_BsC, times)

@@ -42,7 +42,7 @@ class PackedAttention(nn.Module):
     """See `cola.models.dit.SelfAttention`. Queries and keys are normalised and turned in float32.
 
     They are moved heads first on the way there, once and together, so that nothing copies them
-    again.
+    again; each then has a LayerNorm of its own, whose affine part costs nothing there.
     """
 
     def __init__(self, attention: SelfAttention) -> None:
@@ -50,10 +50,7 @@ class PackedAttention(nn.Module):
         self.num_heads = attention.num_heads
         self.proj_qkv = PackedLinear(attention.proj_qkv)
         self.proj_out = PackedLinear(attention.proj_out)
-        self.eps, norms = attention.norm_q.eps, (attention.norm_q, attention.norm_k)
-        # (2, 1, 1, 1, D): of queries and keys.
-        self.weight = torch.stack([n.weight.detach().float() for n in norms])[:, None, None, None]
-        self.bias = torch.stack([n.bias.detach().float() for n in norms])[:, None, None, None]
+        self.norms = [_float_affine(norm) for norm in (attention.norm_q, attention.norm_k)]
         self.rope = attention.rope  # whose frequencies the model asks for
 
     def qkv(self, x_BnC: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,17 +58,28 @@ class PackedAttention(nn.Module):
         projected = self.proj_qkv(x_BnC).unflatten(-1, (3, self.num_heads, -1))
         moved = projected.permute(2, 0, 3, 1, 4)  # (3, B, H, n, D)
         qk = moved[:2].to(torch.float32, memory_format=torch.contiguous_format)
-        normed = F.layer_norm(qk, qk.shape[-1:], eps=self.eps)
-        normed = torch.addcmul(self.bias, normed, self.weight)
-        pairs = torch.view_as_complex(normed.unflatten(-1, (-1, 2)))
-        pairs *= turns.transpose(1, 2)
-        q, k = normed.to(projected.dtype)
+        turns = turns.transpose(1, 2)
+        q, k = (
+            _turned(F.layer_norm(x, x.shape[-1:], *affine), turns).to(projected.dtype)
+            for x, affine in zip(qk, self.norms, strict=True)
+        )
         return q, k, moved[2]
 
     def out(self, x_BHnD: Tensor) -> Tensor:
         """Back to the model's width."""
         projected: Tensor = self.proj_out(merge_heads(x_BHnD))
         return projected
+
+
+def _float_affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor, float]:
+    return norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
+
+
+def _turned(x_BHnD: Tensor, turns: Tensor) -> Tensor:
+    """Rotary embedding of the pairs (2i, 2i + 1), in place."""
+    pairs = torch.view_as_complex(x_BHnD.unflatten(-1, (-1, 2)))
+    pairs *= turns
+    return x_BHnD
 
 
 class PackedMLP(nn.Module):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cola.models.adaln import KeptTimes, Times
+from cola.models.adaln import KeptTimes, Times, TimeTable
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
@@ -26,7 +26,7 @@ from cola.sampling.first_block import (
     encode_prompts,
     padded_prompts,
 )
-from cola.sampling.ode import integrate, time_grid
+from cola.sampling.ode import evaluation_times, integrate, time_grid
 from cola.sampling.tokens import cut_after_eos, sample_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -64,7 +64,7 @@ def blocks(
     dit.commit(prefix, cache, prompts.prefix)
     if prefix.shape[1]:
         model.vae.decoder.extend_hidden(model.to_vae(prefix), decoder_cache, prompts.prefix)
-    clock = Clock(dit, prefix)
+    clock = Clock(dit, settings, prefix)
     for number in range(count):
         known = prompts.block(number, size, model.tokens_per_block)
         z_Bsd = denoise_block(dit, known, settings, noise(number), cache, clock)
@@ -78,19 +78,20 @@ def blocks(
 class Clock:
     """Embedded times of a generation: every block passes the same ones, so they are kept."""
 
-    def __init__(self, dit: ColaDiT, like: Tensor) -> None:
+    def __init__(self, dit: ColaDiT, settings: GenerationSpec, like: Tensor) -> None:
         self._dit, self._like = dit, like
-        self._kept: dict[float, KeptTimes] = {}
+        self.grid = time_grid(settings.time_grid, settings.steps)
+        passed = sorted(set(evaluation_times(self.grid, settings.solver)))
+        table = TimeTable(dit.embed_times(like.new_tensor([passed])))
+        self._kept = {t: KeptTimes(table, index) for index, t in enumerate(passed)}
 
     def at(self, t: float) -> Times:
-        """All latents at time t."""
-        if t not in self._kept:
-            self._kept[t] = KeptTimes(self._dit.embed_times(self._like.new_full((1, 1), t)))
+        """All latents at time t, one of those that the solver passes."""
         return self._kept[t]
 
-    def with_clean(self, t: float, clean_Rs: Tensor) -> Times:
+    def with_clean(self, t: float, clean_Bs: Tensor) -> Times:
         """Latents at time t but for the clean ones, which are at 0."""
-        return self._dit.times(self._like.new_full((1, 1), t), clean_Rs)
+        return self._dit.times(self._like.new_full((1, 1), t), clean_Bs)
 
 
 def denoise_block(
@@ -111,8 +112,7 @@ def denoise_block(
     repaint = bool(known.known_Bs.any())
     clean = settings.first_block != "partial_repaint"
     known_Bs1 = known.known_Bs[..., None]
-    known_Rs = torch.cat([known.known_Bs] * 2) if guided else known.known_Bs
-    turns = dit.block_turns(cache, guided)
+    turns = dit.block_turns(cache)
 
     def pinned(z: Tensor, t: float) -> Tensor:
         held = known.z_Bsd if clean else (1 - t) * known.z_Bsd + t * z1_Bsd
@@ -121,12 +121,11 @@ def denoise_block(
     def velocity(z: Tensor, t: float) -> Tensor:
         if repaint:
             z = pinned(z, t)
-        times = clock.with_clean(t, known_Rs) if repaint and clean else clock.at(t)
+        times = clock.with_clean(t, known.known_Bs) if repaint and clean else clock.at(t)
         conditional, alone = dit.denoise(z, times, turns, cache, guided)
         return alone + settings.guidance_scale * (conditional - alone) if guided else conditional
 
-    times = time_grid(settings.time_grid, settings.steps)
-    z = integrate(velocity, z1_Bsd, times, settings.solver)
+    z = integrate(velocity, z1_Bsd, clock.grid, settings.solver)
     return pinned(z, 0.0) if repaint else z
 
 

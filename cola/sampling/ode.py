@@ -22,6 +22,16 @@ def time_grid(kind: Grid, steps: int) -> list[float]:
     return [t * t for t in left] if kind == "quadratic" else left
 
 
+def evaluation_times(times: Sequence[float], solver: Solver) -> list[float]:
+    """Times at which `integrate` asks for the velocity."""
+    starts = list(times[:-1])
+    if solver == "heun":
+        return list(times)
+    if solver == "midpoint":
+        return starts + [t + 0.5 * (following - t) for t, following in pairwise(times)]
+    return starts
+
+
 def integrate(velocity: Velocity, z: Tensor, times: Sequence[float], solver: Solver) -> Tensor:
     """Follow the flow along `times` (in either direction)."""
     step = {"euler": euler_step, "heun": heun_step, "midpoint": midpoint_step}[solver]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cola.models.adaln import KeptTimes
+from cola.models.adaln import KeptTimes, TimeTable
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
@@ -61,7 +61,7 @@ def cached_velocity(dit: ColaDiT, z0: Tensor, zt: Tensor, t_Bb: Tensor) -> Tenso
     found = []
     for block in range(z0.shape[1] // BLOCK):
         span = slice(block * BLOCK, (block + 1) * BLOCK)
-        times, turns = dit.times(t_Bb[:, block : block + 1]), dit.block_turns(cache, guided=False)
+        times, turns = dit.times(t_Bb[:, block : block + 1]), dit.block_turns(cache)
         found.append(dit.denoise(zt[:, span], times, turns, cache, guided=False)[0])
         dit.commit(z0[:, span], cache, [BLOCK] * len(z0))
     return torch.cat(found, dim=1)
@@ -83,7 +83,7 @@ def test_committing_a_prefix_at_once_equals_block_by_block() -> None:
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
         dit.commit(z0[:, : LATENTS - BLOCK], cache, [LATENTS - BLOCK] * 2)
-        turns = dit.block_turns(cache, guided=False)
+        turns = dit.block_turns(cache)
         alone, _ = dit.denoise(zt[:, last], dit.times(t_B1), turns, cache, guided=False)
         together = dit(z0, zt, t_B1)[:, last]
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
@@ -114,7 +114,7 @@ def test_the_unconditional_pass_equals_a_first_block() -> None:
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
         dit.commit(z0[:, : 2 * BLOCK], cache, [2 * BLOCK] * 2)
-        turns = dit.block_turns(cache, guided=True)
+        turns = dit.block_turns(cache)
         block = zt[:, 2 * BLOCK : 3 * BLOCK]
         conditional, alone = dit.denoise(block, dit.times(t_B1[:1]), turns, cache, guided=True)
         first = dit(block, block, t_B1)
@@ -140,8 +140,8 @@ def test_remembered_times_give_the_same_velocity() -> None:
     block = zt[:, :BLOCK]
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
-        kept = KeptTimes(dit.embed_times(torch.full((1, 1), 0.7)))
-        turns = dit.block_turns(cache, guided=False)
+        kept = KeptTimes(TimeTable(dit.embed_times(torch.tensor([[0.2, 0.7]]))), index=1)
+        turns = dit.block_turns(cache)
         found = [dit.denoise(block, kept, turns, cache, guided=False)[0] for _ in range(2)]
         expected = dit(block, block, torch.full((2, 1), 0.7))
     assert torch.equal(found[0], found[1])
@@ -158,7 +158,7 @@ def test_rows_of_unequal_length_see_their_own_entries_only() -> None:
         own = counts[rows]
         cache = dit.new_cache(len(own), LATENTS, z0)
         dit.commit(z0[rows, : max(own)], cache, own)
-        turns = dit.block_turns(cache, guided=True)
+        turns = dit.block_turns(cache)
         return dit.denoise(zt[rows, :BLOCK], times, turns, cache, guided=True)[0]
 
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cola.models.adaln import KeptTimes
+from cola.models.adaln import KeptTimes, TimeTable
 from cola.models.dit import ColaDiT, DiTConfig
 from cola.models.packed import PackedLinear, for_generation
 
@@ -28,8 +28,8 @@ def velocity(dit: ColaDiT) -> torch.Tensor:
     prefix, z = (torch.randn(3, n, 4, generator=generator) for n in (2 * BLOCK, BLOCK))
     cache = dit.new_cache(3, 3 * BLOCK, prefix)
     dit.commit(prefix, cache, [2 * BLOCK, BLOCK, 2 * BLOCK])
-    times = KeptTimes(dit.embed_times(torch.full((1, 1), 0.6)))
-    turns = dit.block_turns(cache, guided=True)
+    times = KeptTimes(TimeTable(dit.embed_times(torch.full((1, 1), 0.6))), index=0)
+    turns = dit.block_turns(cache)
     return torch.cat(dit.denoise(z, times, turns, cache, guided=True)).float()
 
 
