@@ -12,7 +12,7 @@ def learning_rate_factor(schedule: ScheduleSpec, step: int, total_steps: int) ->
 
     Warm-up is linear and reaches the peak at its last step; cosine and WSD end at `final_ratio`.
     """
-    warmup = round(schedule.warmup_fraction * total_steps)
+    warmup = warmup_steps(schedule, total_steps)
     if step < warmup:
         return (step + 1) / warmup
     low = schedule.final_ratio
@@ -21,6 +21,20 @@ def learning_rate_factor(schedule: ScheduleSpec, step: int, total_steps: int) ->
     if schedule.kind == "cosine":
         progress = (step - warmup) / max(1, total_steps - 1 - warmup)
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    decay = max(1, round(schedule.decay_fraction * total_steps))
+    decay = total_steps - stable_steps(schedule, total_steps)
     left = total_steps - 1 - step
     return 1.0 if left >= decay else low + (1 - low) * left / decay
+
+
+def warmup_steps(schedule: ScheduleSpec, total_steps: int) -> int:
+    """Steps until the peak rate is reached."""
+    if schedule.warmup_steps is not None:
+        return min(schedule.warmup_steps, total_steps)
+    return round(schedule.warmup_fraction * total_steps)
+
+
+def stable_steps(schedule: ScheduleSpec, total_steps: int) -> int:
+    """Steps before the rate depends on how many follow: another length has the same until then."""
+    if schedule.kind == "wsd":
+        return total_steps - max(1, round(schedule.decay_fraction * total_steps))
+    return total_steps if schedule.kind == "constant" else 0

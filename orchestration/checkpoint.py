@@ -32,7 +32,7 @@ class Cursor(BaseModel):
     elapsed_seconds: float
 
 
-def seal(folder: Path, cursor: Cursor, rank: int) -> None:
+def seal(folder: Path, cursor: Cursor, rank: int) -> Path:
     """Write this worker's manifest over the files it wrote into `folder`."""
     sums = {
         str(path.relative_to(folder)): _sha256(path)
@@ -40,7 +40,9 @@ def seal(folder: Path, cursor: Cursor, rank: int) -> None:
         if path.is_file()
     }
     manifest = {"cursor": cursor.model_dump(), "files": sums}
-    (folder / f"manifest-{rank:05d}.json").write_text(json.dumps(manifest, indent=1))
+    path = folder / f"manifest-{rank:05d}.json"
+    path.write_text(json.dumps(manifest, indent=1))
+    return path
 
 
 def verify(folder: Path) -> Cursor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cola.inference_flops import generation_flops_per_token, likelihood_flops_per_token
 from cola.spec import RunSpec
 from cola.spec.study import ResourcesSpec
 from orchestration.accelerators import STARTUP_SECONDS, worker_flops
@@ -15,7 +16,7 @@ from orchestration.rates import Rates, rate_key
 class Costs:
     """Of one run. `calibrated` says that the time rests on rates measured on this machine.
 
-    The time is that of start-up, training and (where it was measured) evaluations.
+    The time is that of start-up, training and validations.
     """
 
     seconds: float
@@ -26,22 +27,60 @@ class Costs:
 
 
 def run_costs(
-    spec: RunSpec, resources: ResourcesSpec, parameters: int, keep: int, rates: Rates
+    spec: RunSpec,
+    resources: ResourcesSpec,
+    parameters: int,
+    keep: int,
+    rates: Rates,
+    first_step: int = 0,
 ) -> Costs:
-    """Costs of one run on its workers; `keep` checkpoints are kept, and the exported model."""
+    """Costs of one run on its workers; `keep` checkpoints are kept, and the exported model.
+
+    Its first `first_step` steps are carried out by another run.
+    """
     flops = worker_flops(resources, spec.training.precision)
     seconds, calibrated = STARTUP_SECONDS, True
-    for stage in spec.stages:
-        work = stage.steps * spec.tokens_per_step * stage.train_flops_per_token_executed
+    for stage, work in zip(spec.stages, executed_flops(spec, first_step), strict=True):
         measured = rates.get(rate_key(spec, resources, stage.name))
         calibrated = calibrated and measured is not None
         seconds += work / ((measured or flops) * resources.workers)
-    seconds += spec.evaluation.points * rates.get(rate_key(spec, resources, "evaluation"), 0.0)
+    evaluation = evaluation_flops(spec) / (flops * resources.workers)
+    measured = rates.get(rate_key(spec, resources, "evaluation"))
+    seconds += spec.evaluation.points * (evaluation if measured is None else measured)
     units = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
     hours = seconds / 3600 * units
     price = None if resources.price_per_hour is None else hours * resources.price_per_hour
     stored = keep * (WEIGHT + MOMENTS) * parameters + WEIGHT * parameters
     return Costs(seconds, hours, price, stored, calibrated)
+
+
+def executed_flops(spec: RunSpec, first_step: int = 0) -> list[float]:
+    """Training FLOPs that a run carries out in each stage from `first_step` on."""
+    found, left = [], first_step
+    for stage in spec.stages:
+        skipped = min(left, stage.steps)
+        tokens = (stage.steps - skipped) * spec.tokens_per_step
+        found.append(tokens * stage.train_flops_per_token_executed)
+        left -= skipped
+    return found
+
+
+def evaluation_flops(spec: RunSpec) -> float:
+    """FLOPs of one validation of the run (its NLL; samples are generated once, by one worker)."""
+    settings, length = spec.evaluation, spec.data.sequence_length
+    each = likelihood_flops_per_token(spec.model, settings.likelihood, length).total
+    return settings.validation_sequences * length * each
+
+
+def sample_flops(spec: RunSpec) -> float:
+    """FLOPs of the finished run's text samples."""
+    settings, new = spec.evaluation, spec.evaluation.generation.max_new_tokens
+    if not settings.samples:
+        return 0.0
+    each = generation_flops_per_token(
+        spec.model, settings.generation, settings.prompt_tokens, settings.samples
+    )
+    return settings.samples * new * each.total
 
 
 def bytes_per_token_id(vocab_size: int) -> int:

@@ -73,13 +73,15 @@ class LogTraining:
 
     def _throughput(self, state: TrainState, last: tuple[int, float]) -> dict[str, float]:
         """Tokens per second and MFU since the last logged step; nothing after no step."""
-        run, seconds = state.run, state.elapsed_seconds - last[1]
+        seconds = state.elapsed_seconds - last[1]
         if state.step == last[0]:
             return {}
-        spent = run.train_flops_at(state.step, "executed") - run.train_flops_at(last[0], "executed")
+        # The end of a stage is always logged, so all of these steps are of this stage.
+        rate = (state.step - last[0]) * state.run.tokens_per_step / seconds
+        flops = state.stage.train_flops_per_token_executed * rate
         return {
-            Metric.TOKENS_PER_SECOND: (state.step - last[0]) * run.tokens_per_step / seconds,
-            Metric.MFU: spent / seconds / (self._peak * state.place.world_size),
+            Metric.TOKENS_PER_SECOND: rate,
+            Metric.MFU: flops / (self._peak * state.place.world_size),
         }
 
 
@@ -118,6 +120,18 @@ class Checkpoint:
             return
         self._save(state)
         self._saved_at = time.monotonic()
+
+
+class Publish:
+    """Hands the state after certain steps to other runs, which begin as this one does."""
+
+    def __init__(self, folders: dict[int, Path], save: Callable[[TrainState, Path], None]) -> None:
+        self._folders, self._save = folders, save
+
+    def __call__(self, state: TrainState) -> None:
+        """Every worker saves its part; a diverged state is not handed on."""
+        if state.step in self._folders and state.stop != "diverged":
+            self._save(state, self._folders[state.step])
 
 
 class StopOnRequest:

@@ -8,9 +8,10 @@ from pathlib import Path
 from cola.data.fingerprint import source_fingerprint
 from cola.data.tokenizer import vocab_size_of
 from cola.flops import parameter_counts, train_flops_per_token
+from cola.optim import warmup_steps
 from cola.sizing import paper_row, size_by_total, size_model
 from cola.spec import ModelSpec, Objective, RunSpec, SpecError, StagePlan, StudySpec
-from cola.spec.design import Rung
+from cola.spec.design import Rung, TrajectoryDesign
 from cola.spec.run import TrainingSpec
 from orchestration.accelerators import ACCELERATORS, accelerator_name
 from orchestration.memory import MemoryPlan, memory_plan
@@ -76,6 +77,9 @@ def plan_run(
     model = sized(study, family, index, rung)
     counts = parameter_counts(model)
     training = ruled(study, rung, counts.core)
+    stages = stages_within_budget(study, training, model, settings.objective, index, rung.budget)
+    if isinstance(study.design, TrajectoryDesign):
+        training = with_common_warmup(study, training, model, settings.objective)
     spec = RunSpec(
         model=model,
         objective=settings.objective,
@@ -83,7 +87,7 @@ def plan_run(
         data_fingerprint=fingerprint,
         training=training,
         evaluation=study.evaluation,
-        stages=stages_within_budget(study, training, model, settings.objective, index, rung.budget),
+        stages=stages,
         budget=rung.budget,
         compute=study.matching.compute,
         seed=seed,
@@ -131,10 +135,13 @@ def sized(study: StudySpec, family: str, index: int, rung: Rung) -> ModelSpec:
 def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
     """The study's training settings with its rules applied at this size and budget.
 
-    The rung's target counts as the size, so that all families get the same.
+    The rung's target counts as the size, so that all families get the same; of a trajectory the
+    largest budget, so that all points do.
     """
     training, rules = study.training, study.rules
     size = rung.core_parameters or core
+    if isinstance(study.design, TrajectoryDesign):
+        rung = study.rungs()[-1]
     changes: dict[str, object] = {}
     if rules.learning_rate is not None:
         rate = rules.learning_rate.value(size, rung.budget)
@@ -144,6 +151,17 @@ def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
         multiple = rules.batch_multiple
         changes["batch_sequences"] = max(1, round(sequences / multiple)) * multiple
     return training.model_copy(update=changes)
+
+
+def with_common_warmup(
+    study: StudySpec, training: TrainingSpec, model: ModelSpec, objective: Objective
+) -> TrainingSpec:
+    """The smallest budget's warm-up, in steps, for every point of a trajectory."""
+    smallest = study.rungs()[0].budget
+    last = stages_within_budget(study, training, model, objective, 0, smallest)[-1]
+    steps = warmup_steps(training.schedule, last.steps)
+    schedule = training.schedule.model_copy(update={"warmup_steps": steps})
+    return training.model_copy(update={"schedule": schedule})
 
 
 def memory_plans(study: StudySpec, spec: RunSpec, index: int) -> tuple[MemoryPlan, ...]:
@@ -205,12 +223,17 @@ def stages_within_budget(
 ) -> list[StagePlan]:
     """The most steps of each stage that the budget pays for; the last stage takes the rest.
 
+    In a trajectory the stages before the last are those of the smallest budget.
+
     Raises:
         SpecError: when the budget is below one step of every stage.
     """
     length = study.data.sequence_length
     tokens_per_step = training.batch_sequences * length
     shares = objective.stage_shares()
+    trajectory = isinstance(study.design, TrajectoryDesign)
+    first_budget = study.rungs()[0].budget if trajectory else budget
+    points = len(study.rungs()) if study.matching.stage1 == "amortised" else 1
     spent, plans, needed = 0.0, [], 0.0
     for position, (stage, share) in enumerate(shares.items()):
         costs = {
@@ -219,13 +242,14 @@ def stages_within_budget(
         }
         per_step = costs[study.matching.compute] * tokens_per_step
         last = position == len(shares) - 1
-        affordable = (budget - spent if last else share * budget) / per_step
+        charged = 1.0 if last else 1.0 / points
+        affordable = (budget - spent if last else share * first_budget) / per_step
         needed = max(needed, per_step / share)
         # A relative slack of 1e-12 keeps a budget that is an exact multiple of the step.
         steps = int(affordable * (1 + 1e-12))
-        spent += steps * per_step
-        plans.append((stage, steps, costs))
-    if any(steps < 1 for _, steps, _ in plans):
+        spent += steps * per_step * charged
+        plans.append((stage, steps, charged, costs))
+    if any(steps < 1 for _, steps, _, _ in plans):
         raise SpecError(
             f"ladder.{index}.budget={budget:.3g} is below one step of {model.family} "
             f"({tokens_per_step} tokens a step); needs at least {needed:.3g} FLOPs "
@@ -237,8 +261,9 @@ def stages_within_budget(
             steps=steps,
             train_flops_per_token_executed=costs["executed"],
             train_flops_per_token_nominal=costs["nominal"],
+            charged=charged,
         )
-        for stage, steps, costs in plans
+        for stage, steps, charged, costs in plans
     ]
 
 

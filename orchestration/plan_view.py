@@ -8,15 +8,25 @@ from typing import Any
 
 from rich.table import Table
 
+from cola.flops import train_flops_per_token
 from cola.spec import StudySpec
 from orchestration.accelerators import ACCELERATORS, accelerator_name
 from orchestration.corpus_size import CorpusSize
-from orchestration.costs import Costs, bytes_per_token_id, run_costs
+from orchestration.costs import (
+    Costs,
+    bytes_per_token_id,
+    evaluation_flops,
+    executed_flops,
+    run_costs,
+    sample_flops,
+)
 from orchestration.decisions import Decision
 from orchestration.plan import PlannedRun
+from orchestration.prefixes import Sharing, shared_beginnings
 from orchestration.rates import Rates
 
 DAY = 86_400.0
+MUCH_VALIDATION = 0.25  # of the training FLOPs
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Plan:
     runs: list[PlannedRun]
     costs: list[Costs]
     corpus: CorpusSize
+    sharing: dict[str, Sharing]
 
     @classmethod
     def of(
@@ -34,8 +45,36 @@ class Plan:
     ) -> Plan:
         """Reckon the costs of planned runs."""
         keep, resources = study.checkpoint.keep, study.resources
-        costs = [run_costs(r.spec, resources, r.total_parameters, keep, rates) for r in runs]
-        return cls(study, list(runs), costs, corpus)
+        sharing = shared_beginnings(runs)
+        costs = [
+            run_costs(
+                run.spec,
+                resources,
+                run.total_parameters,
+                keep,
+                rates,
+                sharing[run.spec.run_key].first_step,
+            )
+            for run in runs
+        ]
+        return cls(study, list(runs), costs, corpus, sharing)
+
+    @property
+    def carried_out(self) -> float:
+        """Executed training FLOPs with every shared beginning counted once."""
+        runs = {run.spec.run_key: run.spec for run in self.runs}
+        return sum(
+            sum(executed_flops(spec, self.sharing[key].first_step)) for key, spec in runs.items()
+        )
+
+    def begins_as(self, run: PlannedRun) -> str:
+        """Which run carries out this run's first steps, in words; empty where it does itself."""
+        takes = self.sharing[run.spec.run_key].takes
+        if not takes:
+            return ""
+        beginning, provider = takes[0]
+        name = next(other.name for other in self.runs if other.spec.run_key == provider)
+        return f"; its first {beginning.step} steps are those of {name}"
 
     def epochs(self, run: PlannedRun) -> float | None:
         """How often the run reads the corpus, where its size is known."""
@@ -74,7 +113,7 @@ def plan_table(plan: Plan, decisions: list[Decision]) -> Table:
         ]
         if cost.price is not None:
             cells.append(f"{cost.price:,.0f}")
-        table.add_row(*cells, f"{decision.action}: {decision.why}")
+        table.add_row(*cells, f"{decision.action}: {decision.why}{plan.begins_as(run)}")
     return table
 
 
@@ -110,6 +149,7 @@ def totals(plan: Plan) -> dict[str, Any]:
             convention: sum(run.train_flops(convention) for run in plan.runs)
             for convention in ("nominal", "executed")
         },
+        "train_flops_carried_out": plan.carried_out,
         "seconds_one_after_another": sum(cost.seconds for cost in plan.costs),
         "accelerator": accelerator_name(plan.study.resources),
         "accelerator_hours": sum(cost.accelerator_hours for cost in plan.costs),
@@ -134,9 +174,11 @@ def total_sentence(plan: Plan) -> str:
     price = "" if found["price"] is None else f", {found['price']:,.0f} in money"
     tokens = found["token_bytes"]
     stored = "" if tokens is None else f" and {plan.corpus.sign}{tokens / 1e9:,.3g} GB of tokens"
+    shared = any(sharing.takes for sharing in plan.sharing.values())
+    once = f", {plan.carried_out:.3g} carried out, shared beginnings once" if shared else ""
     return (
         f"{found['runs']} runs, {flops['executed']:.3g} training FLOPs executed "
-        f"({flops['nominal']:.3g} nominal), {found['accelerator_hours']:,.3g} "
+        f"({flops['nominal']:.3g} nominal{once}), {found['accelerator_hours']:,.3g} "
         f"{found['accelerator']} hours{price}, {duration(found['seconds_one_after_another'])} one "
         f"run after another ({basis}); {found['checkpoint_bytes'] / 1e9:,.3g} GB of checkpoints"
         f"{stored}"
@@ -182,6 +224,15 @@ def warnings(plan: Plan) -> list[str]:
             f"bytes), more than max_epochs={plan.study.max_epochs:g}: it will be refused if the "
             "prepared corpus says the same"
         )
+    for run in plan.runs:
+        share = (
+            run.spec.evaluation.points * evaluation_flops(run.spec) / run.train_flops("executed")
+        )
+        if share > MUCH_VALIDATION:
+            said.append(
+                f"validation of {run.name} takes {share:.0%} of what its training takes (budgets "
+                "do not count it); lower evaluation.points or validation_sequences"
+            )
     short = [r for r in plan.runs if min(stage.steps for stage in r.spec.stages) < 100]
     if short:
         names = ", ".join(run.name for run in short[:3])
@@ -218,10 +269,23 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "epochs": plan.epochs(run),
         "steps": spec.steps,
         "stages": {stage.name: stage.steps for stage in spec.stages},
+        "first_step": plan.sharing[spec.run_key].first_step,
         "batch_sequences": spec.training.batch_sequences,
         "micro_batch_sequences": run.micro_batch_sequences,
         "learning_rate": spec.training.optimizer.learning_rate,
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
+        "train_flops_per_token": {
+            stage.name: train_flops_per_token(
+                spec.model,
+                spec.objective,
+                spec.data.sequence_length,
+                stage.name,
+                "executed",
+            ).components
+            for stage in spec.stages
+        },
+        "validation_flops": spec.evaluation.points * evaluation_flops(spec),
+        "sample_flops": sample_flops(spec),
         "memory": [
             {
                 "zero_stage": m.zero_stage,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -39,6 +40,8 @@ class Assignment(BaseModel):
     checkpoint_every_seconds: float
     checkpoint_keep: int
     log_every_steps: int
+    publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
+    takes: list[str] = []  # folders of such states that this run can go on from
 
 
 class RunOutcome(BaseModel):
@@ -95,14 +98,15 @@ def train_worker(config: dict[str, Any]) -> None:
     place = Place(context.get_world_rank(), context.get_world_size())
     data = open_prepared(Path(assignment.data_folder))
     folder = Path(assignment.run_folder)
-    resume = resume_point(folder, place, assignment.zero_stage)
+    resume = resume_point(assignment, place)
     journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
     if journal is not None:
         environment = describe_environment(assignment.zero_stage, assignment.workers)
         write_atomically(folder / "environment.json", environment)
-        step = resume[1].step if resume else 0
         values = {"event": "start", "attempt": assignment.attempt, "pid": os.getpid()}
-        journal.write("event", step, time.time(), values)
+        if resume is not None:
+            values["from"] = str(resume[0])
+        journal.write("event", resume[1].step if resume else 0, time.time(), values)
     state = train(
         assignment.run,
         data.train,
@@ -127,6 +131,7 @@ def worker_hooks(
         hooks.LogTraining(run, journal, assignment.log_every_steps),
         hooks.StopOnCollapse(assignment.log_every_steps),
         hooks.Evaluate(run, data, journal),
+        hooks.Publish({step: Path(path) for step, path in assignment.publishes.items()}, publish),
         hooks.StopOnRequest(Path(assignment.run_folder)),
         hooks.Checkpoint(assignment.checkpoint_every_seconds, report_checkpoint),
     ]
@@ -147,14 +152,29 @@ def report_checkpoint(state: Any) -> None:
         )
 
 
-def resume_point(folder: Path, place: Any, zero_stage: int) -> tuple[Path, Cursor] | None:
-    """The newest whole checkpoint of any attempt that fits; rank 0 chooses for all."""
+def publish(state: Any, folder: Path) -> None:
+    """Every worker puts its part where other runs look; the manifests, which come last, make it
+    whole."""
+    with tempfile.TemporaryDirectory(prefix="cola-prefix-") as temporary:
+        part = Path(temporary)
+        state.save(part)
+        shutil.copytree(part, folder, dirs_exist_ok=True)
+        manifest = seal(part, state.cursor(), state.place.rank)
+        write_atomically(folder / manifest.name, manifest.read_text())
+
+
+def resume_point(assignment: Assignment, place: Any) -> tuple[Path, Cursor] | None:
+    """The newest whole checkpoint that fits, of any attempt or of a run with the same beginning.
+
+    Rank 0 chooses for all.
+    """
     import torch.distributed as dist
 
     chosen: list[Any] = [None]
     if place.rank == 0:
-        found = (folder / CHECKPOINTS).glob("attempt-*/step-*")
-        chosen = [newest_valid(found, place.world_size, zero_stage)]
+        own = (Path(assignment.run_folder) / CHECKPOINTS).glob("attempt-*/step-*")
+        found = [*own, *map(Path, assignment.takes)]
+        chosen = [newest_valid(found, place.world_size, assignment.zero_stage)]
     if place.world_size > 1:
         dist.broadcast_object_list(chosen, src=0)
     result: tuple[Path, Cursor] | None = chosen[0]

@@ -10,6 +10,7 @@ from cola.data.tokenizer import vocab_size_of
 from cola.flops import train_flops_per_token
 from cola.sizing import size_model
 from cola.spec import StudySpec
+from cola.spec.design import TrajectoryDesign
 
 CORES = (100_000, 150_000)  # of the smallest and the largest rung
 STEPS = 30
@@ -61,9 +62,16 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     values["checkpoint"] |= {"every_seconds": 2, "keep": 2}
     values["tracking"] |= {"uri": None, "log_every_steps": 5}
     values["ladder"] = [{"budget": 1e30, "core_parameters": core} for core in rung_sizes(study)]
+    values["matching"]["stage1"] = "charged"
     small = StudySpec.parse(values)
     for rung in values["ladder"]:
         rung["budget"] = budget_of(small, rung["core_parameters"])
+    if isinstance(study.design, TrajectoryDesign):
+        first = values["ladder"][0]
+        budgets = [first["budget"], 1.5 * first["budget"]]
+        values |= {"ladder": [], "design": first | {"kind": "trajectory", "budgets": budgets}}
+        del values["design"]["budget"]
+        values["matching"]["stage1"] = study.matching.stage1
     return StudySpec.parse(values)
 
 

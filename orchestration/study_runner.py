@@ -19,6 +19,7 @@ from cola.data import PreparedData, prepare
 from cola.families import family_of
 from cola.records import Tag
 from cola.spec import SpecError, StudySpec
+from orchestration.checkpoint import verify
 from orchestration.cluster import check_fits, ray_cluster, runs_at_once
 from orchestration.corpus_size import CorpusSize, check_epochs
 from orchestration.costs import run_costs
@@ -33,6 +34,7 @@ from orchestration.ledger import (
 )
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
 from orchestration.plan_view import duration
+from orchestration.prefixes import remove_published, shared_beginnings
 from orchestration.progress import StudyView
 from orchestration.rates import measured_rates
 from orchestration.ray_train import OUTCOME_FILE, Assignment, RunOutcome, fit_run
@@ -119,7 +121,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus)
     decisions = decide(plan, ledger, study_folder(study), study.resources)
-    runner = _Runner(study, data, ledger, mirror, view)
+    runner = _Runner(study, plan, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
     with ExitStack() as stack:
         if todo:
@@ -136,6 +138,8 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
             runner.run(todo, runs_at_once(study.resources, cluster))
     unmirrored = mirror.finish(patience_seconds=30.0)
     states = {run.name: ledger.entry(run.spec.run_key).state for run in plan}
+    if all(state == "finished" for state in states.values()):
+        remove_published(plan, root)
     return StudyResult(states, runner.launched, runner.stopping.is_set(), unmirrored)
 
 
@@ -152,6 +156,7 @@ class _Runner:
     def __init__(
         self,
         study: StudySpec,
+        plan: Sequence[PlannedRun],
         data: PreparedData,
         ledger: Ledger,
         mirror: Mirror,
@@ -164,6 +169,7 @@ class _Runner:
         self._running: dict[Future[None], PlannedRun] = {}
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
+        self._sharing = shared_beginnings(plan)
         self._refreshed = time.time()
 
     def admit(self, decision: Decision) -> None:
@@ -180,13 +186,26 @@ class _Runner:
         waiting = sorted(todo, key=lambda run: -run.train_flops("executed"))
         with self.view.live(), ThreadPoolExecutor(at_once) as pool:
             while self._running or (waiting and not self.stopping.is_set()):
-                while waiting and len(self._running) < at_once and not self.stopping.is_set():
-                    self._launch(waiting.pop(0), pool)
+                while len(self._running) < at_once and not self.stopping.is_set():
+                    ready = next((run for run in waiting if self._ready(run, waiting)), None)
+                    if ready is None:
+                        break
+                    waiting.remove(ready)
+                    self._launch(ready, pool)
                 done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     self._ended(self._running.pop(future), failure_of(future))
                 self._refresh_leases()
                 self.view.refresh(self.mirror.trouble)
+
+    def _ready(self, run: PlannedRun, waiting: Sequence[PlannedRun]) -> bool:
+        """Whether nobody is about to train a beginning that this run can take."""
+        busy = {other.spec.run_key for other in (*waiting, *self._running.values())}
+        root = output_root(self.study)
+        return all(
+            provider not in busy or verify(beginning.folder(root)) is not None
+            for beginning, provider in self._sharing[run.spec.run_key].takes
+        )
 
     def request_stop(self) -> None:
         """Ask every running run to save and leave; nothing new starts."""
@@ -215,6 +234,7 @@ class _Runner:
 
     def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
         resources, checkpoint = self.study.resources, self.study.checkpoint
+        root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
         return Assignment(
             run=run.spec,
             run_folder=str(folder),
@@ -230,6 +250,8 @@ class _Runner:
             checkpoint_every_seconds=self.study.checkpoint.every_seconds,
             checkpoint_keep=checkpoint.keep,
             log_every_steps=self.study.tracking.log_every_steps,
+            publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
+            takes=[str(found.folder(root)) for found, _ in sharing.takes],
         )
 
     def _ended(self, run: PlannedRun, error: str | None) -> None:
@@ -247,8 +269,8 @@ class _Runner:
 
     def _planned_seconds(self, run: PlannedRun) -> float:
         study, parameters = self.study, run.total_parameters
-        keep = study.checkpoint.keep
-        return run_costs(run.spec, study.resources, parameters, keep, self._rates).seconds
+        keep, first = study.checkpoint.keep, self._sharing[run.spec.run_key].first_step
+        return run_costs(run.spec, study.resources, parameters, keep, self._rates, first).seconds
 
     def _outcome(self, run: PlannedRun, error: str | None) -> tuple[State, str | None]:
         outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))

@@ -6,11 +6,12 @@ import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from cola.spec.base import Spec
 
 Budget = Annotated[float, Field(gt=0, le=1e30)]
+Size = Annotated[int, Field(ge=1_000, le=10**13)]
 
 
 class Rung(Spec):
@@ -20,7 +21,7 @@ class Rung(Spec):
     """
 
     budget: Budget
-    core_parameters: int | None = Field(default=None, ge=1_000, le=10**13)
+    core_parameters: Size | None = None
     row: Literal["paper-2b"] | None = None
 
     @model_validator(mode="after")
@@ -37,6 +38,7 @@ class IsoFLOPDesign(Spec):
     targets from N / sqrt(spread) to N sqrt(spread) are evenly spaced in log N.
     """
 
+    kind: Literal["isoflop"] = "isoflop"
     budgets: list[Budget] = Field(min_length=1)
     sizes: int = Field(default=5, ge=3, le=99)
     spread: float = Field(default=16.0, gt=1)
@@ -52,6 +54,70 @@ class IsoFLOPDesign(Spec):
                 target = _rounded(optimum * self.spread**exponent)
                 found.append(Rung(budget=budget, core_parameters=target))
         return found
+
+
+class GridDesign(Spec):
+    """Every size at every budget."""
+
+    kind: Literal["grid"] = "grid"
+    budgets: list[Budget] = Field(min_length=1)
+    core_parameters: list[Size] = Field(min_length=1)
+
+    def rungs(self) -> list[Rung]:
+        """Budgets from small to large, at each the sizes from small to large."""
+        return [
+            Rung(budget=budget, core_parameters=size)
+            for budget in sorted(self.budgets)
+            for size in sorted(self.core_parameters)
+        ]
+
+
+class TrajectoryDesign(Spec):
+    """One size along training: every budget is a finished model of it (the paper's RQ4).
+
+    All points share the stable phase of a WSD schedule and branch from it into decays of their own,
+    so that the stable phase is trained once. Warm-up, rules and Cola DLM's first stage must not
+    depend on the point: the first two are those of the largest budget's rules and the smallest
+    budget's warm-up, and stage 1 is paid from the smallest budget.
+    """
+
+    kind: Literal["trajectory"] = "trajectory"
+    budgets: list[Budget] = Field(min_length=2)
+    core_parameters: Size | None = None
+    row: Literal["paper-2b"] | None = None
+
+    def rungs(self) -> list[Rung]:
+        """Budgets from small to large."""
+        return [
+            Rung(budget=budget, core_parameters=self.core_parameters, row=self.row)
+            for budget in sorted(self.budgets)
+        ]
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> TrajectoryDesign:
+        self.rungs()
+        if len(set(self.budgets)) != len(self.budgets):
+            raise ValueError("budgets must differ from each other")
+        return self
+
+
+def _kind_of(values: object) -> str:
+    """An IsoFLOP design needs no kind."""
+    if isinstance(values, dict):
+        return str(values.get("kind", "isoflop"))
+    return str(getattr(values, "kind", "isoflop"))
+
+
+Design = Annotated[
+    Annotated[IsoFLOPDesign, Tag("isoflop")]
+    | Annotated[GridDesign, Tag("grid")]
+    | Annotated[TrajectoryDesign, Tag("trajectory")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="unknown_design",
+        custom_error_message="kind must be isoflop, grid or trajectory",
+    ),
+]
 
 
 class PowerLawRule(Spec):

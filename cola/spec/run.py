@@ -29,10 +29,12 @@ class ScheduleSpec(Spec):
     """Linear warm-up, then cosine, WSD (stable, linear decay) or constant.
 
     Fractions are of the stage's steps; `final_ratio` is the last rate over the peak rate.
+    `warmup_steps` stands in place of the fraction where it is given.
     """
 
     kind: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup_fraction: Fraction = 0.05
+    warmup_steps: NonNegativeInt | None = None
     decay_fraction: Fraction = 0.2
     final_ratio: Fraction = 0.1
 
@@ -70,12 +72,17 @@ class EvaluationSpec(Spec):
 
 
 class StagePlan(Spec):
-    """One optimisation phase: `steps` optimiser steps, each of the run's global batch."""
+    """One optimisation phase: `steps` optimiser steps, each of the run's global batch.
+
+    `charged` is the share of its FLOPs that the run's budget pays: below 1 where the stage serves
+    several runs and its cost is spread over them.
+    """
 
     name: Literal["train", "vae", "joint"]
     steps: PositiveInt
     train_flops_per_token_executed: PositiveFloat
     train_flops_per_token_nominal: PositiveFloat
+    charged: float = Field(default=1.0, gt=0, le=1)
 
 
 class RunSpec(Spec):
@@ -113,11 +120,11 @@ class RunSpec(Spec):
         return self.training.batch_sequences * self.data.sequence_length
 
     def train_flops_at(self, step: int, convention: Literal["executed", "nominal"]) -> float:
-        """FLOPs spent in training after `step` steps, in the named convention."""
+        """FLOPs charged to the run after `step` steps, in the named convention."""
         total, left = 0.0, step
         for stage in self.stages:
             taken = min(left, stage.steps)
             per_token: float = getattr(stage, f"train_flops_per_token_{convention}")
-            total += taken * self.tokens_per_step * per_token
+            total += taken * self.tokens_per_step * per_token * stage.charged
             left -= taken
         return total

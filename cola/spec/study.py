@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from cola.spec.base import Spec
 from cola.spec.data import DataSpec
-from cola.spec.design import IsoFLOPDesign, RulesSpec, Rung
+from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
 from cola.spec.objective import ColaObjective, MaskedDiffusion, NextToken
 from cola.spec.run import EvaluationSpec, Seed, TrainingSpec
 
@@ -84,12 +84,15 @@ class MatchingSpec(Spec):
 
     parameters: `core` (all but embeddings and head) or `total`. compute: the budget counts training
     FLOPs `executed` or `nominal` (see `cola.flops`). tuning: how the settings of the optimiser were
-    found, as a statement of the study's author. Data order and optimiser are always the same.
+    found, as a statement of the study's author. stage1: what a first stage that serves several runs
+    (Cola DLM's VAE in a trajectory) costs each of them: `charged` in full, as if each had trained
+    it, or `amortised`, in equal parts. Data order and optimiser are always the same.
     """
 
     parameters: Literal["core", "total"] = "core"
     compute: Literal["executed", "nominal"] = "executed"
     tuning: Literal["none", "equal_trials", "unequal"] = "none"
+    stage1: Literal["charged", "amortised"] = "charged"
 
 
 class ResourcesSpec(Spec):
@@ -140,7 +143,7 @@ class StudySpec(Spec):
     description: str = ""
     families: FamiliesSpec
     ladder: list[Rung] = Field(default=[])
-    design: IsoFLOPDesign | None = None
+    design: Design | None = None
     rules: RulesSpec = RulesSpec()
     max_epochs: PositiveFloat = 4.0
     seeds: list[Seed] = Field(default=[66], min_length=1)
@@ -161,6 +164,17 @@ class StudySpec(Spec):
     def _one_design(self) -> StudySpec:
         if bool(self.ladder) == (self.design is not None):
             raise ValueError("give either ladder (budgets with sizes) or design (budgets alone)")
+        trajectory = isinstance(self.design, TrajectoryDesign)
+        if trajectory and self.training.schedule.kind != "wsd":
+            raise ValueError(
+                f"training.schedule.kind={self.training.schedule.kind!r}: a trajectory branches "
+                "from the stable phase of a schedule; use 'wsd'"
+            )
+        if self.matching.stage1 == "amortised" and not trajectory:
+            raise ValueError(
+                "matching.stage1='amortised': no two runs of this study share a first stage; only "
+                "those of design.kind='trajectory' do"
+            )
         return self
 
     @model_validator(mode="after")

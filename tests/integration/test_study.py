@@ -15,7 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cola.spec import StudySpec
 from orchestration.journal import JournalReader
+from orchestration.plan import plan_study
 from tests.conftest import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
@@ -187,3 +189,38 @@ def test_two_ray_workers_give_one_workers_result(
         found.append(steps)
     assert found[0].keys() == found[1].keys()
     assert max(abs(found[0][step] - found[1][step]) for step in found[0]) < 1e-3
+
+
+def test_a_trajectory_trains_its_stable_phase_once(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    values = {key: value for key, value in tiny_study.items() if key != "ladder"}
+    values["families"] = {"cola": tiny_study["families"]["cola"]}
+    values["training"] |= {"schedule": {"kind": "wsd", "decay_fraction": 0.2}}
+    budgets = [1e10, 2e10]
+    values["design"] = {"kind": "trajectory", "budgets": budgets, "core_parameters": 60_000}
+    outputs = Path(values["output"])
+    study = str(write_study(values, tmp_path))
+    said = cola("plan", study)
+    assert "are those of cola-2e+10-seed66" in said
+    cola("run", study)
+    assert states(outputs) == ["finished"] * 2
+    starts = [
+        (line.step, line.values.get("from", ""))
+        for path in journals(outputs)
+        for line in JournalReader(path).new_lines()
+        if line.kind == "event" and line.values["event"] == "start"
+    ]
+    assert sorted(step > 0 and "prefixes" in origin for step, origin in starts) == [False, True]
+    assert not any((outputs / "prefixes").iterdir())  # nobody needs them any more
+    # The point in a study of its own, whole from its first step, is the same run.
+    point = plan_study(StudySpec.parse(values))[0].spec
+    alone = tmp_path / "alone"
+    del values["design"]
+    values["training"] |= {"schedule": point.training.schedule.model_dump(mode="json")}
+    values |= {"ladder": [{"budget": 1e10, "core_parameters": 60_000}], "output": str(alone)}
+    cola("run", str(write_study(values, tmp_path)))
+    both = losses(outputs), losses(alone)
+    branched, whole = (found[point.run_key] for found in both)
+    later = {step: value for step, value in whole.items() if step >= min(branched)}
+    assert branched == later

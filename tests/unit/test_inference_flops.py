@@ -1,0 +1,122 @@
+"""FLOPs of validation and generation against torch's own counter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from cola.families import family_of
+from cola.flops import FlopsBreakdown
+from cola.inference_flops import generation_flops_per_token, likelihood_flops_per_token
+from cola.seeding import Stream
+from cola.sizing import size_model
+from cola.spec import GenerationSpec, LikelihoodSpec, ModelSpec
+
+BATCH, LENGTH = 3, 64
+
+
+class FlopCounter(TorchDispatchMode):
+    """torch's own counts by operator. Its FlopCounterMode also follows modules, which gradients
+    towards an input (the divergence's) do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            formula = flop_registry[func._overloadpacket]
+            self.counts[str(func)] += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def counted(job: Callable[[], object]) -> tuple[float, float]:
+    """FLOPs of a call by torch: (outside attention products, inside)."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
+        job()
+    attention = sum(count for name, count in counter.counts.items() if "bmm" in name)
+    return counter.counts.total() - attention, attention
+
+
+def split(found: FlopsBreakdown, tokens: int) -> tuple[float, float]:
+    """The same split of ours, for `tokens` tokens."""
+    scores = sum(v for name, v in found.components.items() if name.endswith("attention_scores"))
+    return (found.total - scores) * tokens, scores * tokens
+
+
+def model_of(spec: ModelSpec) -> Any:
+    torch.manual_seed(0)
+    return family_of(spec.family).build(spec).eval()
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("ar", LikelihoodSpec()),
+        ("llada", LikelihoodSpec(mask_samples=3)),
+        ("llada", LikelihoodSpec(masked="chain_rule")),
+        ("cola", LikelihoodSpec(ode_steps=2)),
+        ("cola", LikelihoodSpec(ode_steps=1, divergence="exact", importance_samples=2)),
+    ],
+)
+def test_validation_agrees_with_torch(family: str, settings: LikelihoodSpec, size: int) -> None:
+    if settings.divergence == "exact" and size > 100_000:
+        pytest.skip("a backward pass for every coordinate takes minutes at this size")
+    spec = size_model(family, size, 300)
+    model, tokens = model_of(spec), torch.randint(0, 300, (BATCH, LENGTH))
+    stream = Stream(0, 0, range(BATCH))
+    outside, inside = counted(lambda: family_of(family).likelihood(model, tokens, settings, stream))
+    ours = split(likelihood_flops_per_token(spec, settings, LENGTH), BATCH * LENGTH)
+    assert ours[0] == pytest.approx(outside, rel=0.01)
+    assert ours[1] <= inside * (1 + 1e-9)  # torch multiplies hidden pairs too
+    assert ours[1] > 0.3 * inside
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("ar", {}),
+        ("llada", {"steps": 5}),
+        ("llada", {"steps": 4, "unmasking_block": 16, "unmasking_guidance_scale": 2.0}),
+        ("cola", {"steps": 3, "guidance_scale": 1.0}),
+        ("cola", {"steps": 3, "guidance_scale": 4.0}),
+        ("cola", {"steps": 2, "solver": "heun"}),
+        ("cola", {"steps": 2, "solver": "midpoint", "guidance_scale": 1.0}),
+    ],
+)
+def test_generation_agrees_with_torch(family: str, changes: dict[str, Any], size: int) -> None:
+    spec = size_model(family, size, 300)
+    settings = GenerationSpec(max_new_tokens=32, **changes)
+    model = model_of(spec)
+    prompts = torch.randint(0, 300, (BATCH, 32)).tolist()
+    with torch.no_grad():
+        outside, inside = counted(
+            lambda: family_of(family).generate(
+                model, prompts, settings, Stream(0, 0, range(BATCH)), None
+            )
+        )
+    ours = split(generation_flops_per_token(spec, settings, 32, BATCH), BATCH * 32)
+    assert ours[0] == pytest.approx(outside, rel=0.01)
+    assert ours[1] <= inside * (1 + 1e-9)
+    assert ours[1] > 0.3 * inside
+
+
+def test_a_prompt_that_ends_in_a_block_has_that_block_made_again() -> None:
+    spec = size_model("cola", 1_000_000, 300)
+    repaint = GenerationSpec(max_new_tokens=32)
+    padded = GenerationSpec(max_new_tokens=32, first_block="left_padding")
+    made = [
+        generation_flops_per_token(spec, settings, 40).components["dit_mlp"]
+        for settings in (repaint, padded)
+    ]
+    assert made[0] == pytest.approx(made[1] * 3 / 2)  # 8 + 32 tokens are 3 blocks, 32 are 2
