@@ -58,11 +58,15 @@ def _budget_statement(finished: pd.DataFrame, compute: str) -> str:
 
 
 def _parameter_statement(finished: pd.DataFrame) -> str:
-    spread = finished.groupby("rung")["core_parameters"].agg(lambda core: core.max() / core.min())
-    total = finished.groupby("rung")["total_parameters"].agg(lambda all_: all_.max() / all_.min())
+    spread = {
+        kind: finished.groupby("rung")[f"{kind}_parameters"].agg(lambda n: n.max() / n.min()).max()
+        - 1
+        for kind in ("core", "total")
+    }
+    apart = [f"{kind} parameters lie within {value:.1%}" for kind, value in spread.items()]
     return (
-        f"Parameters: core parameters agree within {spread.max() - 1:.1%} at every rung; with "
-        f"embeddings the families differ by up to {total.max() - 1:.0%}."
+        f"Parameters: at every rung the families' {' and their '.join(apart)} of each other (core: "
+        "all but token embeddings and output head)."
     )
 
 

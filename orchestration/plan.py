@@ -122,13 +122,14 @@ def sized(study: StudySpec, family: str, index: int, rung: Rung) -> ModelSpec:
     """
     options = study.families.named()[family].sizing_options()
     vocab_size = vocab_size_of(study.data)
-    if rung.core_parameters is None:
+    if rung.target is None:
         return paper_row(family, vocab_size, **options)
     size = size_by_total if study.matching.parameters == "total" else size_model
     try:
-        return size(family, rung.core_parameters, vocab_size, **options)
+        return size(family, rung.target, vocab_size, **options)
     except SpecError as error:
-        where = f"ladder.{index}.core_parameters" if study.ladder else f"design (rung {index})"
+        key = f"{study.matching.parameters}_parameters"
+        where = f"ladder.{index}.{key}" if study.ladder else f"design (rung {index})"
         raise SpecError(f"{where}: {error}") from None
 
 
@@ -139,7 +140,7 @@ def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
     largest budget, so that all points do.
     """
     training, rules = study.training, study.rules
-    size = rung.core_parameters or core
+    size = rung.target or core
     if isinstance(study.design, TrajectoryDesign):
         rung = study.rungs()[-1]
     changes: dict[str, object] = {}
@@ -184,7 +185,7 @@ def memory_plans(study: StudySpec, spec: RunSpec, index: int) -> tuple[MemoryPla
             share,
             resources.workers,
             stage,
-            device * max(1.0, resources.gpus_per_worker),
+            device * (resources.gpus_per_worker or 1.0),
             resources.micro_batch_sequences,
         )
         for stage in range(4)
@@ -253,7 +254,7 @@ def stages_within_budget(
         raise SpecError(
             f"ladder.{index}.budget={budget:.3g} is below one step of {model.family} "
             f"({tokens_per_step} tokens a step); needs at least {needed:.3g} FLOPs "
-            f"({study.matching.compute}) or a smaller training.batch_sequences or core_parameters"
+            f"({study.matching.compute}) or a smaller training.batch_sequences or size"
         )
     return [
         StagePlan(

@@ -26,6 +26,7 @@ from orchestration.prefixes import Sharing, shared_beginnings
 from orchestration.rates import Rates
 
 DAY = 86_400.0
+MATCHED = 0.03  # a larger spread between families is not called matched
 MUCH_VALIDATION = 0.25  # of the training FLOPs
 
 
@@ -195,20 +196,30 @@ def matching_sentences(plan: Plan) -> list[str]:
         "nominal FLOPs": _spread(plan, lambda run: run.train_flops("nominal")),
         "tokens": _spread(plan, lambda run: run.tokens),
     }
-    matched = [f"{matching.parameters} parameters", f"{matching.compute} FLOPs"]
+    asked = [f"{matching.parameters} parameters", f"{matching.compute} FLOPs"]
+    matched = [name for name in asked if spread[name] <= MATCHED]
     held = ", ".join(f"{name} (within {spread[name]:.1%})" for name in matched)
     rest = ", ".join(
-        f"{name} (up to {value:.0%} apart)" for name, value in spread.items() if name not in matched
+        f"{name} (up to {value:.0%} apart{', though asked for' if name in asked else ''})"
+        for name, value in spread.items()
+        if name not in matched
     )
     effort = {
         "none": "no family's settings were tuned",
         "equal_trials": "every family's settings were tuned with equally many trials",
         "unequal": "the families' settings were NOT tuned with equal effort",
     }[matching.tuning]
-    return [
+    said = [
         f"Matched: {held}, data order, optimiser and schedule. {effort.capitalize()}.",
         f"Not matched: {rest}.",
     ]
+    if any(sharing.takes for sharing in plan.sharing.values()):
+        how = "in full to each" if matching.stage1 == "charged" else "in equal parts to all"
+        said.append(
+            "Beginnings that runs share are trained once. Every run is charged its own steps in "
+            f"full; a first stage that serves several is charged {how}."
+        )
+    return said
 
 
 def warnings(plan: Plan) -> list[str]:

@@ -62,7 +62,7 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     values["checkpoint"] |= {"every_seconds": 2, "keep": 2}
     values["tracking"] |= {"uri": None, "log_every_steps": 5}
     values["ladder"] = [{"budget": 1e30, "core_parameters": core} for core in rung_sizes(study)]
-    values["matching"]["stage1"] = "charged"
+    values["matching"] |= {"stage1": "charged", "parameters": "core"}
     small = StudySpec.parse(values)
     for rung in values["ladder"]:
         rung["budget"] = budget_of(small, rung["core_parameters"])

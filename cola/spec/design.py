@@ -11,31 +11,44 @@ from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, mode
 from cola.spec.base import Spec
 
 Budget = Annotated[float, Field(gt=0, le=1e30)]
+Parameters = Literal["core", "total"]
 Size = Annotated[int, Field(ge=1_000, le=10**13)]
 
 
 class Rung(Spec):
     """One budget of the ladder and the model size trained at it (every family, every seed).
 
-    The size is a target of core parameters, or a published row by name (`paper-2b`: section 6).
+    The size is a target of core or of total parameters (which of them is what
+    `matching.parameters` says), or a published row by name (`paper-2b`: section 6).
     """
 
     budget: Budget
     core_parameters: Size | None = None
+    total_parameters: Size | None = None
     row: Literal["paper-2b"] | None = None
+
+    @property
+    def target(self) -> int | None:
+        """Parameters that are aimed at; None for a published row."""
+        return self.core_parameters or self.total_parameters
 
     @model_validator(mode="after")
     def _one_size(self) -> Rung:
-        if (self.core_parameters is None) == (self.row is None):
-            raise ValueError("give either core_parameters or row")
+        _only_one(self, ("core_parameters", "total_parameters", "row"))
         return self
+
+
+def _only_one(spec: Spec, keys: tuple[str, ...]) -> None:
+    if sum(getattr(spec, key) is not None for key in keys) != 1:
+        raise ValueError(f"give one of {', '.join(keys)}")
 
 
 class IsoFLOPDesign(Spec):
     """At every budget several sizes round the expected optimum; tokens follow from the budget.
 
     The expected optimum of a budget C is N = sqrt(C / (6 r)) with r `tokens_per_parameter`; `sizes`
-    targets from N / sqrt(spread) to N sqrt(spread) are evenly spaced in log N.
+    targets from N / sqrt(spread) to N sqrt(spread) are evenly spaced in log N, of core or of total
+    parameters as `matching.parameters` says.
     """
 
     kind: Literal["isoflop"] = "isoflop"
@@ -44,7 +57,7 @@ class IsoFLOPDesign(Spec):
     spread: float = Field(default=16.0, gt=1)
     tokens_per_parameter: PositiveFloat = 20.0
 
-    def rungs(self) -> list[Rung]:
+    def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large, at each the sizes from small to large."""
         found = []
         for budget in sorted(self.budgets):
@@ -52,7 +65,7 @@ class IsoFLOPDesign(Spec):
             for index in range(self.sizes):
                 exponent = index / (self.sizes - 1) - 0.5
                 target = _rounded(optimum * self.spread**exponent)
-                found.append(Rung(budget=budget, core_parameters=target))
+                found.append(Rung.parse({"budget": budget, f"{parameters}_parameters": target}))
         return found
 
 
@@ -61,15 +74,22 @@ class GridDesign(Spec):
 
     kind: Literal["grid"] = "grid"
     budgets: list[Budget] = Field(min_length=1)
-    core_parameters: list[Size] = Field(min_length=1)
+    core_parameters: list[Size] | None = Field(default=None, min_length=1)
+    total_parameters: list[Size] | None = Field(default=None, min_length=1)
 
-    def rungs(self) -> list[Rung]:
+    def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large, at each the sizes from small to large."""
+        key = "core_parameters" if self.core_parameters else "total_parameters"
         return [
-            Rung(budget=budget, core_parameters=size)
+            Rung.parse({"budget": budget, key: size})
             for budget in sorted(self.budgets)
-            for size in sorted(self.core_parameters)
+            for size in sorted(getattr(self, key))
         ]
+
+    @model_validator(mode="after")
+    def _one_size(self) -> GridDesign:
+        _only_one(self, ("core_parameters", "total_parameters"))
+        return self
 
 
 class TrajectoryDesign(Spec):
@@ -84,18 +104,17 @@ class TrajectoryDesign(Spec):
     kind: Literal["trajectory"] = "trajectory"
     budgets: list[Budget] = Field(min_length=2)
     core_parameters: Size | None = None
+    total_parameters: Size | None = None
     row: Literal["paper-2b"] | None = None
 
-    def rungs(self) -> list[Rung]:
+    def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large."""
-        return [
-            Rung(budget=budget, core_parameters=self.core_parameters, row=self.row)
-            for budget in sorted(self.budgets)
-        ]
+        size = self.model_dump(exclude={"kind", "budgets"})
+        return [Rung.parse({"budget": budget, **size}) for budget in sorted(self.budgets)]
 
     @model_validator(mode="after")
     def _is_possible(self) -> TrajectoryDesign:
-        self.rungs()
+        _only_one(self, ("core_parameters", "total_parameters", "row"))
         if len(set(self.budgets)) != len(self.budgets):
             raise ValueError("budgets must differ from each other")
         return self
@@ -123,7 +142,7 @@ Design = Annotated[
 class PowerLawRule(Spec):
     """coefficient x (N / 1e6)^parameters_exponent x (C / 1e15)^budget_exponent.
 
-    N: core parameters of the run's target; C: its budget.
+    N: the run's target of parameters (core or total, as `matching.parameters` says); C: its budget.
     """
 
     kind: Literal["power_law"] = "power_law"
@@ -131,9 +150,9 @@ class PowerLawRule(Spec):
     parameters_exponent: float = 0.0
     budget_exponent: float = 0.0
 
-    def value(self, core_parameters: float, budget: float) -> float:
+    def value(self, parameters: float, budget: float) -> float:
         """The rule at a size and a budget."""
-        size = (core_parameters / 1e6) ** self.parameters_exponent
+        size = (parameters / 1e6) ** self.parameters_exponent
         return float(self.coefficient * size * (budget / 1e15) ** self.budget_exponent)
 
 
@@ -153,7 +172,7 @@ class TunedRule(Spec):
     kind: Literal["tuned"] = "tuned"
     points: list[TunedPoint] = Field(min_length=1)
 
-    def value(self, core_parameters: float, budget: float) -> float:
+    def value(self, parameters: float, budget: float) -> float:
         """The rule at a budget (whatever the size)."""
         points = sorted(self.points, key=lambda point: point.budget)
         if budget <= points[0].budget:

@@ -98,6 +98,7 @@ class MatchingSpec(Spec):
 class ResourcesSpec(Spec):
     """Where and how a run executes; none of it changes the result beyond rounding.
 
+    A worker is one process with one GPU, or a share of one: more GPUs are more workers.
     `accelerator` (by default H100 where workers have GPUs, CPU elsewhere), its `mfu` and its
     `price_per_hour` are what `cola plan` reckons with, per GPU (or core). With an accelerator of
     known memory the micro-batch is chosen to fit. `compile` is the switch for fast kernels:
@@ -107,7 +108,7 @@ class ResourcesSpec(Spec):
 
     workers: PositiveInt = 1
     cpus_per_worker: PositiveFloat = 1.0
-    gpus_per_worker: float = Field(default=0.0, ge=0)
+    gpus_per_worker: float = Field(default=0.0, ge=0, le=1)
     accelerator: Literal["H100", "H200", "A100", "L40S", "CPU"] | None = None
     mfu: float | None = Field(default=None, gt=0, le=1)
     price_per_hour: PositiveFloat | None = None
@@ -158,7 +159,9 @@ class StudySpec(Spec):
 
     def rungs(self) -> list[Rung]:
         """Budgets and sizes: the ladder, or what the design makes of its budgets."""
-        return self.design.rungs() if self.design is not None else self.ladder
+        if self.design is not None:
+            return self.design.rungs(self.matching.parameters)
+        return self.ladder
 
     @model_validator(mode="after")
     def _one_design(self) -> StudySpec:
@@ -174,6 +177,16 @@ class StudySpec(Spec):
             raise ValueError(
                 "matching.stage1='amortised': no two runs of this study share a first stage; only "
                 "those of design.kind='trajectory' do"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_are_of_what_is_matched(self) -> StudySpec:
+        other = "core" if self.matching.parameters == "total" else "total"
+        if any(getattr(rung, f"{other}_parameters") is not None for rung in self.rungs()):
+            raise ValueError(
+                f"{other}_parameters: the study matches {self.matching.parameters} parameters "
+                f"(matching.parameters), so give sizes as {self.matching.parameters}_parameters"
             )
         return self
 

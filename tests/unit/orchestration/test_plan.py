@@ -239,7 +239,7 @@ def test_rules_set_rate_and_batch_alike_for_all_families(tiny_study: dict[str, A
 
 
 def test_total_parameters_can_be_matched_instead(tiny_study: dict[str, Any]) -> None:
-    ladder = [{"budget": 1e12, "core_parameters": 1_200_000}]
+    ladder = [{"budget": 1e12, "total_parameters": 1_200_000}]
     runs = plan(tiny_study, ladder=ladder, matching={"parameters": "total"})
     totals = [run.total_parameters for run in runs]
     assert max(totals) / min(totals) < 1.02
