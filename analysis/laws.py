@@ -1,178 +1,380 @@
-"""Loss against compute: L = E + K C^-gamma, and its special case without a floor.
+"""Scaling laws as predictions with analytic gradients, for many parameter vectors at once.
 
-L in nats per token, C in training FLOPs of a named convention. Fitted on log L with a Huber loss,
-so that relative errors count and a single odd run does not decide.
+Shapes: B parameter vectors (starts or bootstrap refits), n points, P parameters. Every law is
+L = E + sum of terms c_k exp(-p_k . x), written with E in units of the smallest loss and c_k as
+logarithms, over inputs in units of their geometric mean so that coefficients and exponents are
+nearly uncorrelated. `public` gives the parameters as they are printed, in the units of the data.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
-from scipy.optimize import least_squares
+from numpy.typing import NDArray
 
-HUBER_DELTA = 1e-3
-FLOOR_NEEDS = 5  # budgets from which an irreducible loss E can be told from the power law
-GAMMA_BOUNDS = (1e-4, 3.0)
-GAMMA_STARTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-FLOOR_STARTS = (0.0, 0.3, 0.6, 0.9)
+Array = NDArray[np.float64]
+EXPONENTS = (1e-3, 3.0)  # bounds of every exponent
 
 
 @dataclass(frozen=True)
-class ComputeLaw:
-    """L = E + K (C / scale)^-gamma; `scale` is the geometric mean of the fitted C."""
+class Inputs:
+    """n points: compute C (FLOPs), and where known parameters N and tokens D; loss in nats."""
 
-    irreducible: float
-    coefficient: float
-    gamma: float
-    scale: float
+    loss: Array
+    compute: Array
+    parameters: Array | None = None
+    tokens: Array | None = None
 
-    def loss(self, flops: np.ndarray) -> np.ndarray:
-        """Predicted L at these C."""
-        return self.irreducible + self.coefficient * (flops / self.scale) ** -self.gamma
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def chosen(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Inputs:
+        """Some of the points."""
+        rest = (None if v is None else v[index] for v in (self.parameters, self.tokens))
+        return Inputs(self.loss[index], self.compute[index], *rest)
+
+
+class Law(Protocol):
+    """A law bound to the scale of the data that it is fitted to."""
 
     @property
-    def has_floor(self) -> bool:
-        """Whether E was fitted."""
-        return self.irreducible > 0
+    def name(self) -> str:
+        """What `--law` calls it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the public parameters."""
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """Lowest and highest value of every internal parameter."""
+
+    def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
+        """(count, P) internal parameters to start from."""
+
+    def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
+        """Log of the predicted loss (B, n), and its gradient (B, n, P)."""
+
+    def public(self, theta_BP: Array) -> Array:
+        """(B, number of names): parameters in the units of the data."""
+
+
+def predicted(law: Law, theta_BP: Array, points: Inputs) -> Array:
+    """Predicted loss (B, n)."""
+    return np.exp(law.log_loss(theta_BP, points)[0])
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A fitted law, how well it fits, and what to say about it.
+class PowerLaw:
+    """L = E + sum_k c_k x_k^-p_k over one input (compute) or two (parameters, tokens).
 
-    residual_sd: standard deviation of log residuals, with the degrees of freedom taken out.
+    Internal parameters: [E / smallest loss,] log c_1 .., p_1 ...; `floor`: whether there is an E.
     """
 
-    law: ComputeLaw
-    points: int
-    residual_sd: float
-    agreeing_starts: float
-    warnings: tuple[str, ...]
+    name: str
+    names: tuple[str, ...]
+    axes: tuple[str, ...]
+    scales: tuple[float, ...]
+    smallest: float  # loss of the data, for E's bound
+    floor: bool = True
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """See `Law`."""
+        terms = len(self.axes)
+        low = [*[0.0] * self.floor, *[-40.0] * terms, *[EXPONENTS[0]] * terms]
+        high = [*[1.0] * self.floor, *[40.0] * terms, *[EXPONENTS[1]] * terms]
+        return np.array(low), np.array(high)
+
+    def inputs(self, points: Inputs) -> Array:
+        """Log of the inputs in units of their scale, (terms, n)."""
+        columns = [getattr(points, axis) for axis in self.axes]
+        scaled = [np.log(c / s) for c, s in zip(columns, self.scales, strict=True)]
+        return np.stack(scaled)
+
+    def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
+        """See `Law`."""
+        terms, x_Kn = len(self.axes), self.inputs(points)
+        coefficient_BK = theta_BP[:, self.floor : self.floor + terms]
+        exponent_BK = theta_BP[:, self.floor + terms :]
+        power_BKn = np.exp(coefficient_BK[..., None] - exponent_BK[..., None] * x_Kn)
+        loss_Bn = power_BKn.sum(1)
+        gradient = np.empty((*loss_Bn.shape, theta_BP.shape[1]))
+        if self.floor:
+            loss_Bn = loss_Bn + self.smallest * theta_BP[:, :1]
+            gradient[..., 0] = self.smallest
+        gradient[..., self.floor : self.floor + terms] = power_BKn.transpose(0, 2, 1)
+        slope_BKn = -x_Kn * power_BKn
+        gradient[..., self.floor + terms :] = slope_BKn.transpose(0, 2, 1)
+        return np.log(loss_Bn), gradient / loss_Bn[..., None]
+
+    def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
+        """See `Law`: exponents log-uniform in 0.02 .. 1.5, linear parameters profiled out."""
+        from analysis.varpro import profiled
+
+        terms = len(self.axes)
+        exponents = np.exp(generator.uniform(np.log(0.02), np.log(1.5), (count, terms)))
+        return np.stack([profiled(self, row, points) for row in exponents])
+
+    def internal(self, linear: Array, exponents: Array) -> Array:
+        """Internal parameters from E (with a floor), coefficients and exponents."""
+        low, high = self.bounds
+        floor, logs = linear[: self.floor] / self.smallest, np.log(linear[self.floor :])
+        return np.clip(np.concatenate([floor, logs, exponents]), low, high)
+
+    def public(self, theta_BP: Array) -> Array:
+        """See `Law`: coefficients in the units of the data, A = c N0^alpha."""
+        terms = len(self.axes)
+        exponent_BK = theta_BP[:, self.floor + terms :]
+        logs = theta_BP[:, self.floor : self.floor + terms] + exponent_BK * np.log(self.scales)
+        floor = [self.smallest * theta_BP[:, :1]] * self.floor
+        parts = [*floor, np.exp(logs), exponent_BK]
+        return np.concatenate(parts, axis=1)
 
 
-class FitError(Exception):
-    """The data cannot carry a law; says why in a sentence."""
+def chinchilla_law(points: Inputs) -> PowerLaw:
+    """L = E + A / N^alpha + B / D^beta (arXiv 2203.15556, Eq. 2)."""
+    names = ("E", "A", "B", "alpha", "beta")
+    return PowerLaw("chinchilla", names, ("parameters", "tokens"), *_scales(points, 2))
 
 
-def fit_compute_law(flops: np.ndarray, loss: np.ndarray) -> Fit:
-    """Fit the law that the number of budgets can carry.
-
-    Raises:
-        FitError: fewer than three budgets, values that are not positive, or loss that does not
-            fall with compute.
-    """
-    flops, loss = np.asarray(flops, float), np.asarray(loss, float)
-    if not (np.isfinite(flops) & np.isfinite(loss) & (flops > 0) & (loss > 0)).all():
-        raise FitError("some losses or compute values are not positive numbers")
-    budgets = len(np.unique(np.round(np.log(flops), 2)))
-    if budgets < 3:
-        raise FitError(f"{budgets} budgets cannot carry a curve; three are the least")
-    slope = np.polyfit(np.log(flops), np.log(loss), 1)[0]
-    if slope >= 0:
-        raise FitError("loss does not fall with compute")
-    floor = budgets >= FLOOR_NEEDS
-    scale = float(np.exp(np.log(flops).mean()))
-    law, agreement = _best_of_starts(flops, loss, scale, floor)
-    residual = np.log(loss) - np.log(law.loss(flops))
-    free = max(1, len(loss) - (3 if floor else 2))
-    return Fit(
-        law,
-        len(loss),
-        float(np.sqrt((residual**2).sum() / free)),
-        agreement,
-        _warnings(law, budgets, floor),
-    )
+def compute_law(points: Inputs) -> PowerLaw:
+    """L = E + K C^-gamma."""
+    return PowerLaw("compute", ("E", "K", "gamma"), ("compute",), *_scales(points, 1))
 
 
-def bootstrap_band(
-    fit: Fit, flops: np.ndarray, at: np.ndarray, samples: int, seed: int, level: float = 0.9
-) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence band of the curve at `at`: refits of data simulated from the fit.
+def plain_compute_law(points: Inputs) -> PowerLaw:
+    """L = K C^-gamma, without a floor."""
+    return PowerLaw("compute-power", ("K", "gamma"), ("compute",), *_scales(points, 1), floor=False)
 
-    Log residuals are drawn from a normal of the fit's own residual spread: the band shows what the
-    scatter of these runs leaves open, not what another law would say.
-    """
-    generator = np.random.default_rng(seed)
-    centre = np.log(fit.law.loss(flops))
-    curves = []
-    for _ in range(samples):
-        drawn = np.exp(centre + fit.residual_sd * generator.standard_normal(len(centre)))
-        law = _solve(flops, drawn, fit.law, fit.law.has_floor).law
-        curves.append(law.loss(at))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(np.array(curves), [tail, 100 - tail], axis=0)
-    return low, high
+
+def _scales(points: Inputs, terms: int) -> tuple[tuple[float, ...], float]:
+    axes = ("parameters", "tokens") if terms == 2 else ("compute",)
+    logs = [np.log(getattr(points, axis)).mean() for axis in axes]
+    return tuple(float(np.exp(value)) for value in logs), float(points.loss.min())
 
 
 @dataclass(frozen=True)
-class _Solution:
-    law: ComputeLaw
-    cost: float
+class TiedLaw:
+    """L = E + (A / N^(1 - a) + B / D^a)^s: with C = 6 N D the optimal size is N* ~ C^a.
 
+    The exponent of the optimum is a parameter itself; s = 1 is the untied law with
+    alpha + beta = 1 (Kaplan's form, arXiv 2001.08361 Eq. 1.5, with a floor).
+    """
 
-def _best_of_starts(
-    flops: np.ndarray, loss: np.ndarray, scale: float, floor: bool
-) -> tuple[ComputeLaw, float]:
-    """The best local optimum, and the share of starts that reach it."""
-    solutions = []
-    for share in FLOOR_STARTS if floor else (0.0,):
-        for gamma in GAMMA_STARTS:
-            start = ComputeLaw(share * loss.min(), loss.mean() * (1 - share), gamma, scale)
-            solutions.append(_solve(flops, loss, start, floor))
-    best = min(solutions, key=lambda solution: solution.cost)
-    agreeing = [abs(s.cost - best.cost) <= 1e-6 * best.cost + 1e-15 for s in solutions]
-    return best.law, sum(agreeing) / len(agreeing)
+    scales: tuple[float, float]
+    smallest: float
+    name: str = "tied"
+    names: tuple[str, ...] = ("E", "A", "B", "a", "s")
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """See `Law`."""
+        return np.array([0.0, -80.0, -80.0, 0.02, 0.02]), np.array([1.0, 80.0, 80.0, 0.98, 3.0])
 
-def _solve(flops: np.ndarray, loss: np.ndarray, start: ComputeLaw, floor: bool) -> _Solution:
-    """One local optimisation in (E, log K, gamma)."""
-    relative, target = np.log(flops / start.scale), np.log(loss)
-    ceiling = 0.999 * float(loss.min())
-
-    def parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # A wild step of the optimiser must not overflow: e^50 is far from any loss.
-        power = np.exp(np.clip(values[0] - values[1] * relative, -50.0, 50.0))
-        return power, power + (values[2] if floor else 0.0)
-
-    def residual(values: np.ndarray) -> np.ndarray:
-        return np.asarray(np.log(parts(values)[1]) - target)
-
-    def jacobian(values: np.ndarray) -> np.ndarray:
-        power, loss_there = parts(values)
-        columns = [power / loss_there, -relative * power / loss_there]
-        if floor:
-            columns.append(1 / loss_there)
-        return np.stack(columns, axis=1)
-
-    first = [np.log(start.coefficient), np.clip(start.gamma, *GAMMA_BOUNDS)]
-    low, high = [-np.inf, GAMMA_BOUNDS[0]], [np.inf, GAMMA_BOUNDS[1]]
-    if floor:
-        first.append(min(max(start.irreducible, 1e-9), 0.99 * ceiling))
-        low, high = [*low, 0.0], [*high, ceiling]
-    found = least_squares(
-        residual,
-        first,
-        jac=jacobian,
-        bounds=(low, high),
-        loss="huber",
-        f_scale=HUBER_DELTA,
-        x_scale="jac",
-    )
-    irreducible = float(found.x[2]) if floor else 0.0
-    law = ComputeLaw(irreducible, float(np.exp(found.x[0])), float(found.x[1]), start.scale)
-    return _Solution(law, float(found.cost))
-
-
-def _warnings(law: ComputeLaw, budgets: int, floor: bool) -> tuple[str, ...]:
-    said = []
-    if not floor:
-        said.append(
-            f"{budgets} budgets cannot tell an irreducible loss: the curve is a pure power law "
-            "K C^-gamma and must not be extrapolated"
+    def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
+        """See `Law`."""
+        assert points.parameters is not None
+        assert points.tokens is not None
+        x, y = (
+            np.log(v / s)
+            for v, s in zip((points.parameters, points.tokens), self.scales, strict=True)
         )
-    elif law.irreducible < 1e-3 * law.coefficient:
-        said.append("the irreducible loss sits on its bound 0: the data do not show a floor")
-    if not GAMMA_BOUNDS[0] * 1.01 < law.gamma < GAMMA_BOUNDS[1] * 0.99:
-        said.append("the exponent sits on its bound: the data do not decide it")
-    return tuple(said)
+        floor, log_a, log_b, a, s = (theta_BP[:, i : i + 1] for i in range(5))
+        size, data = np.exp(log_a - (1 - a) * x), np.exp(log_b - a * y)
+        inside = size + data
+        power = inside**s
+        loss = self.smallest * floor + power
+        outer = s * power / inside
+        columns = [
+            np.full_like(loss, self.smallest),
+            outer * size,
+            outer * data,
+            outer * (x * size - y * data),
+            power * np.log(inside),
+        ]
+        return np.log(loss), np.stack(columns, axis=-1) / loss[..., None]
+
+    def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
+        """See `Law`: a and s random, size and data weighing the same, half the loss above E."""
+        a, s = generator.uniform(0.2, 0.8, count), generator.uniform(0.2, 1.5, count)
+        above = np.log(0.5 * np.median(points.loss)) / s - np.log(2)
+        floor = generator.uniform(0.2, 0.9, count)
+        low, high = self.bounds
+        return np.clip(np.stack([floor, above, above, a, s], axis=1), low, high)
+
+    def public(self, theta_BP: Array) -> Array:
+        """See `Law`."""
+        floor, log_a, log_b, a, s = theta_BP.T
+        log_n, log_d = np.log(self.scales)
+        return np.stack(
+            [
+                self.smallest * floor,
+                np.exp(log_a + (1 - a) * log_n),
+                np.exp(log_b + a * log_d),
+                a,
+                s,
+            ],
+            axis=1,
+        )
+
+
+def tied_law(points: Inputs) -> TiedLaw:
+    """See `TiedLaw`."""
+    scales, smallest = _scales(points, 2)
+    return TiedLaw((scales[0], scales[1]), smallest)
+
+
+@dataclass(frozen=True)
+class BrokenPowerLaw:
+    """L = E + K C^-gamma (1 + (C / C1)^(1/f))^(-delta f): a power law whose exponent passes from
+    gamma to gamma + delta at C1 over a width f (BNSL with one break, arXiv 2210.14891)."""
+
+    scale: float
+    smallest: float
+    low_break: float  # log of C1's bounds in units of the scale
+    high_break: float
+    name: str = "broken"
+    names: tuple[str, ...] = ("E", "K", "gamma", "C1", "f", "delta")
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """See `Law`."""
+        low = [0.0, -40.0, EXPONENTS[0], self.low_break, 0.05, -1.0]
+        high = [1.0, 40.0, EXPONENTS[1], self.high_break, 2.0, 1.0]
+        return np.array(low), np.array(high)
+
+    def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
+        """See `Law`."""
+        x = np.log(points.compute / self.scale)
+        floor, log_k, gamma, log_c1, f, delta = (theta_BP[:, i : i + 1] for i in range(6))
+        u = (x - log_c1) / f
+        soft = np.logaddexp(0.0, u)  # log(1 + (C / C1)^(1/f))
+        gate = np.exp(u - soft)
+        power = np.exp(log_k - gamma * x - delta * f * soft)
+        loss = self.smallest * floor + power
+        columns = [
+            np.full_like(loss, self.smallest),
+            power,
+            -x * power,
+            delta * gate * power,
+            -delta * (soft - u * gate) * power,
+            -f * soft * power,
+        ]
+        return np.log(loss), np.stack(columns, axis=-1) / loss[..., None]
+
+    def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
+        """See `Law`: from unbroken laws, with breaks of either sign anywhere inside the data."""
+        plain = compute_law(points).starts(points, count, generator)
+        place = generator.uniform(self.low_break, self.high_break, count)
+        rest = [place, generator.uniform(0.1, 1.0, count), generator.uniform(-0.1, 0.1, count)]
+        return np.concatenate([plain, np.stack(rest, axis=1)], axis=1)
+
+    def public(self, theta_BP: Array) -> Array:
+        """See `Law`."""
+        floor, log_k, gamma, log_c1, f, delta = theta_BP.T
+        coefficient = np.exp(log_k + gamma * np.log(self.scale))
+        return np.stack(
+            [
+                self.smallest * floor,
+                coefficient,
+                gamma,
+                self.scale * np.exp(log_c1),
+                f,
+                delta,
+            ],
+            axis=1,
+        )
+
+
+def broken_law(points: Inputs) -> BrokenPowerLaw:
+    """See `BrokenPowerLaw`; the break lies between the smallest and the largest compute."""
+    scales, smallest = _scales(points, 1)
+    logs = np.log(points.compute / scales[0])
+    return BrokenPowerLaw(scales[0], smallest, float(logs.min()), float(logs.max()))
+
+
+@dataclass(frozen=True)
+class SharedLaw:
+    """One power law a family, with the exponents in common (floors and coefficients its own).
+
+    Points carry their family's number in `group`; internal parameters are [E, log c ..] of each
+    family, one after the other, then the exponents.
+    """
+
+    base: PowerLaw
+    group: NDArray[np.int64]
+    families: Sequence[str]
+    name: str = field(default="shared")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """E, A, B of every family, then the exponents."""
+        own = self.base.names[: self._own]
+        each = [f"{name}[{family}]" for family in self.families for name in own]
+        return (*each, *self.base.names[self._own :])
+
+    @property
+    def _own(self) -> int:
+        return self.base.floor + len(self.base.axes)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """See `Law`."""
+        low, high = self.base.bounds
+        count = len(self.families)
+        return tuple(  # type: ignore[return-value]
+            np.concatenate([np.tile(side[: self._own], count), side[self._own :]])
+            for side in (low, high)
+        )
+
+    def _theta_of(self, theta_BP: Array, family: int) -> Array:
+        first = family * self._own
+        shared = theta_BP[:, len(self.families) * self._own :]
+        return np.concatenate([theta_BP[:, first : first + self._own], shared], axis=1)
+
+    def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
+        """See `Law`; the points must be those that `group` numbers."""
+        log_loss = np.zeros((len(theta_BP), len(points)))
+        gradient = np.zeros((*log_loss.shape, theta_BP.shape[1]))
+        for family in range(len(self.families)):
+            mine = np.flatnonzero(self.group == family)
+            found, slope = self.base.log_loss(self._theta_of(theta_BP, family), points.chosen(mine))
+            log_loss[:, mine] = found
+            first = family * self._own
+            gradient[:, mine, first : first + self._own] = slope[..., : self._own]
+            gradient[:, mine, len(self.families) * self._own :] = slope[..., self._own :]
+        return log_loss, gradient
+
+    def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
+        """See `Law`: every family profiled at the same random exponents."""
+        from analysis.varpro import profiled
+
+        terms, rows = len(self.base.axes), []
+        for _ in range(count):
+            exponents = np.exp(generator.uniform(np.log(0.02), np.log(1.5), terms))
+            own = [
+                profiled(self.base, exponents, points.chosen(self.group == family))[: self._own]
+                for family in range(len(self.families))
+            ]
+            rows.append(np.concatenate([*own, exponents]))
+        return np.stack(rows)
+
+    def public(self, theta_BP: Array) -> Array:
+        """See `Law`."""
+        each = [self.base.public(self._theta_of(theta_BP, f)) for f in range(len(self.families))]
+        own = [values[:, : self._own] for values in each]
+        return np.concatenate([*own, each[0][:, self._own :]], axis=1)
+
+
+LAWS: dict[str, Callable[[Inputs], Law]] = {
+    "chinchilla": chinchilla_law,
+    "tied": tied_law,
+    "compute": compute_law,
+    "compute-power": plain_compute_law,
+    "broken": broken_law,
+}
+NEEDS_SIZE = ("chinchilla", "tied")  # laws of parameters and tokens

@@ -42,6 +42,7 @@ STYLE = {
     "axes.axisbelow": True,
 }
 SIZE = (7.2, 4.6)
+LINE = {"exact": "-", "bound": "--"}
 
 
 def loss_against_compute(
@@ -55,19 +56,20 @@ def loss_against_compute(
         for family, group in points.groupby("family"):
             kind = group["nll_kind"].iloc[0]
             colour = FAMILY_COLOURS[str(family)]
-            _markers(axes, group[f"train_flops_{compute}"], group[column], colour, kind)
+            markers(axes, group[f"train_flops_{compute}"], group[column], colour, kind)
             fit = fits.get(str(family))
             ends[str(family)] = float(group.sort_values("budget")[column].iloc[-1])
             if fit is not None and fit.curve is not None and column == "nll":
                 curve = fit.curve
-                style = "-" if kind == "exact" else "--"
+                style = LINE[kind]
                 axes.plot(curve["flops"], curve["loss"], style, color=colour, lw=1.6)
-                axes.fill_between(
-                    curve["flops"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0
-                )
+                for low, high, alpha in (("low", "high", 0.2), ("new_low", "new_high", 0.08)):
+                    axes.fill_between(
+                        curve["flops"], curve[low], curve[high], color=colour, alpha=alpha, lw=0
+                    )
                 ends[str(family)] = float(curve["loss"].iloc[-1])
-        _log_axes(axes, f"training compute, FLOPs ({compute})", label)
-        _end_labels(axes, points, ends)
+        log_axes(axes, f"training compute, FLOPs ({compute})", label)
+        end_labels(axes, points, ends)
     return figure
 
 
@@ -86,7 +88,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
                 smooth = run["train_loss"].rolling(5, min_periods=1).mean()
                 axes.plot(run["tokens"], smooth, color=FAMILY_COLOURS[family], alpha=alpha, lw=1.3)
             axes.set_title(FAMILY_LABELS[family], fontsize=11, loc="left")
-            _log_axes(axes, "tokens", "training objective" if family == families[0] else "")
+            log_axes(axes, "tokens", "training objective" if family == families[0] else "")
     return figure
 
 
@@ -111,29 +113,31 @@ def embeddable(svg: str, name: str) -> str:
     return svg.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
 
 
-def _markers(axes: Axes, x: pd.Series, y: pd.Series, colour: str, kind: str) -> None:
+def markers(axes: Axes, x: pd.Series, y: pd.Series, colour: str, kind: str) -> None:
+    """Runs: filled where the likelihood is exact, open where it is a bound."""
     fill = colour if kind == "exact" else "none"
     axes.scatter(x, y, s=44, facecolors=fill, edgecolors=colour, linewidths=1.6, zorder=3)
 
 
-def _log_axes(axes: Axes, x_label: str, y_label: str) -> None:
+def log_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Both axes logarithmic, with round numbers on them."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     low, high = axes.get_ylim()
-    axes.set_yticks(_nice_ticks(low, high, [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]))
+    axes.set_yticks(nice_ticks(low, high, [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_xlim()
     steps = [1, 2, 5] if high / low < 300 else [1]
-    axes.set_xticks(_nice_ticks(low, high, steps))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
+    axes.set_xticks(nice_ticks(low, high, steps))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=False, which="minor")
 
 
-def _nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
+def nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
     """Round numbers (`steps` times powers of ten) within a logarithmic axis."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
@@ -141,13 +145,13 @@ def _nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
     return inside if len(inside) >= 2 else [low, high]
 
 
-def _power_of_ten(value: float) -> str:
+def power_of_ten(value: float) -> str:
     """3e11 rather than 300000000000."""
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def _end_labels(axes: Axes, points: pd.DataFrame, ends: Mapping[str, float]) -> None:
+def end_labels(axes: Axes, points: pd.DataFrame, ends: Mapping[str, float]) -> None:
     """Family names beside their curves' ends, moved apart where they would overlap."""
     low, high = np.log(axes.get_ylim())
     gap = 0.065 * (high - low)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.figure import Figure
 
+from analysis.comparison_plots import isoflop_profiles, multipliers, residuals
+from analysis.findings import (
+    Profiles,
+    choice_rows,
+    multiplier_table,
+    optima_table,
+    prediction_rows,
+    profile_sentences,
+    profile_warnings,
+    study_profiles,
+)
 from analysis.fits import FamilyFit, falls_with_budget, fit_families, told_once
 from analysis.matching import matching_statements
+from analysis.pairs import Pair, compare_pairs
 from analysis.plots import (
     FAMILY_COLOURS,
     loss_against_compute,
@@ -33,10 +47,17 @@ class ReportResult:
     warnings: list[str]
 
 
-def write_report(study: str, tracking_uri: str, folder: Path, spec: dict[str, Any]) -> ReportResult:
+def write_report(
+    study: str,
+    tracking_uri: str,
+    folder: Path,
+    spec: dict[str, Any],
+    targets: Sequence[float] = (),
+) -> ReportResult:
     """Read the study's experiment and write its report into `folder`.
 
-    `spec` is the study's specification, for "how to reproduce" and the description.
+    `spec` is the study's specification, for "how to reproduce" and the description. `targets`:
+    budgets to predict the loss at (by default ten times the largest one).
 
     Raises:
         SpecError: when MLflow has nothing that can be reported on.
@@ -47,8 +68,12 @@ def write_report(study: str, tracking_uri: str, folder: Path, spec: dict[str, An
     folder.mkdir(parents=True, exist_ok=True)
     compute = str(frames.runs["compute"].iloc[0])
     fits = fit_families(frames.points, compute)
-    warnings = [*frames.notes, *told_once(fits)]
-    figures = draw_figures(frames, fits, compute, folder)
+    final = frames.points[frames.points["is_final"]]
+    pairs = compare_pairs(fits, final, compute)
+    profiles = study_profiles(final, compute)
+    warnings = [*frames.notes, *told_once(fits), *profile_warnings(profiles)]
+    figures = draw_figures(frames, fits, pairs, profiles, compute, folder)
+    targets = list(targets) or [10 * float(final["budget"].max())]
     content = {
         "study": study,
         "description": spec.get("description", ""),
@@ -56,6 +81,10 @@ def write_report(study: str, tracking_uri: str, folder: Path, spec: dict[str, An
         "matching": matching_statements(frames.runs),
         "figures": figures,
         "fits": list(fits.values()),
+        "comparisons": [sentence for pair in pairs for sentence in pair.sentences],
+        "predictions": prediction_rows(fits, targets),
+        "choices": choice_rows(fits),
+        "profiles": profile_sentences(profiles),
         "runs": run_rows(frames.runs, compute),
         "diagnostics": diagnostic_rows(frames.diagnostics),
         "samples": frames.samples,
@@ -66,7 +95,7 @@ def write_report(study: str, tracking_uri: str, folder: Path, spec: dict[str, An
         "colours": FAMILY_COLOURS,
         "compute": compute,
     }
-    files = write_tables(frames, fits, folder)
+    files = write_tables(frames, fits, pairs, profiles, folder)
     for template in ("report.html", "report.md"):
         path = folder / template
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
@@ -87,44 +116,83 @@ def render(template: str, content: dict[str, Any]) -> str:
 
 
 def draw_figures(
-    frames: StudyFrames, fits: dict[str, FamilyFit], compute: str, folder: Path
+    frames: StudyFrames,
+    fits: dict[str, FamilyFit],
+    pairs: Sequence[Pair],
+    profiles: Profiles,
+    compute: str,
+    folder: Path,
 ) -> list[dict[str, str]]:
     """All figures, as inline SVG with their captions; PNG and SVG files beside the report."""
     final = frames.points[frames.points["is_final"]]
-    band = "90% band from refits of data simulated with the fit's own scatter"
     bound = "open markers and dashed lines are upper bounds of the NLL, not the NLL itself"
+    drawn: list[tuple[str, str, Figure, str]] = [
+        (
+            "loss_compute",
+            "Validation loss against training compute",
+            loss_against_compute(final, fits, "nll", "validation NLL, nats/token", compute),
+            f"Each marker is a finished run. Filled: exact; {bound}. A curve goes through the best "
+            "size of every budget. Dark band: where the curve may lie (90%); light band: where a "
+            "new run may lie (90%).",
+        )
+    ]
+    if any(fit.fit is not None for fit in fits.values()):
+        caption = "Relative distance of each run from its family's curve."
+        drawn.append(("residuals", "What the curves leave over", residuals(fits), caption))
+    if profiles.tables:
+        drawn.append(
+            (
+                "isoflop",
+                "Loss against size at equal compute",
+                isoflop_profiles(profiles.tables, profiles.analyses, profiles.kinds),
+                "One parabola in log N a budget (its FLOPs at the end); stars: minima inside the "
+                f"profile. Filled: exact; {bound}.",
+            )
+        )
+    curves = [(p.one.family, p.other.family, p.curve) for p in pairs if p.curve is not None]
+    if curves:
+        drawn.append(
+            (
+                "multipliers",
+                "How much less compute for the same loss",
+                multipliers(curves),
+                "Above 1 the named family needs less. Bands: 95%. Dotted: losses that one of the "
+                "two was not measured at, up to a factor of ten in compute beyond its runs.",
+            )
+        )
+    drawn += [
+        (
+            "bits_per_byte",
+            "Loss in bits per byte of text",
+            loss_against_compute(final, fits, "bits_per_byte", "bits per byte", compute),
+            f"Independent of the tokenizer. Filled: exact; {bound}.",
+        ),
+        (
+            "training_curves",
+            "Training",
+            training_curves(frames.curves),
+            "Each family's own objective (the panels cannot be compared with each other); darker "
+            "is a larger budget. Cola DLM's objective changes between its stages.",
+        ),
+    ]
     return [
         {
-            "name": "loss_compute",
-            "title": "Validation loss against training compute",
-            "svg": save_figure(
-                loss_against_compute(final, fits, "nll", "validation NLL, nats/token", compute),
-                folder,
-                "loss_compute",
-            ),
-            "caption": f"Each marker is a finished run. Filled: exact; {bound}. Curves: {band}.",
-        },
-        {
-            "name": "bits_per_byte",
-            "title": "The same in bits per byte of text",
-            "svg": save_figure(
-                loss_against_compute(final, fits, "bits_per_byte", "bits per byte", compute),
-                folder,
-                "bits_per_byte",
-            ),
-            "caption": f"Independent of the tokenizer. Filled: exact; {bound}.",
-        },
-        {
-            "name": "training_curves",
-            "title": "Training",
-            "svg": save_figure(training_curves(frames.curves), folder, "training_curves"),
-            "caption": "Each family's own objective (the panels cannot be compared with each "
-            "other); darker is a larger budget. Cola DLM's objective changes between its stages.",
-        },
+            "name": name,
+            "title": title,
+            "svg": save_figure(figure, folder, name),
+            "caption": caption,
+        }
+        for name, title, figure, caption in drawn
     ]
 
 
-def write_tables(frames: StudyFrames, fits: dict[str, FamilyFit], folder: Path) -> list[Path]:
+def write_tables(
+    frames: StudyFrames,
+    fits: dict[str, FamilyFit],
+    pairs: Sequence[Pair],
+    profiles: Profiles,
+    folder: Path,
+) -> list[Path]:
     """results.csv (one row a run) and the data behind every figure."""
     curves = [
         fit.curve.assign(family=family) for family, fit in fits.items() if fit.curve is not None
@@ -135,6 +203,8 @@ def write_tables(frames: StudyFrames, fits: dict[str, FamilyFit], folder: Path) 
         "training_curves.csv": frames.curves,
         "diagnostics.csv": frames.diagnostics,
         "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
+        "multipliers.csv": multiplier_table(pairs),
+        "isoflop_optima.csv": optima_table(profiles),
     }
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
@@ -151,8 +221,8 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
         "training FLOPs."
     ]
     for family, fit in fits.items():
-        mine = final[final["family"] == family].sort_values("budget")
-        first, last = mine["nll"].iloc[0], mine["nll"].iloc[-1]
+        best = final[final["family"] == family].groupby("budget")["nll"].min()
+        first, last = best.iloc[0], best.iloc[-1]
         kind = "NLL" if fit.kind == "exact" else "bound on the NLL"
         trend = (
             "falls at every rung"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import Metric as MlflowMetric
@@ -38,7 +39,9 @@ class Store:
         location = (self.folder / "artifacts").as_uri()
         return str(self.client.create_experiment(study, artifact_location=location))
 
-    def run(self, study: str, family: str, rung: int, **changes: str) -> None:
+    def run(
+        self, study: str, family: str, rung: int, level: float | None = None, **changes: str
+    ) -> None:
         self.count += 1
         budget = BUDGETS[rung]
         tags = {
@@ -64,7 +67,7 @@ class Store:
         metrics = []
         for part in (1, 2):
             step, flops = 50 * part, 0.99 * budget * part / 2
-            nll = LEVELS[family] * (flops / 1e12) ** -0.05
+            nll = (level or LEVELS[family]) * (flops / 1e12) ** -0.05
             values = {
                 Metric.TRAIN_LOSS: nll + 0.1,
                 Metric.TOKENS: step * 100.0,
@@ -113,7 +116,7 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     for family, fit in result.fits.items():
         assert fit.kind == KINDS[family]
         assert fit.fit is not None
-        assert fit.fit.law.gamma == pytest.approx(0.05, rel=0.01)
+        assert fit.fit.parameters["gamma"] == pytest.approx(0.05, rel=0.01)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"report.html", "report.md", "results.csv", "loss_compute.png", "loss_compute.svg",
             "fitted_curves.csv", "evaluations.csv", "training_curves.csv"} <= names  # fmt: skip
@@ -136,6 +139,36 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     assert len(table) == 13
     markdown = (tmp_path / "report.md").read_text()
     assert "![Validation loss against training compute](loss_compute.png)" in markdown
+
+
+def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:
+    write_report("full", store.uri, tmp_path, {}, [1e15])
+    html = (tmp_path / "report.html").read_text()
+    assert "LLaDA against AR: no loss is reached by both" in html
+    assert "by an upper bound of the NLL: at its true NLL it needs less" in html
+    assert "126 times beyond the largest measured budget: this rests on the law" in html
+    predicted = 4.0 * 1e3**-0.05
+    assert f"<td>{predicted:.3f}</td>" in html
+
+
+def test_several_sizes_a_budget_give_profiles_and_no_cloud(store: Store, tmp_path: Path) -> None:
+    for rung in range(3):
+        for place, size in enumerate(np.geomspace(1e5, 4e5, 5) * 1.5**rung):
+            away = (np.log(size / (2e5 * 1.5**rung))) ** 2
+            store.run(
+                "sizes", "ar", rung, level=3.0 * (1 + 0.05 * away),
+                **{Tag.RUN_KEY: f"{rung}-{place}", Tag.CORE_PARAMETERS: str(round(size))},
+            )  # fmt: skip
+    result = write_report("sizes", store.uri, tmp_path, {})
+    fit = result.fits["ar"].fit
+    assert fit is not None
+    assert len(fit.points) == 3  # the best size of every budget
+    html = (tmp_path / "report.html").read_text()
+    exponent = np.log(1.5) / np.log(2)
+    assert f"grows as C^{exponent:.3f}" in html
+    optima = pd.read_csv(tmp_path / "isoflop_optima.csv")
+    expected = [2e5 * 1.5**rung for rung in range(3)]
+    assert optima["parameters"].tolist() == pytest.approx(expected, rel=0.01)
 
 
 def test_what_cannot_be_reported_is_refused(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Figures of what is derived from the runs: residuals, IsoFLOP profiles, compute multipliers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from analysis.fits import FamilyFit
+from analysis.isoflop import IsoFLOP
+from analysis.plots import FAINT, FAMILY_COLOURS, INK, SIZE, STYLE, log_axes, markers, power_of_ten
+from cola.records import FAMILY_LABELS
+
+
+def residuals(fits: Mapping[str, FamilyFit]) -> Figure:
+    """How far each run lies from its family's curve, in per cent."""
+    fitted = [fit for fit in fits.values() if fit.fit is not None]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 2.6), layout="constrained")
+        panels = figure.subplots(1, len(fitted), squeeze=False, sharey=True)[0]
+        for axes, fit in zip(panels, fitted, strict=True):
+            assert fit.fit is not None
+            points, away = fit.fit.points, 100 * np.expm1(-fit.fit.residual)
+            axes.axhline(0, color=INK, lw=0.8)
+            markers(axes, points.compute, away, FAMILY_COLOURS[fit.family], fit.kind)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_title(fit.label, fontsize=11, loc="left")
+            axes.set_xlabel("training FLOPs")
+        panels[0].set_ylabel("off the curve, %")
+    return figure
+
+
+def isoflop_profiles(
+    tables: Mapping[str, pd.DataFrame], analyses: Mapping[str, IsoFLOP], kinds: Mapping[str, str]
+) -> Figure:
+    """Loss against size at every budget, with the fitted parabolas and their minima."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 3.4), layout="constrained")
+        panels = figure.subplots(1, len(tables), squeeze=False)[0]
+        for axes, (family, rows) in zip(panels, tables.items(), strict=True):
+            colour, budgets = FAMILY_COLOURS[family], sorted(rows["budget"].unique())
+            for rank, (budget, optimum) in enumerate(
+                zip(budgets, analyses[family].optima, strict=True)
+            ):
+                group = rows[rows["budget"] == budget]
+                strength = 0.35 + 0.65 * (rank + 1) / len(budgets)
+                markers(axes, group["parameters"], group["loss"], colour, kinds[family])
+                x, y = parabola(group)
+                axes.plot(x, y, color=colour, alpha=strength, lw=1.4)
+                axes.annotate(power_of_ten(budget), (x[-1], y[-1]), color=INK, fontsize=8)
+                if optimum.trouble is None:
+                    axes.plot(optimum.parameters, optimum.loss, "*", color=INK, ms=9, zorder=4)
+            log_axes(axes, "core parameters", "validation NLL" if axes is panels[0] else "")
+            axes.set_title(FAMILY_LABELS[family], fontsize=11, loc="left")
+    return figure
+
+
+def parabola(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The least-squares parabola in log N over a profile's sizes."""
+    log_n = np.log(group["parameters"].to_numpy(float))
+    degree = min(2, len(np.unique(log_n)) - 1)
+    curve = np.polyfit(log_n - log_n.mean(), group["loss"].to_numpy(float), degree)
+    at = np.linspace(log_n.min(), log_n.max(), 80)
+    return np.exp(at), np.polyval(curve, at - log_n.mean())
+
+
+def multipliers(curves: Sequence[tuple[str, str, pd.DataFrame]]) -> Figure:
+    """How much less compute one family needs than another, against the loss; faint where one of
+    them was not measured."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(1, color=INK, lw=0.8)
+        for one, other, curve in curves:
+            colour = FAMILY_COLOURS[other]
+            label = f"{FAMILY_LABELS[other]} for {FAMILY_LABELS[one]}"
+            inside = curve[curve["observed"]]
+            axes.plot(curve["loss"], curve["multiplier"], ":", color=colour, lw=1)
+            axes.plot(inside["loss"], inside["multiplier"], color=colour, lw=1.8, label=label)
+            axes.fill_between(
+                curve["loss"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0
+            )
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.invert_xaxis()  # training goes to the right
+        axes.set_xlabel("validation NLL, nats/token")
+        axes.set_ylabel("times less compute")
+        axes.legend(frameon=False, edgecolor=FAINT)
+    return figure
