@@ -75,6 +75,11 @@ def fit(
     run: Annotated[
         str | None, typer.Option(help="Column of what is resampled together (a run, a seed).")
     ] = None,
+    accuracy: Annotated[
+        str | None,
+        typer.Option(help="Column of task accuracy (0 to 1): loss -> accuracy by a sigmoid."),
+    ] = None,
+    chance: Annotated[float, typer.Option(help="Accuracy of guessing.")] = 0.0,
     law: Annotated[
         str | None,
         typer.Option(
@@ -103,11 +108,12 @@ def fit(
     law = law or ("chinchilla" if n else "compute")
     one_of("--law", law, (*LAWS, "isoflop", "auto"))
     one_of("--estimator", estimator, tuple(ESTIMATORS))
-    columns = Columns(loss, n, d, flops, group, budget, run)
+    columns = Columns(loss, n, d, flops, group, budget, run, accuracy)
     places = tuple(parsed_place(text) for text in predict or [])
     table = read_table(data, columns, drop_largest_losses)
     try:
-        found = fit_table(table, Request(law, estimator, bootstrap, seed, resample, places))
+        request = Request(law, estimator, bootstrap, seed, resample, places, chance)
+        found = fit_table(table, request)
     except FitError as error:
         raise SpecError(f"{data}: {error}") from None
     if as_json:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.accuracy import chained, fit_accuracy
 from analysis.bootstrap import Kind, Refits, bootstrap, delta_method, percentiles, seed_noise
 from analysis.compare import losses_overlap, multiplier_at
 from analysis.cross_validation import Choice, choose
@@ -31,6 +32,7 @@ class Request:
     seed: int
     kind: Kind | None
     predict: tuple[Mapping[str, float], ...]
+    chance: float = 0.0
 
 
 def fit_table(table: Table, request: Request) -> dict[str, Any]:
@@ -93,10 +95,38 @@ def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
         result["predictions"] = [
             dict(p) | {"loss": float(fit.loss(point_of(fit, p))[0])} for p in request.predict
         ]
+    if "accuracy" in rows:
+        result["accuracy"] = accuracy_chain(rows, request)
+        result["warnings"] += result["accuracy"]["warnings"]
     repeats = seed_noise(rows["loss"].to_numpy(float), repeated(rows))
     if repeats is not None:
         result["seed_noise"] = {"sd_of_log_loss": repeats[0], "degrees_of_freedom": repeats[1]}
     return result | ({"choice": told(choice)} if choice is not None else {})
+
+
+def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
+    """Loss -> accuracy by a sigmoid, and accuracy at the predicted places through the loss.
+
+    Raises:
+        FitError: when the accuracies carry no curve.
+    """
+    loss, accuracy = rows["loss"].to_numpy(float), rows["accuracy"].to_numpy(float)
+    found = fit_accuracy(loss, accuracy, request.chance, request.samples, request.seed)
+    names = ("ceiling", "slope", "middle")
+    refits = {n: np.array([getattr(s, n) for s in found.refits]) for n in names}
+    result: dict[str, Any] = {
+        "law": "sigmoid",
+        "parameters": asdict(found.sigmoid),
+        "intervals": {n: list(percentiles(v)) for n, v in refits.items() if len(v)},
+        "residual_sd": found.residual_sd,
+        "warnings": list(found.warnings),
+    }
+    targets = [place["c"] for place in request.predict if "c" in place]
+    if targets and request.samples:
+        law = fit_law("compute-power", inputs(frontier(rows)), request.estimator)
+        curve = bootstrap(law, request.samples, request.seed, "residuals")
+        result["predictions"] = [asdict(p) for p in chained(curve, found, np.array(targets))]
+    return result
 
 
 def refitted(fit: Fit, rows: pd.DataFrame, request: Request) -> Refits:

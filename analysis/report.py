@@ -62,7 +62,7 @@ def write_report(
     Raises:
         SpecError: when MLflow has nothing that can be reported on.
     """
-    frames = read_study(study, tracking_uri)
+    frames = read_study(study, tracking_uri, folder / ".cache" / "histories.parquet")
     if frames.points.empty or not frames.points["is_final"].any():
         raise SpecError(f"study {study}: no run is finished yet, there is nothing to report")
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.histories import read_histories
 from cola.records import SCHEMA_VERSION, Artifact, Metric, Tag
 from cola.spec import SpecError
 
@@ -49,8 +50,8 @@ class StudyFrames:
     notes: list[str] = field(default_factory=list)
 
 
-def read_study(study: str, tracking_uri: str) -> StudyFrames:
-    """All runs of a study's experiment.
+def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> StudyFrames:
+    """All runs of a study's experiment; `cache` keeps the histories of finished runs.
 
     Raises:
         SpecError: when there is no such experiment, it has no runs, or their schema is another.
@@ -68,10 +69,11 @@ def read_study(study: str, tracking_uri: str) -> StudyFrames:
         raise SpecError(f"study {study}: its experiment holds no runs yet")
     _check_schema(study, found)
     runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in found]))
-    points = pd.concat([_history(client, row, POINT_METRICS, "nll") for _, row in runs.iterrows()])
-    curves = pd.concat(
-        [_history(client, row, CURVE_METRICS, "train_loss") for _, row in runs.iterrows()]
-    )
+    ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
+    metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
+    histories = read_histories(client, tracking_uri, ids, finished, metrics, cache)
+    points = _joined(histories, runs, POINT_METRICS, "nll")
+    curves = _joined(histories, runs, CURVE_METRICS, "train_loss")
     if not points.empty:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
@@ -147,18 +149,20 @@ def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return kept.sort_values(order).reset_index(drop=True), notes
 
 
-def _history(client: Any, run: pd.Series, metrics: dict[str, str], needed: str) -> pd.DataFrame:
-    """The run's metrics joined on the step; rows without the needed one are left out."""
-    columns = {}
-    for key, name in metrics.items():
-        history = client.get_metric_history(run["run_id"], key)
-        columns[name] = pd.Series({entry.step: entry.value for entry in history}, dtype=float)
-    frame = pd.DataFrame(columns).dropna(subset=[needed])
-    frame.index.name = "step"
-    frame = frame.reset_index()
-    for column in [*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]:
-        frame[column] = run[column]
-    return frame
+def _joined(
+    histories: pd.DataFrame, runs: pd.DataFrame, metrics: dict[str, str], needed: str
+) -> pd.DataFrame:
+    """One row a run and step with the metrics side by side; rows without the needed one are left
+    out."""
+    mine = histories[histories["metric"].isin(metrics)]
+    wide = mine.pivot(index=["run_id", "step"], columns="metric", values="value")
+    wide = wide.reindex(columns=list(metrics)).set_axis(list(metrics.values()), axis=1)
+    wide = wide.astype(float).dropna(subset=[needed]).reset_index()
+    about = runs[[*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]]
+    joined = wide.merge(about, on="run_id", how="inner")
+    order = dict(zip(runs["run_id"], range(len(runs)), strict=True))
+    by = joined["run_id"].map(order)
+    return joined.assign(_by=by).sort_values(["_by", "step"]).drop(columns="_by")
 
 
 def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:

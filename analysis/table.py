@@ -26,6 +26,7 @@ class Columns:
     group: str | None = None
     budget: str | None = None
     run: str | None = None
+    accuracy: str | None = None
 
     def given(self) -> dict[str, str]:
         """What is read from the file, by our name."""
@@ -37,6 +38,7 @@ class Columns:
             "group": self.group,
             "budget": self.budget,
             "run": self.run,
+            "accuracy": self.accuracy,
         }
         return {ours: theirs for ours, theirs in names.items() if theirs is not None}
 
@@ -77,7 +79,7 @@ def read_table(path: Path, columns: Columns, drop_largest_losses: int = 0) -> Ta
                 f"{', '.join(map(str, frame.columns))}"
             )
     rows, notes = frame[list(given.values())].set_axis(list(given), axis=1), []
-    for name in set(given) - {"group", "run"}:
+    for name in set(given) - {"group", "run", "accuracy"}:
         rows[name] = pd.to_numeric(rows[name], errors="coerce")
         wrong = rows.index[~(np.isfinite(rows[name]) & (rows[name] > 0))]
         if len(wrong):

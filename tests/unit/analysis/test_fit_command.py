@@ -142,3 +142,26 @@ def test_profiles_without_a_minimum_are_no_result(tmp_path: Path) -> None:
         path = table(tmp_path / f"{name}.csv", n=sizes, c=budgets, budget=budgets, loss=loss)
         said = refused(path, "--n", "n", "--flops", "c", "--budget", "budget", "--law", "isoflop")
         assert reason in said
+
+
+def test_accuracy_follows_from_compute_through_the_loss(tmp_path: Path) -> None:
+    flops = np.geomspace(1e18, 1e22, 14)
+    noise = np.random.default_rng(0).standard_normal((2, len(flops)))
+    loss = 3.0 * (flops / 1e20) ** -0.05 * np.exp(0.003 * noise[0])
+    accuracy = 0.25 + 0.6 / (1 + np.exp(4 * (loss - 3.0))) + 0.01 * noise[1]
+    path = table(tmp_path / "g.csv", c=flops, loss=loss, right=accuracy)
+    found = fitted(
+        path, "--flops", "c", "--accuracy", "right", "--chance", "0.25", "--law", "compute-power",
+        "--predict", "c=1e23", "--bootstrap", "200",
+    )["accuracy"]  # fmt: skip
+    for name, value in (("ceiling", 0.85), ("slope", 4.0), ("middle", 3.0)):
+        low, high = found["intervals"][name]
+        assert low < found["parameters"][name] < high
+        assert found["parameters"][name] == pytest.approx(value, rel=0.15)
+    (prediction,) = found["predictions"]
+    truth = 0.25 + 0.6 / (1 + np.exp(4 * (3.0 * 1e3**-0.05 - 3.0)))
+    assert prediction["low"] <= truth <= prediction["high"]
+    falling = table(tmp_path / "h.csv", c=flops, loss=loss, right=accuracy[::-1])
+    assert "does not rise as loss falls" in refused(
+        falling, "--flops", "c", "--accuracy", "right", "--law", "compute-power"
+    )

@@ -1,0 +1,106 @@
+"""Metric histories of many runs at once: by SQL from a SQLite store, else through MLflow's client.
+
+Finished runs do not change: their histories are kept in a cache file and never read again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+COLUMNS = ["run_id", "metric", "step", "value"]
+MANY = 500  # run ids in one SQL statement
+
+
+def read_histories(
+    client: Any,
+    tracking_uri: str,
+    runs: Sequence[str],
+    finished: Sequence[str],
+    metrics: Sequence[str],
+    cache: Path | None,
+) -> pd.DataFrame:
+    """Columns run_id, metric, step, value of these runs' metrics; where a step was logged twice the
+    last value counts."""
+    kept = _cached(cache, metrics)
+    known = set(kept["run_id"])
+    missing = [run for run in runs if run not in known]
+    database = sqlite_path(tracking_uri)
+    if database is not None:
+        fresh = _by_sql(database, missing, metrics)
+    else:
+        fresh = _by_client(client, missing, metrics)
+    found = pd.concat([kept, fresh], ignore_index=True)
+    if cache is not None and set(missing) & set(finished):
+        _keep(cache, found[found["run_id"].isin(finished)], metrics)
+    return found[found["run_id"].isin(runs)]
+
+
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The store's file; None for a server or another database."""
+    prefix = "sqlite:///"
+    if not tracking_uri.startswith(prefix):
+        return None
+    path = Path(tracking_uri.removeprefix(prefix))
+    return path if path.is_file() else None
+
+
+def _by_sql(database: Path, runs: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """MLflow keeps one row a logged value; it is opened for reading alone."""
+    uri = f"file:{quote(str(database))}?mode=ro"
+    names = ",".join("?" * len(metrics))
+    parts = []
+    with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+        for start in range(0, len(runs), MANY):
+            some = runs[start : start + MANY]
+            places = ",".join("?" * len(some))
+            # Only numbers of placeholders are put into the text; values are bound.
+            query = (
+                "SELECT run_uuid, key, step, value FROM metrics WHERE is_nan = 0 "  # noqa: S608
+                f"AND run_uuid IN ({places}) AND key IN ({names}) ORDER BY timestamp"
+            )
+            rows = connection.execute(query, [*some, *metrics]).fetchall()
+            parts.append(pd.DataFrame(rows, columns=COLUMNS))
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    return found.drop_duplicates(["run_id", "metric", "step"], keep="last")
+
+
+def _by_client(client: Any, runs: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    rows = [
+        (run, metric, entry.step, entry.value)
+        for run in runs
+        for metric in metrics
+        for entry in client.get_metric_history(run, metric)
+    ]
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    return found.drop_duplicates(["run_id", "metric", "step"], keep="last")
+
+
+def _cached(cache: Path | None, metrics: Sequence[str]) -> pd.DataFrame:
+    """What an earlier call kept; nothing where it kept other metrics or the file is unreadable."""
+    empty = pd.DataFrame(columns=COLUMNS)
+    if cache is None or not cache.exists():
+        return empty
+    try:
+        found = pd.read_parquet(cache)
+    except (OSError, ValueError):
+        return empty
+    if list(found.columns) != COLUMNS or found.attrs.get("metrics") != sorted(metrics):
+        return empty
+    return found
+
+
+def _keep(cache: Path, found: pd.DataFrame, metrics: Sequence[str]) -> None:
+    found = found.copy()
+    found.attrs["metrics"] = sorted(metrics)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
+    found.to_parquet(temporary, index=False)
+    temporary.replace(cache)
