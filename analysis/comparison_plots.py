@@ -15,6 +15,8 @@ from analysis.isoflop import IsoFLOP
 from analysis.plots import FAINT, FAMILY_COLOURS, INK, SIZE, STYLE, log_axes, markers, power_of_ten
 from cola.records import FAMILY_LABELS
 
+BASE_STYLE = {"ar": "-", "llada": "-.", "cola": "--"}  # of the family that is compared with
+
 
 def residuals(fits: Mapping[str, FamilyFit]) -> Figure:
     """How far each run lies from its family's curve, in per cent."""
@@ -61,6 +63,36 @@ def isoflop_profiles(
     return figure
 
 
+def task_panels(accuracies: pd.DataFrame) -> Figure:
+    """Accuracy against compute, a small panel a task, and their average (of the tasks that every
+    run has) as the last."""
+    wide = accuracies.pivot_table("accuracy", ["family", "budget", "name"], "task")
+    wide = wide.assign(average=wide.dropna(axis=1).mean(axis=1))
+    tasks = list(wide.columns)
+    rows = -(-len(tasks) // 3)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 2.3 * rows), layout="constrained")
+        panels = figure.subplots(rows, 3, squeeze=False, sharex=True).flatten()
+        for axes, task in zip(panels, tasks, strict=False):
+            for family, group in wide[task].groupby("family"):
+                colour = FAMILY_COLOURS[str(family)]
+                means = group.groupby("budget").mean()
+                label = FAMILY_LABELS[str(family)]
+                axes.plot(means.index, 100 * means, "o-", color=colour, lw=1.4, ms=4, label=label)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_title(
+                task, fontsize=10, loc="left", fontweight="bold" if task == "average" else "normal"
+            )
+        for axes in panels[len(tasks) :]:
+            axes.set_axis_off()
+        panels[0].legend(frameon=False, fontsize=8)
+        for axes in panels[::3]:
+            axes.set_ylabel("accuracy, %")
+    return figure
+
+
 def parabola(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The least-squares parabola in log N over a profile's sizes."""
     log_n = np.log(group["parameters"].to_numpy(float))
@@ -78,11 +110,13 @@ def multipliers(curves: Sequence[tuple[str, str, pd.DataFrame]]) -> Figure:
         axes = figure.subplots()
         axes.axhline(1, color=INK, lw=0.8)
         for one, other, curve in curves:
-            colour = FAMILY_COLOURS[other]
+            colour, style = FAMILY_COLOURS[other], BASE_STYLE[one]
             label = f"{FAMILY_LABELS[other]} for {FAMILY_LABELS[one]}"
             inside = curve[curve["observed"]]
             axes.plot(curve["loss"], curve["multiplier"], ":", color=colour, lw=1)
-            axes.plot(inside["loss"], inside["multiplier"], color=colour, lw=1.8, label=label)
+            axes.plot(
+                inside["loss"], inside["multiplier"], style, color=colour, lw=1.8, label=label
+            )
             axes.fill_between(
                 curve["loss"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0
             )

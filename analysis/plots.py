@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.fits import FamilyFit
 from cola.records import FAMILY_LABELS
@@ -138,11 +138,15 @@ def log_axes(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
-    """Round numbers (`steps` times powers of ten) within a logarithmic axis."""
+    """Round numbers within a logarithmic axis: `steps` times powers of ten, or evenly spaced ones
+    where the axis is too short for those."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     inside = [tick for tick in ticks if low <= tick <= high]
-    return inside if len(inside) >= 2 else [low, high]
+    if len(inside) >= 3:
+        return inside
+    even = MaxNLocator(nbins=5).tick_values(low, high)
+    return [float(tick) for tick in even if low <= tick <= high]
 
 
 def power_of_ten(value: float) -> str:

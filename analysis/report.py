@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
-from analysis.comparison_plots import isoflop_profiles, multipliers, residuals
+from analysis.comparison_plots import isoflop_profiles, multipliers, residuals, task_panels
 from analysis.findings import (
     Profiles,
     choice_rows,
@@ -160,6 +160,16 @@ def draw_figures(
                 "two was not measured at, up to a factor of ten in compute beyond its runs.",
             )
         )
+    if not frames.accuracies.empty:
+        drawn.append(
+            (
+                "tasks",
+                "Task accuracy against training compute",
+                task_panels(frames.accuracies),
+                "Finished runs, mean over seeds; the last panel averages the tasks that every run "
+                "was scored on.",
+            )
+        )
     drawn += [
         (
             "bits_per_byte",
@@ -202,6 +212,7 @@ def write_tables(
         "evaluations.csv": frames.points,
         "training_curves.csv": frames.curves,
         "diagnostics.csv": frames.diagnostics,
+        "task_accuracies.csv": frames.accuracies,
         "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
         "multipliers.csv": multiplier_table(pairs),
         "isoflop_optima.csv": optima_table(profiles),

@@ -45,6 +45,7 @@ class StudyFrames:
     points: pd.DataFrame
     curves: pd.DataFrame
     diagnostics: pd.DataFrame = field(default_factory=pd.DataFrame)
+    accuracies: pd.DataFrame = field(default_factory=pd.DataFrame)
     samples: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -78,8 +79,8 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
     samples, environment = _artifacts(client, runs)
-    diagnostics = _diagnostics(found, runs)
-    return StudyFrames(runs, points, curves, diagnostics, samples, environment, notes)
+    diagnostics, accuracies = _diagnostics(found, runs), _accuracies(found, runs)
+    return StudyFrames(runs, points, curves, diagnostics, accuracies, samples, environment, notes)
 
 
 def _all_runs(client: Any, experiment_id: str) -> list[Any]:
@@ -182,6 +183,19 @@ def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
         if key.startswith(prefix)
     ]
     return pd.DataFrame(rows, columns=["run", "family", "budget", "diagnostic", "value"])
+
+
+def _accuracies(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+    """Task accuracies of finished models: run, family, budget, nll, task, accuracy (0 to 1)."""
+    metrics = {run.info.run_id: run.data.metrics for run in found}
+    rows = [
+        {**run[["name", "family", "budget", "nll", "nll_kind"]], "task": task, "accuracy": value}
+        for _, run in runs[runs["status"] == "finished"].iterrows()
+        for key, value in sorted(metrics[run["run_id"]].items())
+        if (task := Metric.task_of(key)) is not None
+    ]
+    columns = ["name", "family", "budget", "nll", "nll_kind", "task", "accuracy"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -74,6 +74,18 @@ class Metric:
         return f"diagnostic/{name}"
 
     @staticmethod
+    def accuracy(task: str) -> str:
+        """Accuracy (0 to 1) of the finished model on a task."""
+        return f"eval/{task}/accuracy"
+
+    @staticmethod
+    def task_of(key: str) -> str | None:
+        """The task whose accuracy a metric is; None for any other metric."""
+        first, _, rest = key.partition("/")
+        task, _, last = rest.rpartition("/")
+        return task if first == "eval" and last == "accuracy" and task else None
+
+    @staticmethod
     def system(name: str) -> str:
         """A measurement of the machine."""
         return f"system/{name}"

@@ -145,7 +145,7 @@ def test_profiles_without_a_minimum_are_no_result(tmp_path: Path) -> None:
 
 
 def test_accuracy_follows_from_compute_through_the_loss(tmp_path: Path) -> None:
-    flops = np.geomspace(1e18, 1e22, 14)
+    flops = np.geomspace(1e18, 1e22, 40)
     noise = np.random.default_rng(0).standard_normal((2, len(flops)))
     loss = 3.0 * (flops / 1e20) ** -0.05 * np.exp(0.003 * noise[0])
     accuracy = 0.25 + 0.6 / (1 + np.exp(4 * (loss - 3.0))) + 0.01 * noise[1]
