@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 from analysis.bootstrap import Kind
 from analysis.estimate import ESTIMATORS, FitError
 from analysis.fit_command import Request, fit_table
+from analysis.isoflop import Method
 from analysis.laws import LAWS
 from analysis.report import write_report
 from analysis.table import Columns, read_table
@@ -87,6 +88,9 @@ def fit(
             "where sizes are known, else compute."
         ),
     ] = None,
+    minimum: Annotated[
+        Method, typer.Option(help="How a profile's minimum is found (law isoflop).")
+    ] = "parabola",
     estimator: Annotated[str, typer.Option(help=", ".join(ESTIMATORS))] = "huber",
     drop_largest_losses: Annotated[
         int, typer.Option(min=0, help="Leave out this many rows of largest loss.")
@@ -112,7 +116,7 @@ def fit(
     places = tuple(parsed_place(text) for text in predict or [])
     table = read_table(data, columns, drop_largest_losses)
     try:
-        request = Request(law, estimator, bootstrap, seed, resample, places, chance)
+        request = Request(law, estimator, bootstrap, seed, resample, places, chance, minimum)
         found = fit_table(table, request)
     except FitError as error:
         raise SpecError(f"{data}: {error}") from None
@@ -175,6 +179,15 @@ def show_fit(found: dict[str, Any], console: Console) -> None:
         console.print(table)
         for place in each.get("predictions", []):
             console.print(f"prediction: {json.dumps(place)}", highlight=False, soft_wrap=True)
+    if "shared" in found:
+        shared = found["shared"]
+        exponents = [name for name in shared["parameters"] if "[" not in name]
+        said = [
+            f"{name} {shared['parameters'][name]:.5g} "
+            f"({interval_text(shared['intervals'].get(name))})"
+            for name in exponents
+        ]
+        console.print(f"exponents in common: {', '.join(said)}", highlight=False, soft_wrap=True)
     for pair, numbers in found.get("comparison", {}).items():
         console.print(f"{pair}: {json.dumps(without_nan(numbers))}", soft_wrap=True)
     for warning in found["warnings"]:

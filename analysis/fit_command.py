@@ -14,10 +14,29 @@ from analysis.bootstrap import Kind, Refits, bootstrap, delta_method, percentile
 from analysis.compare import losses_overlap, multiplier_at
 from analysis.cross_validation import Choice, choose
 from analysis.estimate import Fit, FitError, fit_law
-from analysis.isoflop import IsoFLOP, bootstrap_isoflop, compare_isoflop, exponents, isoflop
-from analysis.laws import NEEDS_SIZE, Inputs
+from analysis.isoflop import (
+    IsoFLOP,
+    Method,
+    bootstrap_isoflop,
+    compare_isoflop,
+    exponents,
+    isoflop,
+)
+from analysis.laws import (
+    NEEDS_SIZE,
+    Inputs,
+    SharedLaw,
+    chinchilla_law,
+    compute_law,
+    plain_compute_law,
+)
 from analysis.table import Table, inputs
 
+SHAREABLE = {
+    "chinchilla": chinchilla_law,
+    "compute": compute_law,
+    "compute-power": plain_compute_law,
+}
 FEW_RUNS = 5  # a budget with fewer is too small to draw from
 AUTO = {True: ("chinchilla", "tied", "compute"), False: ("compute", "compute-power", "broken")}
 
@@ -33,6 +52,7 @@ class Request:
     kind: Kind | None
     predict: tuple[Mapping[str, float], ...]
     chance: float = 0.0
+    minimum: Method = "parabola"
 
 
 def fit_table(table: Table, request: Request) -> dict[str, Any]:
@@ -59,7 +79,28 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
     for key in ("parameters", "intervals", "diagnostics"):
         whole[key] = {name: each[key] for name, each in found.items()}
     comparison, said = compare_groups(groups, request)
+    if request.law in SHAREABLE:
+        whole["shared"] = shared_exponents(table, request)
     return whole | {"comparison": comparison, "warnings": warnings + said}
+
+
+def shared_exponents(table: Table, request: Request) -> dict[str, Any]:
+    """One law for all groups whose exponents they have in common: floors and coefficients apart."""
+    groups = table.groups()
+    rows = pd.concat(groups.values(), ignore_index=True)
+    number = np.repeat(np.arange(len(groups)), [len(each) for each in groups.values()])
+    points = inputs(rows)
+    law = SharedLaw(SHAREABLE[request.law](points), number, tuple(groups))
+    fit = fit_law(request.law, points, request.estimator, 16, request.seed, law)
+    apart = list(zip(number.tolist(), rows["budget"].tolist(), strict=True))
+    kind = request.kind or "residuals"
+    refits = bootstrap(fit, request.samples, request.seed, kind, apart) if request.samples else None
+    return {
+        "parameters": fit.parameters,
+        "intervals": {} if refits is None else {n: list(i) for n, i in refits.intervals().items()},
+        "diagnostics": asdict(fit.diagnostics),
+        "warnings": list(fit.warnings),
+    }
 
 
 def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
@@ -230,13 +271,13 @@ def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     """
     if "parameters" not in rows:
         raise FitError("IsoFLOP profiles need the number of parameters of each point (--n)")
-    found = isoflop(rows)
+    found = isoflop(rows, request.minimum)
     trouble = [f"budget {o.compute:.3g}: {o.trouble}" for o in found.optima if o.trouble]
     if found.size is None or found.tokens is None or found.loss is None:
         raise FitError(f"fewer than two budgets have a minimum inside ({'; '.join(trouble)})")
     names = {"a": "size", "b": "tokens", "gamma": "loss"}
     sign = {"a": 1.0, "b": 1.0, "gamma": -1.0}
-    refits = bootstrap_isoflop(rows, request.samples, request.seed)
+    refits = bootstrap_isoflop(rows, request.samples, request.seed, request.minimum)
     return {
         "law": "isoflop",
         "points": len(rows),
@@ -267,7 +308,7 @@ def compare_groups(
             pair = {one: groups[one], other: groups[other]}
             label = f"{one} / {other}"
             if request.law == "isoflop":
-                found[label] = compare_isoflop(pair, request.samples, request.seed)
+                found[label] = compare_isoflop(pair, request.samples, request.seed, request.minimum)
                 continue
             try:
                 found[label] = compared_at_compute(pair, request)

@@ -170,7 +170,7 @@ def multiplier(one: IsoFLOP, other: IsoFLOP, budget: int) -> float:
 
 
 def compare_isoflop(
-    families: Mapping[str, pd.DataFrame], samples: int, seed: int
+    families: Mapping[str, pd.DataFrame], samples: int, seed: int, method: Method = "parabola"
 ) -> dict[str, dict[str, object]]:
     """Exponents of two families, their difference and compute multiplier, with intervals.
 
@@ -179,8 +179,10 @@ def compare_isoflop(
     budget).
     """
     (name, first), (other, second) = families.items()
-    whole = (isoflop(first), isoflop(second))
-    refits = [bootstrap_isoflop(first, samples, seed), bootstrap_isoflop(second, samples, seed + 1)]
+    whole = (isoflop(first, method), isoflop(second, method))
+    refits = [
+        bootstrap_isoflop(rows, samples, seed + k, method) for k, rows in enumerate((first, second))
+    ]
     a, b = (exponents(analyses) for analyses in refits)
     top = len(whole[0].optima) - 1
     times = np.array([multiplier(x, y, top) for x, y in zip(*refits, strict=True)])

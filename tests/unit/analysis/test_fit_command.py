@@ -74,6 +74,7 @@ def test_groups_are_fitted_apart_and_compared(tmp_path: Path) -> None:
     )  # fmt: skip
     assert found["parameters"]["x"]["gamma"] == pytest.approx(0.05, rel=1e-3)
     assert found["comparison"]["x / y"]["multiplier"] == pytest.approx(3.0, rel=1e-2)
+    assert found["shared"]["parameters"]["gamma"] == pytest.approx(0.05, rel=1e-3)
 
 
 def test_families_without_overlap_are_not_compared(tmp_path: Path) -> None:
