@@ -10,15 +10,18 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.fits import FamilyFit
+from analysis.tooltips import insert, remember
 from cola.records import FAMILY_LABELS
 
 # Okabe and Ito's palette: told apart with every common colour blindness.
@@ -56,7 +59,8 @@ def loss_against_compute(
         for family, group in points.groupby("family"):
             kind = group["nll_kind"].iloc[0]
             colour = FAMILY_COLOURS[str(family)]
-            markers(axes, group[f"train_flops_{compute}"], group[column], colour, kind)
+            drawn = markers(axes, group[f"train_flops_{compute}"], group[column], colour, kind)
+            remember(drawn, run_texts(group, column, compute))
             fit = fits.get(str(family))
             ends[str(family)] = float(group.sort_values("budget")[column].iloc[-1])
             if fit is not None and fit.curve is not None and column == "nll":
@@ -98,7 +102,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> str:
         figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
+    svg = insert(buffer.getvalue(), figure)
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     return embeddable(svg, name)
 
@@ -113,10 +117,20 @@ def embeddable(svg: str, name: str) -> str:
     return svg.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
 
 
-def markers(axes: Axes, x: pd.Series, y: pd.Series, colour: str, kind: str) -> None:
+def run_texts(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
+    """What is said of each run where the mouse rests."""
+    return [
+        f"{run['name']}: {run[column]:.4f}{' (bound)' if run['nll_kind'] == 'bound' else ''} at "
+        f"{run[f'train_flops_{compute}']:.3g} {compute} FLOPs, {run['core_parameters']:,} core "
+        f"parameters, {run['tokens']:,.0f} tokens"
+        for _, run in runs.iterrows()
+    ]
+
+
+def markers(axes: Axes, x: Any, y: Any, colour: str, kind: str) -> PathCollection:
     """Runs: filled where the likelihood is exact, open where it is a bound."""
     fill = colour if kind == "exact" else "none"
-    axes.scatter(x, y, s=44, facecolors=fill, edgecolors=colour, linewidths=1.6, zorder=3)
+    return axes.scatter(x, y, s=44, facecolors=fill, edgecolors=colour, linewidths=1.6, zorder=3)
 
 
 def log_axes(axes: Axes, x_label: str, y_label: str) -> None:

@@ -58,6 +58,9 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
     assert "does NOT fall" not in html
+    # Every finished run says what it is where the mouse rests, in both figures of losses.
+    assert html.count("core parameters, ") >= 24
+    assert "<title>llada-4e+12-seed66: " in html
     diagnostics = pd.read_csv(tmp_path / "diagnostics.csv")
     assert diagnostics["value"].tolist() == [4.0, 5.0, 6.0, 7.0]
     assert "<td>log_snr</td><td>7</td>" in html
