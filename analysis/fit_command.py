@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.accuracy import chained, fit_accuracy
 from analysis.bootstrap import Kind, Refits, bootstrap, delta_method, percentiles, seed_noise
 from analysis.compare import losses_overlap, multiplier_at
-from analysis.cross_validation import Choice, choose
+from analysis.cross_validation import Choice, Score, choose, leave_one_budget_out
 from analysis.estimate import Fit, FitError, fit_law
 from analysis.isoflop import (
     IsoFLOP,
@@ -142,7 +142,7 @@ def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     repeats = seed_noise(rows["loss"].to_numpy(float), repeated(rows))
     if repeats is not None:
         result["seed_noise"] = {"sd_of_log_loss": repeats[0], "degrees_of_freedom": repeats[1]}
-    return result | ({"choice": told(choice)} if choice is not None else {})
+    return result | ({"choice": told(choice, rows, request)} if choice is not None else {})
 
 
 def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
@@ -248,19 +248,28 @@ def repeated(rows: pd.DataFrame) -> list[object]:
     return [tuple(row) for row in rows[known].itertuples(index=False)]
 
 
-def told(choice: Choice) -> dict[str, Any]:
-    """Laws by how well they predict larger budgets than they were fitted to."""
-    scores = {
-        score.law: {
-            "mean_absolute_error": score.mean_absolute_error,
-            "signed_error": score.signed_error,
-            "coverage_of_90%_intervals": score.coverage,
-            "folds": len(score.folds),
-        }
+def told(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]:
+    """Laws by how well they predict larger budgets than they were fitted to, and left-out ones."""
+    left_out = [
+        leave_one_budget_out(score.law, rows, request.estimator, request.seed)
         for score in choice.scores
-    }
+    ]
     combination = {"weights": choice.weights, "mean_absolute_error": choice.combined_error}
-    return {"rolling_origin": scores, "combination": combination if choice.weights else None}
+    return {
+        "rolling_origin": {score.law: scored(score) for score in choice.scores},
+        "leave_one_budget_out": {s.law: scored(s) for s in left_out if s is not None},
+        "combination": combination if choice.weights else None,
+    }
+
+
+def scored(score: Score) -> dict[str, float]:
+    """How a law did on what was held out."""
+    return {
+        "mean_absolute_error": score.mean_absolute_error,
+        "signed_error": score.signed_error,
+        "coverage_of_90%_intervals": score.coverage,
+        "folds": len(score.folds),
+    }
 
 
 def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import yaml
-
 from cola.data import PreparedData, prepare
 from cola.families import family_of
 from cola.records import Tag
@@ -146,7 +144,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
 def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     """Keep the study's specification and plan beside its report."""
     folder = study_folder(study)
-    write_atomically(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json")))
+    write_atomically(folder / "study.yaml", study.to_yaml())
     remember_plan(plan, folder)
 
 

@@ -13,6 +13,7 @@ from analysis.cli import app as analysis_app
 from analysis.cli import report
 from cola.spec import SpecError
 from orchestration.cli import app as orchestration_app
+from orchestration.jobs_cli import app as jobs_app
 
 app = typer.Typer(
     name="cola",
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for mounted in (orchestration_app, analysis_app):
+for mounted in (orchestration_app, jobs_app, analysis_app):
     app.add_typer(mounted)
 
 

@@ -26,6 +26,10 @@ class Spec(BaseModel):
         """The specification as JSON with sorted keys: equal specifications give equal text."""
         return canonical_json(self.model_dump(mode="json"))
 
+    def to_yaml(self) -> str:
+        """The whole specification as YAML, which `parse` reads again."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
     def content_hash(self) -> str:
         """SHA-256 (hex) of `canonical_json()`."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()

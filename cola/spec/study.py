@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from cola.spec.base import Spec
 from cola.spec.data import DataSpec
@@ -66,6 +74,12 @@ class FamiliesSpec(Spec):
         if isinstance(values, dict):
             return {name: {} if value is None else value for name, value in values.items()}
         return values
+
+    @model_serializer(mode="wrap")
+    def _named_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A family that is named without settings takes part, so one that does not is left out.
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if value is not None}
 
     @model_validator(mode="after")
     def _at_least_one(self) -> FamiliesSpec:

@@ -100,6 +100,7 @@ def test_the_law_is_chosen_where_asked(tmp_path: Path) -> None:
     assert ranked[found["law"]]["mean_absolute_error"] == min(
         each["mean_absolute_error"] for each in ranked.values()
     )
+    assert set(found["choice"]["leave_one_budget_out"]) == set(ranked)
     assert found["seed_noise"]["degrees_of_freedom"] == 9
 
 

@@ -54,6 +54,7 @@ def test_random_starts_reach_it() -> None:
     assert (found.objective <= found.objective.min() * (1 + 1e-6)).mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_the_published_protocol_has_the_published_intervals() -> None:
     fit = fit_law("chinchilla", inputs(chinchilla().rows), "huber-density", starts=8)
     for name, value in REPLICATION.items():

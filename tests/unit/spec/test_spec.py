@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,3 +134,16 @@ def test_the_content_hash_changes_with_any_setting() -> None:
     base = StudySpec.parse(SMALLEST).content_hash()
     for change in ({"seeds": [67]}, {"data": {"seed": 1}}, {"families": ["ar"]}):
         assert StudySpec.parse(SMALLEST | change).content_hash() != base
+
+
+@pytest.mark.parametrize("families", [["ar"], ["llada", "cola"], ["ar", "llada", "cola"]])
+def test_a_study_is_read_again_as_it_was_written(families: list[str]) -> None:
+    values = {
+        "name": "again",
+        "families": families,
+        "ladder": [{"budget": 1e12, "core_parameters": 100_000}],
+        "training": {"optimizer": {"grad_clip": None}},
+        "matching": {"compute": "nominal"},
+    }
+    study = StudySpec.parse(values)
+    assert StudySpec.parse(yaml.safe_load(study.to_yaml())) == study
