@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from matplotlib.figure import Figure
 
-from analysis.comparison_plots import isoflop_profiles, multipliers, residuals, task_panels
+from analysis.figures import draw_figures
 from analysis.findings import (
     Profiles,
     choice_rows,
@@ -26,12 +25,7 @@ from analysis.findings import (
 from analysis.fits import FamilyFit, falls_with_budget, fit_families, told_once
 from analysis.matching import matching_statements
 from analysis.pairs import Pair, compare_pairs
-from analysis.plots import (
-    FAMILY_COLOURS,
-    loss_against_compute,
-    save_figure,
-    training_curves,
-)
+from analysis.plots import FAMILY_COLOURS
 from analysis.runs import StudyFrames, read_study
 from cola.records import FAMILY_LABELS
 from cola.spec import SpecError
@@ -113,87 +107,6 @@ def render(template: str, content: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(content)
-
-
-def draw_figures(
-    frames: StudyFrames,
-    fits: dict[str, FamilyFit],
-    pairs: Sequence[Pair],
-    profiles: Profiles,
-    compute: str,
-    folder: Path,
-) -> list[dict[str, str]]:
-    """All figures, as inline SVG with their captions; PNG and SVG files beside the report."""
-    final = frames.points[frames.points["is_final"]]
-    bound = "open markers and dashed lines are upper bounds of the NLL, not the NLL itself"
-    drawn: list[tuple[str, str, Figure, str]] = [
-        (
-            "loss_compute",
-            "Validation loss against training compute",
-            loss_against_compute(final, fits, "nll", "validation NLL, nats/token", compute),
-            f"Each marker is a finished run. Filled: exact; {bound}. A curve goes through the best "
-            "size of every budget. Dark band: where the curve may lie (90%); light band: where a "
-            "new run may lie (90%).",
-        )
-    ]
-    if any(fit.fit is not None for fit in fits.values()):
-        caption = "Relative distance of each run from its family's curve."
-        drawn.append(("residuals", "What the curves leave over", residuals(fits), caption))
-    if profiles.tables:
-        drawn.append(
-            (
-                "isoflop",
-                "Loss against size at equal compute",
-                isoflop_profiles(profiles.tables, profiles.analyses, profiles.kinds),
-                "One parabola in log N a budget (its FLOPs at the end); stars: minima inside the "
-                f"profile. Filled: exact; {bound}.",
-            )
-        )
-    curves = [(p.one.family, p.other.family, p.curve) for p in pairs if p.curve is not None]
-    if curves:
-        drawn.append(
-            (
-                "multipliers",
-                "How much less compute for the same loss",
-                multipliers(curves),
-                "Above 1 the named family needs less. Bands: 95%. Dotted: losses that one of the "
-                "two was not measured at, up to a factor of ten in compute beyond its runs.",
-            )
-        )
-    if not frames.accuracies.empty:
-        drawn.append(
-            (
-                "tasks",
-                "Task accuracy against training compute",
-                task_panels(frames.accuracies),
-                "Finished runs, mean over seeds; the last panel averages the tasks that every run "
-                "was scored on.",
-            )
-        )
-    drawn += [
-        (
-            "bits_per_byte",
-            "Loss in bits per byte of text",
-            loss_against_compute(final, fits, "bits_per_byte", "bits per byte", compute),
-            f"Independent of the tokenizer. Filled: exact; {bound}.",
-        ),
-        (
-            "training_curves",
-            "Training",
-            training_curves(frames.curves),
-            "Each family's own objective (the panels cannot be compared with each other); darker "
-            "is a larger budget. Cola DLM's objective changes between its stages.",
-        ),
-    ]
-    return [
-        {
-            "name": name,
-            "title": title,
-            "svg": save_figure(figure, folder, name),
-            "caption": caption,
-        }
-        for name, title, figure, caption in drawn
-    ]
 
 
 def write_tables(

@@ -15,6 +15,7 @@ from cola.data import OrderFingerprint, PreparedData, sequence_ids
 from cola.objectives.collapse import PATIENCE, collapse_reason
 from cola.records import Metric
 from cola.spec import ColaModelSpec, ColaObjective, RunSpec
+from orchestration.checkpoint import verify
 from orchestration.evaluate import evaluation_steps, validation_metrics
 from orchestration.hardware import peak_flops
 from orchestration.journal import JournalWriter
@@ -129,9 +130,16 @@ class Publish:
         self._folders, self._save = folders, save
 
     def __call__(self, state: TrainState) -> None:
-        """Every worker saves its part; a diverged state is not handed on."""
-        if state.step in self._folders and state.stop != "diverged":
-            self._save(state, self._folders[state.step])
+        """Every worker saves its part; a diverged state is not handed on.
+
+        What is there already is left alone: others may be reading it.
+        """
+        folder = self._folders.get(state.step)
+        if folder is None or state.stop == "diverged":
+            return
+        missing = state.place.rank == 0 and verify(folder) is None
+        if agree(int(missing), state.place, state.engine.device):
+            self._save(state, folder)
 
 
 class StopOnRequest:

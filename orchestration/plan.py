@@ -128,9 +128,13 @@ def sized(study: StudySpec, family: str, index: int, rung: Rung) -> ModelSpec:
     try:
         return size(family, rung.target, vocab_size, **options)
     except SpecError as error:
-        key = f"{study.matching.parameters}_parameters"
-        where = f"ladder.{index}.{key}" if study.ladder else f"design (rung {index})"
+        where = rung_key(study, index, f"{study.matching.parameters}_parameters")
         raise SpecError(f"{where}: {error}") from None
+
+
+def rung_key(study: StudySpec, index: int, key: str) -> str:
+    """Path of what set a rung's budget or size."""
+    return f"ladder.{index}.{key}" if study.ladder else f"design (rung {index}, {key})"
 
 
 def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
@@ -252,7 +256,7 @@ def stages_within_budget(
         plans.append((stage, steps, charged, costs))
     if any(steps < 1 for _, steps, _, _ in plans):
         raise SpecError(
-            f"ladder.{index}.budget={budget:.3g} is below one step of {model.family} "
+            f"{rung_key(study, index, 'budget')}={budget:.3g} is below one step of {model.family} "
             f"({tokens_per_step} tokens a step); needs at least {needed:.3g} FLOPs "
             f"({study.matching.compute}) or a smaller training.batch_sequences or size"
         )
