@@ -158,10 +158,10 @@ def seed_noise(loss: Array, repeats: Sequence[object]) -> tuple[float, int] | No
 
 
 def percentiles(values: Array, level: float = LEVEL) -> tuple[float, float]:
-    """Central interval; values that are not finite are refits that found nothing: they widen it."""
+    """Central interval; NaN where more than a tenth of the refits found nothing, or none is there."""
     tail = 50 * (1 - level)
     finite = values[np.isfinite(values)]
-    if len(finite) < 0.9 * len(values):
+    if not len(finite) or len(finite) < 0.9 * len(values):
         return (float("nan"), float("nan"))
     low, high = np.percentile(finite, [tail, 100 - tail])
     return float(low), float(high)

@@ -349,7 +349,7 @@ def compared_at_compute(pair: Mapping[str, pd.DataFrame], request: Request) -> d
     return {
         "at_loss": loss,
         "multiplier": times.value,
-        "interval": [times.low, times.high],
+        "interval": [times.low, times.high] if request.samples else [],
         "meaning": "compute of the first over compute of the second for this loss",
     }
 

@@ -22,6 +22,8 @@ from orchestration.cluster import check_fits, ray_cluster, runs_at_once
 from orchestration.corpus_size import CorpusSize, check_epochs
 from orchestration.costs import run_costs
 from orchestration.decisions import Decision, decide, remember_plan
+from orchestration.events import EventLog
+from orchestration.guard import accelerator_hours
 from orchestration.hooks import STOP_FILE
 from orchestration.ledger import (
     LEASE_REFRESH_SECONDS,
@@ -168,6 +170,8 @@ class _Runner:
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
         self._sharing = shared_beginnings(plan)
+        self._keys = {run.spec.run_key for run in plan}
+        self.events = EventLog(study_folder(study))
         self._refreshed = time.time()
 
     def admit(self, decision: Decision) -> None:
@@ -185,6 +189,9 @@ class _Runner:
         with self.view.live(), ThreadPoolExecutor(at_once) as pool:
             while self._running or (waiting and not self.stopping.is_set()):
                 while len(self._running) < at_once and not self.stopping.is_set():
+                    if waiting and self._spent():
+                        self._refuse(waiting)
+                        waiting = []
                     ready = next((run for run in waiting if self._ready(run, waiting)), None)
                     if ready is None:
                         break
@@ -205,9 +212,25 @@ class _Runner:
             for beginning, provider in self._sharing[run.spec.run_key].takes
         )
 
+    def _spent(self) -> bool:
+        """Whether the study has taken the accelerator hours that it may."""
+        limit = self.study.resources.max_accelerator_hours
+        if limit is None:
+            return False
+        entries = (self.ledger.entry(key) for key in self._keys)
+        return accelerator_hours(entries, self.study.resources, time.time()) >= limit
+
+    def _refuse(self, waiting: Sequence[PlannedRun]) -> None:
+        limit = self.study.resources.max_accelerator_hours
+        why = f"resources.max_accelerator_hours={limit:g} are spent"
+        self.view.note(f"{why}: {len(waiting)} runs are not started")
+        for run in waiting:
+            self.events.write("not started", run.name, why)
+
     def request_stop(self) -> None:
         """Ask every running run to save and leave; nothing new starts."""
         self.stopping.set()
+        self.events.write("stop requested")
         for run in self._running.values():
             (self.ledger.run_folder(run.spec.run_key) / STOP_FILE).touch()
 
@@ -217,6 +240,7 @@ class _Runner:
             entry = self.ledger.acquire(key)
         except LeaseHeldError as error:
             self.view.event(run, f"skipped: {error}")
+            self.events.write("skipped", run.name, str(error))
             return
         folder = self.ledger.run_folder(key)
         write_atomically(folder / "spec.json", run.spec.model_dump_json(indent=1))
@@ -229,6 +253,7 @@ class _Runner:
         self.launched += 1
         self._launched_at[key] = time.monotonic()
         self.view.started(run)
+        self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
 
     def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
         resources, checkpoint = self.study.resources, self.study.checkpoint
@@ -258,6 +283,7 @@ class _Runner:
         self.ledger.close(key, state, reason)
         self.mirror.close_run(key, state, self._closing_tags(run))
         self.view.ended(run, state, reason)
+        self.events.write(state, run.name, reason)
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
             self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")

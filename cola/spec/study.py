@@ -112,7 +112,9 @@ class MatchingSpec(Spec):
 class ResourcesSpec(Spec):
     """Where and how a run executes; none of it changes the result beyond rounding.
 
-    A worker is one process with one GPU, or a share of one: more GPUs are more workers.
+    A worker is one process with one GPU, or a share of one: more GPUs are more workers. No run is
+    started once the study has taken `max_accelerator_hours` (of cores where it has no GPUs); those
+    that run go on.
     `accelerator` (by default H100 where workers have GPUs, CPU elsewhere), its `mfu` and its
     `price_per_hour` are what `cola plan` reckons with, per GPU (or core). With an accelerator of
     known memory the micro-batch is chosen to fit. `compile` is the switch for fast kernels:
@@ -130,6 +132,7 @@ class ResourcesSpec(Spec):
     micro_batch_sequences: PositiveInt | None = None
     compile: bool = False
     concurrent_runs: PositiveInt | None = None
+    max_accelerator_hours: PositiveFloat | None = None
     max_failures: NonNegativeInt = 3
 
 

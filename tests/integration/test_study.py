@@ -82,8 +82,19 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
         {"budget": budget, "core_parameters": 60_000} for budget in (1e10, 2e10, 4e10)
     ]
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
+    # Nothing starts once the hours are spent; more hours go on from there.
+    guarded = cola("run", study, "--set", "resources.max_accelerator_hours=1e-9", code=1)
+    assert "8 runs are not started" in guarded
+    assert states(outputs) == ["finished"]
     cola("run", study)
     assert states(outputs) == ["finished"] * 9
+    events = [
+        json.loads(line)["event"]
+        for line in (outputs / "studies" / "tiny" / "events.jsonl").read_text().splitlines()
+    ]
+    assert {name: events.count(name) for name in set(events)} == {
+        "launched": 9, "finished": 9, "not started": 8,
+    }  # fmt: skip
     again = cola("run", study)
     assert "nothing to train: all 9 runs are finished already" in again
     assert states(outputs) == ["finished"] * 9

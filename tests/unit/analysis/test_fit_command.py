@@ -77,6 +77,18 @@ def test_groups_are_fitted_apart_and_compared(tmp_path: Path) -> None:
     assert found["shared"]["parameters"]["gamma"] == pytest.approx(0.05, rel=1e-3)
 
 
+def test_without_refits_there_are_no_intervals(tmp_path: Path) -> None:
+    budgets, sizes = np.repeat([1e18, 4e18], 6), np.tile(np.geomspace(1e7, 1e9, 6), 2)
+    loss = 3 + 0.05 * np.log(sizes / 1e8) ** 2 + 0.2 * (budgets == 1e18)
+    columns = {"n": np.tile(sizes, 2), "c": np.tile(budgets, 2), "loss": np.tile(loss, 2)}
+    path = table(tmp_path / "i.csv", **columns, family=np.repeat(["x", "y"], 12))
+    options = ["--n", "n", "--flops", "c", "--group", "family", "--bootstrap", "0"]
+    found = fitted(path, *options, "--law", "isoflop")
+    assert found["intervals"]["x"]["a"] == []
+    assert found["comparison"]["x / y"]["difference"]["interval"] == [None, None]
+    assert found["comparison"]["x / y"]["difference"]["estimate"] == pytest.approx(0, abs=1e-9)
+
+
 def test_families_without_overlap_are_not_compared(tmp_path: Path) -> None:
     flops = np.tile(np.geomspace(1e18, 1e20, 5), 2)
     family = np.repeat(["x", "y"], 5)

@@ -1,0 +1,32 @@
+"""The budget guard: how many accelerator hours a study has taken, by its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cola.spec.study import ResourcesSpec
+from orchestration.ledger import Entry
+
+
+def accelerator_hours(entries: Iterable[Entry], resources: ResourcesSpec, now: float) -> float:
+    """Hours of GPUs (of cores where a study has none) over all attempts, running ones up to `now`.
+
+    An attempt whose driver was killed counts until its lease was last refreshed.
+    """
+    units = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+    seconds = sum(_seconds(entry, now) for entry in entries)
+    return seconds / 3600 * units
+
+
+def _seconds(entry: Entry, now: float) -> float:
+    total = 0.0
+    for place, attempt in enumerate(entry.attempts):
+        last = place == len(entry.attempts) - 1
+        if attempt.ended is not None:
+            end = attempt.ended
+        elif last and entry.lease is not None:
+            end = now if entry.state == "running" else entry.lease.refreshed
+        else:
+            end = attempt.started
+        total += max(0.0, end - attempt.started)
+    return total
