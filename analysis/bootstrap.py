@@ -158,7 +158,7 @@ def seed_noise(loss: Array, repeats: Sequence[object]) -> tuple[float, int] | No
 
 
 def percentiles(values: Array, level: float = LEVEL) -> tuple[float, float]:
-    """Central interval; NaN where more than a tenth of the refits found nothing, or none is there."""
+    """Central interval; NaN where over a tenth of the refits found nothing, or none is there."""
     tail = 50 * (1 - level)
     finite = values[np.isfinite(values)]
     if not len(finite) or len(finite) < 0.9 * len(values):
