@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import Refits, percentiles
-from analysis.estimate import Fit, fit_law, solve
+from analysis.estimate import Fit, FitError, fit_law, solve
 from analysis.laws import Array, Inputs, predicted
 from analysis.solver import Resampled
 from analysis.table import inputs
 
 GRID = 400  # points of compute in which curves are inverted
 LEVEL = 0.95
+PAIRED_BUDGETS = 6  # from which resampling whole budgets says something
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,11 @@ def exponent_difference(
     Both families get the same budgets in every refit, so that what a budget does to both cancels.
 
     Raises:
-        FitError: when a family cannot be fitted.
+        FitError: when a family cannot be fitted, or too few budgets are common to resample them.
     """
     common = np.array(sorted(set(one["budget"]) & set(other["budget"])))
+    if len(common) < PAIRED_BUDGETS:
+        raise FitError(f"{len(common)} common budgets are too few to resample")
     rows = [frame[frame["budget"].isin(common)] for frame in (one, other)]
     fits = [fit_law(law, inputs(frame)) for frame in rows]
     drawn = np.random.default_rng(seed).multinomial(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import Refits, bootstrap
+from analysis.bootstrap import Kind, Refits, bootstrap
 from analysis.compare import Prediction, at_compute, predict
 from analysis.cross_validation import Choice, choose
 from analysis.estimate import Fit, FitError, distinct, fit_law
@@ -83,7 +83,10 @@ def fit_family(family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
         return FamilyFit(family, kind, None, None, (f"no curve: {error}",))
     several = int(rows.groupby("budget").size().min()) >= RUNS_NEEDED
     strata = rows["budget"].tolist() if several else None
-    refits = bootstrap(fit, SAMPLES, SEED, "runs" if several else "residuals", strata)
+    kind_of_refit: Kind = "runs" if several else "residuals"
+    # Families are compared refit by refit: with draws in common their noise would cancel.
+    seed = SEED + FAMILIES.index(family)
+    refits = bootstrap(fit, SAMPLES, seed, kind_of_refit, strata)
     return FamilyFit(family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 

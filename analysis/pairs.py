@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from analysis.bootstrap import percentiles
 from analysis.compare import (
     Crossover,
     Estimate,
@@ -88,20 +89,27 @@ def crossover_words(met: Crossover) -> str:
 def exponent_sentence(
     one: FamilyFit, other: FamilyFit, final: pd.DataFrame, compute: str
 ) -> tuple[str, ...]:
-    """Difference of the exponents of both families' plain power laws, budgets in pairs."""
+    """Difference of the exponents of both families' plain power laws: budgets resampled in pairs
+    where there are enough, else by each family's own refits."""
     rows = [
         frontier(fit_table(final[final["family"] == fit.family], compute)) for fit in (one, other)
     ]
     try:
         found = exponent_difference("compute-power", rows[0], rows[1], "gamma", SAMPLES, SEED)
+        how = "budgets resampled in pairs"
     except FitError:
-        return ()
+        refits = [fit.refits for fit in (one, other)]
+        if any(each is None or each.fit.law.name != "compute-power" for each in refits):
+            return ()
+        gammas = [each.public[:, -1] for each in refits if each is not None]
+        values = [each.fit.parameters["gamma"] for each in refits if each is not None]
+        found = Estimate(values[0] - values[1], *percentiles(gammas[0] - gammas[1]))
+        how = "from each family's own scatter"
     if not np.isfinite(found.low):
         return ()
     return (
         f"{other.label} against {one.label}: the exponents of plain power laws differ by "
-        f"{-found.value:+.4f} (95% interval {-found.high:+.4f} to {-found.low:+.4f}, budgets "
-        "resampled in pairs).",
+        f"{-found.value:+.4f} (95% interval {-found.high:+.4f} to {-found.low:+.4f}, {how}).",
     )
 
 

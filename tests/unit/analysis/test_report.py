@@ -85,6 +85,14 @@ def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> No
     assert f"<td>{predicted:.3f}</td>" in html
 
 
+def test_families_do_not_share_their_noise(store: Store, tmp_path: Path) -> None:
+    fits = write_report("full", store.uri, tmp_path, {}).fits
+    drawn = [fit.refits.public[:, -1] for fit in fits.values() if fit.refits is not None]
+    assert len(drawn) == 3
+    correlations = np.corrcoef(drawn)[np.triu_indices(3, 1)]
+    assert np.abs(correlations).max() < 0.15
+
+
 def test_several_sizes_a_budget_give_profiles_and_no_cloud(store: Store, tmp_path: Path) -> None:
     for rung in range(3):
         for place, size in enumerate(np.geomspace(1e5, 4e5, 5) * 1.5**rung):
