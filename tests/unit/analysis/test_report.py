@@ -86,7 +86,13 @@ def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> No
 
 
 def test_families_do_not_share_their_noise(store: Store, tmp_path: Path) -> None:
-    fits = write_report("full", store.uri, tmp_path, {}).fits
+    away = np.random.default_rng(0).standard_normal((3, 4))
+    for family, row in zip(KINDS, away, strict=True):
+        for rung, value in enumerate(row):
+            key = f"noisy-{family}-{rung}"
+            level = 4.0 * float(np.exp(0.01 * value))
+            store.run("noisy", family, rung, level=level, **{Tag.RUN_KEY: key})
+    fits = write_report("noisy", store.uri, tmp_path, {}).fits
     drawn = [fit.refits.public[:, -1] for fit in fits.values() if fit.refits is not None]
     assert len(drawn) == 3
     correlations = np.corrcoef(drawn)[np.triu_indices(3, 1)]
