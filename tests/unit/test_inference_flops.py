@@ -65,7 +65,11 @@ def model_of(spec: ModelSpec) -> Any:
         ("llada", LikelihoodSpec(mask_samples=3)),
         ("llada", LikelihoodSpec(masked="chain_rule")),
         ("cola", LikelihoodSpec(ode_steps=2)),
-        ("cola", LikelihoodSpec(ode_steps=1, divergence="exact", importance_samples=2)),
+        pytest.param(
+            "cola",
+            LikelihoodSpec(ode_steps=1, divergence="exact", importance_samples=2),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_validation_agrees_with_torch(family: str, settings: LikelihoodSpec, size: int) -> None:

@@ -92,6 +92,7 @@ def test_the_law_is_chosen_by_what_it_predicts() -> None:
     assert errors[0] < 0.02
 
 
+@pytest.mark.slow
 def test_two_families_compare_as_published() -> None:
     table = read_table(
         SCALING / "two_families.csv",

@@ -160,6 +160,7 @@ def test_a_study_that_cannot_share_is_refused(tiny_study: dict[str, Any]) -> Non
         StudySpec.parse(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["ar", "cola"])
 def test_a_point_that_branches_equals_one_trained_alone(
     family: str,
