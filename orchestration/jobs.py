@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -108,9 +108,15 @@ def jobs_of(client: Any, study: str) -> list[Job]:
         name = details.submission_id or ""
         stem, _, number = name.rpartition("-")
         if stem == f"{PREFIX}-{study}" and number.isdigit():
-            status = getattr(details.status, "value", str(details.status))
-            found.append(Job(name, int(number), status, details.message or ""))
+            message = details.message or ""
+            found.append(Job(name, int(number), str(details.status.value), message))
     return sorted(found, key=lambda job: job.attempt)
+
+
+def again(client: Any, job: Job) -> Job:
+    """The job as it stands now."""
+    details = client.get_job_info(job.submission_id)
+    return replace(job, status=str(details.status.value), message=details.message or "")
 
 
 def submit(client: Any, study: StudySpec) -> tuple[Job, bool]:
@@ -174,7 +180,7 @@ def follow(client: Any, job: Job) -> Iterator[str]:
     """The job's output as it comes, until it has ended."""
     told = 0
     while True:
-        ended = str(client.get_job_status(job.submission_id).value) in ENDED
+        ended = not again(client, job).active
         text = client.get_job_logs(job.submission_id)
         if len(text) > told:
             yield text[told:]

@@ -128,8 +128,7 @@ def follow(client: object, job: jobs.Job) -> None:
     """Print the job's output; a job that did not succeed is an exit code of 1."""
     for text in jobs.follow(client, job):
         typer.echo(text, nl=False)
-    status = jobs.jobs_of(client, job.submission_id.split("-", 1)[1].rpartition("-")[0])
-    ended = next(other for other in status if other.submission_id == job.submission_id)
+    ended = jobs.again(client, job)
     if ended.status != "SUCCEEDED":
         typer.echo(f"{job.submission_id}: {ended.status.lower()} {ended.message}", err=True)
         raise typer.Exit(1)

@@ -36,7 +36,7 @@ def serve(root: Path, port: int, say: Callable[[str], None]) -> None:
 
 
 def server_command(store: Path, artifacts: Path, port: int) -> list[str]:
-    """MLflow's own server with one worker process per default."""
+    """MLflow's own server."""
     return [
         sys.executable, "-m", "mlflow", "server",
         "--backend-store-uri", f"sqlite:///{store}",

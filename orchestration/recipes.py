@@ -5,6 +5,7 @@ Numbers follow from the study's resources. Tokens are referred to, never written
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -137,17 +138,21 @@ def ray_job(study: StudySpec, shape: Shape, image: str) -> dict[str, Any]:
             "backoffLimit": 3,  # a new attempt goes on from the ledger
             "suspend": False,
             "rayClusterSpec": {
-                "authOptions": {"mode": "token"},
+                "rayVersion": importlib.metadata.version("ray"),
+                # KubeRay hands the secret's `auth_token` to every container of the cluster.
+                "authOptions": {"mode": "token", "secretName": TOKEN_SECRET},
                 "enableInTreeAutoscaling": True,
                 "headGroupSpec": {
-                    "rayStartParams": {"num-cpus": "0", "dashboard-host": "127.0.0.1"},
+                    # The job is submitted from a pod of its own, which needs the dashboard.
+                    "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104
                     "template": pod(image, 4, 0, name, head=True),
                 },
                 "workerGroupSpecs": [
                     {
                         "groupName": "gpu" if shape.gpus else "cpu",
                         "replicas": shape.nodes,
-                        "minReplicas": 0,
+                        # A run is refused on a cluster that is smaller than it: all stay.
+                        "minReplicas": shape.nodes,
                         "maxReplicas": shape.nodes,
                         "rayStartParams": {},
                         "template": pod(image, shape.cpus, shape.gpus, name, head=False),
@@ -159,7 +164,7 @@ def ray_job(study: StudySpec, shape: Shape, image: str) -> dict[str, Any]:
 
 
 def pod(image: str, cpus: int, gpus: int, name: str, head: bool) -> dict[str, Any]:
-    """A pod with shared storage, the token by reference and (on the head) the study."""
+    """A pod with shared storage and (on the head) the study."""
     limits = {"cpu": str(cpus), "memory": f"{max(16, 8 * cpus)}Gi"}
     if gpus:
         limits["nvidia.com/gpu"] = str(gpus)
@@ -174,15 +179,10 @@ def pod(image: str, cpus: int, gpus: int, name: str, head: bool) -> dict[str, An
     if head:
         mounts.append({"name": "study", "mountPath": "/study"})
         volumes.append({"name": "study", "configMap": {"name": f"{STUDY_CONFIG}-{name}"}})
-    token = {"secretKeyRef": {"name": TOKEN_SECRET, "key": "token"}}
     container = {
         "name": "ray-head" if head else "ray-worker",
         "image": image,
-        "env": [
-            {"name": "RAY_AUTH_MODE", "value": "token"},
-            {"name": "RAY_AUTH_TOKEN", "valueFrom": token},
-            {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        ],
+        "env": [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}],
         "resources": {"limits": limits, "requests": dict(limits)},
         "volumeMounts": mounts,
     }

@@ -41,12 +41,13 @@ def test_a_ray_job_says_all_that_kuberay_needs(paper: StudySpec, shape: Shape) -
     assert spec["entrypoint"] == "cola run /study/study.yaml --address auto"
     cluster = spec["rayClusterSpec"]
     (group,) = cluster["workerGroupSpecs"]
-    assert (group["minReplicas"], group["maxReplicas"]) == (0, 8)
+    assert (group["minReplicas"], group["maxReplicas"]) == (8, 8)
+    # By reference: KubeRay reads the secret, and takes authOptions with a version of Ray only.
+    assert cluster["authOptions"] == {"mode": "token", "secretName": "ray-auth-token"}
+    assert cluster["rayVersion"].startswith("2.")
     for template in (cluster["headGroupSpec"]["template"], group["template"]):
         (container,) = template["spec"]["containers"]
         assert container["image"] == "image:1"
-        token = next(item for item in container["env"] if item["name"] == "RAY_AUTH_TOKEN")
-        assert set(token) == {"name", "valueFrom"}  # by reference
         names = {volume["name"] for volume in template["spec"]["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} <= names
         assert "shared" in names
