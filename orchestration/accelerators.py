@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cola.spec.study import ResourcesSpec
+from cola.spec.resources import ResourcesSpec
 
 
 @dataclass(frozen=True)

@@ -35,19 +35,19 @@ def calibrate(study: StudySpec, runs: Sequence[PlannedRun]) -> dict[str, float]:
             f"resources.gpus_per_worker={resources.gpus_per_worker:g}; calibrate on a node of the "
             "cluster, or give resources.mfu"
         )
-    specs = list({run.spec.model.content_hash(): run.spec for run in runs}.values())
+    distinct = list({run.spec.model.content_hash(): run for run in runs}.values())
     threads = max(1, int(resources.cpus_per_worker))
     at_once = max(1, min(len(runs), (os.cpu_count() or 1) // (threads * resources.workers)))
     context = multiprocessing.get_context("spawn")
     found: dict[str, float] = {}
     with ProcessPoolExecutor(at_once, mp_context=context) as pool:
-        for spec in specs:
+        for run in distinct:
             # Runs share caches and memory with each other: so do the measurements.
-            jobs = [pool.submit(measure, spec, threads, index) for index in range(at_once)]
+            jobs = [pool.submit(measure, run.spec, threads, index) for index in range(at_once)]
             measured = [job.result() for job in jobs]
             for what in measured[0]:
                 mean = statistics.mean(rates[what] for rates in measured)
-                found[rate_key(spec, resources, what)] = mean
+                found[rate_key(run.spec, run.resources, what)] = mean
     keep_rates(output_root(study), found)
     return found
 

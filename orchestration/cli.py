@@ -70,7 +70,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(whole), indent=1))
         return
-    decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec), spec.resources)
+    decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec))
     console = wide_console()
     console.print(plan_table(whole, decisions))
     memory = memory_table(whole)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cola.spec import SpecError
-from cola.spec.study import ResourcesSpec
+from cola.spec.resources import ResourcesSpec
 
 
 @dataclass(frozen=True)

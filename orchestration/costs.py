@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cola.inference_flops import generation_flops_per_token, likelihood_flops_per_token
 from cola.spec import RunSpec
-from cola.spec.study import ResourcesSpec
+from cola.spec.resources import ResourcesSpec
 from orchestration.accelerators import STARTUP_SECONDS, worker_flops
 from orchestration.memory import MOMENTS, WEIGHT
 from orchestration.rates import Rates, rate_key

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cola.spec.study import ResourcesSpec
 from orchestration.checkpoint import CHECKPOINTS, sharding_of
 from orchestration.ledger import Ledger, lease_is_fresh, read_json, write_atomically
 from orchestration.plan import PlannedRun
@@ -26,17 +25,13 @@ class Decision:
     why: str
 
 
-def decide(
-    plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path, resources: ResourcesSpec
-) -> list[Decision]:
+def decide(plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path) -> list[Decision]:
     """One decision a run; reads the ledger and the plan this study had the last time."""
     before = remembered_plan(study_folder)
-    return [_decide_one(run, ledger, before.get(slot_of(run)), resources) for run in plan]
+    return [_decide_one(run, ledger, before.get(slot_of(run))) for run in plan]
 
 
-def _decide_one(
-    run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, resources: ResourcesSpec
-) -> Decision:
+def _decide_one(run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None) -> Decision:
     entry = ledger.entry(run.spec.run_key)
     if entry.state == "finished":
         return Decision(run, "reuse", "finished already, with the same specification")
@@ -45,7 +40,7 @@ def _decide_one(
         return Decision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
     shardings = {sharding_of(f) for f in checkpoints_of(ledger.run_folder(run.spec.run_key))}
-    wanted = (resources.workers, resources.zero_stage)
+    wanted = (run.resources.workers, run.resources.zero_stage)
     if wanted in shardings:
         return Decision(run, "resume", f"goes on from its checkpoint ({ended})")
     others = sorted(sharding for sharding in shardings if sharding is not None)

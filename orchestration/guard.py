@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cola.spec.study import ResourcesSpec
+from cola.spec.resources import ResourcesSpec
 from orchestration.ledger import Entry
 
 

@@ -12,6 +12,7 @@ from cola.optim import warmup_steps
 from cola.sizing import paper_row, size_by_total, size_model
 from cola.spec import ModelSpec, Objective, RunSpec, SpecError, StagePlan, StudySpec
 from cola.spec.design import Rung, TrajectoryDesign
+from cola.spec.resources import ResourcesSpec
 from cola.spec.run import TrainingSpec
 from orchestration.accelerators import ACCELERATORS, accelerator_name
 from orchestration.memory import MemoryPlan, memory_plan
@@ -30,6 +31,7 @@ class PlannedRun:
     core_parameters: int
     embedding_parameters: int
     total_parameters: int
+    resources: ResourcesSpec  # of a run of this size
     micro_batch_sequences: int | None
     memory: tuple[MemoryPlan, ...] = ()
 
@@ -92,9 +94,11 @@ def plan_run(
         compute=study.matching.compute,
         seed=seed,
     )
-    memory = memory_plans(study, spec, index)
-    chosen = next((plan for plan in memory if plan.zero_stage == study.resources.zero_stage), None)
-    micro = study.resources.micro_batch_sequences
+    # The rung's target is the size, so that all families get the same.
+    resources = study.resources.at(rung.core_parameters or counts.core)
+    memory = memory_plans(resources, spec, index)
+    chosen = next((plan for plan in memory if plan.zero_stage == resources.zero_stage), None)
+    micro = resources.micro_batch_sequences
     return PlannedRun(
         spec,
         index,
@@ -102,6 +106,7 @@ def plan_run(
         counts.core,
         counts.embedding,
         counts.total,
+        resources,
         chosen.micro_batch_sequences if chosen is not None else micro,
         memory,
     )
@@ -169,13 +174,12 @@ def with_common_warmup(
     return training.model_copy(update={"schedule": schedule})
 
 
-def memory_plans(study: StudySpec, spec: RunSpec, index: int) -> tuple[MemoryPlan, ...]:
+def memory_plans(resources: ResourcesSpec, spec: RunSpec, index: int) -> tuple[MemoryPlan, ...]:
     """What every ZeRO stage takes of a worker's device, where its memory is known.
 
     Raises:
-        SpecError: when the study's stage does not fit, with the nearest that does.
+        SpecError: when the stage asked for does not fit, with the nearest that does.
     """
-    resources = study.resources
     device = ACCELERATORS[accelerator_name(resources)].memory
     if device is None:
         return ()

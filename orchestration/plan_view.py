@@ -45,12 +45,12 @@ class Plan:
         cls, study: StudySpec, runs: Sequence[PlannedRun], corpus: CorpusSize, rates: Rates
     ) -> Plan:
         """Reckon the costs of planned runs."""
-        keep, resources = study.checkpoint.keep, study.resources
+        keep = study.checkpoint.keep
         sharing = shared_beginnings(runs)
         costs = [
             run_costs(
                 run.spec,
-                resources,
+                run.resources,
                 run.total_parameters,
                 keep,
                 rates,

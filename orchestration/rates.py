@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cola.spec import RunSpec
-from cola.spec.study import ResourcesSpec
+from cola.spec.resources import ResourcesSpec
 from orchestration.ledger import read_json, write_atomically
 
 FILE = "calibration.json"

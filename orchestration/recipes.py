@@ -67,7 +67,7 @@ def planned_hours(study: StudySpec) -> int:
     rates = measured_rates(output_root(study))
     seconds = sum(
         run_costs(
-            run.spec, study.resources, run.total_parameters, study.checkpoint.keep, rates
+            run.spec, run.resources, run.total_parameters, study.checkpoint.keep, rates
         ).seconds
         for run in plan_study(study)
     )

@@ -120,7 +120,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus)
-    decisions = decide(plan, ledger, study_folder(study), study.resources)
+    decisions = decide(plan, ledger, study_folder(study))
     runner = _Runner(study, plan, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
     with ExitStack() as stack:
@@ -256,7 +256,7 @@ class _Runner:
         self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
 
     def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
-        resources, checkpoint = self.study.resources, self.study.checkpoint
+        resources, checkpoint = run.resources, self.study.checkpoint
         root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
         return Assignment(
             run=run.spec,
@@ -294,7 +294,7 @@ class _Runner:
     def _planned_seconds(self, run: PlannedRun) -> float:
         study, parameters = self.study, run.total_parameters
         keep, first = study.checkpoint.keep, self._sharing[run.spec.run_key].first_step
-        return run_costs(run.spec, study.resources, parameters, keep, self._rates, first).seconds
+        return run_costs(run.spec, run.resources, parameters, keep, self._rates, first).seconds
 
     def _outcome(self, run: PlannedRun, error: str | None) -> tuple[State, str | None]:
         outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import (
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -18,6 +17,7 @@ from cola.spec.base import Spec
 from cola.spec.data import DataSpec
 from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
 from cola.spec.objective import ColaObjective, MaskedDiffusion, NextToken
+from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.run import EvaluationSpec, Seed, TrainingSpec
 
 
@@ -109,45 +109,33 @@ class MatchingSpec(Spec):
     stage1: Literal["charged", "amortised"] = "charged"
 
 
-class ResourcesSpec(Spec):
-    """Where and how a run executes; none of it changes the result beyond rounding.
+def check_batch(training: TrainingSpec, resources: ResourcesSpec) -> None:
+    """Whether a global batch can be spread over a run's workers in its way.
 
-    A worker is one process with one GPU, or a share of one: more GPUs are more workers. No run is
-    started once the study has taken `max_accelerator_hours` (of cores where it has no GPUs); those
-    that run go on.
-    `accelerator` (by default H100 where workers have GPUs, CPU elsewhere), its `mfu` and its
-    `price_per_hour` are what `cola plan` reckons with, per GPU (or core). With an accelerator of
-    known memory the micro-batch is chosen to fit. `compile` is the switch for fast kernels:
-    torch.compile and fused AdamW (FlexAttention is taken on CUDA in any case). It needs a C++
-    compiler on a CPU.
+    Raises:
+        ValueError: with the keys that do not go together.
     """
-
-    workers: PositiveInt = 1
-    cpus_per_worker: PositiveFloat = 1.0
-    gpus_per_worker: float = Field(default=0.0, ge=0, le=1)
-    accelerator: Literal["H100", "H200", "A100", "L40S", "CPU"] | None = None
-    mfu: float | None = Field(default=None, gt=0, le=1)
-    price_per_hour: PositiveFloat | None = None
-    zero_stage: int = Field(default=1, ge=0, le=3)
-    micro_batch_sequences: PositiveInt | None = None
-    compile: bool = False
-    concurrent_runs: PositiveInt | None = None
-    max_accelerator_hours: PositiveFloat | None = None
-    max_failures: NonNegativeInt = 3
-
-
-class CheckpointSpec(Spec):
-    """How often training state is saved, in seconds of training, and how many are kept."""
-
-    every_seconds: PositiveFloat = 60.0
-    keep: PositiveInt = 2
-
-
-class TrackingSpec(Spec):
-    """MLflow. `uri` None means a SQLite file in the output folder."""
-
-    uri: str | None = None
-    log_every_steps: PositiveInt = 10
+    batch, workers = training.batch_sequences, resources.workers
+    if batch % workers:
+        raise ValueError(
+            f"training.batch_sequences={batch} must be a multiple of resources.workers={workers}"
+        )
+    micro = resources.micro_batch_sequences
+    if micro is not None and (batch // workers) % micro:
+        raise ValueError(
+            f"resources.micro_batch_sequences={micro} must divide the {batch // workers} "
+            f"sequences of each worker"
+        )
+    if training.ema_decay is not None and resources.zero_stage == 3:
+        raise ValueError(
+            "training.ema_decay needs whole weights on every worker, which "
+            "resources.zero_stage=3 shards; use 0, 1 or 2"
+        )
+    if resources.compile and resources.zero_stage == 3:
+        raise ValueError(
+            "resources.compile does not go with resources.zero_stage=3, which gathers weights "
+            "inside of the compiled pass; use 0, 1 or 2"
+        )
 
 
 class StudySpec(Spec):
@@ -171,6 +159,7 @@ class StudySpec(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
     resources: ResourcesSpec = ResourcesSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    retry_diverged: DivergenceRetry | None = None
     tracking: TrackingSpec = TrackingSpec()
     output: str = "outputs"
 
@@ -209,28 +198,9 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> StudySpec:
-        batch, workers = self.training.batch_sequences, self.resources.workers
-        if batch % workers:
-            raise ValueError(
-                f"training.batch_sequences={batch} must be a multiple of "
-                f"resources.workers={workers}"
-            )
-        micro = self.resources.micro_batch_sequences
-        if micro is not None and (batch // workers) % micro:
-            raise ValueError(
-                f"resources.micro_batch_sequences={micro} must divide the {batch // workers} "
-                f"sequences of each worker"
-            )
-        if self.training.ema_decay is not None and self.resources.zero_stage == 3:
-            raise ValueError(
-                "training.ema_decay needs whole weights on every worker, which "
-                "resources.zero_stage=3 shards; use 0, 1 or 2"
-            )
-        if self.resources.compile and self.resources.zero_stage == 3:
-            raise ValueError(
-                "resources.compile does not go with resources.zero_stage=3, which gathers weights "
-                "inside of the compiled pass; use 0, 1 or 2"
-            )
+        sizes = [0, *(item.core_parameters for item in self.resources.larger)]
+        for resources in map(self.resources.at, sizes):
+            check_batch(self.training, resources)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ from each other")
         return self

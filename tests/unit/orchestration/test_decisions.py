@@ -14,7 +14,7 @@ from orchestration.plan import plan_study
 
 def decisions(values: dict[str, Any], root: Path) -> list[Decision]:
     study = StudySpec.parse(values)
-    return decide(plan_study(study), Ledger(root), root / "study", study.resources)
+    return decide(plan_study(study), Ledger(root), root / "study")
 
 
 def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.spec.study import ResourcesSpec
+from cola.spec.resources import ResourcesSpec
 from orchestration.events import FILE, EventLog
 from orchestration.guard import accelerator_hours
 from orchestration.ledger import Attempt, Entry, Lease

@@ -147,3 +147,22 @@ def test_a_study_is_read_again_as_it_was_written(families: list[str]) -> None:
     }
     study = StudySpec.parse(values)
     assert StudySpec.parse(yaml.safe_load(study.to_yaml())) == study
+
+
+def test_larger_runs_get_what_their_size_asks_for() -> None:
+    larger = [
+        {"core_parameters": 10**9, "workers": 64, "zero_stage": 2},
+        {"core_parameters": 10**7, "workers": 8},
+    ]
+    values = SMALLEST | {
+        "training": {"batch_sequences": 64},
+        "resources": {"workers": 1, "zero_stage": 1, "larger": larger},
+    }
+    resources = StudySpec.parse(values).resources
+    chosen = {size: resources.at(size) for size in (10**6, 10**7, 10**9)}
+    assert [(r.workers, r.zero_stage) for r in chosen.values()] == [(1, 1), (8, 1), (64, 2)]
+    with pytest.raises(SpecError, match=r"must be a multiple of resources.workers=64"):
+        StudySpec.parse(values | {"training": {"batch_sequences": 32}})
+    larger[1]["min_workers"] = 9
+    with pytest.raises(SpecError, match=r"larger.1.min_workers=9 must be at most workers=8"):
+        StudySpec.parse(values)
