@@ -86,8 +86,18 @@ class Metric:
         return task if first == "eval" and last == "accuracy" and task else None
 
     @staticmethod
+    def worker_mean(name: str) -> str:
+        """A measurement of each worker, averaged over the workers."""
+        return f"workers/mean/{name}"
+
+    @staticmethod
+    def worker_max(name: str) -> str:
+        """A measurement of each worker: the largest of the workers."""
+        return f"workers/max/{name}"
+
+    @staticmethod
     def system(name: str) -> str:
-        """A measurement of the machine."""
+        """A measurement of the machine of the first worker."""
         return f"system/{name}"
 
 

@@ -15,6 +15,7 @@ from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, loa
 from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.corpus_size import check_epochs, corpus_size
 from orchestration.decisions import decide
+from orchestration.divergence import with_retries
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
@@ -61,7 +62,8 @@ def plan(
 ) -> None:
     """Print the runs of a study, with their cost, before anything starts."""
     spec = load_study(study, settings or [])
-    runs = plan_study(spec)
+    ledger = Ledger(output_root(spec))
+    runs = with_retries(plan_study(spec), spec.retry_diverged, ledger)
     if calibrate:
         from orchestration.calibrate import calibrate as measure
 
@@ -70,7 +72,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(whole), indent=1))
         return
-    decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec))
+    decisions = decide(runs, ledger, study_folder(spec))
     console = wide_console()
     console.print(plan_table(whole, decisions))
     memory = memory_table(whole)
@@ -105,7 +107,12 @@ def run(
     if rehearse:
         spec = rehearsal_of(spec)
         view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
-    result = run_study(spec, address, view)
+    if address is None:
+        result = run_study(spec, address, view)
+    else:
+        from orchestration.supervisor import run_supervised
+
+        result = run_supervised(spec, address, view)
     if result.trained == 0 and result.complete:
         view.note(f"nothing to train: all {len(result.states)} runs are finished already")
     if result.unmirrored:
@@ -127,7 +134,8 @@ def status(study: Study, settings: Overrides = None, as_json: AsJson = False) ->
     """Show where each run of a study stands, from the ledger and the journals."""
     spec = load_study(study, settings or [])
     ledger = Ledger(output_root(spec))
-    rows = [run_status(run, ledger) for run in plan_study(spec)]
+    plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
+    rows = [run_status(run, ledger) for run in plan]
     if as_json:
         typer.echo(json.dumps({"study": spec.name, "runs": rows}, indent=1))
         return

@@ -13,6 +13,10 @@ from cola.spec import SpecError
 from cola.spec.resources import ResourcesSpec
 
 
+class NoClusterError(SpecError):
+    """No Ray cluster answers at the address."""
+
+
 @dataclass(frozen=True)
 class ClusterResources:
     """What the cluster has in all (not what is free now)."""
@@ -28,7 +32,7 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
     The private one listens on loopback only, and is stopped on the way out.
 
     Raises:
-        SpecError: when no cluster answers at `address`.
+        NoClusterError: when none answers at `address`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -56,7 +60,7 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SpecError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
+        raise NoClusterError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
     try:
         total = ray.cluster_resources()
         yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0))

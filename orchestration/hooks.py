@@ -19,7 +19,12 @@ from orchestration.checkpoint import verify
 from orchestration.evaluate import evaluation_steps, validation_metrics
 from orchestration.hardware import peak_flops
 from orchestration.journal import JournalWriter
-from orchestration.train_loop import TrainState, agree, mean_over_workers
+from orchestration.train_loop import (
+    TrainState,
+    agree,
+    mean_over_workers,
+    spread_over_workers,
+)
 
 STOP_FILE = "stop"
 
@@ -45,16 +50,18 @@ class LogTraining:
         self._journal = journal
         self._peak = peak_flops(run.training.precision) if journal else math.nan
         self._due = stage_ends(run) | {1} | set(range(every, run.steps + 1, every))
-        self._last: tuple[int, float] | None = None
+        self._last: tuple[int, float, float] | None = None
         psutil.cpu_percent()  # the first call only starts the measurement
 
     def __call__(self, state: TrainState) -> None:
         """Record losses by name (means over workers), rate, norm, throughput, machine load."""
         # Throughput is measured from the first step on: that one pays for lazy initialisation.
-        last = self._last = self._last or (state.step, state.elapsed_seconds)
+        now = (state.step, state.elapsed_seconds, state.data_seconds)
+        last = self._last = self._last or now
         if state.step not in self._due:
             return
         values = mean_over_workers(state.result.values, state.place, state.engine.device)
+        workers = spread_over_workers(worker_numbers(now, last), state.place, state.engine.device)
         if self._journal is None:
             return
         self._journal.write(
@@ -68,11 +75,13 @@ class LogTraining:
                 Metric.GRADIENT_NORM: state.result.gradient_norm,
             }
             | self._throughput(state, last)
+            | {Metric.worker_mean(name): mean for name, (mean, _) in workers.items()}
+            | {Metric.worker_max(name): largest for name, (_, largest) in workers.items()}
             | system_metrics(),
         )
-        self._last = (state.step, state.elapsed_seconds)
+        self._last = now
 
-    def _throughput(self, state: TrainState, last: tuple[int, float]) -> dict[str, float]:
+    def _throughput(self, state: TrainState, last: tuple[int, float, float]) -> dict[str, float]:
         """Tokens per second and MFU since the last logged step; nothing after no step."""
         seconds = state.elapsed_seconds - last[1]
         if state.step == last[0]:
@@ -220,14 +229,22 @@ def stage_ends(run: RunSpec) -> set[int]:
     return ends
 
 
+def worker_numbers(
+    now: tuple[int, float, float], last: tuple[int, float, float]
+) -> dict[str, float]:
+    """What is compared between workers: memory, and the share of time that batches took since
+    the `last` logged (step, seconds, seconds for data)."""
+    values = {"memory_gb": psutil.Process(os.getpid()).memory_info().rss / 1e9}
+    if torch.cuda.is_available():
+        values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    seconds = now[1] - last[1]
+    values["data_wait_fraction"] = (now[2] - last[2]) / seconds if seconds > 0 else 0.0
+    return values
+
+
 def system_metrics() -> dict[str, float]:
-    """Load of this worker's machine and process."""
-    process = psutil.Process(os.getpid())
-    values = {
+    """Load of rank 0's machine."""
+    return {
         Metric.system("cpu_percent"): psutil.cpu_percent(),
         Metric.system("memory_percent"): psutil.virtual_memory().percent,
-        Metric.system("process_memory_gb"): process.memory_info().rss / 1e9,
     }
-    if torch.cuda.is_available():
-        values[Metric.system("gpu_memory_gb")] = torch.cuda.max_memory_allocated() / 1e9
-    return values

@@ -34,6 +34,7 @@ class PlannedRun:
     resources: ResourcesSpec  # of a run of this size
     micro_batch_sequences: int | None
     memory: tuple[MemoryPlan, ...] = ()
+    retry: int = 0  # how often its learning rate was lowered after it had diverged
 
     @property
     def tokens(self) -> int:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cola.data import PreparedData, open_prepared
 from cola.spec import RunSpec
 from orchestration.checkpoint import CHECKPOINTS, Cursor, newest_valid, seal
 from orchestration.environment import describe_environment
+from orchestration.events import EventLog
 from orchestration.journal import JournalWriter
 from orchestration.ledger import write_atomically
 
@@ -27,7 +29,9 @@ class Assignment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: RunSpec
+    name: str
     run_folder: str
+    study_folder: str
     data_folder: str
     attempt: int
     workers: int
@@ -42,6 +46,7 @@ class Assignment(BaseModel):
     log_every_steps: int
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
     takes: list[str] = []  # folders of such states that this run can go on from
+    preemptible: bool = False  # whether nodes may be taken away with a notice
 
 
 class RunOutcome(BaseModel):
@@ -56,19 +61,71 @@ class RunOutcome(BaseModel):
     order_digests: dict[int, str]
 
 
+class ControllerDiedError(Exception):
+    """The process that looks after the run's workers is gone; starting the run again goes on."""
+
+
+class TrainingError(Exception):
+    """The workers failed more often than they may, or Ray could not start them."""
+
+
 def fit_run(assignment: Assignment) -> None:
-    """Run one assignment through Ray Train; returns when it ended, raises when it failed.
+    """Run one assignment through Ray Train; returns when it ended.
 
     Blocks: the driver calls it in a thread for each run that goes on side by side.
+
+    Raises:
+        ControllerDiedError, TrainingError: see there; the message is one line.
     """
+    from ray.exceptions import RayActorError
+    from ray.train import TrainingFailedError
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    try:
+        trainer_of(assignment).fit()
+    except WorkerGroupError as error:
+        raise TrainingError(cause_of(error.worker_failures)) from error
+    except TrainingFailedError as error:
+        raise TrainingError(last_line(error)) from error
+    except RayActorError as error:
+        raise ControllerDiedError(f"the run's controller died: {last_line(error)}") from error
+
+
+def cause_of(failures: dict[int, Exception]) -> str:
+    """Which workers failed of what; equal causes are told once, at most two."""
+    ranks: dict[str, list[int]] = {}
+    for rank, failure in sorted(failures.items()):
+        ranks.setdefault(last_line(failure), []).append(rank)
+    told = [f"rank {', '.join(map(str, each))}: {cause}" for cause, each in ranks.items()]
+    return "; ".join(told[:2])
+
+
+def last_line(error: BaseException) -> str:
+    """What an error says in its last line (of a traceback in a message, what was raised)."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return last.partition(". ")[0][:300] if len(last) > 160 else last
+
+
+def trainer_of(assignment: Assignment) -> Any:
+    """The Ray Train run of an assignment."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.callback import UserCallback
+
+    class FaultRecorder(UserCallback):
+        """Writes why workers failed into the study's event log, from the controller."""
+
+        def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
+            log = EventLog(Path(assignment.study_folder))
+            cause = cause_of(dict(worker_exceptions))
+            log.write("workers failed", assignment.name, cause, attempt=assignment.attempt)
 
     gpu = assignment.gpus_per_worker > 0
     resources = {"CPU": assignment.cpus_per_worker}
     if gpu:
         resources["GPU"] = assignment.gpus_per_worker
-    trainer = TorchTrainer(
+    return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
@@ -80,9 +137,9 @@ def fit_run(assignment: Assignment) -> None:
             storage_path=str(Path(assignment.run_folder) / CHECKPOINTS),
             failure_config=ray.train.FailureConfig(max_failures=assignment.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=assignment.checkpoint_keep),
+            callbacks=[FaultRecorder()],
         ),
     )
-    trainer.fit()
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -90,6 +147,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
 
     from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
+    from orchestration.heartbeat import Heartbeat, Worker
     from orchestration.train_loop import LoopSettings, Place, train
 
     import_deepspeed()
@@ -103,38 +161,65 @@ def train_worker(config: dict[str, Any]) -> None:
     if journal is not None:
         environment = describe_environment(assignment.zero_stage, assignment.workers)
         write_atomically(folder / "environment.json", environment)
-        values = {"event": "start", "attempt": assignment.attempt, "pid": os.getpid()}
+        values = {
+            "event": "start",
+            "attempt": assignment.attempt,
+            "pid": os.getpid(),
+            "workers": place.world_size,
+        }
         if resume is not None:
             values["from"] = str(resume[0])
         journal.write("event", resume[1].step if resume else 0, time.time(), values)
+    node_id = ray.get_runtime_context().get_node_id()
+    heart = Heartbeat(
+        folder, Worker(assignment.attempt, place.rank, node_id), resume[1].step if resume else 0
+    )
     state = train(
         assignment.run,
         data.train,
         DeepSpeedEngine,
         LoopSettings(assignment.zero_stage, assignment.micro_batch_sequences, assignment.compile),
         place,
-        worker_hooks(assignment, data, journal),
+        worker_hooks(assignment, data, journal, heart),
         resume,
     )
     finish(assignment, state, data, journal)
 
 
 def worker_hooks(
-    assignment: Assignment, data: PreparedData, journal: JournalWriter | None
+    assignment: Assignment,
+    data: PreparedData,
+    journal: JournalWriter | None,
+    heart: Callable[[Any], None],
 ) -> list[Any]:
     """The run's hooks, in the order in which they act after a step."""
     from orchestration import hooks
+    from orchestration.preemption import LeaveBeforePreemption
 
     run = assignment.run
+    leave = LeaveBeforePreemption(preemption_notice, report_checkpoint, journal)
     return [
+        heart,
         hooks.StopOnDivergence(),
         hooks.LogTraining(run, journal, assignment.log_every_steps),
         hooks.StopOnCollapse(assignment.log_every_steps),
         hooks.Evaluate(run, data, journal),
         hooks.Publish({step: Path(path) for step, path in assignment.publishes.items()}, publish),
         hooks.StopOnRequest(Path(assignment.run_folder)),
+        *([leave] if assignment.preemptible else []),
         hooks.Checkpoint(assignment.checkpoint_every_seconds, report_checkpoint),
     ]
+
+
+def preemption_notice() -> str | None:
+    """Which of the run's nodes are about to be taken away, by Ray's word (collective)."""
+    import ray.train
+
+    info = ray.train.get_preemption_info()
+    if info is None:
+        return None
+    nodes = ", ".join(node[:12] for node in info.preempted_node_ids)
+    return f"node {nodes} of rank {info.preempted_ranks} is about to be taken away"
 
 
 def report_checkpoint(state: Any) -> None:

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from cola.data import PreparedData, prepare
-from cola.families import family_of
-from cola.records import Tag
 from cola.spec import SpecError, StudySpec
-from orchestration.checkpoint import verify
 from orchestration.cluster import check_fits, ray_cluster, runs_at_once
 from orchestration.corpus_size import CorpusSize, check_epochs
-from orchestration.costs import run_costs
-from orchestration.decisions import Decision, decide, remember_plan
-from orchestration.events import EventLog
-from orchestration.guard import accelerator_hours
-from orchestration.hooks import STOP_FILE
-from orchestration.ledger import (
-    LEASE_REFRESH_SECONDS,
-    LeaseHeldError,
-    Ledger,
-    State,
-    write_atomically,
-)
+from orchestration.decisions import decide, remember_plan
+from orchestration.divergence import with_retries
+from orchestration.launcher import Launcher
+from orchestration.ledger import Ledger, State, write_atomically
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
-from orchestration.plan_view import duration
-from orchestration.prefixes import remove_published, shared_beginnings
+from orchestration.prefixes import remove_published
 from orchestration.progress import StudyView
-from orchestration.rates import measured_rates
-from orchestration.ray_train import OUTCOME_FILE, Assignment, RunOutcome, fit_run
-from orchestration.tracking import Mirror, open_mirror
-
-POLL_SECONDS = 0.5
+from orchestration.tracking import open_mirror
 
 
 @dataclass(frozen=True)
@@ -108,8 +89,9 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         SpecError: for anything found wrong before the first run starts.
     """
     root = check_output(study)
-    plan = plan_study(study)
     ledger = Ledger(root)
+    planned = plan_study(study)
+    plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(
         tracking_uri(study),
         study.name,
@@ -121,7 +103,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus)
     decisions = decide(plan, ledger, study_folder(study))
-    runner = _Runner(study, plan, data, ledger, mirror, view)
+    runner = Launcher(study, plan, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
     with ExitStack() as stack:
         if todo:
@@ -137,9 +119,10 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
             stack.enter_context(stop_on_interrupt(runner))
             runner.run(todo, runs_at_once(study.resources, cluster))
     unmirrored = mirror.finish(patience_seconds=30.0)
+    plan = with_retries(plan, study.retry_diverged, ledger)
     states = {run.name: ledger.entry(run.spec.run_key).state for run in plan}
     if all(state == "finished" for state in states.values()):
-        remove_published(plan, root)
+        remove_published(planned, root)
     return StudyResult(states, runner.launched, runner.stopping.is_set(), unmirrored)
 
 
@@ -150,213 +133,8 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     remember_plan(plan, folder)
 
 
-class _Runner:
-    """The state of a study while it runs."""
-
-    def __init__(
-        self,
-        study: StudySpec,
-        plan: Sequence[PlannedRun],
-        data: PreparedData,
-        ledger: Ledger,
-        mirror: Mirror,
-        view: StudyView,
-    ) -> None:
-        self.study, self.data, self.ledger = study, data, ledger
-        self.mirror, self.view = mirror, view
-        self.launched = 0
-        self.stopping = threading.Event()
-        self._running: dict[Future[None], PlannedRun] = {}
-        self._launched_at: dict[str, float] = {}
-        self._rates = measured_rates(output_root(study))
-        self._sharing = shared_beginnings(plan)
-        self._keys = {run.spec.run_key for run in plan}
-        self.events = EventLog(study_folder(study))
-        self._refreshed = time.time()
-
-    def admit(self, decision: Decision) -> None:
-        """Show a run; mirror one that is finished already (this study's experiment may lack it)."""
-        run = decision.run
-        folder = self.ledger.run_folder(run.spec.run_key)
-        self.view.add(run, folder, decision.action)
-        if decision.action == "reuse":
-            self.mirror.follow(run.name, run.spec, folder, self._tags(run))
-            self.mirror.close_run(run.spec.run_key, "finished", self._closing_tags(run))
-
-    def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
-        """Launch the runs, the most expensive first, and wait for all of them."""
-        waiting = sorted(todo, key=lambda run: -run.train_flops("executed"))
-        with self.view.live(), ThreadPoolExecutor(at_once) as pool:
-            while self._running or (waiting and not self.stopping.is_set()):
-                while len(self._running) < at_once and not self.stopping.is_set():
-                    if waiting and self._spent():
-                        self._refuse(waiting)
-                        waiting = []
-                    ready = next((run for run in waiting if self._ready(run, waiting)), None)
-                    if ready is None:
-                        break
-                    waiting.remove(ready)
-                    self._launch(ready, pool)
-                done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
-                for future in done:
-                    self._ended(self._running.pop(future), failure_of(future))
-                self._refresh_leases()
-                self.view.refresh(self.mirror.trouble)
-
-    def _ready(self, run: PlannedRun, waiting: Sequence[PlannedRun]) -> bool:
-        """Whether nobody is about to train a beginning that this run can take."""
-        busy = {other.spec.run_key for other in (*waiting, *self._running.values())}
-        root = output_root(self.study)
-        return all(
-            provider not in busy or verify(beginning.folder(root)) is not None
-            for beginning, provider in self._sharing[run.spec.run_key].takes
-        )
-
-    def _spent(self) -> bool:
-        """Whether the study has taken the accelerator hours that it may."""
-        limit = self.study.resources.max_accelerator_hours
-        if limit is None:
-            return False
-        entries = (self.ledger.entry(key) for key in self._keys)
-        return accelerator_hours(entries, self.study.resources, time.time()) >= limit
-
-    def _refuse(self, waiting: Sequence[PlannedRun]) -> None:
-        limit = self.study.resources.max_accelerator_hours
-        why = f"resources.max_accelerator_hours={limit:g} are spent"
-        self.view.note(f"{why}: {len(waiting)} runs are not started")
-        for run in waiting:
-            self.events.write("not started", run.name, why)
-
-    def request_stop(self) -> None:
-        """Ask every running run to save and leave; nothing new starts."""
-        self.stopping.set()
-        self.events.write("stop requested")
-        for run in self._running.values():
-            (self.ledger.run_folder(run.spec.run_key) / STOP_FILE).touch()
-
-    def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
-        key = run.spec.run_key
-        try:
-            entry = self.ledger.acquire(key)
-        except LeaseHeldError as error:
-            self.view.event(run, f"skipped: {error}")
-            self.events.write("skipped", run.name, str(error))
-            return
-        folder = self.ledger.run_folder(key)
-        write_atomically(folder / "spec.json", run.spec.model_dump_json(indent=1))
-        write_atomically(folder / "data.json", json.dumps({"folder": str(self.data.folder)}))
-        (folder / STOP_FILE).unlink(missing_ok=True)
-        (folder / OUTCOME_FILE).unlink(missing_ok=True)
-        self.mirror.follow(run.name, run.spec, folder, self._tags(run))
-        assignment = self._assignment(run, folder, len(entry.attempts))
-        self._running[pool.submit(fit_run, assignment)] = run
-        self.launched += 1
-        self._launched_at[key] = time.monotonic()
-        self.view.started(run)
-        self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
-
-    def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
-        resources, checkpoint = run.resources, self.study.checkpoint
-        root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
-        return Assignment(
-            run=run.spec,
-            run_folder=str(folder),
-            data_folder=str(self.data.folder.resolve()),
-            attempt=attempt,
-            workers=resources.workers,
-            cpus_per_worker=resources.cpus_per_worker,
-            gpus_per_worker=resources.gpus_per_worker,
-            zero_stage=resources.zero_stage,
-            micro_batch_sequences=run.micro_batch_sequences,
-            compile=resources.compile,
-            max_failures=resources.max_failures,
-            checkpoint_every_seconds=self.study.checkpoint.every_seconds,
-            checkpoint_keep=checkpoint.keep,
-            log_every_steps=self.study.tracking.log_every_steps,
-            publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
-            takes=[str(found.folder(root)) for found, _ in sharing.takes],
-        )
-
-    def _ended(self, run: PlannedRun, error: str | None) -> None:
-        key = run.spec.run_key
-        state, reason = self._outcome(run, error)
-        self.ledger.close(key, state, reason)
-        self.mirror.close_run(key, state, self._closing_tags(run))
-        self.view.ended(run, state, reason)
-        self.events.write(state, run.name, reason)
-        if state == "finished":
-            took, planned = self._wall_seconds(run), self._planned_seconds(run)
-            self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")
-
-    def _wall_seconds(self, run: PlannedRun) -> float:
-        return time.monotonic() - self._launched_at[run.spec.run_key]
-
-    def _planned_seconds(self, run: PlannedRun) -> float:
-        study, parameters = self.study, run.total_parameters
-        keep, first = study.checkpoint.keep, self._sharing[run.spec.run_key].first_step
-        return run_costs(run.spec, run.resources, parameters, keep, self._rates, first).seconds
-
-    def _outcome(self, run: PlannedRun, error: str | None) -> tuple[State, str | None]:
-        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
-        if error is not None or outcome is None:
-            return "failed", error or "the training ended without an outcome"
-        states: dict[str, State] = {"finished": "finished", "diverged": "diverged"}
-        return states.get(outcome.state, "interrupted"), outcome.reason
-
-    def _refresh_leases(self) -> None:
-        if time.time() - self._refreshed < LEASE_REFRESH_SECONDS:
-            return
-        self._refreshed = time.time()
-        for run in self._running.values():
-            self.ledger.refresh(run.spec.run_key)
-
-    def _tags(self, run: PlannedRun) -> dict[str, str]:
-        return {
-            Tag.STUDY: self.study.name,
-            Tag.FAMILY: run.spec.family,
-            Tag.RUNG: str(run.rung),
-            Tag.BUDGET: repr(run.spec.budget),
-            Tag.SEED: str(run.spec.seed),
-            Tag.STATUS: "running",
-            Tag.NLL_KIND: self._nll_kind(run),
-            Tag.COMPUTE: run.spec.compute,
-            Tag.CORE_PARAMETERS: str(run.core_parameters),
-            Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
-            Tag.TOTAL_PARAMETERS: str(run.total_parameters),
-        }
-
-    def _nll_kind(self, run: PlannedRun) -> str:
-        return family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
-
-    def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
-        entry = self.ledger.entry(run.spec.run_key)
-        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
-        tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
-        if run.spec.run_key in self._launched_at:
-            tags[Tag.WALL_SECONDS] = f"{self._wall_seconds(run):.1f}"
-            tags[Tag.PLANNED_SECONDS] = f"{self._planned_seconds(run):.1f}"
-        if outcome is not None:
-            tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
-        return tags
-
-
-def read_outcome(run_folder: Path) -> RunOutcome | None:
-    """How the run's training ended, or None where it was cut off."""
-    path = run_folder / OUTCOME_FILE
-    return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None
-
-
-def failure_of(future: Future[None]) -> str | None:
-    """Why a launched run failed, in a line; None where it ended by itself."""
-    error = future.exception()
-    if error is None:
-        return None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
 @contextmanager
-def stop_on_interrupt(runner: _Runner) -> Iterator[None]:
+def stop_on_interrupt(runner: Launcher) -> Iterator[None]:
     """SIGINT or SIGTERM once: stop cleanly. SIGINT again: leave at once."""
 
     def request(signum: int, frame: FrameType | None) -> None:

@@ -51,6 +51,7 @@ class TrainState:
     learning_rate: float = 0.0
     result: StepResult = field(default_factory=lambda: StepResult({}, math.nan))
     elapsed_seconds: float = 0.0
+    data_seconds: float = 0.0  # of them spent on getting batches
     stop: Outcome | None = None
     stop_reason: str | None = None
     average: WeightAverage | None = None
@@ -152,6 +153,7 @@ def run_stage(
     while state.step < first_step + state.stage.steps and state.stop is None:
         began = time.perf_counter()
         inputs = drawn_inputs(state, tokens, settings)
+        state.data_seconds += time.perf_counter() - began
         factor = learning_rate_factor(
             run.training.schedule, state.step - first_step, state.stage.steps
         )
@@ -239,6 +241,7 @@ def open_stage(
         state.average = WeightAverage(engine.module, run.training.ema_decay)
     if before is not None:
         state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
+        state.data_seconds = before.data_seconds
     return state
 
 
@@ -261,3 +264,18 @@ def mean_over_workers(
     stacked = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
     dist.all_reduce(stacked)
     return dict(zip(names, (stacked / place.world_size).tolist(), strict=True))
+
+
+def spread_over_workers(
+    values: dict[str, float], place: Place, device: torch.device
+) -> dict[str, tuple[float, float]]:
+    """(Mean, maximum) of each named number over the workers (a collective call)."""
+    if place.world_size == 1:
+        return {name: (value, value) for name, value in values.items()}
+    names = sorted(values)
+    mine = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
+    every = [torch.empty_like(mine) for _ in range(place.world_size)]
+    dist.all_gather(every, mine)
+    table_WN = torch.stack(every)
+    means, largest = table_WN.mean(0).tolist(), table_WN.amax(0).tolist()
+    return dict(zip(names, zip(means, largest, strict=True), strict=True))

@@ -36,6 +36,7 @@ RESERVED = {
         "orchestration/ray_train.py",
         "orchestration/cluster.py",
         "orchestration/jobs.py",
+        "orchestration/processes.py",
         "sweeps/",
     },
 }

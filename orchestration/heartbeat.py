@@ -1,0 +1,115 @@
+"""Signs of life: a small file a worker, rewritten every few seconds while it makes steps.
+
+They say who a worker is, how far it is and what it waits for; the study's driver takes a worker
+whose file stands still for too long for hung. Times are compared by the reader's clock alone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestration.train_loop import TrainState
+
+FOLDER = "workers"
+EVERY_SECONDS = 2.0
+
+
+class Beat(BaseModel):
+    """One worker as it last said: `step` steps are done (of the run); times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempt: int
+    rank: int
+    pid: int
+    host: str
+    node_id: str  # Ray's
+    step: int
+    time: float  # Unix, by the worker's clock
+    seconds_per_step: float | None
+    data_wait_fraction: float | None  # of the time of its steps
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who beats: a worker of one attempt, and its node by Ray's name."""
+
+    attempt: int
+    rank: int
+    node_id: str
+
+
+class Heartbeat:
+    """Hook: every worker writes its own file."""
+
+    def __init__(self, run_folder: Path, worker: Worker, step: int) -> None:
+        self._worker = worker
+        self._path = run_folder / FOLDER / f"rank-{worker.rank:05d}.json"
+        self._path.parent.mkdir(exist_ok=True)
+        self._last = (step, 0.0, 0.0)
+        self._written = 0.0
+        self._write(step, None, None)
+
+    def __call__(self, state: TrainState) -> None:
+        """Write where this worker stands, at most every few seconds."""
+        if time.monotonic() - self._written < EVERY_SECONDS:
+            return
+        step, elapsed, waited = self._last
+        steps, seconds = state.step - step, state.elapsed_seconds - elapsed
+        if elapsed and steps and seconds > 0:
+            self._write(state.step, seconds / steps, (state.data_seconds - waited) / seconds)
+        else:
+            self._write(state.step, None, None)
+        self._last = (state.step, state.elapsed_seconds, state.data_seconds)
+
+    def _write(self, step: int, seconds: float | None, waiting: float | None) -> None:
+        beat = Beat(
+            attempt=self._worker.attempt,
+            rank=self._worker.rank,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            node_id=self._worker.node_id,
+            step=step,
+            time=time.time(),
+            seconds_per_step=seconds,
+            data_wait_fraction=waiting,
+            memory_gb=psutil.Process().memory_info().rss / 1e9,
+        )
+        # Not forced to the device: a beat that a crash loses is not missed.
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(beat.model_dump_json())
+        temporary.replace(self._path)
+        self._written = time.monotonic()
+
+
+def read_beats(run_folder: Path, attempt: int | None = None) -> list[Beat]:
+    """What the workers of an attempt (by default of the last one) said last, by rank."""
+    beats = [
+        beat
+        for path in sorted((run_folder / FOLDER).glob("rank-*.json"))
+        if (beat := _read(path)) is not None
+    ]
+    if attempt is None:
+        attempt = max((beat.attempt for beat in beats), default=0)
+    return [beat for beat in beats if beat.attempt == attempt]
+
+
+def forget_beats(run_folder: Path) -> None:
+    """Remove the files of earlier attempts."""
+    for path in (run_folder / FOLDER).glob("rank-*"):
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Beat | None:
+    try:
+        return Beat.model_validate_json(path.read_text())
+    except (OSError, ValidationError):
+        return None

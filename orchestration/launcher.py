@@ -1,0 +1,301 @@
+"""Launches the runs of a study side by side, follows them, and says how each ended."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+
+from cola.data import PreparedData
+from cola.families import family_of
+from cola.records import Tag
+from cola.spec import StudySpec
+from orchestration.checkpoint import verify
+from orchestration.costs import run_costs
+from orchestration.decisions import Decision
+from orchestration.divergence import next_try
+from orchestration.events import EventLog
+from orchestration.guard import accelerator_hours
+from orchestration.heartbeat import forget_beats
+from orchestration.hooks import STOP_FILE
+from orchestration.ledger import (
+    LEASE_REFRESH_SECONDS,
+    LeaseHeldError,
+    Ledger,
+    State,
+    write_atomically,
+)
+from orchestration.plan import PlannedRun, output_root, study_folder
+from orchestration.plan_view import duration
+from orchestration.prefixes import Sharing, shared_beginnings
+from orchestration.processes import end_worker
+from orchestration.progress import StudyView
+from orchestration.rates import measured_rates
+from orchestration.ray_train import (
+    OUTCOME_FILE,
+    Assignment,
+    ControllerDiedError,
+    RunOutcome,
+    fit_run,
+)
+from orchestration.run_watch import RunWatch
+from orchestration.tracking import Mirror
+
+POLL_SECONDS = 0.5
+
+
+class Launcher:
+    """The state of a study while it runs."""
+
+    def __init__(
+        self,
+        study: StudySpec,
+        plan: Sequence[PlannedRun],
+        data: PreparedData,
+        ledger: Ledger,
+        mirror: Mirror,
+        view: StudyView,
+    ) -> None:
+        self.study, self.data, self.ledger = study, data, ledger
+        self.mirror, self.view = mirror, view
+        self.launched = 0
+        self.stopping = threading.Event()
+        self._waiting: list[PlannedRun] = []
+        self._running: dict[Future[None], PlannedRun] = {}
+        self._watches: dict[str, RunWatch] = {}
+        self._retries: Counter[str] = Counter()
+        self._launched_at: dict[str, float] = {}
+        self._rates = measured_rates(output_root(study))
+        self._sharing = shared_beginnings(plan)
+        self._keys = {run.spec.run_key for run in plan}
+        self.events = EventLog(study_folder(study))
+        self._refreshed = time.time()
+
+    def admit(self, decision: Decision) -> None:
+        """Show a run; mirror one that is finished already (this study's experiment may lack it)."""
+        run = decision.run
+        folder = self.ledger.run_folder(run.spec.run_key)
+        self.view.add(run, folder, decision.action)
+        if decision.action == "reuse":
+            self.mirror.follow(run.name, run.spec, folder, self._tags(run))
+            self.mirror.close_run(run.spec.run_key, "finished", self._closing_tags(run))
+
+    def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
+        """Launch the runs, the most expensive first, and wait for all of them."""
+        self._waiting = sorted(todo, key=lambda run: -run.train_flops("executed"))
+        with self.view.live(), ThreadPoolExecutor(at_once) as pool:
+            while self._running or (self._waiting and not self.stopping.is_set()):
+                while len(self._running) < at_once and not self.stopping.is_set():
+                    if self._waiting and self._spent():
+                        self._refuse(self._waiting)
+                        self._waiting = []
+                    ready = next((run for run in self._waiting if self._ready(run)), None)
+                    if ready is None:
+                        break
+                    self._waiting.remove(ready)
+                    self._launch(ready, pool)
+                done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    self._ended(self._running.pop(future), future.exception())
+                self._watch()
+                self._refresh_leases()
+                self.view.refresh(self.mirror.trouble)
+
+    def _ready(self, run: PlannedRun) -> bool:
+        """Whether nobody is about to train a beginning that this run can take."""
+        busy = {other.spec.run_key for other in (*self._waiting, *self._running.values())}
+        root = output_root(self.study)
+        return all(
+            provider not in busy or verify(beginning.folder(root)) is not None
+            for beginning, provider in self._sharing[run.spec.run_key].takes
+        )
+
+    def _spent(self) -> bool:
+        """Whether the study has taken the accelerator hours that it may."""
+        limit = self.study.resources.max_accelerator_hours
+        if limit is None:
+            return False
+        entries = (self.ledger.entry(key) for key in self._keys)
+        return accelerator_hours(entries, self.study.resources, time.time()) >= limit
+
+    def _refuse(self, waiting: Sequence[PlannedRun]) -> None:
+        limit = self.study.resources.max_accelerator_hours
+        why = f"resources.max_accelerator_hours={limit:g} are spent"
+        self.view.note(f"{why}: {len(waiting)} runs are not started")
+        for run in waiting:
+            self.events.write("not started", run.name, why)
+
+    def request_stop(self) -> None:
+        """Ask every running run to save and leave; nothing new starts."""
+        self.stopping.set()
+        self.events.write("stop requested")
+        for run in self._running.values():
+            (self.ledger.run_folder(run.spec.run_key) / STOP_FILE).touch()
+
+    def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
+        key = run.spec.run_key
+        try:
+            entry = self.ledger.acquire(key)
+        except LeaseHeldError as error:
+            self.view.event(run, f"skipped: {error}")
+            self.events.write("skipped", run.name, str(error))
+            return
+        folder = self.ledger.run_folder(key)
+        write_atomically(folder / "spec.json", run.spec.model_dump_json(indent=1))
+        write_atomically(folder / "data.json", json.dumps({"folder": str(self.data.folder)}))
+        (folder / STOP_FILE).unlink(missing_ok=True)
+        (folder / OUTCOME_FILE).unlink(missing_ok=True)
+        self.mirror.follow(run.name, run.spec, folder, self._tags(run))
+        forget_beats(folder)
+        self._watches[key] = RunWatch(folder, len(entry.attempts))
+        assignment = self._assignment(run, folder, len(entry.attempts))
+        self._running[pool.submit(fit_run, assignment)] = run
+        self.launched += 1
+        self._launched_at[key] = time.monotonic()
+        self.view.started(run)
+        self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
+
+    def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
+        resources, checkpoint = run.resources, self.study.checkpoint
+        root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
+        return Assignment(
+            run=run.spec,
+            name=run.name,
+            run_folder=str(folder),
+            study_folder=str(study_folder(self.study)),
+            data_folder=str(self.data.folder.resolve()),
+            attempt=attempt,
+            workers=resources.workers,
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+            zero_stage=resources.zero_stage,
+            micro_batch_sequences=run.micro_batch_sequences,
+            compile=resources.compile,
+            max_failures=resources.max_failures,
+            checkpoint_every_seconds=self.study.checkpoint.every_seconds,
+            checkpoint_keep=checkpoint.keep,
+            log_every_steps=self.study.tracking.log_every_steps,
+            publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
+            takes=[str(found.folder(root)) for found, _ in sharing.takes],
+        )
+
+    def _watch(self) -> None:
+        """Tell of workers that started again; end those that hang, so that they start again."""
+        for run in self._running.values():
+            watch, limit = self._watches[run.spec.run_key], run.resources.hang_seconds
+            for start in watch.starts():
+                event = "workers restarted" if start.again else "workers started"
+                self.events.write(event, run.name, **asdict(start))
+            hung = watch.hung(limit) if limit is not None else []
+            for beat in hung:
+                who = f"rank {beat.rank} (process {beat.pid} on {beat.host})"
+                reason = f"{who} has made no step for {limit:g} s, at step {beat.step}"
+                self.view.event(run, f"hung: {reason}; its workers are started again")
+                self.events.write("hung", run.name, reason)
+                end_worker(beat.node_id, beat.pid)
+            watch.ended(hung)
+
+    def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
+        key = run.spec.run_key
+        state, reason = self._outcome(run, error)
+        self._watches.pop(key)
+        self.ledger.close(key, state, reason)
+        if isinstance(error, ControllerDiedError) and self._again(run, str(error)):
+            return
+        if state == "diverged":
+            self._lower_rate(run)
+        self.mirror.close_run(key, state, self._closing_tags(run))
+        self.view.ended(run, state, reason)
+        self.events.write(state, run.name, reason)
+        if state == "finished":
+            took, planned = self._wall_seconds(run), self._planned_seconds(run)
+            self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")
+
+    def _again(self, run: PlannedRun, reason: str) -> bool:
+        """Queue a run once more whose end was not its own fault, if it may try again."""
+        self._retries[run.spec.run_key] += 1
+        number, limit = self._retries[run.spec.run_key], run.resources.max_failures
+        if self.stopping.is_set() or number > limit:
+            return False
+        self.view.event(run, f"{reason}; retry {number} of {limit}")
+        self.events.write("retried", run.name, reason, retry=number)
+        self._waiting.insert(0, run)
+        return True
+
+    def _lower_rate(self, run: PlannedRun) -> None:
+        """Queue a diverged run's next try at a lower rate, if the study allows one."""
+        following = next_try(run, self.study.retry_diverged)
+        if following is None or self.stopping.is_set():
+            return
+        # What others take of the diverged run's beginning, the new one does not have.
+        self._sharing[following.spec.run_key] = Sharing()
+        self._keys.add(following.spec.run_key)
+        self.admit(Decision(following, "start", "lower rate"))
+        rate = following.spec.training.optimizer.learning_rate
+        reason = f"{run.name} diverged; learning rate {rate:.3g}"
+        self.events.write("retried", following.name, reason, retry=following.retry)
+        self._waiting.insert(0, following)
+
+    def _wall_seconds(self, run: PlannedRun) -> float:
+        return time.monotonic() - self._launched_at[run.spec.run_key]
+
+    def _planned_seconds(self, run: PlannedRun) -> float:
+        study, parameters = self.study, run.total_parameters
+        keep, first = study.checkpoint.keep, self._sharing[run.spec.run_key].first_step
+        return run_costs(run.spec, run.resources, parameters, keep, self._rates, first).seconds
+
+    def _outcome(self, run: PlannedRun, error: BaseException | None) -> tuple[State, str | None]:
+        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
+        if error is not None:
+            return "failed", str(error).partition("\n")[0][:300] or type(error).__name__
+        if outcome is None:
+            return "failed", "the training ended without an outcome"
+        states: dict[str, State] = {"finished": "finished", "diverged": "diverged"}
+        return states.get(outcome.state, "interrupted"), outcome.reason
+
+    def _refresh_leases(self) -> None:
+        if time.time() - self._refreshed < LEASE_REFRESH_SECONDS:
+            return
+        self._refreshed = time.time()
+        for run in self._running.values():
+            self.ledger.refresh(run.spec.run_key)
+
+    def _tags(self, run: PlannedRun) -> dict[str, str]:
+        return {
+            Tag.STUDY: self.study.name,
+            Tag.FAMILY: run.spec.family,
+            Tag.RUNG: str(run.rung),
+            Tag.BUDGET: repr(run.spec.budget),
+            Tag.SEED: str(run.spec.seed),
+            Tag.STATUS: "running",
+            Tag.NLL_KIND: self._nll_kind(run),
+            Tag.COMPUTE: run.spec.compute,
+            Tag.CORE_PARAMETERS: str(run.core_parameters),
+            Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
+            Tag.TOTAL_PARAMETERS: str(run.total_parameters),
+        }
+
+    def _nll_kind(self, run: PlannedRun) -> str:
+        return family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
+
+    def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
+        entry = self.ledger.entry(run.spec.run_key)
+        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
+        tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
+        if run.spec.run_key in self._launched_at:
+            tags[Tag.WALL_SECONDS] = f"{self._wall_seconds(run):.1f}"
+            tags[Tag.PLANNED_SECONDS] = f"{self._planned_seconds(run):.1f}"
+        if outcome is not None:
+            tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
+        return tags
+
+
+def read_outcome(run_folder: Path) -> RunOutcome | None:
+    """How the run's training ended, or None where it was cut off."""
+    path = run_folder / OUTCOME_FILE
+    return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None

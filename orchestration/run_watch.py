@@ -1,0 +1,87 @@
+"""What the driver sees of a run while it trains: workers that start again, workers that hang."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestration.heartbeat import Beat, read_beats
+from orchestration.journal import JournalReader
+
+START_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """The workers started (`again`: for another time in this attempt) from `step`.
+
+    `repeated` steps are carried out a second time, by the workers' last signs of life and log
+    lines: a lower bound.
+    """
+
+    step: int
+    again: bool
+    repeated: int
+    workers: int | None
+
+
+class RunWatch:
+    """Follows one attempt's journal and heartbeats."""
+
+    def __init__(self, run_folder: Path, attempt: int) -> None:
+        self._folder, self._attempt = run_folder, attempt
+        self._reader = JournalReader(run_folder / "journal.jsonl")
+        self._furthest = 0
+        self._starts = 0
+        # By rank: what it said last, and since when (monotonic) it has said nothing else.
+        self._heard: dict[int, tuple[Beat, float]] = {}
+        self._first_steps: dict[int, int] = {}  # by process: the step at which it began
+        self._ended: set[int] = set()
+
+    def starts(self) -> list[Start]:
+        """Starts of this attempt's workers since the last call."""
+        found = []
+        self._listen()
+        for line in self._reader.new_lines():
+            start = line.kind == "event" and line.values.get("event") == "start"
+            if start and line.values.get("attempt") == self._attempt:
+                self._starts += 1
+                repeated = max(0, self._furthest - line.step)
+                workers = line.values.get("workers")
+                found.append(Start(line.step, self._starts > 1, repeated, workers))
+                self._furthest = line.step
+            self._furthest = max(self._furthest, line.step)
+        return found
+
+    def hung(self, seconds: float) -> list[Beat]:
+        """Workers that have made no step for that long: all of them, or none.
+
+        Where one worker hangs the others wait for it, so all stand still. The first step, before
+        which engines and kernels are made, may take START_SECONDS in any case.
+        """
+        self._listen()
+        silent = [
+            beat for beat, since in self._heard.values() if self._silent(beat, since, seconds)
+        ]
+        return silent if silent and len(silent) == len(self._heard) else []
+
+    def ended(self, beats: list[Beat]) -> None:
+        """These workers' processes are being replaced: what they said last counts no more."""
+        self._ended |= {beat.pid for beat in beats}
+        self._heard = {r: h for r, h in self._heard.items() if h[0].pid not in self._ended}
+
+    def _silent(self, beat: Beat, since: float, seconds: float) -> bool:
+        if beat.step == self._first_steps[beat.pid]:
+            seconds = max(seconds, START_SECONDS)
+        return time.monotonic() - since >= seconds
+
+    def _listen(self) -> None:
+        for beat in read_beats(self._folder, self._attempt):
+            if beat.pid in self._ended:
+                continue
+            self._first_steps.setdefault(beat.pid, beat.step)
+            before = self._heard.get(beat.rank)
+            if before is None or before[0] != beat:
+                self._heard[beat.rank] = (beat, time.monotonic())
+                self._furthest = max(self._furthest, beat.step)
