@@ -37,6 +37,11 @@ class Beat(BaseModel):
     data_wait_fraction: float | None  # of the time of its steps
     memory_gb: float
 
+    @property
+    def process(self) -> tuple[str, int]:
+        """The worker's process among all of the cluster."""
+        return self.node_id, self.pid
+
 
 @dataclass(frozen=True)
 class Worker:

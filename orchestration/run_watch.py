@@ -36,8 +36,8 @@ class RunWatch:
         self._starts = 0
         # By rank: what it said last, and since when (monotonic) it has said nothing else.
         self._heard: dict[int, tuple[Beat, float]] = {}
-        self._first_steps: dict[int, int] = {}  # by process: the step at which it began
-        self._ended: set[int] = set()
+        self._first_steps: dict[tuple[str, int], int] = {}  # by process: the step at which it began
+        self._ended: set[tuple[str, int]] = set()
 
     def starts(self) -> list[Start]:
         """Starts of this attempt's workers since the last call."""
@@ -61,26 +61,25 @@ class RunWatch:
         which engines and kernels are made, may take START_SECONDS in any case.
         """
         self._listen()
-        silent = [
-            beat for beat, since in self._heard.values() if self._silent(beat, since, seconds)
-        ]
-        return silent if silent and len(silent) == len(self._heard) else []
+        heard = self._heard.values()
+        silent = [beat for beat, since in heard if self._silent(beat, since, seconds)]
+        return silent if silent and len(silent) == len(heard) else []
 
     def ended(self, beats: list[Beat]) -> None:
         """These workers' processes are being replaced: what they said last counts no more."""
-        self._ended |= {beat.pid for beat in beats}
-        self._heard = {r: h for r, h in self._heard.items() if h[0].pid not in self._ended}
+        self._ended |= {beat.process for beat in beats}
+        self._heard = {r: h for r, h in self._heard.items() if h[0].process not in self._ended}
 
     def _silent(self, beat: Beat, since: float, seconds: float) -> bool:
-        if beat.step == self._first_steps[beat.pid]:
+        if beat.step == self._first_steps[beat.process]:
             seconds = max(seconds, START_SECONDS)
         return time.monotonic() - since >= seconds
 
     def _listen(self) -> None:
         for beat in read_beats(self._folder, self._attempt):
-            if beat.pid in self._ended:
+            if beat.process in self._ended:
                 continue
-            self._first_steps.setdefault(beat.pid, beat.step)
+            self._first_steps.setdefault(beat.process, beat.step)
             before = self._heard.get(beat.rank)
             if before is None or before[0] != beat:
                 self._heard[beat.rank] = (beat, time.monotonic())

@@ -1,0 +1,213 @@
+"""A self-test of recovery: a tiny study whose worker, controller and driver are killed in turn.
+
+The same study runs undisturbed first. After the faults every run must be finished once, with the
+same losses to the last bit, and a further driver must find nothing to do.
+"""
+
+from __future__ import annotations
+
+import email
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from cola.spec import StudySpec
+from orchestration.events import read_events
+from orchestration.journal import JournalReader
+from orchestration.ledger import Ledger
+from orchestration.plan import plan_study, study_folder
+from orchestration.progress import StudyView
+from orchestration.study_runner import run_study
+
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Injection:
+    """One fault and what came of it."""
+
+    fault: str
+    process: int
+    steps_repeated: int
+    seconds_to_training: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold after all faults."""
+
+    holds: bool
+    claim: str
+
+
+class DrillError(Exception):
+    """The drill could not be carried out: something did not happen in time."""
+
+
+def drill_study(folder: Path) -> StudySpec:
+    """Two families, a few hundred steps each, on the sources of one package of Python's library."""
+    return StudySpec.parse(
+        {
+            "name": "fault-drill",
+            "families": {"ar": {}, "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0}},
+            "ladder": [{"budget": 1.2e11, "core_parameters": 60_000}],
+            "data": {
+                "corpus": {"source": "files", "paths": [str(Path(email.__file__).parent)]},
+                "tokenizer": {"kind": "bpe", "vocab_size": 320},
+                "sequence_length": 32,
+                "validation_fraction": 0.1,
+            },
+            "max_epochs": 100,
+            "training": {"batch_sequences": 8, "precision": "float32"},
+            "evaluation": {
+                "validation_sequences": 8,
+                "points": 2,
+                "samples": 0,
+                "diagnostic_sequences": 0,
+                "likelihood": {"mask_samples": 2, "ode_steps": 2},
+            },
+            "checkpoint": {"every_seconds": 1.0},
+            "tracking": {"log_every_steps": 5},
+            "output": str(folder),
+        }
+    )
+
+
+def drill(folder: Path, say: Callable[[str], None]) -> tuple[list[Injection], list[Check]]:
+    """Carry it out in `folder`.
+
+    Raises:
+        DrillError: when a driver ends early, or a recovery takes too long.
+    """
+    reference, disturbed = drill_study(folder / "reference"), drill_study(folder / "disturbed")
+    say("the study undisturbed")
+    driver = _start(reference)
+    driver.join()
+    if driver.exitcode != 0:
+        raise DrillError(f"the undisturbed study failed; see {folder}")
+    injections = []
+    driver = _start(disturbed)
+    faults = {"worker": "RayTrainWorker", "controller": "TrainController"}
+    for fault, title in faults.items():
+        _until(driver, lambda: _fresh_checkpoint(disturbed), f"a checkpoint before the {fault}")
+        say(f"killing a {fault}")
+        injections.append(_kill(driver, disturbed, fault, _child(driver, title)))
+    _until(driver, lambda: _fresh_checkpoint(disturbed), "a checkpoint before the driver")
+    say("killing the driver")
+    os.kill(driver.pid or 0, signal.SIGKILL)
+    driver.join()
+    began, seen = time.time(), len(_starts(disturbed))
+    pid, driver = driver.pid or 0, _start(disturbed)
+    _until(driver, lambda: len(_starts(disturbed)) > seen, "the runs to go on")
+    injections.append(_injection("driver", pid, disturbed, seen, began))
+    driver.join()
+    last = _start(disturbed)
+    last.join()
+    return injections, _checks(reference, disturbed, driver.exitcode == 0 == last.exitcode)
+
+
+def _start(study: StudySpec) -> BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_drive, args=(study.model_dump(mode="json"),)
+    )
+    process.start()
+    return process
+
+
+def _drive(values: dict[str, Any]) -> None:
+    study = StudySpec.parse(values)
+    with (Path(study.output).parent / "drivers.log").open("a") as log:
+        result = run_study(study, None, StudyView(Console(file=log, width=200)))
+    if not result.complete:
+        raise SystemExit(1)
+
+
+def _kill(driver: BaseProcess, study: StudySpec, fault: str, pid: int) -> Injection:
+    """Kill one process, and wait until its run trains again."""
+    began, seen = time.time(), len(_starts(study))
+    os.kill(pid, signal.SIGKILL)
+    _until(driver, lambda: len(_starts(study)) > seen, f"the run to go on without its {fault}")
+    return _injection(fault, pid, study, seen, began)
+
+
+def _injection(fault: str, pid: int, study: StudySpec, seen: int, began: float) -> Injection:
+    start = _starts(study)[seen]
+    return Injection(fault, pid, int(start["repeated"]), start["time"] - began)
+
+
+def _starts(study: StudySpec) -> list[dict[str, Any]]:
+    return _events(study, "workers started", "workers restarted")
+
+
+def _fresh_checkpoint(study: StudySpec) -> bool:
+    """Whether some run was saved after the last start of workers."""
+    starts = _starts(study)
+    return bool(starts) and any(
+        path.stat().st_mtime > starts[-1]["time"] + 1
+        for path in Path(study.output).glob("runs/*/ray/attempt-*/step-*/manifest-00000.json")
+    )
+
+
+def _child(driver: BaseProcess, title: str) -> int:
+    """A process below the driver, which is ours, by its title."""
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if title in " ".join(child.cmdline()):
+                return int(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    raise DrillError(f"no process {title} below the driver: the study ended too early")
+
+
+def _until(driver: BaseProcess, condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if driver.exitcode is not None:
+            raise DrillError(f"the driver ended ({driver.exitcode}) while waiting for {what}")
+        if time.monotonic() > deadline:
+            raise DrillError(f"waited {PATIENCE_SECONDS:g} s in vain for {what}")
+        threading.Event().wait(POLL_SECONDS)
+
+
+def _checks(reference: StudySpec, disturbed: StudySpec, ended_well: bool) -> list[Check]:
+    plan, ledger = plan_study(disturbed), Ledger(Path(disturbed.output))
+    done = [run for run in plan if ledger.entry(run.spec.run_key).state == "finished"]
+    ends = [event["run"] for event in _events(disturbed, "finished")]
+    last_end = max((event["time"] for event in _events(disturbed, "finished")), default=0.0)
+    late = [event for event in _events(disturbed, "launched") if event["time"] > last_end]
+    expected, found = _losses(reference), _losses(disturbed)
+    points = sum(len(steps) for steps in expected.values())
+    return [
+        Check(ended_well, "the drivers after the faults ended without an error"),
+        Check(done == plan, f"no run is lost: {len(done)} of {len(plan)} finished"),
+        Check(sorted(ends) == sorted(run.name for run in plan), "each run finished once"),
+        Check(not late, "a further driver starts nothing: no run is repeated"),
+        Check(found == expected, f"all {points} logged losses equal the undisturbed study's"),
+    ]
+
+
+def _events(study: StudySpec, *kinds: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(study_folder(study)) if event["event"] in kinds]
+
+
+def _losses(study: StudySpec) -> dict[str, dict[int, float]]:
+    """Training losses by run key and step."""
+    return {
+        path.parent.name: {
+            line.step: line.values["train/loss"]
+            for line in JournalReader(path).new_lines()
+            if line.kind == "train"
+        }
+        for path in sorted(Path(study.output).glob("runs/*/journal.jsonl"))
+    }

@@ -1,0 +1,121 @@
+"""Faults on a cluster of several nodes: what was lost comes back, and no loss differs by a bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.events import read_events
+from orchestration.heartbeat import read_beats
+from orchestration.journal import JournalReader
+from tests.conftest import write_study
+from tests.ray_nodes import RayNodes, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[RayNodes]:
+    cluster = RayNodes(tmp_path)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def runs(outputs: Path) -> list[Path]:
+    return sorted(outputs.glob("runs/*"))
+
+
+def losses(outputs: Path) -> dict[str, dict[int, float]]:
+    return {
+        run.name: {
+            line.step: line.values["train/loss"]
+            for line in JournalReader(run / "journal.jsonl").new_lines()
+            if line.kind == "train"
+        }
+        for run in runs(outputs)
+    }
+
+
+def states(outputs: Path) -> list[str]:
+    return [json.loads((run / "ledger.json").read_text())["state"] for run in runs(outputs)]
+
+
+def checkpoints(outputs: Path) -> list[str]:
+    found = outputs.glob("runs/*/ray/attempt-*/step-*/manifest-00000.json")
+    return sorted(path.parent.name for path in found)
+
+
+def events(outputs: Path) -> list[str]:
+    return [event["event"] for event in read_events(outputs / "studies" / "tiny")]
+
+
+def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    """A node added late, one killed, one drained, the head restarted: the losses stay the same."""
+    tiny_study["families"] = {"ar": {}}
+    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    tiny_study["resources"] = {"workers": 1, "wait_seconds": 120}
+    outputs = Path(tiny_study["output"])
+    study = str(write_study(tiny_study, tmp_path))
+
+    process = nodes.run("run", study, "--address", nodes.address)
+    until(lambda: "waiting" in events(outputs), "the study to wait for a node")
+    nodes.add("first")
+    until(lambda: bool(checkpoints(outputs)), "a checkpoint on the first node")
+
+    nodes.add("second")
+    nodes.kill("first")
+    until(lambda: "workers restarted" in events(outputs), "the run on the second node")
+    saved = len(checkpoints(outputs))
+    until(lambda: checkpoints(outputs)[-1:] > checkpoints(outputs)[saved - 1 :][:1], "progress")
+
+    nodes.add("third")
+    (run,) = runs(outputs)
+    node = read_beats(run)[0].node_id
+    nodes.ray(
+        "drain-node", f"--address={nodes.address}", f"--node-id={node}",
+        "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test",
+        "--deadline-remaining-seconds=60",
+    )  # fmt: skip
+    until(lambda: events(outputs).count("workers restarted") == 2, "the run on the third node")
+    drained = [e for e in read_events(outputs / "studies" / "tiny") if "repeated" in e][-1]
+    assert drained["repeated"] == 0, "a notice leaves time for a checkpoint"
+
+    for name in ("second", "third", "head"):
+        nodes.kill(name)
+    nodes.start_head()
+    nodes.add("fourth")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "starting it again" in output
+    assert states(outputs) == ["finished"]
+
+    undisturbed = tmp_path / "undisturbed"
+    process = nodes.run("run", study, "--address", nodes.address, "--set", f"output={undisturbed}")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert losses(outputs) == losses(undisturbed)
+
+
+def test_a_diverged_run_is_tried_at_a_lower_rate(
+    nodes: RayNodes, tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    """A rate that no model stands is marked; its second try is a run of its own."""
+    nodes.add("first", 2)
+    tiny_study["families"] = {"ar": {}}
+    tiny_study["training"]["optimizer"] = {"learning_rate": 1e18}
+    tiny_study["retry_diverged"] = {"factor": 1e-21, "times": 1}
+    outputs = Path(tiny_study["output"])
+    study = str(write_study(tiny_study, tmp_path))
+    process = nodes.run("run", study, "--address", nodes.address)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert sorted(states(outputs)) == ["diverged", "finished"]
+    again = nodes.run("run", study, "--address", nodes.address).communicate(timeout=300)[0]
+    assert "nothing to train: all 1 runs are finished already" in again
+    assert "retry1" in again

@@ -1,0 +1,137 @@
+"""Real Ray nodes on this machine for tests: a head and workers, each a `ray start` of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BINARIES = Path(sys.executable).parent
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [int(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
+    """Poll until it holds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        signal.sigtimedwait([], 0.2)
+
+
+@dataclass
+class RayNodes:
+    """A token-protected cluster on loopback; `stop` ends what is left of it."""
+
+    folder: Path
+    head_cpus: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gcs, self.dashboard, self._client = free_ports(3)
+        self.environment = {
+            **os.environ,
+            "PATH": f"{BINARIES}:{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "COLUMNS": "200",
+            **self.environment,
+        }
+        self.start_head()
+
+    @property
+    def address(self) -> str:
+        """What drivers join."""
+        return f"127.0.0.1:{self.gcs}"
+
+    @property
+    def url(self) -> str:
+        """The dashboard, which takes jobs."""
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def start_head(self) -> None:
+        """Start the head (again, at the same ports)."""
+        self._start(
+            "head",
+            "--head",
+            f"--port={self.gcs}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard}",
+            f"--ray-client-server-port={self._client}",
+            f"--temp-dir=/tmp/ray-{secrets.token_hex(3)}",
+            cpus=self.head_cpus,
+        )
+        until(lambda: self._listens(self.dashboard), "the head's dashboard", 90)
+
+    def add(self, name: str, cpus: int = 1, *options: str) -> None:
+        """Start one more node."""
+        self._start(name, f"--address={self.address}", *options, cpus=cpus)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a whole node: its raylet and all its workers."""
+        process = self.nodes.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+    def stop(self) -> None:
+        """End all nodes, the head last."""
+        for name in reversed(list(self.nodes)):
+            self.kill(name)
+
+    def run(self, *arguments: str) -> subprocess.Popen[str]:
+        """`cola` with the cluster's token, in a process group of its own."""
+        return subprocess.Popen(
+            [BINARIES / "cola", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment,
+            start_new_session=True,
+        )
+
+    def ray(self, *arguments: str) -> str:
+        """Ray's own command line."""
+        done = subprocess.run(
+            [BINARIES / "ray", *arguments],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout
+
+    def _start(self, name: str, *options: str, cpus: int) -> None:
+        (agent,) = free_ports(1)
+        command = [
+            BINARIES / "ray", "start", "--block", "--node-ip-address=127.0.0.1",
+            f"--num-cpus={cpus}", f"--dashboard-agent-listen-port={agent}", *options,
+        ]  # fmt: skip
+        with (self.folder / f"{name}.log").open("a") as log:
+            self.nodes[name] = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
