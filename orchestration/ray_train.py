@@ -31,6 +31,7 @@ class Assignment(BaseModel):
     data_folder: str
     attempt: int
     workers: int
+    min_workers: int | None = None  # fewer than `workers`: an elastic run
     cpus_per_worker: float
     gpus_per_worker: float
     zero_stage: int
@@ -42,6 +43,12 @@ class Assignment(BaseModel):
     log_every_steps: int
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
     takes: list[str] = []  # folders of such states that this run can go on from
+
+    def ray_workers(self) -> int | tuple[int, int]:
+        """How many workers Ray Train starts: a number, or a range (an elastic run)."""
+        if self.min_workers is None or self.min_workers == self.workers:
+            return self.workers
+        return (self.min_workers, self.workers)
 
 
 class RunOutcome(BaseModel):
@@ -73,7 +80,7 @@ def fit_run(assignment: Assignment) -> None:
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=assignment.workers, use_gpu=gpu, resources_per_worker=resources
+            num_workers=assignment.ray_workers(), use_gpu=gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",
@@ -101,9 +108,14 @@ def train_worker(config: dict[str, Any]) -> None:
     resume = resume_point(assignment, place)
     journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
     if journal is not None:
-        environment = describe_environment(assignment.zero_stage, assignment.workers)
+        environment = describe_environment(assignment.zero_stage, place.world_size)
         write_atomically(folder / "environment.json", environment)
-        values = {"event": "start", "attempt": assignment.attempt, "pid": os.getpid()}
+        values = {
+            "event": "start",
+            "attempt": assignment.attempt,
+            "pid": os.getpid(),
+            "workers": place.world_size,
+        }
         if resume is not None:
             values["from"] = str(resume[0])
         journal.write("event", resume[1].step if resume else 0, time.time(), values)
@@ -164,7 +176,7 @@ def publish(state: Any, folder: Path) -> None:
 
 
 def resume_point(assignment: Assignment, place: Any) -> tuple[Path, Cursor] | None:
-    """The newest whole checkpoint that fits, of any attempt or of a run with the same beginning.
+    """The newest whole checkpoint, of any attempt or of a run with the same beginning.
 
     Rank 0 chooses for all.
     """
@@ -174,7 +186,7 @@ def resume_point(assignment: Assignment, place: Any) -> tuple[Path, Cursor] | No
     if place.rank == 0:
         own = (Path(assignment.run_folder) / CHECKPOINTS).glob("attempt-*/step-*")
         found = [*own, *map(Path, assignment.takes)]
-        chosen = [newest_valid(found, place.world_size, assignment.zero_stage)]
+        chosen = [newest_valid(found)]
     if place.world_size > 1:
         dist.broadcast_object_list(chosen, src=0)
     result: tuple[Path, Cursor] | None = chosen[0]
