@@ -71,6 +71,9 @@ def fit_run(assignment: Assignment) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    if not isinstance(assignment.ray_workers(), int):
+        # Ray looks at the cluster every 20 s: until then it may ask for more than is left of it.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     gpu = assignment.gpus_per_worker > 0
     resources = {"CPU": assignment.cpus_per_worker}
     if gpu:
