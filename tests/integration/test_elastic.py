@@ -66,7 +66,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str], psutil.Proces
         **os.environ,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # a second node may join
         "RAY_USAGE_STATS_ENABLED": "0",
         "COLUMNS": "200",
         # Short, so that a dead node is seen soon.

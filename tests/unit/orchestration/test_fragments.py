@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_any_range_is_read_from_any_parts(
 ) -> None:
     whole = {name: torch.randn(size) for name in NAMES}
     edges = [0, *sorted(min(cut, size) for cut in cuts), size]
-    for rank, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for rank, (begin, end) in enumerate(itertools.pairwise(edges)):
         parts = [Fragment(WEIGHT, name, begin, whole[name][begin:end]) for name in NAMES]
         write_fragments(tmp_path, rank, len(edges) - 1, 7, parts if end > begin else [])
     start, stop = min(start, stop, size), min(max(start, stop), size)

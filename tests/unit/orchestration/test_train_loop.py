@@ -198,7 +198,7 @@ def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
         for batch in batches:
             loss = batch.weight * state.engine.module(**batch.inputs)["loss"] / len(batches)
             loss.backward()
-            losses[-1] += float(loss)
+            losses[-1] += float(loss.detach())
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert sum(losses[1:]) / 3 == pytest.approx(losses[0], rel=1e-6)
     for whole, *parts in zip(*gradients, strict=True):

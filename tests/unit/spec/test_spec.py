@@ -51,7 +51,7 @@ def test_the_smallest_study_has_defaults_for_the_rest() -> None:
             "data.tokenizer: say which it is by data.tokenizer.kind: bpe, file, hub",
         ),
         ({"data": {"sequence_lenght": 5}}, "did you mean data.sequence_length?"),
-        ({"training": {"batch_sequences": 3}, "resources": {"workers": 2}}, "multiple of"),
+        ({"training": {"batch_sequences": 3}, "resources": {"workers": 4}}, "must be at most"),
         ({"resources": {"micro_batch_sequences": 500}}, "must be at most the"),
         ({"resources": {"zero_stage": 4}}, "resources.zero_stage"),
         ({"data": {"sequence_length": 64}}, "must fit data.sequence_length=64"),
