@@ -57,7 +57,7 @@ def verify(folder: Path) -> Cursor | None:
     position = cursor[0]
     for rank in range(position.world_size):
         manifest = _read_manifest(folder / f"manifest-{rank:05d}.json")
-        if manifest is None or manifest[0].step != position.step:
+        if manifest is None or _sharding(manifest[0]) != _sharding(position):
             return None
         if any(
             not (folder / name).is_file() or _sha256(folder / name) != digest
@@ -83,6 +83,11 @@ def claimed(folder: Path) -> Cursor | None:
 def _claimed_step(folder: Path) -> int:
     cursor = claimed(folder)
     return -1 if cursor is None else cursor.step
+
+
+def _sharding(cursor: Cursor) -> tuple[int, int, int]:
+    """What all parts of one checkpoint agree in: parts of another start may be left in a folder."""
+    return cursor.step, cursor.world_size, cursor.zero_stage
 
 
 def _read_manifest(path: Path) -> tuple[Cursor, dict[str, str]] | None:

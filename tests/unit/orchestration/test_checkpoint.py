@@ -65,6 +65,14 @@ def test_the_newest_whole_one_of_any_sharding_is_chosen(tmp_path: Path) -> None:
     assert newest_valid([tmp_path / "nothing"]) is None
 
 
+def test_parts_of_two_shardings_are_no_checkpoint(tmp_path: Path) -> None:
+    """Three workers began a save that two of the next start's made anew, in part."""
+    folder, other = write(tmp_path / "c", 7, workers=3), write(tmp_path / "other", 7, workers=2)
+    for name in ("shard-0.bin", "manifest-00000.json"):
+        (other / name).replace(folder / name)
+    assert verify(folder) is None
+
+
 def test_a_checkpoint_of_another_format_is_not_taken(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", 7)
     manifest = folder / "manifest-00000.json"
