@@ -14,7 +14,7 @@ import torch
 from cola.families import Batch, Family, StageModule, family_of
 from cola.seeding import Stream
 from cola.spec import RunSpec, SpecError, StudySpec
-from orchestration.engine import EngineSettings, TorchEngine
+from orchestration.engine import EngineSettings, MicroBatch, TorchEngine
 from orchestration.plan import PlannedRun, output_root
 from orchestration.rates import keep_rates, rate_key
 
@@ -73,7 +73,7 @@ def seconds_per_step(spec: RunSpec, family: Family, module: StageModule, stage: 
     groups = family.parameter_groups(module, spec.objective, stage)
     rows = spec.training.batch_sequences
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    engine = TorchEngine(module, groups, EngineSettings(spec.training, 0, rows, 1), device)
+    engine = TorchEngine(module, groups, EngineSettings(spec.training, 0, 1), device)
     taken: list[float] = []
     while len(taken) <= MIN_STEPS or sum(taken[1:]) < SECONDS:
         began = time.perf_counter()
@@ -81,7 +81,7 @@ def seconds_per_step(spec: RunSpec, family: Family, module: StageModule, stage: 
         batch = Batch(tokens, Stream(0, len(taken), range(rows), device), list(range(rows)), rows)
         with torch.no_grad():
             inputs = module.draw(batch)
-        engine.step([inputs], 1.0)
+        engine.step([MicroBatch(inputs)], 1.0)
         taken.append(time.perf_counter() - began)
     return statistics.median(taken[1:])  # the first one pays for lazy initialisation
 

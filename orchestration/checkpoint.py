@@ -14,13 +14,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 CHECKPOINTS = "ray"  # folder of a run that Ray Train keeps its attempts and checkpoints in
+FORMAT = 2  # of a checkpoint's files: fragments of parameters, which any sharding loads
 
 
 class Cursor(BaseModel):
     """Where a training checkpoint stands: `step` optimiser steps done, over all stages.
 
-    Draws and data order are functions of the step, so no generator state is needed. The state is
-    sharded over `world_size` workers in the way of `zero_stage`, and loads only into the same.
+    Draws and data order are functions of the step, so no generator state is needed. The state was
+    sharded over `world_size` workers in the way of `zero_stage`, and loads into any other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +40,7 @@ def seal(folder: Path, cursor: Cursor, rank: int) -> Path:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    manifest = {"cursor": cursor.model_dump(), "files": sums}
+    manifest = {"format": FORMAT, "cursor": cursor.model_dump(), "files": sums}
     path = folder / f"manifest-{rank:05d}.json"
     path.write_text(json.dumps(manifest, indent=1))
     return path
@@ -56,7 +57,7 @@ def verify(folder: Path) -> Cursor | None:
     position = cursor[0]
     for rank in range(position.world_size):
         manifest = _read_manifest(folder / f"manifest-{rank:05d}.json")
-        if manifest is None or manifest[0].step != position.step:
+        if manifest is None or _sharding(manifest[0]) != _sharding(position):
             return None
         if any(
             not (folder / name).is_file() or _sha256(folder / name) != digest
@@ -66,24 +67,34 @@ def verify(folder: Path) -> Cursor | None:
     return position
 
 
-def newest_valid(
-    folders: Iterable[Path], world_size: int, zero_stage: int
-) -> tuple[Path, Cursor] | None:
-    """The checkpoint with the most steps that is whole and sharded in this way."""
-    fitting = [folder for folder in folders if sharding_of(folder) == (world_size, zero_stage)]
-    found = [(folder, cursor) for folder in fitting if (cursor := verify(folder)) is not None]
-    return max(found, key=lambda item: item[1].step, default=None)
+def newest_valid(folders: Iterable[Path]) -> tuple[Path, Cursor] | None:
+    """The checkpoint with the most steps that is whole, however it is sharded."""
+    newest_first = sorted(folders, key=_claimed_step, reverse=True)
+    found = ((folder, verify(folder)) for folder in newest_first)
+    return next(((folder, cursor) for folder, cursor in found if cursor is not None), None)
 
 
-def sharding_of(folder: Path) -> tuple[int, int] | None:
-    """(world size, ZeRO stage) that a checkpoint claims, without checking its files."""
+def claimed(folder: Path) -> Cursor | None:
+    """Where a checkpoint says that it stands, without checking its files."""
     manifest = _read_manifest(folder / "manifest-00000.json")
-    return None if manifest is None else (manifest[0].world_size, manifest[0].zero_stage)
+    return None if manifest is None else manifest[0]
+
+
+def _claimed_step(folder: Path) -> int:
+    cursor = claimed(folder)
+    return -1 if cursor is None else cursor.step
+
+
+def _sharding(cursor: Cursor) -> tuple[int, int, int]:
+    """What all parts of one checkpoint agree in: parts of another start may be left in a folder."""
+    return cursor.step, cursor.world_size, cursor.zero_stage
 
 
 def _read_manifest(path: Path) -> tuple[Cursor, dict[str, str]] | None:
     try:
         values = json.loads(path.read_text())
+        if values["format"] != FORMAT:
+            return None
         return Cursor.model_validate(values["cursor"]), dict(values["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -69,20 +69,22 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
 
 
 def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
-    """A request beyond the cluster would wait for ever in Ray.
+    """A request beyond the cluster would wait for ever in Ray; an elastic run starts with less.
 
     Raises:
         SpecError: when one run needs more than the whole cluster has.
     """
+    name = "workers" if resources.min_workers is None else "min_workers"
+    workers = resources.min_workers or resources.workers
     needs = {
-        "CPUs": (resources.workers * resources.cpus_per_worker, cluster.cpus),
-        "GPUs": (resources.workers * resources.gpus_per_worker, cluster.gpus),
+        "CPUs": (workers * resources.cpus_per_worker, cluster.cpus),
+        "GPUs": (workers * resources.gpus_per_worker, cluster.gpus),
     }
     for kind, (needed, present) in needs.items():
         if needed > present:
             raise SpecError(
-                f"resources.workers={resources.workers}: a run needs {needed:g} {kind}, the "
-                f"cluster has {present:g}; lower resources.workers or "
+                f"resources.{name}={workers}: a run needs {needed:g} {kind}, the "
+                f"cluster has {present:g}; lower resources.{name} or "
                 f"resources.{kind.lower()}_per_worker"
             )
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestration.checkpoint import CHECKPOINTS, sharding_of
+from cola.spec.resources import ResourcesSpec
+from orchestration.checkpoint import CHECKPOINTS, Cursor, claimed
 from orchestration.ledger import Ledger, lease_is_fresh, read_json, write_atomically
 from orchestration.plan import PlannedRun
 from orchestration.tracking import flat_params
@@ -39,18 +40,33 @@ def _decide_one(run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None) 
         owner = entry.lease.owner if entry.lease else "another driver"
         return Decision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
-    shardings = {sharding_of(f) for f in checkpoints_of(ledger.run_folder(run.spec.run_key))}
-    wanted = (run.resources.workers, run.resources.zero_stage)
-    if wanted in shardings:
-        return Decision(run, "resume", f"goes on from its checkpoint ({ended})")
-    others = sorted(sharding for sharding in shardings if sharding is not None)
-    if others:
-        why = f"its checkpoints are of {others[0][0]} workers at ZeRO {others[0][1]}"
-        return Decision(run, "start", f"starts over: {why} ({ended})")
+    folders = checkpoints_of(ledger.run_folder(run.spec.run_key))
+    newest = max(filter(None, map(claimed, folders)), key=lambda c: c.step, default=None)
+    if newest is not None:
+        resharded = resharding(newest, run.resources)
+        return Decision(run, "resume", f"goes on from its checkpoint{resharded} ({ended})")
     if entry.state != "new":
         return Decision(run, "start", f"starts over: no checkpoint yet ({ended})")
     changed = changes(before, run) if before else ""
     return Decision(run, "start", f"run again because {changed}" if changed else "new")
+
+
+def resharding(cursor: Cursor, resources: ResourcesSpec) -> str:
+    """How a checkpoint's state will be divided anew, if it will: a clause that begins with a comma.
+
+    An elastic run begins with whatever number of workers there is room for.
+    """
+    before = (cursor.world_size, cursor.zero_stage)
+    fewest = resources.min_workers or resources.workers
+    fits = fewest <= cursor.world_size <= resources.workers
+    if fits and cursor.zero_stage == resources.zero_stage:
+        return ""
+    now = (resources.workers, resources.zero_stage)
+    return f", resharded from {_sharding(*before)} to {_sharding(*now)}"
+
+
+def _sharding(workers: int, zero_stage: int) -> str:
+    return f"{workers} {'worker' if workers == 1 else 'workers'} at ZeRO {zero_stage}"
 
 
 def checkpoints_of(run_folder: Path) -> list[Path]:

@@ -16,15 +16,15 @@ from cola.families import StageModule
 from orchestration.engine import (
     EngineSettings,
     Groups,
+    MicroBatch,
     StepResult,
     adamw,
     autocast,
-    detached,
     mean_of,
     set_learning_rates,
+    weighted,
 )
-
-CHECKPOINT_TAG = "engine"
+from orchestration.zero_state import ZeroState
 
 
 def import_deepspeed() -> Any:
@@ -60,20 +60,21 @@ class DeepSpeedEngine:
         self._engine = engine
         self.module: StageModule = engine.module
         self.device: torch.device = torch.device(engine.device)
+        self._state = ZeroState(engine, settings.zero_stage)
         self._steps = 0
 
-    def step(self, inputs: Sequence[dict[str, Tensor]], factor: float) -> StepResult:
+    def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
         """See `Engine.step`."""
         groups = self._engine.optimizer.param_groups
         set_learning_rates(groups, self._settings.training, factor, self._steps)
         outputs, unsharded_norm = [], None
-        for micro in inputs:
-            output = self._engine(**micro)
-            self._engine.backward(output["loss"])
+        for batch in batches:
+            output = self._engine(**batch.inputs)
+            self._engine.backward(batch.weight * output["loss"])
             if self._settings.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary():
                 unsharded_norm = self._gradient_norm()
             self._engine.step()
-            outputs.append(detached(output))
+            outputs.append(weighted(output, batch.weight))
         self._steps += 1
         norm = self._engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
         return StepResult(mean_of(outputs), float(norm))
@@ -89,15 +90,11 @@ class DeepSpeedEngine:
 
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
-        client_state = {"steps": self._steps}
-        self._engine.save_checkpoint(str(folder), tag=CHECKPOINT_TAG, client_state=client_state)
+        self._state.save(folder, self._steps)
 
     def load(self, folder: Path) -> None:
         """See `Engine.load`."""
-        loaded, client_state = self._engine.load_checkpoint(str(folder), tag=CHECKPOINT_TAG)
-        if loaded is None:
-            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
-        self._steps = client_state["steps"]
+        self._steps = self._state.load(folder)
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """See `Engine.full_state_dict`."""
@@ -119,11 +116,11 @@ class DeepSpeedEngine:
 def deepspeed_config(settings: EngineSettings, world_size: int) -> dict[str, Any]:
     """The DeepSpeed configuration; the optimiser is torch's AdamW, the same at every stage."""
     training = settings.training
-    micro, accumulation = settings.micro_batch_sequences, settings.accumulation
     config: dict[str, Any] = {
-        "train_batch_size": micro * accumulation * world_size,
-        "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": accumulation,
+        # DeepSpeed counts passes: how many sequences each has is left to the weights of the loss.
+        "train_batch_size": settings.accumulation * world_size,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": settings.accumulation,
         "zero_optimization": {"stage": settings.zero_stage},
         # ZeRO may wrap an optimiser it did not build (torch's AdamW, same numbers as unsharded).
         "zero_allow_untested_optimizer": True,

@@ -17,10 +17,25 @@ from cola.spec import TrainingSpec
 
 @dataclass(frozen=True)
 class StepResult:
-    """Means over the micro-batches of this worker, and the norm before clipping (global)."""
+    """Weighted means over this worker's micro-batches, and the norm before clipping (global).
+
+    The mean of `values` over the workers is the mean over the global batch.
+    """
 
     values: dict[str, float]
     gradient_norm: float
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Drawn inputs of one forward pass, and its weight in the mean over all passes of a step.
+
+    The weight is (rows) / (mean rows of a pass): 1 where the global batch is divided evenly, 0
+    where a pass is only made because other workers make one.
+    """
+
+    inputs: dict[str, Tensor]
+    weight: float = 1.0
 
 
 class Engine(Protocol):
@@ -29,8 +44,11 @@ class Engine(Protocol):
     module: StageModule
     device: torch.device
 
-    def step(self, inputs: Sequence[dict[str, Tensor]], factor: float) -> StepResult:
-        """One optimiser step over equally sized micro-batches; the rate is factor x peak."""
+    def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
+        """One optimiser step over as many micro-batches as any other worker makes.
+
+        The rate is factor x peak, the gradient the mean over workers of the weighted mean.
+        """
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision in which forward passes run."""
@@ -39,7 +57,7 @@ class Engine(Protocol):
         """Write this worker's part of the training state."""
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote with the same world size."""
+        """Read what `save` wrote, with whatever number of workers and sharding."""
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """The module's whole state on the CPU, on every worker."""
@@ -54,7 +72,6 @@ class EngineSettings:
 
     training: TrainingSpec
     zero_stage: int
-    micro_batch_sequences: int
     accumulation: int
     compile: bool = False
 
@@ -109,17 +126,17 @@ class TorchEngine:
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._steps = 0
 
-    def step(self, inputs: Sequence[dict[str, Tensor]], factor: float) -> StepResult:
+    def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
         """See `Engine.step`."""
         training = self._settings.training
         set_learning_rates(self._optimizer.param_groups, training, factor, self._steps)
         self._optimizer.zero_grad(set_to_none=True)
         outputs = []
-        for micro in inputs:
+        for batch in batches:
             with self.autocast():
-                output = self.module(**micro)
-            (output["loss"] / len(inputs)).backward()
-            outputs.append(detached(output))
+                output = self.module(**batch.inputs)
+            (batch.weight * output["loss"] / len(batches)).backward()
+            outputs.append(weighted(output, batch.weight))
         clip = training.optimizer.grad_clip
         norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip else float("inf"))
         self._optimizer.step()
@@ -164,9 +181,9 @@ def autocast(
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def detached(output: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The scalars of a step, off the graph; reading them is left until all are computed."""
-    return {name: value.detach() for name, value in output.items()}
+def weighted(output: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+    """The scalars of a pass, off the graph; reading them is left until all are computed."""
+    return {name: weight * value.detach() for name, value in output.items()}
 
 
 def mean_of(outputs: Sequence[dict[str, Tensor]]) -> dict[str, float]:

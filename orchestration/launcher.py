@@ -171,6 +171,7 @@ class Launcher:
             data_folder=str(self.data.folder.resolve()),
             attempt=attempt,
             workers=resources.workers,
+            min_workers=resources.min_workers,
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
             zero_stage=resources.zero_stage,

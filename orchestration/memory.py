@@ -97,5 +97,5 @@ def memory_plan(
     fitting = [n for n in divisors if states + n * each + RESERVED <= device_bytes]
     micro = max(fitting, default=divisors[0])
     return MemoryPlan(
-        zero_stage, states, micro * each, micro, sequences_per_worker // micro, bool(fitting)
+        zero_stage, states, micro * each, micro, -(-sequences_per_worker // micro), bool(fitting)
     )

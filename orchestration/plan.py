@@ -184,7 +184,8 @@ def memory_plans(resources: ResourcesSpec, spec: RunSpec, index: int) -> tuple[M
     device = ACCELERATORS[accelerator_name(resources)].memory
     if device is None:
         return ()
-    share = spec.training.batch_sequences // resources.workers
+    fewest = resources.min_workers or resources.workers  # each then holds the most
+    share = -(-spec.training.batch_sequences // fewest)
     plans = tuple(
         memory_plan(
             spec.model,
@@ -192,7 +193,7 @@ def memory_plans(resources: ResourcesSpec, spec: RunSpec, index: int) -> tuple[M
             spec.training.precision,
             spec.data.sequence_length,
             share,
-            resources.workers,
+            fewest,
             stage,
             device * (resources.gpus_per_worker or 1.0),
             resources.micro_batch_sequences,

@@ -22,7 +22,7 @@ from cola.spec.base import canonical_json
 from cola.spec.run import ScheduleSpec
 from orchestration.plan import PlannedRun
 
-FORMAT = 1  # of the published state
+FORMAT = 2  # of the published state
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Assignment(BaseModel):
     data_folder: str
     attempt: int
     workers: int
+    min_workers: int | None = None  # fewer than `workers`: an elastic run
     cpus_per_worker: float
     gpus_per_worker: float
     zero_stage: int
@@ -47,6 +48,12 @@ class Assignment(BaseModel):
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
     takes: list[str] = []  # folders of such states that this run can go on from
     preemptible: bool = False  # whether nodes may be taken away with a notice
+
+    def ray_workers(self) -> int | tuple[int, int]:
+        """How many workers Ray Train starts: a number, or a range (an elastic run)."""
+        if self.min_workers is None or self.min_workers == self.workers:
+            return self.workers
+        return (self.min_workers, self.workers)
 
 
 class RunOutcome(BaseModel):
@@ -121,6 +128,9 @@ def trainer_of(assignment: Assignment) -> Any:
             cause = cause_of(dict(worker_exceptions))
             log.write("workers failed", assignment.name, cause, attempt=assignment.attempt)
 
+    if not isinstance(assignment.ray_workers(), int):
+        # Ray looks at the cluster every 20 s: until then it may ask for more than is left of it.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     gpu = assignment.gpus_per_worker > 0
     resources = {"CPU": assignment.cpus_per_worker}
     if gpu:
@@ -130,7 +140,7 @@ def trainer_of(assignment: Assignment) -> Any:
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=assignment.workers, use_gpu=gpu, resources_per_worker=resources
+            num_workers=assignment.ray_workers(), use_gpu=gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",
@@ -159,7 +169,7 @@ def train_worker(config: dict[str, Any]) -> None:
     resume = resume_point(assignment, place)
     journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
     if journal is not None:
-        environment = describe_environment(assignment.zero_stage, assignment.workers)
+        environment = describe_environment(assignment.zero_stage, place.world_size)
         write_atomically(folder / "environment.json", environment)
         values = {
             "event": "start",
@@ -249,7 +259,7 @@ def publish(state: Any, folder: Path) -> None:
 
 
 def resume_point(assignment: Assignment, place: Any) -> tuple[Path, Cursor] | None:
-    """The newest whole checkpoint that fits, of any attempt or of a run with the same beginning.
+    """The newest whole checkpoint, of any attempt or of a run with the same beginning.
 
     Rank 0 chooses for all.
     """
@@ -259,7 +269,7 @@ def resume_point(assignment: Assignment, place: Any) -> tuple[Path, Cursor] | No
     if place.rank == 0:
         own = (Path(assignment.run_folder) / CHECKPOINTS).glob("attempt-*/step-*")
         found = [*own, *map(Path, assignment.takes)]
-        chosen = [newest_valid(found, place.world_size, assignment.zero_stage)]
+        chosen = [newest_valid(found)]
     if place.world_size > 1:
         dist.broadcast_object_list(chosen, src=0)
     result: tuple[Path, Cursor] | None = chosen[0]

@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cola.data import PackedTokens, sequence_ids, worker_slice
+from cola.data import PackedTokens, micro_batches, micro_slices, sequence_ids, worker_slice
 from cola.families import Batch, Family, StageModule, family_of
 from cola.optim import learning_rate_factor
 from cola.seeding import Stream
 from cola.spec import RunSpec, StagePlan
 from orchestration.checkpoint import Cursor
-from orchestration.engine import Engine, EngineSettings, Groups, StepResult
+from orchestration.engine import Engine, EngineSettings, Groups, MicroBatch, StepResult
 from orchestration.weight_average import WeightAverage
 
 EngineFactory = Callable[[StageModule, Groups, EngineSettings], Engine]
@@ -152,12 +152,12 @@ def run_stage(
     run, engine = state.run, state.engine
     while state.step < first_step + state.stage.steps and state.stop is None:
         began = time.perf_counter()
-        inputs = drawn_inputs(state, tokens, settings)
+        batches = drawn_batches(state, tokens, settings)
         state.data_seconds += time.perf_counter() - began
         factor = learning_rate_factor(
             run.training.schedule, state.step - first_step, state.stage.steps
         )
-        state.result = engine.step(inputs, factor)
+        state.result = engine.step(batches, factor)
         if state.average is not None:
             state.average.update()
         state.learning_rate = factor * run.training.optimizer.learning_rate
@@ -167,36 +167,35 @@ def run_stage(
             hook(state)
 
 
-def drawn_inputs(
+def drawn_batches(
     state: TrainState, tokens: PackedTokens, settings: LoopSettings
-) -> list[dict[str, Tensor]]:
+) -> list[MicroBatch]:
     """This worker's micro-batches of the step, with everything random already drawn.
 
     The sequences and the draws are functions of (data seed, seed, step), so any number of workers
-    and any micro-batch give the same global batch.
+    and any micro-batch give the same global batch. A worker that has fewer sequences than others
+    have micro-batches repeats one at weight zero: collectives need equally many passes.
     """
     run, place, engine = state.run, state.place, state.engine
     size = run.training.batch_sequences
     ids = sequence_ids(run.data.seed, state.step, size, len(tokens))
-    positions = np.arange(size)
-    mine = worker_slice(ids, place.rank, place.world_size)
-    where = worker_slice(positions, place.rank, place.world_size)
-    micro = settings.micro_batch_sequences or len(mine)
-    inputs = []
+    mine = worker_slice(np.arange(size), place.rank, place.world_size)
+    count = micro_batches(size, place.world_size, settings.micro_batch_sequences)
+    batches = []
     with torch.no_grad():
-        for start in range(0, len(mine), micro):
-            chosen = mine[start : start + micro]
-            places = [int(place) for place in where[start : start + micro]]
+        for part in micro_slices(mine, count):
+            weight = len(part) * count * place.world_size / size
+            places = (part if len(part) else mine[:1]).tolist()
             batch = Batch(
-                tokens_BL=torch.from_numpy(tokens.rows(chosen)).to(engine.device),
+                tokens_BL=torch.from_numpy(tokens.rows(ids[places])).to(engine.device),
                 # Within one global batch of more than an epoch a sequence comes twice: the
                 # position tells its draws apart.
                 stream=Stream(run.seed, state.step, places, engine.device),
                 positions=places,
                 global_size=size,
             )
-            inputs.append(engine.module.draw(batch))
-    return inputs
+            batches.append(MicroBatch(engine.module.draw(batch), weight))
+    return batches
 
 
 def initial_model(family: Family, run: RunSpec) -> nn.Module:
@@ -229,12 +228,13 @@ def open_stage(
     stage = run.stages[index]
     module = family.stage_module(model, run.objective, stage.name)
     groups = family.parameter_groups(module, run.objective, stage.name)
-    mine = run.training.batch_sequences // place.world_size
-    micro = settings.micro_batch_sequences or mine
+    count = micro_batches(
+        run.training.batch_sequences, place.world_size, settings.micro_batch_sequences
+    )
     engine = engine_factory(
         module,
         groups,
-        EngineSettings(run.training, settings.zero_stage, micro, mine // micro, settings.compile),
+        EngineSettings(run.training, settings.zero_stage, count, settings.compile),
     )
     state = TrainState(run, family, place, model, engine, settings.zero_stage, stage_index=index)
     if run.training.ema_decay is not None and index == len(run.stages) - 1:

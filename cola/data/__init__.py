@@ -1,7 +1,13 @@
 """Text corpora as packed token sequences, and the order in which they are trained on."""
 
 from cola.data.fingerprint import source_fingerprint
-from cola.data.order import OrderFingerprint, sequence_ids, worker_slice
+from cola.data.order import (
+    OrderFingerprint,
+    micro_batches,
+    micro_slices,
+    sequence_ids,
+    worker_slice,
+)
 from cola.data.packed import PackedTokens
 from cola.data.prepare import PreparedData, open_prepared, prepare
 from cola.data.tokenizer import TextTokenizer, vocab_size_of
@@ -11,6 +17,8 @@ __all__ = [
     "PackedTokens",
     "PreparedData",
     "TextTokenizer",
+    "micro_batches",
+    "micro_slices",
     "open_prepared",
     "prepare",
     "sequence_ids",

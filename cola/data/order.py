@@ -34,13 +34,35 @@ def sequence_ids(seed: int, step: int, batch_sequences: int, num_sequences: int)
 def worker_slice(ids: np.ndarray, rank: int, workers: int) -> np.ndarray:
     """The part of a global batch (axis 0) that worker `rank` of `workers` processes.
 
+    Parts are consecutive, and differ by at most one sequence; none is empty.
+
     Raises:
-        ValueError: when the batch cannot be divided evenly or there is no such rank.
+        ValueError: when there are fewer sequences than workers, or no such rank.
     """
-    if len(ids) % workers or not 0 <= rank < workers:
+    if len(ids) < workers or not 0 <= rank < workers:
         raise ValueError(f"{len(ids)} sequences cannot be divided for rank {rank} of {workers}")
-    share = len(ids) // workers
-    return ids[rank * share : (rank + 1) * share]
+    return _part(ids, rank, workers)
+
+
+def micro_slices(ids: np.ndarray, count: int) -> list[np.ndarray]:
+    """A worker's share (axis 0) as `count` micro-batches that differ by at most one sequence.
+
+    With fewer sequences than `count` some are empty.
+    """
+    return [_part(ids, index, count) for index in range(count)]
+
+
+def micro_batches(batch_sequences: int, workers: int, micro_batch_sequences: int | None) -> int:
+    """Micro-batches that each worker makes of its share, for the largest share.
+
+    All workers make equally many, of at most `micro_batch_sequences` (None: the share) sequences.
+    """
+    share = -(-batch_sequences // workers)
+    return -(-share // (micro_batch_sequences or share))
+
+
+def _part(ids: np.ndarray, index: int, parts: int) -> np.ndarray:
+    return ids[index * len(ids) // parts : (index + 1) * len(ids) // parts]
 
 
 def permute(positions: np.ndarray, num_sequences: int, seed: int, epoch: int) -> np.ndarray:

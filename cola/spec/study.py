@@ -116,15 +116,16 @@ def check_batch(training: TrainingSpec, resources: ResourcesSpec) -> None:
         ValueError: with the keys that do not go together.
     """
     batch, workers = training.batch_sequences, resources.workers
-    if batch % workers:
+    if batch < workers:
         raise ValueError(
-            f"training.batch_sequences={batch} must be a multiple of resources.workers={workers}"
+            f"resources.workers={workers} must be at most training.batch_sequences={batch}: every "
+            "worker takes at least one sequence"
         )
-    micro = resources.micro_batch_sequences
-    if micro is not None and (batch // workers) % micro:
+    micro, share = resources.micro_batch_sequences, -(-batch // workers)
+    if micro is not None and micro > share:
         raise ValueError(
-            f"resources.micro_batch_sequences={micro} must divide the {batch // workers} "
-            f"sequences of each worker"
+            f"resources.micro_batch_sequences={micro} must be at most the {share} sequences of "
+            "a worker"
         )
     if training.ema_decay is not None and resources.zero_stage == 3:
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -11,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cola.data import prepare
 from cola.spec import StudySpec
 from orchestration.plan import plan_study
 
-WORKER = """
-import json, os, sys
+# One interpreter imports everything once; each launch is a group of processes forked from it.
+LAUNCHER = """
+import json, os, sys, traceback
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import torch.distributed as dist
 from cola.data import open_prepared
+from cola.families import family_of
 from cola.spec import RunSpec
 from orchestration.checkpoint import Cursor
 from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
@@ -30,43 +33,82 @@ from orchestration.evaluate import validation_metrics
 from orchestration.train_loop import LoopSettings, Place, mean_over_workers, train
 
 import_deepspeed()
-dist.init_process_group("gloo")
-place = Place(dist.get_rank(), dist.get_world_size())
+for name in ("ar", "llada", "cola"):
+    family_of(name)
 
 
-def carry_out(job):
+def carry_out(job, place):
     run, folder = RunSpec.model_validate(job["run"]), Path(job["folder"])
     data = open_prepared(Path(job["data"]))
-    losses, evaluations = {}, []
+    losses, evaluations, weights, average = {}, [], [], []
+
+    def some_weights(state):
+        found = state.engine.full_state_dict()
+        return torch.cat([found[name].flatten()[:20] for name in sorted(found)]).tolist()
 
     def record(state):
         values = mean_over_workers(state.result.values, place, state.engine.device)
         losses[state.step] = values["loss"]
+        if state.step == job["save"]:
+            folder.mkdir(exist_ok=True)
+            state.save(folder)
+            if place.rank == 0:
+                (folder / "cursor.json").write_text(state.cursor().model_dump_json())
         if state.step == job["stop"]:
-            evaluations.append(validation_metrics(state, data))
-            if job["save"]:
-                state.save(folder)
-                if place.rank == 0:
-                    (folder / "cursor.json").write_text(state.cursor().model_dump_json())
-                dist.barrier()
+            if job["evaluate"]:
+                evaluations.append(validation_metrics(state, data))
+            weights.extend(some_weights(state))
+            with state.averaged():
+                average.extend(some_weights(state))
             state.stop = "interrupted"
 
     resume = None
     if job["resume"]:
         resume = (folder, Cursor.model_validate_json((folder / "cursor.json").read_text()))
-    settings = LoopSettings(job["zero_stage"])
-    state = train(run, data.train, DeepSpeedEngine, settings, place, [record], resume)
+
+    class Engine(DeepSpeedEngine):
+        def load(self, folder):
+            super().load(folder)
+            Path(job["copy"]).mkdir(exist_ok=True)
+            self.save(Path(job["copy"]))
+
+    settings = LoopSettings(job["zero_stage"], job["micro"])
+    state = train(run, data.train, Engine, settings, place, [record], resume)
     state.engine.close()
-    return {"losses": losses, "evaluations": evaluations}
+    return {
+        "losses": losses, "evaluations": evaluations, "weights": weights, "average": average,
+    }
 
 
-jobs = json.loads(Path(sys.argv[1]).read_text())
-results = [carry_out(job) for job in jobs]
-if place.rank == 0:
-    Path(sys.argv[2]).write_text(json.dumps(results))
-dist.barrier()
-dist.destroy_process_group()
+def work(launch, rank, results):
+    place = Place(rank, launch["workers"])
+    address = f"tcp://127.0.0.1:{launch['port']}"
+    dist.init_process_group("gloo", address, rank=rank, world_size=place.world_size)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(place.world_size)}
+    found = [carry_out(job, place) for job in launch["jobs"]]
+    if rank == 0:
+        results.write_text(json.dumps(found))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+for number, launch in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+    children = []
+    for rank in range(launch["workers"]):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(launch, rank, Path(sys.argv[2]) / f"results-{number}.json")
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(child)
+    if any([os.waitpid(child, 0)[1] for child in children]):
+        sys.exit(1)
 """
+
+Jobs = list[dict[str, Any]]
 
 
 def free_port() -> int:
@@ -76,29 +118,24 @@ def free_port() -> int:
         return port
 
 
-def run_workers(jobs: list[dict[str, Any]], workers: int, folder: Path) -> list[dict[str, Any]]:
-    """Losses and evaluations of some jobs, one after the other on this many processes."""
-    given, found = folder / f"jobs-{workers}.json", folder / f"results-{workers}.json"
-    given.write_text(json.dumps(jobs))
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(workers),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(given), str(found)],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(workers)
+def run_launches(launches: list[tuple[int, Jobs]], folder: Path) -> list[Jobs]:
+    """What the jobs of each launch found, carried out one after the other on so many processes."""
+    given = folder / "launches.json"
+    written = [
+        {"workers": workers, "jobs": jobs, "port": free_port()} for workers, jobs in launches
     ]
-    errors = [process.communicate(timeout=400)[1] for process in processes]
-    assert all(process.returncode == 0 for process in processes), errors[0][-3000:]
-    results: list[dict[str, Any]] = json.loads(found.read_text())
-    return results
+    given.write_text(json.dumps(written))
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(given), str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = [folder / f"results-{number}.json" for number in range(len(launches))]
+    return [json.loads(file.read_text()) for file in files]
 
 
 @pytest.fixture
@@ -116,8 +153,11 @@ def jobs(tiny_study: dict[str, Any], tmp_path: Path) -> dict[str, dict[str, Any]
             "data": str(data.folder),
             "folder": str(tmp_path),
             "stop": 20,
-            "save": False,
+            "save": None,
             "resume": False,
+            "copy": None,
+            "micro": None,
+            "evaluate": True,
         }
     return found
 
@@ -134,9 +174,10 @@ def test_two_workers_equal_one_at_every_zero_stage(
 ) -> None:
     """The same global batch over 20 steps in float32, all three families."""
     families = list(jobs)
-    one = run_workers([jobs[name] | {"zero_stage": 0} for name in families], 1, tmp_path)
     cases = [(name, stage) for name in families for stage in (1, 2, 3)]
-    two = run_workers([jobs[name] | {"zero_stage": stage} for name, stage in cases], 2, tmp_path)
+    single = [jobs[name] | {"zero_stage": 0} for name in families]
+    double = [jobs[name] | {"zero_stage": stage} for name, stage in cases]
+    one, two = run_launches([(1, single), (2, double)], tmp_path)
     for (name, _), found in zip(cases, two, strict=True):
         expected = one[families.index(name)]
         assert len(found["losses"]) == 20
@@ -145,26 +186,71 @@ def test_two_workers_equal_one_at_every_zero_stage(
             assert found["evaluations"][0][metric] == pytest.approx(value, abs=1e-3)
 
 
+Sharding = tuple[int, int]  # workers, ZeRO stage
+
+
+def put_together(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a state, flat, from all of its workers' fragments."""
+    parts: dict[str, dict[int, torch.Tensor]] = {}
+    for path in folder.glob("fragments-*.safetensors"):
+        for key, values in load_file(path).items():
+            name, start = key.rsplit("@", 1)
+            parts.setdefault(name, {})[int(start)] = values
+    return {name: torch.cat([parts[name][s] for s in sorted(parts[name])]) for name in parts}
+
+
 @pytest.mark.slow
 @pytest.mark.deepspeed
-def test_a_sharded_checkpoint_resumes_where_it_was(
+def test_a_checkpoint_resumes_with_any_workers_at_any_zero_stage(
     jobs: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Cola DLM at every ZeRO stage, interrupted inside its second stage: both engines' turn."""
-    first = jobs["cola"]["run"]["stages"][0]["steps"]
-    saved, resumed, whole = [], [], []
-    for stage in range(4):
-        folder = tmp_path / f"zero-{stage}"
-        folder.mkdir()
-        job = jobs["cola"] | {"zero_stage": stage, "folder": str(folder)}
-        saved.append(job | {"stop": first + 3, "save": True})
-        resumed.append(job | {"stop": first + 6, "resume": True})
-        whole.append(job | {"stop": first + 6})
-    run_workers(saved, 2, tmp_path)
-    results = run_workers(resumed + whole, 2, tmp_path)
-    steps = [str(first + step) for step in (4, 5, 6)]
-    for found, expected in zip(results[:4], results[4:], strict=True):
-        # Not bit by bit: in a process that ran other jobs before, buffers lie elsewhere in memory,
-        # and sums are rounded in another order.
-        for step in steps:
-            assert found["losses"][step] == pytest.approx(expected["losses"][step], rel=1e-5)
+    """Cola DLM interrupted inside its second stage (both engines' turn), at 8 sequences a step.
+
+    Three workers have 2, 3 and 3 of them; with micro-batches of one, the first makes an empty pass.
+    """
+    first = jobs["cola"]["run"]["stages"][0]["steps"] = 3
+    base = jobs["cola"] | {"stop": first + 6, "evaluate": False}
+
+    def job(source: Sharding, to: Sharding, **changes: Any) -> dict[str, Any]:
+        run = base["run"]
+        if source[1] < 3 and to[1] < 3:  # an average needs whole weights
+            run = run | {"training": run["training"] | {"ema_decay": 0.9}}
+        folder = tmp_path / "state-{}-{}".format(*source)
+        copy = f"{folder}-as-{to[0]}-{to[1]}"
+        changed = {"run": run, "folder": str(folder), "copy": copy, "zero_stage": to[1]}
+        return base | changed | changes
+
+    launches: list[tuple[int, Jobs]] = []
+    cases: list[tuple[Sharding | None, Sharding]] = []  # the state begun with, and the own sharding
+    for workers, micro, begun in (
+        (1, None, [(None, 0), (None, 1)]),
+        (2, None, [*((None, stage) for stage in range(4)), ((1, 0), 2), ((1, 1), 3), ((2, 3), 3)]),
+        (1, None, [((2, 1), 1), ((2, 2), 2), ((2, 3), 0)]),
+        (3, 1, [((2, 0), 2), ((2, 1), 1), ((2, 2), 2), ((2, 3), 3)]),
+    ):
+        own = [(source, (workers, stage)) for source, stage in begun]
+        jobs_here = [
+            job(to, to, save=first + 3)
+            if source is None
+            else job(source, to, resume=True, micro=micro)
+            for source, to in own
+        ]
+        launches.append((workers, jobs_here))
+        cases += own
+    given = [job for _, jobs_here in launches for job in jobs_here]
+    found = [result for results in run_launches(launches, tmp_path) for result in results]
+    whole = {to: r for (source, to), r in zip(cases, found, strict=True) if source is None}
+    for (source, _), carried_out, result in zip(cases, given, found, strict=True):
+        if source is None:
+            continue
+        expected = whole[source]
+        for step in (str(first + step) for step in (4, 5, 6)):
+            assert result["losses"][step] == pytest.approx(expected["losses"][step], abs=1e-5)
+        assert result["weights"] == pytest.approx(expected["weights"], abs=1e-5)
+        if carried_out["run"]["training"]["ema_decay"] is not None:
+            assert result["average"] == pytest.approx(expected["average"], abs=1e-5)
+            assert result["average"] != pytest.approx(expected["weights"], abs=1e-3)
+        # What was loaded is what was saved, bit by bit.
+        before, after = (put_together(Path(carried_out[key])) for key in ("folder", "copy"))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[name], before[name]) for name in before)

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cola.data.order import OrderFingerprint, permute, sequence_ids, worker_slice
+from cola.data.order import (
+    OrderFingerprint,
+    micro_batches,
+    micro_slices,
+    permute,
+    sequence_ids,
+    worker_slice,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -78,12 +85,36 @@ def test_a_late_step_of_a_huge_corpus_costs_nothing() -> None:
 
 
 @settings(deadline=None)
-@given(workers=st.integers(1, 8), share=st.integers(1, 8), step=st.integers(0, 1000))
-def test_slices_of_all_workers_are_the_batch(workers: int, share: int, step: int) -> None:
-    ids = sequence_ids(3, step, workers * share, 777)
+@given(workers=st.integers(1, 9), extra=st.integers(0, 30), step=st.integers(0, 1000))
+def test_slices_of_all_workers_are_the_batch(workers: int, extra: int, step: int) -> None:
+    ids = sequence_ids(3, step, workers + extra, 777)
     slices = [worker_slice(ids, rank, workers) for rank in range(workers)]
-    assert all(len(part) == share for part in slices)
+    sizes = {len(part) for part in slices}
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
     assert np.array_equal(np.concatenate(slices), ids)
+
+
+@settings(deadline=None)
+@given(
+    workers=st.integers(1, 9),
+    extra=st.integers(0, 30),
+    micro=st.one_of(st.none(), st.integers(1, 12)),
+)
+def test_micro_batches_of_all_workers_are_as_many_and_hold_the_batch(
+    workers: int, extra: int, micro: int | None
+) -> None:
+    ids = np.arange(workers + extra)
+    count = micro_batches(len(ids), workers, micro)
+    assert count == 1 or micro is not None
+    parts = [
+        part
+        for rank in range(workers)
+        for part in micro_slices(worker_slice(ids, rank, workers), count)
+    ]
+    assert len(parts) == workers * count
+    assert max(len(part) for part in parts) <= (micro or len(ids))
+    assert np.array_equal(np.concatenate(parts), ids)
 
 
 def test_impossible_requests_are_refused() -> None:
@@ -92,7 +123,7 @@ def test_impossible_requests_are_refused() -> None:
     with pytest.raises(ValueError, match="num_sequences"):
         sequence_ids(0, 0, 4, 0)
     with pytest.raises(ValueError, match="cannot be divided"):
-        worker_slice(np.arange(5), 0, 2)
+        worker_slice(np.arange(2), 0, 3)
     with pytest.raises(ValueError, match="rank 2"):
         worker_slice(np.arange(4), 2, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,30 @@ def test_damage_is_detected(tmp_path: Path, damage: str) -> None:
     assert verify(folder) is None
 
 
-def test_the_newest_whole_one_of_this_world_size_is_chosen(tmp_path: Path) -> None:
+def test_the_newest_whole_one_of_any_sharding_is_chosen(tmp_path: Path) -> None:
     folders = [write(tmp_path / f"c{step}", step) for step in (1, 2, 3)]
-    folders.append(write(tmp_path / "other-world", 9, workers=1))
     (folders[2] / "shard-0.bin").write_bytes(b"")
-    chosen = newest_valid(folders, world_size=2, zero_stage=2)
+    chosen = newest_valid(folders)
     assert chosen is not None
     assert chosen[0] == folders[1]
-    assert newest_valid([tmp_path / "nothing"], 2, 2) is None
-    assert newest_valid(folders, world_size=2, zero_stage=3) is None
+    folders.append(write(tmp_path / "other-world", 9, workers=1))
+    chosen = newest_valid(folders)
+    assert chosen is not None
+    assert (chosen[0], chosen[1].world_size) == (folders[3], 1)
+    assert newest_valid([tmp_path / "nothing"]) is None
+
+
+def test_parts_of_two_shardings_are_no_checkpoint(tmp_path: Path) -> None:
+    """Three workers began a save that two of the next start's made anew, in part."""
+    folder, other = write(tmp_path / "c", 7, workers=3), write(tmp_path / "other", 7, workers=2)
+    for name in ("shard-0.bin", "manifest-00000.json"):
+        (other / name).replace(folder / name)
+    assert verify(folder) is None
+
+
+def test_a_checkpoint_of_another_format_is_not_taken(tmp_path: Path) -> None:
+    folder = write(tmp_path / "c", 7)
+    manifest = folder / "manifest-00000.json"
+    values = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({name: values[name] for name in ("cursor", "files")}))
+    assert newest_valid([folder]) is None

@@ -37,8 +37,15 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
     assert resumed.action == "resume"
     assert resumed.why == "goes on from its checkpoint (stopped on request)"
     wider = decisions(tiny_study | {"resources": {"workers": 2}}, tmp_path)[1]
-    assert wider.action == "start"
-    assert "its checkpoints are of 1 workers at ZeRO 1" in wider.why
+    assert wider.action == "resume"
+    assert wider.why == (
+        "goes on from its checkpoint, resharded from 1 worker at ZeRO 1 to 2 workers at ZeRO 1 "
+        "(stopped on request)"
+    )
+    elastic = {"workers": 2, "min_workers": 1}
+    assert "resharded" not in decisions(tiny_study | {"resources": elastic}, tmp_path)[1].why
+    other_stage = decisions(tiny_study | {"resources": {"zero_stage": 3}}, tmp_path)[1]
+    assert "from 1 worker at ZeRO 1 to 1 worker at ZeRO 3" in other_stage.why
 
 
 def test_a_changed_setting_is_named_with_both_values(

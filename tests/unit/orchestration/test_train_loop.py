@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cola.data import PreparedData, prepare
+from cola.families import family_of
 from cola.spec import ColaModelSpec, ColaObjective, RunSpec, StudySpec
 from cola.spec.objective import JointObjective
 from cola.spec.run import OptimizerSpec, ScheduleSpec
@@ -17,7 +18,15 @@ from orchestration.engine import TorchEngine
 from orchestration.evaluate import evaluation_steps, validation_metrics
 from orchestration.hooks import StopOnCollapse, StopOnDivergence, order_digests
 from orchestration.plan import plan_study
-from orchestration.train_loop import LoopSettings, Place, TrainState, train
+from orchestration.train_loop import (
+    LoopSettings,
+    Place,
+    TrainState,
+    drawn_batches,
+    initial_model,
+    open_stage,
+    train,
+)
 
 FAMILIES = ["ar", "llada", "cola"]
 
@@ -145,6 +154,62 @@ def test_micro_batches_change_nothing_but_rounding(
     ours = torch.tensor([split.values[step] for step in sorted(whole.values)])
     theirs = torch.tensor([whole.values[step] for step in sorted(whole.values)])
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_of_different_sizes_count_by_their_rows(
+    family: str, runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    """Of 8 sequences: 2, 3 and 3. The first steps, before rounding has grown."""
+    found = []
+    for micro in (None, 3):
+        steps: list[tuple[dict[str, float], float]] = []
+
+        def keep(state: TrainState, kept: list[Any] = steps) -> None:
+            kept.append((state.result.values, state.result.gradient_norm))
+            if state.step == 3:
+                state.stop = "interrupted"
+
+        trained(runs[family], data, keep, micro=micro)
+        found.append(steps)
+    for (whole, whole_norm), (split, split_norm) in zip(*found, strict=True):
+        for name in whole.keys() - {"log_snr"}:  # a ratio of means, not a mean over rows
+            assert split[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-5)
+        assert split_norm == pytest.approx(whole_norm, rel=1e-4)
+
+
+def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    """Three workers share 8 sequences in passes of one: the first makes an empty third pass."""
+    run, settings = runs["ar"], LoopSettings(0, 1)
+    gradients, losses = [], []
+    for place in [Place(), *(Place(rank, 3) for rank in range(3))]:
+        family = family_of(run.family)
+        model = initial_model(family, run)
+        state = open_stage(run, family, model, TorchEngine, settings, place, 0, None)
+        batches = drawn_batches(state, data.train, settings)
+        if place.world_size == 3:
+            assert len(batches) == 3
+            assert [batch.weight for batch in batches].count(0.0) == (place.rank == 0)
+        else:
+            assert [batch.weight for batch in batches] == [1.0] * 8
+        losses.append(0.0)
+        for batch in batches:
+            loss = batch.weight * state.engine.module(**batch.inputs)["loss"] / len(batches)
+            loss.backward()
+            losses[-1] += float(loss.detach())
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert sum(losses[1:]) / 3 == pytest.approx(losses[0], rel=1e-6)
+    for whole, *parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(torch.stack(parts).mean(0), whole, atol=1e-7, rtol=1e-4)
+
+
+def test_more_workers_than_sequences_are_refused(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    with pytest.raises(ValueError, match="8 sequences cannot be divided for rank 0 of 9"):
+        train(runs["ar"], data.train, TorchEngine, LoopSettings(0), Place(0, 9), [])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
