@@ -14,7 +14,7 @@ from cola.records import FAMILY_LABELS, Metric
 from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, load_yaml
 from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.corpus_size import check_epochs, corpus_size
-from orchestration.decisions import decide
+from orchestration.decisions import checkpoints_of, decide
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
@@ -70,7 +70,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(whole), indent=1))
         return
-    decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec))
+    decisions = decide(runs, Ledger(output_root(spec)), study_folder(spec), spec.checkpoint.storage)
     console = wide_console()
     console.print(plan_table(whole, decisions))
     memory = memory_table(whole)
@@ -127,7 +127,7 @@ def status(study: Study, settings: Overrides = None, as_json: AsJson = False) ->
     """Show where each run of a study stands, from the ledger and the journals."""
     spec = load_study(study, settings or [])
     ledger = Ledger(output_root(spec))
-    rows = [run_status(run, ledger) for run in plan_study(spec)]
+    rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan_study(spec)]
     if as_json:
         typer.echo(json.dumps({"study": spec.name, "runs": rows}, indent=1))
         return
@@ -216,11 +216,14 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=max(200, console.width))
 
 
-def run_status(run: PlannedRun, ledger: Ledger) -> dict[str, object]:
-    """One run's row of the status table."""
+def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
+    """One run's row of the status table; the checkpoint is the step it could go on from."""
     entry = ledger.entry(run.spec.run_key)
     last: dict[str, object] = {}
-    for line in JournalReader(ledger.run_folder(run.spec.run_key) / "journal.jsonl").new_lines():
+    goes_on = entry.state not in ("new", "finished")
+    folder = ledger.run_folder(run.spec.run_key)
+    kept = checkpoints_of(folder, storage) if goes_on else []
+    for line in JournalReader(folder / "journal.jsonl").new_lines():
         if line.kind != "event":
             last |= {"step": line.step, **line.values}
     return {
@@ -229,6 +232,7 @@ def run_status(run: PlannedRun, ledger: Ledger) -> dict[str, object]:
         "state": entry.state,
         "step": last.get("step", 0),
         "steps": run.spec.steps,
+        "checkpoint": max((cursor.step for cursor in kept), default=None),
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
         "attempts": len(entry.attempts),

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestration.checkpoint import CHECKPOINTS, sharding_of
+from cola.spec import SpecError
+from orchestration.checkpoint import Cursor
+from orchestration.checkpoint_store import open_store
 from orchestration.ledger import Ledger, lease_is_fresh, read_json, write_atomically
 from orchestration.plan import PlannedRun
+from orchestration.storage_address import redacted
 from orchestration.tracking import flat_params
 
 Action = Literal["reuse", "resume", "start", "busy"]
@@ -25,13 +28,21 @@ class Decision:
     why: str
 
 
-def decide(plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path) -> list[Decision]:
-    """One decision a run; reads the ledger and the plan this study had the last time."""
+def decide(
+    plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path, storage: str | None = None
+) -> list[Decision]:
+    """One decision a run; reads the ledger, `checkpoint.storage` and this study's plan before.
+
+    Raises:
+        SpecError: when the storage cannot be read.
+    """
     before = remembered_plan(study_folder)
-    return [_decide_one(run, ledger, before.get(slot_of(run))) for run in plan]
+    return [_decide_one(run, ledger, before.get(slot_of(run)), storage) for run in plan]
 
 
-def _decide_one(run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None) -> Decision:
+def _decide_one(
+    run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, storage: str | None
+) -> Decision:
     entry = ledger.entry(run.spec.run_key)
     if entry.state == "finished":
         return Decision(run, "reuse", "finished already, with the same specification")
@@ -39,11 +50,13 @@ def _decide_one(run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None) 
         owner = entry.lease.owner if entry.lease else "another driver"
         return Decision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
-    shardings = {sharding_of(f) for f in checkpoints_of(ledger.run_folder(run.spec.run_key))}
+    run_folder = ledger.run_folder(run.spec.run_key)
+    cursors = checkpoints_of(run_folder, storage) if entry.state != "new" else []
+    shardings = {(cursor.world_size, cursor.zero_stage) for cursor in cursors}
     wanted = (run.resources.workers, run.resources.zero_stage)
     if wanted in shardings:
         return Decision(run, "resume", f"goes on from its checkpoint ({ended})")
-    others = sorted(sharding for sharding in shardings if sharding is not None)
+    others = sorted(shardings)
     if others:
         why = f"its checkpoints are of {others[0][0]} workers at ZeRO {others[0][1]}"
         return Decision(run, "start", f"starts over: {why} ({ended})")
@@ -53,9 +66,22 @@ def _decide_one(run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None) 
     return Decision(run, "start", f"run again because {changed}" if changed else "new")
 
 
-def checkpoints_of(run_folder: Path) -> list[Path]:
-    """Folders of training checkpoints, whole or not."""
-    return sorted((run_folder / CHECKPOINTS).glob("attempt-*/step-*"))
+def checkpoints_of(run_folder: Path, storage: str | None) -> list[Cursor]:
+    """Where a run's checkpoints stand, over all attempts; no checksum is looked at.
+
+    Raises:
+        SpecError: when the storage cannot be read.
+    """
+    store = open_store(storage, run_folder)
+    try:
+        manifests = map(store.complete, store.stored())
+        return [manifest.cursor for manifest in manifests if manifest is not None]
+    except OSError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpecError(
+            f"checkpoint.storage={redacted(store.address)}: cannot be read ({reason}); check that "
+            "it is there and that its credentials are in the environment"
+        ) from None
 
 
 def slot_of(run: PlannedRun) -> str:

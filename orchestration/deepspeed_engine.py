@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,12 @@ class DeepSpeedEngine:
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
         client_state = {"steps": self._steps}
-        self._engine.save_checkpoint(str(folder), tag=CHECKPOINT_TAG, client_state=client_state)
+        with _postponed_errors(self._engine) as errors:
+            self._engine.save_checkpoint(
+                str(folder), tag=CHECKPOINT_TAG, client_state=client_state, save_latest=False
+            )
+        if errors:
+            raise errors[0]
 
     def load(self, folder: Path) -> None:
         """See `Engine.load`."""
@@ -114,6 +119,30 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._engine.destroy()
+
+
+@contextlib.contextmanager
+def _postponed_errors(engine: Any) -> Iterator[list[OSError]]:
+    """Within, a file that cannot be written is noted, and DeepSpeed goes on.
+
+    `save_checkpoint` ends with a barrier: a worker that left it before would keep all others there.
+    The scripts that DeepSpeed would copy beside the state are left out.
+    """
+    errors: list[OSError] = []
+    writer = engine.checkpoint_engine
+    save, copy = writer.save, engine._copy_recovery_script
+
+    def save_or_note(state_dict: Any, path: str) -> None:
+        try:
+            save(state_dict, path)
+        except OSError as error:
+            errors.append(error)
+
+    writer.save, engine._copy_recovery_script = save_or_note, lambda save_path: None
+    try:
+        yield errors
+    finally:
+        writer.save, engine._copy_recovery_script = save, copy
 
 
 def deepspeed_config(settings: EngineSettings, world_size: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,11 @@ class Engine(Protocol):
         """The precision in which forward passes run."""
 
     def save(self, folder: Path) -> None:
-        """Write this worker's part of the training state."""
+        """Write this worker's part of the training state.
+
+        Raises:
+            OSError: where it cannot be written, after every collective call was carried out.
+        """
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote with the same world size."""
@@ -137,7 +142,9 @@ class TorchEngine:
             "optimizer": self._optimizer.state_dict(),
             "steps": self._steps,
         }
-        torch.save(state, folder / "torch_engine.pt")
+        content = io.BytesIO()  # torch.save into a file says nothing of a full disk
+        torch.save(state, content)
+        (folder / "torch_engine.pt").write_bytes(content.getbuffer())
 
     def load(self, folder: Path) -> None:
         """See `Engine.load`."""

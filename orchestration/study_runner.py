@@ -18,6 +18,7 @@ from cola.families import family_of
 from cola.records import Tag
 from cola.spec import SpecError, StudySpec
 from orchestration.checkpoint import verify
+from orchestration.checkpoint_store import check_storage, placed
 from orchestration.cluster import check_fits, ray_cluster, runs_at_once
 from orchestration.corpus_size import CorpusSize, check_epochs
 from orchestration.costs import run_costs
@@ -108,6 +109,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         SpecError: for anything found wrong before the first run starts.
     """
     root = check_output(study)
+    check_storage(study.checkpoint.storage)
     plan = plan_study(study)
     ledger = Ledger(root)
     mirror = open_mirror(
@@ -120,7 +122,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus)
-    decisions = decide(plan, ledger, study_folder(study))
+    decisions = decide(plan, ledger, study_folder(study), study.checkpoint.storage)
     runner = _Runner(study, plan, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
     with ExitStack() as stack:
@@ -256,7 +258,7 @@ class _Runner:
         self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
 
     def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
-        resources, checkpoint = run.resources, self.study.checkpoint
+        resources = run.resources
         root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
         return Assignment(
             run=run.spec,
@@ -270,8 +272,7 @@ class _Runner:
             micro_batch_sequences=run.micro_batch_sequences,
             compile=resources.compile,
             max_failures=resources.max_failures,
-            checkpoint_every_seconds=self.study.checkpoint.every_seconds,
-            checkpoint_keep=checkpoint.keep,
+            checkpoint=placed(self.study.checkpoint),
             log_every_steps=self.study.tracking.log_every_steps,
             publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
             takes=[str(found.folder(root)) for found, _ in sharing.takes],

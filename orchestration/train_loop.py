@@ -54,6 +54,7 @@ class TrainState:
     stop: Outcome | None = None
     stop_reason: str | None = None
     average: WeightAverage | None = None
+    validation: tuple[int, float] | None = None  # the last evaluation's step and NLL (nats/token)
 
     @property
     def stage(self) -> StagePlan:
@@ -239,6 +240,7 @@ def open_stage(
         state.average = WeightAverage(engine.module, run.training.ema_decay)
     if before is not None:
         state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
+        state.validation = before.validation
     return state
 
 
