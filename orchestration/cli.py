@@ -180,6 +180,21 @@ def generate(
     typer.echo()
 
 
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")],
+    to: Annotated[Path, typer.Option(help="A new or an empty folder.")],
+    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
+) -> None:
+    """Write a finished run's model with its tokenizer as a plain Hugging Face folder."""
+    from orchestration.export import export_run
+
+    folder = find_run(run, Path(output).expanduser().resolve())
+    target = to.expanduser().resolve()
+    export_run(folder, load_run_spec(folder), target)
+    typer.echo(str(target))
+
+
 @app.command("check-release")
 def check_release_folder(
     folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],

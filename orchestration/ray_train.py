@@ -143,7 +143,7 @@ def worker_hooks(
     """The run's hooks, in the order in which they act after a step."""
     from orchestration import hooks
 
-    run, every = assignment.run, assignment.checkpoint.every_seconds
+    run = assignment.run
     return [
         hooks.StopOnDivergence(),
         hooks.LogTraining(run, journal, assignment.log_every_steps),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cola.spec import SpecError
 
@@ -51,7 +51,8 @@ def joined(address: str, name: str) -> str:
     if is_folder(address):
         return str(Path(address) / name)
     parts = urlsplit(address)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/{name}{query}"
 
 
 def redacted(storage: str) -> str:
@@ -60,4 +61,4 @@ def redacted(storage: str) -> str:
         return storage
     parts = urlsplit(storage)
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host, query="", fragment=""))
+    return f"{parts.scheme}://{host}{parts.path}"
