@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -28,9 +29,9 @@ from orchestration.train_loop import LoopSettings, Place, TrainState, train
 @pytest.fixture
 def run(tiny_study: dict[str, Any]) -> RunSpec:
     ladder = [{"budget": 1.0e10, "core_parameters": 60_000}]
-    return plan_study(StudySpec.parse(tiny_study | {"ladder": ladder, "families": {"ar": {}}}))[
-        0
-    ].spec
+    study = StudySpec.parse(tiny_study | {"ladder": ladder, "families": {"ar": {}}})
+    spec = plan_study(study)[0].spec
+    return spec.model_copy(update={"stages": [spec.stages[0].model_copy(update={"steps": 16})]})
 
 
 @pytest.fixture
@@ -89,14 +90,14 @@ def failures(journal: Path) -> list[tuple[int, str]]:
 
 
 class Filler:
-    """Fills a disk after one step and clears it after another."""
+    """Keeps a disk full from one step on until another."""
 
     def __init__(self, disk: Path, fill: int, clear: int) -> None:
-        self._path, self._fill, self._clear = disk / "filler", fill, clear
+        self._path, self._full, self._clear = disk / "filler", range(fill, clear), clear
 
     def __call__(self, state: TrainState) -> None:
-        if state.step == self._fill:
-            with self._path.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        if state.step in self._full:
+            with self._path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(4096))
         elif state.step == self._clear:
@@ -128,19 +129,19 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
         found = [save._store.complete(item) for item in save._store.stored()]
         whole.append([item.cursor.step for item in found if item is not None])
 
-    last = run.steps - 1
-    hooks = [disturbed, Filler(small_disk, 5, last - 2), Checkpoint(1e-9, save), look]
+    last, clear = run.steps - 1, run.steps - 3
+    # Settled first, so that what is under way is over when the disk turns full.
+    fill = Filler(small_disk, 5, clear)
+    hooks = [disturbed, lambda state: save.settle(), fill, Checkpoint(1e-9, save), look]
     assert trained(run, data, *hooks).stop == "finished"
     save.close()
     assert disturbed.values == undisturbed.values
 
     failed = failures(journal)
-    assert [step for step, _ in failed] == list(range(5, last - 2))
     assert all("No space left" in reason for _, reason in failed)
-    # Meanwhile the newest whole one stayed, alone, and nothing half written beside it.
-    late = [4] if upload == "sync" else [3, 4]
-    assert whole[4 if upload == "sync" else 3] == late or whole[5] == [4]
-    assert whole[last - 4] == [4]
+    assert [step for step, _ in failed] == list(range(5, clear))
+    # Meanwhile the newest whole one stayed, alone.
+    assert whole[5 : clear - 1] == [[4]] * (clear - 6)
     chosen = newest_valid([save._store.folder(i.name) for i in save._store.stored()], 1, 0)
     assert chosen is not None
     assert chosen[1].step == last
@@ -148,6 +149,25 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     assert not list(Path(tempfile.gettempdir()).glob("cola-checkpoint-*"))
     trained(run, data, resumed, resume=chosen)
     assert resumed.values == {run.steps: undisturbed.values[run.steps]}
+
+
+def test_older_ones_are_given_up_for_a_new_one(
+    run: RunSpec, data: PreparedData, small_disk: Path, tmp_path: Path
+) -> None:
+    """Room for two: the third fails, its failure makes room, and the next one is whole."""
+    journal, whole = tmp_path / "journal.jsonl", []
+    save = writer(small_disk / "store", journal)
+
+    def fill(state: TrainState) -> None:
+        if state.step == 3:
+            Filler(small_disk, 3, 4)(state)
+
+    def look(state: TrainState) -> None:
+        whole.append([item.step for item in save._store.stored() if save._store.complete(item)])
+
+    trained(run, data, fill, Checkpoint(1e-9, save), look)
+    assert [step for step, _ in failures(journal)] == [3, 5, 7, 9, 11, 13, 15]
+    assert whole[1:6] == [[1, 2], [2], [2, 4], [4], [4, 6]]
 
 
 def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
