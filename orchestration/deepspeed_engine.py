@@ -22,6 +22,7 @@ from orchestration.engine import (
     detached,
     mean_of,
     set_learning_rates,
+    write_state,
 )
 
 CHECKPOINT_TAG = "engine"
@@ -134,7 +135,7 @@ def _postponed_errors(engine: Any) -> Iterator[list[OSError]]:
 
     def save_or_note(state_dict: Any, path: str) -> None:
         try:
-            save(state_dict, path)
+            write_state(state_dict, Path(path))
         except OSError as error:
             errors.append(error)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.checkpoint_store import CheckpointStore, open_store
+from cola.spec import SpecError
+from orchestration.checkpoint_store import CheckpointStore, check_storage, open_store
 from orchestration.journal import JournalReader
 from tests.conftest import write_study
 from tests.integration.test_study import cola, losses, start, states, until
@@ -34,6 +35,26 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     CheckpointStore(f"{address}&allow_bucket_creation=true").filesystem.create_dir("bucket")
     yield address
     server.stop()
+
+
+def test_a_bucket_that_is_not_there_is_refused_before_anything_starts(bucket: str) -> None:
+    check_storage(bucket)
+    assert open_store(bucket, Path("key")).stored() == []
+    with pytest.raises(SpecError, match="cannot be written") as caught:
+        check_storage(bucket.replace("s3://bucket", "s3://other"))
+    assert "checkpoint.storage=s3://other/prefix: " in str(caught.value)
+    assert "AWS_ACCESS_KEY_ID" in str(caught.value)
+
+
+def test_a_key_that_leads_outside_is_not_fetched(bucket: str, tmp_path: Path) -> None:
+    store = open_store(bucket, Path("key"))
+    folder = store.path("attempt-1/step-000000001")
+    for name in ("kept", "../../../../outside"):
+        with store.filesystem.open_output_stream(f"{folder}/{name}") as file:
+            file.write(b"x")
+    store.fetch("attempt-1/step-000000001", tmp_path / "a" / "b" / "c" / "d")
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert found == [tmp_path / "a" / "b" / "c" / "d" / "kept"]
 
 
 def test_a_killed_worker_goes_on_from_the_object_store(
