@@ -1,20 +1,32 @@
 """Training checkpoints: a manifest of checksums per worker, checked before a restart trusts them.
 
 A training checkpoint (engine, step, RNG-free data cursor) is not an exported model: the latter is
-a Hugging Face folder written once, when a run is finished.
+a Hugging Face folder written once, when a run is finished. A checkpoint counts only when the
+manifest of every worker is there and every checksum holds, so manifests are written last.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 CHECKPOINTS = "ray"  # folder of a run that Ray Train keeps its attempts and checkpoints in
-FORMAT = 2  # of a checkpoint's files: fragments of parameters, which any sharding loads
+
+
+def safe_name(name: str) -> str:
+    """`name`, where it is a relative path that stays within the folder it is joined to.
+
+    Raises:
+        ValueError: where it is not.
+    """
+    parts = name.split("/")
+    if not name or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{name!r} is not a plain relative path")
+    return name
 
 
 class Cursor(BaseModel):
@@ -33,56 +45,77 @@ class Cursor(BaseModel):
     elapsed_seconds: float
 
 
-def seal(folder: Path, cursor: Cursor, rank: int) -> Path:
+class Note(BaseModel):
+    """What is known of a checkpoint beside its state, for those who choose which to keep.
+
+    `validation_nll` is in nats per token, None where the step was not evaluated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    validation_nll: float | None = None
+    evaluation_point: bool = False
+
+
+class Manifest(BaseModel):
+    """One worker's part of a checkpoint: SHA-256 (hex) of each file by its name in the folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2]  # fragments of parameters, which any sharding loads
+    cursor: Cursor
+    files: dict[Annotated[str, AfterValidator(safe_name)], str]
+    note: Note = Note()
+
+
+def manifest_name(rank: int) -> str:
+    """The file of a worker's manifest."""
+    return f"manifest-{rank:05d}.json"
+
+
+def seal(folder: Path, cursor: Cursor, rank: int, note: Note | None = None) -> Path:
     """Write this worker's manifest over the files it wrote into `folder`."""
     sums = {
-        str(path.relative_to(folder)): _sha256(path)
+        path.relative_to(folder).as_posix(): _sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    manifest = {"format": FORMAT, "cursor": cursor.model_dump(), "files": sums}
-    path = folder / f"manifest-{rank:05d}.json"
-    path.write_text(json.dumps(manifest, indent=1))
+    path = folder / manifest_name(rank)
+    path.write_text(
+        Manifest(format=2, cursor=cursor, files=sums, note=note or Note()).model_dump_json(indent=1)
+    )
     return path
 
 
 def verify(folder: Path) -> Cursor | None:
-    """The checkpoint's cursor, or None where a file is missing, short or changed."""
-    first = folder / "manifest-00000.json"
-    if not first.exists():
+    """The checkpoint's cursor, or None where a file is missing, short, changed or elsewhere."""
+    first = read_manifest(folder / manifest_name(0))
+    if first is None:
         return None
-    cursor = _read_manifest(first)
-    if cursor is None:
-        return None
-    position = cursor[0]
-    for rank in range(position.world_size):
-        manifest = _read_manifest(folder / f"manifest-{rank:05d}.json")
-        if manifest is None or _sharding(manifest[0]) != _sharding(position):
+    for rank in range(first.cursor.world_size):
+        manifest = read_manifest(folder / manifest_name(rank))
+        if manifest is None or _sharding(manifest.cursor) != _sharding(first.cursor):
             return None
-        if any(
-            not (folder / name).is_file() or _sha256(folder / name) != digest
-            for name, digest in manifest[1].items()
-        ):
+        if not all(_holds(folder, name, digest) for name, digest in manifest.files.items()):
             return None
-    return position
+    return first.cursor
 
 
-def newest_valid(folders: Iterable[Path]) -> tuple[Path, Cursor] | None:
-    """The checkpoint with the most steps that is whole, however it is sharded."""
-    newest_first = sorted(folders, key=_claimed_step, reverse=True)
-    found = ((folder, verify(folder)) for folder in newest_first)
-    return next(((folder, cursor) for folder, cursor in found if cursor is not None), None)
+def newest_valid(
+    folders: Iterable[Path], fetch: Callable[[Path], None] = lambda folder: None
+) -> tuple[Path, Cursor] | None:
+    """The checkpoint with the most steps that is whole, however it is sharded.
 
-
-def claimed(folder: Path) -> Cursor | None:
-    """Where a checkpoint says that it stands, without checking its files."""
-    manifest = _read_manifest(folder / "manifest-00000.json")
-    return None if manifest is None else manifest[0]
-
-
-def _claimed_step(folder: Path) -> int:
-    cursor = claimed(folder)
-    return -1 if cursor is None else cursor.step
+    Of each folder only the manifests need to be there at first: `fetch` brings the rest of one.
+    """
+    found = [(folder, read_manifest(folder / manifest_name(0))) for folder in folders]
+    claimed = [(manifest.cursor.step, folder) for folder, manifest in found if manifest is not None]
+    for _, folder in sorted(claimed, reverse=True):
+        fetch(folder)
+        cursor = verify(folder)
+        if cursor is not None:
+            return folder, cursor
+    return None
 
 
 def _sharding(cursor: Cursor) -> tuple[int, int, int]:
@@ -90,14 +123,27 @@ def _sharding(cursor: Cursor) -> tuple[int, int, int]:
     return cursor.step, cursor.world_size, cursor.zero_stage
 
 
-def _read_manifest(path: Path) -> tuple[Cursor, dict[str, str]] | None:
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest, or None where there is none or where it is not a whole one."""
     try:
-        values = json.loads(path.read_text())
-        if values["format"] != FORMAT:
-            return None
-        return Cursor.model_validate(values["cursor"]), dict(values["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return parse_manifest(path.read_bytes())
+    except OSError:
         return None
+
+
+def parse_manifest(text: bytes) -> Manifest | None:
+    """A manifest's content, or None for anything else (a part of one, names that lead outside)."""
+    try:
+        return Manifest.model_validate_json(text)
+    except ValueError:
+        return None
+
+
+def _holds(folder: Path, name: str, digest: str) -> bool:
+    """Whether the file is within the folder (also behind links) and has this checksum."""
+    path = folder / PurePosixPath(name)
+    within = path.resolve().is_relative_to(folder.resolve())
+    return within and path.is_file() and _sha256(path) == digest
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,7 @@ from cola.records import FAMILY_LABELS, Metric
 from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, load_yaml
 from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.corpus_size import check_epochs, corpus_size
-from orchestration.decisions import decide
+from orchestration.decisions import checkpoints_of, decide
 from orchestration.divergence import with_retries
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
@@ -72,7 +72,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(whole), indent=1))
         return
-    decisions = decide(runs, ledger, study_folder(spec))
+    decisions = decide(runs, ledger, study_folder(spec), spec.checkpoint.storage)
     console = wide_console()
     console.print(plan_table(whole, decisions))
     memory = memory_table(whole)
@@ -135,7 +135,7 @@ def status(study: Study, settings: Overrides = None, as_json: AsJson = False) ->
     spec = load_study(study, settings or [])
     ledger = Ledger(output_root(spec))
     plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
-    rows = [run_status(run, ledger) for run in plan]
+    rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
     if as_json:
         typer.echo(json.dumps({"study": spec.name, "runs": rows}, indent=1))
         return
@@ -188,6 +188,21 @@ def generate(
     typer.echo()
 
 
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")],
+    to: Annotated[Path, typer.Option(help="A new or an empty folder.")],
+    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
+) -> None:
+    """Write a finished run's model with its tokenizer as a plain Hugging Face folder."""
+    from orchestration.export import export_run
+
+    folder = find_run(run, Path(output).expanduser().resolve())
+    target = to.expanduser().resolve()
+    export_run(folder, load_run_spec(folder), target)
+    typer.echo(str(target))
+
+
 @app.command("check-release")
 def check_release_folder(
     folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],
@@ -224,11 +239,14 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=max(200, console.width))
 
 
-def run_status(run: PlannedRun, ledger: Ledger) -> dict[str, object]:
-    """One run's row of the status table."""
+def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
+    """One run's row of the status table; the checkpoint is the step it could go on from."""
     entry = ledger.entry(run.spec.run_key)
     last: dict[str, object] = {}
-    for line in JournalReader(ledger.run_folder(run.spec.run_key) / "journal.jsonl").new_lines():
+    goes_on = entry.state not in ("new", "finished")
+    folder = ledger.run_folder(run.spec.run_key)
+    kept = checkpoints_of(folder, storage) if goes_on else []
+    for line in JournalReader(folder / "journal.jsonl").new_lines():
         if line.kind != "event":
             last |= {"step": line.step, **line.values}
     return {
@@ -237,6 +255,7 @@ def run_status(run: PlannedRun, ledger: Ledger) -> dict[str, object]:
         "state": entry.state,
         "step": last.get("step", 0),
         "steps": run.spec.steps,
+        "checkpoint": max((cursor.step for cursor in kept), default=None),
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
         "attempts": len(entry.attempts),

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cola.spec import SpecError
 from cola.spec.resources import ResourcesSpec
-from orchestration.checkpoint import CHECKPOINTS, Cursor, claimed
+from orchestration.checkpoint import Cursor
+from orchestration.checkpoint_store import open_store
 from orchestration.ledger import Ledger, lease_is_fresh, read_json, write_atomically
 from orchestration.plan import PlannedRun
+from orchestration.storage_address import redacted
 from orchestration.tracking import flat_params
 
 Action = Literal["reuse", "resume", "start", "busy"]
@@ -26,13 +29,21 @@ class Decision:
     why: str
 
 
-def decide(plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path) -> list[Decision]:
-    """One decision a run; reads the ledger and the plan this study had the last time."""
+def decide(
+    plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path, storage: str | None = None
+) -> list[Decision]:
+    """One decision a run; reads the ledger, `checkpoint.storage` and this study's plan before.
+
+    Raises:
+        SpecError: when the storage cannot be read.
+    """
     before = remembered_plan(study_folder)
-    return [_decide_one(run, ledger, before.get(slot_of(run))) for run in plan]
+    return [_decide_one(run, ledger, before.get(slot_of(run)), storage) for run in plan]
 
 
-def _decide_one(run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None) -> Decision:
+def _decide_one(
+    run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, storage: str | None
+) -> Decision:
     entry = ledger.entry(run.spec.run_key)
     if entry.state == "finished":
         return Decision(run, "reuse", "finished already, with the same specification")
@@ -40,8 +51,9 @@ def _decide_one(run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None) 
         owner = entry.lease.owner if entry.lease else "another driver"
         return Decision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
-    folders = checkpoints_of(ledger.run_folder(run.spec.run_key))
-    newest = max(filter(None, map(claimed, folders)), key=lambda c: c.step, default=None)
+    run_folder = ledger.run_folder(run.spec.run_key)
+    cursors = checkpoints_of(run_folder, storage) if entry.state != "new" else []
+    newest = max(cursors, key=lambda cursor: cursor.step, default=None)
     if newest is not None:
         resharded = resharding(newest, run.resources)
         return Decision(run, "resume", f"goes on from its checkpoint{resharded} ({ended})")
@@ -69,9 +81,22 @@ def _sharding(workers: int, zero_stage: int) -> str:
     return f"{workers} {'worker' if workers == 1 else 'workers'} at ZeRO {zero_stage}"
 
 
-def checkpoints_of(run_folder: Path) -> list[Path]:
-    """Folders of training checkpoints, whole or not."""
-    return sorted((run_folder / CHECKPOINTS).glob("attempt-*/step-*"))
+def checkpoints_of(run_folder: Path, storage: str | None) -> list[Cursor]:
+    """Where a run's checkpoints stand, over all attempts; no checksum is looked at.
+
+    Raises:
+        SpecError: when the storage cannot be read.
+    """
+    store = open_store(storage, run_folder)
+    try:
+        manifests = map(store.complete, store.stored())
+        return [manifest.cursor for manifest in manifests if manifest is not None]
+    except OSError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpecError(
+            f"checkpoint.storage={redacted(store.address)}: cannot be read ({reason}); check that "
+            "it is there and that its credentials are in the environment"
+        ) from None
 
 
 def slot_of(run: PlannedRun) -> str:

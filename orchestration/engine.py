@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, BinaryIO, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,11 @@ class Engine(Protocol):
         """The precision in which forward passes run."""
 
     def save(self, folder: Path) -> None:
-        """Write this worker's part of the training state."""
+        """Write this worker's part of the training state.
+
+        Raises:
+            OSError: where it cannot be written, after every collective call was carried out.
+        """
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, with whatever number of workers and sharding."""
@@ -154,7 +159,7 @@ class TorchEngine:
             "optimizer": self._optimizer.state_dict(),
             "steps": self._steps,
         }
-        torch.save(state, folder / "torch_engine.pt")
+        write_state(state, folder / "torch_engine.pt")
 
     def load(self, folder: Path) -> None:
         """See `Engine.load`."""
@@ -170,6 +175,40 @@ class TorchEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._optimizer.zero_grad(set_to_none=True)
+
+
+def write_state(state: Any, path: Path) -> None:
+    """`torch.save`, with an OSError where the file cannot be written.
+
+    Given a path, torch raises a RuntimeError that does not tell a full disk from its own faults.
+    """
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        torch.save(state, cast(IO[bytes], sink))
+        if sink.error is not None:
+            raise sink.error
+
+
+class _Sink(io.RawIOBase):
+    """Writes through until that fails, and from then on only remembers why."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        """It is for writing."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take all of `data`."""
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
 
 
 def autocast(

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -42,13 +42,31 @@ def fragments_file(folder: Path, rank: int) -> Path:
 def write_fragments(
     folder: Path, rank: int, workers: int, steps: int, fragments: Iterable[Fragment]
 ) -> None:
-    """Write a worker's part; together, the `workers` parts hold every element of every tensor."""
+    """Write a worker's part; together, the `workers` parts hold every element of every tensor.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
     tensors = {
         f"{part.kind}/{part.name}@{part.start}": part.values.detach().cpu().clone()
         for part in fragments
     }
     header = {"steps": str(steps), "workers": str(workers)}
-    save_file(tensors, fragments_file(folder, rank), header)
+    write_tensors(fragments_file(folder, rank), tensors, header)
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None
+) -> None:
+    """A safetensors file.
+
+    Raises:
+        OSError: where it cannot be written, which safetensors does not tell from other faults.
+    """
+    try:
+        save_file(tensors, path, header)
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from error
 
 
 class FragmentReader:

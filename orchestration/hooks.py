@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import psutil
@@ -108,6 +108,7 @@ class Evaluate:
             return
         with state.averaged():
             metrics = validation_metrics(state, self._data)
+        state.validation = (state.step, metrics[Metric.NLL])
         if self._journal is not None:
             self._journal.write(
                 "evaluation", state.step, time.time(), progress_metrics(state) | metrics
@@ -115,10 +116,15 @@ class Evaluate:
 
 
 class Checkpoint:
-    """Saves every `every_seconds` of wall clock, at the end of a stage's training and at a stop."""
+    """Saves every `every_seconds` of wall clock, after the steps `points` and at a stop."""
 
-    def __init__(self, every_seconds: float, save: Callable[[TrainState], None]) -> None:
-        self._every, self._save = every_seconds, save
+    def __init__(
+        self,
+        every_seconds: float,
+        save: Callable[[TrainState], None],
+        points: Collection[int] = (),
+    ) -> None:
+        self._every, self._save, self._points = every_seconds, save, frozenset(points)
         self._saved_at = time.monotonic()
 
     def __call__(self, state: TrainState) -> None:
@@ -126,7 +132,9 @@ class Checkpoint:
         if state.stop == "diverged":
             return
         due = time.monotonic() - self._saved_at >= self._every or state.stop == "interrupted"
-        if state.step == state.run.steps or not agree(int(due), state.place, state.engine.device):
+        if state.step not in self._points and (
+            state.step == state.run.steps or not agree(int(due), state.place, state.engine.device)
+        ):
             return
         self._save(state)
         self._saved_at = time.monotonic()

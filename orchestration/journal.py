@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,36 @@ class Line:
 
 
 class JournalWriter:
-    """Appends lines; each is on disk when `write` returns to the page cache."""
+    """Appends lines; each is in the page cache when `write` returns.
+
+    What a full disk does not take is kept and written with the next line: training goes on.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
+        self._pending = b""
         if self._file.tell() and not _ends_with_newline(path):
-            self._file.write(b"\n")  # the line before was cut off by a crash
+            self._pending = b"\n"  # the line before was cut off by a crash
 
     def write(self, kind: str, step: int, time: float, values: dict[str, Any]) -> None:
         """Append one line. Numbers that are not finite are recorded as strings."""
         record = {"kind": kind, "step": step, "time": time, "values": _finite(values)}
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._pending += json.dumps(record, allow_nan=False).encode() + b"\n"
+        with suppress(OSError):
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        while self._pending:
+            self._pending = self._pending[self._file.write(self._pending) :]
 
     def close(self) -> None:
-        """Flush to the device and close."""
+        """Flush to the device and close.
+
+        Raises:
+            OSError: where the disk does not take what is left.
+        """
+        self._write_pending()
         os.fsync(self._file.fileno())
         self._file.close()
 

@@ -16,6 +16,7 @@ from cola.families import family_of
 from cola.records import Tag
 from cola.spec import StudySpec
 from orchestration.checkpoint import verify
+from orchestration.checkpoint_store import placed
 from orchestration.costs import run_costs
 from orchestration.decisions import Decision
 from orchestration.divergence import next_try
@@ -161,7 +162,7 @@ class Launcher:
         self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
 
     def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
-        resources, checkpoint = run.resources, self.study.checkpoint
+        resources = run.resources
         root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
         return Assignment(
             run=run.spec,
@@ -178,8 +179,7 @@ class Launcher:
             micro_batch_sequences=run.micro_batch_sequences,
             compile=resources.compile,
             max_failures=resources.max_failures,
-            checkpoint_every_seconds=self.study.checkpoint.every_seconds,
-            checkpoint_keep=checkpoint.keep,
+            checkpoint=placed(self.study.checkpoint),
             log_every_steps=self.study.tracking.log_every_steps,
             publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
             takes=[str(found.folder(root)) for found, _ in sharing.takes],

@@ -6,19 +6,26 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from cola.data import PreparedData, open_prepared
 from cola.spec import RunSpec
-from orchestration.checkpoint import CHECKPOINTS, Cursor, newest_valid, seal
+from cola.spec.resources import CheckpointSpec
+from orchestration.checkpoint import Cursor, newest_valid, seal
+from orchestration.checkpoint_store import CheckpointStore, open_store, store_address
 from orchestration.environment import describe_environment
 from orchestration.events import EventLog
 from orchestration.journal import JournalWriter
 from orchestration.ledger import write_atomically
+from orchestration.retention import Policy
+
+if TYPE_CHECKING:
+    from orchestration.checkpoint_writer import CheckpointWriter
+    from orchestration.local_copies import LocalCopies
+    from orchestration.train_loop import Place
 
 OUTCOME_FILE = "outcome.json"
 
@@ -42,8 +49,7 @@ class Assignment(BaseModel):
     micro_batch_sequences: int | None
     compile: bool
     max_failures: int
-    checkpoint_every_seconds: float
-    checkpoint_keep: int
+    checkpoint: CheckpointSpec  # a folder in it is absolute
     log_every_steps: int
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
     takes: list[str] = []  # folders of such states that this run can go on from
@@ -144,9 +150,10 @@ def trainer_of(assignment: Assignment) -> Any:
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",
-            storage_path=str(Path(assignment.run_folder) / CHECKPOINTS),
+            storage_path=store_address(assignment.checkpoint.storage, Path(assignment.run_folder)),
             failure_config=ray.train.FailureConfig(max_failures=assignment.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=assignment.checkpoint_keep),
+            # What is kept is decided in `orchestration.retention`, over all attempts.
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=None),
             callbacks=[FaultRecorder()],
         ),
     )
@@ -158,6 +165,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
     from orchestration.heartbeat import Heartbeat, Worker
+    from orchestration.local_copies import LocalCopies
     from orchestration.train_loop import LoopSettings, Place, train
 
     import_deepspeed()
@@ -166,7 +174,9 @@ def train_worker(config: dict[str, Any]) -> None:
     place = Place(context.get_world_rank(), context.get_world_size())
     data = open_prepared(Path(assignment.data_folder))
     folder = Path(assignment.run_folder)
-    resume = resume_point(assignment, place)
+    store = open_store(assignment.checkpoint.storage, folder)
+    copies = LocalCopies(store, place, context.get_node_rank())
+    resume = resume_point(assignment, place, copies)
     journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
     if journal is not None:
         environment = describe_environment(assignment.zero_stage, place.world_size)
@@ -184,15 +194,19 @@ def train_worker(config: dict[str, Any]) -> None:
     heart = Heartbeat(
         folder, Worker(assignment.attempt, place.rank, node_id), resume[1].step if resume else 0
     )
+    good = copies.name_of(resume[0]) if resume is not None else None
+    writer = checkpoint_writer(assignment, place, store, journal, good)
     state = train(
         assignment.run,
         data.train,
         DeepSpeedEngine,
         LoopSettings(assignment.zero_stage, assignment.micro_batch_sequences, assignment.compile),
         place,
-        worker_hooks(assignment, data, journal, heart),
+        [lambda state: copies.forget(), heart, *worker_hooks(assignment, data, journal, writer)],
         resume,
     )
+    copies.forget()
+    writer.close()
     finish(assignment, state, data, journal)
 
 
@@ -200,16 +214,15 @@ def worker_hooks(
     assignment: Assignment,
     data: PreparedData,
     journal: JournalWriter | None,
-    heart: Callable[[Any], None],
+    writer: CheckpointWriter,
 ) -> list[Any]:
     """The run's hooks, in the order in which they act after a step."""
     from orchestration import hooks
     from orchestration.preemption import LeaveBeforePreemption
 
     run = assignment.run
-    leave = LeaveBeforePreemption(preemption_notice, report_checkpoint, journal)
+    leave = LeaveBeforePreemption(preemption_notice, writer.save_now, journal)
     return [
-        heart,
         hooks.StopOnDivergence(),
         hooks.LogTraining(run, journal, assignment.log_every_steps),
         hooks.StopOnCollapse(assignment.log_every_steps),
@@ -217,7 +230,9 @@ def worker_hooks(
         hooks.Publish({step: Path(path) for step, path in assignment.publishes.items()}, publish),
         hooks.StopOnRequest(Path(assignment.run_folder)),
         *([leave] if assignment.preemptible else []),
-        hooks.Checkpoint(assignment.checkpoint_every_seconds, report_checkpoint),
+        hooks.Checkpoint(
+            assignment.checkpoint.every_seconds, writer, checkpoint_points(assignment)
+        ),
     ]
 
 
@@ -232,19 +247,47 @@ def preemption_notice() -> str | None:
     return f"node {nodes} of rank {info.preempted_ranks} is about to be taken away"
 
 
-def report_checkpoint(state: Any) -> None:
-    """Every worker hands its part to Ray Train, which stores the parts as one checkpoint."""
+def checkpoint_points(assignment: Assignment) -> frozenset[int]:
+    """Evaluation steps after which a checkpoint is saved: none unless such ones are kept."""
+    from orchestration.evaluate import evaluation_steps
+
+    kept = assignment.checkpoint
+    wanted = kept.keep_best or kept.keep_points
+    return frozenset(evaluation_steps(assignment.run)) if wanted else frozenset()
+
+
+def checkpoint_writer(
+    assignment: Assignment,
+    place: Place,
+    store: CheckpointStore,
+    journal: JournalWriter | None,
+    good: str | None,
+) -> CheckpointWriter:
+    """What saves this attempt's checkpoints, and tells Ray Train of those that are whole."""
     import ray.train
 
-    with tempfile.TemporaryDirectory(prefix="cola-checkpoint-") as temporary:
-        folder = Path(temporary)
-        state.save(folder)
-        seal(folder, state.cursor(), state.place.rank)
+    from orchestration.checkpoint_writer import CheckpointWriter
+
+    def report(name: str, step: int) -> None:
+        storage = ray.train.get_context().get_storage()
         ray.train.report(
-            {"step": state.step},
-            checkpoint=ray.train.Checkpoint.from_directory(folder),
-            checkpoint_dir_name=f"step-{state.step:09d}",
+            {"step": step},
+            checkpoint=ray.train.Checkpoint(store.path(name), storage.storage_filesystem),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
         )
+
+    kept = assignment.checkpoint
+    return CheckpointWriter(
+        store,
+        assignment.attempt,
+        place,
+        Policy(kept.keep, kept.keep_best, kept.keep_points),
+        kept.upload,
+        journal,
+        report,
+        checkpoint_points(assignment),
+        good,
+    )
 
 
 def publish(state: Any, folder: Path) -> None:
@@ -258,22 +301,18 @@ def publish(state: Any, folder: Path) -> None:
         write_atomically(folder / manifest.name, manifest.read_text())
 
 
-def resume_point(assignment: Assignment, place: Any) -> tuple[Path, Cursor] | None:
+def resume_point(
+    assignment: Assignment, place: Place, copies: LocalCopies
+) -> tuple[Path, Cursor] | None:
     """The newest whole checkpoint, of any attempt or of a run with the same beginning.
 
-    Rank 0 chooses for all.
+    Rank 0 chooses for all; each worker gets a folder that it can read.
     """
-    import torch.distributed as dist
-
-    chosen: list[Any] = [None]
+    chosen = None
     if place.rank == 0:
-        own = (Path(assignment.run_folder) / CHECKPOINTS).glob("attempt-*/step-*")
-        found = [*own, *map(Path, assignment.takes)]
-        chosen = [newest_valid(found)]
-    if place.world_size > 1:
-        dist.broadcast_object_list(chosen, src=0)
-    result: tuple[Path, Cursor] | None = chosen[0]
-    return result
+        found = [*copies.folders(), *map(Path, assignment.takes)]
+        chosen = newest_valid(found, copies.fetch)
+    return copies.shared(chosen)
 
 
 def finish(

@@ -12,6 +12,7 @@ from types import FrameType
 
 from cola.data import PreparedData, prepare
 from cola.spec import SpecError, StudySpec
+from orchestration.checkpoint_store import check_storage
 from orchestration.cluster import check_fits, ray_cluster, runs_at_once
 from orchestration.corpus_size import CorpusSize, check_epochs
 from orchestration.decisions import decide, remember_plan
@@ -89,6 +90,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         SpecError: for anything found wrong before the first run starts.
     """
     root = check_output(study)
+    check_storage(study.checkpoint.storage)
     ledger = Ledger(root)
     planned = plan_study(study)
     plan = with_retries(planned, study.retry_diverged, ledger)
@@ -102,7 +104,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus)
-    decisions = decide(plan, ledger, study_folder(study))
+    decisions = decide(plan, ledger, study_folder(study), study.checkpoint.storage)
     runner = Launcher(study, plan, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
     with ExitStack() as stack:

@@ -55,6 +55,7 @@ class TrainState:
     stop: Outcome | None = None
     stop_reason: str | None = None
     average: WeightAverage | None = None
+    validation: tuple[int, float] | None = None  # the last evaluation's step and NLL (nats/token)
 
     @property
     def stage(self) -> StagePlan:
@@ -242,6 +243,7 @@ def open_stage(
     if before is not None:
         state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
         state.data_seconds = before.data_seconds
+        state.validation = before.validation
     return state
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 FILE = "weight_average.safetensors"
@@ -52,7 +52,7 @@ class WeightAverage:
     def save(self, folder: Path) -> None:
         """Write the average into a checkpoint's folder."""
         state: dict[str, Tensor] = {n: t.contiguous() for n, t in self._average.items()}
-        save_file(state, folder / FILE)
+        (folder / FILE).write_bytes(save(state))  # a full disk is an OSError this way
 
     def load(self, folder: Path, steps: int) -> None:
         """Read what `save` wrote after `steps` steps."""
