@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from orchestration.checkpoint import CHECKPOINTS, sharding_of
 from orchestration.ledger import Ledger, lease_is_fresh, read_json, write_atomically
+from orchestration.mlflow_runs import flat_params
 from orchestration.plan import PlannedRun
-from orchestration.tracking import flat_params
 
 Action = Literal["reuse", "resume", "start", "busy"]
 

@@ -1,4 +1,4 @@
-"""A study's experiment in MLflow (the only module that writes to MLflow).
+"""A study's experiment in MLflow (the only module that writes runs).
 
 Three levels: the study, its training runs, each run's restarts. Whatever is asked for twice is
 there once: runs are looked up before they are made, under a lock that all drivers of an output
@@ -8,11 +8,6 @@ value are MLflow's primary key).
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import socket
-import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,19 +17,15 @@ from typing import Any
 import yaml
 
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
-from cola.spec import RunSpec, SpecError
+from cola.spec import RunSpec
 from cola.spec.address import Address
 from orchestration.journal import Line
 from orchestration.locks import file_lock
+from orchestration.mlflow_client import client_of, only_one_creates
 from orchestration.restarts import Restart
 
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
-CONNECT_SECONDS = 5.0
-CREDENTIALS = (
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN (and "
-    "MLFLOW_TRACKING_SERVER_CERT_PATH for a certificate of one's own)"
-)
 MLFLOW_STATUS = {
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -42,7 +33,6 @@ MLFLOW_STATUS = {
     "diverged": "FAILED",
     "interrupted": "KILLED",
 }
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 @dataclass
@@ -50,9 +40,16 @@ class TrainingRun:
     """A training run as MLflow has it: `sent` journal lines of it."""
 
     run_id: str
+    name: str
     sent: int
     status: str
     tags: dict[str, str]
+
+    @classmethod
+    def of(cls, run: Any) -> TrainingRun:
+        """From MLflow's own run."""
+        sent = int(run.data.metrics.get(Metric.JOURNAL_LINE, 0))
+        return cls(run.info.run_id, run.info.run_name, sent, run.info.status, dict(run.data.tags))
 
 
 class MlflowRuns:
@@ -60,7 +57,7 @@ class MlflowRuns:
 
     def __init__(self, address: Address, study: str, artifacts: Path) -> None:
         self.study, self.address = study, address
-        with _only_one_creates(address, artifacts):
+        with only_one_creates(address, artifacts):
             self.client: Any = client_of(address)
             self.experiment = self._open_experiment(artifacts)
 
@@ -112,12 +109,10 @@ class MlflowRuns:
             if found is None:
                 run_id = self._create(Kind.RUN, name, {**tags, Tag.RUN_KEY: spec.run_key})
                 self._describe(run_id, spec)
-                return TrainingRun(run_id, 0, "RUNNING", tags)
-        run_id, data = str(found.info.run_id), found.data
-        if len(data.params) < len(flat_params(spec)):  # cut off while it was made
-            self._describe(run_id, spec)
-        sent = int(data.metrics.get(Metric.JOURNAL_LINE, 0))
-        return TrainingRun(run_id, sent, found.info.status, dict(data.tags))
+                return TrainingRun(run_id, name, 0, "RUNNING", tags)
+        if len(found.data.params) < len(flat_params(spec)):  # cut off while it was made
+            self._describe(found.info.run_id, spec)
+        return TrainingRun.of(found)
 
     def _of_key(self, run_key: str) -> Any | None:
         """Of several runs of one key (of releases that could make them) the furthest."""
@@ -155,10 +150,11 @@ class MlflowRuns:
         stamp = None if time is None else int(time * 1000)
         self.client.set_terminated(run_id, status=MLFLOW_STATUS[state], end_time=stamp)
 
-    def left_running(self) -> set[str]:
-        """Run keys of training runs that MLflow believes to be running."""
+    def left_running(self) -> dict[str, TrainingRun]:
+        """Training runs that MLflow believes to be running, by run key."""
         found = self._runs("attributes.status = 'RUNNING'")
-        return {run.data.tags[Tag.RUN_KEY] for run in found if Tag.RUN_KEY in run.data.tags}
+        runs = [run for run in found if Tag.RUN_KEY in run.data.tags]
+        return {run.data.tags[Tag.RUN_KEY]: TrainingRun.of(run) for run in runs}
 
     def write_restarts(
         self, run_id: str, name: str, folder: Path, restarts: Sequence[Restart]
@@ -196,9 +192,7 @@ class MlflowRuns:
         self.tag(child, {Tag.CAUSE: restart.cause})
         self.end(child, str(restart.state), restart.ended)
 
-    def _create(
-        self, kind: str, name: str, tags: dict[str, str], time: float | None = None
-    ) -> str:
+    def _create(self, kind: str, name: str, tags: dict[str, str], time: float | None = None) -> str:
         shared = {Tag.KIND: kind, Tag.STUDY: self.study, Tag.SCHEMA_VERSION: SCHEMA_VERSION}
         created = self.client.create_run(
             self.experiment,
@@ -218,117 +212,6 @@ class MlflowRuns:
             token = page.token
             if not token:
                 return found
-
-
-def client_of(address: Address) -> Any:
-    """MLflow's client, its patience short: whoever uses it tries again at their own pace.
-
-    Its credentials and certificates are those of MLFLOW_TRACKING_* in the environment.
-    """
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    # What it says of a database that does not answer may hold the address.
-    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    # A request that MLflow's client repeats by itself could make a run twice.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=address.uri)
-
-
-def check_answers(address: Address) -> None:
-    """Ask the store once, with the credentials that will be used.
-
-    Raises:
-        SpecError: when it cannot be reached, or refuses; the address is not shown in full.
-    """
-    scheme = urllib.parse.urlsplit(address.uri).scheme
-    where = f"tracking.uri={address.shown}"
-    if not scheme or scheme == "file":
-        raise SpecError(
-            f"{where}: is not a tracking store; give sqlite:///FILE.db or a server's http(s) "
-            "address"
-        )
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        _connect(address.uri)
-        if address.is_server:
-            client_of(address).search_experiments(max_results=1)
-        else:
-            _ask_database(address.uri)
-    except ModuleNotFoundError as error:
-        raise SpecError(
-            f"{where}: needs the Python package {error.name}; for PostgreSQL install "
-            "cola-scaling[postgres]"
-        ) from None
-    except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
-        raise SpecError(f"{where}: {told(address, error)}") from None
-
-
-def told(address: Address, error: Exception) -> str:
-    """Why the store did not do what it was asked, and what helps."""
-    from mlflow.exceptions import MlflowException
-
-    reason = address.clean(error)
-    status = error.get_http_status_code() if isinstance(error, MlflowException) else None
-    if status in (401, 403):
-        return f"MLflow refuses the request ({status}); set {CREDENTIALS} where the driver runs"
-    if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return (
-            "its certificate is not trusted here; set MLFLOW_TRACKING_SERVER_CERT_PATH to the "
-            f"file of the authority that signed it ({reason})"
-        )
-    remedy = (
-        "; start the server, or leave tracking.uri out to use a SQLite file"
-        if address.is_server
-        else ""
-    )
-    return f"MLflow cannot be reached ({reason}){remedy}"
-
-
-def _connect(uri: str) -> None:
-    """A dead host is found in seconds: MLflow's own clients take minutes."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.hostname:
-        port = parts.port or PORTS.get(parts.scheme.partition("+")[0], 80)
-        with socket.create_connection((parts.hostname, port), CONNECT_SECONDS):
-            return
-
-
-def _ask_database(uri: str) -> None:
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(uri, hide_parameters=True)
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
-
-
-@contextlib.contextmanager
-def _only_one_creates(address: Address, artifacts: Path) -> Iterator[None]:
-    """Two first users of a database would both make its tables, and one of them fail."""
-    if address.is_server:
-        yield
-        return
-    file = sqlite_file(address.uri)
-    place = artifacts.parent / "store.lock" if file is None else lock_of(file)
-    with file_lock(place):
-        yield
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None for any other."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
-
-
-def lock_of(store: Path) -> Path:
-    """What is locked while a SQLite store is made."""
-    return store.with_name(store.name + ".lock")
 
 
 def batch_metrics(lines: Sequence[Line]) -> Iterator[Any]:

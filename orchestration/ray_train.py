@@ -104,6 +104,7 @@ def train_worker(config: dict[str, Any]) -> None:
         environment = describe_environment(assignment.zero_stage, assignment.workers)
         write_atomically(folder / "environment.json", environment)
         values = {"event": "start", "attempt": assignment.attempt, "pid": os.getpid()}
+        values["workers"] = place.world_size
         if resume is not None:
             values["from"] = str(resume[0])
         journal.write("event", resume[1].step if resume else 0, time.time(), values)

@@ -38,7 +38,7 @@ from orchestration.prefixes import remove_published, shared_beginnings
 from orchestration.progress import StudyView
 from orchestration.rates import measured_rates
 from orchestration.ray_train import OUTCOME_FILE, Assignment, RunOutcome, fit_run
-from orchestration.tracking import Mirror, open_mirror
+from orchestration.tracking import LEFT, Mirror, MirroredStudy, open_mirror, state_left
 
 POLL_SECONDS = 0.5
 
@@ -59,7 +59,7 @@ class StudyResult:
 
 
 def tracking_uri(study: StudySpec) -> str:
-    """Where MLflow is: the study's, or a SQLite file in the output folder."""
+    """Where MLflow is (or a reference to it): by default a SQLite file in the output folder."""
     return study.tracking.uri or f"sqlite:///{output_root(study) / 'mlflow.db'}"
 
 
@@ -110,11 +110,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     root = check_output(study)
     plan = plan_study(study)
     ledger = Ledger(root)
-    mirror = open_mirror(
-        tracking_uri(study),
-        study.name,
-        None if study.tracking.uri else root / "mlartifacts" / study.name,
-    )
+    mirror = open_mirror(tracking_uri(study), study.name, root / "mlartifacts" / study.name)
     data = prepare(study.data, root / "cache", view.data_progress)
     check_data(study, data)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
@@ -123,14 +119,17 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     decisions = decide(plan, ledger, study_folder(study))
     runner = _Runner(study, plan, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
+    keys = [run.spec.run_key for run in plan]
+    tracked = MirroredStudy(study_folder(study), ledger, keys)
     with ExitStack() as stack:
         if todo:
             cluster = stack.enter_context(ray_cluster(address))
             check_fits(study.resources, cluster)
+            tracked.dashboard = cluster.dashboard
         # From here on the study is under way: nothing was written for one that cannot start.
         view.decided(decisions)
         record_study(study, plan)
-        mirror.start()
+        mirror.start(tracked)
         for decision in decisions:
             runner.admit(decision)
         if todo:
@@ -175,13 +174,18 @@ class _Runner:
         self._refreshed = time.time()
 
     def admit(self, decision: Decision) -> None:
-        """Show a run; mirror one that is finished already (this study's experiment may lack it)."""
+        """Show a run; mirror what earlier drivers left of it (MLflow may lack it, or believe that
+        it still runs)."""
         run = decision.run
         folder = self.ledger.run_folder(run.spec.run_key)
         self.view.add(run, folder, decision.action)
-        if decision.action == "reuse":
+        entry = self.ledger.entry(run.spec.run_key)
+        if decision.action != "busy" and entry.state != "new":
+            tags = self._closing_tags(run)
+            if entry.state == "running":
+                tags[Tag.STATUS_REASON] = LEFT
             self.mirror.follow(run.name, run.spec, folder, self._tags(run))
-            self.mirror.close_run(run.spec.run_key, "finished", self._closing_tags(run))
+            self.mirror.close_run(run.spec.run_key, state_left(entry), tags)
 
     def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
         """Launch the runs, the most expensive first, and wait for all of them."""
