@@ -32,9 +32,20 @@ def client_of(address: Address) -> Any:
     # A request that MLflow's client repeats by itself could make a run twice.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # It would print the address of every run that ends.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(tracking_uri=address.uri)
+    return MlflowClient(tracking_uri=with_driver(address.uri))
+
+
+def with_driver(uri: str) -> str:
+    """A PostgreSQL address that names no Python driver gets the one that this project installs.
+
+    SQLAlchemy's own choice differs between its versions.
+    """
+    scheme, separator, rest = uri.partition("://")
+    return f"postgresql+psycopg2://{rest}" if separator and scheme == "postgresql" else uri
 
 
 def check_answers(address: Address) -> None:
@@ -116,7 +127,7 @@ def _connect(uri: str) -> None:
 def _ask_database(uri: str) -> None:
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(uri, hide_parameters=True)
+    engine = sqlalchemy.create_engine(with_driver(uri), hide_parameters=True)
     try:
         engine.connect().close()
     finally:

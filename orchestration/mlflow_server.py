@@ -12,7 +12,7 @@ from pathlib import Path
 from cola.spec import SpecError
 from cola.spec.address import Address, holds_password, resolve_address
 from orchestration.locks import file_lock
-from orchestration.mlflow_client import lock_of
+from orchestration.mlflow_client import lock_of, with_driver
 
 HOST = "127.0.0.1"
 
@@ -80,7 +80,7 @@ def server_command(artifacts: Path, port: int) -> list[str]:
 
 def server_environment(store: str) -> dict[str, str]:
     """Any user may read a command line; an environment is its owner's alone."""
-    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": store}
+    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": with_driver(store)}
 
 
 def free_port(wanted: int) -> int:

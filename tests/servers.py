@@ -19,10 +19,10 @@ from orchestration.mlflow_server import free_port, server_command, server_enviro
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
-def start_mlflow(store: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """A server of one worker, answering; in a process group of its own."""
+def start_mlflow(store: str, folder: Path, port: int, workers: int = 1) -> subprocess.Popen[bytes]:
+    """A server that answers, in a process group of its own."""
     process = subprocess.Popen(
-        [*server_command(folder / "artifacts", port), "--workers", "1"],
+        [*server_command(folder / "artifacts", port), "--workers", str(workers)],
         env=server_environment(store),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -128,7 +128,7 @@ class TrackingSpec(Spec):
     uri: str | None = None
     log_every_steps: PositiveInt = 10
 
-    @model_validator(mode="after")
+    @model_validator(mode="after")  # of the model: an error about the field would repeat it
     def _no_password(self) -> TrackingSpec:
         if self.uri is not None and holds_password(self.uri):
             raise ValueError(

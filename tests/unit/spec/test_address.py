@@ -56,7 +56,7 @@ def test_a_reference_to_nothing_is_refused(given: str, expected: str) -> None:
     ],
 )
 def test_a_password_in_a_specification_is_refused_and_not_repeated(uri: str) -> None:
-    with pytest.raises(SpecError, match=r"tracking.*write uri: env:NAME") as refusal:
+    with pytest.raises(SpecError, match=r"uri holds a password.*write uri: env:NAME") as refusal:
         TrackingSpec.parse({"uri": uri})
     assert "s3c" not in str(refusal.value)
 
