@@ -37,7 +37,7 @@ def many_runs(count: int) -> list[RunSpec]:
             "data": {
                 "corpus": {"source": "python-stdlib"},
                 "tokenizer": {"kind": "bpe", "vocab_size": 320},
-                "sequence_length": 32,
+                "sequence_length": 128,
             },
             "training": {"batch_sequences": 8},
             "seeds": list(range(count)),
