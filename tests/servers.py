@@ -16,6 +16,7 @@ from pathlib import Path
 
 from orchestration.mlflow_server import free_port, server_command, server_environment
 
+START_SECONDS = 180.0
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
@@ -28,11 +29,20 @@ def start_mlflow(store: str, folder: Path, port: int, workers: int = 1) -> subpr
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 90
+    try:
+        _until_healthy(process, port)
+    except BaseException:
+        kill(process)
+        raise
+    return process
+
+
+def _until_healthy(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return process
+                return
         except OSError:
             assert process.poll() is None, "the server ended"
             assert time.monotonic() < deadline, "the server does not answer"
