@@ -79,8 +79,10 @@ def server_command(artifacts: Path, port: int) -> list[str]:
 
 
 def server_environment(store: str) -> dict[str, str]:
-    """Any user may read a command line; an environment is its owner's alone."""
-    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": with_driver(store)}
+    """The database, by environment: any user may read a command line. No job runners: they are
+    eight processes more, for MLflow's evaluation of language-model applications."""
+    jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": with_driver(store), **jobs}
 
 
 def free_port(wanted: int) -> int:
