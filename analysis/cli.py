@@ -31,7 +31,7 @@ def report(
         str | None, typer.Option(help="Output folder (default: the file's, or outputs).")
     ] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow (default: what the study recorded).")
+        str | None, typer.Option(help="MLflow, or a reference to it (default: the study's).")
     ] = None,
     target: Annotated[
         list[float] | None,

@@ -17,8 +17,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.histories import read_histories
-from cola.records import SCHEMA_VERSION, Artifact, Metric, Tag
+from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
 from cola.spec import SpecError
+from cola.spec.address import resolve_address
 
 POINT_METRICS = {
     Metric.NLL: "nll",
@@ -56,25 +57,34 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     """All runs of a study's experiment; `cache` keeps the histories of finished runs.
 
     Raises:
-        SpecError: when there is no such experiment, it has no runs, or their schema is another.
+        SpecError: when MLflow does not answer, there is no such experiment, it has no runs, or
+            their schema is another.
     """
+    address = resolve_address(tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=tracking_uri)
-    experiment = client.get_experiment_by_name(study)
+    try:
+        client = MlflowClient(tracking_uri=address.uri)
+        experiment = client.get_experiment_by_name(study)
+    except MlflowException as error:
+        raise SpecError(
+            f"tracking.uri={address.shown}: MLflow cannot be read ({address.clean(error)})"
+        ) from None
     if experiment is None:
         known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
         raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")
-    found = _all_runs(client, experiment.experiment_id)
+    found = _training_runs(client, experiment.experiment_id)
     if not found:
         raise SpecError(f"study {study}: its experiment holds no runs yet")
     _check_schema(study, found)
     runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in found]))
     ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
     metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
-    histories = read_histories(client, tracking_uri, ids, finished, metrics, cache)
+    histories = read_histories(client, address.uri, ids, finished, metrics, cache)
     points = _joined(histories, runs, POINT_METRICS, "nll")
     curves = _joined(histories, runs, CURVE_METRICS, "train_loss")
     if not points.empty:
@@ -85,11 +95,12 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     return StudyFrames(runs, points, curves, diagnostics, accuracies, samples, environment, notes)
 
 
-def _all_runs(client: Any, experiment_id: str) -> list[Any]:
+def _training_runs(client: Any, experiment_id: str) -> list[Any]:
+    """Without the study's own run and those of restarts, which hold no results."""
     found, token = [], None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)
-        found += list(page)
+        found += [run for run in page if run.data.tags.get(Tag.KIND, Kind.RUN) == Kind.RUN]
         token = page.token
         if not token:
             return found

@@ -18,9 +18,23 @@ NllKind = Literal["exact", "bound"]
 Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
 
 
+class Kind:
+    """What an MLflow run stands for. One without the tag is a training run.
+
+    A study is the parent of its training runs, a training run the parent of its restarts: each
+    start of its workers, the first included. Only training runs are read by analysis.
+    """
+
+    STUDY = "study"
+    RUN = "run"
+    RESTART = "restart"
+
+
 class Tag:
     """Tags of an MLflow run."""
 
+    KIND = "kind"
+    PARENT = "mlflow.parentRunId"  # MLflow's own name: its pages nest runs by it
     STUDY = "study"
     FAMILY = "family"
     RUN_KEY = "run_key"
@@ -39,6 +53,12 @@ class Tag:
     ATTEMPTS = "attempts"
     WALL_SECONDS = "wall_seconds"  # of the last attempt, start-up included
     PLANNED_SECONDS = "planned_seconds"  # what the plan expected of the whole run
+    RUNS = "runs"  # of a study: how many runs are in which state
+    RAY_DASHBOARD = "ray_dashboard"  # of a study: address of the cluster's pages
+    RESTART = "restart"  # of a restart, and all below: 1 for the first start of the workers
+    ATTEMPT = "attempt"  # the driver's attempt that it belongs to
+    WORKERS = "workers"
+    CAUSE = "cause"  # why it ended
 
 
 class Metric:
@@ -57,6 +77,14 @@ class Metric:
     MFU = "throughput/mfu"
     ELAPSED_SECONDS = "elapsed_seconds"
     JOURNAL_LINE = "journal_line"
+    FIRST_STEP = "restart/first_step"  # steps done before the workers started
+    LAST_STEP = "restart/last_step"
+    SECONDS = "restart/seconds"
+
+    @staticmethod
+    def runs(state: str) -> str:
+        """How many of a study's runs are in a state."""
+        return f"runs/{state}"
 
     @staticmethod
     def train(part: str) -> str:
@@ -105,6 +133,7 @@ class Artifact:
     """Files of an MLflow run."""
 
     SPEC = "spec.yaml"
+    STUDY = "study.yaml"
     ENVIRONMENT = "environment.json"
     SAMPLES = "samples.jsonl"
 

@@ -23,6 +23,7 @@ class ClusterResources:
 
     cpus: float
     gpus: float
+    dashboard: str | None = None  # address of Ray's pages
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
 
     try:
         if address is None:
-            ray.init(
+            context = ray.init(
                 address="local",
                 # The dashboard's state service is what cleans up after a controller that died.
                 include_dashboard=True,
@@ -57,13 +58,14 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
                 _temp_dir=_short_temporary_folder(),
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NoClusterError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
     try:
         total = ray.cluster_resources()
-        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0))
+        pages = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), pages)
     finally:
         ray.shutdown()
 

@@ -13,9 +13,9 @@ from cola.spec.resources import ResourcesSpec
 from orchestration.checkpoint import Cursor
 from orchestration.checkpoint_store import open_store
 from orchestration.ledger import Ledger, lease_is_fresh, read_json, write_atomically
+from orchestration.mlflow_runs import flat_params
 from orchestration.plan import PlannedRun
 from orchestration.storage_address import redacted
-from orchestration.tracking import flat_params
 
 Action = Literal["reuse", "resume", "start", "busy"]
 

@@ -9,8 +9,6 @@ import shutil
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,9 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from cola.spec import StudySpec
+from cola.spec import SpecError, StudySpec
+from cola.spec.address import resolve_address
+from orchestration.mlflow_client import check_answers, sqlite_file
 from orchestration.plan import output_root
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -156,17 +156,18 @@ def clock(root: Path) -> Finding:
     return Finding("clock", "ok" if near else "fail", f"{away:.2f} s off the storage's", remedy)
 
 
-def tracking(uri: str | None) -> Finding:
-    """The MLflow server, where the study names one."""
-    if uri is None or not uri.startswith(("http://", "https://")):
-        return Finding("tracking", "ok", uri or "a SQLite file in the output folder")
-    shown = uri.split("@")[-1]  # never a password
+def tracking(given: str | None) -> Finding:
+    """The MLflow store, where the study names one: asked as a study's driver would ask it."""
+    if given is None:
+        return Finding("tracking", "ok", "a SQLite file in the output folder")
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):  # noqa: S310
-            return Finding("tracking", "ok", shown)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        remedy = "start it (cola mlflow), or leave it: metrics wait on disk until it answers"
-        return Finding("tracking", "warn", f"{shown}: {error}", remedy)
+        address = resolve_address(given)
+        if sqlite_file(address.uri) is None:
+            check_answers(address)
+    except SpecError as error:
+        remedy = "start it (cola mlflow), or mend what is wrong: no study starts without it"
+        return Finding("tracking", "warn", str(error), remedy)
+    return Finding("tracking", "ok", address.shown)
 
 
 def enough_devices(study: StudySpec) -> Finding:

@@ -117,11 +117,18 @@ def doctor(
 def mlflow(
     output: Annotated[str, typer.Option(help="Output folder whose runs are shown.")] = "outputs",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Another database: sqlite:///FILE.db, or env:NAME or file:/path of an address "
+            "with a password (postgresql://...). Default: the output folder's SQLite file."
+        ),
+    ] = None,
 ) -> None:
-    """Serve the output folder's MLflow store on loopback, until interrupted."""
+    """Serve the output folder's MLflow store, or another, on loopback, until interrupted."""
     from orchestration.mlflow_server import serve
 
-    serve(Path(output).expanduser().resolve(), port, typer.echo)
+    serve(Path(output).expanduser().resolve(), port, typer.echo, store)
 
 
 def follow(client: object, job: jobs.Job) -> None:

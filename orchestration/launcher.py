@@ -45,7 +45,7 @@ from orchestration.ray_train import (
     fit_run,
 )
 from orchestration.run_watch import RunWatch
-from orchestration.tracking import Mirror
+from orchestration.tracking import LEFT, Mirror, state_left
 
 POLL_SECONDS = 0.5
 
@@ -73,18 +73,24 @@ class Launcher:
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
         self._sharing = shared_beginnings(plan)
-        self._keys = {run.spec.run_key for run in plan}
+        self.current_keys = [run.spec.run_key for run in plan]
+        self._all_keys = set(self.current_keys)
         self.events = EventLog(study_folder(study))
         self._refreshed = time.time()
 
     def admit(self, decision: Decision) -> None:
-        """Show a run; mirror one that is finished already (this study's experiment may lack it)."""
+        """Show a run; mirror what earlier drivers left of it (MLflow may lack it, or believe that
+        it still runs)."""
         run = decision.run
         folder = self.ledger.run_folder(run.spec.run_key)
         self.view.add(run, folder, decision.action)
-        if decision.action == "reuse":
+        entry = self.ledger.entry(run.spec.run_key)
+        if decision.action != "busy" and entry.state != "new":
+            tags = self._closing_tags(run)
+            if entry.state == "running":
+                tags[Tag.STATUS_REASON] = LEFT
             self.mirror.follow(run.name, run.spec, folder, self._tags(run))
-            self.mirror.close_run(run.spec.run_key, "finished", self._closing_tags(run))
+            self.mirror.close_run(run.spec.run_key, state_left(entry), tags)
 
     def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
         """Launch the runs, the most expensive first, and wait for all of them."""
@@ -121,7 +127,7 @@ class Launcher:
         limit = self.study.resources.max_accelerator_hours
         if limit is None:
             return False
-        entries = (self.ledger.entry(key) for key in self._keys)
+        entries = (self.ledger.entry(key) for key in self._all_keys)
         return accelerator_hours(entries, self.study.resources, time.time()) >= limit
 
     def _refuse(self, waiting: Sequence[PlannedRun]) -> None:
@@ -235,7 +241,9 @@ class Launcher:
             return
         # What others take of the diverged run's beginning, the new one does not have.
         self._sharing[following.spec.run_key] = Sharing()
-        self._keys.add(following.spec.run_key)
+        self._all_keys.add(following.spec.run_key)
+        place = self.current_keys.index(run.spec.run_key)
+        self.current_keys[place] = following.spec.run_key
         self.admit(Decision(following, "start", "lower rate"))
         rate = following.spec.training.optimizer.learning_rate
         reason = f"{run.name} diverged; learning rate {rate:.3g}"

@@ -22,7 +22,7 @@ from orchestration.ledger import Ledger, State, write_atomically
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
 from orchestration.prefixes import remove_published
 from orchestration.progress import StudyView
-from orchestration.tracking import open_mirror
+from orchestration.tracking import MirroredStudy, open_mirror
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class StudyResult:
 
 
 def tracking_uri(study: StudySpec) -> str:
-    """Where MLflow is: the study's, or a SQLite file in the output folder."""
+    """Where MLflow is (or a reference to it): by default a SQLite file in the output folder."""
     return study.tracking.uri or f"sqlite:///{output_root(study) / 'mlflow.db'}"
 
 
@@ -94,11 +94,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     ledger = Ledger(root)
     planned = plan_study(study)
     plan = with_retries(planned, study.retry_diverged, ledger)
-    mirror = open_mirror(
-        tracking_uri(study),
-        study.name,
-        None if study.tracking.uri else root / "mlartifacts" / study.name,
-    )
+    mirror = open_mirror(tracking_uri(study), study.name, root / "mlartifacts" / study.name)
     data = prepare(study.data, root / "cache", view.data_progress)
     check_data(study, data)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
@@ -107,14 +103,16 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     decisions = decide(plan, ledger, study_folder(study), study.checkpoint.storage)
     runner = Launcher(study, plan, data, ledger, mirror, view)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
+    tracked = MirroredStudy(study_folder(study), ledger, runner.current_keys)
     with ExitStack() as stack:
         if todo:
             cluster = stack.enter_context(ray_cluster(address))
             check_fits(study.resources, cluster)
+            tracked.dashboard = cluster.dashboard
         # From here on the study is under way: nothing was written for one that cannot start.
         view.decided(decisions)
         record_study(study, plan)
-        mirror.start()
+        mirror.start(tracked)
         for decision in decisions:
             runner.admit(decision)
         if todo:

@@ -31,7 +31,11 @@ FORBIDDEN = {
 # Module -> the only files that may import it.
 RESERVED = {
     "deepspeed": {"orchestration/deepspeed_engine.py"},
-    "mlflow": {"orchestration/tracking.py", "analysis/runs.py"},
+    "mlflow": {
+        "orchestration/mlflow_client.py",
+        "orchestration/mlflow_runs.py",
+        "analysis/runs.py",
+    },
     "ray": {
         "orchestration/ray_train.py",
         "orchestration/cluster.py",

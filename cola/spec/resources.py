@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from cola.spec.address import holds_password
 from cola.spec.base import Spec
 
 
@@ -126,3 +127,14 @@ class TrackingSpec(Spec):
 
     uri: str | None = None
     log_every_steps: PositiveInt = 10
+
+    @model_validator(mode="after")  # of the model: an error about the field would repeat it
+    def _no_password(self) -> TrackingSpec:
+        if self.uri is not None and holds_password(self.uri):
+            raise ValueError(
+                "uri holds a password, which a specification must not: put the address into an "
+                "environment variable or a file, and write uri: env:NAME or uri: file:/path (a "
+                "server's user and password may also be MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD)"
+            )
+        return self

@@ -39,6 +39,7 @@ CASES: list[tuple[list[str], str]] = [
     (["--set", "ladder.0.budget=1000"], "ladder.0.budget=1e+03 is below one step"),
     (["--set", "data.corpus.paths=[/no/such/place]"], "data.corpus.paths=/no/such/place"),
     (["--set", "ladder.0.core_parameters=1000"], "ladder.0.core_parameters"),
+    (["--set", "tracking.uri=http://me:secret@host"], "tracking: uri holds a password"),
     (["--set", "nonsense"], "--set nonsense: write it as path.to.key=value"),
 ]
 
@@ -84,10 +85,12 @@ def test_more_workers_than_the_cluster_has(tiny_study: dict[str, Any], tmp_path:
 
 @pytest.mark.slow
 def test_unreachable_mlflow(tiny_study: dict[str, Any], tmp_path: Path) -> None:
-    tiny_study["tracking"]["uri"] = "http://user:secret@127.0.0.1:9"
+    (tmp_path / "address").write_text("http://user:secret@127.0.0.1:9\n")
+    tiny_study["tracking"]["uri"] = f"file:{tmp_path / 'address'}"
     message = refusal(cola("run", str(write_study(tiny_study, tmp_path))))
-    assert "tracking.uri=http://***@127.0.0.1:9: MLflow cannot be reached" in message
+    assert f"tracking.uri=file:{tmp_path / 'address'}: MLflow cannot be reached" in message
     assert "secret" not in message
+    assert "127.0.0.1" not in message
 
 
 @pytest.mark.slow

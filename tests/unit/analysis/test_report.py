@@ -12,7 +12,7 @@ import pytest
 from analysis.matching import common_order
 from analysis.report import write_report
 from analysis.runs import read_study
-from cola.records import Tag
+from cola.records import Kind, Metric, Tag
 from cola.spec import SpecError
 from tests.unit.analysis.store import KINDS, Store
 
@@ -73,6 +73,23 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     assert len(table) == 13
     markdown = (tmp_path / "report.md").read_text()
     assert "![Validation loss against training compute](loss_compute.png)" in markdown
+
+
+def test_runs_of_studies_and_restarts_change_nothing(store: Store) -> None:
+    """Training runs of stores from before the tag of kinds have none, and are read."""
+    for family in KINDS:
+        store.run("levels", family, 0)
+        store.run("levels", family, 1, **{Tag.KIND: Kind.RUN})
+    before = read_study("levels", store.uri)
+    assert len(before.runs) == 6
+    experiment = store.experiment("levels")
+    for kind in (Kind.STUDY, Kind.RESTART):
+        other = store.client.create_run(experiment, tags={Tag.KIND: kind})
+        store.client.log_metric(other.info.run_id, Metric.NLL, 0.1, step=1)
+    after = read_study("levels", store.uri)
+    for name in ("runs", "points", "curves", "diagnostics", "accuracies"):
+        pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
+    assert (before.samples, before.notes) == (after.samples, after.notes)
 
 
 def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cola.spec import SpecError, StudySpec
-from orchestration.doctor import clock, examine, storage, tracking
-from orchestration.mlflow_server import free_port, serve, server_command
+from orchestration.doctor import Finding, clock, examine, storage, tracking
+from orchestration.mlflow_server import (
+    backend,
+    free_port,
+    serve,
+    server_command,
+    server_environment,
+)
+from tests.servers import mlflow_server
 
 
 def test_this_environment_can_run_a_study(tiny_study: dict[str, Any]) -> None:
@@ -28,10 +31,10 @@ def test_what_is_wrong_is_found(tmp_path: Path, tiny_study: dict[str, Any]) -> N
     (tmp_path / "file").write_text("")
     assert storage(tmp_path / "file" / "outputs").verdict == "fail"
     assert clock(tmp_path).verdict == "ok"
-    port = free_port(0)
-    silent = tracking(f"http://user:password@127.0.0.1:{port}")
-    assert silent.verdict == "warn"
-    assert "password" not in silent.found
+    silent = tracking(f"http://127.0.0.1:{free_port(0)}")
+    assert (silent.verdict, "cannot be reached" in silent.found) == ("warn", True)
+    unset = tracking("env:COLA_NOT_SET")
+    assert (unset.verdict, "is not set" in unset.found) == ("warn", True)
     large = StudySpec.parse(tiny_study | {"resources": {"workers": 8, "cpus_per_worker": 64}})
     devices = {finding.name: finding for finding in examine(large)}["devices"]
     assert (devices.verdict, "cola submit" in devices.remedy) == ("warn", True)
@@ -46,17 +49,24 @@ def test_a_port_is_taken_or_free(tmp_path: Path) -> None:
         serve(tmp_path, 0, print)
 
 
+def test_only_a_database_is_served_and_no_password_is_on_a_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SpecError, match="holds a password") as refusal:
+        serve(tmp_path, 0, print, "postgresql://me:s3cret@host/db")
+    assert "s3cret" not in str(refusal.value)
+    with pytest.raises(SpecError, match="is not a database"):
+        serve(tmp_path, 0, print, "http://127.0.0.1:5000")
+    monkeypatch.setenv("COLA_STORE", "postgresql://me:s3cret@host/db")
+    address = backend(tmp_path, "env:COLA_STORE")
+    assert address.shown == "env:COLA_STORE"
+    assert not any("s3cret" in part for part in server_command(tmp_path, 5000))
+    passed = server_environment(address.uri)["MLFLOW_BACKEND_STORE_URI"]
+    assert passed == "postgresql+psycopg2://me:s3cret@host/db"
+
+
 @pytest.mark.slow
 def test_the_server_answers_on_loopback(tmp_path: Path) -> None:
-    port = free_port(0)
-    process = subprocess.Popen(server_command(tmp_path / "mlflow.db", tmp_path / "a", port))
-    try:
-        deadline = time.monotonic() + 90
-        while tracking(f"http://127.0.0.1:{port}").verdict != "ok":
-            assert time.monotonic() < deadline, "the server does not answer"
-            signal.sigtimedwait([], 0.5)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
-            assert answer.status == 200
-    finally:
-        process.terminate()
-        process.wait(30)
+    with mlflow_server(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path) as uri:
+        assert uri.startswith("http://127.0.0.1:")
+        assert tracking(uri) == Finding("tracking", "ok", uri)

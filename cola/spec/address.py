@@ -1,0 +1,102 @@
+"""Addresses of tracking stores: given plainly, or by reference where they hold a password.
+
+A reference is `env:NAME` (an environment variable) or `file:/path` (its first line). Whoever opens
+the store resolves it; everything that is written or shown keeps the reference.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+from cola.spec.base import SpecError
+
+# A password before the host, or as an option behind the question mark.
+INLINE_PASSWORD = re.compile(r"://[^@\s]*:[^@\s]+@|[?&][a-z_]*(password|token|secret)=", re.I)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A resolved address and what may be shown of it."""
+
+    uri: str
+    shown: str
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is an MLflow server (else a database)."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def clean(self, error: object) -> str:
+        """The error as one line in which no part of a hidden address is left."""
+        text = " ".join(str(error).split())
+        for part in sorted(self.hidden, key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "***", text)
+        return text[:300]
+
+
+def resolve_address(given: str, key: str = "tracking.uri") -> Address:
+    """The address behind `env:NAME` or `file:/path`; any other is taken as it is.
+
+    Raises:
+        SpecError: when the variable is not set, or the file cannot be read or is empty.
+    """
+    scheme, _, rest = given.partition(":")
+    if scheme == "env":
+        uri = os.environ.get(rest, "").strip()
+        if not uri:
+            raise SpecError(
+                f"{key}={given}: the environment variable {rest} is not set here; export it "
+                "where the study's driver runs"
+            )
+    elif scheme == "file":
+        uri = _first_line(given, Path(urllib.parse.urlsplit(given).path), key)
+    else:
+        return Address(given, redacted(given), _userinfo(given))
+    return Address(uri, given, _parts(uri))
+
+
+def holds_password(uri: str) -> bool:
+    """Whether the address itself gives a password away."""
+    return not uri.startswith("sqlite:") and INLINE_PASSWORD.search(uri) is not None
+
+
+def redacted(uri: str) -> str:
+    """The address without user name and password."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.username is None and parts.password is None:
+        return uri
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urllib.parse.urlunsplit(parts._replace(netloc=f"***@{host}{port}"))
+
+
+def _first_line(given: str, path: Path, key: str) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise SpecError(
+            f"{key}={given}: cannot be read ({reason}); give a file whose first line is the address"
+        ) from None
+    if not lines or not lines[0].strip():
+        raise SpecError(f"{key}={given}: is empty; its first line must be the address")
+    return lines[0].strip()
+
+
+def _parts(uri: str) -> tuple[str, ...]:
+    """Everything of an address that an error message may repeat."""
+    parts = urllib.parse.urlsplit(uri)
+    found = {uri, parts.netloc, parts.hostname or "", *_userinfo(uri)}
+    found.add(parts.path if len(parts.path) > 1 else "")
+    return tuple(found - {""})
+
+
+def _userinfo(uri: str) -> tuple[str, ...]:
+    parts = urllib.parse.urlsplit(uri)
+    given = {part for part in (parts.username, parts.password) if part}
+    return tuple(given | {urllib.parse.unquote(part) for part in given})
