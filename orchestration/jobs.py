@@ -7,6 +7,7 @@ again goes on. Tokens are Ray's own (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.r
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -64,6 +65,7 @@ def client_of(endpoint: Endpoint) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.WARNING)  # every upload is told otherwise
     try:
         client = JobSubmissionClient(endpoint.address, verify=endpoint.verify)
         client.list_jobs()  # the first request that a wrong token shows at

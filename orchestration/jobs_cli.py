@@ -181,13 +181,20 @@ def doctor(
         str | None, typer.Argument(help="Also check this study's storage, tracking and devices.")
     ] = None,
     settings: Overrides = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help=f"Check a cluster in place of this machine's storage. {ADDRESS_HELP}"),
+    ] = None,
+    ca_file: CaFile = None,
+    allow_http: AllowHttp = False,
 ) -> None:
     """Check this environment and say what to do; exit 1 where a study could not run."""
     from orchestration.doctor import examine
 
     spec = load_study(study, settings or []) if study is not None else None
+    endpoint = Endpoint(address, ca_file, allow_http) if address is not None else None
     failed = False
-    for finding in examine(spec):
+    for finding in examine(spec, endpoint):
         failed = failed or finding.verdict == "fail"
         typer.echo(f"{finding.verdict:4} {finding.name:17} {finding.found}")
         if finding.remedy:

@@ -28,6 +28,19 @@ HOURS_SPARE = 1.5  # of the planned time
 MOST_HOURS = 48  # a Slurm job is queued again until the study is finished
 
 
+class Readable(yaml.SafeDumper):
+    """Writes texts of several lines (the study within a ConfigMap) as they are."""
+
+
+def represent_text(dumper: Readable, text: str) -> yaml.ScalarNode:
+    """A block where there are several lines."""
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Readable.add_representer(str, represent_text)
+
+
 def recipe(
     kind: Kind,
     study: StudySpec,
@@ -50,7 +63,7 @@ def recipe(
     check_mounted(study)
     if kind == "kuberay":
         documents = [study_config(study), ray_job(study, groups, image, credentials(study))]
-        return yaml.safe_dump_all(documents, sort_keys=False)
+        return yaml.dump_all(documents, Dumper=Readable, sort_keys=False)
     return yaml.safe_dump(ray_up(study, only_group(kind, groups), image), sort_keys=False)
 
 
