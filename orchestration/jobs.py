@@ -65,7 +65,12 @@ def client_of(endpoint: Endpoint) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.WARNING)  # every upload is told otherwise
+    for name in (
+        "ray",
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray._private.runtime_env.packaging",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)  # every upload is told otherwise
     try:
         client = JobSubmissionClient(endpoint.address, verify=endpoint.verify)
         client.list_jobs()  # the first request that a wrong token shows at
