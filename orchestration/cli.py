@@ -160,8 +160,7 @@ def show_remote_status(study: str, settings: list[str], endpoint: Endpoint, as_j
     name, output, job = study_and_job(client, study, settings)
     if job is not None and not as_json:
         typer.echo(str(job))
-    pinned = job is not None and job.metadata.get("environment") == "pinned"
-    rows = remote_runs(client, name, output, "pinned" if pinned else "cluster")
+    rows = remote_runs(client, name, output, job)
     if as_json:
         shown = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
         typer.echo(json.dumps({"study": name, "job": shown, "runs": rows}, indent=1))

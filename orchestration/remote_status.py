@@ -50,19 +50,27 @@ def study_and_job(client: Any, name: str, settings: list[str]) -> tuple[str, str
     return study, noted, found[-1] if found else None
 
 
-def remote_runs(client: Any, study: str, output: str, where: Where) -> list[dict[str, Any]]:
+def remote_runs(client: Any, study: str, output: str, job: Job | None) -> list[dict[str, Any]]:
     """The rows of `cola status`, read by a short job on the cluster whose record is removed.
+
+    It runs in the environment of the study's `job`, which is there already while that is active.
 
     Raises:
         SpecError: the job could not read them, with what it said.
     """
     path = f"{output}/studies/{study}/{STUDY_FILE}"
     name = f"status-of-{study}-{uuid.uuid4().hex[:12]}"
+    pinned = job is not None and job.metadata.get("environment") == "pinned"
+    where: Where = "pinned" if pinned else "cluster"
     with tempfile.TemporaryDirectory(prefix="cola-status-") as folder:
+        if job is not None and job.active:
+            environment = client.get_job_info(job.submission_id).runtime_env
+        else:
+            environment = runtime_environment(where, Path(folder))
         client.submit_job(
             entrypoint=shlex.join(["cola", "status", path, "--json"]),
             submission_id=name,
-            runtime_env=runtime_environment(where, Path(folder)),
+            runtime_env=environment,
             metadata={"study": study},
         )
     seconds = READ_SECONDS + (BUILD_SECONDS if where == "pinned" else 0.0)
