@@ -74,11 +74,13 @@ def ray_job(
 def worker_group(
     place: int, group: NodeGroup, image: str, name: str, credentials: Sequence[str]
 ) -> dict[str, Any]:
-    """Nodes with one choice of labels: the first run's at once, then as many as runs ask for."""
+    """Nodes with one choice of labels: all at once, then those that runs have use for."""
     found: dict[str, Any] = {
         "groupName": f"{'gpu' if group.gpus else 'cpu'}-{place}",
-        "replicas": group.nodes,
-        "minReplicas": 0,  # idle nodes are given back
+        # A run is launched when the cluster can hold it, which nobody asks the autoscaler for
+        # before: all nodes start, and idle ones are given back down to what one run needs.
+        "replicas": group.limit,
+        "minReplicas": group.least,
         "maxReplicas": group.limit,
         "rayStartParams": {},
         "template": pod(image, group.cpus, group.gpus, name, credentials, head=False),

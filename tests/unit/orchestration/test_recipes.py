@@ -90,7 +90,7 @@ def test_a_ray_job_says_all_that_kuberay_needs(paper: StudySpec) -> None:
     assert spec["entrypoint"] == "cola run /study/study.yaml --address auto"
     cluster = spec["rayClusterSpec"]
     (group,) = cluster["workerGroupSpecs"]
-    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (8, 0, 8)
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (8, 8, 8)
     assert cluster["enableInTreeAutoscaling"] is True
     assert cluster["autoscalerOptions"] == {"version": "v2", "idleTimeoutSeconds": 600}
     # By reference: KubeRay reads the secret, and takes authOptions with a version of Ray only.
@@ -123,7 +123,7 @@ def test_labelled_groups_are_what_the_autoscaler_reads(
     types = _derive_autoscaling_config_from_ray_cr(custom)["available_node_types"]
     assert types["gpu-0"]["labels"] == {"ray.io/accelerator-type": "L40S"}
     assert types["gpu-0"]["resources"]["GPU"] == 1
-    assert (types["gpu-0"]["min_workers"], types["gpu-0"]["max_workers"]) == (0, 6)
+    assert (types["gpu-0"]["min_workers"], types["gpu-0"]["max_workers"]) == (1, 6)
     head = next(kind for name, kind in types.items() if not name.startswith("gpu"))
     assert (head["resources"]["CPU"], head["resources"].get("GPU", 0)) == (0, 0)
 
