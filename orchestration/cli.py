@@ -16,6 +16,8 @@ from orchestration.catalog import find_run, load_run_spec, load_study, shipped_s
 from orchestration.corpus_size import check_epochs, corpus_size
 from orchestration.decisions import checkpoints_of, decide
 from orchestration.divergence import with_retries
+from orchestration.endpoint import Endpoint
+from orchestration.jobs_cli import ADDRESS_HELP, AllowHttp, CaFile
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
@@ -130,16 +132,53 @@ def run(
 
 
 @app.command()
-def status(study: Study, settings: Overrides = None, as_json: AsJson = False) -> None:
+def status(
+    study: Annotated[
+        str, typer.Argument(help="A shipped study, a YAML file, or (with --address) a name.")
+    ],
+    settings: Overrides = None,
+    as_json: AsJson = False,
+    address: Annotated[
+        str | None, typer.Option(help=f"Read it on a cluster. {ADDRESS_HELP}")
+    ] = None,
+    ca_file: CaFile = None,
+    allow_http: AllowHttp = False,
+) -> None:
     """Show where each run of a study stands, from the ledger and the journals."""
+    if address is not None:
+        endpoint = Endpoint(address, ca_file, allow_http)
+        show_remote_status(study, settings or [], endpoint, as_json)
+        return
     spec = load_study(study, settings or [])
     ledger = Ledger(output_root(spec))
     plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
     rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
     if as_json:
         typer.echo(json.dumps({"study": spec.name, "runs": rows}, indent=1))
-        return
-    table = Table(title=f"study {spec.name}")
+    else:
+        print_runs(spec.name, rows)
+
+
+def show_remote_status(study: str, settings: list[str], endpoint: Endpoint, as_json: bool) -> None:
+    """The study's last job on a cluster, and its runs as they are on the cluster's storage."""
+    from orchestration.jobs import client_of
+    from orchestration.remote_status import remote_runs, study_and_job
+
+    client = client_of(endpoint)
+    name, output, job = study_and_job(client, study, settings)
+    if job is not None and not as_json:
+        typer.echo(str(job))
+    rows = remote_runs(client, name, output, job)
+    if as_json:
+        shown = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
+        typer.echo(json.dumps({"study": name, "job": shown, "runs": rows}, indent=1))
+    else:
+        print_runs(name, rows)
+
+
+def print_runs(study: str, rows: list[dict[str, object]]) -> None:
+    """The status of runs as a table."""
+    table = Table(title=f"study {study}")
     for column in rows[0]:
         table.add_column(column.replace("_", " "))
     for row in rows:

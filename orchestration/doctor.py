@@ -8,11 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 import torch
@@ -20,36 +16,46 @@ from packaging.requirements import Requirement
 
 from cola.spec import SpecError, StudySpec
 from cola.spec.address import resolve_address
+from cola.spec.resources import ResourcesSpec
+from orchestration.doctor_cluster import cluster
+from orchestration.doctor_network import collectives, sockets
+from orchestration.doctor_storage import SPARE_BYTES, clock, locks, renames, storage
+from orchestration.endpoint import Endpoint
+from orchestration.findings import Finding
 from orchestration.mlflow_client import check_answers, sqlite_file
-from orchestration.plan import output_root
+from orchestration.plan import output_root, plan_study
 
-Verdict = Literal["ok", "warn", "fail"]
-CLOCK_SECONDS = 2.0
-SPARE_BYTES = 5e9
 SPARE_MEMORY = 2e9
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check: `remedy` says what to do where it is not ok."""
+def examine(study: StudySpec | None, endpoint: Endpoint | None = None) -> Iterator[Finding]:
+    """All checks; those of storage and tracking need a study to know where they are.
 
-    name: str
-    verdict: Verdict
-    found: str
-    remedy: str = ""
-
-
-def examine(study: StudySpec | None) -> Iterator[Finding]:
-    """All checks; those of storage and tracking need a study to know where they are."""
+    With a cluster, its storage and devices are what counts, and this machine's are not looked at.
+    """
     checks: list[Callable[[], Finding]] = [python, packages, compiler, accelerators, collectives]
-    checks += [memory, ray_temporary_folder]
+    checks += [sockets, memory, ray_temporary_folder]
     for check in checks:
         yield check()
+    runs: list[ResourcesSpec] = []
     if study is not None:
-        yield storage(output_root(study))
-        yield clock(output_root(study))
+        runs = resources_of(study)
+        if endpoint is None:
+            root = output_root(study)
+            yield storage(root)
+            if root.is_dir():
+                yield from (locks(root), renames(root), clock(root))
+            yield plan(study)
+            yield enough_devices(runs)
         yield tracking(study.tracking.uri)
-        yield enough_devices(study)
+    if endpoint is not None:
+        yield from cluster(endpoint, runs)
+
+
+def resources_of(study: StudySpec) -> list[ResourcesSpec]:
+    """What runs of every size that the study tells apart need."""
+    sizes = [0, *(item.core_parameters for item in study.resources.larger)]
+    return [study.resources.at(size) for size in sizes]
 
 
 def python() -> Finding:
@@ -101,15 +107,6 @@ def accelerators() -> Finding:
     return Finding("accelerators", "ok", f"{count} x {', '.join(names)}")
 
 
-def collectives() -> Finding:
-    """What workers speak to each other by."""
-    gpu = torch.cuda.is_available()
-    there = torch.distributed.is_nccl_available() if gpu else torch.distributed.is_gloo_available()
-    name = "nccl" if gpu else "gloo"
-    remedy = "" if there else f"install a torch build with {name}"
-    return Finding("collectives", "ok" if there else "fail", name, remedy)
-
-
 def memory() -> Finding:
     """What is free now."""
     free = psutil.virtual_memory().available
@@ -127,33 +124,12 @@ def ray_temporary_folder() -> Finding:
     return Finding("temporary folder", "ok" if enough else "warn", found, remedy)
 
 
-def storage(root: Path) -> Finding:
-    """The study's output: writable, locks work, room left."""
+def plan(study: StudySpec) -> Finding:
+    """Whether the study's runs can be planned here: its corpus is there, its sizes can be built."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=root) as file:
-            file.write(b"x")
-            file.flush()
-            os.fsync(file.fileno())
-        free = shutil.disk_usage(root).free
-    except OSError as error:
-        remedy = "choose another output folder, or mend its permissions"
-        return Finding("storage", "fail", f"{root}: {error.strerror}", remedy)
-    enough = free > SPARE_BYTES
-    remedy = "" if enough else "make room: checkpoints are kept there"
-    return Finding("storage", "ok" if enough else "warn", f"{root}, {free / 1e9:.0f} GB", remedy)
-
-
-def clock(root: Path) -> Finding:
-    """This machine's clock against that of the storage: leases compare times."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=root) as file:
-            away = abs(Path(file.name).stat().st_mtime - time.time())
-    except OSError as error:
-        return Finding("clock", "warn", f"not compared: {error.strerror}")
-    near = away < CLOCK_SECONDS
-    remedy = "" if near else "synchronise the clocks (chrony, ntp): leases would look stale"
-    return Finding("clock", "ok" if near else "fail", f"{away:.2f} s off the storage's", remedy)
+        return Finding("plan", "ok", f"{len(plan_study(study))} runs")
+    except SpecError as error:
+        return Finding("plan", "fail", str(error), "`cola plan` tells the same once it is mended")
 
 
 def tracking(given: str | None) -> Finding:
@@ -170,12 +146,12 @@ def tracking(given: str | None) -> Finding:
     return Finding("tracking", "ok", address.shown)
 
 
-def enough_devices(study: StudySpec) -> Finding:
-    """Whether one run of the study fits this machine (a cluster may have more)."""
-    resources = study.resources
+def enough_devices(runs: Sequence[ResourcesSpec]) -> Finding:
+    """Whether the largest run of the study fits this machine (a cluster may have more)."""
+    run = max(runs, key=lambda resources: resources.workers)
+    workers = run.min_workers or run.workers
     cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    need_cpus = resources.workers * resources.cpus_per_worker
-    need_gpus = resources.workers * resources.gpus_per_worker
+    need_cpus, need_gpus = workers * run.cpus_per_worker, workers * run.gpus_per_worker
     found = f"a run needs {need_cpus:g} CPUs and {need_gpus:g} GPUs; here are {cpus} and {gpus}"
     if need_cpus <= cpus and need_gpus <= gpus:
         return Finding("devices", "ok", found)
