@@ -135,7 +135,7 @@ def test_a_run_goes_on_without_the_node_that_died(
         process.wait(30)
         log.close()
     (journal,) = outputs.glob("runs/*/journal.jsonl")
-    lines = JournalReader(journal).new_lines()
+    lines = list(JournalReader(journal).new_lines())
     starts = [line for line in lines if line.values.get("event") == "start"]
     assert [line.values["workers"] for line in starts] == [2, 1]
     assert starts[1].step > 0
