@@ -40,6 +40,7 @@ class Assignment(BaseModel):
     checkpoint_every_seconds: float
     checkpoint_keep: int
     log_every_steps: int
+    labels: dict[str, str] = {}  # of the nodes that workers may be on
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
     takes: list[str] = []  # folders of such states that this run can go on from
 
@@ -73,7 +74,10 @@ def fit_run(assignment: Assignment) -> None:
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=assignment.workers, use_gpu=gpu, resources_per_worker=resources
+            num_workers=assignment.workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            label_selector=assignment.labels or None,
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,14 +17,16 @@ from cola.data import PreparedData, prepare
 from cola.families import family_of
 from cola.records import Tag
 from cola.spec import SpecError, StudySpec
+from orchestration.admission_actor import OwnQueue, SharedQueue
 from orchestration.checkpoint import verify
-from orchestration.cluster import check_fits, ray_cluster, runs_at_once
+from orchestration.cluster import check_fits, ray_cluster
 from orchestration.corpus_size import CorpusSize, check_epochs
 from orchestration.costs import run_costs
 from orchestration.decisions import Decision, decide, remember_plan
 from orchestration.events import EventLog
 from orchestration.guard import accelerator_hours
 from orchestration.hooks import STOP_FILE
+from orchestration.launch_queue import LaunchQueue, Queue
 from orchestration.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
@@ -126,7 +128,8 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     with ExitStack() as stack:
         if todo:
             cluster = stack.enter_context(ray_cluster(address))
-            check_fits(study.resources, cluster)
+            for run in todo if address is None else ():  # one that is joined may grow
+                check_fits(run.resources, cluster)
         # From here on the study is under way: nothing was written for one that cannot start.
         view.decided(decisions)
         record_study(study, plan)
@@ -135,7 +138,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
             runner.admit(decision)
         if todo:
             stack.enter_context(stop_on_interrupt(runner))
-            runner.run(todo, runs_at_once(study.resources, cluster))
+            runner.run(todo, OwnQueue() if address is None else SharedQueue())
     unmirrored = mirror.finish(patience_seconds=30.0)
     states = {run.name: ledger.entry(run.spec.run_key).state for run in plan}
     if all(state == "finished" for state in states.values()):
@@ -183,25 +186,37 @@ class _Runner:
             self.mirror.follow(run.name, run.spec, folder, self._tags(run))
             self.mirror.close_run(run.spec.run_key, "finished", self._closing_tags(run))
 
-    def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
-        """Launch the runs, the most expensive first, and wait for all of them."""
-        waiting = sorted(todo, key=lambda run: -run.train_flops("executed"))
-        with self.view.live(), ThreadPoolExecutor(at_once) as pool:
+    def run(self, todo: Sequence[PlannedRun], queue: Queue) -> None:
+        """Launch the runs as the cluster's queue admits them, and wait for all of them."""
+        waiting = list(todo)
+        launches = LaunchQueue(self.study, queue, self.view, self.events, self._planned_seconds)
+        with self.view.live(), ThreadPoolExecutor(len(todo)) as pool, closing(launches):
             while self._running or (waiting and not self.stopping.is_set()):
-                while len(self._running) < at_once and not self.stopping.is_set():
-                    if waiting and self._spent():
-                        self._refuse(waiting)
-                        waiting = []
-                    ready = next((run for run in waiting if self._ready(run, waiting)), None)
-                    if ready is None:
-                        break
-                    waiting.remove(ready)
-                    self._launch(ready, pool)
+                waiting = self._launch_admitted(waiting, launches, pool)
+                if not self._running:
+                    time.sleep(POLL_SECONDS)
                 done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     self._ended(self._running.pop(future), failure_of(future))
                 self._refresh_leases()
                 self.view.refresh(self.mirror.trouble)
+
+    def _launch_admitted(
+        self, waiting: Sequence[PlannedRun], launches: LaunchQueue, pool: ThreadPoolExecutor
+    ) -> list[PlannedRun]:
+        """Launch what may start; returns the runs that go on waiting."""
+        if waiting and self._spent():
+            self._refuse(waiting)
+            waiting = []
+        stopping = self.stopping.is_set()
+        ready = [] if stopping else [run for run in waiting if self._ready(run, waiting)]
+        admitted = launches.admitted(ready, self._running.values())
+        left = list(waiting)
+        for run in ready:
+            if run.spec.run_key in admitted and not self._spent():
+                left.remove(run)
+                self._launch(run, admitted[run.spec.run_key], pool)
+        return launches.kept(left)
 
     def _ready(self, run: PlannedRun, waiting: Sequence[PlannedRun]) -> bool:
         """Whether nobody is about to train a beginning that this run can take."""
@@ -234,7 +249,7 @@ class _Runner:
         for run in self._running.values():
             (self.ledger.run_folder(run.spec.run_key) / STOP_FILE).touch()
 
-    def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
+    def _launch(self, run: PlannedRun, workers: int, pool: ThreadPoolExecutor) -> None:
         key = run.spec.run_key
         try:
             entry = self.ledger.acquire(key)
@@ -248,14 +263,14 @@ class _Runner:
         (folder / STOP_FILE).unlink(missing_ok=True)
         (folder / OUTCOME_FILE).unlink(missing_ok=True)
         self.mirror.follow(run.name, run.spec, folder, self._tags(run))
-        assignment = self._assignment(run, folder, len(entry.attempts))
+        assignment = self._assignment(run, folder, len(entry.attempts), workers)
         self._running[pool.submit(fit_run, assignment)] = run
         self.launched += 1
         self._launched_at[key] = time.monotonic()
         self.view.started(run)
         self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
 
-    def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
+    def _assignment(self, run: PlannedRun, folder: Path, attempt: int, workers: int) -> Assignment:
         resources, checkpoint = run.resources, self.study.checkpoint
         root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
         return Assignment(
@@ -263,7 +278,7 @@ class _Runner:
             run_folder=str(folder),
             data_folder=str(self.data.folder.resolve()),
             attempt=attempt,
-            workers=resources.workers,
+            workers=workers,
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
             zero_stage=resources.zero_stage,
@@ -273,6 +288,7 @@ class _Runner:
             checkpoint_every_seconds=self.study.checkpoint.every_seconds,
             checkpoint_keep=checkpoint.keep,
             log_every_steps=self.study.tracking.log_every_steps,
+            labels=resources.labels,
             publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
             takes=[str(found.folder(root)) for found, _ in sharing.takes],
         )

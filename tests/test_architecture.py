@@ -35,6 +35,7 @@ RESERVED = {
     "ray": {
         "orchestration/ray_train.py",
         "orchestration/cluster.py",
+        "orchestration/admission_actor.py",
         "orchestration/jobs.py",
         "sweeps/",
     },
