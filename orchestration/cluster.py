@@ -1,4 +1,4 @@
-"""The Ray cluster of a study: start a local one or join one, and check that its runs can fit."""
+"""The Ray cluster of a study: start a local one or join one, what it has and what is free."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cola.spec import SpecError
 from cola.spec.resources import ResourcesSpec
+from orchestration.packing import ClusterState, Group, Node, matches
 
 
 class NoClusterError(SpecError):
@@ -19,10 +20,11 @@ class NoClusterError(SpecError):
 
 @dataclass(frozen=True)
 class ClusterResources:
-    """What the cluster has in all (not what is free now)."""
+    """What the cluster has in all (not what is free now), and the labels of its nodes."""
 
     cpus: float
     gpus: float
+    labels: tuple[dict[str, str], ...] = ({},)
     dashboard: str | None = None  # address of Ray's pages
 
 
@@ -64,14 +66,55 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
         raise NoClusterError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
     try:
         total = ray.cluster_resources()
+        labels = tuple(dict(node["Labels"]) for node in ray.nodes() if node["Alive"])
         pages = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), pages)
+        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), labels, pages)
     finally:
         ray.shutdown()
 
 
+def cluster_state() -> ClusterState:
+    """The nodes that are alive, with what is free on each, and the placed placement groups.
+
+    Works in a driver and in an actor.
+    """
+    import ray
+
+    # Not public, and the only place that tells the nodes' free resources apart; the public
+    # available_resources() adds them up, the dashboard's state API needs the dashboard.
+    from ray._private.state import available_resources_per_node
+    from ray.util import placement_group_table
+
+    free = available_resources_per_node()
+    nodes = []
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] in free:
+            total, left = node["Resources"], free[node["NodeID"]]
+            nodes.append(
+                Node(
+                    id=node["NodeID"],
+                    cpus=total.get("CPU", 0.0),
+                    gpus=total.get("GPU", 0.0),
+                    free_cpus=left.get("CPU", 0.0),
+                    free_gpus=left.get("GPU", 0.0),
+                    labels=dict(node["Labels"]),
+                )
+            )
+    groups = tuple(
+        Group(
+            key,
+            tuple((b.get("CPU", 0.0), b.get("GPU", 0.0)) for _, b in sorted(g["bundles"].items())),
+            tuple(node for _, node in sorted(g["bundles_to_node_id"].items())),
+        )
+        for key, g in placement_group_table().items()
+        if g["state"] == "CREATED"
+    )
+    return ClusterState(tuple(nodes), groups)
+
+
 def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
-    """A request beyond the cluster would wait for ever in Ray; an elastic run starts with less.
+    """A request beyond a cluster that does not grow would wait for ever; an elastic run starts
+    with less.
 
     Raises:
         SpecError: when one run needs more than the whole cluster has.
@@ -89,14 +132,11 @@ def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
                 f"cluster has {present:g}; lower resources.{name} or "
                 f"resources.{kind.lower()}_per_worker"
             )
-
-
-def runs_at_once(resources: ResourcesSpec, cluster: ClusterResources) -> int:
-    """How many runs the cluster holds side by side, at most what the study asks for."""
-    fits = cluster.cpus // (resources.workers * resources.cpus_per_worker)
-    if resources.gpus_per_worker:
-        fits = min(fits, cluster.gpus // (resources.workers * resources.gpus_per_worker))
-    return max(1, min(int(fits), resources.concurrent_runs or int(fits)))
+    if not any(matches(resources.labels, labels) for labels in cluster.labels):
+        raise SpecError(
+            f"resources.labels={dict(resources.labels)}: the cluster has no node with them; leave "
+            "them out, or give the --address of a cluster that has"
+        )
 
 
 def _short_temporary_folder() -> str:

@@ -6,10 +6,10 @@ import hashlib
 import shutil
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import cola
 from cola.spec import SpecError, StudySpec
+from orchestration.storage_address import is_folder, resolved
 
 Where = Literal["cluster", "pinned"]
 
@@ -118,13 +118,8 @@ def check_study(study: StudySpec) -> None:
                 f"{key}={value}: a submitted study needs an absolute path, on storage that every "
                 "node of the cluster sees"
             )
-    addresses = {"tracking.uri": study.tracking.uri, "checkpoint.storage": study.checkpoint.storage}
-    for key, address in addresses.items():
-        if address is not None and urlsplit(address).password:
-            raise SpecError(
-                f"{key}: holds a password, which would be readable on the cluster; keep it in the "
-                "cluster's environment and refer to it (tracking.uri=env:NAME)"
-            )
+    if study.checkpoint.storage is not None:
+        resolved(study.checkpoint.storage)
 
 
 def paths_of(study: StudySpec) -> dict[str, str]:
@@ -133,6 +128,6 @@ def paths_of(study: StudySpec) -> dict[str, str]:
     for place, path in enumerate(getattr(study.data.corpus, "paths", [])):
         paths[f"data.corpus.paths.{place}"] = str(path)
     storage = study.checkpoint.storage
-    if storage is not None and not urlsplit(storage).scheme:
+    if storage is not None and is_folder(storage):
         paths["checkpoint.storage"] = storage
     return paths

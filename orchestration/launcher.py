@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from orchestration.events import EventLog
 from orchestration.guard import accelerator_hours
 from orchestration.heartbeat import forget_beats
 from orchestration.hooks import STOP_FILE
+from orchestration.launch_queue import LaunchQueue, Queue
 from orchestration.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
@@ -61,7 +63,10 @@ class Launcher:
         ledger: Ledger,
         mirror: Mirror,
         view: StudyView,
+        joined: bool,
     ) -> None:
+        """`joined`: on a cluster that others share, whose nodes may be taken away."""
+        self._joined = joined
         self.study, self.data, self.ledger = study, data, ledger
         self.mirror, self.view = mirror, view
         self.launched = 0
@@ -92,26 +97,35 @@ class Launcher:
             self.mirror.follow(run.name, run.spec, folder, self._tags(run))
             self.mirror.close_run(run.spec.run_key, state_left(entry), tags)
 
-    def run(self, todo: Sequence[PlannedRun], at_once: int) -> None:
-        """Launch the runs, the most expensive first, and wait for all of them."""
-        self._waiting = sorted(todo, key=lambda run: -run.train_flops("executed"))
-        with self.view.live(), ThreadPoolExecutor(at_once) as pool:
+    def run(self, todo: Sequence[PlannedRun], queue: Queue) -> None:
+        """Launch the runs as the cluster's queue admits them, and wait for all of them."""
+        self._waiting = list(todo)
+        launches = LaunchQueue(self.study, queue, self.view, self.events, self._planned_seconds)
+        with self.view.live(), ThreadPoolExecutor(len(todo)) as pool, closing(launches):
             while self._running or (self._waiting and not self.stopping.is_set()):
-                while len(self._running) < at_once and not self.stopping.is_set():
-                    if self._waiting and self._spent():
-                        self._refuse(self._waiting)
-                        self._waiting = []
-                    ready = next((run for run in self._waiting if self._ready(run)), None)
-                    if ready is None:
-                        break
-                    self._waiting.remove(ready)
-                    self._launch(ready, pool)
+                self._launch_admitted(launches, pool)
+                if not self._running:
+                    time.sleep(POLL_SECONDS)
                 done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     self._ended(self._running.pop(future), future.exception())
                 self._watch()
                 self._refresh_leases()
                 self.view.refresh(self.mirror.trouble)
+
+    def _launch_admitted(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
+        """Launch what may start now."""
+        if self._waiting and self._spent():
+            self._refuse(self._waiting)
+            self._waiting = []
+        stopping = self.stopping.is_set()
+        ready = [] if stopping else [run for run in self._waiting if self._ready(run)]
+        admitted = launches.admitted(ready, self._running.values())
+        for run in ready:
+            if run.spec.run_key in admitted and not self._spent():
+                self._waiting.remove(run)
+                self._launch(run, pool)
+        self._waiting = launches.kept(self._waiting)
 
     def _ready(self, run: PlannedRun) -> bool:
         """Whether nobody is about to train a beginning that this run can take."""
@@ -185,6 +199,8 @@ class Launcher:
             micro_batch_sequences=run.micro_batch_sequences,
             compile=resources.compile,
             max_failures=resources.max_failures,
+            labels=resources.labels,
+            preemptible=self._joined,
             checkpoint=placed(self.study.checkpoint),
             log_every_steps=self.study.tracking.log_every_steps,
             publishes={found.step: str(found.folder(root)) for found in sharing.publishes},

@@ -51,6 +51,7 @@ class Assignment(BaseModel):
     max_failures: int
     checkpoint: CheckpointSpec  # a folder in it is absolute
     log_every_steps: int
+    labels: dict[str, str] = {}  # of the nodes that workers may be on
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
     takes: list[str] = []  # folders of such states that this run can go on from
     preemptible: bool = False  # whether nodes may be taken away with a notice
@@ -146,7 +147,10 @@ def trainer_of(assignment: Assignment) -> Any:
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=assignment.ray_workers(), use_gpu=gpu, resources_per_worker=resources
+            num_workers=assignment.ray_workers(),
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            label_selector=assignment.labels or None,
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",

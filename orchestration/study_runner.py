@@ -12,8 +12,9 @@ from types import FrameType
 
 from cola.data import PreparedData, prepare
 from cola.spec import SpecError, StudySpec
+from orchestration.admission_actor import OwnQueue, SharedQueue
 from orchestration.checkpoint_store import check_storage
-from orchestration.cluster import check_fits, ray_cluster, runs_at_once
+from orchestration.cluster import check_fits, ray_cluster
 from orchestration.corpus_size import CorpusSize, check_epochs
 from orchestration.decisions import decide, remember_plan
 from orchestration.divergence import with_retries
@@ -101,13 +102,14 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus)
     decisions = decide(plan, ledger, study_folder(study), study.checkpoint.storage)
-    runner = Launcher(study, plan, data, ledger, mirror, view)
+    runner = Launcher(study, plan, data, ledger, mirror, view, address is not None)
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
     tracked = MirroredStudy(study_folder(study), ledger, runner.current_keys)
     with ExitStack() as stack:
         if todo:
             cluster = stack.enter_context(ray_cluster(address))
-            check_fits(study.resources, cluster)
+            for run in todo if address is None else ():  # one that is joined may grow
+                check_fits(run.resources, cluster)
             tracked.dashboard = cluster.dashboard
         # From here on the study is under way: nothing was written for one that cannot start.
         view.decided(decisions)
@@ -117,7 +119,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
             runner.admit(decision)
         if todo:
             stack.enter_context(stop_on_interrupt(runner))
-            runner.run(todo, runs_at_once(study.resources, cluster))
+            runner.run(todo, OwnQueue() if address is None else SharedQueue())
     unmirrored = mirror.finish(patience_seconds=30.0)
     plan = with_retries(plan, study.retry_diverged, ledger)
     states = {run.name: ledger.entry(run.spec.run_key).state for run in plan}

@@ -39,6 +39,7 @@ RESERVED = {
     "ray": {
         "orchestration/ray_train.py",
         "orchestration/cluster.py",
+        "orchestration/admission_actor.py",
         "orchestration/jobs.py",
         "orchestration/processes.py",
         "sweeps/",

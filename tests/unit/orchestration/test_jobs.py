@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cola.spec import SpecError, StudySpec
+from orchestration import job_sources
 from orchestration.endpoint import Endpoint, check_endpoint, is_loopback
 from orchestration.job_sources import (
     SOURCES,
@@ -73,9 +74,9 @@ def test_a_submitted_study_has_absolute_paths_and_no_secret(tiny_study: dict[str
     study = StudySpec.parse(tiny_study | {"data": tiny_study["data"] | {"corpus": corpus}})
     with pytest.raises(SpecError, match=r"data\.corpus\.paths\.0=books\.txt"):
         check_study(study)
-    uri = {"uri": "https://me:hidden@tracking.example"}
-    with pytest.raises(SpecError, match=r"tracking\.uri: holds a password") as refused:
-        check_study(StudySpec.parse(tiny_study | {"tracking": uri}))
+    stored = {"storage": "s3://me:hidden@bucket/kept"}
+    with pytest.raises(SpecError, match=r"checkpoint\.storage=.* holds credentials") as refused:
+        check_study(StudySpec.parse(tiny_study | {"checkpoint": stored}))
     assert "hidden" not in str(refused.value)
 
 
@@ -126,7 +127,7 @@ def test_what_lies_beside_the_sources_stays(tmp_path: Path) -> None:
 def test_pinning_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (project_root() / "constraints.txt").is_file()
     package = SimpleNamespace(__file__=str(tmp_path / "site-packages" / "cola" / "__init__.py"))
-    monkeypatch.setattr(packing, "cola", package)
+    monkeypatch.setattr(job_sources, "cola", package)
     with pytest.raises(SpecError, match=r"is no checkout of the project .*constraints\.txt"):
         project_root()
 

@@ -1,0 +1,211 @@
+"""The shared queue on a real cluster of three raylets: two owners, labels, a node that comes later,
+an owner that dies, a queue that dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head and a node with a label, of two CPUs each, on loopback."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with (
+        tempfile.TemporaryDirectory(prefix="rq-", dir="/tmp") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        # Ray's note of the current cluster is its user's; this one is not to be found by others.
+        patch.setenv("RAY_TMPDIR", folder)
+        (Path(folder) / "ray").mkdir()
+        made = Cluster()
+        # Loopback, under a name that Ray does not replace by the machine's address.
+        common = {"num_cpus": 2, "node_ip_address": "127.0.0.2", "object_store_memory": 80 << 20}
+        made.add_node(include_dashboard=False, **common)
+        made.add_node(labels={"kind": "fast"}, **common)
+        made.wait_for_nodes()
+        made.common = common
+        ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+
+
+class Driver:
+    """One owner, whose runs are placement groups that it removes after a while."""
+
+    def __init__(self, owner: str) -> None:
+        from orchestration.admission_actor import SharedQueue
+
+        self.owner, self.queue = owner, SharedQueue()
+        self.waiting: dict[str, Any] = {}
+        self.running: dict[str, tuple[Any, Any, float]] = {}  # holding, group, end
+        self.began: list[str] = []
+        self.why: dict[str, str] = {}
+
+    def ask(self, name: str, workers: int, **values: Any) -> None:
+        from orchestration.packing import Request
+
+        values = {"size": 1.0, "seconds": 1.0, **values}
+        self.waiting[name] = Request(
+            name, self.owner, name, self.owner, workers, 1.0, 0.0, since=time.time(), **values
+        )
+
+    def call(self, lasting: float = 1e9) -> None:
+        """Start what is admitted, end what has lasted its time."""
+        import ray
+        from ray.util import placement_group, remove_placement_group
+
+        from orchestration.packing import Holding
+
+        now = time.time()
+        for name, (_, group, end) in list(self.running.items()):
+            if now >= end:
+                remove_placement_group(group)
+                del self.running[name]
+        held = [holding for holding, _, _ in self.running.values()]
+        answer = self.queue.update(self.owner, now, list(self.waiting.values()), held)
+        if answer is None:
+            return
+        self.why = {name: wait.why for name, wait in answer.waits.items()}
+        for name, workers in answer.granted.items():
+            request = self.waiting.pop(name)
+            labels = [dict(request.labels)] * workers if request.labels else None
+            group = placement_group([{"CPU": 1}] * workers, bundle_label_selector=labels)
+            ray.get(group.ready(), timeout=20)  # what is admitted finds its place
+            self.running[name] = (Holding(request, workers, now + lasting), group, now + lasting)
+            self.began.append(name)
+
+    def end(self) -> None:
+        from ray.util import remove_placement_group
+
+        for _, group, _ in self.running.values():
+            remove_placement_group(group)
+        self.running.clear()
+        self.queue.leave(self.owner)
+
+
+@pytest.fixture
+def drivers(cluster: Any) -> Iterator[tuple[Driver, Driver]]:
+    made = Driver("one"), Driver("two")
+    yield made
+    for driver in made:
+        driver.end()
+
+
+def until(condition: Callable[[], bool], step: Callable[[], None], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        step()
+        signal.sigtimedwait([], 0.1)
+
+
+def test_a_large_run_is_not_starved_by_anothers_stream(drivers: tuple[Driver, Driver]) -> None:
+    """One's small runs say that they end at once, last, and never cease to come."""
+    small, large = drivers
+    sent = 0
+
+    def step() -> None:
+        nonlocal sent
+        if len(small.waiting) < 3:
+            sent += 1
+            small.ask(f"s{sent}", 1, seconds=0.01)
+        small.call(lasting=0.7)
+        large.call()
+
+    until(lambda: len(small.began) > 3, step)
+    large.ask("large", 4, size=9.0)
+    until(lambda: "large" in large.began, step, seconds=40)
+    assert small.waiting  # the stream went on
+
+
+def test_labels_route_and_a_later_node_is_taken(
+    cluster: Any, drivers: tuple[Driver, Driver]
+) -> None:
+    from orchestration.cluster import cluster_state
+    from orchestration.packing import eligible
+
+    one, two = drivers
+    one.ask("fast", 2, labels={"kind": "fast"})
+    two.ask("new", 1, labels={"kind": "new"})
+
+    def step() -> None:
+        one.call()
+        two.call()
+
+    until(lambda: one.began == ["fast"], step)
+    step()
+    fast = eligible(one.running["fast"][0].request, cluster_state().nodes)
+    (group,) = cluster_state().groups
+    assert set(group.nodes) == {node.id for node in fast}
+    assert "the cluster has no node with that label" in two.why["new"]
+    added = cluster.add_node(labels={"kind": "new"}, **cluster.common)
+    until(lambda: two.began == ["new"], step)
+    cluster.remove_node(added)
+
+
+def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
+    """What was given to a silent owner is given on; a new queue knows who runs what."""
+    import ray
+
+    from orchestration.admission_actor import NAME, NAMESPACE
+    from orchestration.packing import Holding
+
+    dead, other = drivers
+    dead.ask("held", 4)
+    lost = dict(dead.waiting)
+    request = lost["held"]
+    until(lambda: bool(granted(dead, request)), lambda: None)
+    other.ask("next", 4)
+    other.call()
+    assert not other.began
+    queue = ray.get_actor(NAME, namespace=NAMESPACE)
+    pid = queue_pid()
+    os.kill(pid, signal.SIGKILL)
+    # The new queue hears from the first owner that it runs something that Ray has not placed yet.
+    held = [Holding(request, 4, time.time() + 100)]
+
+    def both_call() -> None:
+        dead.queue.update(dead.owner, time.time(), [], held)
+        other.call()
+
+    until(lambda: queue_pid() not in (None, pid), both_call)
+    until(lambda: "hear all drivers" not in other.why.get("next", "hear all drivers"), both_call)
+    assert not other.began
+    assert "one/held holds 4 of them" in other.why["next"]
+    del queue
+    dead.queue.leave(dead.owner)
+    until(lambda: other.began == ["next"], other.call)
+
+
+def granted(driver: Driver, request: Any) -> dict[str, int]:
+    answer = driver.queue.update(driver.owner, time.time(), [request], [])
+    return answer.granted if answer is not None else {}
+
+
+def queue_pid() -> int | None:
+    """Process of the queue's actor, or None while there is none."""
+    from ray._private.state import actors
+
+    from orchestration.admission_actor import NAME
+
+    found = [
+        actor["Pid"] for actor in actors().values()
+        if actor["Name"] == NAME and actor["State"] == "ALIVE"
+    ]  # fmt: skip
+    return found[0] if found else None
