@@ -11,6 +11,7 @@ from typing import Any
 
 from cola.spec import SpecError, StudySpec
 from orchestration.catalog import load_study, shipped_studies
+from orchestration.jobs import Job, again, jobs_of, wait_for_end
 from orchestration.job_sources import (
     BUILD_SECONDS,
     STUDY_FILE,
@@ -18,7 +19,6 @@ from orchestration.job_sources import (
     check_study,
     runtime_environment,
 )
-from orchestration.jobs import Job, jobs_of, wait_for_end
 
 READ_SECONDS = 120.0
 
@@ -89,8 +89,9 @@ def remote_runs(client: Any, study: str, output: str, job: Job | None) -> list[d
 
 def remove(client: Any, job: Job) -> None:
     """Leave nothing of a job on the cluster, ended or not."""
-    client.stop_job(job.submission_id)
-    wait_for_end(client, job, READ_SECONDS)
+    if again(client, job).active:
+        client.stop_job(job.submission_id)
+        wait_for_end(client, job, READ_SECONDS)
     client.delete_job(job.submission_id)
 
 
