@@ -11,7 +11,6 @@ from typing import Any
 
 from cola.spec import SpecError, StudySpec
 from orchestration.catalog import load_study, shipped_studies
-from orchestration.jobs import Job, again, jobs_of, wait_for_end
 from orchestration.job_sources import (
     BUILD_SECONDS,
     STUDY_FILE,
@@ -19,6 +18,7 @@ from orchestration.job_sources import (
     check_study,
     runtime_environment,
 )
+from orchestration.jobs import Job, again, jobs_of, wait_for_end
 
 READ_SECONDS = 120.0
 
