@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 BINARIES = Path(sys.executable).parent
 
 
@@ -46,13 +48,17 @@ class RayNodes:
 
     def __post_init__(self) -> None:
         self.gcs, self.dashboard, self._client = free_ports(3)
+        self._added = 0
         self.environment = {
             **os.environ,
             "PATH": f"{BINARIES}:{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # more nodes may join
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Short, so that a dead node is seen soon.
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_failure_threshold": "5",
             "COLUMNS": "200",
             **self.environment,
         }
@@ -72,6 +78,7 @@ class RayNodes:
         """Start the head (again, at the same ports)."""
         self._start(
             "head",
+            "127.0.0.1",
             "--head",
             f"--port={self.gcs}",
             "--dashboard-host=127.0.0.1",
@@ -84,12 +91,19 @@ class RayNodes:
 
     def add(self, name: str, cpus: int = 1, *options: str) -> None:
         """Start one more node."""
-        self._start(name, f"--address={self.address}", *options, cpus=cpus)
+        host = f"127.0.0.{2 + self._added}"
+        self._added += 1
+        self._start(name, host, f"--address={self.address}", *options, cpus=cpus)
+        log = self.folder / f"{name}.log"
+        until(lambda: "Ray runtime started" in log.read_text(), f"node {name}", 90)
 
     def kill(self, name: str) -> None:
         """SIGKILL a whole node: its raylet and all its workers."""
         process = self.nodes.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
+        found = psutil.Process(process.pid)
+        for each in [*found.children(recursive=True), found]:
+            if each.is_running():
+                each.kill()
         process.wait(30)
 
     def stop(self) -> None:
@@ -120,10 +134,10 @@ class RayNodes:
         )
         return done.stdout
 
-    def _start(self, name: str, *options: str, cpus: int) -> None:
+    def _start(self, name: str, host: str, *options: str, cpus: int) -> None:
         (agent,) = free_ports(1)
         command = [
-            BINARIES / "ray", "start", "--block", "--node-ip-address=127.0.0.1",
+            BINARIES / "ray", "start", "--block", f"--node-ip-address={host}",
             f"--num-cpus={cpus}", f"--dashboard-agent-listen-port={agent}", *options,
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("a") as log:

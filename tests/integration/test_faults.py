@@ -100,22 +100,3 @@ def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert losses(outputs) == losses(undisturbed)
-
-
-def test_a_diverged_run_is_tried_at_a_lower_rate(
-    nodes: RayNodes, tiny_study: dict[str, Any], tmp_path: Path
-) -> None:
-    """A rate that no model stands is marked; its second try is a run of its own."""
-    nodes.add("first", 2)
-    tiny_study["families"] = {"ar": {}}
-    tiny_study["training"]["optimizer"] = {"learning_rate": 1e18}
-    tiny_study["retry_diverged"] = {"factor": 1e-21, "times": 1}
-    outputs = Path(tiny_study["output"])
-    study = str(write_study(tiny_study, tmp_path))
-    process = nodes.run("run", study, "--address", nodes.address)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert sorted(states(outputs)) == ["diverged", "finished"]
-    again = nodes.run("run", study, "--address", nodes.address).communicate(timeout=300)[0]
-    assert "nothing to train: all 1 runs are finished already" in again
-    assert "retry1" in again

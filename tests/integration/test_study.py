@@ -93,7 +93,7 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
         for line in (outputs / "studies" / "tiny" / "events.jsonl").read_text().splitlines()
     ]
     assert {name: events.count(name) for name in set(events)} == {
-        "launched": 9, "finished": 9, "not started": 8,
+        "launched": 9, "workers started": 9, "finished": 9, "not started": 8,
     }  # fmt: skip
     again = cola("run", study)
     assert "nothing to train: all 9 runs are finished already" in again
@@ -235,3 +235,18 @@ def test_a_trajectory_trains_its_stable_phase_once(
     branched, whole = (found[point.run_key] for found in both)
     later = {step: value for step, value in whole.items() if step >= min(branched)}
     assert branched == later
+
+
+def test_a_diverged_run_is_tried_at_a_lower_rate(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    """A rate that no model stands is marked; its second try is a run of its own."""
+    tiny_study["families"] = {"ar": {}}
+    tiny_study["training"]["optimizer"] = {"learning_rate": 1e18}
+    tiny_study["retry_diverged"] = {"factor": 1e-21, "times": 1}
+    study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
+    said = cola("run", study)
+    assert "diverged" in said
+    assert "ar-2e+10-seed66-retry1: finished" in said
+    assert sorted(states(outputs)) == ["diverged", "finished"]
+    assert "nothing to train: all 1 runs are finished already" in cola("run", study)
