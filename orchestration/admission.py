@@ -132,10 +132,11 @@ class _Round:
         places: dict[tuple[str, str], int] = {}
         for place, request in enumerate(ordered):
             places[request.owner, request.id] = place
-            wait = self._known(request) or self._try(request)
+            wait = self._known(request)
+            if wait is None and (wait := self._try(request)) is not None:
+                self._failed[self._shape(request)] = request.seconds, wait
             if wait is not None:
                 self.waits[request.owner, request.id] = wait
-                self._failed.setdefault(self._shape(request), (request.seconds, wait))
         overtaken = {
             (request.owner, request.id) for request in ordered if self._overtaken(request, places)
         }

@@ -52,6 +52,9 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     values["evaluation"]["likelihood"] |= {"mask_samples": 2, "ode_steps": 2}
     values["resources"] |= {
         "workers": workers,
+        "min_workers": None,
+        "larger": [],
+        "labels": {},
         "cpus_per_worker": 1,
         "gpus_per_worker": 0,
         "accelerator": None,

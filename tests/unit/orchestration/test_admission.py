@@ -10,11 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from orchestration.admission import Decision, Rules, admit
-from orchestration.admission_queue import OWNER_SECONDS, AdmissionQueue
 from orchestration.packing import (
     SLACK,
-    ClusterState,
-    Group,
     Holding,
     Node,
     Request,
@@ -241,7 +238,7 @@ def test_hundreds_of_runs_are_decided_on_in_a_moment() -> None:
     before = time.process_time()
     decision = admit(nodes, held, waiting, 0.0)
     assert len(decision.waits) == 500
-    assert time.process_time() - before < 2.0
+    assert time.process_time() - before < 0.5
 
 
 def busy_node(**held: float) -> tuple[list[Node], list[Holding]]:
@@ -356,64 +353,3 @@ def test_sentences() -> None:
 def test_label_selectors_are_rays(wanted: str, suits: bool) -> None:
     assert matches({"kind": wanted}, {"kind": "x"}) == suits
     assert bool(eligible(run("r", labels={"kind": wanted}), [node("a", kind="x")])) == suits
-
-
-class World:
-    """A queue over a cluster and a clock that the test moves."""
-
-    def __init__(self, cpus: float = 4) -> None:
-        self.now, self.cpus = 1000.0, cpus
-        self.groups: tuple[Group, ...] = ()
-        self.queue = AdmissionQueue(self.look, clock=lambda: self.now)
-
-    def look(self) -> ClusterState:
-        used = sum(cpus for group in self.groups for cpus, _ in group.bundles)
-        return ClusterState((Node("a", self.cpus, 0, self.cpus - used, 0),), self.groups)
-
-    def granted(
-        self, owner: str, requests: list[Request], held: list[Holding] | None = None
-    ) -> dict[str, int]:
-        return self.queue.update(owner, 0.0, requests, held or []).granted
-
-
-def test_a_dead_owner_loses_what_it_was_given() -> None:
-    world = World()
-    assert world.granted("one", [run("r", 4)]) == {"r": 4}
-    assert world.granted("two", [run("s", 4)]) == {}
-    assert world.granted("one", [run("r", 4)]) == {"r": 4}  # repeated until it is held
-    world.now += OWNER_SECONDS + 1
-    assert world.granted("two", [run("s", 4)]) == {"s": 4}
-
-
-def test_placed_runs_are_counted_once_and_outlive_the_queue() -> None:
-    world = World()
-    first, second = run("r", 2), run("s", 2)
-    assert world.granted("one", [first]) == {"r": 2}
-    held = [Holding(first, 2, 50.0)]
-    assert world.granted("one", [second], held) == {"s": 2}
-    held.append(Holding(second, 2, 50.0))
-    assert world.granted("one", [run("t")], held) == {}
-    # Ray has placed one; the other one is still to come.
-    world.groups = (Group("g", ((1, 0),) * 2, ("a",) * 2),)
-    assert world.granted("one", [run("t")], held) == {}
-    world.queue = AdmissionQueue(world.look, clock=lambda: world.now)
-    assert world.granted("one", [run("t")], held) == {}
-    # Its workers start again: their share is kept although Ray says that it is free.
-    world.groups = ()
-    assert world.granted("one", [run("t")], held) == {}
-    assert world.granted("one", [run("t")], held[:1]) == {"t": 1}
-
-
-def test_a_group_that_was_there_before_is_nobodys_run() -> None:
-    world = World()
-    world.groups = (Group("stranger", ((1, 0),) * 2, ("a",) * 2),)
-    assert world.granted("one", [run("r", 2)]) == {"r": 2}
-    assert world.granted("one", [run("t", 2)], [Holding(run("r", 2), 2, 50.0)]) == {}
-
-
-def test_a_new_queue_hears_all_before_it_grants() -> None:
-    world = World()
-    world.queue = AdmissionQueue(world.look, clock=lambda: world.now, settle_seconds=3.0)
-    assert world.granted("one", [run("r")]) == {}
-    world.now += 3
-    assert world.granted("one", [run("r")]) == {"r": 1}
