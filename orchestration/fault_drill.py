@@ -9,7 +9,9 @@ from __future__ import annotations
 import email
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +86,32 @@ def drill_study(folder: Path) -> StudySpec:
     )
 
 
+def carry_out(say: Callable[[str], None]) -> bool:
+    """The drill in a temporary folder, told line by line; whether every check holds.
+
+    The folder is kept where one does not.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="cola-drill-"))
+    try:
+        injections, checks = drill(folder, say)
+    except DrillError as error:
+        say(f"fail {error} (see {folder})")
+        return False
+    for injection in injections:
+        say(
+            f"{injection.fault} killed (process {injection.process}): trains again after "
+            f"{injection.seconds_to_training:.1f} s, {injection.steps_repeated} steps repeated"
+        )
+    for check in checks:
+        say(f"{'ok  ' if check.holds else 'fail'} {check.claim}")
+    passed = all(check.holds for check in checks)
+    if passed:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        say(f"its files are kept in {folder}")
+    return passed
+
+
 def drill(folder: Path, say: Callable[[str], None]) -> tuple[list[Injection], list[Check]]:
     """Carry it out in `folder`.
 
@@ -91,13 +119,27 @@ def drill(folder: Path, say: Callable[[str], None]) -> tuple[list[Injection], li
         DrillError: when a driver ends early, or a recovery takes too long.
     """
     reference, disturbed = drill_study(folder / "reference"), drill_study(folder / "disturbed")
+    drivers: list[BaseProcess] = []
+    try:
+        return _disturbed(reference, disturbed, drivers, say)
+    finally:
+        for driver in drivers:
+            driver.kill()
+
+
+def _disturbed(
+    reference: StudySpec,
+    disturbed: StudySpec,
+    drivers: list[BaseProcess],
+    say: Callable[[str], None],
+) -> tuple[list[Injection], list[Check]]:
     say("the study undisturbed")
-    driver = _start(reference)
+    driver = _start(reference, drivers)
     driver.join()
     if driver.exitcode != 0:
-        raise DrillError(f"the undisturbed study failed; see {folder}")
+        raise DrillError("the undisturbed study failed")
     injections = []
-    driver = _start(disturbed)
+    driver = _start(disturbed, drivers)
     faults = {"worker": "RayTrainWorker", "controller": "TrainController"}
     for fault, title in faults.items():
         _until(driver, lambda: _fresh_checkpoint(disturbed), f"a checkpoint before the {fault}")
@@ -108,26 +150,29 @@ def drill(folder: Path, say: Callable[[str], None]) -> tuple[list[Injection], li
     os.kill(driver.pid or 0, signal.SIGKILL)
     driver.join()
     began, seen = time.time(), len(_starts(disturbed))
-    pid, driver = driver.pid or 0, _start(disturbed)
+    pid, driver = driver.pid or 0, _start(disturbed, drivers)
     _until(driver, lambda: len(_starts(disturbed)) > seen, "the runs to go on")
     injections.append(_injection("driver", pid, disturbed, seen, began))
     driver.join()
-    last = _start(disturbed)
+    last = _start(disturbed, drivers)
     last.join()
     return injections, _checks(reference, disturbed, driver.exitcode == 0 == last.exitcode)
 
 
-def _start(study: StudySpec) -> BaseProcess:
+def _start(study: StudySpec, drivers: list[BaseProcess]) -> BaseProcess:
     process = multiprocessing.get_context("spawn").Process(
         target=_drive, args=(study.model_dump(mode="json"),)
     )
     process.start()
+    drivers.append(process)
     return process
 
 
 def _drive(values: dict[str, Any]) -> None:
     study = StudySpec.parse(values)
     with (Path(study.output).parent / "drivers.log").open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
         result = run_study(study, None, StudyView(Console(file=log, width=200)))
     if not result.complete:
         raise SystemExit(1)

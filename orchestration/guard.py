@@ -8,14 +8,17 @@ from cola.spec.resources import ResourcesSpec
 from orchestration.ledger import Entry
 
 
-def accelerator_hours(entries: Iterable[Entry], resources: ResourcesSpec, now: float) -> float:
-    """Hours of GPUs (of cores where a study has none) over all attempts, running ones up to `now`.
+def accelerator_hours(runs: Iterable[tuple[Entry, ResourcesSpec]], now: float) -> float:
+    """Hours of GPUs (of cores where a run has none) over all attempts, running ones up to `now`.
 
-    An attempt whose driver was killed counts until its lease was last refreshed.
+    Every run counts with all of its workers, also where an elastic one had fewer. An attempt whose
+    driver was killed counts until its lease was last refreshed.
     """
-    units = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
-    seconds = sum(_seconds(entry, now) for entry in entries)
-    return seconds / 3600 * units
+    return sum(_seconds(entry, now) / 3600 * _units(needs) for entry, needs in runs)
+
+
+def _units(needs: ResourcesSpec) -> float:
+    return needs.workers * (needs.gpus_per_worker or needs.cpus_per_worker)
 
 
 def _seconds(entry: Entry, now: float) -> float:

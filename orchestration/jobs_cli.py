@@ -187,6 +187,14 @@ def doctor(
     ] = None,
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
+    faults: Annotated[
+        bool,
+        typer.Option(
+            "--faults",
+            help="Also kill worker, controller and driver of a tiny study here, and prove that no "
+            "run is lost or repeated (a few minutes).",
+        ),
+    ] = False,
 ) -> None:
     """Check this environment and say what to do; exit 1 where a study could not run."""
     from orchestration.doctor import examine
@@ -199,6 +207,10 @@ def doctor(
         typer.echo(f"{finding.verdict:4} {finding.name:17} {finding.found}")
         if finding.remedy:
             typer.echo(f"     {'':17} -> {finding.remedy}")
+    if faults and not failed:
+        from orchestration.fault_drill import carry_out
+
+        failed = not carry_out(typer.echo)
     if failed:
         raise typer.Exit(1)
 

@@ -79,7 +79,7 @@ class Launcher:
         self._rates = measured_rates(output_root(study))
         self._sharing = shared_beginnings(plan)
         self.current_keys = [run.spec.run_key for run in plan]
-        self._all_keys = set(self.current_keys)
+        self._resources = {run.spec.run_key: run.resources for run in plan}
         self.events = EventLog(study_folder(study))
         self._refreshed = time.time()
 
@@ -141,8 +141,8 @@ class Launcher:
         limit = self.study.resources.max_accelerator_hours
         if limit is None:
             return False
-        entries = (self.ledger.entry(key) for key in self._all_keys)
-        return accelerator_hours(entries, self.study.resources, time.time()) >= limit
+        runs = ((self.ledger.entry(key), needs) for key, needs in self._resources.items())
+        return accelerator_hours(runs, time.time()) >= limit
 
     def _refuse(self, waiting: Sequence[PlannedRun]) -> None:
         limit = self.study.resources.max_accelerator_hours
@@ -257,7 +257,7 @@ class Launcher:
             return
         # What others take of the diverged run's beginning, the new one does not have.
         self._sharing[following.spec.run_key] = Sharing()
-        self._all_keys.add(following.spec.run_key)
+        self._resources[following.spec.run_key] = following.resources
         place = self.current_keys.index(run.spec.run_key)
         self.current_keys[place] = following.spec.run_key
         self.admit(Decision(following, "start", "lower rate"))

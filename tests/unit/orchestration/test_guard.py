@@ -25,9 +25,12 @@ def test_hours_count_attempts_of_all_kinds() -> None:
         Entry(run_key="c", state="new"),
     ]
     resources = ResourcesSpec(workers=4, gpus_per_worker=1, cpus_per_worker=8)
-    assert accelerator_hours(entries, resources, 3 * HOUR) == pytest.approx(4 * (2 + 1 + 1))
+    same = [(entry, resources) for entry in entries]
+    assert accelerator_hours(same, 3 * HOUR) == pytest.approx(4 * (2 + 1 + 1))
     cores = ResourcesSpec(workers=2, cpus_per_worker=3)
-    assert accelerator_hours(entries[:1], cores, 0.0) == pytest.approx(2 * 3 * 2)
+    assert accelerator_hours([(entries[0], cores)], 0.0) == pytest.approx(2 * 3 * 2)
+    mixed = [(entries[0], cores), (entries[1], resources)]
+    assert accelerator_hours(mixed, 3 * HOUR) == pytest.approx(2 * 3 * 2 + 4 * (1 + 1))
 
 
 def test_events_are_lines_that_say_why(tmp_path: Path) -> None:
