@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from cola.records import FAMILY_LABELS, Metric
 from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, load_yaml
 from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.corpus_size import check_epochs, corpus_size
-from orchestration.decisions import checkpoints_of, decide
+from orchestration.decisions import decide
 from orchestration.divergence import with_retries
 from orchestration.endpoint import Endpoint
 from orchestration.jobs_cli import ADDRESS_HELP, AllowHttp, CaFile
-from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
 from orchestration.plan_view import (
@@ -33,6 +29,7 @@ from orchestration.plan_view import (
 from orchestration.progress import StudyView
 from orchestration.rates import measured_rates
 from orchestration.rehearsal import rehearsal_of
+from orchestration.status import print_runs, run_status, wide_console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -138,6 +135,9 @@ def status(
     ],
     settings: Overrides = None,
     as_json: AsJson = False,
+    workers: Annotated[
+        bool, typer.Option("--workers", help="Also every worker of the runs that run.")
+    ] = False,
     address: Annotated[
         str | None, typer.Option(help=f"Read it on a cluster. {ADDRESS_HELP}")
     ] = None,
@@ -147,7 +147,7 @@ def status(
     """Show where each run of a study stands, from the ledger and the journals."""
     if address is not None:
         endpoint = Endpoint(address, ca_file, allow_http)
-        show_remote_status(study, settings or [], endpoint, as_json)
+        show_remote_status(study, settings or [], endpoint, as_json, workers)
         return
     spec = load_study(study, settings or [])
     ledger = Ledger(output_root(spec))
@@ -156,10 +156,12 @@ def status(
     if as_json:
         typer.echo(json.dumps({"study": spec.name, "runs": rows}, indent=1))
     else:
-        print_runs(spec.name, rows)
+        print_runs(spec.name, rows, workers)
 
 
-def show_remote_status(study: str, settings: list[str], endpoint: Endpoint, as_json: bool) -> None:
+def show_remote_status(
+    study: str, settings: list[str], endpoint: Endpoint, as_json: bool, workers: bool
+) -> None:
     """The study's last job on a cluster, and its runs as they are on the cluster's storage."""
     from orchestration.jobs import client_of
     from orchestration.remote_status import remote_runs, study_and_job
@@ -173,17 +175,7 @@ def show_remote_status(study: str, settings: list[str], endpoint: Endpoint, as_j
         shown = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
         typer.echo(json.dumps({"study": name, "job": shown, "runs": rows}, indent=1))
     else:
-        print_runs(name, rows)
-
-
-def print_runs(study: str, rows: list[dict[str, object]]) -> None:
-    """The status of runs as a table."""
-    table = Table(title=f"study {study}")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*("–" if value is None else str(value) for value in row.values()))
-    wide_console().print(table)
+        print_runs(name, rows, workers)
 
 
 @app.command()
@@ -270,33 +262,3 @@ def reckoned(study: StudySpec, runs: list[PlannedRun]) -> Plan:
     for planned in runs:
         check_epochs(study, planned.name, planned.tokens, corpus)
     return Plan.of(study, runs, corpus, measured_rates(output_root(study)))
-
-
-def wide_console() -> Console:
-    """A console whose tables are not cut: pipes and files have no width of their own."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(200, console.width))
-
-
-def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
-    """One run's row of the status table; the checkpoint is the step it could go on from."""
-    entry = ledger.entry(run.spec.run_key)
-    last: dict[str, object] = {}
-    goes_on = entry.state not in ("new", "finished")
-    folder = ledger.run_folder(run.spec.run_key)
-    kept = checkpoints_of(folder, storage) if goes_on else []
-    for line in JournalReader(folder / "journal.jsonl").new_lines():
-        if line.kind != "event":
-            last |= {"step": line.step, **line.values}
-    return {
-        "run": run.name,
-        "family": FAMILY_LABELS[run.spec.family],
-        "state": entry.state,
-        "step": last.get("step", 0),
-        "steps": run.spec.steps,
-        "checkpoint": max((cursor.step for cursor in kept), default=None),
-        "train_loss": last.get(Metric.TRAIN_LOSS),
-        "nll_nats_per_token": last.get(Metric.NLL),
-        "attempts": len(entry.attempts),
-        "reason": entry.reason,
-    }

@@ -11,11 +11,13 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestration.train_loop import TrainState
+if TYPE_CHECKING:
+    from orchestration.train_loop import TrainState
 
 FOLDER = "workers"
 EVERY_SECONDS = 2.0
