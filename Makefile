@@ -12,7 +12,7 @@ demo: $(READY)
 
 # Every check and every test.
 test: check
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-quick: $(READY)
 	$(VENV)/bin/python -m pytest -m "not slow"
