@@ -53,7 +53,7 @@ torch.manual_seed(run.seed)
 family, size = family_of(run.family), run.training.batch_sequences
 module = family.stage_module(family.build(run.model), run.objective, run.stages[0].name)
 groups = family.parameter_groups(module, run.objective, run.stages[0].name)
-settings = EngineSettings(run.training, 1, size, 1)
+settings = EngineSettings(run.training, 1, 1)
 engine, *_ = deepspeed.initialize(model=module, optimizer=adamw(groups, settings),
     config=deepspeed_config(settings, 1), dist_init_required=False)
 stamps = []
@@ -64,7 +64,7 @@ for step in range(steps):
     output = engine(**module.draw(batch))
     engine.backward(output["loss"])
     engine.step()
-    float(output["loss"])
+    float(output["loss"].detach())
     stamps.append(time.time())
 Path(sys.argv[4]).write_text(json.dumps(stamps))
 dist.destroy_process_group()
@@ -96,9 +96,10 @@ def bare_seconds(study: StudySpec, folder: Path, steps: int) -> float:
     spec.write_text(plan_study(study)[0].spec.model_dump_json())
     data = prepare(study.data, Path(study.output) / "cache")
     (port,) = free_ports(1)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "1"}
+    place |= {"RANK": "0", "LOCAL_RANK": "0"}
     command = [sys.executable, "-c", BARE, str(spec), str(data.folder), str(steps), str(found)]
-    subprocess.run(command, env={**ENVIRONMENT, **place}, check=True, capture_output=True)
+    subprocess.run(command, env={**ENVIRONMENT, **place}, check=True, stdout=subprocess.DEVNULL)
     stamps = json.loads(found.read_text())
     return float((stamps[-1] - stamps[9]) / (len(stamps) - 10))
 
@@ -108,7 +109,7 @@ def machinery_seconds(study: StudySpec, folder: Path) -> tuple[float, float]:
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json")))
     command = [sys.executable, "-c", "from sweeps.cli import main; main()", "run", str(file)]
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     key = plan_study(study)[0].spec.run_key
     journal = Path(study.output) / "runs" / key / "journal.jsonl"
     lines = [line for line in JournalReader(journal).new_lines() if line.kind == "train"]
