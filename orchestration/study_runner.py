@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,6 +21,7 @@ from orchestration.ledger import Ledger, State, write_atomically
 from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
 from orchestration.prefixes import remove_published
 from orchestration.progress import StudyView
+from orchestration.signals import Handler, handled
 from orchestration.tracking import MirroredStudy, open_mirror
 
 
@@ -118,7 +117,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         for decision in decisions:
             runner.admit(decision)
         if todo:
-            stack.enter_context(stop_on_interrupt(runner))
+            stack.enter_context(handled(stop_on_interrupt(runner)))
             runner.run(todo, OwnQueue() if address is None else SharedQueue())
     unmirrored = mirror.finish(patience_seconds=30.0)
     plan = with_retries(plan, study.retry_diverged, ledger)
@@ -135,9 +134,8 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     remember_plan(plan, folder)
 
 
-@contextmanager
-def stop_on_interrupt(runner: Launcher) -> Iterator[None]:
-    """SIGINT or SIGTERM once: stop cleanly. SIGINT again: leave at once."""
+def stop_on_interrupt(runner: Launcher) -> Handler:
+    """SIGINT or SIGTERM once: stop cleanly. Again: leave at once."""
 
     def request(signum: int, frame: FrameType | None) -> None:
         if runner.stopping.is_set():
@@ -145,12 +143,4 @@ def stop_on_interrupt(runner: Launcher) -> Iterator[None]:
         runner.view.note("stopping: running trainings save a checkpoint and leave")
         runner.request_stop()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return request

@@ -12,8 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -23,6 +22,7 @@ from orchestration.cluster import NoClusterError
 from orchestration.events import EventLog
 from orchestration.plan import study_folder
 from orchestration.progress import StudyView
+from orchestration.signals import Handler, handled
 from orchestration.study_runner import StudyResult, run_study
 
 PAUSE_SECONDS = 2.0
@@ -66,7 +66,7 @@ def _carry_out(study: StudySpec, address: str) -> tuple[Answer, int | None]:
     process = context.Process(target=_drive, args=(there, study.model_dump(mode="json"), address))
     process.start()
     there.close()
-    with _signals_passed_on(process):
+    with handled(_passing_signals_to(process)):
         answer: Answer = None
         with suppress(EOFError):
             answer = here.recv()
@@ -94,15 +94,9 @@ def _leave_with_supervisor(connection: Connection) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@contextmanager
-def _signals_passed_on(process: BaseProcess) -> Iterator[None]:
+def _passing_signals_to(process: BaseProcess) -> Handler:
     def pass_on(signum: int, frame: FrameType | None) -> None:
         if process.pid is not None and process.is_alive():
             os.kill(process.pid, signum)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return pass_on

@@ -74,6 +74,12 @@ class RayNodes:
         """The dashboard, which takes jobs."""
         return f"http://127.0.0.1:{self.dashboard}"
 
+    def __enter__(self) -> RayNodes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
     def start_head(self) -> None:
         """Start the head (again, at the same ports)."""
         self._start(
@@ -111,14 +117,14 @@ class RayNodes:
         for name in reversed(list(self.nodes)):
             self.kill(name)
 
-    def run(self, *arguments: str) -> subprocess.Popen[str]:
+    def run(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
         """`cola` with the cluster's token, in a process group of its own."""
         return subprocess.Popen(
             [BINARIES / "cola", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=self.environment,
+            env={**self.environment, **changes},
             start_new_session=True,
         )
 

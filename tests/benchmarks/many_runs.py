@@ -10,7 +10,6 @@ of runs: the last line compares the last third with the second, per run.
 from __future__ import annotations
 
 import argparse
-import email
 import os
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from cola.spec import StudySpec
 from orchestration.events import read_events
+from orchestration.fault_drill import drill_study
 from orchestration.plan import study_folder
 from orchestration.progress import StudyView
 from orchestration.study_runner import run_study
@@ -53,24 +53,14 @@ class Sample:
 
 def tiny_runs(folder: Path, runs: int) -> StudySpec:
     """One AR size and budget of about twenty steps, `runs` seeds."""
-    return StudySpec.parse(
-        {
-            "name": "many-runs",
-            "families": {"ar": {}},
-            "ladder": [{"budget": 2e9, "core_parameters": 60_000}],
-            "seeds": list(range(runs)),
-            "data": {
-                "corpus": {"source": "files", "paths": [str(Path(email.__file__).parent)]},
-                "tokenizer": {"kind": "bpe", "vocab_size": 320},
-                "sequence_length": 32,
-                "validation_fraction": 0.1,
-            },
-            "max_epochs": 100,
-            "training": {"batch_sequences": 8, "precision": "float32"},
-            "evaluation": {"validation_sequences": 8, "points": 1, "samples": 0},
-            "output": str(folder),
-        }
-    )
+    values = drill_study(folder).model_dump(mode="json")
+    values |= {
+        "name": "many-runs",
+        "families": {"ar": {}},
+        "ladder": [{"budget": 2e9, "core_parameters": 60_000}],
+        "seeds": list(range(runs)),
+    }
+    return StudySpec.parse(values)
 
 
 def sample(finished: int) -> Sample:

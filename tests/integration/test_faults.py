@@ -20,11 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
-    cluster = RayNodes(tmp_path)
-    try:
+    with RayNodes(tmp_path) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def runs(outputs: Path) -> list[Path]:

@@ -3,116 +3,49 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import signal
-import socket
 import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import write_study
+from tests.ray_nodes import RayNodes, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
-BINARIES = Path(sys.executable).parent
 
 
-@dataclass(frozen=True)
-class Head:
-    """A running head and what its clients need to know."""
-
-    address: str
-    environment: dict[str, str]
+class Head(RayNodes):
+    """A head with two cores; `cola` speaks to its dashboard."""
 
     def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [BINARIES / "cola", *arguments, "--address", self.address],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**self.environment, **changes},
-        )
+        return self.run(*arguments, "--address", self.url, **changes)
 
     def cola(self, *arguments: str, code: int = 0, **changes: str) -> str:
         return self.result(self.start(*arguments, **changes), code)
 
     def result(self, process: subprocess.Popen[str], code: int = 0) -> str:
-        shown, said = process.communicate(timeout=300)
-        assert process.returncode == code, shown + said
-        return shown + said
+        shown, _ = process.communicate(timeout=300)
+        assert process.returncode == code, shown
+        return shown
 
     def jobs(self) -> list[dict[str, Any]]:
         """All that the cluster tells of its jobs."""
         asked = urllib.request.Request(
-            f"{self.address}/api/jobs/",
+            f"{self.url}/api/jobs/",
             headers={"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"},
         )
         with urllib.request.urlopen(asked, timeout=30) as answer:
             return json.loads(answer.read())
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[Head]:
-    gcs, dashboard, agent, client = free_ports(4)
-    environment = {
-        **os.environ,
-        "PATH": f"{BINARIES}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "MLFLOW_TRACKING_PASSWORD": secrets.token_hex(16),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "COLUMNS": "200",
-    }
-    command = [
-        BINARIES / "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
-        f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
-        "--num-cpus=2", f"--temp-dir=/tmp/ray-jobs-{os.getpid()}",
-    ]  # fmt: skip
-    log = (tmp_path / "head.log").open("w")
-    process = subprocess.Popen(
-        command, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        wait_for_port(dashboard, process)
-        yield Head(address, environment)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        log.close()
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: int = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the head ended"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        signal.sigtimedwait([], 0.5)
-    raise AssertionError("the head's dashboard does not listen")
+    with Head(tmp_path, 2, {"MLFLOW_TRACKING_PASSWORD": secrets.token_hex(16)}) as cluster:
+        yield cluster
 
 
 def ledgers(outputs: Path) -> list[dict[str, Any]]:
@@ -130,10 +63,8 @@ def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: 
     both = [head.start("submit", study, "--detach") for _ in range(2)]
     said = sorted(line for each in both for line in head.result(each).splitlines())
     assert said == ["cola-tiny-1: runs already, attached", "cola-tiny-1: submitted"]
-    deadline = time.monotonic() + 120
-    while not list(outputs.glob("runs/*/ray/attempt-*/step-*/manifest-00000.json")):
-        assert time.monotonic() < deadline, head.cola("logs", "tiny", code=1)
-        signal.sigtimedwait([], 0.5)
+    saved = "runs/*/ray/attempt-*/step-*/manifest-00000.json"
+    until(lambda: bool(list(outputs.glob(saved))), "a checkpoint")
     # By name alone, from the cluster's storage.
     status = json.loads(head.cola("status", "tiny", "--json"))
     assert status["job"] == {"id": "cola-tiny-1", "status": "running"}
