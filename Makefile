@@ -12,7 +12,7 @@ demo: $(READY)
 
 # Every check and every test.
 test: check
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(VENV)/bin/python -m pytest
 
 test-quick: $(READY)
 	$(VENV)/bin/python -m pytest -m "not slow"

@@ -64,7 +64,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(
     torn = Path(store.root) / "attempt-1/step-000000008/engine/shard-0.bin"
     torn.write_bytes(torn.read_bytes()[:57])
     copies = LocalCopies(store, Place())
-    chosen = copies.shared(newest_valid(copies.folders(), 1, 1, copies.fetch))
+    chosen = copies.shared(newest_valid(copies.folders(), copies.fetch))
     assert chosen is not None
     folder, cursor = chosen
     assert (cursor.step, copies.name_of(folder)) == (4, "attempt-1/step-000000004")
@@ -83,7 +83,7 @@ def test_a_manifest_that_leads_outside_is_none(name: str, tmp_path: Path) -> Non
     values["files"][name] = "0" * 64
     path.write_text(json.dumps(values))
     assert verify(folder) is None
-    assert newest_valid([folder], 1, 1) is None
+    assert newest_valid([folder]) is None
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:

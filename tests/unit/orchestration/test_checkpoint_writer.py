@@ -142,7 +142,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     assert [step for step, _ in failed] == list(range(5, clear))
     # Meanwhile the newest whole one stayed, alone.
     assert whole[5 : clear - 1] == [[4]] * (clear - 6)
-    chosen = newest_valid([save._store.folder(i.name) for i in save._store.stored()], 1, 0)
+    chosen = newest_valid([save._store.folder(i.name) for i in save._store.stored()])
     assert chosen is not None
     assert chosen[1].step == last
     assert [item.step for item in save._store.stored()] == [last - 1, last]
@@ -187,7 +187,7 @@ def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
     torn = root / "attempt-1" / "step-000000006" / "torch_engine.pt"
     torn.write_bytes(torn.read_bytes()[:-100])
     copies = LocalCopies(save._store, Place())
-    chosen = newest_valid(copies.folders(), 1, 0, copies.fetch)
+    chosen = newest_valid(copies.folders(), copies.fetch)
     assert chosen is not None
     assert chosen[1].step == 5
     # With only one to keep, a new one of step 6 counts, not the torn one of equal age.

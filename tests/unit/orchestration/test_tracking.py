@@ -11,11 +11,17 @@ import pytest
 from cola.records import Kind, Metric, Tag
 from cola.spec import RunSpec, StudySpec
 from cola.spec.address import resolve_address
-from orchestration.journal import JournalWriter
+from orchestration.journal import JournalWriter, Line
 from orchestration.ledger import Ledger
 from orchestration.mlflow_runs import MlflowRuns, flat_params
 from orchestration.plan import plan_study
-from orchestration.tracking import LINES_PER_BATCH, Mirror, MirroredStudy, open_mirror
+from orchestration.tracking import (
+    METRICS_PER_BATCH,
+    Mirror,
+    MirroredStudy,
+    first_batch,
+    open_mirror,
+)
 
 
 @pytest.fixture
@@ -70,8 +76,16 @@ def history(client: Any, study: str, key: str) -> list[tuple[int, float]]:
     return sorted((metric.step, metric.value) for metric in metrics)
 
 
+def test_a_batch_takes_whole_lines_that_fit() -> None:
+    lines = [Line(n, "train", n, 0.0, {f"m{i}": 0.0 for i in range(29)}) for n in range(1, 101)]
+    assert len(first_batch(lines)) == METRICS_PER_BATCH // 30  # with the line's own number
+    wide = [Line(1, "train", 1, 0.0, {f"m{i}": 0.0 for i in range(2 * METRICS_PER_BATCH)})]
+    assert first_batch(wide + lines) == wide
+    assert first_batch([]) == []
+
+
 def test_every_line_once_over_several_drivers(uri: str, run: RunSpec, tmp_path: Path) -> None:
-    last = 3 * LINES_PER_BATCH + 7
+    last = METRICS_PER_BATCH + 7  # more than one batch
     write(tmp_path, range(1, last))
     client = mirror_once(uri, "once", run, tmp_path, "interrupted")
     assert len(history(client, "once", Metric.TRAIN_LOSS)) == last - 1
