@@ -44,14 +44,14 @@ def decide(
 def _decide_one(
     run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, storage: str | None
 ) -> Decision:
-    entry = ledger.entry(run.spec.run_key)
+    entry = ledger.entry(run.key)
     if entry.state == "finished":
         return Decision(run, "reuse", "finished already, with the same specification")
     if lease_is_fresh(entry):
         owner = entry.lease.owner if entry.lease else "another driver"
         return Decision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
-    run_folder = ledger.run_folder(run.spec.run_key)
+    run_folder = ledger.run_folder(run.key)
     cursors = checkpoints_of(run_folder, storage) if entry.state != "new" else []
     newest = max(cursors, key=lambda cursor: cursor.step, default=None)
     if newest is not None:
@@ -108,7 +108,7 @@ def remember_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:
     """Keep the plan so that the next one can say what changed."""
     slots = {
         slot_of(run): {
-            "run_key": run.spec.run_key,
+            "run_key": run.key,
             "name": run.name,
             "params": flat_params(run.spec),
         }

@@ -38,7 +38,7 @@ def next_try(run: PlannedRun, retry: DivergenceRetry | None) -> PlannedRun | Non
 
 
 def _current(run: PlannedRun, retry: DivergenceRetry | None, ledger: Ledger) -> PlannedRun:
-    while ledger.entry(run.spec.run_key).state == "diverged":
+    while ledger.entry(run.key).state == "diverged":
         following = next_try(run, retry)
         if following is None:
             return run

@@ -227,7 +227,7 @@ def _until(driver: BaseProcess, condition: Callable[[], bool], what: str) -> Non
 
 def _checks(reference: StudySpec, disturbed: StudySpec, ended_well: bool) -> list[Check]:
     plan, ledger = plan_study(disturbed), Ledger(Path(disturbed.output))
-    done = [run for run in plan if ledger.entry(run.spec.run_key).state == "finished"]
+    done = [run for run in plan if ledger.entry(run.key).state == "finished"]
     ends = [event["run"] for event in _events(disturbed, "finished")]
     last_end = max((event["time"] for event in _events(disturbed, "finished")), default=0.0)
     late = [event for event in _events(disturbed, "launched") if event["time"] > last_end]

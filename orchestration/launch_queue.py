@@ -67,8 +67,8 @@ class LaunchQueue:
         Asks at once where something has changed since the last time, else every second.
         """
         now = time.time()
-        alive = frozenset(run.spec.run_key for run in running)
-        wanted = frozenset(run.spec.run_key for run in ready)
+        alive = frozenset(run.key for run in running)
+        wanted = frozenset(run.key for run in ready)
         if alive:
             self._idle_since = now
         if (alive, wanted) == self._before and now - self._asked < SECONDS:
@@ -76,9 +76,9 @@ class LaunchQueue:
         self._asked, self._before = now, (alive, wanted)
         self._held = {key: holding for key, holding in self._held.items() if key in alive}
         for run in ready:
-            if run.spec.run_key not in self._requests:
-                self._requests[run.spec.run_key] = self._request(run, now)
-        requests = [self._requests[run.spec.run_key] for run in ready]
+            if run.key not in self._requests:
+                self._requests[run.key] = self._request(run, now)
+        requests = [self._requests[run.key] for run in ready]
         answer = self._queue.update(self.owner, now, requests, list(self._held.values()))
         if answer is None:
             if not self._silent:
@@ -86,7 +86,7 @@ class LaunchQueue:
             self._silent = True
             return {}
         self._silent = False
-        self._tell({run.spec.run_key: run for run in ready}, answer.waits, now)
+        self._tell({run.key: run for run in ready}, answer.waits, now)
         for key, workers in answer.granted.items():
             self._hold(self._requests.pop(key), workers, now)
         return answer.granted
@@ -96,11 +96,11 @@ class LaunchQueue:
         limit, now = self._study.resources.wait_seconds, time.time()
         kept = []
         for run in waiting:
-            since = self._small_since.get(run.spec.run_key)
+            since = self._small_since.get(run.key)
             if since is None or now - since < limit:
                 kept.append(run)
                 continue
-            said, _ = self._told[run.spec.run_key]
+            said, _ = self._told[run.key]
             why = (
                 f"resources.workers={run.resources.workers}: {said}, for resources.wait_seconds="
                 f"{limit:g} by now; add nodes, or lower what a run needs"
@@ -122,7 +122,7 @@ class LaunchQueue:
     def _request(self, run: PlannedRun, now: float) -> Request:
         needs = run.resources
         return Request(
-            id=run.spec.run_key,
+            id=run.key,
             owner=self.owner,
             name=run.name,
             study=self._study.name,
@@ -154,7 +154,7 @@ class LaunchQueue:
                 self._say(ready[key], wait, now)
 
     def _say(self, run: PlannedRun, wait: Wait, now: float) -> None:
-        key = run.spec.run_key
+        key = run.key
         said, when = self._told.get(key, ("", 0.0))
         if said == wait.why or (not wait.too_large and now - when < REPEAT_SECONDS):
             return

@@ -78,8 +78,8 @@ class Launcher:
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
         self._sharing = shared_beginnings(plan)
-        self.current_keys = [run.spec.run_key for run in plan]
-        self._resources = {run.spec.run_key: run.resources for run in plan}
+        self.current_keys = [run.key for run in plan]
+        self._resources = {run.key: run.resources for run in plan}
         self.events = EventLog(study_folder(study))
         self._refreshed = time.time()
 
@@ -87,15 +87,15 @@ class Launcher:
         """Show a run; mirror what earlier drivers left of it (MLflow may lack it, or believe that
         it still runs)."""
         run = decision.run
-        folder = self.ledger.run_folder(run.spec.run_key)
+        folder = self.ledger.run_folder(run.key)
         self.view.add(run, folder, decision.action)
-        entry = self.ledger.entry(run.spec.run_key)
+        entry = self.ledger.entry(run.key)
         if decision.action != "busy" and entry.state != "new":
             tags = self._closing_tags(run)
             if entry.state == "running":
                 tags[Tag.STATUS_REASON] = LEFT
             self.mirror.follow(run.name, run.spec, folder, self._tags(run))
-            self.mirror.close_run(run.spec.run_key, state_left(entry), tags)
+            self.mirror.close_run(run.key, state_left(entry), tags)
 
     def run(self, todo: Sequence[PlannedRun], queue: Queue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""
@@ -119,21 +119,21 @@ class Launcher:
             self._refuse(self._waiting)
             self._waiting = []
         stopping = self.stopping.is_set()
-        ready = [] if stopping else [run for run in self._waiting if self._ready(run)]
+        busy = {run.key for run in (*self._waiting, *self._running.values())}
+        ready = [] if stopping else [run for run in self._waiting if self._ready(run, busy)]
         admitted = launches.admitted(ready, self._running.values())
         for run in ready:
-            if run.spec.run_key in admitted and not self._spent():
-                self._waiting.remove(run)
+            if run.key in admitted and not self._spent():
+                self._waiting = [other for other in self._waiting if other.key != run.key]
                 self._launch(run, pool)
         self._waiting = launches.kept(self._waiting)
 
-    def _ready(self, run: PlannedRun) -> bool:
-        """Whether nobody is about to train a beginning that this run can take."""
-        busy = {other.spec.run_key for other in (*self._waiting, *self._running.values())}
+    def _ready(self, run: PlannedRun, busy: set[str]) -> bool:
+        """Whether none of `busy` is about to train a beginning that this run can take."""
         root = output_root(self.study)
         return all(
             provider not in busy or verify(beginning.folder(root)) is not None
-            for beginning, provider in self._sharing[run.spec.run_key].takes
+            for beginning, provider in self._sharing[run.key].takes
         )
 
     def _spent(self) -> bool:
@@ -156,10 +156,10 @@ class Launcher:
         self.stopping.set()
         self.events.write("stop requested")
         for run in self._running.values():
-            (self.ledger.run_folder(run.spec.run_key) / STOP_FILE).touch()
+            (self.ledger.run_folder(run.key) / STOP_FILE).touch()
 
     def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
-        key = run.spec.run_key
+        key = run.key
         try:
             entry = self.ledger.acquire(key)
         except LeaseHeldError as error:
@@ -183,7 +183,7 @@ class Launcher:
 
     def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
         resources = run.resources
-        root, sharing = output_root(self.study), self._sharing[run.spec.run_key]
+        root, sharing = output_root(self.study), self._sharing[run.key]
         return Assignment(
             run=run.spec,
             name=run.name,
@@ -210,7 +210,7 @@ class Launcher:
     def _watch(self) -> None:
         """Tell of workers that started again; end those that hang, so that they start again."""
         for run in self._running.values():
-            watch, limit = self._watches[run.spec.run_key], run.resources.hang_seconds
+            watch, limit = self._watches[run.key], run.resources.hang_seconds
             for start in watch.starts():
                 event = "workers restarted" if start.again else "workers started"
                 self.events.write(event, run.name, **asdict(start))
@@ -224,7 +224,7 @@ class Launcher:
             watch.ended(hung)
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
-        key = run.spec.run_key
+        key = run.key
         state, reason = self._outcome(run, error)
         self._watches.pop(key)
         self.ledger.close(key, state, reason)
@@ -241,8 +241,8 @@ class Launcher:
 
     def _again(self, run: PlannedRun, reason: str) -> bool:
         """Queue a run once more whose end was not its own fault, if it may try again."""
-        self._retries[run.spec.run_key] += 1
-        number, limit = self._retries[run.spec.run_key], run.resources.max_failures
+        self._retries[run.key] += 1
+        number, limit = self._retries[run.key], run.resources.max_failures
         if self.stopping.is_set() or number > limit:
             return False
         self.view.event(run, f"{reason}; retry {number} of {limit}")
@@ -256,10 +256,10 @@ class Launcher:
         if following is None or self.stopping.is_set():
             return
         # What others take of the diverged run's beginning, the new one does not have.
-        self._sharing[following.spec.run_key] = Sharing()
-        self._resources[following.spec.run_key] = following.resources
-        place = self.current_keys.index(run.spec.run_key)
-        self.current_keys[place] = following.spec.run_key
+        self._sharing[following.key] = Sharing()
+        self._resources[following.key] = following.resources
+        place = self.current_keys.index(run.key)
+        self.current_keys[place] = following.key
         self.admit(Decision(following, "start", "lower rate"))
         rate = following.spec.training.optimizer.learning_rate
         reason = f"{run.name} diverged; learning rate {rate:.3g}"
@@ -267,15 +267,15 @@ class Launcher:
         self._waiting.insert(0, following)
 
     def _wall_seconds(self, run: PlannedRun) -> float:
-        return time.monotonic() - self._launched_at[run.spec.run_key]
+        return time.monotonic() - self._launched_at[run.key]
 
     def _planned_seconds(self, run: PlannedRun) -> float:
         study, parameters = self.study, run.total_parameters
-        keep, first = study.checkpoint.keep, self._sharing[run.spec.run_key].first_step
+        keep, first = study.checkpoint.keep, self._sharing[run.key].first_step
         return run_costs(run.spec, run.resources, parameters, keep, self._rates, first).seconds
 
     def _outcome(self, run: PlannedRun, error: BaseException | None) -> tuple[State, str | None]:
-        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
+        outcome = read_outcome(self.ledger.run_folder(run.key))
         if error is not None:
             return "failed", str(error).partition("\n")[0][:300] or type(error).__name__
         if outcome is None:
@@ -288,7 +288,7 @@ class Launcher:
             return
         self._refreshed = time.time()
         for run in self._running.values():
-            self.ledger.refresh(run.spec.run_key)
+            self.ledger.refresh(run.key)
 
     def _tags(self, run: PlannedRun) -> dict[str, str]:
         return {
@@ -309,10 +309,10 @@ class Launcher:
         return family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
 
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
-        entry = self.ledger.entry(run.spec.run_key)
-        outcome = read_outcome(self.ledger.run_folder(run.spec.run_key))
+        entry = self.ledger.entry(run.key)
+        outcome = read_outcome(self.ledger.run_folder(run.key))
         tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
-        if run.spec.run_key in self._launched_at:
+        if run.key in self._launched_at:
             tags[Tag.WALL_SECONDS] = f"{self._wall_seconds(run):.1f}"
             tags[Tag.PLANNED_SECONDS] = f"{self._planned_seconds(run):.1f}"
         if outcome is not None:

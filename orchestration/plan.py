@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cola.data.fingerprint import source_fingerprint
@@ -35,6 +36,11 @@ class PlannedRun:
     micro_batch_sequences: int | None
     memory: tuple[MemoryPlan, ...] = ()
     retry: int = 0  # how often its learning rate was lowered after it had diverged
+
+    @cached_property
+    def key(self) -> str:
+        """The run's identity: hashing a specification takes a millisecond."""
+        return self.spec.run_key
 
     @property
     def tokens(self) -> int:

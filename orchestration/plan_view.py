@@ -54,7 +54,7 @@ class Plan:
                 run.total_parameters,
                 keep,
                 rates,
-                sharing[run.spec.run_key].first_step,
+                sharing[run.key].first_step,
             )
             for run in runs
         ]
@@ -63,18 +63,18 @@ class Plan:
     @property
     def carried_out(self) -> float:
         """Executed training FLOPs with every shared beginning counted once."""
-        runs = {run.spec.run_key: run.spec for run in self.runs}
+        runs = {run.key: run.spec for run in self.runs}
         return sum(
             sum(executed_flops(spec, self.sharing[key].first_step)) for key, spec in runs.items()
         )
 
     def begins_as(self, run: PlannedRun) -> str:
         """Which run carries out this run's first steps, in words; empty where it does itself."""
-        takes = self.sharing[run.spec.run_key].takes
+        takes = self.sharing[run.key].takes
         if not takes:
             return ""
         beginning, provider = takes[0]
-        name = next(other.name for other in self.runs if other.spec.run_key == provider)
+        name = next(other.name for other in self.runs if other.key == provider)
         return f"; its first {beginning.step} steps are those of {name}"
 
     def epochs(self, run: PlannedRun) -> float | None:

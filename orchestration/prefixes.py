@@ -52,7 +52,7 @@ class Sharing:
 
 def shared_beginnings(plan: Sequence[PlannedRun]) -> dict[str, Sharing]:
     """By run key. Runs of one plan whose key is equal count as one."""
-    runs = {run.spec.run_key: run.spec for run in plan}
+    runs = {run.key: run.spec for run in plan}
     by_cost = sorted(
         runs, key=lambda key: (-runs[key].train_flops_at(runs[key].steps, "executed"), key)
     )

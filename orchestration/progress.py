@@ -73,16 +73,16 @@ class StudyView:
         row = Row(run, JournalReader(folder / "journal.jsonl"), state)
         self._read(row)  # what earlier attempts did
         row.state = state
-        self._rows[run.spec.run_key] = row
+        self._rows[run.key] = row
 
     def started(self, run: PlannedRun) -> None:
         """The run was launched."""
-        self._rows[run.spec.run_key].state = "starting"
+        self._rows[run.key].state = "starting"
         self.event(run, "launched")
 
     def ended(self, run: PlannedRun, state: str, reason: str | None) -> None:
         """The run's training is over."""
-        row = self._rows[run.spec.run_key]
+        row = self._rows[run.key]
         self._read(row)
         row.state = state
         nll = f", validation NLL {row.nll:.4f} nats/token" if row.nll is not None else ""

@@ -23,11 +23,11 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
 
     Its workers are what each of them last said of itself (see `orchestration.heartbeat`).
     """
-    entry = ledger.entry(run.spec.run_key)
+    entry = ledger.entry(run.key)
     last: dict[str, object] = {}
     running = entry.state == "running"
     goes_on = entry.state not in ("new", "finished")
-    folder = ledger.run_folder(run.spec.run_key)
+    folder = ledger.run_folder(run.key)
     kept = checkpoints_of(folder, storage) if goes_on else []
     for line in JournalReader(folder / "journal.jsonl").new_lines():
         if line.kind != "event":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
             runner.run(todo, OwnQueue() if address is None else SharedQueue())
     unmirrored = mirror.finish(patience_seconds=30.0)
     plan = with_retries(plan, study.retry_diverged, ledger)
-    states = {run.name: ledger.entry(run.spec.run_key).state for run in plan}
+    states = {run.name: ledger.entry(run.key).state for run in plan}
     if all(state == "finished" for state in states.values()):
         remove_published(planned, root)
     return StudyResult(states, runner.launched, runner.stopping.is_set(), unmirrored)
@@ -135,11 +136,16 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
 
 
 def stop_on_interrupt(runner: Launcher) -> Handler:
-    """SIGINT or SIGTERM once: stop cleanly. Again: leave at once."""
+    """SIGINT or SIGTERM: stop cleanly. SIGINT once more: leave at once.
+
+    SIGTERM comes from programs, which may send it several times over.
+    """
 
     def request(signum: int, frame: FrameType | None) -> None:
         if runner.stopping.is_set():
-            raise KeyboardInterrupt
+            if signum == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         runner.view.note("stopping: running trainings save a checkpoint and leave")
         runner.request_stop()
 
