@@ -1,4 +1,5 @@
-"""A self-test of recovery: a tiny study whose worker, controller and driver are killed in turn.
+"""A self-test of recovery: a tiny study whose worker, controller and driver are killed in turn,
+and one more of whose workers is made to hang.
 
 The same study runs undisturbed first. After the faults every run must be finished once, with the
 same losses to the last bit, and a further driver must find nothing to do.
@@ -33,6 +34,12 @@ from orchestration.study_runner import run_study
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 300.0
+# What is done to which process of Ray's, by its title.
+FAULTS = {
+    "worker killed": ("RayTrainWorker", signal.SIGKILL),
+    "worker hung": ("RayTrainWorker", signal.SIGSTOP),
+    "controller killed": ("TrainController", signal.SIGKILL),
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def drill_study(folder: Path) -> StudySpec:
         {
             "name": "fault-drill",
             "families": {"ar": {}, "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0}},
-            "ladder": [{"budget": 1.2e11, "core_parameters": 60_000}],
+            "ladder": [{"budget": 3e11, "core_parameters": 60_000}],
             "data": {
                 "corpus": {"source": "files", "paths": [str(Path(email.__file__).parent)]},
                 "tokenizer": {"kind": "bpe", "vocab_size": 320},
@@ -80,6 +87,7 @@ def drill_study(folder: Path) -> StudySpec:
                 "likelihood": {"mask_samples": 2, "ode_steps": 2},
             },
             "checkpoint": {"every_seconds": 1.0},
+            "resources": {"hang_seconds": 12.0},
             "tracking": {"log_every_steps": 5},
             "output": str(folder),
         }
@@ -99,7 +107,7 @@ def carry_out(say: Callable[[str], None]) -> bool:
         return False
     for injection in injections:
         say(
-            f"{injection.fault} killed (process {injection.process}): trains again after "
+            f"{injection.fault} (process {injection.process}): trains again after "
             f"{injection.seconds_to_training:.1f} s, {injection.steps_repeated} steps repeated"
         )
     for check in checks:
@@ -140,19 +148,18 @@ def _disturbed(
         raise DrillError("the undisturbed study failed")
     injections = []
     driver = _start(disturbed, drivers)
-    faults = {"worker": "RayTrainWorker", "controller": "TrainController"}
-    for fault, title in faults.items():
-        _until(driver, lambda: _fresh_checkpoint(disturbed), f"a checkpoint before the {fault}")
-        say(f"killing a {fault}")
-        injections.append(_kill(driver, disturbed, fault, _child(driver, title)))
-    _until(driver, lambda: _fresh_checkpoint(disturbed), "a checkpoint before the driver")
-    say("killing the driver")
+    for fault in FAULTS:
+        _until(driver, lambda: _fresh_checkpoint(disturbed), f"a checkpoint before: {fault}")
+        say(f"injecting: {fault}")
+        injections.append(_inject(driver, disturbed, fault))
+    _until(driver, lambda: _fresh_checkpoint(disturbed), "a checkpoint before: driver killed")
+    say("injecting: driver killed")
     os.kill(driver.pid or 0, signal.SIGKILL)
     driver.join()
     began, seen = time.time(), len(_starts(disturbed))
     pid, driver = driver.pid or 0, _start(disturbed, drivers)
     _until(driver, lambda: len(_starts(disturbed)) > seen, "the runs to go on")
-    injections.append(_injection("driver", pid, disturbed, seen, began))
+    injections.append(_injection("driver killed", pid, disturbed, seen, began))
     driver.join()
     last = _start(disturbed, drivers)
     last.join()
@@ -178,11 +185,13 @@ def _drive(values: dict[str, Any]) -> None:
         raise SystemExit(1)
 
 
-def _kill(driver: BaseProcess, study: StudySpec, fault: str, pid: int) -> Injection:
-    """Kill one process, and wait until its run trains again."""
+def _inject(driver: BaseProcess, study: StudySpec, fault: str) -> Injection:
+    """Do it to one process below the driver, and wait until its run trains again."""
+    title, number = FAULTS[fault]
+    pid = _child(driver, title)
     began, seen = time.time(), len(_starts(study))
-    os.kill(pid, signal.SIGKILL)
-    _until(driver, lambda: len(_starts(study)) > seen, f"the run to go on without its {fault}")
+    os.kill(pid, number)
+    _until(driver, lambda: len(_starts(study)) > seen, f"the run to go on after: {fault}")
     return _injection(fault, pid, study, seen, began)
 
 

@@ -59,6 +59,7 @@ def tiny_runs(folder: Path, runs: int) -> StudySpec:
         "families": {"ar": {}},
         "ladder": [{"budget": 2e9, "core_parameters": 60_000}],
         "seeds": list(range(runs)),
+        "resources": {},
     }
     return StudySpec.parse(values)
 

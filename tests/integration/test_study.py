@@ -129,27 +129,6 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     assert "ar models cannot fill a gap" in refusal
 
 
-def test_a_killed_worker_loses_nothing(tiny_study: dict[str, Any], tmp_path: Path) -> None:
-    """SIGKILL in the middle: the finished losses equal those of an undisturbed study."""
-    tiny_study["families"] = {"ar": {}, "cola": tiny_study["families"]["cola"]}
-    tiny_study["ladder"] = [{"budget": 1.5e11, "core_parameters": 60_000}]
-    undisturbed = tmp_path / "undisturbed"
-    study = str(write_study(tiny_study, tmp_path))
-    cola("run", study, "--set", f"output={undisturbed}")
-
-    outputs = Path(tiny_study["output"])
-    process = start("run", study)
-    until(lambda: bool(checkpoints(outputs)), process)
-    victim = checkpoints(outputs)[0].parents[3]
-    first = json.loads((victim / "journal.jsonl").read_text().splitlines()[0])
-    os.kill(first["values"]["pid"], signal.SIGKILL)
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-    assert "started again from step" in output
-    assert states(outputs) == ["finished", "finished"]
-    assert losses(outputs) == losses(undisturbed)
-
-
 def test_a_stopped_study_goes_on_where_it_was(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["families"] = {"llada": {}}
     tiny_study["ladder"] = [{"budget": 1.5e11, "core_parameters": 60_000}]
@@ -170,20 +149,6 @@ def test_a_stopped_study_goes_on_where_it_was(tiny_study: dict[str, Any], tmp_pa
         "start", "interrupted", "start", "finished",
     ]  # fmt: skip
     assert events[2].step == events[1].step > 0
-
-
-def test_a_killed_driver_loses_nothing(tiny_study: dict[str, Any], tmp_path: Path) -> None:
-    tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 1.5e11, "core_parameters": 60_000}]
-    study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
-    process = start("run", study)
-    until(lambda: bool(checkpoints(outputs)), process)
-    process.kill()
-    process.communicate(timeout=60)
-    assert states(outputs) == ["running"]
-    output = cola("run", study)
-    assert "its driver died" in output
-    assert states(outputs) == ["finished"]
 
 
 def test_two_ray_workers_give_one_workers_result(
