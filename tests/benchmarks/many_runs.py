@@ -66,6 +66,7 @@ def tiny_runs(folder: Path, runs: int) -> StudySpec:
 
 def sample(finished: int) -> Sample:
     """Measure now; the cluster's processes are those below this one."""
+    import ray
     from ray.util.state import list_actors, list_placement_groups
 
     driver = psutil.Process(os.getpid())
@@ -76,8 +77,10 @@ def sample(finished: int) -> Sample:
             memory += child.memory_info().rss / 1e6
         except psutil.NoSuchProcess:
             continue
-    actors = list_actors(filters=[("state", "=", "ALIVE")], limit=10_000)
-    groups = list_placement_groups(filters=[("state", "!=", "REMOVED")], limit=10_000)
+    address = ray.get_runtime_context().gcs_address  # other clusters may be on this machine
+    alive, there = [("state", "=", "ALIVE")], [("state", "!=", "REMOVED")]
+    actors = list_actors(address=address, filters=alive, limit=10_000)
+    groups = list_placement_groups(address=address, filters=there, limit=10_000)
     return Sample(
         finished,
         driver.memory_info().rss / 1e6,
