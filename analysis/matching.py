@@ -32,6 +32,13 @@ def matching_statements(runs: pd.DataFrame) -> list[str]:
     other = "nominal" if compute == "executed" else "executed"
     said.append(_ratio_statement(finished, f"train_flops_{other}", f"{other} training FLOPs"))
     said.append(_ratio_statement(finished, "tokens", "training tokens"))
+    retried = finished[finished["retry"] > 0]
+    if not retried.empty:
+        names = ", ".join(sorted(retried["name"]))
+        said.append(
+            f"Not matched: the learning rate of {names}, which was lowered after the run had "
+            "diverged at the planned one."
+        )
     return said
 
 

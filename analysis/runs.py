@@ -134,6 +134,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "embedding_parameters": int(tags[Tag.EMBEDDING_PARAMETERS]),
         "total_parameters": int(tags[Tag.TOTAL_PARAMETERS]),
         "attempts": int(tags.get(Tag.ATTEMPTS, "0")),
+        "retry": int(tags.get(Tag.RETRY, "0")),
         "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),

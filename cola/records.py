@@ -51,6 +51,7 @@ class Tag:
     TOTAL_PARAMETERS = "total_parameters"
     DATA_ORDER = "data_order"  # JSON {sequences consumed: digest of their order}
     ATTEMPTS = "attempts"
+    RETRY = "retry"  # how often its learning rate was lowered after the run had diverged
     WALL_SECONDS = "wall_seconds"  # of the last attempt, start-up included
     PLANNED_SECONDS = "planned_seconds"  # what the plan expected of the whole run
     RUNS = "runs"  # of a study: how many runs are in which state

@@ -298,6 +298,7 @@ class Launcher:
             Tag.BUDGET: repr(run.spec.budget),
             Tag.SEED: str(run.spec.seed),
             Tag.STATUS: "running",
+            Tag.RETRY: str(run.retry),
             Tag.NLL_KIND: self._nll_kind(run),
             Tag.COMPUTE: run.spec.compute,
             Tag.CORE_PARAMETERS: str(run.core_parameters),

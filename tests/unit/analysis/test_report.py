@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.matching import common_order
+from analysis.matching import common_order, matching_statements
 from analysis.report import write_report
 from analysis.runs import read_study
 from cola.records import Kind, Metric, Tag
@@ -145,6 +145,14 @@ def test_what_cannot_be_reported_is_refused(store: Store, tmp_path: Path) -> Non
     store.run("foreign", "ar", 0, **{Tag.SCHEMA_VERSION: "99"})
     with pytest.raises(SpecError, match="schema version 99"):
         write_report("foreign", store.uri, tmp_path, {})
+
+
+def test_a_lower_rate_after_divergence_is_told(store: Store) -> None:
+    runs = read_study("full", store.uri).runs
+    assert not any("learning rate" in said for said in matching_statements(runs))
+    runs.loc[0, "retry"] = 1
+    (said,) = [said for said in matching_statements(runs) if "learning rate" in said]
+    assert said.startswith(f"Not matched: the learning rate of {runs.loc[0, 'name']}, which was")
 
 
 def test_orders_are_compared_where_all_runs_have_a_digest() -> None:
