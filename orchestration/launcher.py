@@ -36,7 +36,7 @@ from orchestration.ledger import (
 from orchestration.plan import PlannedRun, output_root, study_folder
 from orchestration.plan_view import duration
 from orchestration.prefixes import Sharing, shared_beginnings
-from orchestration.processes import end_worker
+from orchestration.processes import end_workers
 from orchestration.progress import StudyView
 from orchestration.rates import measured_rates
 from orchestration.ray_train import (
@@ -220,8 +220,9 @@ class Launcher:
                 reason = f"{who} has made no step for {limit:g} s, at step {beat.step}"
                 self.view.event(run, f"hung: {reason}; its workers are started again")
                 self.events.write("hung", run.name, reason)
-                end_worker(beat.node_id, beat.pid)
-            watch.ended(hung)
+            if hung:
+                end_workers(beat.process for beat in hung)
+                watch.ended(hung)
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
         key = run.key

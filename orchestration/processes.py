@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
-def end_worker(node_id: str, pid: int, timeout_seconds: float = 60.0) -> bool:
-    """SIGKILL the Ray worker `pid` on a node; False where it is gone or the node does not answer.
+def end_workers(processes: Iterable[tuple[str, int]], timeout_seconds: float = 60.0) -> int:
+    """SIGKILL Ray workers, each given by its node and process id; how many were there to end.
 
-    A worker that hangs, or is stopped, does not react to anything gentler.
+    A worker that hangs, or is stopped, does not react to anything gentler. Nodes that do not answer
+    are left to Ray, which takes them for dead by itself.
     """
     import ray
-    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    there = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
-    task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(kill_ray_worker)
+    asked = []
+    for node_id, pid in processes:
+        there = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(kill_ray_worker)
+        asked.append(task.remote(pid))
+    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_seconds)
+    return sum(_answer(reference) for reference in answered)
+
+
+def _answer(reference: Any) -> bool:
+    import ray
+    from ray.exceptions import RayError
+
     try:
-        return bool(ray.get(task.remote(pid), timeout=timeout_seconds))
-    except RayError:
+        return bool(ray.get(reference))
+    except RayError:  # the node is gone
         return False
 
 
