@@ -23,7 +23,7 @@ from orchestration.decisions import Decision
 from orchestration.divergence import next_try
 from orchestration.events import EventLog
 from orchestration.guard import accelerator_hours
-from orchestration.heartbeat import forget_beats
+from orchestration.heartbeat import Beat, forget_beats
 from orchestration.hooks import STOP_FILE
 from orchestration.launch_queue import LaunchQueue, Queue
 from orchestration.ledger import (
@@ -215,14 +215,19 @@ class Launcher:
                 event = "workers restarted" if start.again else "workers started"
                 self.events.write(event, run.name, **asdict(start))
             hung = watch.hung(limit) if limit is not None else []
-            for beat in hung:
-                who = f"rank {beat.rank} (process {beat.pid} on {beat.host})"
-                reason = f"{who} has made no step for {limit:g} s, at step {beat.step}"
-                self.view.event(run, f"hung: {reason}; its workers are started again")
-                self.events.write("hung", run.name, reason)
-            if hung:
-                end_workers(beat.process for beat in hung)
-                watch.ended(hung)
+            if not hung:
+                continue
+            watch.ended(hung)
+            # Processes that are gone already are being replaced: those hang no more.
+            if end_workers(beat.process for beat in hung):
+                self._tell_hung(run, hung, limit)
+
+    def _tell_hung(self, run: PlannedRun, hung: Sequence[Beat], limit: float | None) -> None:
+        for beat in hung:
+            who = f"rank {beat.rank} (process {beat.pid} on {beat.host})"
+            reason = f"{who} has made no step for {limit:g} s, at step {beat.step}"
+            self.view.event(run, f"hung: {reason}; its workers are started again")
+            self.events.write("hung", run.name, reason)
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
         key = run.key

@@ -111,6 +111,8 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
             for run in todo if address is None else ():  # one that is joined may grow
                 check_fits(run.resources, cluster)
             tracked.dashboard = cluster.dashboard
+            if address is not None and cluster.dashboard is not None:
+                view.note(f"Ray's dashboard: {cluster.dashboard}")
         # From here on the study is under way: nothing was written for one that cannot start.
         view.decided(decisions)
         record_study(study, plan)
