@@ -70,7 +70,7 @@ def drill_study(folder: Path) -> StudySpec:
         {
             "name": "fault-drill",
             "families": {"ar": {}, "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0}},
-            "ladder": [{"budget": 2e11, "core_parameters": 60_000}],
+            "ladder": [{"budget": 1.2e11, "core_parameters": 60_000}],
             "data": {
                 "corpus": {"source": "files", "paths": [str(Path(email.__file__).parent)]},
                 "tokenizer": {"kind": "bpe", "vocab_size": 320},

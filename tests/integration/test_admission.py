@@ -107,7 +107,7 @@ def drivers(cluster: Any) -> Iterator[tuple[Driver, Driver]]:
         driver.end()
 
 
-def until(condition: Callable[[], bool], step: Callable[[], None], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], step: Callable[[], None], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

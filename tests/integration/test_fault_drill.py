@@ -11,6 +11,7 @@ from orchestration.fault_drill import FAULTS, drill
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
 
 
+@pytest.mark.timeout(1200)
 def test_the_drill_finds_nothing_lost(tmp_path: Path) -> None:
     said: list[str] = []
     injections, checks = drill(tmp_path, said.append)
