@@ -5,7 +5,7 @@ One writer (`orchestration.tracking`), one reader (`analysis.runs`), one module 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -148,3 +148,77 @@ class SampleRecord(BaseModel):
     prompt: str
     continuation: str
     reference: str
+
+
+TrialState = Literal["finished", "stopped", "failed", "diverged"]
+
+
+class RunResult(BaseModel):
+    """What one training run of a trial ended with; `metrics` are the last of each name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    run_key: str
+    family: str
+    seed: int
+    state: str
+    reason: str | None
+    reused: bool  # it was finished before the trial
+    metrics: dict[str, float]
+
+
+class TrialAsked(BaseModel):
+    """A point that a sweep's algorithm asked for, and that is possible."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: Literal["asked"] = "asked"
+    trial: int
+    arm: str
+    point: dict[str, Any]  # key of the study -> value
+    identity: str  # equal points have equal ones
+    run_keys: list[str]
+    time: float
+
+
+class TrialEnded(BaseModel):
+    """How a trial ended. `metrics` are means over its runs; a stopped trial has those it got to.
+
+    Seconds: `wall` from the first to the last of the trial, `training` inside of optimiser steps
+    and evaluations (of all of its runs). FLOPs are executed ones, those of reused runs left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: Literal["ended"] = "ended"
+    trial: int
+    state: TrialState
+    reason: str | None
+    metrics: dict[str, float]
+    runs: list[RunResult]
+    wall_seconds: float
+    training_seconds: float
+    flops: float
+    accelerator_hours: float
+    shared_flops: float = 0.0  # of a first stage that another trial had trained
+    time: float
+
+
+class PointExcluded(BaseModel):
+    """A point that no study can have, or that was asked before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: Literal["excluded"] = "excluded"
+    arm: str
+    point: dict[str, Any]
+    reason: str
+    time: float
+
+
+class SweepFile:
+    """Files in a sweep's folder, `<output>/sweeps/<name>`."""
+
+    SPEC = "sweep.yaml"
+    TRIALS = "trials.jsonl"
