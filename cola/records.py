@@ -59,6 +59,9 @@ class Tag:
     ATTEMPT = "attempt"  # the driver's attempt that it belongs to
     WORKERS = "workers"
     CAUSE = "cause"  # why it ended
+    SWEEP_ARM = "sweep_arm"  # of a sweep's training runs, and the next two
+    SWEEP_TRIAL = "sweep_trial"
+    SWEEP_POINT = "sweep_point"  # JSON {key of the study: value}
 
 
 class Metric:
@@ -100,6 +103,11 @@ class Metric:
     def diagnostic(name: str) -> str:
         """A measurement of the finished model beside its likelihood."""
         return f"diagnostic/{name}"
+
+    @staticmethod
+    def continuation(name: str) -> str:
+        """A measurement of a finished model's continuations of validation text."""
+        return f"continuation/{name}"
 
     @staticmethod
     def accuracy(task: str) -> str:
@@ -185,8 +193,9 @@ class TrialAsked(BaseModel):
 class TrialEnded(BaseModel):
     """How a trial ended. `metrics` are means over its runs; a stopped trial has those it got to.
 
-    Seconds: `wall` from the first to the last of the trial, `training` inside of optimiser steps
-    and evaluations (of all of its runs). FLOPs are executed ones, those of reused runs left out.
+    Seconds over all of its runs: `wall` from the first to the last of the trial, `working` from the
+    start of the workers' loop to its end (steps, validations, samples), `training` inside of
+    optimiser steps. FLOPs are executed ones, those of reused runs left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -198,6 +207,7 @@ class TrialEnded(BaseModel):
     metrics: dict[str, float]
     runs: list[RunResult]
     wall_seconds: float
+    working_seconds: float
     training_seconds: float
     flops: float
     accelerator_hours: float

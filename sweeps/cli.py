@@ -14,6 +14,7 @@ from analysis.cli import report
 from cola.spec import SpecError
 from orchestration.cli import app as orchestration_app
 from orchestration.jobs_cli import app as jobs_app
+from sweeps.sweep_cli import app as sweep_app
 
 app = typer.Typer(
     name="cola",
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 for mounted in (orchestration_app, jobs_app, analysis_app):
     app.add_typer(mounted)
+app.add_typer(sweep_app, name="sweep")
 
 
 @dataclass(frozen=True)

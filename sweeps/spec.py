@@ -166,15 +166,15 @@ class Arm(Spec):
     """A part of the sweep with a search and a budget of its own: `set` on the study, and keys of
     `space` beside the common ones."""
 
-    set: dict[str, Value] = {}
-    space: Space = {}
+    set: dict[str, Value] = Field(default={})
+    space: Space = Field(default={})
 
 
 class ScaleSpec(Spec):
     """What is different at a scale; what is left out is as in the sweep."""
 
-    set: dict[str, Value] = {}
-    space: Space = {}
+    set: dict[str, Value] = Field(default={})
+    space: Space = Field(default={})
     budget: BudgetSpec | None = None
     seeds: list[Seed] | None = Field(default=None, min_length=1)
     concurrent_trials: PositiveInt | None = None
@@ -201,9 +201,7 @@ class TradeoffQuestion(Spec):
     kind: Literal["tradeoff"] = "tradeoff"
 
 
-Question = Annotated[
-    DriftQuestion | BestQuestion | TradeoffQuestion, Field(discriminator="kind")
-]
+Question = Annotated[DriftQuestion | BestQuestion | TradeoffQuestion, Field(discriminator="kind")]
 
 
 class SweepSpec(Spec):
@@ -219,17 +217,17 @@ class SweepSpec(Spec):
     question: str = ""
     answer: Question = BestQuestion()
     study: str | dict[str, Value]
-    set: dict[str, Value] = {}
-    space: Space = {}
-    arms: dict[str, Arm] = {}
+    set: dict[str, Value] = Field(default={})
+    space: Space = Field(default={})
+    arms: dict[str, Arm] = Field(default={})
     metrics: list[MetricGoal] = Field(default=[MetricGoal()], min_length=1)
     algorithm: AlgorithmSpec = AlgorithmSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     budget: BudgetSpec = BudgetSpec()
     seeds: list[Seed] | None = Field(default=None, min_length=1)
-    start: list[dict[str, Value]] = []
+    start: list[dict[str, Value]] = Field(default=[])
     concurrent_trials: PositiveInt | None = None
-    scales: dict[Scale, ScaleSpec] = {}
+    scales: dict[Scale, ScaleSpec] = Field(default={})
 
     def at(self, scale: Scale | None) -> SweepSpec:
         """The sweep at a scale, without scales."""
