@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cola.data.fingerprint import source_fingerprint
 from cola.spec import SpecError, StudySpec, canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
 from cola.spec.run import EvaluationSpec
-from orchestration.catalog import load_study, shipped_studies
+from orchestration.catalog import shipped_studies
 from orchestration.plan import PlannedRun, plan_study
 from sweeps.space import Point, as_parameters
 from sweeps.spec import Arm, SweepSpec, is_inference
@@ -144,6 +145,22 @@ class Points:
             )
 
 
+def base_path(study: str) -> Path:
+    """The file of a base study: of the sweeps' own, of a shipped study, or as named.
+
+    Raises:
+        SpecError: where there is none.
+    """
+    folder = Path(str(resources.files("sweeps") / "bases"))
+    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))} | shipped_studies()
+    path = known.get(study, Path(study))
+    if not path.exists():
+        raise SpecError(
+            f"study={study}: neither a file nor a shipped study; shipped: {', '.join(known)}"
+        )
+    return path
+
+
 def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
     """The base study with all its defaults, as plain values.
 
@@ -151,10 +168,7 @@ def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
         SpecError: for a study that is not found or not valid.
     """
     if isinstance(sweep.study, str):
-        found = shipped_studies().get(sweep.study, Path(sweep.study))
-        values = load_yaml(found) if found.exists() else {}
-        if not values:
-            load_study(sweep.study, [])  # says what there is
+        values = load_yaml(base_path(sweep.study))
     else:
         values = dict(sweep.study)
     values = {"name": sweep.name, **values}

@@ -76,7 +76,9 @@ class OptunaPoints:
     def draw(self, draw: str) -> Point | None:
         """See Algorithm."""
         self._now = draw
-        self._search.suggest(draw)
+        with warnings.catch_warnings():  # of a busy machine on which this took a second
+            warnings.filterwarnings("ignore", message="Define-by-run function")
+            self._search.suggest(draw)
         return self._points.pop(draw)
 
     def tell(self, draw: str, metrics: dict[str, float] | None) -> None:

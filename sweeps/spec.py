@@ -169,10 +169,17 @@ class Arm(Spec):
     set: dict[str, Value] = Field(default={})
     space: Space = Field(default={})
 
+    def with_values_of(self, space: Space) -> Arm:
+        """The arm with other values of those of its keys that `space` has."""
+        mine = {key: space.get(key, domain) for key, domain in self.space.items()}
+        return self.model_copy(update={"space": mine})
+
 
 class ScaleSpec(Spec):
-    """What is different at a scale; what is left out is as in the sweep."""
+    """What is different at a scale; what is left out is as in the sweep. Values of a key that an arm
+    has are that arm's."""
 
+    study: str | dict[str, Value] | None = None
     set: dict[str, Value] = Field(default={})
     space: Space = Field(default={})
     budget: BudgetSpec | None = None
@@ -207,7 +214,7 @@ Question = Annotated[DriftQuestion | BestQuestion | TradeoffQuestion, Field(disc
 class SweepSpec(Spec):
     """What `cola sweep` takes. See `sweeps/studies` for examples.
 
-    `study` is a shipped study's name, a file, or the study itself; `set` changes it. Every point of
+    `study` is a shipped (base) study's name, a file, or the study itself; `set` changes it. Every point of
     `space` (key of the study by its path -> values) is a study of one run a seed. Points of `start`
     come first. `seeds` stand in place of the study's.
     """
@@ -232,12 +239,15 @@ class SweepSpec(Spec):
     def at(self, scale: Scale | None) -> SweepSpec:
         """The sweep at a scale, without scales."""
         chosen = self.scales.get(scale, ScaleSpec()) if scale is not None else ScaleSpec()
+        armed = {key for arm in self.arms.values() for key in arm.space}
+        common = {key: domain for key, domain in chosen.space.items() if key not in armed}
         changes: dict[str, Any] = {
             "set": {**self.set, **chosen.set},
-            "space": {**self.space, **chosen.space},
+            "space": {**self.space, **common},
+            "arms": {name: arm.with_values_of(chosen.space) for name, arm in self.arms.items()},
             "scales": {},
         }
-        for key in ("budget", "seeds", "concurrent_trials"):
+        for key in ("study", "budget", "seeds", "concurrent_trials"):
             value = getattr(chosen, key)
             if value is not None:
                 changes[key] = value

@@ -100,8 +100,8 @@ def test_tpe_finds_a_known_optimum(tiny_sweep: dict[str, Any], tmp_path: Path) -
     tiny_sweep |= {"algorithm": {"kind": "tpe"}, "budget": {"trials": 40}}
     search, log = searching(tiny_sweep, tmp_path)
     done = finish(search, log, 40)
-    late = [abs(asked.point[LOC] - 0.7) for asked in done[-10:]]
-    assert sorted(late)[5] < 1.5  # the median of an even draw is 4
+    late = [abs(asked.point[LOC] - 0.7) for asked in done[-20:]]
+    assert sorted(late)[10] < 2.5  # the median of an even draw is 4
 
 
 def test_an_exhausted_space_ends_the_search(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
