@@ -148,7 +148,7 @@ class Drive:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-        os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints a table at any verbosity
         from ray import tune
 
         from sweeps.trainable import MEMORY_BYTES, SweepTrial
@@ -178,6 +178,7 @@ class Drive:
                 storage_path=str(self._folder / "tune"),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         tuner.fit()

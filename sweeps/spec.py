@@ -176,8 +176,10 @@ class Arm(Spec):
 
 
 class ScaleSpec(Spec):
-    """What is different at a scale; what is left out is as in the sweep. Values of a key that an arm
-    has are that arm's."""
+    """What is different at a scale; what is left out is as in the sweep.
+
+    Values of a key that an arm has are that arm's.
+    """
 
     study: str | dict[str, Value] | None = None
     set: dict[str, Value] = Field(default={})
@@ -214,9 +216,9 @@ Question = Annotated[DriftQuestion | BestQuestion | TradeoffQuestion, Field(disc
 class SweepSpec(Spec):
     """What `cola sweep` takes. See `sweeps/studies` for examples.
 
-    `study` is a shipped (base) study's name, a file, or the study itself; `set` changes it. Every point of
-    `space` (key of the study by its path -> values) is a study of one run a seed. Points of `start`
-    come first. `seeds` stand in place of the study's.
+    `study` is a shipped (base) study's name, a file, or the study itself; `set` changes it. Every
+    point of `space` (key of the study by its path -> values) is a study of one run a seed. Points
+    of `start` come first. `seeds` stand in place of the study's.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")

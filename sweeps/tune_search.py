@@ -101,6 +101,10 @@ class TuneSearch(Searcher):
                 if ledger.entry(run.spec.run_key).state == "running":
                     ask_to_stop(ledger.run_folder(run.spec.run_key), "stopped on request")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy of what it was given, which nothing reads."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Tune's snapshots of a search are not used: the sweep's log is the memory."""
 
