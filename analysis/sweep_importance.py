@@ -46,11 +46,10 @@ def encoded(column: pd.Series) -> tuple[list[Any], Any]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if is_number(column):
-        values = [float(value) for value in column]
-        low, high = min(values), max(values)
-        return values, FloatDistribution(low, high)
-    values = [value_label(value) for value in column]
-    return values, CategoricalDistribution(sorted(set(values)))
+        numbers = [float(value) for value in column]
+        return numbers, FloatDistribution(min(numbers), max(numbers))
+    names = [value_label(value) for value in column]
+    return names, CategoricalDistribution(sorted(set(names)))
 
 
 def is_number(column: pd.Series) -> bool:

@@ -41,6 +41,7 @@ def assignment_of(
     attempt: int,
     sharing: Sharing,
     preemptible: bool,
+    in_process: bool = False,
 ) -> Assignment:
     """What the run's workers are told; `events_folder` holds the log of faults."""
     resources, root = run.resources, output_root(study)
@@ -61,6 +62,7 @@ def assignment_of(
         max_failures=resources.max_failures,
         labels=resources.labels,
         preemptible=preemptible,
+        in_process=in_process,
         checkpoint=placed(study.checkpoint),
         log_every_steps=study.tracking.log_every_steps,
         publishes={found.step: str(found.folder(root)) for found in sharing.publishes},

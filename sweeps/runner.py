@@ -33,8 +33,17 @@ from sweeps.spec import SweepSpec
 from sweeps.tracked import Tracked
 from sweeps.trial import SWEEP_STOP
 
+FOLLOWER_BYTES = 500e6
 # What may differ between two calls that work on the same sweep.
-FREE = ("description", "question", "answer", "budget", "concurrent_trials", "scales")
+FREE = (
+    "description",
+    "question",
+    "answer",
+    "budget",
+    "concurrent_trials",
+    "scales",
+    "warm_workers",
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,7 @@ class Drive:
         self._sweep, self._base, self._folder = sweep, base, folder
         self._log, self._tracked, self._datas = log, tracked, datas
         self._cluster, self._joined = cluster, joined
+        self._in_process = sweep.warm_workers and base.resources.workers == 1
         self._search: Any = None
         self.stopped = False
 
@@ -151,7 +161,7 @@ class Drive:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints a table at any verbosity
         from ray import tune
 
-        from sweeps.trainable import MEMORY_BYTES, SweepTrial
+        from sweeps.trainable import SweepTrial
         from sweeps.tune_search import TuneSearch
 
         concurrent = self._concurrent()
@@ -162,10 +172,11 @@ class Drive:
             self._datas.of,
             self._tracked,
             self._joined,
+            self._in_process,
             self._sweep.scheduler.kind,
         )
         tuner = tune.Tuner(
-            tune.with_resources(SweepTrial, {"memory": MEMORY_BYTES}),
+            tune.with_resources(SweepTrial, self._trial_resources()),
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 search_alg=self._search,
@@ -182,6 +193,14 @@ class Drive:
             ),
         )
         tuner.fit()
+
+    def _trial_resources(self) -> dict[str, float]:
+        """Of a trial's process: those of the worker that it is, or the memory of one that follows
+        workers (Tune refuses a trial that takes nothing)."""
+        if not self._in_process:
+            return {"memory": FOLLOWER_BYTES}
+        needs = self._base.resources
+        return {"cpu": needs.cpus_per_worker, "gpu": needs.gpus_per_worker}
 
     def _concurrent(self) -> int:
         """Trials side by side: as many as the cluster has workers for."""

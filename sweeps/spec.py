@@ -219,6 +219,10 @@ class SweepSpec(Spec):
     `study` is a shipped (base) study's name, a file, or the study itself; `set` changes it. Every
     point of `space` (key of the study by its path -> values) is a study of one run a seed. Points
     of `start` come first. `seeds` stand in place of the study's.
+
+    With `warm_workers` trials of one worker train in processes that stay for the next trial (Ray
+    Train's local mode), which saves most of what starting a run takes; a worker that dies ends its
+    trial. Without, or with several workers, every run gets workers of its own, as in a study.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -236,6 +240,7 @@ class SweepSpec(Spec):
     seeds: list[Seed] | None = Field(default=None, min_length=1)
     start: list[dict[str, Value]] = Field(default=[])
     concurrent_trials: PositiveInt | None = None
+    warm_workers: bool = True
     scales: dict[Scale, ScaleSpec] = Field(default={})
 
     def at(self, scale: Scale | None) -> SweepSpec:

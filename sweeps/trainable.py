@@ -1,7 +1,7 @@
 """A trial on Ray Tune: a process that follows the trial's runs and tells of their evaluations.
 
-Its runs' workers are Ray Train's; the process itself takes memory and no CPU. It serves one trial
-after the other, so that only the first one waits for its imports.
+It serves one trial after the other, so that only the first one waits for imports. Either it is the
+one worker of its runs itself, or it follows workers that Ray Train starts for every run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from ray import tune
 from cola.spec.run import EvaluationSpec
 from sweeps.trial import POLL_SECONDS, TrialOrder, TrialWork
 
-MEMORY_BYTES = 500e6
 PATIENCE_SECONDS = 60.0
 ORDER, STATE, ENDED, SPENT = "order", "trial_state", "ended", "spent"
 
@@ -26,7 +25,7 @@ class SweepTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the trial."""
         order = TrialOrder.model_validate_json(config[ORDER])
-        self._work = TrialWork(order, measured_elsewhere(order))
+        self._work = TrialWork(order, measured(order))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial; the one before has ended, or its workers are about to leave."""
@@ -55,12 +54,14 @@ class SweepTrial(tune.Trainable):
         self._work.stop("stopped with its sweep", PATIENCE_SECONDS)
 
 
-def measured_elsewhere(order: TrialOrder) -> Any:
-    """`measure` as a Ray task with the resources of one of the study's workers."""
+def measured(order: TrialOrder) -> Any:
+    """`measure`, here or as a Ray task with the resources of one of the study's workers."""
     import ray
 
     from sweeps.measure import measure
 
+    if order.in_process:
+        return measure
     needs = order.study.resources
     task = ray.remote(num_cpus=needs.cpus_per_worker, num_gpus=needs.gpus_per_worker)(measure)
 

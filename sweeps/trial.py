@@ -52,6 +52,7 @@ class TrialOrder(BaseModel):
     evaluation: EvaluationSpec | None  # the finished models are measured with it
     likelihood: bool  # whether that takes their NLL too
     preemptible: bool
+    in_process: bool  # runs train in the trial's own process, which outlives them
 
 
 class TrialWork:
@@ -193,6 +194,7 @@ class TrialWork:
                     len(entry.attempts),
                     sharing,
                     self.order.preemptible,
+                    self.order.in_process,
                 )
             )
         except Exception as caught:  # of Ray Train or its workers: the run's reason

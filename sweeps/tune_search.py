@@ -33,12 +33,14 @@ class TuneSearch(Searcher):
         data_of: Callable[[StudySpec], PreparedData],
         tracked: Tracked,
         preemptible: bool,
+        in_process: bool,
         scheduler: str,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._arms, self._log, self._folder = list(arms), log, folder
         self._data_of, self._tracked = data_of, tracked
-        self._preemptible, self._scheduler = preemptible, scheduler
+        self._preemptible, self._in_process = preemptible, in_process
+        self._scheduler = scheduler
         self._running: dict[str, tuple[ArmSearch, TrialAsked, Candidate, float]] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self.stopping = False
@@ -124,6 +126,7 @@ class TuneSearch(Searcher):
             evaluation=candidate.evaluation,
             likelihood=likelihood,
             preemptible=self._preemptible,
+            in_process=self._in_process,
         )
 
     def _unfinished(
