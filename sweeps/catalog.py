@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from cola.spec import SpecError, StudySpec, load_yaml
+from cola.spec import SpecError, StudySpec, apply_overrides, load_yaml
 from orchestration.plan import output_root
 from sweeps.spec import SCALES, Scale, SweepSpec
 
@@ -16,8 +16,10 @@ def shipped_sweeps() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_sweep(name_or_file: str, scale: str | None) -> SweepSpec:
-    """A sweep by shipped name or YAML file, at a scale.
+def load_sweep(
+    name_or_file: str, scale: str | None, overrides: list[str] | None = None
+) -> SweepSpec:
+    """A sweep by shipped name or YAML file, at a scale, with `key=value` settings of its own keys.
 
     A sweep with scales is taken at the first of them unless one is asked for.
 
@@ -32,7 +34,11 @@ def load_sweep(name_or_file: str, scale: str | None) -> SweepSpec:
             f"shipped: {', '.join(shipped)}"
         )
     sweep = SweepSpec.parse(load_yaml(path), origin=str(path))
-    return sweep.at(_chosen(sweep, scale))
+    sweep = sweep.at(_chosen(sweep, scale))
+    if not overrides:
+        return sweep
+    values = apply_overrides(sweep.model_dump(mode="json"), overrides)
+    return SweepSpec.parse(values, origin=str(path))
 
 
 def _chosen(sweep: SweepSpec, scale: str | None) -> Scale | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ SAMPLE = 64  # points that stand for a space that cannot be counted, or is large
 class ArmPlan:
     """An arm: possible points (of a sample, where the space is not gone through), and their cost.
 
-    `trials` is how many the budget lets start; None where that depends on how they go.
+    `trials` is how many the budget lets start (of FLOPs: if none is stopped early); None where that
+    depends on how they go.
     """
 
     arm: str
@@ -95,6 +97,10 @@ def plan_arm(points: Points, arm: str) -> ArmPlan:
         except SpecError as error:
             excluded[str(error)] += 1
     limit = sweep.budget.trials
+    if sweep.budget.flops is not None and found:
+        each = sum(candidate.flops for candidate in found.values()) / len(found)
+        affordable = math.ceil(sweep.budget.flops / each)
+        limit = affordable if limit is None else min(limit, affordable)
     if sweep.algorithm.kind == "grid" or (limit is not None and whole):
         limit = min(len(found), limit or len(found))
     return ArmPlan(arm, space, not whole, list(found.values()), excluded, limit)

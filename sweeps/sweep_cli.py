@@ -44,6 +44,16 @@ Overrides = Annotated[
     ),
 ]
 
+SweepOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep-set",
+        help="Override a key of the sweep itself: name, scheduler.kind, budget.trials, ... "
+        "(repeatable).",
+        metavar="KEY=VALUE",
+    ),
+]
+
 
 @app.command("list")
 def list_sweeps() -> None:
@@ -61,12 +71,13 @@ def run(
         bool, typer.Option("--plan", help="Say what it would do and take; start nothing.")
     ] = False,
     settings: Overrides = None,
+    sweep_settings: SweepOverrides = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
     ] = None,
 ) -> None:
     """Carry out a sweep; the same command goes on with one that was stopped or killed."""
-    spec = load_sweep(sweep, scale)
+    spec = load_sweep(sweep, scale, sweep_settings)
     points = Points(spec, settings or [])
     if plan:
         from sweeps.planning import plan_sweep, sentences
@@ -93,10 +104,11 @@ def status(
     sweep: Sweep,
     scale: ScaleOption = None,
     settings: Overrides = None,
+    sweep_settings: SweepOverrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a sweep's trials, from its log."""
-    spec = load_sweep(sweep, scale)
+    spec = load_sweep(sweep, scale, sweep_settings)
     folder = sweep_folder(Points(spec, settings or []).base)
     log = SweepLog(folder)
     rows = [trial_row(log, number, spec.metrics[0].name) for number in sorted(log.asked)]
@@ -134,8 +146,9 @@ def report(
     sweep: Sweep,
     scale: ScaleOption = None,
     settings: Overrides = None,
+    sweep_settings: SweepOverrides = None,
 ) -> None:
     """Write the sweep's page: `report/report.html` in its folder."""
-    spec = load_sweep(sweep, scale)
+    spec = load_sweep(sweep, scale, sweep_settings)
     folder: Path = sweep_folder(Points(spec, settings or []).base)
     context.obj.sweep_report(folder)

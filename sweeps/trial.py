@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,7 @@ class TrialWork:
         self._results: list[RunResult] = []
         self._flops = self._shared = self._hours = 0.0
         self._training = self._working = 0.0
+        self._tries: Counter[str] = Counter()  # attempts made here, by run key
         self._running: PlannedRun | None = None
         self._stopping = threading.Event()
         self._refreshed = time.time()
@@ -134,10 +136,16 @@ class TrialWork:
 
     def _carry_out(self) -> None:
         try:
-            for run in self.runs:
-                result = self._result(run)
-                if result is None:
-                    return
+            left = list(self.runs)
+            while left and not self._is_stopped():
+                for run in left:
+                    result = self._result(run)
+                    if result is not None:
+                        break
+                else:
+                    time.sleep(POLL_SECONDS)  # others are at all that is left
+                    continue
+                left.remove(run)
                 self._results.append(result)
                 if result.state != "finished":
                     return
@@ -145,33 +153,26 @@ class TrialWork:
             self._error = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
 
     def _result(self, run: PlannedRun) -> RunResult | None:
-        """The run's result once it has one; None where the trial is to stop."""
-        key, tries = run.spec.run_key, 0
-        reused = True
-        while not self._is_stopped():
-            entry = self.ledger.entry(key)
-            if entry.state == "finished":
-                return self._described(run, "finished", None, reused)
-            if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
-                time.sleep(POLL_SECONDS)  # another trial, or a study, is at it
-                continue
-            sharing = self._claims.sharing_of(run)
-            if sharing is None:
-                time.sleep(POLL_SECONDS)  # its first stage is being trained for another trial
-                continue
-            reused = False
-            try:
-                state, reason, again = self._attempt(run, sharing)
-            except LeaseHeldError:
-                continue
-            tries += 1
-            if again and tries <= run.resources.max_failures:
-                continue
-            if state == "interrupted":
-                return None
-            if state != "finished":
-                return self._described(run, state, reason, reused)
-        return None
+        """What the run ended with, carried out here where nobody has; None where it is not over:
+        another trial or a study is at it, or at its first stage, or this trial is to stop."""
+        key = run.spec.run_key
+        entry = self.ledger.entry(key)
+        if entry.state in ("finished", "diverged"):
+            return self._described(run, entry.state, entry.reason, key not in self._tries)
+        if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
+            return None
+        sharing = self._claims.sharing_of(run)
+        if sharing is None:
+            return None
+        try:
+            state, reason, again = self._attempt(run, sharing)
+        except LeaseHeldError:
+            return None
+        self._tries[key] += 1
+        again = again and self._tries[key] <= run.resources.max_failures
+        if again or state == "interrupted":
+            return None
+        return self._described(run, state, reason, False)
 
     def _attempt(self, run: PlannedRun, sharing: Sharing) -> tuple[State, str | None, bool]:
         """One attempt; the last is whether its end was no fault of the run's."""
@@ -201,7 +202,10 @@ class TrialWork:
             error = caught
         state, reason = outcome_of(self._folder(run), error)
         if state == "interrupted":
-            reason = stop_reason(self._folder(run)) or reason
+            asked = stop_reason(self._folder(run))
+            if asked is not None:  # not a node's notice: then the run goes on elsewhere
+                self._stopping.set()
+                reason = asked
         self._running = None
         self.ledger.close(key, state, reason)
         self._account(run, before, began)

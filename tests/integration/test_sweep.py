@@ -58,4 +58,4 @@ def test_a_killed_sweep_goes_on_without_repeating(
     assert "nothing to train" in cola("run", str(folder / "best-study.yaml"))
     status = json.loads(cola("sweep", "status", str(path), "--json"))
     assert [trial["state"] for trial in status["trials"]] == ["finished"] * 3
-    assert "best by val" in (folder / "report" / "report.html").read_text()
+    assert "Best by val" in (folder / "report" / "report.html").read_text()
