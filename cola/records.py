@@ -194,8 +194,8 @@ class TrialEnded(BaseModel):
     """How a trial ended. `metrics` are means over its runs; a stopped trial has those it got to.
 
     Seconds over all of its runs: `wall` from the first to the last of the trial, `working` from the
-    start of the workers' loop to its end (steps, validations, samples), `training` inside of
-    optimiser steps. FLOPs are executed ones, those of reused runs left out.
+    start of the workers' loop to its end (steps, validations, samples) and in measurements of
+    finished models, `training` inside of optimiser steps. FLOPs are executed ones, those of reused runs left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

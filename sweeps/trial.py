@@ -231,9 +231,11 @@ class TrialWork:
     ) -> RunResult:
         metrics = last_metrics(self._folder(run))
         if state == "finished" and self.order.evaluation is not None:
+            began = time.time()
             metrics |= self._measure(
                 self._folder(run), self.order.evaluation, self.order.likelihood
             )
+            self._working += time.time() - began
         return RunResult(
             name=run.name,
             run_key=run.spec.run_key,
