@@ -195,7 +195,8 @@ class TrialEnded(BaseModel):
 
     Seconds over all of its runs: `wall` from the first to the last of the trial, `working` from the
     start of the workers' loop to its end (steps, validations, samples) and in measurements of
-    finished models, `training` inside of optimiser steps. FLOPs are executed ones, those of reused runs left out.
+    finished models, `training` inside of optimiser steps. FLOPs are executed ones, those of reused
+    runs left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
