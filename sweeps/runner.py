@@ -87,12 +87,16 @@ def run_sweep(
         if address is None:
             check_fits(base.resources, cluster)
         files = (folder / SweepFile.SPEC, folder / SweepFile.TRIALS)
-        mirror.start(MirroredStudy(folder, Ledger(root), keys, cluster.dashboard, files=files))
+        parent = MirroredStudy(folder, Ledger(root), keys, cluster.dashboard, files=files)
+        mirror.start(parent)
         for asked, _ in (pair for arm in points.arms() for pair in log.ended_of(arm)):
             tracked.known(asked, points.of(asked.arm, asked.point))
         drive = Drive(sweep, base, folder, log, tracked, datas, cluster, address is not None)
         stack.enter_context(drive.stop_on_interrupt(say))
         drive.run(arms)
+        # Trials that were stopped early leave interrupted runs in a sweep that is done.
+        over = not drive.stopped and len(log.asked) == len(log.ended)
+        parent.state = "finished" if over else "interrupted"
         unmirrored = mirror.finish(patience_seconds=30.0)
     states: Counter[str] = Counter(ended.state for ended in log.ended.values())
     states["open"] = len(log.asked) - len(log.ended)

@@ -41,7 +41,7 @@ class Tracked:
 
     def ended(self, asked: TrialAsked, candidate: Candidate, ended: TrialEnded) -> None:
         """A trial ended."""
-        self._close(candidate)
+        self._close(candidate, ended.reason)
         values = [
             f"{goal.name} {ended.metrics[goal.name]:.4f}"
             for goal in self._goals
@@ -72,10 +72,13 @@ class Tracked:
             name = named(run, asked.trial).name
             self._mirror.follow(name, run.spec, ledger.run_folder(key), tags)
 
-    def _close(self, candidate: Candidate) -> None:
+    def _close(self, candidate: Candidate, reason: str | None = None) -> None:
         ledger = Ledger(output_root(candidate.study))
         for run in candidate.runs:
             key = run.spec.run_key
             entry = ledger.entry(key)
             if entry.state != "new":
-                self._mirror.close_run(key, state_left(entry), closing_tags(run, ledger))
+                tags = closing_tags(run, ledger)
+                # A run that was stopped early may be about to leave: its ledger says nothing yet.
+                tags[Tag.STATUS_REASON] = tags[Tag.STATUS_REASON] or reason or ""
+                self._mirror.close_run(key, state_left(entry), tags)
