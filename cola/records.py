@@ -5,7 +5,7 @@ One writer (`orchestration.tracking`), one reader (`analysis.runs`), one module 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -60,6 +60,9 @@ class Tag:
     ATTEMPT = "attempt"  # the driver's attempt that it belongs to
     WORKERS = "workers"
     CAUSE = "cause"  # why it ended
+    SWEEP_ARM = "sweep_arm"  # of a sweep's training runs, and the next two
+    SWEEP_TRIAL = "sweep_trial"
+    SWEEP_POINT = "sweep_point"  # JSON {key of the study: value}
 
 
 class Metric:
@@ -101,6 +104,11 @@ class Metric:
     def diagnostic(name: str) -> str:
         """A measurement of the finished model beside its likelihood."""
         return f"diagnostic/{name}"
+
+    @staticmethod
+    def continuation(name: str) -> str:
+        """A measurement of a finished model's continuations of validation text."""
+        return f"continuation/{name}"
 
     @staticmethod
     def accuracy(task: str) -> str:
@@ -149,3 +157,80 @@ class SampleRecord(BaseModel):
     prompt: str
     continuation: str
     reference: str
+
+
+TrialState = Literal["finished", "stopped", "failed", "diverged"]
+
+
+class RunResult(BaseModel):
+    """What one training run of a trial ended with; `metrics` are the last of each name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    run_key: str
+    family: str
+    seed: int
+    state: str
+    reason: str | None
+    reused: bool  # it was finished before the trial
+    metrics: dict[str, float]
+
+
+class TrialAsked(BaseModel):
+    """A point that a sweep's algorithm asked for, and that is possible."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: Literal["asked"] = "asked"
+    trial: int
+    arm: str
+    point: dict[str, Any]  # key of the study -> value
+    identity: str  # equal points have equal ones
+    run_keys: list[str]
+    time: float
+
+
+class TrialEnded(BaseModel):
+    """How a trial ended. `metrics` are means over its runs; a stopped trial has those it got to.
+
+    Seconds over all of its runs: `wall` from the first to the last of the trial, `working` from the
+    start of the workers' loop to its end (steps, validations, samples) and in measurements of
+    finished models, `training` inside of optimiser steps. FLOPs are executed ones, those of reused
+    runs left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: Literal["ended"] = "ended"
+    trial: int
+    state: TrialState
+    reason: str | None
+    metrics: dict[str, float]
+    runs: list[RunResult]
+    wall_seconds: float
+    working_seconds: float
+    training_seconds: float
+    flops: float
+    accelerator_hours: float
+    shared_flops: float = 0.0  # of a first stage that another trial had trained
+    time: float
+
+
+class PointExcluded(BaseModel):
+    """A point that no study can have, or that was asked before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: Literal["excluded"] = "excluded"
+    arm: str
+    point: dict[str, Any]
+    reason: str
+    time: float
+
+
+class SweepFile:
+    """Files in a sweep's folder, `<output>/sweeps/<name>`."""
+
+    SPEC = "sweep.yaml"
+    TRIALS = "trials.jsonl"

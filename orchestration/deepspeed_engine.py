@@ -43,6 +43,15 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
+def close_process_group() -> None:
+    """End the process group, and what DeepSpeed remembers of it: this process may make another."""
+    deepspeed = import_deepspeed()
+    if deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 class DeepSpeedEngine:
     """A stage under DeepSpeed; needs an initialised process group of the right size."""
 

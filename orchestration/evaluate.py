@@ -14,7 +14,7 @@ from cola.data import PreparedData
 from cola.families import Family
 from cola.records import Metric, SampleRecord
 from cola.seeding import Stream
-from cola.spec import RunSpec
+from cola.spec import LikelihoodSpec, RunSpec
 from orchestration.train_loop import TrainState
 
 # The noise of validation is the same in every run, so that points on a curve are comparable.
@@ -45,7 +45,14 @@ def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float
     state.engine.module.eval()
     rows = gathered_rows(state, data, ids)
     state.engine.module.train()
-    length = state.run.data.sequence_length
+    return summary_of(rows, ids, data)
+
+
+def summary_of(
+    rows: dict[int, dict[str, float]], ids: np.ndarray, data: PreparedData
+) -> dict[str, float]:
+    """The validation metrics of sequences whose likelihood numbers are known, by their ids."""
+    length = data.validation.rows(ids[:1]).shape[1]
     nll_B = np.array([rows[int(i)]["nll"] for i in ids])
     total_bytes = int(data.validation.bytes_of(ids).sum())
     metrics = {
@@ -70,7 +77,17 @@ def gathered_rows(
     rows: dict[int, dict[str, float]] = {}
     for start in range(0, share, ROWS_AT_ONCE):
         chosen = mine[start : start + ROWS_AT_ONCE]
-        rows.update(likelihood_rows(state, data, chosen))
+        with state.engine.autocast():
+            rows.update(
+                likelihood_rows(
+                    state.family,
+                    state.model,
+                    state.run.evaluation.likelihood,
+                    data,
+                    chosen,
+                    state.engine.device,
+                )
+            )
     if place.world_size == 1:
         return rows
     parts: list[Any] = [None] * place.world_size
@@ -79,16 +96,17 @@ def gathered_rows(
 
 
 def likelihood_rows(
-    state: TrainState, data: PreparedData, ids: np.ndarray
+    family: Family,
+    model: nn.Module,
+    settings: LikelihoodSpec,
+    data: PreparedData,
+    ids: np.ndarray,
+    device: torch.device,
 ) -> dict[int, dict[str, float]]:
     """NLL and its parts (nats per token), and diagnostics, of some validation sequences."""
-    device = state.engine.device
     tokens_BL = torch.from_numpy(data.validation.rows(ids)).to(device)
     stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device)
-    with state.engine.autocast():
-        found = state.family.likelihood(
-            state.model, tokens_BL, state.run.evaluation.likelihood, stream
-        )
+    found = family.likelihood(model, tokens_BL, settings, stream)
     nats = {"nll": found.nll_B, **found.parts}
     length = tokens_BL.shape[1]
     values = {name: value / length for name, value in nats.items()} | found.diagnostics

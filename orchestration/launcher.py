@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -10,28 +9,30 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 
 from cola.data import PreparedData
-from cola.families import family_of
 from cola.records import Tag
 from cola.spec import StudySpec
+from orchestration.carry_out import (
+    assignment_of,
+    closing_tags,
+    open_attempt,
+    opening_tags,
+    outcome_of,
+)
 from orchestration.checkpoint import verify
-from orchestration.checkpoint_store import placed
 from orchestration.costs import run_costs
 from orchestration.decisions import Decision
 from orchestration.divergence import next_try
 from orchestration.events import EventLog
 from orchestration.guard import accelerator_hours
-from orchestration.heartbeat import Beat, forget_beats
+from orchestration.heartbeat import Beat
 from orchestration.hooks import STOP_FILE
 from orchestration.launch_queue import LaunchQueue, Queue
 from orchestration.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
     Ledger,
-    State,
-    write_atomically,
 )
 from orchestration.plan import PlannedRun, output_root, study_folder
 from orchestration.plan_view import duration
@@ -39,13 +40,7 @@ from orchestration.prefixes import Sharing, shared_beginnings
 from orchestration.processes import end_workers
 from orchestration.progress import StudyView
 from orchestration.rates import measured_rates
-from orchestration.ray_train import (
-    OUTCOME_FILE,
-    Assignment,
-    ControllerDiedError,
-    RunOutcome,
-    fit_run,
-)
+from orchestration.ray_train import ControllerDiedError, fit_run
 from orchestration.run_watch import RunWatch
 from orchestration.tracking import LEFT, Mirror, state_left
 
@@ -94,7 +89,7 @@ class Launcher:
             tags = self._closing_tags(run)
             if entry.state == "running":
                 tags[Tag.STATUS_REASON] = LEFT
-            self.mirror.follow(run.name, run.spec, folder, self._tags(run))
+            self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
             self.mirror.close_run(run.key, state_left(entry), tags)
 
     def run(self, todo: Sequence[PlannedRun], queue: Queue) -> None:
@@ -161,51 +156,28 @@ class Launcher:
     def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
         key = run.key
         try:
-            entry = self.ledger.acquire(key)
+            entry = open_attempt(run, self.ledger, self.data.folder)
         except LeaseHeldError as error:
             self.view.event(run, f"skipped: {error}")
             self.events.write("skipped", run.name, str(error))
             return
         folder = self.ledger.run_folder(key)
-        write_atomically(folder / "spec.json", run.spec.model_dump_json(indent=1))
-        write_atomically(folder / "data.json", json.dumps({"folder": str(self.data.folder)}))
-        (folder / STOP_FILE).unlink(missing_ok=True)
-        (folder / OUTCOME_FILE).unlink(missing_ok=True)
-        self.mirror.follow(run.name, run.spec, folder, self._tags(run))
-        forget_beats(folder)
+        self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
         self._watches[key] = RunWatch(folder, len(entry.attempts))
-        assignment = self._assignment(run, folder, len(entry.attempts))
+        assignment = assignment_of(
+            run,
+            self.study,
+            study_folder(self.study),
+            self.data.folder,
+            len(entry.attempts),
+            self._sharing[key],
+            self._joined,
+        )
         self._running[pool.submit(fit_run, assignment)] = run
         self.launched += 1
         self._launched_at[key] = time.monotonic()
         self.view.started(run)
         self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
-
-    def _assignment(self, run: PlannedRun, folder: Path, attempt: int) -> Assignment:
-        resources = run.resources
-        root, sharing = output_root(self.study), self._sharing[run.key]
-        return Assignment(
-            run=run.spec,
-            name=run.name,
-            run_folder=str(folder),
-            study_folder=str(study_folder(self.study)),
-            data_folder=str(self.data.folder.resolve()),
-            attempt=attempt,
-            workers=resources.workers,
-            min_workers=resources.min_workers,
-            cpus_per_worker=resources.cpus_per_worker,
-            gpus_per_worker=resources.gpus_per_worker,
-            zero_stage=resources.zero_stage,
-            micro_batch_sequences=run.micro_batch_sequences,
-            compile=resources.compile,
-            max_failures=resources.max_failures,
-            labels=resources.labels,
-            preemptible=self._joined,
-            checkpoint=placed(self.study.checkpoint),
-            log_every_steps=self.study.tracking.log_every_steps,
-            publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
-            takes=[str(found.folder(root)) for found, _ in sharing.takes],
-        )
 
     def _watch(self) -> None:
         """Tell of workers that started again; end those that hang, so that they start again."""
@@ -231,7 +203,7 @@ class Launcher:
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
         key = run.key
-        state, reason = self._outcome(run, error)
+        state, reason = outcome_of(self.ledger.run_folder(key), error)
         self._watches.pop(key)
         self.ledger.close(key, state, reason)
         if isinstance(error, ControllerDiedError) and self._again(run, str(error)):
@@ -280,15 +252,6 @@ class Launcher:
         keep, first = study.checkpoint.keep, self._sharing[run.key].first_step
         return run_costs(run.spec, run.resources, parameters, keep, self._rates, first).seconds
 
-    def _outcome(self, run: PlannedRun, error: BaseException | None) -> tuple[State, str | None]:
-        outcome = read_outcome(self.ledger.run_folder(run.key))
-        if error is not None:
-            return "failed", str(error).partition("\n")[0][:300] or type(error).__name__
-        if outcome is None:
-            return "failed", "the training ended without an outcome"
-        states: dict[str, State] = {"finished": "finished", "diverged": "diverged"}
-        return states.get(outcome.state, "interrupted"), outcome.reason
-
     def _refresh_leases(self) -> None:
         if time.time() - self._refreshed < LEASE_REFRESH_SECONDS:
             return
@@ -296,38 +259,9 @@ class Launcher:
         for run in self._running.values():
             self.ledger.refresh(run.key)
 
-    def _tags(self, run: PlannedRun) -> dict[str, str]:
-        return {
-            Tag.STUDY: self.study.name,
-            Tag.FAMILY: run.spec.family,
-            Tag.RUNG: str(run.rung),
-            Tag.BUDGET: repr(run.spec.budget),
-            Tag.SEED: str(run.spec.seed),
-            Tag.STATUS: "running",
-            Tag.RETRY: str(run.retry),
-            Tag.NLL_KIND: self._nll_kind(run),
-            Tag.COMPUTE: run.spec.compute,
-            Tag.CORE_PARAMETERS: str(run.core_parameters),
-            Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
-            Tag.TOTAL_PARAMETERS: str(run.total_parameters),
-        }
-
-    def _nll_kind(self, run: PlannedRun) -> str:
-        return family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
-
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
-        entry = self.ledger.entry(run.key)
-        outcome = read_outcome(self.ledger.run_folder(run.key))
-        tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
+        tags = closing_tags(run, self.ledger)
         if run.key in self._launched_at:
             tags[Tag.WALL_SECONDS] = f"{self._wall_seconds(run):.1f}"
             tags[Tag.PLANNED_SECONDS] = f"{self._planned_seconds(run):.1f}"
-        if outcome is not None:
-            tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
         return tags
-
-
-def read_outcome(run_folder: Path) -> RunOutcome | None:
-    """How the run's training ended, or None where it was cut off."""
-    path = run_folder / OUTCOME_FILE
-    return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None

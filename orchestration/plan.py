@@ -62,14 +62,16 @@ class PlannedRun:
         return (self.spec.budget - self.train_flops(self.spec.compute)) / per_step
 
 
-def plan_study(study: StudySpec) -> list[PlannedRun]:
+def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[PlannedRun]:
     """Resolve every run of the study: families x rungs x seeds, in that nesting.
+
+    `fingerprint` is that of the study's corpus, where it is known already.
 
     Raises:
         SpecError: a corpus that is missing, a size that cannot be built, a budget below one step, a
             run that fits no device.
     """
-    fingerprint = source_fingerprint(study.data)
+    fingerprint = fingerprint or source_fingerprint(study.data)
     return [
         plan_run(study, family, index, rung, seed, fingerprint)
         for index, rung in enumerate(study.rungs())

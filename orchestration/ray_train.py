@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +58,12 @@ class Assignment(BaseModel):
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
     takes: list[str] = []  # folders of such states that this run can go on from
     preemptible: bool = False  # whether nodes may be taken away with a notice
+    in_process: bool = False  # of one worker: it is the process that starts the run
 
     def ray_workers(self) -> int | tuple[int, int]:
         """How many workers Ray Train starts: a number, or a range (an elastic run)."""
+        if self.in_process:
+            return 0  # Ray Train's local mode
         if self.min_workers is None or self.min_workers == self.workers:
             return self.workers
         return (self.min_workers, self.workers)
@@ -96,13 +102,31 @@ def fit_run(assignment: Assignment) -> None:
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     try:
-        trainer_of(assignment).fit()
+        with alone() if assignment.in_process else nullcontext():
+            trainer_of(assignment).fit()
     except WorkerGroupError as error:
         raise TrainingError(cause_of(error.worker_failures)) from error
     except TrainingFailedError as error:
         raise TrainingError(last_line(error)) from error
     except RayActorError as error:
         raise ControllerDiedError(f"the run's controller died: {last_line(error)}") from error
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What tells Ray Train's local mode to make a process group of this process alone."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), "0")
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1")
+    values = {**ranks, **sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            os.environ.pop(name, None)
 
 
 def cause_of(failures: dict[int, Exception]) -> str:
@@ -143,7 +167,7 @@ def trainer_of(assignment: Assignment) -> Any:
     if gpu:
         resources["GPU"] = assignment.gpus_per_worker
     return TorchTrainer(
-        train_worker,
+        train_here if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
@@ -161,6 +185,16 @@ def trainer_of(assignment: Assignment) -> Any:
             callbacks=[FaultRecorder()],
         ),
     )
+
+
+def train_here(config: dict[str, Any]) -> None:
+    """`train_worker` in a process that goes on to other runs."""
+    from orchestration.deepspeed_engine import close_process_group
+
+    try:
+        train_worker(config)
+    finally:
+        close_process_group()
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -273,6 +307,8 @@ def checkpoint_writer(
     from orchestration.checkpoint_writer import CheckpointWriter
 
     def report(name: str, step: int) -> None:
+        if assignment.in_process:
+            return  # local mode keeps no checkpoints: ours are found by their manifests
         storage = ray.train.get_context().get_storage()
         ray.train.report(
             {"step": step},

@@ -48,13 +48,16 @@ class MirroredRun:
 
 @dataclass
 class MirroredStudy:
-    """The study above the runs: its folder, its ledger, and the keys of its planned runs."""
+    """The study above the runs: its folder, its ledger, and the keys of its planned runs (more may
+    come)."""
 
     folder: Path
     ledger: Ledger
     keys: Sequence[str]
     dashboard: str | None = None
     run_id: str | None = None
+    files: Sequence[Path] = ()  # kept with the study once it ends
+    state: str | None = None  # what it ends as, where that is not what its runs say
 
     def states(self) -> dict[str, int]:
         """How many planned runs are in each state, by the ledger."""
@@ -177,6 +180,9 @@ class Mirror:
         state = next((s for s in ("running", "failed", "diverged") if s in there), "interrupted")
         if there <= {"finished"}:
             state = "finished"
+        state = study.state or state
+        for path in study.files:
+            self._mlflow.attach(parent, path)
         self._mlflow.tag(parent, {Tag.STATUS: state})
         if state != "running":
             self._mlflow.end(parent, state)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from analysis.cli import app as analysis_app
 from analysis.cli import report
+from analysis.sweep_report import write_sweep_report
 from cola.spec import SpecError
 from orchestration.cli import app as orchestration_app
 from orchestration.jobs_cli import app as jobs_app
+from sweeps.sweep_cli import app as sweep_app
 
 app = typer.Typer(
     name="cola",
@@ -23,6 +26,7 @@ app = typer.Typer(
 )
 for mounted in (orchestration_app, jobs_app, analysis_app):
     app.add_typer(mounted)
+app.add_typer(sweep_app, name="sweep")
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Services:
     """What commands of one package may ask of another's."""
 
     report: Callable[[str, str], None]
+    sweep_report: Callable[[Path], None]
 
 
 @app.callback()
 def compose(context: typer.Context) -> None:
     """Scaling studies of Cola DLM, AR and masked-diffusion language models."""
-    context.obj = Services(report=lambda study, output: report(study, output))
+    context.obj = Services(
+        report=lambda study, output: report(study, output),
+        sweep_report=lambda folder: typer.echo(str(write_sweep_report(folder))),
+    )
 
 
 def main() -> None:

@@ -1,6 +1,14 @@
 """Specifications: what a study is, down to one resolved run. Standard library and pydantic only."""
 
-from cola.spec.base import Spec, SpecError, apply_overrides, canonical_json, load_yaml
+from cola.spec.base import (
+    Spec,
+    SpecError,
+    apply_overrides,
+    canonical_json,
+    check_path,
+    load_yaml,
+    with_values,
+)
 from cola.spec.data import DataSpec
 from cola.spec.model import (
     ARModelSpec,
@@ -46,5 +54,7 @@ __all__ = [
     "TransformerSpec",
     "apply_overrides",
     "canonical_json",
+    "check_path",
     "load_yaml",
+    "with_values",
 ]

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
@@ -74,11 +75,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Apply `path.to.key=value` settings (value in YAML syntax; list items by index).
 
+    `@FILE` stands for the settings in a YAML file that maps paths to values.
+
     Raises:
         SpecError: when a setting has no `=` or walks through something that is not a mapping.
     """
     result = json.loads(json.dumps(values))
     for override in overrides:
+        if override.startswith("@"):
+            result = with_values(result, load_yaml(Path(override[1:])))
+            continue
         path, separator, text = override.partition("=")
         if not separator or not path.strip():
             raise SpecError(f"--set {override}: write it as path.to.key=value")
@@ -88,6 +94,40 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
             raise SpecError(f"--set {override}: the value is not valid YAML") from None
         _assign(result, path.strip().split("."), value, override)
     return result
+
+
+def with_values(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the mapping with some keys, given by their paths, set to values.
+
+    Raises:
+        SpecError: when a path walks through something that is not a mapping.
+    """
+    result = json.loads(json.dumps(values))
+    for path, value in settings.items():
+        _assign(result, path.split("."), value, f"{path}={value}")
+    return dict(result)
+
+
+def check_path(model: type[BaseModel], path: str, origin: str) -> None:
+    """Refuse a path that no specification of this type has.
+
+    Raises:
+        SpecError: naming the first unknown key, with what is near it.
+    """
+    annotations: list[Any] = [model]
+    keys = path.split(".")
+    for depth, key in enumerate(keys):
+        following = _step(annotations, key)
+        if following is None:
+            known = sorted({name for m in _models(annotations) for name in m.model_fields})
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = "it holds a value, not keys"
+            if known:
+                hint = f"valid keys: {', '.join(known)}"
+            if close:
+                hint = f"did you mean {'.'.join([*keys[:depth], close[0]])}?"
+            raise SpecError(f"{'.'.join(keys[: depth + 1])}: unknown key; {hint} (in {origin})")
+        annotations = following
 
 
 def _assign(node: Any, keys: list[str], value: object, override: str) -> None:

@@ -1,0 +1,313 @@
+"""Runs a sweep: every arm through Ray Tune, with a log that a killed driver goes on from."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cola.data import PreparedData, prepare
+from cola.records import Artifact, SweepFile
+from cola.spec import SpecError, StudySpec, load_yaml
+from orchestration.checkpoint_store import check_storage
+from orchestration.cluster import ClusterResources, check_fits, ray_cluster
+from orchestration.ledger import Ledger, write_atomically
+from orchestration.study_runner import check_data, check_output, tracking_uri
+from orchestration.tracking import MirroredStudy, open_mirror
+from sweeps.best import write_best
+from sweeps.catalog import sweep_folder
+from sweeps.log import SweepLog
+from sweeps.points import Points
+from sweeps.search import ArmSearch
+from sweeps.sharing import forget_first_stages
+from sweeps.spec import SweepSpec
+from sweeps.tracked import Tracked
+from sweeps.trial import SWEEP_STOP
+
+FOLLOWER_BYTES = 500e6
+# What may differ between two calls that work on the same sweep.
+FREE = (
+    "description",
+    "question",
+    "answer",
+    "budget",
+    "concurrent_trials",
+    "scales",
+    "warm_workers",
+)
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """How a sweep stands when its driver leaves."""
+
+    folder: Path
+    states: Counter[str]  # trials by state; those that have not ended are open
+    stopped: bool  # a person asked to stop
+    unmirrored: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no point is left open."""
+        return not self.states["open"] and not self.stopped
+
+
+def run_sweep(
+    sweep: SweepSpec, points: Points, address: str | None, say: Callable[[str], None]
+) -> SweepResult:
+    """Carry out a sweep until its budgets are spent or a person stops it.
+
+    Raises:
+        SpecError: for anything found wrong before the first trial starts.
+    """
+    base = points.base
+    root, folder = check_output(base), sweep_folder(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_storage(base.checkpoint.storage)
+    with ExitStack() as stack:
+        stack.enter_context(only_driver(folder, sweep.name))
+        keep_spec(sweep, base, folder)
+        (folder / SWEEP_STOP).unlink(missing_ok=True)
+        log, keys = SweepLog(folder), list[str]()
+        datas = Datas(root / "cache")
+        datas.of(base)
+        mirror = open_mirror(tracking_uri(base), sweep.name, root / "mlartifacts" / sweep.name)
+        tracked = Tracked(sweep.name, sweep.metrics, mirror, keys, say)
+        arms = [ArmSearch(arm, points, log) for arm in points.arms()]
+        cluster = stack.enter_context(ray_cluster(address))
+        if address is None:
+            check_fits(base.resources, cluster)
+        files = (folder / SweepFile.SPEC, folder / SweepFile.TRIALS)
+        parent = MirroredStudy(folder, Ledger(root), keys, cluster.dashboard, files=files)
+        mirror.start(parent)
+        for asked, _ in (pair for arm in points.arms() for pair in log.ended_of(arm)):
+            tracked.known(asked, points.of(asked.arm, asked.point))
+        drive = Drive(sweep, base, folder, log, tracked, datas, cluster, address is not None)
+        stack.enter_context(drive.stop_on_interrupt(say))
+        drive.run(arms)
+        # Trials that were stopped early leave interrupted runs in a sweep that is done.
+        over = not drive.stopped and len(log.asked) == len(log.ended)
+        parent.state = "finished" if over else "interrupted"
+        unmirrored = mirror.finish(patience_seconds=30.0)
+    states: Counter[str] = Counter(ended.state for ended in log.ended.values())
+    states["open"] = len(log.asked) - len(log.ended)
+    result = SweepResult(folder, states, drive.stopped, unmirrored)
+    if result.complete:
+        asked_for = [points.of(asked.arm, asked.point) for asked in log.asked.values()]
+        specs = [run.spec for candidate in asked_for for run in candidate.runs]
+        forget_first_stages(specs, root)
+        write_best(sweep, points, log, folder)
+    return result
+
+
+class Datas:
+    """Prepared corpora, each once."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known: dict[str, PreparedData] = {}
+
+    def of(self, study: StudySpec) -> PreparedData:
+        """The study's corpus.
+
+        Raises:
+            SpecError: where it does not fill a batch, or the validation asked for.
+        """
+        key = study.data.canonical_json()
+        if key not in self._known:
+            self._known[key] = prepare(study.data, self._cache)
+        check_data(study, self._known[key])
+        return self._known[key]
+
+
+class Drive:
+    """Ray Tune over the arms: one experiment for all of them, or one each where a scheduler
+    compares trials (those of two arms do not compare)."""
+
+    def __init__(
+        self,
+        sweep: SweepSpec,
+        base: StudySpec,
+        folder: Path,
+        log: SweepLog,
+        tracked: Tracked,
+        datas: Datas,
+        cluster: ClusterResources,
+        joined: bool,
+    ) -> None:
+        self._sweep, self._base, self._folder = sweep, base, folder
+        self._log, self._tracked, self._datas = log, tracked, datas
+        self._cluster, self._joined = cluster, joined
+        self._in_process = sweep.warm_workers and base.resources.workers == 1
+        self._search: Any = None
+        self.stopped = False
+
+    def run(self, arms: list[ArmSearch]) -> None:
+        """All arms, until they are over or a person stops the sweep."""
+        together = self._sweep.scheduler.kind == "none"
+        for group in [arms] if together else [[arm] for arm in arms]:
+            if not self.stopped:
+                self._tune(group)
+
+    def _tune(self, arms: list[ArmSearch]) -> None:
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints a table at any verbosity
+        from ray import tune
+
+        from sweeps.trainable import SweepTrial
+        from sweeps.tune_search import TuneSearch
+
+        concurrent = self._concurrent()
+        self._search = TuneSearch(
+            arms,
+            self._log,
+            str(self._folder),
+            self._datas.of,
+            self._tracked,
+            self._joined,
+            self._in_process,
+            self._sweep.scheduler.kind,
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(SweepTrial, self._trial_resources()),
+            tune_config=tune.TuneConfig(
+                num_samples=-1,
+                search_alg=self._search,
+                scheduler=scheduler_of(self._sweep),
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=f"driver-{os.getpid()}-{'-'.join(arm.arm for arm in arms)[:40]}",
+                storage_path=str(self._folder / "tune"),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+
+    def _trial_resources(self) -> dict[str, float]:
+        """Of a trial's process: those of the worker that it is, or the memory of one that follows
+        workers (Tune refuses a trial that takes nothing)."""
+        if not self._in_process:
+            return {"memory": FOLLOWER_BYTES}
+        needs = self._base.resources
+        return {"cpu": needs.cpus_per_worker, "gpu": needs.gpus_per_worker}
+
+    def _concurrent(self) -> int:
+        """Trials side by side: as many as the cluster has workers for."""
+        needs = self._base.resources
+        limits = [int(self._cluster.cpus / (needs.workers * needs.cpus_per_worker))]
+        if needs.gpus_per_worker:
+            limits.append(int(self._cluster.gpus / (needs.workers * needs.gpus_per_worker)))
+        asked = (self._sweep.concurrent_trials, needs.concurrent_runs)
+        return max(1, min([*limits, *(limit for limit in asked if limit is not None)]))
+
+    @contextlib.contextmanager
+    def stop_on_interrupt(self, say: Callable[[str], None]) -> Iterator[None]:
+        """SIGINT or SIGTERM once: trainings save and leave. SIGINT again: leave at once."""
+
+        def request(signum: int, frame: FrameType | None) -> None:
+            if self.stopped:
+                raise KeyboardInterrupt
+            self.stopped = True
+            say("stopping: running trainings save a checkpoint and leave")
+            (self._folder / SWEEP_STOP).touch()
+            if self._search is not None:
+                self._search.request_stop()
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, request) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def scheduler_of(sweep: SweepSpec) -> Any:
+    """Tune's scheduler; its clock is the share of a run's budget that is spent."""
+    from ray.tune import schedulers
+
+    from sweeps.trainable import SPENT
+
+    chosen, goal = sweep.scheduler, sweep.metrics[0]
+    mode = "min" if goal.direction == "minimize" else "max"
+    common = {"time_attr": SPENT, "metric": goal.name, "mode": mode}
+    if chosen.kind in ("asha", "hyperband"):
+        return schedulers.AsyncHyperBandScheduler(
+            **common,
+            max_t=1.0,
+            grace_period=chosen.grace,
+            reduction_factor=chosen.reduction,
+            brackets=3 if chosen.kind == "hyperband" else 1,
+        )
+    if chosen.kind == "median":
+        return schedulers.MedianStoppingRule(
+            **common, grace_period=chosen.grace, min_samples_required=3, hard_stop=True
+        )
+    return schedulers.FIFOScheduler()
+
+
+@contextlib.contextmanager
+def only_driver(folder: Path, name: str) -> Iterator[None]:
+    """No second driver works on the sweep at the same time.
+
+    Raises:
+        SpecError: where one does.
+    """
+    with (folder / "driver.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SpecError(f"sweep {name}: is being run by another process ({folder})") from None
+        yield
+
+
+def keep_spec(sweep: SweepSpec, base: StudySpec, folder: Path) -> None:
+    """Keep the sweep and its base study beside its trials.
+
+    Raises:
+        SpecError: where the folder holds trials of another sweep of this name.
+    """
+    path = folder / SweepFile.SPEC
+    now = {"sweep": sweep.model_dump(mode="json"), "study": base.model_dump(mode="json")}
+    if path.exists() and (folder / SweepFile.TRIALS).exists():
+        before = load_yaml(path)
+        differ = [
+            key
+            for key, value in now["sweep"].items()
+            if key not in FREE and before.get("sweep", {}).get(key) != value
+        ]
+        if result_of(before.get("study", {})) != result_of(now["study"]):
+            differ.append("study")
+        if differ:
+            raise SpecError(
+                f"{folder}: holds trials of another sweep of this name (other: "
+                f"{', '.join(differ)}); name this one otherwise, or remove the folder"
+            )
+    import yaml
+
+    write_atomically(path, yaml.safe_dump(now, sort_keys=False))
+    write_atomically(folder / Artifact.STUDY, base.to_yaml())
+
+
+def result_of(study: dict[str, Any]) -> dict[str, Any]:
+    """What of a study's values decides its results."""
+    free = ("resources", "checkpoint", "tracking", "description", "output")
+    return {key: value for key, value in study.items() if key not in free}

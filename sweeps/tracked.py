@@ -1,0 +1,84 @@
+"""What people and MLflow see of a sweep: lines on the console, runs under one parent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from cola.records import Tag, TrialAsked, TrialEnded
+from orchestration.carry_out import closing_tags, opening_tags
+from orchestration.ledger import Ledger
+from orchestration.plan import output_root
+from orchestration.tracking import Mirror, state_left
+from sweeps.points import Candidate
+from sweeps.search import ArmSearch
+from sweeps.space import shown
+from sweeps.spec import MetricGoal
+from sweeps.trial import named
+
+
+class Tracked:
+    """Mirrors the runs of trials, each once, and says how trials go."""
+
+    def __init__(
+        self, sweep: str, goals: list[MetricGoal], mirror: Mirror, keys: list[str],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """`keys` grows with the run keys of all trials: those that the mirror counts."""
+        self._sweep, self._goals, self._mirror = sweep, goals, mirror
+        self._keys, self._say = keys, say
+
+    def started(self, asked: TrialAsked, candidate: Candidate) -> None:
+        """A trial starts: its runs are followed from now on."""
+        arm = f"{asked.arm}: " if asked.arm else ""
+        self._say(f"trial {asked.trial}: {arm}{shown(asked.point)}")
+        self._follow(asked, candidate)
+
+    def known(self, asked: TrialAsked, candidate: Candidate) -> None:
+        """A trial of an earlier driver: MLflow may lack what it left."""
+        self._follow(asked, candidate)
+        self._close(candidate)
+
+    def ended(self, asked: TrialAsked, candidate: Candidate, ended: TrialEnded) -> None:
+        """A trial ended."""
+        self._close(candidate, ended.reason)
+        values = [
+            f"{goal.name} {ended.metrics[goal.name]:.4f}"
+            for goal in self._goals
+            if goal.name in ended.metrics
+        ]
+        beyond = ended.wall_seconds - ended.working_seconds
+        took = f"{ended.wall_seconds:.0f} s, {beyond:.0f} s of them not in training"
+        said = [ended.state, *values, took, *([ended.reason] if ended.reason else [])]
+        self._say(f"trial {asked.trial}: {'; '.join(said)}")
+
+    def arm_over(self, arm: ArmSearch) -> None:
+        """No more points of an arm."""
+        name = f"arm {arm.arm}" if arm.arm else "sweep"
+        self._say(f"{name}: no more points ({arm.why_over})")
+
+    def _follow(self, asked: TrialAsked, candidate: Candidate) -> None:
+        ledger = Ledger(output_root(candidate.study))
+        for run in candidate.runs:
+            key = run.key
+            if key in self._keys:
+                continue
+            self._keys.append(key)
+            tags = opening_tags(self._sweep, run) | {
+                Tag.SWEEP_ARM: asked.arm,
+                Tag.SWEEP_TRIAL: str(asked.trial),
+                Tag.SWEEP_POINT: json.dumps(asked.point),
+            }
+            name = named(run, asked.trial).name
+            self._mirror.follow(name, run.spec, ledger.run_folder(key), tags)
+
+    def _close(self, candidate: Candidate, reason: str | None = None) -> None:
+        ledger = Ledger(output_root(candidate.study))
+        for run in candidate.runs:
+            key = run.key
+            entry = ledger.entry(key)
+            if entry.state != "new":
+                tags = closing_tags(run, ledger)
+                # A run that was stopped early may be about to leave: its ledger says nothing yet.
+                tags[Tag.STATUS_REASON] = tags[Tag.STATUS_REASON] or reason or ""
+                self._mirror.close_run(key, state_left(entry), tags)
