@@ -41,8 +41,9 @@ def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
         for index, (label, group) in enumerate(groups):
             colour = COLOURS[index % len(COLOURS)]
             x = group[key].map(value_label).map(place)
-            joined = not others or by is not None
-            draw_response(axes, arm, group, x, goal, colour, label, joined)
+            joined = is_number(done[key]) and (not others or by is not None)
+            name = "not set" if label == "–" else label
+            draw_response(axes, arm, group, x, goal, colour, name, joined)
         if by is not None:
             axes.legend(title=short(by), frameon=False, fontsize=9, title_fontsize=9)
         axes.set_xlabel(short(key).replace("_", " "))

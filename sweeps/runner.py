@@ -259,7 +259,11 @@ def scheduler_of(sweep: SweepSpec) -> Any:
         )
     if chosen.kind == "median":
         return schedulers.MedianStoppingRule(
-            **common, grace_period=chosen.grace, min_samples_required=3, hard_stop=True
+            **common,
+            grace_period=chosen.grace,
+            min_samples_required=3,
+            min_time_slice=2.0,  # beyond the whole budget: trials are ended, never paused
+            hard_stop=True,
         )
     return schedulers.FIFOScheduler()
 
