@@ -1,0 +1,175 @@
+"""The score of a model's generations on a task, and what the bare accuracy hides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from cola.evaluation.answers import chosen_option, cut, first_word, normalise
+from cola.evaluation.items import Id, Item
+from cola.spec import SpecError
+
+FIRST_WORD = frozenset({"lambada"})
+EXACT_TEXT = frozenset({"hellaswag", "squad", "story_cloze"})
+MULTIPLE_CHOICE = frozenset({"mmlu", "obqa", "race", "siqa"})
+TASKS = tuple(sorted(FIRST_WORD | EXACT_TEXT | MULTIPLE_CHOICE))
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    """One item: `choice` is the index of the option that was found in the generation.
+
+    `valid`: something was answered; for multiple choice: an option was found. An item without a
+    generation is `missing`, and wrong.
+    """
+
+    id: Id
+    correct: bool
+    valid: bool
+    missing: bool
+    choice: int | None
+    truth: int | None
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Scores of a task; rates in per cent, the interval a 95% bootstrap over items (seed 0).
+
+    `chance` is that of guessing an option, None where answers are free text. `position_bias`
+    compares how often each place was chosen and how often it holds the truth (total variation,
+    0 to 100, over items with a choice); None where no option is chosen.
+    """
+
+    task: str
+    items: int
+    missing: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    valid: float
+    accuracy_given_valid: float | None
+    chance: float | None
+    position_bias: float | None
+    per_item: tuple[ItemScore, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the single items."""
+        values = asdict(self)
+        del values["per_item"]
+        return values
+
+
+def score_task(task: str, items: Sequence[Item], generations: Mapping[Id, str]) -> TaskScore:
+    """Score all `items`; those without a generation count as wrong.
+
+    Raises:
+        SpecError: for an unknown task, or generations of which none is of these items.
+    """
+    check_task(task)
+    if not any(item.id in generations for item in items):
+        raise SpecError("--generations: no id is one of the items'; is it another task's file?")
+    scores = tuple(score_item(task, item, generations.get(item.id)) for item in items)
+    correct = np.array([score.correct for score in scores])
+    valid = np.array([score.valid for score in scores])
+    return TaskScore(
+        task=task,
+        items=len(scores),
+        missing=sum(score.missing for score in scores),
+        accuracy=100 * float(correct.mean()),
+        accuracy_interval=bootstrap_interval(correct),
+        valid=100 * float(valid.mean()),
+        accuracy_given_valid=100 * float(correct[valid].mean()) if valid.any() else None,
+        chance=chance_level(items),
+        position_bias=position_bias(scores),
+        per_item=scores,
+    )
+
+
+def check_task(task: str) -> None:
+    """Raise a `SpecError` for a name that is no task."""
+    if task not in TASKS:
+        raise SpecError(f"--task {task}: unknown; valid: {', '.join(TASKS)}")
+
+
+def score_item(task: str, item: Item, generation: str | None) -> ItemScore:
+    """Score one item by its task's rule."""
+    if generation is None:
+        return ItemScore(item.id, False, False, True, None, None)
+    text = cut(generation)
+    choice = truth = None
+    if task in FIRST_WORD:
+        given = first_word(text)
+        correct, valid = bool(given) and given == first_word(item.answer), bool(given)
+    elif task in EXACT_TEXT:
+        given = normalise(text)
+        correct, valid = bool(given) and given == normalise(item.answer), bool(given)
+    else:
+        choices = item.choices or []
+        choice, truth = chosen_option(text, choices), chosen_option(item.answer, choices)
+        same_text = bool(normalise(text)) and normalise(text) == normalise(item.answer)
+        correct = (choice is not None and choice == truth) or same_text
+        valid = choice is not None or same_text
+    return ItemScore(item.id, correct, valid, False, choice, truth)
+
+
+def bootstrap_interval(correct: np.ndarray) -> tuple[float, float]:
+    """Percentile interval of the mean in per cent, items drawn with replacement.
+
+    Of right and wrong answers, a resample is a binomial count.
+    """
+    draws = np.random.default_rng(0).binomial(len(correct), correct.mean(), RESAMPLES)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(100 * draws / len(correct), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def chance_level(items: Sequence[Item]) -> float | None:
+    """Expected per cent of a guess among each item's options."""
+    if not all(item.choices for item in items):
+        return None
+    return 100 * float(np.mean([1 / len(item.choices or []) for item in items]))
+
+
+def position_bias(scores: Sequence[ItemScore]) -> float | None:
+    """Total variation distance of the chosen places from the true ones, 0 to 100."""
+    pairs = [(s.choice, s.truth) for s in scores if s.choice is not None and s.truth is not None]
+    if not pairs:
+        return None
+    chosen, true = Counter(c for c, _ in pairs), Counter(t for _, t in pairs)
+    places = chosen.keys() | true.keys()
+    return 50 * sum(abs(chosen[place] - true[place]) for place in places) / len(pairs)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same items: who alone was right, and McNemar's exact p-value (two-sided).
+
+    `difference` is first minus second, in percentage points.
+    """
+
+    difference: float
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
+    """McNemar's exact test on items that one of the two alone got right.
+
+    Raises:
+        ValueError: when the items differ.
+    """
+    if [s.id for s in first.per_item] != [s.id for s in second.per_item]:
+        raise ValueError("the two scores are of different items")
+    pairs = list(zip(first.per_item, second.per_item, strict=True))
+    only_first = sum(a.correct and not b.correct for a, b in pairs)
+    only_second = sum(b.correct and not a.correct for a, b in pairs)
+    discordant = only_first + only_second
+    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return Paired(100 * (only_first - only_second) / len(pairs), only_first, only_second, p_value)
