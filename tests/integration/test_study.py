@@ -151,22 +151,6 @@ def test_a_stopped_study_goes_on_where_it_was(tiny_study: dict[str, Any], tmp_pa
     assert events[2].step == events[1].step > 0
 
 
-def test_two_ray_workers_give_one_workers_result(
-    tiny_study: dict[str, Any], tmp_path: Path
-) -> None:
-    tiny_study["families"] = {"ar": {}}
-    study = str(write_study(tiny_study, tmp_path))
-    found = []
-    for workers in (1, 2):
-        outputs = tmp_path / f"workers-{workers}"
-        settings = [f"output={outputs}", f"resources.workers={workers}", "resources.zero_stage=3"]
-        cola("run", study, *(part for setting in settings for part in ("--set", setting)))
-        (steps,) = losses(outputs).values()
-        found.append(steps)
-    assert found[0].keys() == found[1].keys()
-    assert max(abs(found[0][step] - found[1][step]) for step in found[0]) < 1e-3
-
-
 def test_a_trajectory_trains_its_stable_phase_once(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
