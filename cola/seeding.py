@@ -27,6 +27,10 @@ class Stream:
         self.sample_ids = [int(sample) for sample in sample_ids]
         self.device = torch.device(device)
 
+    def of(self, rows: Sequence[int]) -> Stream:
+        """The stream of some of the batch's samples."""
+        return Stream(self.seed, self.step, [self.sample_ids[row] for row in rows], self.device)
+
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """N(0, 1) of shape (samples, *shape)."""
         return self._each(purpose, lambda g: torch.randn(shape, generator=g))

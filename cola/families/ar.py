@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
 from cola.records import NllKind
 from cola.sampling.autoregressive import generate
+from cola.sampling.each import Ended, in_chunks
 from cola.seeding import Stream
 from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken, SpecError
 
@@ -85,6 +86,25 @@ class ARFamily:
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
+
+    def generate_each(
+        self,
+        model: LlamaForCausalLM,
+        prompts: Sequence[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+        rows: int,
+        ended: Ended | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """See `Family.generate_each`."""
+        return in_chunks(
+            lambda texts, part: generate(model, texts, settings, part, eos_token_id),
+            prompts,
+            stream,
+            rows,
+            ended,
+        )
 
     def stream(
         self,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cola.records import NllKind
+from cola.sampling.each import Ended
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -98,6 +99,23 @@ class Family(Protocol):
         eos_token_id: int | None,
     ) -> list[list[int]]:
         """Continuations (new tokens only, cut after EOS) of prompts of any lengths."""
+
+    def generate_each(
+        self,
+        model: Any,
+        prompts: Sequence[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+        rows: int,
+        ended: Ended | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Many prompts' continuations as they end: (index of the prompt, its new tokens).
+
+        They are those of `generate`, in any order, with at most `rows` prompts in work at once.
+        `ended` says of the tokens made so far whether to stop there: a continuation is cut after
+        the first token with which it holds.
+        """
 
     def stream(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.records import NllKind
 from cola.sampling.block_decode import generate, infill, stream_blocks
+from cola.sampling.each import Ended, in_chunks
 from cola.seeding import Stream
 from cola.spec import ColaModelSpec, ColaObjective, GenerationSpec, LikelihoodSpec
 
@@ -121,6 +122,25 @@ class ColaFamily:
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
+
+    def generate_each(
+        self,
+        model: ColaDLM,
+        prompts: Sequence[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+        rows: int,
+        ended: Ended | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """See `Family.generate_each`."""
+        return in_chunks(
+            lambda texts, part: generate(model, texts, settings, part, eos_token_id),
+            prompts,
+            stream,
+            rows,
+            ended,
+        )
 
     def stream(
         self,

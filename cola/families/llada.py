@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cola.likelihood.masked_bound import chain_rule_nll, masked_bound
 from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
+from cola.sampling.each import Ended, in_chunks
 from cola.sampling.iterative_unmasking import generate
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion, SpecError
@@ -86,6 +87,25 @@ class LLaDAFamily:
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
+
+    def generate_each(
+        self,
+        model: LLaDAModel,
+        prompts: Sequence[list[int]],
+        settings: GenerationSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+        rows: int,
+        ended: Ended | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """See `Family.generate_each`."""
+        return in_chunks(
+            lambda texts, part: generate(model, texts, settings, part, eos_token_id),
+            prompts,
+            stream,
+            rows,
+            ended,
+        )
 
     def stream(
         self,

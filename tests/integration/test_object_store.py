@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from cola.spec import SpecError
 from orchestration.checkpoint_store import CheckpointStore, check_storage, open_store
@@ -31,6 +32,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    # What it holds outlives the server, within this process: an earlier test's files are let go.
+    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=60).raise_for_status()
     address = f"s3://bucket/prefix?scheme=http&endpoint_override={host}:{port}"
     CheckpointStore(f"{address}&allow_bucket_creation=true").filesystem.create_dir("bucket")
     yield address

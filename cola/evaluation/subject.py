@@ -1,0 +1,85 @@
+"""A model under evaluation: its family, weights and tokenizer, from a plain folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cola.data import TextTokenizer
+from cola.families import Family, family_of
+from cola.spec import SpecError
+
+FAMILY_OF_MODEL_TYPE = {"llama": "ar", "cola_llada": "llada"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`context` is how many tokens a sequence may have (prompt and continuation); None: any number.
+
+    The model is in evaluation mode, on `device`.
+    """
+
+    family: Family
+    model: Any
+    tokenizer: TextTokenizer
+    context: int | None
+    device: torch.device
+
+
+def open_subject(folder: Path, context: int | None, device: torch.device | str = "cpu") -> Subject:
+    """The model of a folder that `cola export` wrote, or of the public release in its layout.
+
+    Raises:
+        SpecError: when the folder holds no model of a known family, or no tokenizer.
+    """
+    family = family_of(family_in(folder))
+    tokenizer = tokenizer_in(folder)
+    model = family.load(folder).to(device).eval()
+    return Subject(family, model, tokenizer, context, torch.device(device))
+
+
+def family_in(folder: Path) -> str:
+    """The name of the family whose model lies in the folder.
+
+    Raises:
+        SpecError: when it is none.
+    """
+    if (folder / "cola_dit").is_dir() and (folder / "cola_vae").is_dir():
+        return "cola"
+    model_type = str(_json_in(folder / "config.json").get("model_type"))
+    if model_type not in FAMILY_OF_MODEL_TYPE:
+        raise SpecError(
+            f"{folder}: holds no model that can be evaluated; give a folder that `cola export` "
+            "wrote (config.json of model type llama or cola_llada, or cola_dit/ and cola_vae/)"
+        )
+    return FAMILY_OF_MODEL_TYPE[model_type]
+
+
+def tokenizer_in(folder: Path) -> TextTokenizer:
+    """The tokenizer beside a model.
+
+    Raises:
+        SpecError: when there is none, or none that says which token ends a text.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise SpecError(
+            f"{folder}: has no tokenizer.json; without its tokenizer a model's text cannot be "
+            "judged, so put the one beside it that it was trained with"
+        )
+    eos = _json_in(folder / "tokenizer_config.json").get("eos_token")
+    content = eos.get("content") if isinstance(eos, dict) else eos
+    if not isinstance(content, str):
+        raise SpecError(f"{folder}/tokenizer_config.json: names no eos_token; add it")
+    return TextTokenizer.open(folder, content)
+
+
+def _json_in(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
