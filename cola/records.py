@@ -14,6 +14,22 @@ SCHEMA_VERSION = "1"
 FAMILIES = ("ar", "llada", "cola")
 FAMILY_LABELS = {"ar": "AR", "llada": "LLaDA", "cola": "Cola DLM"}
 
+# Tasks of `cola evaluate`: the release's few-shot ones and their corrected variants, and those that
+# are made from any held-out text.
+FEW_SHOT_TASKS = (
+    "lambada",
+    "mmlu",
+    "siqa",
+    "squad",
+    "story_cloze",
+    "obqa",
+    "race",
+    "hellaswag",
+    "siqa_context",
+    "squad_f1",
+)
+IN_DOMAIN_TASKS = ("likelihood", "cloze", "continuation", "infilling", "unconditional", "speed")
+
 NllKind = Literal["exact", "bound"]
 Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
 
@@ -111,9 +127,14 @@ class Metric:
         return f"continuation/{name}"
 
     @staticmethod
+    def task(task: str, name: str) -> str:
+        """A measurement of the finished model on a task; shares are 0 to 1."""
+        return f"eval/{task}/{name}"
+
+    @staticmethod
     def accuracy(task: str) -> str:
         """Accuracy (0 to 1) of the finished model on a task."""
-        return f"eval/{task}/accuracy"
+        return Metric.task(task, "accuracy")
 
     @staticmethod
     def task_of(key: str) -> str | None:
@@ -145,6 +166,7 @@ class Artifact:
     STUDY = "study.yaml"
     ENVIRONMENT = "environment.json"
     SAMPLES = "samples.jsonl"
+    EVALUATION = "evaluation.json"  # results of tasks, with the settings of each
 
 
 class SampleRecord(BaseModel):

@@ -77,6 +77,11 @@ class Heartbeat:
             self._write(state.step, None, None)
         self._last = (state.step, state.elapsed_seconds, state.data_seconds)
 
+    def alive(self) -> None:
+        """Say that there is work behind the last step, at most every few seconds."""
+        if time.monotonic() - self._written >= EVERY_SECONDS:
+            self._write(self._last[0], None, None)
+
     def _write(self, step: int, seconds: float | None, waiting: float | None) -> None:
         beat = Beat(
             attempt=self._worker.attempt,

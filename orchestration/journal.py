@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KINDS = ("train", "evaluation", "diagnostic", "event")
+KINDS = ("train", "evaluation", "diagnostic", "tasks", "event")
 
 
 @dataclass(frozen=True)

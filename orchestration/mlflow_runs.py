@@ -8,7 +8,7 @@ value are MLflow's primary key).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from orchestration.mlflow_client import client_of, only_one_creates
 from orchestration.restarts import Restart
 
 PARAMS_PER_BATCH = 100
+METRICS_PER_BATCH = 900  # MLflow takes 1,000
 PARAM_LENGTH = 6000
 MLFLOW_STATUS = {
     "running": "RUNNING",
@@ -113,6 +114,20 @@ class MlflowRuns:
         if len(found.data.params) < len(flat_params(spec)):  # cut off while it was made
             self._describe(found.info.run_id, spec)
         return TrainingRun.of(found)
+
+    def run_id_of(self, run_key: str) -> str | None:
+        """MLflow's id of the training run of that key, where it has it."""
+        found = self._of_key(run_key)
+        return None if found is None else str(found.info.run_id)
+
+    def measured(self, run_id: str, metrics: Mapping[str, float], step: int, time: float) -> None:
+        """Add measurements of a run, whatever its state; `time` in Unix seconds."""
+        from mlflow.entities import Metric as MlflowMetric
+
+        stamp = int(time * 1000)
+        values = [MlflowMetric(key, value, stamp, step) for key, value in metrics.items()]
+        for batch in batches(values, METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=batch)
 
     def _of_key(self, run_key: str) -> Any | None:
         """Of several runs of one key (of releases that could make them) the furthest."""

@@ -202,6 +202,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
 
     from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
+    from orchestration.finish import finish
     from orchestration.heartbeat import Heartbeat, Worker
     from orchestration.local_copies import LocalCopies
     from orchestration.train_loop import LoopSettings, Place, train
@@ -245,7 +246,7 @@ def train_worker(config: dict[str, Any]) -> None:
     )
     copies.forget()
     writer.close()
-    finish(assignment, state, data, journal)
+    finish(assignment, state, data, journal, heart)
 
 
 def worker_hooks(
@@ -353,40 +354,3 @@ def resume_point(
         found = [*copies.folders(), *map(Path, assignment.takes)]
         chosen = newest_valid(found, copies.fetch)
     return copies.shared(chosen)
-
-
-def finish(
-    assignment: Assignment, state: Any, data: PreparedData, journal: JournalWriter | None
-) -> None:
-    """Export the finished model and its samples, then say how the run ended."""
-    from orchestration.evaluate import diagnostics, text_samples
-    from orchestration.hooks import order_digests
-    from orchestration.train_loop import carried_over
-
-    folder = Path(assignment.run_folder)
-    finished = state.stop == "finished"
-    with state.averaged():
-        weights = state.engine.full_state_dict() if finished else None
-    if journal is None:
-        return
-    if weights is not None:
-        model = carried_over(state.family, state.run, state, weights)
-        state.family.save(model, folder / "model")
-        measured = diagnostics(state.family, model, state.run, data)
-        if measured:
-            journal.write("diagnostic", state.step, time.time(), measured)
-        samples = text_samples(state.family, model, state.run, data, state.step)
-        lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
-        write_atomically(folder / "samples.jsonl", lines)
-    journal.write(
-        "event", state.step, time.time(), {"event": state.stop, "attempt": assignment.attempt}
-    )
-    journal.close()
-    outcome = RunOutcome(
-        attempt=assignment.attempt,
-        state=state.stop,
-        reason=state.stop_reason,
-        step=state.step,
-        order_digests=order_digests(state.run, state.step, len(data.train)),
-    )
-    write_atomically(folder / OUTCOME_FILE, outcome.model_dump_json(indent=1))

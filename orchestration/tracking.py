@@ -20,10 +20,14 @@ from cola.spec.address import resolve_address
 from orchestration.journal import JournalReader, Line
 from orchestration.ledger import Entry, Ledger, State, lease_is_fresh
 from orchestration.mlflow_client import check_answers, is_outage, told, troubles
-from orchestration.mlflow_runs import MLFLOW_STATUS, MlflowRuns, TrainingRun
+from orchestration.mlflow_runs import (
+    METRICS_PER_BATCH,
+    MLFLOW_STATUS,
+    MlflowRuns,
+    TrainingRun,
+)
 from orchestration.restarts import Restarts
 
-METRICS_PER_BATCH = 900  # MLflow takes 1,000
 LEFT = "its driver died"
 
 
@@ -229,7 +233,7 @@ class Mirror:
     def _close(
         self, run: MirroredRun, place: TrainingRun, state: str, tags: dict[str, str]
     ) -> None:
-        for name in (Artifact.ENVIRONMENT, Artifact.SAMPLES):
+        for name in (Artifact.ENVIRONMENT, Artifact.SAMPLES, Artifact.EVALUATION):
             self._mlflow.attach(place.run_id, run.folder / name)
         self._mlflow.tag(place.run_id, tags)
         self._mlflow.end(place.run_id, state, run.last_time)

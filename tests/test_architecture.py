@@ -42,6 +42,7 @@ RESERVED = {
         "orchestration/admission_actor.py",
         "orchestration/jobs.py",
         "orchestration/processes.py",
+        "orchestration/evaluation_workers.py",
         "sweeps/",
     },
 }

@@ -14,7 +14,7 @@ from cola.evaluation.answers import chosen_option, cut, first_word, normalise
 from cola.evaluation.items import Id, Item
 from cola.spec import SpecError
 
-FIRST_WORD = frozenset({"lambada"})
+FIRST_WORD = frozenset({"lambada", "cloze"})
 EXACT_TEXT = frozenset({"hellaswag", "squad", "story_cloze"})
 MULTIPLE_CHOICE = frozenset({"mmlu", "obqa", "race", "siqa"})
 TASKS = tuple(sorted(FIRST_WORD | EXACT_TEXT | MULTIPLE_CHOICE))

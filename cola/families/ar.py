@@ -39,6 +39,7 @@ class ARFamily:
     """See `Family`."""
 
     name = "ar"
+    fills_gaps = False
 
     def build(self, spec: ARModelSpec) -> LlamaForCausalLM:
         """See `Family.build`."""
@@ -68,7 +69,20 @@ class ARFamily:
         stream: Stream,
     ) -> Likelihood:
         """See `Family.likelihood`: exact, by the chain rule."""
-        return Likelihood(token_nll(model, tokens_BL).double().sum(1))
+        nll_BL = token_nll(model, tokens_BL).double()
+        return Likelihood(nll_BL.sum(1), by_position_BL=nll_BL)
+
+    def likelihood_evaluations(
+        self, model: LlamaForCausalLM, settings: LikelihoodSpec, length: int
+    ) -> int:
+        """See `Family.likelihood_evaluations`."""
+        return 1
+
+    def generation_evaluations(
+        self, model: LlamaForCausalLM, settings: GenerationSpec, prompt: int
+    ) -> int:
+        """See `Family.generation_evaluations`: one a token."""
+        return settings.max_new_tokens
 
     def diagnostics(
         self, model: LlamaForCausalLM, tokens_BL: Tensor, stream: Stream

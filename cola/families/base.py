@@ -39,12 +39,14 @@ class Likelihood:
     """Per-sequence negative log-likelihood, summed over its tokens, in nats.
 
     nll_B: (B,) float64. `parts` are its summands, `diagnostics` other numbers a sequence, each by
-    name and of the same shape.
+    name and of the same shape. by_position_BL: how nll_B is made up, where that is known; a family
+    that only knows the sum of several tokens spreads it evenly over them.
     """
 
     nll_B: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    by_position_BL: Tensor | None = None
 
 
 class StageModule(nn.Module):
@@ -67,6 +69,7 @@ class Family(Protocol):
     """
 
     name: str
+    fills_gaps: bool  # whether `infill` can
 
     def build(self, spec: Any) -> Any:
         """A freshly initialised model (initialisation draws from torch's global generator)."""
@@ -86,6 +89,14 @@ class Family(Protocol):
         self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
     ) -> Likelihood:
         """NLL (see `nll_kind`) of all L tokens of each sequence."""
+
+    def likelihood_evaluations(self, model: Any, settings: LikelihoodSpec, length: int) -> int:
+        """Network evaluations (of Cola DLM: of the prior's velocity) for one `likelihood` of a
+        sequence of `length` tokens."""
+
+    def generation_evaluations(self, model: Any, settings: GenerationSpec, prompt: int) -> int:
+        """Network evaluations for one continuation of `max_new_tokens` tokens behind `prompt`
+        tokens; both passes of guidance count. Encoding a prompt and decoding are left out."""
 
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""

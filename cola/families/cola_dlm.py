@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cola.families.base import Batch, Likelihood, StageModule
-from cola.likelihood.latent_ode import evidence_bound, importance_weighted_bound
+from cola.inference_flops import EVALUATIONS, TAIL_STRATEGIES
+from cola.likelihood.latent_ode import evidence_by_block, importance_weighted_bound
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
 from cola.models.text_vae import TextVAE
@@ -67,6 +68,7 @@ class ColaFamily:
     """See `Family`."""
 
     name = "cola"
+    fills_gaps = True
 
     def build(self, spec: ColaModelSpec) -> nn.Module:
         """See `Family.build`."""
@@ -105,8 +107,26 @@ class ColaFamily:
             found = importance_weighted_bound(model, tokens_BL, settings, stream)
             effective = {"effective_samples": found.effective_samples()}
             return Likelihood(found.nll_B, diagnostics=effective)
-        parts = evidence_bound(model, tokens_BL, settings, stream)
-        return Likelihood(torch.stack(list(parts.values())).sum(0), parts)
+        blocks = evidence_by_block(model, tokens_BL, settings, stream)
+        parts = {name: value_Bb.sum(1) for name, value_Bb in blocks.items()}
+        per_block = model.tokens_per_block
+        nll_Bb = torch.stack(list(blocks.values())).sum(0)
+        by_position_BL = (nll_Bb / per_block).repeat_interleave(per_block, dim=1)
+        return Likelihood(nll_Bb.sum(1), parts, by_position_BL=by_position_BL)
+
+    def likelihood_evaluations(self, model: ColaDLM, settings: LikelihoodSpec, length: int) -> int:
+        """See `Family.likelihood_evaluations`: Heun's two a step, each followed by a backward pass
+        for the divergence."""
+        return settings.importance_samples * 2 * settings.ode_steps
+
+    def generation_evaluations(self, model: ColaDLM, settings: GenerationSpec, prompt: int) -> int:
+        """See `Family.generation_evaluations`: the solver's for every block that is made."""
+        passes = 1 if settings.guidance_scale == 1.0 else 2
+        tail = prompt % model.tokens_per_block
+        if settings.first_block not in TAIL_STRATEGIES:
+            tail = 0
+        blocks = -(-(tail + settings.max_new_tokens) // model.tokens_per_block)
+        return passes * blocks * settings.steps * EVALUATIONS[settings.solver]
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: what the latents are like."""

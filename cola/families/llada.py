@@ -9,7 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from cola.families.base import Batch, Likelihood, StageModule
-from cola.likelihood.masked_bound import chain_rule_nll, masked_bound
+from cola.likelihood.masked_bound import (
+    chain_rule_nll,
+    masked_samples,
+    mean_and_error,
+)
 from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
@@ -42,6 +46,7 @@ class LLaDAFamily:
     """See `Family`."""
 
     name = "llada"
+    fills_gaps = True
 
     def build(self, spec: LLaDAModelSpec) -> LLaDAModel:
         """See `Family.build`."""
@@ -68,10 +73,28 @@ class LLaDAFamily:
     ) -> Likelihood:
         """See `Family.likelihood`: the bound with its Monte Carlo error, or the chain rule."""
         if settings.masked == "chain_rule":
-            return Likelihood(chain_rule_nll(model, tokens_BL))
-        bound_B, error_B = masked_bound(model, tokens_BL, settings.mask_samples, stream)
+            nll_BL = chain_rule_nll(model, tokens_BL)
+            return Likelihood(nll_BL.sum(1), by_position_BL=nll_BL)
+        samples_SBL = masked_samples(model, tokens_BL, settings.mask_samples, stream)
+        bound_B, error_B = mean_and_error(samples_SBL.sum(2))
         error = {"monte_carlo_error": error_B / tokens_BL.shape[1]}
-        return Likelihood(bound_B, diagnostics=error)
+        return Likelihood(bound_B, diagnostics=error, by_position_BL=samples_SBL.mean(0))
+
+    def likelihood_evaluations(
+        self, model: LLaDAModel, settings: LikelihoodSpec, length: int
+    ) -> int:
+        """See `Family.likelihood_evaluations`."""
+        return length if settings.masked == "chain_rule" else settings.mask_samples
+
+    def generation_evaluations(
+        self, model: LLaDAModel, settings: GenerationSpec, prompt: int
+    ) -> int:
+        """See `Family.generation_evaluations`: one a step of unmasking."""
+        blocks = -(
+            -settings.max_new_tokens // (settings.unmasking_block or settings.max_new_tokens)
+        )
+        passes = 1 if settings.unmasking_guidance_scale == 1.0 else 2
+        return passes * blocks * max(1, settings.steps // blocks)
 
     def diagnostics(self, model: LLaDAModel, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: none."""

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
+from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec.base import Spec
 from cola.spec.data import DataSpec
 from cola.spec.model import ModelSpec
@@ -60,6 +68,10 @@ class EvaluationSpec(Spec):
     `samples` continuations of validation text are generated from `prompt_tokens` tokens each. The
     families' own diagnostics of the finished model (Cola DLM: of its latents) are taken on the
     first `diagnostic_sequences`; fewer than 2 is off.
+
+    The finished model is also given `tasks` (see `cola.records`), of each its first `task_items`
+    items; gaps of infilling are `gap_tokens` long. Items of few-shot tasks are read from
+    `task_folder`, as `<task>.jsonl`, or come from the public data sets where it is not given.
     """
 
     validation_sequences: PositiveInt = 32
@@ -67,8 +79,23 @@ class EvaluationSpec(Spec):
     samples: NonNegativeInt = 4
     prompt_tokens: PositiveInt = 32
     diagnostic_sequences: NonNegativeInt = 32
+    tasks: tuple[str, ...] = ()
+    task_items: PositiveInt = 32
+    task_folder: str | None = None
+    gap_tokens: PositiveInt = 16
     generation: GenerationSpec = GenerationSpec()
     likelihood: LikelihoodSpec = LikelihoodSpec()
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in IN_DOMAIN_TASKS + FEW_SHOT_TASKS:
+                valid = ", ".join(IN_DOMAIN_TASKS + FEW_SHOT_TASKS)
+                raise ValueError(f"{name!r} is no task; valid: {valid}")
+        if len(set(names)) != len(names):
+            raise ValueError("names a task twice")
+        return names
 
 
 class StagePlan(Spec):

@@ -215,6 +215,7 @@ class StudySpec(Spec):
                 f"evaluation.prompt_tokens + evaluation.generation.max_new_tokens = {wanted} "
                 f"must fit data.sequence_length={length}"
             )
+        check_tasks_fit(self.evaluation, length)
         cola = self.families.cola
         if cola is not None and length % (cola.patch_size * cola.block_size):
             raise ValueError(
@@ -222,3 +223,18 @@ class StudySpec(Spec):
                 f"block_size = {cola.patch_size * cola.block_size}"
             )
         return self
+
+
+def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:
+    """Raise a ValueError where a task asks for more tokens than a sequence has."""
+    prompt, gap = evaluation.prompt_tokens, evaluation.gap_tokens
+    if {"continuation", "speed"} & set(evaluation.tasks) and prompt >= length:
+        raise ValueError(
+            f"evaluation.prompt_tokens={prompt} must be less than data.sequence_length={length} "
+            "for the tasks continuation and speed"
+        )
+    if "infilling" in evaluation.tasks and max(1, prompt - gap // 2) + gap >= length:
+        raise ValueError(
+            f"evaluation.gap_tokens={gap}, centred behind evaluation.prompt_tokens={prompt} "
+            f"tokens, must end before data.sequence_length={length}"
+        )

@@ -1,0 +1,72 @@
+"""Tasks that ask for text: a prompt, a continuation, a rule that says whether it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from cola.evaluation.answers import cut
+from cola.evaluation.continuing import continuations
+from cola.evaluation.items import Id, Item
+from cola.evaluation.scoring import score_task
+from cola.evaluation.subject import Subject
+from cola.evaluation.task import Record, TaskResult, digest_of
+from cola.spec import GenerationSpec
+
+NEW_TOKENS = 32  # of the release's few-shot protocol
+
+
+class TextTask:
+    """A task of `cola.evaluation.scoring` on given items.
+
+    What comes behind the point where the scoring rules cut a generation changes nothing, so a
+    continuation ends there.
+    """
+
+    def __init__(
+        self, name: str, items: Sequence[Item], settings: GenerationSpec, seed: int
+    ) -> None:
+        self.name, self._seed = name, seed
+        self._items = {item.id: item for item in items}
+        self.settings = settings
+        asked = (part for item in items for part in (item.id, item.prompt))
+        self.digest = digest_of(name, settings.canonical_json(), seed, *asked)
+
+    def ids(self) -> list[Id]:
+        """See `Task.ids`."""
+        return list(self._items)
+
+    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+        """See `Task.answer`."""
+        encode = subject.tokenizer.encode
+        prompts = {item: encode(self._items[item].prompt) for item in ids}
+        made = continuations(subject, prompts, self.settings, self._seed, rows, is_whole)
+        for item, found in made:
+            yield (
+                item,
+                {
+                    "generation": found.text,
+                    "new_tokens": len(found.tokens),
+                    "cut_tokens": found.cut_tokens,
+                },
+            )
+
+    def summary(self, records: Mapping[Id, Record]) -> TaskResult:
+        """See `Task.summary`; `details` are the score in per cent."""
+        generations = {item: record["generation"] for item, record in records.items()}
+        found = score_task(self.name, list(self._items.values()), generations)
+        accuracy, items = found.accuracy / 100, found.items
+        metrics = {
+            "accuracy": accuracy,
+            "accuracy_standard_error": (accuracy * (1 - accuracy) / items) ** 0.5,
+            "valid": found.valid / 100,
+        }
+        if found.chance is not None:
+            metrics["chance"] = found.chance / 100
+        cuts = sum(record["cut_tokens"] > 0 for record in records.values())
+        details = found.summary() | {"prompts_cut": cuts, "generation": self.settings.model_dump()}
+        return TaskResult(self.name, items, metrics, details)
+
+
+def is_whole(text: str) -> bool:
+    """Whether the rules would cut this generation already."""
+    return cut(text) != text

@@ -1,0 +1,173 @@
+"""One model under evaluation: its tasks, who answers them, where the results go."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cola.data import prepare
+from cola.evaluation.catalog import HeldOut, held_out, make_tasks
+from cola.evaluation.evaluation import Answers, answered_here, evaluated
+from cola.evaluation.reference import Reference
+from cola.evaluation.subject import tokenizer_in
+from cola.evaluation.task import TaskResult
+from cola.records import IN_DOMAIN_TASKS
+from cola.spec import DataSpec, EvaluationSpec
+from orchestration.evaluation_target import Target
+from orchestration.run_tasks import keep_results, metrics_of
+from orchestration.task_items import items_from
+
+PLAIN_SEQUENCE = 128  # tokens of held-out sequences where a model's own length is not known
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a model. `reference` judges unconditional texts, `held_out_files` are text
+    for a model that comes without data."""
+
+    settings: EvaluationSpec
+    seed: int
+    reference: Callable[[], Reference] | None
+    held_out_files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Who answers: this process (`workers` 1 and no `address`), or Ray workers."""
+
+    rows: int
+    workers: int
+    cpus_per_worker: int
+    gpu: bool
+    address: str | None
+
+    @property
+    def remote(self) -> bool:
+        """Whether Ray workers answer."""
+        return self.workers > 1 or self.address is not None
+
+    def session(self) -> contextlib.AbstractContextManager[Any]:
+        """The Ray session that the workers need, if they do."""
+        if not self.remote:
+            return contextlib.nullcontext()
+        from orchestration.cluster import ray_cluster
+
+        return ray_cluster(self.address)
+
+    def answers(self, target: Target) -> Answers:
+        """Answers of the target's model, by whoever is to give them."""
+        if not self.remote:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            return answered_here(target.open(device), self.rows)
+        from orchestration.evaluation_workers import answered_by_workers
+
+        return answered_by_workers(target, self.workers, self.cpus_per_worker, self.gpu, self.rows)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Results of one model; `untracked` says by study why MLflow did not get them."""
+
+    target: Target
+    seed: int
+    results: list[TaskResult]
+    untracked: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "name": self.target.name,
+            "family": self.target.family,
+            "context": self.target.context,
+            "seed": self.seed,
+            "answers": str(self.target.answers),
+            "results": [result.as_json() for result in self.results],
+            "untracked": self.untracked,
+        }
+
+
+def reference_of(target: Target) -> Callable[[], Reference]:
+    """The reference model, opened once when it is first asked for."""
+    return functools.cache(lambda: Reference(target.name, target.open()))
+
+
+def evaluate_target(target: Target, asked: Asked, hands: Hands, root: Path, shown: bool) -> Report:
+    """Carry the tasks out, keep results, and send those of a run to MLflow.
+
+    Raises:
+        SpecError: before anything is answered, where a task cannot be made.
+    """
+    settings = asked.settings
+    tasks = make_tasks(
+        settings,
+        held_out_of(target, asked, root),
+        items_from(settings.task_folder),
+        asked.seed,
+        asked.reference,
+    )
+    results = []
+    with progress_of(target.name, shown) as tell:
+        for result in evaluated(tasks, hands.answers(target), target.answers, tell):
+            results.append(result)
+    artifact = keep_results(target.answers)
+    spec = target.run_spec()
+    if spec is None:
+        return Report(target, asked.seed, results)
+    from orchestration.evaluation_tracking import track
+
+    outcome = track(spec, metrics_of(results), artifact, root)
+    return Report(
+        target, asked.seed, results, {study: why for study, why in outcome.items() if why}
+    )
+
+
+def held_out_of(target: Target, asked: Asked, root: Path) -> HeldOut | None:
+    """The validation split of the target's data, or the files that were given; None without."""
+    if not set(asked.settings.tasks) & set(IN_DOMAIN_TASKS):
+        return None
+    data = target.data()
+    if data is None and asked.held_out_files:
+        tokenizer = tokenizer_in(target.model_folder)
+        spec = DataSpec.parse(
+            {
+                "corpus": {"source": "files", "paths": [str(p) for p in asked.held_out_files]},
+                "tokenizer": {
+                    "kind": "file",
+                    "path": str(target.model_folder / "tokenizer.json"),
+                    "eos_token": tokenizer.eos_token,
+                },
+                "sequence_length": target.context or PLAIN_SEQUENCE,
+                "validation_fraction": 0.49,
+            },
+            origin="--held-out",
+        )
+        data = prepare(spec, root / "cache")
+    return None if data is None else held_out(data, asked.settings.task_items)
+
+
+@contextlib.contextmanager
+def progress_of(name: str, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A line a task that says how far it is."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+        lines: dict[str, Any] = {}
+
+        def tell(task: str, done: int, total: int) -> None:
+            if task not in lines:
+                lines[task] = progress.add_task(f"{name} {task}", total=total)
+            progress.update(lines[task], completed=done)
+
+        yield tell

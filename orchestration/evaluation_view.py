@@ -1,0 +1,114 @@
+"""Evaluations as tables: tasks with an accuracy, likelihoods, texts, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from cola.evaluation.task import TaskResult
+from cola.records import FAMILY_LABELS
+from orchestration.evaluation import Report
+from orchestration.status import wide_console
+
+OTHERS = {
+    "likelihood": ("nll_nats_per_token", "bits_per_byte", "function_evaluations"),
+    "continuation": ("first_token_accuracy", "chrf"),
+    "infilling": ("chrf",),
+    "unconditional": (
+        "reference_nats_per_token",
+        "mauve",
+        "distinct_1",
+        "distinct_2",
+        "distinct_4",
+        "repetition_4",
+    ),
+    "speed": ("tokens_per_second", "first_tokens_seconds", "function_evaluations_per_token"),
+}
+
+
+def print_evaluations(reports: Sequence[Report]) -> None:
+    """A column a model: accuracies in per cent with their standard error, then what else."""
+    console = wide_console()
+    console.print(accuracy_table(reports))
+    others = measurement_table(reports)
+    if others.row_count:
+        console.print(others)
+    for report in reports:
+        for result in report.results:
+            said = remark(result)
+            if said:
+                console.print(f"{report.target.name}, {result.task}: {said}", highlight=False)
+        for study, why in report.untracked.items():
+            console.print(f"{report.target.name}: not in MLflow ({study}): {why}", highlight=False)
+    console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
+
+
+def accuracy_table(reports: Sequence[Report]) -> Table:
+    """Rows of tasks that have an accuracy."""
+    table = _table("accuracy, % ± standard error over items", "chance", "items", reports=reports)
+    for task in _tasks(reports):
+        found = [_result(report, task) for report in reports]
+        first = next(result for result in found if result is not None)
+        if "accuracy" in first.metrics:
+            chance = first.metrics.get("chance")
+            shown = "–" if chance is None else f"{100 * chance:.1f}"
+            table.add_row(task, shown, str(first.items), *map(_accuracy, found))
+    return table
+
+
+def measurement_table(reports: Sequence[Report]) -> Table:
+    """Rows of everything else that is measured."""
+    table = _table("measurement", reports=reports)
+    for task in _tasks(reports):
+        for name in OTHERS.get(task, ()):
+            cells = [_number(_result(report, task), name) for report in reports]
+            if any(cell != "–" for cell in cells):
+                table.add_row(f"{task}: {name}", *cells)
+    return table
+
+
+def remark(result: TaskResult) -> str:
+    """What a reader must know of the result beside its numbers."""
+    details, said = result.details, []
+    if details.get("prompts_cut"):
+        said.append(
+            f"{details['prompts_cut']} of {result.items} prompts were longer than the model's "
+            "context and lost their beginning"
+        )
+    if details.get("kind") == "bound":
+        said.append("the NLL is an upper bound")
+    if details.get("right_context") is False:
+        said.append("the family sees no right context; the gap was continued from the left")
+    return "; ".join(said)
+
+
+def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:
+    table = Table(first)
+    for name in more:
+        table.add_column(name, justify="right")
+    for report in reports:
+        label = FAMILY_LABELS[report.target.family]
+        table.add_column(f"{report.target.name}\n{label}", justify="right")
+    return table
+
+
+def _tasks(reports: Sequence[Report]) -> list[str]:
+    return list(dict.fromkeys(result.task for report in reports for result in report.results))
+
+
+def _result(report: Report, task: str) -> TaskResult | None:
+    return next((result for result in report.results if result.task == task), None)
+
+
+def _accuracy(result: TaskResult | None) -> str:
+    if result is None or "accuracy" not in result.metrics:
+        return "–"
+    error = result.metrics.get("accuracy_standard_error")
+    shown = f"{100 * result.metrics['accuracy']:.1f}"
+    return shown if error is None else f"{shown} ± {100 * error:.1f}"
+
+
+def _number(result: TaskResult | None, name: str) -> str:
+    value = None if result is None else result.metrics.get(name)
+    return "–" if value is None else f"{value:.4g}"
