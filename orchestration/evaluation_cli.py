@@ -77,7 +77,8 @@ def write_public_items(
     revision: Annotated[str | None, typer.Option(help="The data set's commit or branch.")] = None,
 ) -> None:
     """Write a task's public data set as prompted items, for use where there is no network."""
-    found = load_items(task, Hub(dataset, config, split, revision), limit=limit)
+    source = Hub(dataset, config, split, revision)
+    found = load_items(task, source, limit=limit, option="`cola score --items`")
     write_items(to, found)
     typer.echo(f"{to}: {len(found)} items of {task}")
 

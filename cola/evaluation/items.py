@@ -64,13 +64,14 @@ def read_items(
 
 
 def write_items(path: Path, items: Sequence[Item], *, option: str = "--to") -> None:
-    """Write items as the JSONL file that `read_items` reads.
+    """Write items as the JSONL file that `read_items` reads, in a new folder if need be.
 
     Raises:
         SpecError: where the file cannot be written.
     """
     lines = [json.dumps(item.model_dump(exclude_none=True)) + "\n" for item in items]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{option} {path}: cannot be written ({error.strerror})") from None

@@ -56,6 +56,7 @@ SIQA = _demonstrated(
     ),
 )
 
+# The data set has this question in its validation split too, behind the first 1,000.
 SQUAD = _demonstrated(
     (
         "Context: The Normans (Norman: Nourmands; French: Normands; Latin: Normanni) were the "

@@ -41,10 +41,11 @@ def load_items(
 ) -> list[Item]:
     """The first `limit` items (None: all) in the source's order.
 
-    A path is a JSONL file of items or a folder with `<task>.jsonl`. The release's own files hold
-    the first 1,000 records of each data set in the order of eight processes (0, 8, 16, ...): the
-    first N lines of such a file are other items than the first N records of the data set, but one
-    id is one item in both. Its Story Cloze is a selection of its own, with other ids.
+    A path is a JSONL file of items or a folder with `<task>.jsonl`. The release's own files number
+    the first 1,000 records as here, but list them as eight processes took them (0, 8, 16, ...): the
+    first N lines of such a file are other items than the first N records of the data set. Its Story
+    Cloze is a selection of its own. Generations belong to the items that they were made from: ids
+    from two sources are the same items only where both read the same records in the same order.
 
     Args:
         option: what the caller calls the source, for messages.

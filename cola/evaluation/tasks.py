@@ -35,8 +35,8 @@ class Task:
     - multiple_choice: the option found in it is the true one;
     - any_answer: it is one of several answers, articles left out too; and token F1.
 
-    `item` makes an item of a record and its number; numbers begin at `first_number`, so that ids
-    are those of the release's files.
+    `item` makes an item of a record and its number; numbers begin at `first_number`, as in the
+    release's files.
     """
 
     name: str

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cola.evaluation.answers import chosen_option, cut, normalise
-from cola.evaluation.items import Item, read_generations, read_items
+from cola.evaluation.items import Item, read_generations, read_items, write_items
 from cola.evaluation.scoring import (
     MULTIPLE_CHOICE,
     bootstrap_interval,
     compare_paired,
+    paired_interval,
+    score_item,
     score_task,
 )
 from cola.spec import SpecError
@@ -123,7 +125,38 @@ def test_paired_comparison_looks_at_items_that_differ() -> None:
     paired = compare_paired(first, second)
     assert (paired.difference, paired.only_first, paired.only_second) == (50.0, 10, 0)
     assert paired.p_value == pytest.approx(2 / 2**10)
-    assert compare_paired(first, first).p_value == 1.0
+    assert paired.difference_interval == pytest.approx((50 - 21.9, 50 + 21.9), abs=7)
+    same = compare_paired(first, first)
+    assert (same.p_value, same.difference_interval) == (1.0, (0.0, 0.0))
+
+
+def test_the_paired_interval_is_narrower_than_that_of_two_independent_shares() -> None:
+    """4 of 100 items differ in each direction: sd sqrt(0.08 / 100), not sqrt(2 * 0.25 / 100)."""
+    assert paired_interval(4, 4, 100) == pytest.approx((-5.5, 5.5), abs=0.6)
+    low, high = paired_interval(300, 200, 1000)
+    assert (low, high) == pytest.approx((10 - 4.34, 10 + 4.34), abs=0.3)
+    assert paired_interval(300, 200, 1000) == (low, high)
+    assert paired_interval(200, 300, 1000) == pytest.approx((-high, -low), abs=0.3)
+
+
+def test_siqa_with_context_scores_as_siqa() -> None:
+    item = Item(id=1, prompt="", answer=CHOICES[1], choices=CHOICES)
+    for text in ("(B)", " a blue boat\n", "the red houze", "nothing"):
+        assert score_item("siqa_context", item, text) == score_item("siqa", item, text)
+
+
+def test_the_sentences_show_f1_and_the_interval(tmp_path: Path) -> None:
+    items = [Item(id=n, prompt="", answer="Rome", answers=["Rome", "in Rome"]) for n in range(2)]
+    write_items(tmp_path / "squad_f1.jsonl", items)
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    ours.write_text('{"id": 0, "generation": "Rome"}\n{"id": 1, "generation": "Rome, Italy"}\n')
+    theirs.write_text('{"id": 0, "generation": "Paris"}\n{"id": 1, "generation": "Paris"}\n')
+    arguments = ["--task", "squad_f1", "--items", str(tmp_path), "--generations", str(ours)]
+    command = ["score", *arguments, "--against", str(theirs)]
+    shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert "accuracy 50.00%" in shown
+    assert "F1 83.33%" in shown
+    assert "difference +50.00 points [+0.00, +100.00] (95% paired bootstrap)" in shown
 
 
 @pytest.mark.parametrize(

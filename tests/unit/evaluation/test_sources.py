@@ -62,13 +62,14 @@ def test_items_are_written_and_read_back(tmp_path: Path) -> None:
     """`cola items` of a data set, then the file and its folder as a source."""
     record = RECORDS["squad_f1"][0]
     folder = dataset_folder(tmp_path / "set", "plain", "dev", [record], parquet=True)
-    written = tmp_path / "squad_f1.jsonl"
+    written = tmp_path / "new" / "squad_f1.jsonl"
     arguments = ["squad_f1", "--to", str(written), "--dataset", str(folder)]
     command = ["items", *arguments, "--config", "plain", "--split", "dev"]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.stdout.endswith("1 items of squad_f1\n")
     expected = [DEFINITIONS["squad_f1"].item(record, 0)]
-    assert load_items("squad_f1", written) == load_items("squad_f1", tmp_path) == expected
+    assert load_items("squad_f1", written) == expected
+    assert load_items("squad_f1", written.parent) == expected
 
 
 def test_a_local_file_is_taken_in_its_order_up_to_the_limit(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_without_a_network_the_message_says_what_to_do() -> None:
     said = " ".join(done.stderr.split())
     assert done.returncode == 2
     assert "data set cais/mmlu (config all, split test, revision v1): cannot be loaded" in said
-    assert "give a folder with mmlu.jsonl as --items (`cola items mmlu --to mmlu.jsonl`" in said
+    assert "give a folder with mmlu.jsonl as `cola score --items` (`cola items mmlu --to" in said
     assert "Traceback" not in said
 
 
