@@ -1,4 +1,4 @@
-"""Commands that evaluate: score."""
+"""Commands that evaluate: score, and items for it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from cola.evaluation.items import Item, read_generations, read_items
+from cola.evaluation.items import Item, read_generations, write_items
 from cola.evaluation.scoring import (
-    MULTIPLE_CHOICE,
     TASKS,
     Paired,
     TaskScore,
-    check_task,
     compare_paired,
     score_task,
 )
+from cola.evaluation.sources import Hub, load_items
 from cola.spec import SpecError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -27,7 +26,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 @app.command()
 def score(
     task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")],
-    items: Annotated[Path, typer.Option(help="JSONL: id, prompt, answer, choices.")],
+    items: Annotated[
+        Path,
+        typer.Option(
+            help="JSONL: id, prompt, answer, choices, answers; or a folder with TASK.jsonl."
+        ),
+    ],
     generations: Annotated[Path, typer.Option(help="JSONL of a model's outputs: id, generation.")],
     against: Annotated[
         Path | None,
@@ -39,8 +43,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score any model's generations as the public release does; rates are in per cent."""
-    check_task(task)
-    asked = read_items(items, needs_choices=task in MULTIPLE_CHOICE)
+    asked = load_items(task, items)
     found = score_task(task, asked, read_generations(generations))
     other = paired = None
     if against is not None:
@@ -58,6 +61,26 @@ def score(
     if other is not None and paired is not None:
         typer.echo(sentence(other))
         typer.echo(paired_sentence(paired))
+
+
+@app.command("items")
+def write_public_items(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    to: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Another data set in the same schema: a hub name or a local folder."),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="The data set's configuration.")] = None,
+    split: Annotated[str | None, typer.Option(help="The data set's split.")] = None,
+    revision: Annotated[str | None, typer.Option(help="The data set's commit or branch.")] = None,
+) -> None:
+    """Write a task's public data set as prompted items, for use where there is no network."""
+    source = Hub(dataset, config, split, revision)
+    found = load_items(task, source, limit=limit, option="`cola score --items`")
+    write_items(to, found)
+    typer.echo(f"{to}: {len(found)} items of {task}")
 
 
 def write_per_item(path: Path, items: list[Item], found: TaskScore) -> None:
@@ -83,6 +106,8 @@ def sentence(found: TaskScore) -> str:
     said += f"on {found.items} items (95% bootstrap), valid answers {found.valid:.2f}%"
     if found.accuracy_given_valid is not None:
         said += f", accuracy given a valid one {found.accuracy_given_valid:.2f}%"
+    if found.f1 is not None:
+        said += f", F1 {found.f1:.2f}%"
     if found.chance is not None:
         said += f", chance {found.chance:.2f}%"
     if found.position_bias is not None:
@@ -94,7 +119,9 @@ def sentence(found: TaskScore) -> str:
 
 def paired_sentence(paired: Paired) -> str:
     """The comparison in words."""
+    low, high = paired.difference_interval
     return (
-        f"difference {paired.difference:+.2f} points: {paired.only_first} items right only in the "
-        f"first, {paired.only_second} only in the second, McNemar p = {paired.p_value:.3g}"
+        f"difference {paired.difference:+.2f} points [{low:+.2f}, {high:+.2f}] (95% paired "
+        f"bootstrap): {paired.only_first} items right only in the first, {paired.only_second} only "
+        f"in the second, McNemar p = {paired.p_value:.3g}"
     )

@@ -23,6 +23,7 @@ from orchestration.plan import PlannedRun, output_root, plan_study, study_folder
 from orchestration.prefixes import remove_published
 from orchestration.progress import StudyView
 from orchestration.signals import Handler, handled
+from orchestration.task_items import check_items
 from orchestration.tracking import MirroredStudy, open_mirror
 
 
@@ -98,6 +99,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     mirror = open_mirror(tracking_uri(study), study.name, root / "mlartifacts" / study.name)
     data = prepare(study.data, root / "cache", view.data_progress)
     check_data(study, data)
+    check_items(study.evaluation)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cola.data import PreparedData, TextTokenizer
 from cola.evaluation.cloze import cloze_items
+from cola.evaluation.few_shot import task_named
 from cola.evaluation.items import Item
 from cola.evaluation.likelihood_task import LikelihoodTask
 from cola.evaluation.reference import Reference
@@ -42,13 +43,13 @@ def held_out(data: PreparedData, items: int) -> HeldOut:
 def make_tasks(
     settings: EvaluationSpec,
     held: HeldOut | None,
-    items_of: Callable[[str], Sequence[Item]],
+    items_of: Callable[[str, int], Sequence[Item]],
     seed: int,
     reference: Callable[[], Reference] | None = None,
 ) -> list[Task]:
     """The tasks that `settings` names, in that order.
 
-    `items_of` gives a few-shot task's items; `reference` judges unconditional texts.
+    `items_of` gives the first so many items of a few-shot task; `reference` judges unconditional texts.
 
     Raises:
         SpecError: when a task needs held-out text and there is none, or holds no item.
@@ -63,8 +64,8 @@ def make_tasks(
             made.append(in_domain_task(name, settings, held, seed, reference))
         else:
             generation = settings.generation.model_copy(update={"max_new_tokens": NEW_TOKENS})
-            asked = items_of(name)[: settings.task_items]
-            made.append(TextTask(name, asked, generation, seed))
+            asked = items_of(name, settings.task_items)
+            made.append(TextTask(name, task_named(name).rule, asked, generation, seed))
     return made
 
 
@@ -90,9 +91,8 @@ def in_domain_task(
                 f"--tasks cloze: none of the {len(rows)} held-out sequences repeats a word of four "
                 "letters in its second half; give longer or more text, or leave the task out"
             )
-        return TextTask(
-            name, items, generation.model_copy(update={"max_new_tokens": CLOZE_TOKENS}), seed
-        )
+        short = generation.model_copy(update={"max_new_tokens": CLOZE_TOKENS})
+        return TextTask(name, "first_word", items, short, seed)
     if name == "continuation":
         return ContinuationTask(rows, prompt, generation, seed)
     if name == "infilling":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,10 @@ Id = int | str
 
 
 class Item(BaseModel):
-    """A question: `prompt` holds the few-shot prefix, `choices` the options in their order."""
+    """A question: `prompt` holds the few-shot prefix, `choices` the options in their order.
+
+    `answers` are all that count as right where there are several; `answer` is the first of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -22,6 +26,7 @@ class Item(BaseModel):
     prompt: str
     answer: str
     choices: list[str] | None = None
+    answers: list[str] | None = None
 
 
 class Generation(BaseModel):
@@ -36,26 +41,49 @@ class Generation(BaseModel):
 Record = TypeVar("Record", Item, Generation)
 
 
-def read_items(path: Path, needs_choices: bool) -> list[Item]:
+def read_items(
+    path: Path, needs_choices: bool, needs_answers: bool = False, *, option: str = "--items"
+) -> list[Item]:
     """The items of a JSONL file, in its order.
+
+    Args:
+        option: what the caller calls the file, for messages.
 
     Raises:
         SpecError: naming file and line of what is malformed, twice there, or lacks a field.
     """
-    items = _read(path, Item, "--items")
+    items = _read(path, Item, option)
     for item in items:
         if needs_choices and not (item.choices and len(item.choices) > 1):
-            raise SpecError(f"--items {path}: item {item.id!r} needs at least two `choices`")
+            raise SpecError(f"{option} {path}: item {item.id!r} needs at least two `choices`")
+        if needs_answers and not item.answers:
+            raise SpecError(
+                f"{option} {path}: item {item.id!r} needs `answers`, all that count as right"
+            )
     return items
 
 
-def read_generations(path: Path) -> dict[Id, str]:
+def write_items(path: Path, items: Sequence[Item], *, option: str = "--to") -> None:
+    """Write items as the JSONL file that `read_items` reads, in a new folder if need be.
+
+    Raises:
+        SpecError: where the file cannot be written.
+    """
+    lines = [json.dumps(item.model_dump(exclude_none=True)) + "\n" for item in items]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{option} {path}: cannot be written ({error.strerror})") from None
+
+
+def read_generations(path: Path, *, option: str = "--generations") -> dict[Id, str]:
     """Generations by the id of their item.
 
     Raises:
         SpecError: as `read_items`.
     """
-    records = _read(path, Generation, "--generations")
+    records = _read(path, Generation, option)
     return {record.id: record.generation for record in records}
 
 

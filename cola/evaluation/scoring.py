@@ -11,13 +11,13 @@ import numpy as np
 from scipy.stats import binomtest
 
 from cola.evaluation.answers import chosen_option, cut, first_word, normalise
+from cola.evaluation.few_shot import DEFINITIONS, Rule, task_named
 from cola.evaluation.items import Id, Item
+from cola.evaluation.squad_metrics import squad_exact_match, squad_f1
 from cola.spec import SpecError
 
-FIRST_WORD = frozenset({"lambada", "cloze"})
-EXACT_TEXT = frozenset({"hellaswag", "squad", "story_cloze"})
-MULTIPLE_CHOICE = frozenset({"mmlu", "obqa", "race", "siqa"})
-TASKS = tuple(sorted(FIRST_WORD | EXACT_TEXT | MULTIPLE_CHOICE))
+TASKS = tuple(DEFINITIONS)
+MULTIPLE_CHOICE = frozenset(name for name, task in DEFINITIONS.items() if task.needs_choices)
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -26,8 +26,8 @@ CONFIDENCE = 0.95
 class ItemScore:
     """One item: `choice` is the index of the option that was found in the generation.
 
-    `valid`: something was answered; for multiple choice: an option was found. An item without a
-    generation is `missing`, and wrong.
+    `valid`: something was answered; for multiple choice: an option was found. `f1` is the token
+    F1, 0 to 1, None where the task has none. An item without a generation is `missing`, and wrong.
     """
 
     id: Id
@@ -36,6 +36,7 @@ class ItemScore:
     missing: bool
     choice: int | None
     truth: int | None
+    f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class TaskScore:
 
     `chance` is that of guessing an option, None where answers are free text. `position_bias`
     compares how often each place was chosen and how often it holds the truth (total variation,
-    0 to 100, over items with a choice); None where no option is chosen.
+    0 to 100, over items with a choice); None where no option is chosen. `f1` is the mean token F1
+    of tasks with several accepted answers.
     """
 
     task: str
@@ -56,6 +58,7 @@ class TaskScore:
     accuracy_given_valid: float | None
     chance: float | None
     position_bias: float | None
+    f1: float | None
     per_item: tuple[ItemScore, ...]
 
     def summary(self) -> dict[str, Any]:
@@ -66,17 +69,28 @@ class TaskScore:
 
 
 def score_task(task: str, items: Sequence[Item], generations: Mapping[Id, str]) -> TaskScore:
-    """Score all `items`; those without a generation count as wrong.
+    """Score all `items` of a few-shot task; see `score_items`.
 
     Raises:
         SpecError: for an unknown task, or generations of which none is of these items.
     """
-    check_task(task)
+    return score_items(task, task_named(task).rule, items, generations)
+
+
+def score_items(
+    task: str, rule: Rule, items: Sequence[Item], generations: Mapping[Id, str]
+) -> TaskScore:
+    """Score all `items` by a rule; those without a generation count as wrong.
+
+    Raises:
+        SpecError: when no generation is of these items.
+    """
     if not any(item.id in generations for item in items):
         raise SpecError("--generations: no id is one of the items'; is it another task's file?")
-    scores = tuple(score_item(task, item, generations.get(item.id)) for item in items)
+    scores = tuple(score_item(rule, item, generations.get(item.id)) for item in items)
     correct = np.array([score.correct for score in scores])
     valid = np.array([score.valid for score in scores])
+    f1 = [score.f1 for score in scores if score.f1 is not None]
     return TaskScore(
         task=task,
         items=len(scores),
@@ -87,35 +101,41 @@ def score_task(task: str, items: Sequence[Item], generations: Mapping[Id, str]) 
         accuracy_given_valid=100 * float(correct[valid].mean()) if valid.any() else None,
         chance=chance_level(items),
         position_bias=position_bias(scores),
+        f1=100 * float(np.mean(f1)) if f1 else None,
         per_item=scores,
     )
 
 
 def check_task(task: str) -> None:
     """Raise a `SpecError` for a name that is no task."""
-    if task not in TASKS:
-        raise SpecError(f"--task {task}: unknown; valid: {', '.join(TASKS)}")
+    task_named(task)
 
 
-def score_item(task: str, item: Item, generation: str | None) -> ItemScore:
-    """Score one item by its task's rule."""
+def score_item(rule: Rule, item: Item, generation: str | None) -> ItemScore:
+    """Score one item by a rule."""
     if generation is None:
-        return ItemScore(item.id, False, False, True, None, None)
+        f1 = 0.0 if rule == "any_answer" else None
+        return ItemScore(item.id, False, False, True, None, None, f1)
     text = cut(generation)
-    choice = truth = None
-    if task in FIRST_WORD:
-        given = first_word(text)
-        correct, valid = bool(given) and given == first_word(item.answer), bool(given)
-    elif task in EXACT_TEXT:
-        given = normalise(text)
-        correct, valid = bool(given) and given == normalise(item.answer), bool(given)
-    else:
-        choices = item.choices or []
-        choice, truth = chosen_option(text, choices), chosen_option(item.answer, choices)
-        same_text = bool(normalise(text)) and normalise(text) == normalise(item.answer)
-        correct = (choice is not None and choice == truth) or same_text
-        valid = choice is not None or same_text
-    return ItemScore(item.id, correct, valid, False, choice, truth)
+    if rule == "multiple_choice":
+        return _score_choice(item, text)
+    if rule == "any_answer":
+        answers = item.answers or [item.answer]
+        correct = squad_exact_match(text, answers)
+        f1 = squad_f1(text, answers)
+        return ItemScore(item.id, correct, bool(normalise(text)), False, None, None, f1)
+    reduced = first_word if rule == "first_word" else normalise
+    given = reduced(text)
+    correct = bool(given) and given == reduced(item.answer)
+    return ItemScore(item.id, correct, bool(given), False, None, None)
+
+
+def _score_choice(item: Item, text: str) -> ItemScore:
+    choices = item.choices or []
+    choice, truth = chosen_option(text, choices), chosen_option(item.answer, choices)
+    same_text = bool(normalise(text)) and normalise(text) == normalise(item.answer)
+    correct = (choice is not None and choice == truth) or same_text
+    return ItemScore(item.id, correct, choice is not None or same_text, False, choice, truth)
 
 
 def bootstrap_interval(correct: np.ndarray) -> tuple[float, float]:
@@ -124,9 +144,7 @@ def bootstrap_interval(correct: np.ndarray) -> tuple[float, float]:
     Of right and wrong answers, a resample is a binomial count.
     """
     draws = np.random.default_rng(0).binomial(len(correct), correct.mean(), RESAMPLES)
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(100 * draws / len(correct), [tail, 100 - tail])
-    return float(low), float(high)
+    return _percentiles(100 * draws / len(correct))
 
 
 def chance_level(items: Sequence[Item]) -> float | None:
@@ -150,17 +168,19 @@ def position_bias(scores: Sequence[ItemScore]) -> float | None:
 class Paired:
     """Two models on the same items: who alone was right, and McNemar's exact p-value (two-sided).
 
-    `difference` is first minus second, in percentage points.
+    `difference` is first minus second in accuracy, in percentage points; its interval a 95%
+    bootstrap over items, both models' answers to an item drawn together (seed 0).
     """
 
     difference: float
+    difference_interval: tuple[float, float]
     only_first: int
     only_second: int
     p_value: float
 
 
 def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
-    """McNemar's exact test on items that one of the two alone got right.
+    """McNemar's exact test on items that one of the two alone got right, and the difference.
 
     Raises:
         ValueError: when the items differ.
@@ -171,5 +191,26 @@ def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
     only_first = sum(a.correct and not b.correct for a, b in pairs)
     only_second = sum(b.correct and not a.correct for a, b in pairs)
     discordant = only_first + only_second
-    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return Paired(100 * (only_first - only_second) / len(pairs), only_first, only_second, p_value)
+    return Paired(
+        difference=100 * (only_first - only_second) / len(pairs),
+        difference_interval=paired_interval(only_first, only_second, len(pairs)),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=float(binomtest(only_first, discordant).pvalue) if discordant else 1.0,
+    )
+
+
+def paired_interval(only_first: int, only_second: int, items: int) -> tuple[float, float]:
+    """Percentile interval of the difference in accuracy in points, items drawn with replacement.
+
+    An item adds 1, -1 or 0 to the difference, so a resample is a multinomial count.
+    """
+    shares = np.array([only_first, only_second, items - only_first - only_second]) / items
+    draws = np.random.default_rng(0).multinomial(items, shares, RESAMPLES)
+    return _percentiles(100 * (draws[:, 0] - draws[:, 1]) / items)
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cola.evaluation.answers import cut
 from cola.evaluation.continuing import continuations
+from cola.evaluation.few_shot import Rule
 from cola.evaluation.items import Id, Item
-from cola.evaluation.scoring import score_task
+from cola.evaluation.scoring import score_items
 from cola.evaluation.subject import Subject
 from cola.evaluation.task import Record, TaskResult, digest_of
 from cola.spec import GenerationSpec
@@ -16,16 +17,16 @@ NEW_TOKENS = 32  # of the release's few-shot protocol
 
 
 class TextTask:
-    """A task of `cola.evaluation.scoring` on given items.
+    """Items with a rule of scoring (see `cola.evaluation.few_shot`).
 
     What comes behind the point where the scoring rules cut a generation changes nothing, so a
     continuation ends there.
     """
 
     def __init__(
-        self, name: str, items: Sequence[Item], settings: GenerationSpec, seed: int
+        self, name: str, rule: Rule, items: Sequence[Item], settings: GenerationSpec, seed: int
     ) -> None:
-        self.name, self._seed = name, seed
+        self.name, self._rule, self._seed = name, rule, seed
         self._items = {item.id: item for item in items}
         self.settings = settings
         asked = (part for item in items for part in (item.id, item.prompt))
@@ -53,7 +54,7 @@ class TextTask:
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`; `details` are the score in per cent."""
         generations = {item: record["generation"] for item, record in records.items()}
-        found = score_task(self.name, list(self._items.values()), generations)
+        found = score_items(self.name, self._rule, list(self._items.values()), generations)
         accuracy, items = found.accuracy / 100, found.items
         metrics = {
             "accuracy": accuracy,
@@ -62,6 +63,8 @@ class TextTask:
         }
         if found.chance is not None:
             metrics["chance"] = found.chance / 100
+        if found.f1 is not None:
+            metrics["f1"] = found.f1 / 100
         cuts = sum(record["cut_tokens"] > 0 for record in records.values())
         details = found.summary() | {"prompts_cut": cuts, "generation": self.settings.model_dump()}
         return TaskResult(self.name, items, metrics, details)

@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cola.evaluation.answers import chosen_option, cut, normalise
-from cola.evaluation.items import Item, read_generations, read_items
+from cola.evaluation.few_shot import task_named
+from cola.evaluation.items import Item, read_generations, read_items, write_items
 from cola.evaluation.scoring import (
     MULTIPLE_CHOICE,
     bootstrap_interval,
     compare_paired,
+    paired_interval,
+    score_item,
     score_task,
 )
 from cola.spec import SpecError
 from sweeps.cli import app
+from tests.unit.evaluation.benchmarks import benchmarks
 
-BENCHMARKS = Path(__file__).resolve().parents[4] / "shared" / "benchmarks"
 CHOICES = ["the red house", "a blue boat", "cats", "green"]
 
 
@@ -31,22 +34,18 @@ CHOICES = ["the red house", "a blue boat", "cats", "green"]
     [("lambada", 50.80), ("mmlu", 19.30), ("hellaswag", 10.70), ("story_cloze", 30.77)],
 )
 def test_the_released_outputs_score_as_published(task: str, accuracy: float) -> None:
-    if not BENCHMARKS.exists():
-        pytest.skip(f"{BENCHMARKS} is absent: the released outputs are not there to score")
-    items = BENCHMARKS / f"{task}.jsonl"
-    outputs = BENCHMARKS / "released_outputs" / f"{task}.jsonl"
+    items = benchmarks() / f"{task}.jsonl"
+    outputs = benchmarks() / "released_outputs" / f"{task}.jsonl"
     arguments = ["--task", task, "--items", str(items), "--generations", str(outputs), "--json"]
     done = CliRunner().invoke(app, ["score", *arguments], catch_exceptions=False)
     assert round(json.loads(done.stdout)["accuracy"], 2) == accuracy
 
 
-@pytest.mark.parametrize("task", sorted(MULTIPLE_CHOICE))
+@pytest.mark.parametrize("task", sorted(MULTIPLE_CHOICE - {"siqa_context"}))
 def test_every_true_answer_is_right_but_for_those_of_several_lines(task: str) -> None:
-    if not BENCHMARKS.exists():
-        pytest.skip(f"{BENCHMARKS} is absent: there are no real items")
     items = [
         item
-        for item in read_items(BENCHMARKS / f"{task}.jsonl", needs_choices=True)
+        for item in read_items(benchmarks() / f"{task}.jsonl", needs_choices=True)
         if item.answer in (item.choices or [])
         and "\n" not in item.answer  # generations are cut there
     ]
@@ -127,7 +126,40 @@ def test_paired_comparison_looks_at_items_that_differ() -> None:
     paired = compare_paired(first, second)
     assert (paired.difference, paired.only_first, paired.only_second) == (50.0, 10, 0)
     assert paired.p_value == pytest.approx(2 / 2**10)
-    assert compare_paired(first, first).p_value == 1.0
+    assert paired.difference_interval == pytest.approx((50 - 21.9, 50 + 21.9), abs=7)
+    same = compare_paired(first, first)
+    assert (same.p_value, same.difference_interval) == (1.0, (0.0, 0.0))
+
+
+def test_the_paired_interval_is_narrower_than_that_of_two_independent_shares() -> None:
+    """4 of 100 items differ in each direction: sd sqrt(0.08 / 100), not sqrt(2 * 0.25 / 100)."""
+    assert paired_interval(4, 4, 100) == pytest.approx((-5.5, 5.5), abs=0.6)
+    low, high = paired_interval(300, 200, 1000)
+    assert (low, high) == pytest.approx((10 - 4.34, 10 + 4.34), abs=0.3)
+    assert paired_interval(300, 200, 1000) == (low, high)
+    assert paired_interval(200, 300, 1000) == pytest.approx((-high, -low), abs=0.3)
+
+
+def test_siqa_with_context_scores_as_siqa() -> None:
+    item = Item(id=1, prompt="", answer=CHOICES[1], choices=CHOICES)
+    for text in ("(B)", " a blue boat\n", "the red houze", "nothing"):
+        assert score_item(task_named("siqa_context").rule, item, text) == score_item(
+            task_named("siqa").rule, item, text
+        )
+
+
+def test_the_sentences_show_f1_and_the_interval(tmp_path: Path) -> None:
+    items = [Item(id=n, prompt="", answer="Rome", answers=["Rome", "in Rome"]) for n in range(2)]
+    write_items(tmp_path / "squad_f1.jsonl", items)
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    ours.write_text('{"id": 0, "generation": "Rome"}\n{"id": 1, "generation": "Rome, Italy"}\n')
+    theirs.write_text('{"id": 0, "generation": "Paris"}\n{"id": 1, "generation": "Paris"}\n')
+    arguments = ["--task", "squad_f1", "--items", str(tmp_path), "--generations", str(ours)]
+    command = ["score", *arguments, "--against", str(theirs)]
+    shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert "accuracy 50.00%" in shown
+    assert "F1 83.33%" in shown
+    assert "difference +50.00 points [+0.00, +100.00] (95% paired bootstrap)" in shown
 
 
 @pytest.mark.parametrize(
