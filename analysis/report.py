@@ -27,6 +27,7 @@ from analysis.matching import matching_statements
 from analysis.pairs import Pair, compare_pairs
 from analysis.plots import FAMILY_COLOURS
 from analysis.runs import StudyFrames, read_study
+from analysis.task_results import TASK_NOTE, task_table
 from cola.records import FAMILY_LABELS
 from cola.spec import SpecError
 
@@ -81,6 +82,8 @@ def write_report(
         "profiles": profile_sentences(profiles),
         "runs": run_rows(frames.runs, compute),
         "diagnostics": diagnostic_rows(frames.diagnostics),
+        "tasks": task_table(frames.evaluations),
+        "task_note": TASK_NOTE,
         "samples": frames.samples,
         "warnings": warnings,
         "environment": json.dumps(frames.environment, indent=1),
@@ -126,6 +129,7 @@ def write_tables(
         "training_curves.csv": frames.curves,
         "diagnostics.csv": frames.diagnostics,
         "task_accuracies.csv": frames.accuracies,
+        "task_measurements.csv": frames.evaluations,
         "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
         "multipliers.csv": multiplier_table(pairs),
         "isoflop_optima.csv": optima_table(profiles),

@@ -47,10 +47,18 @@ class StudyFrames:
     points: pd.DataFrame
     curves: pd.DataFrame
     diagnostics: pd.DataFrame = field(default_factory=pd.DataFrame)
-    accuracies: pd.DataFrame = field(default_factory=pd.DataFrame)
+    evaluations: pd.DataFrame = field(default_factory=pd.DataFrame)
     samples: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def accuracies(self) -> pd.DataFrame:
+        """Of the evaluations the accuracies (0 to 1): run, family, budget, nll, task, accuracy."""
+        if self.evaluations.empty:
+            return self.evaluations
+        mine = self.evaluations[self.evaluations["metric"] == "accuracy"]
+        return mine.rename(columns={"value": "accuracy"}).drop(columns="metric")
 
 
 def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> StudyFrames:
@@ -91,8 +99,8 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
     samples, environment = _artifacts(client, runs)
-    diagnostics, accuracies = _diagnostics(found, runs), _accuracies(found, runs)
-    return StudyFrames(runs, points, curves, diagnostics, accuracies, samples, environment, notes)
+    diagnostics, evaluations = _diagnostics(found, runs), _evaluations(found, runs)
+    return StudyFrames(runs, points, curves, diagnostics, evaluations, samples, environment, notes)
 
 
 def _training_runs(client: Any, experiment_id: str) -> list[Any]:
@@ -199,17 +207,17 @@ def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "family", "budget", "diagnostic", "value"])
 
 
-def _accuracies(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """Task accuracies of finished models: run, family, budget, nll, task, accuracy (0 to 1)."""
+def _evaluations(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+    """Measurements of finished models on tasks: run, family, budget, nll, task, metric, value."""
     metrics = {run.info.run_id: run.data.metrics for run in found}
+    about = ["name", "family", "budget", "nll", "nll_kind"]
     rows = [
-        {**run[["name", "family", "budget", "nll", "nll_kind"]], "task": task, "accuracy": value}
+        {**run[about], "task": named[0], "metric": named[1], "value": value}
         for _, run in runs[runs["status"] == "finished"].iterrows()
         for key, value in sorted(metrics[run["run_id"]].items())
-        if (task := Metric.task_of(key)) is not None
+        if (named := Metric.task_and_name(key)) is not None
     ]
-    columns = ["name", "family", "budget", "nll", "nll_kind", "task", "accuracy"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*about, "task", "metric", "value"])
 
 
 def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any]]:

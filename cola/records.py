@@ -137,11 +137,11 @@ class Metric:
         return Metric.task(task, "accuracy")
 
     @staticmethod
-    def task_of(key: str) -> str | None:
-        """The task whose accuracy a metric is; None for any other metric."""
+    def task_and_name(key: str) -> tuple[str, str] | None:
+        """The task and the measurement that a metric is; None for one of no task."""
         first, _, rest = key.partition("/")
-        task, _, last = rest.rpartition("/")
-        return task if first == "eval" and last == "accuracy" and task else None
+        task, _, name = rest.rpartition("/")
+        return (task, name) if first == "eval" and task and name else None
 
     @staticmethod
     def worker_mean(name: str) -> str:

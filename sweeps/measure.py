@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cola.data import PreparedData, open_prepared
+from cola.data import open_prepared
+from cola.evaluation.subject import Subject
+from cola.evaluation.token_tasks import ContinuationTask
 from cola.families import family_of
 from cola.records import Metric
-from cola.seeding import Stream
 from cola.spec.run import EvaluationSpec
 from orchestration.catalog import load_run_spec
-from orchestration.evaluate import VALIDATION_SEED, likelihood_rows, standard_error, summary_of
+from orchestration.evaluate import VALIDATION_SEED, likelihood_rows, summary_of
 from orchestration.generate import data_folder
 
 ROWS_AT_ONCE = 32
@@ -32,8 +33,9 @@ def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dic
     family = family_of(spec.family)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = family.load(run_folder / "model").to(device).eval()
+    subject = Subject(family, model, data.tokenizer, spec.data.sequence_length, device)
     ids = np.arange(settings.validation_sequences)
-    found = continuations(family, model, data, ids, settings)
+    found = continuation_metrics(subject, data.validation.rows(ids), settings)
     if likelihood:
         rows: dict[int, dict[str, float]] = {}
         for chosen in np.array_split(ids, -(-len(ids) // 8)):
@@ -42,36 +44,29 @@ def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dic
     return found
 
 
-def continuations(
-    family: object, model: object, data: PreparedData, ids: np.ndarray, settings: EvaluationSpec
+def continuation_metrics(
+    subject: Subject, rows_NL: np.ndarray, settings: EvaluationSpec
 ) -> dict[str, float]:
-    """How often continuations are the text's own: their first token, and all by position.
+    """How often continuations are the text's own: their first token, and all of them.
 
-    Fractions in [0, 1], the standard error of the second over sequences, seconds a new token.
+    Fractions in [0, 1], the standard error of the second over sequences, chrF, and what it cost:
+    seconds and network evaluations a new token.
     """
-    generation, cut = settings.generation, settings.prompt_tokens
-    rows = data.validation.rows(ids)
-    new = min(generation.max_new_tokens, rows.shape[1] - cut)
-    generation = generation.model_copy(update={"max_new_tokens": new})
-    right_BN = np.zeros((len(ids), new), dtype=bool)
+    task = ContinuationTask(rows_NL, settings.prompt_tokens, settings.generation, VALIDATION_SEED)
+    new = task.settings.max_new_tokens
     began = time.perf_counter()
-    for start in range(0, len(ids), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        generated = family.generate(  # type: ignore[attr-defined]
-            model,
-            [row[:cut].tolist() for row in rows[part]],
-            generation,
-            Stream(VALIDATION_SEED, 0, [int(i) for i in ids[part]]),
-            None,
-        )
-        for place, tokens in enumerate(generated):
-            wanted = rows[start + place, cut : cut + len(tokens)]
-            right_BN[start + place, : len(tokens)] = np.asarray(tokens) == wanted
+    records = dict(task.answer(subject, task.ids(), ROWS_AT_ONCE))
     seconds = time.perf_counter() - began
-    share_B = right_BN.mean(1)
-    return {
-        Metric.continuation("first_token_accuracy"): float(right_BN[:, 0].mean()),
-        Metric.continuation("token_accuracy"): float(share_B.mean()),
-        Metric.continuation("token_accuracy_standard_error"): standard_error(share_B),
-        Metric.continuation("seconds_per_token"): seconds / (len(ids) * new),
+    found = task.summary(records).metrics
+    evaluations = subject.family.generation_evaluations(
+        subject.model, task.settings, settings.prompt_tokens
+    )
+    named = {
+        "first_token_accuracy": found["first_token_accuracy"],
+        "token_accuracy": found["accuracy"],
+        "token_accuracy_standard_error": found.get("accuracy_standard_error", float("nan")),
+        "chrf": found["chrf"],
+        "seconds_per_token": seconds / (len(rows_NL) * new),
+        "function_evaluations_per_token": evaluations / new,
     }
+    return {Metric.continuation(name): value for name, value in named.items()}

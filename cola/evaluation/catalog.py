@@ -49,7 +49,8 @@ def make_tasks(
 ) -> list[Task]:
     """The tasks that `settings` names, in that order.
 
-    `items_of` gives the first so many items of a few-shot task; `reference` judges unconditional texts.
+    `items_of` gives the first so many items of a few-shot task; `reference` judges unconditional
+    texts.
 
     Raises:
         SpecError: when a task needs held-out text and there is none, or holds no item.
@@ -85,7 +86,8 @@ def in_domain_task(
     if name == "likelihood":
         return LikelihoodTask(rows, held.bytes_N, settings.likelihood, seed)
     if name == "cloze":
-        items = cloze_items(rows, held.tokenizer, settings.task_items)
+        # A word at the very end would leave no room to say it in.
+        items = cloze_items(rows[:, :-CLOZE_TOKENS], held.tokenizer, settings.task_items)
         if not items:
             raise SpecError(
                 f"--tasks cloze: none of the {len(rows)} held-out sequences repeats a word of four "

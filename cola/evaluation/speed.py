@@ -12,7 +12,7 @@ from cola.evaluation.continuing import continuations
 from cola.evaluation.items import Id
 from cola.evaluation.subject import Subject
 from cola.evaluation.task import Record, TaskResult, digest_of
-from cola.evaluation.token_tasks import check_fits
+from cola.evaluation.token_tasks import check_prompt
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
@@ -30,7 +30,7 @@ class SpeedTask:
     name = "speed"
 
     def __init__(self, rows_NL: np.ndarray, prompt_tokens: int, settings: GenerationSpec) -> None:
-        check_fits(rows_NL, prompt_tokens, 1)
+        check_prompt(rows_NL, prompt_tokens)
         self._prompts: dict[Id, list[int]] = {
             index: row[:prompt_tokens].tolist() for index, row in enumerate(rows_NL)
         }

@@ -28,7 +28,7 @@ class ContinuationTask:
     def __init__(
         self, rows_NL: np.ndarray, prompt_tokens: int, settings: GenerationSpec, seed: int
     ) -> None:
-        check_fits(rows_NL, prompt_tokens, 1)
+        check_prompt(rows_NL, prompt_tokens)
         new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
         self._rows, self._cut, self._seed = rows_NL, prompt_tokens, seed
         self.settings = settings.model_copy(update={"max_new_tokens": new})
@@ -73,8 +73,13 @@ class InfillingTask:
         seed: int,
     ) -> None:
         self._start = max(1, prompt_tokens - gap_tokens // 2)
-        check_fits(rows_NL, self._start, gap_tokens + 1)
         self._end = self._start + gap_tokens
+        if self._end >= rows_NL.shape[1]:
+            raise SpecError(
+                f"evaluation.gap_tokens={gap_tokens}: a gap from token {self._start} on leaves "
+                f"nothing of a sequence's {rows_NL.shape[1]} tokens behind it; choose fewer, or a "
+                "smaller evaluation.prompt_tokens"
+            )
         self._rows, self._seed = rows_NL, seed
         self.settings = settings.model_copy(update={"max_new_tokens": gap_tokens})
         self.digest = digest_of(
@@ -116,13 +121,13 @@ class InfillingTask:
         return token_result(self.name, records, details)
 
 
-def check_fits(rows_NL: np.ndarray, prompt_tokens: int, needed: int) -> None:
-    """Raise a `SpecError` when a sequence does not hold that many tokens behind the prompt."""
+def check_prompt(rows_NL: np.ndarray, prompt_tokens: int) -> None:
+    """Raise a `SpecError` when nothing of a sequence is left behind the prompt."""
     length = rows_NL.shape[1]
-    if prompt_tokens + needed > length:
+    if prompt_tokens >= length:
         raise SpecError(
-            f"evaluation.prompt_tokens={prompt_tokens}: leaves fewer than {needed} of a sequence's "
-            f"{length} tokens; choose fewer"
+            f"evaluation.prompt_tokens={prompt_tokens}: leaves nothing of a sequence's {length} "
+            "tokens; choose fewer"
         )
 
 

@@ -69,6 +69,7 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     assert sorted(set(tasks["task"])) == ["task1", "task2"]
     assert len(tasks) == 12 * 2
     assert (tmp_path / "tasks.svg").exists()
+    assert "<td>task1</td><td>accuracy</td><td>45.0%</td><td>45.0%</td><td>45.0%</td>" in html
     table = pd.read_csv(tmp_path / "results.csv")
     assert len(table) == 13
     markdown = (tmp_path / "report.md").read_text()
@@ -87,7 +88,7 @@ def test_runs_of_studies_and_restarts_change_nothing(store: Store) -> None:
         other = store.client.create_run(experiment, tags={Tag.KIND: kind})
         store.client.log_metric(other.info.run_id, Metric.NLL, 0.1, step=1)
     after = read_study("levels", store.uri)
-    for name in ("runs", "points", "curves", "diagnostics", "accuracies"):
+    for name in ("runs", "points", "curves", "diagnostics", "evaluations"):
         pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
     assert (before.samples, before.notes) == (after.samples, after.notes)
 

@@ -1,0 +1,72 @@
+"""What the largest models did on tasks: a row a measurement, a column a family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cola.records import FAMILY_LABELS
+
+SHARES = ("accuracy", "first_token_accuracy", "valid", "f1")  # shown in per cent
+BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance")  # shown with what they are of
+STANDARD_ERRORS = {
+    "accuracy": "accuracy_standard_error",
+    "nll_nats_per_token": "nll_standard_error",
+}
+
+TASK_NOTE = (
+    "Likelihoods are exact or bounds as the table of runs says. In infilling AR sees only what is "
+    "left of the gap. Generated texts are judged by the reference that their evaluation names. "
+    "Speeds are those of the machine at that time."
+)
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """`runs` head the columns; each row is a task, a measurement and a cell for each run."""
+
+    runs: list[dict[str, str]]
+    rows: list[dict[str, object]]
+
+
+def task_table(evaluations: pd.DataFrame) -> TaskTable | None:
+    """The results of each family's run of the largest budget that was evaluated; None without."""
+    if evaluations.empty:
+        return None
+    largest = evaluations.groupby("family")["budget"].transform("max")
+    chosen = evaluations[evaluations["budget"] == largest]
+    first = chosen.drop_duplicates("family")
+    names = dict(zip(first["family"], first["name"], strict=True))
+    families = [family for family in FAMILY_LABELS if family in names]
+    values = {family: _values(chosen[chosen["name"] == names[family]]) for family in families}
+    keys = chosen.drop_duplicates(["task", "metric"])[["task", "metric"]]
+    rows: list[dict[str, object]] = [
+        {
+            "task": task,
+            "measurement": metric.replace("_", " "),
+            "cells": [_cell(values[family], task, metric) for family in families],
+        }
+        for task, metric in keys.itertuples(index=False)
+        if metric not in BESIDE
+    ]
+    heads = [{"family": family, "name": names[family]} for family in families]
+    return TaskTable(heads, rows)
+
+
+def _values(results: pd.DataFrame) -> pd.Series:
+    """Values by task and metric; several runs may bear one name, of which the first counts."""
+    first = results.drop_duplicates(["task", "metric"])
+    return first.set_index(["task", "metric"])["value"]
+
+
+def _cell(values: pd.Series, task: str, metric: str) -> str:
+    value = values.get((task, metric))
+    if value is None or pd.isna(value):
+        return "–"
+    error = values.get((task, STANDARD_ERRORS.get(metric, "")))
+    if metric not in SHARES:
+        return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+    said = f"{100 * value:.1f}%" + (f" ± {100 * error:.1f}" if error is not None else "")
+    chance = values.get((task, "chance"))
+    return f"{said} (chance {100 * chance:.1f}%)" if chance and metric == "accuracy" else said
