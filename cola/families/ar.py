@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from cola.families.base import Batch, Likelihood, StageModule
+from cola.families.base import Batch, Conditional, Likelihood, StageModule
+from cola.likelihood.next_token import conditional_nll
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
 from cola.records import NllKind
@@ -69,6 +70,19 @@ class ARFamily:
     ) -> Likelihood:
         """See `Family.likelihood`: exact, by the chain rule."""
         return Likelihood(token_nll(model, tokens_BL).double().sum(1))
+
+    def conditional_nll(
+        self,
+        model: LlamaForCausalLM,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """See `Family.conditional_nll`: exact, with the start token before the prompt."""
+        nll_B, greedy_B = conditional_nll(model, prompts, continuations)
+        return Conditional(nll_B, "exact", greedy_B)
 
     def diagnostics(
         self, model: LlamaForCausalLM, tokens_BL: Tensor, stream: Stream

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,20 @@ class Likelihood:
     nll_B: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """-log p(continuation | prompt) a row, summed over the continuation's tokens, in nats.
+
+    nll_B: (B,) float64. kind: "exact", an upper "bound", or an "estimate" that is neither.
+    greedy_B: (B,) bool, whether greedy generation makes the continuation; None where the family's
+    generation is not of that kind, or finding out would take generating.
+    """
+
+    nll_B: Tensor
+    kind: Literal["exact", "bound", "estimate"]
+    greedy_B: Tensor | None = None
 
 
 class StageModule(nn.Module):
@@ -86,6 +100,21 @@ class Family(Protocol):
         self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
     ) -> Likelihood:
         """NLL (see `nll_kind`) of all L tokens of each sequence."""
+
+    def conditional_nll(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """NLL of continuations given their prompts, rows of any lengths in one batch.
+
+        A row's number does not depend on the other rows. A prompt may be empty. `eos_token_id` is
+        what a family pads with that must fill up blocks (None: 0).
+        """
 
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cola.families.base import Batch, Likelihood, StageModule
+from cola.families.base import Batch, Conditional, Likelihood, StageModule
+from cola.likelihood.latent_conditional import conditional_nll
 from cola.likelihood.latent_ode import evidence_bound, importance_weighted_bound
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
@@ -107,6 +108,23 @@ class ColaFamily:
             return Likelihood(found.nll_B, diagnostics=effective)
         parts = evidence_bound(model, tokens_BL, settings, stream)
         return Likelihood(torch.stack(list(parts.values())).sum(0), parts)
+
+    def conditional_nll(
+        self,
+        model: ColaDLM,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """See `Family.conditional_nll`: a difference of bounds; a bound where no row has a prompt.
+
+        Nothing is said of greedy: text is decoded from latents that are drawn.
+        """
+        pad = eos_token_id if eos_token_id is not None else 0
+        nll_B = conditional_nll(model, prompts, continuations, settings, stream, pad)
+        return Conditional(nll_B, "estimate" if any(map(len, prompts)) else "bound")
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: what the latents are like."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cola.families.base import Batch, Likelihood, StageModule
+from cola.families.base import Batch, Conditional, Likelihood, StageModule
 from cola.likelihood.masked_bound import chain_rule_nll, masked_bound
+from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
 from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
@@ -72,6 +73,23 @@ class LLaDAFamily:
         bound_B, error_B = masked_bound(model, tokens_BL, settings.mask_samples, stream)
         error = {"monte_carlo_error": error_B / tokens_BL.shape[1]}
         return Likelihood(bound_B, diagnostics=error)
+
+    def conditional_nll(
+        self,
+        model: LLaDAModel,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """See `Family.conditional_nll`: the bound, or the chain rule, which alone knows greedy."""
+        if settings.masked == "chain_rule":
+            nll_B, greedy_B = conditional_chain_rule(model, prompts, continuations)
+            return Conditional(nll_B, "exact", greedy_B)
+        samples = settings.mask_samples
+        nll_B = conditional_bound(model, prompts, continuations, samples, stream)
+        return Conditional(nll_B, "bound")
 
     def diagnostics(self, model: LLaDAModel, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: none."""

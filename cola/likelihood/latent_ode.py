@@ -53,12 +53,14 @@ def evidence_by_block(
     settings: LikelihoodSpec,
     stream: Stream,
     sample: int = 0,
+    real_BL: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The bound's parts by block of latents; each (B, b) float64.
 
     reconstruction = -log p(x|z0), prior = -log p_psi(z0), posterior = log q(z0|x), for one sample
     of z0 (a different one for every number `sample`). The prior is the flow's as solved with
-    `ode_steps` Heun steps, of two evaluations of the DiT with gradient each.
+    `ode_steps` Heun steps, of two evaluations of the DiT with gradient each. Tokens where
+    `real_BL` is False are given to the encoder and not predicted.
     """
     suffix = f"/{sample}" if sample else ""
     block = model.dit.config.block_size
@@ -68,6 +70,8 @@ def evidence_by_block(
         z0 = posterior.sample(stream.normal(f"posterior{suffix}", latents, width))
         logits = model.vae.decoder(z0).float()
         token_nll = F.cross_entropy(logits.transpose(1, 2), tokens_BL, reduction="none")
+        if real_BL is not None:
+            token_nll = token_nll * real_BL
         z = model.to_dit(z0)
         history = model.dit.clean_history(z)
 
