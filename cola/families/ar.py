@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from cola.families.base import Batch, Conditional, Likelihood, StageModule
 from cola.likelihood.next_token import conditional_nll
@@ -152,3 +152,14 @@ class ARFamily:
     def load(self, folder: Path) -> LlamaForCausalLM:
         """Load what `save` wrote."""
         return LlamaForCausalLM.from_pretrained(folder)
+
+    def name_tokens(self, folder: Path, eos_token_id: int) -> int:
+        """See `Family.name_tokens`: generation ends with EOS and never makes the start token."""
+        start: int = LlamaConfig.from_pretrained(folder).bos_token_id
+        GenerationConfig(
+            bos_token_id=start,
+            eos_token_id=eos_token_id,
+            pad_token_id=eos_token_id,
+            suppress_tokens=[start],
+        ).save_pretrained(folder)
+        return start

@@ -177,6 +177,12 @@ class Family(Protocol):
     def load(self, folder: Path) -> Any:
         """Load what `save` wrote."""
 
+    def name_tokens(self, folder: Path, eos_token_id: int) -> int | None:
+        """Tell who opens what `save` wrote without this project which tokens are special.
+
+        Returns the id of the token that the model reads before every text (None: it reads none).
+        """
+
 
 def family_of(name: str) -> Family:
     """The family of that name.

@@ -194,6 +194,9 @@ class ColaFamily:
         vae = TextVAE.from_pretrained(folder / "cola_vae")
         return ColaDLM(vae, ColaDiT.from_pretrained(folder / "cola_dit"))
 
+    def name_tokens(self, folder: Path, eos_token_id: int) -> None:
+        """See `Family.name_tokens`: the release's layout says none, nothing is before a text."""
+
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
     """Parameters that take part in training."""

@@ -156,3 +156,6 @@ class LLaDAFamily:
         """Load what `save` wrote."""
         loaded: LLaDAModel = LLaDAModel.from_pretrained(folder)
         return loaded
+
+    def name_tokens(self, folder: Path, eos_token_id: int) -> None:
+        """See `Family.name_tokens`: nothing else opens it, and nothing stands before a text."""
