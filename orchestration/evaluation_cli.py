@@ -1,4 +1,4 @@
-"""Commands that evaluate: score."""
+"""Commands that evaluate: score, lm-eval."""
 
 from __future__ import annotations
 
@@ -58,6 +58,21 @@ def score(
     if other is not None and paired is not None:
         typer.echo(sentence(other))
         typer.echo(paired_sentence(paired))
+
+
+@app.command(
+    name="lm-eval",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def lm_eval(context: typer.Context) -> None:
+    """EleutherAI's lm-evaluation-harness, with --model cola --model_args pretrained=DIR.
+
+    Every argument goes to the harness's own command unchanged.
+    """
+    from cola.evaluation.harness import run  # an optional dependency, and slow to import
+
+    run(context.args)
 
 
 def write_per_item(path: Path, items: list[Item], found: TaskScore) -> None:

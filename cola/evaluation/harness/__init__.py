@@ -1,0 +1,22 @@
+"""The project's models in EleutherAI's lm-evaluation-harness, as its model type `cola`.
+
+Importing this package registers it. The released harness (up to 0.4.13) looks a model up before it
+runs any code of ours, and has no plugins: `lm_eval --model cola` cannot know it there, and
+`cola lm-eval --model cola` or `python -m cola.evaluation.harness --model cola` are the same command
+with the model registered first. Versions with plugins find the entry point
+`lm_eval.models` of this package, so that `lm_eval --model cola` works too.
+"""
+
+import importlib.util
+
+from cola.spec import SpecError
+
+if importlib.util.find_spec("lm_eval") is None:
+    raise SpecError(
+        "lm-eval: the package is not installed; pip install 'cola-scaling[harness]', or lm-eval"
+    )
+
+from cola.evaluation.harness.command import run
+from cola.evaluation.harness.lm import ColaLM
+
+__all__ = ["ColaLM", "run"]
