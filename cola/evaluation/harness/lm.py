@@ -101,7 +101,7 @@ class ColaLM(TemplateLM):
         """
         keyed = []
         for context, continuation in (request.args for request in requests):
-            pair = ([], self.tok_encode(continuation))
+            pair: Pair = ([], self.tok_encode(continuation))
             if context:
                 pair = self._encode_pair(context, continuation)
             keyed.append(((context, continuation), *pair))
