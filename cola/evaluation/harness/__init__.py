@@ -3,8 +3,8 @@
 Importing this package registers it. The released harness (up to 0.4.13) looks a model up before it
 runs any code of ours, and has no plugins: `lm_eval --model cola` cannot know it there, and
 `cola lm-eval --model cola` or `python -m cola.evaluation.harness --model cola` are the same command
-with the model registered first. Versions with plugins find the entry point
-`lm_eval.models` of this package, so that `lm_eval --model cola` works too.
+with the model registered first. Later versions have plugins: for them pyproject.toml declares the
+entry point `lm_eval.models`.
 """
 
 import importlib.util

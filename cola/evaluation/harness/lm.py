@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from cola.evaluation.harness.settings import Request, model_settings, positive, request_of
+from cola.evaluation.harness.settings import Request, model_settings, request_of, whole
 from cola.evaluation.subject import open_subject
 from cola.seeding import Stream
 from cola.spec import SpecError
@@ -43,7 +43,7 @@ class ColaLM(TemplateLM):
         batch_size: int | str = 1,
         device: str | None = None,
         max_length: int | str | None = None,
-        seed: int = 0,
+        seed: int | str = 0,
         max_batch_size: int | None = None,
         **options: Any,
     ) -> None:
@@ -59,15 +59,15 @@ class ColaLM(TemplateLM):
         """
         super().__init__()
         self.generation, self.likelihood_settings = model_settings(options)
-        self.batch_size = positive("batch_size", batch_size)
+        self.batch_size = whole("batch_size", batch_size, 1)
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.subject = open_subject(Path(pretrained), None, where)
+        self.subject = open_subject(Path(pretrained).expanduser(), None, where)
         self._device = self.subject.device
         config = getattr(self.subject.model, "config", None)
         self.max_length: int = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
         if max_length is not None:
-            self.max_length = positive("max_length", max_length)
-        self.seed = seed
+            self.max_length = whole("max_length", max_length, 1)
+        self.seed = whole("seed", seed, 0)
         self.kinds: set[str] = set()
 
     @property
@@ -114,6 +114,9 @@ class ColaLM(TemplateLM):
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
         pairs = [self._fitting(prompt, continuation) for _, prompt, continuation in requests]
+        cut = sum(len(pair[0]) < len(asked[1]) for pair, asked in zip(pairs, requests, strict=True))
+        if cut:
+            log.warning("%d contexts are cut to their ends to fit into %d", cut, self.max_length)
         found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="loglikelihood") as bar:
             for index, nll, greedy in self._conditional(pairs):
@@ -129,8 +132,6 @@ class ColaLM(TemplateLM):
                 f"--model_args max_length={self.max_length}: a continuation has "
                 f"{len(continuation)} tokens; raise it if the model can"
             )
-        if len(prompt) > room:
-            log.warning("a context of %d tokens is cut to its last %d", len(prompt), room)
         return prompt[len(prompt) - min(room, len(prompt)) :], continuation
 
     def _conditional(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float, bool]]:
@@ -145,8 +146,8 @@ class ColaLM(TemplateLM):
                 Stream(self.seed, 0, chosen, self._device),
                 self.eot_token_id,
             )
-            if found.kind not in self.kinds:
-                log.warning("log-likelihoods of %s: %s", self.subject.family.name, found.kind)
+            if found.greedy_B is None and not self.kinds:
+                log.warning("whether a continuation is greedy is not known here; it counts as no")
             self.kinds.add(found.kind)
             greedy = [False] * len(chosen) if found.greedy_B is None else found.greedy_B.tolist()
             yield from zip(chosen, found.nll_B.tolist(), greedy, strict=True)

@@ -42,16 +42,16 @@ def model_settings(options: Mapping[str, Any]) -> tuple[GenerationSpec, Likeliho
     )
 
 
-def positive(name: str, value: Any) -> int:
-    """A whole number above 0.
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number of at least `least`, which the command line may give as text.
 
     Raises:
         SpecError: for anything else.
     """
     if isinstance(value, str) and value.isdigit():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SpecError(f"--model_args {name}={value}: must be a whole number above 0")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SpecError(f"--model_args {name}={value}: must be a whole number from {least} on")
     return value
 
 

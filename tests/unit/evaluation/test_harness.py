@@ -25,7 +25,7 @@ from cola.families import family_of
 from cola.objectives.next_token import token_nll
 from cola.seeding import Stream
 from cola.sizing import size_model
-from cola.spec import GenerationSpec, LikelihoodSpec, SpecError
+from cola.spec import LikelihoodSpec, SpecError
 
 pytest.importorskip("lm_eval")
 
@@ -35,7 +35,6 @@ from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 
 from cola.evaluation.harness import ColaLM
-from cola.evaluation.harness.settings import request_of
 
 TEXT = "the river finds a lamp under every bridge and sings of rain to no one at all"
 WORDS = TEXT.split(" ")
@@ -315,27 +314,6 @@ def test_sampling_repeats_with_its_seed(folders: dict[str, Path]) -> None:
     assert len(set(texts[1, 1])) > 1
 
 
-def test_what_a_request_may_say() -> None:
-    base = GenerationSpec(max_new_tokens=256, steps=5)
-    asked = request_of(base, {"until": "\n", "max_tokens": 3, "max_gen_toks": 7, "steps": 9})
-    assert asked.until == ("\n",)
-    assert asked.settings == GenerationSpec(max_new_tokens=7, steps=9)
-    warm = base.model_copy(update={"temperature": 0.7})
-    for keys, temperature in (
-        ({"do_sample": False, "temperature": 0.9}, 0.0),
-        ({"do_sample": True, "temperature": 0.9}, 0.9),
-        ({"do_sample": True}, 0.7),
-        ({"temperature": 0.0}, 0.0),
-        ({"num_beams": 1}, 0.7),
-    ):
-        assert request_of(warm, keys).settings.temperature == temperature
-    assert request_of(base, {"do_sample": True}).settings.temperature == 1.0
-    with pytest.raises(SpecError, match="generation_kwargs num_beams=4: no such key"):
-        request_of(base, {"num_beams": 4})
-    with pytest.raises(SpecError, match="top_p"):
-        request_of(base, {"top_p": 3})
-
-
 def test_what_cannot_be_opened_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="holds no model that can be evaluated"):
         ColaLM(str(tmp_path), device="cpu")
@@ -346,8 +324,10 @@ def test_what_cannot_be_opened_is_refused(folders: dict[str, Path], tmp_path: Pa
         ColaLM(str(folders["ar"]), stepz=3)
     with pytest.raises(SpecError, match="mask_samples"):
         ColaLM(str(folders["ar"]), mask_samples=0)
-    with pytest.raises(SpecError, match="batch_size=auto: must be a whole number above 0"):
+    with pytest.raises(SpecError, match="batch_size=auto: must be a whole number from 1 on"):
         ColaLM(str(folders["ar"]), batch_size="auto")
+    with pytest.raises(SpecError, match="seed=-1: must be a whole number from 0 on"):
+        ColaLM(str(folders["ar"]), seed=-1)
 
 
 def test_without_the_harness_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
