@@ -1,10 +1,10 @@
 """The project's models in EleutherAI's lm-evaluation-harness, as its model type `cola`.
 
-Importing this package registers it. The released harness (up to 0.4.13) looks a model up before it
-runs any code of ours, and has no plugins: `lm_eval --model cola` cannot know it there, and
-`cola lm-eval --model cola` or `python -m cola.evaluation.harness --model cola` are the same command
-with the model registered first. Later versions have plugins: for them pyproject.toml declares the
-entry point `lm_eval.models`.
+Importing this package registers it. The released harness (up to 0.4.13) knows its own models only
+and has no plugins, so `lm_eval --model cola` fails there; `cola lm-eval --model cola` and
+`python -m cola.evaluation.harness --model cola` are the same command with the model registered
+first. Later versions have plugins: for them pyproject.toml declares the entry point
+`lm_eval.models`.
 """
 
 import importlib.util
