@@ -1,4 +1,4 @@
-"""Commands that evaluate: score, and items for it."""
+"""Commands that evaluate: score, items for it, lm-eval."""
 
 from __future__ import annotations
 
@@ -81,6 +81,21 @@ def write_public_items(
     found = load_items(task, source, limit=limit, option="`cola score --items`")
     write_items(to, found)
     typer.echo(f"{to}: {len(found)} items of {task}")
+
+
+@app.command(
+    name="lm-eval",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def lm_eval(context: typer.Context) -> None:
+    """EleutherAI's lm-evaluation-harness, with --model cola --model_args pretrained=DIR.
+
+    Every argument goes to the harness's own command unchanged.
+    """
+    from cola.evaluation.harness import run  # an optional dependency, and slow to import
+
+    run(context.args)
 
 
 def write_per_item(path: Path, items: list[Item], found: TaskScore) -> None:

@@ -35,7 +35,8 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".cola-export-", dir=target.parent) as temporary:
             built = Path(temporary) / "model"
             shutil.copytree(model, built)
-            tokenizer.save(built)
+            start = family_of(spec.family).name_tokens(built, tokenizer.eos_token_id)
+            tokenizer.save(built, start)
             (built / "README.md").write_text(model_card(run_folder, spec), encoding="utf-8")
             built.rename(target)
     except OSError as error:
@@ -74,7 +75,8 @@ def model_card(run_folder: Path, spec: RunSpec) -> str:
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     opens = {
-        "ar": "`AutoTokenizer` and `AutoModelForCausalLM` of `transformers` open this folder.",
+        "ar": "`AutoTokenizer` and `AutoModelForCausalLM` of `transformers` open this folder. The "
+        "model reads a start token before every text; `AutoTokenizer` puts it there.",
         "cola": "`cola_dit/` and `cola_vae/` are in the layout of Cola DLM's public release; "
         "`AutoTokenizer` opens this folder.",
     }.get(spec.family, "`AutoTokenizer` opens this folder, `cola generate` the model.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 EOS_TOKEN = "<|endoftext|>"  # noqa: S105
+START_TOKEN = "<|startoftext|>"  # noqa: S105
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -55,14 +56,28 @@ class TextTokenizer:
         """
         return cls(load_backend(folder / TOKENIZER_FILE), eos_token)
 
-    def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, and a configuration with which `AutoTokenizer` opens `folder`."""
-        self.backend.save(str(folder / TOKENIZER_FILE))
+    def save(self, folder: Path, start_token_id: int | None = None) -> None:
+        """Write `tokenizer.json`, and a configuration with which `AutoTokenizer` opens `folder`.
+
+        There, too, text that spells a special token is ordinary text. `start_token_id` is of the
+        token that a model reads before every text, the first id behind the vocabulary: who opens
+        the folder with `AutoTokenizer` then gets it before every text. The vocabulary stays as it
+        is, and so does what `open` reads.
+        """
+        backend = self.backend
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": self.eos_token,
             "clean_up_tokenization_spaces": False,
+            "split_special_tokens": True,
         }
+        if start_token_id is not None:
+            name = _unused_entry(backend, START_TOKEN)
+            backend = _starting_with(backend, name, start_token_id)
+            # `AutoTokenizer` numbers a token that it must add by counting the entries.
+            if backend.get_vocab_size(with_added_tokens=True) == start_token_id:
+                config["bos_token"] = name
+        backend.save(str(folder / TOKENIZER_FILE))
         (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
@@ -265,6 +280,26 @@ def _from_json(content: str, eos_token: str) -> TextTokenizer:
     from tokenizers import Tokenizer
 
     return TextTokenizer(Tokenizer.from_str(content), eos_token)
+
+
+def _unused_entry(backend: tokenizers.Tokenizer, name: str) -> str:
+    """The name, bracketed until it is no entry of the vocabulary."""
+    while backend.token_to_id(name) is not None:
+        name = f"<{name}>"
+    return name
+
+
+def _starting_with(backend: tokenizers.Tokenizer, name: str, index: int) -> tokenizers.Tokenizer:
+    """A copy that puts a token, which need not be an entry, before every text."""
+    from tokenizers import Tokenizer, processors
+
+    copied = Tokenizer.from_str(backend.to_str())
+    copied.post_processor = processors.TemplateProcessing(
+        single=f"{name}:0 $A:0",
+        pair=f"{name}:0 $A:0 {name}:1 $B:1",
+        special_tokens=[(name, index)],
+    )
+    return copied
 
 
 def _special_tokens(backend: tokenizers.Tokenizer) -> str:

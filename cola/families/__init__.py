@@ -2,6 +2,7 @@
 
 from cola.families.base import (
     Batch,
+    Conditional,
     Family,
     Likelihood,
     StageModule,
@@ -9,4 +10,12 @@ from cola.families.base import (
     family_of,
 )
 
-__all__ = ["Batch", "Family", "Likelihood", "StageModule", "count_parameters", "family_of"]
+__all__ = [
+    "Batch",
+    "Conditional",
+    "Family",
+    "Likelihood",
+    "StageModule",
+    "count_parameters",
+    "family_of",
+]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from cola.families.base import Batch, Likelihood, StageModule
+from cola.families.base import Batch, Conditional, Likelihood, StageModule
+from cola.likelihood.next_token import conditional_nll
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
 from cola.records import NllKind
@@ -84,6 +85,19 @@ class ARFamily:
         """See `Family.generation_evaluations`: one a token."""
         return settings.max_new_tokens
 
+    def conditional_nll(
+        self,
+        model: LlamaForCausalLM,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """See `Family.conditional_nll`: exact, with the start token before the prompt."""
+        nll_B, greedy_B = conditional_nll(model, prompts, continuations)
+        return Conditional(nll_B, "exact", greedy_B)
+
     def diagnostics(
         self, model: LlamaForCausalLM, tokens_BL: Tensor, stream: Stream
     ) -> dict[str, float]:
@@ -152,3 +166,14 @@ class ARFamily:
     def load(self, folder: Path) -> LlamaForCausalLM:
         """Load what `save` wrote."""
         return LlamaForCausalLM.from_pretrained(folder)
+
+    def name_tokens(self, folder: Path, eos_token_id: int) -> int:
+        """See `Family.name_tokens`: generation ends with EOS and never makes the start token."""
+        start: int = LlamaConfig.from_pretrained(folder).bos_token_id
+        GenerationConfig(
+            bos_token_id=start,
+            eos_token_id=eos_token_id,
+            pad_token_id=eos_token_id,
+            suppress_tokens=[start],
+        ).save_pretrained(folder)
+        return start

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,20 @@ class Likelihood:
     parts: dict[str, Tensor] = field(default_factory=dict)
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
     by_position_BL: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """-log p(continuation | prompt) a row, summed over the continuation's tokens, in nats.
+
+    nll_B: (B,) float64. kind: "exact", an upper "bound", or an "estimate" that is neither.
+    greedy_B: (B,) bool, whether greedy generation makes the continuation; None where the family's
+    generation is not of that kind, or finding out would take generating.
+    """
+
+    nll_B: Tensor
+    kind: Literal["exact", "bound", "estimate"]
+    greedy_B: Tensor | None = None
 
 
 class StageModule(nn.Module):
@@ -97,6 +111,21 @@ class Family(Protocol):
     def generation_evaluations(self, model: Any, settings: GenerationSpec, prompt: int) -> int:
         """Network evaluations for one continuation of `max_new_tokens` tokens behind `prompt`
         tokens; both passes of guidance count. Encoding a prompt and decoding are left out."""
+
+    def conditional_nll(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """NLL of continuations given their prompts, rows of any lengths in one batch.
+
+        A row's number does not depend on the other rows. A prompt may be empty. `eos_token_id` is
+        what a family pads with that must fill up blocks (None: 0).
+        """
 
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""
@@ -158,6 +187,12 @@ class Family(Protocol):
 
     def load(self, folder: Path) -> Any:
         """Load what `save` wrote."""
+
+    def name_tokens(self, folder: Path, eos_token_id: int) -> int | None:
+        """Tell who opens what `save` wrote without this project which tokens are special.
+
+        Returns the id of the token that the model reads before every text (None: it reads none).
+        """
 
 
 def family_of(name: str) -> Family:

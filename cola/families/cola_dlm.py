@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cola.families.base import Batch, Likelihood, StageModule
+from cola.families.base import Batch, Conditional, Likelihood, StageModule
 from cola.inference_flops import EVALUATIONS, TAIL_STRATEGIES
+from cola.likelihood.latent_conditional import conditional_nll
 from cola.likelihood.latent_ode import evidence_by_block, importance_weighted_bound
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
@@ -128,6 +129,23 @@ class ColaFamily:
         blocks = -(-(tail + settings.max_new_tokens) // model.tokens_per_block)
         return passes * blocks * settings.steps * EVALUATIONS[settings.solver]
 
+    def conditional_nll(
+        self,
+        model: ColaDLM,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """See `Family.conditional_nll`: a difference of bounds; a bound where no row has a prompt.
+
+        Nothing is said of greedy: text is decoded from latents that are drawn.
+        """
+        pad = eos_token_id if eos_token_id is not None else 0
+        nll_B = conditional_nll(model, prompts, continuations, settings, stream, pad)
+        return Conditional(nll_B, "estimate" if any(map(len, prompts)) else "bound")
+
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: what the latents are like."""
         return latent_diagnostics(model, tokens_BL, stream)
@@ -195,6 +213,9 @@ class ColaFamily:
         """Load what `save` wrote, or a release checkpoint in that layout."""
         vae = TextVAE.from_pretrained(folder / "cola_vae")
         return ColaDLM(vae, ColaDiT.from_pretrained(folder / "cola_dit"))
+
+    def name_tokens(self, folder: Path, eos_token_id: int) -> None:
+        """See `Family.name_tokens`: the release's layout says none, nothing is before a text."""
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -8,12 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cola.families.base import Batch, Likelihood, StageModule
-from cola.likelihood.masked_bound import (
-    chain_rule_nll,
-    masked_samples,
-    mean_and_error,
-)
+from cola.families.base import Batch, Conditional, Likelihood, StageModule
+from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
+from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
 from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
@@ -96,6 +93,23 @@ class LLaDAFamily:
         passes = 1 if settings.unmasking_guidance_scale == 1.0 else 2
         return passes * blocks * max(1, settings.steps // blocks)
 
+    def conditional_nll(
+        self,
+        model: LLaDAModel,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        settings: LikelihoodSpec,
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> Conditional:
+        """See `Family.conditional_nll`: the bound, or the chain rule, which alone knows greedy."""
+        if settings.masked == "chain_rule":
+            nll_B, greedy_B = conditional_chain_rule(model, prompts, continuations)
+            return Conditional(nll_B, "exact", greedy_B)
+        samples = settings.mask_samples
+        nll_B = conditional_bound(model, prompts, continuations, samples, stream)
+        return Conditional(nll_B, "bound")
+
     def diagnostics(self, model: LLaDAModel, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: none."""
         return {}
@@ -161,3 +175,6 @@ class LLaDAFamily:
         """Load what `save` wrote."""
         loaded: LLaDAModel = LLaDAModel.from_pretrained(folder)
         return loaded
+
+    def name_tokens(self, folder: Path, eos_token_id: int) -> None:
+        """See `Family.name_tokens`: nothing else opens it, and nothing stands before a text."""

@@ -36,29 +36,20 @@ class ImportanceBound:
         return 1 / share_BK.square().sum(1)
 
 
-def evidence_bound(
-    model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
-) -> dict[str, Tensor]:
-    """Upper bound of -log p(x) per sequence, in nats, by its parts; each (B,) float64.
-
-    See `evidence_by_block`, of which these are the sums.
-    """
-    by_block = evidence_by_block(model, tokens_BL, settings, stream)
-    return {name: value_Bb.sum(1) for name, value_Bb in by_block.items()}
-
-
 def evidence_by_block(
     model: ColaDLM,
     tokens_BL: Tensor,
     settings: LikelihoodSpec,
     stream: Stream,
     sample: int = 0,
+    real_BL: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The bound's parts by block of latents; each (B, b) float64.
 
     reconstruction = -log p(x|z0), prior = -log p_psi(z0), posterior = log q(z0|x), for one sample
     of z0 (a different one for every number `sample`). The prior is the flow's as solved with
-    `ode_steps` Heun steps, of two evaluations of the DiT with gradient each.
+    `ode_steps` Heun steps, of two evaluations of the DiT with gradient each. Tokens where
+    `real_BL` is False are given to the encoder and not predicted.
     """
     suffix = f"/{sample}" if sample else ""
     block = model.dit.config.block_size
@@ -68,6 +59,8 @@ def evidence_by_block(
         z0 = posterior.sample(stream.normal(f"posterior{suffix}", latents, width))
         logits = model.vae.decoder(z0).float()
         token_nll = F.cross_entropy(logits.transpose(1, 2), tokens_BL, reduction="none")
+        if real_BL is not None:
+            token_nll = token_nll * real_BL
         z = model.to_dit(z0)
         history = model.dit.clean_history(z)
 
@@ -93,33 +86,6 @@ def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], stream: Stre
     if kind == "gaussian":
         return stream.normal(purpose, *shape_nd)
     return stream.uniform(purpose, *shape_nd).round() * 2 - 1
-
-
-def conditional_evidence(
-    model: ColaDLM,
-    tokens_BL: Tensor,
-    prompt_tokens: int,
-    settings: LikelihoodSpec,
-    stream: Stream,
-) -> dict[str, Tensor]:
-    """-log p(response | prompt) as bound(prompt, response) - bound(prompt), by parts, (B,).
-
-    Both bounds are taken with the same draws, so that what they share cancels exactly: all
-    networks are causal, and the prompt's bound is the part of its blocks. A difference of two
-    bounds estimates the conditional NLL and need not bound it.
-
-    Raises:
-        ValueError: when the prompt does not fill whole blocks, or leaves no response.
-    """
-    per_block = model.tokens_per_block
-    if prompt_tokens % per_block or not 0 <= prompt_tokens < tokens_BL.shape[1]:
-        raise ValueError(
-            f"prompt_tokens={prompt_tokens} must be a multiple of the {per_block} tokens of a "
-            f"block, and less than the sequence's {tokens_BL.shape[1]}"
-        )
-    by_block = evidence_by_block(model, tokens_BL, settings, stream)
-    skip = prompt_tokens // per_block
-    return {name: value_Bb[:, skip:].sum(1) for name, value_Bb in by_block.items()}
 
 
 def importance_weighted_bound(

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from cola.families import family_of
-from cola.likelihood.latent_ode import evidence_bound, flow_log_density
+from cola.likelihood.latent_ode import flow_log_density
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.models.transformer import LLaDAModel
 from cola.seeding import Stream
 from cola.sizing import size_model
 from cola.spec import LikelihoodSpec, LLaDAModelSpec
+from tests.unit.likelihood.sums import evidence_bound
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from cola.families import family_of
 from cola.likelihood.latent_ode import (
-    conditional_evidence,
-    evidence_bound,
     evidence_by_block,
     exact_trace,
     flow_log_density_by_block,
@@ -22,6 +20,7 @@ from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
 from cola.sizing import size_model
 from cola.spec import LikelihoodSpec, SpecError
+from tests.unit.likelihood.sums import conditional_evidence, evidence_bound
 
 VOCAB, BLOCK = 30, 4
 EXACT = LikelihoodSpec(ode_steps=2, divergence="exact")
@@ -69,13 +68,6 @@ def test_a_response_costs_the_whole_minus_its_prompt(
     for name, value in after.items():
         torch.testing.assert_close(value, whole[name] - before[name], atol=1e-3, rtol=0)
         assert (value != whole[name]).all()
-
-
-def test_a_prompt_of_no_whole_blocks_is_refused() -> None:
-    with pytest.raises(ValueError, match="prompt_tokens=6 must be a multiple of the 4 tokens"):
-        conditional_evidence(model(), tokens(), 6, PROBED, Stream(0, 0, range(3)))
-    with pytest.raises(ValueError, match="less than the sequence's 16"):
-        conditional_evidence(model(), tokens(), 16, PROBED, Stream(0, 0, range(3)))
 
 
 def test_each_part_sums_over_its_blocks() -> None:

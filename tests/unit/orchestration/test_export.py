@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cola.data import PreparedData, prepare
+from cola.data import PreparedData, TextTokenizer, prepare
 from cola.families import family_of
 from cola.records import Metric
-from cola.spec import RunSpec, SpecError, StudySpec
+from cola.seeding import Stream
+from cola.spec import GenerationSpec, LikelihoodSpec, RunSpec, SpecError, StudySpec
 from orchestration.export import export_run
 from orchestration.journal import JournalWriter
 from orchestration.plan import plan_study
@@ -50,20 +52,77 @@ def test_an_exported_ar_model_opens_in_transformers(
     export_run(folder, spec, target)
     tokenizer = AutoTokenizer.from_pretrained(target)
     text = "The river finds the lamp. Ünïcode too"
-    ids = tokenizer(text)["input_ids"]
+    start, *ids = tokenizer(text)["input_ids"]
     assert ids == data.tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text
+    assert start == tokenizer.bos_token_id == spec.model.vocab_size
+    assert tokenizer.decode([start, *ids], skip_special_tokens=True) == text
     assert tokenizer.eos_token_id == data.tokenizer.eos_token_id
-    loaded = AutoModelForCausalLM.from_pretrained(target)
-    tokens_BL = torch.tensor([ids])
+    # What transformers says of a text by itself is the likelihood that the study reports.
+    loaded = AutoModelForCausalLM.from_pretrained(target).eval()
+    inputs = tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        theirs = loaded.eval()(tokens_BL).logits
-        ours = model.eval()(tokens_BL).logits
-    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
+        mean = float(loaded(inputs, labels=inputs).loss)
+        ours = family_of("ar").likelihood(
+            model.eval(), torch.tensor([ids]), LikelihoodSpec(), Stream(0, 0, [0])
+        )
+    assert mean * len(ids) == pytest.approx(float(ours.nll_B[0]), rel=1e-5)
     card = (target / "README.md").read_text()
     assert "4.2500 nats per token (exact)" in card
     assert f"| seed | {spec.seed} |" in card
     assert f"{spec.budget:.6g} FLOPs (executed)" in card
+
+
+def test_an_exported_ar_model_generates_what_ours_does(
+    tiny_study: dict[str, Any], data: PreparedData, tmp_path: Path
+) -> None:
+    folder, spec, model = finished("ar", tiny_study, data, tmp_path)
+    eos = data.tokenizer.eos_token_id
+    with torch.no_grad():  # the start token would be the likeliest if it were not suppressed
+        model.lm_head.weight[spec.model.vocab_size] *= 50
+        model.lm_head.weight[eos] *= 20
+    family_of("ar").save(model, folder / "model")
+    export_run(folder, spec, tmp_path / "exported")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "exported").eval()
+    ended = []
+    for prompt in ("The river", "lamp", "finds the", "a"):
+        inputs = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        theirs = loaded.generate(inputs, max_new_tokens=12, do_sample=False)[0, inputs.shape[1] :]
+        ours = family_of("ar").generate(
+            model.eval(),
+            [data.tokenizer.encode(prompt)],
+            GenerationSpec(max_new_tokens=12),
+            Stream(0, 0, [0]),
+            eos,
+        )
+        assert theirs.tolist() == ours[0]
+        ended.append(ours[0][-1] == eos)
+    assert any(ended)
+
+
+def test_a_start_token_changes_nothing_for_who_trains_with_the_tokenizer(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    text = f"the river <|startoftext|> lamp {data.tokenizer.eos_token}"
+    size = data.tokenizer.vocab_size
+    data.tokenizer.save(tmp_path, start_token_id=size)
+    again = TextTokenizer.open(tmp_path, data.tokenizer.eos_token)
+    assert again.vocab_size == size
+    assert again.encode(text) == data.tokenizer.encode(text)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    # Text that spells special tokens is text.
+    assert opened(text)["input_ids"] == [size, *data.tokenizer.encode(text)]
+    assert opened(text, add_special_tokens=False)["input_ids"] == data.tokenizer.encode(text)
+    assert data.tokenizer.encode(text)[-1] != data.tokenizer.eos_token_id
+
+
+def test_a_start_token_behind_a_vocabulary_with_gaps(tmp_path: Path) -> None:
+    backend = Tokenizer(models.WordLevel({"a": 0, "</s>": 3}, unk_token="a"))
+    tokenizer = TextTokenizer(backend, "</s>")
+    tokenizer.save(tmp_path, start_token_id=tokenizer.vocab_size)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    assert opened("a")["input_ids"] == [4, 0]
+    assert opened.bos_token is None  # it would be given a number that is taken
 
 
 @pytest.mark.parametrize("family", ["llada", "cola"])
@@ -77,7 +136,10 @@ def test_other_families_keep_their_layout(
     loaded = family_of(family).load(target)
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
-    assert AutoTokenizer.from_pretrained(target).eos_token == data.tokenizer.eos_token
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    assert (tokenizer.eos_token, tokenizer.bos_token) == (data.tokenizer.eos_token, None)
+    text = "The river finds the lamp."
+    assert tokenizer(text)["input_ids"] == data.tokenizer.encode(text)
     assert "(bound)" in (target / "README.md").read_text()
     suffixes = {path.suffix for path in target.rglob("*") if path.is_file()}
     assert suffixes == {".safetensors", ".json", ".md"}

@@ -1,0 +1,13 @@
+"""`python -m cola.evaluation.harness ARGUMENTS`: as `lm_eval ARGUMENTS`, knowing the model."""
+
+import sys
+
+from cola.evaluation.harness.command import run
+from cola.spec import SpecError
+
+if __name__ == "__main__":
+    try:
+        run(sys.argv[1:])
+    except SpecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

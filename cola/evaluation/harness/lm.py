@@ -1,0 +1,245 @@
+"""The harness's model type `cola`: AR, LLaDA and Cola DLM folders behind one class."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lm_eval.models  # noqa: F401  (the harness lists its own models only while it has none)
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from tqdm import tqdm
+
+from cola.evaluation.harness.settings import Request, model_settings, request_of, whole
+from cola.evaluation.subject import open_subject
+from cola.seeding import Stream
+from cola.spec import SpecError
+
+DEFAULT_LENGTH = 2048
+log = logging.getLogger(__name__)
+
+Pair = tuple[list[int], list[int]]  # tokens of a prompt and of its continuation
+
+
+@register_model("cola")
+class ColaLM(TemplateLM):
+    """A folder that `cola export` wrote (or of the public release, with its tokenizer).
+
+    A text's number does not depend on the batch it is in. AR's are those of the harness's `hf`
+    model on the same folder; where a text is longer than `max_length`, `hf` drops the start token
+    and this class keeps it, as in training.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str = 1,
+        device: str | None = None,
+        max_length: int | str | None = None,
+        seed: int | str = 0,
+        max_batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Open the folder.
+
+        `max_length`: the most tokens of prompt and continuation together (None: what the model's
+        configuration says, else 2048); give the length the model was trained with. `options` are
+        keys of `GenerationSpec` and `LikelihoodSpec`. `max_batch_size` is the harness's for
+        batches that it sizes itself, which this class does not.
+
+        Raises:
+            SpecError: when the folder holds no model or no tokenizer, or for an unknown option.
+        """
+        super().__init__()
+        self.generation, self.likelihood_settings = model_settings(options)
+        self.batch_size = whole("batch_size", batch_size, 1)
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.subject = open_subject(Path(pretrained).expanduser(), None, where)
+        self._device = self.subject.device
+        config = getattr(self.subject.model, "config", None)
+        self.max_length: int = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
+        if max_length is not None:
+            self.max_length = whole("max_length", max_length, 1)
+        self.seed = whole("seed", seed, 0)
+        self.kinds: set[str] = set()
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return self.subject.tokenizer.eos_token_id
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        """Token ids without special tokens: a start token is the family's affair."""
+        return self.subject.tokenizer.encode(string)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness writes into its results about the model."""
+        return {
+            "family": self.subject.family.name,
+            "loglikelihood_kinds": sorted(self.kinds),
+            "max_length": self.max_length,
+            "model_seed": self.seed,
+            "generation": self.generation.model_dump(),
+            "likelihood": self.likelihood_settings.model_dump(),
+        }
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """log p(continuation | context) in nats, and whether greedy generation makes it.
+
+        Where the family cannot say so (see `cola.families.Conditional`), False.
+        """
+        keyed = []
+        for context, continuation in (request.args for request in requests):
+            pair: Pair = ([], self.tok_encode(continuation))
+            if context:
+                pair = self._encode_pair(context, continuation)
+            keyed.append(((context, continuation), *pair))
+        return self._loglikelihood_tokens(keyed, disable_tqdm=disable_tqdm)
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **kwargs: Any,
+    ) -> list[tuple[float, bool]]:
+        pairs = [self._fitting(prompt, continuation) for _, prompt, continuation in requests]
+        cut = sum(len(pair[0]) < len(asked[1]) for pair, asked in zip(pairs, requests, strict=True))
+        if cut:
+            log.warning("%d contexts are cut to their ends to fit into %d", cut, self.max_length)
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
+        with tqdm(total=len(pairs), disable=disable_tqdm, desc="loglikelihood") as bar:
+            for index, nll, greedy in self._conditional(pairs):
+                found[index] = (-nll, greedy)
+                self.cache_hook.add_partial("loglikelihood", requests[index][0], found[index])
+                bar.update()
+        return found
+
+    def _fitting(self, prompt: list[int], continuation: list[int]) -> Pair:
+        room = self.max_length - len(continuation)
+        if room < 0:
+            raise SpecError(
+                f"--model_args max_length={self.max_length}: a continuation has "
+                f"{len(continuation)} tokens; raise it if the model can"
+            )
+        return prompt[len(prompt) - min(room, len(prompt)) :], continuation
+
+    def _conditional(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float, bool]]:
+        """(index, nats, greedy) of every pair, batches of the longest first."""
+        order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
+        for chosen in _batches(order, self.batch_size):
+            found = self.subject.family.conditional_nll(
+                self.subject.model,
+                [pairs[index][0] for index in chosen],
+                [pairs[index][1] for index in chosen],
+                self.likelihood_settings,
+                Stream(self.seed, 0, chosen, self._device),
+                self.eot_token_id,
+            )
+            if found.greedy_B is None and not self.kinds:
+                log.warning("whether a continuation is greedy is not known here; it counts as no")
+            self.kinds.add(found.kind)
+            greedy = [False] * len(chosen) if found.greedy_B is None else found.greedy_B.tolist()
+            yield from zip(chosen, found.nll_B.tolist(), greedy, strict=True)
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """log p(text) in nats.
+
+        A text that is longer than `max_length` is read in windows where the family's number is
+        exact. A bound stays one only of the whole text, whatever its length.
+        """
+        owners, pairs = [], []
+        for owner, request in enumerate(requests):
+            for pair in self._windows(self.tok_encode(request.args[0])):
+                owners.append(owner)
+                pairs.append(pair)
+        totals = [0.0] * len(requests)
+        with tqdm(total=len(pairs), disable=disable_tqdm, desc="loglikelihood_rolling") as bar:
+            for index, nll, _ in self._conditional(pairs):
+                totals[owners[index]] -= nll
+                bar.update()
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
+
+    def _windows(self, tokens: list[int]) -> Iterator[Pair]:
+        exact = self.subject.family.nll_kind(self.likelihood_settings) == "exact"
+        if not exact or len(tokens) <= self.max_length:
+            yield [], tokens
+            return
+        # The start token takes one place of every window; it is also what the first one begins
+        # with, in the place of the harness's prefix.
+        length = max(1, self.max_length - 1)
+        windows = get_rolling_token_windows(tokens, self.eot_token_id, length, 1)
+        for number, window in enumerate(windows):
+            context, predicted = make_disjoint_window(window)
+            yield (context if number else []), predicted
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The continuations' texts, up to the first of the request's `until` texts."""
+        groups: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(index)
+        texts = [""] * len(requests)
+        with tqdm(total=len(requests), disable=disable_tqdm, desc="generate_until") as bar:
+            for indices in groups.values():
+                asked = request_of(self.generation, requests[indices[0]].args[1])
+                contexts = {index: requests[index].args[0] for index in indices}
+                for index, text in self._continued(contexts, asked):
+                    texts[index] = text
+                    self.cache_hook.add_partial("generate_until", requests[index].args, text)
+                    bar.update()
+        return texts
+
+    def _continued(self, contexts: dict[int, str], asked: Request) -> Iterator[tuple[int, str]]:
+        room = self.max_length - asked.settings.max_new_tokens
+        if room < 1:
+            raise SpecError(
+                f"generation_kwargs max_gen_toks={asked.settings.max_new_tokens}: leaves no room "
+                f"for a context in max_length={self.max_length}; ask for fewer"
+            )
+        prompts = {index: self.tok_encode(text)[-room:] for index, text in contexts.items()}
+        order = sorted(prompts, key=lambda index: -len(prompts[index]))
+        decode = self.subject.tokenizer.decode
+
+        def ended(tokens: list[int]) -> bool:
+            text = decode(tokens)
+            return any(stop in text for stop in asked.until)
+
+        with torch.no_grad():
+            made = self.subject.family.generate_each(
+                self.subject.model,
+                [prompts[index] for index in order],
+                asked.settings,
+                Stream(self.seed, 0, order, self._device),
+                self.eot_token_id,
+                self.batch_size,
+                ended if asked.until else None,
+            )
+            for place, tokens in made:
+                yield order[place], _before(decode(tokens), asked.until)
+
+
+def _before(text: str, stops: Iterable[str]) -> str:
+    """The text before the first of the stops."""
+    for stop in stops:
+        text = text.split(stop)[0]
+    return text
+
+
+def _batches(items: Sequence[int], size: int) -> Iterator[list[int]]:
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch

@@ -1,0 +1,83 @@
+"""Prompts and their continuations as one padded batch, and draws that padding does not change.
+
+B batch, L tokens of the longest row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cola.seeding import Stream
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Every prompt with its continuation right behind it, padded on the right.
+
+    tokens_BL: (B, L) int64. start_B, end_B: (B,) int64, the continuation's first place and the one
+    behind its last.
+    """
+
+    tokens_BL: Tensor
+    start_B: Tensor
+    end_B: Tensor
+
+    def real(self) -> Tensor:
+        """(B, L): False at the padding."""
+        place_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        return place_L < self.end_B[:, None]
+
+    def continuation(self) -> Tensor:
+        """(B, L): True at the continuation."""
+        place_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        return (place_L >= self.start_B[:, None]) & (place_L < self.end_B[:, None])
+
+
+def joined(
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    pad: int,
+    device: torch.device,
+    multiple: int = 1,
+) -> Rows:
+    """The rows, L a multiple of `multiple` (and at least that)."""
+    texts = [[*left, *right] for left, right in zip(prompts, continuations, strict=True)]
+    longest = max(1, *(len(text) for text in texts))
+    tokens_BL = torch.full((len(texts), -(-longest // multiple) * multiple), pad)
+    for row, text in enumerate(texts):
+        tokens_BL[row, : len(text)] = torch.tensor(text, dtype=torch.long)
+    start_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    end_B = torch.tensor([len(text) for text in texts], device=device)
+    return Rows(tokens_BL.to(device), start_B, end_B)
+
+
+class RowsStream(Stream):
+    """Rows of unequal length get the numbers that each would get alone, zeros behind them.
+
+    `lengths[i]` is the own length of row i along the first axis that is asked for.
+    """
+
+    def __init__(self, stream: Stream, lengths: Sequence[int]) -> None:
+        super().__init__(stream.seed, stream.step, stream.sample_ids, stream.device)
+        self._lengths = list(lengths)
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """See `Stream.normal`."""
+        return self._padded(shape, lambda alone, own: alone.normal(purpose, *own))
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """See `Stream.uniform`."""
+        return self._padded(shape, lambda alone, own: alone.uniform(purpose, *own))
+
+    def _padded(
+        self, shape: tuple[int, ...], draw: Callable[[Stream, tuple[int, ...]], Tensor]
+    ) -> Tensor:
+        drawn = self.of(range(len(self._lengths)))  # plain streams of single rows from here on
+        filled = torch.zeros(len(self._lengths), *shape, device=self.device)
+        for row, length in enumerate(self._lengths):
+            filled[row, :length] = draw(drawn.of([row]), (length, *shape[1:]))[0]
+        return filled
