@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cola.families import Conditional, Family, family_of
-from cola.likelihood.masked_bound import masked_bound
+from cola.likelihood.masked_bound import masked_samples
 from cola.models.transformer import LLaDAModel
 from cola.records import FAMILIES
 from cola.seeding import Stream
@@ -145,7 +145,7 @@ def test_llada_s_bound_against_enumeration() -> None:
 def test_without_a_prompt_llada_s_bound_is_the_sequence_s() -> None:
     model, text = tiny_llada(), [[0, 2, 1, 1, 0], [1, 1, 2, 0, 0]]
     stream = Stream(0, 0, [4, 9])
-    expected, _ = masked_bound(model, torch.tensor(text), 8, stream)
+    expected = masked_samples(model, torch.tensor(text), 8, stream).sum(2).mean(0)
     found = family_of("llada").conditional_nll(
         model, [[], []], text, LikelihoodSpec(), stream, None
     )
