@@ -40,6 +40,9 @@ class Drift:
     log: bool
 
 
+SAME = 1e-9  # relative spread that is rounding
+
+
 def seed_noise(table: pd.DataFrame) -> Noise | None:
     """From a table of points x seeds; None where it has one seed or one point."""
     points, seeds = table.shape
@@ -63,6 +66,11 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
     said = f"{name}best by {goal.label} is {point_label(arm, best)} ({best[goal.name]:.4f})"
     if len(done) == 1:
         return f"{said}; it is the only point that finished."
+    if np.ptp(done[goal.name]) <= SAME * abs(best[goal.name]):
+        return (
+            f"{name}{goal.label} is the same at every point ({best[goal.name]:.4f}): it does not "
+            "depend on what was varied."
+        )
     table = seeds_table(arm, goal)
     noise = seed_noise(table)
     second = done.loc[order[1]]

@@ -45,7 +45,8 @@ def find_run(name: str, root: Path) -> Path:
         for slot in remembered_plan(root / "studies" / study).values():
             if slot["name"] == run_name:
                 return Ledger(root).run_folder(slot["run_key"])
-    found = sorted(p.parent for p in (root / "runs").glob(f"{name}*/spec.json")) if name else []
+    kept = sorted(path.parent for path in (root / "runs").glob("*/spec.json"))
+    found = [folder for folder in kept if name and folder.name.startswith(name)]
     if len(found) == 1:
         return found[0]
     known = [

@@ -8,6 +8,7 @@ from typing import Any
 
 from cola.data.tokenizer import vocab_size_of
 from cola.flops import train_flops_per_token
+from cola.records import IN_DOMAIN_TASKS
 from cola.sizing import size_model
 from cola.spec import StudySpec
 from cola.spec.design import TrajectoryDesign
@@ -47,6 +48,9 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
         "samples": 1,
         "prompt_tokens": prompt,
         "diagnostic_sequences": 8,
+        "tasks": [name for name in study.evaluation.tasks if name in IN_DOMAIN_TASKS],
+        "task_items": 8,
+        "gap_tokens": 4,
     }
     values["evaluation"]["generation"] |= {"max_new_tokens": length - prompt, "steps": 4}
     values["evaluation"]["likelihood"] |= {"mask_samples": 2, "ode_steps": 2}

@@ -21,6 +21,7 @@ from orchestration.plan import plan_study
 from tests.conftest import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+TASKS = ("cloze", "continuation", "infilling", "unconditional")
 COMMAND = [sys.executable, "-c", "from sweeps.cli import main; main()"]
 
 
@@ -81,6 +82,7 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     tiny_study["ladder"] = [
         {"budget": budget, "core_parameters": 60_000} for budget in (1e10, 2e10, 4e10)
     ]
+    tiny_study["evaluation"] |= {"tasks": list(TASKS), "task_items": 6, "gap_tokens": 6}
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
     # Nothing starts once the hours are spent; more hours go on from there.
     guarded = cola("run", study, "--set", "resources.max_accelerator_hours=1e-9", code=1)
@@ -114,6 +116,9 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     html = (folder / "report.html").read_text()
     assert "Data order: equal in all 9 runs" in html
     assert html.count("<svg") >= 3
+    measured = pd.read_csv(folder / "task_measurements.csv")
+    assert measured.groupby("task")["name"].nunique().to_dict() == dict.fromkeys(TASKS, 9)
+    assert "The largest models on tasks" in html
 
     changed = cola("plan", study, "--set", "training.optimizer.learning_rate=0.002")
     assert "run again because" in " ".join(changed.split())
@@ -124,6 +129,17 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     assert text.strip()
     gap = ("--prompt", "The river", "--right", " to the sea", "--max-new-tokens", "5")
     assert cola("generate", f"tiny/{name}", *gap, "--output", str(outputs)).strip()
+    evaluated = ("evaluate", f"tiny/{name}", "--output", str(outputs), "--json")
+    (found,) = json.loads(cola(*evaluated, "--tasks", "continuation,likelihood", "--items", "6"))
+    results = {result["task"]: result for result in found["results"]}
+    same = measured[(measured["name"] == name) & (measured["task"] == "continuation")]
+    assert results["continuation"]["metrics"] == pytest.approx(
+        dict(zip(same["metric"], same["value"], strict=True))
+    )
+    assert results["likelihood"]["details"]["kind"] == "bound"
+    assert found["untracked"] == {}
+    cola("report", study)
+    assert "likelihood" in set(pd.read_csv(folder / "task_measurements.csv")["task"])
     other = next(run["run"] for run in status["runs"] if run["run"].startswith("ar-"))
     refusal = cola("generate", f"tiny/{other}", *gap, "--output", str(outputs), code=2)
     assert "ar models cannot fill a gap" in refusal

@@ -128,6 +128,14 @@ def test_a_point_is_best_only_beyond_the_seeds_noise(tmp_path: Path) -> None:
     assert "the data do not decide" in best_sentence(frames.arms[0], frames.goals[0])
 
 
+def test_a_metric_that_nothing_moves_has_no_best_point(tmp_path: Path) -> None:
+    rates = [{RATE: rate} for rate in (1.0, 2.0, 3.0)]
+    frames = read_sweep(write_sweep(tmp_path, rates, lambda p: {NLL: 5.0, RIGHT: p[RATE]}, 0.0))
+    found = best_sentence(frames.arms[0], frames.goals[0])
+    assert "is the same at every point (7.0000)" in found
+    assert "best by" not in found
+
+
 def test_the_seeds_noise_leaves_out_what_all_points_share(tmp_path: Path) -> None:
     """Seeds differ by 1 from each other; the noise beside that is 0.05."""
     frames = read_sweep(write_sweep(tmp_path, GRID, bowl(0.0), 0.05))
