@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cola.data import PreparedData, open_prepared
-from cola.evaluation.subject import Subject, family_in, open_subject, tokenizer_in
+from cola.evaluation.subject import Subject, context_in, family_in, open_subject, tokenizer_in
 from cola.families import family_of
 from cola.spec import EvaluationSpec, RunSpec, SpecError
 from orchestration.catalog import find_run, load_run_spec
@@ -55,7 +55,7 @@ class Target:
 def find_target(name: str, root: Path, context: int | None) -> Target:
     """A finished run by the names of `find_run`, or a folder with a model and its tokenizer.
 
-    `context` stands in place of the length that a run was trained on.
+    `context` stands in place of the length that a model was trained on.
 
     Raises:
         SpecError: when there is no such thing, or the run is not finished.
@@ -63,6 +63,7 @@ def find_target(name: str, root: Path, context: int | None) -> Target:
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "spec.json").exists():
         family = family_in(folder)
+        context = context if context is not None else context_in(folder)
         tokenizer_in(folder)  # a folder without one is refused now, not in the middle
         key = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=4).hexdigest()
         answers = root / ANSWERS / f"{folder.resolve().name}-{key}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -37,12 +38,21 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
             shutil.copytree(model, built)
             start = family_of(spec.family).name_tokens(built, tokenizer.eos_token_id)
             tokenizer.save(built, start)
+            name_length(built, spec.data.sequence_length)
             (built / "README.md").write_text(model_card(run_folder, spec), encoding="utf-8")
             built.rename(target)
     except OSError as error:
         raise SpecError(
             f"--to {target}: cannot be written ({error.strerror}); choose another folder"
         ) from None
+
+
+def name_length(folder: Path, tokens: int) -> None:
+    """Let the model's configuration say how long its training's sequences were."""
+    parts = (folder / "config.json", folder / "cola_dit" / "config.json")
+    (path,) = (part for part in parts if part.exists())
+    config = json.loads(path.read_text(encoding="utf-8")) | {"max_position_embeddings": tokens}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def check_plain(model: Path) -> None:

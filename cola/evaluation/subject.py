@@ -33,12 +33,16 @@ class Subject:
 def open_subject(folder: Path, context: int | None, device: torch.device | str = "cpu") -> Subject:
     """The model of a folder that `cola export` wrote, or of the public release in its layout.
 
+    `context` None: what the folder says (see `context_in`).
+
     Raises:
         SpecError: when the folder holds no model of a known family, or no tokenizer.
     """
     family = family_of(family_in(folder))
     tokenizer = tokenizer_in(folder)
     model = family.load(folder).to(device).eval()
+    if context is None:
+        context = context_in(folder)
     return Subject(family, model, tokenizer, context, torch.device(device))
 
 
@@ -57,6 +61,13 @@ def family_in(folder: Path) -> str:
             "wrote (config.json of model type llama or cola_llada, or cola_dit/ and cola_vae/)"
         )
     return FAMILY_OF_MODEL_TYPE[model_type]
+
+
+def context_in(folder: Path) -> int | None:
+    """How many tokens a sequence may have by the model's configuration; None: it says nothing."""
+    parts = (folder / "config.json", folder / "cola_dit" / "config.json")
+    found = [_json_in(path).get("max_position_embeddings") for path in parts]
+    return next((length for length in found if isinstance(length, int)), None)
 
 
 def tokenizer_in(folder: Path) -> TextTokenizer:

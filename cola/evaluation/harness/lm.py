@@ -50,7 +50,7 @@ class ColaLM(TemplateLM):
         """Open the folder.
 
         `max_length`: the most tokens of prompt and continuation together (None: what the model's
-        configuration says, else 2048); give the length the model was trained with. `options` are
+        configuration says, as `cola export` writes it; else 2048). `options` are
         keys of `GenerationSpec` and `LikelihoodSpec`. `max_batch_size` is the harness's for
         batches that it sizes itself, which this class does not.
 
@@ -63,8 +63,7 @@ class ColaLM(TemplateLM):
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.subject = open_subject(Path(pretrained).expanduser(), None, where)
         self._device = self.subject.device
-        config = getattr(self.subject.model, "config", None)
-        self.max_length: int = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
+        self.max_length: int = self.subject.context or DEFAULT_LENGTH
         if max_length is not None:
             self.max_length = whole("max_length", max_length, 1)
         self.seed = whole("seed", seed, 0)
