@@ -50,7 +50,7 @@ def generate_each(
         room = rows - work.running
         if queue and room >= REFILL_SHARE * rows:
             work.drop_ended()
-            over = work.join(queue.take(room))
+            over = work.join(queue.take(room)[0])
         else:
             if len(work.samples) - work.running >= REFILL_SHARE * len(work.samples):
                 work.drop_ended()
@@ -123,9 +123,7 @@ class Rows:
             layer.keys = layer.keys[going, :, unused:]
             layer.values = layer.values[going, :, unused:]
 
-    def _pass(
-        self, inputs: Tensor, real: Tensor, position: Tensor, cache: DynamicCache
-    ) -> Tensor:
+    def _pass(self, inputs: Tensor, real: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
         """Logits (B, V) behind the last input; the cache grows by the inputs."""
         output = self._model(
             input_ids=inputs,

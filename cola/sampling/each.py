@@ -60,13 +60,14 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self, count: int) -> list[Sample]:
-        """The next `count` samples, or as many as are left."""
+    def take(self, count: int) -> tuple[list[Sample], Stream]:
+        """The next `count` samples, or as many as are left, and their common stream."""
         indices = [self._waiting.popleft() for _ in range(min(count, len(self)))]
-        return [
+        samples = [
             Sample(index, self._prompts[index], self._stream.of([index]), self._stop)
             for index in indices
         ]
+        return samples, self._stream.of(indices)
 
 
 def in_order(ends: Iterator[tuple[int, list[int]]]) -> list[list[int]]:
