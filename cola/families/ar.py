@@ -14,8 +14,8 @@ from cola.likelihood.next_token import conditional_nll
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
 from cola.records import NllKind
-from cola.sampling.autoregressive import generate
-from cola.sampling.each import Ended, in_chunks
+from cola.sampling.autoregressive import generate, generate_each
+from cola.sampling.each import Ended
 from cola.seeding import Stream
 from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken, SpecError
 
@@ -125,14 +125,8 @@ class ARFamily:
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`."""
-        return in_chunks(
-            lambda texts, part: generate(model, texts, settings, part, eos_token_id),
-            prompts,
-            stream,
-            rows,
-            ended,
-        )
+        """See `Family.generate_each`: a row that has ended is given to a prompt that waits."""
+        return generate_each(model, prompts, settings, stream, eos_token_id, rows, ended)
 
     def stream(
         self,

@@ -21,8 +21,9 @@ from cola.objectives.diagnostics import latent_diagnostics
 from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.records import NllKind
-from cola.sampling.block_decode import generate, infill, stream_blocks
-from cola.sampling.each import Ended, in_chunks
+from cola.sampling.block_continuation import generate, generate_each, stream_blocks
+from cola.sampling.block_decode import infill
+from cola.sampling.each import Ended
 from cola.seeding import Stream
 from cola.spec import ColaModelSpec, ColaObjective, GenerationSpec, LikelihoodSpec
 
@@ -171,14 +172,8 @@ class ColaFamily:
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`."""
-        return in_chunks(
-            lambda texts, part: generate(model, texts, settings, part, eos_token_id),
-            prompts,
-            stream,
-            rows,
-            ended,
-        )
+        """See `Family.generate_each`: freed rows are taken by waiting prompts at block borders."""
+        return generate_each(model, prompts, settings, stream, eos_token_id, rows, ended)
 
     def stream(
         self,

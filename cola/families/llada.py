@@ -15,9 +15,9 @@ from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
 from cola.sampling.each import Ended, in_chunks
-from cola.sampling.iterative_unmasking import generate
+from cola.sampling.iterative_unmasking import generate, infill
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion, SpecError
+from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion
 
 
 class MaskedDiffusionStage(StageModule):
@@ -135,7 +135,7 @@ class LLaDAFamily:
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`."""
+        """See `Family.generate_each`: in chunks, as all samples take the same number of steps."""
         return in_chunks(
             lambda texts, part: generate(model, texts, settings, part, eos_token_id),
             prompts,
@@ -164,8 +164,8 @@ class LLaDAFamily:
         settings: GenerationSpec,
         stream: Stream,
     ) -> list[list[int]]:
-        """See `Family.infill`: not implemented."""
-        raise SpecError("llada models cannot fill a gap yet; use a model of another family")
+        """See `Family.infill`: the whole context on both sides conditions every token."""
+        return infill(model, lefts, gaps, rights, settings, stream)
 
     def save(self, model: LLaDAModel, folder: Path) -> None:
         """A Hugging Face folder of model type `cola_llada`."""

@@ -5,6 +5,7 @@ B batch, H heads, S capacity, D head width, T new entries.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 class KVCache:
     """Preallocated buffers; samples may hold different numbers of entries.
 
-    The numbers are kept on the host (`lengths`) and on the device (`length_B`), so that nothing
-    has to be read back from the device.
+    There may be fewer samples than rows of the buffers: the first rows are theirs. The numbers are
+    kept on the host (`lengths`) and on the device (`length_B`), so that nothing has to be read back
+    from the device.
     """
 
     def __init__(
@@ -40,11 +42,33 @@ class KVCache:
     @property
     def filled(self) -> int:
         """Entries of the longest sample: how much of the buffers is worth reading."""
-        return max(self.lengths)
+        return max(self.lengths, default=0)
+
+    def unused(self, count: int) -> KVCache:
+        """The next `count` rows of the buffers as an empty cache of their own; see `append`."""
+        part, start = copy.copy(self), len(self.lengths)
+        part._k = self._k[:, start : start + count]
+        part._v = self._v[:, start : start + count]
+        part._keep([0] * count)
+        return part
+
+    def append(self, part: KVCache) -> None:
+        """Count the samples of `part`, which stand in the unused rows, among the own ones."""
+        self._keep([*self.lengths, *part.lengths])
+
+    def keep(self, order: Sequence[int]) -> None:
+        """Keep these rows, in this order; one that moves must come from behind all kept places."""
+        for place, row in enumerate(order):
+            if place != row:
+                length = self.lengths[row]
+                self._k[:, place, :, :length] = self._k[:, row, :, :length]
+                self._v[:, place, :, :length] = self._v[:, row, :, :length]
+        self._keep([self.lengths[row] for row in order])
 
     def keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
         """(B, H, filled, D) views."""
-        return self._k[layer, :, :, : self.filled], self._v[layer, :, :, : self.filled]
+        batch, filled = len(self.lengths), self.filled
+        return self._k[layer, :batch, :, :filled], self._v[layer, :batch, :, :filled]
 
     def mask(self, count: int, own_TT: Tensor | None = None) -> Tensor | None:
         """Who sees whom among `count` entries behind the cache: (B, 1, T or 1, filled + T).
@@ -75,12 +99,19 @@ class KVCache:
         The T entries stand where the buffers are still unused, so that nothing is copied but they;
         they are not kept.
         """
-        filled = self.filled
+        batch, filled = len(self.lengths), self.filled
         end = filled + k_BHTD.shape[2]
-        self._k[layer, :, :, filled:end] = k_BHTD
-        self._v[layer, :, :, filled:end] = v_BHTD
-        return self._k[layer, :, :, :end], self._v[layer, :, :, :end]
+        self._k[layer, :batch, :, filled:end] = k_BHTD
+        self._v[layer, :batch, :, filled:end] = v_BHTD
+        return self._k[layer, :batch, :, :end], self._v[layer, :batch, :, :end]
 
     def advance(self, counts: Sequence[int]) -> None:
         """Count the first of each sample's stored entries, as many as said, as its own."""
         self._keep([length + count for length, count in zip(self.lengths, counts, strict=True)])
+
+
+def closed_ranks(going: Sequence[int]) -> list[int]:
+    """An order for `KVCache.keep` that keeps the rows `going`: the last ones fill the holes."""
+    staying = set(going)
+    movers = [row for row in going if row >= len(going)]
+    return [place if place in staying else movers.pop() for place in range(len(going))]

@@ -1,4 +1,4 @@
-"""Generation of Cola DLM, block by block (section 4).
+"""Blocks of Cola DLM, one at a time (section 4), and gaps filled with them.
 
 Encode the prompt, denoise one block of latents behind the clean prefix, decode it, commit it.
 Shapes: B batch, s latents a block, d latent width, P tokens a block, V vocabulary.
@@ -23,11 +23,9 @@ from cola.sampling.first_block import (
     Prompts,
     complete_patches,
     encode_known,
-    encode_prompts,
-    padded_prompts,
 )
 from cola.sampling.ode import evaluation_times, integrate, time_grid
-from cola.sampling.tokens import cut_after_eos, sample_tokens
+from cola.sampling.tokens import sample_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
@@ -40,6 +38,58 @@ class Block:
 
     latents: Tensor
     tokens: Tensor
+
+
+class BlockDecoder:
+    """Rows behind their clean prefixes, which are denoised and decoded one block at a time.
+
+    Rows may come and go between two blocks. `rows` and `capacity` (latents a row) are the most
+    that the caches hold.
+    """
+
+    def __init__(self, model: ColaDLM, settings: GenerationSpec, rows: int, capacity: int) -> None:
+        self.model, self._settings = model, settings
+        self._dit, self._decoder = for_generation(model.dit), model.vae.decoder
+        like = torch.zeros(0, device=model.dit.txt_in.proj.weight.device)
+        self._clock = Clock(self._dit, settings, like)
+        self._cache = self._dit.new_cache(rows, capacity, like)
+        self._decoder_cache = self._decoder.new_cache(rows, capacity, like)
+        for cache in (self._cache, self._decoder_cache):
+            cache.keep([])
+
+    def add(self, prompts: Prompts) -> None:
+        """New rows behind those that are there."""
+        prefix = prompts.prefix_Bmd
+        cache, decoder_cache = (
+            each.unused(len(prefix)) for each in (self._cache, self._decoder_cache)
+        )
+        self._dit.commit(prefix, cache, prompts.prefix)
+        if prefix.shape[1]:
+            self._decoder.extend_hidden(self.model.to_vae(prefix), decoder_cache, prompts.prefix)
+        self._cache.append(cache)
+        self._decoder_cache.append(decoder_cache)
+
+    def next(
+        self,
+        known: KnownBlock,
+        noise_Bsd: Tensor,
+        uniform_BP: Tensor | None,
+        previous: list[list[int]] | None,
+    ) -> Block:
+        """One more block of every row; `keep` must follow before the next one."""
+        z_Bsd = denoise_block(self._dit, known, self._settings, noise_Bsd, self._cache, self._clock)
+        added = [z_Bsd.shape[1]] * len(z_Bsd)
+        logits = self._decoder.extend(self.model.to_vae(z_Bsd), self._decoder_cache, added)
+        tokens = decode_tokens(logits, self._settings, uniform_BP, previous, known.tokens_BP)
+        return Block(z_Bsd, tokens)
+
+    def keep(self, block: Block, order: list[int]) -> None:
+        """Go on with these rows, in this order (see `KVCache.keep`), behind their last block."""
+        for cache in (self._cache, self._decoder_cache):
+            cache.keep(order)
+        if order:
+            z_Bsd = block.latents[order]
+            self._dit.commit(z_Bsd, self._cache, [z_Bsd.shape[1]] * len(order))
 
 
 def blocks(
@@ -56,23 +106,16 @@ def blocks(
     `uniform(block)` gives (B, P) numbers for sampling tokens (None: greedy). `previous` holds each
     row's tokens for the repetition penalty and grows as blocks are yielded.
     """
-    size, prefix = model.dit.config.block_size, prompts.prefix_Bmd
-    batch, capacity = len(prefix), prefix.shape[1] + count * size
-    dit = for_generation(model.dit)
-    cache = dit.new_cache(batch, capacity, prefix)
-    decoder_cache = model.vae.decoder.new_cache(batch, capacity, prefix)
-    dit.commit(prefix, cache, prompts.prefix)
-    if prefix.shape[1]:
-        model.vae.decoder.extend_hidden(model.to_vae(prefix), decoder_cache, prompts.prefix)
-    clock = Clock(dit, settings, prefix)
+    size, batch = model.dit.config.block_size, len(prompts.prefix_Bmd)
+    decoder = BlockDecoder(model, settings, batch, prompts.prefix_Bmd.shape[1] + count * size)
+    decoder.add(prompts)
     for number in range(count):
         known = prompts.block(number, size, model.tokens_per_block)
-        z_Bsd = denoise_block(dit, known, settings, noise(number), cache, clock)
-        if number < count - 1:  # nothing is denoised behind the last block
-            dit.commit(z_Bsd, cache, [size] * batch)
-        logits = model.vae.decoder.extend(model.to_vae(z_Bsd), decoder_cache, [size] * batch)
         drawn = uniform(number) if uniform is not None else None
-        yield Block(z_Bsd, decode_tokens(logits, settings, drawn, previous, known.tokens_BP))
+        block = decoder.next(known, noise(number), drawn, previous)
+        yield block
+        if number < count - 1:  # nothing is denoised behind the last block
+            decoder.keep(block, list(range(batch)))
 
 
 class Clock:
@@ -161,67 +204,15 @@ class Sources:
         self._shape = (model.dit.config.block_size, model.dit.config.txt_in_channels)
         self._per_block, self._stream = model.tokens_per_block, stream
         self._device = model.dit.txt_in.proj.weight.device
-        self.tokens = self._uniform if settings.temperature > 0 else None
+        self.tokens = self.uniform if settings.temperature > 0 else None
 
     def noise(self, block: int) -> Tensor:
         """z1 of a block."""
         return self._stream.normal(f"z1/{block}", *self._shape).to(self._device)
 
-    def _uniform(self, block: int) -> Tensor:
+    def uniform(self, block: int) -> Tensor:
+        """Numbers to sample a block's tokens with."""
         return self._stream.uniform(f"token/{block}", self._per_block).to(self._device)
-
-
-def stream_blocks(
-    model: ColaDLM,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSpec,
-    stream: Stream,
-    eos_token_id: int | None,
-) -> Iterator[list[list[int]]]:
-    """New tokens of every row after each block, until all have ended (EOS kept) or are full.
-
-    What a row got over all blocks is its continuation, of at most `max_new_tokens` tokens.
-    """
-    per_block = model.tokens_per_block
-    pad = eos_token_id if eos_token_id is not None else 0
-    given = padded_prompts(prompts, settings.first_block, per_block, pad)
-    texts = complete_patches(model, given, settings, stream, pad)
-    given = [[*prompt, *fill] for prompt, fill in zip(given, texts, strict=True)]
-    texts = [cut_after_eos(fill, eos_token_id)[: settings.max_new_tokens] for fill in texts]
-    if all(_finished(text, settings, eos_token_id) for text in texts):
-        yield texts
-        return
-    encoded = encode_prompts(model, given, pad)
-    count = -(-(max(encoded.tail) + settings.max_new_tokens) // per_block)
-    sources = Sources(model, settings, stream)
-    previous = [list(prompt) for prompt in given] if settings.repetition_penalty != 1.0 else None
-    skip, fresh = list(encoded.tail), [list(fill) for fill in texts]
-    for block in blocks(model, encoded, settings, count, sources.noise, sources.tokens, previous):
-        for row, tokens in enumerate(block.tokens.tolist()):
-            room = settings.max_new_tokens - len(texts[row])
-            ended = _finished(texts[row], settings, eos_token_id)
-            new = [] if ended else cut_after_eos(tokens[skip[row] :], eos_token_id)[:room]
-            texts[row] += new
-            fresh[row] += new
-        yield fresh
-        if all(_finished(text, settings, eos_token_id) for text in texts):
-            return
-        skip, fresh = [0] * len(texts), [[] for _ in texts]
-
-
-def generate(
-    model: ColaDLM,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSpec,
-    stream: Stream,
-    eos_token_id: int | None,
-) -> list[list[int]]:
-    """Continuations of at most `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    texts: list[list[int]] = [[] for _ in prompts]
-    for fresh in stream_blocks(model, prompts, settings, stream, eos_token_id):
-        for text, new in zip(texts, fresh, strict=True):
-            text += new
-    return texts
 
 
 def infill(
@@ -262,8 +253,3 @@ def infill(
             row += tokens
     spans = zip(fills, found, known.tail, ends, strict=True)
     return [fill + row[start:end] for fill, row, start, end in spans]
-
-
-def _finished(text: list[int], settings: GenerationSpec, eos_token_id: int | None) -> bool:
-    ended = bool(text) and text[-1] == eos_token_id
-    return ended or len(text) >= settings.max_new_tokens

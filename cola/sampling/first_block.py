@@ -64,6 +64,24 @@ class KnownBlock:
     known_Bs: Tensor
     tokens_BP: Tensor
 
+    def above(self, below: KnownBlock) -> KnownBlock:
+        """These rows, and those of `below` behind them."""
+        return KnownBlock(
+            torch.cat([self.z_Bsd, below.z_Bsd]),
+            torch.cat([self.known_Bs, below.known_Bs]),
+            torch.cat([self.tokens_BP, below.tokens_BP]),
+        )
+
+
+def nothing_known(model: ColaDLM, rows: int) -> KnownBlock:
+    """A block of so many rows in which nothing is known."""
+    size, device = model.dit.config.block_size, model.dit.txt_in.proj.weight.device
+    return KnownBlock(
+        torch.zeros(rows, size, model.dit.config.txt_in_channels, device=device),
+        torch.zeros(rows, size, dtype=torch.bool, device=device),
+        torch.full((rows, model.tokens_per_block), UNKNOWN, device=device),
+    )
+
 
 def padded_prompts(
     prompts: Sequence[Sequence[int]], strategy: str, tokens_per_block: int, pad: int

@@ -1,12 +1,17 @@
 """LLaDA's generation: start from masks, keep some predictions at every step (section 8).
 
-B batch, G new tokens, V vocabulary.
+A continuation is a gap with nothing on its right. B batch, G tokens of the longest gap, V
+vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cola.models.transformer import LLaDAModel
 from cola.sampling.autoregressive import left_padded
@@ -22,79 +27,143 @@ def generate(
     stream: Stream,
     eos_token_id: int | None,
 ) -> list[list[int]]:
-    """Continuations of `max_new_tokens` tokens, cut after EOS; see `Family.generate`.
+    """Continuations of `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
+    gaps = [settings.max_new_tokens] * len(prompts)
+    made = infill(model, prompts, gaps, [[] for _ in prompts], settings, stream)
+    return [cut_after_eos(row, eos_token_id) for row in made]
 
-    The new tokens are unmasked in blocks of `unmasking_block` from left to right (None: one block),
-    each in its share of `steps` steps with linearly growing counts.
+
+def infill(
+    model: LLaDAModel,
+    lefts: list[list[int]],
+    gaps: list[int],
+    rights: list[list[int]],
+    settings: GenerationSpec,
+    stream: Stream,
+) -> list[list[int]]:
+    """Exactly `gaps[i]` tokens to stand between `lefts[i]` and `rights[i]`.
+
+    Every step sees both contexts and what is unmasked. A gap is unmasked in blocks of
+    `unmasking_block` from left to right (None: one block), each in its share of `steps` steps with
+    linearly growing counts. EOS does not end a gap.
     """
-    device, length = model.device, settings.max_new_tokens
-    prompt, real_prompt = left_padded(prompts, model.config.mask_token_id, device)
-    new = torch.full((len(prompts), length), model.config.mask_token_id, device=device)
-    real = torch.cat([real_prompt, torch.ones_like(new)], dim=1).bool()
-    position = (real.long().cumsum(1) - 1).clamp_min(0)
-    size = settings.unmasking_block or length
-    starts = list(range(0, length, size))
-    steps = max(1, settings.steps // len(starts))
-    for start in starts:
-        end = min(start + size, length)
-        for step in range(steps):
-            logits = guided_logits(model, prompt, new, real, position, settings)
-            seen = f"{start}/{step}"
-            ids, confidence = predictions(logits, settings, stream, seen)
-            still = new == model.config.mask_token_id
-            wanted = round((end - start) * (step + 1) / steps)
-            new = unmasked(new, ids, confidence, still, (start, end), wanted)
-    return [cut_after_eos(row, eos_token_id) for row in new.tolist()]
+    if max(gaps, default=0) == 0:
+        return [[] for _ in gaps]
+    context = Context.of(model, lefts, gaps, rights)
+    mask = model.config.mask_token_id
+    gap = torch.full((len(gaps), max(gaps)), mask, device=model.device)
+    schedules = [schedule(count, settings) for count in gaps]
+    own = [stream.of([row]) for row in range(len(gaps))]
+    for number in range(max(len(steps) for steps in schedules)):
+        # A row whose schedule is through repeats its last step, which has nothing left to unmask.
+        steps = [row[min(number, len(row) - 1)] for row in schedules]
+        logits = guided_logits(model, context, gap, settings)
+        ids, confidence = predictions(logits, settings, own, gaps, steps)
+        gap = unmasked(gap, ids, confidence, gap == mask, steps)
+    return [row[:count] for row, count in zip(gap.tolist(), gaps, strict=True)]
+
+
+@dataclass(frozen=True)
+class Step:
+    """At its end, `wanted` tokens of the gap's block from `start` to `end` are unmasked."""
+
+    start: int
+    end: int
+    number: int
+    wanted: int
+
+    @property
+    def name(self) -> str:
+        """What its random numbers are drawn for."""
+        return f"{self.start}/{self.number}"
+
+
+def schedule(gap: int, settings: GenerationSpec) -> list[Step]:
+    """The steps that fill a gap of that many tokens; one that does nothing where it has none."""
+    size = settings.unmasking_block or max(1, gap)
+    starts = range(0, max(1, gap), size)
+    count = max(1, settings.steps // len(starts))
+    return [
+        Step(start, end, number, round((end - start) * (number + 1) / count))
+        for start, end in ((start, min(start + size, gap)) for start in starts)
+        for number in range(count)
+    ]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stands on both sides of the gaps, padded, in columns [left | gap | right].
+
+    `real` is False at padding, which nobody sees; `position` counts real tokens.
+    """
+
+    left: Tensor
+    right: Tensor
+    real: Tensor
+    position: Tensor
+
+    @classmethod
+    def of(
+        cls, model: LLaDAModel, lefts: list[list[int]], gaps: list[int], rights: list[list[int]]
+    ) -> Context:
+        """The contexts of a batch; a gap shorter than the longest one is padded on its right."""
+        mask, device = model.config.mask_token_id, model.device
+        left, real_left = left_padded(lefts, mask, device)
+        right, real_right = left_padded([row[::-1] for row in rights], mask, device)
+        length = torch.tensor(gaps, device=device)[:, None]
+        real_gap = torch.arange(max(gaps), device=device) < length
+        real = torch.cat([real_left.bool(), real_gap, real_right.bool().flip(1)], dim=1)
+        return cls(left, right.flip(1), real, (real.long().cumsum(1) - 1).clamp_min(0))
 
 
 def guided_logits(
-    model: LLaDAModel,
-    prompt: Tensor,
-    new: Tensor,
-    real: Tensor,
-    position: Tensor,
-    settings: GenerationSpec,
+    model: LLaDAModel, context: Context, gap: Tensor, settings: GenerationSpec
 ) -> Tensor:
-    """Logits of the new tokens (B, G, V); CFG masks the prompt for the unconditional pass."""
-    scale, width = settings.unmasking_guidance_scale, prompt.shape[1]
-    whole = torch.cat([prompt, new], dim=1)
+    """Logits of the gap's tokens (B, G, V); CFG masks the context for the unconditional pass."""
+    scale, start = settings.unmasking_guidance_scale, context.left.shape[1]
+    inside = slice(start, start + gap.shape[1])
+    whole = torch.cat([context.left, gap, context.right], dim=1)
     if scale == 1.0:
-        return model(whole, real, position)[:, width:].float()
-    without = torch.cat([torch.full_like(prompt, model.config.mask_token_id), new], dim=1)
-    logits = model(torch.cat([whole, without]), real.repeat(2, 1), position.repeat(2, 1))[
-        :, width:
-    ].float()
-    conditional, unconditional = logits.chunk(2)
+        return model(whole, context.real, context.position)[:, inside].float()
+    without = torch.full_like(whole, model.config.mask_token_id)
+    without[:, inside] = gap
+    both = torch.cat([whole, without])
+    logits = model(both, context.real.repeat(2, 1), context.position.repeat(2, 1))
+    conditional, unconditional = logits[:, inside].float().chunk(2)
     return unconditional + scale * (conditional - unconditional)
 
 
 def predictions(
-    logits_BGV: Tensor, settings: GenerationSpec, stream: Stream, purpose: str
+    logits_BGV: Tensor,
+    settings: GenerationSpec,
+    streams: Sequence[Stream],
+    gaps: Sequence[int],
+    steps: Sequence[Step],
 ) -> tuple[Tensor, Tensor]:
-    """A token for every new position, and how much it deserves to be kept: two of (B, G)."""
-    batch, length, _ = logits_BGV.shape
-    drawn = None
-    if settings.temperature > 0:
-        drawn = stream.uniform(f"token/{purpose}", length).to(logits_BGV.device).flatten()
-    ids = sample_tokens(logits_BGV.flatten(0, 1), settings, drawn).view(batch, length)
+    """A token for every place, and how much it deserves to be kept: two of (B, G)."""
+
+    def uniform(purpose: str) -> Tensor:
+        rows = zip(streams, gaps, steps, strict=True)
+        drawn = [own.uniform(f"{purpose}/{step.name}", gap)[0] for own, gap, step in rows]
+        return pad_sequence(drawn, batch_first=True).to(logits_BGV.device)
+
+    drawn = uniform("token").flatten() if settings.temperature > 0 else None
+    ids = sample_tokens(logits_BGV.flatten(0, 1), settings, drawn).view(logits_BGV.shape[:2])
     if settings.remasking == "random":
-        return ids, stream.uniform(f"order/{purpose}", length).to(logits_BGV.device)
-    probability = logits_BGV.softmax(-1).gather(-1, ids[..., None])[..., 0]
-    return ids, probability
+        return ids, uniform("order")
+    return ids, logits_BGV.softmax(-1).gather(-1, ids[..., None])[..., 0]
 
 
 def unmasked(
-    new: Tensor,
-    ids: Tensor,
-    confidence: Tensor,
-    still: Tensor,
-    block: tuple[int, int],
-    wanted: int,
+    gap: Tensor, ids: Tensor, confidence: Tensor, still: Tensor, steps: Sequence[Step]
 ) -> Tensor:
-    """Reveal the most confident masked tokens of the block until `wanted` are revealed."""
-    inside = torch.zeros_like(still)
-    inside[:, block[0] : block[1]] = True
+    """Unmask the most confident masked tokens of each row's block, as many as its step wants."""
+    place = torch.arange(gap.shape[1], device=gap.device)
+    start, end, wanted = torch.tensor(
+        [[step.start, step.end, step.wanted] for step in steps], device=gap.device
+    ).T[:, :, None]
+    inside = (place >= start) & (place < end)
     score = confidence.masked_fill(~(still & inside), -1.0)
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     revealed = (inside & ~still).sum(1, keepdim=True)
-    return torch.where((rank < wanted - revealed) & still & inside, ids, new)
+    return torch.where((rank < wanted - revealed) & still & inside, ids, gap)

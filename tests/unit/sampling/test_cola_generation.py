@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import pytest
@@ -10,7 +10,8 @@ import torch
 
 from cola.families import family_of
 from cola.models.cola_dlm import ColaDLM
-from cola.sampling.block_decode import Sources, blocks, generate, infill, stream_blocks
+from cola.sampling.block_continuation import generate, stream_blocks
+from cola.sampling.block_decode import Sources, blocks, infill
 from cola.sampling.first_block import (
     UNKNOWN,
     complete_patches,
@@ -131,6 +132,9 @@ class RecordingStream(Stream):
     def normal(self, purpose: str, *shape: int) -> torch.Tensor:
         self.asked.append(purpose)
         return super().normal(purpose, *shape)
+
+    def of(self, rows: Sequence[int]) -> Stream:
+        return self
 
 
 def test_a_stream_works_only_as_far_as_it_is_read_and_stops_at_eos() -> None:

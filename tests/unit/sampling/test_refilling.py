@@ -1,0 +1,224 @@
+"""Rows that end are given to prompts that wait: nothing but the time may depend on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from torch import nn
+
+from cola.families import Family, family_of
+from cola.models.kv_cache import KVCache, closed_ranks
+from cola.records import FAMILIES
+from cola.sampling.each import cut_where
+from cola.seeding import Stream
+from cola.sizing import size_model
+from cola.spec import GenerationSpec
+
+VOCAB, EOS = 40, 3
+PROMPTS = [[5, 6, 7], list(range(4, 31)), [], [9] * 8, [1, 2, 4, 5, 6], [7], [8, 7] * 9, [11], []]
+SETTINGS = {
+    "greedy": {},
+    "sampled": {"temperature": 1.0, "top_p": 0.95},
+    "penalty": {"temperature": 1.0, "repetition_penalty": 1.3},
+    "greedy penalty": {"repetition_penalty": 1.3},
+}
+
+
+@functools.cache
+def built(name: str, patch_size: int = 1) -> tuple[Family, nn.Module]:
+    torch.manual_seed(0)
+    options = {"latent_dim": 4, "block_size": 4, "patch_size": patch_size}
+    family = family_of(name)
+    model = family.build(size_model(name, 60_000, VOCAB, **(options if name == "cola" else {})))
+    with torch.no_grad():  # an untrained model's logits are too flat to show a difference
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(3.0)
+    return family, model.eval()
+
+
+def spec(**values: object) -> GenerationSpec:
+    return GenerationSpec.parse({"max_new_tokens": 14, "steps": 2} | values)
+
+
+def ended(made: list[int]) -> bool:
+    """At a length between 1 and 9 that the first token says."""
+    return len(made) > made[0] % 9
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def one_by_one(
+    name: str, settings: GenerationSpec, prompts: list[list[int]], stops: bool, patch_size: int = 1
+) -> list[list[int]]:
+    """Every prompt's `generate` alone, cut afterwards."""
+    family, model = built(name, patch_size)
+    alone = [
+        family.generate(model, [prompt], settings, Stream(0, 0, [index]), EOS)[0]
+        for index, prompt in enumerate(prompts)
+    ]
+    return [cut_where(tokens, ended if stops else None) for tokens in alone]
+
+
+def each(
+    name: str,
+    settings: GenerationSpec,
+    prompts: list[list[int]],
+    stops: bool,
+    rows: int,
+    patch_size: int = 1,
+) -> list[list[int]]:
+    """What `generate_each` hands over, put in order; every prompt exactly once."""
+    family, model = built(name, patch_size)
+    stream = Stream(0, 0, range(len(prompts)))
+    predicate = ended if stops else None
+    found = list(family.generate_each(model, prompts, settings, stream, EOS, rows, predicate))
+    assert sorted(index for index, _ in found) == list(range(len(prompts)))
+    return [tokens for _, tokens in sorted(found)]
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["to the end", "ended"])
+@pytest.mark.parametrize("values", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_change_nothing(name: str, values: dict[str, object], stops: bool) -> None:
+    # Masks behind nothing are all alike: which of them LLaDA unmasks first is a matter of rounding.
+    prompts = [prompt for prompt in PROMPTS if prompt or name != "llada"]
+    expected = one_by_one(name, spec(**values), prompts, stops)
+    for rows in (1, 3, 16):
+        assert each(name, spec(**values), prompts, stops, rows) == expected
+    if stops:
+        assert len({len(tokens) for tokens in expected}) >= 3
+    assert all(EOS not in tokens[:-1] for tokens in expected)
+
+
+@pytest.mark.parametrize("patch_size", [2, 3])
+@pytest.mark.parametrize("strategy", ["clean_repaint", "partial_repaint", "left_padding"])
+def test_split_patches_and_part_filled_blocks_join_too(patch_size: int, strategy: str) -> None:
+    settings = spec(first_block=strategy, temperature=1.0, max_new_tokens=9)
+    expected = one_by_one("cola", settings, PROMPTS, True, patch_size)
+    assert each("cola", settings, PROMPTS, True, 3, patch_size) == expected
+
+
+@pytest.mark.parametrize("name", ["ar", "cola"])
+@examples(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    prompts=st.lists(st.lists(st.integers(0, VOCAB - 1), max_size=20), max_size=8),
+    rows=st.integers(1, 9),
+    longest=st.integers(1, 12),
+    temperature=st.sampled_from([0.0, 1.0]),
+    penalty=st.sampled_from([1.0, 1.2]),
+    stops=st.booleans(),
+)
+def test_any_prompts_in_any_rows_are_those_of_generate(
+    name: str,
+    prompts: list[list[int]],
+    rows: int,
+    longest: int,
+    temperature: float,
+    penalty: float,
+    stops: bool,
+) -> None:
+    with torch.no_grad():
+        settings = spec(max_new_tokens=longest, temperature=temperature, repetition_penalty=penalty)
+        expected = one_by_one(name, settings, prompts, stops)
+        assert each(name, settings, prompts, stops, rows) == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_cache_gives_what_reading_all_again_gives(temperature: float) -> None:
+    """AR written out: the whole text in one pass for every token, in float64."""
+    family, model = built("ar")
+    settings, double = spec(temperature=temperature), model.double()
+    found = dict(
+        family.generate_each(double, PROMPTS, settings, Stream(0, 0, range(9)), EOS, 3, None)
+    )
+    for index, prompt in enumerate(PROMPTS):
+        made: list[int] = []
+        while len(made) < 14 and EOS not in made:
+            text = torch.tensor([[VOCAB, *prompt, *made]])
+            logits = double(input_ids=text).logits[0, -1, :VOCAB].float()
+            if temperature == 0.0:
+                made.append(int(logits.argmax()))
+                continue
+            probability, order = logits.softmax(-1).sort(descending=True)
+            drawn = Stream(0, 0, [index]).uniform(f"token/{len(made)}")
+            made.append(int(order[(probability.cumsum(-1) <= drawn).sum()]))
+        assert found[index] == made
+    model.float()
+
+
+@pytest.mark.parametrize("name", ["ar", "cola"])
+def test_a_continuation_is_handed_over_before_longer_ones_end(name: str) -> None:
+    """Prompt 0 goes on to the end: the other six pass through the second row meanwhile."""
+    family, model = built(name)
+    prompts = [[index] for index in range(7)]
+    settings = spec(max_new_tokens=60, temperature=1.0)
+    stream = Stream(0, 0, range(7))
+    first = family.generate(model, prompts[:1], settings, stream.of([0]), None)[0]
+
+    def short(made: list[int]) -> bool:
+        return len(made) >= 4 and made != first[: len(made)]
+
+    found = list(family.generate_each(model, prompts, settings, stream, None, 2, short))
+    assert [index for index, _ in found] == [1, 2, 3, 4, 5, 6, 0]
+    assert [len(tokens) for _, tokens in found] == [4] * 6 + [60]
+
+
+class CountingStream(Stream):
+    """Remembers whose random numbers were asked for."""
+
+    asked: set[int]
+
+    def of(self, rows: object) -> Stream:
+        part = super().of(rows)  # type: ignore[arg-type]
+        self.asked |= set(part.sample_ids)
+        return part
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_prompt_beyond_the_rows_waits_until_it_is_read_for(name: str) -> None:
+    family, model = built(name)
+    stream = CountingStream(0, 0, range(9))
+    stream.asked = set()
+    running = family.generate_each(model, PROMPTS, spec(), stream, EOS, 3)
+    assert stream.asked == set()
+    next(running)
+    assert stream.asked == {0, 1, 2}
+
+
+def test_ranks_close_with_as_few_moves_as_there_are_holes() -> None:
+    assert closed_ranks([0, 2, 3, 5]) == [0, 5, 2, 3]
+    assert closed_ranks([4, 5]) == [5, 4]
+    assert closed_ranks([0, 1]) == [0, 1]
+    assert closed_ranks([]) == []
+
+
+def test_a_cache_s_rows_leave_and_join() -> None:
+    cache = KVCache(2, 4, 1, 3, 2, torch.device("cpu"), torch.float32)
+
+    def entries(*values: float) -> torch.Tensor:
+        return torch.tensor(values)[:, None, None, None].expand(-1, 1, 2, 2)
+
+    for layer in (0, 1):
+        cache.write(layer, entries(1, 2, 3, 4), entries(5, 6, 7, 8))
+    cache.advance([1, 2, 0, 2])
+    cache.keep(closed_ranks([1, 3]))
+    assert cache.lengths == [2, 2]
+    part = cache.unused(1)
+    part.write(1, entries(9), entries(10))
+    part.advance([1])
+    cache.append(part)
+    assert cache.lengths == [2, 2, 1]
+    keys, values = cache.keys_values(1)
+    assert keys[:, 0, 0, 0].tolist() == [4.0, 2.0, 9.0]
+    assert values[:, 0, 0, 0].tolist() == [8.0, 6.0, 10.0]
