@@ -28,6 +28,7 @@ FEW_SHOT_TASKS = (
     "siqa_context",
     "squad_f1",
 )
+FEW_SHOT_NEW_TOKENS = 32
 IN_DOMAIN_TASKS = ("likelihood", "cloze", "continuation", "infilling", "unconditional", "speed")
 
 NllKind = Literal["exact", "bound"]

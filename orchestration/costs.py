@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cola.inference_flops import generation_flops_per_token, likelihood_flops_per_token
+from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec import RunSpec
 from cola.spec.resources import ResourcesSpec
 from orchestration.accelerators import STARTUP_SECONDS, worker_flops
@@ -47,6 +48,7 @@ def run_costs(
     evaluation = evaluation_flops(spec) / (flops * resources.workers)
     measured = rates.get(rate_key(spec, resources, "evaluation"))
     seconds += spec.evaluation.points * (evaluation if measured is None else measured)
+    seconds += task_flops(spec) / flops
     units = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
     hours = seconds / 3600 * units
     price = None if resources.price_per_hour is None else hours * resources.price_per_hour
@@ -81,6 +83,24 @@ def sample_flops(spec: RunSpec) -> float:
         spec.model, settings.generation, settings.prompt_tokens, settings.samples
     )
     return settings.samples * new * each.total
+
+
+def task_flops(spec: RunSpec) -> float:
+    """FLOPs of the tasks on the finished model, by one worker: prompts of `prompt_tokens`, and
+    answers as long as they may be."""
+    settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
+    total = 0.0
+    for task in settings.tasks:
+        if task == "likelihood":
+            each = likelihood_flops_per_token(spec.model, settings.likelihood, length).total
+            total += items * length * each
+            continue
+        new = settings.generation.max_new_tokens
+        new = FEW_SHOT_NEW_TOKENS if task in FEW_SHOT_TASKS else new
+        generation = settings.generation.model_copy(update={"max_new_tokens": new})
+        prompt = 0 if task == "unconditional" else settings.prompt_tokens
+        total += items * new * generation_flops_per_token(spec.model, generation, prompt).total
+    return total
 
 
 def bytes_per_token_id(vocab_size: int) -> int:

@@ -19,6 +19,7 @@ from orchestration.costs import (
     executed_flops,
     run_costs,
     sample_flops,
+    task_flops,
 )
 from orchestration.decisions import Decision
 from orchestration.plan import PlannedRun
@@ -297,6 +298,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         },
         "validation_flops": spec.evaluation.points * evaluation_flops(spec),
         "sample_flops": sample_flops(spec),
+        "task_flops": task_flops(spec),
         "memory": [
             {
                 "zero_stage": m.zero_stage,

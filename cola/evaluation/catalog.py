@@ -15,10 +15,10 @@ from cola.evaluation.likelihood_task import LikelihoodTask
 from cola.evaluation.reference import Reference
 from cola.evaluation.speed import SpeedTask
 from cola.evaluation.task import Task
-from cola.evaluation.text_task import NEW_TOKENS, TextTask
+from cola.evaluation.text_task import TextTask
 from cola.evaluation.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.unconditional import UnconditionalTask
-from cola.records import IN_DOMAIN_TASKS
+from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
 from cola.spec import EvaluationSpec, SpecError
 
 CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
@@ -64,7 +64,9 @@ def make_tasks(
                 )
             made.append(in_domain_task(name, settings, held, seed, reference))
         else:
-            generation = settings.generation.model_copy(update={"max_new_tokens": NEW_TOKENS})
+            generation = settings.generation.model_copy(
+                update={"max_new_tokens": FEW_SHOT_NEW_TOKENS}
+            )
             asked = items_of(name, settings.task_items)
             made.append(TextTask(name, task_named(name).rule, asked, generation, seed))
     return made

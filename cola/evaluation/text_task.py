@@ -13,8 +13,6 @@ from cola.evaluation.subject import Subject
 from cola.evaluation.task import Record, TaskResult, digest_of
 from cola.spec import GenerationSpec
 
-NEW_TOKENS = 32  # of the release's few-shot protocol
-
 
 class TextTask:
     """Items with a rule of scoring (see `cola.evaluation.few_shot`).

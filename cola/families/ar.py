@@ -14,7 +14,7 @@ from cola.likelihood.next_token import conditional_nll
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
 from cola.records import NllKind
-from cola.sampling.autoregressive import generate, generate_each
+from cola.sampling.autoregressive import generate, generate_each, stream_tokens
 from cola.sampling.each import Ended
 from cola.seeding import Stream
 from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken, SpecError
@@ -136,8 +136,8 @@ class ARFamily:
         stream: Stream,
         eos_token_id: int | None,
     ) -> Iterator[list[int]]:
-        """See `Family.stream`: in one piece."""
-        yield from generate(model, [prompt], settings, stream, eos_token_id)
+        """See `Family.stream`: token by token."""
+        return stream_tokens(model, prompt, settings, stream, eos_token_id)
 
     def infill(
         self,

@@ -58,6 +58,23 @@ def generate_each(
         yield from ((sample.index, sample.made) for sample in over)
 
 
+def stream_tokens(
+    model: LlamaForCausalLM,
+    prompt: list[int],
+    settings: GenerationSpec,
+    stream: Stream,
+    eos_token_id: int | None,
+) -> Iterator[list[int]]:
+    """See `Family.stream`: token by token."""
+    work = Rows(model, settings)
+    (sample,), _ = Queue([prompt], stream, Stop(settings.max_new_tokens, eos_token_id)).take(1)
+    work.join([sample])
+    yield sample.news()
+    while not sample.done:
+        work.step()
+        yield sample.news()
+
+
 class Rows:
     """Samples in work, right-aligned, with their cache; ended ones stay until they are dropped."""
 

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec
 from cola.spec.data import DataSpec
 from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
@@ -227,6 +228,12 @@ class StudySpec(Spec):
 
 def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:
     """Raise a ValueError where a task asks for more tokens than a sequence has."""
+    few_shot = sorted(set(evaluation.tasks) & set(FEW_SHOT_TASKS))
+    if few_shot and length <= FEW_SHOT_NEW_TOKENS:
+        raise ValueError(
+            f"evaluation.tasks: {few_shot[0]} generates {FEW_SHOT_NEW_TOKENS} tokens, which leaves "
+            f"no room for a prompt in data.sequence_length={length}"
+        )
     prompt, gap = evaluation.prompt_tokens, evaluation.gap_tokens
     if {"continuation", "speed"} & set(evaluation.tasks) and prompt >= length:
         raise ValueError(

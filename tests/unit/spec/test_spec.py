@@ -56,6 +56,23 @@ def test_the_smallest_study_has_defaults_for_the_rest() -> None:
         ({"resources": {"zero_stage": 4}}, "resources.zero_stage"),
         ({"data": {"sequence_length": 64}}, "must fit data.sequence_length=64"),
         ({"training": {"optimizer": {"learning_rate": float("nan")}}}, "learning_rate"),
+        ({"evaluation": {"tasks": ["trivia"]}}, "'trivia' is no task; valid: likelihood, cloze"),
+        ({"evaluation": {"tasks": ["cloze", "cloze"]}}, "names a task twice"),
+        (
+            {"evaluation": {"tasks": ["speed"], "prompt_tokens": 256, "samples": 0}},
+            "evaluation.prompt_tokens=256 must be less than data.sequence_length=256",
+        ),
+        (
+            {"evaluation": {"tasks": ["infilling"], "gap_tokens": 255}},
+            "must end before data.sequence_length=256",
+        ),
+        (
+            {
+                "evaluation": {"tasks": ["mmlu"], "samples": 0},
+                "data": {"sequence_length": 32},
+            },
+            "mmlu generates 32 tokens",
+        ),
         (
             {"families": {"cola": {"block_size": 24}}},
             "must be a multiple of families.cola.patch_size",
