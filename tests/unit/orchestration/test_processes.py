@@ -18,7 +18,10 @@ def test_a_process_that_is_no_ray_worker_is_left_alone() -> None:
 
 
 def test_a_ray_worker_is_ended() -> None:
-    command = ["ray::pretending", "-c", "import sys; sys.stdin.read()"]
-    with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE) as process:
+    command = ["ray::pretending", "-c", "import sys; print(); sys.stdout.flush(); sys.stdin.read()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, executable=sys.executable, **pipes) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)  # its command line stands now
         assert kill_ray_worker(process.pid) is True
         assert process.wait(30) == -9
