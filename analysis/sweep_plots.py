@@ -99,6 +99,23 @@ def draw_response(
             axes.scatter([where] * len(seeds), seeds, color=colour, s=9, alpha=0.55, lw=0)
 
 
+def quality_by_cost(arm: ArmFrame, goal: Goal, cost: str) -> Figure:
+    """The metric against network evaluations a new token, every point named."""
+    done = arm.finished.dropna(subset=[goal.name, cost]).sort_values(cost)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        draw_response(axes, arm, done, done[cost], goal, COLOURS[0], "", lines=False)
+        for _, row in done.iterrows():
+            place = (row[cost], row[goal.name])
+            axes.annotate(point_label(arm, row), place, (4, 4), textcoords="offset points",
+                          color=INK, fontsize=7)  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("network evaluations a new token")
+        axes.set_ylabel(goal.label)
+    return figure
+
+
 def heat_map(arm: ArmFrame, goal: Goal) -> Figure:
     """Mean of the metric over the values of the first two keys."""
     one, two = arm.keys[:2]

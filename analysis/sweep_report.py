@@ -28,10 +28,14 @@ from analysis.sweep_plots import (
     importance_bars,
     parallel,
     pareto,
+    quality_by_cost,
     response,
 )
+from cola.records import Metric
 
 FEW = 12  # values of a key that make columns of a heat map
+CONTINUATIONS = Metric.continuation("")
+COST = Metric.continuation("function_evaluations_per_token")
 
 
 def write_sweep_report(folder: Path) -> Path:
@@ -198,6 +202,12 @@ def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, where: str) -> It
         title = f"{where}{goals[0].label} against {goals[1].label}"
         caption = "Orange: no other point is as good in all metrics and better in one."
         yield f"pareto{stem}", title, pareto(arm, goals, front), caption
+    for place, goal in enumerate(goals):
+        costs = arm.finished[COST].nunique() if COST in arm.finished else 0
+        if goal.name.startswith(CONTINUATIONS) and costs > 1:
+            caption = "Both passes of guidance count. Large dots: means over seeds."
+            title = f"{where}{goal.label} against the cost of generation"
+            yield f"cost{stem}-{place}", title, quality_by_cost(arm, goal, COST), caption
     first = goals[0]
     enough = first.name in arm.finished and arm.finished[first.name].notna().sum() >= 3
     if len(arm.keys) >= 2 and enough:

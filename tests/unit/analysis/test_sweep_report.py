@@ -136,6 +136,15 @@ def test_a_metric_that_nothing_moves_has_no_best_point(tmp_path: Path) -> None:
     assert "best by" not in found
 
 
+def test_quality_stands_against_the_cost_of_generation(tmp_path: Path) -> None:
+    cost = "continuation/function_evaluations_per_token"
+    steps = [{RATE: steps} for steps in (1.0, 4.0, 16.0)]
+    folder = write_sweep(tmp_path, steps, lambda p: {NLL: 5.0, RIGHT: p[RATE], cost: p[RATE]}, 0.0)
+    html = write_sweep_report(folder).read_text()
+    assert html.count("against the cost of generation") == 1  # the accuracy's, not the loss's
+    assert (folder / "report" / "cost-1.svg").exists()
+
+
 def test_the_seeds_noise_leaves_out_what_all_points_share(tmp_path: Path) -> None:
     """Seeds differ by 1 from each other; the noise beside that is 0.05."""
     frames = read_sweep(write_sweep(tmp_path, GRID, bowl(0.0), 0.05))
