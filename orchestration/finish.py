@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from cola.data import PreparedData
-from orchestration.evaluate import diagnostics, text_samples
 from orchestration.heartbeat import Heartbeat
 from orchestration.hooks import order_digests
 from orchestration.journal import JournalWriter
@@ -15,6 +14,7 @@ from orchestration.ledger import write_atomically
 from orchestration.ray_train import OUTCOME_FILE, Assignment, RunOutcome
 from orchestration.run_tasks import task_metrics
 from orchestration.train_loop import carried_over
+from orchestration.validation import diagnostics, text_samples
 
 
 def finish(

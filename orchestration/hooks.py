@@ -16,7 +16,6 @@ from cola.objectives.collapse import PATIENCE, collapse_reason
 from cola.records import Metric
 from cola.spec import ColaModelSpec, ColaObjective, RunSpec
 from orchestration.checkpoint import verify
-from orchestration.evaluate import evaluation_steps, validation_metrics
 from orchestration.hardware import peak_flops
 from orchestration.journal import JournalWriter
 from orchestration.train_loop import (
@@ -25,6 +24,7 @@ from orchestration.train_loop import (
     mean_over_workers,
     spread_over_workers,
 )
+from orchestration.validation import evaluation_steps, validation_metrics
 
 STOP_FILE = "stop"
 

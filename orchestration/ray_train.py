@@ -288,7 +288,7 @@ def preemption_notice() -> str | None:
 
 def checkpoint_points(assignment: Assignment) -> frozenset[int]:
     """Evaluation steps after which a checkpoint is saved: none unless such ones are kept."""
-    from orchestration.evaluate import evaluation_steps
+    from orchestration.validation import evaluation_steps
 
     kept = assignment.checkpoint
     wanted = kept.keep_best or kept.keep_points

@@ -18,9 +18,9 @@ from cola.evaluation.task import TaskResult
 from cola.families import Family
 from cola.records import Artifact, Metric
 from cola.spec import RunSpec
-from orchestration.evaluate import VALIDATION_SEED
 from orchestration.ledger import write_atomically
 from orchestration.task_items import items_from
+from orchestration.validation import VALIDATION_SEED
 
 ANSWERS = "evaluation"  # folder of a run: what its model answered, and the results
 ROWS_AT_ONCE = 16

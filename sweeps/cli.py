@@ -16,8 +16,8 @@ from analysis.sweep_report import write_sweep_report
 from cola.spec import SpecError
 from orchestration.cli import app as orchestration_app
 from orchestration.evaluate_cli import app as evaluate_app
-from orchestration.evaluation_cli import app as evaluation_app
 from orchestration.jobs_cli import app as jobs_app
+from orchestration.scoring_cli import app as scoring_app
 from sweeps.sweep_cli import app as sweep_app
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for mounted in (orchestration_app, jobs_app, evaluate_app, evaluation_app, analysis_app):
+for mounted in (orchestration_app, jobs_app, evaluate_app, scoring_app, analysis_app):
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")
 

@@ -15,8 +15,8 @@ from cola.families import family_of
 from cola.records import Metric
 from cola.spec.run import EvaluationSpec
 from orchestration.catalog import load_run_spec
-from orchestration.evaluate import VALIDATION_SEED, likelihood_rows, summary_of
 from orchestration.generate import data_folder
+from orchestration.validation import VALIDATION_SEED, likelihood_rows, summary_of
 
 ROWS_AT_ONCE = 32
 

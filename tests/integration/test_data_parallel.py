@@ -29,7 +29,7 @@ from cola.families import family_of
 from cola.spec import RunSpec
 from orchestration.checkpoint import Cursor
 from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-from orchestration.evaluate import validation_metrics
+from orchestration.validation import validation_metrics
 from orchestration.train_loop import LoopSettings, Place, mean_over_workers, train
 
 import_deepspeed()

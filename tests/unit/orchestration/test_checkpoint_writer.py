@@ -17,13 +17,13 @@ from orchestration.checkpoint import newest_valid
 from orchestration.checkpoint_store import CheckpointStore
 from orchestration.checkpoint_writer import CheckpointWriter
 from orchestration.engine import TorchEngine
-from orchestration.evaluate import evaluation_steps
 from orchestration.hooks import Checkpoint, Evaluate
 from orchestration.journal import JournalReader, JournalWriter
 from orchestration.local_copies import LocalCopies
 from orchestration.plan import plan_study
 from orchestration.retention import Policy
 from orchestration.train_loop import LoopSettings, Place, TrainState, train
+from orchestration.validation import evaluation_steps
 
 
 @pytest.fixture

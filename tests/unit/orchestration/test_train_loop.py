@@ -15,7 +15,6 @@ from cola.spec.objective import JointObjective
 from cola.spec.run import OptimizerSpec, ScheduleSpec
 from orchestration.checkpoint import Cursor
 from orchestration.engine import TorchEngine
-from orchestration.evaluate import evaluation_steps, validation_metrics
 from orchestration.hooks import StopOnCollapse, StopOnDivergence, order_digests
 from orchestration.plan import plan_study
 from orchestration.train_loop import (
@@ -27,6 +26,7 @@ from orchestration.train_loop import (
     open_stage,
     train,
 )
+from orchestration.validation import evaluation_steps, validation_metrics
 
 FAMILIES = ["ar", "llada", "cola"]
 
