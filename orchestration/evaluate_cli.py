@@ -12,6 +12,7 @@ from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec import EvaluationSpec, SpecError, apply_overrides
 
 if TYPE_CHECKING:
+    from orchestration.evaluation import Report
     from orchestration.evaluation_target import Target
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -87,11 +88,12 @@ def evaluate(
     changes += [f"task_items={items}"] if items is not None else []
     changes += [f"task_folder={json.dumps(task_folder)}"] if task_folder is not None else []
     hands = Hands(rows, workers, cpus_per_worker, gpu, address)
-    reports = []
+    reports: list[Report] = []
     with hands.session():
         for target in found:
             asked = Asked(chosen(target, tasks, changes), seed, judge, tuple(held_out or ()))
-            reports.append(evaluate_target(target, asked, hands, root, not as_json))
+            report = evaluate_target(target, asked, hands, root, not as_json)
+            reports.append(report.compared(reports[0]) if reports else report)
     if as_json:
         typer.echo(json.dumps([report.as_json() for report in reports], indent=1))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cola.data import prepare
 from cola.evaluation.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.evaluation import Answers, answered_here, evaluated
+from cola.evaluation.paired import Difference, paired_difference
 from cola.evaluation.reference import Reference
 from cola.evaluation.subject import tokenizer_in
 from cola.evaluation.task import TaskResult
@@ -74,12 +75,26 @@ class Hands:
 
 @dataclass(frozen=True)
 class Report:
-    """Results of one model; `untracked` says by study why MLflow did not get them."""
+    """Results of one model; `untracked` says by study why MLflow did not get them.
+
+    `against_first`: by task the difference to the first model of the same command.
+    """
 
     target: Target
     seed: int
     results: list[TaskResult]
     untracked: dict[str, str] = field(default_factory=dict)
+    against_first: dict[str, Difference] = field(default_factory=dict)
+
+    def compared(self, first: Report) -> Report:
+        """With the differences to another model's results on the same items."""
+        theirs = {result.task: result.per_item for result in first.results}
+        found = {
+            result.task: paired_difference(result.per_item, theirs[result.task])
+            for result in self.results
+            if result.per_item and result.per_item.keys() == theirs.get(result.task, {}).keys()
+        }
+        return replace(self, against_first=found)
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -91,6 +106,7 @@ class Report:
             "answers": str(self.target.answers),
             "results": [result.as_json() for result in self.results],
             "untracked": self.untracked,
+            "against_first": {task: asdict(found) for task, found in self.against_first.items()},
         }
 
 

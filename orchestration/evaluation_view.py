@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from cola.evaluation.paired import Difference
 from cola.evaluation.task import TaskResult
 from cola.records import FAMILY_LABELS
 from orchestration.evaluation import Report
@@ -34,6 +35,8 @@ def print_evaluations(reports: Sequence[Report]) -> None:
     others = measurement_table(reports)
     if others.row_count:
         console.print(others)
+    if len(reports) > 1:
+        console.print(difference_table(reports))
     for report in reports:
         for result in report.results:
             said = remark(result)
@@ -65,6 +68,20 @@ def measurement_table(reports: Sequence[Report]) -> Table:
             cells = [_number(_result(report, task), name) for report in reports]
             if any(cell != "–" for cell in cells):
                 table.add_row(f"{task}: {name}", *cells)
+    return table
+
+
+def difference_table(reports: Sequence[Report]) -> Table:
+    """Rows of tasks that are means over items: each model less the first one."""
+    first, *others = reports
+    title = f"difference to {first.target.name}, [95%] over the same items"
+    table = _table(title, reports=others)
+    for task in _tasks(others):
+        found = [report.against_first.get(task) for report in others]
+        if any(found):
+            shares = any(_accuracy(_result(report, task)) != "–" for report in others)
+            unit, scale = ("points", 100.0) if shares else ("nats per token", 1.0)
+            table.add_row(f"{task}, {unit}", *[_difference(each, scale) for each in found])
     return table
 
 
@@ -107,6 +124,13 @@ def _accuracy(result: TaskResult | None) -> str:
     error = result.metrics.get("accuracy_standard_error")
     shown = f"{100 * result.metrics['accuracy']:.1f}"
     return shown if error is None else f"{shown} ± {100 * error:.1f}"
+
+
+def _difference(found: Difference | None, scale: float) -> str:
+    if found is None:
+        return "–"
+    mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
+    return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
 
 
 def _number(result: TaskResult | None, name: str) -> str:

@@ -97,4 +97,5 @@ class LikelihoodTask:
             "nll_by_position": by_position,
             "likelihood": self.settings.model_dump(),
         }
-        return TaskResult(self.name, len(ordered), metrics, details)
+        nats = {item: record["nll"] / length for item, record in records.items()}
+        return TaskResult(self.name, len(ordered), metrics, details, nats)

@@ -65,7 +65,8 @@ class TextTask:
             metrics["f1"] = found.f1 / 100
         cuts = sum(record["cut_tokens"] > 0 for record in records.values())
         details = found.summary() | {"prompts_cut": cuts, "generation": self.settings.model_dump()}
-        return TaskResult(self.name, items, metrics, details)
+        right = {score.id: float(score.correct) for score in found.per_item}
+        return TaskResult(self.name, items, metrics, details, right)
 
 
 def is_whole(text: str) -> bool:

@@ -161,4 +161,6 @@ def token_result(name: str, records: Mapping[Id, Record], details: dict[str, Any
         error = share_B.std(ddof=1) / len(share_B) ** 0.5
         metrics["accuracy_standard_error"] = float(error)
     by_position = [round(float(value), 4) for value in right_BN.mean(0)]
-    return TaskResult(name, len(ordered), metrics, details | {"accuracy_by_position": by_position})
+    details = details | {"accuracy_by_position": by_position}
+    shares = dict(zip(records, share_B.tolist(), strict=True))
+    return TaskResult(name, len(ordered), metrics, details, shares)

@@ -84,8 +84,17 @@ def test_three_models_on_every_kind_of_task(
         assert by_name["infilling"]["details"]["right_context"] is (report["family"] != "ar")
         kept = sorted(path.name for path in Path(report["answers"]).glob("*.json"))
         assert len(kept) == 7
+    assert found[0]["against_first"] == {}
+    assert set(found[2]["against_first"]) == set(names) - {"unconditional", "speed"}
+    difference = found[2]["against_first"]["continuation"]["mean"]
+    shares = [by_task(report)["continuation"]["accuracy"] for report in found]
+    assert difference == pytest.approx(shares[2] - shares[0])
     again = evaluate(tmp_path, *given, "--held-out", text, "--reference", models["ar"])
     assert again == found  # the speed too: it is not measured again
+
+
+def by_task(report: dict[str, Any]) -> dict[str, Any]:
+    return {result["task"]: result["metrics"] for result in report["results"]}
 
 
 @pytest.mark.parametrize(
