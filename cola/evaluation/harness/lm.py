@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
+from cola.evaluation.continuing import continuations
 from cola.evaluation.harness.settings import Request, model_settings, request_of, whole
+from cola.evaluation.items import Id
 from cola.evaluation.subject import open_subject
 from cola.seeding import Stream
 from cola.spec import SpecError
@@ -195,40 +198,26 @@ class ColaLM(TemplateLM):
         with tqdm(total=len(requests), disable=disable_tqdm, desc="generate_until") as bar:
             for indices in groups.values():
                 asked = request_of(self.generation, requests[indices[0]].args[1])
-                contexts = {index: requests[index].args[0] for index in indices}
-                for index, text in self._continued(contexts, asked):
+                contexts: dict[Id, str] = {index: requests[index].args[0] for index in indices}
+                for item, text in self._continued(contexts, asked):
+                    index = int(item)
                     texts[index] = text
                     self.cache_hook.add_partial("generate_until", requests[index].args, text)
                     bar.update()
         return texts
 
-    def _continued(self, contexts: dict[int, str], asked: Request) -> Iterator[tuple[int, str]]:
-        room = self.max_length - asked.settings.max_new_tokens
-        if room < 1:
-            raise SpecError(
-                f"generation_kwargs max_gen_toks={asked.settings.max_new_tokens}: leaves no room "
-                f"for a context in max_length={self.max_length}; ask for fewer"
-            )
-        prompts = {index: self.tok_encode(text)[-room:] for index, text in contexts.items()}
-        order = sorted(prompts, key=lambda index: -len(prompts[index]))
-        decode = self.subject.tokenizer.decode
+    def _continued(self, contexts: dict[Id, str], asked: Request) -> Iterator[tuple[Id, str]]:
+        subject = replace(self.subject, context=self.max_length)
+        prompts = {index: self.tok_encode(text) for index, text in contexts.items()}
+        until = asked.until
 
-        def ended(tokens: list[int]) -> bool:
-            text = decode(tokens)
-            return any(stop in text for stop in asked.until)
+        def ended(text: str) -> bool:
+            return any(stop in text for stop in until)
 
-        with torch.no_grad():
-            made = self.subject.family.generate_each(
-                self.subject.model,
-                [prompts[index] for index in order],
-                asked.settings,
-                Stream(self.seed, 0, order, self._device),
-                self.eot_token_id,
-                self.batch_size,
-                ended if asked.until else None,
-            )
-            for place, tokens in made:
-                yield order[place], _before(decode(tokens), asked.until)
+        made = continuations(
+            subject, prompts, asked.settings, self.seed, self.batch_size, ended if until else None
+        )
+        yield from ((index, _before(found.text, until)) for index, found in made)
 
 
 def _before(text: str, stops: Iterable[str]) -> str:

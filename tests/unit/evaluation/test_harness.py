@@ -298,7 +298,7 @@ def test_a_long_context_keeps_its_end(folders: dict[str, Path], tokenizer: TextT
     with pytest.raises(SpecError, match=r"max_length=6: a continuation has \d+ tokens"):
         ask(model, "the", " " + long)
     request = Instance("generate_until", {}, ("the", {"max_gen_toks": 6}), 0)
-    with pytest.raises(SpecError, match="max_gen_toks=6: leaves no room"):
+    with pytest.raises(SpecError, match="max_new_tokens=6: leaves no room"):
         model.generate_until([request], disable_tqdm=True)
 
 
