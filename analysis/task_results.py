@@ -16,7 +16,8 @@ STANDARD_ERRORS = {
 }
 
 TASK_NOTE = (
-    "Likelihoods are exact or bounds as the table of runs says. In infilling AR sees only what is "
+    "Likelihoods are exact or bounds as the table of runs says; word nats of the cloze are exact "
+    "for AR, else a bound (LLaDA) or an estimate (Cola DLM). In infilling AR sees only what is "
     "left of the gap. Generated texts are judged by the reference that their evaluation names. "
     "Speeds are those of the machine at that time."
 )

@@ -13,6 +13,7 @@ from orchestration.evaluation import Report
 from orchestration.status import wide_console
 
 OTHERS = {
+    "cloze": ("word_nats",),
     "likelihood": ("nll_nats_per_token", "bits_per_byte", "function_evaluations"),
     "continuation": ("first_token_accuracy", "chrf"),
     "infilling": ("chrf",),
@@ -38,10 +39,8 @@ def print_evaluations(reports: Sequence[Report]) -> None:
     if len(reports) > 1:
         console.print(difference_table(reports))
     for report in reports:
-        for result in report.results:
-            said = remark(result)
-            if said:
-                console.print(f"{report.target.name}, {result.task}: {said}", highlight=False)
+        for said in remarks(report):
+            console.print(f"{report.target.name}: {said}", highlight=False)
         for study, why in report.untracked.items():
             console.print(f"{report.target.name}: not in MLflow ({study}): {why}", highlight=False)
     console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
@@ -85,19 +84,25 @@ def difference_table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def remark(result: TaskResult) -> str:
-    """What a reader must know of the result beside its numbers."""
-    details, said = result.details, []
-    if details.get("prompts_cut"):
+def remarks(report: Report) -> list[str]:
+    """What a reader must know of the results beside their numbers."""
+    said = []
+    details = {result.task: result.details for result in report.results}
+    cut = {task: found["prompts_cut"] for task, found in details.items() if "prompts_cut" in found}
+    told = ", ".join(f"{task} {count}" for task, count in cut.items() if count)
+    if told:
         said.append(
-            f"{details['prompts_cut']} of {result.items} prompts were longer than the model's "
-            "context and lost their beginning"
+            f"prompts that were longer than the context of {report.target.context} tokens lost "
+            f"their beginning: {told}"
         )
-    if details.get("kind") == "bound":
+    if details.get("likelihood", {}).get("kind") == "bound":
         said.append("the NLL is an upper bound")
-    if details.get("right_context") is False:
-        said.append("the family sees no right context; the gap was continued from the left")
-    return "; ".join(said)
+    kind = details.get("cloze", {}).get("word_kind", "exact")
+    if kind != "exact":
+        said.append(f"the cloze words' nats are {'a bound' if kind == 'bound' else 'an estimate'}")
+    if details.get("infilling", {}).get("right_context") is False:
+        said.append("infilling: the family sees no right context; it continued the left one")
+    return said
 
 
 def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cola.data import PreparedData, TextTokenizer
-from cola.evaluation.cloze import cloze_items
+from cola.evaluation.cloze import ClozeTask, cloze_items
 from cola.evaluation.few_shot import task_named
 from cola.evaluation.items import Item
 from cola.evaluation.likelihood_task import LikelihoodTask
@@ -96,7 +96,7 @@ def in_domain_task(
                 "letters in its second half; give longer or more text, or leave the task out"
             )
         short = generation.model_copy(update={"max_new_tokens": CLOZE_TOKENS})
-        return TextTask(name, "first_word", items, short, seed)
+        return ClozeTask(items, short, settings.likelihood, seed)
     if name == "continuation":
         return ContinuationTask(rows, prompt, generation, seed)
     if name == "infilling":

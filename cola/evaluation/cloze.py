@@ -3,15 +3,68 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 
 from cola.data import TextTokenizer
-from cola.evaluation.items import Item
+from cola.evaluation.items import Id, Item
+from cola.evaluation.subject import Subject
+from cola.evaluation.task import Record, TaskResult, digest_of, sample_id
+from cola.evaluation.text_task import TextTask
+from cola.seeding import Stream
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly function words
 LEAST_CANDIDATES = 2
+
+
+class ClozeTask(TextTask):
+    """Say the word; and how likely it is given the prompt, which moves before any is said right."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        generation: GenerationSpec,
+        likelihood: LikelihoodSpec,
+        seed: int,
+    ) -> None:
+        super().__init__("cloze", "first_word", items, generation, seed)
+        self._likelihood, self._seed = likelihood, seed
+        self._asked = {item.id: item for item in items}
+        self.digest = digest_of(self.digest, likelihood.canonical_json())
+
+    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+        """See `Task.answer`."""
+        for start in range(0, len(ids), rows):
+            chosen = ids[start : start + rows]
+            said = dict(super().answer(subject, chosen, rows))
+            for item, nats in zip(chosen, self._word_nats(subject, chosen), strict=True):
+                yield item, said[item] | nats
+
+    @torch.no_grad()
+    def _word_nats(self, subject: Subject, ids: Sequence[Id]) -> list[Record]:
+        encode = subject.tokenizer.encode
+        words = [encode(f" {self._asked[item].answer}") for item in ids]
+        prompts = [encode(self._asked[item].prompt) for item in ids]
+        if subject.context is not None:
+            rooms = [subject.context - len(word) for word in words]
+            prompts = [p[max(0, len(p) - room) :] for p, room in zip(prompts, rooms, strict=True)]
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], subject.device)
+        found = subject.family.conditional_nll(
+            subject.model, prompts, words, self._likelihood, stream, subject.tokenizer.eos_token_id
+        )
+        return [{"word_nats": nats, "word_kind": found.kind} for nats in found.nll_B.tolist()]
+
+    def summary(self, records: Mapping[Id, Record]) -> TaskResult:
+        """See `Task.summary`; `word_nats` is the mean of -log p(word | prompt), of `word_kind`."""
+        found = super().summary(records)
+        nats = [record["word_nats"] for record in records.values()]
+        kinds = sorted({record["word_kind"] for record in records.values()})
+        found.metrics["word_nats"] = float(np.mean(nats))
+        found.details["word_kind"] = kinds[0] if len(kinds) == 1 else kinds
+        return found
 
 
 def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: int) -> list[Item]:

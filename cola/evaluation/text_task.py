@@ -56,7 +56,7 @@ class TextTask:
         accuracy, items = found.accuracy / 100, found.items
         metrics = {
             "accuracy": accuracy,
-            "accuracy_standard_error": (accuracy * (1 - accuracy) / items) ** 0.5,
+            "accuracy_standard_error": share_error(found.accuracy / 100, items),
             "valid": found.valid / 100,
         }
         if found.chance is not None:
@@ -67,6 +67,14 @@ class TextTask:
         details = found.summary() | {"prompts_cut": cuts, "generation": self.settings.model_dump()}
         right = {score.id: float(score.correct) for score in found.per_item}
         return TaskResult(self.name, items, metrics, details, right)
+
+
+def share_error(share: float, items: int) -> float:
+    """Standard error of a share of right items (Agresti and Coull): two more right and two more
+    wrong ones, so that it is not 0 where none or all are right."""
+    more = items + 4
+    middle = (share * items + 2) / more
+    return float((middle * (1 - middle) / more) ** 0.5)
 
 
 def is_whole(text: str) -> bool:

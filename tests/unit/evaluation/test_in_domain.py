@@ -18,6 +18,7 @@ from cola.evaluation.diversity import distinct, repetition
 from cola.evaluation.reference import Reference
 from cola.evaluation.subject import Subject
 from cola.evaluation.task import Task
+from cola.evaluation.text_task import share_error
 from cola.evaluation.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.unconditional import UnconditionalTask
 from cola.objectives.next_token import token_nll
@@ -56,9 +57,14 @@ def test_answers_do_not_depend_on_the_batch(
         together = dict(task.answer(subjects[name], task.ids(), 16))
         alone = dict(task.answer(subjects[name], task.ids()[::-1], 1))
         assert together.keys() == alone.keys() == set(task.ids())
+        both = (together, alone)
         if task.name == "likelihood":
-            nll = [[answers[i]["nll"] for i in task.ids()] for answers in (together, alone)]
+            nll = [[answers[i]["nll"] for i in task.ids()] for answers in both]
             np.testing.assert_allclose(nll[0], nll[1], rtol=1e-5)
+        elif task.name == "cloze":
+            nats = [[answers[i].pop("word_nats") for i in task.ids()] for answers in both]
+            np.testing.assert_allclose(nats[0], nats[1], rtol=1e-4)
+            assert together == alone
         else:
             assert together == alone, task.name
 
@@ -96,6 +102,32 @@ def test_cloze_items_come_from_one_document_each(
     eos = tokenizer.eos_token_id
     row = [*tokenizer.encode("The"), eos, *tokenizer.encode("The lamp opens"), eos]
     assert longest_document(row, tokenizer) == "The lamp opens"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_word_s_nats_are_those_of_the_text_less_the_prompt_s(
+    name: str, subjects: dict[str, Subject], held_out: np.ndarray, tokenizer: TextTokenizer
+) -> None:
+    (task,) = all_tasks(held_out, tokenizer, tasks=["cloze"], task_items=3)
+    records = dict(task.answer(subjects[name], task.ids(), 2))
+    found = task.summary(records)
+    nats = [record["word_nats"] for record in records.values()]
+    assert found.metrics["word_nats"] == pytest.approx(np.mean(nats))
+    kinds = {"ar": "exact", "llada": "bound", "cola": "estimate"}
+    assert found.details["word_kind"] == kinds[name]
+    if name != "ar":
+        return
+    item = cloze_items(held_out[:, :-8], tokenizer, 3)[0]
+    prompt, word = tokenizer.encode(item.prompt), tokenizer.encode(f" {item.answer}")
+    with torch.no_grad():
+        nll = token_nll(subjects[name].model, torch.tensor([prompt + word])).double()[0]
+    assert records[item.id]["word_nats"] == pytest.approx(float(nll[len(prompt) :].sum()), rel=1e-4)
+
+
+def test_no_right_item_is_no_certainty() -> None:
+    assert share_error(0.0, 50) == pytest.approx((2 / 54 * 52 / 54 / 54) ** 0.5)
+    assert share_error(1.0, 50) == pytest.approx(share_error(0.0, 50))
+    assert share_error(0.5, 10_000) == pytest.approx(0.005, rel=1e-3)
 
 
 class Oracle:
