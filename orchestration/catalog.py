@@ -32,6 +32,16 @@ def load_study(name_or_file: str, overrides: list[str]) -> StudySpec:
     return StudySpec.parse(apply_overrides(load_yaml(path), overrides), origin=str(path))
 
 
+def finished_runs(study: str, root: Path) -> list[str]:
+    """STUDY/RUN-NAME of every run of the study's last plan that has a model, in the plan's order;
+    none where there is no such study."""
+    if Path(study).name != study:
+        return []
+    planned = remembered_plan(root / "studies" / study).values()
+    folder = Ledger(root).run_folder
+    return [f"{study}/{s['name']}" for s in planned if (folder(s["run_key"]) / "model").exists()]
+
+
 def find_run(name: str, root: Path) -> Path:
     """The folder of a run, by path, by run key (or its beginning), or as STUDY/RUN-NAME.
 

@@ -28,7 +28,10 @@ GROUPS = {
 def evaluate(
     targets: Annotated[
         list[str],
-        typer.Argument(help="Runs (STUDY/RUN-NAME, a run key, a folder) or folders with a model."),
+        typer.Argument(
+            help="Runs (STUDY/RUN-NAME, a run key, a folder), studies (each finished run), or "
+            "folders with a model."
+        ),
     ],
     tasks: Annotated[
         str | None,
@@ -77,12 +80,14 @@ def evaluate(
     Answers and results are kept beside the run (or in OUTPUT/evaluation), and a run's results go
     to MLflow.
     """
+    from orchestration.catalog import finished_runs
     from orchestration.evaluation import Asked, Hands, evaluate_target, reference_of
     from orchestration.evaluation_target import find_target
     from orchestration.evaluation_view import print_evaluations
 
     root = Path(output).expanduser().resolve()
-    found = [find_target(name, root, context) for name in targets]
+    names = [name for target in targets for name in finished_runs(target, root) or [target]]
+    found = [find_target(name, root, context) for name in names]
     judge = None if reference is None else reference_of(find_target(reference, root, None))
     changes = list(settings or [])
     changes += [f"task_items={items}"] if items is not None else []

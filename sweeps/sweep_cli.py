@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cola.spec import load_yaml
+from cola.spec import SpecError, load_yaml
 from sweeps.catalog import load_sweep, shipped_sweeps, sweep_folder
 from sweeps.log import SweepLog
 from sweeps.points import Points
@@ -70,6 +70,9 @@ def run(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it would do and take; start nothing.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Only go on: refuse a sweep that was never started.")
+    ] = False,
     settings: Overrides = None,
     sweep_settings: SweepOverrides = None,
     address: Annotated[
@@ -79,6 +82,11 @@ def run(
     """Carry out a sweep; the same command goes on with one that was stopped or killed."""
     spec = load_sweep(sweep, scale, sweep_settings)
     points = Points(spec, settings or [])
+    if resume and not SweepLog(sweep_folder(points.base)).asked:
+        raise SpecError(
+            f"sweep {spec.name}: --resume, but {sweep_folder(points.base)} holds no trials; leave "
+            "it out to start the sweep, or see that output and name are those of the first call"
+        )
     if plan:
         from sweeps.planning import plan_sweep, sentences
 

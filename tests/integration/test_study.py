@@ -129,8 +129,10 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     assert text.strip()
     gap = ("--prompt", "The river", "--right", " to the sea", "--max-new-tokens", "5")
     assert cola("generate", f"tiny/{name}", *gap, "--output", str(outputs)).strip()
-    evaluated = ("evaluate", f"tiny/{name}", "--output", str(outputs), "--json")
-    (found,) = json.loads(cola(*evaluated, "--tasks", "continuation,likelihood", "--items", "6"))
+    evaluated = ("evaluate", "tiny", "--output", str(outputs), "--json")
+    everyone = json.loads(cola(*evaluated, "--tasks", "continuation,likelihood", "--items", "6"))
+    assert len(everyone) == 6
+    found = next(report for report in everyone if report["name"] == f"tiny/{name}")
     results = {result["task"]: result for result in found["results"]}
     same = measured[(measured["name"] == name) & (measured["task"] == "continuation")]
     assert results["continuation"]["metrics"] == pytest.approx(
@@ -139,7 +141,8 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     assert results["likelihood"]["details"]["kind"] == "bound"
     assert found["untracked"] == {}
     cola("report", study)
-    assert "likelihood" in set(pd.read_csv(folder / "task_measurements.csv")["task"])
+    measured = pd.read_csv(folder / "task_measurements.csv")
+    assert measured[measured["task"] == "likelihood"]["name"].nunique() == 6
     other = next(run["run"] for run in status["runs"] if run["run"].startswith("ar-"))
     refusal = cola("generate", f"tiny/{other}", *gap, "--output", str(outputs), code=2)
     assert "ar models cannot fill a gap" in refusal

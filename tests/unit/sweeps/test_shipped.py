@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from typer.testing import CliRunner
 
 from cola.spec import SpecError
 from sweeps.catalog import load_sweep, shipped_sweeps
+from sweeps.cli import app
 from sweeps.planning import plan_sweep, sentences
 from sweeps.points import Points
 from sweeps.spec import SCALES
@@ -38,3 +42,11 @@ def test_an_unknown_scale_or_sweep_says_what_there_is() -> None:
         load_sweep("first-block", "phone")
     with pytest.raises(SpecError, match="rq1-semantic-structure"):
         load_sweep("rq7", None)
+
+
+def test_going_on_with_what_was_never_started_is_refused(tmp_path: Path) -> None:
+    given = ["sweep", "first-block", "--resume", "--set", f"output={tmp_path}"]
+    result = CliRunner().invoke(app, given)
+    assert isinstance(result.exception, SpecError)
+    assert "first-block: --resume, but" in str(result.exception)
+    assert not list(tmp_path.iterdir())
