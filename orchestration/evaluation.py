@@ -127,6 +127,7 @@ def evaluate_target(target: Target, asked: Asked, hands: Hands, root: Path, show
         held_out_of(target, asked, root),
         items_from(settings.task_folder),
         asked.seed,
+        target.context,
         asked.reference,
     )
     results = []

@@ -47,7 +47,8 @@ def task_metrics(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
     )
     held = held_out(data, settings.task_items)
-    tasks = make_tasks(settings, held, items_from(settings.task_folder), VALIDATION_SEED)
+    items_of = items_from(settings.task_folder)
+    tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, subject.context)
     answers = answered_here(subject, ROWS_AT_ONCE)
     results = list(evaluated(tasks, answers, folder, lambda task, done, total: alive()))
     keep_results(folder)

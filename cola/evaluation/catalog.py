@@ -9,6 +9,7 @@ import numpy as np
 
 from cola.data import PreparedData, TextTokenizer
 from cola.evaluation.cloze import ClozeTask, cloze_items
+from cola.evaluation.continuing import room_for_prompts
 from cola.evaluation.few_shot import task_named
 from cola.evaluation.items import Item
 from cola.evaluation.likelihood_task import LikelihoodTask
@@ -19,7 +20,7 @@ from cola.evaluation.text_task import TextTask
 from cola.evaluation.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.unconditional import UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, SpecError
+from cola.spec import EvaluationSpec, GenerationSpec, SpecError
 
 CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
 
@@ -45,15 +46,17 @@ def make_tasks(
     held: HeldOut | None,
     items_of: Callable[[str, int], Sequence[Item]],
     seed: int,
+    context: int | None,
     reference: Callable[[], Reference] | None = None,
 ) -> list[Task]:
-    """The tasks that `settings` names, in that order.
+    """The tasks that `settings` names, in that order, for a model of that context.
 
     `items_of` gives the first so many items of a few-shot task; `reference` judges unconditional
     texts.
 
     Raises:
-        SpecError: when a task needs held-out text and there is none, or holds no item.
+        SpecError: when a task needs held-out text and there is none, holds no item, or generates
+            more than the context has room for.
     """
     made: list[Task] = []
     for name in settings.tasks:
@@ -69,6 +72,9 @@ def make_tasks(
             )
             asked = items_of(name, settings.task_items)
             made.append(TextTask(name, task_named(name).rule, asked, generation, seed))
+    for task in made:
+        if isinstance(task.settings, GenerationSpec):
+            room_for_prompts(context, task.settings)
     return made
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cola.evaluation.items import Id
 from cola.evaluation.subject import Subject
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 Record = dict[str, Any]  # what is kept of one item, as JSON
 
@@ -42,6 +43,10 @@ class Task(Protocol):
 
     name: str
     digest: str  # of everything that its answers follow from but the model; see `digest_of`
+
+    @property
+    def settings(self) -> GenerationSpec | LikelihoodSpec:
+        """How text is generated, or a likelihood measured."""
 
     def ids(self) -> list[Id]:
         """The items, in their order."""

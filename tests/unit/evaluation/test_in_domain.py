@@ -44,7 +44,7 @@ def all_tasks(held_out: np.ndarray, tokenizer: TextTokenizer, **values: Any) -> 
         | values
     )
     held = HeldOut(held_out, np.full(len(held_out), 100), tokenizer)
-    return make_tasks(settings, held, no_items, seed=3)
+    return make_tasks(settings, held, no_items, seed=3, context=32)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -185,7 +185,7 @@ def test_a_corpus_without_words_that_come_again_is_told(tokenizer: TextTokenizer
         all_tasks(rows, tokenizer, tasks=["cloze"])
     settings = EvaluationSpec(tasks=("cloze",))
     with pytest.raises(SpecError, match="needs held-out text"):
-        make_tasks(settings, None, no_items, 0)
+        make_tasks(settings, None, no_items, 0, 32)
 
 
 def test_variety_of_known_texts() -> None:

@@ -147,10 +147,19 @@ def test_what_cannot_be_evaluated_is_told(
 def test_two_workers_answer_as_one_process(
     models: dict[str, Path], text: Path, tasks: Path, tmp_path: Path
 ) -> None:
-    given = [models["cola"], "--tasks", "obqa,continuation", "--task-folder", tasks, *FEW, *TINY]
+    given = [
+        models["cola"],
+        models["ar"],
+        "--tasks",
+        "obqa,continuation",
+        "--task-folder",
+        tasks,
+        *FEW,
+        *TINY,
+    ]
     given += ["--held-out", text, "--rows", "2"]
     alone, spread = (
-        evaluate(tmp_path / name, *given, *workers)[0]["results"]
+        [found["results"] for found in evaluate(tmp_path / name, *given, *workers)]
         for name, workers in (("alone", []), ("spread", ["--workers", "2"]))
     )
     assert spread == alone
