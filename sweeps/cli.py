@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ def compose(context: typer.Context) -> None:
 
 def main() -> None:
     """Run the command line; a specification that cannot be carried out exits with 2."""
+    # Bars of loading weights, a few tensors each, would stand among what commands say.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except SpecError as error:

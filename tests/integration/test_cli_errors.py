@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sweeps.cli import main
 from tests.conftest import write_study
 
 
@@ -26,10 +27,34 @@ def cola(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def refusal(result: subprocess.CompletedProcess[str]) -> str:
     assert result.returncode == 2, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
+    return only_line(result.stderr)
+
+
+def only_line(shown: str) -> str:
+    assert "Traceback" not in shown
+    lines = [line for line in shown.splitlines() if line.strip()]
+    assert len(lines) == 1, shown
     return lines[0]
+
+
+class Here:
+    """The command in this process, which is quicker: an error that is not caught fails the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("COLUMNS", "400")
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def refusal(self, *arguments: str) -> str:
+        self._monkeypatch.setattr(sys, "argv", ["cola", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        return only_line(self._capsys.readouterr().err)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    return Here(monkeypatch, capsys)
 
 
 CASES: list[tuple[list[str], str]] = [
@@ -46,10 +71,10 @@ CASES: list[tuple[list[str], str]] = [
 
 @pytest.mark.parametrize(("settings", "expected"), CASES, ids=[case[1] for case in CASES])
 def test_plan_refuses(
-    settings: list[str], expected: str, tiny_study: dict[str, Any], tmp_path: Path
+    settings: list[str], expected: str, tiny_study: dict[str, Any], tmp_path: Path, here: Here
 ) -> None:
     study = write_study(tiny_study, tmp_path)
-    assert expected in refusal(cola("plan", str(study), *settings))
+    assert expected in here.refusal("plan", str(study), *settings)
     assert not Path(tiny_study["output"]).exists()
 
 
@@ -58,11 +83,10 @@ def test_unknown_study_lists_the_shipped_ones() -> None:
 
 
 @pytest.mark.slow
-def test_empty_corpus(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+def test_empty_corpus(tiny_study: dict[str, Any], tmp_path: Path, here: Here) -> None:
     (tmp_path / "empty.txt").write_text("")
     tiny_study["data"]["corpus"]["paths"] = [str(tmp_path / "empty.txt")]
-    result = cola("run", str(write_study(tiny_study, tmp_path)))
-    assert "data.corpus" in refusal(result)
+    assert "data.corpus" in here.refusal("run", str(write_study(tiny_study, tmp_path)))
 
 
 @pytest.mark.slow
@@ -84,18 +108,18 @@ def test_more_workers_than_the_cluster_has(tiny_study: dict[str, Any], tmp_path:
 
 
 @pytest.mark.slow
-def test_unreachable_mlflow(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+def test_unreachable_mlflow(tiny_study: dict[str, Any], tmp_path: Path, here: Here) -> None:
     (tmp_path / "address").write_text("http://user:secret@127.0.0.1:9\n")
     tiny_study["tracking"]["uri"] = f"file:{tmp_path / 'address'}"
-    message = refusal(cola("run", str(write_study(tiny_study, tmp_path))))
+    message = here.refusal("run", str(write_study(tiny_study, tmp_path)))
     assert f"tracking.uri=file:{tmp_path / 'address'}: MLflow cannot be reached" in message
     assert "secret" not in message
     assert "127.0.0.1" not in message
 
 
 @pytest.mark.slow
-def test_unwritable_output(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+def test_unwritable_output(tiny_study: dict[str, Any], tmp_path: Path, here: Here) -> None:
     (tmp_path / "file").write_text("")
     tiny_study["output"] = str(tmp_path / "file" / "outputs")
-    message = refusal(cola("run", str(write_study(tiny_study, tmp_path))))
+    message = here.refusal("run", str(write_study(tiny_study, tmp_path)))
     assert "cannot be written" in message

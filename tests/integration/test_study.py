@@ -15,9 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cola.spec import StudySpec
 from orchestration.journal import JournalReader
-from orchestration.plan import plan_study
 from tests.conftest import write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
@@ -37,6 +35,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def cola(*arguments: str, code: int = 0) -> str:
+    """What the command says, errors and all."""
     process = start(*arguments)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == code, output
@@ -192,17 +191,7 @@ def test_a_trajectory_trains_its_stable_phase_once(
     ]
     assert sorted(step > 0 and "prefixes" in origin for step, origin in starts) == [False, True]
     assert not any((outputs / "prefixes").iterdir())  # nobody needs them any more
-    # The point in a study of its own, whole from its first step, is the same run.
-    point = plan_study(StudySpec.parse(values))[0].spec
-    alone = tmp_path / "alone"
-    del values["design"]
-    values["training"] |= {"schedule": point.training.schedule.model_dump(mode="json")}
-    values |= {"ladder": [{"budget": 1e10, "core_parameters": 60_000}], "output": str(alone)}
-    cola("run", str(write_study(values, tmp_path)))
-    both = losses(outputs), losses(alone)
-    branched, whole = (found[point.run_key] for found in both)
-    later = {step: value for step, value in whole.items() if step >= min(branched)}
-    assert branched == later
+    # That a point equals one that is trained whole, bit by bit: tests/unit/orchestration.
 
 
 def test_a_diverged_run_is_tried_at_a_lower_rate(

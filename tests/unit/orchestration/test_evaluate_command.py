@@ -147,16 +147,7 @@ def test_what_cannot_be_evaluated_is_told(
 def test_two_workers_answer_as_one_process(
     models: dict[str, Path], text: Path, tasks: Path, tmp_path: Path
 ) -> None:
-    given = [
-        models["cola"],
-        models["ar"],
-        "--tasks",
-        "obqa,continuation",
-        "--task-folder",
-        tasks,
-        *FEW,
-        *TINY,
-    ]
+    given = [models["cola"], "--tasks", "obqa,continuation", "--task-folder", tasks, *FEW, *TINY]
     given += ["--held-out", text, "--rows", "2"]
     alone, spread = (
         [found["results"] for found in evaluate(tmp_path / name, *given, *workers)]
