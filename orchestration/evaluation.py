@@ -21,11 +21,13 @@ from cola.evaluation.reference import Reference
 from cola.evaluation.subject import tokenizer_in
 from cola.evaluation.task import TaskResult
 from cola.records import IN_DOMAIN_TASKS
-from cola.spec import DataSpec, EvaluationSpec
+from cola.spec import DataSpec, EvaluationSpec, RunSpec
 from orchestration.evaluation_target import Target
-from orchestration.run_tasks import keep_results, metrics_of
+from orchestration.run_tasks import about_model, keep_results, metrics_of
 from orchestration.task_items import items_from
+from orchestration.validation import VALIDATION_SEED
 
+OTHER_SETTINGS = "its metrics are of the study's own settings; these results are a file there"
 PLAIN_SEQUENCE = 128  # tokens of held-out sequences where a model's own length is not known
 
 
@@ -130,20 +132,28 @@ def evaluate_target(target: Target, asked: Asked, hands: Hands, root: Path, show
         target.context,
         asked.reference,
     )
-    results = []
+    about = about_model(target.family, target.context, asked.seed)
     with progress_of(target.name, shown) as tell:
-        for result in evaluated(tasks, hands.answers(target), target.answers, tell):
-            results.append(result)
-    artifact = keep_results(target.answers)
+        answers = hands.answers(target)
+        results = list(evaluated(tasks, answers, target.answers, about, tell))
     spec = target.run_spec()
-    if spec is None:
+    if spec is None or target.run_folder is None:
         return Report(target, asked.seed, results)
     from orchestration.evaluation_tracking import track
 
-    outcome = track(spec, metrics_of(results), artifact, root)
-    return Report(
-        target, asked.seed, results, {study: why for study, why in outcome.items() if why}
-    )
+    own = is_own(spec, asked, target.context)
+    outcome = track(spec, metrics_of(results) if own else {}, keep_results(target.run_folder), root)
+    untracked = {study: why for study, why in outcome.items() if why}
+    if not own:
+        untracked = dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
+    return Report(target, asked.seed, results, untracked)
+
+
+def is_own(spec: RunSpec, asked: Asked, context: int | None) -> bool:
+    """Whether the settings are those of the run's study, whose metrics its report compares."""
+    which = {"tasks", "task_items", "task_folder"}
+    same = asked.settings.model_dump(exclude=which) == spec.evaluation.model_dump(exclude=which)
+    return same and context == spec.data.sequence_length and asked.seed == VALIDATION_SEED
 
 
 def held_out_of(target: Target, asked: Asked, root: Path) -> HeldOut | None:

@@ -28,7 +28,7 @@ def studies_of(run_key: str, root: Path) -> list[StudySpec]:
 def track(
     spec: RunSpec, metrics: Mapping[str, float], artifact: Path, root: Path
 ) -> dict[str, str | None]:
-    """Add metrics at the run's last step and the file to the run, in each of its studies.
+    """Add metrics (maybe none) at the run's last step and the file, in each of the run's studies.
 
     Returns by study what went wrong, None where nothing did: results are on disk already, so an
     MLflow that does not answer is told, not fatal.
@@ -47,7 +47,8 @@ def track(
             if run_id is None:
                 outcome[study.name] = "MLflow does not have the run; `cola run` sends it"
                 continue
-            runs.measured(run_id, metrics, spec.steps, time.time())
+            if metrics:
+                runs.measured(run_id, metrics, spec.steps, time.time())
             runs.attach(run_id, artifact)
             outcome[study.name] = None
         except troubles() as error:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,8 +51,9 @@ def task_metrics(
     items_of = items_from(settings.task_folder)
     tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, subject.context)
     answers = answered_here(subject, ROWS_AT_ONCE)
-    results = list(evaluated(tasks, answers, folder, lambda task, done, total: alive()))
-    keep_results(folder)
+    about = about_model(family.name, subject.context, VALIDATION_SEED)
+    results = list(evaluated(tasks, answers, folder, about, lambda task, done, total: alive()))
+    keep_results(run_folder)
     return metrics_of(results)
 
 
@@ -64,9 +66,15 @@ def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:
     }
 
 
-def keep_results(folder: Path) -> Path:
-    """Put all results of the folder into one file beside it, which MLflow gets; its path."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    path = folder.parent / Artifact.EVALUATION
+def about_model(family: str, context: int | None, seed: int) -> dict[str, Any]:
+    """What a kept result says beside its task."""
+    return {"family": family, "context": context, "seed": seed}
+
+
+def keep_results(run_folder: Path) -> Path:
+    """Put all results of a run, of any settings, into the one file that MLflow gets; its path."""
+    kept = sorted((run_folder / ANSWERS).rglob("*.json"))
+    found = [json.loads(path.read_text()) for path in kept]
+    path = run_folder / Artifact.EVALUATION
     write_atomically(path, json.dumps(found, indent=1) + "\n")
     return path

@@ -31,8 +31,7 @@ class ClozeTask(TextTask):
         seed: int,
     ) -> None:
         super().__init__("cloze", "first_word", items, generation, seed)
-        self._likelihood, self._seed = likelihood, seed
-        self._asked = {item.id: item for item in items}
+        self._likelihood = likelihood
         self.digest = digest_of(self.digest, likelihood.canonical_json())
 
     def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
@@ -46,8 +45,8 @@ class ClozeTask(TextTask):
     @torch.no_grad()
     def _word_nats(self, subject: Subject, ids: Sequence[Id]) -> list[Record]:
         encode = subject.tokenizer.encode
-        words = [encode(f" {self._asked[item].answer}") for item in ids]
-        prompts = [encode(self._asked[item].prompt) for item in ids]
+        words = [encode(f" {self._items[item].answer}") for item in ids]
+        prompts = [encode(self._items[item].prompt) for item in ids]
         if subject.context is not None:
             rooms = [subject.context - len(word) for word in words]
             prompts = [p[max(0, len(p) - room) :] for p, room in zip(prompts, rooms, strict=True)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cola.evaluation.item_log import ItemLog
 from cola.evaluation.items import Id
@@ -20,12 +21,14 @@ def evaluated(
     tasks: Sequence[Task],
     answers: Answers,
     folder: Path,
+    about: Mapping[str, Any],
     progress: Progress = lambda task, done, total: None,
 ) -> Iterator[TaskResult]:
     """Each task's result, kept in `<folder>/<task>-<digest>.json`.
 
     Answers are kept beside it as JSON lines and are not asked for again. The folder stands for one
-    model in one context; tasks of other items or settings have other names.
+    model in one context; tasks of other items or settings have other names. `about` says of the
+    model what stands beside each kept result.
     """
     for task in tasks:
         ids = task.ids()
@@ -39,7 +42,8 @@ def evaluated(
                 done += 1
                 progress(task.name, done, len(ids))
             result = task.summary({item: log.records[item] for item in ids})
-        write_whole(path.with_suffix(".json"), json.dumps(result.as_json(), indent=1) + "\n")
+        kept = {**about, **result.as_json()}
+        write_whole(path.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
         yield result
 
 

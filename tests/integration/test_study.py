@@ -139,6 +139,9 @@ def test_a_study_from_corpus_to_report(tiny_study: dict[str, Any], tmp_path: Pat
     )
     assert results["likelihood"]["details"]["kind"] == "bound"
     assert found["untracked"] == {}
+    named = ("evaluate", f"tiny/{name}", "--output", str(outputs), "--json")
+    (other,) = json.loads(cola(*named, "--tasks", "continuation", "--set", "generation.steps=2"))
+    assert "study's own settings" in other["untracked"]["tiny"]
     cola("report", study)
     measured = pd.read_csv(folder / "task_measurements.csv")
     assert measured[measured["task"] == "likelihood"]["name"].nunique() == 6

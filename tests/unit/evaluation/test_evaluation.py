@@ -24,6 +24,9 @@ from cola.spec import GenerationSpec, SpecError
 GREEDY = GenerationSpec(max_new_tokens=8, steps=4, guidance_scale=1.0)
 
 
+ABOUT = {"family": "ar", "context": 32, "seed": 0}
+
+
 class CutOffError(Exception):
     """The process ends here."""
 
@@ -32,7 +35,7 @@ def test_what_was_answered_is_not_asked_again(
     subjects: dict[str, Subject], held_out: np.ndarray, tmp_path: Path
 ) -> None:
     task = ContinuationTask(held_out[:10], 12, GREEDY, 0)
-    whole = list(evaluated([task], answered_here(subjects["ar"], 4), tmp_path / "whole"))
+    whole = list(evaluated([task], answered_here(subjects["ar"], 4), tmp_path / "whole", ABOUT))
     asked: list[Id] = []
 
     def cut_off_after(count: int) -> Any:
@@ -47,13 +50,13 @@ def test_what_was_answered_is_not_asked_again(
 
     for count in (3, 4):
         with pytest.raises(CutOffError):
-            list(evaluated([task], cut_off_after(count), tmp_path / "parts"))
-    parts = list(evaluated([task], cut_off_after(99), tmp_path / "parts"))
+            list(evaluated([task], cut_off_after(count), tmp_path / "parts", ABOUT))
+    parts = list(evaluated([task], cut_off_after(99), tmp_path / "parts", ABOUT))
     assert sorted(asked, key=int) == list(range(10))
     assert parts == whole
     (kept,) = (tmp_path / "parts").glob("*.json")
-    assert json.loads(kept.read_text()) == parts[0].as_json()
-    assert list(evaluated([task], cut_off_after(0), tmp_path / "parts")) == whole
+    assert json.loads(kept.read_text()) == ABOUT | parts[0].as_json()
+    assert list(evaluated([task], cut_off_after(0), tmp_path / "parts", ABOUT)) == whole
 
 
 def test_other_settings_are_other_answers(held_out: np.ndarray) -> None:
