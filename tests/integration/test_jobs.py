@@ -54,7 +54,7 @@ def ledgers(outputs: Path) -> list[dict[str, Any]]:
 
 def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 3e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 4.5e11, "core_parameters": 60_000}]
     outputs = Path(tiny_study["output"])
     study = str(write_study(tiny_study, tmp_path))
 
@@ -63,12 +63,13 @@ def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: 
     both = [head.start("submit", study, "--detach") for _ in range(2)]
     said = sorted(line for each in both for line in head.result(each).splitlines())
     assert said == ["cola-tiny-1: runs already, attached", "cola-tiny-1: submitted"]
-    saved = "runs/*/ray/attempt-*/step-*/manifest-00000.json"
-    until(lambda: bool(list(outputs.glob(saved))), "a checkpoint")
+    until(lambda: [e["state"] for e in ledgers(outputs)] == ["running"], "a run that runs")
     # By name alone, from the cluster's storage.
     status = json.loads(head.cola("status", "tiny", "--json"))
     assert status["job"] == {"id": "cola-tiny-1", "status": "running"}
     assert [run["state"] for run in status["runs"]] == ["running"]
+    saved = "runs/*/ray/attempt-*/step-*/manifest-00000.json"
+    until(lambda: bool(list(outputs.glob(saved))), "a checkpoint")
     stopped = head.cola("stop", "tiny", "--wait")
     assert "asked to stop" in stopped
     assert "cola-tiny-1: stopped" in stopped

@@ -64,7 +64,7 @@ def test_a_killed_worker_goes_on_from_the_object_store(
     bucket: str, tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 1.5e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 1e11, "core_parameters": 60_000}]
     tiny_study["checkpoint"] |= {"storage": bucket, "upload": "async", "every_seconds": 1.0}
     outputs, study = Path(tiny_study["output"]), str(write_study(tiny_study, tmp_path))
     process = start("run", study)
