@@ -17,7 +17,7 @@ from cola.data import prepare
 from cola.evaluation.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.evaluation import Answers, answered_here, evaluated
 from cola.evaluation.paired import Difference, paired_difference
-from cola.evaluation.reference import Reference
+from cola.evaluation.reference import Reference, check_can_judge
 from cola.evaluation.subject import tokenizer_in
 from cola.evaluation.task import TaskResult
 from cola.records import IN_DOMAIN_TASKS
@@ -113,8 +113,18 @@ class Report:
 
 
 def reference_of(target: Target) -> Callable[[], Reference]:
-    """The reference model, opened once when it is first asked for."""
-    return functools.cache(lambda: Reference(target.name, target.open()))
+    """What opens the reference model when it is needed; it can be sent to other processes.
+
+    Raises:
+        SpecError: for a model that cannot judge.
+    """
+    check_can_judge(target.name, target.family)
+    return functools.partial(open_reference, target)
+
+
+def open_reference(target: Target) -> Reference:
+    """Load the reference model."""
+    return Reference(target.name, target.open())
 
 
 def evaluate_target(target: Target, asked: Asked, hands: Hands, root: Path, shown: bool) -> Report:

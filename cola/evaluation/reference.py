@@ -36,13 +36,9 @@ class Reference:
         """Take over the model.
 
         Raises:
-            SpecError: when it is of another family: only an exact likelihood can judge.
+            SpecError: when it cannot judge.
         """
-        if subject.family.name != "ar":
-            raise SpecError(
-                f"--reference {name}: is of family {subject.family.name}; texts are judged by an "
-                "exact likelihood, so give an ar model"
-            )
+        check_can_judge(name, subject.family.name)
         self.name, self._subject = name, subject
 
     @torch.no_grad()
@@ -76,3 +72,12 @@ class Reference:
         place_B = torch.arange(len(rows), device=tokens_BL.device)
         features = found.hidden_states[-1][place_B, length_B].float()
         return (nll_BL * real_BL).sum(1).cpu().numpy(), features.cpu().numpy()
+
+
+def check_can_judge(name: str, family: str) -> None:
+    """Raise a `SpecError` for a model without an exact likelihood of one pass."""
+    if family != "ar":
+        raise SpecError(
+            f"--reference {name}: is of family {family}; texts are judged by an exact likelihood, "
+            "so give an ar model"
+        )
