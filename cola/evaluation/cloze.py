@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from cola.spec import GenerationSpec, LikelihoodSpec
 
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly function words
 LEAST_CANDIDATES = 2
+SHARE_OF_WORD = 20  # one item in so many may ask for the same word
 
 
 class ClozeTask(TextTask):
@@ -69,15 +71,20 @@ class ClozeTask(TextTask):
 def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: int) -> list[Item]:
     """At most one item a sequence, of the first `limit` sequences that give one.
 
-    The id is the sequence's place. `choices` are the words of the prompt that could be meant, so
+    No word is asked for by more than one item in twenty: saying the same word always, as a model
+    that knows word frequencies alone does, is right that often at most. The id is the sequence's
+    place. `choices` are the words of the prompt that could be meant, so
     the chance level is that of naming one of them at random.
     """
     items: list[Item] = []
+    asked: Counter[str] = Counter()
     for place, row_L in enumerate(rows_NL):
         text = longest_document(row_L.tolist(), tokenizer)
-        found = next(questions(text), None)
+        new = (q for q in questions(text) if asked[q[1].lower()] < max(1, limit // SHARE_OF_WORD))
+        found = next(new, None)
         if found is not None:
             prompt, word, candidates = found
+            asked[word.lower()] += 1
             items.append(Item(id=place, prompt=prompt, answer=word, choices=candidates))
         if len(items) == limit:
             break

@@ -96,6 +96,7 @@ def test_cloze_items_come_from_one_document_each(
 ) -> None:
     items = cloze_items(held_out, tokenizer, 5)
     assert len(items) == 5
+    assert len({item.answer.lower() for item in items}) == 5  # one in twenty, at least once
     for item in items:
         assert longest_document(held_out[int(item.id)].tolist(), tokenizer).startswith(item.prompt)
         assert item.answer.lower() in (item.choices or [])
