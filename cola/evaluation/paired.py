@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cola.evaluation.intervals import RESAMPLES, percentile_interval
 from cola.evaluation.items import Id
-
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,5 @@ def paired_difference(first: Mapping[Id, float], second: Mapping[Id, float]) -> 
         raise ValueError("the two models were not measured on the same items")
     values_N = np.array([first[item] - second[item] for item in first])
     drawn = np.random.default_rng(0).integers(len(values_N), size=(RESAMPLES, len(values_N)))
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(values_N[drawn].mean(1), [tail, 100 - tail])
-    return Difference(float(values_N.mean()), float(low), float(high), len(values_N))
+    low, high = percentile_interval(values_N[drawn].mean(1))
+    return Difference(float(values_N.mean()), low, high, len(values_N))

@@ -12,14 +12,13 @@ from scipy.stats import binomtest
 
 from cola.evaluation.answers import chosen_option, cut, first_word, normalise
 from cola.evaluation.few_shot import DEFINITIONS, Rule, task_named
+from cola.evaluation.intervals import RESAMPLES, percentile_interval
 from cola.evaluation.items import Id, Item
 from cola.evaluation.squad_metrics import squad_exact_match, squad_f1
 from cola.spec import SpecError
 
 TASKS = tuple(DEFINITIONS)
 MULTIPLE_CHOICE = frozenset(name for name, task in DEFINITIONS.items() if task.needs_choices)
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,6 @@ def score_items(
     )
 
 
-def check_task(task: str) -> None:
-    """Raise a `SpecError` for a name that is no task."""
-    task_named(task)
-
-
 def score_item(rule: Rule, item: Item, generation: str | None) -> ItemScore:
     """Score one item by a rule."""
     if generation is None:
@@ -144,7 +138,7 @@ def bootstrap_interval(correct: np.ndarray) -> tuple[float, float]:
     Of right and wrong answers, a resample is a binomial count.
     """
     draws = np.random.default_rng(0).binomial(len(correct), correct.mean(), RESAMPLES)
-    return _percentiles(100 * draws / len(correct))
+    return percentile_interval(100 * draws / len(correct))
 
 
 def chance_level(items: Sequence[Item]) -> float | None:
@@ -207,10 +201,4 @@ def paired_interval(only_first: int, only_second: int, items: int) -> tuple[floa
     """
     shares = np.array([only_first, only_second, items - only_first - only_second]) / items
     draws = np.random.default_rng(0).multinomial(items, shares, RESAMPLES)
-    return _percentiles(100 * (draws[:, 0] - draws[:, 1]) / items)
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+    return percentile_interval(100 * (draws[:, 0] - draws[:, 1]) / items)
