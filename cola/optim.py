@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cola.spec.run import ScheduleSpec
+from cola.spec.run import RunSpec, ScheduleSpec
 
 
 def learning_rate_factor(schedule: ScheduleSpec, step: int, total_steps: int) -> float:
@@ -24,6 +24,16 @@ def learning_rate_factor(schedule: ScheduleSpec, step: int, total_steps: int) ->
     decay = total_steps - stable_steps(schedule, total_steps)
     left = total_steps - 1 - step
     return 1.0 if left >= decay else low + (1 - low) * left / decay
+
+
+def rate_change_factor(run: RunSpec, step: int) -> float:
+    """What the schedule's rate is multiplied by at `step` (0-based, over all stages)."""
+    passed = [
+        change.factor
+        for change in run.training.schedule.rate_changes
+        if run.step_at(change.at) <= step
+    ]
+    return passed[-1] if passed else 1.0
 
 
 def warmup_steps(schedule: ScheduleSpec, total_steps: int) -> int:

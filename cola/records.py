@@ -182,7 +182,8 @@ class SampleRecord(BaseModel):
     reference: str
 
 
-TrialState = Literal["finished", "stopped", "failed", "diverged"]
+# A paused trial has reached the end of its part of a run: others go on from there.
+TrialState = Literal["finished", "paused", "stopped", "failed", "diverged"]
 
 
 class RunResult(BaseModel):
@@ -200,6 +201,19 @@ class RunResult(BaseModel):
     metrics: dict[str, float]
 
 
+class Leg(BaseModel):
+    """The part of its runs that a trial of a population carries out: between two shares of their
+    steps, going on from what the trial `parent` left (its own member's, or a better one's)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generation: int
+    member: int
+    parent: int | None
+    since: float
+    until: float
+
+
 class TrialAsked(BaseModel):
     """A point that a sweep's algorithm asked for, and that is possible."""
 
@@ -211,11 +225,13 @@ class TrialAsked(BaseModel):
     point: dict[str, Any]  # key of the study -> value
     identity: str  # equal points have equal ones
     run_keys: list[str]
+    leg: Leg | None = None
     time: float
 
 
 class TrialEnded(BaseModel):
     """How a trial ended. `metrics` are means over its runs; a stopped trial has those it got to.
+    `course` is the first metric at the evaluations before: (share of the budget spent, value).
 
     Seconds over all of its runs: `wall` from the first to the last of the trial, `working` from the
     start of the workers' loop to its end (steps, validations, samples) and in measurements of
@@ -237,6 +253,7 @@ class TrialEnded(BaseModel):
     flops: float
     accelerator_hours: float
     shared_flops: float = 0.0  # of a first stage that another trial had trained
+    course: list[tuple[float, float]] = []
     time: float
 
 

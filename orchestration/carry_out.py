@@ -42,8 +42,10 @@ def assignment_of(
     sharing: Sharing,
     preemptible: bool,
     in_process: bool = False,
+    until: int | None = None,
 ) -> Assignment:
-    """What the run's workers are told; `events_folder` holds the log of faults."""
+    """What the run's workers are told; `events_folder` holds the log of faults. They leave after
+    the step `until`, with a checkpoint."""
     resources, root = run.resources, output_root(study)
     return Assignment(
         run=run.spec,
@@ -63,6 +65,7 @@ def assignment_of(
         labels=resources.labels,
         preemptible=preemptible,
         in_process=in_process,
+        until=until,
         checkpoint=placed(study.checkpoint),
         log_every_steps=study.tracking.log_every_steps,
         publishes={found.step: str(found.folder(root)) for found in sharing.publishes},

@@ -160,16 +160,21 @@ class Publish:
 
 
 class StopOnRequest:
-    """Ends the run cleanly when its stop file appears (written by the study's driver)."""
+    """Ends the run cleanly when its stop file appears (written by the study's driver), and after
+    the step `until`."""
 
-    def __init__(self, run_folder: Path) -> None:
-        self._path = run_folder / STOP_FILE
+    def __init__(self, run_folder: Path, until: int | None = None) -> None:
+        self._path, self._until = run_folder / STOP_FILE, until
 
     def __call__(self, state: TrainState) -> None:
-        """Rank 0 looks; all stop after the same step."""
+        """Rank 0 looks; all stop after the same step. A diverged run has stopped already."""
         wanted = state.place.rank == 0 and self._path.exists()
-        if agree(int(wanted), state.place, state.engine.device) and state.step < state.run.steps:
-            state.stop, state.stop_reason = "interrupted", "stopped on request"
+        asked = bool(agree(int(wanted), state.place, state.engine.device))
+        if state.stop is not None or state.step == state.run.steps:
+            return
+        if asked or state.step == self._until:
+            state.stop = "interrupted"
+            state.stop_reason = "stopped on request" if asked else f"was to stop at {state.step}"
 
 
 class StopOnDivergence:

@@ -23,6 +23,7 @@ from cola.spec.run import ScheduleSpec
 from orchestration.plan import PlannedRun
 
 FORMAT = 2  # of the published state
+NOT_SHAPE = {"warmup_fraction", "warmup_steps", "rate_changes"}  # keys of a schedule
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,12 @@ def has_beginning(run: RunSpec, beginning: Beginning) -> bool:
     return beginning.step < run.steps and beginning_key(run, beginning.step) == beginning.key
 
 
+def beginning_at(run: RunSpec, share: float) -> Beginning:
+    """The run's beginning up to a share of its steps."""
+    step = run.step_at(share)
+    return Beginning(beginning_key(run, step), step)
+
+
 def beginning_key(run: RunSpec, step: int) -> str:
     """SHA-256 (hex) of all that decides the training state after `step` steps."""
     training = run.training.model_dump(mode="json", exclude={"schedule"})
@@ -109,6 +116,7 @@ def beginning_key(run: RunSpec, step: int) -> str:
         "data_fingerprint": run.data_fingerprint,
         "training": training,
         "stages": list(_stages_until(run, step)),
+        **_changes_until(run, step),
     }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
@@ -122,6 +130,13 @@ def _stages_until(run: RunSpec, step: int) -> Iterator[dict[str, Any]]:
         rates = _rates_until(run.training.schedule, stage, taken)
         yield {"stage": stage.name, "steps": taken, "rates": rates, **_trained(run, stage.name)}
         left -= taken
+
+
+def _changes_until(run: RunSpec, step: int) -> dict[str, Any]:
+    """Changes of the rate that the first `step` steps have seen."""
+    changes = [(run.step_at(c.at), c.factor) for c in run.training.schedule.rate_changes]
+    passed = [change for change in changes if change[0] < step]
+    return {"changes": passed} if passed else {}
 
 
 def _trained(run: RunSpec, stage: str) -> dict[str, Any]:
@@ -145,7 +160,7 @@ def _rates_until(schedule: ScheduleSpec, stage: StagePlan, steps: int) -> Mappin
     if steps <= stable_steps(schedule, stage.steps):
         return {"warmup": warmup}
     return {
-        **schedule.model_dump(mode="json", exclude={"warmup_fraction", "warmup_steps"}),
+        **schedule.model_dump(mode="json", exclude=NOT_SHAPE),
         "warmup": warmup,
         "of": stage.steps,
     }

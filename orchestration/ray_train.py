@@ -59,6 +59,7 @@ class Assignment(BaseModel):
     takes: list[str] = []  # folders of such states that this run can go on from
     preemptible: bool = False  # whether nodes may be taken away with a notice
     in_process: bool = False  # of one worker: it is the process that starts the run
+    until: int | None = None  # the step after which they leave, with a checkpoint
 
     def ray_workers(self) -> int | tuple[int, int]:
         """How many workers Ray Train starts: a number, or a range (an elastic run)."""
@@ -267,7 +268,7 @@ def worker_hooks(
         hooks.StopOnCollapse(assignment.log_every_steps),
         hooks.Evaluate(run, data, journal),
         hooks.Publish({step: Path(path) for step, path in assignment.publishes.items()}, publish),
-        hooks.StopOnRequest(Path(assignment.run_folder)),
+        hooks.StopOnRequest(Path(assignment.run_folder), assignment.until),
         *([leave] if assignment.preemptible else []),
         hooks.Checkpoint(
             assignment.checkpoint.every_seconds, writer, checkpoint_points(assignment)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cola.data import PackedTokens, micro_batches, micro_slices, sequence_ids, worker_slice
 from cola.families import Batch, Family, StageModule, family_of
-from cola.optim import learning_rate_factor
+from cola.optim import learning_rate_factor, rate_change_factor
 from cola.seeding import Stream
 from cola.spec import RunSpec, StagePlan
 from orchestration.checkpoint import Cursor
@@ -158,6 +158,7 @@ def run_stage(
         factor = learning_rate_factor(
             run.training.schedule, state.step - first_step, state.stage.steps
         )
+        factor *= rate_change_factor(run, state.step)
         state.result = engine.step(batches, factor)
         if state.average is not None:
             state.average.update()

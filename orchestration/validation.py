@@ -29,7 +29,7 @@ def evaluation_steps(run: RunSpec) -> list[int]:
     """
     points = run.evaluation.points
     first = run.steps - run.stages[-1].steps
-    steps = {round(run.steps * (point + 1) / points) for point in range(points)}
+    steps = {run.step_at((point + 1) / points) for point in range(points)}
     return sorted(step for step in steps if step > first)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.data.fingerprint import source_fingerprint
+from cola.records import Leg
 from cola.spec import SpecError, StudySpec, canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
 from cola.spec.run import EvaluationSpec
@@ -40,6 +41,11 @@ class Candidate:
     def flops(self) -> float:
         """Executed training FLOPs of its runs."""
         return sum(run.train_flops("executed") for run in self.runs)
+
+
+def part_identity(candidate: Candidate, leg: Leg | None) -> str:
+    """The identity of a candidate, or of a part of it."""
+    return candidate.identity if leg is None else f"{candidate.identity}@{leg.until:g}"
 
 
 class Points:

@@ -27,8 +27,9 @@ from sweeps.best import write_best
 from sweeps.catalog import sweep_folder
 from sweeps.log import SweepLog
 from sweeps.points import Points
-from sweeps.search import ArmSearch
-from sweeps.sharing import forget_first_stages
+from sweeps.population import PopulationSearch, beginnings
+from sweeps.search import ArmSearch, Search
+from sweeps.sharing import first_stages, forget
 from sweeps.spec import SweepSpec
 from sweeps.tracked import Tracked
 from sweeps.trial import SWEEP_STOP
@@ -82,7 +83,8 @@ def run_sweep(
         datas.of(base)
         mirror = open_mirror(tracking_uri(base), sweep.name, root / "mlartifacts" / sweep.name)
         tracked = Tracked(sweep.name, sweep.metrics, mirror, keys, say)
-        arms = [ArmSearch(arm, points, log) for arm in points.arms()]
+        kind = PopulationSearch if sweep.is_population else ArmSearch
+        arms: list[Search] = [kind(arm, points, log) for arm in points.arms()]
         cluster = stack.enter_context(ray_cluster(address))
         if address is None:
             check_fits(base.resources, cluster)
@@ -102,9 +104,11 @@ def run_sweep(
     states["open"] = len(log.asked) - len(log.ended)
     result = SweepResult(folder, states, drive.stopped, unmirrored)
     if result.complete:
-        asked_for = [points.of(asked.arm, asked.point) for asked in log.asked.values()]
-        specs = [run.spec for candidate in asked_for for run in candidate.runs]
-        forget_first_stages(specs, root)
+        pairs = [(asked, points.of(asked.arm, asked.point)) for asked in log.asked.values()]
+        specs = [run.spec for _, candidate in pairs for run in candidate.runs]
+        left = [each for spec in specs for each in first_stages(spec)]
+        left += [each for pair in pairs for each in beginnings(*pair)]
+        forget(left, root)
         write_best(sweep, points, log, folder)
     return result
 
@@ -151,14 +155,14 @@ class Drive:
         self._search: Any = None
         self.stopped = False
 
-    def run(self, arms: list[ArmSearch]) -> None:
+    def run(self, arms: list[Search]) -> None:
         """All arms, until they are over or a person stops the sweep."""
-        together = self._sweep.scheduler.kind == "none"
+        together = self._sweep.scheduler.kind in ("none", "pbt") or self._sweep.scheduler.is_pruner
         for group in [arms] if together else [[arm] for arm in arms]:
             if not self.stopped:
                 self._tune(group)
 
-    def _tune(self, arms: list[ArmSearch]) -> None:
+    def _tune(self, arms: list[Search]) -> None:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -178,13 +182,14 @@ class Drive:
             self._joined,
             self._in_process,
             self._sweep.scheduler.kind,
+            self._sweep.metrics[0].name,
         )
         tuner = tune.Tuner(
             tune.with_resources(SweepTrial, self._trial_resources()),
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 search_alg=self._search,
-                scheduler=scheduler_of(self._sweep),
+                scheduler=scheduler_of(self._sweep, self._search),
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
             ),
@@ -240,10 +245,11 @@ class Drive:
                 signal.signal(number, handler)
 
 
-def scheduler_of(sweep: SweepSpec) -> Any:
+def scheduler_of(sweep: SweepSpec, search: Any) -> Any:
     """Tune's scheduler; its clock is the share of a run's budget that is spent."""
     from ray.tune import schedulers
 
+    from sweeps.pruning import PrunerScheduler
     from sweeps.trainable import SPENT
 
     chosen, goal = sweep.scheduler, sweep.metrics[0]
@@ -265,7 +271,7 @@ def scheduler_of(sweep: SweepSpec) -> Any:
             min_time_slice=2.0,  # beyond the whole budget: trials are ended, never paused
             hard_stop=True,
         )
-    return schedulers.FIFOScheduler()
+    return PrunerScheduler(search) if chosen.is_pruner else schedulers.FIFOScheduler()
 
 
 @contextlib.contextmanager

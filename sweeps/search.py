@@ -9,129 +9,63 @@ come back to them.
 
 from __future__ import annotations
 
+import math
 import time
-import warnings
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
-from cola.records import PointExcluded, TrialAsked, TrialEnded
+from cola.records import Leg, PointExcluded, TrialAsked, TrialEnded
 from cola.spec import SpecError
+from sweeps.algorithms import Algorithm, Grid, OptunaPoints
 from sweeps.log import SweepLog
-from sweeps.points import Candidate, Points
-from sweeps.space import Point, drawn, grid
-from sweeps.spec import MetricGoal, Space, SweepSpec
+from sweeps.points import Candidate, Points, part_identity
+from sweeps.space import Point
+from sweeps.spec import MetricGoal
 
 TRIES = 500  # draws in a row without a new possible point: the space is exhausted
 
 
-class Algorithm(Protocol):
-    """Draws points and learns from results; each draw has an id."""
+class Search(Protocol):
+    """What an arm does next."""
 
-    def draw(self, draw: str) -> Point | None:
-        """The next point, or None where there is none left."""
+    arm: str
+    why_over: str | None
 
-    def tell(self, draw: str, metrics: dict[str, float] | None) -> None:
-        """What a drawn point gave; None where it gave nothing."""
+    def next(self) -> tuple[TrialAsked, Candidate] | None:
+        """The next trial, written to the log. None: the arm is over, or, where `why_over` is None,
+        waits for trials that run."""
 
+    def prunes(self, trial: int, spent: float, value: float) -> bool:
+        """Whether a trial ends here: an evaluation of the first metric after a share of budget."""
 
-class Grid:
-    """All points of a finite space, then none."""
-
-    def __init__(self, space: Space, first: list[Point]) -> None:
-        self._points: Iterator[Point] = iter([*first, *grid(space)])
-
-    def draw(self, draw: str) -> Point | None:
-        """See Algorithm."""
-        return next(self._points, None)
-
-    def tell(self, draw: str, metrics: dict[str, float] | None) -> None:
-        """A grid does not learn."""
-
-
-class OptunaPoints:
-    """Ray Tune's OptunaSearch over a space with conditions."""
-
-    def __init__(
-        self, sweep: SweepSpec, space: Space, first: list[dict[str, Any]], drawn_before: int
-    ) -> None:
-        """`first`: points (in Optuna's values) that are drawn first. `drawn_before` continues the
-        random numbers of an earlier driver instead of repeating them."""
-        from ray.tune.search.optuna import OptunaSearch
-
-        self._points: dict[str, Point] = {}
-        self._now = ""
-        self._space = space
-        goals = sweep.metrics
-        modes = ["min" if goal.direction == "minimize" else "max" for goal in goals]
-        several = len(goals) > 1
-        self._goals = goals
-        self._search = OptunaSearch(
-            space=self._define,
-            metric=[goal.name for goal in goals] if several else goals[0].name,
-            mode=modes if several else modes[0],
-            sampler=sampler_of(sweep, sweep.algorithm.seed + drawn_before),
-            points_to_evaluate=first or None,
-        )
-
-    def draw(self, draw: str) -> Point | None:
-        """See Algorithm."""
-        self._now = draw
-        with warnings.catch_warnings():  # of a busy machine on which this took a second
-            warnings.filterwarnings("ignore", message="Define-by-run function")
-            self._search.suggest(draw)
-        return self._points.pop(draw)
-
-    def tell(self, draw: str, metrics: dict[str, float] | None) -> None:
-        """See Algorithm."""
-        known = metrics if metrics and all(g.name in metrics for g in self._goals) else None
-        self._search.on_trial_complete(draw, result=known, error=known is None)
-
-    def _define(self, trial: Any) -> dict[str, Any]:
-        self._points[self._now] = drawn(self._space, trial)
-        return {}
-
-
-def sampler_of(sweep: SweepSpec, seed: int) -> Any:
-    """Optuna's sampler of an algorithm."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    startup = sweep.algorithm.startup_trials
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match sweep.algorithm.kind:
-            case "tpe":
-                # Trials that run side by side should not all be the same best guess.
-                return optuna.samplers.TPESampler(
-                    seed=seed, n_startup_trials=startup, constant_liar=True
-                )
-            case "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
-            case "cma-es":
-                return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
-            case "nsga2":
-                return optuna.samplers.NSGAIISampler(seed=seed, population_size=startup)
-            case _:
-                return optuna.samplers.RandomSampler(seed=seed)
+    def ended(self, ended: TrialEnded) -> None:
+        """A trial of the arm ended."""
 
 
 class ArmSearch:
     """One arm's points, in the order in which they are done, until its budget is spent."""
 
-    def __init__(self, arm: str, points: Points, log: SweepLog) -> None:
-        self.arm, self._points, self._log = arm, points, log
+    def __init__(
+        self,
+        arm: str,
+        points: Points,
+        log: SweepLog,
+        leg_of: Callable[[int], Leg | None] = lambda place: None,
+    ) -> None:
+        """`leg_of`: what part of its runs the trial at a place (from 0) carries out."""
+        self.arm, self._points, self._log, self._leg_of = arm, points, log, leg_of
         self._sweep = points.sweep
-        self._open = log.open_trials(arm)
+        self._open = [asked for asked in log.open_trials(arm) if is_drawn(asked)]
         self._draws: dict[int, str] = {}  # trial -> draw
         self._drawn = 0
-        self._began = time.monotonic()
+        self._began = time.time()
         self._planned: dict[int, float] = {}  # FLOPs of trials that have not ended
         self.repeats = 0
         self.why_over: str | None = None
         self._algorithm: Algorithm = self._prepared()
 
     def next(self) -> tuple[TrialAsked, Candidate] | None:
-        """The next trial, written to the log; None once the arm is over."""
+        """See Search."""
         if self._open:
             asked = self._open.pop(0)
             candidate = self._points.of(self.arm, asked.point)
@@ -153,6 +87,12 @@ class ArmSearch:
         self.why_over = f"{TRIES} draws in a row gave no new possible point"
         return None
 
+    def prunes(self, trial: int, spent: float, value: float) -> bool:
+        """See Search."""
+        draw = self._draws.get(trial)
+        ends = draw is not None and self._algorithm.report(draw, spent, value)
+        return ends and self._sweep.scheduler.is_pruner
+
     def ended(self, ended: TrialEnded) -> None:
         """Tell the algorithm."""
         self._planned.pop(ended.trial, None)
@@ -164,12 +104,16 @@ class ArmSearch:
         metrics = told_metrics(ended, self._sweep.metrics)
         if metrics is None and ended.state == "diverged":
             metrics = self._worst()
-        self._algorithm.tell(draw, metrics)
+        self._algorithm.tell(draw, metrics, ended.state == "stopped")
+
+    def _done(self) -> list[tuple[TrialAsked, TrialEnded]]:
+        """Trials that the algorithm drew and that ended."""
+        return [pair for pair in self._log.ended_of(self.arm) if is_drawn(pair[0])]
 
     def _worst(self) -> dict[str, float] | None:
         """The worst value of every metric so far; None before there is one."""
         found = {}
-        done = [ended for _, ended in self._log.ended_of(self.arm)]
+        done = [ended for _, ended in self._done()]
         for goal in self._sweep.metrics:
             values = [e.metrics[goal.name] for e in done if goal.name in e.metrics]
             if not values:
@@ -185,20 +129,26 @@ class ArmSearch:
         ]
         if self._sweep.algorithm.kind == "grid":
             return Grid(space, start)
-        done = self._log.ended_of(self.arm)
+        done = self._done()
         # Trials that are still open are drawn with the others, so that their results find them.
         known = [asked for asked, _ in done] + self._open
-        first = [self._points.parameters(self.arm, asked.point) for asked in known]
-        first += [self._points.parameters(self.arm, point) for point in start]
-        self._algorithm = algorithm = OptunaPoints(self._sweep, space, first, len(known))
+        evaluations = self._points.base.evaluation.points
+        name = f"{self._sweep.name} {self.arm}"
+        self._algorithm = algorithm = OptunaPoints(
+            self._sweep, space, name, evaluations, len(known)
+        )
         results = {asked.trial: ended for asked, ended in done}
         for asked in known:
             draw = self._next_draw()
-            algorithm.draw(draw)
-            if asked.trial in results:
-                self._tell(draw, results[asked.trial])
-            else:
+            algorithm.draw_known(draw, self._points.parameters(self.arm, asked.point))
+            if asked.trial not in results:
                 self._draws[asked.trial] = draw
+                continue
+            for spent, value in results[asked.trial].course:
+                algorithm.report(draw, spent, value)
+            self._tell(draw, results[asked.trial])
+        for point in start:
+            algorithm.enqueue(self._points.parameters(self.arm, point))
         return algorithm
 
     def _next_draw(self) -> str:
@@ -217,7 +167,8 @@ class ArmSearch:
                     PointExcluded(arm=self.arm, point=point, reason=reason, time=time.time())
                 )
             return None
-        before = self._log.of_identity(candidate.identity)
+        leg = self._leg_of(self._asked_so_far())
+        before = self._log.of_identity(part_identity(candidate, leg))
         if before is None or (before.arm != self.arm):
             return candidate
         self.repeats += 1
@@ -229,12 +180,14 @@ class ArmSearch:
         return None
 
     def _asked(self, draw: str, candidate: Candidate) -> TrialAsked:
+        leg = self._leg_of(self._asked_so_far())
         asked = TrialAsked(
             trial=self._log.next_number(),
             arm=self.arm,
             point=candidate.point,
-            identity=candidate.identity,
+            identity=part_identity(candidate, leg),
             run_keys=[run.key for run in candidate.runs],
+            leg=leg,
             time=time.time(),
         )
         self._log.write(asked)
@@ -242,22 +195,46 @@ class ArmSearch:
         self._planned[asked.trial] = candidate.flops
         return asked
 
+    def _asked_so_far(self) -> int:
+        mine = (asked for asked in self._log.asked.values() if asked.arm == self.arm)
+        return sum(is_drawn(asked) for asked in mine)
+
     def _spent(self) -> str | None:
         """Which budget is spent: running trials count with what they may still take."""
-        budget = self._sweep.budget
-        ended = [ended for _, ended in self._log.ended_of(self.arm)]
-        asked = sum(asked.arm == self.arm for asked in self._log.asked.values())
-        if budget.trials is not None and asked >= budget.trials:
-            return f"budget.trials={budget.trials}"
+        budget, most = self._sweep.budget, self._sweep.trials_an_arm
+        ended = [ended for _, ended in self._done()]
+        if most is not None and self._asked_so_far() >= most:
+            key = "scheduler.population.members" if self._sweep.is_population else "budget.trials"
+            return f"{key}={most}"
         flops = sum(each.flops for each in ended) + sum(self._planned.values())
         if budget.flops is not None and flops >= budget.flops:
             return f"budget.flops={budget.flops:g} are spent"
-        if budget.wall_seconds is not None and time.monotonic() - self._began > budget.wall_seconds:
+        if budget.wall_seconds is not None and self._wall_seconds() > budget.wall_seconds:
             return f"budget.wall_seconds={budget.wall_seconds:g} are over"
         hours = sum(each.accelerator_hours for each in ended)
         if budget.accelerator_hours is not None and hours >= budget.accelerator_hours:
             return f"budget.accelerator_hours={budget.accelerator_hours:g} are spent"
         return None
+
+    def _wall_seconds(self) -> float:
+        """Time since this driver began, and in which trials of earlier ones ran."""
+        spans = ((asked.time, ended.time) for asked, ended in self._done())
+        earlier = covered(span for span in spans if span[1] < self._began)
+        return earlier + time.time() - self._began
+
+
+def is_drawn(asked: TrialAsked) -> bool:
+    """Whether an algorithm drew the point; later generations of a population have others'."""
+    return asked.leg is None or asked.leg.generation == 0
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of some intervals."""
+    total, reached = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
 
 
 def told_metrics(ended: TrialEnded, goals: list[MetricGoal]) -> dict[str, float] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -61,11 +61,10 @@ def first_stages(run: RunSpec) -> Iterator[Beginning]:
         yield Beginning(beginning_key(run, step), step)
 
 
-def forget_first_stages(runs: Sequence[RunSpec], root: Path) -> None:
-    """Delete the states and claims of these runs' first stages: none of them needs one any more."""
-    for run in runs:
-        for beginning in first_stages(run):
-            folder = beginning.folder(root)
-            shutil.rmtree(folder, ignore_errors=True)
-            for suffix in (".claim", ".lock"):
-                folder.with_suffix(suffix).unlink(missing_ok=True)
+def forget(published: Iterable[Beginning], root: Path) -> None:
+    """Delete these states and their claims: no run needs one any more."""
+    for beginning in published:
+        folder = beginning.folder(root)
+        shutil.rmtree(folder, ignore_errors=True)
+        for suffix in (".claim", ".lock"):
+            folder.with_suffix(suffix).unlink(missing_ok=True)

@@ -21,6 +21,8 @@ from cola.spec.run import Seed
 Value = Any  # whatever a key of a study can hold
 Scale = Literal["laptop", "node", "cluster"]
 SCALES = ("laptop", "node", "cluster")
+LEARNING_RATE = "training.optimizer.learning_rate"
+RATE_CHANGES = "training.schedule.rate_changes"
 # Keys that only say how a finished model is used: points that differ in them share a training.
 INFERENCE_KEYS = ("evaluation.generation.", "evaluation.likelihood.", "evaluation.prompt_tokens")
 
@@ -135,18 +137,60 @@ class AlgorithmSpec(Spec):
     startup_trials: PositiveInt = 8
 
 
+class PopulationSpec(Spec):
+    """Population based training of learning rates (Jaderberg et al., 2017, section 3).
+
+    `members` runs train side by side, drawn by the algorithm. At each of `generations` - 1 borders,
+    evenly spread over the steps, those in the worst `quantile` by the first metric are given up:
+    each is replaced by one that goes on from the training state of a member of the best `quantile`,
+    at that member's rate times a factor drawn evenly in its logarithm from 1 / `perturbation` to
+    `perturbation` (within the bounds of the rate's space). So is a member that failed or diverged.
+    The factors are `training.schedule.rate_changes`: the best member is a run that a study repeats.
+    """
+
+    members: int = Field(default=8, ge=2)
+    generations: int = Field(default=4, ge=2)
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    perturbation: float = Field(default=1.25, gt=1)
+
+
 class SchedulerSpec(Spec):
     """Which trials end early, by the first metric at their evaluations.
 
     `asha`: of the trials that reached a share of their budget the best 1 / `reduction` go on; the
     first decision is at the share `grace`. `hyperband`: the same with three values of `grace` side
     by side (asynchronous HyperBand). `median`: a trial below the median of those before ends.
+    `optuna-halving`, `optuna-hyperband`, `optuna-percentile` (which keeps the best 1 / `reduction`)
+    are Optuna's pruners; `tpe` under `optuna-hyperband` models each bracket by itself, which is
+    what BOHB does (Falkner et al., 2018). `pbt`: nothing ends early, see `population`.
     The first seed of a point is what is judged: the others are trained for points that pass.
     """
 
-    kind: Literal["none", "asha", "hyperband", "median"] = "none"
+    kind: Literal[
+        "none",
+        "asha",
+        "hyperband",
+        "median",
+        "optuna-halving",
+        "optuna-hyperband",
+        "optuna-percentile",
+        "pbt",
+    ] = "none"
     grace: float = Field(default=0.25, gt=0, lt=1)
     reduction: float = Field(default=2.0, gt=1)
+    population: PopulationSpec = PopulationSpec()
+
+    @property
+    def is_pruner(self) -> bool:
+        """Whether Optuna decides."""
+        return self.kind.startswith("optuna-")
+
+    @model_validator(mode="after")
+    def _has_its_reduction(self) -> SchedulerSpec:
+        whole = self.kind in ("optuna-halving", "optuna-hyperband")
+        if whole and not self.reduction.is_integer():
+            raise ValueError(f"kind={self.kind!r} needs a whole reduction, not {self.reduction:g}")
+        return self
 
 
 class BudgetSpec(Spec):
@@ -266,6 +310,16 @@ class SweepSpec(Spec):
             return {"": self.space}
         return {name: {**self.space, **arm.space} for name, arm in self.arms.items()}
 
+    @property
+    def trials_an_arm(self) -> int | None:
+        """How many points each arm draws at most; None where another budget ends it."""
+        return self.scheduler.population.members if self.is_population else self.budget.trials
+
+    @property
+    def is_population(self) -> bool:
+        """Whether its arms are populations."""
+        return self.scheduler.kind == "pbt"
+
     @model_validator(mode="after")
     def _is_possible(self) -> SweepSpec:
         for space in self.spaces().values():
@@ -275,12 +329,33 @@ class SweepSpec(Spec):
                 f"scheduler.kind={self.scheduler.kind!r} judges by one metric; with several use "
                 "'none'"
             )
+        if self.is_population:
+            _check_population(self)
+        if self.scheduler.is_pruner and self.algorithm.kind == "grid":
+            raise ValueError(
+                f"scheduler.kind={self.scheduler.kind!r} belongs to Optuna's algorithms; with a "
+                "grid use 'asha', 'hyperband' or 'median'"
+            )
         if len(self.metrics) > 1 and self.algorithm.kind in ("gp", "cma-es"):
             raise ValueError(
                 f"algorithm.kind={self.algorithm.kind!r} takes one metric; with several use tpe, "
                 "nsga2, random or grid"
             )
         return self
+
+
+def _check_population(sweep: SweepSpec) -> None:
+    name = sweep.metrics[0].name
+    if not name.startswith("val/"):
+        raise ValueError(f"metrics: {name} is not measured while runs train; pbt needs a val/ one")
+    if sweep.budget != BudgetSpec() or any(scale.budget for scale in sweep.scales.values()):
+        raise ValueError(
+            "budget: a population takes what scheduler.population.members whole runs take; leave "
+            "budget out"
+        )
+    for space in sweep.spaces().values():
+        if RATE_CHANGES in space:
+            raise ValueError(f"space.{RATE_CHANGES}: is what pbt finds; leave it out")
 
 
 def _check_space(sweep: SweepSpec, space: Space) -> None:
@@ -300,7 +375,8 @@ def _check_space(sweep: SweepSpec, space: Space) -> None:
         strangers = sorted(set(point) - set(space)) if not sweep.arms else []
         if strangers:
             raise ValueError(f"start: {strangers[0]} is not a key of the space")
-    if sweep.algorithm.kind != "grid" and sweep.budget == BudgetSpec() and not sweep.scales:
+    limited = sweep.algorithm.kind == "grid" or sweep.is_population or sweep.scales
+    if not limited and sweep.budget == BudgetSpec():
         raise ValueError("budget: give trials, flops, wall_seconds or accelerator_hours")
 
 

@@ -11,7 +11,7 @@ from orchestration.ledger import Ledger
 from orchestration.plan import output_root
 from orchestration.tracking import Mirror, state_left
 from sweeps.points import Candidate
-from sweeps.search import ArmSearch
+from sweeps.search import Search
 from sweeps.space import shown
 from sweeps.spec import MetricGoal
 from sweeps.trial import named
@@ -31,7 +31,7 @@ class Tracked:
     def started(self, asked: TrialAsked, candidate: Candidate) -> None:
         """A trial starts: its runs are followed from now on."""
         arm = f"{asked.arm}: " if asked.arm else ""
-        self._say(f"trial {asked.trial}: {arm}{shown(asked.point)}")
+        self._say(f"trial {asked.trial}: {arm}{shown(asked.point)}{part_of(asked)}")
         self._follow(asked, candidate)
 
     def known(self, asked: TrialAsked, candidate: Candidate) -> None:
@@ -52,7 +52,7 @@ class Tracked:
         said = [ended.state, *values, took, *([ended.reason] if ended.reason else [])]
         self._say(f"trial {asked.trial}: {'; '.join(said)}")
 
-    def arm_over(self, arm: ArmSearch) -> None:
+    def arm_over(self, arm: Search) -> None:
         """No more points of an arm."""
         name = f"arm {arm.arm}" if arm.arm else "sweep"
         self._say(f"{name}: no more points ({arm.why_over})")
@@ -61,9 +61,10 @@ class Tracked:
         ledger = Ledger(output_root(candidate.study))
         for run in candidate.runs:
             key = run.key
-            if key in self._keys:
+            if key not in self._keys:
+                self._keys.append(key)
+            elif asked.leg is None:  # a leg goes on with a run that was closed after the one before
                 continue
-            self._keys.append(key)
             tags = opening_tags(self._sweep, run) | {
                 Tag.SWEEP_ARM: asked.arm,
                 Tag.SWEEP_TRIAL: str(asked.trial),
@@ -82,3 +83,12 @@ class Tracked:
                 # A run that was stopped early may be about to leave: its ledger says nothing yet.
                 tags[Tag.STATUS_REASON] = tags[Tag.STATUS_REASON] or reason or ""
                 self._mirror.close_run(key, state_left(entry), tags)
+
+
+def part_of(asked: TrialAsked) -> str:
+    """Which part of a population a trial is; nothing of an ordinary one."""
+    leg = asked.leg
+    if leg is None:
+        return ""
+    after = f", after trial {leg.parent}" if leg.parent is not None else ""
+    return f" (member {leg.member}, {leg.since:.0%} to {leg.until:.0%} of its steps{after})"

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cola.records import Metric, RunResult, TrialEnded, TrialState
+from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
 from cola.spec import StudySpec
 from cola.spec.run import EvaluationSpec
 from orchestration.carry_out import assignment_of, open_attempt, outcome_of
@@ -32,7 +32,7 @@ from orchestration.ledger import (
     lease_is_fresh,
 )
 from orchestration.plan import PlannedRun, output_root, plan_study
-from orchestration.prefixes import Sharing
+from orchestration.prefixes import Sharing, beginning_at
 from orchestration.ray_train import ControllerDiedError, fit_run
 from sweeps.sharing import Claims
 
@@ -54,6 +54,7 @@ class TrialOrder(BaseModel):
     likelihood: bool  # whether that takes their NLL too
     preemptible: bool
     in_process: bool  # runs train in the trial's own process, which outlives them
+    leg: Leg | None = None  # the part of the runs that is carried out
 
 
 class TrialWork:
@@ -86,7 +87,7 @@ class TrialWork:
         run = self.runs[0].spec
         found = []
         for line in self._reader.new_lines():
-            if line.kind == "evaluation" and line.step < run.steps:
+            if line.kind == "evaluation" and line.step < self._last_step(self.runs[0]):
                 share = run.train_flops_at(line.step, run.compute) / run.budget
                 found.append({**numbers(line.values), "spent": share})
         return found
@@ -111,9 +112,10 @@ class TrialWork:
         if self.thread.is_alive():
             return None
         states = {result.state for result in self._results}
-        whole = states == {"finished"} and len(self._results) == len(self.runs)
-        order: tuple[TrialState, ...] = ("failed", "diverged")
-        state = next((s for s in order if s in states), "finished" if whole else None)
+        order: tuple[TrialState, ...] = ("failed", "diverged", "paused", "finished")
+        state = next((s for s in order if s in states), None)
+        if state in ("paused", "finished") and len(self._results) < len(self.runs):
+            state = None
         if self._error is not None:
             state = "failed"
         if state is None:
@@ -147,7 +149,7 @@ class TrialWork:
                     continue
                 left.remove(run)
                 self._results.append(result)
-                if result.state != "finished":
+                if result.state not in ("finished", "paused"):
                     return
         except Exception as error:  # of any kind: it is the trial's reason, and others go on
             self._error = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
@@ -159,9 +161,11 @@ class TrialWork:
         entry = self.ledger.entry(key)
         if entry.state in ("finished", "diverged"):
             return self._described(run, entry.state, entry.reason, key not in self._tries)
+        if entry.state == "interrupted" and self._is_at_end(run):
+            return self._described(run, "paused", None, key not in self._tries)
         if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
             return None
-        sharing = self._claims.sharing_of(run)
+        sharing = self._sharing_of(run)
         if sharing is None:
             return None
         try:
@@ -170,9 +174,33 @@ class TrialWork:
             return None
         self._tries[key] += 1
         again = again and self._tries[key] <= run.resources.max_failures
-        if again or state == "interrupted":
+        if again or (state == "interrupted" and not self._is_at_end(run)):
             return None
+        if state == "interrupted":
+            return self._described(run, "paused", None, False)
         return self._described(run, state, reason, False)
+
+    def _sharing_of(self, run: PlannedRun) -> Sharing | None:
+        """As Claims, with what a leg begins from and leaves to others."""
+        leg, root = self.order.leg, output_root(self.order.study)
+        begins = beginning_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
+        if begins is not None and verify(begins.folder(root)) is not None:
+            sharing: Sharing | None = Sharing(takes=((begins, run.key),))
+        else:
+            sharing = self._claims.sharing_of(run)
+        if sharing is None or leg is None or leg.until == 1:
+            return sharing
+        return replace(sharing, publishes=(*sharing.publishes, beginning_at(run.spec, leg.until)))
+
+    def _last_step(self, run: PlannedRun) -> int:
+        """The step at which the trial's part of the run ends."""
+        leg = self.order.leg
+        return run.spec.step_at(leg.until) if leg is not None else run.spec.steps
+
+    def _is_at_end(self, run: PlannedRun) -> bool:
+        """Whether the trial's part of the run is done, and not the whole run."""
+        last = self._last_step(run)
+        return last < run.spec.steps and position(self._folder(run)).step >= last
 
     def _attempt(self, run: PlannedRun, sharing: Sharing) -> tuple[State, str | None, bool]:
         """One attempt; the last is whether its end was no fault of the run's."""
@@ -196,6 +224,7 @@ class TrialWork:
                     sharing,
                     self.order.preemptible,
                     self.order.in_process,
+                    self._last_step(run),
                 )
             )
         except Exception as caught:  # of Ray Train or its workers: the run's reason
@@ -216,7 +245,8 @@ class TrialWork:
         after = position(self._folder(run), since=began)
         done = flops_at(run.spec, before.step)
         self._flops += max(0.0, flops_at(run.spec, after.step) - done)
-        self._shared += done if before.shared else 0.0
+        # What a population's member takes of another is part of the population's own training.
+        self._shared += done if before.shared and self.order.leg is None else 0.0
         self._training += max(0.0, after.elapsed - before.elapsed)
         self._working += after.working
         needs = run.resources
@@ -229,7 +259,7 @@ class TrialWork:
     def _described(
         self, run: PlannedRun, state: str, reason: str | None, reused: bool
     ) -> RunResult:
-        metrics = last_metrics(self._folder(run))
+        metrics = last_metrics(self._folder(run), self._last_step(run))
         if state == "finished" and self.order.evaluation is not None:
             began = time.time()
             metrics |= self._measure(
@@ -283,11 +313,11 @@ def numbers(values: dict[str, Any]) -> dict[str, float]:
     return {key: float(v) for key, v in values.items() if isinstance(v, int | float)}
 
 
-def last_metrics(run_folder: Path) -> dict[str, float]:
-    """The last value of every metric in a run's journal."""
+def last_metrics(run_folder: Path, until: int | None = None) -> dict[str, float]:
+    """The last value of every metric in a run's journal (up to the step `until`)."""
     found: dict[str, float] = {}
     for line in JournalReader(run_folder / "journal.jsonl").new_lines():
-        if line.kind != "event":
+        if line.kind != "event" and (until is None or line.step <= until):
             found |= numbers(line.values)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from orchestration.ledger import Ledger
 from orchestration.plan import output_root
 from sweeps.log import SweepLog
 from sweeps.points import Candidate
-from sweeps.search import ArmSearch
+from sweeps.search import Search
 from sweeps.spec import is_inference
 from sweeps.tracked import Tracked
 from sweeps.trainable import ENDED, ORDER, SPENT, STATE
@@ -27,7 +28,7 @@ class TuneSearch(Searcher):
 
     def __init__(
         self,
-        arms: Sequence[ArmSearch],
+        arms: Sequence[Search],
         log: SweepLog,
         folder: str,
         data_of: Callable[[StudySpec], PreparedData],
@@ -35,14 +36,18 @@ class TuneSearch(Searcher):
         preemptible: bool,
         in_process: bool,
         scheduler: str,
+        goal: str,
     ) -> None:
+        """`goal`: the metric by which trials are compared while they run."""
         super().__init__(metric=None, mode=None)
         self._arms, self._log, self._folder = list(arms), log, folder
         self._data_of, self._tracked = data_of, tracked
         self._preemptible, self._in_process = preemptible, in_process
-        self._scheduler = scheduler
-        self._running: dict[str, tuple[ArmSearch, TrialAsked, Candidate, float]] = {}
+        self._scheduler, self._goal = scheduler, goal
+        self._running: dict[str, tuple[Search, TrialAsked, Candidate, float]] = {}
         self._last: dict[str, dict[str, Any]] = {}
+        self._courses: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._verdicts: dict[str, bool] = {}
         self.stopping = False
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
@@ -50,28 +55,42 @@ class TuneSearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's order; FINISHED once every arm is over."""
-        while self._arms and not self.stopping:
-            arm = self._arms[0]
+        """The next trial's order; FINISHED once every arm is over, None while all that are left
+        wait for trials that run."""
+        for arm in () if self.stopping else list(self._arms):
             found = arm.next()
-            if found is None:
-                self._arms.pop(0)
+            if found is not None:
+                asked, candidate = found
+                self._running[trial_id] = (arm, asked, candidate, time.time())
+                self._tracked.started(asked, candidate)
+                return {ORDER: self._order(asked, candidate).model_dump_json()}
+            if arm.why_over is not None:
+                self._arms.remove(arm)
                 self._tracked.arm_over(arm)
-                continue
-            asked, candidate = found
-            self._running[trial_id] = (arm, asked, candidate, time.time())
-            self._tracked.started(asked, candidate)
-            return {ORDER: self._order(asked, candidate).model_dump_json()}
-        return str(Searcher.FINISHED)
+        return None if self._arms and not self.stopping else str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An evaluation."""
+        self.evaluated(trial_id, result)
+
+    def evaluated(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Take up an evaluation, which may come twice; whether the arm's pruner ends the trial."""
         self._last[trial_id] = result
+        if trial_id not in self._running or ENDED in result or self._goal not in result:
+            return False
+        arm, asked, _, _ = self._running[trial_id]
+        found = (result[SPENT], result[self._goal])
+        if found not in self._courses[trial_id]:
+            self._courses[trial_id].append(found)
+            self._verdicts[trial_id] = arm.prunes(asked.trial, *found)
+        return self._verdicts[trial_id]
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """The trial ended by itself, was stopped by the scheduler, or its process died."""
+        if result:
+            self.evaluated(trial_id, result)
         arm, asked, candidate, began = self._running.pop(trial_id)
         last = result or self._last.pop(trial_id, {})
         if ENDED in last and not error:
@@ -90,6 +109,7 @@ class TuneSearch(Searcher):
                 if ledger.entry(run.key).state == "running":
                     ask_to_stop(ledger.run_folder(run.key), reason)
             ended = self._unfinished(asked, candidate, "stopped", reason, last, began)
+        ended = ended.model_copy(update={"course": self._courses.pop(trial_id, [])})
         self._log.write(ended)
         arm.ended(ended)
         self._tracked.ended(asked, candidate, ended)
@@ -127,6 +147,7 @@ class TuneSearch(Searcher):
             likelihood=likelihood,
             preemptible=self._preemptible,
             in_process=self._in_process,
+            leg=asked.leg,
         )
 
     def _unfinished(

@@ -33,11 +33,20 @@ class OptimizerSpec(Spec):
     grad_clip: PositiveFloat | None = 1.0
 
 
+class RateChange(Spec):
+    """From the share `at` of all of the run's steps on the rate is `factor` times the schedule's,
+    until the next change."""
+
+    at: float = Field(gt=0, lt=1)
+    factor: PositiveFloat
+
+
 class ScheduleSpec(Spec):
     """Linear warm-up, then cosine, WSD (stable, linear decay) or constant.
 
     Fractions are of the stage's steps; `final_ratio` is the last rate over the peak rate.
-    `warmup_steps` stands in place of the fraction where it is given.
+    `warmup_steps` stands in place of the fraction where it is given. `rate_changes` multiply what
+    that gives; population based training finds such schedules.
     """
 
     kind: Literal["cosine", "wsd", "constant"] = "cosine"
@@ -45,6 +54,15 @@ class ScheduleSpec(Spec):
     warmup_steps: NonNegativeInt | None = None
     decay_fraction: Fraction = 0.2
     final_ratio: Fraction = 0.1
+    rate_changes: tuple[RateChange, ...] = ()
+
+    @field_validator("rate_changes")
+    @classmethod
+    def _are_in_order(cls, changes: tuple[RateChange, ...]) -> tuple[RateChange, ...]:
+        shares = [change.at for change in changes]
+        if shares != sorted(set(shares)):
+            raise ValueError("their shares `at` must grow from one to the next")
+        return changes
 
 
 class TrainingSpec(Spec):
@@ -140,6 +158,10 @@ class RunSpec(Spec):
     def steps(self) -> int:
         """Optimiser steps over all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def step_at(self, share: float) -> int:
+        """The step at a share of all of the run's steps."""
+        return round(self.steps * share)
 
     @property
     def tokens_per_step(self) -> int:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.data import PreparedData
-from cola.optim import learning_rate_factor
+from cola.optim import learning_rate_factor, rate_change_factor
 from cola.spec import RunSpec, SpecError, StudySpec
-from cola.spec.run import ScheduleSpec
+from cola.spec.run import RateChange, ScheduleSpec
 from orchestration.corpus_size import CorpusSize
 from orchestration.plan import PlannedRun, plan_study
 from orchestration.plan_view import Plan
@@ -57,6 +57,9 @@ schedules = st.builds(
     warmup_fraction=st.floats(0, 0.3),
     warmup_steps=st.none() | st.integers(0, 20),
     decay_fraction=st.floats(0, 0.5),
+    rate_changes=st.sets(st.sampled_from([0.2, 0.5, 0.7])).map(
+        lambda shares: tuple(RateChange(at=share, factor=2.0) for share in sorted(shares))
+    ),
 )
 
 
@@ -69,7 +72,11 @@ def test_equal_keys_mean_equal_rates(
     for step in range(0, min(lengths), 7):
         if len({beginning_key(run, step) for run in pair}) == 1:
             rates = [
-                [learning_rate_factor(run.training.schedule, i, run.steps) for i in range(step)]
+                [
+                    learning_rate_factor(run.training.schedule, i, run.steps)
+                    * rate_change_factor(run, i)
+                    for i in range(step)
+                ]
                 for run in pair
             ]
             assert rates[0] == rates[1]
@@ -158,6 +165,34 @@ def test_a_study_that_cannot_share_is_refused(tiny_study: dict[str, Any]) -> Non
     values["training"] = tiny_study["training"]
     with pytest.raises(SpecError, match=r"schedule\.kind='cosine'.* use 'wsd'"):
         StudySpec.parse(values)
+
+
+def test_a_run_whose_rate_changes_goes_on_from_one_whose_rate_does_not(
+    tiny_study: dict[str, Any],
+    data: PreparedData,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The change is not part of what came before it, and is of what comes after."""
+    study = StudySpec.parse(tiny_study | {"families": ["ar"]})
+    plain = plan_study(study)[0].spec
+    schedule = plain.training.schedule.model_copy(
+        update={"rate_changes": (RateChange(at=0.75, factor=0.5),)}
+    )
+    training = plain.training.model_copy(update={"schedule": schedule})
+    changed = plain.model_copy(update={"training": training})
+    step = plain.step_at(0.75)
+    assert has_beginning(changed, Beginning(beginning_key(plain, step), step))
+    assert beginning_key(changed, step + 1) != beginning_key(plain, step + 1)
+    unchanged, alone, branched, stop = Losses(), Losses(), Losses(), SaveAndStop(tmp_path, step)
+    trained(plain, data, unchanged)
+    trained(changed, data, alone)
+    trained(plain, data, stop)
+    assert stop.cursor is not None
+    trained(changed, data, branched, resume=(tmp_path, stop.cursor))
+    assert branched.values == {s: v for s, v in alone.values.items() if s > step}
+    # The first step at another rate is the one after which losses differ.
+    differ = [s for s in alone.values if alone.values[s] != unchanged.values[s]]
+    assert min(differ) == step + 2
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 from orchestration.checkpoint import Cursor, seal
 from orchestration.ledger import Ledger
 from sweeps.points import Points
-from sweeps.sharing import Claims, first_stages, forget_first_stages
+from sweeps.sharing import Claims, first_stages, forget
 from sweeps.spec import SweepSpec
 
 LOC = "families.cola.objective.stage2.timestep.timestep_loc"
@@ -54,7 +54,7 @@ def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_pa
     assert done is not None
     assert done.publishes == ()
     assert done.first_step == stage.step
-    forget_first_stages([one.spec, two.spec], tmp_path)
+    forget([*first_stages(one.spec), *first_stages(two.spec)], tmp_path)
     assert not list((tmp_path / "prefixes").iterdir())
 
 
