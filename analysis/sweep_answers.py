@@ -47,7 +47,7 @@ def seed_noise(table: pd.DataFrame) -> Noise | None:
     """From a table of points x seeds; None where it has one seed or one point."""
     points, seeds = table.shape
     freedom = (points - 1) * (seeds - 1)
-    if freedom < 1:
+    if min(points, seeds) < 2:
         return None
     values = table.to_numpy(float)
     rest = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()

@@ -16,6 +16,7 @@ from cola.spec import SpecError, load_yaml
 COLLAPSED = (
     "collapsed"  # how the reason of a run that diverged this way begins: "latents collapsed"
 )
+CHANGES = "training.schedule.rate_changes"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Goal:
 @dataclass(frozen=True)
 class ArmFrame:
     """One arm. `trials`: one row a trial that ended, with a column a key of the arm's space (None
-    where it takes no part), `state`, `reason`, `collapsed` and the metrics. `runs`: one row a run,
-    with trial, seed, state and metrics.
+    where it takes no part), `state`, `reason`, `collapsed`, the `course` of the first metric before
+    the end and the metrics; in a population also `generation`, `member`, `parent`, `until` and the
+    changes of the rate. `runs`: one row a run, with trial, seed, state and metrics.
     """
 
     name: str
@@ -118,9 +120,14 @@ def arm_frame(
         if asked[number].arm != name:
             continue
         point = {key: asked[number].point.get(key) for key in keys}
+        leg = asked[number].leg
+        part = leg.model_dump(include={"generation", "member", "parent", "until"}) if leg else {}
         trials.append(
             {
                 "trial": number,
+                **part,
+                CHANGES: asked[number].point.get(CHANGES, []),
+                "course": each.course,
                 **point,
                 "present": sorted(asked[number].point),
                 "state": each.state,
@@ -139,8 +146,9 @@ def arm_frame(
             for run in each.runs
         ]
     counts = Counter(found.reason for found in excluded if found.arm == name)
-    columns = ["trial", *keys, "present", "state", "reason", "collapsed", "wall_seconds",
-               "working_seconds", "training_seconds", "flops", "shared_flops"]  # fmt: skip
+    columns = ["trial", CHANGES, "course", *keys, "present", "state", "reason", "collapsed",
+               "wall_seconds", "working_seconds", "training_seconds", "flops",
+               "shared_flops"]  # fmt: skip
     table = pd.DataFrame(trials) if trials else pd.DataFrame(columns=columns)
     seeds = pd.DataFrame(runs) if runs else pd.DataFrame(columns=["trial", "seed", "state"])
     return ArmFrame(name, keys, table, seeds, counts)
@@ -169,6 +177,7 @@ def point_label(arm: ArmFrame, row: pd.Series) -> str:
         if key in row["present"]:
             label = value_label(row[key])
             told.append(f"{short(key)} {'null' if label == '–' else label}")
+    told += [f"rate x {change['factor']:.3g} from {change['at']:.0%}" for change in row[CHANGES]]
     return ", ".join(told)
 
 

@@ -19,6 +19,12 @@ from analysis.sweep_answers import (
     pareto_front,
     tradeoff_sentence,
 )
+from analysis.sweep_courses import (
+    course_plot,
+    is_population,
+    population_plot,
+    population_sentence,
+)
 from analysis.sweep_data import ArmFrame, Goal, SweepFrames, point_label, read_sweep, short
 from analysis.sweep_importance import importance
 from analysis.sweep_plots import (
@@ -90,6 +96,8 @@ def answers(frames: SweepFrames) -> list[str]:
         if asked["kind"] == "tradeoff" and len(frames.goals) > 1:
             said.append(tradeoff_sentence(arm, frames.goals))
         said += [best_sentence(arm, goal) for goal in frames.goals]
+        if is_population(arm):
+            said += filter(None, [population_sentence(arm, frames.goals[0])])
     return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in said]
 
 
@@ -113,6 +121,8 @@ def effort(frames: SweepFrames) -> list[str]:
         budget = {key: value for key, value in frames.spec["budget"].items() if value is not None}
         told = ", ".join(f"{key} {value:g}" for key, value in budget.items()) or "its whole grid"
         algorithm, scheduler = frames.spec["algorithm"]["kind"], frames.spec["scheduler"]["kind"]
+        if scheduler == "pbt":
+            told = f"a population of {frames.spec['scheduler']['population']['members']}"
         said.append(
             f"Effort: every arm has a {algorithm} search of its own with {told}, scheduler "
             f"{scheduler}, and the same seeds."
@@ -173,7 +183,8 @@ def figures(frames: SweepFrames) -> Iterator[Drawn]:
                         "Optimum of a parabola through the best value and its neighbours, with 95% "
                         "of refits under the seeds' noise.",
                     )
-            yield from goal_figures(arm, goal, suffix, where)
+            if not is_population(arm):  # its last members are no independent points of the space
+                yield from goal_figures(arm, goal, suffix, where)
         yield from arm_figures(frames, arm, stem, where)
 
 
@@ -197,6 +208,17 @@ def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, where: str) -> Iterator
 def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, where: str) -> Iterator[Drawn]:
     """Of all metrics together: the Pareto front, parallel coordinates."""
     goals = frames.goals
+    if is_population(arm):
+        caption = (
+            "Above: every part of a member's run ends in a dot, joined to where it went on from; "
+            "faint: given up. Below: the rates of the last members."
+        )
+        title = f"{where}the population"
+        yield f"population{stem}", title, population_plot(arm, goals[0]), caption
+    elif (arm.trials["state"] == "stopped").any():
+        caption = "Crosses: ended early, at a value that does not compare with finished ones."
+        title = f"{where}{goals[0].label} while trials trained"
+        yield f"course{stem}", title, course_plot(arm, goals[0]), caption
     front = pareto_front(arm.finished, goals)
     if len(goals) > 1 and len(arm.finished) > 1 and front:
         title = f"{where}{goals[0].label} against {goals[1].label}"
@@ -210,7 +232,7 @@ def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, where: str) -> It
             yield f"cost{stem}-{place}", title, quality_by_cost(arm, goal, COST), caption
     first = goals[0]
     enough = first.name in arm.finished and arm.finished[first.name].notna().sum() >= 3
-    if len(arm.keys) >= 2 and enough:
+    if len(arm.keys) >= 2 and enough and not is_population(arm):
         title = f"{where}all trials"
         caption = f"A line a trial; blue: the best third by {first.label}."
         yield f"parallel{stem}", title, parallel(arm, first), caption

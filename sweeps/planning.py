@@ -15,9 +15,19 @@ from orchestration.plan import PlannedRun, output_root
 from orchestration.plan_view import duration
 from orchestration.rates import measured_rates
 from sweeps.points import Candidate, Points
+from sweeps.population import border
 from sweeps.sharing import first_stages
 from sweeps.space import Point, applies, grid
-from sweeps.spec import Choice, Integer, LogUniform, Space, Uniform, is_inference, values_of
+from sweeps.spec import (
+    Choice,
+    Integer,
+    LogUniform,
+    PopulationSpec,
+    Space,
+    Uniform,
+    is_inference,
+    values_of,
+)
 from sweeps.trial import flops_at
 
 SAMPLE = 64  # points that stand for a space that cannot be counted, or is large
@@ -96,7 +106,7 @@ def plan_arm(points: Points, arm: str) -> ArmPlan:
             found.setdefault(candidate.identity, candidate)
         except SpecError as error:
             excluded[str(error)] += 1
-    limit = sweep.budget.trials
+    limit = sweep.trials_an_arm
     if sweep.budget.flops is not None and found:
         each = sum(candidate.flops for candidate in found.values()) / len(found)
         affordable = math.ceil(sweep.budget.flops / each)
@@ -146,6 +156,8 @@ def sentences(plan: SweepPlan) -> list[str]:
         f"Search: {sweep.algorithm.kind} for {goals}; scheduler: {sweep.scheduler.kind}; "
         f"seeds {', '.join(map(str, plan.points.base.seeds))}."
     )
+    if sweep.is_population:
+        said.append(_population(sweep.scheduler.population))
     for arm in plan.arms:
         said += _arm_sentences(arm)
     said += _effort(plan)
@@ -175,8 +187,18 @@ def _arm_sentences(arm: ArmPlan) -> list[str]:
     return said
 
 
+def _population(settings: PopulationSpec) -> str:
+    borders = ", ".join(f"{border(g, settings):.0%}" for g in range(1, settings.generations))
+    return (
+        f"Population: {settings.members} members; at {borders} of their steps the worst "
+        f"{settings.quantile:.0%} go on from one of the best {settings.quantile:.0%}, at its "
+        f"learning rate times 1/{settings.perturbation:g} to {settings.perturbation:g}. In all "
+        "that costs what as many whole runs do."
+    )
+
+
 def _early(plan: SweepPlan) -> bool:
-    return plan.points.sweep.scheduler.kind != "none"
+    return plan.points.sweep.scheduler.kind not in ("none", "pbt")
 
 
 def _effort(plan: SweepPlan) -> list[str]:
@@ -185,6 +207,8 @@ def _effort(plan: SweepPlan) -> list[str]:
         return []
     budget = plan.points.sweep.budget.model_dump(exclude_none=True)
     told = ", ".join(f"{key} {value:g}" for key, value in budget.items())
+    if plan.points.sweep.is_population:
+        told = "a population of its own"
     spaces = {tuple(sorted(arm.space)) for arm in plan.arms}
     same = "over the same keys" if len(spaces) == 1 else "over keys of its own"
     return [f"Equal effort: each of the {len(plan.arms)} arms has a search of its own {same} with "

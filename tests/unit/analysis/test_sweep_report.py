@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 import yaml
 
 from analysis.sweep_answers import best_sentence, drift_of, optimum, pareto_front, seed_noise
-from analysis.sweep_data import read_sweep, seeds_table
+from analysis.sweep_courses import course_plot, descent
+from analysis.sweep_data import Goal, read_sweep, seeds_table
 from analysis.sweep_importance import importance
 from analysis.sweep_report import write_sweep_report
-from cola.records import PointExcluded, RunResult, TrialAsked, TrialEnded
+from cola.records import Leg, PointExcluded, RunResult, TrialAsked, TrialEnded, TrialState
 
 LOC, DIM, RATE = "objective.loc", "model.dim", "training.rate"
 NLL, RIGHT = "val/nll_nats_per_token", "continuation/token_accuracy"
@@ -194,3 +196,49 @@ def test_an_optimum_lies_between_the_values_that_were_tried() -> None:
     x = np.array([0.0, 1.0, 2.0, 3.0])
     assert optimum(x, (x - 1.3) ** 2) == pytest.approx(1.3)
     assert optimum(x, x) == 0.0
+
+
+def test_a_population_s_best_member_is_told_with_its_rates(tmp_path: Path) -> None:
+    """Two members in two generations: the second is given up for a slower copy of the first."""
+    rate, changes = "training.optimizer.learning_rate", "training.schedule.rate_changes"
+    points = [{rate: 0.01}, {rate: 0.1}]
+    folder = write_sweep(tmp_path, points, lambda point: {NLL: point[rate]}, 0.0, seeds=(1,))
+    lines: list[TrialAsked | TrialEnded] = []
+    child = {rate: 0.01, changes: [{"at": 0.5, "factor": 0.8}]}
+    told = [
+        (1, 0, 0, None, points[0], 3.0), (2, 0, 1, None, points[1], 4.0),
+        (3, 1, 0, 1, points[0], 2.5), (4, 1, 1, 1, child, 2.4),
+    ]  # fmt: skip
+    for trial, generation, member, parent, point, value in told:
+        leg = Leg(generation=generation, member=member, parent=parent,
+                  since=generation / 2, until=(generation + 1) / 2)  # fmt: skip
+        state: TrialState = "finished" if generation else "paused"
+        lines.append(TrialAsked(trial=trial, arm="", point=point, identity=str(trial),
+                                run_keys=[str(trial)], leg=leg, time=0.0))  # fmt: skip
+        lines.append(TrialEnded(
+            trial=trial, state=state, reason=None, metrics={NLL: value}, runs=[], wall_seconds=1.0,
+            working_seconds=1.0, training_seconds=1.0, flops=1.0, accelerator_hours=0.0, time=1.0,
+        ))  # fmt: skip
+    (folder / "trials.jsonl").write_text("".join(f"{x.model_dump_json()}\n" for x in lines))
+    arm = read_sweep(folder).arms[0]
+    assert descent(arm, 4) == [1, 4]
+    page = write_sweep_report(folder).read_text()
+    assert "peak rate is 0.01, then 0.008 from 50% of the steps" in page
+    assert "the last 2 members descend from 1 of the first 2" in page
+    assert "learning_rate 0.01, rate x 0.8 from 50%" in page
+    assert (folder / "report" / "population.png").exists()
+
+
+def test_trials_that_ended_early_are_drawn_as_far_as_they_came(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, [{RATE: 1.0}, {RATE: 2.0}], lambda p: {NLL: p[RATE]}, 0.0)
+    log = folder / "trials.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    ended = [line for line in lines if line["event"] == "ended"]
+    ended[0]["course"] = [[0.25, 5.0], [0.5, 4.5]]
+    ended[1] |= {"state": "stopped", "course": [[0.25, 7.0]]}
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    page = write_sweep_report(folder).read_text()
+    assert "while trials trained" in page
+    assert (folder / "report" / "course.png").exists()
+    drawn = course_plot(read_sweep(folder).arms[0], Goal(NLL, 1)).axes[0].lines
+    assert [list(line.get_xdata()) for line in drawn] == [[0.25, 0.5, 1.0], [0.25]]
