@@ -28,7 +28,9 @@ def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
     assert scale != "laptop" or plan.seconds < LAPTOP_SECONDS
     told = "\n".join(sentences(plan))
     assert sweep.question in told
-    assert ("Equal effort: each of the 3 arms" in told) == (name == "tune-families")
+    assert ("Equal effort: each of the 3 arms" in told) == (
+        name in ("tune-families", "rate-schedules")
+    )
 
 
 def test_questions_about_use_train_one_model_a_seed() -> None:
