@@ -140,6 +140,11 @@ class PopulationSearch:
         self._running.discard(ended.trial)
         self._first.ended(ended)
 
+    def interrupted(self, trial: int) -> None:
+        """See Search. Without it nobody knows who goes on from whom."""
+        self._running.discard(trial)
+        self.why_over = f"trial {trial} was interrupted"
+
     def _decide(self) -> None:
         """Ask for the next generation, or for what a killed driver left out of it; or be over."""
         generations = self._generations()

@@ -41,6 +41,9 @@ class Search(Protocol):
     def ended(self, ended: TrialEnded) -> None:
         """A trial of the arm ended."""
 
+    def interrupted(self, trial: int) -> None:
+        """A trial left without an end: the next driver takes it up."""
+
 
 class ArmSearch:
     """One arm's points, in the order in which they are done, until its budget is spent."""
@@ -99,6 +102,9 @@ class ArmSearch:
         draw = self._draws.pop(ended.trial, None)
         if draw is not None:
             self._tell(draw, ended)
+
+    def interrupted(self, trial: int) -> None:
+        """See Search. What it was planned to take still counts."""
 
     def _tell(self, draw: str, ended: TrialEnded) -> None:
         metrics = told_metrics(ended, self._sweep.metrics)

@@ -97,7 +97,8 @@ class TuneSearch(Searcher):
             ended = TrialEnded.model_validate_json(last[ENDED])
             ended = ended.model_copy(update={"wall_seconds": time.time() - began})
         elif last.get(STATE) == "interrupted" or self.stopping:
-            return  # it is open: the next driver takes it up
+            arm.interrupted(asked.trial)
+            return
         elif error:
             reason = "the trial's process died; see the logs of Ray"
             ended = self._unfinished(asked, candidate, "failed", reason, {}, began)

@@ -188,6 +188,24 @@ def test_a_population_without_a_member_left_is_over(
     assert len(log.asked) == 4
 
 
+def test_a_population_does_not_go_on_without_an_interrupted_member(
+    tiny_population: dict[str, Any], tmp_path: Path
+) -> None:
+    search, log = searching(tiny_population, tmp_path)
+    asked = [found[0] for found in (search.next() for _ in range(4)) if found is not None]
+    search.interrupted(asked[0].trial)
+    for each in asked[1:]:
+        record = ended(each, 1.0).model_copy(update={"state": "paused"})
+        log.write(record)
+        search.ended(record)
+    assert search.next() is None
+    assert search.why_over == "trial 1 was interrupted"
+    again, log = searching(tiny_population, tmp_path)
+    taken_up = again.next()
+    assert taken_up is not None
+    assert taken_up[0].trial == 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
