@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import threading
@@ -179,6 +180,8 @@ class Drive:
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # they are in error.txt, a file a process
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints a table at any verbosity
+        # Processes that died are told of by their trials, which may have been taken up again.
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         from ray import tune
 
         from sweeps.trainable import SweepTrial
