@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import asdict
+from functools import partial
 
 from cola.data import PreparedData
 from cola.records import Tag
@@ -26,19 +26,19 @@ from orchestration.decisions import Decision
 from orchestration.divergence import next_try
 from orchestration.events import EventLog
 from orchestration.guard import accelerator_hours
-from orchestration.heartbeat import Beat
 from orchestration.hooks import STOP_FILE
-from orchestration.launch_queue import LaunchQueue, Queue
+from orchestration.launch_queue import LaunchQueue
 from orchestration.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
     Ledger,
 )
+from orchestration.look_after import look_after
 from orchestration.plan import PlannedRun, output_root, study_folder
 from orchestration.plan_view import duration
 from orchestration.prefixes import Sharing, shared_beginnings
-from orchestration.processes import end_workers
 from orchestration.progress import StudyView
+from orchestration.queue_place import Queue
 from orchestration.rates import measured_rates
 from orchestration.ray_train import ControllerDiedError, fit_run
 from orchestration.run_watch import RunWatch
@@ -180,26 +180,9 @@ class Launcher:
         self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
 
     def _watch(self) -> None:
-        """Tell of workers that started again; end those that hang, so that they start again."""
         for run in self._running.values():
-            watch, limit = self._watches[run.key], run.resources.hang_seconds
-            for start in watch.starts():
-                event = "workers restarted" if start.again else "workers started"
-                self.events.write(event, run.name, **asdict(start))
-            hung = watch.hung(limit) if limit is not None else []
-            if not hung:
-                continue
-            watch.ended(hung)
-            # Processes that are gone already are being replaced: those hang no more.
-            if end_workers(beat.process for beat in hung):
-                self._tell_hung(run, hung, limit)
-
-    def _tell_hung(self, run: PlannedRun, hung: Sequence[Beat], limit: float | None) -> None:
-        for beat in hung:
-            who = f"rank {beat.rank} (process {beat.pid} on {beat.host})"
-            reason = f"{who} has made no step for {limit:g} s, at step {beat.step}"
-            self.view.event(run, f"hung: {reason}; its workers are started again")
-            self.events.write("hung", run.name, reason)
+            say = partial(self.view.event, run)
+            look_after(run, self._watches[run.key], self.events, say)
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
         key = run.key

@@ -63,9 +63,10 @@ class LeaseHeldError(Exception):
 class Ledger:
     """The ledger of an output folder: `<root>/runs/<run_key>/ledger.json`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str | None = None) -> None:
+        """`name` (without colons): of who takes leases here, among those of this process."""
         self.runs = root / "runs"
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{name or uuid.uuid4().hex[:8]}"
 
     def run_folder(self, run_key: str) -> Path:
         """Everything of one run."""

@@ -55,7 +55,7 @@ def check_output(study: StudySpec) -> Path:
     """
     root = output_root(study)
     try:
-        study_folder(study).mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         write_atomically(root / ".writable", "")
         (root / ".writable").unlink()
     except OSError as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,11 +20,14 @@ from typing import Any
 from cola.data import PreparedData, prepare
 from cola.records import Artifact, SweepFile
 from cola.spec import SpecError, StudySpec, load_yaml
+from orchestration.admission_actor import SharedQueue
 from orchestration.checkpoint_store import check_storage
 from orchestration.cluster import ClusterResources, check_fits, ray_cluster
+from orchestration.events import EventLog
 from orchestration.ledger import Ledger, write_atomically
 from orchestration.study_runner import check_data, check_output, tracking_uri
 from orchestration.tracking import MirroredStudy, open_mirror
+from sweeps.admission import TrialQueue
 from sweeps.best import write_best
 from sweeps.catalog import sweep_folder
 from sweeps.log import SweepLog
@@ -31,9 +36,12 @@ from sweeps.population import PopulationSearch, beginnings
 from sweeps.search import ArmSearch, Search
 from sweeps.sharing import first_stages, forget
 from sweeps.spec import SweepSpec
+from sweeps.steadily import Steadily
 from sweeps.tracked import Tracked
 from sweeps.trial import SWEEP_STOP
+from sweeps.watching import TrialWatch
 
+WATCH_SECONDS = 1.0
 FOLLOWER_BYTES = 500e6
 # What may differ between two calls that work on the same sweep.
 FREE = (
@@ -78,23 +86,26 @@ def run_sweep(
         stack.enter_context(only_driver(folder, sweep.name))
         keep_spec(sweep, base, folder)
         (folder / SWEEP_STOP).unlink(missing_ok=True)
-        log, keys = SweepLog(folder), list[str]()
+        log, keys, events = SweepLog(folder), list[str](), EventLog(folder)
         datas = Datas(root / "cache")
         datas.of(base)
         mirror = open_mirror(tracking_uri(base), sweep.name, root / "mlartifacts" / sweep.name)
-        tracked = Tracked(sweep.name, sweep.metrics, mirror, keys, say)
+        tracked = Tracked(sweep.name, sweep.metrics, mirror, keys, say, events)
         kind = PopulationSearch if sweep.is_population else ArmSearch
         arms: list[Search] = [kind(arm, points, log) for arm in points.arms()]
         cluster = stack.enter_context(ray_cluster(address))
+        queue = None
         if address is None:
             check_fits(base.resources, cluster)
+        else:
+            queue = stack.enter_context(closing(TrialQueue(base, SharedQueue(), say, events)))
         files = (folder / SweepFile.SPEC, folder / SweepFile.TRIALS)
         parent = MirroredStudy(folder, Ledger(root), keys, cluster.dashboard, files=files)
         mirror.start(parent)
         for asked, _ in (pair for arm in points.arms() for pair in log.ended_of(arm)):
             tracked.known(asked, points.of(asked.arm, asked.point))
-        drive = Drive(sweep, base, folder, log, tracked, datas, cluster, address is not None)
-        stack.enter_context(drive.stop_on_interrupt(say))
+        drive = Drive(sweep, base, folder, log, tracked, datas, cluster, queue, events, say)
+        stack.enter_context(drive.stop_on_interrupt())
         drive.run(arms)
         # Trials that were stopped early leave interrupted runs in a sweep that is done.
         over = not drive.stopped and len(log.asked) == len(log.ended)
@@ -146,12 +157,17 @@ class Drive:
         tracked: Tracked,
         datas: Datas,
         cluster: ClusterResources,
-        joined: bool,
+        queue: TrialQueue | None,
+        events: EventLog,
+        say: Callable[[str], None],
     ) -> None:
+        """`queue`: that of a cluster which others share."""
         self._sweep, self._base, self._folder = sweep, base, folder
         self._log, self._tracked, self._datas = log, tracked, datas
-        self._cluster, self._joined = cluster, joined
-        self._in_process = sweep.warm_workers and base.resources.workers == 1
+        self._cluster, self._queue, self._events, self._say = cluster, queue, events, say
+        # A process that stays for the next trial does not give back what the queue has granted.
+        warm = sweep.warm_workers and queue is None
+        self._in_process = warm and base.resources.workers == 1
         self._search: Any = None
         self.stopped = False
 
@@ -166,24 +182,29 @@ class Drive:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+        os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # they are in error.txt, a file a process
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints a table at any verbosity
+        # Processes that died are told of by their trials, which may have been taken up again.
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         from ray import tune
 
         from sweeps.trainable import SweepTrial
         from sweeps.tune_search import TuneSearch
 
-        concurrent = self._concurrent()
+        concurrent, driver = self._concurrent(), uuid.uuid4().hex[:8]
         self._search = TuneSearch(
             arms,
             self._log,
             str(self._folder),
             self._datas.of,
             self._tracked,
-            self._joined,
+            self._queue,
             self._in_process,
             self._sweep.scheduler.kind,
             self._sweep.metrics[0].name,
+            driver,
         )
+        watch = TrialWatch(driver, self._search.under_way, self._events, self._say)
         tuner = tune.Tuner(
             tune.with_resources(SweepTrial, self._trial_resources()),
             tune_config=tune.TuneConfig(
@@ -201,7 +222,8 @@ class Drive:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        with closing(Steadily(watch.look, WATCH_SECONDS)):
+            tuner.fit()
 
     def _trial_resources(self) -> dict[str, float]:
         """Of a trial's process: those of the worker that it is, or the memory of one that follows
@@ -211,24 +233,30 @@ class Drive:
         needs = self._base.resources
         return {"cpu": needs.cpus_per_worker, "gpu": needs.gpus_per_worker}
 
-    def _concurrent(self) -> int:
-        """Trials side by side: as many as the cluster has workers for."""
+    def _concurrent(self) -> int | None:
+        """Trials side by side: as many as the cluster has workers for. None: as its queue says."""
         needs = self._base.resources
+        asked = [
+            limit
+            for limit in (self._sweep.concurrent_trials, needs.concurrent_runs)
+            if limit is not None
+        ]
+        if self._queue is not None:
+            return min(asked, default=None)
         limits = [int(self._cluster.cpus / (needs.workers * needs.cpus_per_worker))]
         if needs.gpus_per_worker:
             limits.append(int(self._cluster.gpus / (needs.workers * needs.gpus_per_worker)))
-        asked = (self._sweep.concurrent_trials, needs.concurrent_runs)
-        return max(1, min([*limits, *(limit for limit in asked if limit is not None)]))
+        return max(1, min([*limits, *asked]))
 
     @contextlib.contextmanager
-    def stop_on_interrupt(self, say: Callable[[str], None]) -> Iterator[None]:
+    def stop_on_interrupt(self) -> Iterator[None]:
         """SIGINT or SIGTERM once: trainings save and leave. SIGINT again: leave at once."""
 
         def request(signum: int, frame: FrameType | None) -> None:
             if self.stopped:
                 raise KeyboardInterrupt
             self.stopped = True
-            say("stopping: running trainings save a checkpoint and leave")
+            self._say("stopping: running trainings save a checkpoint and leave")
             (self._folder / SWEEP_STOP).touch()
             if self._search is not None:
                 self._search.request_stop()

@@ -1,4 +1,5 @@
-"""What people and MLflow see of a sweep: lines on the console, runs under one parent."""
+"""What is seen of a sweep: lines on the console and in its event log, runs in MLflow under one
+parent."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from collections.abc import Callable
 
 from cola.records import Tag, TrialAsked, TrialEnded
 from orchestration.carry_out import closing_tags, opening_tags
+from orchestration.events import EventLog
 from orchestration.ledger import Ledger
 from orchestration.plan import output_root
 from orchestration.tracking import Mirror, state_left
 from sweeps.points import Candidate
+from sweeps.retries import PROCESS_DIED
 from sweeps.search import Search
 from sweeps.space import shown
 from sweeps.spec import MetricGoal
@@ -22,17 +25,24 @@ class Tracked:
 
     def __init__(
         self, sweep: str, goals: list[MetricGoal], mirror: Mirror, keys: list[str],
-        say: Callable[[str], None],
+        say: Callable[[str], None], events: EventLog,
     ) -> None:  # fmt: skip
         """`keys` grows with the run keys of all trials: those that the mirror counts."""
         self._sweep, self._goals, self._mirror = sweep, goals, mirror
-        self._keys, self._say = keys, say
+        self._keys, self._say, self._events = keys, say, events
 
     def started(self, asked: TrialAsked, candidate: Candidate) -> None:
         """A trial starts: its runs are followed from now on."""
         arm = f"{asked.arm}: " if asked.arm else ""
         self._say(f"trial {asked.trial}: {arm}{shown(asked.point)}{part_of(asked)}")
+        self._events.write("launched", self._name(asked, candidate), f"trial {asked.trial}")
         self._follow(asked, candidate)
+
+    def again(self, asked: TrialAsked, candidate: Candidate, number: int) -> None:
+        """The trial's process died; it is taken up again."""
+        limit = candidate.runs[0].resources.max_failures
+        self._say(f"trial {asked.trial}: {PROCESS_DIED}; retry {number} of {limit}")
+        self._events.write("retried", self._name(asked, candidate), PROCESS_DIED, retry=number)
 
     def known(self, asked: TrialAsked, candidate: Candidate) -> None:
         """A trial of an earlier driver: MLflow may lack what it left."""
@@ -51,11 +61,17 @@ class Tracked:
         took = f"{ended.wall_seconds:.0f} s, {beyond:.0f} s of them not in training"
         said = [ended.state, *values, took, *([ended.reason] if ended.reason else [])]
         self._say(f"trial {asked.trial}: {'; '.join(said)}")
+        self._events.write(ended.state, self._name(asked, candidate), ended.reason)
 
     def arm_over(self, arm: Search) -> None:
         """No more points of an arm."""
         name = f"arm {arm.arm}" if arm.arm else "sweep"
         self._say(f"{name}: no more points ({arm.why_over})")
+
+    @staticmethod
+    def _name(asked: TrialAsked, candidate: Candidate) -> str:
+        """Of the trial in logs: that of its first run."""
+        return named(candidate.runs[0], asked.trial).name
 
     def _follow(self, asked: TrialAsked, candidate: Candidate) -> None:
         ledger = Ledger(output_root(candidate.study))

@@ -28,10 +28,14 @@ class SweepTrial(tune.Trainable):
         self._work = TrialWork(order, measured(order))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another trial; the one before has ended, or its workers are about to leave."""
+        """Take up another trial; the one before has ended, or its workers are about to leave.
+
+        Raises:
+            TimeoutError: they do not. Tune tells its search of what is raised, not of False.
+        """
         self._work.thread.join(PATIENCE_SECONDS)
         if self._work.thread.is_alive():
-            return False
+            raise TimeoutError(f"trial {self._work.order.trial} has not left this process")
         self.setup(new_config)
         return True
 

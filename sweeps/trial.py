@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
-from cola.spec import StudySpec
+from cola.spec import RunSpec, StudySpec
 from cola.spec.run import EvaluationSpec
 from orchestration.carry_out import assignment_of, open_attempt, outcome_of
 from orchestration.checkpoint import verify
@@ -54,7 +54,9 @@ class TrialOrder(BaseModel):
     likelihood: bool  # whether that takes their NLL too
     preemptible: bool
     in_process: bool  # runs train in the trial's own process, which outlives them
+    driver: str  # who ordered it
     leg: Leg | None = None  # the part of the runs that is carried out
+    told: float = 0.0  # share of the first run's budget up to which evaluations are known
 
 
 class TrialWork:
@@ -64,7 +66,7 @@ class TrialWork:
         self, order: TrialOrder, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
     ) -> None:
         self.order = order
-        self.ledger = Ledger(output_root(order.study))
+        self.ledger = Ledger(output_root(order.study), lease_name(order.driver, order.trial))
         self.runs = [named(run, order.trial) for run in plan_study(order.study, order.fingerprint)]
         self._measure = measure
         self._claims = Claims(output_root(order.study), self.ledger)
@@ -89,7 +91,8 @@ class TrialWork:
         for line in self._reader.new_lines():
             if line.kind == "evaluation" and line.step < self._last_step(self.runs[0]):
                 share = run.train_flops_at(line.step, run.compute) / run.budget
-                found.append({**numbers(line.values), "spent": share})
+                if share > self.order.told:
+                    found.append({**numbers(line.values), "spent": share})
         return found
 
     def keep_alive(self) -> None:
@@ -296,6 +299,11 @@ def named(run: PlannedRun, trial: int) -> PlannedRun:
     return replace(run, name=f"trial{trial:03d}-{run.name}")
 
 
+def lease_name(driver: str, trial: int) -> str:
+    """What the leases of a trial's runs end with: its driver finds them by it."""
+    return f"{driver}-{trial}"
+
+
 def ask_to_stop(run_folder: Path, reason: str) -> None:
     """Workers leave after their next step, with a checkpoint; the file says why."""
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -341,7 +349,7 @@ def published_position(folder: Path) -> Position:
     return Position(cursor.step, cursor.elapsed_seconds, 0.0, shared=True)
 
 
-def flops_at(spec: Any, step: int) -> float:
+def flops_at(spec: RunSpec, step: int) -> float:
     """Executed FLOPs of a run's first steps, whoever is charged for them."""
     total, left = 0.0, step
     for stage in spec.stages:
@@ -349,6 +357,13 @@ def flops_at(spec: Any, step: int) -> float:
         total += taken * spec.tokens_per_step * stage.train_flops_per_token_executed
         left -= taken
     return total
+
+
+def flops_since(spec: RunSpec, run_folder: Path, since: float) -> float:
+    """Executed FLOPs of the steps that a run's workers made from `since` on (Unix seconds)."""
+    lines = JournalReader(run_folder / "journal.jsonl").new_lines()
+    steps = [line.step for line in lines if line.time >= since]  # the first: where they began
+    return flops_at(spec, max(steps)) - flops_at(spec, min(steps)) if steps else 0.0
 
 
 def means(tables: list[dict[str, float]]) -> dict[str, float]:

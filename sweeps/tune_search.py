@@ -14,8 +14,10 @@ from cola.records import TrialAsked, TrialEnded
 from cola.spec import StudySpec
 from orchestration.ledger import Ledger
 from orchestration.plan import output_root
+from sweeps.admission import TrialQueue
 from sweeps.log import SweepLog
 from sweeps.points import Candidate
+from sweeps.retries import PROCESS_DIED, Retries
 from sweeps.search import Search
 from sweeps.spec import is_inference
 from sweeps.tracked import Tracked
@@ -33,21 +35,26 @@ class TuneSearch(Searcher):
         folder: str,
         data_of: Callable[[StudySpec], PreparedData],
         tracked: Tracked,
-        preemptible: bool,
+        queue: TrialQueue | None,
         in_process: bool,
         scheduler: str,
         goal: str,
+        driver: str,
     ) -> None:
-        """`goal`: the metric by which trials are compared while they run."""
+        """`queue`: that of a cluster which others share. `goal`: the metric by which trials are
+        compared while they run."""
         super().__init__(metric=None, mode=None)
         self._arms, self._log, self._folder = list(arms), log, folder
         self._data_of, self._tracked = data_of, tracked
-        self._preemptible, self._in_process = preemptible, in_process
-        self._scheduler, self._goal = scheduler, goal
+        self._queue, self._in_process = queue, in_process
+        self._scheduler, self._goal, self._driver = scheduler, goal, driver
+        # Next before any new one: it waits for its workers, or its process died.
+        self._first: list[tuple[Search, TrialAsked, Candidate]] = []
+        self._retries = Retries()
         self._running: dict[str, tuple[Search, TrialAsked, Candidate, float]] = {}
         self._last: dict[str, dict[str, Any]] = {}
-        self._courses: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-        self._verdicts: dict[str, bool] = {}
+        self._courses: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+        self._verdicts: dict[int, bool] = {}
         self.stopping = False
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
@@ -55,19 +62,36 @@ class TuneSearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's order; FINISHED once every arm is over, None while all that are left
-        wait for trials that run."""
-        for arm in () if self.stopping else list(self._arms):
+        """The next trial's order; None where it is to wait, FINISHED once every arm is over."""
+        if self._is_over():
+            return str(Searcher.FINISHED)
+        if not self._first:
+            self._take_next()
+        if not self._first:
+            # A trial that runs may be what an arm waits for, or be tried again if its process dies.
+            return None if self._running else str(Searcher.FINISHED)
+        arm, asked, candidate = self._first[0]
+        if self._queue is not None and not self._queue.may_start(asked, candidate):
+            return None
+        self._first.pop(0)
+        self._running[trial_id] = (arm, asked, candidate, time.time())
+        self._tracked.started(asked, candidate)
+        return {ORDER: self._order(asked, candidate).model_dump_json()}
+
+    def _take_next(self) -> None:
+        """The next trial of the first arm that has one now."""
+        for arm in list(self._arms):
             found = arm.next()
             if found is not None:
-                asked, candidate = found
-                self._running[trial_id] = (arm, asked, candidate, time.time())
-                self._tracked.started(asked, candidate)
-                return {ORDER: self._order(asked, candidate).model_dump_json()}
+                self._first.append((arm, *found))
+                return
             if arm.why_over is not None:
                 self._arms.remove(arm)
                 self._tracked.arm_over(arm)
-        return None if self._arms and not self.stopping else str(Searcher.FINISHED)
+
+    def _is_over(self) -> bool:
+        """Whether nothing new may start."""
+        return self.stopping or (self._queue is not None and self._queue.gave_up)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An evaluation."""
@@ -80,10 +104,10 @@ class TuneSearch(Searcher):
             return False
         arm, asked, _, _ = self._running[trial_id]
         found = (result[SPENT], result[self._goal])
-        if found not in self._courses[trial_id]:
-            self._courses[trial_id].append(found)
-            self._verdicts[trial_id] = arm.prunes(asked.trial, *found)
-        return self._verdicts[trial_id]
+        if found not in self._courses[asked.trial]:
+            self._courses[asked.trial].append(found)
+            self._verdicts[asked.trial] = arm.prunes(asked.trial, *found)
+        return self._verdicts[asked.trial]
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -93,27 +117,34 @@ class TuneSearch(Searcher):
             self.evaluated(trial_id, result)
         arm, asked, candidate, began = self._running.pop(trial_id)
         last = result or self._last.pop(trial_id, {})
+        ended: TrialEnded | None = None
         if ENDED in last and not error:
-            ended = TrialEnded.model_validate_json(last[ENDED])
-            ended = ended.model_copy(update={"wall_seconds": time.time() - began})
+            ended = self._retries.whole(TrialEnded.model_validate_json(last[ENDED]))
+            took = time.time() - self._retries.began(asked, began)
+            ended = ended.model_copy(update={"wall_seconds": took})
         elif last.get(STATE) == "interrupted" or self.stopping:
-            arm.interrupted(asked.trial)
-            return
+            arm.interrupted(asked.trial)  # it is open: the next driver takes it up
         elif error:
-            reason = "the trial's process died; see the logs of Ray"
+            number = self._retries.again(asked, candidate, began, last.get(SPENT, 0.0))
+            if number is not None:
+                self._tracked.again(asked, candidate, number)
+                self._first.insert(0, (arm, asked, candidate))  # it has its workers
+                return
+            reason = f"{PROCESS_DIED}; see error.txt below {self._folder}/tune, and Ray's logs"
             ended = self._unfinished(asked, candidate, "failed", reason, {}, began)
         else:
-            share = last.get(SPENT, 0.0)
-            reason = f"stopped early by {self._scheduler} at {share:.0%} of its budget"
-            ledger = Ledger(output_root(candidate.study))
-            for run in candidate.runs:
-                if ledger.entry(run.key).state == "running":
-                    ask_to_stop(ledger.run_folder(run.key), reason)
-            ended = self._unfinished(asked, candidate, "stopped", reason, last, began)
-        ended = ended.model_copy(update={"course": self._courses.pop(trial_id, [])})
-        self._log.write(ended)
-        arm.ended(ended)
-        self._tracked.ended(asked, candidate, ended)
+            ended = self._stopped_early(asked, candidate, last, began)
+        if ended is not None:
+            ended = ended.model_copy(update={"course": self._courses.pop(asked.trial, [])})
+            self._log.write(ended)
+            arm.ended(ended)
+            self._tracked.ended(asked, candidate, ended)
+        if self._queue is not None:
+            self._queue.ended(asked)
+
+    def under_way(self) -> list[tuple[TrialAsked, Candidate]]:
+        """Trials that run now."""
+        return [(asked, candidate) for _, asked, candidate, _ in list(self._running.values())]
 
     def request_stop(self) -> None:
         """Nothing new starts; runs under way save and leave."""
@@ -134,6 +165,18 @@ class TuneSearch(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
 
+    def _stopped_early(
+        self, asked: TrialAsked, candidate: Candidate, last: dict[str, Any], began: float
+    ) -> TrialEnded:
+        """The scheduler has seen enough: runs that go on are asked to leave."""
+        share = last.get(SPENT, 0.0)
+        reason = f"stopped early by {self._scheduler} at {share:.0%} of its budget"
+        ledger = Ledger(output_root(candidate.study))
+        for run in candidate.runs:
+            if ledger.entry(run.key).state == "running":
+                ask_to_stop(ledger.run_folder(run.key), reason)
+        return self._unfinished(asked, candidate, "stopped", reason, last, began)
+
     def _order(self, asked: TrialAsked, candidate: Candidate) -> TrialOrder:
         likelihood = any(
             key.startswith("evaluation.likelihood.") for key in candidate.point if is_inference(key)
@@ -146,9 +189,11 @@ class TuneSearch(Searcher):
             folder=self._folder,
             evaluation=candidate.evaluation,
             likelihood=likelihood,
-            preemptible=self._preemptible,
+            preemptible=self._queue is not None,
             in_process=self._in_process,
             leg=asked.leg,
+            driver=self._driver,
+            told=self._retries.told(asked),
         )
 
     def _unfinished(
@@ -161,6 +206,7 @@ class TuneSearch(Searcher):
         began: float,
     ) -> TrialEnded:
         """What is known of a trial that did not say how it ended."""
+        began = self._retries.began(asked, began)
         ledger = Ledger(output_root(candidate.study))
         run = candidate.runs[0]
         folder = ledger.run_folder(run.key)

@@ -1,9 +1,14 @@
-"""A sweep through real Ray Tune, Ray Train and DeepSpeed: killed, run again, reported."""
+"""A sweep through real Ray Tune, Ray Train and DeepSpeed: killed, run again, reported; and on a
+cluster that it shares with a study."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +16,13 @@ import pytest
 import yaml
 
 from orchestration.catalog import load_run_spec
+from orchestration.events import read_events
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from sweeps.log import SweepLog
+from tests.conftest import write_study
 from tests.integration.test_study import cola, start, until
+from tests.ray_nodes import RayNodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
 
@@ -69,9 +77,56 @@ def test_a_killed_population_goes_on_without_repeating(
     assert {ledger.entry(key).state for key in runs if runs[key] == 2} == {"finished"}
     assert sum(log.exclusions("").values()) == 2  # no budget pays for one step of that batch
     assert not list((outputs / "prefixes").glob("*/manifest*"))
+    assert not (outputs / "studies").exists()
 
     # A study of the best point finds its run done.
     assert "nothing to train" in cola("run", str(folder / "best-study.yaml"))
     status = json.loads(cola("sweep", "status", str(path), "--json"))
     assert Counter(trial["state"] for trial in status["trials"]) == {"paused": 3, "finished": 3}
     assert "Best by val" in (folder / "report" / "report.html").read_text()
+
+
+def spans(folder: Path) -> Iterator[tuple[float, float, str]]:
+    """When each run of an event log held its worker, from its (first) launch to its end."""
+    began: dict[str, float] = {}
+    for event in read_events(folder):
+        if event["event"] == "launched":
+            began.setdefault(event["run"], event["time"])
+        elif event["event"] == "finished":
+            yield began.pop(event["run"]), event["time"], event["run"]
+    assert not began
+
+
+def test_a_sweep_and_a_study_share_one_cpu(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    """A trial whose process is killed goes on from its checkpoint, and keeps its turn meanwhile."""
+    tiny_study |= {"families": {"ar": {}}, "checkpoint": {"every_seconds": 0.2}}
+    tiny_study["ladder"] = [{"budget": 8e10, "core_parameters": 60_000}]
+    study = write_study(tiny_study, tmp_path)
+    base = {key: value for key, value in tiny_study.items() if key != "name"}
+    base["ladder"] = [{"budget": 4e10, "core_parameters": 60_000}]
+    rates = {"training.optimizer.learning_rate": [2e-3, 4e-3]}
+    sweep = {"name": "rates", "study": base, "space": rates, "algorithm": {"kind": "grid"}}
+    path = tmp_path / "rates.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    outputs = Path(tiny_study["output"])
+    ledger, folder = Ledger(outputs), outputs / "sweeps" / "rates"
+    with RayNodes(tmp_path, head_cpus=1) as nodes:
+        trials = nodes.run("sweep", str(path), "--address", nodes.address)
+        until(lambda: bool(list(outputs.glob("runs/*/ray/*/step-*/manifest-00000.json"))), trials)
+        runs = nodes.run("run", str(study), "--address", nodes.address)
+        first = SweepLog(folder).asked[1].run_keys[0]
+        lease = ledger.entry(first).lease
+        assert lease is not None
+        os.kill(int(lease.owner.split(":")[1]), signal.SIGKILL)
+        said, _ = trials.communicate(timeout=300)
+        told, _ = runs.communicate(timeout=300)
+    assert (trials.returncode, runs.returncode) == (0, 0), said + told
+    assert "trial 1: the trial's process died; retry 1 of 3" in said
+    assert len(ledger.entry(first).attempts) == 2
+    starts = [e["step"] for e in read_events(folder) if e["event"] == "workers started"]
+    assert starts[0] == 0
+    assert starts[1] > 0
+    assert "holds 1 of them until about" in said + told
+    held = sorted([*spans(folder), *spans(outputs / "studies" / "tiny")])
+    assert len(held) == 3
+    assert all(end <= begin for (_, end, _), (begin, _, _) in pairwise(held))
