@@ -56,6 +56,7 @@ class World:
             self.gate,  # type: ignore[arg-type]
             False,
             "none",
+            "val/nll_nats_per_token",
             "driver",
         )
 
