@@ -11,7 +11,7 @@ import yaml
 
 from orchestration.ledger import Ledger
 from sweeps.log import SweepLog
-from tests.integration.test_study import cola, start, until
+from tests.integration.test_study import cola, here, start, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
 
@@ -55,7 +55,7 @@ def test_a_killed_sweep_goes_on_without_repeating(
     assert sum(log.exclusions("").values()) == 3  # no budget pays for one step of that batch
 
     # A study of the best point finds its run done.
-    assert "nothing to train" in cola("run", str(folder / "best-study.yaml"))
-    status = json.loads(cola("sweep", "status", str(path), "--json"))
+    assert "nothing to train" in here("run", str(folder / "best-study.yaml"))
+    status = json.loads(here("sweep", "status", str(path), "--json"))
     assert [trial["state"] for trial in status["trials"]] == ["finished"] * 3
     assert "Best by val" in (folder / "report" / "report.html").read_text()
