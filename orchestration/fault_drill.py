@@ -1,12 +1,13 @@
-"""A self-test of recovery: a tiny study whose worker, controller and driver are killed in turn,
-and one more of whose workers is made to hang.
+"""A self-test of recovery: a tiny study of whose runs one has its worker, controller and driver
+killed in turn, and one more worker made to hang. Its checkpoints lie where the user says.
 
-The same study runs undisturbed first. After the faults every run must be finished once, with the
-same losses to the last bit, and a further driver must find nothing to do.
+The same study runs undisturbed first, on the local disk. After the faults every run must be
+finished once, with the same losses to the last bit, and a further driver must find nothing to do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import email
 import multiprocessing
 import os
@@ -25,20 +26,23 @@ import psutil
 from rich.console import Console
 
 from cola.spec import StudySpec
+from orchestration.checkpoint_store import CheckpointStore, check_storage, open_store
 from orchestration.events import read_events
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
-from orchestration.plan import plan_study, study_folder
+from orchestration.plan import PlannedRun, plan_study, study_folder
 from orchestration.progress import StudyView
+from orchestration.storage_address import joined, redacted, resolved
 from orchestration.study_runner import run_study
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 300.0
 # What is done to which process of Ray's, by its title.
+WORKER, CONTROLLER = "RayTrainWorker", "TrainController"
 FAULTS = {
-    "worker killed": ("RayTrainWorker", signal.SIGKILL),
-    "worker hung": ("RayTrainWorker", signal.SIGSTOP),
-    "controller killed": ("TrainController", signal.SIGKILL),
+    "worker killed": (WORKER, signal.SIGKILL),
+    "worker hung": (WORKER, signal.SIGSTOP),
+    "controller killed": (CONTROLLER, signal.SIGKILL),
 }
 
 
@@ -64,13 +68,65 @@ class DrillError(Exception):
     """The drill could not be carried out: something did not happen in time."""
 
 
-def drill_study(folder: Path) -> StudySpec:
-    """Two families, a few hundred steps each, on the sources of one package of Python's library."""
+@dataclass(frozen=True)
+class Victim:
+    """The run to which everything is done, as its study's files tell of it."""
+
+    study: StudySpec
+    run: PlannedRun
+
+    @property
+    def folder(self) -> Path:
+        """Its journal's and ledger's."""
+        return Ledger(Path(self.study.output)).run_folder(self.run.key)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Every start of its workers."""
+        found = _events(self.study, "workers started", "workers restarted")
+        return [event for event in found if event["run"] == self.run.name]
+
+    def fresh_checkpoint(self) -> bool:
+        """Whether a whole checkpoint is of a step that the newest workers made."""
+        starts = self.starts()
+        if not starts:
+            return False
+        store = open_store(self.study.checkpoint.storage, self.folder)
+        return any(
+            item.step > starts[-1]["step"] and store.complete(item) for item in store.stored()
+        )
+
+    def process(self, driver: BaseProcess, title: str) -> int:
+        """Its worker or its controller, which must be below the driver: that is ours."""
+        pid = self._controller() if title == CONTROLLER else self._worker()
+        for child in psutil.Process(driver.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.pid == pid and title in " ".join(child.cmdline()):
+                    return pid
+        raise DrillError(f"no process {title} {pid} below the driver: the study ended too early")
+
+    def _worker(self) -> int:
+        lines = JournalReader(self.folder / "journal.jsonl").new_lines()
+        pids = [line.values["pid"] for line in lines if line.values.get("event") == "start"]
+        return int(pids[-1])
+
+    def _controller(self) -> int:
+        """It is what tells of workers that failed."""
+        failed = _events(self.study, "workers failed")
+        told = [event["driver"] for event in failed if event["run"] == self.run.name]
+        return int(told[-1].rpartition(":")[2])
+
+
+def drill_study(folder: Path, every_seconds: float = 1.0, storage: str | None = None) -> StudySpec:
+    """Two families, some hundred steps each, on the sources of one package of Python's library.
+
+    Checkpoints are made every so often; those that go elsewhere are uploaded beside the training.
+    """
+    upload = "sync" if storage is None else "async"
     return StudySpec.parse(
         {
             "name": "fault-drill",
             "families": {"ar": {}, "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0}},
-            "ladder": [{"budget": 1.2e11, "core_parameters": 60_000}],
+            "ladder": [{"budget": 6e10, "core_parameters": 60_000}],
             "data": {
                 "corpus": {"source": "files", "paths": [str(Path(email.__file__).parent)]},
                 "tokenizer": {"kind": "bpe", "vocab_size": 320},
@@ -86,7 +142,7 @@ def drill_study(folder: Path) -> StudySpec:
                 "diagnostic_sequences": 0,
                 "likelihood": {"mask_samples": 2, "ode_steps": 2},
             },
-            "checkpoint": {"every_seconds": 1.0},
+            "checkpoint": {"every_seconds": every_seconds, "storage": storage, "upload": upload},
             "resources": {"hang_seconds": 12.0},
             "tracking": {"log_every_steps": 5},
             "output": str(folder),
@@ -94,16 +150,22 @@ def drill_study(folder: Path) -> StudySpec:
     )
 
 
-def carry_out(say: Callable[[str], None]) -> bool:
+def carry_out(say: Callable[[str], None], storage: str | None = None) -> bool:
     """The drill in a temporary folder, told line by line; whether every check holds.
 
-    The folder is kept where one does not.
+    Its files, and what it put into a folder of its own in `storage`, are kept where one does not.
+
+    Raises:
+        SpecError: for a storage that cannot be written.
     """
+    check_storage(storage)
     folder = Path(tempfile.mkdtemp(prefix="cola-drill-"))
+    place = None if storage is None else joined(resolved(storage), folder.name)
+    kept = f"{folder}" if place is None else f"{folder} and {redacted(place)}"
     try:
-        injections, checks = drill(folder, say)
+        injections, checks = drill(folder, say, place)
     except DrillError as error:
-        say(f"fail {error} (see {folder})")
+        say(f"fail {error} (see {kept})")
         return False
     for injection in injections:
         say(
@@ -113,20 +175,26 @@ def carry_out(say: Callable[[str], None]) -> bool:
     for check in checks:
         say(f"{'ok  ' if check.holds else 'fail'} {check.claim}")
     passed = all(check.holds for check in checks)
-    if passed:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        say(f"its files are kept in {folder}")
-    return passed
+    if not passed:
+        say(f"its files are kept in {kept}")
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    if place is not None:
+        store = CheckpointStore(place)
+        store.filesystem.delete_dir(store.root)
+    return True
 
 
-def drill(folder: Path, say: Callable[[str], None]) -> tuple[list[Injection], list[Check]]:
-    """Carry it out in `folder`.
+def drill(
+    folder: Path, say: Callable[[str], None], storage: str | None = None
+) -> tuple[list[Injection], list[Check]]:
+    """Carry it out in `folder`, with the disturbed study's checkpoints in an empty `storage`.
 
     Raises:
         DrillError: when a driver ends early, or a recovery takes too long.
     """
-    reference, disturbed = drill_study(folder / "reference"), drill_study(folder / "disturbed")
+    reference = drill_study(folder / "reference", every_seconds=60.0)
+    disturbed = drill_study(folder / "disturbed", storage=storage)
     drivers: list[BaseProcess] = []
     try:
         return _disturbed(reference, disturbed, drivers, say)
@@ -141,87 +209,72 @@ def _disturbed(
     drivers: list[BaseProcess],
     say: Callable[[str], None],
 ) -> tuple[list[Injection], list[Check]]:
+    plan = plan_study(disturbed)
+    victim = Victim(disturbed, max(plan, key=lambda run: len(run.spec.stages)))
     say("the study undisturbed")
-    driver = _start(reference, drivers)
-    driver.join()
-    if driver.exitcode != 0:
-        raise DrillError("the undisturbed study failed")
+    driver = _start(drivers, reference, disturbed)
+    ended = len(plan)
+    _until(driver, lambda: len(_events(reference, "finished")) == ended, "the undisturbed study")
     injections = []
-    driver = _start(disturbed, drivers)
     for fault in FAULTS:
-        _until(driver, lambda: _fresh_checkpoint(disturbed), f"a checkpoint before: {fault}")
+        _until(driver, victim.fresh_checkpoint, f"a checkpoint before: {fault}")
         say(f"injecting: {fault}")
-        injections.append(_inject(driver, disturbed, fault))
-    _until(driver, lambda: _fresh_checkpoint(disturbed), "a checkpoint before: driver killed")
+        injections.append(_inject(driver, victim, fault))
+    _until(driver, victim.fresh_checkpoint, "a checkpoint before: driver killed")
     say("injecting: driver killed")
     os.kill(driver.pid or 0, signal.SIGKILL)
     driver.join()
-    began, seen = time.time(), len(_starts(disturbed))
-    pid, driver = driver.pid or 0, _start(disturbed, drivers)
-    _until(driver, lambda: len(_starts(disturbed)) > seen, "the runs to go on")
-    injections.append(_injection("driver killed", pid, disturbed, seen, began))
+    began, seen = time.time(), len(victim.starts())
+    pid, driver = driver.pid or 0, _start(drivers, disturbed)
+    _until(driver, lambda: len(victim.starts()) > seen, "the runs to go on")
+    injections.append(_injection("driver killed", pid, victim, seen, began))
     driver.join()
-    last = _start(disturbed, drivers)
-    last.join()
-    return injections, _checks(reference, disturbed, driver.exitcode == 0 == last.exitcode)
+    ended_well = driver.exitcode == 0 and _run(disturbed)
+    return injections, _checks(reference, disturbed, ended_well)
 
 
-def _start(study: StudySpec, drivers: list[BaseProcess]) -> BaseProcess:
+def _start(drivers: list[BaseProcess], *studies: StudySpec) -> BaseProcess:
+    """A driver that carries them out one after the other."""
     process = multiprocessing.get_context("spawn").Process(
-        target=_drive, args=(study.model_dump(mode="json"),)
+        target=_drive, args=([study.model_dump(mode="json") for study in studies],)
     )
     process.start()
     drivers.append(process)
     return process
 
 
-def _drive(values: dict[str, Any]) -> None:
-    study = StudySpec.parse(values)
-    with (Path(study.output).parent / "drivers.log").open("a") as log:
+def _drive(studies: list[dict[str, Any]]) -> None:
+    parsed = [StudySpec.parse(values) for values in studies]
+    with _log(parsed[0]).open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        result = run_study(study, None, StudyView(Console(file=log, width=200)))
-    if not result.complete:
+    if not all(map(_run, parsed)):
         raise SystemExit(1)
 
 
-def _inject(driver: BaseProcess, study: StudySpec, fault: str) -> Injection:
-    """Do it to one process below the driver, and wait until its run trains again."""
+def _run(study: StudySpec) -> bool:
+    """Carry it out in this process; whether every run has finished."""
+    with _log(study).open("a") as log:
+        return run_study(study, None, StudyView(Console(file=log, width=200))).complete
+
+
+def _log(study: StudySpec) -> Path:
+    return Path(study.output).parent / "drivers.log"
+
+
+def _inject(driver: BaseProcess, victim: Victim, fault: str) -> Injection:
+    """Do it to a process of the run, and wait until it trains again."""
     title, number = FAULTS[fault]
-    pid = _child(driver, title)
-    began, seen = time.time(), len(_starts(study))
+    pid = victim.process(driver, title)
+    began, seen = time.time(), len(victim.starts())
     os.kill(pid, number)
-    _until(driver, lambda: len(_starts(study)) > seen, f"the run to go on after: {fault}")
-    return _injection(fault, pid, study, seen, began)
+    _until(driver, lambda: len(victim.starts()) > seen, f"the run to go on after: {fault}")
+    return _injection(fault, pid, victim, seen, began)
 
 
-def _injection(fault: str, pid: int, study: StudySpec, seen: int, began: float) -> Injection:
-    start = _starts(study)[seen]
+def _injection(fault: str, pid: int, victim: Victim, seen: int, began: float) -> Injection:
+    start = victim.starts()[seen]
     return Injection(fault, pid, int(start["repeated"]), start["time"] - began)
-
-
-def _starts(study: StudySpec) -> list[dict[str, Any]]:
-    return _events(study, "workers started", "workers restarted")
-
-
-def _fresh_checkpoint(study: StudySpec) -> bool:
-    """Whether some run was saved after the last start of workers."""
-    starts = _starts(study)
-    return bool(starts) and any(
-        path.stat().st_mtime > starts[-1]["time"] + 1
-        for path in Path(study.output).glob("runs/*/ray/attempt-*/step-*/manifest-00000.json")
-    )
-
-
-def _child(driver: BaseProcess, title: str) -> int:
-    """A process below the driver, which is ours, by its title."""
-    for child in psutil.Process(driver.pid).children(recursive=True):
-        try:
-            if title in " ".join(child.cmdline()):
-                return int(child.pid)
-        except psutil.NoSuchProcess:
-            continue
-    raise DrillError(f"no process {title} below the driver: the study ended too early")
 
 
 def _until(driver: BaseProcess, condition: Callable[[], bool], what: str) -> None:

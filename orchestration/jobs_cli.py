@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cola.spec import SpecError
 from orchestration import jobs
 from orchestration.catalog import load_study
 from orchestration.endpoint import Endpoint
@@ -195,10 +196,19 @@ def doctor(
             "run is lost or repeated (a few minutes).",
         ),
     ] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="With --faults: keep that study's checkpoints in this folder or object store "
+            "(as checkpoint.storage)."
+        ),
+    ] = None,
 ) -> None:
     """Check this environment and say what to do; exit 1 where a study could not run."""
     from orchestration.doctor import examine
 
+    if storage is not None and not faults:
+        raise SpecError("--storage: is for the study of --faults; give both")
     spec = load_study(study, settings or []) if study is not None else None
     endpoint = Endpoint(address, ca_file, allow_http) if address is not None else None
     failed = False
@@ -210,7 +220,7 @@ def doctor(
     if faults and not failed:
         from orchestration.fault_drill import carry_out
 
-        failed = not carry_out(typer.echo)
+        failed = not carry_out(typer.echo, storage)
     if failed:
         raise typer.Exit(1)
 

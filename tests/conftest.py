@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+# Ray's workers are as important as the test beside them, for which they would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import random
 from pathlib import Path
@@ -19,6 +21,22 @@ import pytest
 import yaml
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+# Begun in this order, so that the last of them to end are short: nobody waits long for them.
+LONGEST_FIRST = (
+    "test_fault_drill", "test_faults", "test_study", "test_jobs", "test_elastic",
+    "test_data_parallel", "test_sweep", "test_admission",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole modules, as their tests share fixtures; all that is not named comes in its order."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem if item.path.parent.name == "integration" else ""
+        return places.get(name, len(places))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real MLflow server and a real PostgreSQL, each on a free port of loopback, for tests."""
+"""A real MLflow server, a real PostgreSQL and an S3 server, each on a free port of loopback."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import requests
+
+from orchestration.checkpoint_store import CheckpointStore
 from orchestration.mlflow_server import free_port, server_command, server_environment
 
 START_SECONDS = 180.0
@@ -104,3 +108,24 @@ def postgres() -> Iterator[str]:
             run(str(POSTGRES / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def s3_bucket(environment: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty bucket of an S3 server in this process."""
+    moto = pytest.importorskip("moto.server")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        environment.setenv(name, "not-a-secret")
+    environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    # What it holds outlives the server, within this process: an earlier test's files are let go.
+    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=60).raise_for_status()
+    address = f"s3://bucket/prefix?scheme=http&endpoint_override={host}:{port}"
+    CheckpointStore(f"{address}&allow_bucket_creation=true").filesystem.create_dir("bucket")
+    try:
+        yield address
+    finally:
+        server.stop()

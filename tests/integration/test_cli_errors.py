@@ -78,6 +78,10 @@ def test_plan_refuses(
     assert not Path(tiny_study["output"]).exists()
 
 
+def test_a_storage_without_a_drill_is_refused(here: Here) -> None:
+    assert "--storage: is for the study of --faults" in here.refusal("doctor", "--storage", "/x")
+
+
 def test_unknown_study_lists_the_shipped_ones() -> None:
     assert "shipped: " in refusal(cola("plan", "no-such-study"))
 

@@ -55,7 +55,8 @@ def events(outputs: Path) -> list[str]:
 def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path: Path) -> None:
     """A node added late, one killed, one drained, the head restarted: the losses stay the same."""
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 4e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 2e11, "core_parameters": 60_000}]
+    tiny_study["checkpoint"] = {"every_seconds": 1.0}
     tiny_study["resources"] = {"workers": 1, "wait_seconds": 120}
     outputs = Path(tiny_study["output"])
     study = str(write_study(tiny_study, tmp_path))
@@ -93,7 +94,8 @@ def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path
     assert states(outputs) == ["finished"]
 
     undisturbed = tmp_path / "undisturbed"
-    process = nodes.run("run", study, "--address", nodes.address, "--set", f"output={undisturbed}")
+    settings = ("--set", f"output={undisturbed}", "--set", "checkpoint.every_seconds=60")
+    process = nodes.run("run", study, "--address", nodes.address, *settings)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert losses(outputs) == losses(undisturbed)

@@ -208,4 +208,4 @@ def test_a_diverged_run_is_tried_at_a_lower_rate(
     assert "diverged" in said
     assert "ar-2e+10-seed66-retry1: finished" in said
     assert sorted(states(outputs)) == ["diverged", "finished"]
-    assert "nothing to train: all 1 runs are finished already" in cola("run", study)
+    assert "nothing to train: all 1 runs are finished already" in here("run", study)

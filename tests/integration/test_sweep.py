@@ -21,7 +21,7 @@ from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from sweeps.log import SweepLog
 from tests.conftest import write_study
-from tests.integration.test_study import cola, start, until
+from tests.integration.test_study import cola, here, start, until
 from tests.ray_nodes import RayNodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
@@ -80,8 +80,8 @@ def test_a_killed_population_goes_on_without_repeating(
     assert not (outputs / "studies").exists()
 
     # A study of the best point finds its run done.
-    assert "nothing to train" in cola("run", str(folder / "best-study.yaml"))
-    status = json.loads(cola("sweep", "status", str(path), "--json"))
+    assert "nothing to train" in here("run", str(folder / "best-study.yaml"))
+    status = json.loads(here("sweep", "status", str(path), "--json"))
     assert Counter(trial["state"] for trial in status["trials"]) == {"paused": 3, "finished": 3}
     assert "Best by val" in (folder / "report" / "report.html").read_text()
 
