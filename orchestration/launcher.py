@@ -37,6 +37,7 @@ from orchestration.look_after import look_after
 from orchestration.plan import PlannedRun, output_root, study_folder
 from orchestration.plan_view import duration
 from orchestration.prefixes import Sharing, shared_beginnings
+from orchestration.processes import free_dead_groups
 from orchestration.progress import StudyView
 from orchestration.queue_place import Queue
 from orchestration.rates import measured_rates
@@ -180,6 +181,8 @@ class Launcher:
         self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
 
     def _watch(self) -> None:
+        if self._retries:
+            free_dead_groups()
         for run in self._running.values():
             say = partial(self.view.event, run)
             look_after(run, self._watches[run.key], self.events, say)

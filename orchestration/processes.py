@@ -1,4 +1,4 @@
-"""Ending a worker process that hangs, on whatever node of the cluster it is."""
+"""Ending a worker process that hangs, on whatever node it is; taking back what the dead hold."""
 
 from __future__ import annotations
 
@@ -47,3 +47,28 @@ def kill_ray_worker(pid: int) -> bool:
         return False
     os.kill(pid, signal.SIGKILL)
     return True
+
+
+def free_dead_groups() -> int:
+    """Remove this job's placement groups whose maker, an actor, is dead; how many there were.
+
+    Ray keeps them to the job's end. The actor by which Ray Train removes them asks the dashboard,
+    and does not find it on a machine with more than one Ray.
+    """
+    import ray
+
+    # The public table of groups does not tell who made them.
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    job, found = ray.get_runtime_context().get_job_id(), 0
+    for packed in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(packed)
+        by_an_actor = not ray.ActorID(group.creator_actor_id).is_nil()
+        ours = group.creator_job_id.hex() == job and not group.is_detached
+        gone = group.state == PlacementGroupTableData.REMOVED
+        if ours and by_an_actor and group.creator_actor_dead and not gone:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+            found += 1
+    return found

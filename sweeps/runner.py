@@ -25,6 +25,7 @@ from orchestration.checkpoint_store import check_storage
 from orchestration.cluster import ClusterResources, check_fits, ray_cluster
 from orchestration.events import EventLog
 from orchestration.ledger import Ledger, write_atomically
+from orchestration.processes import free_dead_groups
 from orchestration.study_runner import check_data, check_output, tracking_uri
 from orchestration.tracking import MirroredStudy, open_mirror
 from sweeps.admission import TrialQueue
@@ -205,6 +206,16 @@ class Drive:
             driver,
         )
         watch = TrialWatch(driver, self._search.under_way, self._events, self._say)
+
+        def look() -> None:
+            try:
+                watch.look()
+                if not self._in_process:
+                    free_dead_groups()  # of runs that lost their trial's process
+            except BaseException:  # raised once Tune has ended
+                self._search.request_stop()
+                raise
+
         tuner = tune.Tuner(
             tune.with_resources(SweepTrial, self._trial_resources()),
             tune_config=tune.TuneConfig(
@@ -222,7 +233,7 @@ class Drive:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        with closing(Steadily(watch.look, WATCH_SECONDS)):
+        with closing(Steadily(look, WATCH_SECONDS)):
             tuner.fit()
 
     def _trial_resources(self) -> dict[str, float]:
