@@ -94,6 +94,8 @@ class TrialQueue:
             seconds += run_costs(run.spec, run.resources, parameters, keep, rates, first).seconds
         if not left and candidate.evaluation is None:
             return None
+        if asked.leg is not None:  # of runs it carries out a part
+            seconds *= asked.leg.until - asked.leg.since
         first_seed = named(candidate.runs[0], asked.trial)
         request = request_of(first_seed, candidate.study, self._place.owner, key, seconds)
         # A finished model is measured by one worker.
