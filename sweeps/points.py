@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.data.fingerprint import source_fingerprint
-from cola.records import Leg
+from cola.records import Leg, TrialAsked
 from cola.spec import SpecError, StudySpec, canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
 from cola.spec.run import EvaluationSpec
@@ -46,6 +47,19 @@ class Candidate:
 def part_identity(candidate: Candidate, leg: Leg | None) -> str:
     """The identity of a candidate, or of a part of it."""
     return candidate.identity if leg is None else f"{candidate.identity}@{leg.until:g}"
+
+
+def asked_for(candidate: Candidate, trial: int, leg: Leg | None) -> TrialAsked:
+    """The log's record of a candidate that becomes a trial now."""
+    return TrialAsked(
+        trial=trial,
+        arm=candidate.arm,
+        point=candidate.point,
+        identity=part_identity(candidate, leg),
+        run_keys=[run.key for run in candidate.runs],
+        leg=leg,
+        time=time.time(),
+    )
 
 
 class Points:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from cola.records import Leg, TrialAsked, TrialEnded
 from cola.spec import SpecError
 from orchestration.prefixes import Beginning, beginning_at
 from sweeps.log import SweepLog
-from sweeps.points import Candidate, Points, part_identity
+from sweeps.points import Candidate, Points, asked_for
 from sweeps.search import ArmSearch
 from sweeps.space import Point
 from sweeps.spec import LEARNING_RATE, RATE_CHANGES, MetricGoal, PopulationSpec, Space
@@ -185,15 +184,7 @@ class PopulationSearch:
 
     def _asked(self, successor: Successor, leg: Leg) -> TrialAsked:
         candidate = self._points.of(self.arm, successor.point)
-        asked = TrialAsked(
-            trial=self._log.next_number(),
-            arm=self.arm,
-            point=successor.point,
-            identity=part_identity(candidate, leg),
-            run_keys=[run.key for run in candidate.runs],
-            leg=leg,
-            time=time.time(),
-        )
+        asked = asked_for(candidate, self._log.next_number(), leg)
         self._log.write(asked)
         return asked
 

@@ -18,7 +18,7 @@ from cola.records import Leg, PointExcluded, TrialAsked, TrialEnded
 from cola.spec import SpecError
 from sweeps.algorithms import Algorithm, Grid, OptunaPoints
 from sweeps.log import SweepLog
-from sweeps.points import Candidate, Points, part_identity
+from sweeps.points import Candidate, Points, asked_for, part_identity
 from sweeps.space import Point
 from sweeps.spec import MetricGoal
 
@@ -185,20 +185,12 @@ class ArmSearch:
             self._tell(draw, ended)
         return None
 
-    def _asked(self, draw: str, candidate: Candidate) -> TrialAsked:
+    def _asked(self, draw: str, found: Candidate) -> TrialAsked:
         leg = self._leg_of(self._asked_so_far())
-        asked = TrialAsked(
-            trial=self._log.next_number(),
-            arm=self.arm,
-            point=candidate.point,
-            identity=part_identity(candidate, leg),
-            run_keys=[run.key for run in candidate.runs],
-            leg=leg,
-            time=time.time(),
-        )
+        asked = asked_for(found, self._log.next_number(), leg)
         self._log.write(asked)
         self._draws[asked.trial] = draw
-        self._planned[asked.trial] = candidate.flops
+        self._planned[asked.trial] = found.flops
         return asked
 
     def _asked_so_far(self) -> int:
