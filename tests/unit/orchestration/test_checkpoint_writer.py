@@ -118,10 +118,11 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     undisturbed, disturbed, resumed = Losses(), Losses(), Losses()
     trained(run, data, undisturbed)
     root, journal = tmp_path / "store", tmp_path / "journal.jsonl"
+    (tmp_path / "local").mkdir()  # of this test alone: what others leave in theirs is not its own
+    local = tmp_path / "local" if full == "storage" else small_disk
+    monkeypatch.setattr(tempfile, "tempdir", str(local))
     if full == "storage":
         root = small_disk / "store"
-    else:
-        monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     save = writer(root, journal, upload)
     whole: list[list[int]] = []
 
