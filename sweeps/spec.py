@@ -221,8 +221,11 @@ class SweepSpec(Spec):
     of `start` come first. `seeds` stand in place of the study's.
 
     With `warm_workers` trials of one worker train in processes that stay for the next trial (Ray
-    Train's local mode), which saves most of what starting a run takes; a worker that dies ends its
-    trial. Without, or with several workers, every run gets workers of its own, as in a study.
+    Train's local mode), which saves most of what starting a run takes. Without, with several
+    workers, or on a cluster that others share, every run gets workers of its own, as in a study: a
+    process that stays does not give back what the cluster's queue has granted to its trial. A trial
+    whose process dies, or hangs for `resources.hang_seconds`, goes on from its checkpoint in
+    another one, up to `resources.max_failures` times.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")

@@ -82,7 +82,7 @@ def spans(folder: Path) -> Iterator[tuple[float, float, str]]:
 
 def test_a_sweep_and_a_study_share_one_cpu(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     """A trial whose process is killed goes on from its checkpoint, and keeps its turn meanwhile."""
-    tiny_study |= {"families": {"ar": {}}, "checkpoint": {"every_seconds": 0.2}}
+    tiny_study |= {"families": {"ar": {}}, "checkpoint": {"every_seconds": 1.0}}
     study = write_study(tiny_study, tmp_path)
     base = {key: value for key, value in tiny_study.items() if key != "name"}
     base["ladder"] = [{"budget": 4e10, "core_parameters": 60_000}]
