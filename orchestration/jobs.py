@@ -52,6 +52,16 @@ class Job:
         return f"{self.submission_id}: {self.status.lower()} {self.message}".rstrip()
 
 
+def choose_authentication() -> None:
+    """Tokens where there is one, unless the environment says which; a Ray that is loaded already
+    is told, or what it starts later would ask for tokens that it does not send."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token" if has_token() else "disabled"
+        from ray._raylet import Config
+
+        Config.initialize("")
+
+
 def client_of(endpoint: Endpoint) -> Any:
     """Ray's job client.
 
@@ -61,7 +71,7 @@ def client_of(endpoint: Endpoint) -> Any:
     """
     check_endpoint(endpoint)
     check_answers(endpoint)
-    os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token() else "disabled")
+    choose_authentication()
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

@@ -92,6 +92,7 @@ def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # whatever tokens this machine has
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(port: int) -> None:
