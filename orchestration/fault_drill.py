@@ -126,7 +126,7 @@ def drill_study(folder: Path, every_seconds: float = 1.0, storage: str | None = 
         {
             "name": "fault-drill",
             "families": {"ar": {}, "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0}},
-            "ladder": [{"budget": 6e10, "core_parameters": 60_000}],
+            "ladder": [{"budget": 1e11, "core_parameters": 60_000}],
             "data": {
                 "corpus": {"source": "files", "paths": [str(Path(email.__file__).parent)]},
                 "tokenizer": {"kind": "bpe", "vocab_size": 320},

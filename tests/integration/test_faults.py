@@ -55,7 +55,7 @@ def events(outputs: Path) -> list[str]:
 def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path: Path) -> None:
     """A node added late, one killed, one drained, the head restarted: the losses stay the same."""
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 2e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 3e11, "core_parameters": 60_000}]
     tiny_study["checkpoint"] = {"every_seconds": 1.0}
     tiny_study["resources"] = {"workers": 1, "wait_seconds": 120}
     outputs = Path(tiny_study["output"])
