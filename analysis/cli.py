@@ -12,13 +12,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from analysis.bootstrap import Kind
-from analysis.estimate import ESTIMATORS, FitError
-from analysis.fit_command import Request, fit_table
-from analysis.isoflop import Method
-from analysis.laws import LAWS
-from analysis.report import write_report
-from analysis.table import Columns, read_table
+from analysis.fitting.bootstrap import Kind
+from analysis.fitting.estimate import ESTIMATORS, FitError
+from analysis.fitting.isoflop import Method
+from analysis.fitting.laws import LAWS
+from analysis.fitting.table import Columns, read_table
+from analysis.fitting.table_fit import Request, fit_table
+from analysis.report.report import write_report
 from cola.spec import SpecError, load_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from analysis.cli import app as analysis_app
 from analysis.cli import report
-from analysis.sweep_report import write_sweep_report
+from analysis.sweep_report.report import write_sweep_report
 from cola.spec import SpecError
-from orchestration.cli import app as orchestration_app
-from orchestration.evaluate_cli import app as evaluate_app
-from orchestration.jobs_cli import app as jobs_app
-from orchestration.scoring_cli import app as scoring_app
+from orchestration.cli.evaluate import app as evaluate_app
+from orchestration.cli.jobs import app as jobs_app
+from orchestration.cli.score import app as scoring_app
+from orchestration.cli.study import app as orchestration_app
 from sweeps.sweep_cli import app as sweep_app
 
 app = typer.Typer(

@@ -177,3 +177,20 @@ class RunSpec(Spec):
             total += taken * self.tokens_per_step * per_token * stage.charged
             left -= taken
         return total
+
+    def flat(self) -> dict[str, str]:
+        """The specification as dotted keys and texts; lists of settings by index."""
+        flat: dict[str, str] = {}
+
+        def walk(prefix: str, value: object) -> None:
+            if isinstance(value, dict) and value:
+                for key, item in value.items():
+                    walk(f"{prefix}.{key}" if prefix else str(key), item)
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                for index, item in enumerate(value):
+                    walk(f"{prefix}.{index}", item)
+            else:
+                flat[prefix] = str(value)
+
+        walk("", self.model_dump(mode="json"))
+        return flat

@@ -28,8 +28,9 @@ from cola.data import PreparedData, prepare, sequence_ids
 from cola.sizing import size_model
 from cola.spec import DataSpec, LLaDAModelSpec, MaskedDiffusion, NextToken, RunSpec
 from cola.spec.model import TransformerSpec
-from orchestration.engine import TorchEngine
-from orchestration.train_loop import LoopSettings, Place, train
+from orchestration.training.distributed import Place
+from orchestration.training.engine import TorchEngine
+from orchestration.training.train_loop import LoopSettings, train
 
 LENGTH, BATCH, VOCABULARY, VALIDATION, CORE = 128, 16, 4096, 128, 1_000_000
 RATE, WARMUP, FINAL = 2e-3, 0.05, 0.1

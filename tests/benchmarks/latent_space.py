@@ -33,9 +33,10 @@ from cola.objectives.diagnostics import (
 from cola.objectives.vae import vae_draws, vae_terms
 from cola.seeding import Stream
 from cola.spec import ColaModelSpec, ColaObjective, DataSpec, GenerationSpec, RunSpec, StagePlan
-from orchestration.checkpoint import Cursor
-from orchestration.engine import TorchEngine
-from orchestration.train_loop import LoopSettings, Place, TrainState, train
+from orchestration.checkpoint.manifest import Cursor
+from orchestration.training.distributed import Place
+from orchestration.training.engine import TorchEngine
+from orchestration.training.train_loop import LoopSettings, TrainState, train
 
 LENGTH, BATCH, VOCABULARY, VALIDATION = 128, 16, 4096, 64
 VAE = {

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cola.spec import SpecError
-from orchestration.journal import JournalReader, Line
+from orchestration.state.journal import JournalReader, Line
 from sweeps.cli import app
 from tests.conftest import write_study
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.spec import SpecError, StudySpec, apply_overrides, load_yaml
-from orchestration.catalog import load_study, shipped_studies
+from orchestration.planning.catalog import load_study, shipped_studies
 
 SMALLEST: dict[str, Any] = {
     "name": "tiny",
