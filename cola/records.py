@@ -273,4 +273,5 @@ class SweepFile:
     """Files in a sweep's folder, `<output>/sweeps/<name>`."""
 
     SPEC = "sweep.yaml"
+    LOCK = "driver.lock"
     TRIALS = "trials.jsonl"

@@ -21,13 +21,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cola.errors import SpecError
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT, RotaryFrequencies
 from cola.models.layers import rotary_angles
 from cola.models.text_vae import TextVAE
 from cola.sampling.block_decode import blocks
 from cola.sampling.first_block import encode_prompts
-from cola.spec import GenerationSpec, SpecError
+from cola.spec import GenerationSpec
 
 TOLERANCE = 1e-4
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from cola.errors import SpecError
 from cola.flops import (
     adaln_layer_parameters,
     dit_fixed_parameters,
@@ -22,7 +23,6 @@ from cola.flops import (
     vae_fixed_parameters,
     vae_layer_parameters,
 )
-from cola.spec.base import SpecError
 from cola.spec.model import (
     ARModelSpec,
     ColaModelSpec,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cola.spec import SpecError, load_yaml
+from cola.errors import SpecError
+from cola.spec import load_yaml
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
 from sweeps.space.points import Points

@@ -20,7 +20,7 @@ from tests.layout import (
     reached_from,
 )
 
-LEAVES = ("cola.spec", "cola.flops", "cola.records")
+LEAVES = ("cola.spec", "cola.flops", "cola.records", "cola.errors", "cola.files", "cola.jsonl")
 MOST_FILES = 15  # of a folder: as many as a reader can scan
 MOST_LINES = 400  # of a file
 

@@ -14,8 +14,8 @@ from scipy.optimize import least_squares
 
 from analysis.fitting.bootstrap import Refits, percentiles
 from analysis.fitting.compare import curves
-from analysis.fitting.estimate import FitError
 from analysis.fitting.law import Array
+from cola.errors import FitError
 
 LEAST_POINTS = 5
 LEVEL = 0.95

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import Refits, percentiles
-from analysis.fitting.estimate import Fit, FitError, fit_law, solve
+from analysis.fitting.estimate import Fit, fit_law, solve
 from analysis.fitting.law import Array, Inputs, predicted
 from analysis.fitting.solver import Resampled
 from analysis.fitting.table import inputs
+from cola.errors import FitError
 
 GRID = 400  # points of compute in which curves are inverted
 LEVEL = 0.95

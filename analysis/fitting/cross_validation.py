@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.fitting.bootstrap import bootstrap
-from analysis.fitting.estimate import Fit, FitError, fit_law
+from analysis.fitting.estimate import Fit, fit_law
 from analysis.fitting.law import Array
 from analysis.fitting.table import inputs
+from cola.errors import FitError
 
 BOOTSTRAP = 200
 LEVEL = 0.9

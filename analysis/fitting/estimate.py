@@ -11,6 +11,7 @@ from analysis.fitting.law import Array, Inputs, Law, predicted
 from analysis.fitting.laws import LAWS, NEEDS_SIZE
 from analysis.fitting.power_law import PowerLaw, variable_projection
 from analysis.fitting.solver import Resampled, Solutions, minimise
+from cola.errors import FitError
 
 HUBER_DELTA = 1e-3  # of log loss (arXiv 2203.15556, section D.2)
 # Huber thresholds that an estimator passes through; each starts where the one before ended. A Huber
@@ -25,10 +26,6 @@ ESTIMATORS: dict[str, tuple[float, ...]] = {
 STARTS = 64
 AGREES = 1e-6  # relative difference of objectives that counts as the same optimum
 FEW_AGREE, LARGE_GRADIENT, ILL_CONDITIONED = 0.1, 1e-3, 1e10
-
-
-class FitError(Exception):
-    """The data cannot carry the law; says why in a sentence."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.law import Inputs
-from cola.spec import SpecError
+from cola.errors import SpecError
 
 SAME_BUDGET = 0.05  # relative gap of compute that separates two budgets where no column names them
 

@@ -20,7 +20,7 @@ from analysis.fitting.bootstrap import (
 )
 from analysis.fitting.compare import losses_overlap, multiplier_at
 from analysis.fitting.cross_validation import Choice, Score, choose, leave_one_budget_out
-from analysis.fitting.estimate import Fit, FitError, fit_law
+from analysis.fitting.estimate import Fit, fit_law
 from analysis.fitting.isoflop import (
     IsoFLOP,
     Method,
@@ -33,6 +33,7 @@ from analysis.fitting.law import Inputs
 from analysis.fitting.laws import NEEDS_SIZE, SharedLaw
 from analysis.fitting.power_law import chinchilla_law, compute_law, plain_compute_law
 from analysis.fitting.table import Table, inputs
+from cola.errors import FitError
 
 SHAREABLE = {
     "chinchilla": chinchilla_law,

@@ -19,8 +19,8 @@ from analysis.fitting.compare import (
     multiplier_at,
     multiplier_curve,
 )
-from analysis.fitting.estimate import FitError
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_table, frontier
+from cola.errors import FitError
 
 
 @dataclass(frozen=True)

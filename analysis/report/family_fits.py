@@ -11,8 +11,9 @@ import pandas as pd
 from analysis.fitting.bootstrap import Kind, Refits, bootstrap
 from analysis.fitting.compare import Prediction, at_compute, predict
 from analysis.fitting.cross_validation import Choice, choose
-from analysis.fitting.estimate import Fit, FitError, distinct, fit_law
+from analysis.fitting.estimate import Fit, distinct, fit_law
 from analysis.fitting.table import inputs
+from cola.errors import FitError
 from cola.records import FAMILIES, FAMILY_LABELS
 
 SAMPLES, SEED, CURVE_POINTS, LEVEL = 1000, 0, 60, 0.9

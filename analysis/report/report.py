@@ -28,8 +28,8 @@ from analysis.report.tables import (
     study_profiles,
 )
 from analysis.report.task_results import TASK_NOTE, task_table
+from cola.errors import SpecError
 from cola.records import FAMILY_LABELS
-from cola.spec import SpecError
 
 
 @dataclass(frozen=True)

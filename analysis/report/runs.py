@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.histories import read_histories
+from cola.errors import SpecError
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
-from cola.spec import SpecError
 from cola.spec.address import resolve_address
 
 POINT_METRICS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from cola.errors import SpecError
+from cola.jsonl import read_lines
 from cola.records import PointExcluded, SweepFile, TrialAsked, TrialEnded
-from cola.spec import SpecError, load_yaml
+from cola.spec import load_yaml
 
 COLLAPSED = (
     "collapsed"  # how the reason of a run that diverged this way begins: "latents collapsed"
@@ -77,7 +78,7 @@ def read_sweep(folder: Path) -> SweepFrames:
     asked: dict[int, TrialAsked] = {}
     ended: dict[int, TrialEnded] = {}
     excluded: list[PointExcluded] = []
-    for values in log_lines(log):
+    for values in read_lines(log):
         match values["event"]:
             case "asked":
                 asked[values["trial"]] = TrialAsked.model_validate(values)
@@ -92,17 +93,6 @@ def read_sweep(folder: Path) -> SweepFrames:
     ]
     arms = [arm_frame(spec, name, asked, ended, excluded) for name in spec["arms"] or [""]]
     return SweepFrames(spec, kept["study"], goals, arms, len(asked) - len(ended))
-
-
-def log_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # a crash cut it off: it never counted
-            continue
-    return found
 
 
 def arm_frame(

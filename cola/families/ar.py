@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from cola.errors import SpecError
 from cola.families.base import Batch, Conditional, Likelihood, StageModule
 from cola.likelihood.next_token import conditional_nll
 from cola.models.transformer import build_ar
@@ -17,7 +18,7 @@ from cola.records import NllKind
 from cola.sampling.autoregressive import generate, generate_each, stream_tokens
 from cola.sampling.each import Ended
 from cola.seeding import Stream
-from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken, SpecError
+from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken
 
 
 class NextTokenStage(StageModule):

@@ -2,7 +2,6 @@
 
 from cola.spec.base import (
     Spec,
-    SpecError,
     apply_overrides,
     canonical_json,
     check_path,
@@ -46,7 +45,6 @@ __all__ = [
     "Objective",
     "RunSpec",
     "Spec",
-    "SpecError",
     "StagePlan",
     "StudySpec",
     "TextVAESpec",

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 
 SECRETS = re.compile(r"key|secret|token|passw|credential|signature|sig$|sas|account", re.IGNORECASE)
 

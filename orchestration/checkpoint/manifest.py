@@ -14,8 +14,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-CHECKPOINTS = "ray"  # folder of a run that Ray Train keeps its attempts and checkpoints in
-
 
 def safe_name(name: str) -> str:
     """`name`, where it is a relative path that stays within the folder it is joined to.

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from cola.spec import SpecError
+from cola.errors import SpecError
+from cola.files import write_atomically
 from cola.spec.resources import CheckpointSpec
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.manifest import (
-    CHECKPOINTS,
     Manifest,
     manifest_name,
     parse_manifest,
     safe_name,
 )
-from orchestration.state.files import write_atomically
+from orchestration.state.paths import RunFolder
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -192,7 +192,7 @@ def is_safe(name: str) -> bool:
 def store_address(storage: str | None, run_folder: Path) -> str:
     """Where the checkpoints of the run in `run_folder` lie: beside it, or in `storage`."""
     if storage is None:
-        return str(run_folder / CHECKPOINTS)
+        return str(RunFolder(run_folder).ray)
     return joined(resolved(storage), run_folder.name)
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cola.errors import SpecError
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, SpecError, apply_overrides
+from cola.spec import EvaluationSpec, apply_overrides
 
 if TYPE_CHECKING:
     from orchestration.inference.evaluate import Report

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from orchestration.planning.catalog import load_study
 from orchestration.recipes.recipes import Kind
 from orchestration.recipes.recipes import recipe as recipe_text

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cola.errors import SpecError
 from cola.evaluation.few_shot.scoring import TASKS, Paired, TaskScore, compare_paired, score_task
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_generations, write_items
-from cola.spec import SpecError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, load_yaml
+from cola.errors import SpecError
+from cola.spec import GenerationSpec, StudySpec, apply_overrides, load_yaml
 from orchestration.cli.jobs import ADDRESS_HELP, AllowHttp, CaFile
 from orchestration.cli.plan_tables import memory_table, plan_table
 from orchestration.cli.tables import print_runs, wide_console
@@ -30,7 +31,7 @@ from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
 from orchestration.remote.endpoint import Endpoint
 from orchestration.state.ledger import Ledger
-from orchestration.state.paths import output_root, study_folder
+from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -204,7 +205,7 @@ def generate(
     from orchestration.inference.generate import fill_text, stream_text
 
     folder = find_run(run, Path(output).expanduser().resolve())
-    if not (folder / "model").exists():
+    if not RunFolder(folder).model.exists():
         raise SpecError(f"run {run}: is not finished, it has no exported model yet")
     spec = load_run_spec(folder)
     changes = list(settings or [])
@@ -259,7 +260,7 @@ def check_release_folder(
 
 def reckoned(study: StudySpec, runs: list[PlannedRun]) -> Plan:
     """The plan with its costs; a corpus that is known to be too small is refused."""
-    corpus = corpus_size(study, output_root(study) / "cache")
+    corpus = corpus_size(study, OutputFolder(output_root(study)).cache)
     for planned in runs:
         check_epochs(study, planned.name, planned.tokens, corpus)
     return Plan.of(study, runs, corpus, measured_rates(output_root(study)))

@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cola.spec import SpecError
+from cola.errors import ClusterError, SpecError
 from cola.spec.resources import ResourcesSpec
 from orchestration.cluster.packing import ClusterState, Group, Node, matches
 
 
-class NoClusterError(SpecError):
+class NoClusterError(ClusterError):
     """No Ray cluster answers at the address."""
 
 

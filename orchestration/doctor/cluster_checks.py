@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from cola.spec.resources import ResourcesSpec
 from orchestration.doctor.finding import Finding
 from orchestration.remote.endpoint import Endpoint

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from cola.errors import RunError
 from cola.spec import StudySpec
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.store import CheckpointStore, check_storage, open_store
@@ -34,7 +35,7 @@ from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.state.event_log import read_events
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import Ledger
-from orchestration.state.paths import study_folder
+from orchestration.state.paths import RunFolder, study_folder
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 300.0
@@ -65,7 +66,7 @@ class Check:
     claim: str
 
 
-class DrillError(Exception):
+class DrillError(RunError):
     """The drill could not be carried out: something did not happen in time."""
 
 
@@ -106,7 +107,7 @@ class Victim:
         raise DrillError(f"no process {title} {pid} below the driver: the study ended too early")
 
     def _worker(self) -> int:
-        lines = JournalReader(self.folder / "journal.jsonl").new_lines()
+        lines = JournalReader(RunFolder(self.folder).journal).new_lines()
         pids = [line.values["pid"] for line in lines if line.values.get("event") == "start"]
         return int(pids[-1])
 

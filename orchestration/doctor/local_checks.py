@@ -14,7 +14,8 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from cola.spec.address import resolve_address
 from cola.spec.resources import ResourcesSpec
 from orchestration.doctor.cluster_checks import cluster

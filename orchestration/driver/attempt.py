@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 from cola.families import family_of
+from cola.files import write_atomically
 from cola.records import Tag
 from cola.spec import StudySpec
 from orchestration.checkpoint.store import placed
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import Sharing
-from orchestration.state.files import write_atomically
 from orchestration.state.heartbeat import forget_beats
 from orchestration.state.ledger import Entry, Ledger, State
-from orchestration.state.paths import OUTCOME_FILE, STOP_FILE, output_root
+from orchestration.state.paths import RunFolder, output_root
 from orchestration.worker.assignment import Assignment, RunOutcome
 
 
@@ -26,10 +26,10 @@ def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
     """
     entry = ledger.acquire(run.key)
     folder = ledger.run_folder(run.key)
-    write_atomically(folder / "spec.json", run.spec.model_dump_json(indent=1))
-    write_atomically(folder / "data.json", json.dumps({"folder": str(data_folder)}))
-    (folder / STOP_FILE).unlink(missing_ok=True)
-    (folder / OUTCOME_FILE).unlink(missing_ok=True)
+    write_atomically(RunFolder(folder).spec, run.spec.model_dump_json(indent=1))
+    write_atomically(RunFolder(folder).data, json.dumps({"folder": str(data_folder)}))
+    RunFolder(folder).stop.unlink(missing_ok=True)
+    RunFolder(folder).outcome.unlink(missing_ok=True)
     forget_beats(folder)
     return entry
 
@@ -87,7 +87,7 @@ def outcome_of(run_folder: Path, error: BaseException | None) -> tuple[State, st
 
 def read_outcome(run_folder: Path) -> RunOutcome | None:
     """How the run's training ended, or None where it was cut off."""
-    path = run_folder / OUTCOME_FILE
+    path = RunFolder(run_folder).outcome
     return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None
 
 

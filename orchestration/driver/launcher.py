@@ -37,7 +37,7 @@ from orchestration.planning.units import duration
 from orchestration.state.accounting import accelerator_hours
 from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import LEASE_REFRESH_SECONDS, LeaseHeldError, Ledger
-from orchestration.state.paths import STOP_FILE, output_root, study_folder
+from orchestration.state.paths import RunFolder, output_root, study_folder
 from orchestration.tracking.mirror import LEFT, Mirror, state_left
 
 POLL_SECONDS = 0.5
@@ -147,7 +147,7 @@ class Launcher:
         self.stopping.set()
         self.events.write("stop requested")
         for run in self._running.values():
-            (self.ledger.run_folder(run.key) / STOP_FILE).touch()
+            RunFolder(self.ledger.run_folder(run.key)).stop.touch()
 
     def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
         key = run.key

@@ -12,6 +12,7 @@ from orchestration.planning.plan import PlannedRun
 from orchestration.state.event_log import EventLog
 from orchestration.state.heartbeat import Beat, read_beats
 from orchestration.state.journal import JournalReader
+from orchestration.state.paths import RunFolder
 
 
 def look_after(
@@ -58,7 +59,7 @@ class RunWatch:
 
     def __init__(self, run_folder: Path, attempt: int) -> None:
         self._folder, self._attempt = run_folder, attempt
-        self._reader = JournalReader(run_folder / "journal.jsonl")
+        self._reader = JournalReader(RunFolder(run_folder).journal)
         self._furthest = 0
         self._starts = 0
         # By rank: what it said last, and since when (monotonic) it has said nothing else.

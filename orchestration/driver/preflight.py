@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cola.data import PreparedData
-from cola.spec import SpecError, StudySpec
-from orchestration.state.files import write_atomically
+from cola.errors import SpecError
+from cola.files import write_atomically
+from cola.spec import StudySpec
 from orchestration.state.paths import output_root
 
 

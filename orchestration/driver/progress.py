@@ -16,6 +16,7 @@ from cola.records import FAMILY_LABELS, Metric
 from orchestration.planning.decisions import Decision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
+from orchestration.state.paths import RunFolder
 
 PLAIN_LINE_SECONDS = 15.0
 DONE = ("finished", "failed", "diverged", "interrupted", "reuse")
@@ -70,7 +71,7 @@ class StudyView:
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
         state = action if action in ("reuse", "busy") else "queued"
-        row = Row(run, JournalReader(folder / "journal.jsonl"), state)
+        row = Row(run, JournalReader(RunFolder(folder).journal), state)
         self._read(row)  # what earlier attempts did
         row.state = state
         self._rows[run.key] = row

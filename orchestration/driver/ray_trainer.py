@@ -9,17 +9,18 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cola.errors import RunError
 from orchestration.checkpoint.store import store_address
 from orchestration.state.event_log import EventLog
 from orchestration.worker.assignment import Assignment
 from orchestration.worker.worker import train_here, train_worker
 
 
-class ControllerDiedError(Exception):
+class ControllerDiedError(RunError):
     """The process that looks after the run's workers is gone; starting the run again goes on."""
 
 
-class TrainingError(Exception):
+class TrainingError(RunError):
     """The workers failed more often than they may, or Ray could not start them."""
 
 

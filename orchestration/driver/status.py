@@ -8,6 +8,7 @@ from orchestration.planning.plan import PlannedRun
 from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import Ledger
+from orchestration.state.paths import RunFolder
 
 WORKERS = "workers"
 
@@ -23,7 +24,7 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
     goes_on = entry.state not in ("new", "finished")
     folder = ledger.run_folder(run.key)
     kept = checkpoints_of(folder, storage) if goes_on else []
-    for line in JournalReader(folder / "journal.jsonl").new_lines():
+    for line in JournalReader(RunFolder(folder).journal).new_lines():
         if line.kind != "event":
             last |= {"step": line.step, **line.values}
     return {

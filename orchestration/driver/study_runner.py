@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from cola.data import prepare
+from cola.files import write_atomically
 from cola.spec import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import OwnQueue, SharedQueue
@@ -22,9 +23,8 @@ from orchestration.planning.decisions import decide, remember_plan
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import remove_published
-from orchestration.state.files import write_atomically
 from orchestration.state.ledger import Ledger, State
-from orchestration.state.paths import study_folder
+from orchestration.state.paths import OutputFolder, StudyFolder, study_folder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import MirroredStudy, open_mirror
 from orchestration.training.final_tasks import check_items
@@ -56,8 +56,8 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     ledger = Ledger(root)
     planned = plan_study(study)
     plan = with_retries(planned, study.retry_diverged, ledger)
-    mirror = open_mirror(tracking_uri(study), study.name, root / "mlartifacts" / study.name)
-    data = prepare(study.data, root / "cache", view.data_progress)
+    mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
+    data = prepare(study.data, OutputFolder(root).cache, view.data_progress)
     check_data(study, data)
     check_items(study.evaluation)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
@@ -95,7 +95,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
 def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     """Keep the study's specification and plan beside its report."""
     folder = study_folder(study)
-    write_atomically(folder / "study.yaml", study.to_yaml())
+    write_atomically(StudyFolder(folder).spec, study.to_yaml())
     remember_plan(plan, folder)
 
 

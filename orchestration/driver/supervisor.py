@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import ClusterError, ColaError
+from cola.spec import StudySpec
 from orchestration.cluster.session import NoClusterError
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import Handler, handled
@@ -27,7 +28,7 @@ from orchestration.state.paths import study_folder
 
 PAUSE_SECONDS = 2.0
 # None: the driver died before it had one.
-Answer = StudyResult | SpecError | KeyboardInterrupt | None
+Answer = StudyResult | ColaError | KeyboardInterrupt | None
 
 
 def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResult:
@@ -37,7 +38,8 @@ def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResu
     `resources.wait_seconds`, it gives up; the same command goes on from there.
 
     Raises:
-        SpecError: what `run_study` raises, and when it gives up.
+        ColaError: what `run_study` raises.
+        ClusterError: when it gives up.
     """
     losses, lost_since = 0, 0.0
     while True:
@@ -49,13 +51,13 @@ def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResu
                 raise answer
             threading.Event().wait(PAUSE_SECONDS)
             continue
-        if isinstance(answer, SpecError | KeyboardInterrupt):
+        if isinstance(answer, ColaError | KeyboardInterrupt):
             raise answer
         losses, lost_since = losses + 1, time.monotonic()
         reason = f"the driver's process ended with {code}: its cluster or its machine's memory"
         EventLog(study_folder(study)).write("driver lost", None, reason, loss=losses)
         if losses > study.resources.max_failures:
-            raise SpecError(f"--address {address}: {reason}, {losses} times; see Ray's logs")
+            raise ClusterError(f"--address {address}: {reason}, {losses} times; see Ray's logs")
         view.note(f"{reason}; starting it again ({losses} of {study.resources.max_failures})")
 
 
@@ -82,7 +84,7 @@ def _drive(connection: Connection, study: dict[str, object], address: str) -> No
     threading.Thread(target=_leave_with_supervisor, args=(connection,), daemon=True).start()
     try:
         connection.send(run_study(StudySpec.parse(study), address, StudyView()))
-    except (SpecError, KeyboardInterrupt) as error:
+    except (ColaError, KeyboardInterrupt) as error:
         connection.send(error)
 
 

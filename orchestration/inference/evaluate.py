@@ -23,6 +23,7 @@ from cola.evaluation.tasks.task import TaskResult
 from cola.records import IN_DOMAIN_TASKS
 from cola.spec import DataSpec, EvaluationSpec, RunSpec
 from orchestration.inference.target import Target
+from orchestration.state.paths import OutputFolder
 from orchestration.training.final_tasks import about_model, items_from, keep_results, metrics_of
 from orchestration.training.validation import VALIDATION_SEED
 
@@ -185,7 +186,7 @@ def held_out_of(target: Target, asked: Asked, root: Path) -> HeldOut | None:
             },
             origin="--held-out",
         )
-        data = prepare(spec, root / "cache")
+        data = prepare(spec, OutputFolder(root).cache)
     return None if data is None else held_out(data, asked.settings.task_items)
 
 

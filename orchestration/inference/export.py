@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 
 from cola.data import open_prepared
+from cola.errors import SpecError
 from cola.families import family_of
 from cola.records import FAMILY_LABELS, Metric
-from cola.spec import RunSpec, SpecError
+from cola.spec import RunSpec
 from orchestration.state.journal import JournalReader
-from orchestration.state.paths import data_folder
+from orchestration.state.paths import RunFolder
 
 PLAIN = {".safetensors", ".json"}  # nothing that is unpickled or run by who opens the folder
 
@@ -24,13 +25,13 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         SpecError: for a run that is not finished, a target that holds something or cannot be
             written, or where the run's tokenizer is gone.
     """
-    model = run_folder / "model"
+    model = RunFolder(run_folder).model
     if not model.exists():
         raise SpecError(f"run {run_folder.name}: is not finished, it has no model to export yet")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SpecError(f"--to {target}: holds something already; name a new or an empty folder")
     check_plain(model)
-    tokenizer = open_prepared(data_folder(run_folder)).tokenizer
+    tokenizer = open_prepared(RunFolder(run_folder).data_folder()).tokenizer
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cola-export-", dir=target.parent) as temporary:
@@ -114,7 +115,7 @@ def validation_nll(run_folder: Path, spec: RunSpec) -> str:
     kind = family_of(spec.family).nll_kind(spec.evaluation.likelihood)
     found = [
         line
-        for line in JournalReader(run_folder / "journal.jsonl").new_lines()
+        for line in JournalReader(RunFolder(run_folder).journal).new_lines()
         if line.kind == "evaluation"
     ]
     if not found:

@@ -11,7 +11,7 @@ from cola.data import open_prepared
 from cola.families import family_of
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, RunSpec
-from orchestration.state.paths import data_folder
+from orchestration.state.paths import RunFolder
 
 
 @torch.no_grad()
@@ -19,9 +19,9 @@ def stream_text(
     folder: Path, spec: RunSpec, prompt: str, settings: GenerationSpec, seed: int
 ) -> Iterator[str]:
     """The continuation of `prompt` (without it) by the run in `folder`, as it is made."""
-    tokenizer = open_prepared(data_folder(folder)).tokenizer
+    tokenizer = open_prepared(RunFolder(folder).data_folder()).tokenizer
     family = family_of(spec.family)
-    model = family.load(folder / "model").eval()
+    model = family.load(RunFolder(folder).model).eval()
     pieces = family.stream(
         model,
         tokenizer.encode(prompt),
@@ -49,9 +49,9 @@ def fill_text(
     Raises:
         SpecError: where the run's family cannot fill a gap.
     """
-    tokenizer = open_prepared(data_folder(folder)).tokenizer
+    tokenizer = open_prepared(RunFolder(folder).data_folder()).tokenizer
     family = family_of(spec.family)
-    model = family.load(folder / "model").eval()
+    model = family.load(RunFolder(folder).model).eval()
     (filling,) = family.infill(
         model,
         [tokenizer.encode(left)],

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cola.data import PreparedData, open_prepared
+from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import (
     Subject,
     context_in,
@@ -17,10 +18,9 @@ from cola.evaluation.models.evaluated_model import (
     tokenizer_in,
 )
 from cola.families import family_of
-from cola.spec import EvaluationSpec, RunSpec, SpecError
+from cola.spec import EvaluationSpec, RunSpec
 from orchestration.planning.catalog import find_run, load_run_spec
-from orchestration.state.paths import data_folder
-from orchestration.training.final_tasks import ANSWERS
+from orchestration.state.paths import OutputFolder, RunFolder
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Target:
             return open_subject(self.model_folder, self.context, device)
         family = family_of(self.family)
         model = family.load(self.model_folder).to(device).eval()
-        tokenizer = open_prepared(data_folder(self.run_folder)).tokenizer
+        tokenizer = open_prepared(RunFolder(self.run_folder).data_folder()).tokenizer
         return Subject(family, model, tokenizer, self.context, torch.device(device))
 
     def run_spec(self) -> RunSpec | None:
@@ -55,7 +55,11 @@ class Target:
 
     def data(self) -> PreparedData | None:
         """The run's data, where it is a run."""
-        return None if self.run_folder is None else open_prepared(data_folder(self.run_folder))
+        return (
+            None
+            if self.run_folder is None
+            else open_prepared(RunFolder(self.run_folder).data_folder())
+        )
 
 
 def find_target(name: str, root: Path, context: int | None) -> Target:
@@ -67,22 +71,24 @@ def find_target(name: str, root: Path, context: int | None) -> Target:
         SpecError: when there is no such thing, or the run is not finished.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir() and not (folder / "spec.json").exists():
+    if folder.is_dir() and not RunFolder(folder).spec.exists():
         family = family_in(folder)
         context = context if context is not None else context_in(folder)
         tokenizer_in(folder)  # a folder without one is refused now, not in the middle
         key = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=4).hexdigest()
-        answers = root / ANSWERS / f"{folder.resolve().name}-{key}"
+        answers = OutputFolder(root).answers / f"{folder.resolve().name}-{key}"
         return Target(name, family, folder.resolve(), None, context, in_context(answers, context))
     run_folder = find_run(name, root)
     spec = load_run_spec(run_folder)
-    if not (run_folder / "model").exists():
+    if not RunFolder(run_folder).model.exists():
         raise SpecError(f"run {name}: is not finished, it has no exported model yet")
     own = spec.data.sequence_length
-    answers = run_folder / ANSWERS
+    answers = RunFolder(run_folder).answers
     if context not in (None, own):
         answers = in_context(answers, context)
-    return Target(name, spec.family, run_folder / "model", run_folder, context or own, answers)
+    return Target(
+        name, spec.family, RunFolder(run_folder).model, run_folder, context or own, answers
+    )
 
 
 def in_context(answers: Path, context: int | None) -> Path:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cola.spec import RunSpec, SpecError, StudySpec, load_yaml
+from cola.errors import SpecError
+from cola.spec import RunSpec, StudySpec, load_yaml
 from cola.spec.address import resolve_address
 from orchestration.planning.decisions import remembered_plan
+from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mlflow_client import check_answers, told, troubles
 from orchestration.tracking.mlflow_runs import MlflowRuns
@@ -17,10 +19,10 @@ from orchestration.tracking.mlflow_runs import MlflowRuns
 def studies_of(run_key: str, root: Path) -> list[StudySpec]:
     """Studies under the output folder whose last plan has the run."""
     found = []
-    for folder in sorted((root / "studies").glob("*")):
+    for folder in sorted((OutputFolder(root).studies).glob("*")):
         planned = {slot["run_key"] for slot in remembered_plan(folder).values()}
-        if run_key in planned and (folder / "study.yaml").exists():
-            path = folder / "study.yaml"
+        if run_key in planned and (StudyFolder(folder).spec).exists():
+            path = StudyFolder(folder).spec
             found.append(StudySpec.parse(load_yaml(path), origin=str(path)))
     return found
 
@@ -42,7 +44,7 @@ def track(
             outcome[study.name] = str(error)
             continue
         try:
-            runs = MlflowRuns(address, study.name, root / "mlartifacts" / study.name)
+            runs = MlflowRuns(address, study.name, OutputFolder(root).artifacts / study.name)
             run_id = runs.run_id_of(spec.run_key)
             if run_id is None:
                 outcome[study.name] = "MLflow does not have the run; `cola run` sends it"

@@ -44,5 +44,5 @@ def accelerator_name(resources: ResourcesSpec) -> str:
 def worker_flops(resources: ResourcesSpec, precision: str) -> float:
     """Executed FLOP/s that one worker is assumed to reach."""
     kind = ACCELERATORS[accelerator_name(resources)]
-    units = resources.gpus_per_worker or resources.cpus_per_worker
+    units = resources.units_per_worker
     return kind.peak(precision) * (resources.mfu or kind.mfu) * units

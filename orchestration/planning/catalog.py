@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from cola.spec import RunSpec, SpecError, StudySpec, apply_overrides, load_yaml
+from cola.errors import SpecError
+from cola.spec import RunSpec, StudySpec, apply_overrides, load_yaml
 from orchestration.planning.decisions import remembered_plan
 from orchestration.state.ledger import Ledger
+from orchestration.state.paths import OutputFolder, RunFolder
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -37,9 +39,11 @@ def finished_runs(study: str, root: Path) -> list[str]:
     none where there is no such study."""
     if Path(study).name != study:
         return []
-    planned = remembered_plan(root / "studies" / study).values()
+    planned = remembered_plan(OutputFolder(root).studies / study).values()
     folder = Ledger(root).run_folder
-    return [f"{study}/{s['name']}" for s in planned if (folder(s["run_key"]) / "model").exists()]
+    return [
+        f"{study}/{s['name']}" for s in planned if (RunFolder(folder(s["run_key"])).model).exists()
+    ]
 
 
 def find_run(name: str, root: Path) -> Path:
@@ -48,20 +52,20 @@ def find_run(name: str, root: Path) -> Path:
     Raises:
         SpecError: when there is no such run, or several.
     """
-    if (Path(name) / "spec.json").exists():
+    if (RunFolder(Path(name)).spec).exists():
         return Path(name)
     study, _, run_name = name.partition("/")
     if run_name:
-        for slot in remembered_plan(root / "studies" / study).values():
+        for slot in remembered_plan(OutputFolder(root).studies / study).values():
             if slot["name"] == run_name:
                 return Ledger(root).run_folder(slot["run_key"])
-    kept = sorted(path.parent for path in (root / "runs").glob("*/spec.json"))
+    kept = sorted(path.parent for path in (OutputFolder(root).runs).glob("*/spec.json"))
     found = [folder for folder in kept if name and folder.name.startswith(name)]
     if len(found) == 1:
         return found[0]
     known = [
         f"{folder.name}/{slot['name']}"
-        for folder in sorted((root / "studies").glob("*"))
+        for folder in sorted((OutputFolder(root).studies).glob("*"))
         for slot in remembered_plan(folder).values()
     ]
     problem = f"fits {len(found)} runs" if found else "no such run"
@@ -71,4 +75,4 @@ def find_run(name: str, root: Path) -> Path:
 
 def load_run_spec(run_folder: Path) -> RunSpec:
     """The resolved specification that was kept with the run."""
-    return RunSpec.model_validate_json((run_folder / "spec.json").read_text())
+    return RunSpec.model_validate_json(RunFolder(run_folder).spec.read_text())

@@ -49,7 +49,7 @@ def run_costs(
     measured = rates.get(rate_key(spec, resources, "evaluation"))
     seconds += spec.evaluation.points * (evaluation if measured is None else measured)
     seconds += task_flops(spec) / flops
-    units = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+    units = resources.accelerators
     hours = seconds / 3600 * units
     price = None if resources.price_per_hour is None else hours * resources.price_per_hour
     stored = keep * (WEIGHT + MOMENTS) * parameters + WEIGHT * parameters

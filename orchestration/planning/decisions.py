@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cola.spec import SpecError
+from cola.errors import SpecError
+from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
 from orchestration.checkpoint.address import redacted
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
-from orchestration.state.files import read_json, write_atomically
 from orchestration.state.ledger import Ledger, lease_is_fresh
+from orchestration.state.paths import StudyFolder
 
 Action = Literal["reuse", "resume", "start", "busy"]
 
@@ -114,12 +115,12 @@ def remember_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:
         }
         for run in plan
     }
-    write_atomically(study_folder / "plan.json", json.dumps(slots, indent=1))
+    write_atomically(StudyFolder(study_folder).plan, json.dumps(slots, indent=1))
 
 
 def remembered_plan(study_folder: Path) -> dict[str, Any]:
     """The plan of the last `cola run`, by slot."""
-    return dict(read_json(study_folder / "plan.json"))
+    return dict(read_json(StudyFolder(study_folder).plan))
 
 
 def changes(before: dict[str, Any], run: PlannedRun) -> str:

@@ -7,10 +7,11 @@ from functools import cached_property
 
 from cola.data.fingerprint import source_fingerprint
 from cola.data.tokenizer import vocab_size_of
+from cola.errors import SpecError
 from cola.flops import parameter_counts, train_flops_per_token
 from cola.optim import warmup_steps
 from cola.sizing import paper_row, size_by_total, size_model
-from cola.spec import ModelSpec, Objective, RunSpec, SpecError, StagePlan, StudySpec
+from cola.spec import ModelSpec, Objective, RunSpec, StagePlan, StudySpec
 from cola.spec.design import Rung, TrajectoryDesign
 from cola.spec.resources import ResourcesSpec
 from cola.spec.run import TrainingSpec

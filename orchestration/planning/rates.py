@@ -7,9 +7,9 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from cola.files import read_json, write_atomically
 from cola.spec import RunSpec
 from cola.spec.resources import ResourcesSpec
-from orchestration.state.files import read_json, write_atomically
 
 FILE = "calibration.json"
 Rates = Mapping[str, float]  # by `rate_key`

@@ -21,6 +21,7 @@ from cola.spec import ColaModelSpec, ColaObjective, RunSpec, StagePlan
 from cola.spec.base import canonical_json
 from cola.spec.run import ScheduleSpec
 from orchestration.planning.plan import PlannedRun
+from orchestration.state.paths import OutputFolder
 
 FORMAT = 2  # of the published state
 NOT_SHAPE = {"warmup_fraction", "warmup_steps", "rate_changes"}  # keys of a schedule
@@ -35,7 +36,7 @@ class Beginning:
 
     def folder(self, root: Path) -> Path:
         """Where its training state is published, within the output folder."""
-        return root / "prefixes" / self.key
+        return OutputFolder(root).prefixes / self.key
 
 
 @dataclass(frozen=True)

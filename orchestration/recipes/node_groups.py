@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from cola.spec.resources import ResourcesSpec
 from orchestration.planning.plan import PlannedRun
 

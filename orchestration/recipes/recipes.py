@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.rates import measured_rates

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 
 ANSWER_SECONDS = 10.0
 

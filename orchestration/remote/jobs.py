@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from orchestration.remote.endpoint import Endpoint, check_answers, check_endpoint, has_token, short
 from orchestration.remote.packaging import (
     STOP_SECONDS,

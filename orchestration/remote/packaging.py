@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cola
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from orchestration.checkpoint.address import is_folder, resolved
 
 Where = Literal["cluster", "pinned"]

@@ -9,7 +9,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from orchestration.planning.catalog import load_study, shipped_studies
 from orchestration.remote.jobs import Job, again, jobs_of, wait_for_end
 from orchestration.remote.packaging import (

@@ -14,11 +14,7 @@ def accelerator_hours(runs: Iterable[tuple[Entry, ResourcesSpec]], now: float) -
     Every run counts with all of its workers, also where an elastic one had fewer. An attempt whose
     driver was killed counts until its lease was last refreshed.
     """
-    return sum(_seconds(entry, now) / 3600 * _units(needs) for entry, needs in runs)
-
-
-def _units(needs: ResourcesSpec) -> float:
-    return needs.workers * (needs.gpus_per_worker or needs.cpus_per_worker)
+    return sum(_seconds(entry, now) / 3600 * needs.accelerators for entry, needs in runs)
 
 
 def _seconds(entry: Entry, now: float) -> float:

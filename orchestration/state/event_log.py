@@ -10,14 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-FILE = "events.jsonl"
+from cola.jsonl import LineWriter, read_lines
+from orchestration.state.paths import StudyFolder
 
 
 class EventLog:
     """Appends to `events.jsonl` in the study's folder; lines of several processes may alternate."""
 
     def __init__(self, study_folder: Path) -> None:
-        self._path = study_folder / FILE
+        self._path = StudyFolder(study_folder).events
         self._writer = f"{socket.gethostname()}:{os.getpid()}"
 
     def write(
@@ -32,15 +33,10 @@ class EventLog:
             "reason": reason,
             **values,
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with LineWriter(self._path) as lines:
+            lines.write(json.dumps(line))
 
 
 def read_events(study_folder: Path) -> list[dict[str, Any]]:
-    """All lines that are whole, in order."""
-    path = study_folder / FILE
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    """All whole lines, in order: a line that a crash cut off is left out."""
+    return read_lines(StudyFolder(study_folder).events)

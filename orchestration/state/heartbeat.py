@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-FOLDER = "workers"
+from orchestration.state.paths import RunFolder
 
 
 class Beat(BaseModel):
@@ -39,7 +39,7 @@ def read_beats(run_folder: Path, attempt: int | None = None) -> list[Beat]:
     """What the workers of an attempt (by default of the last one) said last, by rank."""
     beats = [
         beat
-        for path in sorted((run_folder / FOLDER).glob("rank-*.json"))
+        for path in sorted(RunFolder(run_folder).heartbeats.glob("rank-*.json"))
         if (beat := _read(path)) is not None
     ]
     if attempt is None:
@@ -49,7 +49,7 @@ def read_beats(run_folder: Path, attempt: int | None = None) -> list[Beat]:
 
 def forget_beats(run_folder: Path) -> None:
     """Remove the files of earlier attempts."""
-    for path in (run_folder / FOLDER).glob("rank-*"):
+    for path in RunFolder(run_folder).heartbeats.glob("rank-*"):
         path.unlink(missing_ok=True)
 
 

@@ -6,19 +6,19 @@ from running the same run.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestration.state.files import write_atomically
+from cola.errors import RunError
+from cola.files import file_lock, write_atomically
+from orchestration.state.paths import OutputFolder, RunFolder
 
 LEASE_REFRESH_SECONDS = 30.0
 LEASE_STALE_SECONDS = 90.0
@@ -56,7 +56,7 @@ class Entry(BaseModel):
     reason: str | None = None
 
 
-class LeaseHeldError(Exception):
+class LeaseHeldError(RunError):
     """Another driver runs this run."""
 
 
@@ -65,7 +65,7 @@ class Ledger:
 
     def __init__(self, root: Path, name: str | None = None) -> None:
         """`name` (without colons): of who takes leases here, among those of this process."""
-        self.runs = root / "runs"
+        self.runs = OutputFolder(root).runs
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{name or uuid.uuid4().hex[:8]}"
 
     def run_folder(self, run_key: str) -> Path:
@@ -74,7 +74,7 @@ class Ledger:
 
     def entry(self, run_key: str) -> Entry:
         """The entry as it is now; a run never started has state new."""
-        path = self.run_folder(run_key) / "ledger.json"
+        path = RunFolder(self.run_folder(run_key)).ledger
         try:
             return Entry.model_validate_json(path.read_text())
         except FileNotFoundError:
@@ -124,17 +124,12 @@ class Ledger:
 
     def _write(self, entry: Entry) -> Entry:
         write_atomically(
-            self.run_folder(entry.run_key) / "ledger.json", entry.model_dump_json(indent=1)
+            RunFolder(self.run_folder(entry.run_key)).ledger, entry.model_dump_json(indent=1)
         )
         return entry
 
-    @contextlib.contextmanager
-    def _locked(self, run_key: str) -> Iterator[None]:
-        folder = self.run_folder(run_key)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "ledger.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self, run_key: str) -> AbstractContextManager[None]:
+        return file_lock(RunFolder(self.run_folder(run_key)).ledger_lock)
 
 
 def lease_is_fresh(entry: Entry) -> bool:

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cola.errors import SpecError
 from cola.records import Artifact, Kind, Tag
-from cola.spec import RunSpec, SpecError
+from cola.spec import RunSpec
 from cola.spec.address import resolve_address
 from orchestration.state.journal import JournalReader, Line
 from orchestration.state.ledger import Entry, Ledger, State, lease_is_fresh
+from orchestration.state.paths import RunFolder
 from orchestration.tracking.mlflow_client import check_answers, is_outage, told, troubles
 from orchestration.tracking.mlflow_runs import (
     METRICS_PER_BATCH,
@@ -91,7 +93,7 @@ class Mirror:
         """Mirror this run from now on (again, where it was closed before)."""
         with self._lock:
             self._runs[spec.run_key] = MirroredRun(
-                spec, folder, tags, name, JournalReader(folder / "journal.jsonl")
+                spec, folder, tags, name, JournalReader(RunFolder(folder).journal)
             )
         self._changed.set()
 
@@ -163,7 +165,7 @@ class Mirror:
                 continue
             state = state_left(entry)
             tags = {Tag.STATUS: state, Tag.STATUS_REASON: entry.reason or LEFT}
-            reader = JournalReader(folder / "journal.jsonl")
+            reader = JournalReader(RunFolder(folder).journal)
             run = MirroredRun(None, folder, tags, place.name, reader, place, closing=state)
             with self._lock:
                 self._runs.setdefault(key, run)

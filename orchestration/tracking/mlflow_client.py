@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cola.spec import SpecError
+from cola.errors import SpecError
+from cola.files import file_lock
 from cola.spec.address import Address
-from orchestration.state.files import file_lock
 
 CONNECT_SECONDS = 5.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}

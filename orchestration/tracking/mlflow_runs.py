@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
+from cola.files import file_lock
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
 from cola.spec import RunSpec
 from cola.spec.address import Address
-from orchestration.state.files import file_lock
 from orchestration.state.journal import Line
 from orchestration.tracking.mlflow_client import client_of, only_one_creates
 from orchestration.tracking.restarts import Restart

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cola.spec import SpecError
+from cola.errors import SpecError
+from cola.files import file_lock
 from cola.spec.address import Address, holds_password, resolve_address
-from orchestration.state.files import file_lock
+from orchestration.state.paths import OutputFolder
 from orchestration.tracking.mlflow_client import lock_of, with_driver
 
 HOST = "127.0.0.1"
@@ -29,7 +30,7 @@ def serve(root: Path, port: int, say: Callable[[str], None], store: str | None =
     """
     address = backend(root, store)
     port = free_port(port)
-    command = server_command(root / "mlartifacts", port)
+    command = server_command(OutputFolder(root).artifacts, port)
     environment = server_environment(address.uri)
     process = subprocess.Popen(command, env=environment)  # noqa: S603 (our interpreter, no shell)
     say(f"MLflow on http://{HOST}:{port} (tracking.uri for studies: http://{HOST}:{port})")
@@ -49,7 +50,7 @@ def backend(root: Path, store: str | None) -> Address:
         SpecError: see `serve`.
     """
     if store is None:
-        file = root / "mlflow.db"
+        file = OutputFolder(root).mlflow
         if not file.is_file():
             raise SpecError(f"output={root}: holds no mlflow.db; run a study first")
         with file_lock(lock_of(file)):  # wait until a study that makes it now is done

@@ -19,12 +19,12 @@ from cola.evaluation.tasks.catalog import held_out, make_tasks
 from cola.evaluation.tasks.evaluate import answered_here, evaluated
 from cola.evaluation.tasks.task import TaskResult
 from cola.families import Family
-from cola.records import FEW_SHOT_TASKS, Artifact, Metric
+from cola.files import write_atomically
+from cola.records import FEW_SHOT_TASKS, Metric
 from cola.spec import EvaluationSpec, RunSpec
-from orchestration.state.files import write_atomically
+from orchestration.state.paths import RunFolder
 from orchestration.training.validation import VALIDATION_SEED
 
-ANSWERS = "evaluation"  # folder of a run: what its model answered, and the results
 ROWS_AT_ONCE = 16
 
 
@@ -41,7 +41,7 @@ def task_metrics(
 
     `alive` is called after every answer. Answers of an earlier attempt are of another model.
     """
-    settings, folder = run.evaluation, run_folder / ANSWERS
+    settings, folder = run.evaluation, RunFolder(run_folder).answers
     shutil.rmtree(folder, ignore_errors=True)
     if not settings.tasks:
         return {}
@@ -74,9 +74,9 @@ def about_model(family: str, context: int | None, seed: int) -> dict[str, Any]:
 
 def keep_results(run_folder: Path) -> Path:
     """Put all results of a run, of any settings, into the one file that MLflow gets; its path."""
-    kept = sorted((run_folder / ANSWERS).rglob("*.json"))
+    kept = sorted((RunFolder(run_folder).answers).rglob("*.json"))
     found = [json.loads(path.read_text()) for path in kept]
-    path = run_folder / Artifact.EVALUATION
+    path = RunFolder(run_folder).evaluation
     write_atomically(path, json.dumps(found, indent=1) + "\n")
     return path
 

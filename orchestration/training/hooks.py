@@ -17,7 +17,7 @@ from cola.records import Metric
 from cola.spec import ColaModelSpec, ColaObjective, RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.state.journal import JournalWriter
-from orchestration.state.paths import STOP_FILE
+from orchestration.state.paths import RunFolder
 from orchestration.training.distributed import agree, mean_over_workers, spread_over_workers
 from orchestration.training.hardware import peak_flops
 from orchestration.training.train_loop import TrainState
@@ -159,7 +159,7 @@ class StopOnRequest:
     the step `until`."""
 
     def __init__(self, run_folder: Path, until: int | None = None) -> None:
-        self._path, self._until = run_folder / STOP_FILE, until
+        self._path, self._until = RunFolder(run_folder).stop, until
 
     def __call__(self, state: TrainState) -> None:
         """Rank 0 looks; all stop after the same step. A diverged run has stopped already."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cola.data import PreparedData
-from orchestration.state.files import write_atomically
+from cola.files import write_atomically
 from orchestration.state.journal import JournalWriter
-from orchestration.state.paths import OUTCOME_FILE
+from orchestration.state.paths import RunFolder
 from orchestration.training.final_tasks import task_metrics
 from orchestration.training.hooks import order_digests
 from orchestration.training.train_loop import carried_over
@@ -34,7 +34,7 @@ def finish(
         return
     if weights is not None:
         model = carried_over(state.family, state.run, state, weights)
-        state.family.save(model, folder / "model")
+        state.family.save(model, RunFolder(folder).model)
         measure(state, model, data, folder, journal, heart)
     journal.write(
         "event", state.step, time.time(), {"event": state.stop, "attempt": assignment.attempt}
@@ -47,7 +47,7 @@ def finish(
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )
-    write_atomically(folder / OUTCOME_FILE, outcome.model_dump_json(indent=1))
+    write_atomically(RunFolder(folder).outcome, outcome.model_dump_json(indent=1))
 
 
 def measure(
@@ -64,7 +64,7 @@ def measure(
         journal.write("diagnostic", state.step, time.time(), measured)
     samples = text_samples(state.family, model, state.run, data, state.step)
     lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
-    write_atomically(folder / "samples.jsonl", lines)
+    write_atomically(RunFolder(folder).samples, lines)
     answered = task_metrics(
         state.family, model, state.run, data, folder, state.engine.device, heart.alive
     )

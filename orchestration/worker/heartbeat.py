@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from orchestration.state.heartbeat import FOLDER, Beat
+from orchestration.state.heartbeat import Beat
+from orchestration.state.paths import RunFolder
 
 if TYPE_CHECKING:
     from orchestration.training.train_loop import TrainState
@@ -33,7 +34,7 @@ class Heartbeat:
 
     def __init__(self, run_folder: Path, worker: Worker, step: int) -> None:
         self._worker = worker
-        self._path = run_folder / FOLDER / f"rank-{worker.rank:05d}.json"
+        self._path = RunFolder(run_folder).heartbeats / f"rank-{worker.rank:05d}.json"
         self._path.parent.mkdir(exist_ok=True)
         self._last = (step, 0.0, 0.0)
         self._written = 0.0

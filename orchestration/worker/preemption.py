@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from cola.errors import RunError
 from orchestration.state.journal import JournalWriter
 from orchestration.training.distributed import agree
 from orchestration.training.train_loop import TrainState
@@ -12,7 +13,7 @@ from orchestration.training.train_loop import TrainState
 LOOK_SECONDS = 3.0
 
 
-class PreemptedError(Exception):
+class PreemptedError(RunError):
     """The workers left because a node of theirs is taken away; nothing is lost."""
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cola.data import PreparedData, open_prepared
+from cola.files import write_atomically
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
 from orchestration.checkpoint.retention import Policy
 from orchestration.checkpoint.store import CheckpointStore, open_store
-from orchestration.state.files import write_atomically
 from orchestration.state.journal import JournalWriter
+from orchestration.state.paths import RunFolder
 from orchestration.worker.assignment import Assignment
 from orchestration.worker.environment import describe_environment
 
@@ -54,10 +55,10 @@ def train_worker(config: dict[str, Any]) -> None:
     store = open_store(assignment.checkpoint.storage, folder)
     copies = LocalCopies(store, place, context.get_node_rank())
     resume = resume_point(assignment, place, copies)
-    journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
+    journal = JournalWriter(RunFolder(folder).journal) if place.rank == 0 else None
     if journal is not None:
         environment = describe_environment(assignment.zero_stage, place.world_size)
-        write_atomically(folder / "environment.json", environment)
+        write_atomically(RunFolder(folder).environment, environment)
         values = {
             "event": "start",
             "attempt": assignment.attempt,

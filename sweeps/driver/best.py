@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from cola.files import write_atomically
 from cola.records import TrialAsked, TrialEnded
-from orchestration.state.files import write_atomically
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import Points
 from sweeps.space.spec import MetricGoal, SweepSpec

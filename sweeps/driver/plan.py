@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
@@ -29,7 +29,6 @@ from sweeps.space.spec import (
     values_of,
 )
 from sweeps.trials.prefix_claims import first_stages
-from sweeps.trials.trial import flops_at
 
 SAMPLE = 64  # points that stand for a space that cannot be counted, or is large
 
@@ -84,8 +83,10 @@ def plan_sweep(points: Points) -> SweepPlan:
             seen.add(beginning.key)
         keep = points.base.checkpoint.keep
         costs = run_costs(run.spec, run.resources, run.total_parameters, keep, rates, first)
-        shared += flops_at(run.spec, first)
-        flops += flops_at(run.spec, run.spec.steps) - flops_at(run.spec, first)
+        shared += run.spec.train_flops_at(first, "executed", charged=False)
+        flops += run.spec.train_flops_at(
+            run.spec.steps, "executed", charged=False
+        ) - run.spec.train_flops_at(first, "executed", charged=False)
         seconds += costs.seconds
     return SweepPlan(
         points, arms, list(runs.values()), len(runs) - len(left), flops, shared, seconds

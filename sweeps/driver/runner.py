@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -18,16 +17,18 @@ from types import FrameType
 from typing import Any
 
 from cola.data import PreparedData, prepare
+from cola.errors import SpecError
+from cola.files import file_lock, write_atomically
 from cola.records import Artifact, SweepFile
-from cola.spec import SpecError, StudySpec, load_yaml
+from cola.spec import StudySpec, load_yaml
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
 from orchestration.driver.preflight import check_data, check_output
 from orchestration.state.event_log import EventLog
-from orchestration.state.files import write_atomically
 from orchestration.state.ledger import Ledger
+from orchestration.state.paths import OutputFolder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import MirroredStudy, open_mirror
 from sweeps.driver.best import write_best
@@ -90,9 +91,11 @@ def run_sweep(
         keep_spec(sweep, base, folder)
         (folder / SWEEP_STOP).unlink(missing_ok=True)
         log, keys, events = SweepLog(folder), list[str](), EventLog(folder)
-        datas = Datas(root / "cache")
+        datas = Datas(OutputFolder(root).cache)
         datas.of(base)
-        mirror = open_mirror(tracking_uri(base), sweep.name, root / "mlartifacts" / sweep.name)
+        mirror = open_mirror(
+            tracking_uri(base), sweep.name, OutputFolder(root).artifacts / sweep.name
+        )
         tracked = Tracked(sweep.name, sweep.metrics, mirror, keys, say, events)
         kind = PopulationSearch if sweep.is_population else ArmSearch
         arms: list[Search] = [kind(arm, points, log) for arm in points.arms()]
@@ -322,10 +325,10 @@ def only_driver(folder: Path, name: str) -> Iterator[None]:
     Raises:
         SpecError: where one does.
     """
-    with (folder / "driver.lock").open("w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(file_lock(folder / SweepFile.LOCK, wait=False))
+        except BlockingIOError:
             raise SpecError(f"sweep {name}: is being run by another process ({folder})") from None
         yield
 

@@ -23,7 +23,7 @@ from sweeps.space.points import Candidate
 from sweeps.space.spec import is_inference
 from sweeps.trials.retries import PROCESS_DIED, Retries
 from sweeps.trials.trainable import ENDED, ORDER, SPENT, STATE
-from sweeps.trials.trial import TrialOrder, ask_to_stop, flops_at, last_metrics, position
+from sweeps.trials.trial import TrialOrder, ask_to_stop, last_metrics, position
 
 
 class TuneSearch(Searcher):
@@ -214,7 +214,7 @@ class TuneSearch(Searcher):
         at = position(folder, since=began)
         known = last_metrics(folder)
         needs = run.resources
-        units = needs.workers * (needs.gpus_per_worker or needs.cpus_per_worker)
+        units = needs.accelerators
         return TrialEnded(
             trial=asked.trial,
             state=state,
@@ -224,7 +224,7 @@ class TuneSearch(Searcher):
             wall_seconds=time.time() - began,
             working_seconds=at.working,
             training_seconds=at.elapsed,
-            flops=flops_at(run.spec, at.step),
+            flops=run.spec.train_flops_at(at.step, "executed", charged=False),
             accelerator_hours=(time.time() - began) / 3600 * units,
             time=time.time(),
         )

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from cola.errors import SpecError
 from cola.records import Leg, PointExcluded, TrialAsked, TrialEnded
-from cola.spec import SpecError
 from sweeps.search.algorithms import Algorithm, Grid, OptunaPoints
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import Candidate, Points, asked_for, part_identity

@@ -12,8 +12,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cola.errors import SpecError
 from cola.records import Leg, TrialAsked, TrialEnded
-from cola.spec import SpecError
 from orchestration.planning.shared_prefixes import Beginning, beginning_at
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog

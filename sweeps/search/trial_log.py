@@ -6,14 +6,13 @@ has ended is told to the search algorithm again, what had not ended is done firs
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from cola.jsonl import LineWriter, read_lines
 from cola.records import PointExcluded, SweepFile, TrialAsked, TrialEnded
 
 KINDS: dict[str, type[BaseModel]] = {
@@ -31,21 +30,13 @@ class SweepLog:
         self.asked: dict[int, TrialAsked] = {}
         self.ended: dict[int, TrialEnded] = {}
         self.excluded: list[PointExcluded] = []
-        if self._path.exists():
-            text = self._path.read_text(encoding="utf-8")
-            for line in text.splitlines():
-                self._take(line)
-            if text and not text.endswith("\n"):  # cut off by a crash: it never counted
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write("\n")
+        for line in read_lines(self._path):
+            self._take(line)
 
     def write(self, record: TrialAsked | TrialEnded | PointExcluded) -> None:
         """Append one line, on the device before this returns."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(record.model_dump_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with LineWriter(self._path) as lines:
+            lines.write(record.model_dump_json(), sync=True)
         self._add(record)
 
     def open_trials(self, arm: str) -> list[TrialAsked]:
@@ -76,12 +67,8 @@ class SweepLog:
         """Of the next trial: they count from 1."""
         return max(self.asked, default=0) + 1
 
-    def _take(self, line: str) -> None:
-        try:
-            values: Any = json.loads(line)
-        except ValueError:
-            return
-        kind = KINDS.get(values.get("event", "")) if isinstance(values, dict) else None
+    def _take(self, values: dict[str, Any]) -> None:
+        kind = KINDS.get(values.get("event", ""))
         if kind is not None:
             self._add(kind.model_validate(values))
 

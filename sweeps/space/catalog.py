@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from cola.spec import SpecError, StudySpec, apply_overrides, load_yaml
-from orchestration.state.paths import output_root
+from cola.errors import SpecError
+from cola.spec import StudySpec, apply_overrides, load_yaml
+from orchestration.state.paths import OutputFolder, output_root
 from sweeps.space.spec import SCALES, Scale, SweepSpec
 
 
@@ -53,4 +54,4 @@ def _chosen(sweep: SweepSpec, scale: str | None) -> Scale | None:
 
 def sweep_folder(study: StudySpec) -> Path:
     """Where the files of a sweep over this base study lie: `<output>/sweeps/<name>`."""
-    return output_root(study) / "sweeps" / study.name
+    return OutputFolder(output_root(study)).sweeps / study.name

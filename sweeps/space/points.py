@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cola.data.fingerprint import source_fingerprint
+from cola.errors import SpecError
 from cola.records import Leg, TrialAsked
-from cola.spec import SpecError, StudySpec, canonical_json, check_path, load_yaml, with_values
+from cola.spec import StudySpec, canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
 from cola.spec.run import EvaluationSpec
 from orchestration.planning.catalog import shipped_studies

@@ -15,7 +15,7 @@ from cola.families import family_of
 from cola.records import Metric
 from cola.spec.run import EvaluationSpec
 from orchestration.planning.catalog import load_run_spec
-from orchestration.state.paths import data_folder
+from orchestration.state.paths import RunFolder
 from orchestration.training.validation import VALIDATION_SEED, likelihood_rows, summary_of
 
 ROWS_AT_ONCE = 32
@@ -29,10 +29,10 @@ def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dic
     also the NLL.
     """
     spec = load_run_spec(run_folder)
-    data = open_prepared(data_folder(run_folder))
+    data = open_prepared(RunFolder(run_folder).data_folder())
     family = family_of(spec.family)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = family.load(run_folder / "model").to(device).eval()
+    model = family.load(RunFolder(run_folder).model).to(device).eval()
     subject = Subject(family, model, data.tokenizer, spec.data.sequence_length, device)
     ids = np.arange(settings.validation_sequences)
     found = continuation_metrics(subject, data.validation.rows(ids), settings)

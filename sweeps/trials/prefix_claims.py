@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
+from cola.files import file_lock, write_atomically
 from cola.spec import RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import Beginning, Sharing, beginning_key
-from orchestration.state.files import file_lock, write_atomically
 from orchestration.state.ledger import Ledger, lease_is_fresh
 
 SETTLE_SECONDS = 5.0

@@ -47,7 +47,7 @@ class Retries:
         done = sum(
             flops_since(run.spec, ledger.run_folder(run.key), began) for run in candidate.runs
         )
-        units = needs.workers * (needs.gpus_per_worker or needs.cpus_per_worker)
+        units = needs.accelerators
         self._lost[asked.trial] = replace(
             lost,
             times=lost.times + 1,

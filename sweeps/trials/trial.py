@@ -33,7 +33,7 @@ from orchestration.state.ledger import (
     State,
     lease_is_fresh,
 )
-from orchestration.state.paths import STOP_FILE, output_root
+from orchestration.state.paths import RunFolder, output_root
 from sweeps.trials.prefix_claims import Claims
 
 POLL_SECONDS = 0.2
@@ -77,7 +77,7 @@ class TrialWork:
         self._running: PlannedRun | None = None
         self._stopping = threading.Event()
         self._refreshed = time.time()
-        self._reader = JournalReader(self._folder(self.runs[0]) / "journal.jsonl")
+        self._reader = JournalReader(RunFolder(self._folder(self.runs[0])).journal)
         self._error: str | None = None
         self._began = time.time()
         self.thread = threading.Thread(target=self._carry_out, daemon=True, name="trial")
@@ -246,14 +246,16 @@ class TrialWork:
     def _account(self, run: PlannedRun, before: Position, began: float) -> None:
         """Add what an attempt cost: FLOPs of its steps, seconds in them, hours of devices."""
         after = position(self._folder(run), since=began)
-        done = flops_at(run.spec, before.step)
-        self._flops += max(0.0, flops_at(run.spec, after.step) - done)
+        done = run.spec.train_flops_at(before.step, "executed", charged=False)
+        self._flops += max(
+            0.0, run.spec.train_flops_at(after.step, "executed", charged=False) - done
+        )
         # What a population's member takes of another is part of the population's own training.
         self._shared += done if before.shared and self.order.leg is None else 0.0
         self._training += max(0.0, after.elapsed - before.elapsed)
         self._working += after.working
         needs = run.resources
-        units = needs.workers * (needs.gpus_per_worker or needs.cpus_per_worker)
+        units = needs.accelerators
         self._hours += (time.time() - began) / 3600 * units
 
     def _is_stopped(self) -> bool:
@@ -307,12 +309,12 @@ def lease_name(driver: str, trial: int) -> str:
 def ask_to_stop(run_folder: Path, reason: str) -> None:
     """Workers leave after their next step, with a checkpoint; the file says why."""
     run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / STOP_FILE).write_text(reason)
+    RunFolder(run_folder).stop.write_text(reason)
 
 
 def stop_reason(run_folder: Path) -> str | None:
     """Why the run was asked to stop."""
-    path = run_folder / STOP_FILE
+    path = RunFolder(run_folder).stop
     return (path.read_text() or None) if path.exists() else None
 
 
@@ -324,7 +326,7 @@ def numbers(values: dict[str, Any]) -> dict[str, float]:
 def last_metrics(run_folder: Path, until: int | None = None) -> dict[str, float]:
     """The last value of every metric in a run's journal (up to the step `until`)."""
     found: dict[str, float] = {}
-    for line in JournalReader(run_folder / "journal.jsonl").new_lines():
+    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
         if line.kind != "event" and (until is None or line.step <= until):
             found |= numbers(line.values)
     return found
@@ -333,7 +335,7 @@ def last_metrics(run_folder: Path, until: int | None = None) -> dict[str, float]
 def position(run_folder: Path, since: float = 0.0) -> Position:
     """How far a run's journal is; its workers' loop is counted from `since` (Unix seconds)."""
     step, elapsed, times = 0, 0.0, []
-    for line in JournalReader(run_folder / "journal.jsonl").new_lines():
+    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
         step = max(step, line.step)
         elapsed = max(elapsed, line.values.get(Metric.ELAPSED_SECONDS, 0.0))
         if line.time >= since:
@@ -349,21 +351,16 @@ def published_position(folder: Path) -> Position:
     return Position(cursor.step, cursor.elapsed_seconds, 0.0, shared=True)
 
 
-def flops_at(spec: RunSpec, step: int) -> float:
-    """Executed FLOPs of a run's first steps, whoever is charged for them."""
-    total, left = 0.0, step
-    for stage in spec.stages:
-        taken = min(left, stage.steps)
-        total += taken * spec.tokens_per_step * stage.train_flops_per_token_executed
-        left -= taken
-    return total
-
-
 def flops_since(spec: RunSpec, run_folder: Path, since: float) -> float:
     """Executed FLOPs of the steps that a run's workers made from `since` on (Unix seconds)."""
-    lines = JournalReader(run_folder / "journal.jsonl").new_lines()
+    lines = JournalReader(RunFolder(run_folder).journal).new_lines()
     steps = [line.step for line in lines if line.time >= since]  # the first: where they began
-    return flops_at(spec, max(steps)) - flops_at(spec, min(steps)) if steps else 0.0
+    return (
+        spec.train_flops_at(max(steps), "executed", charged=False)
+        - spec.train_flops_at(min(steps), "executed", charged=False)
+        if steps
+        else 0.0
+    )
 
 
 def means(tables: list[dict[str, float]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from orchestration.checkpoint.store import check_storage, open_store
 from tests.servers import s3_bucket
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from orchestration.state.journal import JournalReader, Line
 from sweeps.cli import app
 from tests.conftest import write_study

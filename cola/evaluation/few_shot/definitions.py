@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cola.errors import SpecError
 from cola.evaluation.few_shot import public_records as records
 from cola.evaluation.items import Item
-from cola.spec import SpecError
 
 Rule = Literal["first_word", "exact_text", "multiple_choice", "any_answer"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from cola.errors import SpecError
 from cola.evaluation.few_shot.answers import chosen_option, cut, first_word, normalise
 from cola.evaluation.few_shot.definitions import DEFINITIONS, Rule, task_named
 from cola.evaluation.few_shot.squad_metrics import squad_exact_match, squad_f1
 from cola.evaluation.items import Id, Item
 from cola.evaluation.statistics import RESAMPLES, percentile_interval
-from cola.spec import SpecError
 
 TASKS = tuple(DEFINITIONS)
 MULTIPLE_CHOICE = frozenset(name for name, task in DEFINITIONS.items() if task.needs_choices)

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cola.errors import SpecError
 from cola.evaluation.few_shot.definitions import FewShotTask, PublicDataset, task_named
 from cola.evaluation.items import Item, read_items
-from cola.spec import SpecError
 
 
 @dataclass(frozen=True)

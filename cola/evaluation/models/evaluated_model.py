@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from cola.data import TextTokenizer
+from cola.errors import SpecError
 from cola.families import Family, family_of
-from cola.spec import SpecError
 
 FAMILY_OF_MODEL_TYPE = {"llama": "ar", "cola_llada": "llada"}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import Subject
-from cola.spec import SpecError
 
 ROWS_AT_ONCE = 16
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cola.data import PreparedData, TextTokenizer
+from cola.errors import SpecError
 from cola.evaluation.few_shot.definitions import task_named
 from cola.evaluation.items import Item
 from cola.evaluation.models.judge import Reference
@@ -20,7 +21,7 @@ from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, GenerationSpec, SpecError
+from cola.spec import EvaluationSpec, GenerationSpec
 
 CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
 

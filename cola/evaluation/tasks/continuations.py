@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from cola.errors import SpecError
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import Subject
 from cola.evaluation.tasks.task import sample_id
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, SpecError
+from cola.spec import GenerationSpec
 
 
 @dataclass(frozen=True)

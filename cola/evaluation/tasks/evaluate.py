@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import Subject
 from cola.evaluation.tasks.answer_log import ItemLog
 from cola.evaluation.tasks.task import Record, Task, TaskResult
+from cola.files import write_atomically
 
 Answers = Callable[[Task, Sequence[Id]], Iterator[tuple[Id, Record]]]
 Progress = Callable[[str, int, int], None]  # task, items answered, items in all
@@ -43,15 +43,8 @@ def evaluated(
                 progress(task.name, done, len(ids))
             result = task.summary({item: log.records[item] for item in ids})
         kept = {**about, **result.as_json()}
-        write_whole(path.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
+        write_atomically(path.with_suffix(".json"), json.dumps(kept, indent=1) + "\n")
         yield result
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put a file in place in one step."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def answered_here(subject: Subject, rows: int) -> Answers:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cola.errors import SpecError
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import Subject
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, SpecError
+from cola.spec import GenerationSpec
 
 
 class ContinuationTask:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from cola.errors import SpecError
 from cola.families import Batch, Family, count_parameters, family_of
 from cola.flops import parameter_counts
 from cola.records import FAMILIES
@@ -21,7 +22,6 @@ from cola.spec import (
     ModelSpec,
     NextToken,
     Objective,
-    SpecError,
 )
 
 VOCAB, LENGTH = 60, 32

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting.bootstrap import bootstrap, delta_method, resampled, seed_noise
-from analysis.fitting.estimate import FitError, fit_law
+from analysis.fitting.estimate import fit_law
 from analysis.fitting.law import Array, Inputs, Law, predicted
 from analysis.fitting.laws import LAWS, SharedLaw
 from analysis.fitting.power_law import chinchilla_law
 from analysis.fitting.solver import huber, minimise
+from cola.errors import FitError
 
 FLOPS = np.geomspace(1e18, 1e22, 9)
 GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))

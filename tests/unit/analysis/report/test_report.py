@@ -12,8 +12,8 @@ import pytest
 from analysis.report.matching import common_order, matching_statements
 from analysis.report.report import write_report
 from analysis.report.runs import read_study
+from cola.errors import SpecError
 from cola.records import Kind, Metric, Tag
-from cola.spec import SpecError
 from tests.unit.analysis.store import KINDS, Store
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from cola.errors import SpecError
 from cola.evaluation.few_shot.answers import chosen_option, cut, normalise
 from cola.evaluation.few_shot.definitions import task_named
 from cola.evaluation.few_shot.scoring import (
@@ -22,7 +23,6 @@ from cola.evaluation.few_shot.scoring import (
     score_task,
 )
 from cola.evaluation.items import Item, read_generations, read_items, write_items
-from cola.spec import SpecError
 from sweeps.cli import app
 from tests.unit.evaluation.benchmarks import benchmarks
 

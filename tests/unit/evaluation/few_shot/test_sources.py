@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from cola.errors import SpecError
 from cola.evaluation.few_shot.definitions import DEFINITIONS
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_items, write_items
-from cola.spec import SpecError
 from sweeps.cli import app
 from tests.unit.evaluation.few_shot.test_public_records import RECORDS
 

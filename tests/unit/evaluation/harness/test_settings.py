@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cola.spec import GenerationSpec, SpecError
+from cola.errors import SpecError
+from cola.spec import GenerationSpec
 
 pytest.importorskip("lm_eval")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cola.errors import SpecError
 from cola.evaluation.items import Id, Item
 from cola.evaluation.models.evaluated_model import Subject, open_subject
 from cola.evaluation.tasks.answer_log import ItemLog
@@ -19,7 +20,7 @@ from cola.evaluation.tasks.task import Record, Task, sample_id
 from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask
 from cola.records import FAMILIES
-from cola.spec import GenerationSpec, SpecError
+from cola.spec import GenerationSpec
 
 GREEDY = GenerationSpec(max_new_tokens=8, steps=4, guidance_scale=1.0)
 
@@ -80,8 +81,7 @@ def test_a_line_that_was_cut_off_is_dropped(torn: bytes, tmp_path: Path) -> None
         assert log.records == {1: {"nll": 0.5}, "b": {"nll": 1.5}}
         log.append(2, {"nll": 2.5})
     with ItemLog(path) as log:
-        assert log.records[2] == {"nll": 2.5}
-    assert len(path.read_text().splitlines()) == 3
+        assert log.records == {1: {"nll": 0.5}, "b": {"nll": 1.5}, 2: {"nll": 2.5}}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.data import TextTokenizer
+from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import Subject
 from cola.evaluation.models.judge import Reference
 from cola.evaluation.statistics import distinct, repetition
@@ -23,7 +24,7 @@ from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import UnconditionalTask
 from cola.objectives.next_token import token_nll
 from cola.records import FAMILIES, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, GenerationSpec, SpecError
+from cola.spec import EvaluationSpec, GenerationSpec
 
 SAMPLED = GenerationSpec(max_new_tokens=8, steps=4, temperature=1.0, guidance_scale=2.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.manifest import Cursor, manifest_name, newest_valid, seal, verify
 from orchestration.checkpoint.store import CheckpointStore, check_storage, store_address

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from cola.spec.resources import ResourcesSpec
 from orchestration.doctor import storage_checks as doctor_storage
 from orchestration.doctor.cluster_checks import cluster, nodes, room, version

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from orchestration.doctor import fault_drill
 from orchestration.doctor.fault_drill import Check, carry_out
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from orchestration.cluster.packing import ClusterState, Node
 from orchestration.driver.launch_queue import LaunchQueue
 from orchestration.driver.progress import StudyView
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.state.event_log import FILE, EventLog
+from orchestration.state.event_log import EventLog, read_events
 
 
 class Joined:
@@ -45,9 +44,7 @@ class Joined:
         self.queue.leave(owner)
 
     def events(self) -> list[tuple[str, str]]:
-        path = self.folder / FILE
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(line["event"], line["reason"]) for line in map(json.loads, lines)]
+        return [(line["event"], line["reason"]) for line in read_events(self.folder)]
 
 
 @pytest.fixture

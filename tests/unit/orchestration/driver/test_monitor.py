@@ -9,8 +9,9 @@ import pytest
 
 from orchestration.driver import monitor as run_watch
 from orchestration.driver.monitor import RunWatch, Start
-from orchestration.state.heartbeat import FOLDER, Beat, read_beats
+from orchestration.state.heartbeat import Beat, read_beats
 from orchestration.state.journal import JournalWriter
+from orchestration.state.paths import RunFolder
 
 
 def beat(folder: Path, step: int, rank: int = 0, pid: int = 1, attempt: int = 1) -> Beat:
@@ -18,7 +19,7 @@ def beat(folder: Path, step: int, rank: int = 0, pid: int = 1, attempt: int = 1)
         attempt=attempt, rank=rank, pid=pid, host="here", node_id="n", step=step, time=float(step),
         seconds_per_step=0.1, data_wait_fraction=0.0, memory_gb=1.0,
     )  # fmt: skip
-    path = folder / FOLDER / f"rank-{rank:05d}.json"
+    path = RunFolder(folder).heartbeats / f"rank-{rank:05d}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(written.model_dump_json())
     return written
@@ -93,5 +94,5 @@ def test_a_first_step_may_take_its_time(tmp_path: Path, clock: Clock) -> None:
 def test_beats_of_other_attempts_and_torn_files_are_none(tmp_path: Path) -> None:
     mine = beat(tmp_path, 5, attempt=2)
     beat(tmp_path, 9, rank=1, attempt=1)
-    (tmp_path / FOLDER / "rank-00002.json").write_text('{"attempt": 2')
+    (RunFolder(tmp_path).heartbeats / "rank-00002.json").write_text('{"attempt": 2')
     assert read_beats(tmp_path) == read_beats(tmp_path, 2) == [mine]

@@ -11,9 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 from cola.data.tokenizer import train_bpe
+from cola.errors import SpecError
 from cola.families import family_of
 from cola.sizing import size_model
-from cola.spec import SpecError
 from sweeps.cli import app
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]

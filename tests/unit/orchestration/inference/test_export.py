@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cola.data import PreparedData, TextTokenizer, prepare
+from cola.errors import SpecError
 from cola.families import family_of
 from cola.records import Metric
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, RunSpec, SpecError, StudySpec
+from cola.spec import GenerationSpec, LikelihoodSpec, RunSpec, StudySpec
 from orchestration.inference.export import export_run
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalWriter

@@ -11,10 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cola.errors import SpecError
 from cola.families import Batch, StageModule, family_of
 from cola.optim import learning_rate_factor
 from cola.seeding import Stream
-from cola.spec import SpecError, StudySpec
+from cola.spec import StudySpec
 from cola.spec.design import TunedRule
 from cola.spec.run import ScheduleSpec
 from orchestration.planning.accelerators import STARTUP_SECONDS

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.data import PreparedData
+from cola.errors import SpecError
 from cola.optim import learning_rate_factor, rate_change_factor
-from cola.spec import RunSpec, SpecError, StudySpec
+from cola.spec import RunSpec, StudySpec
 from cola.spec.run import RateChange, ScheduleSpec
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.plan import PlannedRun, plan_study

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from orchestration.planning.catalog import load_study
 from orchestration.planning.plan import plan_study
 from orchestration.recipes.node_groups import NodeGroup, node_groups

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from orchestration.remote.endpoint import Endpoint, check_answers
 from orchestration.remote.jobs import client_of, jobs_of
 

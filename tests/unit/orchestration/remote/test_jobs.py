@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cola.spec import SpecError, StudySpec
+from cola.errors import SpecError
+from cola.spec import StudySpec
 from orchestration.remote import packaging as job_sources
 from orchestration.remote.endpoint import Endpoint, check_endpoint, is_loopback
 from orchestration.remote.jobs import check_same_ray, submit

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from cola.spec.resources import ResourcesSpec
 from orchestration.state.accounting import accelerator_hours
-from orchestration.state.event_log import FILE, EventLog
+from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.ledger import Attempt, Entry, Lease
 
 HOUR = 3600.0
@@ -36,7 +35,7 @@ def test_hours_count_attempts_of_all_kinds() -> None:
 def test_events_are_lines_that_say_why(tmp_path: Path) -> None:
     EventLog(tmp_path).write("launched", "ar-1", "attempt 1")
     EventLog(tmp_path).write("failed", "ar-1", "out of memory")
-    lines = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    lines = read_events(tmp_path)
     assert [(line["event"], line["run"], line["reason"]) for line in lines] == [
         ("launched", "ar-1", "attempt 1"),
         ("failed", "ar-1", "out of memory"),

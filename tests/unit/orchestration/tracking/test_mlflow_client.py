@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from cola.spec.address import resolve_address
 from orchestration.tracking.mirror import open_mirror
 from orchestration.tracking.mlflow_client import check_answers

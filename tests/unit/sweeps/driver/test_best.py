@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cola.errors import SpecError
 from cola.records import TrialAsked, TrialEnded
-from cola.spec import SpecError, StudySpec, apply_overrides
+from cola.spec import StudySpec, apply_overrides
 from orchestration.planning.plan import plan_study
 from sweeps.driver.best import write_best
 from sweeps.driver.runner import keep_spec, only_driver

@@ -12,8 +12,9 @@ import pytest
 
 from orchestration.driver import monitor as look_after
 from orchestration.state.event_log import EventLog, read_events
-from orchestration.state.heartbeat import FOLDER, Beat
+from orchestration.state.heartbeat import Beat
 from orchestration.state.ledger import Ledger
+from orchestration.state.paths import RunFolder
 from sweeps.driver.trial_monitor import TrialWatch
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
@@ -27,7 +28,7 @@ def beat(folder: Path, step: int, attempt: int, pid: int) -> None:
         attempt=attempt, rank=0, pid=pid, host="here", node_id="n", step=step, time=0.0,
         seconds_per_step=0.1, data_wait_fraction=0.0, memory_gb=1.0,
     )  # fmt: skip
-    path = folder / FOLDER / "rank-00000.json"
+    path = RunFolder(folder).heartbeats / "rank-00000.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(written.model_dump_json())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import Candidate, Points
 from sweeps.space.spec import SweepSpec
 from sweeps.trials.trainable import ENDED, ORDER, SPENT
-from sweeps.trials.trial import TrialOrder, flops_at
+from sweeps.trials.trial import TrialOrder
 
 
 class Gate:
@@ -164,6 +165,7 @@ def test_what_a_dead_process_did_is_charged(world: World) -> None:
     world.suggest("b")
     world.end("b", 1, flops=7.0)
     ended = world.log.ended[1]
-    assert ended.flops == pytest.approx(flops_at(run.spec, 50) - flops_at(run.spec, 20) + 7)
+    spent = partial(run.spec.train_flops_at, convention="executed", charged=False)
+    assert ended.flops == pytest.approx(spent(50) - spent(20) + 7)
     assert 0 < ended.accelerator_hours < 0.1
     assert ended.wall_seconds > 0

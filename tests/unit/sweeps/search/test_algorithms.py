@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cola.errors import SpecError
 from cola.records import TrialAsked
-from cola.spec import SpecError
 from sweeps.search.arm_search import ArmSearch, covered
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import Points

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cola.errors import SpecError
 from cola.records import TrialAsked
-from cola.spec import SpecError
 from orchestration.planning.shared_prefixes import has_beginning
 from sweeps.search.population import Member, PopulationSearch, beginnings, successors
 from sweeps.search.trial_log import SweepLog

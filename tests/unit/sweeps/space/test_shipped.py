@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from sweeps.cli import app
 from sweeps.driver.plan import plan_sweep, sentences
 from sweeps.space.catalog import load_sweep, shipped_sweeps

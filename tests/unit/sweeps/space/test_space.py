@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cola.spec import SpecError, StudySpec, check_path
+from cola.errors import SpecError
+from cola.spec import StudySpec, check_path
 from orchestration.planning.plan import plan_study
 from sweeps.driver.plan import plan_sweep, sentences
 from sweeps.space.points import Points
