@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.cli import app
-from cola.errors import FitError
+from cola.errors import FitError, SpecError
 
 GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
 SIZES, TOKENS = (axis.ravel() for axis in GRID)
@@ -32,7 +32,7 @@ def fitted(*arguments: str) -> dict[str, Any]:
 
 
 def refused(*arguments: str) -> str:
-    with pytest.raises(FitError) as caught:
+    with pytest.raises((FitError, SpecError)) as caught:
         CliRunner().invoke(app, ["fit", *arguments], catch_exceptions=False, standalone_mode=False)
     return str(caught.value)
 
