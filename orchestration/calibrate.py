@@ -11,9 +11,11 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from cola.families import Batch, Family, StageModule, family_of
+from cola.families.interface.family import Batch, Family, StageModule
+from cola.families.registry import family_of
 from cola.seeding import Stream
-from cola.spec import RunSpec, SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import RunSpec, StudySpec
 from orchestration.engine import EngineSettings, MicroBatch, TorchEngine
 from orchestration.plan import PlannedRun, output_root
 from orchestration.rates import keep_rates, rate_key

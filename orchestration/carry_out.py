@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.records import Tag
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint_store import placed
 from orchestration.heartbeat import forget_beats
 from orchestration.hooks import STOP_FILE
@@ -96,6 +96,7 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
     return {
         Tag.STUDY: study,
         Tag.FAMILY: run.spec.family,
+        Tag.VARIANT: run.variant,
         Tag.RUNG: str(run.rung),
         Tag.BUDGET: repr(run.spec.budget),
         Tag.SEED: str(run.spec.seed),

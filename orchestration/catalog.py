@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from cola.spec import RunSpec, SpecError, StudySpec, apply_overrides, load_yaml
+from cola.spec import SpecError, apply_overrides, load_yaml
+from cola.study import RunSpec, StudySpec
 from orchestration.decisions import remembered_plan
 from orchestration.ledger import Ledger
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cola.spec import GenerationSpec, SpecError, StudySpec, apply_overrides, load_yaml
+from cola.spec import GenerationSpec, SpecError, apply_overrides, load_yaml
+from cola.study import StudySpec
 from orchestration.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.corpus_size import check_epochs, corpus_size
 from orchestration.decisions import decide

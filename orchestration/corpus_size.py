@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cola.data.fingerprint import source_fingerprint
 from cola.data.sources import expected_bytes
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
 from cola.spec.data import HuggingFaceDataset
+from cola.study import StudySpec
 
 BYTES_PER_TOKEN = 3.5  # of English under a small BPE; larger vocabularies reach 4.5
 

@@ -14,9 +14,10 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
 from cola.spec.address import resolve_address
 from cola.spec.resources import ResourcesSpec
+from cola.study import StudySpec
 from orchestration.doctor_cluster import cluster
 from orchestration.doctor_network import collectives, sockets
 from orchestration.doctor_storage import SPARE_BYTES, clock, locks, renames, storage

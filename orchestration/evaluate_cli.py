@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, SpecError, apply_overrides
+from cola.spec import SpecError, apply_overrides
+from cola.study import EvaluationSpec
 
 if TYPE_CHECKING:
     from orchestration.evaluation import Report

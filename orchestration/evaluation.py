@@ -21,7 +21,8 @@ from cola.evaluation.reference import Reference, check_can_judge
 from cola.evaluation.subject import tokenizer_in
 from cola.evaluation.task import TaskResult
 from cola.records import IN_DOMAIN_TASKS
-from cola.spec import DataSpec, EvaluationSpec, RunSpec
+from cola.spec import DataSpec
+from cola.study import EvaluationSpec, RunSpec
 from orchestration.evaluation_target import Target
 from orchestration.run_tasks import about_model, keep_results, metrics_of
 from orchestration.task_items import items_from

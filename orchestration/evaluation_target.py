@@ -10,8 +10,9 @@ import torch
 
 from cola.data import PreparedData, open_prepared
 from cola.evaluation.subject import Subject, context_in, family_in, open_subject, tokenizer_in
-from cola.families import family_of
-from cola.spec import EvaluationSpec, RunSpec, SpecError
+from cola.families.registry import family_of
+from cola.spec import SpecError
+from cola.study import EvaluationSpec, RunSpec
 from orchestration.catalog import find_run, load_run_spec
 from orchestration.generate import data_folder
 from orchestration.run_tasks import ANSWERS

@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cola.spec import RunSpec, SpecError, StudySpec, load_yaml
+from cola.spec import SpecError, load_yaml
 from cola.spec.address import resolve_address
+from cola.study import RunSpec, StudySpec
 from orchestration.decisions import remembered_plan
 from orchestration.mlflow_client import check_answers, told, troubles
 from orchestration.mlflow_runs import MlflowRuns

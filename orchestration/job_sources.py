@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cola
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration.storage_address import is_folder, resolved
 
 Where = Literal["cluster", "pinned"]

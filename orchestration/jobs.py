@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration.endpoint import Endpoint, check_answers, check_endpoint, has_token, short
 from orchestration.job_sources import (
     STOP_SECONDS,

@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.job_sources import STOP_SECONDS
 from orchestration.node_groups import NodeGroup
 

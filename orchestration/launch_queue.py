@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.events import EventLog
 from orchestration.packing import Request
 from orchestration.plan import PlannedRun

@@ -12,7 +12,7 @@ from functools import partial
 
 from cola.data import PreparedData
 from cola.records import Tag
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.carry_out import (
     assignment_of,
     closing_tags,

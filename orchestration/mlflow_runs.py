@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
-from cola.spec import RunSpec
 from cola.spec.address import Address
+from cola.study import RunSpec
 from orchestration.journal import Line
 from orchestration.locks import file_lock
 from orchestration.mlflow_client import client_of, only_one_creates

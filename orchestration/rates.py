@@ -7,8 +7,8 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from cola.spec import RunSpec
 from cola.spec.resources import ResourcesSpec
+from cola.study import RunSpec
 from orchestration.ledger import read_json, write_atomically
 
 FILE = "calibration.json"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from cola.data import PreparedData, open_prepared
-from cola.spec import RunSpec
 from cola.spec.resources import CheckpointSpec
+from cola.study import RunSpec
 from orchestration.checkpoint import Cursor, newest_valid, seal
 from orchestration.checkpoint_store import CheckpointStore, open_store, store_address
 from orchestration.environment import describe_environment

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration.costs import run_costs
 from orchestration.job_sources import STOP_SECONDS, check_study, paths_of
 from orchestration.kuberay import MOUNT, ray_job, study_config

@@ -9,7 +9,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration.catalog import load_study, shipped_studies
 from orchestration.job_sources import (
     BUILD_SECONDS,

@@ -16,9 +16,9 @@ from cola.evaluation.catalog import held_out, make_tasks
 from cola.evaluation.evaluation import answered_here, evaluated
 from cola.evaluation.subject import Subject
 from cola.evaluation.task import TaskResult
-from cola.families import Family
+from cola.families.interface.family import Family
 from cola.records import Artifact, Metric
-from cola.spec import RunSpec
+from cola.study import RunSpec
 from orchestration.ledger import write_atomically
 from orchestration.task_items import items_from
 from orchestration.validation import VALIDATION_SEED

@@ -8,14 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cola.records import FAMILY_LABELS, Metric
+from cola.families.registry import definition_of, names
+from cola.records import Metric
 from orchestration.decisions import checkpoints_of
 from orchestration.heartbeat import read_beats
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from orchestration.plan import PlannedRun
 
-WORKERS = "workers"
+VARIANT, WORKERS = "variant", "workers"
 
 
 def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
@@ -34,7 +35,8 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
             last |= {"step": line.step, **line.values}
     return {
         "run": run.name,
-        "family": FAMILY_LABELS[run.spec.family],
+        "family": definition_of(run.spec.family).label,
+        VARIANT: run.variant,
         "state": entry.state,
         "step": last.get("step", 0),
         "steps": run.spec.steps,
@@ -49,7 +51,8 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
 
 def print_runs(study: str, rows: list[dict[str, Any]], workers: bool) -> None:
     """The status of runs as a table; with `workers` a second one of those of the running runs."""
-    plain = [{key: value for key, value in row.items() if key != WORKERS} for row in rows]
+    left_out = {WORKERS} if any(row[VARIANT] not in names() for row in rows) else {WORKERS, VARIANT}
+    plain = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
     print_table(f"study {study}", plain)
     beats = [worker_row(row["run"], beat) for row in rows for beat in row[WORKERS]]
     if workers and beats:

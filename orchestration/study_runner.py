@@ -10,7 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from cola.data import PreparedData, prepare
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration.admission_actor import OwnQueue, SharedQueue
 from orchestration.checkpoint_store import check_storage
 from orchestration.cluster import check_fits, ray_cluster

@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration.cluster import NoClusterError
 from orchestration.events import EventLog
 from orchestration.plan import study_folder

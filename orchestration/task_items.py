@@ -8,7 +8,7 @@ from pathlib import Path
 from cola.evaluation.items import Item
 from cola.evaluation.sources import Hub, load_items
 from cola.records import FEW_SHOT_TASKS
-from cola.spec import EvaluationSpec
+from cola.study import EvaluationSpec
 
 
 def items_from(folder: str | None) -> Callable[[str, int], Sequence[Item]]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cola.records import Artifact, Kind, Tag
-from cola.spec import RunSpec, SpecError
+from cola.spec import SpecError
 from cola.spec.address import resolve_address
+from cola.study import RunSpec
 from orchestration.journal import JournalReader, Line
 from orchestration.ledger import Entry, Ledger, State, lease_is_fresh
 from orchestration.mlflow_client import check_answers, is_outage, told, troubles

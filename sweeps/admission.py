@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cola.records import TrialAsked
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.costs import run_costs
 from orchestration.events import EventLog
 from orchestration.launch_queue import request_of

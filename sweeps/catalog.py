@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from cola.spec import SpecError, StudySpec, apply_overrides, load_yaml
+from cola.spec import SpecError, apply_overrides, load_yaml
+from cola.study import StudySpec
 from orchestration.plan import output_root
 from sweeps.spec import SCALES, Scale, SweepSpec
 

@@ -11,9 +11,9 @@ import torch
 from cola.data import open_prepared
 from cola.evaluation.subject import Subject
 from cola.evaluation.token_tasks import ContinuationTask
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.records import Metric
-from cola.spec.run import EvaluationSpec
+from cola.study.run import EvaluationSpec
 from orchestration.catalog import load_run_spec
 from orchestration.generate import data_folder
 from orchestration.validation import VALIDATION_SEED, likelihood_rows, summary_of

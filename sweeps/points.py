@@ -13,9 +13,10 @@ from typing import Any
 
 from cola.data.fingerprint import source_fingerprint
 from cola.records import Leg, TrialAsked
-from cola.spec import SpecError, StudySpec, canonical_json, check_path, load_yaml, with_values
+from cola.spec import SpecError, canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
-from cola.spec.run import EvaluationSpec
+from cola.study import StudySpec
+from cola.study.run import EvaluationSpec
 from orchestration.catalog import shipped_studies
 from orchestration.plan import PlannedRun, plan_study
 from sweeps.space import Point, as_parameters
@@ -154,9 +155,9 @@ class Points:
         except SpecError:
             return  # it may need keys of the space; each point is checked by itself
         where = f"arms.{arm}" if arm else "study"
-        if len(study.families.named()) > 1:
+        if len(study.families) > 1:
             raise SpecError(
-                f"{where}: has {len(study.families.named())} families, whose metrics do not "
+                f"{where}: has {len(study.families)} families, whose metrics do not "
                 "compare; name one in families, or make an arm of each"
             )
         if len(study.rungs()) > 1:

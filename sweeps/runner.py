@@ -19,7 +19,8 @@ from typing import Any
 
 from cola.data import PreparedData, prepare
 from cola.records import Artifact, SweepFile
-from cola.spec import SpecError, StudySpec, load_yaml
+from cola.spec import SpecError, load_yaml
+from cola.study import StudySpec
 from orchestration.admission_actor import SharedQueue
 from orchestration.checkpoint_store import check_storage
 from orchestration.cluster import ClusterResources, check_fits, ray_cluster

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
-from cola.spec import RunSpec
+from cola.study import RunSpec
 from orchestration.checkpoint import verify
 from orchestration.ledger import Ledger, lease_is_fresh, write_atomically
 from orchestration.locks import file_lock

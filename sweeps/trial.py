@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
-from cola.spec import RunSpec, StudySpec
-from cola.spec.run import EvaluationSpec
+from cola.study import RunSpec, StudySpec
+from cola.study.run import EvaluationSpec
 from orchestration.carry_out import assignment_of, open_attempt, outcome_of
 from orchestration.checkpoint import verify
 from orchestration.hooks import STOP_FILE

@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from cola.data import PreparedData
 from cola.records import TrialAsked, TrialEnded
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.ledger import Ledger
 from orchestration.plan import output_root
 from sweeps.admission import TrialQueue

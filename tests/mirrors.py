@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy
 
 from cola.records import Kind, Metric, Tag
-from cola.spec import RunSpec
+from cola.study import RunSpec
 from orchestration.journal import JournalWriter
 from orchestration.ledger import Ledger
 from orchestration.mlflow_client import with_driver

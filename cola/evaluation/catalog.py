@@ -20,7 +20,8 @@ from cola.evaluation.text_task import TextTask
 from cola.evaluation.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.unconditional import UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, GenerationSpec, SpecError
+from cola.spec import GenerationSpec, SpecError
+from cola.study import EvaluationSpec
 
 CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
 

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from cola.data import prepare
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.events import read_events
 from orchestration.journal import JournalReader
 from orchestration.plan import plan_study, study_folder

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.events import read_events
 from orchestration.fault_drill import drill_study
 from orchestration.plan import study_folder

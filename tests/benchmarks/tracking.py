@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cola.spec import RunSpec, StudySpec
+from cola.study import RunSpec, StudySpec
 from orchestration.mlflow_server import free_port
 from orchestration.plan import plan_study
 from tests.mirrors import Drivers, stored_points, until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cola.data import prepare
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint import verify
 from orchestration.journal import JournalReader
 from orchestration.plan import plan_study

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cola.data import open_prepared
-from cola.spec import RunSpec
+from cola.study import RunSpec
 from orchestration.engine import TorchEngine
 from orchestration.journal import JournalReader
 from orchestration.train_loop import LoopSettings, Place, TrainState, train

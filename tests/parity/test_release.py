@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
-from cola.families import count_parameters
+from cola.families.interface.family import count_parameters
 from cola.models.dit import ColaDiT, DiTConfig
 from cola.models.text_vae import TextVAE, TextVAEConfig
 from cola.release_check import check_release

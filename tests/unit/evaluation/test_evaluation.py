@@ -18,8 +18,8 @@ from cola.evaluation.subject import Subject, open_subject
 from cola.evaluation.task import Record, Task, sample_id
 from cola.evaluation.text_task import TextTask
 from cola.evaluation.token_tasks import ContinuationTask
-from cola.records import FAMILIES
 from cola.spec import GenerationSpec, SpecError
+from tests.sizes import FAMILIES
 
 GREEDY = GenerationSpec(max_new_tokens=8, steps=4, guidance_scale=1.0)
 

@@ -21,11 +21,11 @@ import torch
 import yaml
 
 from cola.data.tokenizer import TextTokenizer, train_bpe
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.objectives.next_token import token_nll
 from cola.seeding import Stream
-from cola.sizing import size_model
 from cola.spec import LikelihoodSpec, SpecError
+from tests.sizes import size_model
 
 pytest.importorskip("lm_eval")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint import Cursor, seal
 from orchestration.decisions import Decision, decide, remember_plan
 from orchestration.ledger import Ledger

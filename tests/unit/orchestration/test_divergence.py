@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cola.spec import StudySpec
 from cola.spec.resources import DivergenceRetry
+from cola.study import StudySpec
 from orchestration.divergence import next_try, with_retries
 from orchestration.ledger import Ledger
 from orchestration.plan import plan_study

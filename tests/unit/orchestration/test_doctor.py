@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
 from cola.spec.resources import ResourcesSpec
+from cola.study import StudySpec
 from orchestration import doctor_storage
 from orchestration.doctor import enough_devices, examine, plan, resources_of, tracking
 from orchestration.doctor_cluster import cluster, nodes, room, version

@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cola.data import PreparedData, TextTokenizer, prepare
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.records import Metric
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, RunSpec, SpecError, StudySpec
+from cola.spec import GenerationSpec, LikelihoodSpec, SpecError
+from cola.study import RunSpec, StudySpec
 from orchestration.export import export_run
 from orchestration.journal import JournalWriter
 from orchestration.plan import plan_study

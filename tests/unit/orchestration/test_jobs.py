@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration import job_sources
 from orchestration.endpoint import Endpoint, check_endpoint, is_loopback
 from orchestration.job_sources import (

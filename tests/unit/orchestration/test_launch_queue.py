@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.admission_queue import AdmissionQueue
 from orchestration.events import FILE, EventLog
 from orchestration.launch_queue import LaunchQueue

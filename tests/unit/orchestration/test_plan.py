@@ -11,12 +11,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cola.families import Batch, StageModule, family_of
+from cola.families.interface.family import Batch, StageModule
+from cola.families.registry import family_of
 from cola.optim import learning_rate_factor
 from cola.seeding import Stream
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
 from cola.spec.design import TunedRule
-from cola.spec.run import ScheduleSpec
+from cola.study import StudySpec
+from cola.study.run import ScheduleSpec
 from orchestration.accelerators import STARTUP_SECONDS
 from orchestration.catalog import load_study, shipped_studies
 from orchestration.corpus_size import CorpusSize, check_epochs

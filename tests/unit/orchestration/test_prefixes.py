@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from cola.data import PreparedData
 from cola.optim import learning_rate_factor, rate_change_factor
-from cola.spec import RunSpec, SpecError, StudySpec
-from cola.spec.run import RateChange, ScheduleSpec
+from cola.spec import SpecError
+from cola.study import RunSpec, StudySpec
+from cola.study.run import RateChange, ScheduleSpec
 from orchestration.corpus_size import CorpusSize
 from orchestration.plan import PlannedRun, plan_study
 from orchestration.plan_view import Plan

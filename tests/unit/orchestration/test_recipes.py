@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cola.spec import SpecError, StudySpec
+from cola.spec import SpecError
+from cola.study import StudySpec
 from orchestration.catalog import load_study
 from orchestration.node_groups import NodeGroup, node_groups
 from orchestration.plan import plan_study

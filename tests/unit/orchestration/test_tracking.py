@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cola.records import Kind, Metric, Tag
-from cola.spec import RunSpec, StudySpec
 from cola.spec.address import resolve_address
+from cola.study import RunSpec, StudySpec
 from orchestration.journal import JournalWriter, Line
 from orchestration.ledger import Ledger
 from orchestration.mlflow_runs import MlflowRuns, flat_params

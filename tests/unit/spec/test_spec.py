@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cola.spec import SpecError, StudySpec, apply_overrides, load_yaml
+from cola.spec import SpecError, apply_overrides, load_yaml
+from cola.study import StudySpec
 from orchestration.catalog import load_study, shipped_studies
 
 SMALLEST: dict[str, Any] = {

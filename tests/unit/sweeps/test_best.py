@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from cola.records import TrialAsked, TrialEnded
-from cola.spec import SpecError, StudySpec, apply_overrides
+from cola.spec import SpecError, apply_overrides
+from cola.study import StudySpec
 from orchestration.plan import plan_study
 from sweeps.best import write_best
 from sweeps.log import SweepLog

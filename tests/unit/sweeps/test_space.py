@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cola.spec import SpecError, StudySpec, check_path
+from cola.spec import SpecError, check_path
+from cola.study import StudySpec
 from orchestration.plan import plan_study
 from sweeps.planning import plan_sweep, sentences
 from sweeps.points import Points
