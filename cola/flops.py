@@ -1,12 +1,13 @@
-"""Parameters and FLOPs of every family, by component and in named conventions.
+"""Parameters and FLOPs of the parts that families are made of, by component and convention.
 
 A multiply-add is two FLOPs. Conventions:
 
 - executed: matrix products that are carried out, attention with its visible density, forward plus
   twice that for the backward pass of trained parts. Norms, activations and softmax are left out.
 - nominal: the literature's 6 N D, where N counts the blocks' attention and MLP matrices and the
-  output head. For Cola DLM these are the DiT's and the VAE's, without AdaLN and without the second
-  (clean) copy: the count that explains the paper's 2,000 EFLOPs at 300,000 steps.
+  output head. For a latent diffusion model these are the DiT's and the VAE's, without AdaLN and
+  without the second (clean) copy: the count that explains the paper's 2,000 EFLOPs at 300,000
+  steps.
 
 Per-token numbers are per token of text, whatever `patch_size` is. Torch-free.
 """
@@ -16,14 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cola.spec.model import (
-    ColaModelSpec,
-    DiTSpec,
-    ModelSpec,
-    TextVAESpec,
-    TransformerSpec,
-)
-from cola.spec.objective import ColaObjective, Objective, VAEObjective
+from cola.spec.networks import DiTSpec, TextVAESpec, TransformerSpec
+from cola.spec.objectives import VAEObjective
 
 Convention = Literal["executed", "nominal"]
 Components = dict[str, float]
@@ -62,19 +57,36 @@ class FlopsBreakdown:
         return sum(self.components.values())
 
 
-def parameter_counts(model: ModelSpec) -> ParameterCounts:
-    """Exact parameter counts, as the instantiated model has them."""
-    if isinstance(model, ColaModelSpec):
-        return _cola_parameters(model)
-    width, rows = model.hidden_size, model.vocab_size + 1
-    head_rows = rows if model.family == "ar" else model.vocab_size
-    core = model.num_layers * trunk_layer_parameters(width, model.ffn_size) + width
-    return ParameterCounts(core, (rows + head_rows) * width, head_rows * width)
-
-
 def trunk_layer_parameters(width: int, ffn: int) -> int:
     """A Llama block: four square projections, three SwiGLU matrices, two RMSNorms."""
     return 4 * width * width + 3 * width * ffn + 2 * width
+
+
+def trunk_parameters(
+    trunk: TransformerSpec, embedding_rows: int, head_rows: int
+) -> ParameterCounts:
+    """A trunk with an untied head."""
+    width = trunk.hidden_size
+    core = trunk.num_layers * trunk_layer_parameters(width, trunk.ffn_size) + width
+    return ParameterCounts(core, (embedding_rows + head_rows) * width, head_rows * width)
+
+
+def trunk_nominal(trunk: TransformerSpec, head_parameters: int) -> FlopsBreakdown:
+    """Training FLOPs per token by the literature's 6 N."""
+    width, ffn = trunk.hidden_size, trunk.ffn_size
+    blocks = trunk.num_layers * (4.0 * width * width + 3.0 * width * ffn)
+    return FlopsBreakdown({"6N": 6.0 * (blocks + head_parameters)})
+
+
+def trunk_forward(trunk: TransformerSpec, visible: float, head_rows: int) -> Components:
+    """Forward FLOPs per token; each attends to `visible` tokens in the mean."""
+    width, layers = trunk.hidden_size, trunk.num_layers
+    return {
+        "attention_projections": layers * 8.0 * width * width,
+        "attention_scores": layers * 4.0 * width * visible,
+        "mlp": layers * 6.0 * width * trunk.ffn_size,
+        "head": 2.0 * width * head_rows,
+    }
 
 
 def dit_layer_parameters(width: int, inner: int, head_dim: int, ratio: int, bias: bool) -> int:
@@ -86,6 +98,21 @@ def dit_layer_parameters(width: int, inner: int, head_dim: int, ratio: int, bias
 def adaln_layer_parameters(width: int) -> int:
     """Shift, scale and gate of attention and MLP, from an embedding of the same width."""
     return 6 * (width * width + width)
+
+
+def dit_fixed_parameters(width: int, latent_dim: int) -> int:
+    """The DiT outside its blocks: time embedding, latent projections, output norm and AdaLN."""
+    time = SINUSOID * width + width + 2 * (width * width + width)
+    latents = 2 * latent_dim * width + width + latent_dim
+    return time + latents + 2 * width + 2 * (width * width + width)
+
+
+def dit_parameters(dit: DiTSpec) -> int:
+    """The whole DiT."""
+    width, inner = dit.hidden_size, dit.num_heads * dit.head_dim
+    layer = dit_layer_parameters(width, inner, dit.head_dim, dit.mlp_ratio, dit.qk_bias)
+    layer += adaln_layer_parameters(width)
+    return dit.num_layers * layer + dit_fixed_parameters(width, dit.latent_dim)
 
 
 def vae_layer_parameters(width: int, ffn: int, qk_norm: bool) -> int:
@@ -102,71 +129,20 @@ def vae_fixed_parameters(width: int, latent_dim: int, patch_size: int) -> int:
     return patch + unpatch + latents + 2 * width
 
 
-def dit_fixed_parameters(width: int, latent_dim: int) -> int:
-    """The DiT outside its blocks: time embedding, latent projections, output norm and AdaLN."""
-    time = SINUSOID * width + width + 2 * (width * width + width)
-    latents = 2 * latent_dim * width + width + latent_dim
-    return time + latents + 2 * width + 2 * (width * width + width)
-
-
-def _cola_parameters(model: ColaModelSpec) -> ParameterCounts:
-    vae, dit = model.vae, model.dit
+def vae_parameters(vae: TextVAESpec) -> ParameterCounts:
+    """The whole VAE; its embedding table has a row for the [mask] token."""
     layers = vae.encoder_layers + vae.decoder_layers
-    vae_core = layers * vae_layer_parameters(vae.hidden_size, vae.ffn_size, vae.qk_norm)
-    vae_core += vae_fixed_parameters(vae.hidden_size, vae.latent_dim, vae.patch_size)
-    inner = dit.num_heads * dit.head_dim
-    dit_layer = dit_layer_parameters(
-        dit.hidden_size, inner, dit.head_dim, dit.mlp_ratio, dit.qk_bias
-    )
-    adaln = dit.num_layers * adaln_layer_parameters(dit.hidden_size)
-    dit_core = dit.num_layers * dit_layer + adaln
-    dit_core += dit_fixed_parameters(dit.hidden_size, dit.latent_dim)
+    core = layers * vae_layer_parameters(vae.hidden_size, vae.ffn_size, vae.qk_norm)
+    core += vae_fixed_parameters(vae.hidden_size, vae.latent_dim, vae.patch_size)
     head = vae.vocab_size * vae.hidden_size + vae.vocab_size
-    embedding = (vae.vocab_size + 1) * vae.hidden_size + head
-    return ParameterCounts(dit_core + vae_core, embedding, head, vae_core)
-
-
-def train_flops_per_token(
-    model: ModelSpec,
-    objective: Objective,
-    sequence_length: int,
-    stage: str,
-    convention: Convention,
-) -> FlopsBreakdown:
-    """Training FLOPs per token of a stage ("train"; "vae" and "joint" for Cola DLM)."""
-    if isinstance(model, ColaModelSpec):
-        if not isinstance(objective, ColaObjective):
-            raise ValueError(f"objective of family {objective.family} for a cola model")
-        if convention == "nominal":
-            return FlopsBreakdown(_cola_nominal(model, objective, stage))
-        return FlopsBreakdown(_cola_executed(model, objective, sequence_length, stage))
-    if convention == "nominal":
-        width, ffn = model.hidden_size, model.ffn_size
-        blocks = model.num_layers * (4.0 * width * width + 3.0 * width * ffn)
-        return FlopsBreakdown({"6N": 6.0 * (blocks + parameter_counts(model).head)})
-    forward = trunk_forward(model, sequence_length)
-    return FlopsBreakdown({name: TRAINED * value for name, value in forward.items()})
-
-
-def trunk_forward(model: TransformerSpec, length: int) -> Components:
-    """Forward FLOPs per token of AR (causal density) or LLaDA (every pair)."""
-    width, layers = model.hidden_size, model.num_layers
-    head_rows = model.vocab_size + (model.family == "ar")  # type: ignore[attr-defined]
-    visible = (length + 1) / 2 if model.family == "ar" else length  # type: ignore[attr-defined]
-    return {
-        "attention_projections": layers * 8.0 * width * width,
-        "attention_scores": layers * 4.0 * width * visible,
-        "mlp": layers * 6.0 * width * model.ffn_size,
-        "head": 2.0 * width * head_rows,
-    }
+    return ParameterCounts(core, (vae.vocab_size + 1) * vae.hidden_size + head, head, core)
 
 
 def vae_forward(vae: TextVAESpec, length: int) -> Components:
     """Forward FLOPs per sequence of `length` tokens: encoder, decoder, their attention, head."""
     width, latents = vae.hidden_size, length // vae.patch_size
-    block = vae.block_size if vae.attention == "block_causal" else 1
     dense = latents * (8.0 * width * width + 3.0 * width * vae.ffn_size)
-    scores = 4.0 * width * latents * (latents + block) / 2
+    scores = 4.0 * width * latents * (latents + vae.visible_block) / 2
     patching = latents * 2.0 * width * width * vae.patch_size
     latent = latents * 2.0 * width * vae.latent_dim
     return {
@@ -206,16 +182,14 @@ def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
     clean_pairs = block * block * blocks * (blocks - 1) / 2
     layers, upper = dit.num_layers, dit.num_layers - 1
     distinct = blocks + prompt_blocks
-    adaln_row = layers * 12.0 * width * width + 4.0 * width * width
     spread = 2.0 * distinct * latents * (6 * layers + 2) * width if prompt_blocks else 0.0
-    time_row = 4.0 * width * width
     return {
         "attention_projections": layers * latents * (qkv + rest),
         "attention_scores": layers * 4.0 * inner * noisy_pairs,
         "mlp": layers * latents * mlp,
         "second_copy": clean * (layers * qkv + upper * (rest + mlp)),
         "second_copy_attention_scores": upper * 4.0 * inner * clean_pairs,
-        "adaln": distinct * (adaln_row + time_row),
+        "adaln": distinct * (adaln_projections(dit) + time_layers(dit)),
         "adaln_spread": spread,
         "inputs": (latents + clean) * 2.0 * dit.latent_dim * width
         + distinct * 2.0 * SINUSOID * width,
@@ -223,39 +197,43 @@ def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
     }
 
 
-def _cola_executed(
-    model: ColaModelSpec, objective: ColaObjective, length: int, stage: str
-) -> Components:
-    vae = vae_forward(model.vae, length)
-    encoder = {name: value for name, value in vae.items() if name.startswith("vae_encoder")}
-    masked = masked_pass_forward(model.vae, objective.stage1, length)
-    trained_vae = {name: TRAINED * value for name, value in {**vae, **masked}.items()}
-    if stage == "vae":
-        return _per_token(trained_vae, length)
-    stage2 = objective.stage2
-    frozen = stage2.gradient_mode == "frozen_vae"
-    total = {name: FROZEN * value for name, value in encoder.items()} if frozen else trained_vae
-    if stage2.uses_reference:
-        for name, value in encoder.items():
-            total[name.replace("vae", "reference")] = FROZEN * value
-    latents = length // model.vae.patch_size
-    prompt_blocks = stage2.prompt_block_probability > 0
-    for name, value in dit_forward(model.dit, latents, prompt_blocks).items():
-        total[f"dit_{name}"] = (FIRST if name in NO_INPUT_GRADIENT else TRAINED) * value
-    return _per_token(total, length)
+def adaln_projections(dit: DiTSpec) -> float:
+    """Forward FLOPs of one timestep's projections: 6 vectors a layer and 2 before the output, each
+    a product of width x width."""
+    width = dit.hidden_size
+    return dit.num_layers * 12.0 * width * width + 4.0 * width * width
 
 
-def _cola_nominal(model: ColaModelSpec, objective: ColaObjective, stage: str) -> Components:
-    vae, dit = model.vae, model.dit
+def time_layers(dit: DiTSpec) -> float:
+    """Forward FLOPs of the two square layers of one timestep's embedding."""
+    return 4.0 * dit.hidden_size * dit.hidden_size
+
+
+def timestep_forward(dit: DiTSpec) -> float:
+    """Forward FLOPs of one timestep: its embedding, and every AdaLN's projection of it."""
+    embedding = 2.0 * SINUSOID * dit.hidden_size + time_layers(dit)
+    return embedding + adaln_projections(dit)
+
+
+def dit_pass(dit: DiTSpec, latents: float, pairs: float) -> Components:
+    """Forward FLOPs of `latents` through the DiT, each layer attending to `pairs` of keys in all;
+    AdaLN left out."""
     width, inner = dit.hidden_size, dit.num_heads * dit.head_dim
-    vae_layer = 4.0 * vae.hidden_size**2 + 1.5 * vae.hidden_size * vae.ffn_size
-    vae_blocks = (vae.encoder_layers + vae.decoder_layers) * vae_layer
-    nominal = {"6N_vae": 6.0 * (vae_blocks + parameter_counts(model).head)}
-    if stage == "joint":
-        dit_layer = 4.0 * width * inner + 2.0 * dit.mlp_ratio * width * width
-        nominal["6N_dit"] = 6.0 * dit.num_layers * dit_layer
-    return nominal
+    return {
+        "dit_attention_projections": dit.num_layers * latents * 8.0 * width * inner,
+        "dit_attention_scores": dit.num_layers * 4.0 * inner * pairs,
+        "dit_mlp": dit.num_layers * latents * 4.0 * dit.mlp_ratio * width * width,
+        "dit_inputs": latents * 2.0 * dit.latent_dim * width,
+        "dit_output": latents * 2.0 * dit.latent_dim * width,
+    }
 
 
-def _per_token(components: Components, length: int) -> Components:
-    return {name: value / length for name, value in components.items() if value}
+def dit_commit(dit: DiTSpec, latents: float, pairs: float) -> Components:
+    """Forward FLOPs of clean latents: of the last layer only keys, values and their queries."""
+    width, inner, upper = dit.hidden_size, dit.num_heads * dit.head_dim, dit.num_layers - 1
+    qkv, rest = 6.0 * width * inner, 2.0 * width * inner + 4.0 * dit.mlp_ratio * width * width
+    return {
+        "clean_latents": latents * (dit.num_layers * qkv + upper * rest)
+        + latents * 2.0 * dit.latent_dim * width,
+        "clean_latents_attention_scores": upper * 4.0 * inner * pairs,
+    }

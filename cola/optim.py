@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cola.spec.run import RunSpec, ScheduleSpec
+from cola.study.run import RunSpec, ScheduleSpec
 
 
 def learning_rate_factor(schedule: ScheduleSpec, step: int, total_steps: int) -> float:

@@ -11,9 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = "1"
 
-FAMILIES = ("ar", "llada", "cola")
-FAMILY_LABELS = {"ar": "AR", "llada": "LLaDA", "cola": "Cola DLM"}
-
 # Tasks of `cola evaluate`: the release's few-shot ones and their corrected variants, and those that
 # are made from any held-out text.
 FEW_SHOT_TASKS = (
@@ -54,6 +51,7 @@ class Tag:
     PARENT = "mlflow.parentRunId"  # MLflow's own name: its pages nest runs by it
     STUDY = "study"
     FAMILY = "family"
+    VARIANT = "variant"  # the study's name for the run's curve; the family's where it has one curve
     RUN_KEY = "run_key"
     RUNG = "rung"
     BUDGET = "budget"

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy
 
 from cola.records import Kind, Metric, Tag
-from cola.spec import RunSpec
+from cola.study import RunSpec
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
 from orchestration.tracking.mirror import Mirror, MirroredStudy, open_mirror

@@ -20,7 +20,10 @@ from tests.layout import (
     reached_from,
 )
 
-LEAVES = ("cola.spec", "cola.flops", "cola.records", "cola.errors", "cola.files", "cola.jsonl")
+LEAVES = (
+    "cola.spec", "cola.flops", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
+    "cola.families.registry",
+)  # fmt: skip
 MOST_FILES = 15  # of a folder: as many as a reader can scan
 MOST_LINES = 400  # of a file
 

@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.plotting.tooltips import insert
+from analysis.variants import Style
 
-# Okabe and Ito's palette: told apart with every common colour blindness.
-FAMILY_COLOURS = {"ar": "#0072B2", "llada": "#D55E00", "cola": "#009E73"}
 INK, FAINT = "#30343b", "#c9ced6"
 STYLE = {
     "font.family": "sans-serif",
@@ -38,7 +37,6 @@ STYLE = {
     "axes.axisbelow": True,
 }
 SIZE = (7.2, 4.6)
-LINE = {"exact": "-", "bound": "--"}
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> str:
@@ -62,10 +60,18 @@ def embeddable(svg: str, name: str) -> str:
     return svg.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
 
 
-def markers(axes: Axes, x: Any, y: Any, colour: str, kind: str) -> PathCollection:
+def markers(axes: Axes, x: Any, y: Any, style: Style, kind: str) -> PathCollection:
     """Runs: filled where the likelihood is exact, open where it is a bound."""
-    fill = colour if kind == "exact" else "none"
-    return axes.scatter(x, y, s=44, facecolors=fill, edgecolors=colour, linewidths=1.6, zorder=3)
+    return axes.scatter(
+        x,
+        y,
+        s=44,
+        marker=style.marker,
+        facecolors=style.colour if kind == "exact" else "none",
+        edgecolors=style.colour,
+        linewidths=1.6,
+        zorder=3,
+    )
 
 
 def log_axes(axes: Axes, x_label: str, y_label: str) -> None:

@@ -1,4 +1,4 @@
-"""What a report says of each pair of families: multiplier, crossover, exponents."""
+"""What a report says of each pair of curves: multiplier, crossover, exponents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cola.errors import FitError
 
 @dataclass(frozen=True)
 class Pair:
-    """Two families compared; None where they cannot be. `sentences` for people."""
+    """Two curves compared; None where they cannot be. `sentences` for people."""
 
     one: FamilyFit
     other: FamilyFit
@@ -34,7 +34,7 @@ class Pair:
 
 
 def compare_pairs(fits: Mapping[str, FamilyFit], final: pd.DataFrame, compute: str) -> list[Pair]:
-    """Every pair of families that both have a curve."""
+    """Every pair of families, or variants, that both have a curve."""
     fitted = [fit for fit in fits.values() if fit.refits is not None]
     return [compare_pair(one, other, final, compute) for one, other in combinations(fitted, 2)]
 
@@ -92,7 +92,7 @@ def exponent_sentence(
     """Difference of the exponents of both families' plain power laws: budgets resampled in pairs
     where there are enough, else by each family's own refits."""
     rows = [
-        frontier(fit_table(final[final["family"] == fit.family], compute)) for fit in (one, other)
+        frontier(fit_table(final[final["variant"] == fit.variant], compute)) for fit in (one, other)
     ]
     try:
         found = exponent_difference("compute-power", rows[0], rows[1], "gamma", SAMPLES, SEED)

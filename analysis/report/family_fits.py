@@ -1,4 +1,4 @@
-"""One curve per family of a study: which points are fitted, the law, its bands, what to say."""
+"""One curve a family, or a variant: which points are fitted, the law, its bands, what to say."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from analysis.fitting.compare import Prediction, at_compute, predict
 from analysis.fitting.cross_validation import Choice, choose
 from analysis.fitting.estimate import Fit, distinct, fit_law
 from analysis.fitting.table import inputs
+from analysis.variants import variants_of
 from cola.errors import FitError
-from cola.records import FAMILIES, FAMILY_LABELS
+from cola.families.registry import curve_label, curve_seed
 
 SAMPLES, SEED, CURVE_POINTS, LEVEL = 1000, 0, 60, 0.9
 FLOOR_NEEDS = 5  # budgets from which an irreducible loss E can be told from the power law
@@ -23,9 +24,10 @@ RUNS_NEEDED = 5  # a budget, from which runs are resampled and not their residua
 
 @dataclass(frozen=True)
 class FamilyFit:
-    """A family's curve, or why it has none. `curve`: flops, loss, low, high (90% confidence band),
-    new_low, new_high (90% prediction band of a new run)."""
+    """The curve of a family, or of a variant, or why it has none. `curve`: flops, loss, low, high
+    (90% confidence band), new_low, new_high (90% prediction band of a new run)."""
 
+    variant: str
     family: str
     kind: str
     refits: Refits | None
@@ -35,8 +37,8 @@ class FamilyFit:
 
     @property
     def label(self) -> str:
-        """The family's name for people."""
-        return FAMILY_LABELS[self.family]
+        """The curve's name for people."""
+        return curve_label(self.variant, self.family)
 
     @property
     def fit(self) -> Fit | None:
@@ -65,30 +67,29 @@ class FamilyFit:
 
 
 def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
-    """Fit validation NLL of finished runs against training FLOPs, family by family."""
+    """Fit validation NLL of finished runs against training FLOPs, curve by curve."""
     final = points[points["is_final"]]
     return {
-        family: fit_family(family, final[final["family"] == family], compute)
-        for family in FAMILIES
-        if (final["family"] == family).any()
+        variant: fit_family(variant, family, final[final["variant"] == variant], compute)
+        for variant, family in variants_of(final).items()
     }
 
 
-def fit_family(family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
+def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
     """The law that predicts larger budgets best, through the family's best size of every budget."""
     kind, rows = str(final["nll_kind"].iloc[0]), frontier(fit_table(final, compute))
     try:
         law, choice = chosen_law(rows)
         fit = fit_law(law, inputs(rows), "least-squares", seed=SEED)
     except FitError as error:
-        return FamilyFit(family, kind, None, None, (f"no curve: {error}",))
+        return FamilyFit(variant, family, kind, None, None, (f"no curve: {error}",))
     several = int(rows.groupby("budget").size().min()) >= RUNS_NEEDED
     strata = rows["budget"].tolist() if several else None
     kind_of_refit: Kind = "runs" if several else "residuals"
-    # Families are compared refit by refit: with draws in common their noise would cancel.
-    seed = SEED + FAMILIES.index(family)
+    # Curves are compared refit by refit: with draws in common their noise would cancel.
+    seed = SEED + curve_seed(variant, family)
     refits = bootstrap(fit, SAMPLES, seed, kind_of_refit, strata)
-    return FamilyFit(family, kind, refits, curve_of(refits), fit.warnings, choice)
+    return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 
 def fit_table(final: pd.DataFrame, compute: str) -> pd.DataFrame:
@@ -144,16 +145,16 @@ def curve_of(refits: Refits) -> pd.DataFrame:
 
 
 def predictions(fits: Mapping[str, FamilyFit], targets: list[float]) -> dict[str, list[Prediction]]:
-    """Each family's loss at the target budgets."""
+    """Each curve's loss at the target budgets."""
     return {
-        family: [predict(fit.refits, target) for target in targets]
-        for family, fit in fits.items()
+        variant: [predict(fit.refits, target) for target in targets]
+        for variant, fit in fits.items()
         if fit.refits is not None
     }
 
 
 def told_once(fits: Mapping[str, FamilyFit]) -> list[str]:
-    """The fits' warnings, each with the families it holds for."""
+    """The fits' warnings, each with the curves it holds for."""
     families: dict[str, list[str]] = {}
     for fit in fits.values():
         for warning in fit.warnings:
@@ -161,8 +162,8 @@ def told_once(fits: Mapping[str, FamilyFit]) -> list[str]:
     return [f"{', '.join(names)}: {warning}" for warning, names in families.items()]
 
 
-def falls_with_budget(points: pd.DataFrame, family: str) -> bool:
-    """Whether the family's best final NLL (mean over seeds) falls at every step up the ladder."""
-    final = points[points["is_final"] & (points["family"] == family)]
+def falls_with_budget(points: pd.DataFrame, variant: str) -> bool:
+    """Whether the curve's best final NLL (mean over seeds) falls at every step up the ladder."""
+    final = points[points["is_final"] & (points["variant"] == variant)]
     means = final.groupby(["budget", "core_parameters"])["nll"].mean().groupby("budget").min()
     return bool((means.sort_index().diff().dropna() < 0).all())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from cola.records import FAMILY_LABELS
+from analysis.variants import styles_of, variants_of
 
 
 def common_order(orders: Mapping[str, Mapping[str, str]]) -> tuple[int, bool]:
@@ -80,6 +80,6 @@ def _parameter_statement(finished: pd.DataFrame) -> str:
 def _ratio_statement(finished: pd.DataFrame, column: str, name: str) -> str:
     """How far a quantity that is not matched lies apart at the largest common rung."""
     top = finished[finished["rung"] == finished["rung"].max()]
-    means = top.groupby("family")[column].mean()
-    shown = ", ".join(f"{FAMILY_LABELS[str(f)]} {value:.3g}" for f, value in means.items())
+    means, styles = top.groupby("variant")[column].mean(), styles_of(variants_of(top))
+    shown = ", ".join(f"{styles[str(v)].label} {value:.3g}" for v, value in means.items())
     return f"Not matched: {name} (top rung: {shown})."

@@ -1,4 +1,4 @@
-"""Figures of the report: one look, families always in the same colour, bounds never drawn as exact.
+"""Figures of the report: one look, families always in the same hue, bounds never drawn as exact.
 
 Exact likelihoods have filled markers and solid lines, bounds open markers and dashed lines. Text
 and axes are drawn in a marker colour that the report turns into the page's own (light or dark).
@@ -14,57 +14,67 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plotting.style import FAMILY_COLOURS, LINE, SIZE, STYLE, log_axes, markers
+from analysis.plotting.style import SIZE, STYLE, log_axes, markers
 from analysis.plotting.tooltips import remember
 from analysis.report.family_fits import FamilyFit
-from cola.records import FAMILY_LABELS
+from analysis.variants import Style
 
 
 def loss_against_compute(
-    points: pd.DataFrame, fits: Mapping[str, FamilyFit], column: str, label: str, compute: str
+    points: pd.DataFrame,
+    fits: Mapping[str, FamilyFit],
+    styles: Mapping[str, Style],
+    column: str,
+    label: str,
+    compute: str,
 ) -> Figure:
-    """Finished runs of every family, their fitted curves and bands, labelled at the curve's end."""
+    """Finished runs of every curve, their fitted curves and bands, labelled at the curve's end."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         ends: dict[str, float] = {}
-        for family, group in points.groupby("family"):
+        for variant, group in points.groupby("variant"):
             kind = group["nll_kind"].iloc[0]
-            colour = FAMILY_COLOURS[str(family)]
-            drawn = markers(axes, group[f"train_flops_{compute}"], group[column], colour, kind)
+            style = styles[str(variant)]
+            drawn = markers(axes, group[f"train_flops_{compute}"], group[column], style, kind)
             remember(drawn, run_texts(group, column, compute))
-            fit = fits.get(str(family))
-            ends[str(family)] = float(group.sort_values("budget")[column].iloc[-1])
+            fit = fits.get(str(variant))
+            ends[str(variant)] = float(group.sort_values("budget")[column].iloc[-1])
             if fit is not None and fit.curve is not None and column == "nll":
                 curve = fit.curve
-                style = LINE[kind]
-                axes.plot(curve["flops"], curve["loss"], style, color=colour, lw=1.6)
+                line = {"color": style.colour, "lw": style.width, "ls": style.line(kind)}
+                axes.plot(curve["flops"], curve["loss"], **line)
                 for low, high, alpha in (("low", "high", 0.2), ("new_low", "new_high", 0.08)):
                     axes.fill_between(
-                        curve["flops"], curve[low], curve[high], color=colour, alpha=alpha, lw=0
+                        curve["flops"],
+                        curve[low],
+                        curve[high],
+                        color=style.colour,
+                        alpha=alpha,
+                        lw=0,
                     )
-                ends[str(family)] = float(curve["loss"].iloc[-1])
+                ends[str(variant)] = float(curve["loss"].iloc[-1])
         log_axes(axes, f"training compute, FLOPs ({compute})", label)
-        end_labels(axes, points, ends)
+        end_labels(axes, points, styles, ends)
     return figure
 
 
-def training_curves(curves: pd.DataFrame) -> Figure:
-    """Training loss of each run against its tokens, one panel a family (losses differ in kind)."""
-    families = [name for name in FAMILY_COLOURS if name in set(curves["family"])]
+def training_curves(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+    """Training loss of each run against its tokens, one panel a curve (losses differ in kind)."""
+    variants = [name for name in styles if name in set(curves["variant"])]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(SIZE[0], 2.9), layout="constrained")
-        panels = figure.subplots(1, len(families), squeeze=False)[0]
-        for axes, family in zip(panels, families, strict=True):
-            mine = curves[curves["family"] == family]
+        panels = figure.subplots(1, len(variants), squeeze=False)[0]
+        for axes, variant in zip(panels, variants, strict=True):
+            mine = curves[curves["variant"] == variant]
             budgets = sorted(mine["budget"].unique())
             for _, run in mine.groupby("run_id"):
                 rank = budgets.index(run["budget"].iloc[0]) + 1
                 alpha = 0.25 + 0.75 * rank / len(budgets)
                 smooth = run["train_loss"].rolling(5, min_periods=1).mean()
-                axes.plot(run["tokens"], smooth, color=FAMILY_COLOURS[family], alpha=alpha, lw=1.3)
-            axes.set_title(FAMILY_LABELS[family], fontsize=11, loc="left")
-            log_axes(axes, "tokens", "training objective" if family == families[0] else "")
+                axes.plot(run["tokens"], smooth, color=styles[variant].colour, alpha=alpha, lw=1.3)
+            axes.set_title(styles[variant].label, fontsize=11, loc="left")
+            log_axes(axes, "tokens", "training objective" if variant == variants[0] else "")
     return figure
 
 
@@ -78,20 +88,22 @@ def run_texts(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
     ]
 
 
-def end_labels(axes: Axes, points: pd.DataFrame, ends: Mapping[str, float]) -> None:
-    """Family names beside their curves' ends, moved apart where they would overlap."""
+def end_labels(
+    axes: Axes, points: pd.DataFrame, styles: Mapping[str, Style], ends: Mapping[str, float]
+) -> None:
+    """Names beside their curves' ends, moved apart where they would overlap."""
     low, high = np.log(axes.get_ylim())
     gap = 0.065 * (high - low)
     placed = -np.inf
-    for family, value in sorted(ends.items(), key=lambda item: item[1]):
-        kind = points.loc[points["family"] == family, "nll_kind"].iloc[0]
+    for variant, value in sorted(ends.items(), key=lambda item: item[1]):
+        kind = points.loc[points["variant"] == variant, "nll_kind"].iloc[0]
         placed = max(float(np.log(value)), placed + gap)
-        text = FAMILY_LABELS[family] + (" (bound)" if kind == "bound" else "")
+        text = styles[variant].label + (" (bound)" if kind == "bound" else "")
         axes.annotate(
             text,
             (1.01, np.exp(placed)),
             xycoords=("axes fraction", "data"),
-            color=FAMILY_COLOURS[family],
+            color=styles[variant].colour,
             va="center",
             fontweight="bold",
             annotation_clip=False,

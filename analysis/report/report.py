@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.plotting.style import FAMILY_COLOURS
 from analysis.plotting.templates import render
 from analysis.report.comparisons import Pair, compare_pairs
 from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, told_once
@@ -27,9 +26,10 @@ from analysis.report.tables import (
     profile_warnings,
     study_profiles,
 )
-from analysis.report.task_results import TASK_NOTE, task_table
+from analysis.report.task_results import task_note, task_table
+from analysis.variants import styles_of, variants_of
 from cola.errors import SpecError
-from cola.records import FAMILY_LABELS
+from cola.families.registry import definition_of
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ def write_report(
         raise SpecError(f"study {study}: no run is finished yet, there is nothing to report")
     folder.mkdir(parents=True, exist_ok=True)
     compute = str(frames.runs["compute"].iloc[0])
+    variants = variants_of(frames.runs)
+    styles = styles_of(variants)
     fits = fit_families(frames.points, compute)
     final = frames.points[frames.points["is_final"]]
     pairs = compare_pairs(fits, final, compute)
     profiles = study_profiles(final, compute)
     warnings = [*frames.notes, *told_once(fits), *profile_warnings(profiles)]
-    figures = draw_figures(frames, fits, pairs, profiles, compute, folder)
+    figures = draw_figures(frames, fits, pairs, profiles, styles, compute, folder)
     targets = list(targets) or [10 * float(final["budget"].max())]
     content = {
         "study": study,
@@ -82,14 +84,15 @@ def write_report(
         "profiles": profile_sentences(profiles),
         "runs": run_rows(frames.runs, compute),
         "diagnostics": diagnostic_rows(frames.diagnostics),
-        "tasks": task_table(frames.evaluations),
-        "task_note": TASK_NOTE,
+        "diagnostic_notes": diagnostic_notes(variants.values()),
+        "tasks": task_table(frames.evaluations, list(variants)),
+        "task_note": task_note(variants.values()),
         "samples": frames.samples,
         "warnings": warnings,
         "environment": json.dumps(frames.environment, indent=1),
         "spec": json.dumps(spec, indent=1),
-        "labels": FAMILY_LABELS,
-        "colours": FAMILY_COLOURS,
+        "labels": {variant: style.label for variant, style in styles.items()},
+        "colours": {variant: style.colour for variant, style in styles.items()},
         "compute": compute,
     }
     files = write_tables(frames, fits, pairs, profiles, folder)
@@ -109,7 +112,9 @@ def write_tables(
 ) -> list[Path]:
     """results.csv (one row a run) and the data behind every figure."""
     curves = [
-        fit.curve.assign(family=family) for family, fit in fits.items() if fit.curve is not None
+        fit.curve.assign(family=fit.family, variant=variant)
+        for variant, fit in fits.items()
+        if fit.curve is not None
     ]
     tables = {
         "results.csv": frames.runs.drop(columns=["data_order"]),
@@ -136,13 +141,13 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
         f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
         "training FLOPs."
     ]
-    for family, fit in fits.items():
-        best = final[final["family"] == family].groupby("budget")["nll"].min()
+    for variant, fit in fits.items():
+        best = final[final["variant"] == variant].groupby("budget")["nll"].min()
         first, last = best.iloc[0], best.iloc[-1]
         kind = "NLL" if fit.kind == "exact" else "bound on the NLL"
         trend = (
             "falls at every rung"
-            if falls_with_budget(frames.points, family)
+            if falls_with_budget(frames.points, variant)
             else "does NOT fall at every rung"
         )
         said.append(
@@ -163,7 +168,7 @@ def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
     return [
         {
             "run": run["name"],
-            "family": str(run["family"]),
+            "variant": str(run["variant"]),
             "core": f"{run['core_parameters']:,}",
             "total": f"{run['total_parameters']:,}",
             "tokens": _number(run["tokens"], ",.0f"),
@@ -182,15 +187,23 @@ def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
 
 
 def diagnostic_rows(diagnostics: pd.DataFrame) -> list[dict[str, str]]:
-    """The diagnostics of each family's largest budget, formatted."""
+    """The diagnostics of each curve's largest budget, formatted."""
     if diagnostics.empty:
         return []
-    largest = diagnostics.groupby("family")["budget"].transform("max")
+    largest = diagnostics.groupby("variant")["budget"].transform("max")
     chosen = diagnostics[diagnostics["budget"] == largest]
     return [
         {"run": row["run"], "diagnostic": row["diagnostic"], "value": _number(row["value"], ".4g")}
         for _, row in chosen.iterrows()
     ]
+
+
+def diagnostic_notes(families: Iterable[str]) -> dict[str, str]:
+    """What the families' diagnostics mean, by name."""
+    notes: dict[str, str] = {}
+    for family in dict.fromkeys(families):
+        notes |= definition_of(family).diagnostics
+    return notes
 
 
 def _number(value: float | None, form: str) -> str:

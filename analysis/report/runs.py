@@ -36,7 +36,9 @@ CURVE_METRICS = {
     Metric.TRAIN_FLOPS_EXECUTED: "train_flops_executed",
     Metric.TOKENS_PER_SECOND: "tokens_per_second",
 }
-RUN_COLUMNS = ["run_id", "name", "family", "run_key", "rung", "budget", "seed", "status"]
+RUN_COLUMNS = [
+    "run_id", "name", "family", "variant", "run_key", "rung", "budget", "seed", "status",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class StudyFrames:
 
     @property
     def accuracies(self) -> pd.DataFrame:
-        """Of the evaluations the accuracies (0 to 1): run, family, budget, nll, task, accuracy."""
+        """Of the evaluations the accuracies (0 to 1): run, family, variant, budget, nll, task,
+        accuracy."""
         if self.evaluations.empty:
             return self.evaluations
         mine = self.evaluations[self.evaluations["metric"] == "accuracy"]
@@ -130,6 +133,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "name": run.info.run_name,
         "started": run.info.start_time,
         "family": tags[Tag.FAMILY],
+        "variant": tags.get(Tag.VARIANT, tags[Tag.FAMILY]),
         "run_key": tags[Tag.RUN_KEY],
         "rung": int(tags[Tag.RUNG]),
         "budget": float(tags[Tag.BUDGET]),
@@ -168,7 +172,7 @@ def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     for status, group in unfinished.groupby("status"):
         names = ", ".join(sorted(group["name"]))
         notes.append(f"{len(group)} runs are {status} and kept out of the fits: {names}")
-    order = ["rung", "family", "seed"]
+    order = ["rung", "family", "variant", "seed"]
     return kept.sort_values(order).reset_index(drop=True), notes
 
 
@@ -189,13 +193,15 @@ def _joined(
 
 
 def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """Measurements of finished models: run, family, budget, diagnostic (its name), value."""
+    """Measurements of finished models: run, family, variant, budget, diagnostic (its name),
+    value."""
     prefix = Metric.diagnostic("")
     metrics = {run.info.run_id: run.data.metrics for run in found}
     rows = [
         {
             "run": run["name"],
             "family": run["family"],
+            "variant": run["variant"],
             "budget": run["budget"],
             "diagnostic": key.removeprefix(prefix),
             "value": value,
@@ -204,13 +210,15 @@ def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
         for key, value in sorted(metrics[run["run_id"]].items())
         if key.startswith(prefix)
     ]
-    return pd.DataFrame(rows, columns=["run", "family", "budget", "diagnostic", "value"])
+    columns = ["run", "family", "variant", "budget", "diagnostic", "value"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _evaluations(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """Measurements of finished models on tasks: run, family, budget, nll, task, metric, value."""
+    """Measurements of finished models on tasks: run, family, variant, budget, nll, task, metric,
+    value."""
     metrics = {run.info.run_id: run.data.metrics for run in found}
-    about = ["name", "family", "budget", "nll", "nll_kind"]
+    about = ["name", "family", "variant", "budget", "nll", "nll_kind"]
     rows = [
         {**run[about], "task": named[0], "metric": named[1], "value": value}
         for _, run in runs[runs["status"] == "finished"].iterrows()
@@ -221,16 +229,17 @@ def _evaluations(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Samples of each family's largest finished run, and the environment of one run."""
+    """Samples of each curve's largest finished run, and the environment of one run."""
     samples: list[dict[str, Any]] = []
     environment: dict[str, Any] = {}
     finished = runs[runs["status"] == "finished"].sort_values("budget")
-    for _, run in finished.drop_duplicates("family", keep="last").iterrows():
+    for _, run in finished.drop_duplicates("variant", keep="last").iterrows():
         names = {item.path for item in client.list_artifacts(run["run_id"])}
         if Artifact.SAMPLES in names:
             path = Path(client.download_artifacts(run["run_id"], Artifact.SAMPLES))
             lines = path.read_text(encoding="utf-8").splitlines()
-            samples += [json.loads(line) | {"run": run["name"]} for line in lines]
+            about = {"run": run["name"], "variant": run["variant"]}
+            samples += [json.loads(line) | about for line in lines]
         if Artifact.ENVIRONMENT in names and not environment:
             path = Path(client.download_artifacts(run["run_id"], Artifact.ENVIRONMENT))
             environment = json.loads(path.read_text(encoding="utf-8"))

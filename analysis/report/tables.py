@@ -11,44 +11,51 @@ from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.isoflop import LEAST_SIZES, IsoFLOP, bootstrap_isoflop, exponents, isoflop
 from analysis.report.comparisons import Pair
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_table, predictions
-from cola.records import FAMILIES, FAMILY_LABELS
+from analysis.variants import variants_of
+from cola.families.registry import curve_label
 
 ISOFLOP_SAMPLES = SAMPLES // 4  # each is a whole analysis
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """IsoFLOP analyses of the families that were trained at several sizes a budget."""
+    """IsoFLOP analyses of the curves that were trained at several sizes a budget, by variant."""
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     analyses: dict[str, IsoFLOP] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    families: dict[str, str] = field(default_factory=dict)
+
+    def label(self, variant: str) -> str:
+        """The curve's name for people."""
+        return curve_label(variant, self.families[variant])
 
 
 def study_profiles(final: pd.DataFrame, compute: str) -> Profiles:
     """Profiles where a budget has enough sizes; empty for a study of one size a budget."""
     found = Profiles()
-    for family in FAMILIES:
-        mine = final[final["family"] == family]
+    for variant, family in variants_of(final).items():
+        mine = final[final["variant"] == variant]
         rows = fit_table(mine, compute)
         sizes = rows.groupby("budget")["parameters"].nunique()
         if sizes.empty or sizes.max() < LEAST_SIZES:
             continue
-        found.tables[family] = rows
-        found.analyses[family] = isoflop(rows)
-        found.kinds[family] = str(mine["nll_kind"].iloc[0])
+        found.tables[variant] = rows
+        found.analyses[variant] = isoflop(rows)
+        found.kinds[variant] = str(mine["nll_kind"].iloc[0])
+        found.families[variant] = family
     return found
 
 
 def profile_sentences(profiles: Profiles) -> list[str]:
-    """How the best size grows with compute, family by family."""
+    """How the best size grows with compute, curve by curve."""
     said = []
-    for family, analysis in profiles.analyses.items():
-        label = FAMILY_LABELS[family]
+    for variant, analysis in profiles.analyses.items():
+        label = profiles.label(variant)
         if analysis.size is None:
             said.append(f"{label}: too few IsoFLOP minima to say how the best size grows.")
             continue
-        refits = bootstrap_isoflop(profiles.tables[family], ISOFLOP_SAMPLES, SEED)
+        refits = bootstrap_isoflop(profiles.tables[variant], ISOFLOP_SAMPLES, SEED)
         low, high = percentiles(exponents(refits))
         said.append(
             f"{label}: the best size (core parameters) grows as C^{analysis.size.exponent:.3f} "
@@ -60,8 +67,8 @@ def profile_sentences(profiles: Profiles) -> list[str]:
 def profile_warnings(profiles: Profiles) -> list[str]:
     """Profiles that have no minimum inside, and exponents that rest on two of them."""
     said = []
-    for family, analysis in profiles.analyses.items():
-        label = FAMILY_LABELS[family]
+    for variant, analysis in profiles.analyses.items():
+        label = profiles.label(variant)
         said += [
             f"{label}, profile at {optimum.compute:.2g} FLOPs: {optimum.trouble}"
             for optimum in analysis.optima
@@ -76,8 +83,8 @@ def optima_table(profiles: Profiles) -> pd.DataFrame:
     """One row a profile."""
     return pd.DataFrame(
         [
-            {"family": family, **vars(optimum)}
-            for family, analysis in profiles.analyses.items()
+            {"family": profiles.families[variant], "variant": variant, **vars(optimum)}
+            for variant, analysis in profiles.analyses.items()
             for optimum in analysis.optima
         ]
     )
@@ -86,7 +93,7 @@ def optima_table(profiles: Profiles) -> pd.DataFrame:
 def multiplier_table(pairs: Sequence[Pair]) -> pd.DataFrame:
     """The multiplier curves of all pairs."""
     tables = [
-        pair.curve.assign(one=pair.one.family, other=pair.other.family)
+        pair.curve.assign(one=pair.one.variant, other=pair.other.variant)
         for pair in pairs
         if pair.curve is not None
     ]
@@ -97,21 +104,21 @@ def prediction_rows(fits: Mapping[str, FamilyFit], targets: list[float]) -> list
     """The table of predictions, formatted."""
     return [
         {
-            "family": family,
-            "kind": fits[family].kind,
+            "variant": variant,
+            "kind": fits[variant].kind,
             "compute": f"{found.compute:.3g}",
             "loss": f"{found.loss.value:.3f}",
             "confidence": f"{found.loss.low:.3f} to {found.loss.high:.3f}",
             "prediction": f"{found.prediction_low:.3f} to {found.prediction_high:.3f}",
             "words": found.words,
         }
-        for family, each in predictions(fits, targets).items()
+        for variant, each in predictions(fits, targets).items()
         for found in each
     ]
 
 
 def choice_rows(fits: Mapping[str, FamilyFit]) -> list[str]:
-    """How well each law predicts larger budgets, by family."""
+    """How well each law predicts larger budgets, by curve."""
     said = []
     for fit in fits.values():
         if fit.choice is None:

@@ -1,12 +1,13 @@
-"""What the largest models did on tasks: a row a measurement, a column a family."""
+"""What the largest models did on tasks: a row a measurement, a column a curve."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from cola.records import FAMILY_LABELS
+from cola.families.registry import definition_of
 
 SHARES = ("accuracy", "first_token_accuracy", "valid", "f1")  # shown in per cent
 BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance")  # shown with what they are of
@@ -15,11 +16,10 @@ STANDARD_ERRORS = {
     "nll_nats_per_token": "nll_standard_error",
 }
 
-TASK_NOTE = (
-    "Likelihoods are exact or bounds as the table of runs says; word nats of the cloze are exact "
-    "for AR, else a bound (LLaDA) or an estimate (Cola DLM). In infilling AR sees only what is "
-    "left of the gap. Generated texts are judged by the reference that their evaluation names. "
-    "Speeds are those of the machine at that time."
+LIKELIHOODS = "Likelihoods are exact or bounds as the table of runs says."
+OTHERS = (
+    "Generated texts are judged by the reference that their evaluation names. Speeds are those of "
+    "the machine at that time."
 )
 
 
@@ -31,27 +31,34 @@ class TaskTable:
     rows: list[dict[str, object]]
 
 
-def task_table(evaluations: pd.DataFrame) -> TaskTable | None:
-    """The results of each family's run of the largest budget that was evaluated; None without."""
+def task_note(families: Iterable[str]) -> str:
+    """What a reader must know of the measurements, those of the families included."""
+    known = map(definition_of, dict.fromkeys(families))
+    notes = [f"{family.label}: {family.task_note}" for family in known if family.task_note]
+    return " ".join([LIKELIHOODS, *notes, OTHERS])
+
+
+def task_table(evaluations: pd.DataFrame, variants: Sequence[str]) -> TaskTable | None:
+    """The results of each curve's run of the largest budget that was evaluated; None without."""
     if evaluations.empty:
         return None
-    largest = evaluations.groupby("family")["budget"].transform("max")
+    largest = evaluations.groupby("variant")["budget"].transform("max")
     chosen = evaluations[evaluations["budget"] == largest]
-    first = chosen.drop_duplicates("family")
-    names = dict(zip(first["family"], first["name"], strict=True))
-    families = [family for family in FAMILY_LABELS if family in names]
-    values = {family: _values(chosen[chosen["name"] == names[family]]) for family in families}
+    first = chosen.drop_duplicates("variant")
+    names = dict(zip(first["variant"], first["name"], strict=True))
+    shown = [variant for variant in variants if variant in names]
+    values = {v: _values(chosen[chosen["name"] == names[v]]) for v in shown}
     keys = chosen.drop_duplicates(["task", "metric"])[["task", "metric"]]
     rows: list[dict[str, object]] = [
         {
             "task": task,
             "measurement": metric.replace("_", " "),
-            "cells": [_cell(values[family], task, metric) for family in families],
+            "cells": [_cell(values[variant], task, metric) for variant in shown],
         }
         for task, metric in keys.itertuples(index=False)
         if metric not in BESIDE
     ]
-    heads = [{"family": family, "name": names[family]} for family in families]
+    heads = [{"variant": variant, "name": names[variant]} for variant in shown]
     return TaskTable(heads, rows)
 
 

@@ -37,3 +37,23 @@ def conditional_nll(
     nll_B = nll_N.new_zeros(len(prompts)).index_add_(0, row_N, nll_N)
     missed_B = missed_N.new_zeros(len(prompts)).index_add_(0, row_N, missed_N)
     return nll_B, missed_B == 0
+
+
+@torch.no_grad()
+def judged(
+    model: LlamaForCausalLM, rows: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """-log p of whole texts, none empty, in nats, (B,) float64, and the last hidden state behind
+    each one's last token, (B, C) float32."""
+    start, longest = model.config.bos_token_id, max(map(len, rows))
+    # What stands behind a token changes nothing before it, so the padding may be any token.
+    padded = [[start, *row, *[start] * (longest - len(row))] for row in rows]
+    tokens_BL = torch.tensor(padded, device=device)
+    found = model(input_ids=tokens_BL, use_cache=False, output_hidden_states=True)
+    log_p = found.logits[:, :-1].float().log_softmax(-1)
+    nll_BL = -log_p.gather(-1, tokens_BL[:, 1:, None])[..., 0].double()
+    length_B = torch.tensor([len(row) for row in rows], device=device)
+    real_BL = torch.arange(longest, device=device) < length_B[:, None]
+    place_B = torch.arange(len(rows), device=device)
+    features_BC = found.hidden_states[-1][place_B, length_B].float()
+    return (nll_BL * real_BL).sum(1), features_BC

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cola.models.dit import ColaDiT, DiTConfig
 from cola.models.text_vae import TextVAE, TextVAEConfig
-from cola.spec import ColaModelSpec, DiTSpec, TextVAESpec
+from cola.spec import DiTSpec, TextVAESpec
 
 
 class ColaDLM(nn.Module):
@@ -32,10 +32,12 @@ class ColaDLM(nn.Module):
         return z_dit / config.scaling_factor + config.shifting_factor
 
 
-def build_cola_dlm(spec: ColaModelSpec) -> ColaDLM:
+def build_cola_dlm(
+    vae: TextVAESpec, dit: DiTSpec, scaling_factor: float, shifting_factor: float
+) -> ColaDLM:
     """A freshly initialised model of these sizes."""
-    vae = TextVAE(vae_config(spec.vae, spec.scaling_factor, spec.shifting_factor))
-    return ColaDLM(vae, ColaDiT(dit_config(spec.dit)))
+    config = vae_config(vae, scaling_factor, shifting_factor)
+    return ColaDLM(TextVAE(config), ColaDiT(dit_config(dit)))
 
 
 def vae_config(spec: TextVAESpec, scaling_factor: float, shifting_factor: float) -> TextVAEConfig:

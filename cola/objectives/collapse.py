@@ -27,8 +27,8 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 from cola.models.text_vae import LOG_VARIANCE_RANGE
-from cola.spec import ColaModelSpec
-from cola.spec.objective import JointObjective, LogitNormal, TimestepDistribution
+from cola.spec import TextVAESpec
+from cola.spec.objectives import JointObjective, LogitNormal, TimestepDistribution
 
 MAX_LOG_SNR, MIN_LOG_SNR = 14.0, -4.0  # useful: 3 to 6 (the paper's best 4.5); 9 at d = 4
 CLAMP_MARGIN = 0.5  # nats of log-variance from the clamp that count as being at it
@@ -41,31 +41,32 @@ QUANTILES = 512
 
 def collapse_reason(
     points: Sequence[Mapping[str, float]],
-    model: ColaModelSpec,
+    vae: TextVAESpec,
+    scaling_factor: float,
     stage2: JointObjective,
-    patience: int = PATIENCE,
 ) -> str | None:
-    """What has collapsed, when each of the last `patience` points shows it; None otherwise.
+    """What has collapsed, when each of the last `PATIENCE` points shows it; None otherwise.
 
     `points` are the logged values of a stage, oldest first: "log_snr" in nats, "fm" (if the stage
     has it) as squared error per latent dimension.
     """
-    if len(points) < patience:
+    if len(points) < PATIENCE:
         return None
-    reasons = [point_reason(point, model, stage2) for point in points[-patience:]]
+    recent = points[-PATIENCE:]
+    reasons = [point_reason(point, vae, scaling_factor, stage2) for point in recent]
     if any(reason is None for reason in reasons):
         return None
-    return f"latents collapsed at {patience} consecutive points: {reasons[-1]}"
+    return f"latents collapsed at {PATIENCE} consecutive points: {reasons[-1]}"
 
 
 def point_reason(
-    values: Mapping[str, float], model: ColaModelSpec, stage2: JointObjective
+    values: Mapping[str, float], vae: TextVAESpec, scaling_factor: float, stage2: JointObjective
 ) -> str | None:
     """What one point shows, or None. A fixed logSNR is only held against the second floor."""
     log_snr = values.get("log_snr")
     if log_snr is None or not math.isfinite(log_snr):
         return None
-    if model.vae.log_snr is None:
+    if vae.log_snr is None:
         # E[mu^2] = 1 after the encoder's LayerNorm, so log E[sigma^2] = -logSNR (section 8).
         low, high = LOG_VARIANCE_RANGE
         if not low + CLAMP_MARGIN < -log_snr < high - CLAMP_MARGIN:
@@ -75,23 +76,25 @@ def point_reason(
         if log_snr < MIN_LOG_SNR:
             return f"logSNR {log_snr:.2f} is below {MIN_LOG_SNR:g}"
     fm = values.get("fm")
-    floor = flow_matching_floor(log_snr, model, stage2)
+    floor = flow_matching_floor(log_snr, vae, scaling_factor, stage2)
     if fm is not None and fm < floor:
         return f"fm {fm:.4f} is below {floor:.4f}, the least with text in latents of this logSNR"
     return None
 
 
-def flow_matching_floor(log_snr: float, model: ColaModelSpec, stage2: JointObjective) -> float:
+def flow_matching_floor(
+    log_snr: float, vae: TextVAESpec, scaling_factor: float, stage2: JointObjective
+) -> float:
     """Least plausible flow-matching loss (2. and 3. above), squared error per latent dimension.
 
     Latents of a prompt carry no loss: on average half of a chosen block (`flow_draws`).
     """
-    nats = TEXT_NATS * model.vae.patch_size
-    open_variance = math.exp(-log_snr + 2 * nats / model.vae.latent_dim)
-    if model.vae.log_snr is None and log_snr > SHRUNK_LOG_SNR:
+    nats = TEXT_NATS * vae.patch_size
+    open_variance = math.exp(-log_snr + 2 * nats / vae.latent_dim)
+    if vae.log_snr is None and log_snr > SHRUNK_LOG_SNR:
         open_variance = max(open_variance, OPEN_SHARE)
     scored = 1 - stage2.prompt_block_probability / 2
-    return scored * irreducible_error(open_variance * model.scaling_factor**2, stage2.timestep)
+    return scored * irreducible_error(open_variance * scaling_factor**2, stage2.timestep)
 
 
 def irreducible_error(variance: float, timestep: TimestepDistribution) -> float:

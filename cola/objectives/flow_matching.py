@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cola.models.dit import ColaDiT
 from cola.seeding import Stream
-from cola.spec.objective import JointObjective, LogitNormal
+from cola.spec.objectives import JointObjective, LogitNormal
 
 
 def flow_draws(

@@ -14,32 +14,36 @@ from cola.models.text_vae import Encoder
 from cola.objectives.flow_matching import flow_draws, flow_matching_loss
 from cola.objectives.vae import Posterior, vae_draws, vae_terms
 from cola.seeding import Stream
-from cola.spec.objective import ColaObjective
+from cola.spec.objectives import JointObjective, VAEObjective
 
 
 def joint_draws(
-    model: ColaDLM, objective: ColaObjective, tokens_BL: Tensor, stream: Stream
+    model: ColaDLM,
+    stage1: VAEObjective,
+    stage2: JointObjective,
+    tokens_BL: Tensor,
+    stream: Stream,
 ) -> dict[str, Tensor]:
     """Random inputs of `joint_loss`."""
     config = model.vae.config
     latents = tokens_BL.shape[1] // config.patch_size
     shape = (len(tokens_BL), latents, config.latent_dim)
-    draws = flow_draws(objective.stage2, shape, model.dit.config.block_size, stream)
-    if objective.stage2.gradient_mode == "frozen_vae":
+    draws = flow_draws(stage2, shape, model.dit.config.block_size, stream)
+    if stage2.gradient_mode == "frozen_vae":
         noise = stream.normal("posterior", latents, config.latent_dim)
         return {**draws, "posterior_noise": noise}
-    return {**draws, **vae_draws(model.vae, objective.stage1, tokens_BL, stream)}
+    return {**draws, **vae_draws(model.vae, stage1, tokens_BL, stream)}
 
 
 def joint_loss(
     model: ColaDLM,
     reference: Encoder | None,
-    objective: ColaObjective,
+    stage1: VAEObjective,
+    stage2: JointObjective,
     tokens_BL: Tensor,
     draws: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """Stage 2's loss and its parts; `gradient_mode` decides what reaches the VAE."""
-    stage2 = objective.stage2
     if stage2.gradient_mode == "frozen_vae":
         with torch.no_grad():
             posterior = Posterior(*model.vae.encoder(tokens_BL))
@@ -47,8 +51,8 @@ def joint_loss(
         terms = {"log_snr": posterior.log_snr()}
         loss = z0.new_zeros(())
     else:
-        terms, posterior, z0 = vae_terms(model.vae, objective.stage1, tokens_BL, draws)
-        loss = stage2.lambda_vae * _vae_part(model, objective, terms, posterior, z0)
+        terms, posterior, z0 = vae_terms(model.vae, stage1, tokens_BL, draws)
+        loss = stage2.lambda_vae * _vae_part(model, stage1, terms, posterior, z0)
     z0 = model.to_dit(z0)
     target = z0 if stage2.gradient_mode in ("joint", "scratch") else z0.detach()
     terms["fm"] = flow_matching_loss(model.dit, z0, target, draws)
@@ -70,7 +74,7 @@ def kl_between(q: Posterior, r: Posterior) -> Tensor:
 
 def _vae_part(
     model: ColaDLM,
-    objective: ColaObjective,
+    stage1: VAEObjective,
     terms: dict[str, Tensor],
     posterior: Posterior,
     z0: Tensor,
@@ -78,7 +82,7 @@ def _vae_part(
     """-E log p + beta E log q + lambda_mask L_mask; the prior's part of the KL is L_FM's."""
     negative_entropy = posterior.log_density(z0).mean() / model.vae.config.patch_size
     terms["log_q"] = negative_entropy
-    loss = terms["reconstruction"] + objective.stage1.beta * negative_entropy
+    loss = terms["reconstruction"] + stage1.beta * negative_entropy
     if "masked" in terms:
-        loss = loss + objective.stage1.lambda_mask * terms["masked"]
+        loss = loss + stage1.lambda_mask * terms["masked"]
     return loss

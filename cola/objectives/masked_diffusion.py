@@ -13,11 +13,11 @@ from torch import Tensor
 
 from cola.models.transformer import LLaDAModel
 from cola.seeding import Stream
-from cola.spec import MaskedDiffusion
+from cola.spec.objectives import MaskingSpec
 
 
 def masked_diffusion_draws(
-    objective: MaskedDiffusion,
+    objective: MaskingSpec,
     tokens_BL: Tensor,
     stream: Stream,
     positions: Sequence[int],

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cola.models.text_vae import TextVAE
 from cola.seeding import Stream
-from cola.spec.objective import VAEObjective
+from cola.spec.objectives import VAEObjective
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Specifications: what a study is, down to one resolved run. Standard library and pydantic only."""
+"""Parts of specifications that no family decides. Standard library and pydantic only."""
 
 from cola.spec.base import (
     Spec,
@@ -9,46 +9,16 @@ from cola.spec.base import (
     with_values,
 )
 from cola.spec.data import DataSpec
-from cola.spec.model import (
-    ARModelSpec,
-    ColaModelSpec,
-    DiTSpec,
-    LLaDAModelSpec,
-    ModelSpec,
-    TextVAESpec,
-    TransformerSpec,
-)
-from cola.spec.objective import (
-    ColaObjective,
-    GenerationSpec,
-    LikelihoodSpec,
-    MaskedDiffusion,
-    NextToken,
-    Objective,
-)
-from cola.spec.run import EvaluationSpec, RunSpec, StagePlan, TrainingSpec
-from cola.spec.study import StudySpec
+from cola.spec.inference import GenerationSpec, LikelihoodSpec
+from cola.spec.networks import DiTSpec, TextVAESpec, TransformerSpec
 
 __all__ = [
-    "ARModelSpec",
-    "ColaModelSpec",
-    "ColaObjective",
     "DataSpec",
     "DiTSpec",
-    "EvaluationSpec",
     "GenerationSpec",
-    "LLaDAModelSpec",
     "LikelihoodSpec",
-    "MaskedDiffusion",
-    "ModelSpec",
-    "NextToken",
-    "Objective",
-    "RunSpec",
     "Spec",
-    "StagePlan",
-    "StudySpec",
     "TextVAESpec",
-    "TrainingSpec",
     "TransformerSpec",
     "apply_overrides",
     "canonical_json",

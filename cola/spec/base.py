@@ -223,7 +223,9 @@ def _step(annotations: list[Any], part: str) -> list[Any] | None:
             elif get_origin(member) in (list, tuple) and part.isdigit():
                 found.append(get_args(member)[0])
             elif get_origin(member) is dict:
-                found.append(get_args(member)[1])
+                values = [get_args(member)[1]]
+                # An entry that is named after a kind is of this kind.
+                found += [model for model in _models(values) if _has_tag(model, part)] or values
     return found or None
 
 

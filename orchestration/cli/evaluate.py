@@ -10,7 +10,8 @@ import typer
 
 from cola.errors import SpecError
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, apply_overrides
+from cola.spec import apply_overrides
+from cola.study import EvaluationSpec
 
 if TYPE_CHECKING:
     from orchestration.inference.evaluate import Report

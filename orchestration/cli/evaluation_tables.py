@@ -8,7 +8,7 @@ from rich.table import Table
 
 from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
-from cola.records import FAMILY_LABELS
+from cola.families.registry import definition_of
 from orchestration.cli.tables import wide_console
 from orchestration.inference.evaluate import Report
 
@@ -110,7 +110,7 @@ def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:
     for name in more:
         table.add_column(name, justify="right")
     for report in reports:
-        label = FAMILY_LABELS[report.target.family]
+        label = definition_of(report.target.family).label
         table.add_column(f"{report.target.name}\n{label}", justify="right")
     return table
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from cola.errors import SpecError
-from cola.spec import GenerationSpec, StudySpec, apply_overrides, load_yaml
+from cola.spec import GenerationSpec, apply_overrides, load_yaml
+from cola.study import StudySpec
 from orchestration.cli.jobs import ADDRESS_HELP, AllowHttp, CaFile
 from orchestration.cli.plan_tables import memory_table, plan_table
 from orchestration.cli.tables import print_runs, wide_console

@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.driver.status import WORKERS
+from cola.families.registry import names
+from orchestration.driver.status import VARIANT, WORKERS
 
 
 def print_runs(study: str, rows: list[dict[str, Any]], workers: bool) -> None:
     """The status of runs as a table; with `workers` a second one of those of the running runs."""
-    plain = [{key: value for key, value in row.items() if key != WORKERS} for row in rows]
+    left_out = {WORKERS} if any(row[VARIANT] not in names() for row in rows) else {WORKERS, VARIANT}
+    plain = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
     print_table(f"study {study}", plain)
     beats = [worker_row(row["run"], beat) for row in rows for beat in row[WORKERS]]
     if workers and beats:

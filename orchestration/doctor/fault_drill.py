@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ import psutil
 from rich.console import Console
 
 from cola.errors import RunError
-from cola.spec import StudySpec
+from cola.spec import load_yaml
+from cola.study import StudySpec
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.store import CheckpointStore, check_storage, open_store
 from orchestration.driver.progress import StudyView
@@ -124,32 +126,11 @@ def drill_study(folder: Path, every_seconds: float = 1.0, storage: str | None = 
     Checkpoints are made every so often; those that go elsewhere are uploaded beside the training.
     """
     upload = "sync" if storage is None else "async"
-    return StudySpec.parse(
-        {
-            "name": "fault-drill",
-            "families": {"ar": {}, "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0}},
-            "ladder": [{"budget": 1e11, "core_parameters": 60_000}],
-            "data": {
-                "corpus": {"source": "files", "paths": [str(Path(email.__file__).parent)]},
-                "tokenizer": {"kind": "bpe", "vocab_size": 320},
-                "sequence_length": 32,
-                "validation_fraction": 0.1,
-            },
-            "max_epochs": 100,
-            "training": {"batch_sequences": 8, "precision": "float32"},
-            "evaluation": {
-                "validation_sequences": 8,
-                "points": 2,
-                "samples": 0,
-                "diagnostic_sequences": 0,
-                "likelihood": {"mask_samples": 2, "ode_steps": 2},
-            },
-            "checkpoint": {"every_seconds": every_seconds, "storage": storage, "upload": upload},
-            "resources": {"hang_seconds": 12.0},
-            "tracking": {"log_every_steps": 5},
-            "output": str(folder),
-        }
-    )
+    values = load_yaml(Path(str(resources.files("orchestration") / "templates/fault-drill.yaml")))
+    corpus = {"source": "files", "paths": [str(Path(email.__file__).parent)]}
+    values["data"]["corpus"] = corpus
+    values["checkpoint"] = {"every_seconds": every_seconds, "storage": storage, "upload": upload}
+    return StudySpec.parse(values | {"output": str(folder)})
 
 
 def carry_out(say: Callable[[str], None], storage: str | None = None) -> bool:

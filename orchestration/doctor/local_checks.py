@@ -15,9 +15,9 @@ import torch
 from packaging.requirements import Requirement
 
 from cola.errors import SpecError
-from cola.spec import StudySpec
 from cola.spec.address import resolve_address
 from cola.spec.resources import ResourcesSpec
+from cola.study import StudySpec
 from orchestration.doctor.cluster_checks import cluster
 from orchestration.doctor.finding import Finding
 from orchestration.doctor.network_checks import collectives, sockets

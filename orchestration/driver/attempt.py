@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.files import write_atomically
 from cola.records import Tag
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint.store import placed
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import Sharing
@@ -97,6 +97,7 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
     return {
         Tag.STUDY: study,
         Tag.FAMILY: run.spec.family,
+        Tag.VARIANT: run.variant,
         Tag.RUNG: str(run.rung),
         Tag.BUDGET: repr(run.spec.budget),
         Tag.SEED: str(run.spec.seed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.cluster.packing import Request
 from orchestration.cluster.queue_client import Queue, QueuePlace
 from orchestration.driver.progress import StudyView

@@ -12,7 +12,7 @@ from functools import partial
 
 from cola.data import PreparedData
 from cola.records import Tag
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.queue_client import Queue

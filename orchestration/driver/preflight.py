@@ -7,7 +7,7 @@ from pathlib import Path
 from cola.data import PreparedData
 from cola.errors import SpecError
 from cola.files import write_atomically
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.state.paths import output_root
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cola.records import FAMILY_LABELS, Metric
+from cola.families.registry import curve_label
+from cola.records import Metric
 from orchestration.planning.decisions import Decision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
@@ -171,9 +172,9 @@ class StudyView:
         for column in ("run", "state", "progress", "train loss", "val NLL", "tokens/s"):
             table.add_column(column, justify="left" if column in ("run", "state") else "right")
         for row in self._rows.values():
-            family = FAMILY_LABELS[row.run.spec.family]
+            label = curve_label(row.run.variant, row.run.spec.family)
             table.add_row(
-                f"{family} {row.run.spec.budget:.3g} seed {row.run.spec.seed}",
+                f"{label} {row.run.spec.budget:.3g} seed {row.run.spec.seed}",
                 row.state,
                 "100%" if row.state == "reuse" else f"{row.share:.0%}",
                 _shown(row.loss, ".4f"),

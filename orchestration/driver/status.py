@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cola.records import FAMILY_LABELS, Metric
+from cola.families.registry import definition_of
+from cola.records import Metric
 from orchestration.planning.decisions import checkpoints_of
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.heartbeat import read_beats
@@ -10,7 +11,7 @@ from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
 
-WORKERS = "workers"
+VARIANT, WORKERS = "variant", "workers"
 
 
 def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
@@ -29,7 +30,8 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
             last |= {"step": line.step, **line.values}
     return {
         "run": run.name,
-        "family": FAMILY_LABELS[run.spec.family],
+        "family": definition_of(run.spec.family).label,
+        VARIANT: run.variant,
         "state": entry.state,
         "step": last.get("step", 0),
         "steps": run.spec.steps,

@@ -10,7 +10,7 @@ from types import FrameType
 
 from cola.data import prepare
 from cola.files import write_atomically
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import OwnQueue, SharedQueue
 from orchestration.cluster.session import check_fits, ray_cluster

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from cola.errors import ClusterError, ColaError
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.cluster.session import NoClusterError
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import Handler, handled

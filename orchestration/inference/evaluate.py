@@ -21,7 +21,8 @@ from cola.evaluation.tasks.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.tasks.evaluate import Answers, answered_here, evaluated
 from cola.evaluation.tasks.task import TaskResult
 from cola.records import IN_DOMAIN_TASKS
-from cola.spec import DataSpec, EvaluationSpec, RunSpec
+from cola.spec import DataSpec
+from cola.study import EvaluationSpec, RunSpec
 from orchestration.inference.target import Target
 from orchestration.state.paths import OutputFolder
 from orchestration.training.final_tasks import about_model, items_from, keep_results, metrics_of

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cola.data import open_prepared
 from cola.errors import SpecError
-from cola.families import family_of
-from cola.records import FAMILY_LABELS, Metric
-from cola.spec import RunSpec
+from cola.families.registry import definition_of, family_of
+from cola.records import Metric
+from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 
@@ -37,9 +37,10 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".cola-export-", dir=target.parent) as temporary:
             built = Path(temporary) / "model"
             shutil.copytree(model, built)
-            start = family_of(spec.family).name_tokens(built, tokenizer.eos_token_id)
+            family = definition_of(spec.family)
+            start = family.implementation().name_tokens(built, tokenizer.eos_token_id)
             tokenizer.save(built, start)
-            name_length(built, spec.data.sequence_length)
+            name_length(built / family.config_file(), spec.data.sequence_length)
             (built / "README.md").write_text(model_card(run_folder, spec), encoding="utf-8")
             built.rename(target)
     except OSError as error:
@@ -48,10 +49,8 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         ) from None
 
 
-def name_length(folder: Path, tokens: int) -> None:
-    """Let the model's configuration say how long its training's sequences were."""
-    parts = (folder / "config.json", folder / "cola_dit" / "config.json")
-    (path,) = (part for part in parts if part.exists())
+def name_length(path: Path, tokens: int) -> None:
+    """Let a model's configuration say how long its training's sequences were."""
     config = json.loads(path.read_text(encoding="utf-8")) | {"max_position_embeddings": tokens}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -72,9 +71,9 @@ def check_plain(model: Path) -> None:
 
 def model_card(run_folder: Path, spec: RunSpec) -> str:
     """What the model is and how it was trained, as Markdown with the whole specification."""
-    label = FAMILY_LABELS[spec.family]
+    family = definition_of(spec.family)
     rows = {
-        "family": label,
+        "family": family.label,
         "run": run_folder.name,
         "seed": str(spec.seed),
         "budget": f"{spec.budget:.6g} FLOPs ({spec.compute})",
@@ -85,15 +84,9 @@ def model_card(run_folder: Path, spec: RunSpec) -> str:
         "validation NLL": validation_nll(run_folder, spec),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    opens = {
-        "ar": "`AutoTokenizer` and `AutoModelForCausalLM` of `transformers` open this folder. The "
-        "model reads a start token before every text; `AutoTokenizer` puts it there.",
-        "cola": "`cola_dit/` and `cola_vae/` are in the layout of Cola DLM's public release; "
-        "`AutoTokenizer` opens this folder.",
-    }.get(spec.family, "`AutoTokenizer` opens this folder, `cola generate` the model.")
-    return f"""# {label}, trained by cola-scaling
+    return f"""# {family.label}, trained by cola-scaling
 
-{opens}
+{family.opening_note}
 
 | | |
 |---|---|

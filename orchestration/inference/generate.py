@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from cola.data import open_prepared
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, RunSpec
+from cola.spec import GenerationSpec
+from cola.study import RunSpec
 from orchestration.state.paths import RunFolder
 
 

@@ -17,8 +17,8 @@ from cola.evaluation.models.evaluated_model import (
     open_subject,
     tokenizer_in,
 )
-from cola.families import family_of
-from cola.spec import EvaluationSpec, RunSpec
+from cola.families.registry import family_of
+from cola.study import EvaluationSpec, RunSpec
 from orchestration.planning.catalog import find_run, load_run_spec
 from orchestration.state.paths import OutputFolder, RunFolder
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cola.errors import SpecError
-from cola.spec import RunSpec, StudySpec, load_yaml
+from cola.spec import load_yaml
 from cola.spec.address import resolve_address
+from cola.study import RunSpec, StudySpec
 from orchestration.planning.decisions import remembered_plan
 from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking.address import tracking_uri

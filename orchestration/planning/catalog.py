@@ -6,7 +6,8 @@ from importlib import resources
 from pathlib import Path
 
 from cola.errors import SpecError
-from cola.spec import RunSpec, StudySpec, apply_overrides, load_yaml
+from cola.spec import apply_overrides, load_yaml
+from cola.study import RunSpec, StudySpec
 from orchestration.planning.decisions import remembered_plan
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder

@@ -9,8 +9,8 @@ from pathlib import Path
 from cola.data.fingerprint import source_fingerprint
 from cola.data.sources import expected_bytes
 from cola.errors import SpecError
-from cola.spec import StudySpec
 from cola.spec.data import HuggingFaceDataset
+from cola.study import StudySpec
 
 BYTES_PER_TOKEN = 3.5  # of English under a small BPE; larger vocabularies reach 4.5
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cola.inference_flops import generation_flops_per_token, likelihood_flops_per_token
+from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
-from cola.spec import RunSpec
 from cola.spec.resources import ResourcesSpec
+from cola.study import RunSpec
 from orchestration.planning.accelerators import STARTUP_SECONDS, worker_flops
 from orchestration.planning.memory import MOMENTS, WEIGHT
 from orchestration.planning.rates import Rates, rate_key
@@ -70,7 +70,8 @@ def executed_flops(spec: RunSpec, first_step: int = 0) -> list[float]:
 def evaluation_flops(spec: RunSpec) -> float:
     """FLOPs of one validation of the run (its NLL; samples are generated once, by one worker)."""
     settings, length = spec.evaluation, spec.data.sequence_length
-    each = likelihood_flops_per_token(spec.model, settings.likelihood, length).total
+    family = definition_of(spec.family)
+    each = family.likelihood_flops_per_token(spec.model, settings.likelihood, length).total
     return settings.validation_sequences * length * each
 
 
@@ -79,7 +80,7 @@ def sample_flops(spec: RunSpec) -> float:
     settings, new = spec.evaluation, spec.evaluation.generation.max_new_tokens
     if not settings.samples:
         return 0.0
-    each = generation_flops_per_token(
+    each = definition_of(spec.family).generation_flops_per_token(
         spec.model, settings.generation, settings.prompt_tokens, settings.samples
     )
     return settings.samples * new * each.total
@@ -89,17 +90,19 @@ def task_flops(spec: RunSpec) -> float:
     """FLOPs of the tasks on the finished model, by one worker: prompts of `prompt_tokens`, and
     answers as long as they may be."""
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
-    total = 0.0
+    family, total = definition_of(spec.family), 0.0
     for task in settings.tasks:
         if task == "likelihood":
-            each = likelihood_flops_per_token(spec.model, settings.likelihood, length).total
+            each = family.likelihood_flops_per_token(spec.model, settings.likelihood, length).total
             total += items * length * each
             continue
         new = settings.generation.max_new_tokens
         new = FEW_SHOT_NEW_TOKENS if task in FEW_SHOT_TASKS else new
         generation = settings.generation.model_copy(update={"max_new_tokens": new})
         prompt = 0 if task == "unconditional" else settings.prompt_tokens
-        total += items * new * generation_flops_per_token(spec.model, generation, prompt).total
+        total += (
+            items * new * family.generation_flops_per_token(spec.model, generation, prompt).total
+        )
     return total
 
 

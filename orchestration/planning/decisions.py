@@ -102,7 +102,7 @@ def checkpoints_of(run_folder: Path, storage: str | None) -> list[Cursor]:
 
 def slot_of(run: PlannedRun) -> str:
     """The run's place in its study, whatever its specification."""
-    return f"{run.spec.family}/{run.rung}/{run.spec.seed}"
+    return f"{run.variant}/{run.rung}/{run.spec.seed}"
 
 
 def remember_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:

@@ -1,25 +1,21 @@
 """Memory of a worker's device: what training states take at each ZeRO stage, and activations.
 
 Weights stay in float32 under autocast, so a parameter takes 4 bytes, its gradient 4 and AdamW's
-moments 8. Activations are an estimate from above, by the tensors that each kind of layer keeps for
-the backward pass. Bytes throughout. Torch-free.
+moments 8. Activations are an estimate from above (see `cola.activations`). Bytes throughout.
+Torch-free.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cola.flops import parameter_counts
-from cola.spec import ColaModelSpec, ModelSpec, Objective
-from cola.spec.objective import ColaObjective
+from cola.activations import Precision
+from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.registry import definition_of
 
 WEIGHT, GRADIENT, MOMENTS = 4, 4, 8
 BUCKET = 500_000_000 * 4  # DeepSpeed's reduce and all-gather buckets, elements of 4 bytes
 RESERVED = 2e9  # CUDA context, NCCL, fragmentation
-# Bytes a token and layer keeps in float32, per unit of width and per unit of MLP width.
-TRUNK, VAE, DIT_WIDTH = (48, 16), (40, 10), 116
-HALF = 0.6  # of them under bfloat16 autocast: norms and residuals stay in float32
-LOGIT = {"float32": 8, "bfloat16": 10}  # bytes a logit: its own type, float32, its gradient
 
 
 @dataclass(frozen=True)
@@ -51,33 +47,10 @@ def state_bytes(parameters: int, workers: int, zero_stage: int, extra: int = 0) 
     return shared * parameters + WEIGHT * extra + buckets
 
 
-def activation_bytes_per_token(model: ModelSpec, objective: Objective, precision: str) -> float:
-    """What one token of a micro-batch keeps for the backward pass, in the largest stage."""
-    scale = HALF if precision == "bfloat16" else 1.0
-    logits = LOGIT[precision] * model.vocab_size
-    if not isinstance(model, ColaModelSpec):
-        width, ffn = TRUNK
-        layer = width * model.hidden_size + ffn * model.ffn_size
-        return scale * model.num_layers * layer + logits
-    if not isinstance(objective, ColaObjective):
-        raise ValueError(f"objective of family {objective.family} for a cola model")
-    vae, dit = model.vae, model.dit
-    width, ffn = VAE
-    layers = vae.encoder_layers + vae.decoder_layers
-    masked = objective.stage1.lambda_mask > 0
-    copies = 2 if masked else 1
-    frozen = objective.stage2.gradient_mode == "frozen_vae"
-    part = scale * copies * layers * (width * vae.hidden_size + ffn * vae.ffn_size) / vae.patch_size
-    head = logits * (1 + (objective.stage1.mask_rate if masked else 0.0))
-    # Two copies of the latents pass the DiT.
-    prior = scale * 2 * dit.num_layers * DIT_WIDTH * dit.hidden_size / vae.patch_size
-    return max(part + head, prior if frozen else part + head + prior)
-
-
 def memory_plan(
     model: ModelSpec,
-    objective: Objective,
-    precision: str,
+    objective: ObjectiveSpec,
+    precision: Precision,
     tokens_per_sequence: int,
     sequences_per_worker: int,
     workers: int,
@@ -86,11 +59,10 @@ def memory_plan(
     micro_batch_sequences: int | None = None,
 ) -> MemoryPlan:
     """The largest micro-batch that fits (the given one, if it is given) at this ZeRO stage."""
-    reference = isinstance(objective, ColaObjective) and objective.stage2.uses_reference
-    counts = parameter_counts(model)
-    extra = counts.vae_core // 2 + (counts.embedding - counts.head) if reference else 0
-    states = state_bytes(counts.total, workers, zero_stage, extra)
-    each = activation_bytes_per_token(model, objective, precision) * tokens_per_sequence
+    family = definition_of(model.family)
+    frozen = family.frozen_parameters(model, objective)
+    states = state_bytes(family.parameter_counts(model).total, workers, zero_stage, frozen)
+    each = family.activation_bytes(model, objective, precision) * tokens_per_sequence
     divisors = [n for n in range(1, sequences_per_worker + 1) if sequences_per_worker % n == 0]
     if micro_batch_sequences is not None:
         divisors = [micro_batch_sequences]

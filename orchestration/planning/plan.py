@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from cola.data.fingerprint import source_fingerprint
 from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
-from cola.flops import parameter_counts, train_flops_per_token
+from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.registry import definition_of
 from cola.optim import warmup_steps
-from cola.sizing import paper_row, size_by_total, size_model
-from cola.spec import ModelSpec, Objective, RunSpec, StagePlan, StudySpec
 from cola.spec.design import Rung, TrajectoryDesign
 from cola.spec.resources import ResourcesSpec
-from cola.spec.run import TrainingSpec
+from cola.study import RunSpec, StagePlan, StudySpec
+from cola.study.run import TrainingSpec
 from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
 from orchestration.planning.memory import MemoryPlan, memory_plan
 
@@ -23,10 +24,13 @@ from orchestration.planning.memory import MemoryPlan, memory_plan
 class PlannedRun:
     """A resolved run and what the plan table says of it.
 
-    `memory` has one entry a ZeRO stage, and is empty where the device's memory is not known.
+    `variant` is the study's entry that it belongs to: a curve, whose name is that of the family
+    where the study has no variants of it. `memory` has one entry a ZeRO stage, and is empty where
+    the device's memory is not known.
     """
 
     spec: RunSpec
+    variant: str
     rung: int
     name: str  # for people to read; nothing parses it
     core_parameters: int
@@ -63,30 +67,48 @@ class PlannedRun:
 
 
 def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[PlannedRun]:
-    """Resolve every run of the study: families x rungs x seeds, in that nesting.
+    """Resolve every run of the study: rungs x families x seeds, in that nesting.
 
     `fingerprint` is that of the study's corpus, where it is known already.
 
     Raises:
         SpecError: a corpus that is missing, a size that cannot be built, a budget below one step, a
-            run that fits no device.
+            run that fits no device, two variants that are the same.
     """
     fingerprint = fingerprint or source_fingerprint(study.data)
-    return [
-        plan_run(study, family, index, rung, seed, fingerprint)
+    runs = [
+        plan_run(study, variant, index, rung, seed, fingerprint)
         for index, rung in enumerate(study.rungs())
-        for family in study.families.named()
+        for variant in study.families
         for seed in study.seeds
     ]
+    check_variants_differ(runs)
+    return runs
+
+
+def check_variants_differ(runs: Sequence[PlannedRun]) -> None:
+    """Refuse two curves that would share a run: they would say the same twice.
+
+    Raises:
+        SpecError: naming both.
+    """
+    first: dict[str, PlannedRun] = {}
+    for run in runs:
+        other = first.setdefault(run.key, run)
+        if other.variant != run.variant:
+            raise SpecError(
+                f"families.{run.variant}: is the same as families.{other.variant} at rung "
+                f"{run.rung} (one run would be both); give it other settings or remove it"
+            )
 
 
 def plan_run(
-    study: StudySpec, family: str, index: int, rung: Rung, seed: int, fingerprint: str
+    study: StudySpec, variant: str, index: int, rung: Rung, seed: int, fingerprint: str
 ) -> PlannedRun:
-    """One run: the family's matched size, and the steps that the budget pays for."""
-    settings = study.families.named()[family]
-    model = sized(study, family, index, rung)
-    counts = parameter_counts(model)
+    """One run: the variant's matched size, and the steps that the budget pays for."""
+    settings = study.families[variant]
+    model = sized(study, variant, index, rung)
+    counts = definition_of(settings.family).parameter_counts(model)
     training = ruled(study, rung, counts.core)
     stages = stages_within_budget(study, training, model, settings.objective, index, rung.budget)
     if isinstance(study.design, TrajectoryDesign):
@@ -110,8 +132,9 @@ def plan_run(
     micro = resources.micro_batch_sequences
     return PlannedRun(
         spec,
+        variant,
         index,
-        run_name(study, family, rung, counts.core, seed),
+        run_name(study, variant, rung, counts.core, seed),
         counts.core,
         counts.embedding,
         counts.total,
@@ -121,26 +144,26 @@ def plan_run(
     )
 
 
-def run_name(study: StudySpec, family: str, rung: Rung, core: int, seed: int) -> str:
-    """Family, budget and seed; the size too where a budget has several."""
+def run_name(study: StudySpec, variant: str, rung: Rung, core: int, seed: int) -> str:
+    """Variant, budget and seed; the size too where a budget has several."""
     several = sum(other.budget == rung.budget for other in study.rungs()) > 1
     size = f"-{core:.3g}" if several else ""
-    return f"{family}-{rung.budget:.3g}{size}-seed{seed}"
+    return f"{variant}-{rung.budget:.3g}{size}-seed{seed}"
 
 
-def sized(study: StudySpec, family: str, index: int, rung: Rung) -> ModelSpec:
-    """The family's configuration at a rung.
+def sized(study: StudySpec, variant: str, index: int, rung: Rung) -> ModelSpec:
+    """The variant's configuration at a rung.
 
     Raises:
         SpecError: with the nearest size that can be built.
     """
-    options = study.families.named()[family].sizing_options()
-    vocab_size = vocab_size_of(study.data)
+    settings, vocab_size = study.families[variant], vocab_size_of(study.data)
+    family = definition_of(settings.family)
     if rung.target is None:
-        return paper_row(family, vocab_size, **options)
-    size = size_by_total if study.matching.parameters == "total" else size_model
+        return family.paper_row(vocab_size, settings)
+    size = family.size_by_total if study.matching.parameters == "total" else family.size
     try:
-        return size(family, rung.target, vocab_size, **options)
+        return size(rung.target, vocab_size, settings)
     except SpecError as error:
         where = rung_key(study, index, f"{study.matching.parameters}_parameters")
         raise SpecError(f"{where}: {error}") from None
@@ -173,7 +196,7 @@ def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
 
 
 def with_common_warmup(
-    study: StudySpec, training: TrainingSpec, model: ModelSpec, objective: Objective
+    study: StudySpec, training: TrainingSpec, model: ModelSpec, objective: ObjectiveSpec
 ) -> TrainingSpec:
     """The smallest budget's warm-up, in steps, for every point of a trajectory."""
     smallest = study.rungs()[0].budget
@@ -236,7 +259,7 @@ def stages_within_budget(
     study: StudySpec,
     training: TrainingSpec,
     model: ModelSpec,
-    objective: Objective,
+    objective: ObjectiveSpec,
     index: int,
     budget: float,
 ) -> list[StagePlan]:
@@ -254,9 +277,10 @@ def stages_within_budget(
     first_budget = study.rungs()[0].budget if trajectory else budget
     points = len(study.rungs()) if study.matching.stage1 == "amortised" else 1
     spent, plans, needed = 0.0, [], 0.0
+    cost = definition_of(model.family).train_flops_per_token
     for position, (stage, share) in enumerate(shares.items()):
         costs = {
-            convention: train_flops_per_token(model, objective, length, stage, convention).total
+            convention: cost(model, objective, length, stage, convention).total
             for convention in ("executed", "nominal")
         }
         per_step = costs[study.matching.compute] * tokens_per_step
@@ -276,7 +300,7 @@ def stages_within_budget(
         )
     return [
         StagePlan(
-            name=stage,  # type: ignore[arg-type]
+            name=stage,
             steps=steps,
             train_flops_per_token_executed=costs["executed"],
             train_flops_per_token_nominal=costs["nominal"],

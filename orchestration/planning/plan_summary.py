@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cola.flops import train_flops_per_token
-from cola.spec import StudySpec
+from cola.families.registry import definition_of
+from cola.study import StudySpec
 from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.costs import (
@@ -206,10 +206,11 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
-    spec = run.spec
+    spec, family = run.spec, definition_of(run.spec.family)
     return {
         "name": run.name,
         "family": spec.family,
+        "variant": run.variant,
         "run_key": spec.run_key,
         "budget": spec.budget,
         "seed": spec.seed,
@@ -228,7 +229,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "learning_rate": spec.training.optimizer.learning_rate,
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
         "train_flops_per_token": {
-            stage.name: train_flops_per_token(
+            stage.name: family.train_flops_per_token(
                 spec.model,
                 spec.objective,
                 spec.data.sequence_length,

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cola.files import read_json, write_atomically
-from cola.spec import RunSpec
 from cola.spec.resources import ResourcesSpec
+from cola.study import RunSpec
 
 FILE = "calibration.json"
 Rates = Mapping[str, float]  # by `rate_key`

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from cola.data.tokenizer import vocab_size_of
-from cola.flops import train_flops_per_token
+from cola.families.registry import definition_of
 from cola.records import IN_DOMAIN_TASKS
-from cola.sizing import size_model
-from cola.spec import StudySpec
 from cola.spec.design import TrajectoryDesign
+from cola.study import StudySpec
 
 CORES = (100_000, 150_000)  # of the smallest and the largest rung
 STEPS = 30
@@ -27,8 +27,8 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     """
     workers = min(study.resources.workers, 2, os.cpu_count() or 1)
     values: dict[str, Any] = study.model_dump(mode="json", exclude={"design", "rules"})
-    cola = study.families.cola
-    unit = cola.patch_size * cola.block_size if cola is not None else 8
+    multiples = [definition_of(s.family).sequence_multiple(s)[0] for s in study.families.values()]
+    unit = math.lcm(*multiples) if max(multiples) > 1 else 8
     length = max(64 // unit, 4) * unit
     prompt = length // 2
     values |= {
@@ -90,11 +90,13 @@ def rung_sizes(study: StudySpec) -> tuple[int, ...]:
 def budget_of(study: StudySpec, core: int) -> float:
     """Enough for STEPS steps of the most expensive family, a tenth of them in every stage."""
     costs = []
-    for family, settings in study.families.named().items():
-        options = settings.sizing_options()
-        model = size_model(family, core, vocab_size_of(study.data), **options)
+    for settings in study.families.values():
+        family = definition_of(settings.family)
+        model = family.size(core, vocab_size_of(study.data), settings)
         length, convention = study.data.sequence_length, study.matching.compute
         for stage, share in settings.objective.stage_shares().items():
-            each = train_flops_per_token(model, settings.objective, length, stage, convention)
+            each = family.train_flops_per_token(
+                model, settings.objective, length, stage, convention
+            )
             costs.append(each.total * max(1.0, 0.1 / share))
     return STEPS * study.training.batch_sequences * study.data.sequence_length * max(costs)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cola.families.registry import definition_of
 from cola.optim import stable_steps, warmup_steps
-from cola.spec import ColaModelSpec, ColaObjective, RunSpec, StagePlan
 from cola.spec.base import canonical_json
-from cola.spec.run import ScheduleSpec
+from cola.study import RunSpec, StagePlan
+from cola.study.run import ScheduleSpec
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.paths import OutputFolder
 
@@ -129,7 +130,9 @@ def _stages_until(run: RunSpec, step: int) -> Iterator[dict[str, Any]]:
             return
         taken = min(left, stage.steps)
         rates = _rates_until(run.training.schedule, stage, taken)
-        yield {"stage": stage.name, "steps": taken, "rates": rates, **_trained(run, stage.name)}
+        # What of model and objective decides the state at the end of the stage.
+        deciding = definition_of(run.family).deciding(run.model, run.objective, stage.name)
+        yield {"stage": stage.name, "steps": taken, "rates": rates, **deciding}
         left -= taken
 
 
@@ -138,21 +141,6 @@ def _changes_until(run: RunSpec, step: int) -> dict[str, Any]:
     changes = [(run.step_at(c.at), c.factor) for c in run.training.schedule.rate_changes]
     passed = [change for change in changes if change[0] < step]
     return {"changes": passed} if passed else {}
-
-
-def _trained(run: RunSpec, stage: str) -> dict[str, Any]:
-    """What of model and objective decides the state at the end of a stage."""
-    if isinstance(run.model, ColaModelSpec) and isinstance(run.objective, ColaObjective):
-        if stage == "vae":
-            parts = {"vae": run.model.vae, "stage1": run.objective.stage1}
-            return {name: part.model_dump(mode="json") for name, part in parts.items()}
-        # The share is in the number of steps already.
-        objective = run.objective.model_dump(mode="json", exclude={"stage1_share"})
-        return {"model": run.model.model_dump(mode="json"), "objective": objective}
-    return {
-        "model": run.model.model_dump(mode="json"),
-        "objective": run.objective.model_dump(mode="json"),
-    }
 
 
 def _rates_until(schedule: ScheduleSpec, stage: StagePlan, steps: int) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.recipes.node_groups import NodeGroup
 from orchestration.remote.packaging import STOP_SECONDS
 

@@ -16,7 +16,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cola.errors import SpecError
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.rates import measured_rates

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.errors import SpecError
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.remote.endpoint import Endpoint, check_answers, check_endpoint, has_token, short
 from orchestration.remote.packaging import (
     STOP_SECONDS,

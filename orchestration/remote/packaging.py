@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import cola
 from cola.errors import SpecError
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder, resolved
 
 Where = Literal["cluster", "pinned"]

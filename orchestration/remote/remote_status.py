@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.errors import SpecError
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.planning.catalog import load_study, shipped_studies
 from orchestration.remote.jobs import Job, again, jobs_of, wait_for_end
 from orchestration.remote.packaging import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cola.records import Artifact
-from cola.spec import StudySpec
+from cola.study import StudySpec
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.state.paths import output_root
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cola.errors import SpecError
 from cola.records import Artifact, Kind, Tag
-from cola.spec import RunSpec
 from cola.spec.address import resolve_address
+from cola.study import RunSpec
 from orchestration.state.journal import JournalReader, Line
 from orchestration.state.ledger import Entry, Ledger, State, lease_is_fresh
 from orchestration.state.paths import RunFolder

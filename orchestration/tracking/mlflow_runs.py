@@ -18,8 +18,8 @@ import yaml
 
 from cola.files import file_lock
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
-from cola.spec import RunSpec
 from cola.spec.address import Address
+from cola.study import RunSpec
 from orchestration.state.journal import Line
 from orchestration.tracking.mlflow_client import client_of, only_one_creates
 from orchestration.tracking.restarts import Restart

@@ -12,9 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from cola.errors import SpecError
-from cola.families import Batch, Family, StageModule, family_of
+from cola.families.interface.family import Batch, Family, StageModule
+from cola.families.registry import family_of
 from cola.seeding import Stream
-from cola.spec import RunSpec, StudySpec
+from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import keep_rates, rate_key
 from orchestration.state.paths import output_root

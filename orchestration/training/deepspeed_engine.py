@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cola.families import StageModule
+from cola.families.interface.family import StageModule
 from orchestration.training.engine import (
     EngineSettings,
     Groups,

@@ -12,8 +12,8 @@ from typing import IO, Any, BinaryIO, Literal, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from cola.families import StageModule
-from cola.spec import TrainingSpec
+from cola.families.interface.family import StageModule
+from cola.study import TrainingSpec
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from cola.evaluation.models.evaluated_model import Subject
 from cola.evaluation.tasks.catalog import held_out, make_tasks
 from cola.evaluation.tasks.evaluate import answered_here, evaluated
 from cola.evaluation.tasks.task import TaskResult
-from cola.families import Family
+from cola.families.interface.family import Family
 from cola.files import write_atomically
 from cola.records import FEW_SHOT_TASKS, Metric
-from cola.spec import EvaluationSpec, RunSpec
+from cola.study import EvaluationSpec, RunSpec
 from orchestration.state.paths import RunFolder
 from orchestration.training.validation import VALIDATION_SEED
 

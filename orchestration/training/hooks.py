@@ -12,9 +12,9 @@ import psutil
 import torch
 
 from cola.data import OrderFingerprint, PreparedData, sequence_ids
-from cola.objectives.collapse import PATIENCE, collapse_reason
+from cola.families.interface.family import WATCHED_POINTS
 from cola.records import Metric
-from cola.spec import ColaModelSpec, ColaObjective, RunSpec
+from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
@@ -189,10 +189,10 @@ class StopOnDivergence:
 
 
 class StopOnCollapse:
-    """Ends a run whose latent space has collapsed (see `cola.objectives.collapse`).
+    """Ends a run in whose logged values its family sees a collapse (see `Family.collapse`).
 
     It looks every `every` steps at the means over workers, so all of them stop after the same
-    step. Runs without a latent space log no "log_snr" and are left alone. A resumed run starts
+    step. Stages that log nothing of what the family watches are left alone. A resumed run starts
     with no points.
     """
 
@@ -203,16 +203,14 @@ class StopOnCollapse:
     def __call__(self, state: TrainState) -> None:
         """Add a point of this stage; stop when the last ones all say the same."""
         run, values = state.run, state.result.values
-        if state.step % self._every or "log_snr" not in values:
-            return
-        if not isinstance(run.model, ColaModelSpec) or not isinstance(run.objective, ColaObjective):
+        watched = {name: values[name] for name in state.family.watched if name in values}
+        if state.step % self._every or not watched:
             return
         if state.stage_index != self._stage:
             self._stage, self._points = state.stage_index, []
-        watched = {name: value for name, value in values.items() if name in ("fm", "log_snr")}
         self._points.append(mean_over_workers(watched, state.place, state.engine.device))
-        self._points = self._points[-PATIENCE:]
-        reason = collapse_reason(self._points, run.model, run.objective.stage2)
+        self._points = self._points[-WATCHED_POINTS:]
+        reason = state.family.collapse(self._points, run.model, run.objective)
         if reason is not None and state.stop is None:
             state.stop = "diverged"
             state.stop_reason = f"{reason} (step {state.step}, stage {state.stage.name})"

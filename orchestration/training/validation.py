@@ -11,10 +11,11 @@ import torch.distributed as dist
 from torch import nn
 
 from cola.data import PreparedData
-from cola.families import Family
+from cola.families.interface.family import Family
 from cola.records import Metric, SampleRecord
 from cola.seeding import Stream
-from cola.spec import LikelihoodSpec, RunSpec
+from cola.spec import LikelihoodSpec
+from cola.study import RunSpec
 from orchestration.training.train_loop import TrainState
 
 # The noise of validation is the same in every run, so that points on a curve are comparable.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from cola.spec import RunSpec
 from cola.spec.resources import CheckpointSpec
+from cola.study import RunSpec
 
 
 class Assignment(BaseModel):

@@ -20,7 +20,8 @@ from cola.data import PreparedData, prepare
 from cola.errors import SpecError
 from cola.files import file_lock, write_atomically
 from cola.records import Artifact, SweepFile
-from cola.spec import StudySpec, load_yaml
+from cola.spec import load_yaml
+from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.processes import free_dead_groups

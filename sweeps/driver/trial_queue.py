@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cola.records import TrialAsked
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.cluster.packing import Request
 from orchestration.cluster.queue_client import SECONDS, Queue, QueuePlace
 from orchestration.driver.launch_queue import request_of

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from cola.data import PreparedData
 from cola.records import TrialAsked, TrialEnded
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from sweeps.driver.progress import Tracked

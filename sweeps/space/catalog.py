@@ -6,7 +6,8 @@ from importlib import resources
 from pathlib import Path
 
 from cola.errors import SpecError
-from cola.spec import StudySpec, apply_overrides, load_yaml
+from cola.spec import apply_overrides, load_yaml
+from cola.study import StudySpec
 from orchestration.state.paths import OutputFolder, output_root
 from sweeps.space.spec import SCALES, Scale, SweepSpec
 

@@ -14,9 +14,10 @@ from typing import Any
 from cola.data.fingerprint import source_fingerprint
 from cola.errors import SpecError
 from cola.records import Leg, TrialAsked
-from cola.spec import StudySpec, canonical_json, check_path, load_yaml, with_values
+from cola.spec import canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
-from cola.spec.run import EvaluationSpec
+from cola.study import StudySpec
+from cola.study.run import EvaluationSpec
 from orchestration.planning.catalog import shipped_studies
 from orchestration.planning.plan import PlannedRun, plan_study
 from sweeps.space.space import Point, as_parameters
@@ -155,9 +156,9 @@ class Points:
         except SpecError:
             return  # it may need keys of the space; each point is checked by itself
         where = f"arms.{arm}" if arm else "study"
-        if len(study.families.named()) > 1:
+        if len(study.families) > 1:
             raise SpecError(
-                f"{where}: has {len(study.families.named())} families, whose metrics do not "
+                f"{where}: has {len(study.families)} families, whose metrics do not "
                 "compare; name one in families, or make an arm of each"
             )
         if len(study.rungs()) > 1:

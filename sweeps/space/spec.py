@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from cola.spec import Spec
-from cola.spec.run import Seed
+from cola.study.run import Seed
 
 Value = Any  # whatever a key of a study can hold
 Scale = Literal["laptop", "node", "cluster"]

@@ -11,9 +11,9 @@ import torch
 from cola.data import open_prepared
 from cola.evaluation.models.evaluated_model import Subject
 from cola.evaluation.tasks.token_tasks import ContinuationTask
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.records import Metric
-from cola.spec.run import EvaluationSpec
+from cola.study.run import EvaluationSpec
 from orchestration.planning.catalog import load_run_spec
 from orchestration.state.paths import RunFolder
 from orchestration.training.validation import VALIDATION_SEED, likelihood_rows, summary_of

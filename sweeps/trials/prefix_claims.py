@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from cola.files import file_lock, write_atomically
-from cola.spec import RunSpec
+from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import Beginning, Sharing, beginning_key

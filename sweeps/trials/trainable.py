@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import tune
 
-from cola.spec.run import EvaluationSpec
+from cola.study.run import EvaluationSpec
 from sweeps.trials.trial import POLL_SECONDS, TrialOrder, TrialWork
 
 PATIENCE_SECONDS = 60.0

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
-from cola.spec import RunSpec, StudySpec
-from cola.spec.run import EvaluationSpec
+from cola.study import RunSpec, StudySpec
+from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run

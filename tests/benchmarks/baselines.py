@@ -25,12 +25,14 @@ from torch.utils.data import IterableDataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from cola.data import PreparedData, prepare, sequence_ids
-from cola.sizing import size_model
-from cola.spec import DataSpec, LLaDAModelSpec, MaskedDiffusion, NextToken, RunSpec
-from cola.spec.model import TransformerSpec
+from cola.families.ar.spec import NextToken
+from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
+from cola.spec import DataSpec, TransformerSpec
+from cola.study import RunSpec
 from orchestration.training.distributed import Place
 from orchestration.training.engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, train
+from tests.sizes import size_model
 
 LENGTH, BATCH, VOCABULARY, VALIDATION, CORE = 128, 16, 4096, 128, 1_000_000
 RATE, WARMUP, FINAL = 2e-3, 0.05, 0.1

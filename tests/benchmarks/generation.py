@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from transformers import LlamaForCausalLM
 
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
 from cola.spec import GenerationSpec

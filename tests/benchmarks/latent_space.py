@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from cola.data import PreparedData, prepare
-from cola.families import family_of
-from cola.flops import train_flops_per_token
+from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.objectives.diagnostics import (
     active_units,
@@ -32,11 +32,13 @@ from cola.objectives.diagnostics import (
 )
 from cola.objectives.vae import vae_draws, vae_terms
 from cola.seeding import Stream
-from cola.spec import ColaModelSpec, ColaObjective, DataSpec, GenerationSpec, RunSpec, StagePlan
+from cola.spec import DataSpec, GenerationSpec
+from cola.study import RunSpec, StagePlan
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.training.distributed import Place
 from orchestration.training.engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
+from tests.sizes import train_flops_per_token
 
 LENGTH, BATCH, VOCABULARY, VALIDATION = 128, 16, 4096, 64
 VAE = {

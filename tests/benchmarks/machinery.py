@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from cola.data import prepare
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.state.event_log import read_events
 from orchestration.state.journal import JournalReader

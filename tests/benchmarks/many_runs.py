@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.doctor.fault_drill import drill_study
 from orchestration.driver.progress import StudyView
 from orchestration.driver.study_runner import run_study

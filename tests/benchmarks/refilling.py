@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.sampling.each import in_chunks
 from cola.seeding import Stream
 from cola.spec import GenerationSpec

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
-from cola.flops import parameter_counts
+from cola.families.ar.spec import ARModelSpec
+from cola.families.cola.spec import ColaModelSpec
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.transformer import build_ar
-from cola.sizing import size_model
-from cola.spec import ARModelSpec, ColaModelSpec, DiTSpec, TextVAESpec
+from cola.spec import DiTSpec, TextVAESpec
+from tests.sizes import parameter_counts, size_model
 
 VOCABULARY = 4096
 

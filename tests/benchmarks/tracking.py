@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cola.spec import RunSpec, StudySpec
+from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.tracking.mlflow_server import free_port
 from tests.mirrors import Drivers, stored_points, until

@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cola.families.base import Batch
-from cola.families.cola_dlm import JointStage
-from cola.flops import NO_INPUT_GRADIENT, dit_forward, parameter_counts, train_flops_per_token
+from cola.families.ar.spec import NextToken
+from cola.families.cola.family import JointStage
+from cola.families.cola.spec import ColaObjective
+from cola.families.interface.family import Batch
+from cola.flops import NO_INPUT_GRADIENT, dit_forward
 from cola.objectives.flow_matching import flow_draws, flow_matching_loss
 from cola.seeding import Stream
-from cola.spec import ColaObjective, NextToken
 from tests.benchmarks.setting import (
     VOCABULARY,
     alternating,
@@ -39,6 +40,7 @@ from tests.benchmarks.setting import (
     median_ratio,
     verdict,
 )
+from tests.sizes import parameter_counts, train_flops_per_token
 
 BATCH, LENGTH = 8, 256
 BARS = {"flow matching": 0.50, "joint": 0.35}

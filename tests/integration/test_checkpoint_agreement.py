@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cola.data import prepare
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalReader

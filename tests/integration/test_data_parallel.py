@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from cola.data import prepare
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 
 # One interpreter imports everything once; each launch is a group of processes forked from it.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cola.data import open_prepared
-from cola.spec import RunSpec
+from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
 from orchestration.training.distributed import Place
 from orchestration.training.engine import TorchEngine

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cola.spec import RunSpec, StudySpec
+from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.tracking.mlflow_server import free_port
 from tests.mirrors import Drivers, finished_runs, stored_points, stored_runs, until

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from cola.errors import SpecError
-from cola.families import count_parameters
+from cola.families.interface.family import count_parameters
 from cola.models.dit import ColaDiT, DiTConfig
 from cola.models.text_vae import TextVAE, TextVAEConfig
 from cola.release_check import check_release

@@ -7,23 +7,16 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cola.families import Batch, count_parameters, family_of
-from cola.flops import parameter_counts, train_flops_per_token
+from cola.families.ar.spec import ARModelSpec, NextToken
+from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.families.interface.family import Batch, count_parameters
+from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
+from cola.families.registry import family_of
 from cola.seeding import Stream
-from cola.sizing import size_model
-from cola.spec import (
-    ARModelSpec,
-    ColaModelSpec,
-    ColaObjective,
-    DiTSpec,
-    LLaDAModelSpec,
-    MaskedDiffusion,
-    ModelSpec,
-    NextToken,
-    Objective,
-    TextVAESpec,
-)
-from cola.spec.objective import JointObjective, VAEObjective
+from cola.spec import DiTSpec, TextVAESpec
+from cola.spec.objectives import JointObjective, VAEObjective
+from tests.sizes import parameter_counts, size_model, train_flops_per_token
 
 BATCH = 4
 PAPER_TOKENS = 300_000 * 720_896
@@ -47,7 +40,7 @@ COLA_VARIANTS = {
         stage1=VAEObjective(lambda_mask=0.0), stage2=JointObjective(prompt_block_probability=0.0)
     ),
 }
-CASES: list[tuple[str, Objective, str]] = [
+CASES: list[tuple[str, ObjectiveSpec, str]] = [
     ("ar", NextToken(), "train"),
     ("llada", MaskedDiffusion(random_length_fraction=0.0), "train"),
     ("cola", COLA_VARIANTS["default"], "vae"),
@@ -55,7 +48,9 @@ CASES: list[tuple[str, Objective, str]] = [
 ]
 
 
-def counted(spec: ModelSpec, objective: Objective, stage: str, length: int) -> tuple[float, float]:
+def counted(
+    spec: ModelSpec, objective: ObjectiveSpec, stage: str, length: int
+) -> tuple[float, float]:
     """FLOPs per token of a training step by torch: (outside attention products, inside).
 
     Under the math kernel attention is batched products, as is AdaLN's spreading over the latents;
@@ -79,7 +74,7 @@ def counted(spec: ModelSpec, objective: Objective, stage: str, length: int) -> t
 @pytest.mark.parametrize("size", [100_000, 1_000_000])
 @pytest.mark.parametrize("length", [64, 128])
 def test_executed_agrees_with_torch(
-    family: str, objective: Objective, stage: str, size: int, length: int
+    family: str, objective: ObjectiveSpec, stage: str, size: int, length: int
 ) -> None:
     spec = size_model(family, size, 300)
     ours = train_flops_per_token(spec, objective, length, stage, "executed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 
 from cola.data import TextTokenizer
 from cola.errors import SpecError
-from cola.families import Family, family_of
-
-FAMILY_OF_MODEL_TYPE = {"llama": "ar", "cola_llada": "llada"}
+from cola.families.interface.definition import MODEL_CONFIG
+from cola.families.interface.family import Family
+from cola.families.registry import definitions, family_of
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,19 @@ def family_in(folder: Path) -> str:
     Raises:
         SpecError: when it is none.
     """
-    if (folder / "cola_dit").is_dir() and (folder / "cola_vae").is_dir():
-        return "cola"
-    model_type = str(_json_in(folder / "config.json").get("model_type"))
-    if model_type not in FAMILY_OF_MODEL_TYPE:
-        raise SpecError(
-            f"{folder}: holds no model that can be evaluated; give a folder that `cola export` "
-            "wrote (config.json of model type llama or cola_llada, or cola_dit/ and cola_vae/)"
-        )
-    return FAMILY_OF_MODEL_TYPE[model_type]
+    for family in definitions():
+        if all(_holds(folder / part, kind) for part, kind in family.folders.items()):
+            return family.name
+    known = [_words(family.folders) for family in definitions()]
+    raise SpecError(
+        f"{folder}: holds no model that can be evaluated; give a folder that `cola export` wrote "
+        f"({', or '.join(known)})"
+    )
 
 
 def context_in(folder: Path) -> int | None:
     """How many tokens a sequence may have by the model's configuration; None: it says nothing."""
-    parts = (folder / "config.json", folder / "cola_dit" / "config.json")
+    parts = dict.fromkeys(folder / family.config_file() for family in definitions())
     found = [_json_in(path).get("max_position_embeddings") for path in parts]
     return next((length for length in found if isinstance(length, int)), None)
 
@@ -94,3 +94,14 @@ def _json_in(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _holds(folder: Path, model_type: str) -> bool:
+    return _json_in(folder / MODEL_CONFIG).get("model_type") == model_type
+
+
+def _words(folders: Mapping[str, str]) -> str:
+    return " and ".join(
+        f"config.json of model type {kind}" if part == "." else f"{part}/ of model type {kind}"
+        for part, kind in folders.items()
+    )

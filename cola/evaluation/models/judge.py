@@ -10,6 +10,7 @@ import torch
 
 from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import Subject
+from cola.families.registry import definition_of, definitions
 
 ROWS_AT_ONCE = 16
 
@@ -30,7 +31,7 @@ class Judged:
 
 
 class Reference:
-    """An AR model, by a name that results tell."""
+    """A model with an exact likelihood, by a name that results tell."""
 
     def __init__(self, name: str, subject: Subject) -> None:
         """Take over the model.
@@ -59,25 +60,16 @@ class Reference:
         return Judged(nll, np.array([len(row) for row in rows]), features)
 
     def _judged(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        model = self._subject.model
-        start, longest = model.config.bos_token_id, max(map(len, rows))
-        # What stands behind a token changes nothing before it, so the padding may be any token.
-        padded = [[start, *row, *[start] * (longest - len(row))] for row in rows]
-        tokens_BL = torch.tensor(padded, device=self._subject.device)
-        found = model(input_ids=tokens_BL, use_cache=False, output_hidden_states=True)
-        log_p = found.logits[:, :-1].float().log_softmax(-1)
-        nll_BL = -log_p.gather(-1, tokens_BL[:, 1:, None])[..., 0].double()
-        length_B = torch.tensor([len(row) for row in rows], device=tokens_BL.device)
-        real_BL = torch.arange(longest, device=tokens_BL.device) < length_B[:, None]
-        place_B = torch.arange(len(rows), device=tokens_BL.device)
-        features = found.hidden_states[-1][place_B, length_B].float()
-        return (nll_BL * real_BL).sum(1).cpu().numpy(), features.cpu().numpy()
+        subject = self._subject
+        nll_N, features_Nd = subject.family.judge(subject.model, rows, subject.device)
+        return nll_N.cpu().numpy(), features_Nd.cpu().numpy()
 
 
 def check_can_judge(name: str, family: str) -> None:
     """Raise a `SpecError` for a model without an exact likelihood of one pass."""
-    if family != "ar":
+    if not definition_of(family).exact_in_one_pass:
+        able = [known.name for known in definitions() if known.exact_in_one_pass]
         raise SpecError(
             f"--reference {name}: is of family {family}; texts are judged by an exact likelihood, "
-            "so give an ar model"
+            f"so give a model of family {' or '.join(able)}"
         )

@@ -21,7 +21,8 @@ from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, GenerationSpec
+from cola.spec import GenerationSpec
+from cola.study import EvaluationSpec
 
 CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
 

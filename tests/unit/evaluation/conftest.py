@@ -11,8 +11,8 @@ import torch
 from cola.data import TextTokenizer
 from cola.data.tokenizer import train_bpe
 from cola.evaluation.models.evaluated_model import Subject
-from cola.families import family_of
-from cola.sizing import size_model
+from cola.families.registry import family_of
+from tests.sizes import size_model
 
 LENGTH, VOCAB = 32, 320
 

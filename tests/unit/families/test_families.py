@@ -9,23 +9,18 @@ import torch
 from torch import nn
 
 from cola.errors import SpecError
-from cola.families import Batch, Family, count_parameters, family_of
-from cola.flops import parameter_counts
-from cola.records import FAMILIES
+from cola.families.ar.spec import NextToken
+from cola.families.cola.spec import ColaObjective
+from cola.families.interface.family import Batch, Family, count_parameters
+from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.llada.spec import MaskedDiffusion
+from cola.families.registry import family_of
 from cola.seeding import Stream
-from cola.sizing import size_model
-from cola.spec import (
-    ColaObjective,
-    GenerationSpec,
-    LikelihoodSpec,
-    MaskedDiffusion,
-    ModelSpec,
-    NextToken,
-    Objective,
-)
+from cola.spec import GenerationSpec, LikelihoodSpec
+from tests.sizes import FAMILIES, parameter_counts, size_model
 
 VOCAB, LENGTH = 60, 32
-OBJECTIVES: dict[str, Objective] = {
+OBJECTIVES: dict[str, ObjectiveSpec] = {
     "ar": NextToken(),
     "llada": MaskedDiffusion(random_length_fraction=0.3),
     "cola": ColaObjective(),

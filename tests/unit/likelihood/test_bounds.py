@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cola.families import family_of
+from cola.families.llada.spec import LLaDAModelSpec
+from cola.families.registry import family_of
 from cola.likelihood.latent_ode import flow_log_density
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.models.transformer import LLaDAModel
 from cola.seeding import Stream
-from cola.sizing import size_model
-from cola.spec import LikelihoodSpec, LLaDAModelSpec
+from cola.spec import LikelihoodSpec
+from tests.sizes import size_model
 from tests.unit.likelihood.sums import evidence_bound
 
 

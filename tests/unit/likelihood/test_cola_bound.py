@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cola.errors import SpecError
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.likelihood.latent_ode import (
     evidence_by_block,
     exact_trace,
@@ -19,8 +19,8 @@ from cola.likelihood.latent_ode import (
 )
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
-from cola.sizing import size_model
 from cola.spec import LikelihoodSpec
+from tests.sizes import size_model
 from tests.unit.likelihood.sums import conditional_evidence, evidence_bound
 
 VOCAB, BLOCK = 30, 4

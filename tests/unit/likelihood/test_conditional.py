@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cola.families import Conditional, Family, family_of
+from cola.families.ar.spec import ARModelSpec
+from cola.families.interface.family import Conditional, Family
+from cola.families.llada.spec import LLaDAModelSpec
+from cola.families.registry import family_of
 from cola.likelihood.masked_bound import masked_samples
 from cola.models.transformer import LLaDAModel
-from cola.records import FAMILIES
 from cola.seeding import Stream
-from cola.sizing import size_model
-from cola.spec import ARModelSpec, LikelihoodSpec, LLaDAModelSpec
+from cola.spec import LikelihoodSpec
+from tests.sizes import FAMILIES, size_model
 from tests.unit.likelihood.sums import conditional_evidence, evidence_bound
 
 VOCAB, BLOCK, EOS = 30, 4, 29

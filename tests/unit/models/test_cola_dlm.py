@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from cola.families.cola.spec import ColaModelSpec
 from cola.models.adaln import KeptTimes, TimeTable
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
 from cola.models.layers import attend_plainly
-from cola.spec import ColaModelSpec, DiTSpec, TextVAESpec
+from cola.spec import DiTSpec, TextVAESpec
 
 BLOCK, WIDTH, LATENTS, D = 4, 32, 16, 4
 

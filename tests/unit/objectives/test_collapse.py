@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from cola.families.cola.spec import ColaModelSpec
 from cola.objectives.collapse import (
     PATIENCE,
     collapse_reason,
@@ -14,14 +15,8 @@ from cola.objectives.collapse import (
     irreducible_error,
     point_reason,
 )
-from cola.sizing import size_model
-from cola.spec import ColaModelSpec
-from cola.spec.objective import (
-    JointObjective,
-    LogitNormal,
-    TimestepDistribution,
-    UniformTime,
-)
+from cola.spec.objectives import JointObjective, LogitNormal, TimestepDistribution, UniformTime
+from tests.sizes import size_model
 
 
 def spec(log_snr: float | None = None, scaling_factor: float = 1.0) -> ColaModelSpec:

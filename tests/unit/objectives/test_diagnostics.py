@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cola.families import Batch, family_of
+from cola.families.cola.spec import ColaObjective
+from cola.families.interface.family import Batch
+from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.objectives.diagnostics import (
     active_units,
@@ -24,9 +26,8 @@ from cola.objectives.diagnostics import (
 )
 from cola.objectives.flow_matching import flow_matching_loss
 from cola.seeding import Stream
-from cola.sizing import size_model
-from cola.spec import ColaObjective
-from cola.spec.objective import VAEObjective
+from cola.spec.objectives import VAEObjective
+from tests.sizes import size_model
 
 LENGTH, WIDTH, STEPS = 32, 8, 300
 

@@ -7,14 +7,16 @@ import math
 import pytest
 import torch
 
-from cola.families import Batch, family_of
+from cola.families.cola.spec import ColaObjective
+from cola.families.interface.family import Batch
+from cola.families.llada.spec import MaskedDiffusion
+from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.objectives.masked_diffusion import masked_diffusion_draws
 from cola.objectives.vae import Posterior, kl_to_standard_normal
 from cola.seeding import Stream
-from cola.sizing import size_model
-from cola.spec import ColaObjective, MaskedDiffusion
-from cola.spec.objective import JointObjective, LogitNormal, UniformTime, VAEObjective
+from cola.spec.objectives import JointObjective, LogitNormal, UniformTime, VAEObjective
+from tests.sizes import size_model
 
 VOCAB, LENGTH = 40, 32
 

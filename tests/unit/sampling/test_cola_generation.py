@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 import torch
 
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.sampling.block_continuation import generate, stream_blocks
 from cola.sampling.block_decode import Sources, blocks, infill
@@ -20,8 +20,8 @@ from cola.sampling.first_block import (
     padded_prompts,
 )
 from cola.seeding import Stream
-from cola.sizing import size_model
 from cola.spec import GenerationSpec
+from tests.sizes import size_model
 
 VOCAB, BLOCK = 40, 4
 PROMPTS = [[5, 6, 7], list(range(11)), [], [9] * 8, [1, 2, 3, 4, 5]]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.models.transformer import LLaDAModel
 from cola.sampling.iterative_unmasking import generate, infill, schedule
 from cola.seeding import Stream
-from cola.sizing import size_model
 from cola.spec import GenerationSpec
+from tests.sizes import size_model
 
 VOCAB = 40
 MASK = VOCAB

@@ -12,13 +12,13 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import nn
 
-from cola.families import Family, family_of
+from cola.families.interface.family import Family
+from cola.families.registry import family_of
 from cola.models.kv_cache import KVCache, closed_ranks
-from cola.records import FAMILIES
 from cola.sampling.each import cut_where
 from cola.seeding import Stream
-from cola.sizing import size_model
 from cola.spec import GenerationSpec
+from tests.sizes import FAMILIES, size_model
 
 VOCAB, EOS = 40, 3
 PROMPTS = [[5, 6, 7], list(range(4, 31)), [], [9] * 8, [1, 2, 4, 5, 6], [7], [8, 7] * 9, [11], []]

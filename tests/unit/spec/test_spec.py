@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.errors import SpecError
-from cola.spec import StudySpec, apply_overrides, load_yaml
+from cola.spec import apply_overrides, load_yaml
+from cola.study import StudySpec
 from orchestration.planning.catalog import load_study, shipped_studies
 
 SMALLEST: dict[str, Any] = {

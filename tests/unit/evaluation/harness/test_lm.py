@@ -22,11 +22,11 @@ import yaml
 
 from cola.data.tokenizer import TextTokenizer, train_bpe
 from cola.errors import SpecError
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.objectives.next_token import token_nll
 from cola.seeding import Stream
-from cola.sizing import size_model
 from cola.spec import LikelihoodSpec
+from tests.sizes import size_model
 
 pytest.importorskip("lm_eval")
 

@@ -19,8 +19,8 @@ from cola.evaluation.tasks.evaluate import answered_here, evaluated
 from cola.evaluation.tasks.task import Record, Task, sample_id
 from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask
-from cola.records import FAMILIES
 from cola.spec import GenerationSpec
+from tests.sizes import FAMILIES
 
 GREEDY = GenerationSpec(max_new_tokens=8, steps=4, guidance_scale=1.0)
 

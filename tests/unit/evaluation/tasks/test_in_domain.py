@@ -23,8 +23,10 @@ from cola.evaluation.tasks.text_task import share_error
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import UnconditionalTask
 from cola.objectives.next_token import token_nll
-from cola.records import FAMILIES, IN_DOMAIN_TASKS
-from cola.spec import EvaluationSpec, GenerationSpec
+from cola.records import IN_DOMAIN_TASKS
+from cola.spec import GenerationSpec
+from cola.study import EvaluationSpec
+from tests.sizes import FAMILIES
 
 SAMPLED = GenerationSpec(max_new_tokens=8, steps=4, temperature=1.0, guidance_scale=2.0)
 

@@ -11,9 +11,9 @@ import torch
 from cola.evaluation.models.evaluated_model import Subject
 from cola.evaluation.tasks.likelihood import LikelihoodTask
 from cola.objectives.next_token import token_nll
-from cola.records import FAMILIES
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
+from tests.sizes import FAMILIES
 
 SETTINGS = LikelihoodSpec(mask_samples=3, ode_steps=2)
 

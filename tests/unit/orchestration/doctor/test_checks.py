@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cola.errors import SpecError
-from cola.spec import StudySpec
 from cola.spec.resources import ResourcesSpec
+from cola.study import StudySpec
 from orchestration.doctor import storage_checks as doctor_storage
 from orchestration.doctor.cluster_checks import cluster, nodes, room, version
 from orchestration.doctor.finding import Finding

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.cluster.admission_queue import AdmissionQueue
 from orchestration.cluster.packing import ClusterState, Node
 from orchestration.driver.launch_queue import LaunchQueue

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from cola.data.tokenizer import train_bpe
 from cola.errors import SpecError
-from cola.families import family_of
-from cola.sizing import size_model
+from cola.families.registry import family_of
 from sweeps.cli import app
+from tests.sizes import size_model
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
 TINY = ["--set", "prompt_tokens=12", "--set", "gap_tokens=8", "--context", "48"]

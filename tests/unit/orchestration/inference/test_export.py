@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cola.data import PreparedData, TextTokenizer, prepare
 from cola.errors import SpecError
-from cola.families import family_of
+from cola.families.registry import family_of
 from cola.records import Metric
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, RunSpec, StudySpec
+from cola.spec import GenerationSpec, LikelihoodSpec
+from cola.study import RunSpec, StudySpec
 from orchestration.inference.export import export_run
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalWriter

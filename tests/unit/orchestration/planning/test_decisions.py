@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.checkpoint.manifest import Cursor, seal
 from orchestration.planning.decisions import Decision, decide, remember_plan
 from orchestration.planning.plan import plan_study

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cola.spec import StudySpec
 from cola.spec.resources import DivergenceRetry
+from cola.study import StudySpec
 from orchestration.planning.divergence_retry import next_try, with_retries
 from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import Ledger

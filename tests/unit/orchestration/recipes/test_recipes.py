@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cola.errors import SpecError
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.planning.catalog import load_study
 from orchestration.planning.plan import plan_study
 from orchestration.recipes.node_groups import NodeGroup, node_groups

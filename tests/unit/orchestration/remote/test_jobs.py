@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cola.errors import SpecError
-from cola.spec import StudySpec
+from cola.study import StudySpec
 from orchestration.remote import packaging as job_sources
 from orchestration.remote.endpoint import Endpoint, check_endpoint, is_loopback
 from orchestration.remote.jobs import check_same_ray, submit

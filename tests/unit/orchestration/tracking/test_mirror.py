@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cola.records import Kind, Metric, Tag
-from cola.spec import RunSpec, StudySpec
 from cola.spec.address import resolve_address
+from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalWriter, Line
 from orchestration.state.ledger import Ledger

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cola.data import PreparedData, prepare
-from cola.spec import DataSpec, RunSpec, StudySpec
+from cola.spec import DataSpec
+from cola.study import RunSpec, StudySpec
 from orchestration.checkpoint.manifest import newest_valid
 from orchestration.checkpoint.retention import Policy
 from orchestration.checkpoint.store import CheckpointStore

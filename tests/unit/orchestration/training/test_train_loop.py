@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from cola.data import PreparedData, prepare
-from cola.families import family_of
-from cola.spec import ColaModelSpec, ColaObjective, RunSpec, StudySpec
-from cola.spec.objective import JointObjective
-from cola.spec.run import OptimizerSpec, ScheduleSpec
+from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.families.registry import family_of
+from cola.spec.objectives import JointObjective
+from cola.study import RunSpec, StudySpec
+from cola.study.run import OptimizerSpec, ScheduleSpec
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.planning.plan import plan_study
 from orchestration.training.distributed import Place

@@ -11,7 +11,8 @@ import yaml
 
 from cola.errors import SpecError
 from cola.records import TrialAsked, TrialEnded
-from cola.spec import StudySpec, apply_overrides
+from cola.spec import apply_overrides
+from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from sweeps.driver.best import write_best
 from sweeps.driver.runner import keep_spec, only_driver

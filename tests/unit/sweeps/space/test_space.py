@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cola.errors import SpecError
-from cola.spec import StudySpec, check_path
+from cola.spec import check_path
+from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from sweeps.driver.plan import plan_sweep, sentences
 from sweeps.space.points import Points

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cola.families.base import Batch, Conditional, Likelihood, StageModule
-from cola.inference_flops import EVALUATIONS, TAIL_STRATEGIES
+from cola.families.cola.inference_flops import EVALUATIONS, TAIL_STRATEGIES
+from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.families.interface.family import (
+    Batch,
+    Conditional,
+    Family,
+    Likelihood,
+    StageModule,
+    trained,
+)
 from cola.likelihood.latent_conditional import conditional_nll
 from cola.likelihood.latent_ode import evidence_by_block, importance_weighted_bound
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
 from cola.models.dit import ColaDiT
 from cola.models.text_vae import TextVAE
+from cola.objectives.collapse import collapse_reason
 from cola.objectives.diagnostics import latent_diagnostics
 from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.vae import stage1_loss, vae_draws
@@ -25,7 +34,7 @@ from cola.sampling.block_continuation import generate, generate_each, stream_blo
 from cola.sampling.block_decode import infill
 from cola.sampling.each import Ended
 from cola.seeding import Stream
-from cola.spec import ColaModelSpec, ColaObjective, GenerationSpec, LikelihoodSpec
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 
 class VAEStage(StageModule):
@@ -33,16 +42,16 @@ class VAEStage(StageModule):
 
     def __init__(self, vae: TextVAE, objective: ColaObjective) -> None:
         super().__init__()
-        self.vae, self._objective = vae, objective
+        self.vae, self._objective = vae, objective.stage1
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
-        draws = vae_draws(self.vae, self._objective.stage1, batch.tokens_BL, batch.stream)
+        draws = vae_draws(self.vae, self._objective, batch.tokens_BL, batch.stream)
         return {"tokens_BL": batch.tokens_BL, **draws}
 
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
         """See `StageModule`."""
-        return stage1_loss(self.vae, self._objective.stage1, tokens_BL, draws)
+        return stage1_loss(self.vae, self._objective, tokens_BL, draws)
 
 
 class JointStage(StageModule):
@@ -50,7 +59,7 @@ class JointStage(StageModule):
 
     def __init__(self, model: ColaDLM, objective: ColaObjective) -> None:
         super().__init__()
-        self.model, self._objective = model, objective
+        self.model, self._stages = model, (objective.stage1, objective.stage2)
         self.reference = None
         if objective.stage2.uses_reference:
             self.reference = copy.deepcopy(model.vae.encoder).requires_grad_(False)
@@ -58,23 +67,24 @@ class JointStage(StageModule):
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
-        draws = joint_draws(self.model, self._objective, batch.tokens_BL, batch.stream)
+        draws = joint_draws(self.model, *self._stages, batch.tokens_BL, batch.stream)
         return {"tokens_BL": batch.tokens_BL, **draws}
 
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
         """See `StageModule`."""
-        return joint_loss(self.model, self.reference, self._objective, tokens_BL, draws)
+        return joint_loss(self.model, self.reference, *self._stages, tokens_BL, draws)
 
 
-class ColaFamily:
+class ColaFamily(Family):
     """See `Family`."""
 
     name = "cola"
     fills_gaps = True
+    watched = ("fm", "log_snr")
 
     def build(self, spec: ColaModelSpec) -> nn.Module:
         """See `Family.build`."""
-        return build_cola_dlm(spec)
+        return build_cola_dlm(spec.vae, spec.dit, spec.scaling_factor, spec.shifting_factor)
 
     def stage_module(self, model: ColaDLM, objective: ColaObjective, stage: str) -> StageModule:
         """See `Family.stage_module`; stages are vae and joint."""
@@ -96,6 +106,12 @@ class ColaFamily:
                 group["interval"] = stage2.vae_interval
             groups.append(group)
         return groups
+
+    def collapse(
+        self, points: Sequence[Mapping[str, float]], spec: ColaModelSpec, objective: ColaObjective
+    ) -> str | None:
+        """See `Family.collapse`: the latents, see `cola.objectives.collapse`."""
+        return collapse_reason(points, spec.vae, spec.scaling_factor, objective.stage2)
 
     def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
         """See `Family.nll_kind`."""
@@ -208,11 +224,3 @@ class ColaFamily:
         """Load what `save` wrote, or a release checkpoint in that layout."""
         vae = TextVAE.from_pretrained(folder / "cola_vae")
         return ColaDLM(vae, ColaDiT.from_pretrained(folder / "cola_dit"))
-
-    def name_tokens(self, folder: Path, eos_token_id: int) -> None:
-        """See `Family.name_tokens`: the release's layout says none, nothing is before a text."""
-
-
-def trained(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that take part in training."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from cola.errors import SpecError
-from cola.families.base import Batch, Conditional, Likelihood, StageModule
-from cola.likelihood.next_token import conditional_nll
+from cola.families.ar.spec import ARModelSpec, NextToken
+from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
+from cola.likelihood.next_token import conditional_nll, judged
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
-from cola.records import NllKind
 from cola.sampling.autoregressive import generate, generate_each, stream_tokens
 from cola.sampling.each import Ended
 from cola.seeding import Stream
-from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 
 class NextTokenStage(StageModule):
@@ -37,11 +37,10 @@ class NextTokenStage(StageModule):
         return {"loss": token_nll(self.model, tokens_BL).mean()}
 
 
-class ARFamily:
+class ARFamily(Family):
     """See `Family`."""
 
     name = "ar"
-    fills_gaps = False
 
     def build(self, spec: ARModelSpec) -> LlamaForCausalLM:
         """See `Family.build`."""
@@ -53,16 +52,6 @@ class ARFamily:
         """See `Family.stage_module`; the only stage is train."""
         return NextTokenStage(model)
 
-    def parameter_groups(
-        self, module: StageModule, objective: NextToken, stage: str
-    ) -> list[dict[str, Any]]:
-        """See `Family.parameter_groups`."""
-        return [{"params": list(module.parameters()), "lr_ratio": 1.0}]
-
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
-        """See `Family.nll_kind`."""
-        return "exact"
-
     def likelihood(
         self,
         model: LlamaForCausalLM,
@@ -73,12 +62,6 @@ class ARFamily:
         """See `Family.likelihood`: exact, by the chain rule."""
         nll_BL = token_nll(model, tokens_BL).double()
         return Likelihood(nll_BL.sum(1), by_position_BL=nll_BL)
-
-    def likelihood_evaluations(
-        self, model: LlamaForCausalLM, settings: LikelihoodSpec, length: int
-    ) -> int:
-        """See `Family.likelihood_evaluations`."""
-        return 1
 
     def generation_evaluations(
         self, model: LlamaForCausalLM, settings: GenerationSpec, prompt: int
@@ -99,11 +82,11 @@ class ARFamily:
         nll_B, greedy_B = conditional_nll(model, prompts, continuations)
         return Conditional(nll_B, "exact", greedy_B)
 
-    def diagnostics(
-        self, model: LlamaForCausalLM, tokens_BL: Tensor, stream: Stream
-    ) -> dict[str, float]:
-        """See `Family.diagnostics`: none."""
-        return {}
+    def judge(
+        self, model: LlamaForCausalLM, rows: Sequence[Sequence[int]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """See `Family.judge`: the start token stands before every text."""
+        return judged(model, rows, device)
 
     def generate(
         self,

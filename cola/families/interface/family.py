@@ -1,23 +1,26 @@
-"""The interface that every family implements, and the table of families.
+"""The half of a family that has networks: training, likelihood, generation, export.
 
-Nothing outside a family's own module branches on its name: planning, training, evaluation and
-tracking go through `Family`.
+Nothing outside a family's own folder branches on its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from cola.errors import SpecError
 from cola.records import NllKind
-from cola.sampling.each import Ended
+from cola.sampling.each import Ended, in_chunks
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
+
+WATCHED_POINTS = 16  # of a stage that `Family.collapse` gets
 
 
 @dataclass(frozen=True)
@@ -75,19 +78,22 @@ class StageModule(nn.Module):
         raise TypeError(f"{type(self).__name__} must say what it draws")
 
 
-class Family(Protocol):
-    """One model family.
+class Family(ABC):
+    """One model family, with what most families have in common as defaults.
 
-    Model, specification and objective are the family's own types (`cola.spec`), so the interface
-    leaves them open.
+    Model, specification and objective are the family's own types, so the interface leaves them
+    open.
     """
 
     name: str
-    fills_gaps: bool  # whether `infill` can
+    fills_gaps: bool = False  # whether `infill` can
+    watched: tuple[str, ...] = ()  # logged values that `collapse` looks at
 
+    @abstractmethod
     def build(self, spec: Any) -> Any:
         """A freshly initialised model (initialisation draws from torch's global generator)."""
 
+    @abstractmethod
     def stage_module(self, model: Any, objective: Any, stage: str) -> StageModule:
         """The module to optimise in `stage`; it shares its parameters with `model`."""
 
@@ -95,10 +101,23 @@ class Family(Protocol):
         self, module: StageModule, objective: Any, stage: str
     ) -> list[dict[str, Any]]:
         """Trained parameters as optimiser groups: {"params": [...], "lr_ratio": float}."""
+        return [{"params": trained(module), "lr_ratio": 1.0}]
+
+    def collapse(
+        self, points: Sequence[Mapping[str, float]], spec: Any, objective: Any
+    ) -> str | None:
+        """What has collapsed in training, or None.
+
+        `points` are means over the workers of the `watched` values that the stage logs, oldest
+        first, at least the last `WATCHED_POINTS`.
+        """
+        return None
 
     def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
         """Whether `likelihood` is exact or an upper bound with these settings."""
+        return "exact"
 
+    @abstractmethod
     def likelihood(
         self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
     ) -> Likelihood:
@@ -107,11 +126,14 @@ class Family(Protocol):
     def likelihood_evaluations(self, model: Any, settings: LikelihoodSpec, length: int) -> int:
         """Network evaluations (of Cola DLM: of the prior's velocity) for one `likelihood` of a
         sequence of `length` tokens."""
+        return 1
 
+    @abstractmethod
     def generation_evaluations(self, model: Any, settings: GenerationSpec, prompt: int) -> int:
         """Network evaluations for one continuation of `max_new_tokens` tokens behind `prompt`
         tokens; both passes of guidance count. Encoding a prompt and decoding are left out."""
 
+    @abstractmethod
     def conditional_nll(
         self,
         model: Any,
@@ -129,7 +151,20 @@ class Family(Protocol):
 
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""
+        return {}
 
+    def judge(
+        self, model: Any, rows: Sequence[Sequence[int]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Exact NLL in nats (N,) of texts that are not empty, by one pass, and their features
+        (N, d): the last hidden state behind the last token.
+
+        Raises:
+            SpecError: where the family is not `FamilyDefinition.exact_in_one_pass`.
+        """
+        raise SpecError(f"{self.name} models cannot judge texts by an exact likelihood of one pass")
+
+    @abstractmethod
     def generate(
         self,
         model: Any,
@@ -156,6 +191,13 @@ class Family(Protocol):
         `ended` says of the tokens made so far whether to stop there: a continuation is cut after
         the first token with which it holds.
         """
+        return in_chunks(
+            lambda texts, part: self.generate(model, texts, settings, part, eos_token_id),
+            prompts,
+            stream,
+            rows,
+            ended,
+        )
 
     def stream(
         self,
@@ -166,6 +208,7 @@ class Family(Protocol):
         eos_token_id: int | None,
     ) -> Iterator[list[int]]:
         """The continuation of one prompt in the pieces in which it is made; see `generate`."""
+        yield from self.generate(model, [prompt], settings, stream, eos_token_id)
 
     def infill(
         self,
@@ -181,10 +224,13 @@ class Family(Protocol):
         Raises:
             SpecError: where the family cannot.
         """
+        raise SpecError(f"{self.name} models cannot fill a gap; use another family's")
 
+    @abstractmethod
     def save(self, model: Any, folder: Path) -> None:
         """Export as Hugging Face model folder(s)."""
 
+    @abstractmethod
     def load(self, folder: Path) -> Any:
         """Load what `save` wrote."""
 
@@ -193,27 +239,12 @@ class Family(Protocol):
 
         Returns the id of the token that the model reads before every text (None: it reads none).
         """
+        return None
 
 
-def family_of(name: str) -> Family:
-    """The family of that name.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    if name == "ar":
-        from cola.families.ar import ARFamily
-
-        return ARFamily()
-    if name == "llada":
-        from cola.families.llada import LLaDAFamily
-
-        return LLaDAFamily()
-    if name == "cola":
-        from cola.families.cola_dlm import ColaFamily
-
-        return ColaFamily()
-    raise ValueError(f"unknown family {name!r}; valid: ar, llada, cola")
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that take part in training."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 @torch.no_grad()

@@ -2,96 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, model_validator
 
+from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec
 from cola.spec.data import DataSpec
 from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
-from cola.spec.objective import ColaObjective, MaskedDiffusion, NextToken
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
-from cola.spec.run import EvaluationSpec, Seed, TrainingSpec
-
-
-class ARSettings(Spec):
-    """The autoregressive baseline."""
-
-    objective: NextToken = NextToken()
-
-    def sizing_options(self) -> dict[str, Any]:
-        """What `cola.sizing.size_model` needs to know beyond the parameter target."""
-        return {}
-
-
-class LLaDASettings(Spec):
-    """The masked-diffusion baseline."""
-
-    objective: MaskedDiffusion = MaskedDiffusion()
-
-    def sizing_options(self) -> dict[str, Any]:
-        """What `cola.sizing.size_model` needs to know beyond the parameter target."""
-        return {}
-
-
-class ColaSettings(Spec):
-    """Cola DLM: what the matched size leaves open.
-
-    `vae_share` of the core parameters go to the VAE. `log_snr` None learns the posterior variance.
-    """
-
-    latent_dim: PositiveInt = 16
-    patch_size: PositiveInt = 1
-    block_size: PositiveInt = 16
-    vae_share: float = Field(default=0.3, gt=0, lt=1)
-    log_snr: float | None = None
-    objective: ColaObjective = ColaObjective()
-
-    def sizing_options(self) -> dict[str, Any]:
-        """What `cola.sizing.size_model` needs to know beyond the parameter target."""
-        return self.model_dump(exclude={"objective"})
-
-
-class FamiliesSpec(Spec):
-    """The families of the study: a family that is not named is not trained."""
-
-    ar: ARSettings | None = None
-    llada: LLaDASettings | None = None
-    cola: ColaSettings | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_names(cls, values: object) -> object:
-        if isinstance(values, list):
-            return {name: {} for name in values}
-        if isinstance(values, dict):
-            return {name: {} if value is None else value for name, value in values.items()}
-        return values
-
-    @model_serializer(mode="wrap")
-    def _named_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A family that is named without settings takes part, so one that does not is left out.
-        values: dict[str, Any] = handler(self)
-        return {name: value for name, value in values.items() if value is not None}
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> FamiliesSpec:
-        if not self.named():
-            raise ValueError("name at least one family of ar, llada, cola")
-        return self
-
-    def named(self) -> dict[str, ARSettings | LLaDASettings | ColaSettings]:
-        """Settings of the families that take part, by family name, in a fixed order."""
-        every = {"ar": self.ar, "llada": self.llada, "cola": self.cola}
-        return {name: settings for name, settings in every.items() if settings is not None}
+from cola.study.families import Families
+from cola.study.run import EvaluationSpec, Seed, TrainingSpec
 
 
 class MatchingSpec(Spec):
@@ -149,7 +71,7 @@ class StudySpec(Spec):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     description: str = ""
-    families: FamiliesSpec
+    families: Families
     ladder: list[Rung] = Field(default=[])
     design: Design | None = None
     rules: RulesSpec = RulesSpec()
@@ -217,12 +139,13 @@ class StudySpec(Spec):
                 f"must fit data.sequence_length={length}"
             )
         check_tasks_fit(self.evaluation, length)
-        cola = self.families.cola
-        if cola is not None and length % (cola.patch_size * cola.block_size):
-            raise ValueError(
-                f"data.sequence_length={length} must be a multiple of families.cola.patch_size * "
-                f"block_size = {cola.patch_size * cola.block_size}"
-            )
+        for name, settings in self.families.items():
+            multiple, keys = definition_of(settings.family).sequence_multiple(settings)
+            if length % multiple:
+                raise ValueError(
+                    f"data.sequence_length={length} must be a multiple of families.{name}.{keys} "
+                    f"= {multiple}"
+                )
         return self
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from cola.families.base import Batch, Conditional, Likelihood, StageModule
+from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
+from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
 from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
-from cola.sampling.each import Ended, in_chunks
 from cola.sampling.iterative_unmasking import generate, infill
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 
 class MaskedDiffusionStage(StageModule):
@@ -39,7 +38,7 @@ class MaskedDiffusionStage(StageModule):
         return masked_diffusion_loss(self.model, tokens_BL, draws)
 
 
-class LLaDAFamily:
+class LLaDAFamily(Family):
     """See `Family`."""
 
     name = "llada"
@@ -54,12 +53,6 @@ class LLaDAFamily:
     ) -> StageModule:
         """See `Family.stage_module`; the only stage is train."""
         return MaskedDiffusionStage(model, objective)
-
-    def parameter_groups(
-        self, module: StageModule, objective: MaskedDiffusion, stage: str
-    ) -> list[dict[str, Any]]:
-        """See `Family.parameter_groups`."""
-        return [{"params": list(module.parameters()), "lr_ratio": 1.0}]
 
     def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
         """See `Family.nll_kind`."""
@@ -110,10 +103,6 @@ class LLaDAFamily:
         nll_B = conditional_bound(model, prompts, continuations, samples, stream)
         return Conditional(nll_B, "bound")
 
-    def diagnostics(self, model: LLaDAModel, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
-        """See `Family.diagnostics`: none."""
-        return {}
-
     def generate(
         self,
         model: LLaDAModel,
@@ -124,36 +113,6 @@ class LLaDAFamily:
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
-
-    def generate_each(
-        self,
-        model: LLaDAModel,
-        prompts: Sequence[list[int]],
-        settings: GenerationSpec,
-        stream: Stream,
-        eos_token_id: int | None,
-        rows: int,
-        ended: Ended | None = None,
-    ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`: in chunks, as all samples take the same number of steps."""
-        return in_chunks(
-            lambda texts, part: generate(model, texts, settings, part, eos_token_id),
-            prompts,
-            stream,
-            rows,
-            ended,
-        )
-
-    def stream(
-        self,
-        model: LLaDAModel,
-        prompt: list[int],
-        settings: GenerationSpec,
-        stream: Stream,
-        eos_token_id: int | None,
-    ) -> Iterator[list[int]]:
-        """See `Family.stream`: in one piece."""
-        yield from generate(model, [prompt], settings, stream, eos_token_id)
 
     def infill(
         self,
@@ -175,6 +134,3 @@ class LLaDAFamily:
         """Load what `save` wrote."""
         loaded: LLaDAModel = LLaDAModel.from_pretrained(folder)
         return loaded
-
-    def name_tokens(self, folder: Path, eos_token_id: int) -> None:
-        """See `Family.name_tokens`: nothing else opens it, and nothing stands before a text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     Field,
@@ -13,11 +13,19 @@ from pydantic import (
     field_validator,
 )
 
+from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.registry import union_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec.base import Spec
 from cola.spec.data import DataSpec
-from cola.spec.model import ModelSpec
-from cola.spec.objective import GenerationSpec, LikelihoodSpec, Objective
+from cola.spec.inference import GenerationSpec, LikelihoodSpec
+
+if TYPE_CHECKING:
+    Model = ModelSpec
+    Objective = ObjectiveSpec
+else:
+    Model = Annotated[union_of("model"), Field(discriminator="family")]
+    Objective = Annotated[union_of("objective"), Field(discriminator="family")]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -123,7 +131,7 @@ class StagePlan(Spec):
     several runs and its cost is spread over them.
     """
 
-    name: Literal["train", "vae", "joint"]
+    name: str
     steps: PositiveInt
     train_flops_per_token_executed: PositiveFloat
     train_flops_per_token_nominal: PositiveFloat
@@ -133,7 +141,7 @@ class StagePlan(Spec):
 class RunSpec(Spec):
     """A resolved run. `data_fingerprint` identifies the corpus' content, not only its name."""
 
-    model: ModelSpec
+    model: Model
     objective: Objective
     data: DataSpec
     data_fingerprint: str
@@ -146,7 +154,7 @@ class RunSpec(Spec):
 
     @property
     def family(self) -> str:
-        """ar, llada or cola."""
+        """Name of the model's family."""
         return self.model.family
 
     @property

@@ -1,0 +1,108 @@
+"""The autoregressive family without its network."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from cola.activations import Precision, logit_bytes, trunk_bytes
+from cola.families.ar.spec import ARModelSpec, ARSettings, NextToken
+from cola.families.interface.definition import FamilyDefinition, Look
+from cola.flops import (
+    TRAINED,
+    Convention,
+    FlopsBreakdown,
+    ParameterCounts,
+    trunk_forward,
+    trunk_nominal,
+    trunk_parameters,
+)
+from cola.sizing import PAPER_TRUNK, check_core, trunk_sizes
+from cola.spec import GenerationSpec, LikelihoodSpec
+
+if TYPE_CHECKING:
+    from cola.families.interface.family import Family
+
+
+class ARDefinition(FamilyDefinition):
+    """See `FamilyDefinition`."""
+
+    name = "ar"
+    label = "AR"
+    look = Look(colour="#0072B2", line="-")
+    settings, model, objective = ARSettings, ARModelSpec, NextToken
+    folders = MappingProxyType({".": "llama"})
+    exact_in_one_pass = True
+    generation_keys = frozenset(
+        {"max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty"}
+    )
+    opening_note = (
+        "`AutoTokenizer` and `AutoModelForCausalLM` of `transformers` open this folder. The model "
+        "reads a start token before every text; `AutoTokenizer` puts it there."
+    )
+    task_note = "word nats of the cloze are exact; infilling sees only what is left of the gap."
+    bootstrap_seed = 0
+
+    def implementation(self) -> Family:
+        """See `FamilyDefinition.implementation`."""
+        from cola.families.ar.family import ARFamily
+
+        return ARFamily()
+
+    def paper_row(self, vocab_size: int, settings: ARSettings) -> ARModelSpec:
+        """See `FamilyDefinition.paper_row`."""
+        return ARModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **PAPER_TRUNK)
+
+    def size(self, core_parameters: int, vocab_size: int, settings: ARSettings) -> ARModelSpec:
+        """See `FamilyDefinition.size`."""
+        sizes = trunk_sizes(core_parameters)
+        model = ARModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **sizes)
+        check_core(self.name, core_parameters, self.parameter_counts(model).core)
+        return model
+
+    def parameter_counts(self, model: ARModelSpec) -> ParameterCounts:
+        """Both tables have a row for the start token."""
+        return trunk_parameters(model, model.vocab_size + 1, model.vocab_size + 1)
+
+    def train_flops_per_token(
+        self,
+        model: ARModelSpec,
+        objective: NextToken,
+        length: int,
+        stage: str,
+        convention: Convention,
+    ) -> FlopsBreakdown:
+        """See `FamilyDefinition.train_flops_per_token`."""
+        if convention == "nominal":
+            return trunk_nominal(model, self.parameter_counts(model).head)
+        forward = self.forward(model, length)
+        return FlopsBreakdown({name: TRAINED * value for name, value in forward.items()})
+
+    def likelihood_flops_per_token(
+        self, model: ARModelSpec, settings: LikelihoodSpec, length: int
+    ) -> FlopsBreakdown:
+        """One pass."""
+        return FlopsBreakdown(self.forward(model, length))
+
+    def generation_flops_per_token(
+        self, model: ARModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+    ) -> FlopsBreakdown:
+        """Every token but the last is read once, behind a cache; the start token too."""
+        new = settings.max_new_tokens
+        read = prompt + new
+        parts = {name: read * value for name, value in self.forward(model, read).items()}
+        parts["head"] = parts["head"] * new / read
+        return FlopsBreakdown({name: value / new for name, value in parts.items()})
+
+    def forward(self, model: ARModelSpec, length: int) -> dict[str, float]:
+        """Forward FLOPs per token, with causal density."""
+        return trunk_forward(model, (length + 1) / 2, model.vocab_size + 1)
+
+    def activation_bytes(
+        self, model: ARModelSpec, objective: NextToken, precision: Precision
+    ) -> float:
+        """See `FamilyDefinition.activation_bytes`."""
+        return trunk_bytes(model, precision) + logit_bytes(model.vocab_size, precision)
+
+
+AR = ARDefinition()

@@ -1,0 +1,153 @@
+"""Cola DLM without its networks."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from cola.activations import Precision, dit_bytes, logit_bytes, vae_bytes
+from cola.families.cola import flops, inference_flops, sizes
+from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
+from cola.families.interface.definition import FamilyDefinition, Look
+from cola.flops import (
+    Convention,
+    FlopsBreakdown,
+    ParameterCounts,
+    dit_parameters,
+    vae_parameters,
+)
+from cola.sizing import check_core
+from cola.spec import GenerationSpec, LikelihoodSpec
+
+if TYPE_CHECKING:
+    from cola.families.interface.family import Family
+
+
+class ColaDefinition(FamilyDefinition):
+    """See `FamilyDefinition`."""
+
+    name = "cola"
+    label = "Cola DLM"
+    look = Look(colour="#009E73", line="--")
+    settings, model, objective = ColaSettings, ColaModelSpec, ColaObjective
+    folders = MappingProxyType({"cola_dit": "cola_dit", "cola_vae": "cola_text_vae"})
+    generation_keys = frozenset(
+        {
+            "max_new_tokens",
+            "temperature",
+            "top_k",
+            "top_p",
+            "repetition_penalty",
+            "steps",
+            "guidance_scale",
+            "solver",
+            "time_grid",
+            "first_block",
+        }
+    )
+    likelihood_keys = frozenset({"ode_steps", "divergence", "probe", "importance_samples"})
+    diagnostics = MappingProxyType(
+        {
+            "fm_at_time": "flow-matching loss at that t",
+            "decode_accuracy_at_noise": (
+                "tokens decoded right under noise of that size (over the latents' own)"
+            ),
+            "probe_accuracy_at_offset": (
+                "tokens that a linear probe of a latent gets right at that offset"
+            ),
+            "probe_majority_at_offset": "the same of always guessing the most frequent token",
+        }
+    )
+    task_note = "word nats of the cloze are an estimate."
+    opening_note = (
+        "`cola_dit/` and `cola_vae/` are in the layout of Cola DLM's public release; "
+        "`AutoTokenizer` opens this folder."
+    )
+    bootstrap_seed = 2
+
+    def implementation(self) -> Family:
+        """See `FamilyDefinition.implementation`."""
+        from cola.families.cola.family import ColaFamily
+
+        return ColaFamily()
+
+    def paper_row(self, vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
+        """See `FamilyDefinition.paper_row`."""
+        return sizes.paper_row(vocab_size, settings)
+
+    def size(self, core_parameters: int, vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
+        """See `FamilyDefinition.size`."""
+        model = sizes.core_sized(core_parameters, vocab_size, settings)
+        check_core(self.name, core_parameters, self.parameter_counts(model).core)
+        return model
+
+    def parameter_counts(self, model: ColaModelSpec) -> ParameterCounts:
+        """The embeddings are the VAE's."""
+        vae = vae_parameters(model.vae)
+        return ParameterCounts(
+            dit_parameters(model.dit) + vae.core, vae.embedding, vae.head, vae.core
+        )
+
+    def train_flops_per_token(
+        self,
+        model: ColaModelSpec,
+        objective: ColaObjective,
+        length: int,
+        stage: str,
+        convention: Convention,
+    ) -> FlopsBreakdown:
+        """See `FamilyDefinition.train_flops_per_token`."""
+        if convention == "nominal":
+            return FlopsBreakdown(flops.nominal(model, stage))
+        return FlopsBreakdown(flops.executed(model, objective, length, stage))
+
+    def likelihood_flops_per_token(
+        self, model: ColaModelSpec, settings: LikelihoodSpec, length: int
+    ) -> FlopsBreakdown:
+        """See `FamilyDefinition.likelihood_flops_per_token`."""
+        parts = inference_flops.evidence(model, settings, length)
+        samples = settings.importance_samples
+        return FlopsBreakdown({name: samples * v / length for name, v in parts.items()})
+
+    def generation_flops_per_token(
+        self, model: ColaModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+    ) -> FlopsBreakdown:
+        """Patches that a prompt splits are left out, and the second time of a repainted block."""
+        parts = inference_flops.block_decoding(model, settings, prompt, batch)
+        return FlopsBreakdown({name: v / settings.max_new_tokens for name, v in parts.items() if v})
+
+    def activation_bytes(
+        self, model: ColaModelSpec, objective: ColaObjective, precision: Precision
+    ) -> float:
+        """Of stage 2, or of stage 1 where that keeps more."""
+        masked = objective.stage1.lambda_mask > 0
+        part = vae_bytes(model.vae, precision, 2 if masked else 1)
+        logits = logit_bytes(model.vocab_size, precision)
+        head = logits * (1 + (objective.stage1.mask_rate if masked else 0.0))
+        prior = dit_bytes(model.dit, precision, model.vae.patch_size)
+        frozen = objective.stage2.gradient_mode == "frozen_vae"
+        return max(part + head, prior if frozen else part + head + prior)
+
+    def frozen_parameters(self, model: ColaModelSpec, objective: ColaObjective) -> int:
+        """The reference encoder: half of the VAE's core, and the embedding table."""
+        if not objective.stage2.uses_reference:
+            return 0
+        counts = self.parameter_counts(model)
+        return counts.vae_core // 2 + (counts.embedding - counts.head)
+
+    def sequence_multiple(self, settings: ColaSettings) -> tuple[int, str]:
+        """Whole blocks of latents."""
+        return settings.tokens_per_block, "patch_size * block_size"
+
+    def deciding(
+        self, model: ColaModelSpec, objective: ColaObjective, stage: str
+    ) -> dict[str, Any]:
+        """Stage 1 knows the VAE alone; the share of stage 1 is in its number of steps already."""
+        if stage == "vae":
+            parts = {"vae": model.vae, "stage1": objective.stage1}
+            return {name: part.model_dump(mode="json") for name, part in parts.items()}
+        kept = objective.model_dump(mode="json", exclude={"stage1_share"})
+        return {"model": model.model_dump(mode="json"), "objective": kept}
+
+
+COLA = ColaDefinition()

@@ -1,0 +1,54 @@
+"""Training FLOPs of Cola DLM's two stages."""
+
+from __future__ import annotations
+
+from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.flops import (
+    FIRST,
+    FROZEN,
+    NO_INPUT_GRADIENT,
+    TRAINED,
+    Components,
+    dit_forward,
+    masked_pass_forward,
+    vae_forward,
+    vae_parameters,
+)
+
+
+def executed(model: ColaModelSpec, objective: ColaObjective, length: int, stage: str) -> Components:
+    """Per token of text."""
+    vae = vae_forward(model.vae, length)
+    encoder = {name: value for name, value in vae.items() if name.startswith("vae_encoder")}
+    masked = masked_pass_forward(model.vae, objective.stage1, length)
+    trained_vae = {name: TRAINED * value for name, value in {**vae, **masked}.items()}
+    if stage == "vae":
+        return _per_token(trained_vae, length)
+    stage2 = objective.stage2
+    frozen = stage2.gradient_mode == "frozen_vae"
+    total = {name: FROZEN * value for name, value in encoder.items()} if frozen else trained_vae
+    if stage2.uses_reference:
+        for name, value in encoder.items():
+            total[name.replace("vae", "reference")] = FROZEN * value
+    latents = length // model.vae.patch_size
+    prompt_blocks = stage2.prompt_block_probability > 0
+    for name, value in dit_forward(model.dit, latents, prompt_blocks).items():
+        total[f"dit_{name}"] = (FIRST if name in NO_INPUT_GRADIENT else TRAINED) * value
+    return _per_token(total, length)
+
+
+def nominal(model: ColaModelSpec, stage: str) -> Components:
+    """Per token of text, by 6 N."""
+    vae, dit = model.vae, model.dit
+    width, inner = dit.hidden_size, dit.num_heads * dit.head_dim
+    vae_layer = 4.0 * vae.hidden_size**2 + 1.5 * vae.hidden_size * vae.ffn_size
+    vae_blocks = (vae.encoder_layers + vae.decoder_layers) * vae_layer
+    found = {"6N_vae": 6.0 * (vae_blocks + vae_parameters(vae).head)}
+    if stage == "joint":
+        dit_layer = 4.0 * width * inner + 2.0 * dit.mlp_ratio * width * width
+        found["6N_dit"] = 6.0 * dit.num_layers * dit_layer
+    return found
+
+
+def _per_token(components: Components, length: int) -> Components:
+    return {name: value / length for name, value in components.items() if value}

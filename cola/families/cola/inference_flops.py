@@ -1,0 +1,87 @@
+"""FLOPs of Cola DLM's likelihood and generation; executed convention (see `cola.flops`).
+
+Forward passes that train nothing count once. Rows of a batch are counted alone: what a batch shares
+(AdaLN of a solver's times) is divided by `batch`.
+"""
+
+from __future__ import annotations
+
+from cola.families.cola.spec import ColaModelSpec
+from cola.flops import Components, dit_commit, dit_pass, timestep_forward, vae_forward
+from cola.spec import DiTSpec, GenerationSpec, LikelihoodSpec, TextVAESpec
+
+EVALUATIONS = {"euler": 1, "heun": 2, "midpoint": 2}  # of the velocity, in a step of the solver
+TAIL_STRATEGIES = ("clean_repaint", "partial_repaint")  # generate the prompt's last block again
+
+
+def evidence(model: ColaModelSpec, settings: LikelihoodSpec, length: int) -> Components:
+    """One sample of the evidence bound, per sequence."""
+    dit, parts = model.dit, dict(vae_forward(model.vae, length))
+    latents, block = length // model.vae.patch_size, model.dit.block_size
+    blocks = latents // block
+    clean_pairs = block * block * blocks * (blocks - 1) / 2
+    parts |= dit_commit(dit, latents - block, clean_pairs)
+    passed = dit_pass(dit, latents, block * block * blocks * (blocks + 1) / 2)
+    backward = 1 if settings.divergence == "hutchinson" else block * dit.latent_dim
+    evaluations = 2 * settings.ode_steps  # Heun
+    for name, value in passed.items():
+        parts[name] = evaluations * value
+        # Towards the latents alone; a product of two activations has two gradients.
+        each = 2.0 if name.endswith("attention_scores") else 1.0
+        suffix = "_attention_scores" if name.endswith("attention_scores") else ""
+        key = f"divergence{suffix}"
+        parts[key] = parts.get(key, 0.0) + evaluations * backward * each * value
+    return parts | {"dit_adaln": evaluations * timestep_forward(dit)}
+
+
+def block_decoding(
+    model: ColaModelSpec, settings: GenerationSpec, prompt: int, batch: int
+) -> Components:
+    """Encode the prompt; then denoise, commit and decode block after block."""
+    dit, vae = model.dit, model.vae
+    block, per_block = dit.block_size, dit.block_size * vae.patch_size
+    tail = prompt % per_block if settings.first_block in TAIL_STRATEGIES else 0
+    before = -(-(prompt - tail) // per_block)  # whole blocks in front of the first that is made
+    made = -(-(tail + settings.max_new_tokens) // per_block)
+    evaluations = settings.steps * EVALUATIONS[settings.solver]
+    pairs = block * block * sum(before + number + 1 for number in range(made))
+    parts = _scaled(dit_pass(dit, made * block, pairs), evaluations)
+    if settings.guidance_scale != 1.0:
+        parts |= _with_unconditional(parts, dit, made * block, evaluations)
+    committed = before + made - 1
+    clean_pairs = block * block * committed * (committed + 1) / 2
+    parts |= dit_commit(dit, committed * block, clean_pairs)
+    # Heun's steps meet; what is clean is at timestep 0, once for the prompt and once a block.
+    times = settings.steps + 1 if settings.solver == "heun" else evaluations
+    parts["dit_adaln"] = (times + made - 1 + bool(before)) * timestep_forward(dit) / batch
+    encoded = max(1, -(-prompt // per_block)) * per_block
+    encoder = vae_forward(vae, encoded)
+    parts |= {name: value for name, value in encoder.items() if name.startswith("vae_encoder")}
+    return parts | _decoding(vae, before * per_block, made * per_block)
+
+
+def _with_unconditional(
+    conditional: Components, dit: DiTSpec, latents: int, evaluations: int
+) -> Components:
+    """Both passes of guidance: the second sees its own block only, and begins behind the first
+    layer's queries, keys and values, which both have in common."""
+    alone = _scaled(dit_pass(dit, latents, latents * dit.block_size), evaluations)
+    first = 6.0 * dit.hidden_size * dit.num_heads * dit.head_dim * latents * evaluations
+    alone["dit_attention_projections"] -= first
+    alone["dit_inputs"] = 0.0
+    return {name: conditional[name] + value for name, value in alone.items()}
+
+
+def _decoding(vae: TextVAESpec, prefix: int, new: int) -> Components:
+    """The decoder over prefix and new tokens; unpatching and head over the new ones."""
+    whole = vae_forward(vae, prefix + new)
+    unpatching = prefix // vae.patch_size * 2.0 * vae.hidden_size**2 * vae.patch_size
+    return {
+        "vae_decoder": whole["vae_decoder"] - unpatching,
+        "vae_decoder_attention_scores": whole["vae_decoder_attention_scores"],
+        "head": whole["head"] * new / (prefix + new),
+    }
+
+
+def _scaled(parts: Components, factor: float) -> Components:
+    return {name: factor * value for name, value in parts.items()}

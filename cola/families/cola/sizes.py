@@ -1,0 +1,103 @@
+"""Sizes of Cola DLM for a target of core parameters (the DiT's and the VAE's together)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cola.families.cola.spec import ColaModelSpec, ColaSettings
+from cola.flops import (
+    adaln_layer_parameters,
+    dit_fixed_parameters,
+    dit_layer_parameters,
+    vae_fixed_parameters,
+    vae_layer_parameters,
+)
+from cola.sizing import aspect, best_shape, head_dim, width_step
+from cola.spec.networks import DiTSpec, TextVAESpec
+
+
+def paper_row(vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
+    """The paper's row of about 2 B parameters (section 6); `vae_share` does not apply to it."""
+    vae = {
+        "hidden_size": 1536,
+        "ffn_size": 6144,
+        "num_heads": 12,
+        "encoder_layers": 4,
+        "decoder_layers": 4,
+    }
+    dit = {"hidden_size": 2048, "num_layers": 24, "num_heads": 16, "head_dim": 128, "rope_dim": 96}
+    return model_of(vocab_size, settings, vae, dit)
+
+
+def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
+    """The DiT near its share first (its shapes are coarse), then the VAE makes up the rest.
+
+    `vae_share` of the core is the VAE's, as nearly as its shapes allow.
+
+    Raises:
+        SpecError: when the target is too small for any shape.
+    """
+    step, latent_dim = width_step(target), settings.latent_dim
+
+    def dit_size(layers: int, width: int, _: int) -> int:
+        layer = dit_layer_parameters(
+            width, width, head_dim(width), settings.dit_mlp_ratio, settings.dit_qk_bias
+        )
+        return layers * (layer + adaln_layer_parameters(width)) + dit_fixed_parameters(
+            width, latent_dim
+        )
+
+    def vae_size(layers: int, width: int, ffn: int) -> int:
+        fixed = vae_fixed_parameters(width, latent_dim, settings.patch_size)
+        return 2 * layers * vae_layer_parameters(width, ffn, settings.vae_qk_norm) + fixed
+
+    dit_target = (1 - settings.vae_share) * target
+    dit = best_shape(dit_target, dit_size, step, aspect(dit_target), tuned=False)
+    rest = target - dit.parameters
+    # Encoder and decoder are shallow and wide: 4 + 4 layers of 1536 in the reference sizes.
+    vae = best_shape(rest, vae_size, step, 3 * aspect(rest), scale=target)
+    width = head_dim(dit.width)
+    vae_sizes = {
+        "hidden_size": vae.width,
+        "ffn_size": vae.ffn,
+        "num_heads": vae.width // head_dim(vae.width),
+        "encoder_layers": vae.layers,
+        "decoder_layers": vae.layers,
+    }
+    dit_sizes = {
+        "hidden_size": dit.width,
+        "num_layers": dit.layers,
+        "num_heads": dit.width // width,
+        "head_dim": width,
+        "rope_dim": width * 3 // 4,
+    }
+    return model_of(vocab_size, settings, vae_sizes, dit_sizes)
+
+
+def model_of(
+    vocab_size: int, settings: ColaSettings, vae: dict[str, Any], dit: dict[str, Any]
+) -> ColaModelSpec:
+    """A model of these sizes; the settings decide the rest."""
+    return ColaModelSpec(
+        vae=TextVAESpec(
+            vocab_size=vocab_size,
+            latent_dim=settings.latent_dim,
+            patch_size=settings.patch_size,
+            attention=settings.vae_attention,
+            block_size=settings.vae_block_size,
+            log_snr=settings.log_snr,
+            rope_theta=settings.vae_rope_theta,
+            qk_norm=settings.vae_qk_norm,
+            post_norm=settings.vae_post_norm,
+            **vae,
+        ),
+        dit=DiTSpec(
+            latent_dim=settings.latent_dim,
+            block_size=settings.block_size,
+            mlp_ratio=settings.dit_mlp_ratio,
+            qk_bias=settings.dit_qk_bias,
+            **dit,
+        ),
+        scaling_factor=settings.latent_scaling,
+        shifting_factor=settings.latent_shift,
+    )

@@ -1,0 +1,1 @@
+"""What a family is: its specifications, its definition (torch-free), its implementation (torch)."""

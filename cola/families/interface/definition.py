@@ -1,0 +1,155 @@
+"""The torch-free half of a family: all that planning, tracking and reports need of it."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from cola.families.interface.specs import FamilySettings, ModelSpec, ObjectiveSpec
+from cola.flops import Convention, FlopsBreakdown, ParameterCounts
+from cola.sizing import size_by_total
+from cola.spec import GenerationSpec, LikelihoodSpec
+
+if TYPE_CHECKING:
+    from cola.families.interface.family import Family
+
+MODEL_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a family's curves are drawn: Okabe and Ito's palette is told apart with every common
+    colour blindness. `line` is the style of curves that compare another family with this one."""
+
+    colour: str
+    line: str = "-"
+    marker: str = "o"
+
+
+class FamilyDefinition(ABC):
+    """One model family without its networks.
+
+    Settings, model and objective are the family's own types, so the methods leave them open; each
+    takes only specifications of this family.
+    """
+
+    name: str  # in specifications, tags and run names
+    label: str  # for people
+    look: Look
+    settings: type[FamilySettings]
+    model: type[ModelSpec]
+    objective: type[ObjectiveSpec]
+    # Where an exported model's configurations lie: subfolder ("." for the folder itself) to their
+    # `model_type`. The first one says how many tokens a sequence may have.
+    folders: Mapping[str, str]
+    # Whether one pass of the model gives the exact likelihood of a text and `Family.judge` is
+    # implemented: such a model can judge the texts of others.
+    exact_in_one_pass: bool = False
+    # What `Family` reads of `GenerationSpec` and `LikelihoodSpec`; another key has no effect.
+    generation_keys: frozenset[str] = frozenset()
+    likelihood_keys: frozenset[str] = frozenset()
+    # Names of `Family.diagnostics`, without their last part, to what each means.
+    diagnostics: Mapping[str, str] = MappingProxyType({})
+    # What a reader of task results must know of this family: sentences of the report.
+    task_note: str = ""
+    # How an exported folder is opened: a sentence of the model card.
+    opening_note: str = "`AutoTokenizer` opens this folder, `cola generate` the model."
+
+    @abstractmethod
+    def implementation(self) -> Family:
+        """The half with torch, imported on demand."""
+
+    @abstractmethod
+    def paper_row(self, vocab_size: int, settings: Any) -> ModelSpec:
+        """The model of the paper's row of about 2 B parameters (section 6)."""
+
+    @abstractmethod
+    def size(self, core_parameters: int, vocab_size: int, settings: Any) -> ModelSpec:
+        """The model with this many parameters outside token embeddings and head.
+
+        Raises:
+            SpecError: when no shape comes within the tolerance of `cola.sizing`.
+        """
+
+    def size_by_total(self, total_parameters: int, vocab_size: int, settings: Any) -> ModelSpec:
+        """The model with this many parameters in all, embeddings included.
+
+        Raises:
+            SpecError: when embeddings leave no core, or no shape comes within the tolerance.
+        """
+
+        def size(core: int) -> tuple[ModelSpec, int]:
+            model = self.size(core, vocab_size, settings)
+            return model, self.parameter_counts(model).total
+
+        return size_by_total(self.name, total_parameters, vocab_size, size)
+
+    @abstractmethod
+    def parameter_counts(self, model: Any) -> ParameterCounts:
+        """Exact parameter counts, as the built model has them."""
+
+    @abstractmethod
+    def train_flops_per_token(
+        self, model: Any, objective: Any, length: int, stage: str, convention: Convention
+    ) -> FlopsBreakdown:
+        """Training FLOPs per token of a stage; see `cola.flops` for the conventions."""
+
+    @abstractmethod
+    def likelihood_flops_per_token(
+        self, model: Any, settings: LikelihoodSpec, length: int
+    ) -> FlopsBreakdown:
+        """Executed FLOPs of a validation NLL per token of a sequence of `length` tokens."""
+
+    @abstractmethod
+    def generation_flops_per_token(
+        self, model: Any, settings: GenerationSpec, prompt: int, batch: int = 1
+    ) -> FlopsBreakdown:
+        """Executed FLOPs of a continuation of `max_new_tokens` tokens, per new token, the prompt's
+        part included.
+
+        Rows of a batch are counted alone: what a batch shares is divided by `batch`. Stops at EOS
+        are left out.
+        """
+
+    @abstractmethod
+    def activation_bytes(
+        self, model: Any, objective: Any, precision: Literal["float32", "bfloat16"]
+    ) -> float:
+        """Bytes that a token of a micro-batch keeps for the backward pass, in the largest stage."""
+
+    def frozen_parameters(self, model: Any, objective: Any) -> int:
+        """Parameters of copies that training holds beside the model, without gradients."""
+        return 0
+
+    def sequence_multiple(self, settings: Any) -> tuple[int, str]:
+        """What the sequence length must be a multiple of, and the settings that make it up."""
+        return 1, ""
+
+    def deciding(self, model: Any, objective: Any, stage: str) -> dict[str, Any]:
+        """What of model and objective decides the training state at the end of a stage.
+
+        Runs that agree in it (and in data, seed, optimiser and rates) share those steps.
+        """
+        return {
+            "model": model.model_dump(mode="json"),
+            "objective": objective.model_dump(mode="json"),
+        }
+
+    @property
+    def bootstrap_seed(self) -> int:
+        """Seed of the curve's refits: different for every family, whichever others there are."""
+        return seed_of(self.name)
+
+    def config_file(self) -> str:
+        """The exported configuration that says how many tokens a sequence may have."""
+        first = next(iter(self.folders))
+        return MODEL_CONFIG if first == "." else f"{first}/{MODEL_CONFIG}"
+
+
+def seed_of(name: str) -> int:
+    """A seed that depends on the name alone: 32 bits of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

@@ -1,0 +1,52 @@
+"""What the specifications of every family have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from cola.spec.base import Spec
+
+
+class FamilySpec(Spec):
+    """A specification that says whose it is: unions over the families choose by it.
+
+    Every subclass that is used narrows `family` to a Literal with the family's name as its default.
+    """
+
+    family: str
+
+
+class ModelSpec(FamilySpec):
+    """Sizes of one model. Subclasses also have `vocab_size`: the entries of the tokenizer."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def vocab_size(self) -> int: ...
+
+
+class ObjectiveSpec(FamilySpec):
+    """What is minimised, stage by stage."""
+
+    @abstractmethod
+    def stage_shares(self) -> dict[str, float]:
+        """Share of the run's compute by stage, in order; they add up to 1."""
+
+
+class FamilySettings(FamilySpec):
+    """What a study can set of a family. Subclasses add `objective`, an `ObjectiveSpec`; all fields
+    have defaults."""
+
+    family: str = Field(
+        description=(
+            "Family of this entry; an entry that has the name of a family needs to give no other."
+        )
+    )
+
+    if TYPE_CHECKING:
+
+        @property
+        def objective(self) -> ObjectiveSpec: ...

@@ -1,0 +1,120 @@
+"""The masked-diffusion family without its network."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from cola.activations import Precision, logit_bytes, trunk_bytes
+from cola.families.interface.definition import FamilyDefinition, Look
+from cola.families.llada.spec import LLaDAModelSpec, LLaDASettings, MaskedDiffusion
+from cola.flops import (
+    TRAINED,
+    Convention,
+    FlopsBreakdown,
+    ParameterCounts,
+    trunk_forward,
+    trunk_nominal,
+    trunk_parameters,
+)
+from cola.sizing import PAPER_TRUNK, check_core, trunk_sizes
+from cola.spec import GenerationSpec, LikelihoodSpec
+
+if TYPE_CHECKING:
+    from cola.families.interface.family import Family
+
+
+class LLaDADefinition(FamilyDefinition):
+    """See `FamilyDefinition`."""
+
+    name = "llada"
+    label = "LLaDA"
+    look = Look(colour="#D55E00", line="-.")
+    settings, model, objective = LLaDASettings, LLaDAModelSpec, MaskedDiffusion
+    folders = MappingProxyType({".": "cola_llada"})
+    generation_keys = frozenset(
+        {
+            "max_new_tokens",
+            "temperature",
+            "top_k",
+            "top_p",
+            "steps",
+            "remasking",
+            "unmasking_block",
+            "unmasking_guidance_scale",
+        }
+    )
+    likelihood_keys = frozenset({"masked", "mask_samples"})
+    task_note = "word nats of the cloze are a bound."
+    bootstrap_seed = 1
+
+    def implementation(self) -> Family:
+        """See `FamilyDefinition.implementation`."""
+        from cola.families.llada.family import LLaDAFamily
+
+        return LLaDAFamily()
+
+    def paper_row(self, vocab_size: int, settings: LLaDASettings) -> LLaDAModelSpec:
+        """See `FamilyDefinition.paper_row`."""
+        return LLaDAModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **PAPER_TRUNK)
+
+    def size(
+        self, core_parameters: int, vocab_size: int, settings: LLaDASettings
+    ) -> LLaDAModelSpec:
+        """See `FamilyDefinition.size`."""
+        sizes = trunk_sizes(core_parameters)
+        model = LLaDAModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **sizes)
+        check_core(self.name, core_parameters, self.parameter_counts(model).core)
+        return model
+
+    def parameter_counts(self, model: LLaDAModelSpec) -> ParameterCounts:
+        """The embedding has a row for the mask token, which the head never predicts."""
+        return trunk_parameters(model, model.vocab_size + 1, model.vocab_size)
+
+    def train_flops_per_token(
+        self,
+        model: LLaDAModelSpec,
+        objective: MaskedDiffusion,
+        length: int,
+        stage: str,
+        convention: Convention,
+    ) -> FlopsBreakdown:
+        """See `FamilyDefinition.train_flops_per_token`."""
+        if convention == "nominal":
+            return trunk_nominal(model, self.parameter_counts(model).head)
+        forward = self.forward(model, length)
+        return FlopsBreakdown({name: TRAINED * value for name, value in forward.items()})
+
+    def likelihood_flops_per_token(
+        self, model: LLaDAModelSpec, settings: LikelihoodSpec, length: int
+    ) -> FlopsBreakdown:
+        """A pass a mask count, or a pass a token."""
+        passes = settings.mask_samples if settings.masked == "monte_carlo" else length
+        forward = self.forward(model, length)
+        return FlopsBreakdown({name: passes * value for name, value in forward.items()})
+
+    def generation_flops_per_token(
+        self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+    ) -> FlopsBreakdown:
+        """The whole sequence once a step, twice with guidance."""
+        new = settings.max_new_tokens
+        starts = -(-new // (settings.unmasking_block or new))
+        passes = starts * max(1, settings.steps // starts)
+        if settings.unmasking_guidance_scale != 1.0:
+            passes *= 2
+        total = prompt + new
+        forward = self.forward(model, total)
+        return FlopsBreakdown({name: passes * total * v / new for name, v in forward.items()})
+
+    def forward(self, model: LLaDAModelSpec, length: int) -> dict[str, float]:
+        """Forward FLOPs per token, where every token sees every other."""
+        return trunk_forward(model, length, model.vocab_size)
+
+    def activation_bytes(
+        self, model: LLaDAModelSpec, objective: MaskedDiffusion, precision: Precision
+    ) -> float:
+        """See `FamilyDefinition.activation_bytes`."""
+        return trunk_bytes(model, precision) + logit_bytes(model.vocab_size, precision)
+
+
+LLADA = LLaDADefinition()

@@ -1,0 +1,101 @@
+"""How finished models are used: settings of generation and likelihood.
+
+A family reads the settings that apply to it (`FamilyDefinition.generation_keys` and
+`likelihood_keys`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from cola.spec.base import Spec
+
+
+class GenerationSpec(Spec):
+    """How text is generated."""
+
+    max_new_tokens: PositiveInt = Field(default=64, description="Longest continuation in tokens.")
+    temperature: NonNegativeFloat = Field(
+        default=0.0, description="Divides the logits before a token is drawn; 0 is greedy."
+    )
+    top_k: PositiveInt | None = Field(
+        default=None, description="Draw from this many most probable tokens; null is all."
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Draw from the most probable tokens of this probability in all; null is all.",
+    )
+    repetition_penalty: PositiveFloat = Field(
+        default=1.0, description="Divides the logits of tokens already present; 1 is off."
+    )
+    steps: PositiveInt = Field(
+        default=16, description="Steps of the solver a block, or of unmasking a continuation."
+    )
+    guidance_scale: PositiveFloat = Field(
+        default=3.0, description="Classifier-free guidance of the velocity; 1 is off."
+    )
+    solver: Literal["euler", "heun", "midpoint"] = Field(
+        default="euler", description="Solver of the flow's ODE."
+    )
+    time_grid: Literal["uniform", "cosine", "quadratic"] = Field(
+        default="uniform", description="How the solver's steps are spread over time."
+    )
+    first_block: Literal["clean_repaint", "partial_repaint", "left_padding", "right_padding"] = (
+        Field(
+            default="clean_repaint",
+            description="How the first block is generated when the prompt fills part of it.",
+        )
+    )
+    remasking: Literal["low_confidence", "random"] = Field(
+        default="low_confidence", description="Which tokens an unmasking step masks again."
+    )
+    unmasking_block: PositiveInt | None = Field(
+        default=None,
+        description="Tokens that are unmasked before the next block of them; null is all at once.",
+    )
+    unmasking_guidance_scale: PositiveFloat = Field(
+        default=1.0, description="Classifier-free guidance of the unmasking logits; 1 is off."
+    )
+
+
+class LikelihoodSpec(Spec):
+    """Cost and accuracy of the validation NLL."""
+
+    masked: Literal["monte_carlo", "chain_rule"] = Field(
+        default="monte_carlo",
+        description=(
+            "NLL of masked diffusion: a bound by `mask_samples` stratified mask counts a sequence, "
+            "or exact for unmasking from left to right, at a pass a token."
+        ),
+    )
+    mask_samples: PositiveInt = Field(
+        default=8, description="Mask counts a sequence of the Monte Carlo bound."
+    )
+    ode_steps: PositiveInt = Field(
+        default=8, description="Steps a block of the ODE for the prior's log-density."
+    )
+    divergence: Literal["exact", "hutchinson"] = Field(
+        default="hutchinson",
+        description="Divergence of the velocity: its trace, or an estimate by one fixed probe.",
+    )
+    probe: Literal["rademacher", "gaussian"] = Field(
+        default="rademacher", description="Distribution of Hutchinson's probe."
+    )
+    importance_samples: PositiveInt = Field(
+        default=1,
+        description="Samples of the latents a sequence; 1 is the evidence bound, more is IWAE's.",
+    )
+
+    @model_validator(mode="after")
+    def _is_a_bound(self) -> LikelihoodSpec:
+        # Hutchinson's noise is unbiased in log w, hence biased upwards in w.
+        if self.importance_samples > 1 and self.divergence != "exact":
+            raise ValueError(
+                f"importance_samples={self.importance_samples} with divergence="
+                f"{self.divergence!r} would not be a bound; use divergence='exact'"
+            )
+        return self

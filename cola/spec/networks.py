@@ -1,0 +1,118 @@
+"""Sizes of the networks that families are made of (section 2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from cola.spec.base import Spec
+
+
+class TransformerSpec(Spec):
+    """A trunk of Llama blocks (RMSNorm, RoPE, SwiGLU with 3 matrices)."""
+
+    hidden_size: PositiveInt = Field(description="Width of the residual stream.")
+    ffn_size: PositiveInt = Field(description="Inner width of the SwiGLU MLP.")
+    num_layers: PositiveInt = Field(description="Number of blocks.")
+    num_heads: PositiveInt = Field(description="Attention heads of a block.")
+    vocab_size: PositiveInt = Field(description="Entries of the tokenizer.")
+    rope_theta: PositiveFloat = Field(
+        default=10_000.0, description="Base of the rotary position embedding's wavelengths."
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TransformerSpec:
+        check_heads(self.hidden_size, self.num_heads)
+        return self
+
+
+class TextVAESpec(Spec):
+    """Text VAE: one latent of `latent_dim` per `patch_size` tokens (paper section 2)."""
+
+    vocab_size: PositiveInt = Field(description="Entries of the tokenizer.")
+    hidden_size: PositiveInt = Field(description="Width of encoder and decoder.")
+    ffn_size: PositiveInt = Field(
+        description="Width of the fused SwiGLU projection: twice the MLP's inner width."
+    )
+    num_heads: PositiveInt = Field(description="Attention heads of a block.")
+    encoder_layers: PositiveInt = Field(description="Blocks of the encoder.")
+    decoder_layers: PositiveInt = Field(description="Blocks of the decoder.")
+    latent_dim: PositiveInt = Field(default=16, description="Dimensions of a latent.")
+    patch_size: PositiveInt = Field(default=1, description="Tokens that one latent encodes.")
+    attention: Literal["causal", "block_causal"] = Field(
+        default="causal",
+        description=(
+            "`causal`: a latent sees itself and those before it. `block_causal`: it also sees the "
+            "rest of its block of `block_size` latents."
+        ),
+    )
+    block_size: PositiveInt = Field(
+        default=1, description="Latents of an attention block under `block_causal` attention."
+    )
+    log_snr: float | None = Field(
+        default=None,
+        description=(
+            "Fixed log(E[mu^2] / E[sigma^2]) of the posterior in nats, or null to learn its "
+            "variance."
+        ),
+    )
+    rope_theta: PositiveFloat = Field(
+        default=500_000.0, description="Base of the rotary position embedding's wavelengths."
+    )
+    qk_norm: bool = Field(
+        default=True, description="Whether queries and keys pass a LayerNorm before attention."
+    )
+    post_norm: bool = Field(
+        default=True,
+        description="Whether blocks normalise behind their sublayers (true) or in front of them.",
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> TextVAESpec:
+        check_heads(self.hidden_size, self.num_heads)
+        if self.ffn_size % 2:
+            raise ValueError(f"ffn_size={self.ffn_size} must be even (fused SwiGLU)")
+        return self
+
+    @property
+    def visible_block(self) -> int:
+        """Latents that see each other; 1 is strictly causal."""
+        return self.block_size if self.attention == "block_causal" else 1
+
+
+class DiTSpec(Spec):
+    """Block-causal diffusion transformer over latents (paper section 2)."""
+
+    hidden_size: PositiveInt = Field(description="Width of the residual stream.")
+    num_layers: PositiveInt = Field(description="Number of blocks.")
+    num_heads: PositiveInt = Field(description="Attention heads of a block.")
+    head_dim: PositiveInt = Field(description="Channels of a head.")
+    rope_dim: PositiveInt = Field(
+        description="Channels of a head that carry the rotary position embedding."
+    )
+    latent_dim: PositiveInt = Field(default=16, description="Dimensions of a latent.")
+    block_size: PositiveInt = Field(
+        default=16, description="Latents that are denoised together and see each other."
+    )
+    mlp_ratio: PositiveInt = Field(default=4, description="Inner width of the MLP over its width.")
+    qk_bias: bool = Field(
+        default=False, description="Whether the attention's projections have biases."
+    )
+
+    @model_validator(mode="after")
+    def _rope_fits(self) -> DiTSpec:
+        if self.rope_dim % 2 or self.rope_dim > self.head_dim:
+            raise ValueError(
+                f"rope_dim={self.rope_dim} must be even and at most head_dim={self.head_dim}"
+            )
+        return self
+
+
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Raise a ValueError unless heads have an even width, which RoPE needs."""
+    if hidden_size % (2 * num_heads):
+        raise ValueError(
+            f"hidden_size={hidden_size} must be a multiple of 2 * num_heads="
+            f"{2 * num_heads} (even head width for RoPE)"
+        )

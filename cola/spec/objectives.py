@@ -1,0 +1,132 @@
+"""Parts of training objectives that families are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from cola.spec.base import Spec
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class MaskingSpec(Spec):
+    """Masked diffusion: mask with probability p = (1 - min) t + min, weight 1 / p (section 8)."""
+
+    min_mask_probability: float = Field(
+        default=1e-3, gt=0, lt=1, description="Probability of masking a token at t = 0."
+    )
+    stratified: bool = Field(
+        default=True,
+        description="Whether the times of a global batch are spread evenly over [0, 1].",
+    )
+    random_length_fraction: Fraction = Field(
+        default=0.01, description="Share of the sequences that are cut to a random length."
+    )
+
+
+class LogitNormal(Spec):
+    """t = sigmoid(loc + scale n), n ~ N(0, 1)."""
+
+    kind: Literal["logit_normal"] = "logit_normal"
+    timestep_loc: float = Field(
+        default=1.0, description="Centre of logit(t); larger values mean more noise."
+    )
+    timestep_scale: PositiveFloat = Field(default=1.0, description="Spread of logit(t).")
+
+
+class UniformTime(Spec):
+    """t ~ U(0, 1)."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+TimestepDistribution = Annotated[LogitNormal | UniformTime, Field(discriminator="kind")]
+
+
+class VAEObjective(Spec):
+    """Stage 1: reconstruction + beta KL + lambda_mask masked-token loss (section 3).
+
+    The defaults of `beta` and `lambda_mask` are measured on English books: over 99% of tokens come
+    back at a logSNR near 4 (`tests/benchmarks/latent_space.py`). A `mask_rate` of 0.3 makes a
+    slightly better VAE of as many steps there, but a slightly worse bound of as much compute in the
+    demo study.
+    """
+
+    beta: NonNegativeFloat = Field(
+        default=1e-4, description="Weight of the KL divergence to N(0, I), per nat."
+    )
+    lambda_mask: NonNegativeFloat = Field(
+        default=0.3, description="Weight of the masked-token loss; 0 leaves its pass out."
+    )
+    mask_rate: float = Field(
+        default=0.15, gt=0, lt=1, description="Share of the tokens that the masked pass hides."
+    )
+    free_bits: NonNegativeFloat = Field(
+        default=0.0,
+        description="KL in nats a latent dimension below which it is not pushed down further.",
+    )
+    token_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the encoder's tokens replaced by [mask]."
+    )
+    latent_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the decoder's latents set to zero."
+    )
+
+
+class JointObjective(Spec):
+    """Stage 2: lambda_vae L_VAE + lambda_fm L_FM + lambda_ref KL(q || q_ref) (section 3).
+
+    With lambda_ref = 0 joint training collapses within a hundred steps; 0.1 is measured to hold it.
+    """
+
+    gradient_mode: Literal["frozen_vae", "detach_target", "joint", "interval", "scratch"] = Field(
+        default="detach_target",
+        description=(
+            "Which parameters the terms reach: frozen_vae (the DiT only), detach_target (the VAE "
+            "by its own loss), joint (the flow-matching target reaches the encoder, held by the "
+            "reference KL), interval (detach_target, with the VAE updated one step in "
+            "`vae_interval`), scratch (joint from a fresh VAE, no stage 1)."
+        ),
+    )
+    vae_interval: PositiveInt = Field(
+        default=4, description="Steps from one update of the VAE to the next in mode interval."
+    )
+    vae_lr_ratio: PositiveFloat = Field(
+        default=1.0, description="Learning rate of the VAE over that of the DiT."
+    )
+    lambda_vae: NonNegativeFloat = Field(default=1.0, description="Weight of the VAE's terms.")
+    lambda_fm: PositiveFloat = Field(default=1.0, description="Weight of the flow-matching loss.")
+    lambda_ref: NonNegativeFloat = Field(
+        default=0.1,
+        description="Weight of the KL to a frozen copy of the stage-1 encoder, in mode joint only.",
+    )
+    timestep: TimestepDistribution = Field(
+        default=LogitNormal(), description="Distribution of the training times t in [0, 1]."
+    )
+    timestep_per: Literal["block", "sequence"] = Field(
+        default="block", description="Whether every block or every sequence draws its own time."
+    )
+    prompt_block_probability: Fraction = Field(
+        default=0.05,
+        description=(
+            "Probability that a random left part of a block stays clean and without loss, like a "
+            "prompt that ends inside it."
+        ),
+    )
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether a frozen copy of the stage-1 encoder takes part."""
+        return self.gradient_mode == "joint" and self.lambda_ref > 0
+
+    @model_validator(mode="after")
+    def _reference_has_an_effect(self) -> JointObjective:
+        default = type(self).model_fields["lambda_ref"].default
+        if self.gradient_mode != "joint" and self.lambda_ref != default:
+            raise ValueError(
+                f"lambda_ref={self.lambda_ref:g} has no effect in gradient_mode="
+                f"{self.gradient_mode!r}; it belongs to gradient_mode='joint'"
+            )
+        return self

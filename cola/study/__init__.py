@@ -1,0 +1,6 @@
+"""Specifications that hold families: a study, and one resolved run of it."""
+
+from cola.study.run import EvaluationSpec, RunSpec, StagePlan, TrainingSpec
+from cola.study.study import StudySpec
+
+__all__ = ["EvaluationSpec", "RunSpec", "StagePlan", "StudySpec", "TrainingSpec"]

@@ -1,0 +1,90 @@
+"""The entries of a study's `families`: each is a curve, of a family or of a variant of one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WrapSerializer,
+)
+
+from cola.errors import SpecError
+from cola.families.interface.specs import FamilySettings
+from cola.families.registry import definition_of, names, place_of, union_of
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def with_families(values: object) -> object:
+    """Entries whose name is that of their family need not say it; bare names are entries too."""
+    if isinstance(values, list):
+        values = dict.fromkeys(values)
+    if not isinstance(values, dict):
+        return values
+    if not values:
+        raise ValueError(f"name at least one family of {', '.join(names())}")
+    return {name: _with_family(name, value) for name, value in values.items()}
+
+
+def _with_family(name: object, value: object) -> object:
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{name!r} cannot name an entry; use letters, digits, '-', '_' and '.', at most 64"
+        )
+    if value is None:
+        value = {}
+    if isinstance(value, dict):
+        value = value if value.get("family") is not None else {"family": name, **value}
+    family = value.get("family") if isinstance(value, dict) else getattr(value, "family", name)
+    if name in names() and family != name:
+        raise ValueError(
+            f"{name!r} is the name of a family, so an entry of family {family!r} needs another"
+        )
+    return value
+
+
+def check_family(value: object) -> object:
+    """Raise a ValueError for settings of a family that is unknown or cannot be loaded."""
+    if isinstance(value, dict) and isinstance(value.get("family"), str):
+        try:
+            definition_of(value["family"])
+        except SpecError as error:
+            raise ValueError(
+                f"{error} (an entry that is not named after its family says it by `family`)"
+            ) from None
+    return value
+
+
+def in_order(entries: dict[str, FamilySettings]) -> dict[str, FamilySettings]:
+    """By family, in the registry's order; variants of one family as the study lists them."""
+    return dict(sorted(entries.items(), key=lambda item: place_of(item[1].family)))
+
+
+def without_families(
+    entries: dict[str, FamilySettings], handler: SerializerFunctionWrapHandler
+) -> dict[str, Any]:
+    """The reverse of `with_families`."""
+    values: dict[str, dict[str, Any]] = handler(entries)
+    return {
+        name: {key: item for key, item in value.items() if key != "family" or item != name}
+        for name, value in values.items()
+    }
+
+
+if TYPE_CHECKING:
+    Families = dict[str, FamilySettings]
+else:
+    Settings = Annotated[
+        union_of("settings"), Field(discriminator="family"), BeforeValidator(check_family)
+    ]
+    Families = Annotated[
+        dict[str, Settings],
+        BeforeValidator(with_families),
+        AfterValidator(in_order),
+        WrapSerializer(without_families),
+    ]

@@ -1,0 +1,41 @@
+"""Sizes and costs of models by their specification, whatever the family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.registry import definition_of, names
+from cola.flops import Convention, FlopsBreakdown, ParameterCounts
+from cola.spec import GenerationSpec, LikelihoodSpec
+
+FAMILIES = names()
+
+
+def size_model(family: str, core_parameters: int, vocab_size: int, **settings: Any) -> ModelSpec:
+    """The family's model with this many core parameters; `settings` as a study has them."""
+    found = definition_of(family)
+    return found.size(core_parameters, vocab_size, found.settings.parse(settings))
+
+
+def parameter_counts(model: ModelSpec) -> ParameterCounts:
+    return definition_of(model.family).parameter_counts(model)
+
+
+def train_flops_per_token(
+    model: ModelSpec, objective: ObjectiveSpec, length: int, stage: str, convention: Convention
+) -> FlopsBreakdown:
+    family = definition_of(model.family)
+    return family.train_flops_per_token(model, objective, length, stage, convention)
+
+
+def likelihood_flops_per_token(
+    model: ModelSpec, settings: LikelihoodSpec, length: int
+) -> FlopsBreakdown:
+    return definition_of(model.family).likelihood_flops_per_token(model, settings, length)
+
+
+def generation_flops_per_token(
+    model: ModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+) -> FlopsBreakdown:
+    return definition_of(model.family).generation_flops_per_token(model, settings, prompt, batch)
