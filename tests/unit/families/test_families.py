@@ -215,5 +215,5 @@ def test_a_trained_cola_dlm_continues_a_pattern() -> None:
 
 
 def test_an_unknown_family_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown family 'gpt'; valid: ar, llada, cola"):
+    with pytest.raises(SpecError, match="unknown family 'gpt'; valid: ar, llada, cola"):
         family_of("gpt")
