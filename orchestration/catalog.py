@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from pathlib import Path
 
@@ -71,5 +72,10 @@ def find_run(name: str, root: Path) -> Path:
 
 
 def load_run_spec(run_folder: Path) -> RunSpec:
-    """The resolved specification that was kept with the run."""
-    return RunSpec.model_validate_json((run_folder / "spec.json").read_text())
+    """The resolved specification that was kept with the run.
+
+    Raises:
+        SpecError: where its family is not installed, or it is not valid.
+    """
+    path = run_folder / "spec.json"
+    return RunSpec.parse(json.loads(path.read_text()), origin=str(path))
