@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cola.families.registry import BUILT_IN
 from tests.layout import (
     PACKAGES,
     ROOT,
@@ -18,12 +22,15 @@ from tests.layout import (
     modules,
     picture,
     reached_from,
+    tree_of,
 )
 
 LEAVES = (
     "cola.spec", "cola.flops", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
     "cola.families.registry",
 )  # fmt: skip
+# What has the torch-free and the torch half of each family, in its own folder.
+FAMILIES = ("cola.families.ar", "cola.families.llada", "cola.families.cola")
 MOST_FILES = 15  # of a folder: as many as a reader can scan
 MOST_LINES = 400  # of a file
 
@@ -46,24 +53,27 @@ LAYERS = {
 
 
 def above(*names: str) -> set[str]:
-    """What a part of `cola` does not know: these parts, and evaluation, which knows families."""
-    return {f"cola.{name}" for name in (*names, "evaluation")}
+    """What a part of `cola` does not know: these parts, and what holds whole families."""
+    return {f"cola.{name}" for name in (*names, "study", "evaluation")}
 
 
 # Folder -> modules that nothing in it imports.
 FORBIDDEN = {
     "cola": {"ray", "deepspeed", "mlflow", "typer", "orchestration", "sweeps", "analysis"},
-    "orchestration": {"sweeps", "analysis"},
+    "orchestration": {"sweeps", "analysis", *FAMILIES},
     "analysis": {"torch", "ray", "deepspeed", "transformers", "orchestration", "sweeps"},
     "analysis/fitting": {"mlflow", "matplotlib"},
     "orchestration/training": {"ray", "mlflow"},
+    "cola/spec": above("families", "models", "objectives", "sampling", "likelihood", "data"),
     "cola/data": above("models", "families", "objectives", "sampling", "likelihood"),
     "cola/models": above("families", "objectives", "sampling", "likelihood", "data"),
     "cola/objectives": above("families", "sampling", "likelihood", "data"),
     "cola/sampling": above("families", "objectives", "likelihood", "data"),
     "cola/likelihood": above("families", "sampling", "data"),
     "cola/families": above("data"),
-    "cola/evaluation": {"cola.models", "cola.sampling", "cola.likelihood"},
+    "cola/study": {"cola.models", "cola.objectives", "cola.sampling", "cola.likelihood"},
+    "cola/evaluation": {"cola.models", "cola.sampling", "cola.likelihood", *FAMILIES},
+    "sweeps": {*FAMILIES},
 }
 
 # Folders that never load torch, not even through what they import.
@@ -216,7 +226,8 @@ def test_torch_free_folders_load_no_torch() -> None:
 def test_leaves_need_only_pydantic() -> None:
     allowed = {"pydantic", "yaml", "cola"} | set(sys.stdlib_module_names)
     for name, path in modules().items():
-        if any(within(name, leaf) for leaf in (*LEAVES, "cola.sizing")):
+        definition = within(name, "cola.families") and name.endswith((".spec", ".definition"))
+        if definition or any(within(name, leaf) for leaf in (*LEAVES, "cola.study", "cola.sizing")):
             assert {target.split(".")[0] for _, target in imports(path)} <= allowed, path
 
 
@@ -230,3 +241,38 @@ def test_folders_and_files_are_small_enough_to_read(folder: str) -> None:
 def test_the_picture_shows_every_folder() -> None:
     shown = picture()
     assert all(f"| {package}/" in shown for package in PACKAGES)
+
+
+# "cola" is also the name of the command, of the package and of things that belong to them.
+NO_FAMILY = {
+    "cola/evaluation/harness/lm.py": "the harness's name of all our models",
+    "orchestration/cluster/admission_actor.py": "namespace of the queue in Ray",
+    "orchestration/remote/packaging.py": "the package",
+    "orchestration/remote/jobs.py": "prefix of job ids",
+    "orchestration/recipes/recipes.py": "name of a container",
+    "orchestration/remote/remote_status.py": "the command",
+    "sweeps/cli.py": "the command",
+    "analysis/plotting/style.py": "salt of ids in figures",
+}
+
+
+def family_strings(path: Path) -> Iterator[str]:
+    """Strings that name a built-in family, by themselves or as a key of a study."""
+    names = {family.name for family in BUILT_IN}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            keys = node.value.split(".")
+            if node.value in names or (keys[0] == "families" and names & set(keys)):
+                yield node.value
+
+
+def test_no_module_outside_the_families_names_one() -> None:
+    found = {
+        (str(path.relative_to(ROOT)), text)
+        for name, path in modules().items()
+        if not within(name, "cola.families")
+        for text in family_strings(path)
+    }
+    assert {item for item in found if item[1] != "cola" or item[0] not in NO_FAMILY} == set()
+    unused = NO_FAMILY.keys() - {name for name, _ in found}
+    assert unused == set(), "these exceptions are no longer needed"

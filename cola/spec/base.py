@@ -113,6 +113,8 @@ def check_path(model: type[BaseModel], path: str, origin: str) -> None:
     """
     annotations: list[Any] = [model]
     keys = path.split(".")
+    if _resolves(annotations, keys):
+        return
     for depth, key in enumerate(keys):
         following = _step(annotations, key)
         if following is None:
@@ -127,7 +129,43 @@ def check_path(model: type[BaseModel], path: str, origin: str) -> None:
         annotations = following
 
 
-def _assign(node: Any, keys: list[str], value: object, override: str) -> None:
+def _resolves(annotations: list[Any], keys: list[str]) -> bool:
+    """Whether the path leads somewhere; names that a user gives to entries may have dots."""
+    if not keys:
+        return True
+    named = any(get_origin(m) is dict for a in annotations for m in _members(a))
+    # An entry that is named after a kind has no dots in its name.
+    most = len(keys) - 1 if named and not _narrowed(annotations, keys[0]) else 1
+    for count in range(1, max(most, 1) + 1):
+        following = _step(annotations, ".".join(keys[:count]))
+        if following is not None and _resolves(following, keys[count:]):
+            return True
+    return False
+
+
+def _narrowed(annotations: list[Any], part: str) -> list[Any]:
+    """Kinds of a mapping's values that an entry of this name is one of."""
+    mappings = [m for a in annotations for m in _members(a) if get_origin(m) is dict]
+    return [m for d in mappings for m in _models([get_args(d)[1]]) if _has_tag(m, part)]
+
+
+def _parts_of(node: Any, path: list[str]) -> list[str]:
+    """The path with the names of existing entries as one part each, dots and all."""
+    parts: list[str] = []
+    left = list(path)
+    while left:
+        count = 1
+        if isinstance(node, dict):
+            found = (n for n in range(len(left), 0, -1) if ".".join(left[:n]) in node)
+            count = next(found, 1)
+        part, left = ".".join(left[:count]), left[count:]
+        parts.append(part)
+        node = node.get(part) if isinstance(node, dict) else None
+    return parts
+
+
+def _assign(node: Any, path: list[str], value: object, override: str) -> None:
+    keys = _parts_of(node, path)
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         where = ".".join(keys[: depth + 1])
@@ -170,6 +208,10 @@ def _describe(model: type[BaseModel], item: Any) -> str:
         return (
             f"{path}: say which it is by {path}.{key}: {', '.join(_tags_at(model, location, key))}"
         )
+    if item["type"] == "union_tag_invalid":
+        key = item["ctx"]["discriminator"].strip("'")
+        valid = item["ctx"]["expected_tags"].replace("'", "")
+        return f"{path}.{key}: unknown {item['ctx']['tag']!r}; valid: {valid}"
     message = item["msg"].removeprefix("Value error, ")
     given = item.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
@@ -223,9 +265,8 @@ def _step(annotations: list[Any], part: str) -> list[Any] | None:
             elif get_origin(member) in (list, tuple) and part.isdigit():
                 found.append(get_args(member)[0])
             elif get_origin(member) is dict:
-                values = [get_args(member)[1]]
                 # An entry that is named after a kind is of this kind.
-                found += [model for model in _models(values) if _has_tag(model, part)] or values
+                found += _narrowed([member], part) or [get_args(member)[1]]
     return found or None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from pathlib import Path
 
@@ -75,5 +76,10 @@ def find_run(name: str, root: Path) -> Path:
 
 
 def load_run_spec(run_folder: Path) -> RunSpec:
-    """The resolved specification that was kept with the run."""
-    return RunSpec.model_validate_json(RunFolder(run_folder).spec.read_text())
+    """The resolved specification that was kept with the run.
+
+    Raises:
+        SpecError: where its family is not installed, or it is not valid.
+    """
+    path = RunFolder(run_folder).spec
+    return RunSpec.parse(json.loads(path.read_text()), origin=str(path))

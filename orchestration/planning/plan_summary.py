@@ -186,11 +186,30 @@ def warnings(plan: Plan) -> list[str]:
                 f"validation of {run.name} takes {share:.0%} of what its training takes (budgets "
                 "do not count it); lower evaluation.points or validation_sequences"
             )
+    said += [
+        f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
+    ]
     short = [r for r in plan.runs if min(stage.steps for stage in r.spec.stages) < 100]
     if short:
         names = ", ".join(run.name for run in short[:3])
         said.append(f"{len(short)} runs have a stage of fewer than 100 steps ({names})")
     return said
+
+
+def unread_settings(study: StudySpec) -> list[str]:
+    """Settings of generation and likelihood that differ from the defaults to no effect."""
+    families = [definition_of(settings.family) for settings in study.families.values()]
+    read = {
+        "generation": frozenset().union(*(family.generation_keys for family in families)),
+        "likelihood": frozenset().union(*(family.likelihood_keys for family in families)),
+    }
+    parts = {"generation": study.evaluation.generation, "likelihood": study.evaluation.likelihood}
+    return [
+        f"evaluation.{part}.{key}"
+        for part, settings in parts.items()
+        for key, field in type(settings).model_fields.items()
+        if key not in read[part] and getattr(settings, key) != field.default
+    ]
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from cola.data.fingerprint import source_fingerprint
 from cola.errors import SpecError
+from cola.families.registry import names
 from cola.records import Leg, TrialAsked
 from cola.spec import canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
@@ -144,9 +145,23 @@ class Points:
         for name, space in self.sweep.spaces().items():
             for key in [*space, *self._arm(name).set]:
                 check_path(StudySpec, key, origin)
+            self._check_entries(name, space)
         for point in self.sweep.start:
             for key in point:
                 check_path(StudySpec, key, origin)
+
+    def _check_entries(self, arm: str, keys: Iterable[str]) -> None:
+        """A key of an entry of `families` needs the entry."""
+        there = with_values(self._base, self._arm(arm).set).get("families", {})
+        known = [f"families.{entry}" for entry in dict.fromkeys([*there, *names()])]
+        for key in keys:
+            if key.startswith("families.") and not any(
+                key == entry or key.startswith(f"{entry}.") for entry in known
+            ):
+                raise SpecError(
+                    f"{key}: the study has no such entry; families has {', '.join(there)} "
+                    f"(in sweep {self.sweep.name})"
+                )
 
     def _check_arm(self, arm: str) -> None:
         """Metrics of different families or budgets have no common mean."""

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
 from cola.families.ar.spec import ARModelSpec
+from cola.families.cola.family import ColaFamily
 from cola.families.cola.spec import ColaModelSpec
-from cola.models.cola_dlm import ColaDLM, build_cola_dlm
+from cola.models.cola_dlm import ColaDLM
 from cola.models.transformer import build_ar
 from cola.spec import DiTSpec, TextVAESpec
 from tests.sizes import parameter_counts, size_model
@@ -45,7 +46,7 @@ def ar_spec() -> ARModelSpec:
 def cola_model() -> ColaDLM:
     """Freshly initialised."""
     torch.manual_seed(0)
-    return build_cola_dlm(cola_spec())
+    return ColaFamily().build(cola_spec())
 
 
 def ar_model() -> LlamaForCausalLM:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cola.families.cola.inference_flops import EVALUATIONS, TAIL_STRATEGIES
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
@@ -82,7 +82,7 @@ class ColaFamily(Family):
     fills_gaps = True
     watched = ("fm", "log_snr")
 
-    def build(self, spec: ColaModelSpec) -> nn.Module:
+    def build(self, spec: ColaModelSpec) -> ColaDLM:
         """See `Family.build`."""
         return build_cola_dlm(spec.vae, spec.dit, spec.scaling_factor, spec.shifting_factor)
 

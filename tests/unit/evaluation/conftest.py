@@ -12,7 +12,7 @@ from cola.data import TextTokenizer
 from cola.data.tokenizer import train_bpe
 from cola.evaluation.models.evaluated_model import Subject
 from cola.families.registry import family_of
-from tests.sizes import size_model
+from tests.sizes import FAMILIES, SMALL, size_model
 
 LENGTH, VOCAB = 32, 320
 
@@ -48,8 +48,8 @@ def held_out(texts: list[str], tokenizer: TextTokenizer) -> np.ndarray:
 def subjects(tokenizer: TextTokenizer) -> dict[str, Subject]:
     """Untrained models whose logits are not flat, by family."""
     found = {}
-    for name in ("ar", "llada", "cola"):
-        options = {"latent_dim": 4, "block_size": 8} if name == "cola" else {}
+    for name in FAMILIES:
+        options = SMALL.get(name, {})
         torch.manual_seed(0)
         family = family_of(name)
         model = family.build(size_model(name, 60_000, VOCAB, **options)).eval()

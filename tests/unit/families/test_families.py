@@ -9,29 +9,25 @@ import torch
 from torch import nn
 
 from cola.errors import SpecError
-from cola.families.ar.spec import NextToken
 from cola.families.cola.spec import ColaObjective
 from cola.families.interface.family import Batch, Family, count_parameters
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.llada.spec import MaskedDiffusion
-from cola.families.registry import family_of
+from cola.families.registry import definitions, family_of
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
-from tests.sizes import FAMILIES, parameter_counts, size_model
+from tests.sizes import FAMILIES, SMALL, parameter_counts, size_model
 
 VOCAB, LENGTH = 60, 32
 OBJECTIVES: dict[str, ObjectiveSpec] = {
-    "ar": NextToken(),
-    "llada": MaskedDiffusion(random_length_fraction=0.3),
-    "cola": ColaObjective(),
-}
+    family.name: family.settings.parse({}).objective for family in definitions()
+} | {"llada": MaskedDiffusion(random_length_fraction=0.3)}
 CASES = [(name, stage) for name in FAMILIES for stage in OBJECTIVES[name].stage_shares()]
 PROMPTS = [[5, 6, 7], list(range(17)), [], [9] * 16, [1, 2, 3, 4, 5]]
 
 
 def spec_of(name: str) -> ModelSpec:
-    options = {"latent_dim": 4, "block_size": 8} if name == "cola" else {}
-    return size_model(name, 100_000, VOCAB, **options)
+    return size_model(name, 100_000, VOCAB, **SMALL.get(name, {}))
 
 
 def built(name: str) -> tuple[Family, nn.Module]:
@@ -137,8 +133,8 @@ def test_a_stream_is_the_generation_in_pieces(name: str) -> None:
     pieces = list(family.stream(model, prompt, settings, Stream(0, 0, [0]), None))
     (whole,) = family.generate(model, [prompt], settings, Stream(0, 0, [0]), None)
     assert [token for piece in pieces for token in piece] == whole
-    expected = {"ar": 40, "llada": 1, "cola": 6}  # 7 beside the prompt's, 4 x 8, 1
-    assert len(pieces) == expected[name]
+    expected = {"ar": 40, "cola": 6}  # 7 beside the prompt's, 4 x 8, 1
+    assert len(pieces) == expected.get(name, 1)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -147,11 +143,11 @@ def test_a_gap_is_filled_or_refused(name: str) -> None:
     family, model = built(name)
     settings = GenerationSpec(steps=3)
     given = (model, [[1, 2, 3]], [5], [[4, 5]], settings, Stream(0, 0, [0]))
-    if name == "ar":
-        with pytest.raises(SpecError, match="ar models cannot fill a gap"):
-            family.infill(*given)
-    else:
+    if family.fills_gaps:
         assert [len(row) for row in family.infill(*given)] == [5]
+    else:
+        with pytest.raises(SpecError, match=f"{name} models cannot fill a gap"):
+            family.infill(*given)
 
 
 @pytest.mark.slow
@@ -216,5 +212,5 @@ def test_a_trained_cola_dlm_continues_a_pattern() -> None:
 
 
 def test_an_unknown_family_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown family 'gpt'; valid: ar, llada, cola"):
+    with pytest.raises(SpecError, match="unknown family 'gpt'; valid: ar, llada, cola"):
         family_of("gpt")

@@ -23,11 +23,7 @@ from tests.unit.likelihood.sums import conditional_evidence, evidence_bound
 VOCAB, BLOCK, EOS = 30, 4, 29
 PROMPTS = [[5, 6, 7], [], list(range(9)), [1, 2, 3, 4]]
 CONTINUATIONS = [[8, 9], [1, 2, 3, 4, 5], [4], [5, 6, 7, 8]]
-SETTINGS = {
-    "ar": LikelihoodSpec(),
-    "llada": LikelihoodSpec(mask_samples=3),
-    "cola": LikelihoodSpec(ode_steps=2),
-}
+SETTINGS = LikelihoodSpec(mask_samples=3, ode_steps=2)
 
 
 def sharpened(model: nn.Module, factor: float) -> nn.Module:
@@ -56,9 +52,7 @@ def measured(
 ) -> Conditional:
     family, model = built(name)
     stream = Stream(0, 0, ids if ids is not None else range(len(prompts)))
-    return family.conditional_nll(
-        model, prompts, continuations, settings or SETTINGS[name], stream, EOS
-    )
+    return family.conditional_nll(model, prompts, continuations, settings or SETTINGS, stream, EOS)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -187,7 +181,7 @@ def test_cola_is_the_bound_of_both_less_the_bound_of_the_prompt(patch_size: int)
     per_block = BLOCK * patch_size
     generator = torch.Generator().manual_seed(1)
     text = torch.randint(0, VOCAB, (2, 3 * per_block), generator=generator)
-    settings, stream = SETTINGS["cola"], Stream(0, 0, [3, 4])
+    settings, stream = SETTINGS, Stream(0, 0, [3, 4])
     prompts, rest = text[:, :per_block].tolist(), text[:, per_block:].tolist()
     found = family.conditional_nll(model, prompts, rest, settings, stream, EOS)
     expected = tensors(conditional_evidence(model, text, per_block, settings, stream))
@@ -210,7 +204,7 @@ def test_cola_does_not_predict_what_fills_the_last_block() -> None:
     _, model = built("cola")
     short, stream = [8, 9], Stream(0, 0, [0])
     filled = torch.tensor([[8, 9, EOS, EOS]])
-    settings = SETTINGS["cola"]
+    settings = SETTINGS
     found = measured("cola", [[]], [short], [0])
     whole = evidence_bound(model, filled, settings, stream)
     difference = float(tensors(whole)[0] - found.nll_B[0])

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from cola.families.cola.spec import ColaModelSpec
+from cola.families.registry import family_of
 from cola.models.adaln import KeptTimes, TimeTable
-from cola.models.cola_dlm import ColaDLM, build_cola_dlm
+from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
 from cola.models.layers import attend_plainly
@@ -19,32 +20,36 @@ BLOCK, WIDTH, LATENTS, D = 4, 32, 16, 4
 
 def make(patch_size: int = 1, attention: str = "causal", post_norm: bool = True) -> ColaDLM:
     torch.manual_seed(0)
-    model = build_cola_dlm(
-        ColaModelSpec(
-            vae=TextVAESpec(
-                vocab_size=50,
-                hidden_size=WIDTH,
-                ffn_size=64,
-                num_heads=2,
-                encoder_layers=2,
-                decoder_layers=2,
-                latent_dim=D,
-                patch_size=patch_size,
-                attention=attention,
-                block_size=2 if attention == "block_causal" else 1,
-                post_norm=post_norm,
-            ),
-            dit=DiTSpec(
-                hidden_size=WIDTH,
-                num_layers=3,
-                num_heads=2,
-                head_dim=16,
-                rope_dim=12,
-                latent_dim=D,
-                block_size=BLOCK,
-            ),
+    model = (
+        family_of("cola")
+        .build(
+            ColaModelSpec(
+                vae=TextVAESpec(
+                    vocab_size=50,
+                    hidden_size=WIDTH,
+                    ffn_size=64,
+                    num_heads=2,
+                    encoder_layers=2,
+                    decoder_layers=2,
+                    latent_dim=D,
+                    patch_size=patch_size,
+                    attention=attention,
+                    block_size=2 if attention == "block_causal" else 1,
+                    post_norm=post_norm,
+                ),
+                dit=DiTSpec(
+                    hidden_size=WIDTH,
+                    num_layers=3,
+                    num_heads=2,
+                    head_dim=16,
+                    rope_dim=12,
+                    latent_dim=D,
+                    block_size=BLOCK,
+                ),
+            )
         )
-    ).eval()
+        .eval()
+    )
     with torch.no_grad():  # the initial AdaLN and projections are too small to tell errors apart
         for parameter in model.parameters():
             parameter.mul_(4.0) if parameter.dim() > 1 else parameter.add_(0.1)

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from cola.families.cola.spec import ColaModelSpec
 from cola.objectives.collapse import (
     PATIENCE,
     collapse_reason,
@@ -15,14 +14,17 @@ from cola.objectives.collapse import (
     irreducible_error,
     point_reason,
 )
+from cola.spec import TextVAESpec
 from cola.spec.objectives import JointObjective, LogitNormal, TimestepDistribution, UniformTime
-from tests.sizes import size_model
 
 
-def spec(log_snr: float | None = None, scaling_factor: float = 1.0) -> ColaModelSpec:
-    model = size_model("cola", 60_000, 50, latent_dim=16, block_size=8, log_snr=log_snr)
-    assert isinstance(model, ColaModelSpec)
-    return model.model_copy(update={"scaling_factor": scaling_factor})
+def spec(log_snr: float | None = None, scaling_factor: float = 1.0) -> tuple[TextVAESpec, float]:
+    """A VAE, and the scale of its latents for the DiT."""
+    vae = TextVAESpec(
+        vocab_size=50, hidden_size=32, ffn_size=64, num_heads=2, encoder_layers=1,
+        decoder_layers=1, latent_dim=16, log_snr=log_snr,
+    )  # fmt: skip
+    return vae, scaling_factor
 
 
 HEALTHY = {"log_snr": 4.8, "fm": 1.32}  # cola-dlm.md section 8
@@ -51,40 +53,40 @@ def test_the_irreducible_error_is_that_of_the_best_velocity(
 
 def test_measured_values_of_both_kinds() -> None:
     stage2 = JointObjective()
-    assert collapse_reason([HEALTHY] * 20, spec(), stage2) is None
-    assert "clamp" in str(collapse_reason([COLLAPSED] * PATIENCE, spec(), stage2))
+    assert collapse_reason([HEALTHY] * 20, *spec(), stage2) is None
+    assert "clamp" in str(collapse_reason([COLLAPSED] * PATIENCE, *spec(), stage2))
     hidden = {"log_snr": 11.0, "fm": 0.07}
-    assert "fm 0.07" in str(collapse_reason([hidden] * PATIENCE, spec(), stage2))
-    assert "logSNR 15" in str(collapse_reason([{"log_snr": 15.0}] * PATIENCE, spec(), stage2))
-    assert "logSNR -5" in str(collapse_reason([{"log_snr": -5.0}] * PATIENCE, spec(), stage2))
+    assert "fm 0.07" in str(collapse_reason([hidden] * PATIENCE, *spec(), stage2))
+    assert "logSNR 15" in str(collapse_reason([{"log_snr": 15.0}] * PATIENCE, *spec(), stage2))
+    assert "logSNR -5" in str(collapse_reason([{"log_snr": -5.0}] * PATIENCE, *spec(), stage2))
 
 
 def test_one_odd_point_on_either_side_does_not_trigger() -> None:
     stage2 = JointObjective()
-    assert collapse_reason([HEALTHY] * 9 + [COLLAPSED], spec(), stage2) is None
+    assert collapse_reason([HEALTHY] * 9 + [COLLAPSED], *spec(), stage2) is None
     late = [COLLAPSED] * (PATIENCE - 1) + [HEALTHY]
-    assert collapse_reason(late + [COLLAPSED] * (PATIENCE - 1), spec(), stage2) is None
-    assert collapse_reason(late + [COLLAPSED] * PATIENCE, spec(), stage2) is not None
+    assert collapse_reason(late + [COLLAPSED] * (PATIENCE - 1), *spec(), stage2) is None
+    assert collapse_reason(late + [COLLAPSED] * PATIENCE, *spec(), stage2) is not None
 
 
 def test_a_fixed_log_snr_is_only_held_against_the_floor() -> None:
     stage2 = JointObjective()
-    assert point_reason({"log_snr": 16.0, "fm": 1.3}, spec(log_snr=16.0), stage2) is None
-    assert point_reason({"log_snr": 3.0, "fm": 0.13}, spec(log_snr=3.0), stage2) is not None
-    assert point_reason({"log_snr": 3.0, "fm": 0.3}, spec(log_snr=3.0), stage2) is None
+    assert point_reason({"log_snr": 16.0, "fm": 1.3}, *spec(log_snr=16.0), stage2) is None
+    assert point_reason({"log_snr": 3.0, "fm": 0.13}, *spec(log_snr=3.0), stage2) is not None
+    assert point_reason({"log_snr": 3.0, "fm": 0.3}, *spec(log_snr=3.0), stage2) is None
 
 
 def test_other_values_are_left_alone() -> None:
     stage2 = JointObjective()
-    assert collapse_reason([{"loss": 0.0}] * 9, spec(), stage2) is None
-    assert point_reason({"log_snr": math.nan, "fm": math.nan}, spec(), stage2) is None
+    assert collapse_reason([{"loss": 0.0}] * 9, *spec(), stage2) is None
+    assert point_reason({"log_snr": math.nan, "fm": math.nan}, *spec(), stage2) is None
 
 
 def test_the_floor_knows_scale_prompts_and_times() -> None:
     plain = JointObjective(prompt_block_probability=0.0)
-    floor = flow_matching_floor(4.5, spec(), plain)
-    assert flow_matching_floor(4.5, spec(scaling_factor=3.0), plain) > 3 * floor
-    assert flow_matching_floor(5.5, spec(), plain) < floor
+    floor = flow_matching_floor(4.5, *spec(), plain)
+    assert flow_matching_floor(4.5, *spec(scaling_factor=3.0), plain) > 3 * floor
+    assert flow_matching_floor(5.5, *spec(), plain) < floor
     half = JointObjective(prompt_block_probability=1.0)
-    assert flow_matching_floor(4.5, spec(), half) == pytest.approx(floor / 2)
-    assert flow_matching_floor(4.5, spec(), JointObjective(timestep=UniformTime())) > floor
+    assert flow_matching_floor(4.5, *spec(), half) == pytest.approx(floor / 2)
+    assert flow_matching_floor(4.5, *spec(), JointObjective(timestep=UniformTime())) > floor

@@ -32,7 +32,7 @@ def refused(values: dict[str, Any]) -> str:
 
 def test_the_smallest_study_has_defaults_for_the_rest() -> None:
     study = StudySpec.parse(SMALLEST)
-    assert list(study.families.named()) == ["ar", "llada", "cola"]
+    assert list(study.families) == ["ar", "llada", "cola"]
     assert study.data.sequence_length == 256
 
 
@@ -40,7 +40,7 @@ def test_the_smallest_study_has_defaults_for_the_rest() -> None:
     ("change", "expected"),
     [
         ({"laddder": []}, "did you mean ladder?"),
-        ({"families": ["ar", "gpt"]}, "families.gpt: unknown key"),
+        ({"families": ["ar", "gpt"]}, "families.gpt: unknown family 'gpt'; valid: ar, llada, cola"),
         ({"families": {}}, "name at least one family"),
         ({"ladder": [{"budget": -1, "core_parameters": 1e5}]}, "ladder.0.budget"),
         ({"ladder": [{"budget": 1e40, "core_parameters": 1e5}]}, "ladder.0.budget"),

@@ -14,7 +14,7 @@ from cola.data.tokenizer import train_bpe
 from cola.errors import SpecError
 from cola.families.registry import family_of
 from sweeps.cli import app
-from tests.sizes import size_model
+from tests.sizes import FAMILIES, SMALL, size_model
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
 TINY = ["--set", "prompt_tokens=12", "--set", "gap_tokens=8", "--context", "48"]
@@ -33,8 +33,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, text: Path) -> dict[str, Pa
     """A folder with an untrained model for every family."""
     tokenizer = train_bpe([text.read_text()], 300)
     found = {}
-    for name in ("ar", "llada", "cola"):
-        options = {"latent_dim": 4, "block_size": 8} if name == "cola" else {}
+    for name in FAMILIES:
+        options = SMALL.get(name, {})
         torch.manual_seed(0)
         family, folder = family_of(name), tmp_path_factory.mktemp(name)
         family.save(family.build(size_model(name, 60_000, 300, **options)), folder)

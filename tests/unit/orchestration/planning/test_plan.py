@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cola.errors import SpecError
 from cola.families.interface.family import Batch, StageModule
-from cola.families.registry import family_of
+from cola.families.registry import definition_of, family_of
 from cola.optim import learning_rate_factor
 from cola.seeding import Stream
 from cola.spec.design import TunedRule
@@ -22,7 +22,7 @@ from cola.study.run import ScheduleSpec
 from orchestration.planning.accelerators import STARTUP_SECONDS
 from orchestration.planning.catalog import load_study, shipped_studies
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
-from orchestration.planning.memory import BUCKET, activation_bytes_per_token, state_bytes
+from orchestration.planning.memory import BUCKET, state_bytes
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import Plan, matching_sentences, plan_as_json
 from orchestration.planning.rates import rate_key
@@ -259,7 +259,7 @@ def test_a_rehearsal_is_small_and_keeps_what_is_special(name: str) -> None:
     study = load_study(name, [])
     small = rehearsal_of(study)
     runs = plan_study(small)
-    assert {run.spec.family for run in runs} == set(study.families.named())
+    assert {run.spec.family for run in runs} == set(study.families)
     assert max(run.core_parameters for run in runs) < 200_000
     assert all(5 <= run.spec.steps <= 2_000 for run in runs)
     assert small.families == study.families
@@ -272,13 +272,14 @@ def test_activations_are_estimated_from_above(tiny_study: dict[str, Any]) -> Non
     """Against the tensors that a forward pass really keeps; no more than three times them."""
     for run in plan(tiny_study, ladder=[{"budget": 1e12, "core_parameters": 400_000}]):
         spec = run.spec
-        family = family_of(spec.family)
+        networks = family_of(spec.family)
         stage = spec.stages[-1].name
-        module = family.stage_module(family.build(spec.model), spec.objective, stage)
+        module = networks.stage_module(networks.build(spec.model), spec.objective, stage)
         tokens = torch.zeros(4, spec.data.sequence_length, dtype=torch.long)
         batch = Batch(tokens, Stream(0, 0, range(4)), list(range(4)), 4)
         kept = saved_bytes(module, module.draw(batch)) / tokens.numel()
-        estimate = activation_bytes_per_token(spec.model, spec.objective, "float32")
+        family = definition_of(spec.family)
+        estimate = family.activation_bytes(spec.model, spec.objective, "float32")
         assert kept < estimate < 3 * kept, spec.family
 
 

@@ -28,14 +28,15 @@ from orchestration.training.train_loop import (
     train,
 )
 from orchestration.training.validation import evaluation_steps, validation_metrics
-
-FAMILIES = ["ar", "llada", "cola"]
+from tests.sizes import FAMILIES
 
 
 @pytest.fixture
 def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
     ladder = [{"budget": 1.0e10, "core_parameters": 60_000}]
-    plan = plan_study(StudySpec.parse(tiny_study | {"ladder": ladder}))
+    families = {name: tiny_study["families"].get(name, {}) for name in FAMILIES}
+    changes = {"ladder": ladder, "families": families}
+    plan = plan_study(StudySpec.parse(tiny_study | changes))
     return {run.spec.family: run.spec for run in plan}
 
 

@@ -1,0 +1,1 @@
+"""A family as somebody else's package would add one: an MLP that sees only the last token."""

@@ -1,0 +1,85 @@
+"""Settings of generation and likelihood: what a family says that it reads is all that it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cola.families.interface.family import Family
+from cola.families.registry import definition_of, family_of
+from cola.seeding import Stream
+from cola.spec import GenerationSpec, LikelihoodSpec
+from tests.sizes import FAMILIES, SMALL, size_model
+
+VOCAB, LENGTH = 60, 32
+BASE = {"max_new_tokens": 12, "steps": 4, "temperature": 1.0}
+GENERATION: dict[str, Any] = {
+    "max_new_tokens": 10,
+    "temperature": 0.5,
+    "top_k": 2,
+    "top_p": 0.3,
+    "repetition_penalty": 3.0,
+    "steps": 2,
+    "guidance_scale": 7.0,
+    "solver": "heun",
+    "time_grid": "quadratic",
+    "first_block": "left_padding",
+    "remasking": "random",
+    "unmasking_block": 4,
+    "unmasking_guidance_scale": 3.0,
+}
+LIKELIHOOD: dict[str, dict[str, Any]] = {
+    "masked": {"masked": "chain_rule"},
+    "mask_samples": {"mask_samples": 3},
+    "ode_steps": {"ode_steps": 3},
+    "divergence": {"divergence": "exact"},
+    "probe": {"probe": "gaussian"},
+}
+
+
+def built(name: str) -> tuple[Family, nn.Module]:
+    torch.manual_seed(0)
+    family = family_of(name)
+    model = family.build(size_model(name, 60_000, VOCAB, **SMALL.get(name, {}))).eval()
+    with torch.no_grad():  # an untrained model's logits are too flat to show a difference
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(3.0)
+    return family, model
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_generation_depends_on_the_keys_that_the_family_reads_and_no_other(name: str) -> None:
+    family, model = built(name)
+    prompts = [[5, 6, 7], list(range(17)), [9] * 16, [1, 2, 3, 4, 5]]
+
+    def made(**changes: Any) -> list[list[int]]:
+        settings = GenerationSpec.parse(BASE | changes)
+        return family.generate(model, prompts, settings, Stream(0, 0, range(4)), None)
+
+    before = made()
+    changed = {key for key, value in GENERATION.items() if made(**{key: value}) != before}
+    assert GENERATION.keys() == GenerationSpec.model_fields.keys()
+    assert changed == definition_of(name).generation_keys
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_likelihood_depends_on_the_keys_that_the_family_reads_and_no_other(name: str) -> None:
+    family, model = built(name)
+    tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+
+    def measured(**changes: Any) -> list[float]:
+        settings = LikelihoodSpec.parse({"mask_samples": 2, "ode_steps": 2} | changes)
+        return family.likelihood(model, tokens, settings, Stream(0, 0, range(2))).nll_B.tolist()
+
+    before = measured()
+    changed = {key for key, changes in LIKELIHOOD.items() if measured(**changes) != before}
+    exact = {"divergence": "exact"}
+    if measured(**exact, importance_samples=2) != measured(**exact):
+        changed.add("importance_samples")
+    assert changed == definition_of(name).likelihood_keys
