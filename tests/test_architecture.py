@@ -26,7 +26,7 @@ from tests.layout import (
 )
 
 LEAVES = (
-    "cola.spec", "cola.flops", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
+    "cola.spec", "cola.compute", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
     "cola.families.registry",
 )  # fmt: skip
 # What has the torch-free and the torch half of each family, in its own folder.
@@ -227,7 +227,7 @@ def test_leaves_need_only_pydantic() -> None:
     allowed = {"pydantic", "yaml", "cola"} | set(sys.stdlib_module_names)
     for name, path in modules().items():
         definition = within(name, "cola.families") and name.endswith((".spec", ".definition"))
-        if definition or any(within(name, leaf) for leaf in (*LEAVES, "cola.study", "cola.sizing")):
+        if definition or any(within(name, leaf) for leaf in (*LEAVES, "cola.study")):
             assert {target.split(".")[0] for _, target in imports(path)} <= allowed, path
 
 

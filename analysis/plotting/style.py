@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.plotting.tooltips import insert
-from analysis.variants import Style
+from analysis.plotting.variants import Style
 
 INK, FAINT = "#30343b", "#c9ced6"
 STYLE = {

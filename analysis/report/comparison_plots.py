@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.fitting.isoflop import IsoFLOP
 from analysis.plotting.style import FAINT, INK, SIZE, STYLE, log_axes, markers, power_of_ten
+from analysis.plotting.variants import Style
 from analysis.report.family_fits import FamilyFit
-from analysis.variants import Style
 
 
 def residuals(fits: Mapping[str, FamilyFit], styles: Mapping[str, Style]) -> Figure:

@@ -13,7 +13,7 @@ from analysis.fitting.compare import Prediction, at_compute, predict
 from analysis.fitting.cross_validation import Choice, choose
 from analysis.fitting.estimate import Fit, distinct, fit_law
 from analysis.fitting.table import inputs
-from analysis.variants import variants_of
+from analysis.plotting.variants import variants_of
 from cola.errors import FitError
 from cola.families.registry import curve_label, curve_seed
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.plotting.style import Drawn, save_figure
+from analysis.plotting.variants import Style
 from analysis.report.comparison_plots import isoflop_profiles, multipliers, residuals, task_panels
 from analysis.report.comparisons import Pair
 from analysis.report.family_fits import FamilyFit
 from analysis.report.plots import loss_against_compute, training_curves
 from analysis.report.runs import StudyFrames
 from analysis.report.tables import Profiles
-from analysis.variants import Style
 
 BOUND = "open markers and dashed lines are upper bounds of the NLL, not the NLL itself"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis.variants import styles_of, variants_of
+from analysis.plotting.variants import styles_of, variants_of
 
 
 def common_order(orders: Mapping[str, Mapping[str, str]]) -> tuple[int, bool]:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from analysis.plotting.style import SIZE, STYLE, log_axes, markers
 from analysis.plotting.tooltips import remember
+from analysis.plotting.variants import Style
 from analysis.report.family_fits import FamilyFit
-from analysis.variants import Style
 
 
 def loss_against_compute(

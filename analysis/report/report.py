@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.plotting.templates import render
+from analysis.plotting.variants import styles_of, variants_of
 from analysis.report.comparisons import Pair, compare_pairs
 from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, told_once
 from analysis.report.figures import draw_figures
@@ -27,7 +28,6 @@ from analysis.report.tables import (
     study_profiles,
 )
 from analysis.report.task_results import task_note, task_table
-from analysis.variants import styles_of, variants_of
 from cola.errors import SpecError
 from cola.families.registry import definition_of
 

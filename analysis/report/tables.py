@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.isoflop import LEAST_SIZES, IsoFLOP, bootstrap_isoflop, exponents, isoflop
+from analysis.plotting.variants import variants_of
 from analysis.report.comparisons import Pair
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_table, predictions
-from analysis.variants import variants_of
 from cola.families.registry import curve_label
 
 ISOFLOP_SAMPLES = SAMPLES // 4  # each is a whole analysis

@@ -242,7 +242,7 @@ def check_release_folder(
     folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],
 ) -> None:
     """Recompute a folder of the public release's reference tensors; exit 1 if any is off."""
-    from cola.release_check import TOLERANCE, check_release
+    from cola.release.check import TOLERANCE, check_release
 
     comparisons = check_release(folder)
     for item in comparisons:

@@ -1,6 +1,6 @@
 """Peak rates and memory of accelerators, and the time and money a run is expected to take.
 
-Torch-free. An MFU here is executed FLOPs (see `cola.flops`) over the dense peak.
+Torch-free. An MFU here is executed FLOPs (see `cola.compute.flops`) over the dense peak.
 """
 
 from __future__ import annotations

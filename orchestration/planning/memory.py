@@ -1,7 +1,7 @@
 """Memory of a worker's device: what training states take at each ZeRO stage, and activations.
 
 Weights stay in float32 under autocast, so a parameter takes 4 bytes, its gradient 4 and AdamW's
-moments 8. Activations are an estimate from above (see `cola.activations`). Bytes throughout.
+moments 8. Activations are estimated from above (`cola.compute.activations`). Bytes throughout.
 Torch-free.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cola.activations import Precision
+from cola.compute.activations import Precision
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import definition_of
 

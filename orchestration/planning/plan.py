@@ -11,11 +11,11 @@ from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import definition_of
-from cola.optim import warmup_steps
 from cola.spec.design import Rung, TrajectoryDesign
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec, StagePlan, StudySpec
 from cola.study.run import TrainingSpec
+from cola.study.schedule import warmup_steps
 from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
 from orchestration.planning.memory import MemoryPlan, memory_plan
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from cola.families.registry import definition_of
-from cola.optim import stable_steps, warmup_steps
 from cola.spec.base import canonical_json
 from cola.study import RunSpec, StagePlan
 from cola.study.run import ScheduleSpec
+from cola.study.schedule import stable_steps, warmup_steps
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.paths import OutputFolder
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from cola.data import PackedTokens, micro_batches, micro_slices, sequence_ids, worker_slice
 from cola.families.interface.family import Batch, Family, StageModule
 from cola.families.registry import family_of
-from cola.optim import learning_rate_factor, rate_change_factor
 from cola.seeding import Stream
 from cola.study import RunSpec, StagePlan
+from cola.study.schedule import learning_rate_factor, rate_change_factor
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.training.distributed import Place
 from orchestration.training.engine import Engine, EngineSettings, Groups, MicroBatch, StepResult

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from cola.compute.flops import vae_forward
 from cola.errors import SpecError
 from cola.families.interface.family import Batch, count_parameters
 from cola.families.interface.specs import ModelSpec
 from cola.families.registry import definition_of, family_of
-from cola.flops import vae_forward
 from cola.models.masks import block_causal_mask
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec, TextVAESpec

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from cola.errors import SpecError
 from cola.families.interface.family import Batch, StageModule
 from cola.families.registry import definition_of, family_of
-from cola.optim import learning_rate_factor
 from cola.seeding import Stream
 from cola.spec.design import TunedRule
 from cola.study import StudySpec
 from cola.study.run import ScheduleSpec
+from cola.study.schedule import learning_rate_factor
 from orchestration.planning.accelerators import STARTUP_SECONDS
 from orchestration.planning.catalog import load_study, shipped_studies
 from orchestration.planning.corpus_size import CorpusSize, check_epochs

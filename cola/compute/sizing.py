@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
+from cola.compute.flops import trunk_layer_parameters
 from cola.errors import SpecError
-from cola.flops import trunk_layer_parameters
 
 HARDWARE_FROM = 1_000_000  # core parameters from which widths are multiples of 64
 TOLERANCE, SMALL_TOLERANCE = 0.0049, 0.014  # so that two families differ by < 1% (3% below 1 M)
