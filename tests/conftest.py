@@ -20,25 +20,27 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.paths import SHARED
+from tests.paths import left_out
 
-collect_ignore_glob = [] if SHARED.exists() else ["*/test_public_*.py"]
-# Begun in this order, so that the last of them to end are short: nobody waits long for them.
-LONGEST_FIRST = (
-    "test_fault_drill", "test_faults", "test_study", "test_jobs", "test_elastic",
-    "test_data_parallel", "test_sweep", "test_admission",
-)  # fmt: skip
+collect_ignore_glob = list(left_out())
+
+
+def pytest_report_header() -> list[str]:
+    """What this machine leaves out."""
+    return [f"left out: {pattern} ({reason})" for pattern, reason in left_out().items()]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole modules, as their tests share fixtures; all that is not named comes in its order."""
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    """The longest first, so that the last to end are short and no worker waits long for another.
 
-    def place(item: pytest.Item) -> int:
-        name = item.path.stem if item.path.parent.name == "integration" else ""
-        return places.get(name, len(places))
+    A module marked as a whole stays together, as its tests share fixtures.
+    """
 
-    items.sort(key=place)
+    def seconds(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("slow")
+        return float(mark.kwargs.get("seconds", 0)) if mark else 0.0
+
+    items.sort(key=seconds, reverse=True)
 
 
 @pytest.fixture(scope="session")

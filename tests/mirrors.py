@@ -7,17 +7,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 
 from cola.records import Kind, Metric, Tag
-from cola.spec import RunSpec
+from cola.spec import RunSpec, StudySpec
 from orchestration.journal import JournalWriter
 from orchestration.ledger import Ledger
 from orchestration.mlflow_client import with_driver
+from orchestration.plan import plan_study
 from orchestration.tracking import Mirror, MirroredStudy, open_mirror
 
 Point = tuple[str, str, int, int, float]  # run key, metric, step, time in ms, value
+
+
+def many_runs(tiny_study: dict[str, Any], count: int) -> list[RunSpec]:
+    """Runs of one family that differ in their seed."""
+    many = tiny_study | {"families": ["ar"], "seeds": list(range(count))}
+    return [run.spec for run in plan_study(StudySpec.parse(many))]
 
 
 class Drivers:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bootstrap import bootstrap, percentiles
+from analysis.bootstrap import bootstrap
 from analysis.cross_validation import below_threshold, choose
 from analysis.estimate import fit_law
 from analysis.isoflop import compare_isoflop
@@ -108,4 +108,3 @@ def test_two_families_compare_as_published() -> None:
         near = (high - low) / 10
         assert found[name]["estimate"] == pytest.approx(estimate, abs=near)
         assert found[name]["interval"] == pytest.approx((low, high), abs=near)
-    assert percentiles(np.array([1.0, np.nan])) != percentiles(np.array([1.0, 1.0]))

@@ -1,4 +1,4 @@
-"""Made-up items of the few-shot tasks in the release's schema, and generations with their scores."""
+"""Made-up items of the few-shot tasks in the schema of the release, and scored generations."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ FAMILIES = ["ar", "llada", "cola"]
 
 @pytest.fixture
 def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
-    ladder = [{"budget": 1.0e10, "core_parameters": 60_000}]
+    """About 20 steps each: enough for every stage to evaluate, save and begin again."""
+    ladder = [{"budget": 2.5e9, "core_parameters": 60_000}]
     plan = plan_study(StudySpec.parse(tiny_study | {"ladder": ladder}))
     return {run.spec.family: run.spec for run in plan}
 
