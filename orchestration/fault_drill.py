@@ -28,6 +28,7 @@ from rich.console import Console
 from cola.spec import StudySpec
 from orchestration.checkpoint_store import CheckpointStore, check_storage, open_store
 from orchestration.events import read_events
+from orchestration.heartbeat import read_beats
 from orchestration.journal import JournalReader
 from orchestration.ledger import Ledger
 from orchestration.plan import PlannedRun, plan_study, study_folder
@@ -94,6 +95,11 @@ class Victim:
         return any(
             item.step > starts[-1]["step"] and store.complete(item) for item in store.stored()
         )
+
+    def watched(self) -> bool:
+        """Whether the newest workers have told of a step: until then a hang is a slow start."""
+        starts, beats = self.starts(), read_beats(self.folder)
+        return bool(starts and beats) and all(beat.step > starts[-1]["step"] for beat in beats)
 
     def process(self, driver: BaseProcess, title: str) -> int:
         """Its worker or its controller, which must be below the driver: that is ours."""
@@ -218,6 +224,8 @@ def _disturbed(
     injections = []
     for fault in FAULTS:
         _until(driver, victim.fresh_checkpoint, f"a checkpoint before: {fault}")
+        if fault == "worker hung":
+            _until(driver, victim.watched, f"a sign of life before: {fault}")
         say(f"injecting: {fault}")
         injections.append(_inject(driver, victim, fault))
     _until(driver, victim.fresh_checkpoint, "a checkpoint before: driver killed")

@@ -15,12 +15,15 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from tests.paths import left_out
+
+if TYPE_CHECKING:
+    from cola.data import PreparedData
 
 collect_ignore_glob = list(left_out())
 
@@ -59,6 +62,25 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The tiny study's corpus, prepared; tests only read it."""
+    from cola.data import prepare
+    from cola.spec import DataSpec
+
+    return prepare(DataSpec.parse(data_of(corpus_file)), tmp_path_factory.mktemp("cache"))
+
+
+def data_of(corpus_file: Path) -> dict[str, Any]:
+    """The data section of the tiny study."""
+    return {
+        "corpus": {"source": "files", "paths": [str(corpus_file)]},
+        "tokenizer": {"kind": "bpe", "vocab_size": 320},
+        "sequence_length": 32,
+        "validation_fraction": 0.1,
+    }
+
+
 @pytest.fixture
 def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
     """A study of three families that trains in seconds."""
@@ -70,12 +92,7 @@ def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
             "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0},
         },
         "ladder": [{"budget": 2.0e10, "core_parameters": 60_000}],
-        "data": {
-            "corpus": {"source": "files", "paths": [str(corpus_file)]},
-            "tokenizer": {"kind": "bpe", "vocab_size": 320},
-            "sequence_length": 32,
-            "validation_fraction": 0.1,
-        },
+        "data": data_of(corpus_file),
         "training": {
             "batch_sequences": 8,
             "precision": "float32",

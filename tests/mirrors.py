@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +74,6 @@ class Drivers:
         for journal in self.journals:
             journal.close()
         return late
-
-
-def until(condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Poll until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        signal.sigtimedwait([], 0.1)
 
 
 def stored_points(store: str) -> Counter[Point]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from tests.waiting import until
 
 BINARIES = Path(sys.executable).parent
 
@@ -27,14 +26,6 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
-    """Poll until it holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        signal.sigtimedwait([], 0.2)
 
 
 @dataclass

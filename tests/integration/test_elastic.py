@@ -15,9 +15,10 @@ from orchestration.engine import TorchEngine
 from orchestration.journal import JournalReader
 from orchestration.train_loop import LoopSettings, Place, TrainState, train
 from tests.conftest import write_study
-from tests.ray_nodes import RayNodes, until
+from tests.ray_nodes import RayNodes
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=100), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.fixture

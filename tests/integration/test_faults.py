@@ -11,11 +11,12 @@ import pytest
 
 from orchestration.events import read_events
 from orchestration.heartbeat import read_beats
-from orchestration.journal import JournalReader
 from tests.conftest import write_study
-from tests.ray_nodes import RayNodes, until
+from tests.ray_nodes import RayNodes
+from tests.undisturbed import losses_of, undisturbed_losses
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=170), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.fixture
@@ -26,17 +27,6 @@ def nodes(tmp_path: Path) -> Iterator[RayNodes]:
 
 def runs(outputs: Path) -> list[Path]:
     return sorted(outputs.glob("runs/*"))
-
-
-def losses(outputs: Path) -> dict[str, dict[int, float]]:
-    return {
-        run.name: {
-            line.step: line.values["train/loss"]
-            for line in JournalReader(run / "journal.jsonl").new_lines()
-            if line.kind == "train"
-        }
-        for run in runs(outputs)
-    }
 
 
 def states(outputs: Path) -> list[str]:
@@ -93,9 +83,5 @@ def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path
     assert "starting it again" in output
     assert states(outputs) == ["finished"]
 
-    undisturbed = tmp_path / "undisturbed"
-    settings = ("--set", f"output={undisturbed}", "--set", "checkpoint.every_seconds=60")
-    process = nodes.run("run", study, "--address", nodes.address, *settings)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert losses(outputs) == losses(undisturbed)
+    expected = undisturbed_losses(run, tmp_path / "undisturbed.jsonl", log_every_steps=5)
+    assert losses_of(run / "journal.jsonl") == expected

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import write_study
-from tests.ray_nodes import RayNodes, until
+from tests.ray_nodes import RayNodes
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=100), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 class Head(RayNodes):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from orchestration.mlflow_server import free_port
-from tests.mirrors import Drivers, finished_runs, many_runs, stored_points, stored_runs, until
+from tests.mirrors import Drivers, finished_runs, many_runs, stored_points, stored_runs
 from tests.servers import kill, start_mlflow
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +23,11 @@ def test_64_runs_of_8_drivers_over_a_killed_server(
     try:
         drivers = Drivers(f"http://127.0.0.1:{port}", many_runs(tiny_study, 64), 8, tmp_path)
         drivers.write(range(1, 61))
-        until(lambda: drivers.sent() >= 40)
+        until(lambda: drivers.sent() >= 40, "journal lines to arrive")
         kill(server)
         drivers.write(range(61, 71))
         assert 40 <= drivers.sent() < 64 * 60, "it was killed in the middle"
-        until(lambda: all(mirror.trouble for mirror, _ in drivers.mirrors))
+        until(lambda: all(mirror.trouble for mirror, _ in drivers.mirrors), "the outage to show")
         server = start_mlflow(store, tmp_path, port)
         drivers.write(range(71, 81))
         assert drivers.finish(patience_seconds=120) == []

@@ -11,8 +11,8 @@ import torch
 from cola.data import TextTokenizer
 from cola.data.tokenizer import train_bpe
 from cola.evaluation.subject import Subject
-from cola.families import family_of
-from cola.sizing import size_model
+from cola.records import FAMILIES
+from tests.factories import tiny_model
 
 LENGTH, VOCAB = 32, 320
 
@@ -48,14 +48,7 @@ def held_out(texts: list[str], tokenizer: TextTokenizer) -> np.ndarray:
 def subjects(tokenizer: TextTokenizer) -> dict[str, Subject]:
     """Untrained models whose logits are not flat, by family."""
     found = {}
-    for name in ("ar", "llada", "cola"):
-        options = {"latent_dim": 4, "block_size": 8} if name == "cola" else {}
-        torch.manual_seed(0)
-        family = family_of(name)
-        model = family.build(size_model(name, 60_000, VOCAB, **options)).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() > 1:
-                    parameter.mul_(2.0)
+    for name in FAMILIES:
+        family, model = tiny_model(name, 60_000, VOCAB, 2.0, latent_dim=4, block_size=8)
         found[name] = Subject(family, model, tokenizer, LENGTH, torch.device("cpu"))
     return found

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cola.data import PreparedData, prepare
-from cola.spec import DataSpec, RunSpec, StudySpec
+from cola.data import PreparedData
+from cola.spec import RunSpec, StudySpec
 from orchestration.checkpoint import newest_valid
 from orchestration.checkpoint_store import CheckpointStore
 from orchestration.checkpoint_writer import CheckpointWriter
@@ -32,11 +32,6 @@ def run(tiny_study: dict[str, Any]) -> RunSpec:
     study = StudySpec.parse(tiny_study | {"ladder": ladder, "families": {"ar": {}}})
     spec = plan_study(study)[0].spec
     return spec.model_copy(update={"stages": [spec.stages[0].model_copy(update={"steps": 16})]})
-
-
-@pytest.fixture
-def data(tiny_study: dict[str, Any], tmp_path: Path) -> PreparedData:
-    return prepare(DataSpec.parse(tiny_study["data"]), tmp_path / "cache")
 
 
 @pytest.fixture

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from cola.data.tokenizer import train_bpe
-from cola.families import family_of
-from cola.sizing import size_model
+from cola.records import FAMILIES
 from cola.spec import SpecError
 from sweeps.cli import app
+from tests.factories import tiny_model
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
 TINY = ["--set", "prompt_tokens=12", "--set", "gap_tokens=8", "--context", "48"]
@@ -33,11 +32,10 @@ def models(tmp_path_factory: pytest.TempPathFactory, text: Path) -> dict[str, Pa
     """A folder with an untrained model for every family."""
     tokenizer = train_bpe([text.read_text()], 300)
     found = {}
-    for name in ("ar", "llada", "cola"):
-        options = {"latent_dim": 4, "block_size": 8} if name == "cola" else {}
-        torch.manual_seed(0)
-        family, folder = family_of(name), tmp_path_factory.mktemp(name)
-        family.save(family.build(size_model(name, 60_000, 300, **options)), folder)
+    for name in FAMILIES:
+        family, model = tiny_model(name, 60_000, 300, latent_dim=4, block_size=8)
+        folder = tmp_path_factory.mktemp(name)
+        family.save(model, folder)
         tokenizer.save(folder)
         found[name] = folder
     return found

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cola.data import PreparedData, TextTokenizer, prepare
+from cola.data import PreparedData, TextTokenizer
 from cola.families import family_of
 from cola.records import Metric
 from cola.seeding import Stream
@@ -20,11 +20,6 @@ from orchestration.export import export_run
 from orchestration.journal import JournalWriter
 from orchestration.plan import plan_study
 from orchestration.train_loop import initial_model
-
-
-@pytest.fixture
-def data(tiny_study: dict[str, Any], tmp_path: Path) -> PreparedData:
-    return prepare(StudySpec.parse(tiny_study).data, tmp_path / "cache")
 
 
 def finished(

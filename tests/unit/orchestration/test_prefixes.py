@@ -25,12 +25,7 @@ from orchestration.prefixes import (
     has_beginning,
     shared_beginnings,
 )
-from tests.unit.orchestration.test_train_loop import (  # noqa: F401 (data is a fixture)
-    Losses,
-    SaveAndStop,
-    data,
-    trained,
-)
+from tests.unit.orchestration.test_train_loop import Losses, SaveAndStop, trained
 
 BUDGETS = [2.5e9, 5.0e9, 1.0e10]
 
@@ -171,7 +166,7 @@ def test_a_study_that_cannot_share_is_refused(tiny_study: dict[str, Any]) -> Non
 
 def test_a_run_whose_rate_changes_goes_on_from_one_whose_rate_does_not(
     tiny_study: dict[str, Any],
-    data: PreparedData,  # noqa: F811
+    data: PreparedData,
     tmp_path: Path,
 ) -> None:
     """The change is not part of what came before it, and is of what comes after."""
@@ -203,7 +198,7 @@ def test_a_run_whose_rate_changes_goes_on_from_one_whose_rate_does_not(
 def test_a_point_that_branches_equals_one_trained_alone(
     family: str,
     plan: list[PlannedRun],
-    data: PreparedData,  # noqa: F811
+    data: PreparedData,
     tmp_path: Path,
 ) -> None:
     point, longest = (runs_of(plan, family)[place] for place in (0, -1))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cola.data import PreparedData, prepare
+from cola.data import PreparedData
 from cola.families import family_of
 from cola.spec import ColaModelSpec, ColaObjective, RunSpec, StudySpec
 from cola.spec.objective import JointObjective
@@ -37,21 +37,6 @@ def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
     ladder = [{"budget": 2.5e9, "core_parameters": 60_000}]
     plan = plan_study(StudySpec.parse(tiny_study | {"ladder": ladder}))
     return {run.spec.family: run.spec for run in plan}
-
-
-@pytest.fixture(scope="module")
-def data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    from cola.spec import DataSpec
-
-    spec = DataSpec.parse(
-        {
-            "corpus": {"source": "files", "paths": [str(corpus_file)]},
-            "tokenizer": {"kind": "bpe", "vocab_size": 320},
-            "sequence_length": 32,
-            "validation_fraction": 0.1,
-        }
-    )
-    return prepare(spec, tmp_path_factory.mktemp("cache"))
 
 
 class Losses:
