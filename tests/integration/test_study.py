@@ -20,6 +20,7 @@ from orchestration.journal import JournalReader, Line
 from sweeps.cli import app
 from tests.conftest import write_study
 from tests.ray_nodes import RayNodes
+from tests.undisturbed import losses_of
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow(seconds=150), pytest.mark.ray, pytest.mark.deepspeed]
@@ -61,18 +62,6 @@ def here(*arguments: str) -> str:
 
 def journals(outputs: Path) -> list[Path]:
     return sorted(outputs.glob("runs/*/journal.jsonl"))
-
-
-def losses(outputs: Path) -> dict[str, dict[int, float]]:
-    """Training losses by run key and step."""
-    return {
-        path.parent.name: {
-            line.step: line.values["train/loss"]
-            for line in JournalReader(path).new_lines()
-            if line.kind == "train"
-        }
-        for path in journals(outputs)
-    }
 
 
 def events_of(journal: Path) -> list[Line]:
@@ -170,8 +159,11 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     outputs, study = Path(values["output"]), str(write_study(values, tmp_path))
     assert "are those of cola-8e+10-seed66" in here("plan", study)
     process = head.run("run", study, "--address", head.address)
-    logged = "three lines of losses"
-    until(lambda: any(len(x) >= 3 for x in losses(outputs).values()), logged, process=process)
+    until(
+        lambda: any(len(losses_of(path)) >= 3 for path in journals(outputs)),
+        "three lines of losses",
+        process=process,
+    )
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
