@@ -94,6 +94,12 @@ class RayNodes:
         log = self.folder / f"{name}.log"
         until(lambda: "Ray runtime started" in log.read_text(), f"node {name}", 90)
 
+    def holding(self, pid: int) -> str:
+        """The node to which a process belongs."""
+        above = {each.pid for each in psutil.Process(pid).parents()}
+        (found,) = (name for name, process in self.nodes.items() if process.pid in above)
+        return found
+
     def kill(self, name: str) -> None:
         """SIGKILL a whole node: its raylet and all its workers."""
         process = self.nodes.pop(name)
