@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 COLA := $(VENV)/bin/cola
 READY := $(VENV)/.ready
+# Processes that share the tests; longest first, then whoever is idle takes from the others.
+WORKERS ?= 2
+PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-quick check docs clean
 
@@ -12,10 +15,10 @@ demo: $(READY)
 
 # Every check and every test.
 test: check
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-quick: $(READY)
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(READY)
 	$(VENV)/bin/ruff check .

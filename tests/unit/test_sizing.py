@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from cola.errors import SpecError
@@ -28,13 +26,6 @@ def test_shapes_are_friendly_to_hardware(target: int) -> None:
         for part in parts:
             assert part.hidden_size % unit == 0
             assert part.hidden_size % part.num_heads == 0
-
-
-def test_sizing_is_instant() -> None:
-    size_model("cola", 123_456_789, 4096)
-    began = time.perf_counter()
-    size_model("cola", 987_654_321, 4096)
-    assert time.perf_counter() - began < 2.0  # of the order of 20 ms; a plan makes hundreds
 
 
 @pytest.mark.parametrize("name", FAMILIES)
