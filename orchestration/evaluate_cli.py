@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cola.families.registry import judges
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec import SpecError, apply_overrides
 from cola.study import EvaluationSpec
@@ -51,7 +52,11 @@ def evaluate(
         typer.Option(help="Text for in-domain tasks of a plain model folder (repeatable)."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="An ar run or folder that judges unconditional texts.")
+        str | None,
+        typer.Option(
+            help="A run or folder that judges unconditional texts; of a family with an exact "
+            f"likelihood: {', '.join(judges())}."
+        ),
     ] = None,
     context: Annotated[
         int | None,
