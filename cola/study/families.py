@@ -9,9 +9,11 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     WrapSerializer,
 )
+from pydantic_core import CoreSchema
 
 from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of, names, place_of, union_of
@@ -76,6 +78,28 @@ def without_families(
     }
 
 
+class EntriesSchema:
+    """JSON Schema of the entries: those named after a family need not say which one they are of."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """A family's settings under its name, any family's with `family`; or bare names."""
+        entry = handler(core_schema)["additionalProperties"]
+        by_name = entry["discriminator"]["mapping"].items()
+        entries = {
+            "type": "object",
+            "minProperties": 1,
+            "properties": {
+                name: {"anyOf": [{"$ref": reference}, {"type": "null"}]}
+                for name, reference in by_name
+            },
+            "additionalProperties": {**entry, "required": ["family"]},
+        }
+        bare = {"type": "array", "minItems": 1, "items": {"enum": [name for name, _ in by_name]}}
+        return {"title": "Families", "anyOf": [entries, bare]}
+
+
 if TYPE_CHECKING:
     Families = dict[str, FamilySettings]
 else:
@@ -87,4 +111,5 @@ else:
         BeforeValidator(with_families),
         AfterValidator(in_order),
         WrapSerializer(without_families),
+        EntriesSchema(),
     ]

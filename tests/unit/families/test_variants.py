@@ -103,6 +103,15 @@ def test_entries_that_cannot_be_are_refused(
     assert said in refusal(study | {"families": families})
 
 
+def test_the_json_schema_knows_entries_with_and_without_a_family(study: dict[str, Any]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    check = jsonschema.Draft202012Validator(StudySpec.model_json_schema()).is_valid
+    for good in (VARIANTS, {"ar": None, "cola": {"latent_dim": 8}}, ["ar", "llada"]):
+        assert check(study | {"families": good})
+    for bad in ({}, {"mine": {}}, {"cola": {"latent_dims": 8}}, {"a": {"family": "gpt"}}, ["gpt"]):
+        assert not check(study | {"families": bad}), bad
+
+
 def test_settings_reach_an_entry_whatever_its_name(study: dict[str, Any]) -> None:
     settings = [
         "families.cola-d4.latent_dim=2",
