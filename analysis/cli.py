@@ -12,14 +12,15 @@ import yaml
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from analysis.bootstrap import Kind
-from analysis.estimate import ESTIMATORS, FitError
-from analysis.fit_command import Request, fit_table
-from analysis.isoflop import Method
-from analysis.laws import LAWS
-from analysis.report import write_report
-from analysis.table import Columns, read_table
-from cola.spec import SpecError, load_yaml
+from analysis.fitting.bootstrap import Kind
+from analysis.fitting.estimate import ESTIMATORS
+from analysis.fitting.isoflop import Method
+from analysis.fitting.laws import LAWS
+from analysis.fitting.table import Columns, read_table
+from analysis.fitting.table_fit import Request, fit_table
+from analysis.report.report import write_report
+from cola.errors import FitError, SpecError
+from cola.spec import load_yaml
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -119,7 +120,7 @@ def fit(
         request = Request(law, estimator, bootstrap, seed, resample, places, chance, minimum)
         found = fit_table(table, request)
     except FitError as error:
-        raise SpecError(f"{data}: {error}") from None
+        raise FitError(f"{data}: {error}") from None
     if as_json:
         typer.echo(json.dumps(without_nan(found), indent=1, allow_nan=False))
         return

@@ -1,6 +1,6 @@
 """Names of everything a run records: the only thing that analysis knows about training.
 
-One writer (`orchestration.tracking`), one reader (`analysis.runs`), one module of names.
+Written by `orchestration.tracking.mlflow_runs` alone, read by `analysis.report.runs` alone.
 """
 
 from __future__ import annotations
@@ -271,4 +271,5 @@ class SweepFile:
     """Files in a sweep's folder, `<output>/sweeps/<name>`."""
 
     SPEC = "sweep.yaml"
+    LOCK = "driver.lock"
     TRIALS = "trials.jsonl"

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from analysis.cli import app as analysis_app
 from analysis.cli import report
-from analysis.sweep_report import write_sweep_report
-from cola.spec import SpecError
-from orchestration.cli import app as orchestration_app
-from orchestration.evaluate_cli import app as evaluate_app
-from orchestration.jobs_cli import app as jobs_app
-from orchestration.scoring_cli import app as scoring_app
+from analysis.sweep_report.report import write_sweep_report
+from cola.errors import ColaError
+from orchestration.cli.evaluate import app as evaluate_app
+from orchestration.cli.jobs import app as jobs_app
+from orchestration.cli.score import app as scoring_app
+from orchestration.cli.study import app as orchestration_app
 from sweeps.sweep_cli import app as sweep_app
 
 app = typer.Typer(
@@ -50,13 +50,13 @@ def compose(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line; a specification that cannot be carried out exits with 2."""
+    """Run the command line; an error prints one line and ends with its exit code."""
     # Bars of loading weights, a few tensors each, would stand among what commands say.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
-    except SpecError as error:
+    except ColaError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

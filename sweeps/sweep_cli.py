@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cola.spec import SpecError, load_yaml
-from sweeps.catalog import load_sweep, shipped_sweeps, sweep_folder
-from sweeps.log import SweepLog
-from sweeps.points import Points
-from sweeps.space import shown
+from cola.errors import SpecError
+from cola.spec import load_yaml
+from sweeps.search.trial_log import SweepLog
+from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
+from sweeps.space.points import Points
+from sweeps.space.space import shown
 
 
 class DefaultsToRun(TyperGroup):
@@ -88,12 +89,12 @@ def run(
             "it out to start the sweep, or see that output and name are those of the first call"
         )
     if plan:
-        from sweeps.planning import plan_sweep, sentences
+        from sweeps.driver.plan import plan_sweep, sentences
 
         for sentence in sentences(plan_sweep(points)):
             typer.echo(sentence)
         return
-    from sweeps.runner import run_sweep
+    from sweeps.driver.runner import run_sweep
 
     result = run_sweep(spec, points, address, typer.echo)
     told = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)

@@ -12,10 +12,10 @@ import sqlalchemy
 
 from cola.records import Kind, Metric, Tag
 from cola.study import RunSpec
-from orchestration.journal import JournalWriter
-from orchestration.ledger import Ledger
-from orchestration.mlflow_client import with_driver
-from orchestration.tracking import Mirror, MirroredStudy, open_mirror
+from orchestration.state.journal import JournalWriter
+from orchestration.state.ledger import Ledger
+from orchestration.tracking.mirror import Mirror, MirroredStudy, open_mirror
+from orchestration.tracking.mlflow_client import with_driver
 
 Point = tuple[str, str, int, int, float]  # run key, metric, step, time in ms, value
 

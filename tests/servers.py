@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from orchestration.checkpoint_store import CheckpointStore
-from orchestration.mlflow_server import free_port, server_command, server_environment
+from orchestration.checkpoint.store import CheckpointStore
+from orchestration.tracking.mlflow_server import free_port, server_command, server_environment
 
 START_SECONDS = 180.0
 POSTGRES = Path("/usr/lib/postgresql/15/bin")

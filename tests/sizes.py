@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cola.compute.flops import Convention, FlopsBreakdown, ParameterCounts
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import definition_of, names
-from cola.flops import Convention, FlopsBreakdown, ParameterCounts
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 FAMILIES = names()  # tests that hold for any family go through all of them

@@ -1,20 +1,55 @@
-"""Who may import whom (lazy imports included): the boundaries that keep the packages apart."""
+"""Who may import whom: the boundaries between packages and folders (see CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PROJECT = ("cola", "orchestration", "sweeps", "analysis")
-LEAVES = ("cola.spec", "cola.flops", "cola.records", "cola.families.registry")
+from cola.families.registry import BUILT_IN
+from tests.layout import (
+    PACKAGES,
+    ROOT,
+    files_in,
+    folder_graph,
+    graph,
+    imports,
+    lines_in,
+    modules,
+    picture,
+    reached_from,
+    tree_of,
+)
 
-
+LEAVES = (
+    "cola.spec", "cola.compute", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
+    "cola.families.registry",
+)  # fmt: skip
 # What has the torch-free and the torch half of each family, in its own folder.
 FAMILIES = ("cola.families.ar", "cola.families.llada", "cola.families.cola")
+MOST_FILES = 15  # of a folder: as many as a reader can scan
+MOST_LINES = 400  # of a file
+
+# Folders of a package from the bottom up: each imports only from layers below its own.
+LAYERS = {
+    "orchestration": (
+        {"state"},
+        {"checkpoint", "cluster", "tracking"},
+        {"planning"},
+        {"training"},
+        {"worker", "inference", "remote"},
+        {"driver", "recipes"},
+        {"doctor"},
+        {"cli"},
+    ),
+    "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
+    "analysis": ({"fitting", "plotting"}, {"report", "sweep_report"}),
+    "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
+}
 
 
 def above(*names: str) -> set[str]:
@@ -22,11 +57,13 @@ def above(*names: str) -> set[str]:
     return {f"cola.{name}" for name in (*names, "study", "evaluation")}
 
 
-# Folder -> modules that nothing in it may import.
+# Folder -> modules that nothing in it imports.
 FORBIDDEN = {
     "cola": {"ray", "deepspeed", "mlflow", "typer", "orchestration", "sweeps", "analysis"},
     "orchestration": {"sweeps", "analysis", *FAMILIES},
     "analysis": {"torch", "ray", "deepspeed", "transformers", "orchestration", "sweeps"},
+    "analysis/fitting": {"mlflow", "matplotlib"},
+    "orchestration/training": {"ray", "mlflow"},
     "cola/spec": above("families", "models", "objectives", "sampling", "likelihood", "data"),
     "cola/data": above("models", "families", "objectives", "sampling", "likelihood"),
     "cola/models": above("families", "objectives", "sampling", "likelihood", "data"),
@@ -39,193 +76,203 @@ FORBIDDEN = {
     "sweeps": {*FAMILIES},
 }
 
-# Module -> the only files that may import it.
-RESERVED = {
-    "deepspeed": {"orchestration/deepspeed_engine.py"},
-    "mlflow": {
-        "orchestration/mlflow_client.py",
-        "orchestration/mlflow_runs.py",
-        "analysis/runs.py",
-    },
-    "ray": {
-        "orchestration/ray_train.py",
-        "orchestration/cluster.py",
-        "orchestration/admission_actor.py",
-        "orchestration/jobs.py",
-        "orchestration/processes.py",
-        "orchestration/evaluation_workers.py",
-        "sweeps/",
-    },
+# Folders that never load torch, not even through what they import.
+TORCH_FREE = {
+    "orchestration/state",
+    "orchestration/checkpoint",
+    "orchestration/cluster",
+    "orchestration/tracking",
+    "orchestration/planning",
+    "orchestration/remote",
+    "orchestration/recipes",
 }
 
+# What the processes that train never reach, not even through what they import: a worker writes a
+# journal, and only the driver knows MLflow and the queue.
+WORKERS = ("orchestration/training", "orchestration/worker")
+DRIVERS_ONLY = ("tracking", "cluster", "inference", "driver", "remote", "recipes", "doctor", "cli")
 
-def sources(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
-
-
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            yield node.lineno, node.module or ""
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+# Module -> the only files that import it.
+RESERVED = {
+    "deepspeed": {"orchestration/training/deepspeed_engine.py"},
+    "mlflow": {
+        "orchestration/tracking/mlflow_client.py",
+        "orchestration/tracking/mlflow_runs.py",
+        "analysis/report/runs.py",
+    },
+    "ray": {
+        "orchestration/cluster/session.py",
+        "orchestration/cluster/admission_actor.py",
+        "orchestration/cluster/processes.py",
+        "orchestration/worker/worker.py",
+        "orchestration/driver/ray_trainer.py",
+        "orchestration/inference/ray_workers.py",
+        "orchestration/remote/jobs.py",
+        "sweeps/driver/",
+        "sweeps/trials/",
+    },
+}
 
 
 def within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
+def in_folder(module: str, folder: str) -> bool:
+    return within(module, folder.replace("/", "."))
+
+
+def importing(folder: str, banned: set[str]) -> list[str]:
+    """Places below a folder that import what they must not."""
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {target}"
+        for name, path in modules().items()
+        if in_folder(name, folder)
+        for line, target in imports(path)
+        if any(within(target, each) for each in banned)
+    ]
+
+
 @pytest.mark.parametrize("folder", FORBIDDEN)
 def test_no_forbidden_imports(folder: str) -> None:
-    found = [
-        f"{path.relative_to(ROOT)}:{line} imports {module}"
-        for path in sources(folder)
-        for line, module in imports(path)
-        if any(within(module, banned) for banned in FORBIDDEN[folder])
-    ]
-    assert found == []
+    assert importing(folder, FORBIDDEN[folder]) == []
 
 
 @pytest.mark.parametrize("package", RESERVED)
 def test_heavy_packages_stay_in_their_modules(package: str) -> None:
-    allowed = tuple(RESERVED[package])
     found = {
         str(path.relative_to(ROOT))
-        for folder in PROJECT
-        for path in sources(folder)
-        for _, module in imports(path)
-        if within(module, package)
+        for path in modules().values()
+        for _, target in imports(path)
+        if within(target, package)
     }
-    strangers = sorted(name for name in found if not name.startswith(allowed))
-    assert strangers == []
-    assert found, f"nothing imports {package}: this rule guards nothing"
+    assert sorted(name for name in found if not name.startswith(tuple(RESERVED[package]))) == []
+    unused = [name for name in RESERVED[package] if not any(f.startswith(name) for f in found)]
+    assert unused == [], "these rules guard nothing"
 
 
 def test_analysis_knows_only_the_leaves_of_cola() -> None:
     found = [
-        f"{path.relative_to(ROOT)}:{line} imports {module}"
-        for path in sources("analysis")
-        for line, module in imports(path)
-        if within(module, "cola") and not any(within(module, leaf) for leaf in LEAVES)
+        f"{path.relative_to(ROOT)}:{line} imports {target}"
+        for name, path in modules().items()
+        if within(name, "analysis")
+        for line, target in imports(path)
+        if within(target, "cola") and target != "cola"
+        if not any(within(target, leaf) for leaf in LEAVES)
     ]
-    assert [item for item in found if not item.endswith("imports cola")] == []
+    assert found == []
 
 
-def test_planning_needs_no_torch() -> None:
-    """Imported in a fresh interpreter: what `cola plan` imports does not load torch or ray, and
-    what a report asks the registry does not either."""
-    import subprocess
-    import sys
+@pytest.mark.parametrize("package", LAYERS)
+def test_folders_import_downwards_only(package: str) -> None:
+    level = {f"{package}/{name}": at for at, layer in enumerate(LAYERS[package]) for name in layer}
+    inner = {folder for folder in folder_graph() if folder.startswith(f"{package}/")}
+    if package != "cola":
+        assert inner == set(level), "every folder has its layer"
+    upwards = [
+        f"{folder} imports {target}"
+        for folder in level
+        for target in folder_graph()[folder]
+        if level.get(target, -1) >= level[folder]
+    ]
+    assert upwards == []
 
+
+def test_no_two_modules_import_each_other() -> None:
+    pairs = [(a, b) for a, targets in graph().items() for b in targets if a in graph()[b]]
+    assert pairs == []
+
+
+def test_no_two_folders_import_each_other() -> None:
+    edges = folder_graph()
+    assert [(a, b) for a in edges for b in edges[a] if a in edges[b]] == []
+
+
+def test_no_two_packages_import_each_other() -> None:
+    edges = {
+        (name.split(".")[0], target.split(".")[0])
+        for name, targets in graph().items()
+        for target in targets
+    }
+    assert [(a, b) for a, b in edges if a != b and (b, a) in edges] == []
+
+
+@pytest.mark.parametrize("folder", WORKERS)
+def test_workers_never_reach_what_is_the_drivers(folder: str) -> None:
+    banned = tuple(f"orchestration.{name}" for name in DRIVERS_ONLY)
+    reached = {
+        f"{name} reaches {target}"
+        for name in modules()
+        if in_folder(name, folder)
+        for target in reached_from(name)
+        if any(within(target, each) for each in banned)
+    }
+    assert sorted(reached) == []
+
+
+def test_torch_free_folders_load_no_torch() -> None:
+    """Imported in a fresh interpreter, with everything that they import in turn."""
+    names = [name for name in modules() for folder in TORCH_FREE if in_folder(name, folder)]
+    heavy = {"torch", "ray", "deepspeed", "mlflow", "transformers", "datasets"}
     code = (
-        "import orchestration.plan, orchestration.catalog, analysis.variants, sys;"
-        "from cola.families.registry import definitions;"
-        "assert all(family.label for family in definitions());"
-        "print(sorted({'torch', 'ray', 'deepspeed', 'mlflow'} & set(sys.modules)))"
+        "import importlib, sys\n"
+        f"for name in {sorted(names)!r}: importlib.import_module(name)\n"
+        f"print(sorted({heavy!r} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
 
 
 def test_leaves_need_only_pydantic() -> None:
-    allowed = {"pydantic", "pydantic_core", "yaml", "cola"}
-    import sys
-
-    leaves = ("spec", "study", "records.py", "flops.py", "sizing.py", "activations.py")
-    families = ("registry.py", "*/spec.py", "*/specs.py", "*/definition.py", "cola/sizes.py")
-    found = [ROOT / "cola" / leaf for leaf in leaves]
-    found += [path for name in families for path in (ROOT / "cola/families").glob(name)]
-    assert len(found) >= len(leaves) + 10
-    for path in found:
-        for source in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            tops = {module.split(".")[0] for _, module in imports(source)}
-            assert tops <= allowed | set(sys.stdlib_module_names), source
+    allowed = {"pydantic", "pydantic_core", "yaml", "cola"} | set(sys.stdlib_module_names)
+    for name, path in modules().items():
+        definition = within(name, "cola.families") and name.endswith((".spec", ".definition"))
+        if definition or any(within(name, leaf) for leaf in (*LEAVES, "cola.study")):
+            assert {target.split(".")[0] for _, target in imports(path)} <= allowed, path
 
 
-def test_no_two_packages_import_each_other() -> None:
-    edges = {
-        (folder, module.split(".")[0])
-        for folder in PROJECT
-        for path in sources(folder)
-        for _, module in imports(path)
-        if module.split(".")[0] in PROJECT and module.split(".")[0] != folder
-    }
-    assert [(a, b) for a, b in edges if (b, a) in edges] == []
+@pytest.mark.parametrize("folder", sorted(folder_graph()))
+def test_folders_and_files_are_small_enough_to_read(folder: str) -> None:
+    assert len(files_in(folder)) <= MOST_FILES
+    long = [path.name for path in files_in(folder) if lines_in(path) > MOST_LINES]
+    assert long == []
+
+
+def test_the_picture_shows_every_folder() -> None:
+    shown = picture()
+    assert all(f"| {package}/" in shown for package in PACKAGES)
 
 
 # "cola" is also the name of the command, of the package and of things that belong to them.
 NO_FAMILY = {
     "cola/evaluation/harness/lm.py": "the harness's name of all our models",
-    "orchestration/admission_actor.py": "namespace of the queue in Ray",
-    "orchestration/job_sources.py": "the package",
-    "orchestration/jobs.py": "prefix of job ids",
-    "orchestration/recipes.py": "name of a container",
-    "orchestration/remote_status.py": "the command",
+    "orchestration/cluster/admission_actor.py": "namespace of the queue in Ray",
+    "orchestration/remote/packaging.py": "the package",
+    "orchestration/remote/jobs.py": "prefix of job ids",
+    "orchestration/recipes/recipes.py": "name of a container",
+    "orchestration/remote/remote_status.py": "the command",
     "sweeps/cli.py": "the command",
-    "analysis/plots.py": "salt of ids in figures",
+    "analysis/plotting/style.py": "salt of ids in figures",
 }
 
 
-def family_strings(path: Path) -> Iterator[tuple[int, str]]:
+def family_strings(path: Path) -> Iterator[str]:
     """Strings that name a built-in family, by themselves or as a key of a study."""
-    from cola.families.registry import BUILT_IN
-
     names = {family.name for family in BUILT_IN}
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             keys = node.value.split(".")
             if node.value in names or (keys[0] == "families" and names & set(keys)):
-                yield node.lineno, node.value
+                yield node.value
 
 
 def test_no_module_outside_the_families_names_one() -> None:
     found = {
-        (name, text)
-        for folder in PROJECT
-        for path in sources(folder)
-        if (name := str(path.relative_to(ROOT))) and not name.startswith("cola/families/")
-        for _, text in family_strings(path)
+        (str(path.relative_to(ROOT)), text)
+        for name, path in modules().items()
+        if not within(name, "cola.families")
+        for text in family_strings(path)
     }
     assert {item for item in found if item[1] != "cola" or item[0] not in NO_FAMILY} == set()
     unused = NO_FAMILY.keys() - {name for name, _ in found}
     assert unused == set(), "these exceptions are no longer needed"
-
-
-def project_imports(folder: str) -> dict[str, set[str]]:
-    """Module -> modules of the project that it imports, lazily too."""
-    names = {
-        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
-        for package in PROJECT
-        for path in sources(package)
-    }
-    return {
-        name: {module for _, module in imports(path) if module in names and module != name}
-        for path in sources(folder)
-        for name in [
-            str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
-        ]
-    }
-
-
-def test_no_two_modules_or_folders_of_families_and_specifications_import_each_other() -> None:
-    edges = {
-        (module, other)
-        for module, others in project_imports("cola").items()
-        for other in others
-        if not other.startswith(module + ".")  # a package may gather its own modules
-    }
-    assert [(a, b) for a, b in edges if (b, a) in edges and a < b] == []
-    parts = ("cola.spec", "cola.study", "cola.families")
-
-    def folder(module: str) -> str:
-        is_package = (ROOT / module.replace(".", "/")).is_dir()
-        return module if is_package else module.rpartition(".")[0]
-
-    between = {
-        (folder(a), folder(b))
-        for a, b in edges
-        if folder(a) != folder(b) and a.startswith(parts) and b.startswith(parts)
-    }
-    assert [(a, b) for a, b in between if (b, a) in between] == []

@@ -10,7 +10,8 @@ from typing import Any
 
 from cola.data.sources import PIECE_CHARACTERS, CorpusFile, corpus_files, folder_files
 from cola.data.tokenizer import TOKENIZER_FILE
-from cola.spec import DataSpec, SpecError, canonical_json
+from cola.errors import SpecError
+from cola.spec import DataSpec, canonical_json
 from cola.spec.data import HubTokenizer, HuggingFaceDataset, LocalFiles, TokenizerFile
 
 # To be raised with every change of code that changes the tokens made from the same text.

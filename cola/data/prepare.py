@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,9 @@ from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.packed import PackedTokens, PackedWriter
 from cola.data.sources import ReadCounts, expected_bytes, read_pieces
 from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
-from cola.spec import DataSpec, SpecError
+from cola.errors import SpecError
+from cola.files import file_lock
+from cola.spec import DataSpec
 from cola.spec.data import TrainedBPE
 
 Progress = Callable[[str, float], None]
@@ -112,9 +113,7 @@ def _exclusive(path: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("a"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            stack.enter_context(file_lock(path))
         except OSError as error:
             raise SpecError(
                 f"{path.parent}: cannot keep prepared data ({error.strerror}); give a folder that "

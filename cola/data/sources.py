@@ -21,7 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TextIO, cast
 
-from cola.spec import DataSpec, SpecError
+from cola.errors import SpecError
+from cola.spec import DataSpec
 from cola.spec.data import HuggingFaceDataset, LocalFiles, PythonStdlib
 
 PIECE_CHARACTERS = 16_384

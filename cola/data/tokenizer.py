@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cola.spec import DataSpec, SpecError
+from cola.errors import SpecError
+from cola.spec import DataSpec
 from cola.spec.data import HubTokenizer, TokenizerFile
 
 if TYPE_CHECKING:

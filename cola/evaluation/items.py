@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 
 Id = int | str
 

@@ -14,11 +14,11 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Union
 
+from cola.errors import SpecError
 from cola.families.ar.definition import AR
 from cola.families.cola.definition import COLA
 from cola.families.interface.definition import FamilyDefinition, seed_of
 from cola.families.llada.definition import LLADA
-from cola.spec import SpecError
 
 if TYPE_CHECKING:
     from cola.families.interface.family import Family

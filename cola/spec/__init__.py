@@ -2,7 +2,6 @@
 
 from cola.spec.base import (
     Spec,
-    SpecError,
     apply_overrides,
     canonical_json,
     check_path,
@@ -19,7 +18,6 @@ __all__ = [
     "GenerationSpec",
     "LikelihoodSpec",
     "Spec",
-    "SpecError",
     "TextVAESpec",
     "TransformerSpec",
     "apply_overrides",

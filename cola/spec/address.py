@@ -12,7 +12,7 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from cola.spec.base import SpecError
+from cola.errors import SpecError
 
 # A password before the host, or as an option behind the question mark.
 INLINE_PASSWORD = re.compile(r"://[^@\s]*:[^@\s]+@|[?&][a-z_]*(password|token|secret)=", re.I)

@@ -13,9 +13,7 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
-class SpecError(Exception):
-    """A specification that cannot be carried out: says the key's path, its value and the remedy."""
+from cola.errors import SpecError, one_line
 
 
 class Spec(BaseModel):
@@ -65,8 +63,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise SpecError(f"{path}: is not valid YAML ({reason})") from None
+        raise SpecError(f"{path}: is not valid YAML ({one_line(error)})") from None
     if not isinstance(values, dict):
         raise SpecError(f"{path}: must hold a mapping of keys, found {type(values).__name__}")
     return values

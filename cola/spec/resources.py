@@ -70,6 +70,16 @@ class ResourcesSpec(Spec):
     wait_seconds: NonNegativeFloat = 900.0
     hang_seconds: PositiveFloat | None = 1800.0
 
+    @property
+    def units_per_worker(self) -> float:
+        """GPUs of a worker; its cores where it has none."""
+        return self.gpus_per_worker or self.cpus_per_worker
+
+    @property
+    def accelerators(self) -> float:
+        """GPUs of a run; its cores where it has none: what accelerator hours count."""
+        return self.workers * self.units_per_worker
+
     def at(self, core_parameters: int) -> ResourcesSpec:
         """Resources of a run of this size: the largest entry of `larger` that it reaches counts."""
         reached = [item for item in self.larger if item.core_parameters <= core_parameters]

@@ -15,9 +15,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of, names, place_of, union_of
-from cola.spec.base import SpecError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -176,12 +176,32 @@ class RunSpec(Spec):
         """Tokens of one optimiser step, over all workers."""
         return self.training.batch_sequences * self.data.sequence_length
 
-    def train_flops_at(self, step: int, convention: Literal["executed", "nominal"]) -> float:
-        """FLOPs charged to the run after `step` steps, in the named convention."""
+    def train_flops_at(
+        self, step: int, convention: Literal["executed", "nominal"], *, charged: bool = True
+    ) -> float:
+        """FLOPs after `step` steps in the named convention: `charged` to the run, or spent."""
         total, left = 0.0, step
         for stage in self.stages:
             taken = min(left, stage.steps)
             per_token: float = getattr(stage, f"train_flops_per_token_{convention}")
-            total += taken * self.tokens_per_step * per_token * stage.charged
+            share = stage.charged if charged else 1.0
+            total += taken * self.tokens_per_step * per_token * share
             left -= taken
         return total
+
+    def flat(self) -> dict[str, str]:
+        """The specification as dotted keys and texts; lists of settings by index."""
+        flat: dict[str, str] = {}
+
+        def walk(prefix: str, value: object) -> None:
+            if isinstance(value, dict) and value:
+                for key, item in value.items():
+                    walk(f"{prefix}.{key}" if prefix else str(key), item)
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                for index, item in enumerate(value):
+                    walk(f"{prefix}.{index}", item)
+            else:
+                flat[prefix] = str(value)
+
+        walk("", self.model_dump(mode="json"))
+        return flat

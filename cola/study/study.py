@@ -20,10 +20,10 @@ class MatchingSpec(Spec):
     """What is held equal between families at a rung; the rest is told, with by how much it differs.
 
     parameters: `core` (all but embeddings and head) or `total`. compute: the budget counts training
-    FLOPs `executed` or `nominal` (see `cola.flops`). tuning: how the settings of the optimiser were
-    found, as a statement of the study's author. stage1: what a first stage that serves several runs
-    (Cola DLM's VAE in a trajectory) costs each of them: `charged` in full, as if each had trained
-    it, or `amortised`, in equal parts. Data order and optimiser are always the same.
+    FLOPs `executed` or `nominal` (see `cola.compute.flops`). tuning: how the optimiser's settings
+    were found, as a statement of the study's author. stage1: what a first stage that serves several
+    runs (Cola DLM's VAE in a trajectory) costs each of them: `charged` in full, as if each had
+    trained it, or `amortised`, in equal parts. Data order and optimiser are always the same.
     """
 
     parameters: Literal["core", "total"] = "core"

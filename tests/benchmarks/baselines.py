@@ -29,8 +29,9 @@ from cola.families.ar.spec import NextToken
 from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
 from cola.spec import DataSpec, TransformerSpec
 from cola.study import RunSpec
-from orchestration.engine import TorchEngine
-from orchestration.train_loop import LoopSettings, Place, train
+from orchestration.training.distributed import Place
+from orchestration.training.engine import TorchEngine
+from orchestration.training.train_loop import LoopSettings, train
 from tests.sizes import size_model
 
 LENGTH, BATCH, VOCABULARY, VALIDATION, CORE = 128, 16, 4096, 128, 1_000_000

@@ -34,9 +34,10 @@ from cola.objectives.vae import vae_draws, vae_terms
 from cola.seeding import Stream
 from cola.spec import DataSpec, GenerationSpec
 from cola.study import RunSpec, StagePlan
-from orchestration.checkpoint import Cursor
-from orchestration.engine import TorchEngine
-from orchestration.train_loop import LoopSettings, Place, TrainState, train
+from orchestration.checkpoint.manifest import Cursor
+from orchestration.training.distributed import Place
+from orchestration.training.engine import TorchEngine
+from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.sizes import train_flops_per_token
 
 LENGTH, BATCH, VOCABULARY, VALIDATION = 128, 16, 4096, 64

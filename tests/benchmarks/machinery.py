@@ -25,9 +25,10 @@ import yaml
 
 from cola.data import prepare
 from cola.study import StudySpec
-from orchestration.events import read_events
-from orchestration.journal import JournalReader
-from orchestration.plan import plan_study, study_folder
+from orchestration.planning.plan import plan_study
+from orchestration.state.event_log import read_events
+from orchestration.state.journal import JournalReader
+from orchestration.state.paths import study_folder
 from tests.benchmarks.setting import machine, verdict
 from tests.ray_nodes import free_ports
 

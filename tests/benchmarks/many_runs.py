@@ -21,11 +21,11 @@ import psutil
 from rich.console import Console
 
 from cola.study import StudySpec
-from orchestration.events import read_events
-from orchestration.fault_drill import drill_study
-from orchestration.plan import study_folder
-from orchestration.progress import StudyView
-from orchestration.study_runner import run_study
+from orchestration.doctor.fault_drill import drill_study
+from orchestration.driver.progress import StudyView
+from orchestration.driver.study_runner import run_study
+from orchestration.state.event_log import read_events
+from orchestration.state.paths import study_folder
 
 POLL_SECONDS = 1.0
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from analysis.runs import CURVE_METRICS, POINT_METRICS, read_study
+from analysis.report.runs import CURVE_METRICS, POINT_METRICS, read_study
 from cola.records import SCHEMA_VERSION, Tag
 
 STUDY = "many"

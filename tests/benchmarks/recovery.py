@@ -18,11 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import bootstrap, percentiles
-from analysis.estimate import FitError, fit_law
-from analysis.isoflop import bootstrap_isoflop, exponents, isoflop
-from analysis.laws import Inputs, SharedLaw, chinchilla_law
-from analysis.solver import minimise
+from analysis.fitting.bootstrap import bootstrap, percentiles
+from analysis.fitting.estimate import fit_law
+from analysis.fitting.isoflop import bootstrap_isoflop, exponents, isoflop
+from analysis.fitting.law import Inputs
+from analysis.fitting.laws import SharedLaw
+from analysis.fitting.power_law import chinchilla_law
+from analysis.fitting.solver import minimise
+from cola.errors import FitError
 
 LEVEL = 0.9
 Generator = np.random.Generator

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from cola.study import RunSpec, StudySpec
-from orchestration.mlflow_server import free_port
-from orchestration.plan import plan_study
+from orchestration.planning.plan import plan_study
+from orchestration.tracking.mlflow_server import free_port
 from tests.mirrors import Drivers, stored_points, until
 from tests.servers import kill, postgres, start_mlflow
 

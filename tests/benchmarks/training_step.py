@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cola.compute.flops import NO_INPUT_GRADIENT, dit_forward
 from cola.families.ar.spec import NextToken
 from cola.families.cola.family import JointStage
 from cola.families.cola.spec import ColaObjective
 from cola.families.interface.family import Batch
-from cola.flops import NO_INPUT_GRADIENT, dit_forward
 from cola.objectives.flow_matching import flow_draws, flow_matching_loss
 from cola.seeding import Stream
 from tests.benchmarks.setting import (
@@ -111,7 +111,7 @@ STEPS: dict[str, Callable[[], Step]] = {
 
 
 def executed_flops() -> dict[str, float]:
-    """FLOPs a step (`cola.flops`, executed convention)."""
+    """FLOPs a step (`cola.compute.flops`, executed convention)."""
     dit, size = cola_spec().dit, BATCH * LENGTH
     objective = ColaObjective()
     ar = train_flops_per_token(ar_spec(), NextToken(), LENGTH, "train", "executed").total

@@ -49,7 +49,7 @@ class Driver:
     """One owner, whose runs are placement groups that it removes after a while."""
 
     def __init__(self, owner: str) -> None:
-        from orchestration.admission_actor import SharedQueue
+        from orchestration.cluster.admission_actor import SharedQueue
 
         self.owner, self.queue = owner, SharedQueue()
         self.waiting: dict[str, Any] = {}
@@ -58,7 +58,7 @@ class Driver:
         self.why: dict[str, str] = {}
 
     def ask(self, name: str, workers: int, **values: Any) -> None:
-        from orchestration.packing import Request
+        from orchestration.cluster.packing import Request
 
         values = {"size": 1.0, "seconds": 1.0, **values}
         self.waiting[name] = Request(
@@ -70,7 +70,7 @@ class Driver:
         import ray
         from ray.util import placement_group, remove_placement_group
 
-        from orchestration.packing import Holding
+        from orchestration.cluster.packing import Holding
 
         now = time.time()
         for name, (_, group, end) in list(self.running.items()):
@@ -137,8 +137,8 @@ def test_a_large_run_is_not_starved_by_anothers_stream(drivers: tuple[Driver, Dr
 def test_labels_route_and_a_later_node_is_taken(
     cluster: Any, drivers: tuple[Driver, Driver]
 ) -> None:
-    from orchestration.cluster import cluster_state
-    from orchestration.packing import eligible
+    from orchestration.cluster.packing import eligible
+    from orchestration.cluster.session import cluster_state
 
     one, two = drivers
     one.ask("fast", 2, labels={"kind": "fast"})
@@ -163,8 +163,8 @@ def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
     """What was given to a silent owner is given on; a new queue knows who runs what."""
     import ray
 
-    from orchestration.admission_actor import NAME, NAMESPACE
-    from orchestration.packing import Holding
+    from orchestration.cluster.admission_actor import NAME, NAMESPACE
+    from orchestration.cluster.packing import Holding
 
     dead, other = drivers
     dead.ask("held", 4)
@@ -202,7 +202,7 @@ def queue_pid() -> int | None:
     """Process of the queue's actor, or None while there is none."""
     from ray._private.state import actors
 
-    from orchestration.admission_actor import NAME
+    from orchestration.cluster.admission_actor import NAME
 
     found = [
         actor["Pid"] for actor in actors().values()

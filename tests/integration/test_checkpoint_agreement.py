@@ -13,11 +13,11 @@ import pytest
 
 from cola.data import prepare
 from cola.study import StudySpec
-from orchestration.checkpoint import verify
-from orchestration.journal import JournalReader
-from orchestration.plan import plan_study
+from orchestration.checkpoint.manifest import verify
+from orchestration.planning.plan import plan_study
+from orchestration.state.journal import JournalReader
 from tests.integration.test_data_parallel import free_port
-from tests.unit.orchestration.test_checkpoint_writer import small_disk
+from tests.unit.orchestration.training.test_checkpoint_writer import small_disk
 
 __all__ = ["small_disk"]
 

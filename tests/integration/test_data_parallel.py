@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from cola.data import prepare
 from cola.study import StudySpec
-from orchestration.plan import plan_study
+from orchestration.planning.plan import plan_study
 
 # One interpreter imports everything once; each launch is a group of processes forked from it.
 LAUNCHER = """

@@ -11,9 +11,10 @@ import pytest
 
 from cola.data import open_prepared
 from cola.study import RunSpec
-from orchestration.engine import TorchEngine
-from orchestration.journal import JournalReader
-from orchestration.train_loop import LoopSettings, Place, TrainState, train
+from orchestration.state.journal import JournalReader
+from orchestration.training.distributed import Place
+from orchestration.training.engine import TorchEngine
+from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.conftest import write_study
 from tests.ray_nodes import RayNodes, until
 

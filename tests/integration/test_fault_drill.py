@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.checkpoint_store import open_store
-from orchestration.fault_drill import FAULTS, drill
-from orchestration.journal import JournalReader
+from orchestration.checkpoint.store import open_store
+from orchestration.doctor.fault_drill import FAULTS, drill
+from orchestration.state.journal import JournalReader
 from tests.servers import s3_bucket
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.events import read_events
-from orchestration.heartbeat import read_beats
-from orchestration.journal import JournalReader
+from orchestration.state.event_log import read_events
+from orchestration.state.heartbeat import read_beats
+from orchestration.state.journal import JournalReader
 from tests.conftest import write_study
 from tests.ray_nodes import RayNodes, until
 

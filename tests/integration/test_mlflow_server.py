@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cola.study import RunSpec, StudySpec
-from orchestration.mlflow_server import free_port
-from orchestration.plan import plan_study
+from orchestration.planning.plan import plan_study
+from orchestration.tracking.mlflow_server import free_port
 from tests.mirrors import Drivers, finished_runs, stored_points, stored_runs, until
 from tests.servers import kill, mlflow_server, postgres, start_mlflow, why_no_postgres
 

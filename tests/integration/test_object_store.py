@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cola.spec import SpecError
-from orchestration.checkpoint_store import check_storage, open_store
+from cola.errors import SpecError
+from orchestration.checkpoint.store import check_storage, open_store
 from tests.servers import s3_bucket
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cola.spec import SpecError
-from orchestration.journal import JournalReader, Line
+from cola.errors import SpecError
+from orchestration.state.journal import JournalReader, Line
 from sweeps.cli import app
 from tests.conftest import write_study
 

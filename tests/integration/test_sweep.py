@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestration.catalog import load_run_spec
-from orchestration.events import read_events
-from orchestration.journal import JournalReader
-from orchestration.ledger import Ledger
-from sweeps.log import SweepLog
+from orchestration.planning.catalog import load_run_spec
+from orchestration.state.event_log import read_events
+from orchestration.state.journal import JournalReader
+from orchestration.state.ledger import Ledger
+from sweeps.search.trial_log import SweepLog
 from tests.conftest import write_study
 from tests.integration.test_study import cola, here, start, until
 from tests.ray_nodes import RayNodes

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
+from cola.errors import SpecError
 from cola.families.interface.family import count_parameters
 from cola.models.dit import ColaDiT, DiTConfig
 from cola.models.text_vae import TextVAE, TextVAEConfig
-from cola.release_check import check_release
-from cola.spec import SpecError
+from cola.release.check import check_release
 from tests.conftest import SHARED
 
 PARITY = SHARED / "parity"

@@ -98,7 +98,7 @@ def test_executed_agrees_with_torch(
 
 
 def test_visible_pairs_of_the_dit_are_counted_one_by_one() -> None:
-    from cola.flops import dit_forward
+    from cola.compute.flops import dit_forward
     from cola.models.masks import block_causal_mask, noisy_query_mask
 
     spec = DiTSpec(

@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from cola.compute.flops import FlopsBreakdown
 from cola.families.interface.specs import ModelSpec
 from cola.families.registry import family_of
-from cola.flops import FlopsBreakdown
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 from tests.sizes import generation_flops_per_token, likelihood_flops_per_token, size_model

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from cola.errors import SpecError
 from cola.families.cola.spec import ColaModelSpec
-from cola.spec import SpecError
 from tests.sizes import FAMILIES, parameter_counts, size_model
 
 RUNGS = [200_000, 500_000] + [int(n * 1e6) for n in (1, 2, 5, 12, 30, 90, 300, 1000, 2000, 7000)]

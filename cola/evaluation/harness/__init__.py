@@ -9,7 +9,7 @@ first. Later versions have plugins: for them pyproject.toml declares the entry p
 
 import importlib.util
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 
 if importlib.util.find_spec("lm_eval") is None:
     raise SpecError(

@@ -2,8 +2,8 @@
 
 import sys
 
+from cola.errors import SpecError
 from cola.evaluation.harness.command import run
-from cola.spec import SpecError
 
 if __name__ == "__main__":
     try:

@@ -18,12 +18,12 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from cola.evaluation.continuing import continuations
+from cola.errors import SpecError
 from cola.evaluation.harness.settings import Request, model_settings, request_of, whole
 from cola.evaluation.items import Id
-from cola.evaluation.subject import open_subject
+from cola.evaluation.models.evaluated_model import open_subject
+from cola.evaluation.tasks.continuations import continuations
 from cola.seeding import Stream
-from cola.spec import SpecError
 
 DEFAULT_LENGTH = 2048
 log = logging.getLogger(__name__)

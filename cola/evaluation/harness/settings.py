@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cola.spec import GenerationSpec, LikelihoodSpec, SpecError
+from cola.errors import SpecError
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 # Where neither the task nor the user says: as many tokens as the harness's `hf` model makes.
 DEFAULT_NEW_TOKENS = 256

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from cola.errors import SpecError
 from cola.families.ar.spec import ARModelSpec, NextToken
 from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
 from cola.likelihood.next_token import conditional_nll, judged
@@ -17,7 +18,7 @@ from cola.objectives.next_token import token_nll
 from cola.sampling.autoregressive import generate, generate_each, stream_tokens
 from cola.sampling.each import Ended
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, SpecError
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 
 class NextTokenStage(StageModule):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from cola.activations import Precision, dit_bytes, logit_bytes, vae_bytes
-from cola.families.cola import flops, inference_flops, sizes
-from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
-from cola.families.interface.definition import FamilyDefinition, Look
-from cola.flops import (
+from cola.compute.activations import Precision, dit_bytes, logit_bytes, vae_bytes
+from cola.compute.flops import (
     Convention,
     FlopsBreakdown,
     ParameterCounts,
     dit_parameters,
     vae_parameters,
 )
-from cola.sizing import check_core
+from cola.compute.sizing import check_core
+from cola.families.cola import flops, inference_flops, sizes
+from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
+from cola.families.interface.definition import FamilyDefinition, Look
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cola.families.cola.spec import ColaModelSpec, ColaObjective
-from cola.flops import (
+from cola.compute.flops import (
     FIRST,
     FROZEN,
     NO_INPUT_GRADIENT,
@@ -14,6 +13,7 @@ from cola.flops import (
     vae_forward,
     vae_parameters,
 )
+from cola.families.cola.spec import ColaModelSpec, ColaObjective
 
 
 def executed(model: ColaModelSpec, objective: ColaObjective, length: int, stage: str) -> Components:

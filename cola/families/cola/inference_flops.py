@@ -1,4 +1,4 @@
-"""FLOPs of Cola DLM's likelihood and generation; executed convention (see `cola.flops`).
+"""FLOPs of Cola DLM's likelihood and generation; executed convention (see `cola.compute.flops`).
 
 Forward passes that train nothing count once. Rows of a batch are counted alone: what a batch shares
 (AdaLN of a solver's times) is divided by `batch`.
@@ -6,8 +6,8 @@ Forward passes that train nothing count once. Rows of a batch are counted alone:
 
 from __future__ import annotations
 
+from cola.compute.flops import Components, dit_commit, dit_pass, timestep_forward, vae_forward
 from cola.families.cola.spec import ColaModelSpec
-from cola.flops import Components, dit_commit, dit_pass, timestep_forward, vae_forward
 from cola.spec import DiTSpec, GenerationSpec, LikelihoodSpec, TextVAESpec
 
 EVALUATIONS = {"euler": 1, "heun": 2, "midpoint": 2}  # of the velocity, in a step of the solver

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from cola.families.cola.spec import ColaModelSpec, ColaSettings
-from cola.flops import (
+from cola.compute.flops import (
     adaln_layer_parameters,
     dit_fixed_parameters,
     dit_layer_parameters,
     vae_fixed_parameters,
     vae_layer_parameters,
 )
-from cola.sizing import aspect, best_shape, head_dim, width_step
+from cola.compute.sizing import aspect, best_shape, head_dim, width_step
+from cola.families.cola.spec import ColaModelSpec, ColaSettings
 from cola.spec.networks import DiTSpec, TextVAESpec
 
 

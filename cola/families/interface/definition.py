@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from cola.compute.flops import Convention, FlopsBreakdown, ParameterCounts
+from cola.compute.sizing import size_by_total
 from cola.families.interface.specs import FamilySettings, ModelSpec, ObjectiveSpec
-from cola.flops import Convention, FlopsBreakdown, ParameterCounts
-from cola.sizing import size_by_total
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class FamilyDefinition(ABC):
         """The model with this many parameters outside token embeddings and head.
 
         Raises:
-            SpecError: when no shape comes within the tolerance of `cola.sizing`.
+            SpecError: when no shape comes within the tolerance of `cola.compute.sizing`.
         """
 
     def size_by_total(self, total_parameters: int, vocab_size: int, settings: Any) -> ModelSpec:
@@ -96,7 +96,7 @@ class FamilyDefinition(ABC):
     def train_flops_per_token(
         self, model: Any, objective: Any, length: int, stage: str, convention: Convention
     ) -> FlopsBreakdown:
-        """Training FLOPs per token of a stage; see `cola.flops` for the conventions."""
+        """Training FLOPs per token of a stage; see `cola.compute.flops` for the conventions."""
 
     @abstractmethod
     def likelihood_flops_per_token(

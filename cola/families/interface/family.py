@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cola.errors import SpecError
 from cola.records import NllKind
 from cola.sampling.each import Ended, in_chunks
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, SpecError
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 WATCHED_POINTS = 16  # of a stage that `Family.collapse` gets
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cola.activations import Precision, logit_bytes, trunk_bytes
-from cola.families.interface.definition import FamilyDefinition, Look
-from cola.families.llada.spec import LLaDAModelSpec, LLaDASettings, MaskedDiffusion
-from cola.flops import (
+from cola.compute.activations import Precision, logit_bytes, trunk_bytes
+from cola.compute.flops import (
     TRAINED,
     Convention,
     FlopsBreakdown,
@@ -17,7 +15,9 @@ from cola.flops import (
     trunk_nominal,
     trunk_parameters,
 )
-from cola.sizing import PAPER_TRUNK, check_core, trunk_sizes
+from cola.compute.sizing import PAPER_TRUNK, check_core, trunk_sizes
+from cola.families.interface.definition import FamilyDefinition, Look
+from cola.families.llada.spec import LLaDAModelSpec, LLaDASettings, MaskedDiffusion
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cola.activations import Precision
+from cola.compute.activations import Precision
+from cola.compute.flops import TRAINED, Convention, FlopsBreakdown, ParameterCounts
+from cola.compute.sizing import check_core
 from cola.families.interface.definition import FamilyDefinition, Look
-from cola.flops import TRAINED, Convention, FlopsBreakdown, ParameterCounts
-from cola.sizing import check_core
 from cola.spec import GenerationSpec, LikelihoodSpec
 from toy_family.spec import ToyModelSpec, ToyObjective, ToySettings
 

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cola.data import PreparedData, open_prepared, prepare, source_fingerprint, vocab_size_of
 from cola.data.tokenizer import train_bpe
-from cola.spec import DataSpec, SpecError
+from cola.errors import SpecError
+from cola.spec import DataSpec
 
 CORPORA = Path(__file__).resolve().parents[4] / "shared" / "corpora"
 

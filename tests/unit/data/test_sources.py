@@ -20,7 +20,8 @@ from cola.data.sources import (
     read_pieces,
     split_text,
 )
-from cola.spec import DataSpec, SpecError
+from cola.errors import SpecError
+from cola.spec import DataSpec
 from cola.spec.data import LocalFiles, PythonStdlib
 
 

@@ -28,7 +28,8 @@ from cola.data.tokenizer import (
     train_bpe,
     vocab_size_of,
 )
-from cola.spec import DataSpec, SpecError
+from cola.errors import SpecError
+from cola.spec import DataSpec
 from cola.spec.data import HubTokenizer, TokenizerFile
 
 TEXTS = [

@@ -10,7 +10,7 @@ import torch
 
 from cola.data import TextTokenizer
 from cola.data.tokenizer import train_bpe
-from cola.evaluation.subject import Subject
+from cola.evaluation.models.evaluated_model import Subject
 from cola.families.registry import family_of
 from tests.sizes import FAMILIES, SMALL, size_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cola.evaluation.paired import paired_difference
+from cola.evaluation.statistics import paired_difference
 
 
 def test_the_interval_covers_the_true_difference() -> None:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from cola.errors import SpecError
 from cola.families.cola.spec import ColaObjective
 from cola.families.interface.family import Batch, Family, count_parameters
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.llada.spec import MaskedDiffusion
 from cola.families.registry import definitions, family_of
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, SpecError
+from cola.spec import GenerationSpec, LikelihoodSpec
 from tests.sizes import FAMILIES, SMALL, parameter_counts, size_model
 
 VOCAB, LENGTH = 60, 32

@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import nn
 
+from cola.compute.flops import vae_forward
+from cola.errors import SpecError
 from cola.families.interface.family import Batch, count_parameters
 from cola.families.interface.specs import ModelSpec
 from cola.families.registry import definition_of, family_of
-from cola.flops import vae_forward
 from cola.models.masks import block_causal_mask
 from cola.seeding import Stream
-from cola.spec import GenerationSpec, LikelihoodSpec, SpecError, TextVAESpec
+from cola.spec import GenerationSpec, LikelihoodSpec, TextVAESpec
 from cola.study import StudySpec
-from orchestration.plan import plan_study
+from orchestration.planning.plan import plan_study
 from tests.sizes import parameter_counts, size_model, train_flops_per_token
-from tests.unit.orchestration.test_plan import saved_bytes
+from tests.unit.orchestration.planning.test_plan import saved_bytes
 from tests.unit.test_flops import counted
 
 VOCAB, LENGTH = 60, 32

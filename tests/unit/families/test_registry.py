@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cola.errors import SpecError
 from cola.families import registry
 from cola.families.interface.definition import FamilyDefinition
 from cola.families.registry import BUILT_IN, Registry, curve_label, curve_seed, registry_of
-from cola.spec import GenerationSpec, LikelihoodSpec, SpecError
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 GOOD = """
 from cola.families.ar.definition import ARDefinition

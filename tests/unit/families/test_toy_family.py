@@ -28,7 +28,7 @@ PROMISES = (
     "tests/unit/families/test_keys_read.py",
     "tests/unit/likelihood/test_conditional.py",
     "tests/unit/sampling/test_refilling.py",
-    "tests/unit/orchestration/test_train_loop.py",
+    "tests/unit/orchestration/training/test_train_loop.py",
     "tests/unit/test_flops.py",
 )
 
@@ -104,7 +104,9 @@ def test_it_keeps_every_promise_of_a_family() -> None:
 
 
 def test_its_activations_are_estimated_from_above() -> None:
-    test = "tests/unit/orchestration/test_plan.py::test_activations_are_estimated_from_above"
+    test = (
+        "tests/unit/orchestration/planning/test_plan.py::test_activations_are_estimated_from_above"
+    )
     assert "1 passed" in run("-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", test)
 
 

@@ -11,21 +11,23 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from analysis.report import write_report
-from analysis.runs import read_study
-from analysis.variants import styles_of, variants_of
+from analysis.plotting.variants import styles_of, variants_of
+from analysis.report.report import write_report
+from analysis.report.runs import read_study
+from cola.errors import SpecError
 from cola.records import Tag
-from cola.spec import SpecError, apply_overrides, check_path
+from cola.spec import apply_overrides, check_path
 from cola.study import StudySpec
-from orchestration.carry_out import opening_tags
-from orchestration.decisions import slot_of
-from orchestration.ledger import Ledger
-from orchestration.plan import PlannedRun, plan_study
-from orchestration.status import print_runs, run_status
+from orchestration.cli.tables import print_runs
+from orchestration.driver.attempt import opening_tags
+from orchestration.driver.status import run_status
+from orchestration.planning.decisions import slot_of
+from orchestration.planning.plan import PlannedRun, plan_study
+from orchestration.state.ledger import Ledger
 from sweeps.cli import app
-from sweeps.planning import plan_sweep
-from sweeps.points import Points
-from sweeps.spec import SweepSpec
+from sweeps.driver.plan import plan_sweep
+from sweeps.space.points import Points
+from sweeps.space.spec import SweepSpec
 from tests.conftest import write_study
 from tests.unit.analysis.store import Store
 

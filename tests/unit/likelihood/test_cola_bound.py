@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cola.errors import SpecError
 from cola.families.registry import family_of
 from cola.likelihood.latent_ode import (
     evidence_by_block,
@@ -18,7 +19,7 @@ from cola.likelihood.latent_ode import (
 )
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
-from cola.spec import LikelihoodSpec, SpecError
+from cola.spec import LikelihoodSpec
 from tests.sizes import size_model
 from tests.unit.likelihood.sums import conditional_evidence, evidence_bound
 

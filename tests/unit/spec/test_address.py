@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.spec import SpecError
+from cola.errors import SpecError
 from cola.spec.address import redacted, resolve_address
 from cola.spec.resources import TrackingSpec
 

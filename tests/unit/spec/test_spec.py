@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cola.spec import SpecError, apply_overrides, load_yaml
+from cola.errors import SpecError
+from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
-from orchestration.catalog import load_study, shipped_studies
+from orchestration.planning.catalog import load_study, shipped_studies
 
 SMALLEST: dict[str, Any] = {
     "name": "tiny",

@@ -1,0 +1,1 @@
+"""Scaling laws and their uncertainty, from tables of runs."""

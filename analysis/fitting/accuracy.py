@@ -1,0 +1,138 @@
+"""From loss to task accuracy: a sigmoid, and the chain compute -> loss -> accuracy.
+
+accuracy = chance + (ceiling - chance) / (1 + exp(k (L - L0))), L in nats per token: at high loss a
+model guesses, and below L0 it answers (the two-step prediction of arXiv 2407.21783, section 3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from analysis.fitting.bootstrap import Refits, percentiles
+from analysis.fitting.compare import curves
+from analysis.fitting.law import Array
+from cola.errors import FitError
+
+LEAST_POINTS = 5
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Accuracy in 0 .. 1 by loss; `slope` k > 0, per nat."""
+
+    chance: float
+    ceiling: float
+    slope: float
+    middle: float
+
+    def at(self, loss: Array) -> Array:
+        """Accuracy at these losses."""
+        rising = 1 / (1 + np.exp(np.clip(self.slope * (loss - self.middle), -60, 60)))
+        return np.asarray(self.chance + (self.ceiling - self.chance) * rising)
+
+
+@dataclass(frozen=True)
+class AccuracyFit:
+    """The sigmoid with its refits; residual_sd in accuracy."""
+
+    sigmoid: Sigmoid
+    refits: tuple[Sigmoid, ...]
+    residual_sd: float
+    warnings: tuple[str, ...]
+
+
+def fit_accuracy(
+    loss: Array, accuracy: Array, chance: float, samples: int, seed: int
+) -> AccuracyFit:
+    """Least squares over many starts, and refits of accuracies simulated with the fit's scatter.
+
+    Raises:
+        FitError: too few points, accuracies outside 0 .. 1, or none above chance.
+    """
+    if len(loss) < LEAST_POINTS:
+        raise FitError(f"{len(loss)} points cannot carry a sigmoid; {LEAST_POINTS} are the least")
+    if not ((accuracy >= 0) & (accuracy <= 1)).all():
+        raise FitError("accuracies must lie between 0 and 1")
+    if not 0 <= chance < 1:
+        raise FitError(f"chance={chance:g} must lie in 0 .. 1")
+    above = accuracy - chance
+    if np.polyfit(loss, above, 1)[0] >= 0:
+        raise FitError("accuracy does not rise as loss falls: there is no curve to fit")
+    found = _solve(loss, accuracy, chance, _starts(loss))
+    expected, freedom = found.at(loss), max(1, len(loss) - 3)
+    spread = float(np.sqrt(((accuracy - expected) ** 2).sum() / freedom))
+    generator = np.random.default_rng(seed)
+    # The scatter is known from these points only: it is drawn too (Student's t).
+    scatter = spread * np.sqrt(freedom / generator.chisquare(freedom, (samples, 1)))
+    drawn = expected + scatter * generator.standard_normal((samples, len(loss)))
+    start = [(found.ceiling, found.slope, found.middle)]
+    refits = tuple(_solve(loss, row, chance, start) for row in drawn)
+    return AccuracyFit(found, refits, spread, tuple(_warnings(found, loss, above, spread)))
+
+
+def _starts(loss: Array) -> list[tuple[float, float, float]]:
+    places = np.quantile(loss, [0.0, 0.25, 0.5, 0.75])
+    return [
+        (ceiling, slope, float(place))
+        for ceiling, slope, place in product((0.6, 0.95), (1.0, 5.0, 20.0), places)
+    ]
+
+
+def _solve(
+    loss: Array,
+    accuracy: Array,
+    chance: float,
+    starts: list[tuple[float, float, float]],
+) -> Sigmoid:
+    def residual(values: Array) -> Array:
+        return Sigmoid(chance, *values).at(loss) - accuracy
+
+    margin = np.ptp(loss) + 1e-9
+    low = [chance + 1e-3, 1e-2, loss.min() - 3 * margin]
+    high = [1.0, 200.0, loss.max() + 3 * margin]
+    found = [
+        least_squares(residual, np.clip(start, low, high), bounds=(low, high)) for start in starts
+    ]
+    best = min(found, key=lambda solution: float(solution.cost))
+    return Sigmoid(chance, *(float(value) for value in best.x))
+
+
+def _warnings(found: Sigmoid, loss: Array, above: Array, spread: float) -> list[str]:
+    said = []
+    if above.max() < 2 * spread + 0.02:
+        said.append("no point is clearly above chance: the sigmoid is not determined")
+    if found.ceiling > 0.999:
+        said.append("the ceiling sits on its bound 1: the data do not decide it")
+    if not loss.min() <= found.middle <= loss.max():
+        said.append("the sigmoid's middle lies outside the measured losses")
+    return said
+
+
+@dataclass(frozen=True)
+class ChainedPrediction:
+    """Accuracy at a compute, through the loss predicted there. Intervals hold both steps' doubt."""
+
+    compute: float
+    loss: float
+    accuracy: float
+    low: float
+    high: float
+
+
+def chained(refits: Refits, accuracy: AccuracyFit, compute: Array) -> list[ChainedPrediction]:
+    """The two-step prediction: every refit of the loss passes through a refit of the sigmoid."""
+    losses = curves(refits, compute)
+    count = min(len(losses) - 1, len(accuracy.refits))
+    drawn = np.array([accuracy.refits[k].at(losses[1 + k]) for k in range(count)])
+    best = accuracy.sigmoid.at(losses[0])
+    return [
+        ChainedPrediction(
+            float(c), float(losses[0][i]), float(best[i]), *percentiles(drawn[:, i], LEVEL)
+        )
+        for i, c in enumerate(compute)
+    ]

@@ -1,0 +1,232 @@
+"""Fitting a law to points: estimators, many starts, and what to think of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.fitting.law import Array, Inputs, Law, predicted
+from analysis.fitting.laws import LAWS, NEEDS_SIZE
+from analysis.fitting.power_law import PowerLaw, variable_projection
+from analysis.fitting.solver import Resampled, Solutions, minimise
+from cola.errors import FitError
+
+HUBER_DELTA = 1e-3  # of log loss (arXiv 2203.15556, section D.2)
+# Huber thresholds that an estimator passes through; each starts where the one before ended. A Huber
+# density whose scale is free too (arXiv 2404.10102) has its threshold at delta times its scale,
+# some 1e-9 here: least absolute deviations, which the last threshold stands for.
+ESTIMATORS: dict[str, tuple[float, ...]] = {
+    "huber": (np.inf, HUBER_DELTA),
+    "least-squares": (np.inf,),
+    "huber-density": (np.inf, HUBER_DELTA, 1e-4, 1e-5, 1e-6),
+    "variable-projection": (),
+}
+STARTS = 64
+AGREES = 1e-6  # relative difference of objectives that counts as the same optimum
+FEW_AGREE, LARGE_GRADIENT, ILL_CONDITIONED = 0.1, 1e-3, 1e10
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How the optimum was found. gradient: largest entry over the objective. condition: of the
+    Gauss-Newton matrix, columns scaled to 1. residual_sd: of log residuals, degrees of freedom
+    taken out."""
+
+    starts: int
+    agreeing_starts: float
+    gradient: float
+    condition: float
+    residual_sd: float
+    objective: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law. `theta`: internal parameters (P,)."""
+
+    law: Law
+    theta: Array
+    points: Inputs
+    estimator: str
+    diagnostics: Diagnostics
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """By name, in the units of the data."""
+        values = self.law.public(self.theta[None])[0]
+        return {name: float(value) for name, value in zip(self.law.names, values, strict=True)}
+
+    def loss(self, points: Inputs) -> Array:
+        """Predicted loss (n,)."""
+        return predicted(self.law, self.theta[None], points)[0]
+
+    @property
+    def residual(self) -> Array:
+        """log predicted - log measured, (n,)."""
+        return np.log(self.loss(self.points)) - np.log(self.points.loss)
+
+
+def fit_law(
+    name: str,
+    points: Inputs,
+    estimator: str = "huber",
+    starts: int = STARTS,
+    seed: int = 0,
+    law: Law | None = None,
+) -> Fit:
+    """The best optimum over many starts.
+
+    Raises:
+        FitError: for data that cannot carry the law.
+    """
+    check(name, points)
+    chosen: Law = LAWS[name](points) if law is None else law
+    first = chosen.starts(points, starts, np.random.default_rng(seed))
+    found = solve(chosen, points, first, estimator)
+    best = int(found.objective.argmin())
+    return assess(chosen, points, estimator, found, best, first[best])
+
+
+def solve(
+    law: Law, points: Inputs, start_BP: Array, estimator: str, data: Resampled | None = None
+) -> Solutions:
+    """The estimator's optimum from every start (or for every resampled problem).
+
+    Raises:
+        FitError: variable projection of a law that has no linear parameters, or of resampled data.
+    """
+    if estimator == "variable-projection":
+        if not isinstance(law, PowerLaw) or data is not None:
+            raise FitError(f"variable projection does not go with law {law.name} here")
+        # It minimises relative errors: judged by its own objective.
+        theta = variable_projection(law, points, start_BP[:8])
+        error = predicted(law, theta, points) / points.loss - 1
+        return Solutions(theta, 0.5 * (error**2).sum(1), np.zeros(len(theta)))
+    theta = start_BP
+    steps = ESTIMATORS[estimator]
+    if data is not None:
+        steps = steps[1:] or steps  # refits start at an optimum already
+    for delta in steps:
+        found = minimise(law, points, theta, delta, data)
+        theta = found.theta
+    return found
+
+
+def assess(
+    law: Law, points: Inputs, estimator: str, found: Solutions, best: int, start: Array
+) -> Fit:
+    """The best solution with its diagnostics and warnings."""
+    theta, objective = found.theta[best], float(found.objective[best])
+    log_loss, slope = law.log_loss(theta[None], points)
+    residual = log_loss[0] - np.log(points.loss)
+    free = max(1, len(points) - len(theta))
+    columns = slope[0] / np.maximum(np.linalg.norm(slope[0], axis=0), 1e-300)
+    diagnostics = Diagnostics(
+        starts=len(found.objective),
+        agreeing_starts=float((found.objective <= objective * (1 + AGREES) + 1e-15).mean()),
+        gradient=float(found.gradient[best]),
+        condition=float(np.linalg.cond(columns.T @ columns)),
+        residual_sd=float(np.sqrt((residual**2).sum() / free)),
+        objective=objective,
+    )
+    fit = Fit(law, theta, points, estimator, diagnostics)
+    return Fit(law, theta, points, estimator, diagnostics, tuple(warnings(fit, start)))
+
+
+def warnings(fit: Fit, start: Array) -> list[str]:
+    """What a reader must know before quoting the fit."""
+    said, diagnostics = [], fit.diagnostics
+    for name in on_bounds(fit.law, fit.theta):
+        said.append(f"{name} sits on its bound: the data do not decide it")
+    still = np.flatnonzero(fit.theta == start)
+    inside = [i for i in still if not _at_bound(fit.law, fit.theta)[i]]
+    if inside and diagnostics.residual_sd > 0 and fit.estimator != "variable-projection":
+        said.append("some parameters have not moved from where the search began")
+    if diagnostics.agreeing_starts < FEW_AGREE:
+        said.append(f"only {diagnostics.agreeing_starts:.0%} of the starts reach this optimum")
+    if diagnostics.gradient > LARGE_GRADIENT:
+        said.append(f"the search did not come to rest (gradient {diagnostics.gradient:.1g})")
+    if diagnostics.condition > ILL_CONDITIONED:
+        said.append("parameters trade off against each other almost freely (ill-conditioned)")
+    if fit.law.name == "compute-power":
+        said.append("a power law without a floor falls to 0: it must not be extrapolated far")
+    return said
+
+
+def on_bounds(law: Law, theta: Array) -> list[str]:
+    """Names of the parameters at the edge of what the law allows."""
+    names = law.names
+    return [names[i] for i in np.flatnonzero(_at_bound(law, theta)) if i < len(names)]
+
+
+def _at_bound(law: Law, theta: Array) -> NDArray[np.bool_]:
+    low, high = law.bounds
+    near = 1e-6 * np.maximum(1.0, np.abs(high - low))
+    return np.asarray((theta - low < near) | (high - theta < near))
+
+
+def check(name: str, points: Inputs) -> None:
+    """Refuse what no fit can be made of.
+
+    Raises:
+        FitError: see the message.
+    """
+    columns = {"loss": points.loss, "compute": points.compute}
+    if name in NEEDS_SIZE:
+        if points.parameters is None or points.tokens is None:
+            raise FitError(f"law {name} needs the number of parameters and of tokens of each point")
+        columns |= {"parameters": points.parameters, "tokens": points.tokens}
+    for column, values in columns.items():
+        wrong = int((~(np.isfinite(values) & (values > 0))).sum())
+        if wrong:
+            raise FitError(f"{wrong} values of {column} are missing or not positive numbers")
+    if name in NEEDS_SIZE:
+        _check_plane(name, points)
+    else:
+        _check_line(name, points)
+
+
+LEAST_BUDGETS = {"compute": 4, "compute-power": 3, "broken": 7}
+
+
+def _check_line(name: str, points: Inputs) -> None:
+    budgets = distinct(points.compute)
+    least = LEAST_BUDGETS[name]
+    if budgets < least:
+        raise FitError(
+            f"law {name} needs at least {least} different amounts of compute, the data have "
+            f"{budgets}"
+        )
+    slope = np.polyfit(np.log(points.compute), np.log(points.loss), 1)[0]
+    if slope >= 0:
+        raise FitError("the loss does not fall with compute: there is no scaling law to fit")
+
+
+def _check_plane(name: str, points: Inputs) -> None:
+    assert points.parameters is not None
+    assert points.tokens is not None
+    places = np.stack([np.log(points.parameters), np.log(points.tokens)], axis=1)
+    different = len(np.unique(np.round(places, 2), axis=0))
+    if different < 6:
+        raise FitError(
+            f"law {name} has 5 parameters and needs at least 6 different pairs of parameters and "
+            f"tokens, the data have {different}"
+        )
+    spread = np.linalg.svd(places - places.mean(0), compute_uv=False)
+    if spread[1] < 0.02 * spread[0]:
+        raise FitError(
+            "parameters and tokens grow together in these data: their effects cannot be told "
+            "apart; add other sizes at the same budget, or fit law compute"
+        )
+    design = np.column_stack([np.ones(len(places)), places])
+    slopes = np.linalg.lstsq(design, np.log(points.loss), rcond=None)[0][1:]
+    if (slopes >= 0).all():
+        raise FitError("the loss falls neither with parameters nor with tokens")
+
+
+def distinct(values: Array) -> int:
+    """How many amounts differ by more than about 1%."""
+    return len(np.unique(np.round(np.log(values), 2)))

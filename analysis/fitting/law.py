@@ -1,0 +1,60 @@
+"""What a scaling law is: points, parameter vectors, predictions with gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+EXPONENTS = (1e-3, 3.0)  # bounds of every exponent
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """n points: compute C (FLOPs), and where known parameters N and tokens D; loss in nats."""
+
+    loss: Array
+    compute: Array
+    parameters: Array | None = None
+    tokens: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def chosen(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Inputs:
+        """Some of the points."""
+        rest = (None if v is None else v[index] for v in (self.parameters, self.tokens))
+        return Inputs(self.loss[index], self.compute[index], *rest)
+
+
+class Law(Protocol):
+    """A law bound to the scale of the data that it is fitted to."""
+
+    @property
+    def name(self) -> str:
+        """What `--law` calls it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the public parameters."""
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """Lowest and highest value of every internal parameter."""
+
+    def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
+        """(count, P) internal parameters to start from."""
+
+    def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
+        """Log of the predicted loss (B, n), and its gradient (B, n, P)."""
+
+    def public(self, theta_BP: Array) -> Array:
+        """(B, number of names): parameters in the units of the data."""
+
+
+def predicted(law: Law, theta_BP: Array, points: Inputs) -> Array:
+    """Predicted loss (B, n)."""
+    return np.exp(law.log_loss(theta_BP, points)[0])

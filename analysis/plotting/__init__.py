@@ -1,0 +1,1 @@
+"""What all figures and pages share."""

@@ -1,0 +1,169 @@
+"""One curve a family, or a variant: which points are fitted, the law, its bands, what to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.fitting.bootstrap import Kind, Refits, bootstrap
+from analysis.fitting.compare import Prediction, at_compute, predict
+from analysis.fitting.cross_validation import Choice, choose
+from analysis.fitting.estimate import Fit, distinct, fit_law
+from analysis.fitting.table import inputs
+from analysis.plotting.variants import variants_of
+from cola.errors import FitError
+from cola.families.registry import curve_label, curve_seed
+
+SAMPLES, SEED, CURVE_POINTS, LEVEL = 1000, 0, 60, 0.9
+FLOOR_NEEDS = 5  # budgets from which an irreducible loss E can be told from the power law
+RUNS_NEEDED = 5  # a budget, from which runs are resampled and not their residuals
+
+
+@dataclass(frozen=True)
+class FamilyFit:
+    """The curve of a family, or of a variant, or why it has none. `curve`: flops, loss, low, high
+    (90% confidence band), new_low, new_high (90% prediction band of a new run)."""
+
+    variant: str
+    family: str
+    kind: str
+    refits: Refits | None
+    curve: pd.DataFrame | None
+    warnings: tuple[str, ...]
+    choice: Choice | None = None
+
+    @property
+    def label(self) -> str:
+        """The curve's name for people."""
+        return curve_label(self.variant, self.family)
+
+    @property
+    def fit(self) -> Fit | None:
+        """The fitted law."""
+        return None if self.refits is None else self.refits.fit
+
+    @property
+    def formula(self) -> str:
+        """The fitted law in words, C in units of the points' geometric mean."""
+        if self.fit is None:
+            return "no curve"
+        values, scale = self.fit.parameters, float(np.exp(np.log(self.fit.points.compute).mean()))
+        floor = f"{values['E']:.3f} + " if values.get("E") else ""
+        coefficient = values["K"] * scale ** -values["gamma"]
+        broken = f", broken at {values['C1']:.2g}" if "C1" in values else ""
+        return f"L = {floor}{coefficient:.3f} (C / {scale:.3g})^-{values['gamma']:.4f}{broken}"
+
+    @property
+    def intervals(self) -> str:
+        """95% intervals of the parameters that have a meaning of their own."""
+        if self.refits is None:
+            return "–"
+        found = self.refits.intervals()
+        wanted = [name for name in ("E", "gamma") if name in found]
+        return ", ".join(f"{n} {found[n][0]:.3g} to {found[n][1]:.3g}" for n in wanted)
+
+
+def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
+    """Fit validation NLL of finished runs against training FLOPs, curve by curve."""
+    final = points[points["is_final"]]
+    return {
+        variant: fit_family(variant, family, final[final["variant"] == variant], compute)
+        for variant, family in variants_of(final).items()
+    }
+
+
+def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
+    """The law that predicts larger budgets best, through the family's best size of every budget."""
+    kind, rows = str(final["nll_kind"].iloc[0]), frontier(fit_table(final, compute))
+    try:
+        law, choice = chosen_law(rows)
+        fit = fit_law(law, inputs(rows), "least-squares", seed=SEED)
+    except FitError as error:
+        return FamilyFit(variant, family, kind, None, None, (f"no curve: {error}",))
+    several = int(rows.groupby("budget").size().min()) >= RUNS_NEEDED
+    strata = rows["budget"].tolist() if several else None
+    kind_of_refit: Kind = "runs" if several else "residuals"
+    # Curves are compared refit by refit: with draws in common their noise would cancel.
+    seed = SEED + curve_seed(variant, family)
+    refits = bootstrap(fit, SAMPLES, seed, kind_of_refit, strata)
+    return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
+
+
+def fit_table(final: pd.DataFrame, compute: str) -> pd.DataFrame:
+    """Finished runs under the names that fits use."""
+    return pd.DataFrame(
+        {
+            "loss": final["nll"],
+            "compute": final[f"train_flops_{compute}"],
+            "parameters": final["core_parameters"],
+            "tokens": final["tokens"],
+            "budget": final["budget"],
+            "seed": final["seed"],
+        }
+    )
+
+
+def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+    """At every budget the size of lowest mean loss, with all its seeds."""
+    means = rows.groupby(["budget", "parameters"])["loss"].mean()
+    best = dict(means.groupby("budget").idxmin().tolist())
+    return rows[rows["parameters"] == rows["budget"].map(best)]
+
+
+def chosen_law(rows: pd.DataFrame) -> tuple[str, Choice | None]:
+    """By rolling origin where there are enough budgets to test on; else what they can carry."""
+    budgets = distinct(rows["compute"].to_numpy(float))
+    if budgets < FLOOR_NEEDS:
+        return "compute-power", None
+    candidates = ["compute", "compute-power", *(["broken"] if budgets >= 8 else [])]
+    try:
+        choice = choose(candidates, rows, "least-squares")
+    except FitError:
+        return "compute", None
+    return choice.best, choice
+
+
+def curve_of(refits: Refits) -> pd.DataFrame:
+    """The curve over the measured budgets with both bands."""
+    compute = refits.fit.points.compute
+    at = at_compute(np.geomspace(compute.min(), compute.max(), CURVE_POINTS))
+    low, high = refits.confidence_band(at, LEVEL)
+    new_low, new_high = refits.prediction_band(at, SEED, LEVEL)
+    return pd.DataFrame(
+        {
+            "flops": at.compute,
+            "loss": refits.fit.loss(at),
+            "low": low,
+            "high": high,
+            "new_low": new_low,
+            "new_high": new_high,
+        }
+    )
+
+
+def predictions(fits: Mapping[str, FamilyFit], targets: list[float]) -> dict[str, list[Prediction]]:
+    """Each curve's loss at the target budgets."""
+    return {
+        variant: [predict(fit.refits, target) for target in targets]
+        for variant, fit in fits.items()
+        if fit.refits is not None
+    }
+
+
+def told_once(fits: Mapping[str, FamilyFit]) -> list[str]:
+    """The fits' warnings, each with the curves it holds for."""
+    families: dict[str, list[str]] = {}
+    for fit in fits.values():
+        for warning in fit.warnings:
+            families.setdefault(warning, []).append(fit.label)
+    return [f"{', '.join(names)}: {warning}" for warning, names in families.items()]
+
+
+def falls_with_budget(points: pd.DataFrame, variant: str) -> bool:
+    """Whether the curve's best final NLL (mean over seeds) falls at every step up the ladder."""
+    final = points[points["is_final"] & (points["variant"] == variant)]
+    means = final.groupby(["budget", "core_parameters"])["nll"].mean().groupby("budget").min()
+    return bool((means.sort_index().diff().dropna() < 0).all())

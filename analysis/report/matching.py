@@ -1,0 +1,85 @@
+"""What the families of a study have in common, measured: data order, compute, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from analysis.plotting.variants import styles_of, variants_of
+
+
+def common_order(orders: Mapping[str, Mapping[str, str]]) -> tuple[int, bool]:
+    """Compare the runs' digests of data order at the largest number of sequences all consumed.
+
+    Returns that number (0: nothing in common) and whether the digests are equal there.
+    """
+    counts = set.intersection(*(set(order) for order in orders.values())) if orders else set()
+    if not counts:
+        return 0, False
+    largest = max(counts, key=int)
+    return int(largest), len({order[largest] for order in orders.values()}) == 1
+
+
+def matching_statements(runs: pd.DataFrame) -> list[str]:
+    """Sentences on what is held equal and by how much the rest differs."""
+    finished = runs[runs["status"] == "finished"]
+    if finished.empty:
+        return ["No run is finished yet, so nothing can be said of the matching."]
+    compute = finished["compute"].iloc[0]
+    said = [_order_statement(finished), _budget_statement(finished, compute)]
+    said.append(_parameter_statement(finished))
+    other = "nominal" if compute == "executed" else "executed"
+    said.append(_ratio_statement(finished, f"train_flops_{other}", f"{other} training FLOPs"))
+    said.append(_ratio_statement(finished, "tokens", "training tokens"))
+    retried = finished[finished["retry"] > 0]
+    if not retried.empty:
+        names = ", ".join(sorted(retried["name"]))
+        said.append(
+            f"Not matched: the learning rate of {names}, which was lowered after the run had "
+            "diverged at the planned one."
+        )
+    return said
+
+
+def _order_statement(finished: pd.DataFrame) -> str:
+    orders = {str(run["run_id"]): run["data_order"] for _, run in finished.iterrows()}
+    count, equal = common_order(orders)
+    if count == 0:
+        return "Data order: the runs have no digest in common, so equality is NOT shown."
+    if equal:
+        return (
+            f"Data order: equal in all {len(orders)} runs (digests of the first {count:,} "
+            "sequences agree; every run reads the same sequences in the same order)."
+        )
+    return f"Data order: NOT equal within the first {count:,} sequences."
+
+
+def _budget_statement(finished: pd.DataFrame, compute: str) -> str:
+    used = finished[f"train_flops_{compute}"]
+    short = float((1 - used / finished["budget"]).max())
+    return (
+        f"Compute: budgets count {compute} training FLOPs; every run stops at the last whole step "
+        f"its budget pays for (at most {short:.2%} of the budget is left unspent)."
+    )
+
+
+def _parameter_statement(finished: pd.DataFrame) -> str:
+    spread = {
+        kind: finished.groupby("rung")[f"{kind}_parameters"].agg(lambda n: n.max() / n.min()).max()
+        - 1
+        for kind in ("core", "total")
+    }
+    apart = [f"{kind} parameters lie within {value:.1%}" for kind, value in spread.items()]
+    return (
+        f"Parameters: at every rung the families' {' and their '.join(apart)} of each other (core: "
+        "all but token embeddings and output head)."
+    )
+
+
+def _ratio_statement(finished: pd.DataFrame, column: str, name: str) -> str:
+    """How far a quantity that is not matched lies apart at the largest common rung."""
+    top = finished[finished["rung"] == finished["rung"].max()]
+    means, styles = top.groupby("variant")[column].mean(), styles_of(variants_of(top))
+    shown = ", ".join(f"{styles[str(v)].label} {value:.3g}" for v, value in means.items())
+    return f"Not matched: {name} (top rung: {shown})."

@@ -1,0 +1,110 @@
+"""Figures of the report: one look, families always in the same hue, bounds never drawn as exact.
+
+Exact likelihoods have filled markers and solid lines, bounds open markers and dashed lines. Text
+and axes are drawn in a marker colour that the report turns into the page's own (light or dark).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.plotting.style import SIZE, STYLE, log_axes, markers
+from analysis.plotting.tooltips import remember
+from analysis.plotting.variants import Style
+from analysis.report.family_fits import FamilyFit
+
+
+def loss_against_compute(
+    points: pd.DataFrame,
+    fits: Mapping[str, FamilyFit],
+    styles: Mapping[str, Style],
+    column: str,
+    label: str,
+    compute: str,
+) -> Figure:
+    """Finished runs of every curve, their fitted curves and bands, labelled at the curve's end."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        ends: dict[str, float] = {}
+        for variant, group in points.groupby("variant"):
+            kind = group["nll_kind"].iloc[0]
+            style = styles[str(variant)]
+            drawn = markers(axes, group[f"train_flops_{compute}"], group[column], style, kind)
+            remember(drawn, run_texts(group, column, compute))
+            fit = fits.get(str(variant))
+            ends[str(variant)] = float(group.sort_values("budget")[column].iloc[-1])
+            if fit is not None and fit.curve is not None and column == "nll":
+                curve = fit.curve
+                line = {"color": style.colour, "lw": style.width, "ls": style.line(kind)}
+                axes.plot(curve["flops"], curve["loss"], **line)
+                for low, high, alpha in (("low", "high", 0.2), ("new_low", "new_high", 0.08)):
+                    axes.fill_between(
+                        curve["flops"],
+                        curve[low],
+                        curve[high],
+                        color=style.colour,
+                        alpha=alpha,
+                        lw=0,
+                    )
+                ends[str(variant)] = float(curve["loss"].iloc[-1])
+        log_axes(axes, f"training compute, FLOPs ({compute})", label)
+        end_labels(axes, points, styles, ends)
+    return figure
+
+
+def training_curves(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+    """Training loss of each run against its tokens, one panel a curve (losses differ in kind)."""
+    variants = [name for name in styles if name in set(curves["variant"])]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 2.9), layout="constrained")
+        panels = figure.subplots(1, len(variants), squeeze=False)[0]
+        for axes, variant in zip(panels, variants, strict=True):
+            mine = curves[curves["variant"] == variant]
+            budgets = sorted(mine["budget"].unique())
+            for _, run in mine.groupby("run_id"):
+                rank = budgets.index(run["budget"].iloc[0]) + 1
+                alpha = 0.25 + 0.75 * rank / len(budgets)
+                smooth = run["train_loss"].rolling(5, min_periods=1).mean()
+                axes.plot(run["tokens"], smooth, color=styles[variant].colour, alpha=alpha, lw=1.3)
+            axes.set_title(styles[variant].label, fontsize=11, loc="left")
+            log_axes(axes, "tokens", "training objective" if variant == variants[0] else "")
+    return figure
+
+
+def run_texts(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
+    """What is said of each run where the mouse rests."""
+    return [
+        f"{run['name']}: {run[column]:.4f}{' (bound)' if run['nll_kind'] == 'bound' else ''} at "
+        f"{run[f'train_flops_{compute}']:.3g} {compute} FLOPs, {run['core_parameters']:,} core "
+        f"parameters, {run['tokens']:,.0f} tokens"
+        for _, run in runs.iterrows()
+    ]
+
+
+def end_labels(
+    axes: Axes, points: pd.DataFrame, styles: Mapping[str, Style], ends: Mapping[str, float]
+) -> None:
+    """Names beside their curves' ends, moved apart where they would overlap."""
+    low, high = np.log(axes.get_ylim())
+    gap = 0.065 * (high - low)
+    placed = -np.inf
+    for variant, value in sorted(ends.items(), key=lambda item: item[1]):
+        kind = points.loc[points["variant"] == variant, "nll_kind"].iloc[0]
+        placed = max(float(np.log(value)), placed + gap)
+        text = styles[variant].label + (" (bound)" if kind == "bound" else "")
+        axes.annotate(
+            text,
+            (1.01, np.exp(placed)),
+            xycoords=("axes fraction", "data"),
+            color=styles[variant].colour,
+            va="center",
+            fontweight="bold",
+            annotation_clip=False,
+        )

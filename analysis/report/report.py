@@ -1,0 +1,210 @@
+"""Writes a study's report: HTML, Markdown, figures, and the data behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.plotting.templates import render
+from analysis.plotting.variants import styles_of, variants_of
+from analysis.report.comparisons import Pair, compare_pairs
+from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, told_once
+from analysis.report.figures import draw_figures
+from analysis.report.matching import matching_statements
+from analysis.report.runs import StudyFrames, read_study
+from analysis.report.tables import (
+    Profiles,
+    choice_rows,
+    multiplier_table,
+    optima_table,
+    prediction_rows,
+    profile_sentences,
+    profile_warnings,
+    study_profiles,
+)
+from analysis.report.task_results import task_note, task_table
+from cola.errors import SpecError
+from cola.families.registry import definition_of
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written, and what was found."""
+
+    html: Path
+    files: list[Path]
+    fits: dict[str, FamilyFit]
+    warnings: list[str]
+
+
+def write_report(
+    study: str,
+    tracking_uri: str,
+    folder: Path,
+    spec: dict[str, Any],
+    targets: Sequence[float] = (),
+) -> ReportResult:
+    """Read the study's experiment and write its report into `folder`.
+
+    `spec` is the study's specification, for "how to reproduce" and the description. `targets`:
+    budgets to predict the loss at (by default ten times the largest one).
+
+    Raises:
+        SpecError: when MLflow has nothing that can be reported on.
+    """
+    frames = read_study(study, tracking_uri, folder / ".cache" / "histories.parquet")
+    if frames.points.empty or not frames.points["is_final"].any():
+        raise SpecError(f"study {study}: no run is finished yet, there is nothing to report")
+    folder.mkdir(parents=True, exist_ok=True)
+    compute = str(frames.runs["compute"].iloc[0])
+    variants = variants_of(frames.runs)
+    styles = styles_of(variants)
+    fits = fit_families(frames.points, compute)
+    final = frames.points[frames.points["is_final"]]
+    pairs = compare_pairs(fits, final, compute)
+    profiles = study_profiles(final, compute)
+    warnings = [*frames.notes, *told_once(fits), *profile_warnings(profiles)]
+    figures = draw_figures(frames, fits, pairs, profiles, styles, compute, folder)
+    targets = list(targets) or [10 * float(final["budget"].max())]
+    content = {
+        "study": study,
+        "description": spec.get("description", ""),
+        "summary": summary(frames, fits, compute),
+        "matching": matching_statements(frames.runs),
+        "figures": figures,
+        "fits": list(fits.values()),
+        "comparisons": [sentence for pair in pairs for sentence in pair.sentences],
+        "predictions": prediction_rows(fits, targets),
+        "choices": choice_rows(fits),
+        "profiles": profile_sentences(profiles),
+        "runs": run_rows(frames.runs, compute),
+        "diagnostics": diagnostic_rows(frames.diagnostics),
+        "diagnostic_notes": diagnostic_notes(variants.values()),
+        "tasks": task_table(frames.evaluations, list(variants)),
+        "task_note": task_note(variants.values()),
+        "samples": frames.samples,
+        "warnings": warnings,
+        "environment": json.dumps(frames.environment, indent=1),
+        "spec": json.dumps(spec, indent=1),
+        "labels": {variant: style.label for variant, style in styles.items()},
+        "colours": {variant: style.colour for variant, style in styles.items()},
+        "compute": compute,
+    }
+    files = write_tables(frames, fits, pairs, profiles, folder)
+    for template in ("report.html", "report.md"):
+        path = folder / template
+        path.write_text(render(f"{template}.j2", content), encoding="utf-8")
+        files.append(path)
+    return ReportResult(folder / "report.html", files, fits, warnings)
+
+
+def write_tables(
+    frames: StudyFrames,
+    fits: dict[str, FamilyFit],
+    pairs: Sequence[Pair],
+    profiles: Profiles,
+    folder: Path,
+) -> list[Path]:
+    """results.csv (one row a run) and the data behind every figure."""
+    curves = [
+        fit.curve.assign(family=fit.family, variant=variant)
+        for variant, fit in fits.items()
+        if fit.curve is not None
+    ]
+    tables = {
+        "results.csv": frames.runs.drop(columns=["data_order"]),
+        "evaluations.csv": frames.points,
+        "training_curves.csv": frames.curves,
+        "diagnostics.csv": frames.diagnostics,
+        "task_accuracies.csv": frames.accuracies,
+        "task_measurements.csv": frames.evaluations,
+        "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
+        "multipliers.csv": multiplier_table(pairs),
+        "isoflop_optima.csv": optima_table(profiles),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False)
+    return [folder / name for name in tables]
+
+
+def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> list[str]:
+    """Plain sentences, made from the results."""
+    final = frames.points[frames.points["is_final"]]
+    low, high = final["budget"].min(), final["budget"].max()
+    families = ", ".join(fit.label for fit in fits.values())
+    said = [
+        f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
+        "training FLOPs."
+    ]
+    for variant, fit in fits.items():
+        best = final[final["variant"] == variant].groupby("budget")["nll"].min()
+        first, last = best.iloc[0], best.iloc[-1]
+        kind = "NLL" if fit.kind == "exact" else "bound on the NLL"
+        trend = (
+            "falls at every rung"
+            if falls_with_budget(frames.points, variant)
+            else "does NOT fall at every rung"
+        )
+        said.append(
+            f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
+            f"ladder and {trend}."
+        )
+    bounds = [fit.label for fit in fits.values() if fit.kind == "bound"]
+    if bounds and len(bounds) < len(fits):
+        said.append(
+            f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
+            "above an exact curve does not show that the model is worse."
+        )
+    return said
+
+
+def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
+    """The table of runs, formatted."""
+    return [
+        {
+            "run": run["name"],
+            "variant": str(run["variant"]),
+            "core": f"{run['core_parameters']:,}",
+            "total": f"{run['total_parameters']:,}",
+            "tokens": _number(run["tokens"], ",.0f"),
+            "steps": f"{run['steps']:,}",
+            "executed": _number(run["train_flops_executed"], ".3g"),
+            "nominal": _number(run["train_flops_nominal"], ".3g"),
+            "spent": _number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
+            "nll": f"{_number(run['nll'], '.4f')} ± {_number(run['nll_standard_error'], '.4f')}",
+            "kind": run["nll_kind"],
+            "bits_per_byte": _number(run["bits_per_byte"], ".4f"),
+            "seconds": _number(run["elapsed_seconds"], ",.0f"),
+            "status": run["status"],
+        }
+        for _, run in runs.iterrows()
+    ]
+
+
+def diagnostic_rows(diagnostics: pd.DataFrame) -> list[dict[str, str]]:
+    """The diagnostics of each curve's largest budget, formatted."""
+    if diagnostics.empty:
+        return []
+    largest = diagnostics.groupby("variant")["budget"].transform("max")
+    chosen = diagnostics[diagnostics["budget"] == largest]
+    return [
+        {"run": row["run"], "diagnostic": row["diagnostic"], "value": _number(row["value"], ".4g")}
+        for _, row in chosen.iterrows()
+    ]
+
+
+def diagnostic_notes(families: Iterable[str]) -> dict[str, str]:
+    """What the families' diagnostics mean, by name."""
+    notes: dict[str, str] = {}
+    for family in dict.fromkeys(families):
+        notes |= definition_of(family).diagnostics
+    return notes
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None or pd.isna(value) else format(value, form)

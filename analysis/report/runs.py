@@ -1,0 +1,246 @@
+"""MLflow experiment -> tidy frames (the only module that reads MLflow).
+
+Rules, each counted and told in the report: a run that is not finished is listed and kept out of
+fits; of runs with the same key the latest finished one counts; a run of another schema version is
+an error, since its numbers may mean something else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.report.histories import read_histories
+from cola.errors import SpecError
+from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
+from cola.spec.address import resolve_address
+
+POINT_METRICS = {
+    Metric.NLL: "nll",
+    Metric.NLL_STANDARD_ERROR: "nll_standard_error",
+    Metric.BITS_PER_BYTE: "bits_per_byte",
+    Metric.TOKENS: "tokens",
+    Metric.TRAIN_FLOPS_EXECUTED: "train_flops_executed",
+    Metric.TRAIN_FLOPS_NOMINAL: "train_flops_nominal",
+    Metric.ELAPSED_SECONDS: "elapsed_seconds",
+}
+CURVE_METRICS = {
+    Metric.TRAIN_LOSS: "train_loss",
+    Metric.TOKENS: "tokens",
+    Metric.TRAIN_FLOPS_EXECUTED: "train_flops_executed",
+    Metric.TOKENS_PER_SECOND: "tokens_per_second",
+}
+RUN_COLUMNS = [
+    "run_id", "name", "family", "variant", "run_key", "rung", "budget", "seed", "status",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudyFrames:
+    """A study as tables: one row a run, an evaluation, a training log line, a diagnostic."""
+
+    runs: pd.DataFrame
+    points: pd.DataFrame
+    curves: pd.DataFrame
+    diagnostics: pd.DataFrame = field(default_factory=pd.DataFrame)
+    evaluations: pd.DataFrame = field(default_factory=pd.DataFrame)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def accuracies(self) -> pd.DataFrame:
+        """Of the evaluations the accuracies (0 to 1): run, family, variant, budget, nll, task,
+        accuracy."""
+        if self.evaluations.empty:
+            return self.evaluations
+        mine = self.evaluations[self.evaluations["metric"] == "accuracy"]
+        return mine.rename(columns={"value": "accuracy"}).drop(columns="metric")
+
+
+def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> StudyFrames:
+    """All runs of a study's experiment; `cache` keeps the histories of finished runs.
+
+    Raises:
+        SpecError: when MLflow does not answer, there is no such experiment, it has no runs, or
+            their schema is another.
+    """
+    address = resolve_address(tracking_uri)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        client = MlflowClient(tracking_uri=address.uri)
+        experiment = client.get_experiment_by_name(study)
+    except MlflowException as error:
+        raise SpecError(
+            f"tracking.uri={address.shown}: MLflow cannot be read ({address.clean(error)})"
+        ) from None
+    if experiment is None:
+        known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
+        raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")
+    found = _training_runs(client, experiment.experiment_id)
+    if not found:
+        raise SpecError(f"study {study}: its experiment holds no runs yet")
+    _check_schema(study, found)
+    runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in found]))
+    ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
+    metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
+    histories = read_histories(client, address.uri, ids, finished, metrics, cache)
+    points = _joined(histories, runs, POINT_METRICS, "nll")
+    curves = _joined(histories, runs, CURVE_METRICS, "train_loss")
+    if not points.empty:
+        last = points.groupby("run_id")["step"].transform("max")
+        points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
+    samples, environment = _artifacts(client, runs)
+    diagnostics, evaluations = _diagnostics(found, runs), _evaluations(found, runs)
+    return StudyFrames(runs, points, curves, diagnostics, evaluations, samples, environment, notes)
+
+
+def _training_runs(client: Any, experiment_id: str) -> list[Any]:
+    """Without the study's own run and those of restarts, which hold no results."""
+    found, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        found += [run for run in page if run.data.tags.get(Tag.KIND, Kind.RUN) == Kind.RUN]
+        token = page.token
+        if not token:
+            return found
+
+
+def _check_schema(study: str, found: list[Any]) -> None:
+    versions = {run.data.tags.get(Tag.SCHEMA_VERSION, "none") for run in found}
+    if versions != {SCHEMA_VERSION}:
+        raise SpecError(
+            f"study {study}: holds runs of schema version {', '.join(sorted(versions))}, this is "
+            f"version {SCHEMA_VERSION}; report on them with the release that wrote them"
+        )
+
+
+def _run_row(run: Any) -> dict[str, Any]:
+    tags, metrics = run.data.tags, run.data.metrics
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "started": run.info.start_time,
+        "family": tags[Tag.FAMILY],
+        "variant": tags.get(Tag.VARIANT, tags[Tag.FAMILY]),
+        "run_key": tags[Tag.RUN_KEY],
+        "rung": int(tags[Tag.RUNG]),
+        "budget": float(tags[Tag.BUDGET]),
+        "seed": int(tags[Tag.SEED]),
+        "status": tags[Tag.STATUS],
+        "status_reason": tags.get(Tag.STATUS_REASON, ""),
+        "nll_kind": tags[Tag.NLL_KIND],
+        "compute": tags[Tag.COMPUTE],
+        "core_parameters": int(tags[Tag.CORE_PARAMETERS]),
+        "embedding_parameters": int(tags[Tag.EMBEDDING_PARAMETERS]),
+        "total_parameters": int(tags[Tag.TOTAL_PARAMETERS]),
+        "attempts": int(tags.get(Tag.ATTEMPTS, "0")),
+        "retry": int(tags.get(Tag.RETRY, "0")),
+        "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
+        **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
+        "steps": _steps(run),
+    }
+
+
+def _steps(run: Any) -> int:
+    stages = [v for k, v in run.data.params.items() if k.startswith("stages.") and "steps" in k]
+    return sum(int(value) for value in stages)
+
+
+def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Of each run key the latest finished run, or the latest where none is finished."""
+    runs = runs.assign(done=runs["status"] == "finished").sort_values(["done", "started"])
+    kept = runs.drop_duplicates("run_key", keep="last").drop(columns="done")
+    notes = []
+    if len(kept) < len(runs):
+        notes.append(
+            f"{len(runs) - len(kept)} duplicated runs (same specification) were left out; of each "
+            "the latest finished one counts"
+        )
+    unfinished = kept[kept["status"] != "finished"]
+    for status, group in unfinished.groupby("status"):
+        names = ", ".join(sorted(group["name"]))
+        notes.append(f"{len(group)} runs are {status} and kept out of the fits: {names}")
+    order = ["rung", "family", "variant", "seed"]
+    return kept.sort_values(order).reset_index(drop=True), notes
+
+
+def _joined(
+    histories: pd.DataFrame, runs: pd.DataFrame, metrics: dict[str, str], needed: str
+) -> pd.DataFrame:
+    """One row a run and step with the metrics side by side; rows without the needed one are left
+    out."""
+    mine = histories[histories["metric"].isin(metrics)]
+    wide = mine.pivot(index=["run_id", "step"], columns="metric", values="value")
+    wide = wide.reindex(columns=list(metrics)).set_axis(list(metrics.values()), axis=1)
+    wide = wide.astype(float).dropna(subset=[needed]).reset_index()
+    about = runs[[*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]]
+    joined = wide.merge(about, on="run_id", how="inner")
+    order = dict(zip(runs["run_id"], range(len(runs)), strict=True))
+    by = joined["run_id"].map(order)
+    return joined.assign(_by=by).sort_values(["_by", "step"]).drop(columns="_by")
+
+
+def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+    """Measurements of finished models: run, family, variant, budget, diagnostic (its name),
+    value."""
+    prefix = Metric.diagnostic("")
+    metrics = {run.info.run_id: run.data.metrics for run in found}
+    rows = [
+        {
+            "run": run["name"],
+            "family": run["family"],
+            "variant": run["variant"],
+            "budget": run["budget"],
+            "diagnostic": key.removeprefix(prefix),
+            "value": value,
+        }
+        for _, run in runs.iterrows()
+        for key, value in sorted(metrics[run["run_id"]].items())
+        if key.startswith(prefix)
+    ]
+    columns = ["run", "family", "variant", "budget", "diagnostic", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _evaluations(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+    """Measurements of finished models on tasks: run, family, variant, budget, nll, task, metric,
+    value."""
+    metrics = {run.info.run_id: run.data.metrics for run in found}
+    about = ["name", "family", "variant", "budget", "nll", "nll_kind"]
+    rows = [
+        {**run[about], "task": named[0], "metric": named[1], "value": value}
+        for _, run in runs[runs["status"] == "finished"].iterrows()
+        for key, value in sorted(metrics[run["run_id"]].items())
+        if (named := Metric.task_and_name(key)) is not None
+    ]
+    return pd.DataFrame(rows, columns=[*about, "task", "metric", "value"])
+
+
+def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Samples of each curve's largest finished run, and the environment of one run."""
+    samples: list[dict[str, Any]] = []
+    environment: dict[str, Any] = {}
+    finished = runs[runs["status"] == "finished"].sort_values("budget")
+    for _, run in finished.drop_duplicates("variant", keep="last").iterrows():
+        names = {item.path for item in client.list_artifacts(run["run_id"])}
+        if Artifact.SAMPLES in names:
+            path = Path(client.download_artifacts(run["run_id"], Artifact.SAMPLES))
+            lines = path.read_text(encoding="utf-8").splitlines()
+            about = {"run": run["name"], "variant": run["variant"]}
+            samples += [json.loads(line) | about for line in lines]
+        if Artifact.ENVIRONMENT in names and not environment:
+            path = Path(client.download_artifacts(run["run_id"], Artifact.ENVIRONMENT))
+            environment = json.loads(path.read_text(encoding="utf-8"))
+    return samples, environment

@@ -1,0 +1,132 @@
+"""Numbers of a report as rows and sentences: predictions, choice of law, IsoFLOP optima."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.isoflop import LEAST_SIZES, IsoFLOP, bootstrap_isoflop, exponents, isoflop
+from analysis.plotting.variants import variants_of
+from analysis.report.comparisons import Pair
+from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_table, predictions
+from cola.families.registry import curve_label
+
+ISOFLOP_SAMPLES = SAMPLES // 4  # each is a whole analysis
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """IsoFLOP analyses of the curves that were trained at several sizes a budget, by variant."""
+
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    analyses: dict[str, IsoFLOP] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    families: dict[str, str] = field(default_factory=dict)
+
+    def label(self, variant: str) -> str:
+        """The curve's name for people."""
+        return curve_label(variant, self.families[variant])
+
+
+def study_profiles(final: pd.DataFrame, compute: str) -> Profiles:
+    """Profiles where a budget has enough sizes; empty for a study of one size a budget."""
+    found = Profiles()
+    for variant, family in variants_of(final).items():
+        mine = final[final["variant"] == variant]
+        rows = fit_table(mine, compute)
+        sizes = rows.groupby("budget")["parameters"].nunique()
+        if sizes.empty or sizes.max() < LEAST_SIZES:
+            continue
+        found.tables[variant] = rows
+        found.analyses[variant] = isoflop(rows)
+        found.kinds[variant] = str(mine["nll_kind"].iloc[0])
+        found.families[variant] = family
+    return found
+
+
+def profile_sentences(profiles: Profiles) -> list[str]:
+    """How the best size grows with compute, curve by curve."""
+    said = []
+    for variant, analysis in profiles.analyses.items():
+        label = profiles.label(variant)
+        if analysis.size is None:
+            said.append(f"{label}: too few IsoFLOP minima to say how the best size grows.")
+            continue
+        refits = bootstrap_isoflop(profiles.tables[variant], ISOFLOP_SAMPLES, SEED)
+        low, high = percentiles(exponents(refits))
+        said.append(
+            f"{label}: the best size (core parameters) grows as C^{analysis.size.exponent:.3f} "
+            f"(95% interval {low:.3f} to {high:.3f}, from {len(analysis.good)} budgets)."
+        )
+    return said
+
+
+def profile_warnings(profiles: Profiles) -> list[str]:
+    """Profiles that have no minimum inside, and exponents that rest on two of them."""
+    said = []
+    for variant, analysis in profiles.analyses.items():
+        label = profiles.label(variant)
+        said += [
+            f"{label}, profile at {optimum.compute:.2g} FLOPs: {optimum.trouble}"
+            for optimum in analysis.optima
+            if optimum.trouble
+        ]
+        if len(analysis.good) == 2:
+            said.append(f"{label}: the exponent of the best size rests on two budgets")
+    return said
+
+
+def optima_table(profiles: Profiles) -> pd.DataFrame:
+    """One row a profile."""
+    return pd.DataFrame(
+        [
+            {"family": profiles.families[variant], "variant": variant, **vars(optimum)}
+            for variant, analysis in profiles.analyses.items()
+            for optimum in analysis.optima
+        ]
+    )
+
+
+def multiplier_table(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """The multiplier curves of all pairs."""
+    tables = [
+        pair.curve.assign(one=pair.one.variant, other=pair.other.variant)
+        for pair in pairs
+        if pair.curve is not None
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
+def prediction_rows(fits: Mapping[str, FamilyFit], targets: list[float]) -> list[dict[str, str]]:
+    """The table of predictions, formatted."""
+    return [
+        {
+            "variant": variant,
+            "kind": fits[variant].kind,
+            "compute": f"{found.compute:.3g}",
+            "loss": f"{found.loss.value:.3f}",
+            "confidence": f"{found.loss.low:.3f} to {found.loss.high:.3f}",
+            "prediction": f"{found.prediction_low:.3f} to {found.prediction_high:.3f}",
+            "words": found.words,
+        }
+        for variant, each in predictions(fits, targets).items()
+        for found in each
+    ]
+
+
+def choice_rows(fits: Mapping[str, FamilyFit]) -> list[str]:
+    """How well each law predicts larger budgets, by curve."""
+    said = []
+    for fit in fits.values():
+        if fit.choice is None:
+            continue
+        scores = ", ".join(
+            f"{score.law} {score.mean_absolute_error:.2%}" for score in fit.choice.scores
+        )
+        better = fit.choice.weights
+        combined = f", a weighted combination {fit.choice.combined_error:.2%}" if better else ""
+        said.append(f"{fit.label}: {scores}{combined}")
+    return said

@@ -1,0 +1,1 @@
+"""A sweep's page: its trials to answers, figures, page."""

@@ -1,0 +1,180 @@
+"""A sweep's folder -> tidy frames: its trials, and their runs by seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cola.errors import SpecError
+from cola.jsonl import read_lines
+from cola.records import PointExcluded, SweepFile, TrialAsked, TrialEnded
+from cola.spec import load_yaml
+
+COLLAPSED = (
+    "collapsed"  # how the reason of a run that diverged this way begins: "latents collapsed"
+)
+CHANGES = "training.schedule.rate_changes"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A metric of the sweep; `sign` times it is to be small."""
+
+    name: str
+    sign: int
+
+    @property
+    def label(self) -> str:
+        """For axes."""
+        return self.name.replace("_", " ").replace("/", ": ")
+
+
+@dataclass(frozen=True)
+class ArmFrame:
+    """One arm. `trials`: one row a trial that ended, with a column a key of the arm's space (None
+    where it takes no part), `state`, `reason`, `collapsed`, the `course` of the first metric before
+    the end and the metrics; in a population also `generation`, `member`, `parent`, `until` and the
+    changes of the rate. `runs`: one row a run, with trial, seed, state and metrics.
+    """
+
+    name: str
+    keys: list[str]
+    trials: pd.DataFrame
+    runs: pd.DataFrame
+    excluded: Counter[str]
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """Trials that have all of their seeds' results."""
+        return self.trials[self.trials["state"] == "finished"]
+
+
+@dataclass(frozen=True)
+class SweepFrames:
+    """A sweep as its log has it."""
+
+    spec: dict[str, Any]
+    study: dict[str, Any]
+    goals: list[Goal]
+    arms: list[ArmFrame]
+    open_trials: int
+
+
+def read_sweep(folder: Path) -> SweepFrames:
+    """Everything of a sweep.
+
+    Raises:
+        SpecError: where the folder holds no sweep, or one without an ended trial.
+    """
+    spec_file, log = folder / SweepFile.SPEC, folder / SweepFile.TRIALS
+    if not (spec_file.exists() and log.exists()):
+        raise SpecError(f"{folder}: holds no sweep yet; `cola sweep` makes one")
+    kept = load_yaml(spec_file)
+    spec = kept["sweep"]
+    asked: dict[int, TrialAsked] = {}
+    ended: dict[int, TrialEnded] = {}
+    excluded: list[PointExcluded] = []
+    for values in read_lines(log):
+        match values["event"]:
+            case "asked":
+                asked[values["trial"]] = TrialAsked.model_validate(values)
+            case "ended":
+                ended[values["trial"]] = TrialEnded.model_validate(values)
+            case "excluded":
+                excluded.append(PointExcluded.model_validate(values))
+    if not ended:
+        raise SpecError(f"{folder}: no trial has ended yet, there is nothing to report")
+    goals = [
+        Goal(goal["name"], 1 if goal["direction"] == "minimize" else -1) for goal in spec["metrics"]
+    ]
+    arms = [arm_frame(spec, name, asked, ended, excluded) for name in spec["arms"] or [""]]
+    return SweepFrames(spec, kept["study"], goals, arms, len(asked) - len(ended))
+
+
+def arm_frame(
+    spec: dict[str, Any],
+    name: str,
+    asked: dict[int, TrialAsked],
+    ended: dict[int, TrialEnded],
+    excluded: list[PointExcluded],
+) -> ArmFrame:
+    """The frames of one arm."""
+    arm = spec["arms"].get(name, {})
+    keys = [*spec["space"], *(key for key in arm.get("space", {}) if key not in spec["space"])]
+    trials, runs = [], []
+    for number, each in sorted(ended.items()):
+        if asked[number].arm != name:
+            continue
+        point = {key: asked[number].point.get(key) for key in keys}
+        leg = asked[number].leg
+        part = leg.model_dump(include={"generation", "member", "parent", "until"}) if leg else {}
+        trials.append(
+            {
+                "trial": number,
+                **part,
+                CHANGES: asked[number].point.get(CHANGES, []),
+                "course": each.course,
+                **point,
+                "present": sorted(asked[number].point),
+                "state": each.state,
+                "reason": each.reason or "",
+                "collapsed": COLLAPSED in (each.reason or ""),
+                "wall_seconds": each.wall_seconds,
+                "working_seconds": each.working_seconds,
+                "training_seconds": each.training_seconds,
+                "flops": each.flops,
+                "shared_flops": each.shared_flops,
+                **each.metrics,
+            }
+        )
+        runs += [
+            {"trial": number, "seed": run.seed, "state": run.state, **run.metrics}
+            for run in each.runs
+        ]
+    counts = Counter(found.reason for found in excluded if found.arm == name)
+    columns = ["trial", CHANGES, "course", *keys, "present", "state", "reason", "collapsed",
+               "wall_seconds", "working_seconds", "training_seconds", "flops",
+               "shared_flops"]  # fmt: skip
+    table = pd.DataFrame(trials) if trials else pd.DataFrame(columns=columns)
+    seeds = pd.DataFrame(runs) if runs else pd.DataFrame(columns=["trial", "seed", "state"])
+    return ArmFrame(name, keys, table, seeds, counts)
+
+
+def short(key: str) -> str:
+    """A key's last part."""
+    return key.rsplit(".", 1)[-1]
+
+
+def value_label(value: Any) -> str:
+    """A value of a key, for people."""
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:.4g}"
+    if value is None:
+        return "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{short(k)} {value_label(v)}" for k, v in value.items())
+    return str(value)
+
+
+def point_label(arm: ArmFrame, row: pd.Series) -> str:
+    """A trial's point, for people; a key that is set to nothing is told as null."""
+    told = []
+    for key in arm.keys:
+        if key in row["present"]:
+            label = value_label(row[key])
+            told.append(f"{short(key)} {'null' if label == '–' else label}")
+    told += [f"rate x {change['factor']:.3g} from {change['at']:.0%}" for change in row[CHANGES]]
+    return ", ".join(told)
+
+
+def seeds_table(arm: ArmFrame, goal: Goal) -> pd.DataFrame:
+    """Finished trials x seeds of a metric, without trials or seeds that lack one."""
+    runs = arm.runs
+    if goal.name not in runs or arm.finished.empty:
+        return pd.DataFrame()
+    runs = runs[runs["trial"].isin(arm.finished["trial"])]
+    return runs.pivot_table(index="trial", columns="seed", values=goal.name).dropna()

@@ -1,0 +1,237 @@
+"""Writes a sweep's page: the answer in sentences, figures, trials, and the data behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.plotting.style import Drawn, save_figure
+from analysis.plotting.templates import render
+from analysis.sweep_report.answers import (
+    best_sentence,
+    drift_of,
+    drift_sentence,
+    pareto_front,
+    tradeoff_sentence,
+)
+from analysis.sweep_report.courses import (
+    course_plot,
+    is_population,
+    population_plot,
+    population_sentence,
+)
+from analysis.sweep_report.data import ArmFrame, Goal, SweepFrames, point_label, read_sweep, short
+from analysis.sweep_report.importance import importance
+from analysis.sweep_report.plots import (
+    distinct,
+    drift_plot,
+    heat_map,
+    importance_bars,
+    parallel,
+    pareto,
+    quality_by_cost,
+    response,
+)
+from cola.records import Metric
+
+FEW = 12  # values of a key that make columns of a heat map
+CONTINUATIONS = Metric.continuation("")
+COST = Metric.continuation("function_evaluations_per_token")
+
+
+def write_sweep_report(folder: Path) -> Path:
+    """The page of the sweep in `folder`: `report/report.html`, with PNG, SVG and CSV beside it.
+
+    Raises:
+        SpecError: where there is nothing to report on yet.
+    """
+    frames = read_sweep(folder)
+    target = folder / "report"
+    target.mkdir(parents=True, exist_ok=True)
+    drawn = list(figures(frames))
+    content = {
+        "sweep": frames.spec["name"],
+        "question": frames.spec["question"],
+        "description": frames.spec["description"],
+        "answers": answers(frames),
+        "figures": [
+            {"name": name, "title": title, "caption": caption,
+             "svg": save_figure(figure, target, name)}
+            for name, title, figure, caption in drawn
+        ],
+        "effort": effort(frames),
+        "collapsed": collapsed(frames),
+        "trials": [row for arm in frames.arms for row in trial_rows(arm, frames.goals)],
+        "goals": [goal.label for goal in frames.goals],
+        "excluded": [
+            {"arm": arm.name, "count": count, "reason": reason}
+            for arm in frames.arms
+            for reason, count in arm.excluded.most_common()
+        ],
+        "spec": json.dumps({"sweep": frames.spec, "study": frames.study}, indent=1),
+    }  # fmt: skip
+    for arm in frames.arms:
+        stem = f"-{arm.name}" if arm.name else ""
+        arm.trials.to_csv(target / f"trials{stem}.csv", index=False)
+        arm.runs.to_csv(target / f"runs{stem}.csv", index=False)
+    path = target / "report.html"
+    path.write_text(render("sweep.html.j2", content), encoding="utf-8")
+    return path
+
+
+def answers(frames: SweepFrames) -> list[str]:
+    """What the sweep says to its question, and the best point by every metric."""
+    asked, said = frames.spec["answer"], []
+    for arm in frames.arms:
+        if asked["kind"] == "drift" and {asked["key"], asked["over"]} <= set(arm.keys):
+            for goal in frames.goals:
+                drift = drift_of(arm, goal, asked["key"], asked["over"], asked["log"])
+                sentence = drift_sentence(drift, asked["key"], asked["over"])
+                said.append(f"By {goal.label}: {sentence}")
+        if asked["kind"] == "tradeoff" and len(frames.goals) > 1:
+            said.append(tradeoff_sentence(arm, frames.goals))
+        said += [best_sentence(arm, goal) for goal in frames.goals]
+        if is_population(arm):
+            said += filter(None, [population_sentence(arm, frames.goals[0])])
+    return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in said]
+
+
+def effort(frames: SweepFrames) -> list[str]:
+    """How much went into each arm, and what was not training."""
+    said = []
+    for arm in frames.arms:
+        trials = arm.trials
+        if trials.empty:
+            continue
+        states = ", ".join(f"{n} {s}" for s, n in trials["state"].value_counts().items())
+        name = f"Arm {arm.name}" if arm.name else "The sweep"
+        beyond = (trials["wall_seconds"] - trials["working_seconds"]).median()
+        said.append(
+            f"{name}: {len(trials)} trials ({states}); {trials['flops'].sum():.3g} executed "
+            f"training FLOPs, {trials['shared_flops'].sum():.3g} more taken from first stages that "
+            f"other trials had trained (each is charged for them in full); {beyond:.1f} s of a "
+            "trial (median) were neither steps nor validations."
+        )
+    if len(frames.arms) > 1:
+        budget = {key: value for key, value in frames.spec["budget"].items() if value is not None}
+        told = ", ".join(f"{key} {value:g}" for key, value in budget.items()) or "its whole grid"
+        algorithm, scheduler = frames.spec["algorithm"]["kind"], frames.spec["scheduler"]["kind"]
+        if scheduler == "pbt":
+            told = f"a population of {frames.spec['scheduler']['population']['members']}"
+        said.append(
+            f"Effort: every arm has a {algorithm} search of its own with {told}, scheduler "
+            f"{scheduler}, and the same seeds."
+        )
+    if frames.open_trials:
+        said.append(f"{frames.open_trials} trials have not ended yet.")
+    return said
+
+
+def collapsed(frames: SweepFrames) -> list[str]:
+    """Points whose latent space collapsed, or that diverged otherwise, with the reason."""
+    return [
+        f"{f'{arm.name}: ' if arm.name else ''}{point_label(arm, row)}: "
+        f"{'collapsed' if row['collapsed'] else 'diverged'} ({row['reason']})"
+        for arm in frames.arms
+        for _, row in arm.trials[arm.trials["state"] == "diverged"].iterrows()
+    ]
+
+
+def trial_rows(arm: ArmFrame, goals: list[Goal]) -> list[dict[str, Any]]:
+    """The table of trials, formatted."""
+    return [
+        {
+            "trial": row["trial"],
+            "arm": arm.name,
+            "point": point_label(arm, row),
+            "state": "collapsed" if row["collapsed"] else row["state"],
+            "reason": row["reason"],
+            "metrics": [number(row.get(goal.name)) for goal in goals],
+            "wall": f"{row['wall_seconds']:.0f}",
+            "training": f"{row['training_seconds']:.0f}",
+        }
+        for _, row in arm.trials.iterrows()
+    ]
+
+
+def number(value: Any) -> str:
+    """Four digits, or a dash."""
+    return "–" if value is None or pd.isna(value) else f"{value:.4f}"
+
+
+def figures(frames: SweepFrames) -> Iterator[Drawn]:
+    """All figures, the answer's first."""
+    asked = frames.spec["answer"]
+    for arm in frames.arms:
+        stem, where = (f"-{arm.name}", f"{arm.name}: ") if arm.name else ("", "")
+        for place, goal in enumerate(frames.goals):
+            if goal.name not in arm.finished or arm.finished[goal.name].notna().sum() < 2:
+                continue
+            suffix = stem if place == 0 else f"{stem}-{place}"
+            if asked["kind"] == "drift" and {asked["key"], asked["over"]} <= set(arm.keys):
+                drift = drift_of(arm, goal, asked["key"], asked["over"], asked["log"])
+                if drift is not None:
+                    yield (
+                        f"drift{suffix}",
+                        f"{where}drift of the best {short(asked['key'])}, by {goal.label}",
+                        drift_plot(drift, asked["key"], asked["over"]),
+                        "Optimum of a parabola through the best value and its neighbours, with 95% "
+                        "of refits under the seeds' noise.",
+                    )
+            if not is_population(arm):  # its last members are no independent points of the space
+                yield from goal_figures(arm, goal, suffix, where)
+        yield from arm_figures(frames, arm, stem, where)
+
+
+def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, where: str) -> Iterator[Drawn]:
+    """Of one metric: responses, the interaction, importance."""
+    for index, key in enumerate(arm.keys):
+        caption = "Large dots: means over seeds; small dots: single seeds."
+        title = f"{where}{goal.label} by {short(key)}"
+        yield f"response{suffix}-{index}", title, response(arm, key, goal), caption
+    done = arm.finished.dropna(subset=[goal.name])
+    if len(arm.keys) >= 2 and all(len(distinct(done[key])) <= FEW for key in arm.keys[:2]):
+        title = f"{where}{goal.label} by {short(arm.keys[0])} and {short(arm.keys[1])}"
+        yield f"interaction{suffix}", title, heat_map(arm, goal), "Means over seeds; dark is worse."
+    shares = importance(arm, goal)
+    if shares is not None:
+        caption = "fANOVA: how much of the variance over the trials each key explains by itself."
+        title = f"{where}importance for {goal.label}"
+        yield f"importance{suffix}", title, importance_bars(shares), caption
+
+
+def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, where: str) -> Iterator[Drawn]:
+    """Of all metrics together: the Pareto front, parallel coordinates."""
+    goals = frames.goals
+    if is_population(arm):
+        caption = (
+            "Above: every part of a member's run ends in a dot, joined to where it went on from; "
+            "faint: given up. Below: the rates of the last members."
+        )
+        title = f"{where}the population"
+        yield f"population{stem}", title, population_plot(arm, goals[0]), caption
+    elif (arm.trials["state"] == "stopped").any():
+        caption = "Crosses: ended early, at a value that does not compare with finished ones."
+        title = f"{where}{goals[0].label} while trials trained"
+        yield f"course{stem}", title, course_plot(arm, goals[0]), caption
+    front = pareto_front(arm.finished, goals)
+    if len(goals) > 1 and len(arm.finished) > 1 and front:
+        title = f"{where}{goals[0].label} against {goals[1].label}"
+        caption = "Orange: no other point is as good in all metrics and better in one."
+        yield f"pareto{stem}", title, pareto(arm, goals, front), caption
+    for place, goal in enumerate(goals):
+        costs = arm.finished[COST].nunique() if COST in arm.finished else 0
+        if goal.name.startswith(CONTINUATIONS) and costs > 1:
+            caption = "Both passes of guidance count. Large dots: means over seeds."
+            title = f"{where}{goal.label} against the cost of generation"
+            yield f"cost{stem}-{place}", title, quality_by_cost(arm, goal, COST), caption
+    first = goals[0]
+    enough = first.name in arm.finished and arm.finished[first.name].notna().sum() >= 3
+    if len(arm.keys) >= 2 and enough and not is_population(arm):
+        title = f"{where}all trials"
+        caption = f"A line a trial; blue: the best third by {first.label}."
+        yield f"parallel{stem}", title, parallel(arm, first), caption

@@ -1,0 +1,1 @@
+"""What a network costs: parameters, FLOPs, activations, and the shape for a size (torch-free)."""

@@ -1,0 +1,1 @@
+"""The eight few-shot tasks: public records to items, answers to scores."""

@@ -1,0 +1,122 @@
+"""The few-shot tasks: of each its rule of scoring, its public data set and how its items are made.
+
+Eight are the public release's; two correct one of them and have a name of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cola.errors import SpecError
+from cola.evaluation.few_shot import public_records as records
+from cola.evaluation.items import Item
+
+Rule = Literal["first_word", "exact_text", "multiple_choice", "any_answer"]
+
+
+@dataclass(frozen=True)
+class PublicDataset:
+    """A data set on the Hugging Face hub; `revision` is a commit, branch or tag (None: newest)."""
+
+    path: str
+    config: str | None
+    split: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class FewShotTask:
+    """`rule` says when a generation is right:
+
+    - first_word: its first word is the answer's;
+    - exact_text: its first line is the answer, but for case, punctuation and white space;
+    - multiple_choice: the option found in it is the true one;
+    - any_answer: it is one of several answers, articles left out too; and token F1.
+
+    `item` makes an item of a record and its number; numbers begin at `first_number`, as in the
+    release's files.
+    """
+
+    name: str
+    rule: Rule
+    dataset: PublicDataset
+    item: Callable[[Mapping[str, Any], int], Item]
+    first_number: int = 0
+
+    @property
+    def needs_choices(self) -> bool:
+        """Whether an item without choices cannot be scored."""
+        return self.rule == "multiple_choice"
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether an item must list every accepted answer."""
+        return self.rule == "any_answer"
+
+
+# allenai/social_i_qa and LSDSem/story_cloze are loading scripts, which `datasets` no longer runs;
+# these hold the same records as files.
+_SIQA = PublicDataset("lighteval/siqa", None, "validation")
+_STORY_CLOZE = PublicDataset("lecslab/story_cloze", None, "test")
+_SQUAD = PublicDataset("rajpurkar/squad", "plain_text", "validation")
+
+_DEFINED = (
+    FewShotTask(
+        name="lambada",
+        rule="first_word",
+        dataset=PublicDataset("EleutherAI/lambada_openai", "default", "test"),
+        item=records.lambada,
+        first_number=1,
+    ),
+    FewShotTask(
+        name="mmlu",
+        rule="multiple_choice",
+        dataset=PublicDataset("cais/mmlu", "all", "test"),
+        item=records.mmlu,
+    ),
+    FewShotTask(name="siqa", rule="multiple_choice", dataset=_SIQA, item=records.siqa),
+    FewShotTask(
+        name="siqa_context", rule="multiple_choice", dataset=_SIQA, item=records.siqa_context
+    ),
+    FewShotTask(name="squad", rule="exact_text", dataset=_SQUAD, item=records.squad),
+    FewShotTask(name="squad_f1", rule="any_answer", dataset=_SQUAD, item=records.squad_f1),
+    FewShotTask(
+        name="story_cloze",
+        rule="exact_text",
+        dataset=_STORY_CLOZE,
+        item=records.story_cloze,
+        first_number=1,
+    ),
+    FewShotTask(
+        name="obqa",
+        rule="multiple_choice",
+        dataset=PublicDataset("allenai/openbookqa", "main", "test"),
+        item=records.obqa,
+    ),
+    FewShotTask(
+        name="race",
+        rule="multiple_choice",
+        dataset=PublicDataset("ehovy/race", "all", "test"),
+        item=records.race,
+    ),
+    FewShotTask(
+        name="hellaswag",
+        rule="exact_text",
+        dataset=PublicDataset("Rowan/hellaswag", None, "validation"),
+        item=records.hellaswag,
+    ),
+)
+DEFINITIONS = {task.name: task for task in sorted(_DEFINED, key=lambda task: task.name)}
+
+
+def task_named(name: str) -> FewShotTask:
+    """The task of that name.
+
+    Raises:
+        SpecError: when there is none.
+    """
+    if name not in DEFINITIONS:
+        raise SpecError(f"--task {name}: unknown; valid: {', '.join(DEFINITIONS)}")
+    return DEFINITIONS[name]

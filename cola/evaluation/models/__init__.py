@@ -1,0 +1,1 @@
+"""The model under evaluation, and the reference model that judges texts."""

@@ -1,0 +1,70 @@
+"""Statistics of item scores: bootstrap intervals, paired differences, diversity of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cola.evaluation.items import Id
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+    """The middle `CONFIDENCE` of a statistic's values over resamples."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of first minus second over `items`, with a 95% bootstrap interval (seed 0)."""
+
+    mean: float
+    low: float
+    high: float
+    items: int
+
+
+def paired_difference(first: Mapping[Id, float], second: Mapping[Id, float]) -> Difference:
+    """Over the items, drawn with replacement, both models' values of an item together.
+
+    Raises:
+        ValueError: when the items differ, or there is none.
+    """
+    if first.keys() != second.keys() or not first:
+        raise ValueError("the two models were not measured on the same items")
+    values_N = np.array([first[item] - second[item] for item in first])
+    drawn = np.random.default_rng(0).integers(len(values_N), size=(RESAMPLES, len(values_N)))
+    low, high = percentile_interval(values_N[drawn].mean(1))
+    return Difference(float(values_N.mean()), low, high, len(values_N))
+
+
+Tokens = Sequence[int]
+
+
+def distinct(texts: Sequence[Tokens], n: int) -> float:
+    """Share of different n-grams among all n-grams of all texts (distinct-n of 1510.03055).
+
+    NaN where no text has n tokens.
+    """
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else float("nan")
+
+
+def repetition(texts: Sequence[Tokens], n: int) -> float:
+    """Mean over texts of the share of n-grams that occurred earlier in the same text (rep-n).
+
+    NaN where no text has n tokens.
+    """
+    shares = [1 - len(set(grams)) / len(grams) for text in texts if (grams := ngrams(text, n))]
+    return sum(shares) / len(shares) if shares else float("nan")
+
+
+def ngrams(text: Tokens, n: int) -> list[tuple[int, ...]]:
+    """All runs of n tokens, in order."""
+    return [tuple(text[start : start + n]) for start in range(len(text) - n + 1)]

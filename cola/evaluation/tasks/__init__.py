@@ -1,0 +1,1 @@
+"""Tasks of an evaluation, and how they are answered item by item."""

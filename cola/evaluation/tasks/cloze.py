@@ -1,0 +1,124 @@
+"""A small LAMBADA from any text: say the next word, which occurred earlier in the text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from cola.data import TextTokenizer
+from cola.evaluation.items import Id, Item
+from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
+from cola.evaluation.tasks.text_task import TextTask
+from cola.seeding import Stream
+from cola.spec import GenerationSpec, LikelihoodSpec
+
+WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly function words
+LEAST_CANDIDATES = 2
+SHARE_OF_WORD = 20  # one item in so many may ask for the same word
+
+
+class ClozeTask(TextTask):
+    """Say the word; and how likely it is given the prompt, which moves before any is said right."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        generation: GenerationSpec,
+        likelihood: LikelihoodSpec,
+        seed: int,
+    ) -> None:
+        super().__init__("cloze", "first_word", items, generation, seed)
+        self._likelihood = likelihood
+        self.digest = digest_of(self.digest, likelihood.canonical_json())
+
+    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+        """See `Task.answer`."""
+        for start in range(0, len(ids), rows):
+            chosen = ids[start : start + rows]
+            said = dict(super().answer(subject, chosen, rows))
+            for item, nats in zip(chosen, self._word_nats(subject, chosen), strict=True):
+                yield item, said[item] | nats
+
+    @torch.no_grad()
+    def _word_nats(self, subject: Subject, ids: Sequence[Id]) -> list[Record]:
+        encode = subject.tokenizer.encode
+        words = [encode(f" {self._items[item].answer}") for item in ids]
+        prompts = [encode(self._items[item].prompt) for item in ids]
+        if subject.context is not None:
+            rooms = [subject.context - len(word) for word in words]
+            prompts = [p[max(0, len(p) - room) :] for p, room in zip(prompts, rooms, strict=True)]
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], subject.device)
+        found = subject.family.conditional_nll(
+            subject.model, prompts, words, self._likelihood, stream, subject.tokenizer.eos_token_id
+        )
+        return [{"word_nats": nats, "word_kind": found.kind} for nats in found.nll_B.tolist()]
+
+    def summary(self, records: Mapping[Id, Record]) -> TaskResult:
+        """See `Task.summary`; `word_nats` is the mean of -log p(word | prompt), of `word_kind`."""
+        found = super().summary(records)
+        nats = [record["word_nats"] for record in records.values()]
+        kinds = sorted({record["word_kind"] for record in records.values()})
+        found.metrics["word_nats"] = float(np.mean(nats))
+        found.details["word_kind"] = kinds[0] if len(kinds) == 1 else kinds
+        return found
+
+
+def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: int) -> list[Item]:
+    """At most one item a sequence, of the first `limit` sequences that give one.
+
+    No word is asked for by more than one item in twenty: saying the same word always, as a model
+    that knows word frequencies alone does, is right that often at most. The id is the sequence's
+    place. `choices` are the words of the prompt that could be meant, so
+    the chance level is that of naming one of them at random.
+    """
+    items: list[Item] = []
+    asked: Counter[str] = Counter()
+    for place, row_L in enumerate(rows_NL):
+        text = longest_document(row_L.tolist(), tokenizer)
+        new = (q for q in questions(text) if asked[q[1].lower()] < max(1, limit // SHARE_OF_WORD))
+        found = next(new, None)
+        if found is not None:
+            prompt, word, candidates = found
+            asked[word.lower()] += 1
+            items.append(Item(id=place, prompt=prompt, answer=word, choices=candidates))
+        if len(items) == limit:
+            break
+    return items
+
+
+def longest_document(ids: Sequence[int], tokenizer: TextTokenizer) -> str:
+    """The text of the longest part between two ends of text."""
+    parts: list[list[int]] = [[]]
+    for token in ids:
+        if token == tokenizer.eos_token_id:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    # A sequence may begin and end within a character.
+    return tokenizer.decode(max(parts, key=len)).strip("\ufffd")
+
+
+def questions(text: str) -> Iterator[tuple[str, str, list[str]]]:
+    """(prompt, word, candidates) from the back of the text to its middle.
+
+    The word stands behind a single space, occurred earlier in the text, and was not the word just
+    before it. A word that the text breaks off in is none.
+    """
+    words = [match for match in WORD.finditer(text) if match.end() < len(text)]
+    for place in range(len(words) - 1, 0, -1):
+        match = words[place]
+        if match.start() < len(text) // 2:
+            return
+        word = match.group().lower()
+        earlier = [other.group().lower() for other in words[:place]]
+        behind_space = re.search(r"\S \Z", text[: match.start()])
+        if not behind_space or word not in earlier or word == earlier[-1]:
+            continue
+        candidates = sorted(set(earlier))
+        if len(candidates) >= LEAST_CANDIDATES:
+            yield text[: match.start() - 1], match.group(), candidates

@@ -1,0 +1,94 @@
+"""What generation costs: time for many prompts and for one, and network evaluations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from cola.evaluation.items import Id
+from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.tasks.continuations import continuations
+from cola.evaluation.tasks.task import Record, TaskResult, digest_of
+from cola.evaluation.tasks.token_tasks import check_prompt
+from cola.seeding import Stream
+from cola.spec import GenerationSpec
+
+FIRST_TOKENS = 16  # what is waited for when latency is measured
+REPEATS = 3
+
+
+class SpeedTask:
+    """One item, measured at once: `max_new_tokens` tokens behind each of the held-out prompts.
+
+    Time is the machine's, and other work on it is in the figures; network evaluations are not
+    measured but follow from the settings (see `Family.generation_evaluations`).
+    """
+
+    name = "speed"
+
+    def __init__(self, rows_NL: np.ndarray, prompt_tokens: int, settings: GenerationSpec) -> None:
+        check_prompt(rows_NL, prompt_tokens)
+        self._prompts: dict[Id, list[int]] = {
+            index: row[:prompt_tokens].tolist() for index, row in enumerate(rows_NL)
+        }
+        self._cut = prompt_tokens
+        new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
+        self.settings = settings.model_copy(update={"max_new_tokens": new})
+        self.digest = digest_of(
+            self.name, self.settings.canonical_json(), prompt_tokens, rows_NL.tobytes()
+        )
+
+    def ids(self) -> list[Id]:
+        """See `Task.ids`."""
+        return ["speed"]
+
+    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+        """See `Task.answer`."""
+        for item in ids:
+            latency = min(self._latency(subject) for _ in range(REPEATS))
+            began = time.perf_counter()
+            made = continuations(subject, self._prompts, self.settings, 0, rows, ends_at_eos=False)
+            tokens = sum(len(found.tokens) for _, found in made)
+            seconds = time.perf_counter() - began
+            evaluations = subject.family.generation_evaluations(
+                subject.model, self.settings, self._cut
+            )
+            yield (
+                item,
+                {
+                    "tokens_per_second": tokens / seconds,
+                    "first_tokens_seconds": latency,
+                    "function_evaluations_per_token": evaluations / self.settings.max_new_tokens,
+                    "rows": rows,
+                    "device": str(subject.device),
+                    "threads": torch.get_num_threads(),
+                },
+            )
+
+    @torch.no_grad()
+    def _latency(self, subject: Subject) -> float:
+        """Seconds until the first `FIRST_TOKENS` tokens of one continuation stand."""
+        began, there = time.perf_counter(), 0
+        stream = Stream(0, 0, [0], subject.device)
+        pieces = subject.family.stream(subject.model, self._prompts[0], self.settings, stream, None)
+        for piece in pieces:
+            there += len(piece)
+            if there >= FIRST_TOKENS:
+                break
+        return time.perf_counter() - began
+
+    def summary(self, records: Mapping[Id, Record]) -> TaskResult:
+        """See `Task.summary`: tokens/s over all prompts, seconds to the first tokens of one
+        continuation (the least of three), network evaluations a new token."""
+        (record,) = records.values()
+        names = ("tokens_per_second", "first_tokens_seconds", "function_evaluations_per_token")
+        details = {name: record[name] for name in ("rows", "device", "threads")} | {
+            "prompts": len(self._prompts),
+            "prompt_tokens": self._cut,
+            "first_tokens": FIRST_TOKENS,
+            "generation": self.settings.model_dump(),
+        }
+        return TaskResult(self.name, 1, {name: record[name] for name in names}, details)

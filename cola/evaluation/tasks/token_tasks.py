@@ -1,0 +1,167 @@
+"""Tasks on the tokens of held-out text: continue it, or fill a gap in it (N new tokens)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from cola.errors import SpecError
+from cola.evaluation.items import Id
+from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.tasks.continuations import continuations
+from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
+from cola.seeding import Stream
+from cola.spec import GenerationSpec
+
+
+class ContinuationTask:
+    """Continue held-out sequences: is it what the text goes on with, token by token?
+
+    Sequence i is row i of rows_NL; `prompt_tokens` of it are given, and `max_new_tokens` or what is
+    left of it asked for. Ends of text are tokens like any other.
+    """
+
+    name = "continuation"
+
+    def __init__(
+        self, rows_NL: np.ndarray, prompt_tokens: int, settings: GenerationSpec, seed: int
+    ) -> None:
+        check_prompt(rows_NL, prompt_tokens)
+        new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
+        self._rows, self._cut, self._seed = rows_NL, prompt_tokens, seed
+        self.settings = settings.model_copy(update={"max_new_tokens": new})
+        self.digest = digest_of(
+            self.name, self.settings.canonical_json(), seed, prompt_tokens, rows_NL.tobytes()
+        )
+
+    def ids(self) -> list[Id]:
+        """See `Task.ids`."""
+        return list(range(len(self._rows)))
+
+    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+        """See `Task.answer`."""
+        prompts = {item: self._rows[int(item), : self._cut].tolist() for item in ids}
+        made = continuations(subject, prompts, self.settings, self._seed, rows, ends_at_eos=False)
+        for item, found in made:
+            wanted = self._rows[int(item), self._cut : self._cut + len(found.tokens)].tolist()
+            yield item, compared(subject, found.tokens, wanted)
+
+    def summary(self, records: Mapping[Id, Record]) -> TaskResult:
+        """See `Task.summary`."""
+        details = {"prompt_tokens": self._cut, "generation": self.settings.model_dump()}
+        return token_result(self.name, records, details)
+
+
+class InfillingTask:
+    """Fill a gap of `gap_tokens` tokens, centred behind the first `prompt_tokens` of a sequence.
+
+    Centred, because Cola DLM's right context acts within the block that the gap ends in: a gap
+    between two borders of blocks would have none. A family that sees no right context continues
+    the left one, and the result says so (`right_context`).
+    """
+
+    name = "infilling"
+
+    def __init__(
+        self,
+        rows_NL: np.ndarray,
+        prompt_tokens: int,
+        gap_tokens: int,
+        settings: GenerationSpec,
+        seed: int,
+    ) -> None:
+        self._start = max(1, prompt_tokens - gap_tokens // 2)
+        self._end = self._start + gap_tokens
+        if self._end >= rows_NL.shape[1]:
+            raise SpecError(
+                f"evaluation.gap_tokens={gap_tokens}: a gap from token {self._start} on leaves "
+                f"nothing of a sequence's {rows_NL.shape[1]} tokens behind it; choose fewer, or a "
+                "smaller evaluation.prompt_tokens"
+            )
+        self._rows, self._seed = rows_NL, seed
+        self.settings = settings.model_copy(update={"max_new_tokens": gap_tokens})
+        self.digest = digest_of(
+            self.name, self.settings.canonical_json(), seed, self._start, rows_NL.tobytes()
+        )
+
+    def ids(self) -> list[Id]:
+        """See `Task.ids`."""
+        return list(range(len(self._rows)))
+
+    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+        """See `Task.answer`."""
+        for start in range(0, len(ids), rows):
+            chosen = ids[start : start + rows]
+            filled = self._filled(subject, chosen)
+            for item, tokens in zip(chosen, filled, strict=True):
+                wanted = self._rows[int(item), self._start : self._end].tolist()
+                right = {"right_context": subject.family.fills_gaps}
+                yield item, compared(subject, tokens, wanted) | right
+
+    @torch.no_grad()
+    def _filled(self, subject: Subject, ids: Sequence[Id]) -> list[list[int]]:
+        rows = [self._rows[int(item)] for item in ids]
+        lefts = [row[: self._start].tolist() for row in rows]
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], subject.device)
+        if not subject.family.fills_gaps:
+            return subject.family.generate(subject.model, lefts, self.settings, stream, None)
+        gaps = [self._end - self._start] * len(rows)
+        rights = [row[self._end :].tolist() for row in rows]
+        return subject.family.infill(subject.model, lefts, gaps, rights, self.settings, stream)
+
+    def summary(self, records: Mapping[Id, Record]) -> TaskResult:
+        """See `Task.summary`."""
+        details = {
+            "gap": [self._start, self._end],
+            "right_context": all(record["right_context"] for record in records.values()),
+            "generation": self.settings.model_dump(),
+        }
+        return token_result(self.name, records, details)
+
+
+def check_prompt(rows_NL: np.ndarray, prompt_tokens: int) -> None:
+    """Raise a `SpecError` when nothing of a sequence is left behind the prompt."""
+    length = rows_NL.shape[1]
+    if prompt_tokens >= length:
+        raise SpecError(
+            f"evaluation.prompt_tokens={prompt_tokens}: leaves nothing of a sequence's {length} "
+            "tokens; choose fewer"
+        )
+
+
+def compared(subject: Subject, tokens: list[int], wanted: list[int]) -> Record:
+    """What was made, what stands there, and where both agree."""
+    decode = subject.tokenizer.decode
+    return {
+        "generation": decode(tokens, skip_special_tokens=False),
+        "reference": decode(wanted, skip_special_tokens=False),
+        "right": [int(a == b) for a, b in zip(tokens, wanted, strict=True)],
+    }
+
+
+def token_result(name: str, records: Mapping[Id, Record], details: dict[str, Any]) -> TaskResult:
+    """Shares of right tokens, in all and by position, and corpus chrF (sacrebleu's defaults)."""
+    from sacrebleu.metrics import CHRF
+
+    ordered = list(records.values())
+    right_BN = np.array([record["right"] for record in ordered], dtype=float)
+    share_B = right_BN.mean(1)
+    chrf = CHRF().corpus_score(
+        [record["generation"] for record in ordered],
+        [[record["reference"] for record in ordered]],
+    )
+    metrics = {
+        "accuracy": float(share_B.mean()),
+        "first_token_accuracy": float(right_BN[:, 0].mean()),
+        "chrf": float(chrf.score),
+    }
+    if len(share_B) > 1:
+        error = share_B.std(ddof=1) / len(share_B) ** 0.5
+        metrics["accuracy_standard_error"] = float(error)
+    by_position = [round(float(value), 4) for value in right_BN.mean(0)]
+    details = details | {"accuracy_by_position": by_position}
+    shares = dict(zip(records, share_B.tolist(), strict=True))
+    return TaskResult(name, len(ordered), metrics, details, shares)

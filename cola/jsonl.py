@@ -1,0 +1,111 @@
+"""Append-only JSON lines that survive crashes: one rule for every log of the product.
+
+A line counts once its newline is written. What a crash cuts off is closed by the next writer and
+skipped by every reader, so neither loses the lines around it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+class LineWriter:
+    """Appends objects to a file, one a line; several processes may append to the same file.
+
+    Each line is one write to a file in append mode. What a full disk does not take is kept and
+    written before the next line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        self._pending = b"" if _is_whole(path) else b"\n"
+
+    def write(self, record: Mapping[str, Any] | str, *, sync: bool = False) -> None:
+        """Append one object (or its JSON text); `sync` puts it on the device before returning.
+
+        Raises:
+            OSError: where the disk does not take it; it is kept for the next call.
+            ValueError: a number that is not finite, for which JSON has no name.
+        """
+        text = record if isinstance(record, str) else json.dumps(record, allow_nan=False)
+        self._pending += text.encode() + b"\n"
+        self._flush()
+        if sync:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Put everything on the device and close the file.
+
+        Raises:
+            OSError: where the disk does not take what is left.
+        """
+        self._flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _flush(self) -> None:
+        while self._pending:
+            self._pending = self._pending[self._file.write(self._pending) :]
+
+
+class LineReader:
+    """Follows a file while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def new_lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Objects completed since the last call, each with its raw line; none of an absent file."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        end = data.rfind(b"\n") + 1
+        self._offset += end
+        # Not splitlines(): JSON texts may hold other line separators.
+        for raw in data[:end].split(b"\n"):
+            record = _parsed(raw)
+            if record is not None:
+                yield raw, record
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a file, in order; an absent file has none."""
+    return [record for _, record in LineReader(path).new_lines()]
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(raw)
+    except ValueError:  # cut off by a crash, or empty
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is empty or ends with a newline."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,1 @@
+"""The public release of Cola DLM: its reference tensors, recomputed."""

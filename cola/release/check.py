@@ -1,0 +1,163 @@
+"""Recompute a folder of reference tensors of the public release, and say how far off we are.
+
+A folder holds `cola_dit/`, `cola_vae/`, `meta.json` and `expected.safetensors` with VAE outputs
+(`vae.*`), one flow-matching pass (`fm.*`) and generations (`gen.*`).
+
+Two traits of the release's code show in its generations and are reproduced here, and only here:
+its DiT caches rotary angles by length, so that after a [clean | noisy] pass over n latents it gives
+positions n .. 2n - 1 the angles of 0 .. n - 1; and it decodes latents without undoing their
+normalisation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cola.errors import SpecError
+from cola.models.cola_dlm import ColaDLM
+from cola.models.dit import ColaDiT, RotaryFrequencies
+from cola.models.layers import rotary_angles
+from cola.models.text_vae import TextVAE
+from cola.sampling.block_decode import blocks
+from cola.sampling.first_block import encode_prompts
+from cola.spec import GenerationSpec
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One expected tensor: largest absolute error, or number of ids that differ."""
+
+    name: str
+    error: float
+    is_ids: bool
+
+    @property
+    def passes(self) -> bool:
+        """Whether the tensor is within tolerance (ids: equal)."""
+        return self.error == 0 if self.is_ids else self.error <= TOLERANCE
+
+
+class ReleaseColaDLM(ColaDLM):
+    """Decodes normalised latents as they are."""
+
+    def to_vae(self, z_dit: Tensor) -> Tensor:
+        """The identity: see the module's notes."""
+        return z_dit
+
+
+class LengthCachedAngles(RotaryFrequencies):
+    """Rotary angles as a cache gives them that a pass over `length` latents filled."""
+
+    def __init__(self, frequencies: Tensor, length: int) -> None:
+        super().__init__(2 * len(frequencies))
+        self.freqs, self._length = frequencies, length
+
+    def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions inside the cached layout wrap; beyond it a fresh table is right."""
+        wrapped = torch.where(position < 2 * self._length, position % self._length, position)
+        return rotary_angles(wrapped, self.freqs)
+
+
+@torch.no_grad()
+def check_release(folder: Path) -> list[Comparison]:
+    """Compare every expected tensor of the folder, in float32 on the CPU.
+
+    Raises:
+        SpecError: when the folder is not of that form.
+    """
+    for name in (
+        "cola_dit/config.json",
+        "cola_vae/config.json",
+        "meta.json",
+        "expected.safetensors",
+    ):
+        if not (folder / name).is_file():
+            raise SpecError(f"{folder}: holds no {name}; give a folder of reference tensors")
+    expected = load_file(folder / "expected.safetensors")
+    meta = json.loads((folder / "meta.json").read_text())
+    vae = TextVAE.from_pretrained(folder / "cola_vae", dtype=torch.float32).eval()
+    dit = ColaDiT.from_pretrained(folder / "cola_dit", dtype=torch.float32).eval()
+    comparisons = [*vae_comparisons(vae, expected), *fm_comparisons(dit, expected, meta)]
+    if "fm.z0" in expected:
+        cache_angles_by_length(dit, expected["fm.z0"].shape[1])
+    return [*comparisons, *generation_comparisons(ReleaseColaDLM(vae, dit), expected, meta)]
+
+
+def vae_comparisons(vae: TextVAE, expected: dict[str, Tensor]) -> Iterator[Comparison]:
+    """Means, log-variances and the logits decoded from the means."""
+    for index in _indices(expected, "vae.ids"):
+        outputs = vae(expected[f"vae.ids.{index}"][None])
+        for name, output in zip(("mean", "logvar", "logits"), outputs, strict=True):
+            key = f"vae.{name}.{index}"
+            yield Comparison(key, _largest(output[0], expected[key]), False)
+
+
+def fm_comparisons(
+    dit: ColaDiT, expected: dict[str, Tensor], meta: dict[str, float]
+) -> Iterator[Comparison]:
+    """The velocity of one [clean | noisy] pass, and its loss."""
+    if "fm.z0" not in expected:
+        return
+    z0, z1, t_B1 = expected["fm.z0"], expected["fm.z1"], expected["fm.t"][:, None]
+    t_B11 = t_B1[..., None]
+    velocity = dit(z0, (1 - t_B11) * z0 + t_B11 * z1, t_B1)
+    yield Comparison("fm.velocity", _largest(velocity, expected["fm.velocity"]), False)
+    loss = float((velocity - (z1 - z0)).square().mean())
+    yield Comparison("fm.loss", abs(loss - meta["fm.loss"]), False)
+
+
+def generation_comparisons(
+    model: ColaDLM, expected: dict[str, Tensor], meta: dict[str, float]
+) -> Iterator[Comparison]:
+    """Latents of every generated block and the greedy token ids."""
+    settings = GenerationSpec(
+        steps=int(meta["steps"]), guidance_scale=meta["cfg_scale"], first_block="clean_repaint"
+    )
+    for index in _indices(expected, "gen.prompt"):
+        noise_bsd = expected[f"gen.noise.{index}"]
+        prompt = expected[f"gen.prompt.{index}"].tolist()
+        prompts = encode_prompts(model, [prompt], int(meta["prompt_pad_id"]))
+
+        def noise(number: int, noise_bsd: Tensor = noise_bsd) -> Tensor:
+            return noise_bsd[number][None]
+
+        made = list(blocks(model, prompts, settings, len(noise_bsd), noise, None))
+        latents = torch.cat([block.latents for block in made])
+        key = f"gen.latents.{index}"
+        yield Comparison(key, _largest(latents, expected[key]), False)
+        ids = torch.cat([block.tokens[0] for block in made])[prompts.tail[0] :]
+        yield Comparison(f"gen.ids.{index}", _differing(ids, expected[f"gen.ids.{index}"]), True)
+
+
+def cache_angles_by_length(dit: ColaDiT, length: int) -> None:
+    """Give every layer the rotary angles that the release's cache holds after that pass."""
+    for block in dit.layers:
+        rotary = block.msa.rope
+        rotary.rope = LengthCachedAngles(rotary.rope.freqs, length)
+
+
+def _indices(expected: dict[str, Tensor], prefix: str) -> list[int]:
+    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)$")
+    return sorted(int(match[1]) for key in expected if (match := pattern.match(key)))
+
+
+def _largest(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float((ours - theirs).abs().max()) if bool(torch.isfinite(ours).all()) else float("inf")
+
+
+def _differing(ours: Tensor, theirs: Tensor) -> float:
+    common = min(len(ours), len(theirs))
+    different = int((ours[:common] != theirs[:common]).sum())
+    return float(different + abs(len(ours) - len(theirs)))

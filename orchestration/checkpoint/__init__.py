@@ -1,0 +1,1 @@
+"""What a training checkpoint is, where it is stored, which are kept (torch-free)."""

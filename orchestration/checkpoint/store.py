@@ -1,0 +1,273 @@
+"""Where the checkpoints of a run lie: a folder of this machine or a shared one, or an object store.
+
+Everything goes through `pyarrow.fs`, as in Ray Train. A run's checkpoints are the folders
+`attempt-N/step-NNNNNNNNN` below its own folder. Names that come from a listing or a manifest are
+data: none that leads outside is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from cola.errors import SpecError
+from cola.files import write_atomically
+from cola.spec.resources import CheckpointSpec
+from orchestration.checkpoint.address import joined, redacted, resolved
+from orchestration.checkpoint.manifest import (
+    Manifest,
+    manifest_name,
+    parse_manifest,
+    safe_name,
+)
+from orchestration.state.paths import RunFolder
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+FOLDER = re.compile(r"attempt-(\d+)/step-(\d+)")
+CHUNK_BYTES = 64 * 1024 * 1024
+PROBE_SECONDS = 60.0  # a store that does not answer within them is not there
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint in a store, whole or not; `files` are the names of what is there of it."""
+
+    attempt: int
+    step: int
+    files: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """Its folder below the run's."""
+        return checkpoint_name(self.attempt, self.step)
+
+
+def checkpoint_name(attempt: int, step: int) -> str:
+    """The folder of a checkpoint below its run's."""
+    return f"attempt-{attempt}/step-{step:09d}"
+
+
+class CheckpointStore:
+    """The checkpoints of one run. Its methods raise OSError where the store cannot be reached."""
+
+    def __init__(self, address: str) -> None:
+        """Open what is at `address` (a folder's absolute path or a URI); nothing is written."""
+        self.address = address
+        self.filesystem, self.root = open_filesystem(address)
+        self.local = self.filesystem.type_name == "local"
+
+    def path(self, name: str) -> str:
+        """A checkpoint's path within the file system."""
+        return f"{self.root}/{name}"
+
+    def folder(self, name: str) -> Path:
+        """A checkpoint's folder, in a store that is local."""
+        return Path(self.path(name))
+
+    def stored(self) -> list[Stored]:
+        """Checkpoints over all attempts, whole or not, by attempt and step."""
+        found: dict[tuple[int, int], set[str]] = {}
+        for name in self._listing():
+            match = FOLDER.match(name)
+            rest = name[match.end() + 1 :] if match else ""
+            if match and rest and name.startswith(f"{match[0]}/"):
+                place = int(match[1]), int(match[2])
+                if checkpoint_name(*place) == match[0]:
+                    found.setdefault(place, set()).add(rest)
+        return [Stored(*place, frozenset(found[place])) for place in sorted(found)]
+
+    def manifest(self, stored: Stored, rank: int = 0) -> Manifest | None:
+        """A worker's manifest, or None where there is no whole one; files are not checked."""
+        if manifest_name(rank) not in stored.files:
+            return None
+        with self.filesystem.open_input_stream(
+            f"{self.path(stored.name)}/{manifest_name(rank)}"
+        ) as file:
+            return parse_manifest(file.read())
+
+    def complete(self, stored: Stored) -> Manifest | None:
+        """Rank 0's manifest where those of all workers are there, else None.
+
+        Manifests come last, so all files were there then; no checksum is looked at.
+        """
+        first = self.manifest(stored)
+        if first is None:
+            return None
+        ranks = range(first.cursor.world_size)
+        return first if all(manifest_name(rank) in stored.files for rank in ranks) else None
+
+    def upload(self, part: Path, name: str) -> None:
+        """Copy a worker's sealed part into the checkpoint, its manifest last."""
+        names = [p.relative_to(part).as_posix() for p in sorted(part.rglob("*")) if p.is_file()]
+        target = self.path(name)
+        for folder in sorted({f"{target}/{file}".rpartition("/")[0] for file in names}):
+            self.filesystem.create_dir(folder, recursive=True)
+        for file in sorted(names, key=is_manifest):
+            if self.local and is_manifest(file):
+                write_atomically(self.folder(name) / file, (part / file).read_text())
+            else:
+                self._copy(str(part / file), f"{target}/{file}", outward=True)
+
+    def mirror_manifests(self, target: Path) -> list[Path]:
+        """Local folders `target/attempt-N/step-…` with the manifests of each checkpoint."""
+        folders = []
+        for stored in self.stored():
+            names = [name for name in stored.files if is_manifest(name)]
+            self._bring(stored.name, names, target / stored.name)
+            if names:
+                folders.append(target / stored.name)
+        return folders
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy into `target` what is there of the checkpoint; its checksums are to be checked."""
+        stored = next((item for item in self.stored() if item.name == name), None)
+        if stored is None:
+            raise FileNotFoundError(f"{redacted(self.address)}: holds no {name}")
+        self._bring(name, stored.files, target)
+
+    def delete(self, stored: Stored) -> None:
+        """Remove a checkpoint, its manifests first: half removed it counts as none."""
+        path = self.path(stored.name)
+        for file in sorted(filter(is_manifest, stored.files)):
+            self.filesystem.delete_file(f"{path}/{file}")
+        self.filesystem.delete_dir(path)
+
+    def _listing(self) -> Iterator[str]:
+        """Paths of files below the root that are plain; in a local store also not behind links."""
+        from pyarrow.fs import FileSelector, FileType
+
+        selector = FileSelector(self.root, recursive=True, allow_not_found=True)
+        start = self.root.strip("/") + "/"
+        real_root = Path(self.root).resolve() if self.local else None
+        for info in self.filesystem.get_file_info(selector):
+            path = info.path.lstrip("/")
+            if info.type != FileType.File or not path.startswith(start):
+                continue
+            name = path[len(start) :]
+            if not is_safe(name):
+                continue
+            if real_root is None or (real_root / name).resolve() == real_root / name:
+                yield name
+
+    def _bring(self, name: str, files: Iterable[str], target: Path) -> None:
+        for file in sorted(files):
+            path = target / PurePosixPath(safe_name(file))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._copy(f"{self.path(name)}/{file}", str(path), outward=False)
+
+    def _copy(self, source: str, target: str, outward: bool) -> None:
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        here, there = LocalFileSystem(), self.filesystem
+        copy_files(
+            source,
+            target,
+            source_filesystem=here if outward else there,
+            destination_filesystem=there if outward else here,
+            chunk_size=CHUNK_BYTES,
+            use_threads=False,  # several threads within one upload to S3 are not safe in Arrow
+        )
+
+
+def is_manifest(name: str) -> bool:
+    """Whether a file of a checkpoint is a worker's manifest."""
+    return re.fullmatch(r"manifest-\d{5,}\.json", name) is not None
+
+
+def is_safe(name: str) -> bool:
+    """Whether a name from a listing stays within the folder it is joined to."""
+    try:
+        safe_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+def store_address(storage: str | None, run_folder: Path) -> str:
+    """Where the checkpoints of the run in `run_folder` lie: beside it, or in `storage`."""
+    if storage is None:
+        return str(RunFolder(run_folder).ray)
+    return joined(resolved(storage), run_folder.name)
+
+
+def placed(spec: CheckpointSpec) -> CheckpointSpec:
+    """The same with a storage that every worker understands: workers change their folder."""
+    if spec.storage is None:
+        return spec
+    return spec.model_copy(update={"storage": resolved(spec.storage)})
+
+
+def open_store(storage: str | None, run_folder: Path) -> CheckpointStore:
+    """The store of a run's checkpoints.
+
+    Raises:
+        SpecError: for an address that cannot be one.
+    """
+    return CheckpointStore(store_address(storage, run_folder))
+
+
+def open_filesystem(address: str) -> tuple[FileSystem, str]:
+    """File system and path of an address; what pyarrow does not know is tried with fsspec.
+
+    Raises:
+        SpecError: where neither knows it, or where it says something that they refuse.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSystem
+
+    try:
+        filesystem, path = FileSystem.from_uri(address)
+    except (ArrowException, OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpecError(
+            f"checkpoint.storage={redacted(address)}: cannot be opened ({reason}); give an "
+            "absolute folder or an address as s3://bucket/prefix, gs://bucket/prefix or "
+            "fsspec+SCHEME://... of an installed fsspec implementation"
+        ) from None
+    return filesystem, path.rstrip("/")
+
+
+def check_storage(storage: str | None) -> None:
+    """Prove that the place of `checkpoint.storage` can be written, read and cleared.
+
+    Raises:
+        SpecError: with the remedy where it cannot.
+    """
+    if storage is None:
+        return
+    address = resolved(storage)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="cola-probe")
+    try:
+        pool.submit(_probe, address).result(PROBE_SECONDS)
+    except TimeoutError:
+        raise SpecError(
+            f"checkpoint.storage={redacted(storage)}: gave no answer for {PROBE_SECONDS:g} s; "
+            "check the address and the network"
+        ) from None
+    except OSError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SpecError(
+            f"checkpoint.storage={redacted(storage)}: cannot be written ({reason}); check that the "
+            "folder or bucket exists and that this user may write there (an object store takes "
+            "credentials from the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        ) from None
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _probe(address: str) -> None:
+    filesystem, root = open_filesystem(address)
+    path = f"{root}/.cola-writable"
+    filesystem.create_dir(root, recursive=True)
+    with filesystem.open_output_stream(path) as file:
+        file.write(b"cola")
+    with filesystem.open_input_stream(path) as file:
+        if file.read() != b"cola":
+            raise OSError("what was written does not come back")
+    filesystem.delete_file(path)

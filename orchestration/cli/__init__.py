@@ -1,0 +1,1 @@
+"""Commands around studies, jobs and finished models."""

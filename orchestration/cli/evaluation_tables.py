@@ -1,0 +1,143 @@
+"""Evaluations as tables: tasks with an accuracy, likelihoods, texts, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from cola.evaluation.statistics import Difference
+from cola.evaluation.tasks.task import TaskResult
+from cola.families.registry import definition_of
+from orchestration.cli.tables import wide_console
+from orchestration.inference.evaluate import Report
+
+OTHERS = {
+    "cloze": ("word_nats",),
+    "likelihood": ("nll_nats_per_token", "bits_per_byte", "function_evaluations"),
+    "continuation": ("first_token_accuracy", "chrf"),
+    "infilling": ("chrf",),
+    "unconditional": (
+        "reference_nats_per_token",
+        "mauve",
+        "distinct_1",
+        "distinct_2",
+        "distinct_4",
+        "repetition_4",
+    ),
+    "speed": ("tokens_per_second", "first_tokens_seconds", "function_evaluations_per_token"),
+}
+
+
+def print_evaluations(reports: Sequence[Report]) -> None:
+    """A column a model: accuracies in per cent with their standard error, then what else."""
+    console = wide_console()
+    console.print(accuracy_table(reports))
+    others = measurement_table(reports)
+    if others.row_count:
+        console.print(others)
+    if len(reports) > 1:
+        console.print(difference_table(reports))
+    for report in reports:
+        for said in remarks(report):
+            console.print(f"{report.target.name}: {said}", highlight=False)
+        for study, why in report.untracked.items():
+            console.print(f"{report.target.name}: not in MLflow ({study}): {why}", highlight=False)
+    console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
+
+
+def accuracy_table(reports: Sequence[Report]) -> Table:
+    """Rows of tasks that have an accuracy."""
+    table = _table("accuracy, % ± standard error over items", "chance", "items", reports=reports)
+    for task in _tasks(reports):
+        found = [_result(report, task) for report in reports]
+        first = next(result for result in found if result is not None)
+        if "accuracy" in first.metrics:
+            chance = first.metrics.get("chance")
+            shown = "–" if chance is None else f"{100 * chance:.1f}"
+            table.add_row(task, shown, str(first.items), *map(_accuracy, found))
+    return table
+
+
+def measurement_table(reports: Sequence[Report]) -> Table:
+    """Rows of everything else that is measured."""
+    table = _table("measurement", reports=reports)
+    for task in _tasks(reports):
+        for name in OTHERS.get(task, ()):
+            cells = [_number(_result(report, task), name) for report in reports]
+            if any(cell != "–" for cell in cells):
+                table.add_row(f"{task}: {name}", *cells)
+    return table
+
+
+def difference_table(reports: Sequence[Report]) -> Table:
+    """Rows of tasks that are means over items: each model less the first one."""
+    first, *others = reports
+    title = f"difference to {first.target.name}, [95%] over the same items"
+    table = _table(title, reports=others)
+    for task in _tasks(others):
+        found = [report.against_first.get(task) for report in others]
+        if any(found):
+            shares = any(_accuracy(_result(report, task)) != "–" for report in others)
+            unit, scale = ("points", 100.0) if shares else ("nats per token", 1.0)
+            table.add_row(f"{task}, {unit}", *[_difference(each, scale) for each in found])
+    return table
+
+
+def remarks(report: Report) -> list[str]:
+    """What a reader must know of the results beside their numbers."""
+    said = []
+    details = {result.task: result.details for result in report.results}
+    cut = {task: found["prompts_cut"] for task, found in details.items() if "prompts_cut" in found}
+    told = ", ".join(f"{task} {count}" for task, count in cut.items() if count)
+    if told:
+        said.append(
+            f"prompts that were longer than the context of {report.target.context} tokens lost "
+            f"their beginning: {told}"
+        )
+    if details.get("likelihood", {}).get("kind") == "bound":
+        said.append("the NLL is an upper bound")
+    kind = details.get("cloze", {}).get("word_kind", "exact")
+    if kind != "exact":
+        said.append(f"the cloze words' nats are {'a bound' if kind == 'bound' else 'an estimate'}")
+    if details.get("infilling", {}).get("right_context") is False:
+        said.append("infilling: the family sees no right context; it continued the left one")
+    return said
+
+
+def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:
+    table = Table(first)
+    for name in more:
+        table.add_column(name, justify="right")
+    for report in reports:
+        label = definition_of(report.target.family).label
+        table.add_column(f"{report.target.name}\n{label}", justify="right")
+    return table
+
+
+def _tasks(reports: Sequence[Report]) -> list[str]:
+    return list(dict.fromkeys(result.task for report in reports for result in report.results))
+
+
+def _result(report: Report, task: str) -> TaskResult | None:
+    return next((result for result in report.results if result.task == task), None)
+
+
+def _accuracy(result: TaskResult | None) -> str:
+    if result is None or "accuracy" not in result.metrics:
+        return "–"
+    error = result.metrics.get("accuracy_standard_error")
+    shown = f"{100 * result.metrics['accuracy']:.1f}"
+    return shown if error is None else f"{shown} ± {100 * error:.1f}"
+
+
+def _difference(found: Difference | None, scale: float) -> str:
+    if found is None:
+        return "–"
+    mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
+    return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
+
+
+def _number(result: TaskResult | None, name: str) -> str:
+    value = None if result is None else result.metrics.get(name)
+    return "–" if value is None else f"{value:.4g}"

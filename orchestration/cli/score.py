@@ -1,0 +1,136 @@
+"""Commands that evaluate: score, items for it, lm-eval."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cola.errors import SpecError
+from cola.evaluation.few_shot.scoring import TASKS, Paired, TaskScore, compare_paired, score_task
+from cola.evaluation.few_shot.sources import Hub, load_items
+from cola.evaluation.items import Item, read_generations, write_items
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def score(
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")],
+    items: Annotated[
+        Path,
+        typer.Option(
+            help="JSONL: id, prompt, answer, choices, answers; or a folder with TASK.jsonl."
+        ),
+    ],
+    generations: Annotated[Path, typer.Option(help="JSONL of a model's outputs: id, generation.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another model's outputs, compared item by item (McNemar, exact)."),
+    ] = None,
+    per_item: Annotated[
+        Path | None, typer.Option(help="Write what was found in every generation here, as JSONL.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Score any model's generations as the public release does; rates are in per cent."""
+    asked = load_items(task, items)
+    found = score_task(task, asked, read_generations(generations))
+    other = paired = None
+    if against is not None:
+        other = score_task(task, asked, read_generations(against))
+        paired = compare_paired(found, other)
+    if per_item is not None:
+        write_per_item(per_item, asked, found)
+    if as_json:
+        shown: dict[str, Any] = found.summary()
+        if other is not None and paired is not None:
+            shown |= {"against": other.summary(), "paired": asdict(paired)}
+        typer.echo(json.dumps(shown, indent=1))
+        return
+    typer.echo(sentence(found))
+    if other is not None and paired is not None:
+        typer.echo(sentence(other))
+        typer.echo(paired_sentence(paired))
+
+
+@app.command("items")
+def write_public_items(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    to: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Another data set in the same schema: a hub name or a local folder."),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="The data set's configuration.")] = None,
+    split: Annotated[str | None, typer.Option(help="The data set's split.")] = None,
+    revision: Annotated[str | None, typer.Option(help="The data set's commit or branch.")] = None,
+) -> None:
+    """Write a task's public data set as prompted items, for use where there is no network."""
+    source = Hub(dataset, config, split, revision)
+    found = load_items(task, source, limit=limit, option="`cola score --items`")
+    write_items(to, found)
+    typer.echo(f"{to}: {len(found)} items of {task}")
+
+
+@app.command(
+    name="lm-eval",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def lm_eval(context: typer.Context) -> None:
+    """EleutherAI's lm-evaluation-harness, with --model cola --model_args pretrained=DIR.
+
+    Every argument goes to the harness's own command unchanged.
+    """
+    from cola.evaluation.harness import run  # an optional dependency, and slow to import
+
+    run(context.args)
+
+
+def write_per_item(path: Path, items: list[Item], found: TaskScore) -> None:
+    """One JSON line an item, in their order.
+
+    Raises:
+        SpecError: where the file cannot be written.
+    """
+    lines = [
+        json.dumps(asdict(scored) | {"answer": item.answer}) + "\n"
+        for item, scored in zip(items, found.per_item, strict=True)
+    ]
+    try:
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"--per-item {path}: cannot be written ({error.strerror})") from None
+
+
+def sentence(found: TaskScore) -> str:
+    """The score in words."""
+    low, high = found.accuracy_interval
+    said = f"{found.task}: accuracy {found.accuracy:.2f}% [{low:.2f}, {high:.2f}] "
+    said += f"on {found.items} items (95% bootstrap), valid answers {found.valid:.2f}%"
+    if found.accuracy_given_valid is not None:
+        said += f", accuracy given a valid one {found.accuracy_given_valid:.2f}%"
+    if found.f1 is not None:
+        said += f", F1 {found.f1:.2f}%"
+    if found.chance is not None:
+        said += f", chance {found.chance:.2f}%"
+    if found.position_bias is not None:
+        said += f", position bias {found.position_bias:.1f} of 100"
+    if found.missing:
+        said += f"; {found.missing} items have no generation and count as wrong"
+    return said
+
+
+def paired_sentence(paired: Paired) -> str:
+    """The comparison in words."""
+    low, high = paired.difference_interval
+    return (
+        f"difference {paired.difference:+.2f} points [{low:+.2f}, {high:+.2f}] (95% paired "
+        f"bootstrap): {paired.only_first} items right only in the first, {paired.only_second} only "
+        f"in the second, McNemar p = {paired.p_value:.3g}"
+    )

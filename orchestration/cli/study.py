@@ -1,0 +1,267 @@
+"""Commands that plan and carry out studies: plan, run, status, generate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cola.errors import SpecError
+from cola.spec import GenerationSpec, apply_overrides, load_yaml
+from cola.study import StudySpec
+from orchestration.cli.jobs import ADDRESS_HELP, AllowHttp, CaFile
+from orchestration.cli.plan_tables import memory_table, plan_table
+from orchestration.cli.tables import print_runs, wide_console
+from orchestration.driver.progress import StudyView
+from orchestration.driver.status import run_status
+from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
+from orchestration.planning.corpus_size import check_epochs, corpus_size
+from orchestration.planning.decisions import decide
+from orchestration.planning.divergence_retry import with_retries
+from orchestration.planning.plan import PlannedRun, plan_study
+from orchestration.planning.plan_summary import (
+    Plan,
+    matching_sentences,
+    plan_as_json,
+    total_sentence,
+    warnings,
+)
+from orchestration.planning.rates import measured_rates
+from orchestration.planning.rehearsal import rehearsal_of
+from orchestration.remote.endpoint import Endpoint
+from orchestration.state.ledger import Ledger
+from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+Study = Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a key: path.to.key=value (repeatable).", metavar="KEY=VALUE"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def studies() -> None:
+    """List the studies that ship with the product."""
+    for name, path in shipped_studies().items():
+        typer.echo(f"{name:20} {load_yaml(path).get('description', '')}")
+
+
+@app.command()
+def plan(
+    study: Study,
+    settings: Overrides = None,
+    as_json: AsJson = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine first, a few steps a family.")
+    ] = False,
+) -> None:
+    """Print the runs of a study, with their cost, before anything starts."""
+    spec = load_study(study, settings or [])
+    ledger = Ledger(output_root(spec))
+    runs = with_retries(plan_study(spec), spec.retry_diverged, ledger)
+    if calibrate:
+        from orchestration.training.calibrate import calibrate as measure
+
+        measure(spec, runs)
+    whole = reckoned(spec, runs)
+    if as_json:
+        typer.echo(json.dumps(plan_as_json(whole), indent=1))
+        return
+    decisions = decide(runs, ledger, study_folder(spec), spec.checkpoint.storage)
+    console = wide_console()
+    console.print(plan_table(whole, decisions))
+    memory = memory_table(whole)
+    if memory is not None:
+        console.print(memory)
+    said = [total_sentence(whole), *matching_sentences(whole)]
+    said += [f"Warning: {warning}" for warning in warnings(whole)]
+    for sentence in said:
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    study: Study,
+    settings: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
+    ] = None,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse", help="Every step of the study on this machine, scaled down to minutes."
+        ),
+    ] = False,
+) -> None:
+    """Train what the study lacks: finished runs are reused, interrupted ones go on."""
+    from orchestration.driver.study_runner import run_study
+
+    spec = load_study(study, settings or [])
+    view = StudyView()
+    if rehearse:
+        spec = rehearsal_of(spec)
+        view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
+    if address is None:
+        result = run_study(spec, address, view)
+    else:
+        from orchestration.driver.supervisor import run_supervised
+
+        result = run_supervised(spec, address, view)
+    if result.trained == 0 and result.complete:
+        view.note(f"nothing to train: all {len(result.states)} runs are finished already")
+    if result.unmirrored:
+        view.note(
+            f"MLflow did not take everything of {', '.join(result.unmirrored)}; their journals are "
+            "whole on disk and the next `cola run` sends the rest"
+        )
+    if not result.complete:
+        left = {name: state for name, state in result.states.items() if state != "finished"}
+        view.note(f"not finished: {left}; the same command goes on from here")
+        raise typer.Exit(130 if result.stopped else 1)
+    if rehearse and context.obj is not None:
+        context.obj.report(spec.name, spec.output)
+        view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
+
+
+@app.command()
+def status(
+    study: Annotated[
+        str, typer.Argument(help="A shipped study, a YAML file, or (with --address) a name.")
+    ],
+    settings: Overrides = None,
+    as_json: AsJson = False,
+    workers: Annotated[
+        bool, typer.Option("--workers", help="Also every worker of the runs that run.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help=f"Read it on a cluster. {ADDRESS_HELP}")
+    ] = None,
+    ca_file: CaFile = None,
+    allow_http: AllowHttp = False,
+) -> None:
+    """Show where each run of a study stands, from the ledger and the journals."""
+    if address is not None:
+        endpoint = Endpoint(address, ca_file, allow_http)
+        show_remote_status(study, settings or [], endpoint, as_json, workers)
+        return
+    spec = load_study(study, settings or [])
+    ledger = Ledger(output_root(spec))
+    plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
+    rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
+    if as_json:
+        typer.echo(json.dumps({"study": spec.name, "runs": rows}, indent=1))
+    else:
+        print_runs(spec.name, rows, workers)
+
+
+def show_remote_status(
+    study: str, settings: list[str], endpoint: Endpoint, as_json: bool, workers: bool
+) -> None:
+    """The study's last job on a cluster, and its runs as they are on the cluster's storage."""
+    from orchestration.remote.jobs import client_of
+    from orchestration.remote.remote_status import remote_runs, study_and_job
+
+    client = client_of(endpoint)
+    name, output, job = study_and_job(client, study, settings)
+    if job is not None and not as_json:
+        typer.echo(str(job))
+    rows = remote_runs(client, name, output, job)
+    if as_json:
+        shown = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
+        typer.echo(json.dumps({"study": name, "job": shown, "runs": rows}, indent=1))
+    else:
+        print_runs(name, rows, workers)
+
+
+@app.command()
+def generate(
+    run: Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")],
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    right: Annotated[
+        str | None,
+        typer.Option(help="Text behind a gap of --max-new-tokens tokens, which is filled."),
+    ] = None,
+    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
+    max_new_tokens: Annotated[int | None, typer.Option(help="Default: the study's.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of evaluation.generation: steps, guidance_scale, solver, time_grid, "
+            "first_block, temperature, top_k, top_p, repetition_penalty, ... (repeatable).",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Continue a text, or fill a gap in one, with a finished run's model."""
+    from orchestration.inference.generate import fill_text, stream_text
+
+    folder = find_run(run, Path(output).expanduser().resolve())
+    if not RunFolder(folder).model.exists():
+        raise SpecError(f"run {run}: is not finished, it has no exported model yet")
+    spec = load_run_spec(folder)
+    changes = list(settings or [])
+    if max_new_tokens is not None:
+        changes.append(f"max_new_tokens={max_new_tokens}")
+    chosen = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
+    generation = GenerationSpec.parse(chosen)
+    if right is not None:
+        typer.echo(fill_text(folder, spec, prompt, right, generation, seed))
+        return
+    for piece in stream_text(folder, spec, prompt, generation, seed):
+        typer.echo(piece, nl=False)
+    typer.echo()
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")],
+    to: Annotated[Path, typer.Option(help="A new or an empty folder.")],
+    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
+) -> None:
+    """Write a finished run's model with its tokenizer as a plain Hugging Face folder."""
+    from orchestration.inference.export import export_run
+
+    folder = find_run(run, Path(output).expanduser().resolve())
+    target = to.expanduser().resolve()
+    export_run(folder, load_run_spec(folder), target)
+    typer.echo(str(target))
+
+
+@app.command("check-release")
+def check_release_folder(
+    folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],
+) -> None:
+    """Recompute a folder of the public release's reference tensors; exit 1 if any is off."""
+    from cola.release.check import TOLERANCE, check_release
+
+    comparisons = check_release(folder)
+    for item in comparisons:
+        value = f"{item.error:.0f} tokens differ" if item.is_ids else f"{item.error:.3e}"
+        typer.echo(f"{'ok  ' if item.passes else 'FAIL'} {item.name:16} {value}")
+    failed = [item for item in comparisons if not item.passes]
+    largest = max((item.error for item in comparisons if not item.is_ids), default=0.0)
+    mismatches = sum(item.error for item in comparisons if item.is_ids)
+    typer.echo(
+        f"{len(comparisons)} tensors, largest error {largest:.3e} (tolerance {TOLERANCE:g}), "
+        f"{mismatches:.0f} token mismatches"
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def reckoned(study: StudySpec, runs: list[PlannedRun]) -> Plan:
+    """The plan with its costs; a corpus that is known to be too small is refused."""
+    corpus = corpus_size(study, OutputFolder(output_root(study)).cache)
+    for planned in runs:
+        check_epochs(study, planned.name, planned.tokens, corpus)
+    return Plan.of(study, runs, corpus, measured_rates(output_root(study)))

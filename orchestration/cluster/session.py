@@ -1,0 +1,145 @@
+"""The Ray cluster of a study: start a local one or join one, what it has and what is free."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cola.errors import ClusterError, SpecError
+from cola.spec.resources import ResourcesSpec
+from orchestration.cluster.packing import ClusterState, Group, Node, matches
+
+
+class NoClusterError(ClusterError):
+    """No Ray cluster answers at the address."""
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """What the cluster has in all (not what is free now), and the labels of its nodes."""
+
+    cpus: float
+    gpus: float
+    labels: tuple[dict[str, str], ...] = ({},)
+    dashboard: str | None = None  # address of Ray's pages
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
+    """A Ray session: a private one on this machine, or the cluster at `address`.
+
+    The private one listens on loopback only, and is stopped on the way out.
+
+    Raises:
+        NoClusterError: when none answers at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Ray's servers listen on loopback only where the node's address is loopback; this switch
+        # (made for desktops) is how Ray chooses that address.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # Nobody takes this machine's only node away: saves every run an actor that would watch.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    import ray
+
+    try:
+        if address is None:
+            context = ray.init(
+                address="local",
+                # The dashboard's state service is what cleans up after a controller that died.
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=_short_temporary_folder(),
+            )
+        else:
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise NoClusterError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
+    try:
+        total = ray.cluster_resources()
+        labels = tuple(dict(node["Labels"]) for node in ray.nodes() if node["Alive"])
+        pages = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), labels, pages)
+    finally:
+        ray.shutdown()
+
+
+def cluster_state() -> ClusterState:
+    """The nodes that are alive, with what is free on each, and the placed placement groups.
+
+    Works in a driver and in an actor.
+    """
+    import ray
+
+    # Not public, and the only place that tells the nodes' free resources apart; the public
+    # available_resources() adds them up, the dashboard's state API needs the dashboard.
+    from ray._private.state import available_resources_per_node
+    from ray.util import placement_group_table
+
+    free = available_resources_per_node()
+    nodes = []
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] in free:
+            total, left = node["Resources"], free[node["NodeID"]]
+            nodes.append(
+                Node(
+                    id=node["NodeID"],
+                    cpus=total.get("CPU", 0.0),
+                    gpus=total.get("GPU", 0.0),
+                    free_cpus=left.get("CPU", 0.0),
+                    free_gpus=left.get("GPU", 0.0),
+                    labels=dict(node["Labels"]),
+                )
+            )
+    groups = tuple(
+        Group(
+            key,
+            tuple((b.get("CPU", 0.0), b.get("GPU", 0.0)) for _, b in sorted(g["bundles"].items())),
+            tuple(node for _, node in sorted(g["bundles_to_node_id"].items())),
+        )
+        for key, g in placement_group_table().items()
+        if g["state"] == "CREATED"
+    )
+    return ClusterState(tuple(nodes), groups)
+
+
+def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
+    """A request beyond a cluster that does not grow would wait for ever; an elastic run starts
+    with less.
+
+    Raises:
+        SpecError: when one run needs more than the whole cluster has.
+    """
+    name = "workers" if resources.min_workers is None else "min_workers"
+    workers = resources.min_workers or resources.workers
+    needs = {
+        "CPUs": (workers * resources.cpus_per_worker, cluster.cpus),
+        "GPUs": (workers * resources.gpus_per_worker, cluster.gpus),
+    }
+    for kind, (needed, present) in needs.items():
+        if needed > present:
+            raise SpecError(
+                f"resources.{name}={workers}: a run needs {needed:g} {kind}, the "
+                f"cluster has {present:g}; lower resources.{name} or "
+                f"resources.{kind.lower()}_per_worker"
+            )
+    if not any(matches(resources.labels, labels) for labels in cluster.labels):
+        raise SpecError(
+            f"resources.labels={dict(resources.labels)}: the cluster has no node with them; leave "
+            "them out, or give the --address of a cluster that has"
+        )
+
+
+def _short_temporary_folder() -> str:
+    """Ray's sockets need a short path (107 bytes in all)."""
+    base = tempfile.gettempdir()
+    return os.path.join(base if len(base) < 20 else "/tmp", f"ray-{os.getuid()}")  # noqa: S108, PTH118

@@ -1,0 +1,104 @@
+"""What a waiting run waits for, in a sentence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from orchestration.cluster.packing import Free, Holding, Node, Request, eligible, matches
+
+HOLDERS_NAMED = 2
+
+
+def too_large(request: Request, nodes: Sequence[Node]) -> str:
+    """Why the cluster could not carry the run even if it were empty."""
+    suiting = [node for node in nodes if matches(request.labels, node.labels)]
+    if not suiting:
+        return f"waits for a node with {labels(request)}: the cluster has no node with that label"
+    able = eligible(request, nodes)
+    if not able:
+        largest = max(suiting, key=lambda node: (node.gpus, node.cpus))
+        return (
+            f"waits for a node with {_units(request.cpus, request.gpus)} for one worker"
+            f"{_on(request)}: the largest has {_units(largest.cpus, largest.gpus)}"
+        )
+    kind, each = _scarce(request)
+    held = sum(_of(kind, node.cpus, node.gpus) for node in able)
+    return (
+        f"waits for {each * request.least:g} {kind}{_on(request)}: "
+        f"the cluster holds {held:g} in all"
+    )
+
+
+def busy(
+    request: Request, nodes: Sequence[Node], free: Free, holdings: Iterable[Holding], now: float
+) -> str:
+    """What is free of what the run needs, and who holds the rest until when."""
+    kind, each = _scarce(request)
+    able = {node.id for node in eligible(request, nodes)}
+    spare = sum(max(0.0, _of(kind, *free[node])) for node in able)
+    holders = []
+    for holding in holdings:
+        here = sum(node in able for node in holding.nodes) if holding.placed else holding.workers
+        taken = here * _of(kind, holding.request.cpus, holding.request.gpus)
+        if taken:
+            holders.append((holding.ends, named(holding.request, request), taken))
+    said = [
+        f"{name} holds {taken:g} of them {until(ends, now)}"
+        for ends, name, taken in sorted(holders)[:HOLDERS_NAMED]
+    ]
+    if len(holders) > HOLDERS_NAMED:
+        said.append(f"{len(holders) - HOLDERS_NAMED} more runs hold others")
+    if not holders:
+        said = ["what is not ours holds the others"]
+    return ", ".join(
+        [f"waits for {each * request.workers:g} {kind}{_on(request)}: {spare:g} are free", *said]
+    )
+
+
+def its_turn(request: Request, first: Request) -> str:
+    """The run would fit, but another one comes first."""
+    return f"waits for its turn: what is free is kept for {named(first, request)}"
+
+
+def own_limit(request: Request) -> str:
+    """The study may not have more runs at a time."""
+    return (
+        "waits for another run of its study to end "
+        f"(resources.concurrent_runs={request.at_once} go on)"
+    )
+
+
+def labels(request: Request) -> str:
+    """The labels that the run's nodes must have."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(request.labels.items()))
+
+
+def named(request: Request, reader: Request) -> str:
+    """The run's name, with its study where that is not the reader's."""
+    return request.name if request.study == reader.study else f"{request.study}/{request.name}"
+
+
+def until(ends: float, now: float) -> str:
+    """When a run is expected to end, as a clock shows it."""
+    if ends <= now:
+        return "for longer than planned"
+    day = "" if ends - now < 12 * 3600 else "%d %b "
+    return time.strftime(f"until about {day}%H:%M", time.localtime(ends))
+
+
+def _scarce(request: Request) -> tuple[str, float]:
+    """What to count the run's needs in, and how much of it a worker takes."""
+    return ("GPUs", request.gpus) if request.gpus else ("CPUs", request.cpus)
+
+
+def _of(kind: str, cpus: float, gpus: float) -> float:
+    return gpus if kind == "GPUs" else cpus
+
+
+def _on(request: Request) -> str:
+    return f" on nodes with {labels(request)}" if request.labels else ""
+
+
+def _units(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")

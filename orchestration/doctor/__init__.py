@@ -1,0 +1,1 @@
+"""Whether this environment can run a study, and whether recovery works."""

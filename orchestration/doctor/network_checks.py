@@ -1,0 +1,102 @@
+"""What processes of one machine speak to each other by: sockets and collectives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import torch
+
+from orchestration.doctor.finding import Finding
+
+COLLECTIVE_SECONDS = 45
+# What Ray puts below its temporary folder, as session_2026-01-01_00-00-00_000000_0000000/sockets/
+# plasma_store, and the longest path that a socket may have.
+RAY_SOCKET = "ray-1000/" + "s" * 48 + "/sockets/plasma_store"
+SOCKET_PATH_BYTES = 107
+
+
+def sockets() -> Finding:
+    """Ray's processes speak over loopback ports and over sockets in its temporary folder."""
+    remedy = "Ray cannot start here: allow loopback ports and sockets (a sandbox forbids them)"
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+        folder = socket_folder()
+        with (
+            tempfile.TemporaryDirectory(dir=folder) as inside,
+            socket.socket(socket.AF_UNIX) as local,
+        ):
+            local.bind(str(Path(inside) / "s"))
+    except OSError as error:
+        return Finding("sockets", "fail", f"{error}", remedy)
+    if len(f"{folder}/{RAY_SOCKET}") > SOCKET_PATH_BYTES:
+        return Finding("sockets", "fail", f"{folder}: too long", "set TMPDIR to a short path")
+    return Finding("sockets", "ok", f"127.0.0.1 and {folder}")
+
+
+def socket_folder() -> str:
+    """Where a private cluster puts its sockets: a long TMPDIR is not used for them."""
+    base = tempfile.gettempdir()
+    return base if len(base) < 20 else "/tmp"  # noqa: S108
+
+
+def collectives() -> Finding:
+    """An all-reduce as runs make them: over NCCL on the GPUs, else of two processes over gloo."""
+    gpus = torch.cuda.device_count()
+    backend, world = ("nccl", min(2, gpus)) if gpus else ("gloo", 2)
+    remedy = f"install a torch build with {backend}"
+    if not (torch.distributed.is_nccl_available() if gpus else gloo_is_there()):
+        return Finding("collectives", "fail", f"no {backend}", remedy)
+    with tempfile.TemporaryDirectory() as folder:
+        failure = all_reduce(backend, world, Path(folder) / "meet")
+    if failure is not None:
+        remedy = "look for a firewall or a container without loopback, and at NCCL_DEBUG=INFO"
+        return Finding("collectives", "fail", f"{backend}: {failure}", remedy)
+    return Finding("collectives", "ok", f"{backend}, all-reduce over {world} processes")
+
+
+def gloo_is_there() -> bool:
+    """Whether torch was built with gloo."""
+    return bool(torch.distributed.is_gloo_available())
+
+
+def all_reduce(backend: str, world: int, meet: Path) -> str | None:
+    """Add up the ranks of so many processes on loopback; what went wrong, if anything."""
+    command = [sys.executable, "-m", "orchestration.doctor.all_reduce"]
+    variables = {**os.environ, "GLOO_SOCKET_IFNAME": loopback_interface(), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(  # noqa: S603 (this interpreter, arguments of ours)
+            [*command, str(rank), str(world), str(meet), backend],
+            env=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    failures = []
+    for process in processes:
+        try:
+            _, said = process.communicate(timeout=COLLECTIVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            failures.append(f"no answer within {COLLECTIVE_SECONDS} s")
+            continue
+        if process.returncode:
+            failures.append(said.strip().splitlines()[-1] if said.strip() else "a process died")
+    return failures[0] if failures else None
+
+
+def loopback_interface() -> str:
+    """Name of the interface that has 127.0.0.1."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == "127.0.0.1" for each in addresses):
+            return name
+    return "lo"

@@ -1,0 +1,1 @@
+"""The process that runs a study: launches runs, follows them, reacts to faults."""

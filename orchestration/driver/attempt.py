@@ -1,0 +1,121 @@
+"""One attempt at a planned run: what is laid out before its workers start, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cola.families.registry import family_of
+from cola.files import write_atomically
+from cola.records import Tag
+from cola.study import StudySpec
+from orchestration.checkpoint.store import placed
+from orchestration.planning.plan import PlannedRun
+from orchestration.planning.shared_prefixes import Sharing
+from orchestration.state.heartbeat import forget_beats
+from orchestration.state.ledger import Entry, Ledger, State
+from orchestration.state.paths import RunFolder, output_root
+from orchestration.worker.assignment import Assignment, RunOutcome
+
+
+def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
+    """Take the run's lease and make its folder ready for workers.
+
+    Raises:
+        LeaseHeldError: another driver runs it.
+    """
+    entry = ledger.acquire(run.key)
+    folder = ledger.run_folder(run.key)
+    write_atomically(RunFolder(folder).spec, run.spec.model_dump_json(indent=1))
+    write_atomically(RunFolder(folder).data, json.dumps({"folder": str(data_folder)}))
+    RunFolder(folder).stop.unlink(missing_ok=True)
+    RunFolder(folder).outcome.unlink(missing_ok=True)
+    forget_beats(folder)
+    return entry
+
+
+def assignment_of(
+    run: PlannedRun,
+    study: StudySpec,
+    events_folder: Path,
+    data_folder: Path,
+    attempt: int,
+    sharing: Sharing,
+    preemptible: bool,
+    in_process: bool = False,
+    until: int | None = None,
+) -> Assignment:
+    """What the run's workers are told; `events_folder` holds the log of faults. They leave after
+    the step `until`, with a checkpoint."""
+    resources, root = run.resources, output_root(study)
+    return Assignment(
+        run=run.spec,
+        name=run.name,
+        run_folder=str(Ledger(root).run_folder(run.key)),
+        study_folder=str(events_folder),
+        data_folder=str(data_folder.resolve()),
+        attempt=attempt,
+        workers=resources.workers,
+        min_workers=resources.min_workers,
+        cpus_per_worker=resources.cpus_per_worker,
+        gpus_per_worker=resources.gpus_per_worker,
+        zero_stage=resources.zero_stage,
+        micro_batch_sequences=run.micro_batch_sequences,
+        compile=resources.compile,
+        max_failures=resources.max_failures,
+        labels=resources.labels,
+        preemptible=preemptible,
+        in_process=in_process,
+        until=until,
+        checkpoint=placed(study.checkpoint),
+        log_every_steps=study.tracking.log_every_steps,
+        publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
+        takes=[str(found.folder(root)) for found, _ in sharing.takes],
+    )
+
+
+def outcome_of(run_folder: Path, error: BaseException | None) -> tuple[State, str | None]:
+    """How the attempt ended, and why; `error` is what starting its workers raised."""
+    outcome = read_outcome(run_folder)
+    if error is not None:
+        return "failed", str(error).partition("\n")[0][:300] or type(error).__name__
+    if outcome is None:
+        return "failed", "the training ended without an outcome"
+    states: dict[str, State] = {"finished": "finished", "diverged": "diverged"}
+    return states.get(outcome.state, "interrupted"), outcome.reason
+
+
+def read_outcome(run_folder: Path) -> RunOutcome | None:
+    """How the run's training ended, or None where it was cut off."""
+    path = RunFolder(run_folder).outcome
+    return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None
+
+
+def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
+    """Tags of a run that starts, for MLflow."""
+    kind = family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
+    return {
+        Tag.STUDY: study,
+        Tag.FAMILY: run.spec.family,
+        Tag.VARIANT: run.variant,
+        Tag.RUNG: str(run.rung),
+        Tag.BUDGET: repr(run.spec.budget),
+        Tag.SEED: str(run.spec.seed),
+        Tag.STATUS: "running",
+        Tag.RETRY: str(run.retry),
+        Tag.NLL_KIND: kind,
+        Tag.COMPUTE: run.spec.compute,
+        Tag.CORE_PARAMETERS: str(run.core_parameters),
+        Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
+        Tag.TOTAL_PARAMETERS: str(run.total_parameters),
+    }
+
+
+def closing_tags(run: PlannedRun, ledger: Ledger) -> dict[str, str]:
+    """Tags of a run that ended, for MLflow."""
+    entry = ledger.entry(run.key)
+    outcome = read_outcome(ledger.run_folder(run.key))
+    tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
+    if outcome is not None:
+        tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
+    return tags

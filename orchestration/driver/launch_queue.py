@@ -1,0 +1,74 @@
+"""Runs of a study in the queue of its cluster: which may start now, which are given up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from cola.study import StudySpec
+from orchestration.cluster.packing import Request
+from orchestration.cluster.queue_client import Queue, QueuePlace
+from orchestration.driver.progress import StudyView
+from orchestration.planning.plan import PlannedRun
+from orchestration.state.event_log import EventLog
+
+
+def request_of(run: PlannedRun, study: StudySpec, owner: str, id: str, seconds: float) -> Request:
+    """What a run that waits from now on asks its cluster for; `seconds`: how long it will take."""
+    needs = run.resources
+    return Request(
+        id=id,
+        owner=owner,
+        name=run.name,
+        study=study.name,
+        workers=needs.workers,
+        cpus=needs.cpus_per_worker,
+        gpus=needs.gpus_per_worker,
+        size=run.train_flops("executed"),
+        seconds=seconds,
+        since=time.time(),
+        labels=dict(needs.labels),
+        min_workers=needs.min_workers,
+        priority=study.resources.priority,
+        at_once=study.resources.concurrent_runs,
+    )
+
+
+class LaunchQueue:
+    """Which runs of a study may start now."""
+
+    def __init__(
+        self,
+        study: StudySpec,
+        queue: Queue,
+        view: StudyView,
+        events: EventLog,
+        seconds_of: Callable[[PlannedRun], float],
+    ) -> None:
+        self._study, self._seconds_of = study, seconds_of
+        self._place = QueuePlace(study.name, queue, view.note, events, study.resources.wait_seconds)
+        self._requests: dict[str, Request] = {}  # by run key, of those that wait
+
+    def admitted(
+        self, ready: Sequence[PlannedRun], running: Iterable[PlannedRun]
+    ) -> dict[str, int]:
+        """Workers of each run, by its key, that may start now."""
+        for run in ready:
+            if run.key not in self._requests:
+                seconds, owner = self._seconds_of(run), self._place.owner
+                self._requests[run.key] = request_of(run, self._study, owner, run.key, seconds)
+        requests = [self._requests[run.key] for run in ready]
+        granted = self._place.admitted(requests, [run.key for run in running])
+        for key in granted:
+            del self._requests[key]
+        return granted
+
+    def kept(self, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """Those that go on waiting; says why the others are given up."""
+        asked = [self._requests[run.key] for run in waiting if run.key in self._requests]
+        given_up = self._place.given_up(asked)
+        return [run for run in waiting if run.key not in given_up]
+
+    def close(self) -> None:
+        """The study wants nothing more."""
+        self._place.leave()

@@ -1,0 +1,49 @@
+"""What is checked before the first run of a study starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cola.data import PreparedData
+from cola.errors import SpecError
+from cola.files import write_atomically
+from cola.study import StudySpec
+from orchestration.state.paths import output_root
+
+
+def check_output(study: StudySpec) -> Path:
+    """The output folder, made and proven writable.
+
+    Raises:
+        SpecError: when it cannot be written.
+    """
+    root = output_root(study)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        write_atomically(root / ".writable", "")
+        (root / ".writable").unlink()
+    except OSError as error:
+        raise SpecError(
+            f"output={study.output}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+    return root
+
+
+def check_data(study: StudySpec, data: PreparedData) -> None:
+    """Refuse a corpus that does not fill one batch, or validation that asks for more than it has.
+
+    Raises:
+        SpecError: with the largest value that would work.
+    """
+    batch, wanted = study.training.batch_sequences, study.evaluation.validation_sequences
+    if len(data.train) < batch:
+        raise SpecError(
+            f"data.corpus: holds {len(data.train)} training sequences of "
+            f"{study.data.sequence_length} tokens, fewer than one batch of {batch}; give more "
+            "text, a smaller training.batch_sequences or a shorter data.sequence_length"
+        )
+    if len(data.validation) < wanted:
+        raise SpecError(
+            f"evaluation.validation_sequences={wanted}: the validation split holds "
+            f"{len(data.validation)}; lower it or raise data.validation_fraction"
+        )

@@ -1,0 +1,192 @@
+"""What a person sees while a study runs: one live table, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cola.families.registry import curve_label
+from cola.records import Metric
+from orchestration.planning.decisions import Decision
+from orchestration.planning.plan import PlannedRun
+from orchestration.state.journal import JournalReader
+from orchestration.state.paths import RunFolder
+
+PLAIN_LINE_SECONDS = 15.0
+DONE = ("finished", "failed", "diverged", "interrupted", "reuse")
+
+
+@dataclass
+class Row:
+    """One run as the view knows it."""
+
+    run: PlannedRun
+    reader: JournalReader
+    state: str
+    step: int = 0
+    loss: float | None = None
+    nll: float | None = None
+    tokens_per_second: float | None = None
+    told: float = 0.0
+    starts: int = 0
+
+    @property
+    def share(self) -> float:
+        """Part of the steps that is done."""
+        return self.step / self.run.spec.steps
+
+
+class StudyView:
+    """Follows the runs' journals and shows them."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._rows: dict[str, Row] = {}
+        self._live: Live | None = None
+        self._began = time.monotonic()
+        self._data_told = -1.0
+        self._trouble: str | None = None
+
+    def data_progress(self, message: str, fraction: float) -> None:
+        """Progress of preparing the data, told at every fifth."""
+        if fraction - self._data_told >= 0.2 or (fraction >= 1.0 > self._data_told):
+            self._data_told = fraction
+            self.note(f"data: {message} {fraction:.0%}")
+
+    def decided(self, decisions: Sequence[Decision]) -> None:
+        """Say what happens to each run and why."""
+        for decision in decisions:
+            self.console.print(
+                f"{decision.run.name:28} {decision.action:7} {decision.why}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def add(self, run: PlannedRun, folder: Path, action: str) -> None:
+        """Show this run from now on."""
+        state = action if action in ("reuse", "busy") else "queued"
+        row = Row(run, JournalReader(RunFolder(folder).journal), state)
+        self._read(row)  # what earlier attempts did
+        row.state = state
+        self._rows[run.key] = row
+
+    def started(self, run: PlannedRun) -> None:
+        """The run was launched."""
+        self._rows[run.key].state = "starting"
+        self.event(run, "launched")
+
+    def ended(self, run: PlannedRun, state: str, reason: str | None) -> None:
+        """The run's training is over."""
+        row = self._rows[run.key]
+        self._read(row)
+        row.state = state
+        nll = f", validation NLL {row.nll:.4f} nats/token" if row.nll is not None else ""
+        self.event(run, f"{state}{nll}" + (f" ({reason})" if reason else ""))
+
+    def event(self, run: PlannedRun, text: str) -> None:
+        """A line about one run."""
+        self.note(f"{run.name}: {text}")
+
+    def note(self, text: str) -> None:
+        """A plain line with the time since the start."""
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        self.console.print(
+            f"[{minutes:02d}:{seconds:02d}] {text}", highlight=False, markup=False, soft_wrap=True
+        )
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show the table for as long as runs go on (only on a terminal)."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(self._table(), console=self.console, refresh_per_second=2) as self._live:
+            yield
+        self._live = None
+
+    def refresh(self, trouble: str | None) -> None:
+        """Read what the runs wrote since the last time, and show it."""
+        if trouble and trouble != self._trouble:
+            self.note(f"MLflow does not answer, metrics wait on disk: {trouble}")
+        self._trouble = trouble
+        for row in self._rows.values():
+            if row.state in ("starting", "training"):
+                self._read(row)
+                if self._live is None:
+                    self._tell(row)
+        if self._live is not None:
+            self._live.update(self._table())
+
+    def _read(self, row: Row) -> None:
+        for line in row.reader.new_lines():
+            if line.kind == "train":
+                row.state, row.step = "training", line.step
+                row.loss = _number(line.values.get(Metric.TRAIN_LOSS))
+                row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
+            elif line.kind == "event" and line.values.get("event") == "start":
+                row.starts += 1
+                if row.starts > 1 and row.state in ("starting", "training"):
+                    self.event(row.run, f"its workers started again from step {line.step}")
+            elif line.kind == "evaluation":
+                row.nll = _number(line.values.get(Metric.NLL))
+
+    def _tell(self, row: Row) -> None:
+        if row.state != "training" or time.monotonic() - row.told < PLAIN_LINE_SECONDS:
+            return
+        row.told = time.monotonic()
+        self.event(
+            row.run,
+            f"step {row.step}/{row.run.spec.steps}, loss {_shown(row.loss, '.4f')}, "
+            f"{_shown(row.tokens_per_second, ',.0f')} tokens/s, study ETA {self._eta()}",
+        )
+
+    def _eta(self) -> str:
+        """Time left if the runs that train now are as fast as those still to come."""
+        left = rate = 0.0
+        for row in self._rows.values():
+            spec = row.run.spec
+            if row.state not in DONE:
+                left += row.run.train_flops("executed") - spec.train_flops_at(row.step, "executed")
+            if row.state == "training" and row.tokens_per_second:
+                rate += row.tokens_per_second * row.run.train_flops("executed") / row.run.tokens
+        if rate <= 0:
+            return "unknown yet"
+        minutes, seconds = divmod(int(left / rate), 60)
+        return f"{minutes} min {seconds:02d} s"
+
+    def _table(self) -> Table:
+        states = [row.state for row in self._rows.values()]
+        done = sum(state in DONE for state in states)
+        active = sum(state in ("starting", "training") for state in states)
+        table = Table(
+            title=f"{done} done, {active} running, {len(states) - done - active} queued, "
+            f"ETA {self._eta()}" + (f" | MLflow: {self._trouble}" if self._trouble else "")
+        )
+        for column in ("run", "state", "progress", "train loss", "val NLL", "tokens/s"):
+            table.add_column(column, justify="left" if column in ("run", "state") else "right")
+        for row in self._rows.values():
+            label = curve_label(row.run.variant, row.run.spec.family)
+            table.add_row(
+                f"{label} {row.run.spec.budget:.3g} seed {row.run.spec.seed}",
+                row.state,
+                "100%" if row.state == "reuse" else f"{row.share:.0%}",
+                _shown(row.loss, ".4f"),
+                _shown(row.nll, ".4f"),
+                _shown(row.tokens_per_second, ",.0f"),
+            )
+        return table
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

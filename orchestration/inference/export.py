@@ -1,0 +1,118 @@
+"""A finished run's model as a plain Hugging Face folder: weights, tokenizer, model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from cola.data import open_prepared
+from cola.errors import SpecError
+from cola.families.registry import definition_of, family_of
+from cola.records import Metric
+from cola.study import RunSpec
+from orchestration.state.journal import JournalReader
+from orchestration.state.paths import RunFolder
+
+PLAIN = {".safetensors", ".json"}  # nothing that is unpickled or run by who opens the folder
+
+
+def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
+    """Write the run's model, its tokenizer and a model card into `target`, all of it or nothing.
+
+    Raises:
+        SpecError: for a run that is not finished, a target that holds something or cannot be
+            written, or where the run's tokenizer is gone.
+    """
+    model = RunFolder(run_folder).model
+    if not model.exists():
+        raise SpecError(f"run {run_folder.name}: is not finished, it has no model to export yet")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SpecError(f"--to {target}: holds something already; name a new or an empty folder")
+    check_plain(model)
+    tokenizer = open_prepared(RunFolder(run_folder).data_folder()).tokenizer
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".cola-export-", dir=target.parent) as temporary:
+            built = Path(temporary) / "model"
+            shutil.copytree(model, built)
+            family = definition_of(spec.family)
+            start = family.implementation().name_tokens(built, tokenizer.eos_token_id)
+            tokenizer.save(built, start)
+            name_length(built / family.config_file(), spec.data.sequence_length)
+            (built / "README.md").write_text(model_card(run_folder, spec), encoding="utf-8")
+            built.rename(target)
+    except OSError as error:
+        raise SpecError(
+            f"--to {target}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+
+
+def name_length(path: Path, tokens: int) -> None:
+    """Let a model's configuration say how long its training's sequences were."""
+    config = json.loads(path.read_text(encoding="utf-8")) | {"max_position_embeddings": tokens}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_plain(model: Path) -> None:
+    """Refuse a model folder with anything but safetensors and JSON.
+
+    Raises:
+        SpecError: naming the first other file.
+    """
+    for path in sorted(model.rglob("*")):
+        if path.is_symlink() or (path.is_file() and path.suffix not in PLAIN):
+            raise SpecError(
+                f"{path}: is neither safetensors nor JSON; an exported model holds nothing else, "
+                "so remove it or train the run again"
+            )
+
+
+def model_card(run_folder: Path, spec: RunSpec) -> str:
+    """What the model is and how it was trained, as Markdown with the whole specification."""
+    family = definition_of(spec.family)
+    rows = {
+        "family": family.label,
+        "run": run_folder.name,
+        "seed": str(spec.seed),
+        "budget": f"{spec.budget:.6g} FLOPs ({spec.compute})",
+        "training FLOPs, executed": f"{spec.train_flops_at(spec.steps, 'executed'):.6g}",
+        "training FLOPs, nominal": f"{spec.train_flops_at(spec.steps, 'nominal'):.6g}",
+        "optimiser steps": str(spec.steps),
+        "tokens": str(spec.steps * spec.tokens_per_step),
+        "validation NLL": validation_nll(run_folder, spec),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""# {family.label}, trained by cola-scaling
+
+{family.opening_note}
+
+| | |
+|---|---|
+{table}
+
+*Executed* FLOPs count the matrix products that are carried out, with attention's visible density;
+*nominal* is the literature's 6 N D. The NLL is over fixed validation sequences of the training
+corpus, all tokens included; a *bound* is at least the model's true NLL.
+
+## Specification
+
+```yaml
+{spec.to_yaml()}```
+"""
+
+
+def validation_nll(run_folder: Path, spec: RunSpec) -> str:
+    """The last evaluation's NLL with its kind, standard error and step."""
+    kind = family_of(spec.family).nll_kind(spec.evaluation.likelihood)
+    found = [
+        line
+        for line in JournalReader(RunFolder(run_folder).journal).new_lines()
+        if line.kind == "evaluation"
+    ]
+    if not found:
+        return "not measured"
+    last = max(found, key=lambda line: line.step)
+    nll, bits = last.values[Metric.NLL], last.values[Metric.BITS_PER_BYTE]
+    return f"{nll:.4f} nats per token ({kind}), {bits:.4f} bits per byte, after step {last.step}"

@@ -1,0 +1,96 @@
+"""What `cola evaluate` can be pointed at: a finished run, or a folder with a model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cola.data import PreparedData, open_prepared
+from cola.errors import SpecError
+from cola.evaluation.models.evaluated_model import (
+    Subject,
+    context_in,
+    family_in,
+    open_subject,
+    tokenizer_in,
+)
+from cola.families.registry import family_of
+from cola.study import EvaluationSpec, RunSpec
+from orchestration.planning.catalog import find_run, load_run_spec
+from orchestration.state.paths import OutputFolder, RunFolder
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model to evaluate. `run_folder` is None for a plain folder with a model; answers and
+    results are kept in `answers`."""
+
+    name: str
+    family: str
+    model_folder: Path
+    run_folder: Path | None
+    context: int | None
+    answers: Path
+
+    def open(self, device: torch.device | str = "cpu") -> Subject:
+        """Load the model and its tokenizer."""
+        if self.run_folder is None:
+            return open_subject(self.model_folder, self.context, device)
+        family = family_of(self.family)
+        model = family.load(self.model_folder).to(device).eval()
+        tokenizer = open_prepared(RunFolder(self.run_folder).data_folder()).tokenizer
+        return Subject(family, model, tokenizer, self.context, torch.device(device))
+
+    def run_spec(self) -> RunSpec | None:
+        """The run's specification, where it is a run."""
+        return None if self.run_folder is None else load_run_spec(self.run_folder)
+
+    def settings(self) -> EvaluationSpec:
+        """The run's own evaluation settings, or the defaults."""
+        spec = self.run_spec()
+        return EvaluationSpec() if spec is None else spec.evaluation
+
+    def data(self) -> PreparedData | None:
+        """The run's data, where it is a run."""
+        return (
+            None
+            if self.run_folder is None
+            else open_prepared(RunFolder(self.run_folder).data_folder())
+        )
+
+
+def find_target(name: str, root: Path, context: int | None) -> Target:
+    """A finished run by the names of `find_run`, or a folder with a model and its tokenizer.
+
+    `context` stands in place of the length that a model was trained on.
+
+    Raises:
+        SpecError: when there is no such thing, or the run is not finished.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not RunFolder(folder).spec.exists():
+        family = family_in(folder)
+        context = context if context is not None else context_in(folder)
+        tokenizer_in(folder)  # a folder without one is refused now, not in the middle
+        key = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=4).hexdigest()
+        answers = OutputFolder(root).answers / f"{folder.resolve().name}-{key}"
+        return Target(name, family, folder.resolve(), None, context, in_context(answers, context))
+    run_folder = find_run(name, root)
+    spec = load_run_spec(run_folder)
+    if not RunFolder(run_folder).model.exists():
+        raise SpecError(f"run {name}: is not finished, it has no exported model yet")
+    own = spec.data.sequence_length
+    answers = RunFolder(run_folder).answers
+    if context not in (None, own):
+        answers = in_context(answers, context)
+    return Target(
+        name, spec.family, RunFolder(run_folder).model, run_folder, context or own, answers
+    )
+
+
+def in_context(answers: Path, context: int | None) -> Path:
+    """Answers in another context than the model's own are kept apart."""
+    return answers if context is None else answers / f"context-{context}"

@@ -1,0 +1,59 @@
+"""Results of an evaluation into MLflow, where the run that was evaluated has a place there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from cola.errors import SpecError
+from cola.spec import load_yaml
+from cola.spec.address import resolve_address
+from cola.study import RunSpec, StudySpec
+from orchestration.planning.decisions import remembered_plan
+from orchestration.state.paths import OutputFolder, StudyFolder
+from orchestration.tracking.address import tracking_uri
+from orchestration.tracking.mlflow_client import check_answers, told, troubles
+from orchestration.tracking.mlflow_runs import MlflowRuns
+
+
+def studies_of(run_key: str, root: Path) -> list[StudySpec]:
+    """Studies under the output folder whose last plan has the run."""
+    found = []
+    for folder in sorted((OutputFolder(root).studies).glob("*")):
+        planned = {slot["run_key"] for slot in remembered_plan(folder).values()}
+        if run_key in planned and (StudyFolder(folder).spec).exists():
+            path = StudyFolder(folder).spec
+            found.append(StudySpec.parse(load_yaml(path), origin=str(path)))
+    return found
+
+
+def track(
+    spec: RunSpec, metrics: Mapping[str, float], artifact: Path, root: Path
+) -> dict[str, str | None]:
+    """Add metrics (maybe none) at the run's last step and the file, in each of the run's studies.
+
+    Returns by study what went wrong, None where nothing did: results are on disk already, so an
+    MLflow that does not answer is told, not fatal.
+    """
+    outcome: dict[str, str | None] = {}
+    for study in studies_of(spec.run_key, root):
+        try:
+            address = resolve_address(tracking_uri(study))
+            check_answers(address)
+        except SpecError as error:
+            outcome[study.name] = str(error)
+            continue
+        try:
+            runs = MlflowRuns(address, study.name, OutputFolder(root).artifacts / study.name)
+            run_id = runs.run_id_of(spec.run_key)
+            if run_id is None:
+                outcome[study.name] = "MLflow does not have the run; `cola run` sends it"
+                continue
+            if metrics:
+                runs.measured(run_id, metrics, spec.steps, time.time())
+            runs.attach(run_id, artifact)
+            outcome[study.name] = None
+        except troubles() as error:
+            outcome[study.name] = told(address, error)
+    return outcome

@@ -1,0 +1,48 @@
+"""Peak rates and memory of accelerators, and the time and money a run is expected to take.
+
+Torch-free. An MFU here is executed FLOPs (see `cola.compute.flops`) over the dense peak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cola.spec.resources import ResourcesSpec
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Dense peak FLOP/s by data sheet (float32 without TF32), bytes of memory, assumed MFU."""
+
+    float32: float
+    bfloat16: float
+    memory: float | None
+    mfu: float
+
+    def peak(self, precision: str) -> float:
+        """Peak FLOP/s in this precision."""
+        return self.bfloat16 if precision == "bfloat16" else self.float32
+
+
+# A CPU's entry is one core of a recent x86 server: matrix products reach about this, training of
+# small models about a third of it.
+ACCELERATORS: dict[str, Accelerator] = {
+    "H200": Accelerator(67e12, 989e12, 141e9, 0.4),
+    "H100": Accelerator(67e12, 989e12, 80e9, 0.4),
+    "A100": Accelerator(19.5e12, 312e12, 80e9, 0.45),
+    "L40S": Accelerator(91.6e12, 362e12, 48e9, 0.35),
+    "CPU": Accelerator(110e9, 450e9, None, 0.3),
+}
+STARTUP_SECONDS = 20.0
+
+
+def accelerator_name(resources: ResourcesSpec) -> str:
+    """The accelerator that a plan is made for."""
+    return resources.accelerator or ("H100" if resources.gpus_per_worker else "CPU")
+
+
+def worker_flops(resources: ResourcesSpec, precision: str) -> float:
+    """Executed FLOP/s that one worker is assumed to reach."""
+    kind = ACCELERATORS[accelerator_name(resources)]
+    units = resources.units_per_worker
+    return kind.peak(precision) * (resources.mfu or kind.mfu) * units

@@ -1,0 +1,288 @@
+"""A plan for people and for programs: tables, what is matched, warnings, JSON (torch-free)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cola.families.registry import definition_of
+from cola.study import StudySpec
+from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
+from orchestration.planning.corpus_size import CorpusSize
+from orchestration.planning.costs import (
+    Costs,
+    bytes_per_token_id,
+    evaluation_flops,
+    executed_flops,
+    run_costs,
+    sample_flops,
+    task_flops,
+)
+from orchestration.planning.plan import PlannedRun
+from orchestration.planning.rates import Rates
+from orchestration.planning.shared_prefixes import Sharing, shared_beginnings
+from orchestration.planning.units import duration
+
+MATCHED = 0.03  # a larger spread between families is not called matched
+MUCH_VALIDATION = 0.25  # of the training FLOPs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Planned runs with their costs, and the corpus they read."""
+
+    study: StudySpec
+    runs: list[PlannedRun]
+    costs: list[Costs]
+    corpus: CorpusSize
+    sharing: dict[str, Sharing]
+
+    @classmethod
+    def of(
+        cls, study: StudySpec, runs: Sequence[PlannedRun], corpus: CorpusSize, rates: Rates
+    ) -> Plan:
+        """Reckon the costs of planned runs."""
+        keep = study.checkpoint.keep
+        sharing = shared_beginnings(runs)
+        costs = [
+            run_costs(
+                run.spec,
+                run.resources,
+                run.total_parameters,
+                keep,
+                rates,
+                sharing[run.key].first_step,
+            )
+            for run in runs
+        ]
+        return cls(study, list(runs), costs, corpus, sharing)
+
+    @property
+    def carried_out(self) -> float:
+        """Executed training FLOPs with every shared beginning counted once."""
+        runs = {run.key: run.spec for run in self.runs}
+        return sum(
+            sum(executed_flops(spec, self.sharing[key].first_step)) for key, spec in runs.items()
+        )
+
+    def begins_as(self, run: PlannedRun) -> str:
+        """Which run carries out this run's first steps, in words; empty where it does itself."""
+        takes = self.sharing[run.key].takes
+        if not takes:
+            return ""
+        beginning, provider = takes[0]
+        name = next(other.name for other in self.runs if other.key == provider)
+        return f"; its first {beginning.step} steps are those of {name}"
+
+    def epochs(self, run: PlannedRun) -> float | None:
+        """How often the run reads the corpus, where its size is known."""
+        return None if self.corpus.tokens is None else run.tokens / self.corpus.tokens
+
+
+def totals(plan: Plan) -> dict[str, Any]:
+    """Sums over the runs."""
+    prices = [cost.price for cost in plan.costs if cost.price is not None]
+    vocab = max(run.spec.model.vocab_size for run in plan.runs)
+    tokens = plan.corpus.tokens
+    return {
+        "runs": len(plan.runs),
+        "tokens": sum(run.tokens for run in plan.runs),
+        "train_flops": {
+            convention: sum(run.train_flops(convention) for run in plan.runs)
+            for convention in ("nominal", "executed")
+        },
+        "train_flops_carried_out": plan.carried_out,
+        "seconds_one_after_another": sum(cost.seconds for cost in plan.costs),
+        "accelerator": accelerator_name(plan.study.resources),
+        "accelerator_hours": sum(cost.accelerator_hours for cost in plan.costs),
+        "price": sum(prices) if prices else None,
+        "checkpoint_bytes": sum(cost.checkpoint_bytes for cost in plan.costs),
+        "token_bytes": None if tokens is None else tokens * bytes_per_token_id(vocab),
+    }
+
+
+def total_sentence(plan: Plan) -> str:
+    """The totals and what they rest on."""
+    found = totals(plan)
+    flops, resources = found["train_flops"], plan.study.resources
+    kind = ACCELERATORS[found["accelerator"]]
+    calibrated = all(cost.calibrated for cost in plan.costs)
+    basis = (
+        "rates measured on this machine"
+        if calibrated
+        else f"an assumed MFU of {resources.mfu or kind.mfu:.2f} of a {found['accelerator']}'s peak"
+        "; --calibrate measures"
+    )
+    price = "" if found["price"] is None else f", {found['price']:,.0f} in money"
+    tokens = found["token_bytes"]
+    stored = "" if tokens is None else f" and {plan.corpus.sign}{tokens / 1e9:,.3g} GB of tokens"
+    shared = any(sharing.takes for sharing in plan.sharing.values())
+    once = f", {plan.carried_out:.3g} carried out, shared beginnings once" if shared else ""
+    return (
+        f"{found['runs']} runs, {flops['executed']:.3g} training FLOPs executed "
+        f"({flops['nominal']:.3g} nominal{once}), {found['accelerator_hours']:,.3g} "
+        f"{found['accelerator']} hours{price}, {duration(found['seconds_one_after_another'])} one "
+        f"run after another ({basis}); {found['checkpoint_bytes'] / 1e9:,.3g} GB of checkpoints"
+        f"{stored}"
+    )
+
+
+def matching_sentences(plan: Plan) -> list[str]:
+    """What is matched at every rung, and what is then not, with by how much it differs."""
+    matching = plan.study.matching
+    spread = {
+        "core parameters": _spread(plan, lambda run: run.core_parameters),
+        "total parameters": _spread(plan, lambda run: run.total_parameters),
+        "executed FLOPs": _spread(plan, lambda run: run.train_flops("executed")),
+        "nominal FLOPs": _spread(plan, lambda run: run.train_flops("nominal")),
+        "tokens": _spread(plan, lambda run: run.tokens),
+    }
+    asked = [f"{matching.parameters} parameters", f"{matching.compute} FLOPs"]
+    matched = [name for name in asked if spread[name] <= MATCHED]
+    held = ", ".join(f"{name} (within {spread[name]:.1%})" for name in matched)
+    rest = ", ".join(
+        f"{name} (up to {value:.0%} apart{', though asked for' if name in asked else ''})"
+        for name, value in spread.items()
+        if name not in matched
+    )
+    effort = {
+        "none": "no family's settings were tuned",
+        "equal_trials": "every family's settings were tuned with equally many trials",
+        "unequal": "the families' settings were NOT tuned with equal effort",
+    }[matching.tuning]
+    said = [
+        f"Matched: {held}, data order, optimiser and schedule. {effort.capitalize()}.",
+        f"Not matched: {rest}.",
+    ]
+    if any(sharing.takes for sharing in plan.sharing.values()):
+        how = "in full to each" if matching.stage1 == "charged" else "in equal parts to all"
+        said.append(
+            "Beginnings that runs share are trained once. Every run is charged its own steps in "
+            f"full; a first stage that serves several is charged {how}."
+        )
+    return said
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What a reader of the plan should know before paying for it."""
+    said = []
+    most = max(plan.runs, key=lambda run: run.tokens)
+    epochs = plan.epochs(most)
+    if epochs is None:
+        said.append("the corpus' size is not known: epochs are not checked before it is prepared")
+    elif epochs > plan.study.max_epochs:
+        said.append(
+            f"{most.name} would read the corpus about {epochs:.1f} times (estimated from its "
+            f"bytes), more than max_epochs={plan.study.max_epochs:g}: it will be refused if the "
+            "prepared corpus says the same"
+        )
+    for run in plan.runs:
+        share = (
+            run.spec.evaluation.points * evaluation_flops(run.spec) / run.train_flops("executed")
+        )
+        if share > MUCH_VALIDATION:
+            said.append(
+                f"validation of {run.name} takes {share:.0%} of what its training takes (budgets "
+                "do not count it); lower evaluation.points or validation_sequences"
+            )
+    said += [
+        f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
+    ]
+    short = [r for r in plan.runs if min(stage.steps for stage in r.spec.stages) < 100]
+    if short:
+        names = ", ".join(run.name for run in short[:3])
+        said.append(f"{len(short)} runs have a stage of fewer than 100 steps ({names})")
+    return said
+
+
+def unread_settings(study: StudySpec) -> list[str]:
+    """Settings of generation and likelihood that differ from the defaults to no effect."""
+    families = [definition_of(settings.family) for settings in study.families.values()]
+    read = {
+        "generation": frozenset().union(*(family.generation_keys for family in families)),
+        "likelihood": frozenset().union(*(family.likelihood_keys for family in families)),
+    }
+    parts = {"generation": study.evaluation.generation, "likelihood": study.evaluation.likelihood}
+    return [
+        f"evaluation.{part}.{key}"
+        for part, settings in parts.items()
+        for key, field in type(settings).model_fields.items()
+        if key not in read[part] and getattr(settings, key) != field.default
+    ]
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values: `runs`, their `totals`, `matching`, `warnings`."""
+    rows = [_run_as_json(plan, r, cost) for r, cost in zip(plan.runs, plan.costs, strict=True)]
+    return {
+        "study": plan.study.name,
+        "runs": rows,
+        "totals": totals(plan),
+        "matching": matching_sentences(plan),
+        "warnings": warnings(plan),
+    }
+
+
+def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
+    spec, family = run.spec, definition_of(run.spec.family)
+    return {
+        "name": run.name,
+        "family": spec.family,
+        "variant": run.variant,
+        "run_key": spec.run_key,
+        "budget": spec.budget,
+        "seed": spec.seed,
+        "parameters": {
+            "core": run.core_parameters,
+            "embedding": run.embedding_parameters,
+            "total": run.total_parameters,
+        },
+        "tokens": run.tokens,
+        "epochs": plan.epochs(run),
+        "steps": spec.steps,
+        "stages": {stage.name: stage.steps for stage in spec.stages},
+        "first_step": plan.sharing[spec.run_key].first_step,
+        "batch_sequences": spec.training.batch_sequences,
+        "micro_batch_sequences": run.micro_batch_sequences,
+        "learning_rate": spec.training.optimizer.learning_rate,
+        "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
+        "train_flops_per_token": {
+            stage.name: family.train_flops_per_token(
+                spec.model,
+                spec.objective,
+                spec.data.sequence_length,
+                stage.name,
+                "executed",
+            ).components
+            for stage in spec.stages
+        },
+        "validation_flops": spec.evaluation.points * evaluation_flops(spec),
+        "sample_flops": sample_flops(spec),
+        "task_flops": task_flops(spec),
+        "memory": [
+            {
+                "zero_stage": m.zero_stage,
+                "states_bytes": m.states,
+                "activation_bytes": m.activations,
+                "total_bytes": m.total,
+                "micro_batch_sequences": m.micro_batch_sequences,
+                "accumulation": m.accumulation,
+                "fits": m.fits,
+            }
+            for m in run.memory
+        ],
+        "seconds": cost.seconds,
+        "accelerator_hours": cost.accelerator_hours,
+        "price": cost.price,
+        "checkpoint_bytes": cost.checkpoint_bytes,
+        "calibrated": cost.calibrated,
+    }
+
+
+def _spread(plan: Plan, value: Any) -> float:
+    """Largest relative difference between families over the rungs and seeds."""
+    groups: dict[tuple[int, int], list[float]] = {}
+    for run in plan.runs:
+        groups.setdefault((run.rung, run.spec.seed), []).append(float(value(run)))
+    return max(max(found) / min(found) - 1 for found in groups.values())

@@ -1,0 +1,1 @@
+"""Files that start a cluster of the right shape for a study."""

@@ -1,0 +1,1 @@
+"""A study on a remote Ray cluster, as a Ray job."""

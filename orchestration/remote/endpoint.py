@@ -1,0 +1,109 @@
+"""The address of a cluster: what may be spoken to, and by which certificate it is trusted."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cola.errors import SpecError
+
+ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Ray's dashboard. `ca_file` holds the authority that signed its certificate (None: those that
+    the system or REQUESTS_CA_BUNDLE trusts); `allow_http` lets a token go to another machine
+    without TLS."""
+
+    address: str
+    ca_file: Path | None = None
+    allow_http: bool = False
+
+    @property
+    def verify(self) -> str | bool:
+        """What `requests` takes to check a certificate by; it is always checked."""
+        return True if self.ca_file is None else str(self.ca_file)
+
+
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Only loopback is spoken to without a token, and no token leaves the machine in clear text.
+
+    Raises:
+        SpecError: an address that is none, a remote one without a token or without TLS, or a CA
+            file that is not there.
+    """
+    address, parts = endpoint.address, urlsplit(endpoint.address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SpecError(f"--address {address}: write it as http(s)://HOST:PORT (Ray's dashboard)")
+    if parts.username or parts.password:
+        raise SpecError("--address: takes no user or password; the token is in RAY_AUTH_TOKEN_PATH")
+    if endpoint.ca_file is not None and not endpoint.ca_file.exists():
+        raise SpecError(f"--ca-file {endpoint.ca_file}: there is no such file")
+    if is_loopback(parts.hostname):
+        return
+    if not has_token():
+        raise SpecError(
+            f"--address {address}: a remote cluster is only spoken to with a token; set "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or make one with `ray get-auth-token "
+            "--generate`"
+        )
+    if parts.scheme == "http" and not endpoint.allow_http:
+        raise SpecError(
+            f"--address {address}: would send the token in clear text; use https://, or a tunnel "
+            f"(ssh -L 8265:127.0.0.1:8265 {parts.hostname}, then --address "
+            "http://127.0.0.1:8265), or --allow-http in a network that you trust"
+        )
+
+
+def check_answers(endpoint: Endpoint) -> None:
+    """One request without the token: whether somebody is there, with a trusted certificate.
+
+    Raises:
+        SpecError: nobody answers within 10 s, or the certificate is not trusted.
+    """
+    import requests
+
+    try:
+        requests.get(
+            f"{endpoint.address.rstrip('/')}/api/version",
+            timeout=ANSWER_SECONDS,
+            verify=endpoint.verify,
+            allow_redirects=False,
+        )
+    except requests.exceptions.SSLError as error:
+        reason = short(error)
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            raise SpecError(
+                f"--address {endpoint.address}: its certificate is not trusted ("
+                f"{reason.partition('CERTIFICATE_VERIFY_FAILED] ')[2].strip(chr(39) + ')')}); give "
+                "the certificate of its authority with --ca-file or REQUESTS_CA_BUNDLE"
+            ) from None
+        raise SpecError(f"--address {endpoint.address}: no TLS connection ({reason})") from None
+    except OSError as error:  # all that requests raises is one
+        raise SpecError(f"--address {endpoint.address}: does not answer ({short(error)})") from None
+
+
+def short(error: Exception) -> str:
+    """An error's message on one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
+def is_loopback(host: str) -> bool:
+    """localhost, 127.0.0.0/8 or ::1."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def has_token() -> bool:
+    """Whether Ray will find an authentication token."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()

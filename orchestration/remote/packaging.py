@@ -1,0 +1,134 @@
+"""What is sent to a cluster with a study: the study alone, or the project's sources with it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import cola
+from cola.errors import SpecError
+from cola.study import StudySpec
+from orchestration.checkpoint.address import is_folder, resolved
+
+Where = Literal["cluster", "pinned"]
+
+STUDY_FILE = "study.yaml"
+CONSTRAINTS = "constraints.txt"
+PACKAGES = ("cola", "orchestration", "sweeps", "analysis")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", CONSTRAINTS, *PACKAGES)
+# Whatever lies about in a package's folder, none of it is needed to build it.
+EXCLUDED = ("__pycache__", "*.pyc", ".*", "*.egg-info", "build", "outputs", "tests")
+# Ray sets this variable while it builds an environment, and pip expands it in requirement lines.
+UNPACKED = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+# A stop is a request: running trainings save a checkpoint first.
+STOP_SECONDS = 600
+BUILD_SECONDS = 1800
+
+
+def runtime_environment(
+    where: Where, folder: Path, study: StudySpec | None = None
+) -> dict[str, Any]:
+    """Ray's description of a job's environment, packed in `folder` (which has to be empty).
+
+    `cluster` takes the `cola` that is installed there and sends the study alone. `pinned` sends the
+    project's sources too, and has every node build an environment of them with the versions of
+    constraints.txt. No variable of this process goes along.
+
+    Raises:
+        SpecError: `pinned` where the project is not a checkout.
+    """
+    environment: dict[str, Any] = {
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "COLUMNS": "160"},
+    }
+    if where == "pinned":
+        pack_sources(project_root(), folder)
+        environment["pip"] = {"packages": requirements(folder), "pip_check": False}
+        environment["config"] = {"setup_timeout_seconds": BUILD_SECONDS}
+    if study is not None:
+        (folder / STUDY_FILE).write_text(study.to_yaml(), encoding="utf-8")
+    if any(folder.iterdir()):
+        environment["working_dir"] = str(folder)
+    return environment
+
+
+def project_root() -> Path:
+    """The checkout that this `cola` was imported from.
+
+    Raises:
+        SpecError: it was installed without one.
+    """
+    root = Path(cola.__file__).resolve().parents[1]
+    missing = [name for name in SOURCES if not (root / name).exists()]
+    if missing:
+        raise SpecError(
+            f"--environment pinned: {root} is no checkout of the project (it has no "
+            f"{', '.join(missing)}); install it from one with `pip install --editable`, or use "
+            "--environment cluster"
+        )
+    return root
+
+
+def pack_sources(root: Path, folder: Path) -> None:
+    """Copy what building the project needs, and nothing else that lies beside it."""
+    for name in SOURCES:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns(*EXCLUDED))
+        else:
+            shutil.copyfile(root / name, folder / name)
+
+
+def requirements(folder: Path) -> list[str]:
+    """Lines for pip. Ray reuses an environment whose lines are equal, so they say what is in it."""
+    return [
+        f"# sources {sources_digest(folder)}",
+        f"--constraint {UNPACKED}/{CONSTRAINTS}",
+        UNPACKED,
+    ]
+
+
+def sources_digest(folder: Path) -> str:
+    """SHA-256 (hex) of the packed files' names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, content = str(path.relative_to(folder)).encode(), path.read_bytes()
+        digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
+    return digest.hexdigest()
+
+
+def pinned_version(package: str) -> str | None:
+    """The version that the checkout's constraints.txt pins a package to."""
+    for line in (project_root() / CONSTRAINTS).read_text(encoding="utf-8").splitlines():
+        name, equals, version = line.strip().partition("==")
+        if equals and name == package:
+            return version
+    return None
+
+
+def check_study(study: StudySpec) -> None:
+    """What the cluster reads and writes must be at absolute paths, on storage that all nodes see,
+    and what is sent to it must hold no secret.
+
+    Raises:
+        SpecError: naming the key.
+    """
+    for key, value in paths_of(study).items():
+        if not Path(value).is_absolute():
+            raise SpecError(
+                f"{key}={value}: a submitted study needs an absolute path, on storage that every "
+                "node of the cluster sees"
+            )
+    if study.checkpoint.storage is not None:
+        resolved(study.checkpoint.storage)
+
+
+def paths_of(study: StudySpec) -> dict[str, str]:
+    """The study's files and folders, by the key that names them."""
+    paths = {"output": study.output}
+    for place, path in enumerate(getattr(study.data.corpus, "paths", [])):
+        paths[f"data.corpus.paths.{place}"] = str(path)
+    storage = study.checkpoint.storage
+    if storage is not None and is_folder(storage):
+        paths["checkpoint.storage"] = storage
+    return paths

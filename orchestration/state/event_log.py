@@ -1,0 +1,42 @@
+"""A study's event log: one JSON line for every start, end, fault, retry and refusal, with its
+cause."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from cola.jsonl import LineWriter, read_lines
+from orchestration.state.paths import StudyFolder
+
+
+class EventLog:
+    """Appends to `events.jsonl` in the study's folder; lines of several processes may alternate."""
+
+    def __init__(self, study_folder: Path) -> None:
+        self._path = StudyFolder(study_folder).events
+        self._writer = f"{socket.gethostname()}:{os.getpid()}"
+
+    def write(
+        self, event: str, run: str | None = None, reason: str | None = None, **values: Any
+    ) -> None:
+        """Record what happened (to a run, by name), why, and its numbers."""
+        line = {
+            "time": time.time(),
+            "driver": self._writer,
+            "event": event,
+            "run": run,
+            "reason": reason,
+            **values,
+        }
+        with LineWriter(self._path) as lines:
+            lines.write(json.dumps(line))
+
+
+def read_events(study_folder: Path) -> list[dict[str, Any]]:
+    """All whole lines, in order: a line that a crash cut off is left out."""
+    return read_lines(StudyFolder(study_folder).events)

@@ -1,0 +1,85 @@
+"""A run's metrics as JSON lines on disk: the record that MLflow mirrors.
+
+Append-only, one writer (rank 0). A restart repeats the steps since its checkpoint, so a reader
+keeps the first line of each (kind, step); numbering what is kept makes mirroring resumable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cola.jsonl import LineReader, LineWriter
+
+KINDS = ("train", "evaluation", "diagnostic", "tasks", "event")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kept line: `number` counts the kept lines from 1."""
+
+    number: int
+    kind: str
+    step: int
+    time: float
+    values: dict[str, Any]
+
+
+class JournalWriter:
+    """Appends lines; each is in the page cache when `write` returns.
+
+    What a full disk does not take is kept and written with the next line: training continues.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lines = LineWriter(path)
+
+    def write(self, kind: str, step: int, time: float, values: dict[str, Any]) -> None:
+        """Append one line. Numbers that are not finite are recorded as strings."""
+        record = {"kind": kind, "step": step, "time": time, "values": _finite(values)}
+        with suppress(OSError):
+            self._lines.write(record)
+
+    def close(self) -> None:
+        """Put all lines on the device and close the file.
+
+        Raises:
+            OSError: where the disk does not take what is left.
+        """
+        self._lines.close()
+
+
+class JournalReader:
+    """Follows a journal while it grows; `new_lines` yields each kept line once."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = LineReader(path)
+        self._number = 0
+        self._seen: set[tuple[str, int, str]] = set()
+
+    def new_lines(self) -> Iterator[Line]:
+        """Lines completed since the last call."""
+        for raw, record in self._lines.new_lines():
+            if record.get("kind") not in KINDS:
+                continue
+            # Events of equal step differ (a stop and the start after it); metrics repeat.
+            detail = raw.decode() if record["kind"] == "event" else ""
+            key = (record["kind"], record["step"], detail)
+            if key in self._seen:
+                continue
+            self._seen.add(key)
+            self._number += 1
+            yield Line(
+                self._number, record["kind"], record["step"], record["time"], record["values"]
+            )
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value if not isinstance(value, float) or math.isfinite(value) else str(value)
+        for key, value in values.items()
+    }

@@ -1,0 +1,175 @@
+"""Where the files of an output folder, a study and a run are (docs/outputs.md lists them all)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cola.records import Artifact
+from cola.study import StudySpec
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, `<output>/runs/<run key>`."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """The resolved specification, from which the run's key follows."""
+        return self.path / "spec.json"
+
+    @property
+    def data(self) -> Path:
+        """Names the folder of the prepared corpus."""
+        return self.path / "data.json"
+
+    @property
+    def ledger(self) -> Path:
+        """State, attempts and lease of the run."""
+        return self.path / "ledger.json"
+
+    @property
+    def ledger_lock(self) -> Path:
+        """Lock of the ledger's file."""
+        return self.path / "ledger.lock"
+
+    @property
+    def journal(self) -> Path:
+        """Metrics and events of the run as JSON lines."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def outcome(self) -> Path:
+        """How the last attempt's training ended; absent after a crash."""
+        return self.path / "outcome.json"
+
+    @property
+    def stop(self) -> Path:
+        """Asks the workers to save a checkpoint and stop."""
+        return self.path / "stop"
+
+    @property
+    def heartbeats(self) -> Path:
+        """Folder with one file a worker."""
+        return self.path / "workers"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Train's attempts and the training checkpoints, unless they have another storage."""
+        return self.path / "ray"
+
+    @property
+    def model(self) -> Path:
+        """The exported model, a Hugging Face folder; only of a finished run."""
+        return self.path / "model"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and hardware of the last attempt."""
+        return self.path / Artifact.ENVIRONMENT
+
+    @property
+    def samples(self) -> Path:
+        """Continuations by the finished model."""
+        return self.path / Artifact.SAMPLES
+
+    @property
+    def answers(self) -> Path:
+        """Folder with the finished model's answers to tasks, item by item."""
+        return self.path / "evaluation"
+
+    @property
+    def evaluation(self) -> Path:
+        """Results of all tasks of the finished model."""
+        return self.path / Artifact.EVALUATION
+
+    def data_folder(self) -> Path:
+        """Folder with the run's tokens and tokenizer."""
+        return Path(json.loads(self.data.read_text(encoding="utf-8"))["folder"])
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of one study, `<output>/studies/<name>`."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """The study as it was last run."""
+        return self.path / Artifact.STUDY
+
+    @property
+    def plan(self) -> Path:
+        """The runs that it planned: their names, keys and settings."""
+        return self.path / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        """Starts, ends, faults and retries as JSON lines."""
+        return self.path / "events.jsonl"
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """The root of everything that is written, `output` of a study."""
+
+    path: Path
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run, by its key: studies and sweeps share them."""
+        return self.path / "runs"
+
+    @property
+    def studies(self) -> Path:
+        """One folder a study, by its name."""
+        return self.path / "studies"
+
+    @property
+    def sweeps(self) -> Path:
+        """One folder a sweep, by its name."""
+        return self.path / "sweeps"
+
+    @property
+    def cache(self) -> Path:
+        """Prepared corpora, by their content."""
+        return self.path / "cache"
+
+    @property
+    def prefixes(self) -> Path:
+        """Training states that several runs start from."""
+        return self.path / "prefixes"
+
+    @property
+    def answers(self) -> Path:
+        """Answers and results of models that are no run's, one folder a model."""
+        return self.path / "evaluation"
+
+    @property
+    def mlflow(self) -> Path:
+        """The default MLflow store, a SQLite file."""
+        return self.path / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts, one folder an experiment."""
+        return self.path / "mlartifacts"
+
+    @property
+    def calibration(self) -> Path:
+        """Training rates measured on this machine."""
+        return self.path / "calibration.json"
+
+
+def output_root(study: StudySpec) -> Path:
+    """Absolute output folder: workers change their directory, so nothing relative may leave."""
+    return Path(study.output).expanduser().resolve()
+
+
+def study_folder(study: StudySpec) -> Path:
+    """Where the study's own files are: `<output>/studies/<name>`."""
+    return OutputFolder(output_root(study)).studies / study.name

@@ -1,0 +1,257 @@
+"""A study's experiment in MLflow (the only module that writes runs).
+
+Three levels: the study, its training runs, each run's restarts. Whatever is asked for twice is
+there once: runs are looked up before they are made, under a lock that all drivers of an output
+folder share, and a metric that was stored already is not stored again (its key, step, time and
+value are MLflow's primary key).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cola.files import file_lock
+from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
+from cola.spec.address import Address
+from cola.study import RunSpec
+from orchestration.state.journal import Line
+from orchestration.tracking.mlflow_client import client_of, only_one_creates
+from orchestration.tracking.restarts import Restart
+
+PARAMS_PER_BATCH = 100
+METRICS_PER_BATCH = 900  # MLflow takes 1,000
+PARAM_LENGTH = 6000
+MLFLOW_STATUS = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "diverged": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+@dataclass
+class TrainingRun:
+    """A training run as MLflow has it: `sent` journal lines of it."""
+
+    run_id: str
+    name: str
+    sent: int
+    status: str
+    tags: dict[str, str]
+
+    @classmethod
+    def of(cls, run: Any) -> TrainingRun:
+        """From MLflow's own run."""
+        sent = int(run.data.metrics.get(Metric.JOURNAL_LINE, 0))
+        return cls(run.info.run_id, run.info.run_name, sent, run.info.status, dict(run.data.tags))
+
+
+class MlflowRuns:
+    """One experiment, through MLflow's client."""
+
+    def __init__(self, address: Address, study: str, artifacts: Path) -> None:
+        self.study, self.address = study, address
+        with only_one_creates(address, artifacts):
+            self.client: Any = client_of(address)
+            self.experiment = self._open_experiment(artifacts)
+
+    def _open_experiment(self, artifacts: Path) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(self.study)
+        if found is not None:
+            return str(found.experiment_id)
+        # A server keeps artifacts itself; beside a database they are the output folder's.
+        location = None if self.address.is_server else artifacts.as_uri()
+        try:
+            return str(self.client.create_experiment(self.study, artifact_location=location))
+        except MlflowException:
+            found = self.client.get_experiment_by_name(self.study)
+            if found is None:
+                raise
+            return str(found.experiment_id)  # another driver was faster
+
+    def study_run(self, folder: Path, tags: dict[str, str]) -> str:
+        """The study's own run, running, with the `study.yaml` of its folder."""
+        with file_lock(folder / "mlflow.lock"):
+            found = self._runs(f"tags.{Tag.KIND} = '{Kind.STUDY}'")
+            if found:
+                run_id = str(found[0].info.run_id)
+                self.client.update_run(run_id, status="RUNNING")
+                self.tag(run_id, tags)
+            else:
+                run_id = self._create(Kind.STUDY, self.study, tags)
+        self.client.log_artifact(run_id, str(folder / Artifact.STUDY))
+        return run_id
+
+    def count(self, study_run: str, states: dict[str, int], time: float) -> None:
+        """How many of the study's runs are in each state at this time (Unix seconds)."""
+        from mlflow.entities import Metric as MlflowMetric
+
+        stamp = int(time * 1000)
+        counts = [MlflowMetric(Metric.runs(s), float(n), stamp, 0) for s, n in states.items()]
+        self.client.log_batch(study_run, metrics=counts)
+        said = ", ".join(f"{number} {state}" for state, number in states.items() if number)
+        self.tag(study_run, {Tag.RUNS: said})
+
+    def training_run(
+        self, spec: RunSpec, name: str, folder: Path, tags: dict[str, str]
+    ) -> TrainingRun:
+        """The run of this specification, made where there is none; its state is left as it is."""
+        with file_lock(folder / "mlflow.lock"):
+            found = self._of_key(spec.run_key)
+            if found is None:
+                run_id = self._create(Kind.RUN, name, {**tags, Tag.RUN_KEY: spec.run_key})
+                self._describe(run_id, spec)
+                return TrainingRun(run_id, name, 0, "RUNNING", tags)
+        if len(found.data.params) < len(spec.flat()):  # cut off while it was made
+            self._describe(found.info.run_id, spec)
+        return TrainingRun.of(found)
+
+    def run_id_of(self, run_key: str) -> str | None:
+        """MLflow's id of the training run of that key, where it has it."""
+        found = self._of_key(run_key)
+        return None if found is None else str(found.info.run_id)
+
+    def measured(self, run_id: str, metrics: Mapping[str, float], step: int, time: float) -> None:
+        """Add measurements of a run, whatever its state; `time` in Unix seconds."""
+        from mlflow.entities import Metric as MlflowMetric
+
+        stamp = int(time * 1000)
+        values = [MlflowMetric(key, value, stamp, step) for key, value in metrics.items()]
+        for batch in batches(values, METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=batch)
+
+    def _of_key(self, run_key: str) -> Any | None:
+        """Of several runs of one key (of releases that could make them) the furthest."""
+        found = self._runs(f"tags.{Tag.RUN_KEY} = '{run_key}'")
+        return max(found, key=lambda r: r.data.metrics.get(Metric.JOURNAL_LINE, 0), default=None)
+
+    def _describe(self, run_id: str, spec: RunSpec) -> None:
+        text = yaml.safe_dump(spec.model_dump(mode="json"))
+        self.client.log_text(run_id, text, Artifact.SPEC)
+        for batch in batches(list(spec.flat().items()), PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=[_param(*item) for item in batch])
+
+    def reopen(self, run_id: str, tags: dict[str, str]) -> None:
+        """Running again."""
+        self.client.update_run(run_id, status="RUNNING")
+        self.tag(run_id, tags)
+
+    def send(self, run_id: str, lines: Sequence[Line]) -> None:
+        """Store journal lines in one transaction."""
+        self.client.log_batch(run_id, metrics=list(batch_metrics(lines)))
+
+    def tag(self, run_id: str, tags: dict[str, str]) -> None:
+        """Set tags of a run."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def attach(self, run_id: str, path: Path) -> None:
+        """Keep a file with a run, where the file exists."""
+        if path.exists():
+            self.client.log_artifact(run_id, str(path))
+
+    def end(self, run_id: str, state: str, time: float | None = None) -> None:
+        """End a run; `time` in Unix seconds, by default now."""
+        stamp = None if time is None else int(time * 1000)
+        self.client.set_terminated(run_id, status=MLFLOW_STATUS[state], end_time=stamp)
+
+    def left_running(self) -> dict[str, TrainingRun]:
+        """Training runs that MLflow believes to be running, by run key."""
+        found = self._runs("attributes.status = 'RUNNING'")
+        runs = [run for run in found if Tag.RUN_KEY in run.data.tags]
+        return {run.data.tags[Tag.RUN_KEY]: TrainingRun.of(run) for run in runs}
+
+    def write_restarts(
+        self, run_id: str, name: str, folder: Path, restarts: Sequence[Restart]
+    ) -> None:
+        """Make the restarts of a run that are missing, end those that ended meanwhile."""
+        with file_lock(folder / "mlflow.lock"):
+            known = {
+                int(run.data.tags[Tag.RESTART]): run.info
+                for run in self._runs(f"tags.`{Tag.PARENT}` = '{run_id}'")
+            }
+            for restart in restarts:
+                info = known.get(restart.number)
+                child = info.run_id if info else self._create_restart(run_id, name, restart)
+                if restart.state is not None and (info is None or info.status == "RUNNING"):
+                    self._end_restart(child, restart)
+
+    def _create_restart(self, run_id: str, name: str, restart: Restart) -> str:
+        tags = {Tag.PARENT: run_id, Tag.RESTART: str(restart.number)}
+        for key, number in ((Tag.ATTEMPT, restart.attempt), (Tag.WORKERS, restart.workers)):
+            if number is not None:
+                tags[key] = str(number)
+        return self._create(Kind.RESTART, f"{name}-start-{restart.number}", tags, restart.began)
+
+    def _end_restart(self, child: str, restart: Restart) -> None:
+        from mlflow.entities import Metric as MlflowMetric
+
+        stamp = int(restart.ended * 1000)
+        values = {
+            Metric.FIRST_STEP: restart.first_step,
+            Metric.LAST_STEP: restart.last_step,
+            Metric.SECONDS: restart.ended - restart.began,
+        }
+        metrics = [MlflowMetric(key, float(value), stamp, 0) for key, value in values.items()]
+        self.client.log_batch(child, metrics=metrics)
+        self.tag(child, {Tag.CAUSE: restart.cause})
+        self.end(child, str(restart.state), restart.ended)
+
+    def _create(self, kind: str, name: str, tags: dict[str, str], time: float | None = None) -> str:
+        shared = {Tag.KIND: kind, Tag.STUDY: self.study, Tag.SCHEMA_VERSION: SCHEMA_VERSION}
+        created = self.client.create_run(
+            self.experiment,
+            start_time=None if time is None else int(time * 1000),
+            tags={**shared, **tags},
+            run_name=name,
+        )
+        return str(created.info.run_id)
+
+    def _runs(self, query: str) -> list[Any]:
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], query, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            found += list(page)
+            token = page.token
+            if not token:
+                return found
+
+
+def batch_metrics(lines: Sequence[Line]) -> Iterator[Any]:
+    """MLflow metrics of some journal lines; the last one marks how far the journal is sent."""
+    from mlflow.entities import Metric as MlflowMetric
+
+    for line in lines:
+        stamp = int(line.time * 1000)
+        for name, value in line.values.items():
+            # A number that is not finite is a string in the journal; its run is tagged diverged.
+            if isinstance(value, int | float) and line.kind != "event":
+                yield MlflowMetric(name, float(value), stamp, line.step)
+    last = lines[-1]
+    # Numbered as its own step, so that "latest" is the furthest whatever the step order was.
+    yield MlflowMetric(Metric.JOURNAL_LINE, last.number, int(last.time * 1000), last.number)
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """Consecutive batches of at most `size`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _param(key: str, value: str) -> Any:
+    from mlflow.entities import Param
+
+    return Param(key, value[:PARAM_LENGTH])

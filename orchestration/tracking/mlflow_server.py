@@ -1,0 +1,100 @@
+"""A local MLflow server over an output folder's store or another database, on loopback only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cola.errors import SpecError
+from cola.files import file_lock
+from cola.spec.address import Address, holds_password, resolve_address
+from orchestration.state.paths import OutputFolder
+from orchestration.tracking.mlflow_client import lock_of, with_driver
+
+HOST = "127.0.0.1"
+
+
+def serve(root: Path, port: int, say: Callable[[str], None], store: str | None = None) -> None:
+    """Serve until interrupted; the server ends with this process' command.
+
+    `store` is a database's address or a reference to it (None: the output folder's SQLite file).
+    Artifacts are kept in the output folder in any case.
+
+    Raises:
+        SpecError: when the folder has no store, the address is none of a database or gives a
+            password away, or the port is taken.
+    """
+    address = backend(root, store)
+    port = free_port(port)
+    command = server_command(OutputFolder(root).artifacts, port)
+    environment = server_environment(address.uri)
+    process = subprocess.Popen(command, env=environment)  # noqa: S603 (our interpreter, no shell)
+    say(f"MLflow on http://{HOST}:{port} (tracking.uri for studies: http://{HOST}:{port})")
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def backend(root: Path, store: str | None) -> Address:
+    """The database that is served.
+
+    Raises:
+        SpecError: see `serve`.
+    """
+    if store is None:
+        file = OutputFolder(root).mlflow
+        if not file.is_file():
+            raise SpecError(f"output={root}: holds no mlflow.db; run a study first")
+        with file_lock(lock_of(file)):  # wait until a study that makes it now is done
+            return resolve_address(f"sqlite:///{file}", "--store")
+    if holds_password(store):
+        raise SpecError(
+            "--store: holds a password, which others see in the list of processes; put the "
+            "address into an environment variable or a file and give env:NAME or file:/path"
+        )
+    address = resolve_address(store, "--store")
+    if address.is_server or "://" not in address.uri:
+        raise SpecError(
+            f"--store {address.shown}: is not a database; give sqlite:///FILE.db, or env:NAME or "
+            "file:/path of a postgresql:// address"
+        )
+    return address
+
+
+def server_command(artifacts: Path, port: int) -> list[str]:
+    """MLflow's own server; its database comes with the environment."""
+    return [
+        sys.executable, "-m", "mlflow", "server",
+        "--artifacts-destination", artifacts.as_uri(),
+        "--host", HOST,
+        "--port", str(port),
+    ]  # fmt: skip
+
+
+def server_environment(store: str) -> dict[str, str]:
+    """The database, by environment: any user may read a command line. No job runners: they are
+    eight processes more, for MLflow's evaluation of language-model applications."""
+    jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": with_driver(store), **jobs}
+
+
+def free_port(wanted: int) -> int:
+    """The port itself if it is free; for 0 any free one.
+
+    Raises:
+        SpecError: when it is taken.
+    """
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, wanted))
+        except OSError:
+            raise SpecError(f"--port {wanted}: is taken; leave it out for a free one") from None
+        return int(probe.getsockname()[1])

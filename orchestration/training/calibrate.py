@@ -1,0 +1,108 @@
+"""Measures how fast this machine trains a plan's models: a few steps of every stage."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+
+from cola.errors import SpecError
+from cola.families.interface.family import Batch, Family, StageModule
+from cola.families.registry import family_of
+from cola.seeding import Stream
+from cola.study import RunSpec, StudySpec
+from orchestration.planning.plan import PlannedRun
+from orchestration.planning.rates import keep_rates, rate_key
+from orchestration.state.paths import output_root
+from orchestration.training.engine import EngineSettings, MicroBatch, TorchEngine
+
+SECONDS = 2.0  # of measured steps a stage
+MIN_STEPS = 3
+
+
+def calibrate(study: StudySpec, runs: Sequence[PlannedRun]) -> dict[str, float]:
+    """Measure every distinct model of the plan, as many at once as runs will be, and keep it.
+
+    Raises:
+        SpecError: for a plan on GPUs where there is none.
+    """
+    resources = study.resources
+    if resources.gpus_per_worker and not torch.cuda.is_available():
+        raise SpecError(
+            "--calibrate measures this machine, which has no GPU, and "
+            f"resources.gpus_per_worker={resources.gpus_per_worker:g}; calibrate on a node of the "
+            "cluster, or give resources.mfu"
+        )
+    distinct = list({run.spec.model.content_hash(): run for run in runs}.values())
+    threads = max(1, int(resources.cpus_per_worker))
+    at_once = max(1, min(len(runs), (os.cpu_count() or 1) // (threads * resources.workers)))
+    context = multiprocessing.get_context("spawn")
+    found: dict[str, float] = {}
+    with ProcessPoolExecutor(at_once, mp_context=context) as pool:
+        for run in distinct:
+            # Runs share caches and memory with each other: so do the measurements.
+            jobs = [pool.submit(measure, run.spec, threads, index) for index in range(at_once)]
+            measured = [job.result() for job in jobs]
+            for what in measured[0]:
+                mean = statistics.mean(rates[what] for rates in measured)
+                found[rate_key(run.spec, run.resources, what)] = mean
+    keep_rates(output_root(study), found)
+    return found
+
+
+def measure(spec: RunSpec, threads: int, seed: int) -> dict[str, float]:
+    """Executed FLOP/s of every stage, and seconds of one evaluation, on random tokens."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    family = family_of(spec.family)
+    model = family.build(spec.model)
+    found: dict[str, float] = {}
+    for stage in spec.stages:
+        module = family.stage_module(model, spec.objective, stage.name)
+        seconds = seconds_per_step(spec, family, module, stage.name)
+        work = spec.tokens_per_step * stage.train_flops_per_token_executed
+        found[stage.name] = work / seconds
+    found["evaluation"] = seconds_per_evaluation(spec, family, model)
+    return found
+
+
+def seconds_per_step(spec: RunSpec, family: Family, module: StageModule, stage: str) -> float:
+    """Median of a few optimiser steps, the draws included."""
+    groups = family.parameter_groups(module, spec.objective, stage)
+    rows = spec.training.batch_sequences
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    engine = TorchEngine(module, groups, EngineSettings(spec.training, 0, 1), device)
+    taken: list[float] = []
+    while len(taken) <= MIN_STEPS or sum(taken[1:]) < SECONDS:
+        began = time.perf_counter()
+        tokens = random_tokens(spec, rows, device)
+        batch = Batch(tokens, Stream(0, len(taken), range(rows), device), list(range(rows)), rows)
+        with torch.no_grad():
+            inputs = module.draw(batch)
+        engine.step([MicroBatch(inputs)], 1.0)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])  # the first one pays for lazy initialisation
+
+
+@torch.no_grad()
+def seconds_per_evaluation(spec: RunSpec, family: Family, model: torch.nn.Module) -> float:
+    """One evaluation of the validation likelihood, scaled up from a few sequences."""
+    rows = min(8, spec.evaluation.validation_sequences)
+    device = next(model.parameters()).device
+    tokens = random_tokens(spec, rows, device)
+    model.eval()
+    began = time.perf_counter()
+    stream = Stream(0, 0, range(rows), device)
+    family.likelihood(model, tokens, spec.evaluation.likelihood, stream)
+    return (time.perf_counter() - began) * spec.evaluation.validation_sequences / rows
+
+
+def random_tokens(spec: RunSpec, rows: int, device: torch.device) -> torch.Tensor:
+    """(rows, L) ids."""
+    shape = (rows, spec.data.sequence_length)
+    return torch.randint(0, spec.model.vocab_size, shape, device=device)

@@ -1,0 +1,142 @@
+"""DeepSpeed ZeRO 0-3 behind the `Engine` protocol (the only module that imports deepspeed)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cola.families.interface.family import StageModule
+from orchestration.training.engine import (
+    EngineSettings,
+    Groups,
+    MicroBatch,
+    StepResult,
+    adamw,
+    autocast,
+    mean_of,
+    set_learning_rates,
+    weighted,
+)
+from orchestration.training.zero_state import ZeroState
+
+
+def import_deepspeed() -> Any:
+    """Import DeepSpeed for the accelerator that is here.
+
+    On a CPU its shared-memory operator is switched off: it would be compiled with g++ at first
+    use, and the collectives of training fall back to gloo without it.
+    """
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
+    import deepspeed
+
+    if not torch.cuda.is_available():
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def close_process_group() -> None:
+    """End the process group, and what DeepSpeed remembers of it: this process may make another."""
+    deepspeed = import_deepspeed()
+    if deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class DeepSpeedEngine:
+    """A stage under DeepSpeed; needs an initialised process group of the right size."""
+
+    def __init__(self, module: StageModule, groups: Groups, settings: EngineSettings) -> None:
+        deepspeed = import_deepspeed()
+        self._settings = settings
+        if settings.compile:
+            module.compile()
+        engine, _, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=adamw(groups, settings),
+            config=deepspeed_config(settings, dist.get_world_size()),
+            dist_init_required=False,
+        )
+        self._engine = engine
+        self.module: StageModule = engine.module
+        self.device: torch.device = torch.device(engine.device)
+        self._state = ZeroState(engine, settings.zero_stage)
+        self._steps = 0
+
+    def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
+        """See `Engine.step`."""
+        groups = self._engine.optimizer.param_groups
+        set_learning_rates(groups, self._settings.training, factor, self._steps)
+        outputs, unsharded_norm = [], None
+        for batch in batches:
+            output = self._engine(**batch.inputs)
+            self._engine.backward(batch.weight * output["loss"])
+            if self._settings.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary():
+                unsharded_norm = self._gradient_norm()
+            self._engine.step()
+            outputs.append(weighted(output, batch.weight))
+        self._steps += 1
+        norm = self._engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
+        return StepResult(mean_of(outputs), float(norm))
+
+    def _gradient_norm(self) -> Tensor:
+        """DeepSpeed keeps no norm at stage 0; gradients are whole and averaged there."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """See `Engine.autocast`."""
+        return autocast(self.device, self._settings.training.precision)
+
+    def save(self, folder: Path) -> None:
+        """See `Engine.save`."""
+        self._state.save(folder, self._steps)
+
+    def load(self, folder: Path) -> None:
+        """See `Engine.load`."""
+        self._steps = self._state.load(folder)
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """See `Engine.full_state_dict`."""
+        if self._settings.zero_stage < 3:
+            return {n: v.detach().cpu() for n, v in self.module.state_dict().items()}
+        deepspeed = import_deepspeed()
+        kept = self.module.state_dict().keys()  # buffers that are not persistent stay out
+        state = {n: v.detach().cpu() for n, v in self.module.named_buffers() if n in kept}
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            with deepspeed.zero.GatheredParameters([parameter]):
+                state[name] = parameter.detach().cpu().clone()
+        return state
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._engine.destroy()
+
+
+def deepspeed_config(settings: EngineSettings, world_size: int) -> dict[str, Any]:
+    """The DeepSpeed configuration; the optimiser is torch's AdamW, the same at every stage."""
+    training = settings.training
+    config: dict[str, Any] = {
+        # DeepSpeed counts passes: how many sequences each has is left to the weights of the loss.
+        "train_batch_size": settings.accumulation * world_size,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": settings.accumulation,
+        "zero_optimization": {"stage": settings.zero_stage},
+        # ZeRO may wrap an optimiser it did not build (torch's AdamW, same numbers as unsharded).
+        "zero_allow_untested_optimizer": True,
+        "gradient_clipping": training.optimizer.grad_clip or 0.0,
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
+    if training.precision == "bfloat16":
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    return config

@@ -1,0 +1,101 @@
+"""Tasks of a run's own specification, answered by its finished model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cola.data import PreparedData
+from cola.evaluation.few_shot.sources import Hub, load_items
+from cola.evaluation.items import Item
+from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.tasks.catalog import held_out, make_tasks
+from cola.evaluation.tasks.evaluate import answered_here, evaluated
+from cola.evaluation.tasks.task import TaskResult
+from cola.families.interface.family import Family
+from cola.files import write_atomically
+from cola.records import FEW_SHOT_TASKS, Metric
+from cola.study import EvaluationSpec, RunSpec
+from orchestration.state.paths import RunFolder
+from orchestration.training.validation import VALIDATION_SEED
+
+ROWS_AT_ONCE = 16
+
+
+def task_metrics(
+    family: Family,
+    model: nn.Module,
+    run: RunSpec,
+    data: PreparedData,
+    run_folder: Path,
+    device: torch.device,
+    alive: Callable[[], None],
+) -> dict[str, float]:
+    """Metrics of the tasks that the run's evaluation names; answers are kept in its folder.
+
+    `alive` is called after every answer. Answers of an earlier attempt are of another model.
+    """
+    settings, folder = run.evaluation, RunFolder(run_folder).answers
+    shutil.rmtree(folder, ignore_errors=True)
+    if not settings.tasks:
+        return {}
+    subject = Subject(
+        family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
+    )
+    held = held_out(data, settings.task_items)
+    items_of = items_from(settings.task_folder)
+    tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, subject.context)
+    answers = answered_here(subject, ROWS_AT_ONCE)
+    about = about_model(family.name, subject.context, VALIDATION_SEED)
+    results = list(evaluated(tasks, answers, folder, about, lambda task, done, total: alive()))
+    keep_results(run_folder)
+    return metrics_of(results)
+
+
+def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:
+    """The results' metrics by their names in `cola.records`."""
+    return {
+        Metric.task(result.task, name): value
+        for result in results
+        for name, value in result.metrics.items()
+    }
+
+
+def about_model(family: str, context: int | None, seed: int) -> dict[str, Any]:
+    """What a kept result says beside its task."""
+    return {"family": family, "context": context, "seed": seed}
+
+
+def keep_results(run_folder: Path) -> Path:
+    """Put all results of a run, of any settings, into the one file that MLflow gets; its path."""
+    kept = sorted((RunFolder(run_folder).answers).rglob("*.json"))
+    found = [json.loads(path.read_text()) for path in kept]
+    path = RunFolder(run_folder).evaluation
+    write_atomically(path, json.dumps(found, indent=1) + "\n")
+    return path
+
+
+def items_from(folder: str | None) -> Callable[[str, int], Sequence[Item]]:
+    """The first so many items of a few-shot task: of `<folder>/<task>.jsonl`, or of the task's
+    public data set where there is no folder."""
+    source = Hub() if folder is None else Path(folder).expanduser()
+    return lambda task, limit: load_items(
+        task, source, limit=limit, option="evaluation.task_folder"
+    )
+
+
+def check_items(settings: EvaluationSpec) -> None:
+    """Read the items of all few-shot tasks that are asked for.
+
+    Raises:
+        SpecError: when one cannot be read, before anything is trained for it.
+    """
+    items_of = items_from(settings.task_folder)
+    for task in set(settings.tasks) & set(FEW_SHOT_TASKS):
+        items_of(task, settings.task_items)

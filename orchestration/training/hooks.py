@@ -1,0 +1,256 @@
+"""Effects of the training loop: functions with a cadence (log, evaluate, checkpoint, stop)."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import psutil
+import torch
+
+from cola.data import OrderFingerprint, PreparedData, sequence_ids
+from cola.families.interface.family import WATCHED_POINTS
+from cola.records import Metric
+from cola.study import RunSpec
+from orchestration.checkpoint.manifest import verify
+from orchestration.state.journal import JournalWriter
+from orchestration.state.paths import RunFolder
+from orchestration.training.distributed import agree, mean_over_workers, spread_over_workers
+from orchestration.training.hardware import peak_flops
+from orchestration.training.train_loop import TrainState
+from orchestration.training.validation import evaluation_steps, validation_metrics
+
+
+def progress_metrics(state: TrainState) -> dict[str, float]:
+    """Position on every axis after `state.step` steps."""
+    run = state.run
+    return {
+        Metric.TOKENS: float(state.step * run.tokens_per_step),
+        Metric.TRAIN_FLOPS_EXECUTED: run.train_flops_at(state.step, "executed"),
+        Metric.TRAIN_FLOPS_NOMINAL: run.train_flops_at(state.step, "nominal"),
+        Metric.ELAPSED_SECONDS: state.elapsed_seconds,
+    }
+
+
+class LogTraining:
+    """Writes the training metrics at the first step, every `every` steps and at each stage's end.
+
+    The steps that are logged do not depend on restarts, so a resumed run logs what it would have.
+    """
+
+    def __init__(self, run: RunSpec, journal: JournalWriter | None, every: int) -> None:
+        self._journal = journal
+        self._peak = peak_flops(run.training.precision) if journal else math.nan
+        self._due = stage_ends(run) | {1} | set(range(every, run.steps + 1, every))
+        self._last: tuple[int, float, float] | None = None
+        psutil.cpu_percent()  # the first call only starts the measurement
+
+    def __call__(self, state: TrainState) -> None:
+        """Record losses by name (means over workers), rate, norm, throughput, machine load."""
+        # Throughput is measured from the first step on: that one pays for lazy initialisation.
+        now = (state.step, state.elapsed_seconds, state.data_seconds)
+        last = self._last = self._last or now
+        if state.step not in self._due:
+            return
+        values = mean_over_workers(state.result.values, state.place, state.engine.device)
+        workers = spread_over_workers(worker_numbers(now, last), state.place, state.engine.device)
+        if self._journal is None:
+            return
+        self._journal.write(
+            "train",
+            state.step,
+            time.time(),
+            progress_metrics(state)
+            | {Metric.train(name): value for name, value in values.items()}
+            | {
+                Metric.LEARNING_RATE: state.learning_rate,
+                Metric.GRADIENT_NORM: state.result.gradient_norm,
+            }
+            | self._throughput(state, last)
+            | {Metric.worker_mean(name): mean for name, (mean, _) in workers.items()}
+            | {Metric.worker_max(name): largest for name, (_, largest) in workers.items()}
+            | system_metrics(),
+        )
+        self._last = now
+
+    def _throughput(self, state: TrainState, last: tuple[int, float, float]) -> dict[str, float]:
+        """Tokens per second and MFU since the last logged step; nothing after no step."""
+        seconds = state.elapsed_seconds - last[1]
+        if state.step == last[0]:
+            return {}
+        # The end of a stage is always logged, so all of these steps are of this stage.
+        rate = (state.step - last[0]) * state.run.tokens_per_step / seconds
+        flops = state.stage.train_flops_per_token_executed * rate
+        return {
+            Metric.TOKENS_PER_SECOND: rate,
+            Metric.MFU: flops / (self._peak * state.place.world_size),
+        }
+
+
+class Evaluate:
+    """Validation at the run's evaluation steps."""
+
+    def __init__(self, run: RunSpec, data: PreparedData, journal: JournalWriter | None) -> None:
+        self._steps = set(evaluation_steps(run))
+        self._data, self._journal = data, journal
+
+    def __call__(self, state: TrainState) -> None:
+        """Every worker evaluates its share; rank 0 records."""
+        if state.step not in self._steps:
+            return
+        with state.averaged():
+            metrics = validation_metrics(state, self._data)
+        state.validation = (state.step, metrics[Metric.NLL])
+        if self._journal is not None:
+            self._journal.write(
+                "evaluation", state.step, time.time(), progress_metrics(state) | metrics
+            )
+
+
+class Checkpoint:
+    """Saves every `every_seconds` of wall clock, after the steps `points` and at a stop."""
+
+    def __init__(
+        self,
+        every_seconds: float,
+        save: Callable[[TrainState], None],
+        points: Collection[int] = (),
+    ) -> None:
+        self._every, self._save, self._points = every_seconds, save, frozenset(points)
+        self._saved_at = time.monotonic()
+
+    def __call__(self, state: TrainState) -> None:
+        """Rank 0's clock decides for all; a diverged state is not worth keeping."""
+        if state.stop == "diverged":
+            return
+        due = time.monotonic() - self._saved_at >= self._every or state.stop == "interrupted"
+        if state.step not in self._points and (
+            state.step == state.run.steps or not agree(int(due), state.place, state.engine.device)
+        ):
+            return
+        self._save(state)
+        self._saved_at = time.monotonic()
+
+
+class Publish:
+    """Hands the state after certain steps to other runs, which begin as this one does."""
+
+    def __init__(self, folders: dict[int, Path], save: Callable[[TrainState, Path], None]) -> None:
+        self._folders, self._save = folders, save
+
+    def __call__(self, state: TrainState) -> None:
+        """Every worker saves its part; a diverged state is not handed on.
+
+        What is there already is left alone: others may be reading it.
+        """
+        folder = self._folders.get(state.step)
+        if folder is None or state.stop == "diverged":
+            return
+        missing = state.place.rank == 0 and verify(folder) is None
+        if agree(int(missing), state.place, state.engine.device):
+            self._save(state, folder)
+
+
+class StopOnRequest:
+    """Ends the run cleanly when its stop file appears (written by the study's driver), and after
+    the step `until`."""
+
+    def __init__(self, run_folder: Path, until: int | None = None) -> None:
+        self._path, self._until = RunFolder(run_folder).stop, until
+
+    def __call__(self, state: TrainState) -> None:
+        """Rank 0 looks; all stop after the same step. A diverged run has stopped already."""
+        wanted = state.place.rank == 0 and self._path.exists()
+        asked = bool(agree(int(wanted), state.place, state.engine.device))
+        if state.stop is not None or state.step == state.run.steps:
+            return
+        if asked or state.step == self._until:
+            state.stop = "interrupted"
+            state.stop_reason = "stopped on request" if asked else f"was to stop at {state.step}"
+
+
+class StopOnDivergence:
+    """Ends a run whose loss or gradient is not finite, before a checkpoint keeps it."""
+
+    def __call__(self, state: TrainState) -> None:
+        """A non-finite number on any worker reaches all through the mean."""
+        watched = {
+            "loss": state.result.values["loss"],
+            "gradient_norm": state.result.gradient_norm,
+        }
+        shared = mean_over_workers(watched, state.place, state.engine.device)
+        for name, value in shared.items():
+            if not math.isfinite(value):
+                state.stop = "diverged"
+                state.stop_reason = f"{name} is {value} at step {state.step}"
+
+
+class StopOnCollapse:
+    """Ends a run in whose logged values its family sees a collapse (see `Family.collapse`).
+
+    It looks every `every` steps at the means over workers, so all of them stop after the same
+    step. Stages that log nothing of what the family watches are left alone. A resumed run starts
+    with no points.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every, self._stage = every, 0
+        self._points: list[dict[str, float]] = []
+
+    def __call__(self, state: TrainState) -> None:
+        """Add a point of this stage; stop when the last ones all say the same."""
+        run, values = state.run, state.result.values
+        watched = {name: values[name] for name in state.family.watched if name in values}
+        if state.step % self._every or not watched:
+            return
+        if state.stage_index != self._stage:
+            self._stage, self._points = state.stage_index, []
+        self._points.append(mean_over_workers(watched, state.place, state.engine.device))
+        self._points = self._points[-WATCHED_POINTS:]
+        reason = state.family.collapse(self._points, run.model, run.objective)
+        if reason is not None and state.stop is None:
+            state.stop = "diverged"
+            state.stop_reason = f"{reason} (step {state.step}, stage {state.stage.name})"
+
+
+def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str]:
+    """Digest of the order of consumed sequences at every power-of-two count up to `steps` steps."""
+    fingerprint = OrderFingerprint()
+    for step in range(steps):
+        fingerprint.update(
+            sequence_ids(run.data.seed, step, run.training.batch_sequences, num_sequences)
+        )
+    return fingerprint.digests
+
+
+def stage_ends(run: RunSpec) -> set[int]:
+    """The step counts at which a stage is complete."""
+    ends, total = set(), 0
+    for stage in run.stages:
+        total += stage.steps
+        ends.add(total)
+    return ends
+
+
+def worker_numbers(
+    now: tuple[int, float, float], last: tuple[int, float, float]
+) -> dict[str, float]:
+    """What is compared between workers: memory, and the share of time that batches took since
+    the `last` logged (step, seconds, seconds for data)."""
+    values = {"memory_gb": psutil.Process(os.getpid()).memory_info().rss / 1e9}
+    if torch.cuda.is_available():
+        values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    seconds = now[1] - last[1]
+    values["data_wait_fraction"] = (now[2] - last[2]) / seconds if seconds > 0 else 0.0
+    return values
+
+
+def system_metrics() -> dict[str, float]:
+    """Load of rank 0's machine."""
+    return {
+        Metric.system("cpu_percent"): psutil.cpu_percent(),
+        Metric.system("memory_percent"): psutil.virtual_memory().percent,
+    }

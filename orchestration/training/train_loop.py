@@ -1,0 +1,241 @@
+"""The training loop: stages, steps, and effects as hooks; runs in process, knows no Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cola.data import PackedTokens, micro_batches, micro_slices, sequence_ids, worker_slice
+from cola.families.interface.family import Batch, Family, StageModule
+from cola.families.registry import family_of
+from cola.seeding import Stream
+from cola.study import RunSpec, StagePlan
+from cola.study.schedule import learning_rate_factor, rate_change_factor
+from orchestration.checkpoint.manifest import Cursor
+from orchestration.training.distributed import Place
+from orchestration.training.engine import Engine, EngineSettings, Groups, MicroBatch, StepResult
+from orchestration.training.weight_average import WeightAverage
+
+EngineFactory = Callable[[StageModule, Groups, EngineSettings], Engine]
+Outcome = Literal["finished", "interrupted", "diverged"]
+
+
+@dataclass
+class TrainState:
+    """What a hook may look at after a step. `step` counts finished steps over all stages."""
+
+    run: RunSpec
+    family: Family
+    place: Place
+    model: nn.Module
+    engine: Engine
+    zero_stage: int
+    stage_index: int = 0
+    step: int = 0
+    learning_rate: float = 0.0
+    result: StepResult = field(default_factory=lambda: StepResult({}, math.nan))
+    elapsed_seconds: float = 0.0
+    data_seconds: float = 0.0  # of them spent on getting batches
+    stop: Outcome | None = None
+    stop_reason: str | None = None
+    average: WeightAverage | None = None
+    validation: tuple[int, float] | None = None  # the last evaluation's step and NLL (nats/token)
+
+    @property
+    def stage(self) -> StagePlan:
+        """The stage that the engine trains now."""
+        return self.run.stages[self.stage_index]
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within, the model has its averaged weights, if the run keeps an average."""
+        return self.average.applied() if self.average is not None else nullcontext()
+
+    def save(self, folder: Path) -> None:
+        """Write this worker's part of a checkpoint."""
+        self.engine.save(folder)
+        if self.average is not None and self.place.rank == 0:
+            self.average.save(folder)
+
+    def load(self, folder: Path, cursor: Cursor) -> None:
+        """Go on from what `save` wrote."""
+        self.engine.load(folder)
+        self.step, self.elapsed_seconds = cursor.step, cursor.elapsed_seconds
+        if self.average is not None:
+            before = sum(stage.steps for stage in self.run.stages[: self.stage_index])
+            self.average.load(folder, cursor.step - before)
+
+    def cursor(self) -> Cursor:
+        """Where a checkpoint taken now stands."""
+        return Cursor(
+            stage=self.stage_index,
+            step=self.step,
+            world_size=self.place.world_size,
+            zero_stage=self.zero_stage,
+            elapsed_seconds=self.elapsed_seconds,
+        )
+
+
+class Hook(Protocol):
+    """An effect after a step; every worker calls every hook at every step."""
+
+    def __call__(self, state: TrainState) -> None:
+        """Act on the state; set `state.stop` to end the run after this step."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the loop executes (nothing here changes results beyond rounding)."""
+
+    zero_stage: int
+    micro_batch_sequences: int | None = None
+    compile: bool = False
+
+
+def train(
+    run: RunSpec,
+    tokens: PackedTokens,
+    engine_factory: EngineFactory,
+    settings: LoopSettings,
+    place: Place,
+    hooks: Sequence[Hook],
+    resume: tuple[Path, Cursor] | None = None,
+) -> TrainState:
+    """Train all stages of the run, or what is left of them after `resume`.
+
+    Returns the last state: `state.stop` says finished, interrupted or diverged.
+    """
+    family = family_of(run.family)
+    start = resume[1] if resume else None
+    model = initial_model(family, run)
+    first_step, state = 0, None
+    for index, stage in enumerate(run.stages):
+        if start is None or start.stage <= index:
+            if state is not None:
+                model = carried_over(family, run, state, state.engine.full_state_dict())
+                state.engine.close()
+            state = open_stage(run, family, model, engine_factory, settings, place, index, state)
+            if start is not None and start.stage == index and resume is not None:
+                state.load(resume[0], start)
+            run_stage(state, tokens, settings, hooks, first_step)
+            if state.stop is not None:
+                return state
+        first_step += stage.steps
+    if state is None:
+        raise ValueError(f"checkpoint of stage {start} does not belong to run {run.run_key}")
+    state.stop = "finished"
+    return state
+
+
+def run_stage(
+    state: TrainState,
+    tokens: PackedTokens,
+    settings: LoopSettings,
+    hooks: Sequence[Hook],
+    first_step: int,
+) -> None:
+    """Optimise one stage to its end, or until a hook stops the run."""
+    run, engine = state.run, state.engine
+    while state.step < first_step + state.stage.steps and state.stop is None:
+        began = time.perf_counter()
+        batches = drawn_batches(state, tokens, settings)
+        state.data_seconds += time.perf_counter() - began
+        factor = learning_rate_factor(
+            run.training.schedule, state.step - first_step, state.stage.steps
+        )
+        factor *= rate_change_factor(run, state.step)
+        state.result = engine.step(batches, factor)
+        if state.average is not None:
+            state.average.update()
+        state.learning_rate = factor * run.training.optimizer.learning_rate
+        state.step += 1
+        state.elapsed_seconds += time.perf_counter() - began
+        for hook in hooks:
+            hook(state)
+
+
+def drawn_batches(
+    state: TrainState, tokens: PackedTokens, settings: LoopSettings
+) -> list[MicroBatch]:
+    """This worker's micro-batches of the step, with everything random already drawn.
+
+    The sequences and the draws are functions of (data seed, seed, step), so any number of workers
+    and any micro-batch give the same global batch. A worker that has fewer sequences than others
+    have micro-batches repeats one at weight zero: collectives need equally many passes.
+    """
+    run, place, engine = state.run, state.place, state.engine
+    size = run.training.batch_sequences
+    ids = sequence_ids(run.data.seed, state.step, size, len(tokens))
+    mine = worker_slice(np.arange(size), place.rank, place.world_size)
+    count = micro_batches(size, place.world_size, settings.micro_batch_sequences)
+    batches = []
+    with torch.no_grad():
+        for part in micro_slices(mine, count):
+            weight = len(part) * count * place.world_size / size
+            places = (part if len(part) else mine[:1]).tolist()
+            batch = Batch(
+                tokens_BL=torch.from_numpy(tokens.rows(ids[places])).to(engine.device),
+                # Within one global batch of more than an epoch a sequence comes twice: the
+                # position tells its draws apart.
+                stream=Stream(run.seed, state.step, places, engine.device),
+                positions=places,
+                global_size=size,
+            )
+            batches.append(MicroBatch(engine.module.draw(batch), weight))
+    return batches
+
+
+def initial_model(family: Family, run: RunSpec) -> nn.Module:
+    """The model at its start: the same numbers on every worker."""
+    torch.manual_seed(run.seed)
+    return family.build(run.model)
+
+
+def carried_over(
+    family: Family, run: RunSpec, state: TrainState, weights: dict[str, Tensor]
+) -> nn.Module:
+    """A whole model on the CPU with the stage's `weights` (its engine may have sharded them)."""
+    model = initial_model(family, run)
+    module = family.stage_module(model, run.objective, state.stage.name)
+    module.load_state_dict(weights)
+    return model
+
+
+def open_stage(
+    run: RunSpec,
+    family: Family,
+    model: nn.Module,
+    engine_factory: EngineFactory,
+    settings: LoopSettings,
+    place: Place,
+    index: int,
+    before: TrainState | None,
+) -> TrainState:
+    """A state whose engine trains stage `index` of `model`."""
+    stage = run.stages[index]
+    module = family.stage_module(model, run.objective, stage.name)
+    groups = family.parameter_groups(module, run.objective, stage.name)
+    count = micro_batches(
+        run.training.batch_sequences, place.world_size, settings.micro_batch_sequences
+    )
+    engine = engine_factory(
+        module,
+        groups,
+        EngineSettings(run.training, settings.zero_stage, count, settings.compile),
+    )
+    state = TrainState(run, family, place, model, engine, settings.zero_stage, stage_index=index)
+    if run.training.ema_decay is not None and index == len(run.stages) - 1:
+        state.average = WeightAverage(engine.module, run.training.ema_decay)
+    if before is not None:
+        state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
+        state.data_seconds = before.data_seconds
+        state.validation = before.validation
+    return state

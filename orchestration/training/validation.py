@@ -1,0 +1,168 @@
+"""Validation during training: fixed sequences, fixed noise, every worker takes its share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from cola.data import PreparedData
+from cola.families.interface.family import Family
+from cola.records import Metric, SampleRecord
+from cola.seeding import Stream
+from cola.spec import LikelihoodSpec
+from cola.study import RunSpec
+from orchestration.training.train_loop import TrainState
+
+# The noise of validation is the same in every run, so that points on a curve are comparable.
+VALIDATION_SEED = 0
+ROWS_AT_ONCE = 8
+
+
+def evaluation_steps(run: RunSpec) -> list[int]:
+    """Steps after which the run is evaluated: `points` of them, evenly spread, the last at the end.
+
+    Points before the last stage are left out: only the last stage trains the whole model.
+    """
+    points = run.evaluation.points
+    first = run.steps - run.stages[-1].steps
+    steps = {run.step_at((point + 1) / points) for point in range(points)}
+    return sorted(step for step in steps if step > first)
+
+
+@torch.no_grad()
+def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float]:
+    """Validation NLL in nats per token and bits per byte over the run's fixed sequences.
+
+    Returns the same numbers on every worker. The standard error is over sequences, in nats per
+    token; it says how well these sequences stand for the corpus, not how well the bound is known.
+    """
+    settings = state.run.evaluation
+    ids = np.arange(settings.validation_sequences)
+    state.engine.module.eval()
+    rows = gathered_rows(state, data, ids)
+    state.engine.module.train()
+    return summary_of(rows, ids, data)
+
+
+def summary_of(
+    rows: dict[int, dict[str, float]], ids: np.ndarray, data: PreparedData
+) -> dict[str, float]:
+    """The validation metrics of sequences whose likelihood numbers are known, by their ids."""
+    length = data.validation.rows(ids[:1]).shape[1]
+    nll_B = np.array([rows[int(i)]["nll"] for i in ids])
+    total_bytes = int(data.validation.bytes_of(ids).sum())
+    metrics = {
+        Metric.NLL: float(nll_B.mean()),
+        Metric.NLL_STANDARD_ERROR: standard_error(nll_B),
+        Metric.BITS_PER_BYTE: float(nll_B.sum() * length / math.log(2) / total_bytes),
+    }
+    for name in sorted(set(rows[0]) - {"nll"}):
+        metrics[Metric.val(name)] = float(np.mean([rows[int(i)][name] for i in ids]))
+    return metrics
+
+
+def gathered_rows(
+    state: TrainState, data: PreparedData, ids: np.ndarray
+) -> dict[int, dict[str, float]]:
+    """Likelihood numbers of each validation sequence, by its id, from all workers."""
+    place = state.place
+    share = -(-len(ids) // place.world_size)
+    # Every worker makes equally many forward passes (ZeRO 3 gathers weights in each), so the last
+    # one repeats sequences to fill its share; equal ids give equal numbers.
+    mine = np.resize(ids, share * place.world_size)[place.rank * share : (place.rank + 1) * share]
+    rows: dict[int, dict[str, float]] = {}
+    for start in range(0, share, ROWS_AT_ONCE):
+        chosen = mine[start : start + ROWS_AT_ONCE]
+        with state.engine.autocast():
+            rows.update(
+                likelihood_rows(
+                    state.family,
+                    state.model,
+                    state.run.evaluation.likelihood,
+                    data,
+                    chosen,
+                    state.engine.device,
+                )
+            )
+    if place.world_size == 1:
+        return rows
+    parts: list[Any] = [None] * place.world_size
+    dist.all_gather_object(parts, rows)
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def likelihood_rows(
+    family: Family,
+    model: nn.Module,
+    settings: LikelihoodSpec,
+    data: PreparedData,
+    ids: np.ndarray,
+    device: torch.device,
+) -> dict[int, dict[str, float]]:
+    """NLL and its parts (nats per token), and diagnostics, of some validation sequences."""
+    tokens_BL = torch.from_numpy(data.validation.rows(ids)).to(device)
+    stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device)
+    found = family.likelihood(model, tokens_BL, settings, stream)
+    nats = {"nll": found.nll_B, **found.parts}
+    length = tokens_BL.shape[1]
+    values = {name: value / length for name, value in nats.items()} | found.diagnostics
+    return {
+        int(sequence): {name: float(value[row]) for name, value in values.items()}
+        for row, sequence in enumerate(ids)
+    }
+
+
+@torch.no_grad()
+def diagnostics(
+    family: Family, model: nn.Module, run: RunSpec, data: PreparedData
+) -> dict[str, float]:
+    """The family's diagnostics of a finished model on the validation sequences."""
+    ids = np.arange(min(run.evaluation.diagnostic_sequences, len(data.validation)))
+    if len(ids) < 2:  # a probe needs sequences to be fitted on and others to be scored on
+        return {}
+    tokens_BL = torch.from_numpy(data.validation.rows(ids))
+    model.eval()
+    found = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
+    return {Metric.diagnostic(name): value for name, value in found.items()}
+
+
+@torch.no_grad()
+def text_samples(
+    family: Family, model: nn.Module, run: RunSpec, data: PreparedData, step: int
+) -> list[SampleRecord]:
+    """Continuations of the first validation sequences, with what the text really went on with."""
+    settings = run.evaluation
+    if settings.samples == 0:
+        return []
+    ids = np.arange(settings.samples) % len(data.validation)
+    rows = data.validation.rows(ids)
+    cut, tokenizer = settings.prompt_tokens, data.tokenizer
+    model.eval()
+    generated = family.generate(
+        model,
+        [row[:cut].tolist() for row in rows],
+        settings.generation,
+        Stream(VALIDATION_SEED, 0, [int(i) for i in ids]),
+        tokenizer.eos_token_id,
+    )
+    end = cut + settings.generation.max_new_tokens
+    return [
+        SampleRecord(
+            family=run.family,
+            step=step,
+            prompt=tokenizer.decode(row[:cut].tolist()),
+            continuation=tokenizer.decode(new),
+            reference=tokenizer.decode(row[cut:end].tolist()),
+        )
+        for row, new in zip(rows, generated, strict=True)
+    ]
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean; zero for a single value is not claimed, so it is NaN."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -1,0 +1,148 @@
+"""Where a DeepSpeed engine holds the training state at each ZeRO stage, saved and loaded as
+fragments (see `orchestration.training.sharded_state`).
+
+State is the weights, AdamW's two moments, its count of steps, frozen parameters and buffers.
+Stage 0 holds all of it on every worker. Stages 1 and 2 hold whole weights for the forward pass, and
+shards of flat float32 copies with their moments; stage 3 holds shards of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from orchestration.training.sharded_state import (
+    BUFFER,
+    MOMENTS,
+    WEIGHT,
+    Fragment,
+    FragmentReader,
+    write_fragments,
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This worker's part of a trained parameter, in a tensor that the optimiser steps.
+
+    Elements [start, start + numel) of the flattened parameter are those of `flat` from `offset` on.
+    """
+
+    name: str
+    start: int
+    numel: int
+    flat: Tensor
+    offset: int
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part of `flat`, or of a moment of the same shape: a view (numel,)."""
+        return tensor.detach().view(-1).narrow(0, self.offset, self.numel)
+
+
+class ZeroState:
+    """The state of one DeepSpeed engine whose optimiser is torch's AdamW."""
+
+    def __init__(self, engine: Any, zero_stage: int) -> None:
+        self._module: nn.Module = engine.module
+        self._zero, self._stage = engine.optimizer, zero_stage
+        adamw = engine.optimizer.optimizer if zero_stage else engine.optimizer
+        self._adamw: torch.optim.Optimizer = adamw
+
+    def save(self, folder: Path, steps: int) -> None:
+        """Write what this worker holds after `steps` steps."""
+        write_fragments(folder, dist.get_rank(), dist.get_world_size(), steps, self._fragments())
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> int:
+        """Read what `save` wrote with any number of workers at any stage; returns its steps.
+
+        Raises:
+            ValueError: when the files lack something of the module's state.
+        """
+        if self._stage == 3:
+            self._zero.checkpoint_event_prologue()  # gathered copies would be out of date
+        with FragmentReader(folder) as reader:
+            for shard in self._shards():
+                self._load_shard(shard, reader)
+            for name, parameter in self._module.named_parameters():
+                start, held = self._held(parameter)
+                held.copy_(reader.read(WEIGHT, name, start, len(held)))
+            for name, buffer in self._buffers():
+                flat = reader.read(BUFFER, name, 0, buffer.numel())
+                buffer.copy_(flat.view_as(buffer))
+            steps = reader.steps
+        if self._stage == 3:
+            self._zero.checkpoint_event_epilogue()
+        return steps
+
+    def _fragments(self) -> Iterator[Fragment]:
+        """What this worker writes: what it alone holds, and what all hold where it is the first."""
+        first = dist.get_rank() == 0
+        for shard in self._shards() if first or self._stage else ():
+            yield Fragment(WEIGHT, shard.name, shard.start, shard.of(shard.flat))
+            moments = self._adamw.state.get(shard.flat, {})
+            for kind in MOMENTS:
+                if kind in moments:
+                    yield Fragment(kind, shard.name, shard.start, shard.of(moments[kind]))
+        for name, parameter in self._module.named_parameters():
+            if not parameter.requires_grad and (first or self._stage == 3):
+                yield Fragment(WEIGHT, name, *self._held(parameter))
+        for name, buffer in self._buffers() if first else ():
+            yield Fragment(BUFFER, name, 0, buffer.reshape(-1))
+
+    def _load_shard(self, shard: Shard, reader: FragmentReader) -> None:
+        """The optimiser's copy of a trained parameter, with moments if it ever had a gradient."""
+        shard.of(shard.flat).copy_(reader.read(WEIGHT, shard.name, shard.start, shard.numel))
+        if not reader.has(MOMENTS[0], shard.name):
+            return
+        state = self._adamw.state[shard.flat]
+        for kind in MOMENTS:
+            if kind not in state:
+                state[kind] = torch.zeros_like(shard.flat)
+            moment = reader.read(kind, shard.name, shard.start, shard.numel)
+            shard.of(state[kind]).copy_(moment)
+        # As torch's AdamW makes it: on the device only where the fused kernel reads it.
+        device = shard.flat.device if self._adamw.defaults["fused"] else None
+        state["step"] = torch.tensor(float(reader.steps), device=device)
+
+    def _shards(self) -> Iterator[Shard]:
+        """This worker's part of each trained parameter."""
+        for name, parameter in self._module.named_parameters():
+            shard = self._shard(name, parameter) if parameter.requires_grad else None
+            if shard is not None and shard.numel:
+                yield shard
+
+    def _shard(self, name: str, parameter: Any) -> Shard | None:
+        if self._stage == 0:
+            return Shard(name, 0, parameter.numel(), parameter, 0)
+        if self._stage == 3:
+            group, offset, _ = self._zero.grad_position[self._zero.get_param_id(parameter)]
+            start, held = self._held(parameter)
+            flat = self._zero.fp32_partitioned_groups_flat[group]
+            return Shard(name, start, len(held), flat, offset)
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return None
+        place, target = mapping.lp_fragment_address, mapping.hp_fragment_address
+        flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
+        return Shard(name, place.start, place.numel, flat, target.start)
+
+    def _held(self, parameter: Any) -> tuple[int, Tensor]:
+        """First element and view (n,) of what the forward pass has of it on this worker."""
+        if self._stage < 3:
+            return 0, parameter.detach().view(-1)
+        part = parameter.partition_numel()
+        start = min(dist.get_rank() * part, parameter.ds_numel)
+        held = parameter.ds_tensor.detach().view(-1)
+        return start, held[: min(part, parameter.ds_numel - start)]  # the last part is padded
+
+    def _buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Buffers that are part of the module's state, on every worker."""
+        kept = self._module.state_dict().keys()
+        return ((name, b) for name, b in self._module.named_buffers() if name in kept)

@@ -1,0 +1,1 @@
+"""What one Ray Train worker process does."""

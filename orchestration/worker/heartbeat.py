@@ -1,0 +1,77 @@
+"""Hook that writes a worker's heartbeat (see `orchestration.state.heartbeat`)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from orchestration.state.heartbeat import Beat
+from orchestration.state.paths import RunFolder
+
+if TYPE_CHECKING:
+    from orchestration.training.train_loop import TrainState
+
+EVERY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who beats: a worker of one attempt, and its node by Ray's name."""
+
+    attempt: int
+    rank: int
+    node_id: str
+
+
+class Heartbeat:
+    """Hook: every worker writes its own file."""
+
+    def __init__(self, run_folder: Path, worker: Worker, step: int) -> None:
+        self._worker = worker
+        self._path = RunFolder(run_folder).heartbeats / f"rank-{worker.rank:05d}.json"
+        self._path.parent.mkdir(exist_ok=True)
+        self._last = (step, 0.0, 0.0)
+        self._written = 0.0
+        self._write(step, None, None)
+
+    def __call__(self, state: TrainState) -> None:
+        """Write where this worker stands, at most every few seconds."""
+        if time.monotonic() - self._written < EVERY_SECONDS:
+            return
+        step, elapsed, waited = self._last
+        steps, seconds = state.step - step, state.elapsed_seconds - elapsed
+        if elapsed and steps and seconds > 0:
+            self._write(state.step, seconds / steps, (state.data_seconds - waited) / seconds)
+        else:
+            self._write(state.step, None, None)
+        self._last = (state.step, state.elapsed_seconds, state.data_seconds)
+
+    def alive(self) -> None:
+        """Say that there is work behind the last step, at most every few seconds."""
+        if time.monotonic() - self._written >= EVERY_SECONDS:
+            self._write(self._last[0], None, None)
+
+    def _write(self, step: int, seconds: float | None, waiting: float | None) -> None:
+        beat = Beat(
+            attempt=self._worker.attempt,
+            rank=self._worker.rank,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            node_id=self._worker.node_id,
+            step=step,
+            time=time.time(),
+            seconds_per_step=seconds,
+            data_wait_fraction=waiting,
+            memory_gb=psutil.Process().memory_info().rss / 1e9,
+        )
+        # Not forced to the device: a beat that a crash loses is not missed.
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(beat.model_dump_json())
+        temporary.replace(self._path)
+        self._written = time.monotonic()

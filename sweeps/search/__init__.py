@@ -1,0 +1,1 @@
+"""Which point is tried next, and the log that a search resumes from."""

@@ -1,0 +1,1 @@
+"""What a sweep asks: its specification, the points of its space, their runs."""

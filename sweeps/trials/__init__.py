@@ -1,0 +1,1 @@
+"""One trial: the runs of a point, as a study trains them."""

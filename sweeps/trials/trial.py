@@ -1,0 +1,371 @@
+"""A trial: the runs of one point, one after the other, each exactly as a study's run.
+
+It runs in a thread of a process of its own, so that whoever follows it can look at its evaluations
+meanwhile. Ledger, leases and checkpoints are those of studies: what is finished is taken as it is,
+what another trial is doing is waited for, what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
+from cola.study import RunSpec, StudySpec
+from cola.study.run import EvaluationSpec
+from orchestration.checkpoint.manifest import verify
+from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of
+from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
+from orchestration.planning.plan import PlannedRun, plan_study
+from orchestration.planning.shared_prefixes import Sharing, beginning_at
+from orchestration.state.journal import JournalReader
+from orchestration.state.ledger import (
+    LEASE_REFRESH_SECONDS,
+    LeaseHeldError,
+    Ledger,
+    State,
+    lease_is_fresh,
+)
+from orchestration.state.paths import RunFolder, output_root
+from sweeps.trials.prefix_claims import Claims
+
+POLL_SECONDS = 0.2
+SWEEP_STOP = "stop"  # file in the sweep's folder: a person asked all of it to stop
+
+
+class TrialOrder(BaseModel):
+    """What a trial is told: its study (one run a seed) and where everything lies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial: int
+    study: StudySpec
+    fingerprint: str
+    data_folder: str
+    folder: str  # the sweep's
+    evaluation: EvaluationSpec | None  # the finished models are measured with it
+    likelihood: bool  # whether that takes their NLL too
+    preemptible: bool
+    in_process: bool  # runs train in the trial's own process, which outlives them
+    driver: str  # who ordered it
+    leg: Leg | None = None  # the part of the runs that is carried out
+    told: float = 0.0  # share of the first run's budget up to which evaluations are known
+
+
+class TrialWork:
+    """Carries out an order; `measure` is called for every finished model."""
+
+    def __init__(
+        self, order: TrialOrder, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
+    ) -> None:
+        self.order = order
+        self.ledger = Ledger(output_root(order.study), lease_name(order.driver, order.trial))
+        self.runs = [named(run, order.trial) for run in plan_study(order.study, order.fingerprint)]
+        self._measure = measure
+        self._claims = Claims(output_root(order.study), self.ledger)
+        self._results: list[RunResult] = []
+        self._flops = self._shared = self._hours = 0.0
+        self._training = self._working = 0.0
+        self._tries: Counter[str] = Counter()  # attempts made here, by run key
+        self._running: PlannedRun | None = None
+        self._stopping = threading.Event()
+        self._refreshed = time.time()
+        self._reader = JournalReader(RunFolder(self._folder(self.runs[0])).journal)
+        self._error: str | None = None
+        self._began = time.time()
+        self.thread = threading.Thread(target=self._carry_out, daemon=True, name="trial")
+        self.thread.start()
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """New evaluations of the first seed's run before its last, each with the share `spent` of
+        its budget."""
+        run = self.runs[0].spec
+        found = []
+        for line in self._reader.new_lines():
+            if line.kind == "evaluation" and line.step < self._last_step(self.runs[0]):
+                share = run.train_flops_at(line.step, run.compute) / run.budget
+                if share > self.order.told:
+                    found.append({**numbers(line.values), "spent": share})
+        return found
+
+    def keep_alive(self) -> None:
+        """Refresh the lease of the run that is under way."""
+        running = self._running
+        if running is not None and time.time() - self._refreshed > LEASE_REFRESH_SECONDS:
+            self._refreshed = time.time()
+            self.ledger.refresh(running.spec.run_key)
+
+    def stop(self, reason: str, patience_seconds: float) -> None:
+        """Have the run that is under way save and leave; the others are not begun."""
+        self._stopping.set()
+        running = self._running
+        if running is not None:
+            ask_to_stop(self._folder(running), reason)
+        self.thread.join(patience_seconds)
+
+    def outcome(self) -> TrialEnded | None:
+        """How the trial ended; None where it goes on, or was stopped."""
+        if self.thread.is_alive():
+            return None
+        states = {result.state for result in self._results}
+        order: tuple[TrialState, ...] = ("failed", "diverged", "paused", "finished")
+        state = next((s for s in order if s in states), None)
+        if state in ("paused", "finished") and len(self._results) < len(self.runs):
+            state = None
+        if self._error is not None:
+            state = "failed"
+        if state is None:
+            return None
+        reasons = [r.reason for r in self._results if r.state == state and r.reason]
+        return TrialEnded(
+            trial=self.order.trial,
+            state=state,
+            reason=self._error or (reasons[0] if reasons and state != "finished" else None),
+            metrics=means([result.metrics for result in self._results]),
+            runs=self._results,
+            wall_seconds=time.time() - self._began,
+            working_seconds=self._working,
+            training_seconds=self._training,
+            flops=self._flops,
+            shared_flops=self._shared,
+            accelerator_hours=self._hours,
+            time=time.time(),
+        )
+
+    def _carry_out(self) -> None:
+        try:
+            left = list(self.runs)
+            while left and not self._is_stopped():
+                for run in left:
+                    result = self._result(run)
+                    if result is not None:
+                        break
+                else:
+                    time.sleep(POLL_SECONDS)  # others are at all that is left
+                    continue
+                left.remove(run)
+                self._results.append(result)
+                if result.state not in ("finished", "paused"):
+                    return
+        except Exception as error:  # of any kind: it is the trial's reason, and others go on
+            self._error = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+
+    def _result(self, run: PlannedRun) -> RunResult | None:
+        """What the run ended with, carried out here where nobody has; None where it is not over:
+        another trial or a study is at it, or at its first stage, or this trial is to stop."""
+        key = run.key
+        entry = self.ledger.entry(key)
+        if entry.state in ("finished", "diverged"):
+            return self._described(run, entry.state, entry.reason, key not in self._tries)
+        if entry.state == "interrupted" and self._is_at_end(run):
+            return self._described(run, "paused", None, key not in self._tries)
+        if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
+            return None
+        sharing = self._sharing_of(run)
+        if sharing is None:
+            return None
+        try:
+            state, reason, again = self._attempt(run, sharing)
+        except LeaseHeldError:
+            return None
+        self._tries[key] += 1
+        again = again and self._tries[key] <= run.resources.max_failures
+        if again or (state == "interrupted" and not self._is_at_end(run)):
+            return None
+        if state == "interrupted":
+            return self._described(run, "paused", None, False)
+        return self._described(run, state, reason, False)
+
+    def _sharing_of(self, run: PlannedRun) -> Sharing | None:
+        """As Claims, with what a leg begins from and leaves to others."""
+        leg, root = self.order.leg, output_root(self.order.study)
+        begins = beginning_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
+        if begins is not None and verify(begins.folder(root)) is not None:
+            sharing: Sharing | None = Sharing(takes=((begins, run.key),))
+        else:
+            sharing = self._claims.sharing_of(run)
+        if sharing is None or leg is None or leg.until == 1:
+            return sharing
+        return replace(sharing, publishes=(*sharing.publishes, beginning_at(run.spec, leg.until)))
+
+    def _last_step(self, run: PlannedRun) -> int:
+        """The step at which the trial's part of the run ends."""
+        leg = self.order.leg
+        return run.spec.step_at(leg.until) if leg is not None else run.spec.steps
+
+    def _is_at_end(self, run: PlannedRun) -> bool:
+        """Whether the trial's part of the run is done, and not the whole run."""
+        last = self._last_step(run)
+        return last < run.spec.steps and position(self._folder(run)).step >= last
+
+    def _attempt(self, run: PlannedRun, sharing: Sharing) -> tuple[State, str | None, bool]:
+        """One attempt; the last is whether its end was no fault of the run's."""
+        key, data = run.key, Path(self.order.data_folder)
+        entry = open_attempt(run, self.ledger, data)
+        began, self._running = time.time(), run
+        if self._is_stopped():
+            ask_to_stop(self._folder(run), "stopped on request")
+        before = position(self._folder(run))
+        if not before.step and sharing.takes:
+            before = published_position(sharing.takes[0][0].folder(output_root(self.order.study)))
+        error: Exception | None = None
+        try:
+            fit_run(
+                assignment_of(
+                    run,
+                    self.order.study,
+                    Path(self.order.folder),
+                    data,
+                    len(entry.attempts),
+                    sharing,
+                    self.order.preemptible,
+                    self.order.in_process,
+                    self._last_step(run),
+                )
+            )
+        except Exception as caught:  # of Ray Train or its workers: the run's reason
+            error = caught
+        state, reason = outcome_of(self._folder(run), error)
+        if state == "interrupted":
+            asked = stop_reason(self._folder(run))
+            if asked is not None:  # not a node's notice: then the run goes on elsewhere
+                self._stopping.set()
+                reason = asked
+        self._running = None
+        self.ledger.close(key, state, reason)
+        self._account(run, before, began)
+        return state, reason, isinstance(error, ControllerDiedError)
+
+    def _account(self, run: PlannedRun, before: Position, began: float) -> None:
+        """Add what an attempt cost: FLOPs of its steps, seconds in them, hours of devices."""
+        after = position(self._folder(run), since=began)
+        done = run.spec.train_flops_at(before.step, "executed", charged=False)
+        self._flops += max(
+            0.0, run.spec.train_flops_at(after.step, "executed", charged=False) - done
+        )
+        # What a population's member takes of another is part of the population's own training.
+        self._shared += done if before.shared and self.order.leg is None else 0.0
+        self._training += max(0.0, after.elapsed - before.elapsed)
+        self._working += after.working
+        needs = run.resources
+        units = needs.accelerators
+        self._hours += (time.time() - began) / 3600 * units
+
+    def _is_stopped(self) -> bool:
+        return self._stopping.is_set() or (Path(self.order.folder) / SWEEP_STOP).exists()
+
+    def _described(
+        self, run: PlannedRun, state: str, reason: str | None, reused: bool
+    ) -> RunResult:
+        metrics = last_metrics(self._folder(run), self._last_step(run))
+        if state == "finished" and self.order.evaluation is not None:
+            began = time.time()
+            metrics |= self._measure(
+                self._folder(run), self.order.evaluation, self.order.likelihood
+            )
+            self._working += time.time() - began
+        return RunResult(
+            name=run.name,
+            run_key=run.key,
+            family=run.spec.family,
+            seed=run.spec.seed,
+            state=state,
+            reason=reason,
+            reused=reused,
+            metrics=metrics,
+        )
+
+    def _folder(self, run: PlannedRun) -> Path:
+        return self.ledger.run_folder(run.key)
+
+
+@dataclass(frozen=True)
+class Position:
+    """The last step of a run, seconds inside of its steps, and of its workers' loop."""
+
+    step: int
+    elapsed: float
+    working: float
+    shared: bool = False  # another run carried out these steps
+
+
+def named(run: PlannedRun, trial: int) -> PlannedRun:
+    """The run under a name that tells the trial."""
+    return replace(run, name=f"trial{trial:03d}-{run.name}")
+
+
+def lease_name(driver: str, trial: int) -> str:
+    """What the leases of a trial's runs end with: its driver finds them by it."""
+    return f"{driver}-{trial}"
+
+
+def ask_to_stop(run_folder: Path, reason: str) -> None:
+    """Workers leave after their next step, with a checkpoint; the file says why."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    RunFolder(run_folder).stop.write_text(reason)
+
+
+def stop_reason(run_folder: Path) -> str | None:
+    """Why the run was asked to stop."""
+    path = RunFolder(run_folder).stop
+    return (path.read_text() or None) if path.exists() else None
+
+
+def numbers(values: dict[str, Any]) -> dict[str, float]:
+    """The finite numbers among journal values."""
+    return {key: float(v) for key, v in values.items() if isinstance(v, int | float)}
+
+
+def last_metrics(run_folder: Path, until: int | None = None) -> dict[str, float]:
+    """The last value of every metric in a run's journal (up to the step `until`)."""
+    found: dict[str, float] = {}
+    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
+        if line.kind != "event" and (until is None or line.step <= until):
+            found |= numbers(line.values)
+    return found
+
+
+def position(run_folder: Path, since: float = 0.0) -> Position:
+    """How far a run's journal is; its workers' loop is counted from `since` (Unix seconds)."""
+    step, elapsed, times = 0, 0.0, []
+    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
+        step = max(step, line.step)
+        elapsed = max(elapsed, line.values.get(Metric.ELAPSED_SECONDS, 0.0))
+        if line.time >= since:
+            times.append(line.time)
+    return Position(step, elapsed, times[-1] - times[0] if times else 0.0)
+
+
+def published_position(folder: Path) -> Position:
+    """Where a first stage that another run has published ends."""
+    cursor = verify(folder)
+    if cursor is None:
+        return Position(0, 0.0, 0.0)
+    return Position(cursor.step, cursor.elapsed_seconds, 0.0, shared=True)
+
+
+def flops_since(spec: RunSpec, run_folder: Path, since: float) -> float:
+    """Executed FLOPs of the steps that a run's workers made from `since` on (Unix seconds)."""
+    lines = JournalReader(RunFolder(run_folder).journal).new_lines()
+    steps = [line.step for line in lines if line.time >= since]  # the first: where they began
+    return (
+        spec.train_flops_at(max(steps), "executed", charged=False)
+        - spec.train_flops_at(min(steps), "executed", charged=False)
+        if steps
+        else 0.0
+    )
+
+
+def means(tables: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every metric that all tables have."""
+    if not tables:
+        return {}
+    shared = set.intersection(*(set(table) for table in tables))
+    return {key: sum(table[key] for table in tables) / len(tables) for key in sorted(shared)}

@@ -1,0 +1,203 @@
+"""Laws: gradients are right, noiseless data are recovered, what cannot be fitted is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.fitting.bootstrap import bootstrap, delta_method, resampled, seed_noise
+from analysis.fitting.estimate import fit_law
+from analysis.fitting.law import Array, Inputs, Law, predicted
+from analysis.fitting.laws import LAWS, SharedLaw
+from analysis.fitting.power_law import chinchilla_law
+from analysis.fitting.solver import huber, minimise
+from cola.errors import FitError
+
+FLOPS = np.geomspace(1e18, 1e22, 9)
+GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
+SIZES, TOKENS = (axis.ravel() for axis in GRID)
+
+
+def plane(loss: Callable[[Array, Array], Array], noise: float = 0.0, seed: int = 0) -> Inputs:
+    drawn = np.random.default_rng(seed).standard_normal(len(SIZES))
+    return Inputs(loss(SIZES, TOKENS) * np.exp(noise * drawn), 6 * SIZES * TOKENS, SIZES, TOKENS)
+
+
+def line(loss: Array) -> Inputs:
+    return Inputs(np.asarray(loss, float), FLOPS)
+
+
+def chinchilla(n: Array, d: Array) -> Array:
+    return np.asarray(1.7 + 400 / n**0.34 + 2000 / d**0.37)
+
+
+def laws(points: Inputs) -> list[Law]:
+    group = np.arange(len(points)) % 2
+    every: list[Law] = [make(points) for make in LAWS.values()]
+    return [*every, SharedLaw(chinchilla_law(points), group, ("x", "y"))]
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    points = plane(chinchilla)
+    for law in laws(points):
+        theta = law.starts(points, 3, np.random.default_rng(1))
+        low, high = law.bounds
+        theta = np.clip(theta, low + 0.01, high - 0.01)
+        _, gradient = law.log_loss(theta, points)
+        for place in range(theta.shape[1]):
+            step = np.zeros_like(theta)
+            step[:, place] = 1e-6
+            ahead, behind = (law.log_loss(theta + s * step, points)[0] for s in (1, -1))
+            expected = (ahead - behind) / 2e-6
+            np.testing.assert_allclose(gradient[..., place], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_public_parameters_mean_what_the_law_says() -> None:
+    """Predictions written out from the printed numbers, in the units of the data."""
+    points = plane(chinchilla)
+    n, d, c = SIZES, TOKENS, points.compute
+    written: dict[str, Callable[..., Array]] = {
+        "chinchilla": lambda E, A, B, alpha, beta: E + A / n**alpha + B / d**beta,
+        "tied": lambda E, A, B, a, s: E + (A / n ** (1 - a) + B / d**a) ** s,
+        "compute": lambda E, K, gamma: E + K / c**gamma,
+        "compute-power": lambda K, gamma: K / c**gamma,
+        "broken": lambda E, K, gamma, C1, f, delta: (
+            E + K / c**gamma * (1 + (c / C1) ** (1 / f)) ** (-delta * f)
+        ),
+    }
+    for name, make in LAWS.items():
+        law = make(points)
+        theta = law.starts(points, 4, np.random.default_rng(2))
+        for row, found in zip(law.public(theta), predicted(law, theta, points), strict=True):
+            np.testing.assert_allclose(written[name](*row), found, rtol=1e-9)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    irreducible=st.floats(0.5, 3.0),
+    coefficient=st.floats(0.3, 3.0),
+    gamma=st.floats(0.05, 0.5),
+)
+def test_noiseless_data_are_recovered(irreducible: float, coefficient: float, gamma: float) -> None:
+    fit = fit_law("compute", line(irreducible + coefficient * (FLOPS / 1e20) ** -gamma))
+    assert fit.parameters["E"] == pytest.approx(irreducible, rel=1e-3)
+    assert fit.parameters["gamma"] == pytest.approx(gamma, rel=1e-3)
+
+
+@pytest.mark.parametrize("estimator", ["huber", "least-squares", "variable-projection"])
+def test_every_estimator_recovers_a_plane(estimator: str) -> None:
+    fit = fit_law("chinchilla", plane(chinchilla), estimator)
+    expected = {"E": 1.7, "A": 400, "B": 2000, "alpha": 0.34, "beta": 0.37}
+    for name, value in expected.items():
+        assert fit.parameters[name] == pytest.approx(value, rel=1e-3)
+
+
+def test_a_break_is_found() -> None:
+    flops = np.geomspace(1e16, 1e24, 40)
+    loss = 1.0 + 3 * (flops / 1e16) ** -0.04 * (1 + (flops / 1e20) ** 2) ** (-0.06 / 2)
+    fit = fit_law("broken", Inputs(loss, flops))
+    assert fit.diagnostics.residual_sd < 1e-3
+    assert fit.parameters["C1"] == pytest.approx(1e20, rel=0.5)
+
+
+def test_families_share_their_exponents_and_nothing_else() -> None:
+    first, second = plane(chinchilla), plane(lambda n, d: 1.5 + 300 / n**0.34 + 900 / d**0.37)
+    both = Inputs(
+        np.concatenate([first.loss, second.loss]),
+        np.concatenate([first.compute, second.compute]),
+        np.tile(SIZES, 2),
+        np.tile(TOKENS, 2),
+    )
+    group = np.repeat([0, 1], len(first))
+    law = SharedLaw(chinchilla_law(both), group, ("x", "y"))
+    found = fit_law("chinchilla", both, law=law).parameters
+    assert found["E[x]"] == pytest.approx(1.7, rel=1e-3)
+    assert found["E[y]"] == pytest.approx(1.5, rel=1e-3)
+    assert (found["alpha"], found["beta"]) == pytest.approx((0.34, 0.37), rel=1e-3)
+
+
+BAD: list[tuple[str, list[float], list[float], str]] = [
+    ("compute-power", [1e12, 2e12], [3.0, 2.0], "needs at least 3 different amounts"),
+    ("compute", [1e12, 2e12, 4e12], [3.0, 2.0, 1.5], "needs at least 4 different amounts"),
+    ("compute-power", [1e12] * 5, [3.0, 2.0, 2.5, 2.2, 2.1], "the data have 1"),
+    ("compute-power", [1e12, 2e12, 4e12], [2.0, 2.5, 3.0], "does not fall with compute"),
+    ("compute-power", [1e12, 2e12, 4e12], [3.0, float("nan"), 2.0], "1 values of loss are missing"),
+    ("compute-power", [1e12, 2e12, -4e12], [3.0, 2.5, 2.0], "1 values of compute are missing"),
+    ("chinchilla", [1e12, 2e12, 4e12], [3.0, 2.5, 2.0], "needs the number of parameters"),
+]
+
+
+@pytest.mark.parametrize(("law", "flops", "loss", "reason"), BAD)
+def test_what_cannot_be_fitted_is_refused(
+    law: str, flops: list[float], loss: list[float], reason: str
+) -> None:
+    with pytest.raises(FitError, match=reason):
+        fit_law(law, Inputs(np.array(loss), np.array(flops)))
+
+
+def test_a_plane_that_is_a_line_is_refused() -> None:
+    n = np.geomspace(1e7, 1e9, 12)
+    with pytest.raises(FitError, match="grow together"):
+        fit_law("chinchilla", Inputs(chinchilla(n, 20 * n), 120 * n * n, n, 20 * n))
+
+
+def test_a_missing_floor_is_flagged() -> None:
+    fit = fit_law("compute", line(3 * (FLOPS / 1e20) ** -0.1))
+    assert fit.parameters["E"] == pytest.approx(0.0, abs=0.05)
+    assert any("E sits on its bound" in warning for warning in fit.warnings)
+
+
+def test_one_odd_run_does_not_decide() -> None:
+    loss = 1.8 + 0.6 * (FLOPS / 1e20) ** -0.15
+    odd = loss.copy()
+    odd[4] *= 1.2
+    others = np.delete(np.arange(9), 4)
+    found = fit_law("compute", line(odd), "huber")
+    np.testing.assert_allclose(found.loss(line(loss))[others], loss[others], rtol=1e-3)
+
+
+def test_the_solver_ends_where_the_gradient_vanishes() -> None:
+    points = plane(chinchilla, noise=0.01)
+    law = chinchilla_law(points)
+    found = minimise(law, points, law.starts(points, 16, np.random.default_rng(0)), np.inf)
+    best = found.objective.argmin()
+    assert found.gradient[best] < 1e-6
+    residual = law.log_loss(found.theta, points)[0] - np.log(points.loss)
+    np.testing.assert_allclose(found.objective, huber(residual, np.inf).sum(1), rtol=1e-12)
+    assert huber(np.array([2e-3]), 1e-3)[0] == pytest.approx(1e-3 * (2e-3 - 0.5e-3))
+
+
+def test_resampling_keeps_budgets_and_clusters() -> None:
+    strata, clusters = [0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 2, 3, 4, 4]
+    weights = resampled(7, 500, 0, strata, clusters)
+    assert np.array_equal(weights[:, 0], weights[:, 1])
+    assert np.array_equal(weights[:, 5], weights[:, 6])
+    each = weights[:, [0, 2, 3]].sum(1)
+    np.testing.assert_allclose(each, 3)  # clusters of the first budget
+    np.testing.assert_allclose(weights.mean(0), 1, atol=0.15)
+
+
+@pytest.mark.parametrize("kind", ["runs", "residuals"])
+def test_bootstrap_and_delta_method_agree(kind: str) -> None:
+    fit = fit_law("chinchilla", plane(chinchilla, noise=0.005), "least-squares")
+    refits = bootstrap(fit, 400, 0, kind)  # type: ignore[arg-type]
+    errors = delta_method(fit)
+    spread = dict(zip(fit.law.names, refits.public.std(0), strict=True))
+    for name in ("E", "alpha", "beta"):
+        assert spread[name] == pytest.approx(errors[name], rel=0.5)
+    low, high = refits.confidence_band(fit.points)
+    new_low, new_high = refits.prediction_band(fit.points)
+    assert (new_high - new_low > high - low).all()
+
+
+def test_seed_noise_is_what_repeats_scatter_by() -> None:
+    noisy = np.exp(0.02 * np.random.default_rng(0).standard_normal(400))
+    found = seed_noise(noisy, [number // 4 for number in range(400)])
+    assert found is not None
+    assert found[0] == pytest.approx(0.02, rel=0.1)
+    assert found[1] == 300
+    assert seed_noise(noisy[:3], [0, 1, 2]) is None

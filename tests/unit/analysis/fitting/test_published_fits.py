@@ -1,0 +1,112 @@
+"""Against published scaling data: the same optimum, intervals, held-out error and comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.fitting.bootstrap import bootstrap, percentiles
+from analysis.fitting.cross_validation import below_threshold, choose
+from analysis.fitting.estimate import fit_law
+from analysis.fitting.isoflop import compare_isoflop
+from analysis.fitting.power_law import chinchilla_law
+from analysis.fitting.solver import minimise
+from analysis.fitting.table import Columns, Table, inputs, read_table
+from tests.conftest import SHARED
+
+SCALING = SHARED / "scaling"
+pytestmark = pytest.mark.skipif(
+    not SCALING.exists(), reason="../shared/scaling is not on this machine"
+)
+KEPT = {"A": 477.826, "B": 2143.417, "E": 1.817218, "alpha": 0.347310, "beta": 0.367172}
+WHOLE = {"A": 495.726, "B": 12845.6, "E": 1.89134, "alpha": 0.34931, "beta": 0.45305}
+REPLICATION = {"A": 482.006, "B": 2085.434, "E": 1.81686, "alpha": 0.34781, "beta": 0.36585}
+INTERVALS = {
+    "A": (285, 744),
+    "B": (1042, 5810),
+    "E": (1.769, 1.871),
+    "alpha": (0.3168, 0.3733),
+    "beta": (0.3313, 0.4154),
+}
+
+
+def chinchilla(drop: int = 5) -> Table:
+    return read_table(SCALING / "chinchilla.csv", Columns(n="params", compute="flops"), drop)
+
+
+@pytest.mark.parametrize(("drop", "expected"), [(5, KEPT), (0, WHOLE)])
+def test_the_optimum_to_four_digits(drop: int, expected: dict[str, float]) -> None:
+    fit = fit_law("chinchilla", inputs(chinchilla(drop).rows))
+    for name, value in expected.items():
+        assert fit.parameters[name] == pytest.approx(value, rel=1e-4)
+    if drop:
+        assert fit.diagnostics.objective == pytest.approx(1.01827e-3, rel=1e-4)
+
+
+def test_random_starts_reach_it() -> None:
+    points = inputs(chinchilla().rows)
+    law = chinchilla_law(points)
+    theta = law.starts(points, 400, np.random.default_rng(7))
+    for delta in (np.inf, 1e-3):
+        found = minimise(law, points, theta, delta)
+        theta = found.theta
+    assert (found.objective <= found.objective.min() * (1 + 1e-6)).mean() >= 0.95
+
+
+@pytest.mark.slow
+def test_the_published_protocol_has_the_published_intervals() -> None:
+    fit = fit_law("chinchilla", inputs(chinchilla().rows), "huber-density", starts=8)
+    for name, value in REPLICATION.items():
+        assert fit.parameters[name] == pytest.approx(value, rel=1e-3)
+    found = bootstrap(fit, 4000, 0).intervals()
+    for name, interval in INTERVALS.items():
+        assert found[name] == pytest.approx(interval, rel=0.03), name
+
+
+def test_the_exponent_of_the_optimal_size_has_the_published_error() -> None:
+    fit = fit_law("chinchilla", inputs(chinchilla().rows))
+    refits = bootstrap(fit, 2000, 0)
+    a = refits.public[:, 4] / (refits.public[:, 3] + refits.public[:, 4])
+    assert a.std() == pytest.approx(0.0200, rel=0.1)
+
+
+def test_held_out_error_beyond_1e21() -> None:
+    rows = chinchilla().rows
+    score = below_threshold("chinchilla", rows, 1e21)
+    assert score is not None
+    assert score.mean_absolute_error == pytest.approx(0.0105, abs=5e-5)
+    tied = below_threshold("tied", rows, 1e21)
+    assert tied is not None
+    assert tied.mean_absolute_error < score.mean_absolute_error
+
+
+def test_the_law_is_chosen_by_what_it_predicts() -> None:
+    rows = chinchilla().rows
+    # Eight budgets by compute, as the data have no names for theirs.
+    rows = rows.assign(budget=pd.qcut(np.log(rows["compute"]), 8, labels=False).astype(float))
+    choice = choose(["chinchilla", "tied"], rows)
+    assert {score.law for score in choice.scores} == {"chinchilla", "tied"}
+    errors = [score.mean_absolute_error for score in choice.scores]
+    assert errors == sorted(errors)
+    assert errors[0] < 0.02
+
+
+@pytest.mark.slow
+def test_two_families_compare_as_published() -> None:
+    table = read_table(
+        SCALING / "two_families.csv",
+        Columns(n="params", d="tokens", compute="flops", group="family", budget="budget"),
+    )
+    found = compare_isoflop(table.groups(), 2000, 0)
+    expected = {
+        "llama": (0.5693, 0.527, 0.612),
+        "mlstm_v1": (0.5660, 0.541, 0.584),
+        "difference": (0.0033, -0.043, 0.053),
+        "multiplier": (2.58, 2.44, 2.74),
+    }
+    for name, (estimate, low, high) in expected.items():
+        near = (high - low) / 10
+        assert found[name]["estimate"] == pytest.approx(estimate, abs=near)
+        assert found[name]["interval"] == pytest.approx((low, high), abs=near)
+    assert percentiles(np.array([1.0, np.nan])) != percentiles(np.array([1.0, 1.0]))

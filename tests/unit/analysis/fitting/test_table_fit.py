@@ -1,0 +1,181 @@
+"""`cola fit` on tables: JSON with all it promises, and a clear message for what is degenerate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from analysis.cli import app
+from cola.errors import FitError, SpecError
+
+GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
+SIZES, TOKENS = (axis.ravel() for axis in GRID)
+LOSS = 1.7 + 400 / SIZES**0.34 + 2000 / TOKENS**0.37
+
+
+def table(path: Path, **columns: Any) -> str:
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return str(path)
+
+
+def fitted(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["fit", *arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    values: dict[str, Any] = json.loads(result.stdout)
+    return values
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises((FitError, SpecError)) as caught:
+        CliRunner().invoke(app, ["fit", *arguments], catch_exceptions=False, standalone_mode=False)
+    return str(caught.value)
+
+
+def noisy(seed: int) -> np.ndarray:
+    return np.asarray(LOSS * np.exp(0.003 * np.random.default_rng(seed).standard_normal(len(LOSS))))
+
+
+def test_the_json_has_law_parameters_intervals_diagnostics_warnings(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", params=SIZES, tokens=TOKENS, loss=noisy(0))
+    found = fitted(
+        path, "--n", "params", "--d", "tokens", "--bootstrap", "200", "--predict", "n=1e10,d=1e12"
+    )
+    assert found["law"] == "chinchilla"
+    assert set(found["parameters"]) == {"E", "A", "B", "alpha", "beta"}
+    assert set(found["intervals"]) == set(found["parameters"])
+    for name, (low, high) in found["intervals"].items():
+        assert low < found["parameters"][name] < high
+    assert found["diagnostics"]["agreeing_starts"] > 0.5
+    (prediction,) = found["predictions"]
+    truth = 1.7 + 400 / 1e10**0.34 + 2000 / 1e12**0.37
+    low, high = prediction["prediction_interval"]
+    assert low < truth < high
+    assert prediction["extrapolation"] == pytest.approx(1e10 * 1e12 / (1e9 * 1e11))
+    assert any("100 times beyond" in warning for warning in found["warnings"])
+    again = fitted(path, "--n", "params", "--d", "tokens", "--bootstrap", "200")
+    assert again["intervals"] == found["intervals"]  # seeded
+
+
+def test_groups_are_fitted_apart_and_compared(tmp_path: Path) -> None:
+    flops = np.tile(np.geomspace(1e18, 1e22, 6), 2)
+    family = np.repeat(["x", "y"], 6)
+    # y reaches every loss with a third of x's compute.
+    loss = 3.0 * (np.where(family == "y", 3, 1) * flops / 1e20) ** -0.05
+    path = table(tmp_path / "b.csv", flops=flops, loss=loss, family=family)
+    found = fitted(
+        path, "--flops", "flops", "--group", "family", "--law", "compute-power",
+        "--bootstrap", "100",
+    )  # fmt: skip
+    assert found["parameters"]["x"]["gamma"] == pytest.approx(0.05, rel=1e-3)
+    assert found["comparison"]["x / y"]["multiplier"] == pytest.approx(3.0, rel=1e-2)
+    assert found["shared"]["parameters"]["gamma"] == pytest.approx(0.05, rel=1e-3)
+
+
+def test_without_refits_there_are_no_intervals(tmp_path: Path) -> None:
+    budgets, sizes = np.repeat([1e18, 4e18], 6), np.tile(np.geomspace(1e7, 1e9, 6), 2)
+    loss = 3 + 0.05 * np.log(sizes / 1e8) ** 2 + 0.2 * (budgets == 1e18)
+    columns = {"n": np.tile(sizes, 2), "c": np.tile(budgets, 2), "loss": np.tile(loss, 2)}
+    path = table(tmp_path / "i.csv", **columns, family=np.repeat(["x", "y"], 12))
+    options = ["--n", "n", "--flops", "c", "--group", "family", "--bootstrap", "0"]
+    found = fitted(path, *options, "--law", "isoflop")
+    assert found["intervals"]["x"]["a"] == []
+    assert found["comparison"]["x / y"]["difference"]["interval"] == [None, None]
+    assert found["comparison"]["x / y"]["difference"]["estimate"] == pytest.approx(0, abs=1e-9)
+
+
+def test_families_without_overlap_are_not_compared(tmp_path: Path) -> None:
+    flops = np.tile(np.geomspace(1e18, 1e20, 5), 2)
+    family = np.repeat(["x", "y"], 5)
+    loss = np.where(family == "y", 9.0, 3.0) * (flops / 1e20) ** -0.02
+    path = table(tmp_path / "c.csv", flops=flops, loss=loss, family=family)
+    found = fitted(
+        path, "--flops", "flops", "--group", "family", "--law", "compute-power",
+        "--bootstrap", "20",
+    )  # fmt: skip
+    assert found["comparison"] == {}
+    assert any("do not overlap" in warning for warning in found["warnings"])
+
+
+def test_the_law_is_chosen_where_asked(tmp_path: Path) -> None:
+    flops = np.repeat(np.geomspace(1e16, 1e22, 9), 2)
+    noise = np.exp(0.002 * np.random.default_rng(0).standard_normal(len(flops)))
+    path = table(tmp_path / "d.csv", flops=flops, loss=(1.5 + (flops / 1e18) ** -0.2) * noise)
+    found = fitted(path, "--flops", "flops", "--law", "auto", "--bootstrap", "50")
+    assert found["law"] in ("compute", "broken")  # not the law without a floor
+    ranked = found["choice"]["rolling_origin"]
+    assert ranked[found["law"]]["mean_absolute_error"] == min(
+        each["mean_absolute_error"] for each in ranked.values()
+    )
+    assert set(found["choice"]["leave_one_budget_out"]) == set(ranked)
+    assert found["seed_noise"]["degrees_of_freedom"] == 9
+
+
+def test_exact_duplicates_count_once(tmp_path: Path) -> None:
+    once = table(tmp_path / "e.csv", n=SIZES, d=TOKENS, loss=noisy(1))
+    twice = table(
+        tmp_path / "f.csv", n=np.tile(SIZES, 2), d=np.tile(TOKENS, 2), loss=np.tile(noisy(1), 2)
+    )
+    options = ["--n", "n", "--d", "d", "--bootstrap", "0"]
+    first, second = fitted(once, *options), fitted(twice, *options)
+    assert first["parameters"] == second["parameters"]
+    assert any("25 rows are exact duplicates" in warning for warning in second["warnings"])
+
+
+def test_what_is_degenerate_is_refused_with_a_reason(tmp_path: Path) -> None:
+    size = ["--n", "n", "--d", "d"]
+    three = table(tmp_path / "1.csv", n=SIZES[:3], d=TOKENS[:3], loss=LOSS[:3])
+    assert "needs at least 6 different pairs" in refused(three, *size)
+    single = table(tmp_path / "2.csv", c=[1e18] * 8, loss=np.linspace(3, 2, 8))
+    assert "different amounts of compute, the data have 1" in refused(
+        single, "--flops", "c", "--law", "compute"
+    )
+    broken = table(tmp_path / "3.csv", n=SIZES, d=TOKENS, loss=[np.nan, *LOSS[1:]])
+    assert "no positive number in 1 rows (lines 2)" in refused(broken, *size)
+    rising = table(tmp_path / "4.csv", c=np.geomspace(1e18, 1e20, 6), loss=np.linspace(2, 3, 6))
+    assert "does not fall with compute" in refused(rising, "--flops", "c", "--law", "compute")
+    up = table(tmp_path / "5.csv", n=SIZES, d=TOKENS, loss=LOSS[::-1])
+    assert "falls neither with parameters nor with tokens" in refused(up, *size)
+    assert "has no column 'tokens'" in refused(three, "--n", "n", "--d", "tokens")
+    assert "must be one of" in refused(three, *size, "--law", "chincilla")
+    assert "write it as n=1e9,d=2e10" in refused(three, *size, "--predict", "n:1")
+    assert "cannot be read" not in refused(three, *size)
+    assert "is not a CSV file" in refused(str(tmp_path / "absent.csv"), *size)
+
+
+def test_profiles_without_a_minimum_are_no_result(tmp_path: Path) -> None:
+    sizes, budgets = np.tile(np.geomspace(1e7, 1e9, 6), 2), np.repeat([1e18, 1e19], 6)
+    concave = 3 - 0.05 * (np.log(sizes / 1e8)) ** 2 + 0.3 * (budgets == 1e18)
+    edge = 3 + 0.05 * np.log(sizes) + 0.001 * np.log(sizes) ** 2 + 0.3 * (budgets == 1e18)
+    for name, loss, reason in (("6", concave, "not convex"), ("7", edge, "edge of the profile")):
+        path = table(tmp_path / f"{name}.csv", n=sizes, c=budgets, budget=budgets, loss=loss)
+        said = refused(path, "--n", "n", "--flops", "c", "--budget", "budget", "--law", "isoflop")
+        assert reason in said
+
+
+def test_accuracy_follows_from_compute_through_the_loss(tmp_path: Path) -> None:
+    flops = np.geomspace(1e18, 1e22, 40)
+    noise = np.random.default_rng(0).standard_normal((2, len(flops)))
+    loss = 3.0 * (flops / 1e20) ** -0.05 * np.exp(0.003 * noise[0])
+    accuracy = 0.25 + 0.6 / (1 + np.exp(4 * (loss - 3.0))) + 0.01 * noise[1]
+    path = table(tmp_path / "g.csv", c=flops, loss=loss, right=accuracy)
+    found = fitted(
+        path, "--flops", "c", "--accuracy", "right", "--chance", "0.25", "--law", "compute-power",
+        "--predict", "c=1e23", "--bootstrap", "200",
+    )["accuracy"]  # fmt: skip
+    for name, value in (("ceiling", 0.85), ("slope", 4.0), ("middle", 3.0)):
+        low, high = found["intervals"][name]
+        assert low < found["parameters"][name] < high
+        assert found["parameters"][name] == pytest.approx(value, rel=0.15)
+    (prediction,) = found["predictions"]
+    truth = 0.25 + 0.6 / (1 + np.exp(4 * (3.0 * 1e3**-0.05 - 3.0)))
+    assert prediction["low"] <= truth <= prediction["high"]
+    falling = table(tmp_path / "h.csv", c=flops, loss=loss, right=accuracy[::-1])
+    assert "does not rise as loss falls" in refused(
+        falling, "--flops", "c", "--accuracy", "right", "--law", "compute-power"
+    )

@@ -1,0 +1,164 @@
+"""The report, from a real MLflow store to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.report.matching import common_order, matching_statements
+from analysis.report.report import write_report
+from analysis.report.runs import read_study
+from cola.errors import SpecError
+from cola.records import Kind, Metric, Tag
+from tests.unit.analysis.store import KINDS, Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("store"))
+    for family in KINDS:
+        for rung in range(4):
+            store.run("full", family, rung)
+    store.run("full", "ar", 0, **{Tag.STATUS: "failed"})  # the first, unlucky try of a finished run
+    store.run("full", "ar", 1, **{Tag.RUN_KEY: "other", Tag.STATUS: "diverged"})
+    return store
+
+
+def test_one_row_an_evaluation_point_and_rules_that_are_told(store: Store) -> None:
+    frames = read_study("full", store.uri)
+    assert len(frames.runs) == 13
+    assert len(frames.points) == 26
+    assert frames.points["is_final"].sum() == 12
+    assert any("1 duplicated runs" in note for note in frames.notes)
+    assert any("1 runs are diverged and kept out" in note for note in frames.notes)
+
+
+def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
+    spec: dict[str, Any] = {"description": "A <test>.", "tracking": {"uri": None}}
+    result = write_report("full", store.uri, tmp_path, spec)
+    for family, fit in result.fits.items():
+        assert fit.kind == KINDS[family]
+        assert fit.fit is not None
+        assert fit.fit.parameters["gamma"] == pytest.approx(0.05, rel=0.01)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"report.html", "report.md", "results.csv", "loss_compute.png", "loss_compute.svg",
+            "fitted_curves.csv", "evaluations.csv", "training_curves.csv"} <= names  # fmt: skip
+    html = (tmp_path / "report.html").read_text()
+    assert "&lt;b&gt;def" in html
+    assert "A &lt;test&gt;." in html
+    assert "LLaDA (bound)" in html
+    assert "AR (bound)" not in html
+    assert "Data order: equal in all 12 runs" in html
+    assert "must not be extrapolated" in html
+    assert "http://" not in html.replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
+    assert "does NOT fall" not in html
+    # Every finished run says what it is where the mouse rests, in both figures of losses.
+    assert html.count("core parameters, ") >= 24
+    assert "<title>llada-4e+12-seed66: " in html
+    diagnostics = pd.read_csv(tmp_path / "diagnostics.csv")
+    assert diagnostics["value"].tolist() == [4.0, 5.0, 6.0, 7.0]
+    assert "<td>log_snr</td><td>7</td>" in html
+    assert "<td>log_snr</td><td>4</td>" not in html  # the largest model's alone
+    tasks = pd.read_csv(tmp_path / "task_accuracies.csv")
+    assert sorted(set(tasks["task"])) == ["task1", "task2"]
+    assert len(tasks) == 12 * 2
+    assert (tmp_path / "tasks.svg").exists()
+    assert "<td>task1</td><td>accuracy</td><td>45.0%</td><td>45.0%</td><td>45.0%</td>" in html
+    table = pd.read_csv(tmp_path / "results.csv")
+    assert len(table) == 13
+    markdown = (tmp_path / "report.md").read_text()
+    assert "![Validation loss against training compute](loss_compute.png)" in markdown
+
+
+def test_runs_of_studies_and_restarts_change_nothing(store: Store) -> None:
+    """Training runs of stores from before the tag of kinds have none, and are read."""
+    for family in KINDS:
+        store.run("levels", family, 0)
+        store.run("levels", family, 1, **{Tag.KIND: Kind.RUN})
+    before = read_study("levels", store.uri)
+    assert len(before.runs) == 6
+    experiment = store.experiment("levels")
+    for kind in (Kind.STUDY, Kind.RESTART):
+        other = store.client.create_run(experiment, tags={Tag.KIND: kind})
+        store.client.log_metric(other.info.run_id, Metric.NLL, 0.1, step=1)
+    after = read_study("levels", store.uri)
+    for name in ("runs", "points", "curves", "diagnostics", "evaluations"):
+        pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
+    assert (before.samples, before.notes) == (after.samples, after.notes)
+
+
+def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:
+    write_report("full", store.uri, tmp_path, {}, [1e15])
+    html = (tmp_path / "report.html").read_text()
+    assert "LLaDA against AR: no loss is reached by both" in html
+    assert "by an upper bound of the NLL: at its true NLL it needs less" in html
+    assert "126 times beyond the largest measured budget: this rests on the law" in html
+    predicted = 4.0 * 1e3**-0.05
+    assert f"<td>{predicted:.3f}</td>" in html
+
+
+def test_families_do_not_share_their_noise(store: Store, tmp_path: Path) -> None:
+    away = np.random.default_rng(0).standard_normal((3, 4))
+    for family, row in zip(KINDS, away, strict=True):
+        for rung, value in enumerate(row):
+            key = f"noisy-{family}-{rung}"
+            level = 4.0 * float(np.exp(0.01 * value))
+            store.run("noisy", family, rung, level=level, **{Tag.RUN_KEY: key})
+    fits = write_report("noisy", store.uri, tmp_path, {}).fits
+    drawn = [fit.refits.public[:, -1] for fit in fits.values() if fit.refits is not None]
+    assert len(drawn) == 3
+    correlations = np.corrcoef(drawn)[np.triu_indices(3, 1)]
+    assert np.abs(correlations).max() < 0.15
+
+
+def test_several_sizes_a_budget_give_profiles_and_no_cloud(store: Store, tmp_path: Path) -> None:
+    for rung in range(3):
+        for place, size in enumerate(np.geomspace(1e5, 4e5, 5) * 1.5**rung):
+            away = (np.log(size / (2e5 * 1.5**rung))) ** 2
+            store.run(
+                "sizes", "ar", rung, level=3.0 * (1 + 0.05 * away),
+                **{Tag.RUN_KEY: f"{rung}-{place}", Tag.CORE_PARAMETERS: str(round(size))},
+            )  # fmt: skip
+    result = write_report("sizes", store.uri, tmp_path, {})
+    fit = result.fits["ar"].fit
+    assert fit is not None
+    assert len(fit.points) == 3  # the best size of every budget
+    html = (tmp_path / "report.html").read_text()
+    exponent = np.log(1.5) / np.log(2)
+    assert f"grows as C^{exponent:.3f}" in html
+    optima = pd.read_csv(tmp_path / "isoflop_optima.csv")
+    expected = [2e5 * 1.5**rung for rung in range(3)]
+    assert optima["parameters"].tolist() == pytest.approx(expected, rel=0.01)
+
+
+def test_what_cannot_be_reported_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no such experiment; it has: .*full"):
+        write_report("absent", store.uri, tmp_path, {})
+    store.run("unfinished", "ar", 0, **{Tag.STATUS: "running"})
+    with pytest.raises(SpecError, match="no run is finished yet"):
+        write_report("unfinished", store.uri, tmp_path, {})
+    store.run("foreign", "ar", 0, **{Tag.SCHEMA_VERSION: "99"})
+    with pytest.raises(SpecError, match="schema version 99"):
+        write_report("foreign", store.uri, tmp_path, {})
+
+
+def test_a_lower_rate_after_divergence_is_told(store: Store) -> None:
+    runs = read_study("full", store.uri).runs
+    assert not any("learning rate" in said for said in matching_statements(runs))
+    runs.loc[0, "retry"] = 1
+    (said,) = [said for said in matching_statements(runs) if "learning rate" in said]
+    assert said.startswith(f"Not matched: the learning rate of {runs.loc[0, 'name']}, which was")
+
+
+def test_orders_are_compared_where_all_runs_have_a_digest() -> None:
+    short, long = {"1": "a", "2": "b"}, {"1": "a", "2": "b", "4": "c"}
+    assert common_order({"x": short, "y": long}) == (2, True)
+    assert common_order({"x": short, "y": long | {"2": "z"}}) == (2, False)
+    assert common_order({"x": short, "y": {}}) == (0, False)
+    assert common_order({}) == (0, False)

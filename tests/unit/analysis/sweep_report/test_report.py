@@ -1,0 +1,244 @@
+"""A sweep's page on synthetic trials whose answer is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from analysis.sweep_report.answers import best_sentence, drift_of, optimum, pareto_front, seed_noise
+from analysis.sweep_report.courses import course_plot, descent
+from analysis.sweep_report.data import Goal, read_sweep, seeds_table
+from analysis.sweep_report.importance import importance
+from analysis.sweep_report.report import write_sweep_report
+from cola.records import Leg, PointExcluded, RunResult, TrialAsked, TrialEnded, TrialState
+
+LOC, DIM, RATE = "objective.loc", "model.dim", "training.rate"
+NLL, RIGHT = "val/nll_nats_per_token", "continuation/token_accuracy"
+SEEDS = (1, 2, 3)
+Metric = Callable[[dict[str, Any]], dict[str, float]]
+
+
+def write_sweep(
+    folder: Path,
+    points: list[dict[str, Any]],
+    metrics: Metric,
+    noise: float,
+    answer: dict[str, Any] | None = None,
+    diverged: dict[int, str] | None = None,
+    seeds: tuple[int, ...] = SEEDS,
+) -> Path:
+    """A sweep's folder as its driver leaves it; a seed shifts all points alike."""
+    draws = np.random.default_rng(0)
+    goals = [{"name": NLL, "direction": "minimize"}, {"name": RIGHT, "direction": "maximize"}]
+    spec = {
+        "name": "synthetic", "question": "What is best?", "description": "", "arms": {},
+        "space": dict.fromkeys(points[0]), "metrics": goals, "answer": answer or {"kind": "best"},
+        "budget": {"trials": 9}, "algorithm": {"kind": "grid"}, "scheduler": {"kind": "none"},
+    }  # fmt: skip
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"sweep": spec, "study": {}}))
+    lines = []
+    for number, point in enumerate(points, start=1):
+        key = f"k{number}"
+        lines.append(TrialAsked(trial=number, arm="", point=point, identity=key, run_keys=[key],
+                                time=0.0))  # fmt: skip
+        reason = (diverged or {}).get(number)
+        runs = []
+        for seed in seeds:
+            values = {
+                name: value + seed + noise * draws.standard_normal()
+                for name, value in metrics(point).items()
+            }
+            runs.append(RunResult(name=f"{key}-{seed}", run_key=key, family="cola", seed=seed,
+                                  state="diverged" if reason else "finished", reason=reason,
+                                  reused=False, metrics={} if reason else values))  # fmt: skip
+        means = {name: float(np.mean([r.metrics[name] for r in runs])) for name in runs[0].metrics}
+        lines.append(TrialEnded(
+            trial=number, state="diverged" if reason else "finished", reason=reason, metrics=means,
+            runs=runs, wall_seconds=20.0, working_seconds=12.0, training_seconds=10.0, flops=1e9,
+            accelerator_hours=0.1, time=1.0,
+        ))  # fmt: skip
+    lines.append(PointExcluded(arm="", point={}, reason="no whole <blocks>", time=2.0))
+    text = "".join(line.model_dump_json() + "\n" for line in lines)
+    (folder / "trials.jsonl").write_text(text)
+    return folder
+
+
+def bowl(slope: float) -> Metric:
+    """The best loc is 1 + slope * log2(dim / 4); accuracy agrees with the loss."""
+
+    def metrics(point: dict[str, Any]) -> dict[str, float]:
+        best = 1.0 + slope * np.log2(point[DIM] / 4)
+        loss = 5.0 + (point[LOC] - best) ** 2
+        return {NLL: float(loss), RIGHT: float(-loss)}
+
+    return metrics
+
+
+GRID = [{DIM: dim, LOC: loc} for dim in (4, 16, 64) for loc in (0.0, 0.75, 1.5, 2.25, 3.0)]
+
+
+def test_a_drift_is_found_with_an_interval_that_covers_it(tmp_path: Path) -> None:
+    """0.25 a doubling: 1.0, 1.5 and 2.0 at 4, 16 and 64."""
+    answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
+    folder = write_sweep(tmp_path, GRID, bowl(0.25), 0.02, answer)
+    frames = read_sweep(folder)
+    drift = drift_of(frames.arms[0], frames.goals[0], LOC, DIM, True)
+    assert drift is not None
+    assert drift.low <= 0.25 / np.log(2) <= drift.high
+    assert drift.table["optimum"].to_list() == pytest.approx([1.0, 1.5, 2.0], abs=0.1)
+    html = write_sweep_report(folder).read_text()
+    assert "The best loc grows with dim: +0.2" in html
+
+
+@pytest.mark.parametrize(("slope", "noise"), [(0.0, 0.05), (0.02, 0.5)])
+def test_where_the_data_do_not_decide_the_page_says_so(
+    tmp_path: Path, slope: float, noise: float
+) -> None:
+    answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
+    folder = write_sweep(tmp_path, GRID, bowl(slope), noise, answer)
+    html = write_sweep_report(folder).read_text()
+    assert "The data do not decide whether the best loc moves with dim" in html
+
+
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
+    answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
+    folder = write_sweep(tmp_path, GRID, bowl(0.5), 0.0, answer, seeds=(1,))
+    html = write_sweep_report(folder).read_text()
+    assert "that takes two seeds" in html
+    assert "with one seed a point the data do not decide" in html
+
+
+def test_an_optimum_at_the_edge_is_told(tmp_path: Path) -> None:
+    answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
+    folder = write_sweep(tmp_path, GRID, bowl(1.0), 0.01, answer)
+    assert "optima lie at the edge of what was tried" in write_sweep_report(folder).read_text()
+
+
+def test_a_point_is_best_only_beyond_the_seeds_noise(tmp_path: Path) -> None:
+    rates = [{RATE: rate} for rate in (1.0, 2.0, 3.0, 4.0)]
+    clear = write_sweep(tmp_path, rates, lambda p: {NLL: p[RATE], RIGHT: 0.0}, 0.01)
+    frames = read_sweep(clear)
+    assert "better than every other point" in best_sentence(frames.arms[0], frames.goals[0])
+    vague = write_sweep(tmp_path, rates, lambda p: {NLL: 1e-3 * p[RATE], RIGHT: 0.0}, 0.5)
+    frames = read_sweep(vague)
+    assert "the data do not decide" in best_sentence(frames.arms[0], frames.goals[0])
+
+
+def test_a_metric_that_nothing_moves_has_no_best_point(tmp_path: Path) -> None:
+    rates = [{RATE: rate} for rate in (1.0, 2.0, 3.0)]
+    frames = read_sweep(write_sweep(tmp_path, rates, lambda p: {NLL: 5.0, RIGHT: p[RATE]}, 0.0))
+    found = best_sentence(frames.arms[0], frames.goals[0])
+    assert "is the same at every point (7.0000)" in found
+    assert "best by" not in found
+
+
+def test_quality_stands_against_the_cost_of_generation(tmp_path: Path) -> None:
+    cost = "continuation/function_evaluations_per_token"
+    steps = [{RATE: steps} for steps in (1.0, 4.0, 16.0)]
+    folder = write_sweep(tmp_path, steps, lambda p: {NLL: 5.0, RIGHT: p[RATE], cost: p[RATE]}, 0.0)
+    html = write_sweep_report(folder).read_text()
+    assert html.count("against the cost of generation") == 1  # the accuracy's, not the loss's
+    assert (folder / "report" / "cost-1.svg").exists()
+
+
+def test_the_seeds_noise_leaves_out_what_all_points_share(tmp_path: Path) -> None:
+    """Seeds differ by 1 from each other; the noise beside that is 0.05."""
+    frames = read_sweep(write_sweep(tmp_path, GRID, bowl(0.0), 0.05))
+    noise = seed_noise(seeds_table(frames.arms[0], frames.goals[0]))
+    assert noise is not None
+    assert noise.freedom == 14 * 2
+    assert noise.deviation == pytest.approx(0.05, rel=0.4)
+
+
+def test_what_matters_is_told_from_what_does_not(tmp_path: Path) -> None:
+    points = [{RATE: rate, DIM: dim} for rate in range(1, 6) for dim in (1, 2, 3)]
+    folder = write_sweep(tmp_path, points, lambda p: {NLL: p[RATE] ** 2, RIGHT: 0.0}, 0.0)
+    frames = read_sweep(folder)
+    shares = importance(frames.arms[0], frames.goals[0])
+    assert shares is not None
+    assert shares[RATE] > 0.95
+
+
+def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
+    table = {1: (1.0, 0.1), 2: (2.0, 0.3), 3: (3.0, 0.2), 4: (4.0, 0.4), 5: (4.0, 0.4)}
+    points = [{RATE: rate} for rate in table]
+
+    def metrics(point: dict[str, Any]) -> dict[str, float]:
+        return dict(zip((NLL, RIGHT), table[point[RATE]], strict=True))
+
+    frames = read_sweep(write_sweep(tmp_path, points, metrics, 0.0))
+    assert pareto_front(frames.arms[0].finished, frames.goals) == [1, 2, 4, 5]
+
+
+def test_collapsed_runs_are_labelled_and_names_are_escaped(tmp_path: Path) -> None:
+    reason = "latents collapsed at 5 consecutive points: fm 0.02 is below 0.05 (step 90)"
+    folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, diverged={3: reason})
+    html = write_sweep_report(folder).read_text()
+    assert f"dim 4, loc 1.5: collapsed ({reason})" in html
+    assert "<td>collapsed</td>" in html
+    assert "no whole &lt;blocks&gt;" in html
+    assert html.count("<svg") >= 5
+
+
+def test_agreement_of_two_metrics_is_ranked(tmp_path: Path) -> None:
+    answer = {"kind": "tradeoff"}
+    folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, answer)
+    assert ": they agree." in write_sweep_report(folder).read_text()
+
+
+def test_an_optimum_lies_between_the_values_that_were_tried() -> None:
+    x = np.array([0.0, 1.0, 2.0, 3.0])
+    assert optimum(x, (x - 1.3) ** 2) == pytest.approx(1.3)
+    assert optimum(x, x) == 0.0
+
+
+def test_a_population_s_best_member_is_told_with_its_rates(tmp_path: Path) -> None:
+    """Two members in two generations: the second is given up for a slower copy of the first."""
+    rate, changes = "training.optimizer.learning_rate", "training.schedule.rate_changes"
+    points = [{rate: 0.01}, {rate: 0.1}]
+    folder = write_sweep(tmp_path, points, lambda point: {NLL: point[rate]}, 0.0, seeds=(1,))
+    lines: list[TrialAsked | TrialEnded] = []
+    child = {rate: 0.01, changes: [{"at": 0.5, "factor": 0.8}]}
+    told = [
+        (1, 0, 0, None, points[0], 3.0), (2, 0, 1, None, points[1], 4.0),
+        (3, 1, 0, 1, points[0], 2.5), (4, 1, 1, 1, child, 2.4),
+    ]  # fmt: skip
+    for trial, generation, member, parent, point, value in told:
+        leg = Leg(generation=generation, member=member, parent=parent,
+                  since=generation / 2, until=(generation + 1) / 2)  # fmt: skip
+        state: TrialState = "finished" if generation else "paused"
+        lines.append(TrialAsked(trial=trial, arm="", point=point, identity=str(trial),
+                                run_keys=[str(trial)], leg=leg, time=0.0))  # fmt: skip
+        lines.append(TrialEnded(
+            trial=trial, state=state, reason=None, metrics={NLL: value}, runs=[], wall_seconds=1.0,
+            working_seconds=1.0, training_seconds=1.0, flops=1.0, accelerator_hours=0.0, time=1.0,
+        ))  # fmt: skip
+    (folder / "trials.jsonl").write_text("".join(f"{x.model_dump_json()}\n" for x in lines))
+    arm = read_sweep(folder).arms[0]
+    assert descent(arm, 4) == [1, 4]
+    page = write_sweep_report(folder).read_text()
+    assert "peak rate is 0.01, then 0.008 from 50% of the steps" in page
+    assert "the last 2 members descend from 1 of the first 2" in page
+    assert "learning_rate 0.01, rate x 0.8 from 50%" in page
+    assert (folder / "report" / "population.png").exists()
+
+
+def test_trials_that_ended_early_are_drawn_as_far_as_they_came(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, [{RATE: 1.0}, {RATE: 2.0}], lambda p: {NLL: p[RATE]}, 0.0)
+    log = folder / "trials.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    ended = [line for line in lines if line["event"] == "ended"]
+    ended[0]["course"] = [[0.25, 5.0], [0.5, 4.5]]
+    ended[1] |= {"state": "stopped", "course": [[0.25, 7.0]]}
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    page = write_sweep_report(folder).read_text()
+    assert "while trials trained" in page
+    assert (folder / "report" / "course.png").exists()
+    drawn = course_plot(read_sweep(folder).arms[0], Goal(NLL, 1)).axes[0].lines
+    assert [list(line.get_xdata()) for line in drawn] == [[0.25, 0.5, 1.0], [0.25]]

@@ -1,0 +1,190 @@
+"""Scoring of generations: the release's numbers, each rule, and files that are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from cola.errors import SpecError
+from cola.evaluation.few_shot.answers import chosen_option, cut, normalise
+from cola.evaluation.few_shot.definitions import task_named
+from cola.evaluation.few_shot.scoring import (
+    MULTIPLE_CHOICE,
+    bootstrap_interval,
+    compare_paired,
+    paired_interval,
+    score_item,
+    score_task,
+)
+from cola.evaluation.items import Item, read_generations, read_items, write_items
+from sweeps.cli import app
+from tests.unit.evaluation.benchmarks import benchmarks
+
+CHOICES = ["the red house", "a blue boat", "cats", "green"]
+
+
+@pytest.mark.parametrize(
+    ("task", "accuracy"),
+    [("lambada", 50.80), ("mmlu", 19.30), ("hellaswag", 10.70), ("story_cloze", 30.77)],
+)
+def test_the_released_outputs_score_as_published(task: str, accuracy: float) -> None:
+    items = benchmarks() / f"{task}.jsonl"
+    outputs = benchmarks() / "released_outputs" / f"{task}.jsonl"
+    arguments = ["--task", task, "--items", str(items), "--generations", str(outputs), "--json"]
+    done = CliRunner().invoke(app, ["score", *arguments], catch_exceptions=False)
+    assert round(json.loads(done.stdout)["accuracy"], 2) == accuracy
+
+
+@pytest.mark.parametrize("task", sorted(MULTIPLE_CHOICE - {"siqa_context"}))
+def test_every_true_answer_is_right_but_for_those_of_several_lines(task: str) -> None:
+    items = [
+        item
+        for item in read_items(benchmarks() / f"{task}.jsonl", needs_choices=True)
+        if item.answer in (item.choices or [])
+        and "\n" not in item.answer  # generations are cut there
+    ]
+    as_text = score_task(task, items, {item.id: f" {item.answer}\n\nMore" for item in items})
+    assert as_text.accuracy == 100.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("B", 1),
+        (" (b).", 1),
+        ("[C]", 2),
+        ("The final answer is D", 3),
+        ("option: A, because of the sea", 0),
+        ("It must be (B)", 1),
+        ("(A) or rather (C)", 2),
+        ("a blue boat", 1),
+        ("The correct answer is: A Blue Boat!", 1),
+        ("They saw a blue boat on the river and nothing else there", 1),
+        ("the red houze", 0),
+        ("first (A), but the answer: cats", 2),
+        ("E", None),
+        ("", None),
+        ("something else", None),
+    ],
+)
+def test_the_chosen_option(text: str, expected: int | None) -> None:
+    assert chosen_option(text, CHOICES) == expected
+
+
+def test_two_contained_options_choose_none() -> None:
+    assert chosen_option("we saw cats in a blue boat, and a long road behind it", CHOICES) is None
+
+
+def test_a_generation_is_cut_behind_its_first_line_with_a_word() -> None:
+    assert cut("\n \n. \n yes\nno") == "\n \n. \n yes"
+    assert cut("yes") == "yes"
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = normalise(text)
+    assert normalise(once) == once
+
+
+@given(st.text(), st.lists(st.text(), min_size=2, max_size=5))
+def test_any_text_has_an_option_or_none(text: str, choices: list[str]) -> None:
+    found = chosen_option(text, choices)
+    assert found is None or 0 <= found < len(choices)
+
+
+def test_what_is_missing_or_empty_is_wrong_and_counted() -> None:
+    items = [Item(id=n, prompt="", answer="sign") for n in range(4)]
+    found = score_task("lambada", items, {0: " Sign of life", 1: "", 2: "signs"})
+    assert (found.accuracy, found.valid, found.missing) == (25.0, 50.0, 1)
+    assert found.accuracy_given_valid == 50.0
+    assert found.chance is None
+
+
+def test_position_bias_and_chance() -> None:
+    items = [Item(id=n, prompt="", answer="xyz"[n], choices=["x", "y", "z"]) for n in range(3)]
+    always = score_task("obqa", items, dict.fromkeys(range(3), "(A)"))
+    assert always.position_bias == pytest.approx(200 / 3)
+    assert always.chance == pytest.approx(100 / 3)
+    assert always.accuracy == pytest.approx(100 / 3)
+
+
+def test_the_interval_is_that_of_a_binomial_share() -> None:
+    low, high = bootstrap_interval(np.arange(1000) % 2 == 0)
+    assert (low, high) == pytest.approx((50 - 3.1, 50 + 3.1), abs=0.3)
+
+
+def test_paired_comparison_looks_at_items_that_differ() -> None:
+    items = [Item(id=n, prompt="", answer="yes") for n in range(20)]
+    first = score_task("lambada", items, dict.fromkeys(range(20), "yes"))
+    second = score_task("lambada", items, {n: "yes" if n < 10 else "no" for n in range(20)})
+    paired = compare_paired(first, second)
+    assert (paired.difference, paired.only_first, paired.only_second) == (50.0, 10, 0)
+    assert paired.p_value == pytest.approx(2 / 2**10)
+    assert paired.difference_interval == pytest.approx((50 - 21.9, 50 + 21.9), abs=7)
+    same = compare_paired(first, first)
+    assert (same.p_value, same.difference_interval) == (1.0, (0.0, 0.0))
+
+
+def test_the_paired_interval_is_narrower_than_that_of_two_independent_shares() -> None:
+    """4 of 100 items differ in each direction: sd sqrt(0.08 / 100), not sqrt(2 * 0.25 / 100)."""
+    assert paired_interval(4, 4, 100) == pytest.approx((-5.5, 5.5), abs=0.6)
+    low, high = paired_interval(300, 200, 1000)
+    assert (low, high) == pytest.approx((10 - 4.34, 10 + 4.34), abs=0.3)
+    assert paired_interval(300, 200, 1000) == (low, high)
+    assert paired_interval(200, 300, 1000) == pytest.approx((-high, -low), abs=0.3)
+
+
+def test_siqa_with_context_scores_as_siqa() -> None:
+    item = Item(id=1, prompt="", answer=CHOICES[1], choices=CHOICES)
+    for text in ("(B)", " a blue boat\n", "the red houze", "nothing"):
+        assert score_item(task_named("siqa_context").rule, item, text) == score_item(
+            task_named("siqa").rule, item, text
+        )
+
+
+def test_the_sentences_show_f1_and_the_interval(tmp_path: Path) -> None:
+    items = [Item(id=n, prompt="", answer="Rome", answers=["Rome", "in Rome"]) for n in range(2)]
+    write_items(tmp_path / "squad_f1.jsonl", items)
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    ours.write_text('{"id": 0, "generation": "Rome"}\n{"id": 1, "generation": "Rome, Italy"}\n')
+    theirs.write_text('{"id": 0, "generation": "Paris"}\n{"id": 1, "generation": "Paris"}\n')
+    arguments = ["--task", "squad_f1", "--items", str(tmp_path), "--generations", str(ours)]
+    command = ["score", *arguments, "--against", str(theirs)]
+    shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert "accuracy 50.00%" in shown
+    assert "F1 83.33%" in shown
+    assert "difference +50.00 points [+0.00, +100.00] (95% paired bootstrap)" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"id": 1, "prompt": "a"}', "line 1: answer: field required"),
+        ('{"id": 1, "prompt": "a", "answer": "b"}\n{oops', "line 2: not JSON"),
+        ('{"id": 1, "prompt": "a", "answer": "b"}\n' * 2, "line 2: id 1 is there twice"),
+        ("[1]", "line 1: the line: input should be"),
+        ("\n", "holds no line"),
+        ('{"id": 1, "prompt": "a", "answer": "b"}', "item 1 needs at least two `choices`"),
+    ],
+)
+def test_files_that_are_wrong_say_where(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        read_items(path, needs_choices=True)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_and_other_ids_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_generations(tmp_path / "none.jsonl")
+    with pytest.raises(SpecError, match="no id is one of the items'"):
+        score_task("lambada", [Item(id=1, prompt="", answer="a")], {2: "a"})
+    with pytest.raises(SpecError, match="unknown; valid: hellaswag, lambada"):
+        score_task("arc", [Item(id=1, prompt="", answer="a")], {1: "a"})

@@ -1,0 +1,71 @@
+"""Three families' likelihoods in one frame."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.tasks.likelihood import LikelihoodTask
+from cola.objectives.next_token import token_nll
+from cola.seeding import Stream
+from cola.spec import LikelihoodSpec
+from tests.sizes import FAMILIES
+
+SETTINGS = LikelihoodSpec(mask_samples=3, ode_steps=2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_positions_add_up(name: str, subjects: dict[str, Subject], held_out: np.ndarray) -> None:
+    task = LikelihoodTask(held_out[:5], np.full(5, 70), SETTINGS, 0)
+    records = dict(task.answer(subjects[name], task.ids(), 3))
+    for record in records.values():
+        assert sum(record["by_position"]) == pytest.approx(record["nll"], rel=1e-9)
+    found = task.summary(records)
+    nats = [record["nll"] for record in records.values()]
+    assert found.metrics["nll_nats_per_token"] == pytest.approx(np.mean(nats) / 32)
+    assert found.metrics["bits_per_byte"] == pytest.approx(sum(nats) / math.log(2) / 350)
+    assert found.metrics["nll_standard_error"] == pytest.approx(np.std(nats, ddof=1) / 5**0.5 / 32)
+    assert found.details["kind"] == ("exact" if name == "ar" else "bound")
+    expected = {"ar": 1, "llada": 3, "cola": 4}[name]
+    assert found.metrics["function_evaluations"] == expected
+    assert len(found.details["nll_by_position"]) == 32
+
+
+def test_ar_positions_are_its_tokens(subjects: dict[str, Subject], held_out: np.ndarray) -> None:
+    task = LikelihoodTask(held_out[:2], np.full(2, 70), SETTINGS, 0)
+    record = dict(task.answer(subjects["ar"], [1], 1))[1]
+    with torch.no_grad():
+        expected = token_nll(subjects["ar"].model, torch.from_numpy(held_out[1:2]))[0]
+    np.testing.assert_allclose(record["by_position"], expected, rtol=1e-5)
+
+
+def test_the_chain_rule_is_exact_and_costs_a_pass_a_token(
+    subjects: dict[str, Subject], held_out: np.ndarray
+) -> None:
+    settings = SETTINGS.model_copy(update={"masked": "chain_rule"})
+    task = LikelihoodTask(held_out[:2], np.full(2, 70), settings, 0)
+    records = dict(task.answer(subjects["llada"], task.ids(), 2))
+    found = task.summary(records)
+    assert found.details["kind"] == "exact"
+    assert found.metrics["function_evaluations"] == 32
+    assert sum(records[0]["by_position"]) == pytest.approx(records[0]["nll"])
+
+
+def test_cola_spreads_a_block_over_its_tokens(
+    subjects: dict[str, Subject], held_out: np.ndarray
+) -> None:
+    subject = subjects["cola"]
+    tokens = torch.from_numpy(held_out[:2])
+    found = subject.family.likelihood(subject.model, tokens, SETTINGS, Stream(0, 0, [0, 1]))
+    assert found.by_position_BL is not None
+    blocks = found.by_position_BL.unflatten(1, (-1, 8))
+    assert torch.equal(blocks, blocks[..., :1].expand_as(blocks))
+    assert len(set(blocks[0, :, 0].tolist())) == 4
+    weighted = LikelihoodSpec(importance_samples=2, divergence="exact", ode_steps=1)
+    found = subject.family.likelihood(subject.model, tokens, weighted, Stream(0, 0, [0, 1]))
+    assert found.by_position_BL is None
+    assert subject.family.likelihood_evaluations(subject.model, weighted, 32) == 4

@@ -1,0 +1,98 @@
+"""What a driver makes of its runs' journals and signs of life."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestration.driver import monitor as run_watch
+from orchestration.driver.monitor import RunWatch, Start
+from orchestration.state.heartbeat import Beat, read_beats
+from orchestration.state.journal import JournalWriter
+from orchestration.state.paths import RunFolder
+
+
+def beat(folder: Path, step: int, rank: int = 0, pid: int = 1, attempt: int = 1) -> Beat:
+    written = Beat(
+        attempt=attempt, rank=rank, pid=pid, host="here", node_id="n", step=step, time=float(step),
+        seconds_per_step=0.1, data_wait_fraction=0.0, memory_gb=1.0,
+    )  # fmt: skip
+    path = RunFolder(folder).heartbeats / f"rank-{rank:05d}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(written.model_dump_json())
+    return written
+
+
+class Clock:
+    """Time that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(run_watch, "time", made)
+    return made
+
+
+def start(journal: JournalWriter, step: int, attempt: int = 1) -> None:
+    values = {"event": "start", "attempt": attempt, "workers": 2, "pid": step}
+    journal.write("event", step, time.time(), values)
+
+
+def test_starts_and_what_is_carried_out_twice(tmp_path: Path) -> None:
+    journal = JournalWriter(tmp_path / "journal.jsonl")
+    watch = RunWatch(tmp_path, 2)
+    start(journal, 0)
+    journal.write("train", 40, 0.0, {"train/loss": 1.0})
+    start(journal, 30, attempt=2)
+    assert watch.starts() == [Start(30, False, 10, 2)]
+    beat(tmp_path, 57, attempt=2)
+    journal.write("train", 50, 0.0, {"train/loss": 1.0})
+    assert watch.starts() == []
+    start(journal, 45, attempt=2)
+    assert watch.starts() == [Start(45, True, 12, 2)]
+
+
+def test_all_workers_silent_are_hung_and_some_are_not(tmp_path: Path, clock: Clock) -> None:
+    watch = RunWatch(tmp_path, 1)
+    beat(tmp_path, 0, pid=1)
+    beat(tmp_path, 0, rank=1, pid=2)
+    assert watch.hung(10) == []
+    both = [beat(tmp_path, 5, pid=1), beat(tmp_path, 5, rank=1, pid=2)]
+    assert watch.hung(10) == []
+    clock.now += 9
+    both[1] = beat(tmp_path, 6, rank=1, pid=2)
+    assert watch.hung(10) == []
+    clock.now += 2  # the first has said nothing for 11 s, the second for 2
+    assert watch.hung(10) == []
+    clock.now += 9
+    assert watch.hung(10) == both
+    # Their files are still there, and are those of processes that are being replaced.
+    watch.ended(both)
+    clock.now += 1000
+    assert watch.hung(10) == []
+
+
+def test_a_first_step_may_take_its_time(tmp_path: Path, clock: Clock) -> None:
+    watch = RunWatch(tmp_path, 1)
+    first = beat(tmp_path, 7)
+    assert watch.hung(1) == []
+    clock.now += run_watch.START_SECONDS - 1
+    assert watch.hung(1) == []
+    clock.now += 2
+    assert watch.hung(1) == [first]
+
+
+def test_beats_of_other_attempts_and_torn_files_are_none(tmp_path: Path) -> None:
+    mine = beat(tmp_path, 5, attempt=2)
+    beat(tmp_path, 9, rank=1, attempt=1)
+    (RunFolder(tmp_path).heartbeats / "rank-00002.json").write_text('{"attempt": 2')
+    assert read_beats(tmp_path) == read_beats(tmp_path, 2) == [mine]

@@ -1,0 +1,153 @@
+"""`cola evaluate` on plain folders with a model: results, refusals, several workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cola.data.tokenizer import train_bpe
+from cola.errors import SpecError
+from cola.families.registry import family_of
+from sweeps.cli import app
+from tests.sizes import FAMILIES, SMALL, size_model
+
+FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
+TINY = ["--set", "prompt_tokens=12", "--set", "gap_tokens=8", "--context", "48"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "book.txt"
+    line = "The lamp stands beside the river and the garden behind the lamp is dark. "
+    path.write_text("\n\n".join(line * 6 + f"Chapter {n}." for n in range(40)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, text: Path) -> dict[str, Path]:
+    """A folder with an untrained model for every family."""
+    tokenizer = train_bpe([text.read_text()], 300)
+    found = {}
+    for name in FAMILIES:
+        options = SMALL.get(name, {})
+        torch.manual_seed(0)
+        family, folder = family_of(name), tmp_path_factory.mktemp(name)
+        family.save(family.build(size_model(name, 60_000, 300, **options)), folder)
+        tokenizer.save(folder)
+        found[name] = folder
+    return found
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    items = [
+        {"id": n, "prompt": f"Question {n}?\n(A) lamp\n(B) river\nAnswer:", "answer": "lamp",
+         "choices": ["lamp", "river"]} for n in range(5)
+    ]  # fmt: skip
+    (folder / "obqa.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return folder
+
+
+def evaluate(output: Path, *arguments: str | Path) -> list[dict[str, Any]]:
+    """What the command prints as JSON, or the error that it ends with."""
+    given = ["evaluate", *map(str, arguments), "--output", str(output), "--json"]
+    result = CliRunner().invoke(app, given)
+    if result.exception is not None:
+        raise result.exception
+    found: list[dict[str, Any]] = json.loads(result.stdout)
+    return found
+
+
+def test_three_models_on_every_kind_of_task(
+    models: dict[str, Path], text: Path, tasks: Path, tmp_path: Path
+) -> None:
+    given = [*models.values(), "--tasks", "in-domain,obqa", "--task-folder", tasks, *FEW, *TINY]
+    found = evaluate(tmp_path, *given, "--held-out", text, "--reference", models["ar"])
+    assert [report["family"] for report in found] == ["ar", "llada", "cola"]
+    for report in found:
+        names = [result["task"] for result in report["results"]]
+        assert names == [
+            "likelihood", "cloze", "continuation", "infilling", "unconditional", "speed", "obqa"
+        ]  # fmt: skip
+        by_name = {result["task"]: result for result in report["results"]}
+        assert by_name["obqa"]["items"] == by_name["cloze"]["items"] == 5
+        assert by_name["obqa"]["metrics"]["chance"] == 0.5
+        assert by_name["obqa"]["details"]["prompts_cut"] == 5
+        assert by_name["unconditional"]["details"]["reference"] == str(models["ar"])
+        assert by_name["infilling"]["details"]["right_context"] is (report["family"] != "ar")
+        kept = sorted(path.name for path in Path(report["answers"]).glob("*.json"))
+        assert len(kept) == 7
+    assert found[0]["against_first"] == {}
+    assert set(found[2]["against_first"]) == set(names) - {"unconditional", "speed"}
+    difference = found[2]["against_first"]["continuation"]["mean"]
+    shares = [by_task(report)["continuation"]["accuracy"] for report in found]
+    assert difference == pytest.approx(shares[2] - shares[0])
+    again = evaluate(tmp_path, *given, "--held-out", text, "--reference", models["ar"])
+    assert again == found  # the speed too: it is not measured again
+
+
+def by_task(report: dict[str, Any]) -> dict[str, Any]:
+    return {result["task"]: result["metrics"] for result in report["results"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"id": 1, "prompt": "a", "answer": "b", "choices": ["b", "c"]}\n{"id": 2', "line 2"),
+        ('{"id": 1, "prompt": "a", "choices": ["b", "c"]}', "answer: field required"),
+        ('{"id": 1, "prompt": "a", "answer": "b"}', "at least two `choices`"),
+        ("", "holds no line"),
+    ],
+)
+def test_malformed_items_are_refused_before_anything_is_answered(
+    content: str, said: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "obqa.jsonl").write_text(content)
+    with pytest.raises(SpecError, match=said):
+        evaluate(tmp_path, models["ar"], "--tasks", "obqa", "--task-folder", tmp_path, *FEW)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_what_cannot_be_evaluated_is_told(
+    models: dict[str, Path], tasks: Path, tmp_path: Path
+) -> None:
+    few_shot = ["--tasks", "obqa", "--task-folder", tasks, *FEW]
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text((models["ar"] / "config.json").read_text())
+    for arguments, said in (
+        ([bare, *few_shot], "without its tokenizer"),
+        ([tasks, *few_shot], "holds no model that can be evaluated"),
+        ([tmp_path / "nothing", *few_shot], "no such run"),
+        ([models["ar"], "--tasks", "trivia", *FEW], "--tasks trivia: unknown; valid: likelihood"),
+        ([models["ar"], "--tasks", "cloze", *FEW], "needs held-out text"),
+        (
+            [models["ar"], *few_shot, "--set", "generation.stepz=3"],
+            r"generation\.steps\?",
+        ),
+        ([models["ar"], *few_shot, "--context", "20"], "leaves no room for a prompt"),
+        ([models["ar"], *few_shot, "--reference", models["cola"]], "is of family cola"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            evaluate(tmp_path, *arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_two_workers_answer_as_one_process(
+    models: dict[str, Path], text: Path, tasks: Path, tmp_path: Path
+) -> None:
+    given = [models["cola"], "--tasks", "obqa,unconditional", "--task-folder", tasks, *FEW, *TINY]
+    given += ["--held-out", text, "--rows", "2", "--reference", models["ar"]]
+    alone, spread = (
+        [found["results"] for found in evaluate(tmp_path / name, *given, *workers)]
+        for name, workers in (("alone", []), ("spread", ["--workers", "2"]))
+    )
+    assert spread == alone

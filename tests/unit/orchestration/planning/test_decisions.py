@@ -1,0 +1,59 @@
+"""What happens to each run, and the reason given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cola.study import StudySpec
+from orchestration.checkpoint.manifest import Cursor, seal
+from orchestration.planning.decisions import Decision, decide, remember_plan
+from orchestration.planning.plan import plan_study
+from orchestration.state.ledger import Ledger
+
+
+def decisions(values: dict[str, Any], root: Path) -> list[Decision]:
+    study = StudySpec.parse(values)
+    return decide(plan_study(study), Ledger(root), root / "study")
+
+
+def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    plan = plan_study(StudySpec.parse(tiny_study))
+    assert [d.action for d in decisions(tiny_study, tmp_path)] == ["start"] * 3
+    ledger = Ledger(tmp_path)
+    done, cut, busy = (run.spec.run_key for run in plan)
+    for key in (done, cut, busy):
+        ledger.acquire(key)
+    ledger.close(done, "finished")
+    ledger.close(cut, "interrupted", "stopped on request")
+    found = decisions(tiny_study, tmp_path)
+    assert [d.action for d in found] == ["reuse", "start", "busy"]
+    assert "starts over: no checkpoint yet (stopped on request)" in found[1].why
+    checkpoint = ledger.run_folder(cut) / "ray" / "attempt-1" / "step-000000005"
+    checkpoint.mkdir(parents=True)
+    cursor = Cursor(stage=0, step=5, world_size=1, zero_stage=1, elapsed_seconds=1.0)
+    seal(checkpoint, cursor, rank=0)
+    resumed = decisions(tiny_study, tmp_path)[1]
+    assert resumed.action == "resume"
+    assert resumed.why == "goes on from its checkpoint (stopped on request)"
+    wider = decisions(tiny_study | {"resources": {"workers": 2}}, tmp_path)[1]
+    assert wider.action == "resume"
+    assert wider.why == (
+        "goes on from its checkpoint, resharded from 1 worker at ZeRO 1 to 2 workers at ZeRO 1 "
+        "(stopped on request)"
+    )
+    elastic = {"workers": 2, "min_workers": 1}
+    assert "resharded" not in decisions(tiny_study | {"resources": elastic}, tmp_path)[1].why
+    other_stage = decisions(tiny_study | {"resources": {"zero_stage": 3}}, tmp_path)[1]
+    assert "from 1 worker at ZeRO 1 to 1 worker at ZeRO 3" in other_stage.why
+
+
+def test_a_changed_setting_is_named_with_both_values(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    remember_plan(plan_study(StudySpec.parse(tiny_study)), tmp_path / "study")
+    training = tiny_study["training"] | {"optimizer": {"learning_rate": 0.002}}
+    (first, *_) = decisions(tiny_study | {"training": training}, tmp_path)
+    assert first.why == (
+        "run again because training.optimizer.learning_rate changed from 0.001 to 0.002"
+    )

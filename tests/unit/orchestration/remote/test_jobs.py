@@ -1,0 +1,219 @@
+"""What is refused before a cluster is spoken to, what is sent to it, and who wins a race."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cola.errors import SpecError
+from cola.study import StudySpec
+from orchestration.remote import packaging as job_sources
+from orchestration.remote.endpoint import Endpoint, check_endpoint, is_loopback
+from orchestration.remote.jobs import check_same_ray, submit
+from orchestration.remote.packaging import (
+    SOURCES,
+    check_study,
+    pack_sources,
+    project_root,
+    requirements,
+    runtime_environment,
+)
+from orchestration.remote.remote_status import rows_in, study_and_job
+from tests.conftest import write_study
+
+REMOTE = "https://cluster.example:8265"
+
+
+@pytest.fixture
+def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_a_remote_address_needs_a_token(no_token: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_endpoint(Endpoint("http://127.0.0.1:8265"))
+    with pytest.raises(SpecError, match=r"only spoken to with a token; set RAY_AUTH_TOKEN"):
+        check_endpoint(Endpoint(REMOTE))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    check_endpoint(Endpoint(REMOTE))
+    for wrong in ("cluster:8265", "ray://cluster:10001", "http://"):
+        with pytest.raises(SpecError, match=r"write it as http\(s\)://HOST:PORT"):
+            check_endpoint(Endpoint(wrong))
+    with pytest.raises(SpecError, match="takes no user or password") as refused:
+        check_endpoint(Endpoint("https://me:hidden@cluster.example"))
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_token_does_not_leave_in_clear_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    address = "http://10.0.0.1:8265"
+    with pytest.raises(SpecError, match=r"in clear text; use https://, or a tunnel .*10\.0\.0\.1"):
+        check_endpoint(Endpoint(address))
+    check_endpoint(Endpoint(address, allow_http=True))
+    with pytest.raises(SpecError, match=r"--ca-file .*there is no such file"):
+        check_endpoint(Endpoint(REMOTE, Path("absent.pem")))
+
+
+def test_loopback_is_told_from_the_rest() -> None:
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.0.1", "::1")))
+    assert not any(map(is_loopback, ("10.0.0.1", "localhost.example", "example.org", "0.0.0.0")))
+
+
+def test_a_submitted_study_has_absolute_paths_and_no_secret(tiny_study: dict[str, Any]) -> None:
+    check_study(StudySpec.parse(tiny_study))
+    with pytest.raises(SpecError, match=r"output=outputs: a submitted study needs an absolute"):
+        check_study(StudySpec.parse(tiny_study | {"output": "outputs"}))
+    with pytest.raises(SpecError, match=r"checkpoint\.storage=kept: a submitted study needs"):
+        check_study(StudySpec.parse(tiny_study | {"checkpoint": {"storage": "kept"}}))
+    check_study(StudySpec.parse(tiny_study | {"checkpoint": {"storage": "s3://bucket/kept"}}))
+    corpus = {"source": "files", "paths": ["books.txt"]}
+    study = StudySpec.parse(tiny_study | {"data": tiny_study["data"] | {"corpus": corpus}})
+    with pytest.raises(SpecError, match=r"data\.corpus\.paths\.0=books\.txt"):
+        check_study(study)
+    stored = {"storage": "s3://me:hidden@bucket/kept"}
+    with pytest.raises(SpecError, match=r"checkpoint\.storage=.* holds credentials") as refused:
+        check_study(StudySpec.parse(tiny_study | {"checkpoint": stored}))
+    assert "hidden" not in str(refused.value)
+
+
+def test_the_clusters_environment_gets_the_study_alone(
+    tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "hidden-token")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden-password")
+    environment = runtime_environment("cluster", tmp_path, StudySpec.parse(tiny_study))
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+    assert "pip" not in environment
+    assert set(environment["env_vars"]) == {"RAY_JOB_STOP_WAIT_TIME_S", "COLUMNS"}
+    assert "hidden" not in str(environment) + (tmp_path / "study.yaml").read_text()
+
+
+def test_the_pinned_environment_gets_sources_and_pins(tmp_path: Path) -> None:
+    environment = runtime_environment("pinned", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(SOURCES)
+    packed = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"orchestration/templates/slurm.sh.j2", "orchestration/studies/demo.yaml"} <= packed
+    assert not [name for name in packed if "__pycache__" in name or "/." in name]
+    digest, pins, project = environment["pip"]["packages"]
+    assert digest.startswith("# sources ")
+    assert pins == "--constraint ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/constraints.txt"
+    assert project == "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+    # Ray finds a built environment again by these lines: other sources have to be another one.
+    (tmp_path / "study.yaml").unlink(missing_ok=True)
+    (tmp_path / "cola" / "__init__.py").write_text("changed = True\n")
+    assert requirements(tmp_path)[0] != digest
+
+
+def test_what_lies_beside_the_sources_stays(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "folder"
+    folder.mkdir()
+    for name in ("cola", "orchestration", "sweeps", "analysis", "tests", ".git", "outputs"):
+        (root / name / "__pycache__").mkdir(parents=True)
+        (root / name / "module.py").write_text("")
+        (root / name / ".env").write_text("TOKEN=hidden")
+        (root / name / "__pycache__" / "module.pyc").write_text("")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "notes.txt"):
+        (root / name).write_text("")
+    pack_sources(root, folder)
+    packed = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    modules = {f"{name}/module.py" for name in ("cola", "orchestration", "sweeps", "analysis")}
+    assert packed == modules | {"pyproject.toml", "README.md", "LICENSE", "constraints.txt"}
+
+
+def test_pinning_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (project_root() / "constraints.txt").is_file()
+    package = SimpleNamespace(__file__=str(tmp_path / "site-packages" / "cola" / "__init__.py"))
+    monkeypatch.setattr(job_sources, "cola", package)
+    with pytest.raises(SpecError, match=r"is no checkout of the project .*constraints\.txt"):
+        project_root()
+
+
+class Cluster:
+    """Ray's job server as its documentation has it: a submission's name is taken once.
+
+    `together` is how many clients look at the list of jobs before any of them submits.
+    """
+
+    def __init__(self, together: int = 1) -> None:
+        self.jobs: dict[str, SimpleNamespace] = {}
+        self.barrier, self.lock = threading.Barrier(together), threading.Lock()
+        self.ray = "0.0"
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        found = list(self.jobs.values())
+        self.barrier.wait(timeout=30)
+        return found
+
+    def submit_job(self, submission_id: str, metadata: dict[str, str], **_: Any) -> None:
+        with self.lock:
+            if submission_id in self.jobs:
+                raise RuntimeError(
+                    "Request failed with status code 400: ValueError: Job with submission_id "
+                    f"{submission_id} already exists. Please use a different submission_id."
+                )
+            self.jobs[submission_id] = SimpleNamespace(
+                submission_id=submission_id,
+                status=SimpleNamespace(value="PENDING"),
+                message="",
+                metadata=metadata,
+            )
+
+    def get_job_info(self, name: str) -> SimpleNamespace:
+        return self.jobs[name]
+
+    def _do_request(self, method: str, path: str) -> SimpleNamespace:
+        assert (method, path) == ("GET", "/api/version")
+        return SimpleNamespace(json=lambda: {"ray_version": self.ray})
+
+
+def test_of_submissions_at_the_same_time_one_wins(tiny_study: dict[str, Any]) -> None:
+    cluster, study = Cluster(together=4), StudySpec.parse(tiny_study)
+    found: list[tuple[str, bool]] = []
+
+    def one() -> None:
+        job, attached = submit(cluster, study)
+        found.append((job.submission_id, attached))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(found) == [("cola-tiny-1", False), *[("cola-tiny-1", True)] * 3]
+    assert list(cluster.jobs) == ["cola-tiny-1"]
+
+
+def test_another_refusal_is_an_error(tiny_study: dict[str, Any]) -> None:
+    class Full(Cluster):
+        def submit_job(self, **_: Any) -> None:
+            raise RuntimeError("Request failed with status code 500: No available agent")
+
+    with pytest.raises(SpecError, match=r"study tiny: is not taken \(.*No available agent"):
+        submit(Full(), StudySpec.parse(tiny_study))
+
+
+def test_pinning_needs_the_clusters_ray(tiny_study: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"constraints\.txt pins ray==.*, the cluster runs 0\.0"):
+        check_same_ray(Cluster())
+
+
+def test_a_job_knows_where_its_study_is(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    cluster, study = Cluster(), StudySpec.parse(tiny_study)
+    file = str(write_study(tiny_study, tmp_path))
+    assert study_and_job(cluster, file, []) == ("tiny", study.output, None)
+    with pytest.raises(SpecError, match="knows no job of it; give its YAML file"):
+        study_and_job(cluster, "tiny", [])
+    job, _ = submit(cluster, study)
+    assert study_and_job(cluster, "tiny", []) == ("tiny", study.output, job)
+    assert job.metadata["specification"] == study.content_hash()
+
+
+def test_rows_are_found_among_other_output() -> None:
+    text = 'a {warning}\n{"other": 1}\n{\n "study": "x",\n "runs": [{"run": "a"}]\n}\nthe end\n'
+    assert rows_in(text) == [{"run": "a"}]
+    assert rows_in("Traceback: {nothing}") is None

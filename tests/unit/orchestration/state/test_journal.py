@@ -1,0 +1,81 @@
+"""The journal: append-only lines that survive crashes and read back without repeats."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration.state.journal import JournalReader, JournalWriter
+
+
+def steps_of(path: Path) -> list[int]:
+    return [line.step for line in JournalReader(path).new_lines()]
+
+
+def test_reads_what_was_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer, reader = JournalWriter(path), JournalReader(path)
+    writer.write("train", 1, 10.0, {"train/loss": 2.5})
+    first = list(reader.new_lines())
+    writer.write("evaluation", 1, 11.0, {"val": 3.0})
+    second = list(reader.new_lines())
+    assert [(line.number, line.kind, line.values) for line in first + second] == [
+        (1, "train", {"train/loss": 2.5}),
+        (2, "evaluation", {"val": 3.0}),
+    ]
+    assert list(reader.new_lines()) == []
+
+
+def test_repeated_steps_after_a_restart_are_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    for steps in ([1, 2, 3], [2, 3, 4]):
+        writer = JournalWriter(path)
+        for step in steps:
+            writer.write("train", step, 0.0, {"train/loss": float(step)})
+        writer.close()
+    assert steps_of(path) == [1, 2, 3, 4]
+
+
+def test_a_line_that_a_crash_cut_off_never_counted(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    writer.write("train", 1, 0.0, {})
+    writer.close()
+    with path.open("ab") as file:
+        file.write(b'{"kind": "train", "step": 2, "ti')
+    assert steps_of(path) == [1]
+    JournalWriter(path).write("train", 2, 0.0, {})
+    assert steps_of(path) == [1, 2]
+
+
+def test_numbers_that_are_not_finite_stay_readable(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    JournalWriter(path).write("train", 1, 0.0, {"a": math.nan, "b": math.inf, "c": 1.0})
+    (line,) = JournalReader(path).new_lines()
+    assert line.values == {"a": "nan", "b": "inf", "c": 1.0}
+
+
+@given(st.lists(st.integers(min_value=0, max_value=60), min_size=1, max_size=6))
+def test_any_split_of_the_bytes_gives_the_same_lines(
+    tmp_path_factory: object, cuts: list[int]
+) -> None:
+    """A reader that polls while the file grows sees what a reader at the end sees."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole, growing = Path(folder) / "whole", Path(folder) / "growing"
+        writer = JournalWriter(whole)
+        for step in range(5):
+            writer.write("train", step, 0.0, {"train/loss": step / 7})
+        writer.close()
+        data, reader, seen, position = whole.read_bytes(), JournalReader(growing), [], 0
+        growing.touch()
+        for cut in [*cuts, len(data)]:
+            with growing.open("ab") as file:
+                file.write(data[position : position + cut])
+            position += cut
+            seen += list(reader.new_lines())
+        assert seen == list(JournalReader(whole).new_lines())

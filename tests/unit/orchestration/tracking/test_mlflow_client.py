@@ -1,0 +1,127 @@
+"""A store is asked with the credentials that will be used; what it says is told without secrets."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cola.errors import SpecError
+from cola.spec.address import resolve_address
+from orchestration.tracking.mirror import open_mirror
+from orchestration.tracking.mlflow_client import check_answers
+from orchestration.tracking.mlflow_runs import MlflowRuns
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """Answers as a tracking server without experiments to whoever knows the password."""
+
+    def answer(self) -> None:
+        wanted = "Basic " + base64.b64encode(b"me:s3cret").decode()
+        known = self.headers.get("Authorization") == wanted
+        body = b'{"experiments": []}' if known else b"You are not authenticated."
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def certificate(folder: Path) -> Path:
+    """A key and a certificate of its own for 127.0.0.1, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address and certificate of a TLS server that asks for a password."""
+    server = HTTPServer(("127.0.0.1", 0), Guarded)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    # The handshake is the handler's affair: a client that only connects must not block the rest.
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}", tmp_path / "server.pem"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_tls_and_credentials_of_the_environment(
+    guarded: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, trusted = guarded
+    with pytest.raises(SpecError, match="set MLFLOW_TRACKING_SERVER_CERT_PATH"):
+        check_answers(resolve_address(uri))
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(trusted))
+    with pytest.raises(SpecError, match="refuses the credentials; set MLFLOW_TRACKING_USERNAME"):
+        check_answers(resolve_address(uri))
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+    check_answers(resolve_address(uri))
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://127.0.0.1:9", "cannot be reached"),
+        ("./mlruns", "is not a tracking store"),
+        ("sqlite:////proc/nowhere/mlflow.db", "cannot be reached"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_refused(uri: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=expected):
+        open_mirror(uri, "any", tmp_path)
+
+
+def test_an_address_by_reference_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLA_TRACKING", "http://me:s3cret@127.0.0.1:9/hidden")
+    with pytest.raises(SpecError, match=r"tracking\.uri=env:COLA_TRACKING: .*cannot be") as error:
+        open_mirror("env:COLA_TRACKING", "any", tmp_path)
+    assert not {"s3cret", "127.0.0.1", "hidden"} & set(str(error.value).replace("/", " ").split())
+
+
+def test_a_fresh_database_is_made_once_by_four_drivers(tmp_path: Path) -> None:
+    address = resolve_address(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with ThreadPoolExecutor(4) as pool:
+        made = [pool.submit(MlflowRuns, address, "one", tmp_path / "artifacts") for _ in range(4)]
+        assert len({runs.result().experiment for runs in made}) == 1

@@ -1,0 +1,338 @@
+"""The loop in process: resuming changes nothing, workers and micro-batches change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cola.data import PreparedData, prepare
+from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.families.registry import family_of
+from cola.spec.objectives import JointObjective
+from cola.study import RunSpec, StudySpec
+from cola.study.run import OptimizerSpec, ScheduleSpec
+from orchestration.checkpoint.manifest import Cursor
+from orchestration.planning.plan import plan_study
+from orchestration.training.distributed import Place
+from orchestration.training.engine import TorchEngine
+from orchestration.training.hooks import StopOnCollapse, StopOnDivergence, order_digests
+from orchestration.training.train_loop import (
+    LoopSettings,
+    TrainState,
+    drawn_batches,
+    initial_model,
+    open_stage,
+    train,
+)
+from orchestration.training.validation import evaluation_steps, validation_metrics
+from tests.sizes import FAMILIES
+
+
+@pytest.fixture
+def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
+    ladder = [{"budget": 1.0e10, "core_parameters": 60_000}]
+    families = {name: tiny_study["families"].get(name, {}) for name in FAMILIES}
+    changes = {"ladder": ladder, "families": families}
+    plan = plan_study(StudySpec.parse(tiny_study | changes))
+    return {run.spec.family: run.spec for run in plan}
+
+
+@pytest.fixture(scope="module")
+def data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    from cola.spec import DataSpec
+
+    spec = DataSpec.parse(
+        {
+            "corpus": {"source": "files", "paths": [str(corpus_file)]},
+            "tokenizer": {"kind": "bpe", "vocab_size": 320},
+            "sequence_length": 32,
+            "validation_fraction": 0.1,
+        }
+    )
+    return prepare(spec, tmp_path_factory.mktemp("cache"))
+
+
+class Losses:
+    """Keeps every step's loss."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, float] = {}
+
+    def __call__(self, state: TrainState) -> None:
+        self.values[state.step] = state.result.values["loss"]
+
+
+class SaveAndStop:
+    """Saves after a step, and leaves."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step, self.cursor = folder, step, None
+
+    def __call__(self, state: TrainState) -> None:
+        if state.step == self.step:
+            state.save(self.folder)
+            self.cursor = state.cursor()
+            state.stop = "interrupted"
+
+
+def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
+    settings = LoopSettings(0, options.pop("micro", None))
+    return train(run, data.train, TorchEngine, settings, Place(), hooks, **options)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_resumed_run_is_the_same_run_bit_by_bit(
+    family: str, runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    run = runs[family]
+    whole, before, after = Losses(), Losses(), Losses()
+    reference = trained(run, data, whole)
+    # Inside the last stage, so that Cola DLM's resume has to find its second engine.
+    stop = SaveAndStop(tmp_path, run.steps - run.stages[-1].steps + 2)
+    assert trained(run, data, before, stop).stop == "interrupted"
+    assert isinstance(stop.cursor, Cursor)
+    resumed = trained(run, data, after, resume=(tmp_path, stop.cursor))
+    assert resumed.stop == "finished"
+    assert before.values | after.values == whole.values
+    expected = reference.engine.full_state_dict()
+    found = resumed.engine.full_state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def with_average(run: RunSpec, decay: float) -> RunSpec:
+    training = run.training.model_copy(update={"ema_decay": decay})
+    return run.model_copy(update={"training": training})
+
+
+def test_the_average_of_the_weights_is_what_its_definition_says(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    run, steps = with_average(runs["cola"], 0.5), []
+
+    def keep(state: TrainState) -> None:
+        if state.average is not None:
+            steps.append({n: p.detach().clone() for n, p in state.model.named_parameters()})
+
+    state = trained(run, data, keep)
+    assert len(steps) == run.stages[-1].steps
+    with state.averaged():
+        found = {n: p.detach().clone() for n, p in state.model.named_parameters()}
+    weights = [1.0]
+    for count in range(2, len(steps) + 1):
+        decay = min(0.5, 1 - 1 / count)
+        weights = [decay * weight for weight in weights] + [1 - decay]
+    for name, value in found.items():
+        expected = sum(w * step[name] for w, step in zip(weights, steps, strict=True))
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
+    last = steps[-1]
+    assert any((found[name] - last[name]).abs().max() > 1e-4 for name in last)
+    assert all(torch.equal(p, last[n]) for n, p in state.model.named_parameters())
+
+
+def test_a_resumed_run_has_the_same_average(
+    runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    run = with_average(runs["cola"], 0.9)
+    reference = trained(run, data)
+    stop = SaveAndStop(tmp_path, run.steps - run.stages[-1].steps + 2)
+    trained(run, data, stop)
+    assert stop.cursor is not None
+    resumed = trained(run, data, resume=(tmp_path, stop.cursor))
+    with reference.averaged(), resumed.averaged():
+        expected, found = reference.engine.full_state_dict(), resumed.engine.full_state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_change_nothing_but_rounding(
+    family: str, runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    whole, split = Losses(), Losses()
+    trained(runs[family], data, whole)
+    trained(runs[family], data, split, micro=2)
+    ours = torch.tensor([split.values[step] for step in sorted(whole.values)])
+    theirs = torch.tensor([whole.values[step] for step in sorted(whole.values)])
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_of_different_sizes_count_by_their_rows(
+    family: str, runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    """Of 8 sequences: 2, 3 and 3. The first steps, before rounding has grown."""
+    found = []
+    for micro in (None, 3):
+        steps: list[tuple[dict[str, float], float]] = []
+
+        def keep(state: TrainState, kept: list[Any] = steps) -> None:
+            kept.append((state.result.values, state.result.gradient_norm))
+            if state.step == 3:
+                state.stop = "interrupted"
+
+        trained(runs[family], data, keep, micro=micro)
+        found.append(steps)
+    for (whole, whole_norm), (split, split_norm) in zip(*found, strict=True):
+        for name in whole.keys() - {"log_snr"}:  # a ratio of means, not a mean over rows
+            assert split[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-5)
+        assert split_norm == pytest.approx(whole_norm, rel=1e-4)
+
+
+def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    """Three workers share 8 sequences in passes of one: the first makes an empty third pass."""
+    run, settings = runs["ar"], LoopSettings(0, 1)
+    gradients, losses = [], []
+    for place in [Place(), *(Place(rank, 3) for rank in range(3))]:
+        family = family_of(run.family)
+        model = initial_model(family, run)
+        state = open_stage(run, family, model, TorchEngine, settings, place, 0, None)
+        batches = drawn_batches(state, data.train, settings)
+        if place.world_size == 3:
+            assert len(batches) == 3
+            assert [batch.weight for batch in batches].count(0.0) == (place.rank == 0)
+        else:
+            assert [batch.weight for batch in batches] == [1.0] * 8
+        losses.append(0.0)
+        for batch in batches:
+            loss = batch.weight * state.engine.module(**batch.inputs)["loss"] / len(batches)
+            loss.backward()
+            losses[-1] += float(loss.detach())
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert sum(losses[1:]) / 3 == pytest.approx(losses[0], rel=1e-6)
+    for whole, *parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(torch.stack(parts).mean(0), whole, atol=1e-7, rtol=1e-4)
+
+
+def test_more_workers_than_sequences_are_refused(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    with pytest.raises(ValueError, match="8 sequences cannot be divided for rank 0 of 9"):
+        train(runs["ar"], data.train, TorchEngine, LoopSettings(0), Place(0, 9), [])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_lowers_the_validation_nll(
+    family: str, runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    seen: list[float] = []
+
+    def evaluate(state: TrainState) -> None:
+        if state.step in (run.steps - run.stages[-1].steps + 1, run.steps):
+            seen.append(validation_metrics(state, data)["val/nll_nats_per_token"])
+
+    run = runs[family]
+    trained(run, data, evaluate)
+    assert len(seen) == 2
+    assert seen[1] < seen[0]
+
+
+def test_validation_is_the_same_every_time(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    found: list[dict[str, float]] = []
+
+    def evaluate(state: TrainState) -> None:
+        if state.step == 3:
+            found.extend(validation_metrics(state, data) for _ in range(2))
+            state.stop = "interrupted"
+
+    trained(runs["llada"], data, evaluate)
+    assert found[0] == found[1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    def poison(state: TrainState) -> None:
+        if state.step == 2:
+            with torch.no_grad():
+                next(iter(state.model.parameters())).fill_(float("nan"))
+
+    state = trained(runs["ar"], data, poison, StopOnDivergence())
+    assert (state.stop, state.step) == ("diverged", 3)
+    assert state.stop_reason is not None
+    assert "loss is nan at step 3" in state.stop_reason or "gradient_norm" in state.stop_reason
+
+
+def test_order_digests_agree_between_families(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    digests = [order_digests(run, run.steps, len(data.train)) for run in runs.values()]
+    common = set.intersection(*(set(found) for found in digests))
+    assert max(common) >= 64
+    assert all(len({found[count] for found in digests}) == 1 for count in common)
+    other = runs["ar"].model_copy(update={"data": runs["ar"].data.model_copy(update={"seed": 1})})
+    assert order_digests(other, 10, len(data.train))[64] != digests[0][64]
+
+
+def test_evaluation_steps_end_with_the_run(runs: dict[str, RunSpec]) -> None:
+    for run in runs.values():
+        steps = evaluation_steps(run)
+        assert steps[-1] == run.steps
+        assert steps[0] > run.steps - run.stages[-1].steps
+        assert len(steps) <= run.evaluation.points
+
+
+def cola_run(run: RunSpec, log_snr: float | None, steps: int, **stage2: Any) -> RunSpec:
+    """60 steps of stage 1 and `steps` of stage 2 with these settings, without a schedule."""
+    assert isinstance(run.model, ColaModelSpec)
+    assert isinstance(run.objective, ColaObjective)
+    vae = run.model.vae.model_copy(update={"log_snr": log_snr})
+    joint = JointObjective(**stage2)
+    plans = [
+        stage.model_copy(update={"steps": count})
+        for stage, count in zip(run.stages, (60, steps), strict=True)
+    ]
+    training = run.training.model_copy(
+        update={
+            "optimizer": OptimizerSpec(learning_rate=3e-3),
+            "schedule": ScheduleSpec(kind="constant", warmup_fraction=0.0),
+        }
+    )
+    return run.model_copy(
+        update={
+            "model": run.model.model_copy(update={"vae": vae}),
+            "objective": run.objective.model_copy(update={"stage2": joint}),
+            "stages": plans,
+            "training": training,
+        }
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("log_snr", "stage2"),
+    [
+        (None, {"gradient_mode": "joint", "lambda_ref": 0.0}),  # sigma shrinks: section 8
+        (
+            3.0,
+            {"gradient_mode": "joint", "lambda_vae": 0.0, "lambda_ref": 0.0},
+        ),  # the latents turn constant
+    ],
+)
+def test_a_collapse_ends_the_run_and_is_named(
+    log_snr: float | None,
+    stage2: dict[str, Any],
+    runs: dict[str, RunSpec],
+    data: PreparedData,
+) -> None:
+    run = cola_run(runs["cola"], log_snr, 300, **stage2)
+    state = trained(run, data, StopOnCollapse(2))
+    assert state.stop == "diverged"
+    assert 60 < state.step < run.steps
+    assert "latents collapsed" in str(state.stop_reason)
+    assert "fm " in str(state.stop_reason)
+
+
+@pytest.mark.slow
+def test_a_healthy_run_is_not_stopped(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    run = cola_run(runs["cola"], None, 80, gradient_mode="detach_target")
+    losses = Losses()
+    state = trained(run, data, StopOnCollapse(1), losses)
+    assert (state.stop, len(losses.values)) == ("finished", run.steps)
+
+
+def test_a_family_without_latents_is_left_alone(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    assert trained(runs["ar"], data, StopOnCollapse(1)).stop == "finished"

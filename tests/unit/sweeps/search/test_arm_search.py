@@ -1,0 +1,135 @@
+"""Which points come next: exclusion, repetition, budgets, and going on from a log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cola.records import TrialAsked, TrialEnded
+from sweeps.search.arm_search import ArmSearch
+from sweeps.search.trial_log import SweepLog
+from sweeps.space.points import Points
+from sweeps.space.spec import SweepSpec
+
+LOC = "families.cola.objective.stage2.timestep.timestep_loc"
+BLOCK = "families.cola.block_size"
+NLL = "val/nll_nats_per_token"
+
+
+def ended(asked: TrialAsked, nll: float, flops: float = 1.0) -> TrialEnded:
+    return TrialEnded(
+        trial=asked.trial, state="finished", reason=None, metrics={NLL: nll}, runs=[],
+        wall_seconds=1.0, working_seconds=1.0, training_seconds=1.0, flops=flops,
+        accelerator_hours=0.1, time=1.0,
+    )  # fmt: skip
+
+
+def finish(search: ArmSearch, log: SweepLog, count: int) -> list[TrialAsked]:
+    """Carry out up to `count` trials; the best loc is 0.7."""
+    done = []
+    for _ in range(count):
+        found = search.next()
+        if found is None:
+            break
+        asked, _candidate = found
+        record = ended(asked, (asked.point.get(LOC, 0.0) - 0.7) ** 2)
+        log.write(record)
+        search.ended(record)
+        done.append(asked)
+    return done
+
+
+def searching(values: dict[str, Any], folder: Path) -> tuple[ArmSearch, SweepLog]:
+    log = SweepLog(folder)
+    return ArmSearch("", Points(SweepSpec.parse(values), []), log), log
+
+
+def test_a_grid_is_gone_through_once_over_two_drivers(
+    tiny_sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    """The second driver takes up what the first had asked for and not ended, and nothing else."""
+    first, log = searching(tiny_sweep, tmp_path)
+    assert len(finish(first, log, 2)) == 2
+    left_open = first.next()
+    assert left_open is not None
+    second, log = searching(tiny_sweep, tmp_path)
+    done = finish(second, log, 10)
+    assert done[0].trial == left_open[0].trial
+    assert len(done) == 2
+    asked = list(log.asked.values())
+    assert sorted(a.trial for a in asked) == [1, 2, 3, 4]
+    assert len({a.identity for a in asked}) == 4
+    assert len(log.exclusions("")) == 2
+    assert second.next() is None
+    assert len(SweepLog(tmp_path).excluded) == 4  # each point once
+
+
+def test_a_log_cut_off_in_a_line_is_read(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
+    search, log = searching(tiny_sweep, tmp_path)
+    finish(search, log, 1)
+    path = tmp_path / "trials.jsonl"
+    path.write_text(path.read_text() + '{"event":"asked","tri')
+    again = SweepLog(tmp_path)
+    assert list(again.asked) == [1]
+    again.write(log.asked[1])
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines() if line[-1] == "}"]
+    assert list(SweepLog(tmp_path).ended) == [1]
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe", "gp", "cma-es", "nsga2"])
+def test_every_algorithm_goes_on_from_a_log(
+    tiny_sweep: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    tiny_sweep["space"] = {BLOCK: [8, 24], LOC: {"kind": "uniform", "low": -2, "high": 3}}
+    tiny_sweep |= {"algorithm": {"kind": kind, "startup_trials": 3}, "budget": {"trials": 6}}
+    first, log = searching(tiny_sweep, tmp_path)
+    before = finish(first, log, 3)
+    second, log = searching(tiny_sweep, tmp_path)
+    after = finish(second, log, 10)
+    assert [asked.trial for asked in before + after] == [1, 2, 3, 4, 5, 6]
+    assert second.why_over == "budget.trials=6"
+    assert len({asked.point[LOC] for asked in before + after}) == 6
+    assert {asked.point[BLOCK] for asked in before + after} == {8}
+
+
+def test_tpe_finds_a_known_optimum(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
+    tiny_sweep["space"] = {LOC: {"kind": "uniform", "low": -8, "high": 8}}
+    tiny_sweep |= {"algorithm": {"kind": "tpe"}, "budget": {"trials": 40}}
+    search, log = searching(tiny_sweep, tmp_path)
+    done = finish(search, log, 40)
+    late = [abs(asked.point[LOC] - 0.7) for asked in done[-20:]]
+    assert sorted(late)[10] < 2.5  # the median of an even draw is 4
+
+
+def test_an_exhausted_space_ends_the_search(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
+    tiny_sweep |= {"algorithm": {"kind": "random"}, "budget": {"trials": 50}}
+    search, log = searching(tiny_sweep, tmp_path)
+    assert len(finish(search, log, 50)) == 4  # 8 points, 4 of them possible
+    assert search.repeats > 0
+    assert "no new possible point" in str(search.why_over)
+
+
+def test_flops_that_run_count_as_spent(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
+    """A trial is 2e10 FLOPs: two that run leave nothing of 4e10, one that stopped early does."""
+    tiny_sweep["space"] = {LOC: {"kind": "uniform", "low": 0, "high": 1}}
+    tiny_sweep |= {"algorithm": {"kind": "random"}, "budget": {"flops": 3.5e10}}
+    search, log = searching(tiny_sweep, tmp_path)
+    first, second = search.next(), search.next()
+    assert first is not None
+    assert second is not None
+    early = ended(first[0], 1.0, flops=1e9)
+    log.write(early)
+    search.ended(early)
+    assert search.next() is not None
+    assert search.next() is None
+    assert "budget.flops" in str(search.why_over)
+
+
+def test_start_points_come_first(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
+    tiny_sweep["space"] = {LOC: {"kind": "uniform", "low": 0, "high": 1}}
+    tiny_sweep |= {"algorithm": {"kind": "tpe"}, "budget": {"trials": 2}, "start": [{LOC: 0.25}]}
+    search, log = searching(tiny_sweep, tmp_path)
+    assert finish(search, log, 2)[0].point == {LOC: 0.25}

@@ -1,0 +1,54 @@
+"""Every sweep that ships with the product is planned at every scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cola.errors import SpecError
+from sweeps.cli import app
+from sweeps.driver.plan import plan_sweep, sentences
+from sweeps.space.catalog import load_sweep, shipped_sweeps
+from sweeps.space.points import Points
+from sweeps.space.spec import SCALES
+
+LAPTOP_SECONDS = 30 * 60 * 2  # of run time one after the other, on two cores
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", shipped_sweeps())
+def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
+    sweep = load_sweep(name, scale)
+    assert sweep.name == name
+    plan = plan_sweep(Points(sweep, []))
+    assert all(arm.candidates for arm in plan.arms)
+    assert not any(arm.excluded for arm in plan.arms)
+    assert scale != "laptop" or plan.seconds < LAPTOP_SECONDS
+    told = "\n".join(sentences(plan))
+    assert sweep.question in told
+    assert ("Equal effort: each of the 3 arms" in told) == (
+        name in ("tune-families", "rate-schedules")
+    )
+
+
+def test_questions_about_use_train_one_model_a_seed() -> None:
+    plan = plan_sweep(Points(load_sweep("first-block", "laptop"), []))
+    assert len(plan.runs) == 2
+    assert len(plan.arms[0].candidates) == 16
+
+
+def test_an_unknown_scale_or_sweep_says_what_there_is() -> None:
+    with pytest.raises(SpecError, match="laptop, node, cluster"):
+        load_sweep("first-block", "phone")
+    with pytest.raises(SpecError, match="rq1-semantic-structure"):
+        load_sweep("rq7", None)
+
+
+def test_going_on_with_what_was_never_started_is_refused(tmp_path: Path) -> None:
+    given = ["sweep", "first-block", "--resume", "--set", f"output={tmp_path}"]
+    result = CliRunner().invoke(app, given)
+    assert isinstance(result.exception, SpecError)
+    assert "first-block: --resume, but" in str(result.exception)
+    assert not list(tmp_path.iterdir())
