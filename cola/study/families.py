@@ -69,6 +69,7 @@ def by_family(schema: dict[str, Any]) -> None:
     """
     kinds = zip(names(), schema["additionalProperties"]["oneOf"], strict=True)
     schema["properties"] = {n: {"anyOf": [dict(kind), {"type": "null"}]} for n, kind in kinds}
+    schema["minProperties"] = 1
     or_list_of({"enum": list(names())})(schema)
 
 

@@ -173,8 +173,8 @@ class Points:
         where = f"arms.{arm}" if arm else "study"
         if len(study.families) > 1:
             raise SpecError(
-                f"{where}: has {len(study.families)} families, whose metrics do not "
-                "compare; name one in families, or make an arm of each"
+                f"{where}: has {len(study.families)} entries in families, whose metrics do not "
+                "compare; name one, or make an arm of each"
             )
         if len(study.rungs()) > 1:
             raise SpecError(
