@@ -14,8 +14,8 @@ from cola.likelihood.next_token import conditional_nll
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
 from cola.records import NllKind
-from cola.sampling.autoregressive import generate, generate_each, stream_tokens
-from cola.sampling.each import Ended
+from cola.sampling.autoregressive import generate, iter_generate, stream_tokens
+from cola.sampling.continuous_batching import Ended
 from cola.seeding import Stream
 from cola.spec import ARModelSpec, GenerationSpec, LikelihoodSpec, NextToken, SpecError
 
@@ -115,7 +115,7 @@ class ARFamily:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
 
-    def generate_each(
+    def iter_generate(
         self,
         model: LlamaForCausalLM,
         prompts: Sequence[list[int]],
@@ -125,8 +125,8 @@ class ARFamily:
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`: a row that has ended is given to a prompt that waits."""
-        return generate_each(model, prompts, settings, stream, eos_token_id, rows, ended)
+        """See `Family.iter_generate`: a row that has ended is given to a prompt that waits."""
+        return iter_generate(model, prompts, settings, stream, eos_token_id, rows, ended)
 
     def stream(
         self,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cola.records import NllKind
-from cola.sampling.each import Ended
+from cola.sampling.continuous_batching import Ended
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -140,7 +140,7 @@ class Family(Protocol):
     ) -> list[list[int]]:
         """Continuations (new tokens only, cut after EOS) of prompts of any lengths."""
 
-    def generate_each(
+    def iter_generate(
         self,
         model: Any,
         prompts: Sequence[list[int]],

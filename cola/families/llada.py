@@ -14,7 +14,7 @@ from cola.likelihood.masked_conditional import conditional_bound, conditional_ch
 from cola.models.transformer import LLaDAModel, build_llada
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
-from cola.sampling.each import Ended, in_chunks
+from cola.sampling.continuous_batching import Ended, in_chunks
 from cola.sampling.iterative_unmasking import generate, infill
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec, LLaDAModelSpec, MaskedDiffusion
@@ -125,7 +125,7 @@ class LLaDAFamily:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
 
-    def generate_each(
+    def iter_generate(
         self,
         model: LLaDAModel,
         prompts: Sequence[list[int]],
@@ -135,7 +135,7 @@ class LLaDAFamily:
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`: in chunks, as all samples take the same number of steps."""
+        """See `Family.iter_generate`: in chunks, as all samples take the same number of steps."""
         return in_chunks(
             lambda texts, part: generate(model, texts, settings, part, eos_token_id),
             prompts,

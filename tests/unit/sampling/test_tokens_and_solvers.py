@@ -66,7 +66,7 @@ def test_solvers_have_their_order(solver: str, order: int) -> None:
     def error(steps: int) -> float:
         z = integrate(
             lambda z, t: z * math.cos(t), torch.ones(1, dtype=torch.float64),
-            time_grid("uniform", steps), solver,
+            time_grid("uniform", steps), solver=solver,
         )  # fmt: skip
         return abs(float(z) - truth)
 
