@@ -58,7 +58,7 @@ def paper_row(
     vae_share: float = 0.3,
     log_snr: float | None = None,
 ) -> ModelSpec:
-    """The paper's row of about 2 B parameters (section 6); `vae_share` does not apply to it."""
+    """The paper's row of about 2 B parameters (docs/model.md); `vae_share` does not apply to it."""
     if family == "cola":
         return ColaModelSpec(
             vae=TextVAESpec(

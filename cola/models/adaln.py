@@ -60,7 +60,7 @@ class TimestepEmbeddings:
         return doubled
 
     def modulate_norm(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
-        """LayerNorm without affine parameters, then shift and scale: the input half of Eq. 17."""
+        """LayerNorm without affine, then shift and scale: F's input in model.md, Eq. 17."""
         return modulate(F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=eps), self, ada)
 
 
@@ -133,7 +133,7 @@ def modulate(normed_BnC: Tensor, timesteps: TimestepEmbeddings, ada: nn.Sequenti
 def add_gated(
     x_BnC: Tensor, update_BnC: Tensor, timesteps: TimestepEmbeddings, *, ada: nn.Sequential
 ) -> Tensor:
-    """x + gate * update, (B, n, C): the output half of Eq. 17."""
+    """x + gate * update, (B, n, C): the sum in model.md, Eq. 17."""
     (gate,) = timesteps.project(ada, 1)
     added = torch.addcmul(by_timestep(x_BnC, gate), gate, by_timestep(update_BnC, gate))
     return added.flatten(1, 2)

@@ -1,6 +1,5 @@
-"""Block-causal diffusion transformer over latents: the velocity field of the prior.
+"""The prior's velocity field, a block-causal transformer (model.md, Eqs. 2, 3, 8, 16 and 17).
 
-model.md, Eq. 3 (the flow), Eq. 8 (visibility), Eqs. 16 and 17 (conditioning on the timestep).
 Parameter names and shapes are the public release's. Shapes: B batch, n latents, d latent width,
 b = n / block_size blocks, C width, H heads, D head width, K distinct timesteps of a sample.
 """

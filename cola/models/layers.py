@@ -34,7 +34,7 @@ def merge_heads(x_BHTD: Tensor) -> Tensor:
 
 
 def attend(
-    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | None, causal: bool = False
+    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | None, *, causal: bool = False
 ) -> Tensor:
     """Scaled dot-product attention, (B, H, T, D); `mask` None: every key is visible.
 

@@ -116,12 +116,17 @@ class VAEBlock(nn.Module):
         x_BnC: Tensor,
         rotary: Tensor,
         mask: Tensor | None,
+        *,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
         """(B, n, C) -> (B, n, C); with a cache the latents also see its entries, and join them."""
         attention = self.attention(
-            x_BnC if self.post_norm else self.norm_attn(x_BnC), rotary, mask, cache, layer
+            x_BnC if self.post_norm else self.norm_attn(x_BnC),
+            rotary,
+            mask,
+            cache=cache,
+            layer=layer,
         )
         if self.post_norm:
             # As the release does: the residual stream is normalised, not the attention's output.
@@ -135,6 +140,7 @@ class VAEBlock(nn.Module):
         x_BnC: Tensor,
         rotary: Tensor,
         mask: Tensor | None,
+        *,
         cache: KVCache | None,
         layer: int,
     ) -> Tensor:
@@ -230,7 +236,7 @@ class Decoder(nn.Module):
         mask = cache.mask(count, self.config.visible_block, noisy=False)
         x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
         for layer, block in enumerate(self.blocks):
-            x_BnC = block(x_BnC, rotary, mask, cache, layer)
+            x_BnC = block(x_BnC, rotary, mask, cache=cache, layer=layer)
         cache.advance(counts)
         return x_BnC
 

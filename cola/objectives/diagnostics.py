@@ -94,7 +94,7 @@ def log_snr(model: ColaDLM, tokens_BL: Tensor) -> dict[str, float | list[float]]
 
 @torch.no_grad()
 def flow_matching_by_time(
-    model: ColaDLM, tokens_BL: Tensor, stream: Stream, bins: int = 10
+    model: ColaDLM, tokens_BL: Tensor, stream: Stream, *, bins: int = 10
 ) -> dict[float, float]:
     """Flow-matching loss (model.md, Eq. 9) by time: the centre of each of `bins` bins -> loss.
 

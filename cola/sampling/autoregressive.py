@@ -96,10 +96,10 @@ class ActiveBatch:
         """Number of samples that have not ended."""
         return sum(not sample.done for sample in self.samples)
 
-    def join(self, fresh: list[Sample]) -> list[Sample]:
+    def join(self, added: list[Sample]) -> list[Sample]:
         """Read new samples' prompts and generate a token for each; those that end with it."""
         start = self._model.config.bos_token_id
-        texts = [[start, *sample.prompt] for sample in fresh]
+        texts = [[start, *sample.prompt] for sample in added]
         inputs, real = left_padded(texts, start, self._model.device)
         position = (real.cumsum(1) - 1).clamp_min(0)
         cache = DynamicCache(config=self._model.config)
@@ -114,7 +114,7 @@ class ActiveBatch:
         self._position = torch.cat([self._position, position[:, -1:] + 1])
         self._inputs = torch.cat([self._inputs, inputs[:, -1:]])
         first = len(self.samples)
-        self.samples = [*self.samples, *fresh]
+        self.samples = [*self.samples, *added]
         return self._choose(logits_BV, list(range(first, len(self.samples))))
 
     def step(self) -> list[Sample]:

@@ -125,27 +125,27 @@ class ActiveBatch:
         """The samples in work."""
         return [row.sample for row in self._rows]
 
-    def join(self, fresh: list[Sample], stream: Stream) -> list[Sample]:
+    def join(self, added: list[Sample], stream: Stream) -> list[Sample]:
         """Encode the prompts of new samples; those that end with their completed patch."""
-        if not fresh:
+        if not added:
             return []
         model, settings, pad = self._decoder.model, self._settings, self._pad
-        prompts = [sample.prompt for sample in fresh]
+        prompts = [sample.prompt for sample in added]
         texts = padded_prompts(prompts, settings.first_block, model.tokens_per_block, pad=pad)
         fills = complete_patches(model, texts, settings, stream=stream, pad=pad)
-        for sample, text, fill in zip(fresh, texts, fills, strict=True):
+        for sample, text, fill in zip(added, texts, fills, strict=True):
             sample.extend(fill)
             text += fill
-        kept = [index for index, sample in enumerate(fresh) if not sample.done]
+        kept = [index for index, sample in enumerate(added) if not sample.done]
         if kept:
             encoded = encode_prompts(model, [texts[index] for index in kept], pad)
             self._decoder.add(encoded)
             first = encoded.block(0, model.dit.config.block_size, model.tokens_per_block)
             self._known = self._known.with_rows(first)
             for index, skip in zip(kept, encoded.tail, strict=True):
-                draws = GenerationDraws(model, settings, fresh[index].stream)
-                self._rows.append(ActiveRow(fresh[index], draws, skip, texts[index]))
-        return [sample for sample in fresh if sample.done]
+                draws = GenerationDraws(model, settings, added[index].stream)
+                self._rows.append(ActiveRow(added[index], draws, skip, texts[index]))
+        return [sample for sample in added if sample.done]
 
     def step(self) -> None:
         """Generate one more block of every sample; drop those that end with it."""

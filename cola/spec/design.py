@@ -19,7 +19,7 @@ class Rung(Spec):
     """One budget of the ladder and the model size trained at it (every family, every seed).
 
     The size is a target of core or of total parameters (which of them is what
-    `matching.parameters` says), or a published row by name (`paper-2b`: section 6).
+    `matching.parameters` says), or a published row by name (`paper-2b`: docs/model.md).
     """
 
     budget: Budget

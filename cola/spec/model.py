@@ -1,4 +1,4 @@
-"""Sizes of the networks of the three families (`shared` vocabulary with the paper, section 2)."""
+"""Sizes of the networks of the three families (docs/model.md)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LLaDAModelSpec(TransformerSpec):
 
 
 class TextVAESpec(Spec):
-    """Text VAE: one latent of `latent_dim` per `patch_size` tokens (paper section 2).
+    """Text VAE: one latent of `latent_dim` per `patch_size` tokens (model.md, Eq. 10).
 
     `ffn_size` is the fused SwiGLU width (inner width is half of it). `log_snr` None learns the
     posterior's variance; a number fixes logSNR = -log sigma^2.
@@ -76,7 +76,7 @@ class TextVAESpec(Spec):
 
 
 class DiTSpec(Spec):
-    """Block-causal diffusion transformer over latents (paper section 2)."""
+    """Block-causal diffusion transformer over latents (model.md, Eq. 17)."""
 
     hidden_size: PositiveInt
     num_layers: PositiveInt
@@ -100,7 +100,7 @@ class DiTSpec(Spec):
 class ColaModelSpec(Spec):
     """Cola DLM: the VAE and the DiT, with the latents' normalisation at their border.
 
-    z_DiT = (z_VAE - shifting_factor) * scaling_factor.
+    z_DiT = (z_VAE - shifting_factor) * scaling_factor (model.md, Eq. 18).
     """
 
     family: Literal["cola"] = "cola"

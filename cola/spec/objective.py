@@ -22,7 +22,7 @@ class NextToken(Spec):
 
 
 class MaskedDiffusion(Spec):
-    """LLaDA: mask with probability p = (1 - min) t + min, weight 1 / p (cola-dlm.md section 8)."""
+    """LLaDA: mask with probability p = (1 - min) t + min, weight 1 / p (model.md, Eq. 31)."""
 
     family: Literal["llada"] = "llada"
     min_mask_probability: float = Field(default=1e-3, gt=0, lt=1)
@@ -52,7 +52,7 @@ TimestepDistribution = Annotated[LogitNormal | UniformTime, Field(discriminator=
 
 
 class VAEObjective(Spec):
-    """Stage 1: reconstruction + beta KL + lambda_mask masked-token loss (section 3).
+    """Stage 1: reconstruction + beta KL + lambda_mask masked-token loss (model.md, Eq. 11).
 
     The defaults of `beta` and `lambda_mask` are measured on English books: over 99% of tokens come
     back at a logSNR near 4 (`tests/benchmarks/latent_space.py`). A `mask_rate` of 0.3 makes a
@@ -69,7 +69,7 @@ class VAEObjective(Spec):
 
 
 class JointObjective(Spec):
-    """Stage 2: lambda_vae L_VAE + lambda_fm L_FM + lambda_ref KL(q || q_ref) (section 3).
+    """Stage 2: lambda_vae L_VAE + lambda_fm L_FM + lambda_ref KL(q || q_ref) (model.md, Eq. 14).
 
     `gradient_mode` says which parameters the terms reach:
     frozen_vae (DiT only), detach_target (VAE by its own loss), joint (the flow-matching target

@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class OptimizerSpec(Spec):
-    """AdamW, the same for every family (paper section 3 of the design notes)."""
+    """AdamW, the same for every family."""
 
     learning_rate: PositiveFloat = 1.5e-4
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
