@@ -21,7 +21,7 @@ TOLERANCE, SMALL_TOLERANCE = 0.0049, 0.014  # so that two families differ by < 1
 FFN_RATIO = 4.0  # of the width, as in the paper's row (three SwiGLU matrices of 2048 x 8192)
 ERROR_WEIGHT = 20.0
 SMALLEST = 50_000  # core parameters from which every built-in family has a shape
-# The paper's row of AR and LLaDA (section 6).
+# The paper's row of AR and LLaDA (docs/model.md, Sizes).
 PAPER_TRUNK = {"hidden_size": 2048, "ffn_size": 8192, "num_layers": 27, "num_heads": 16}
 
 Model = TypeVar("Model")

@@ -18,7 +18,7 @@ class LLaDAModelSpec(ModelSpec, TransformerSpec):
 
 
 class MaskedDiffusion(MaskingSpec, ObjectiveSpec):
-    """Cross entropy of masked tokens, weighted by 1 / p (section 8)."""
+    """Cross entropy of masked tokens, weighted by 1 / p (model.md, Eq. 31)."""
 
     family: Literal["llada"] = "llada"
 

@@ -289,7 +289,7 @@ def cola_run(run: RunSpec, log_snr: float | None, steps: int, **stage2: Any) -> 
 @pytest.mark.parametrize(
     ("log_snr", "stage2"),
     [
-        (None, {"gradient_mode": "joint", "lambda_ref": 0.0}),  # sigma shrinks: section 8
+        (None, {"gradient_mode": "joint", "lambda_ref": 0.0}),  # sigma shrinks (model.md, Eq. 28)
         (
             3.0,
             {"gradient_mode": "joint", "lambda_vae": 0.0, "lambda_ref": 0.0},
