@@ -3,7 +3,7 @@ VENV := .venv
 COLA := $(VENV)/bin/cola
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-quick check clean
+.PHONY: demo test test-quick check docs clean
 
 # Train three families at several budgets, fit their scaling curves, write the report.
 demo: $(READY)
@@ -21,6 +21,10 @@ check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The pages that are written from the code.
+docs: $(READY)
+	$(COLA) schema --markdown --to docs/configuration.md
 
 # The environment is made once and made again when what it is made from changes.
 $(READY): pyproject.toml constraints.txt

@@ -9,15 +9,14 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     WrapSerializer,
 )
-from pydantic_core import CoreSchema
 
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of, names, place_of, union_of
+from cola.spec.schema import or_list_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -62,6 +61,18 @@ def check_family(value: object) -> object:
     return value
 
 
+def by_family(schema: dict[str, Any]) -> None:
+    """Extend the JSON Schema of the entries by what `with_families` takes.
+
+    An entry that is named after a family may leave `family` out or be null; a bare list of
+    families takes each at its defaults.
+    """
+    kinds = zip(names(), schema["additionalProperties"]["oneOf"], strict=True)
+    schema["properties"] = {n: {"anyOf": [dict(kind), {"type": "null"}]} for n, kind in kinds}
+    schema["minProperties"] = 1
+    or_list_of({"enum": list(names())})(schema)
+
+
 def in_order(entries: dict[str, FamilySettings]) -> dict[str, FamilySettings]:
     """By family, in the registry's order; variants of one family as the study lists them."""
     return dict(sorted(entries.items(), key=lambda item: place_of(item[1].family)))
@@ -78,28 +89,6 @@ def without_families(
     }
 
 
-class EntriesSchema:
-    """JSON Schema of the entries: those named after a family need not say which one they are of."""
-
-    def __get_pydantic_json_schema__(
-        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """A family's settings under its name, any family's with `family`; or bare names."""
-        entry = handler(core_schema)["additionalProperties"]
-        by_name = entry["discriminator"]["mapping"].items()
-        entries = {
-            "type": "object",
-            "minProperties": 1,
-            "properties": {
-                name: {"anyOf": [{"$ref": reference}, {"type": "null"}]}
-                for name, reference in by_name
-            },
-            "additionalProperties": {**entry, "required": ["family"]},
-        }
-        bare = {"type": "array", "minItems": 1, "items": {"enum": [name for name, _ in by_name]}}
-        return {"title": "Families", "anyOf": [entries, bare]}
-
-
 if TYPE_CHECKING:
     Families = dict[str, FamilySettings]
 else:
@@ -111,5 +100,4 @@ else:
         BeforeValidator(with_families),
         AfterValidator(in_order),
         WrapSerializer(without_families),
-        EntriesSchema(),
     ]

@@ -17,9 +17,10 @@ from cola.records import Leg, TrialAsked, TrialEnded
 from orchestration.planning.shared_prefixes import Beginning, beginning_at
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
+from sweeps.space.domains import Space
 from sweeps.space.points import Candidate, Points, asked_for
 from sweeps.space.space import Point
-from sweeps.space.spec import LEARNING_RATE, RATE_CHANGES, MetricGoal, PopulationSpec, Space
+from sweeps.space.spec import LEARNING_RATE, RATE_CHANGES, MetricGoal, PopulationSpec
 
 
 @dataclass(frozen=True)
