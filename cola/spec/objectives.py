@@ -29,7 +29,9 @@ class MaskingSpec(Spec):
 class LogitNormal(Spec):
     """t = sigmoid(loc + scale n), n ~ N(0, 1)."""
 
-    kind: Literal["logit_normal"] = "logit_normal"
+    kind: Literal["logit_normal"] = Field(
+        default="logit_normal", description="Normally distributed logit(t)."
+    )
     timestep_loc: float = Field(
         default=1.0, description="Centre of logit(t); larger values mean more noise."
     )
@@ -39,7 +41,9 @@ class LogitNormal(Spec):
 class UniformTime(Spec):
     """t ~ U(0, 1)."""
 
-    kind: Literal["uniform"] = "uniform"
+    kind: Literal["uniform"] = Field(
+        default="uniform", description="Times evenly spread over [0, 1]."
+    )
 
 
 TimestepDistribution = Annotated[LogitNormal | UniformTime, Field(discriminator="kind")]
