@@ -13,12 +13,16 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # Ray's workers are as important as the test beside them, for which they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import logging
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from cola.logs import PACKAGES
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 # Begun in this order, so that the last of them to end are short: nobody waits long for them.
@@ -37,6 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return places.get(name, len(places))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_found() -> Iterator[None]:
+    """Undo the set-up of logs by commands that a test runs in this process."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [(log.level, list(log.handlers), log.propagate) for log in loggers]
+    yield
+    for log, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

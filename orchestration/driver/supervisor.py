@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from cola.errors import ClusterError, ColaError
+from cola.logs import set_up_logging
 from cola.study import StudySpec
 from orchestration.cluster.session import NoClusterError
 from orchestration.driver.progress import StudyView
@@ -81,6 +82,7 @@ def _drive(connection: Connection, study: dict[str, object], address: str) -> No
     """The driver's process: the study, and its result (or what was wrong) to the supervisor."""
     # Signals of a terminal reach the supervisor alone, which passes each on once.
     os.setsid()
+    set_up_logging()
     threading.Thread(target=_leave_with_supervisor, args=(connection,), daemon=True).start()
     try:
         connection.send(run_study(StudySpec.parse(study), address, StudyView()))

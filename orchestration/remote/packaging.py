@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import cola
 from cola.errors import SpecError
+from cola.logs import inherited_variables
 from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder, resolved
 
@@ -34,13 +35,14 @@ def runtime_environment(
 
     `cluster` takes the `cola` that is installed there and sends the study alone. `pinned` sends the
     project's sources too, and has every node build an environment of them with the versions of
-    constraints.txt. No variable of this process goes along.
+    constraints.txt. Of this process's variables only COLA_LOG is passed on.
 
     Raises:
         SpecError: `pinned` where the project is not a checkout.
     """
     environment: dict[str, Any] = {
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "COLUMNS": "160"},
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "COLUMNS": "160"}
+        | inherited_variables(),
     }
     if where == "pinned":
         pack_sources(project_root(), folder)

@@ -59,7 +59,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 CASES: list[tuple[list[str], str]] = [
     (["--set", "traning.precision=float32"], "did you mean training?"),
-    (["--set", "families.gpt={}"], "families.gpt: unknown key; valid keys: ar, cola, llada"),
+    (["--set", "families.gpt={}"], "families.gpt: unknown family 'gpt'; valid: ar, llada, cola"),
     (["--set", "ladder.0.budget=-1"], "ladder.0.budget: Input should be greater than 0"),
     (["--set", "ladder.0.budget=1000"], "ladder.0.budget=1e+03 is below one step"),
     (["--set", "data.corpus.paths=[/no/such/place]"], "data.corpus.paths=/no/such/place"),
