@@ -90,7 +90,7 @@ def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path
     nodes.add("fourth")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    assert "starting it again" in output
+    assert "restarting it" in output
     assert states(outputs) == ["finished"]
 
     undisturbed = tmp_path / "undisturbed"
