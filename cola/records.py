@@ -29,7 +29,13 @@ FEW_SHOT_NEW_TOKENS = 32
 IN_DOMAIN_TASKS = ("likelihood", "cloze", "continuation", "infilling", "unconditional", "speed")
 
 NllKind = Literal["exact", "bound"]
-Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
+
+# Why a hook stopped a run before its last step: its loss or gradient was not finite, its latent
+# space collapsed, a person or a driver asked it to stop, or its part of a longer run was done.
+StopCode = Literal["diverged", "collapsed", "requested", "segment_end"]
+
+# The study's key that a population's changes of the learning rate are kept under.
+RATE_CHANGES = "training.schedule.rate_changes"
 
 
 class Kind:
@@ -58,6 +64,7 @@ class Tag:
     SEED = "seed"
     STATUS = "status"
     STATUS_REASON = "status_reason"
+    STOP_CODE = "stop_code"  # a `StopCode`; absent where no hook stopped the run
     SCHEMA_VERSION = "schema_version"
     NLL_KIND = "nll_kind"
     COMPUTE = "compute"  # convention of the budget: executed or nominal
@@ -195,6 +202,7 @@ class RunResult(BaseModel):
     seed: int
     state: str
     reason: str | None
+    stop_code: StopCode | None = None  # None: no hook stopped it, or the record is an older one
     reused: bool  # it was finished before the trial
     metrics: dict[str, float]
 
@@ -243,6 +251,7 @@ class TrialEnded(BaseModel):
     trial: int
     state: TrialState
     reason: str | None
+    stop_code: StopCode | None = None  # of the run that gives the trial its state
     metrics: dict[str, float]
     runs: list[RunResult]
     wall_seconds: float

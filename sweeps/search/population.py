@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cola.errors import SpecError
-from cola.records import Leg, TrialAsked, TrialEnded
+from cola.records import RATE_CHANGES, Leg, TrialAsked, TrialEnded
 from orchestration.planning.shared_prefixes import Beginning, beginning_at
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import Candidate, Points, asked_for
 from sweeps.space.space import Point
-from sweeps.space.spec import LEARNING_RATE, RATE_CHANGES, MetricGoal, PopulationSpec, Space
+from sweeps.space.spec import LEARNING_RATE, MetricGoal, PopulationSpec, Space
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from cola.records import RATE_CHANGES
 from cola.spec import Spec
 from cola.study.run import Seed
 
@@ -22,7 +23,6 @@ Value = Any  # whatever a key of a study can hold
 Scale = Literal["laptop", "node", "cluster"]
 SCALES = ("laptop", "node", "cluster")
 LEARNING_RATE = "training.optimizer.learning_rate"
-RATE_CHANGES = "training.schedule.rate_changes"
 # Keys that only say how a finished model is used: points that differ in them share a training.
 INFERENCE_KEYS = ("evaluation.generation.", "evaluation.likelihood.", "evaluation.prompt_tokens")
 

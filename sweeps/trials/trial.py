@@ -21,7 +21,7 @@ from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
 from cola.study import RunSpec, StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
-from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of
+from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import Sharing, beginning_at
@@ -123,11 +123,13 @@ class TrialWork:
             state = "failed"
         if state is None:
             return None
-        reasons = [r.reason for r in self._results if r.state == state and r.reason]
+        decisive = [result for result in self._results if result.state == state]
+        reasons = [result.reason for result in decisive if result.reason]
         return TrialEnded(
             trial=self.order.trial,
             state=state,
             reason=self._error or (reasons[0] if reasons and state != "finished" else None),
+            stop_code=decisive[0].stop_code if decisive else None,
             metrics=means([result.metrics for result in self._results]),
             runs=self._results,
             wall_seconds=time.time() - self._began,
@@ -271,6 +273,7 @@ class TrialWork:
                 self._folder(run), self.order.evaluation, self.order.likelihood
             )
             self._working += time.time() - began
+        outcome = read_outcome(self._folder(run))
         return RunResult(
             name=run.name,
             run_key=run.key,
@@ -278,6 +281,7 @@ class TrialWork:
             seed=run.spec.seed,
             state=state,
             reason=reason,
+            stop_code=outcome.stop_code if outcome is not None and state != "failed" else None,
             reused=reused,
             metrics=metrics,
         )

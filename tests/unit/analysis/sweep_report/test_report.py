@@ -16,7 +16,7 @@ from analysis.sweep_report.courses import course_plot, descent
 from analysis.sweep_report.data import Goal, read_sweep, seeds_table
 from analysis.sweep_report.importance import importance
 from analysis.sweep_report.report import write_sweep_report
-from cola.records import Leg, PointExcluded, RunResult, TrialAsked, TrialEnded, TrialState
+from cola.records import Leg, PointExcluded, RunResult, StopCode, TrialAsked, TrialEnded, TrialState
 
 LOC, DIM, RATE = "objective.loc", "model.dim", "training.rate"
 NLL, RIGHT = "val/nll_nats_per_token", "continuation/token_accuracy"
@@ -31,6 +31,7 @@ def write_sweep(
     noise: float,
     answer: dict[str, Any] | None = None,
     diverged: dict[int, str] | None = None,
+    stop_code: StopCode | None = None,
     seeds: tuple[int, ...] = SEEDS,
 ) -> Path:
     """A sweep's folder as its driver leaves it; a seed shifts all points alike."""
@@ -59,8 +60,9 @@ def write_sweep(
                                   reused=False, metrics={} if reason else values))  # fmt: skip
         means = {name: float(np.mean([r.metrics[name] for r in runs])) for name in runs[0].metrics}
         lines.append(TrialEnded(
-            trial=number, state="diverged" if reason else "finished", reason=reason, metrics=means,
-            runs=runs, wall_seconds=20.0, working_seconds=12.0, training_seconds=10.0, flops=1e9,
+            trial=number, state="diverged" if reason else "finished", reason=reason,
+            stop_code=stop_code if reason else None, metrics=means, runs=runs,
+            wall_seconds=20.0, working_seconds=12.0, training_seconds=10.0, flops=1e9,
             accelerator_hours=0.1, time=1.0,
         ))  # fmt: skip
     lines.append(PointExcluded(arm="", point={}, reason="no whole <blocks>", time=2.0))
@@ -178,12 +180,25 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
 
 def test_collapsed_runs_are_labelled_and_names_are_escaped(tmp_path: Path) -> None:
     reason = "latents collapsed at 5 consecutive points: fm 0.02 is below 0.05 (step 90)"
-    folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, diverged={3: reason})
+    folder = write_sweep(
+        tmp_path, GRID, bowl(0.0), 0.01, diverged={3: reason}, stop_code="collapsed"
+    )
     html = write_sweep_report(folder).read_text()
     assert f"dim 4, loc 1.5: collapsed ({reason})" in html
     assert "<td>collapsed</td>" in html
     assert "no whole &lt;blocks&gt;" in html
     assert html.count("<svg") >= 5
+
+
+def test_only_the_stop_code_makes_a_run_a_collapsed_one(tmp_path: Path) -> None:
+    """The reason is for people, and a record without a code (an older one) claims nothing."""
+    folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, diverged={3: "latents collapsed"})
+    log = folder / "trials.jsonl"
+    assert '"stop_code":null' in log.read_text()
+    log.write_text(log.read_text().replace('"stop_code":null,', ""))
+    html = write_sweep_report(folder).read_text()
+    assert "dim 4, loc 1.5: diverged (latents collapsed)" in html
+    assert "<td>collapsed</td>" not in html
 
 
 def test_agreement_of_two_metrics_is_ranked(tmp_path: Path) -> None:

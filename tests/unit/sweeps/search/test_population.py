@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.errors import SpecError
-from cola.records import TrialAsked
+from cola.records import RATE_CHANGES, TrialAsked
 from orchestration.planning.shared_prefixes import has_beginning
 from sweeps.search.population import Member, PopulationSearch, beginnings, successors
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import Points
-from sweeps.space.spec import LEARNING_RATE, RATE_CHANGES, PopulationSpec, SweepSpec
+from sweeps.space.spec import LEARNING_RATE, PopulationSpec, SweepSpec
 from tests.unit.sweeps.search.test_arm_search import NLL, ended
 
 BOUNDS = (1e-4, 1e-2)
