@@ -187,12 +187,12 @@ class SampleRecord(BaseModel):
     reference: str
 
 
-# A paused trial has reached the end of its part of a run: others go on from there.
+# A paused trial has reached the end of its part of a run: later trials resume from there.
 TrialState = Literal["finished", "paused", "stopped", "failed", "diverged"]
 
 
 class RunResult(BaseModel):
-    """What one training run of a trial ended with; `metrics` are the last of each name."""
+    """How one training run of a trial ended; `metrics` has the last value of each name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -207,9 +207,11 @@ class RunResult(BaseModel):
     metrics: dict[str, float]
 
 
-class Leg(BaseModel):
-    """The part of its runs that a trial of a population carries out: between two shares of their
-    steps, going on from what the trial `parent` left (its own member's, or a better one's)."""
+class TrialSegment(BaseModel):
+    """The part of its runs that a trial of a population trains, between two shares of their steps.
+
+    It resumes from the training state of the trial `parent`: its own member's, or a better one's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -220,8 +222,8 @@ class Leg(BaseModel):
     until: float
 
 
-class TrialAsked(BaseModel):
-    """A point that a sweep's algorithm asked for, and that is possible."""
+class TrialRequested(BaseModel):
+    """A feasible point that a sweep's algorithm asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -229,20 +231,20 @@ class TrialAsked(BaseModel):
     trial: int
     arm: str
     point: dict[str, Any]  # key of the study -> value
-    identity: str  # equal points have equal ones
+    identity: str  # equal for trials that do the same
     run_keys: list[str]
-    leg: Leg | None = None
+    leg: TrialSegment | None = None
     time: float
 
 
-class TrialEnded(BaseModel):
-    """How a trial ended. `metrics` are means over its runs; a stopped trial has those it got to.
-    `course` is the first metric at the evaluations before: (share of the budget spent, value).
+class TrialFinished(BaseModel):
+    """How a trial ended. `metrics` are means over its runs; a stopped trial has its last ones.
 
-    Seconds over all of its runs: `wall` from the first to the last of the trial, `working` from the
-    start of the workers' loop to its end (steps, validations, samples) and in measurements of
-    finished models, `training` inside of optimiser steps. FLOPs are executed ones, those of reused
-    runs left out.
+    `course` holds the first metric at the evaluations before the end: (share of the budget spent,
+    value). Seconds are summed over the trial's runs: `wall` from the first start to the last end,
+    `working` from the start of the workers' loop to its end (steps, validations, samples) and in
+    measurements of finished models, `training` within optimiser steps. FLOPs are executed ones;
+    reused runs count nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -265,7 +267,7 @@ class TrialEnded(BaseModel):
 
 
 class PointExcluded(BaseModel):
-    """A point that no study can have, or that was asked before."""
+    """A point that no study can have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cola.errors import SpecError
 from cola.jsonl import read_lines
-from cola.records import RATE_CHANGES, PointExcluded, SweepFile, TrialAsked, TrialEnded
+from cola.records import RATE_CHANGES, PointExcluded, SweepFile, TrialFinished, TrialRequested
 from cola.spec import load_yaml
 
 
@@ -70,15 +70,15 @@ def read_sweep(folder: Path) -> SweepFrames:
         raise SpecError(f"{folder}: holds no sweep yet; `cola sweep` makes one")
     kept = load_yaml(spec_file)
     spec = kept["sweep"]
-    asked: dict[int, TrialAsked] = {}
-    ended: dict[int, TrialEnded] = {}
+    asked: dict[int, TrialRequested] = {}
+    ended: dict[int, TrialFinished] = {}
     excluded: list[PointExcluded] = []
     for values in read_lines(log):
         match values["event"]:
             case "asked":
-                asked[values["trial"]] = TrialAsked.model_validate(values)
+                asked[values["trial"]] = TrialRequested.model_validate(values)
             case "ended":
-                ended[values["trial"]] = TrialEnded.model_validate(values)
+                ended[values["trial"]] = TrialFinished.model_validate(values)
             case "excluded":
                 excluded.append(PointExcluded.model_validate(values))
     if not ended:
@@ -93,8 +93,8 @@ def read_sweep(folder: Path) -> SweepFrames:
 def arm_frame(
     spec: dict[str, Any],
     name: str,
-    asked: dict[int, TrialAsked],
-    ended: dict[int, TrialEnded],
+    asked: dict[int, TrialRequested],
+    ended: dict[int, TrialFinished],
     excluded: list[PointExcluded],
 ) -> ArmFrame:
     """The frames of one arm."""

@@ -16,7 +16,15 @@ from analysis.sweep_report.courses import course_plot, descent
 from analysis.sweep_report.data import Goal, read_sweep, seeds_table
 from analysis.sweep_report.importance import importance
 from analysis.sweep_report.report import write_sweep_report
-from cola.records import Leg, PointExcluded, RunResult, StopCode, TrialAsked, TrialEnded, TrialState
+from cola.records import (
+    PointExcluded,
+    RunResult,
+    StopCode,
+    TrialFinished,
+    TrialRequested,
+    TrialSegment,
+    TrialState,
+)
 
 LOC, DIM, RATE = "objective.loc", "model.dim", "training.rate"
 NLL, RIGHT = "val/nll_nats_per_token", "continuation/token_accuracy"
@@ -46,7 +54,7 @@ def write_sweep(
     lines = []
     for number, point in enumerate(points, start=1):
         key = f"k{number}"
-        lines.append(TrialAsked(trial=number, arm="", point=point, identity=key, run_keys=[key],
+        lines.append(TrialRequested(trial=number, arm="", point=point, identity=key, run_keys=[key],
                                 time=0.0))  # fmt: skip
         reason = (diverged or {}).get(number)
         runs = []
@@ -59,7 +67,7 @@ def write_sweep(
                                   state="diverged" if reason else "finished", reason=reason,
                                   reused=False, metrics={} if reason else values))  # fmt: skip
         means = {name: float(np.mean([r.metrics[name] for r in runs])) for name in runs[0].metrics}
-        lines.append(TrialEnded(
+        lines.append(TrialFinished(
             trial=number, state="diverged" if reason else "finished", reason=reason,
             stop_code=stop_code if reason else None, metrics=means, runs=runs,
             wall_seconds=20.0, working_seconds=12.0, training_seconds=10.0, flops=1e9,
@@ -218,19 +226,19 @@ def test_a_population_s_best_member_is_told_with_its_rates(tmp_path: Path) -> No
     rate, changes = "training.optimizer.learning_rate", "training.schedule.rate_changes"
     points = [{rate: 0.01}, {rate: 0.1}]
     folder = write_sweep(tmp_path, points, lambda point: {NLL: point[rate]}, 0.0, seeds=(1,))
-    lines: list[TrialAsked | TrialEnded] = []
+    lines: list[TrialRequested | TrialFinished] = []
     child = {rate: 0.01, changes: [{"at": 0.5, "factor": 0.8}]}
     told = [
         (1, 0, 0, None, points[0], 3.0), (2, 0, 1, None, points[1], 4.0),
         (3, 1, 0, 1, points[0], 2.5), (4, 1, 1, 1, child, 2.4),
     ]  # fmt: skip
     for trial, generation, member, parent, point, value in told:
-        leg = Leg(generation=generation, member=member, parent=parent,
+        leg = TrialSegment(generation=generation, member=member, parent=parent,
                   since=generation / 2, until=(generation + 1) / 2)  # fmt: skip
         state: TrialState = "finished" if generation else "paused"
-        lines.append(TrialAsked(trial=trial, arm="", point=point, identity=str(trial),
+        lines.append(TrialRequested(trial=trial, arm="", point=point, identity=str(trial),
                                 run_keys=[str(trial)], leg=leg, time=0.0))  # fmt: skip
-        lines.append(TrialEnded(
+        lines.append(TrialFinished(
             trial=trial, state=state, reason=None, metrics={NLL: value}, runs=[], wall_seconds=1.0,
             working_seconds=1.0, training_seconds=1.0, flops=1.0, accelerator_hours=0.0, time=1.0,
         ))  # fmt: skip
