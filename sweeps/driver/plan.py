@@ -16,18 +16,10 @@ from orchestration.planning.units import duration
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from sweeps.search.population import generation_start
+from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.space import Point, applies, grid
-from sweeps.space.spec import (
-    Choice,
-    Integer,
-    LogUniform,
-    PopulationSpec,
-    Space,
-    Uniform,
-    is_inference,
-    values_of,
-)
+from sweeps.space.spec import PopulationSpec, is_inference
 from sweeps.trials.prefix_claims import stage_prefixes
 
 SAMPLE = 64  # points that stand for a space that cannot be counted, or is large

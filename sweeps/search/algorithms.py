@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from sweeps.space.domains import Space
 from sweeps.space.space import Point, grid, suggest_point
-from sweeps.space.spec import Space, SweepSpec
+from sweeps.space.spec import SweepSpec
 
 Course = list[tuple[float, float]]  # (share of the budget spent, value) at each evaluation
 

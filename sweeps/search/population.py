@@ -17,9 +17,10 @@ from cola.records import RATE_CHANGES, TrialFinished, TrialRequested, TrialSegme
 from orchestration.planning.shared_prefixes import Beginning, beginning_at
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
+from sweeps.space.domains import Space
 from sweeps.space.points import PlannedPoint, PointPlanner, trial_request
 from sweeps.space.space import Point
-from sweeps.space.spec import LEARNING_RATE, MetricGoal, PopulationSpec, Space
+from sweeps.space.spec import LEARNING_RATE, MetricGoal, PopulationSpec
 
 
 @dataclass(frozen=True)

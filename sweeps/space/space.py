@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cola.spec.base import canonical_json
-from sweeps.space.spec import Choice, Integer, LogUniform, Space, Uniform, values_of
+from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
 
 Point = dict[str, Any]  # key of the study -> value
 

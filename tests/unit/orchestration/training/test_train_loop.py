@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cola.data import PreparedData, prepare
+from cola.data import PreparedData
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.registry import family_of
 from cola.spec.objectives import JointObjective
@@ -33,26 +33,12 @@ from tests.sizes import FAMILIES
 
 @pytest.fixture
 def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
-    ladder = [{"budget": 1.0e10, "core_parameters": 60_000}]
+    """About 20 steps each: enough for every stage to evaluate, save and begin again."""
+    ladder = [{"budget": 2.5e9, "core_parameters": 60_000}]
     families = {name: tiny_study["families"].get(name, {}) for name in FAMILIES}
     changes = {"ladder": ladder, "families": families}
     plan = plan_study(StudySpec.parse(tiny_study | changes))
     return {run.spec.family: run.spec for run in plan}
-
-
-@pytest.fixture(scope="module")
-def data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    from cola.spec import DataSpec
-
-    spec = DataSpec.parse(
-        {
-            "corpus": {"source": "files", "paths": [str(corpus_file)]},
-            "tokenizer": {"kind": "bpe", "vocab_size": 320},
-            "sequence_length": 32,
-            "validation_fraction": 0.1,
-        }
-    )
-    return prepare(spec, tmp_path_factory.mktemp("cache"))
 
 
 class Losses:

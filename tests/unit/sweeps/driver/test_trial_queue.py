@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,13 +21,7 @@ from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.spec import SweepSpec
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        signal.sigtimedwait([], 0.02)
+from tests.waiting import until
 
 
 class Shared:
