@@ -13,6 +13,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # Ray's workers are as important as the test beside them, for which they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import logging
 import random
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from cola.logs import PACKAGES
 from tests.paths import left_out
 
 if TYPE_CHECKING:
@@ -46,6 +48,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return float(mark.kwargs.get("seconds", 0)) if mark else 0.0
 
     items.sort(key=seconds, reverse=True)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_found() -> Iterator[None]:
+    """Undo the set-up of logs by commands that a test runs in this process."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [(log.level, list(log.handlers), log.propagate) for log in loggers]
+    yield
+    for log, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

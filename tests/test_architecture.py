@@ -106,6 +106,7 @@ RESERVED = {
         "orchestration/cluster/processes.py",
         "orchestration/worker/worker.py",
         "orchestration/driver/ray_trainer.py",
+        "orchestration/driver/worker_logs.py",
         "orchestration/inference/ray_workers.py",
         "orchestration/remote/jobs.py",
         "sweeps/driver/",
@@ -252,6 +253,7 @@ NO_FAMILY = {
     "orchestration/recipes/recipes.py": "name of a container",
     "orchestration/remote/remote_status.py": "the command",
     "sweeps/cli.py": "the command",
+    "cola/logs.py": "the package's logger",
     "analysis/plotting/style.py": "salt of ids in figures",
 }
 

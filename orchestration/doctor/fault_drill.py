@@ -27,6 +27,7 @@ import psutil
 from rich.console import Console
 
 from cola.errors import RunError
+from cola.logs import set_up_logging
 from cola.spec import load_yaml
 from cola.study import StudySpec
 from orchestration.checkpoint.address import joined, redacted, resolved
@@ -239,6 +240,7 @@ def _drive(studies: list[dict[str, Any]]) -> None:
     with _log(parsed[0]).open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    set_up_logging()
     if not all(map(_run, parsed)):
         raise SystemExit(1)
 

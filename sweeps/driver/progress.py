@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from cola.records import Tag, TrialFinished, TrialRequested
 from orchestration.driver.attempt import closing_tags, opening_tags
-from orchestration.state.event_log import EventLog
+from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from orchestration.tracking.mirror import Mirror, state_left
@@ -37,14 +37,14 @@ class TrialProgress:
         self._say(
             f"trial {asked.trial}: {arm}{describe_point(asked.point)}{describe_segment(asked)}"
         )
-        self._events.write("launched", self._name(asked, candidate), f"trial {asked.trial}")
+        self._events.write(Event.LAUNCHED, self._name(asked, candidate), f"trial {asked.trial}")
         self._follow(asked, candidate)
 
     def again(self, asked: TrialRequested, candidate: PlannedPoint, number: int) -> None:
         """The trial's process died; it is taken up again."""
         limit = candidate.runs[0].resources.max_failures
         self._say(f"trial {asked.trial}: {PROCESS_DIED}; retry {number} of {limit}")
-        self._events.write("retried", self._name(asked, candidate), PROCESS_DIED, retry=number)
+        self._events.write(Event.RETRIED, self._name(asked, candidate), PROCESS_DIED, retry=number)
 
     def known(self, asked: TrialRequested, candidate: PlannedPoint) -> None:
         """A trial of an earlier driver: MLflow may lack what it left."""

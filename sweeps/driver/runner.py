@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cola.data import PreparedData, prepare
@@ -27,6 +24,7 @@ from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
 from orchestration.driver.preflight import check_data, check_output
+from orchestration.driver.signals import STOP_SIGNALS, handle_signals, stop_once
 from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder
@@ -265,29 +263,17 @@ class SweepDriver:
             limits.append(int(self._cluster.gpus / (needs.workers * needs.gpus_per_worker)))
         return max(1, min([*limits, *asked]))
 
-    @contextlib.contextmanager
-    def stop_on_interrupt(self) -> Iterator[None]:
-        """SIGINT or SIGTERM once: trainings save and leave. SIGINT again: leave at once."""
+    def stop_on_interrupt(self) -> contextlib.AbstractContextManager[None]:
+        """SIGINT or SIGTERM once: trainings save and leave. Either again: leave at once."""
+        return handle_signals(stop_once(lambda: self.stopped, self.request_stop, STOP_SIGNALS))
 
-        def request(signum: int, frame: FrameType | None) -> None:
-            if self.stopped:
-                raise KeyboardInterrupt
-            self.stopped = True
-            self._say("stopping: running trainings save a checkpoint and leave")
-            (self._folder / SWEEP_STOP).touch()
-            if self._search is not None:
-                self._search.request_stop()
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, request) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def request_stop(self) -> None:
+        """Ask all trials to save a checkpoint and leave; none starts any more."""
+        self.stopped = True
+        self._say("stopping: running trainings save a checkpoint and leave")
+        (self._folder / SWEEP_STOP).touch()
+        if self._search is not None:
+            self._search.request_stop()
 
 
 def scheduler_of(sweep: SweepSpec, search: Any) -> Any:

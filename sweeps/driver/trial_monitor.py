@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from cola.records import TrialRequested
-from orchestration.driver.monitor import RunWatch, look_after
+from orchestration.driver.monitor import RunMonitor, supervise_workers
 from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Entry, Ledger
 from orchestration.state.paths import output_root
@@ -32,11 +32,11 @@ class TrialMonitor:
         """`driver`: as trials are told in their orders."""
         self._driver, self._under_way = driver, under_way
         self._events, self._say = events, say
-        self._watches: dict[tuple[str, int], RunWatch] = {}  # by run key and attempt
+        self._watches: dict[tuple[str, int], RunMonitor] = {}  # by run key and attempt
 
     def look(self) -> None:
         """Look at all runs that trials of this driver carry out now."""
-        found: dict[tuple[str, int], RunWatch] = {}
+        found: dict[tuple[str, int], RunMonitor] = {}
         for asked, candidate in self._under_way():
             ledger = Ledger(output_root(candidate.study))
             for run in candidate.runs:
@@ -46,14 +46,11 @@ class TrialMonitor:
                 attempt = run.key, len(entry.attempts)
                 watch = self._watches.get(attempt)
                 if watch is None:
-                    watch = RunWatch(ledger.run_folder(run.key), len(entry.attempts))
+                    watch = RunMonitor(ledger.run_folder(run.key), len(entry.attempts))
                 found[attempt] = watch
-                look_after(
-                    with_trial_name(run, asked.trial),
-                    watch,
-                    self._events,
-                    partial(self._tell, asked),
-                )
+                notify = partial(self._tell, asked)
+                named_run = with_trial_name(run, asked.trial)
+                supervise_workers(named_run, watch, self._events, notify=notify)
         self._watches = found
 
     def _tell(self, asked: TrialRequested, said: str) -> None:

@@ -97,6 +97,8 @@ class TrialQueue:
         if asked.leg is not None:  # of runs it carries out a part
             seconds *= asked.leg.until - asked.leg.since
         first_seed = with_trial_name(candidate.runs[0], asked.trial)
-        request = request_of(first_seed, candidate.study, self._place.owner, key, seconds)
+        request = request_of(
+            first_seed, candidate.study, self._place.owner, id=key, seconds=seconds
+        )
         # A finished model is measured by one worker.
         return request if left else replace(request, workers=1, min_workers=None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ray import tune
 
+from cola.logs import set_up_logging
 from cola.study.run import EvaluationSpec
 from sweeps.trials.trial import POLL_SECONDS, TrialExecutor, TrialSpec
 
@@ -24,6 +25,7 @@ class SweepTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the trial."""
+        set_up_logging()
         order = TrialSpec.model_validate_json(config[ORDER])
         self._work = TrialExecutor(order, measured(order))
 

@@ -226,12 +226,12 @@ class TrialExecutor:
                     run,
                     self.order.study,
                     Path(self.order.folder),
-                    data,
-                    len(entry.attempts),
-                    sharing,
-                    self.order.preemptible,
-                    self.order.in_process,
-                    self._last_step(run),
+                    data_folder=data,
+                    attempt=len(entry.attempts),
+                    sharing=sharing,
+                    preemptible=self.order.preemptible,
+                    in_process=self.order.in_process,
+                    until=self._last_step(run),
                 )
             )
         except Exception as caught:  # of Ray Train or its workers: the run's reason

@@ -80,7 +80,7 @@ def test_nodes_come_and_go(nodes: RayNodes, tiny_study: dict[str, Any], tmp_path
     nodes.add("fourth")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    assert "starting it again" in output
+    assert "restarting it" in output
     assert states(outputs) == ["finished"]
 
     expected = undisturbed_losses(run, tmp_path / "undisturbed.jsonl", log_every_steps=5)

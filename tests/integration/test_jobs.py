@@ -59,7 +59,7 @@ def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: 
     outputs = Path(tiny_study["output"])
     study = str(write_study(tiny_study, tmp_path))
 
-    assert "refuses this token" in head.cola("jobs", "tiny", code=2, RAY_AUTH_TOKEN="0" * 32)
+    assert "refuses this token" in head.cola("jobs", "tiny", code=4, RAY_AUTH_TOKEN="0" * 32)
     # Two at the same time end with one job.
     both = [head.start("submit", study, "--detach") for _ in range(2)]
     said = sorted(line for each in both for line in head.result(each).splitlines())
