@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from cola.records import RATE_CHANGES
 from cola.spec import Spec
 from cola.study.run import Seed
 from sweeps.space.domains import Space, Value, values_of
@@ -13,7 +14,6 @@ from sweeps.space.domains import Space, Value, values_of
 Scale = Literal["laptop", "node", "cluster"]
 SCALES = ("laptop", "node", "cluster")
 LEARNING_RATE = "training.optimizer.learning_rate"
-RATE_CHANGES = "training.schedule.rate_changes"
 # Keys that only say how a finished model is used: points that differ in them share a training.
 INFERENCE_KEYS = ("evaluation.generation.", "evaluation.likelihood.", "evaluation.prompt_tokens")
 

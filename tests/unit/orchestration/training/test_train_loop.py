@@ -240,6 +240,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert (state.stop, state.step) == ("diverged", 3)
     assert state.stop_reason is not None
     assert "loss is nan at step 3" in state.stop_reason or "gradient_norm" in state.stop_reason
+    assert state.stop_code == "diverged"
 
 
 def test_order_digests_agree_between_families(runs: dict[str, RunSpec], data: PreparedData) -> None:
@@ -306,6 +307,7 @@ def test_a_collapse_ends_the_run_and_is_named(
     state = trained(run, data, StopOnCollapse(2))
     assert state.stop == "diverged"
     assert 60 < state.step < run.steps
+    assert state.stop_code == "collapsed"
     assert "latents collapsed" in str(state.stop_reason)
     assert "fm " in str(state.stop_reason)
 
