@@ -16,6 +16,7 @@ from cola.study import StudySpec
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from sweeps.driver.progress import Tracked
+from sweeps.driver.trial_monitor import is_run_by
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import Search
 from sweeps.search.trial_log import SweepLog
@@ -150,10 +151,10 @@ class TuneSearch(Searcher):
     def request_stop(self) -> None:
         """Nothing new starts; runs under way save and leave."""
         self.stopping = True
-        for _, _, candidate, _ in self._running.values():
+        for _, asked, candidate, _ in self._running.values():
             ledger = Ledger(output_root(candidate.study))
             for run in candidate.runs:
-                if ledger.entry(run.key).state == "running":
+                if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
                     ask_to_stop(ledger.run_folder(run.key), "stopped on request")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,7 +175,7 @@ class TuneSearch(Searcher):
         reason = f"stopped early by {self._scheduler} at {share:.0%} of its budget"
         ledger = Ledger(output_root(candidate.study))
         for run in candidate.runs:
-            if ledger.entry(run.key).state == "running":
+            if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
                 ask_to_stop(ledger.run_folder(run.key), reason)
         return self._unfinished(asked, candidate, "stopped", reason, last, began)
 

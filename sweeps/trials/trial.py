@@ -7,6 +7,7 @@ what another trial is doing is waited for, what was interrupted goes on.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cola.errors import StorageError
 from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
 from cola.study import RunSpec, StudySpec
 from cola.study.run import EvaluationSpec
@@ -25,16 +27,20 @@ from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import Sharing, beginning_at
+from orchestration.state.event_log import EventLog
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
+    LeaseLostError,
     Ledger,
     State,
     lease_is_fresh,
 )
 from orchestration.state.paths import RunFolder, output_root
 from sweeps.trials.prefix_claims import Claims
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 SWEEP_STOP = "stop"  # file in the sweep's folder: a person asked all of it to stop
@@ -75,6 +81,7 @@ class TrialWork:
         self._training = self._working = 0.0
         self._tries: Counter[str] = Counter()  # attempts made here, by run key
         self._running: PlannedRun | None = None
+        self._taken_over: set[str] = set()  # keys of runs that another driver took from here
         self._stopping = threading.Event()
         self._refreshed = time.time()
         self._reader = JournalReader(RunFolder(self._folder(self.runs[0])).journal)
@@ -96,17 +103,23 @@ class TrialWork:
         return found
 
     def keep_alive(self) -> None:
-        """Refresh the lease of the run that is under way."""
+        """Refresh the lease of the run that is under way, or leave it to whoever took it over."""
         running = self._running
-        if running is not None and time.time() - self._refreshed > LEASE_REFRESH_SECONDS:
-            self._refreshed = time.time()
-            self.ledger.refresh(running.spec.run_key)
+        if running is None or time.time() - self._refreshed <= LEASE_REFRESH_SECONDS:
+            return
+        self._refreshed = time.time()
+        try:
+            self.ledger.refresh(running.key)
+        except LeaseLostError as lost:
+            self._lose(running, lost)
+        except StorageError as error:  # a full disk: others may take over after 90 s, not now
+            log.warning("%s: its lease is not refreshed: %s", running.name, error)
 
     def stop(self, reason: str, patience_seconds: float) -> None:
         """Have the run that is under way save and leave; the others are not begun."""
         self._stopping.set()
         running = self._running
-        if running is not None:
+        if running is not None and self.ledger.holds(running.key):
             ask_to_stop(self._folder(running), reason)
         self.thread.join(patience_seconds)
 
@@ -175,6 +188,9 @@ class TrialWork:
             state, reason, again = self._attempt(run, sharing)
         except LeaseHeldError:
             return None
+        except LeaseLostError as lost:
+            self._lose(run, lost)
+            return None
         self._tries[key] += 1
         again = again and self._tries[key] <= run.resources.max_failures
         if again or (state == "interrupted" and not self._is_at_end(run)):
@@ -206,9 +222,14 @@ class TrialWork:
         return last < run.spec.steps and position(self._folder(run)).step >= last
 
     def _attempt(self, run: PlannedRun, sharing: Sharing) -> tuple[State, str | None, bool]:
-        """One attempt; the last is whether its end was no fault of the run's."""
+        """One attempt; the last is whether its end was no fault of the run's.
+
+        Raises:
+            LeaseLostError: another driver took the run over.
+        """
         key, data = run.key, Path(self.order.data_folder)
         entry = open_attempt(run, self.ledger, data)
+        self._taken_over.discard(key)
         began, self._running = time.time(), run
         if self._is_stopped():
             ask_to_stop(self._folder(run), "stopped on request")
@@ -232,19 +253,22 @@ class TrialWork:
             )
         except Exception as caught:  # of Ray Train or its workers: the run's reason
             error = caught
+        finally:
+            self._running = None
+            self._hours += (time.time() - began) / 3600 * run.resources.accelerators
+        self.ledger.refresh(key)  # fails where the folder's outcome is another driver's
         state, reason = outcome_of(self._folder(run), error)
         if state == "interrupted":
             asked = stop_reason(self._folder(run))
             if asked is not None:  # not a node's notice: then the run goes on elsewhere
                 self._stopping.set()
                 reason = asked
-        self._running = None
         self.ledger.close(key, state, reason)
         self._account(run, before, began)
         return state, reason, isinstance(error, ControllerDiedError)
 
     def _account(self, run: PlannedRun, before: Position, began: float) -> None:
-        """Add what an attempt cost: FLOPs of its steps, seconds in them, hours of devices."""
+        """Add what an attempt cost: FLOPs of its steps, and seconds in them."""
         after = position(self._folder(run), since=began)
         done = run.spec.train_flops_at(before.step, "executed", charged=False)
         self._flops += max(
@@ -254,9 +278,14 @@ class TrialWork:
         self._shared += done if before.shared and self.order.leg is None else 0.0
         self._training += max(0.0, after.elapsed - before.elapsed)
         self._working += after.working
-        needs = run.resources
-        units = needs.accelerators
-        self._hours += (time.time() - began) / 3600 * units
+
+    def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
+        """Record once that a run was taken over."""
+        if run.key in self._taken_over:
+            return
+        self._taken_over.add(run.key)
+        log.warning("%s: %s", run.name, lost)
+        EventLog(Path(self.order.folder)).write("lease lost", run.name, str(lost))
 
     def _is_stopped(self) -> bool:
         return self._stopping.is_set() or (Path(self.order.folder) / SWEEP_STOP).exists()
