@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 from analysis.cli import app as analysis_app
 from analysis.cli import report
 from analysis.sweep_report.report import write_sweep_report
+from cola import process_environment
 from cola.errors import ColaError
 from orchestration.cli.evaluate import app as evaluate_app
 from orchestration.cli.jobs import app as jobs_app
@@ -51,8 +51,7 @@ def compose(context: typer.Context) -> None:
 
 def main() -> None:
     """Run the command line; an error prints one line and ends with its exit code."""
-    # Bars of loading weights, a few tensors each, would stand among what commands say.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    process_environment.command()
     try:
         app()
     except ColaError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cola import process_environment
 from cola.errors import RunError
 from orchestration.checkpoint.store import store_address
 from orchestration.state.event_log import EventLog
@@ -33,8 +33,7 @@ def fit_run(assignment: Assignment) -> None:
         ControllerDiedError, TrainingError: see there; the message is one line.
     """
     from ray.exceptions import RayActorError
-    from ray.train import TrainingFailedError
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    from ray.train import TrainingFailedError, WorkerGroupError
 
     try:
         with alone() if assignment.in_process else nullcontext():
@@ -53,15 +52,8 @@ def alone() -> Iterator[None]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), "0")
-    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1")
-    values = {**ranks, **sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update(values)
-    try:
+    with process_environment.single_worker(port):
         yield
-    finally:
-        for name in values:
-            os.environ.pop(name, None)
 
 
 def cause_of(failures: dict[int, Exception]) -> str:
@@ -84,9 +76,8 @@ def trainer_of(assignment: Assignment) -> Any:
     """The Ray Train run of an assignment."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.callback import UserCallback
 
-    class FaultRecorder(UserCallback):
+    class FaultRecorder(ray.train.UserCallback):
         """Writes why workers failed into the study's event log, from the controller."""
 
         def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
@@ -95,8 +86,7 @@ def trainer_of(assignment: Assignment) -> Any:
             log.write("workers failed", assignment.name, cause, attempt=assignment.attempt)
 
     if not isinstance(assignment.ray_workers(), int):
-        # Ray looks at the cluster every 20 s: until then it may ask for more than is left of it.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+        process_environment.elastic_trainer()
     gpu = assignment.gpus_per_worker > 0
     resources = {"CPU": assignment.cpus_per_worker}
     if gpu:
