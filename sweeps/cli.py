@@ -21,6 +21,7 @@ from orchestration.cli.evaluate import app as evaluate_app
 from orchestration.cli.jobs import app as jobs_app
 from orchestration.cli.score import app as scoring_app
 from orchestration.cli.study import app as orchestration_app
+from sweeps.schema_cli import app as schema_app
 from sweeps.sweep_cli import app as sweep_app
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for mounted in (orchestration_app, jobs_app, evaluate_app, scoring_app, analysis_app):
+for mounted in (orchestration_app, jobs_app, evaluate_app, scoring_app, analysis_app, schema_app):
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")
 

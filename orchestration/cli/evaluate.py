@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cola.errors import SpecError
+from cola.families.registry import judges
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec import apply_overrides
-from cola.study.run import EvaluationSpec
+from cola.study import EvaluationSpec
 from orchestration.cli.options import AsJson, Output, RayAddress, Seed, output_folder
 
 if TYPE_CHECKING:
@@ -54,7 +55,11 @@ HeldOut = Annotated[
     typer.Option(help="Text for in-domain tasks of a plain model folder (repeatable)."),
 ]
 Judge = Annotated[
-    str | None, typer.Option(help="An ar run or folder that judges unconditional texts.")
+    str | None,
+    typer.Option(
+        help="A run or folder that judges unconditional texts; of a family with an exact "
+        f"likelihood: {', '.join(judges())}."
+    ),
 ]
 Context = Annotated[
     int | None, typer.Option(min=2, help="Tokens of prompt and continuation. Default: as trained.")

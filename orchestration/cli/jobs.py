@@ -44,8 +44,9 @@ along: credentials of the tracking server (MLFLOW_TRACKING_USERNAME, MLFLOW_TRAC
 what tracking.uri=env:NAME refers to) and of object stores must be in the environment of the
 cluster's nodes.
 """
+*FIRST_OUTPUTS, LAST_OUTPUT = (kind.output for kind in kinds().values())
 RECIPE_HELP = f"""
-Print {" or ".join(kind.output for kind in kinds().values())} for a study.
+Print {", ".join(FIRST_OUTPUTS)} or {LAST_OUTPUT} for a study.
 
 Credentials are referred to by name: put them into the secret `cola-credentials` (KubeRay), or
 export them where `sbatch` or `ray up`'s nodes find them.

@@ -37,6 +37,7 @@ from orchestration.driver.progress import StudyView
 from orchestration.driver.study_runner import run_study
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.state.event_log import Event, read_events
+from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder, study_folder
@@ -47,9 +48,10 @@ POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 300.0  # for each recovery; a chosen value
 # Fault -> title of the process of Ray that is hit, and the signal that it gets.
 WORKER, CONTROLLER = "RayTrainWorker", "TrainController"
+HANG = "worker hung"
 FAULTS = {
     "worker killed": (WORKER, signal.SIGKILL),
-    "worker hung": (WORKER, signal.SIGSTOP),
+    HANG: (WORKER, signal.SIGSTOP),
     "controller killed": (CONTROLLER, signal.SIGKILL),
 }
 
@@ -102,6 +104,14 @@ class Victim:
         return any(
             item.step > starts[-1]["step"] and store.complete(item) for item in store.stored()
         )
+
+    def has_stepped(self) -> bool:
+        """Whether all newest workers have sent a heartbeat after a step of theirs.
+
+        Until then a hang passes for a slow start.
+        """
+        starts, beats = self.starts(), read_beats(self.folder)
+        return bool(starts and beats) and all(beat.step > starts[-1]["step"] for beat in beats)
 
     def process(self, driver: BaseProcess, title: str) -> int:
         """Id of its worker or its controller (by `title`).
@@ -247,6 +257,8 @@ def _inject_all(
     injections = []
     for fault in FAULTS:
         _wait_until(driver, victim.has_fresh_checkpoint, f"a checkpoint before: {fault}")
+        if fault == HANG:
+            _wait_until(driver, victim.has_stepped, f"a sign of life before: {fault}")
         notify(f"injecting: {fault}")
         injections.append(_inject(driver, victim, fault))
     _wait_until(driver, victim.has_fresh_checkpoint, "a checkpoint before: driver killed")

@@ -133,4 +133,6 @@ def closing_tags(run: PlannedRun, ledger: Ledger) -> dict[str, str]:
     tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
     if outcome is not None:
         tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
+        if outcome.stop_code is not None:
+            tags[Tag.STOP_CODE] = outcome.stop_code
     return tags

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cola.errors import SpecError
+from cola.errors import StorageError, one_line
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
-from orchestration.checkpoint.address import redacted
+from orchestration.checkpoint.integrity import NewestCheckpoint, newest_checkpoint
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
@@ -36,7 +36,7 @@ def decide(
     """One decision a run; reads the ledger, `checkpoint.storage` and this study's plan before.
 
     Raises:
-        SpecError: when the storage cannot be read.
+        StorageError: when the storage cannot be read.
     """
     before = remembered_plan(study_folder)
     return [_decide_one(run, ledger, before.get(slot_of(run)), storage) for run in plan]
@@ -53,15 +53,25 @@ def _decide_one(
         return Decision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
     run_folder = ledger.run_folder(run.key)
-    cursors = checkpoints_of(run_folder, storage) if entry.state != "new" else []
-    newest = max(cursors, key=lambda cursor: cursor.step, default=None)
-    if newest is not None:
-        resharded = resharding(newest, run.resources)
-        return Decision(run, "resume", f"goes on from its checkpoint{resharded} ({ended})")
     if entry.state != "new":
-        return Decision(run, "start", f"starts over: no checkpoint yet ({ended})")
+        return _resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
     changed = changes(before, run) if before else ""
     return Decision(run, "start", f"run again because {changed}" if changed else "new")
+
+
+def _resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> Decision:
+    """`ended`: why the run's last attempt did."""
+    damaged = [str(step) for step in newest.damaged]
+    if newest.cursor is not None:
+        instead = f" of step {newest.cursor.step}" if damaged else ""
+        resharded = resharding(newest.cursor, run.resources)
+        older = f", as the newest one (step {damaged[0]}) is damaged" if damaged else ""
+        why = f"goes on from its checkpoint{instead}{resharded}{older} ({ended})"
+        return Decision(run, "resume", why)
+    if damaged:
+        all_damaged = f"every checkpoint (step {', '.join(damaged)}) is damaged"
+        return Decision(run, "start", f"starts over: {all_damaged} ({ended})")
+    return Decision(run, "start", f"starts over: no checkpoint yet ({ended})")
 
 
 def resharding(cursor: Cursor, resources: ResourcesSpec) -> str:
@@ -82,21 +92,21 @@ def _sharding(workers: int, zero_stage: int) -> str:
     return f"{workers} {'worker' if workers == 1 else 'workers'} at ZeRO {zero_stage}"
 
 
-def checkpoints_of(run_folder: Path, storage: str | None) -> list[Cursor]:
-    """Where a run's checkpoints stand, over all attempts; no checksum is looked at.
+def checkpoint_of(
+    run_folder: Path, storage: str | None, *, checksums: bool = True
+) -> NewestCheckpoint:
+    """The newest whole checkpoint of a run, over all attempts (see `newest_checkpoint`).
 
     Raises:
-        SpecError: when the storage cannot be read.
+        StorageError: when the storage cannot be read.
     """
     store = open_store(storage, run_folder)
     try:
-        manifests = map(store.complete, store.stored())
-        return [manifest.cursor for manifest in manifests if manifest is not None]
+        return newest_checkpoint(store, checksums=checksums)
     except OSError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SpecError(
-            f"checkpoint.storage={redacted(store.address)}: cannot be read ({reason}); check that "
-            "it is there and that its credentials are in the environment"
+        raise StorageError(
+            f"checkpoint.storage={store.shown}: cannot be read ({one_line(error, 200)}); check "
+            "that it is there and that its credentials are in the environment"
         ) from None
 
 

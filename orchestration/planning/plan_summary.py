@@ -152,7 +152,7 @@ def matching_sentences(plan: Plan) -> list[str]:
         "unequal": "the families' settings were NOT tuned with equal effort",
     }[matching.tuning]
     said = [
-        f"Matched: {held}, data order, optimiser and schedule. {effort.capitalize()}.",
+        f"Matched: {held}, data order, optimiser and schedule. {effort[0].upper()}{effort[1:]}.",
         f"Not matched: {rest}.",
     ]
     if any(sharing.takes for sharing in plan.sharing.values()):

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from orchestration.checkpoint.manifest import Cursor, Note, seal
 from orchestration.checkpoint.retention import Kept, Policy, to_delete
 from orchestration.checkpoint.store import CheckpointStore, Stored, checkpoint_name
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.training.distributed import Place
 from orchestration.training.train_loop import TrainState
@@ -34,6 +35,10 @@ class _Upload:
     done: Future[str | None]
 
 
+class SupersededError(OSError):
+    """A newer attempt at the run exists: this one's checkpoints count no more."""
+
+
 class CheckpointWriter:
     """Saves checkpoints into a store; every worker has one and calls it at the same steps.
 
@@ -41,7 +46,8 @@ class CheckpointWriter:
     goes on in a thread: one at a time, so the next checkpoint waits for the one before. (Ray
     Train's own asynchronous mode ends training when an upload fails.) `whole` is told of each
     checkpoint that every worker has stored. `good` is the checkpoint that training went on from:
-    until there is a newer one it stays, whatever else there is.
+    until there is a newer one it stays, whatever else there is. Once `fence` knows of a newer
+    attempt at the run, nothing is saved and nothing is removed: the checkpoints are its own now.
     """
 
     def __init__(
@@ -55,10 +61,13 @@ class CheckpointWriter:
         whole: Callable[[str, int], None] = lambda name, step: None,
         points: frozenset[int] = frozenset(),
         good: str | None = None,
+        *,
+        fence: AttemptFence | None = None,
     ) -> None:
         self._store, self._attempt, self._place = store, attempt, place
         self._policy, self._upload, self._journal = policy, upload, journal
         self._whole, self._points, self._good = whole, points, good
+        self._fence = fence
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cola-upload")
         self._under_way: _Upload | None = None
 
@@ -111,6 +120,7 @@ class CheckpointWriter:
         part, failure = None, None
         try:
             if self._place.rank == 0:
+                self._check_fence()
                 self._clear(name)
             part = Path(tempfile.mkdtemp(prefix="cola-checkpoint-"))
         except OSError as error:
@@ -128,6 +138,8 @@ class CheckpointWriter:
     def _sent(self, part: Path, name: str, cursor: Cursor, note: Note) -> str | None:
         """Seal and upload this worker's part (in the thread); why it failed, or None."""
         try:
+            if self._place.rank == 0:  # without its manifest the other parts are no checkpoint
+                self._check_fence()
             seal(part, cursor, self._place.rank, note)
             self._store.upload(part, name)
         except OSError as error:
@@ -146,7 +158,7 @@ class CheckpointWriter:
 
     def _failed(self, name: str, step: int, reasons: list[str]) -> None:
         """Leave nothing of it, make room for the next one, and say so."""
-        if self._place.rank != 0:
+        if self._place.rank != 0 or self._is_superseded():
             return
         reasons = [*reasons, *self._attempted(lambda: self._clear(name))]
         self._prune(self._policy.sparing(), step)
@@ -160,7 +172,7 @@ class CheckpointWriter:
 
     def _prune(self, policy: Policy, step: int) -> None:
         """Rank 0 removes what the policy does not keep, over all attempts."""
-        if self._place.rank != 0:
+        if self._place.rank != 0 or self._is_superseded():
             return
         failures = self._attempted(lambda: self._delete_surplus(policy))
         if failures:
@@ -171,6 +183,13 @@ class CheckpointWriter:
         known = [described(self._store, item) for item in stored.values()]
         for item in to_delete(known, policy, {self._good} if self._good else ()):
             self._store.delete(stored[item.name])
+
+    def _is_superseded(self) -> bool:
+        return self._fence is not None and self._fence.superseded(recheck=True)
+
+    def _check_fence(self) -> None:
+        if self._is_superseded():
+            raise SupersededError(f"attempt {self._attempt} is not the newest one any more")
 
     def _attempted(self, action: Callable[[], None]) -> list[str]:
         try:

@@ -16,6 +16,7 @@ from cola.families.interface.family import WATCHED_POINTS
 from cola.records import Metric
 from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.distributed import agree, mean_over_workers, spread_over_workers
@@ -155,21 +156,27 @@ class Publish:
 
 
 class StopOnRequest:
-    """Ends the run cleanly when its stop file appears (written by the study's driver), and after
-    the step `until`."""
+    """Ends the run cleanly when its stop file appears (written by the study's driver), when a newer
+    attempt at it exists, and after the step `until`."""
 
-    def __init__(self, run_folder: Path, until: int | None = None) -> None:
-        self._path, self._until = RunFolder(run_folder).stop, until
+    def __init__(
+        self, run_folder: Path, until: int | None = None, *, fence: AttemptFence | None = None
+    ) -> None:
+        self._path, self._until, self._fence = RunFolder(run_folder).stop, until, fence
 
     def __call__(self, state: TrainState) -> None:
         """Rank 0 looks; all stop after the same step. A diverged run has stopped already."""
-        wanted = state.place.rank == 0 and self._path.exists()
+        wanted = state.place.rank == 0 and (self._path.exists() or self._is_superseded())
         asked = bool(agree(int(wanted), state.place, state.engine.device))
         if state.stop is not None or state.step == state.run.steps:
             return
         if asked or state.step == self._until:
             state.stop = "interrupted"
             state.stop_reason = "stopped on request" if asked else f"was to stop at {state.step}"
+            state.stop_code = "requested" if asked else "segment_end"
+
+    def _is_superseded(self) -> bool:
+        return self._fence is not None and self._fence.superseded()
 
 
 class StopOnDivergence:
@@ -186,6 +193,7 @@ class StopOnDivergence:
             if not math.isfinite(value):
                 state.stop = "diverged"
                 state.stop_reason = f"{name} is {value} at step {state.step}"
+                state.stop_code = "diverged"
 
 
 class StopOnCollapse:
@@ -214,6 +222,7 @@ class StopOnCollapse:
         if reason is not None and state.stop is None:
             state.stop = "diverged"
             state.stop_reason = f"{reason} (step {state.step}, stage {state.stage.name})"
+            state.stop_code = "collapsed"
 
 
 def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str]:

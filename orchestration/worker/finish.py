@@ -8,6 +8,7 @@ from typing import Any
 
 from cola.data import PreparedData
 from cola.files import write_atomically
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.final_tasks import task_metrics
@@ -24,13 +25,17 @@ def finish(
     data: PreparedData,
     journal: JournalWriter | None,
     heart: Heartbeat,
+    fence: AttemptFence,
 ) -> None:
-    """Export the finished model and what is measured of it, then say how the run ended."""
+    """Export the finished model, record its final measurements and write the run's outcome.
+
+    An attempt that was superseded writes none of them.
+    """
     folder = Path(assignment.run_folder)
     finished = state.stop == "finished"
     with state.averaged():
         weights = state.engine.full_state_dict() if finished else None
-    if journal is None:
+    if journal is None or fence.superseded(recheck=True):
         return
     if weights is not None:
         model = carried_over(state.family, state.run, state, weights)
@@ -40,10 +45,13 @@ def finish(
         "event", state.step, time.time(), {"event": state.stop, "attempt": assignment.attempt}
     )
     journal.close()
+    if fence.superseded(recheck=True):  # the measurements can take long
+        return
     outcome = RunOutcome(
         attempt=assignment.attempt,
         state=state.stop,
         reason=state.stop_reason,
+        stop_code=state.stop_code,
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )

@@ -15,6 +15,7 @@ from cola.logs import set_up_logging
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
 from orchestration.checkpoint.retention import Policy
 from orchestration.checkpoint.store import CheckpointStore, open_store
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.worker.assignment import Assignment
@@ -57,10 +58,12 @@ def train_worker(config: dict[str, Any]) -> None:
     store = open_store(assignment.checkpoint.storage, folder)
     copies = LocalCopies(store, place, context.get_node_rank())
     resume = resume_point(assignment, place, copies)
-    journal = JournalWriter(RunFolder(folder).journal) if place.rank == 0 else None
+    fence = AttemptFence(folder, assignment.attempt)
+    journal = JournalWriter(RunFolder(folder).journal, fence) if place.rank == 0 else None
     if journal is not None:
         environment = describe_environment(assignment.zero_stage, place.world_size)
-        write_atomically(RunFolder(folder).environment, environment)
+        if not fence.superseded(recheck=True):
+            write_atomically(RunFolder(folder).environment, environment)
         values = {
             "event": "start",
             "attempt": assignment.attempt,
@@ -75,19 +78,23 @@ def train_worker(config: dict[str, Any]) -> None:
         folder, Worker(assignment.attempt, place.rank, node_id), resume[1].step if resume else 0
     )
     good = copies.name_of(resume[0]) if resume is not None else None
-    writer = checkpoint_writer(assignment, place, store, journal, good)
+    writer = checkpoint_writer(assignment, place, store, journal, good, fence)
     state = train(
         assignment.run,
         data.train,
         DeepSpeedEngine,
         LoopSettings(assignment.zero_stage, assignment.micro_batch_sequences, assignment.compile),
         place,
-        [lambda state: copies.forget(), heart, *worker_hooks(assignment, data, journal, writer)],
+        [
+            lambda state: copies.forget(),
+            heart,
+            *worker_hooks(assignment, data, journal, writer, fence),
+        ],
         resume,
     )
     copies.forget()
     writer.close()
-    finish(assignment, state, data, journal, heart)
+    finish(assignment, state, data, journal, heart, fence)
 
 
 def worker_hooks(
@@ -95,6 +102,7 @@ def worker_hooks(
     data: PreparedData,
     journal: JournalWriter | None,
     writer: CheckpointWriter,
+    fence: AttemptFence,
 ) -> list[Any]:
     """The run's hooks, in the order in which they act after a step."""
     from orchestration.training import hooks
@@ -108,7 +116,7 @@ def worker_hooks(
         hooks.StopOnCollapse(assignment.log_every_steps),
         hooks.Evaluate(run, data, journal),
         hooks.Publish({step: Path(path) for step, path in assignment.publishes.items()}, publish),
-        hooks.StopOnRequest(Path(assignment.run_folder), assignment.until),
+        hooks.StopOnRequest(Path(assignment.run_folder), assignment.until, fence=fence),
         *([leave] if assignment.preemptible else []),
         hooks.Checkpoint(
             assignment.checkpoint.every_seconds, writer, checkpoint_points(assignment)
@@ -142,6 +150,7 @@ def checkpoint_writer(
     store: CheckpointStore,
     journal: JournalWriter | None,
     good: str | None,
+    fence: AttemptFence,
 ) -> CheckpointWriter:
     """What saves this attempt's checkpoints, and tells Ray Train of those that are whole."""
     import ray.train
@@ -169,6 +178,7 @@ def checkpoint_writer(
         report,
         checkpoint_points(assignment),
         good,
+        fence=fence,
     )
 
 

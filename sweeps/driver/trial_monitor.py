@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from cola.records import TrialAsked
+from cola.records import TrialRequested
 from orchestration.driver.monitor import RunMonitor, supervise_workers
 from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Entry, Ledger
 from orchestration.state.paths import output_root
-from sweeps.space.points import Candidate
-from sweeps.trials.trial import lease_name, named
+from sweeps.space.points import PlannedPoint
+from sweeps.trials.trial import lease_name, with_trial_name
 
 
-class TrialWatch:
+class TrialMonitor:
     """Tells of workers that start again, and ends those that hang.
 
     Where the worker is the trial's own process, that process is ended: it may be too stuck to see
@@ -25,7 +25,7 @@ class TrialWatch:
     def __init__(
         self,
         driver: str,
-        under_way: Callable[[], Iterable[tuple[TrialAsked, Candidate]]],
+        under_way: Callable[[], Iterable[tuple[TrialRequested, PlannedPoint]]],
         events: EventLog,
         say: Callable[[str], None],
     ) -> None:
@@ -41,7 +41,8 @@ class TrialWatch:
             ledger = Ledger(output_root(candidate.study))
             for run in candidate.runs:
                 entry = ledger.entry(run.key)
-                if not self._is_carried_out_by(entry, asked):
+                if not is_run_by(entry, self._driver, asked.trial):
+                    self._report_loss(asked, run.key, entry)
                     continue
                 attempt = run.key, len(entry.attempts)
                 watch = self._watches.get(attempt)
@@ -49,14 +50,23 @@ class TrialWatch:
                     watch = RunMonitor(ledger.run_folder(run.key), len(entry.attempts))
                 found[attempt] = watch
                 notify = partial(self._tell, asked)
-                supervise_workers(named(run, asked.trial), watch, self._events, notify=notify)
+                named_run = with_trial_name(run, asked.trial)
+                supervise_workers(named_run, watch, self._events, notify=notify)
         self._watches = found
 
-    def _tell(self, asked: TrialAsked, said: str) -> None:
+    def _tell(self, asked: TrialRequested, said: str) -> None:
         self._say(f"trial {asked.trial}: {said}")
 
-    def _is_carried_out_by(self, entry: Entry, asked: TrialAsked) -> bool:
-        """Runs of studies, and of other sweeps, are looked after by their drivers."""
-        if entry.state != "running" or entry.lease is None:
-            return False
-        return entry.lease.owner.endswith(f":{lease_name(self._driver, asked.trial)}")
+    def _report_loss(self, asked: TrialRequested, key: str, entry: Entry) -> None:
+        """Say once that another driver took over a run that was followed until now."""
+        followed = any(run_key == key for run_key, _ in self._watches)
+        if followed and entry.state == "running" and entry.lease is not None:
+            self._tell(asked, f"run {key[:12]} was taken over by {entry.lease.owner}")
+
+
+def is_run_by(entry: Entry, driver: str, trial: int) -> bool:
+    """Whether a trial of this driver runs the run now: those of studies, and of other sweeps, are
+    supervised by their own drivers."""
+    if entry.state != "running" or entry.lease is None:
+        return False
+    return entry.lease.owner.endswith(f":{lease_name(driver, trial)}")

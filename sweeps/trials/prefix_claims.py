@@ -22,7 +22,7 @@ from orchestration.state.ledger import Ledger, lease_is_fresh
 SETTLE_SECONDS = 5.0
 
 
-class Claims:
+class PrefixClaims:
     """Of the trials of an output folder."""
 
     def __init__(self, root: Path, ledger: Ledger) -> None:
@@ -31,7 +31,7 @@ class Claims:
     def sharing_of(self, run: PlannedRun) -> Sharing | None:
         """What the run takes and publishes; None while another run trains what it could take."""
         publishes, takes = [], []
-        for beginning in first_stages(run.spec):
+        for beginning in stage_prefixes(run.spec):
             folder = beginning.folder(self._root)
             if verify(folder) is not None:
                 takes.append((beginning, run.key))
@@ -55,13 +55,13 @@ class Claims:
         return True
 
 
-def first_stages(run: RunSpec) -> Iterator[Beginning]:
+def stage_prefixes(run: RunSpec) -> Iterator[Beginning]:
     """The run's states after each of its stages but the last."""
     for step in accumulate(stage.steps for stage in run.stages[:-1]):
         yield Beginning(beginning_key(run, step), step)
 
 
-def forget(published: Iterable[Beginning], root: Path) -> None:
+def remove_prefixes(published: Iterable[Beginning], root: Path) -> None:
     """Delete these states and their claims: no run needs one any more."""
     for beginning in published:
         folder = beginning.folder(root)

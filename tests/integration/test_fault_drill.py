@@ -11,7 +11,7 @@ from orchestration.doctor.fault_drill import FAULTS, drill
 from orchestration.state.journal import JournalReader
 from tests.servers import s3_bucket
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=200), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.mark.timeout(1200)

@@ -79,7 +79,7 @@ def port(certificate: tuple[Path, Path]) -> Iterator[int]:
     context.load_cert_chain(*certificate)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Dashboard)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server.server_address[1]
     server.shutdown()
