@@ -253,7 +253,7 @@ NO_FAMILY = {
     "orchestration/cluster/admission_actor.py": "namespace of the queue in Ray",
     "orchestration/remote/packaging.py": "the package",
     "orchestration/remote/jobs.py": "prefix of job ids",
-    "orchestration/recipes/recipes.py": "name of a container",
+    "orchestration/recipes/ray_up.py": "name of a container",
     "orchestration/remote/remote_status.py": "the command",
     "sweeps/cli.py": "the command",
     "cola/logs.py": "the package's logger",
