@@ -242,26 +242,30 @@ class LawEntry:
     """A law by its name for `--law`, and what the rest must know of it.
 
     needs_size: it takes parameters and tokens of each point, not compute alone. least_budgets: how
-    many different amounts of compute a law of compute needs. shareable: groups may have exponents
-    in common. auto_with_size, auto: a candidate of `--law auto` where sizes are known, or not.
+    many different amounts of compute a law of compute needs. shared: the
+    law that groups may have with exponents in common. auto_with_size, auto: a candidate of `--law auto` where sizes are known, or not.
     """
 
     make: Callable[[Inputs], Law]
     needs_size: bool = False
     least_budgets: int = 0
-    shareable: bool = False
+    shared: Callable[[Inputs], PowerLaw] | None = None
     auto_with_size: bool = False
     auto: bool = False
 
 
 # In the order in which candidates are tried and named.
 LAWS: dict[str, LawEntry] = {
-    "chinchilla": LawEntry(chinchilla_law, needs_size=True, shareable=True, auto_with_size=True),
+    "chinchilla": LawEntry(
+        chinchilla_law, needs_size=True, shared=chinchilla_law, auto_with_size=True
+    ),
     "tied": LawEntry(tied_law, needs_size=True, auto_with_size=True),
     "compute": LawEntry(
-        compute_law, least_budgets=4, shareable=True, auto_with_size=True, auto=True
+        compute_law, least_budgets=4, shared=compute_law, auto_with_size=True, auto=True
     ),
-    "compute-power": LawEntry(plain_compute_law, least_budgets=3, shareable=True, auto=True),
+    "compute-power": LawEntry(
+        plain_compute_law, least_budgets=3, shared=plain_compute_law, auto=True
+    ),
     "broken": LawEntry(broken_law, least_budgets=7, auto=True),
 }
 

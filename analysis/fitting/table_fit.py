@@ -31,6 +31,7 @@ from analysis.fitting.isoflop import (
 )
 from analysis.fitting.law import Inputs
 from analysis.fitting.laws import LAWS, SharedLaw, candidates
+from analysis.fitting.power_law import PowerLaw
 from analysis.fitting.table import Table, inputs
 from cola.errors import FitError
 
@@ -75,18 +76,21 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
     for key in ("parameters", "intervals", "diagnostics"):
         whole[key] = {name: each[key] for name, each in found.items()}
     comparison, said = compare_groups(groups, request)
-    if request.law in LAWS and LAWS[request.law].shareable:
-        whole["shared"] = shared_exponents(table, request)
+    shared = LAWS[request.law].shared if request.law in LAWS else None
+    if shared is not None:
+        whole["shared"] = shared_exponents(table, request, shared)
     return whole | {"comparison": comparison, "warnings": warnings + said}
 
 
-def shared_exponents(table: Table, request: Request) -> dict[str, Any]:
+def shared_exponents(
+    table: Table, request: Request, make: Callable[[Inputs], PowerLaw]
+) -> dict[str, Any]:
     """One law for all groups whose exponents they have in common: floors and coefficients apart."""
     groups = table.groups()
     rows = pd.concat(groups.values(), ignore_index=True)
     number = np.repeat(np.arange(len(groups)), [len(each) for each in groups.values()])
     points = inputs(rows)
-    law = SharedLaw(LAWS[request.law].make(points), number, tuple(groups))
+    law = SharedLaw(make(points), number, tuple(groups))
     fit = fit_law(request.law, points, request.estimator, 16, request.seed, law)
     apart = list(zip(number.tolist(), rows["budget"].tolist(), strict=True))
     kind = request.kind or "residuals"
