@@ -12,7 +12,7 @@ from cola.data import prepare
 from cola.files import write_atomically
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
-from orchestration.cluster.admission_actor import OwnQueue, SharedQueue
+from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
 from orchestration.cluster.session import check_fits, ray_cluster
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.preflight import check_data, check_output
@@ -83,7 +83,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
             runner.admit(decision)
         if todo:
             stack.enter_context(handled(stop_on_interrupt(runner)))
-            runner.run(todo, OwnQueue() if address is None else SharedQueue())
+            runner.run(todo, PrivateQueue() if address is None else SharedQueue())
     unmirrored = mirror.finish(patience_seconds=30.0)
     plan = with_retries(plan, study.retry_diverged, ledger)
     states = {run.name: ledger.entry(run.key).state for run in plan}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cola.data import PreparedData, open_prepared
 from cola.files import write_atomically
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
-from orchestration.checkpoint.retention import Policy
+from orchestration.checkpoint.retention import RetentionPolicy
 from orchestration.checkpoint.store import CheckpointStore, open_store
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
@@ -170,7 +170,7 @@ def checkpoint_writer(
         store,
         assignment.attempt,
         place,
-        Policy(kept.keep, kept.keep_best, kept.keep_points),
+        RetentionPolicy(kept.keep, kept.keep_best, kept.keep_points),
         kept.upload,
         journal,
         report,
