@@ -68,7 +68,7 @@ def compose(
 
 def main() -> None:
     """Run the command line; an error prints one line and ends with its exit code."""
-    # Bars of loading weights, a few tensors each, would stand among what commands say.
+    # Progress bars of loading weights would be mixed into the commands' output.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
