@@ -19,7 +19,8 @@ from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import keep_rates, rate_key
 from orchestration.state.paths import output_root
-from orchestration.training.engine import EngineSettings, MicroBatch, TorchEngine
+from orchestration.training.engine import EngineSettings, MicroBatch
+from orchestration.training.torch_engine import TorchEngine
 
 SECONDS = 2.0  # of measured steps a stage
 MIN_STEPS = 3

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cola.families.interface.family import StageModule
+from orchestration.training.distributed import Place
 from orchestration.training.engine import (
     EngineSettings,
     Groups,
@@ -69,7 +70,9 @@ class DeepSpeedEngine:
         self._engine = engine
         self.module: StageModule = engine.module
         self.device: torch.device = torch.device(engine.device)
-        self._state = ZeroState(engine, settings.zero_stage)
+        self._state = ZeroState(
+            engine, settings.zero_stage, Place(dist.get_rank(), dist.get_world_size())
+        )
         self._steps = 0
 
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:

@@ -1,16 +1,15 @@
-"""What the training loop asks of an engine, and the plain torch one (one process, no Ray)."""
+"""The protocol of an engine (one stage's module, optimiser and state), and what engines share."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cola.families.interface.family import StageModule
 from cola.study import TrainingSpec
@@ -110,105 +109,6 @@ def set_learning_rates(
         active = step % group.get("interval", 1) == 0
         peak = training.optimizer.learning_rate * group.get("lr_ratio", 1.0)
         group["lr"] = peak * factor * active
-
-
-class TorchEngine:
-    """One process, no sharding: the reference that DeepSpeed engines are compared with."""
-
-    def __init__(
-        self,
-        module: StageModule,
-        groups: Groups,
-        settings: EngineSettings,
-        device: torch.device | None = None,
-    ) -> None:
-        self.device = device or torch.device("cpu")
-        self.module = module.to(self.device)
-        self._settings = settings
-        if settings.compile:
-            module.compile()
-        self._optimizer = adamw(groups, settings)
-        self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        self._steps = 0
-
-    def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
-        """See `Engine.step`."""
-        training = self._settings.training
-        set_learning_rates(self._optimizer.param_groups, training, factor, self._steps)
-        self._optimizer.zero_grad(set_to_none=True)
-        outputs = []
-        for batch in batches:
-            with self.autocast():
-                output = self.module(**batch.inputs)
-            (batch.weight * output["loss"] / len(batches)).backward()
-            outputs.append(weighted(output, batch.weight))
-        clip = training.optimizer.grad_clip
-        norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip else float("inf"))
-        self._optimizer.step()
-        self._steps += 1
-        return StepResult(mean_of(outputs), float(norm))
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """See `Engine.autocast`."""
-        return autocast(self.device, self._settings.training.precision)
-
-    def save(self, folder: Path) -> None:
-        """See `Engine.save`."""
-        state = {
-            "module": self.module.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "steps": self._steps,
-        }
-        write_state(state, folder / "torch_engine.pt")
-
-    def load(self, folder: Path) -> None:
-        """See `Engine.load`."""
-        state = torch.load(folder / "torch_engine.pt", map_location=self.device, weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._steps = state["steps"]
-
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """See `Engine.full_state_dict`."""
-        return {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
-
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self._optimizer.zero_grad(set_to_none=True)
-
-
-def write_state(state: Any, path: Path) -> None:
-    """`torch.save`, with an OSError where the file cannot be written.
-
-    Given a path, torch raises a RuntimeError that does not tell a full disk from its own faults.
-    """
-    with path.open("wb") as file:
-        sink = _Sink(file)
-        torch.save(state, cast(IO[bytes], sink))
-        if sink.error is not None:
-            raise sink.error
-
-
-class _Sink(io.RawIOBase):
-    """Writes through until that fails, and from then on only remembers why."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
-        self._file = file
-        self.error: OSError | None = None
-
-    def writable(self) -> bool:
-        """It is for writing."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """Take all of `data`."""
-        if self.error is None:
-            try:
-                self._file.write(data)
-            except OSError as error:
-                self.error = error
-        return len(data)
 
 
 def autocast(

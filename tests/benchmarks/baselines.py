@@ -30,7 +30,7 @@ from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
 from cola.spec import DataSpec, TransformerSpec
 from cola.study import RunSpec
 from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, train
 from tests.sizes import size_model
 

@@ -36,7 +36,8 @@ from cola.spec import DataSpec, GenerationSpec
 from cola.study import RunSpec, StagePlan
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.sharded_state import fragments_file
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.sizes import train_flops_per_token
 
@@ -183,7 +184,7 @@ def measured_stage2(
     folder: Path,
 ) -> dict[str, Any]:
     """Go on from the VAE in `folder` (made first if it is not there) in one gradient mode."""
-    if not (folder / "torch_engine.pt").exists():
+    if not fragments_file(folder, 0).exists():
         pretrain(data, spec, steps, folder)
     run = run_spec(spec, {}, stage2, steps)
     curve = Curve(max(1, steps["joint"] // 20))

@@ -28,14 +28,15 @@ import torch
 torch.set_num_threads(1)
 import torch.distributed as dist
 from cola.data import open_prepared
-from cola.spec import RunSpec
-from orchestration.checkpoint_store import CheckpointStore
-from orchestration.checkpoint_writer import CheckpointWriter
-from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-from orchestration.hooks import Checkpoint
-from orchestration.journal import JournalWriter
-from orchestration.retention import Policy
-from orchestration.train_loop import LoopSettings, Place, train
+from cola.study import RunSpec
+from orchestration.checkpoint.retention import Policy
+from orchestration.checkpoint.store import CheckpointStore
+from orchestration.state.journal import JournalWriter
+from orchestration.training.checkpoint_writer import CheckpointWriter
+from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
+from orchestration.training.distributed import Place
+from orchestration.training.hooks import Checkpoint
+from orchestration.training.train_loop import LoopSettings, train
 
 import_deepspeed()
 dist.init_process_group("gloo")

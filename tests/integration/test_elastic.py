@@ -13,7 +13,7 @@ from cola.data import open_prepared
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
 from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.conftest import write_study
 from tests.ray_nodes import RayNodes, until

@@ -22,8 +22,9 @@ from orchestration.state.journal import JournalReader, JournalWriter
 from orchestration.training.checkpoint_fetch import LocalCopies
 from orchestration.training.checkpoint_writer import CheckpointWriter
 from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
 from orchestration.training.hooks import Checkpoint, Evaluate
+from orchestration.training.sharded_state import fragments_file
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from orchestration.training.validation import evaluation_steps
 
@@ -187,7 +188,7 @@ def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
 
     trained(run, data, stop, Checkpoint(1e-9, save))
     save.close()
-    torn = root / "attempt-1" / "step-000000006" / "torch_engine.pt"
+    torn = fragments_file(root / "attempt-1" / "step-000000006", 0)
     torn.write_bytes(torn.read_bytes()[:-100])
     copies = LocalCopies(save._store, Place())
     chosen = newest_valid(copies.folders(), copies.fetch)

@@ -17,8 +17,9 @@ from cola.study.run import OptimizerSpec, ScheduleSpec
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.planning.plan import plan_study
 from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
 from orchestration.training.hooks import StopOnCollapse, StopOnDivergence, order_digests
+from orchestration.training.sharded_state import MOMENTS, WEIGHT, FragmentReader
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
     LoopSettings,
     TrainState,
@@ -100,6 +101,26 @@ def test_a_resumed_run_is_the_same_run_bit_by_bit(
     expected = reference.engine.full_state_dict()
     found = resumed.engine.full_state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_engine_in_process_writes_the_fragments_that_production_reads(
+    family: str, runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    stop = SaveAndStop(tmp_path, 3)
+    state = trained(runs[family], data, stop)
+    assert isinstance(state.engine, TorchEngine)
+    assert [path.name for path in tmp_path.iterdir()] == ["fragments-00000.safetensors"]
+    with FragmentReader(tmp_path) as reader:
+        assert reader.steps == 3
+        for name, value in state.engine.module.named_parameters():
+            flat = value.detach().flatten()
+            assert torch.equal(reader.read(WEIGHT, name, 0, len(flat)), flat)
+            trained_yet = value in state.engine.optimizer.state
+            assert [reader.has(kind, name) for kind in MOMENTS] == [trained_yet] * 2
+            if trained_yet:
+                moment = state.engine.optimizer.state[value]["exp_avg"].flatten()
+                assert torch.equal(reader.read("exp_avg", name, 0, len(flat)), moment)
 
 
 def with_average(run: RunSpec, decay: float) -> RunSpec:
