@@ -14,7 +14,7 @@ from cola.spec import apply_overrides
 from cola.study import EvaluationSpec
 
 if TYPE_CHECKING:
-    from orchestration.inference.evaluate import Report
+    from orchestration.inference.evaluate import EvaluationReport
     from orchestration.inference.target import Target
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -83,7 +83,12 @@ def evaluate(
     to MLflow.
     """
     from orchestration.cli.evaluation_tables import print_evaluations
-    from orchestration.inference.evaluate import Asked, Hands, evaluate_target, reference_of
+    from orchestration.inference.evaluate import (
+        EvaluationExecutor,
+        EvaluationRequest,
+        evaluate_target,
+        reference_of,
+    )
     from orchestration.inference.target import find_target
     from orchestration.planning.catalog import finished_runs
 
@@ -94,11 +99,13 @@ def evaluate(
     changes = list(settings or [])
     changes += [f"task_items={items}"] if items is not None else []
     changes += [f"task_folder={json.dumps(task_folder)}"] if task_folder is not None else []
-    hands = Hands(rows, workers, cpus_per_worker, gpu, address)
-    reports: list[Report] = []
+    hands = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
+    reports: list[EvaluationReport] = []
     with hands.session():
         for target in found:
-            asked = Asked(chosen(target, tasks, changes), seed, judge, tuple(held_out or ()))
+            asked = EvaluationRequest(
+                chosen(target, tasks, changes), seed, judge, tuple(held_out or ())
+            )
             report = evaluate_target(target, asked, hands, root, not as_json)
             reports.append(report.compared(reports[0]) if reports else report)
     if as_json:

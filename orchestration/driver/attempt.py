@@ -11,7 +11,7 @@ from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.store import placed
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.shared_prefixes import Sharing
+from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.heartbeat import forget_beats
 from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder, output_root
@@ -40,7 +40,7 @@ def assignment_of(
     events_folder: Path,
     data_folder: Path,
     attempt: int,
-    sharing: Sharing,
+    prefixes: PrefixPlan,
     preemptible: bool,
     in_process: bool = False,
     until: int | None = None,
@@ -69,8 +69,8 @@ def assignment_of(
         until=until,
         checkpoint=placed(study.checkpoint),
         log_every_steps=study.tracking.log_every_steps,
-        publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
-        takes=[str(found.folder(root)) for found, _ in sharing.takes],
+        publishes={found.step: str(found.folder(root)) for found in prefixes.publishes},
+        resumes_from=[str(found.folder(root)) for found, _ in prefixes.resumes_from],
     )
 
 

@@ -28,11 +28,11 @@ from orchestration.driver.monitor import RunWatch, look_after
 from orchestration.driver.progress import StudyView
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.costs import run_costs
-from orchestration.planning.decisions import Decision
-from orchestration.planning.divergence_retry import next_try
+from orchestration.planning.decisions import RunDecision
+from orchestration.planning.divergence_retry import next_retry
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
-from orchestration.planning.shared_prefixes import Sharing, shared_beginnings
+from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 from orchestration.state.accounting import accelerator_hours
 from orchestration.state.event_log import EventLog
@@ -68,13 +68,13 @@ class Launcher:
         self._retries: Counter[str] = Counter()
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
-        self._sharing = shared_beginnings(plan)
+        self._prefixes = prefix_plans(plan)
         self.current_keys = [run.key for run in plan]
         self._resources = {run.key: run.resources for run in plan}
         self.events = EventLog(study_folder(study))
         self._refreshed = time.time()
 
-    def admit(self, decision: Decision) -> None:
+    def admit(self, decision: RunDecision) -> None:
         """Show a run; mirror what earlier drivers left of it (MLflow may lack it, or believe that
         it still runs)."""
         run = decision.run
@@ -120,11 +120,11 @@ class Launcher:
         self._waiting = launches.kept(self._waiting)
 
     def _ready(self, run: PlannedRun, busy: set[str]) -> bool:
-        """Whether none of `busy` is about to train a beginning that this run can take."""
+        """Whether none of `busy` is about to train a prefix that this run can take."""
         root = output_root(self.study)
         return all(
-            provider not in busy or verify(beginning.folder(root)) is not None
-            for beginning, provider in self._sharing[run.key].takes
+            provider not in busy or verify(prefix.folder(root)) is not None
+            for prefix, provider in self._prefixes[run.key].resumes_from
         )
 
     def _spent(self) -> bool:
@@ -166,7 +166,7 @@ class Launcher:
             study_folder(self.study),
             self.data.folder,
             len(entry.attempts),
-            self._sharing[key],
+            self._prefixes[key],
             self._joined,
         )
         self._running[pool.submit(fit_run, assignment)] = run
@@ -211,15 +211,15 @@ class Launcher:
 
     def _lower_rate(self, run: PlannedRun) -> None:
         """Queue a diverged run's next try at a lower rate, if the study allows one."""
-        following = next_try(run, self.study.retry_diverged)
+        following = next_retry(run, self.study.retry_diverged)
         if following is None or self.stopping.is_set():
             return
-        # What others take of the diverged run's beginning, the new one does not have.
-        self._sharing[following.key] = Sharing()
+        # What others take of the diverged run's prefix, the new one does not have.
+        self._prefixes[following.key] = PrefixPlan()
         self._resources[following.key] = following.resources
         place = self.current_keys.index(run.key)
         self.current_keys[place] = following.key
-        self.admit(Decision(following, "start", "lower rate"))
+        self.admit(RunDecision(following, "start", "lower rate"))
         rate = following.spec.training.optimizer.learning_rate
         reason = f"{run.name} diverged; learning rate {rate:.3g}"
         self.events.write("retried", following.name, reason, retry=following.retry)
@@ -230,7 +230,7 @@ class Launcher:
 
     def _planned_seconds(self, run: PlannedRun) -> float:
         study, parameters = self.study, run.total_parameters
-        keep, first = study.checkpoint.keep, self._sharing[run.key].first_step
+        keep, first = study.checkpoint.keep, self._prefixes[run.key].first_step
         return run_costs(run.spec, run.resources, parameters, keep, self._rates, first).seconds
 
     def _refresh_leases(self) -> None:

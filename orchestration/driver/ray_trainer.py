@@ -13,7 +13,7 @@ from cola.errors import RunError
 from orchestration.checkpoint.store import store_address
 from orchestration.state.event_log import EventLog
 from orchestration.worker.assignment import Assignment
-from orchestration.worker.worker import train_here, train_worker
+from orchestration.worker.worker import train_in_process, train_worker
 
 
 class ControllerDiedError(RunError):
@@ -102,7 +102,7 @@ def trainer_of(assignment: Assignment) -> Any:
     if gpu:
         resources["GPU"] = assignment.gpus_per_worker
     return TorchTrainer(
-        train_here if assignment.in_process else train_worker,
+        train_in_process if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(

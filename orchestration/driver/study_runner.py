@@ -19,10 +19,10 @@ from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import Handler, handled
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
-from orchestration.planning.decisions import decide, remember_plan
+from orchestration.planning.decisions import decide, save_plan
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.planning.shared_prefixes import remove_published
+from orchestration.planning.shared_prefixes import remove_prefixes
 from orchestration.state.ledger import Ledger, State
 from orchestration.state.paths import OutputFolder, StudyFolder, study_folder
 from orchestration.tracking.address import tracking_uri
@@ -88,7 +88,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     plan = with_retries(plan, study.retry_diverged, ledger)
     states = {run.name: ledger.entry(run.key).state for run in plan}
     if all(state == "finished" for state in states.values()):
-        remove_published(planned, root)
+        remove_prefixes(planned, root)
     return StudyResult(states, runner.launched, runner.stopping.is_set(), unmirrored)
 
 
@@ -96,7 +96,7 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     """Keep the study's specification and plan beside its report."""
     folder = study_folder(study)
     write_atomically(StudyFolder(folder).spec, study.to_yaml())
-    remember_plan(plan, folder)
+    save_plan(plan, folder)
 
 
 def stop_on_interrupt(runner: Launcher) -> Handler:

@@ -25,7 +25,7 @@ from cola.spec import DataSpec
 from cola.study import EvaluationSpec, RunSpec
 from orchestration.inference.target import Target
 from orchestration.state.paths import OutputFolder
-from orchestration.training.final_tasks import about_model, items_from, keep_results, metrics_of
+from orchestration.training.final_tasks import about_model, collect_results, item_loader, metrics_of
 from orchestration.training.validation import VALIDATION_SEED
 
 OTHER_SETTINGS = "its metrics are of the study's own settings; these results are a file there"
@@ -33,7 +33,7 @@ PLAIN_SEQUENCE = 128  # tokens of held-out sequences where a model's own length 
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationRequest:
     """What is asked of a model. `reference` judges unconditional texts, `held_out_files` are text
     for a model that comes without data."""
 
@@ -44,7 +44,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Hands:
+class EvaluationExecutor:
     """Who answers: this process (`workers` 1 and no `address`), or Ray workers."""
 
     rows: int
@@ -77,7 +77,7 @@ class Hands:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """Results of one model; `untracked` says by study why MLflow did not get them.
 
     `against_first`: by task the difference to the first model of the same command.
@@ -89,7 +89,7 @@ class Report:
     untracked: dict[str, str] = field(default_factory=dict)
     against_first: dict[str, Difference] = field(default_factory=dict)
 
-    def compared(self, first: Report) -> Report:
+    def compared(self, first: EvaluationReport) -> EvaluationReport:
         """With the differences to another model's results on the same items."""
         theirs = {result.task: result.per_item for result in first.results}
         found = {
@@ -128,7 +128,9 @@ def open_reference(target: Target) -> Reference:
     return Reference(target.name, target.open())
 
 
-def evaluate_target(target: Target, asked: Asked, hands: Hands, root: Path, shown: bool) -> Report:
+def evaluate_target(
+    target: Target, asked: EvaluationRequest, hands: EvaluationExecutor, root: Path, shown: bool
+) -> EvaluationReport:
     """Carry the tasks out, keep results, and send those of a run to MLflow.
 
     Raises:
@@ -138,36 +140,38 @@ def evaluate_target(target: Target, asked: Asked, hands: Hands, root: Path, show
     tasks = make_tasks(
         settings,
         held_out_of(target, asked, root),
-        items_from(settings.task_folder),
+        item_loader(settings.task_folder),
         asked.seed,
         target.context,
         asked.reference,
     )
     about = about_model(target.family, target.context, asked.seed)
-    with progress_of(target.name, shown) as tell:
+    with task_progress(target.name, shown) as tell:
         answers = hands.answers(target)
         results = list(evaluated(tasks, answers, target.answers, about, tell))
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
-        return Report(target, asked.seed, results)
-    from orchestration.inference.tracking import track
+        return EvaluationReport(target, asked.seed, results)
+    from orchestration.inference.tracking import send_results
 
-    own = is_own(spec, asked, target.context)
-    outcome = track(spec, metrics_of(results) if own else {}, keep_results(target.run_folder), root)
+    own = has_study_settings(spec, asked, target.context)
+    outcome = send_results(
+        spec, metrics_of(results) if own else {}, collect_results(target.run_folder), root
+    )
     untracked = {study: why for study, why in outcome.items() if why}
     if not own:
         untracked = dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
-    return Report(target, asked.seed, results, untracked)
+    return EvaluationReport(target, asked.seed, results, untracked)
 
 
-def is_own(spec: RunSpec, asked: Asked, context: int | None) -> bool:
+def has_study_settings(spec: RunSpec, asked: EvaluationRequest, context: int | None) -> bool:
     """Whether the settings are those of the run's study, whose metrics its report compares."""
     which = {"tasks", "task_items", "task_folder"}
     same = asked.settings.model_dump(exclude=which) == spec.evaluation.model_dump(exclude=which)
     return same and context == spec.data.sequence_length and asked.seed == VALIDATION_SEED
 
 
-def held_out_of(target: Target, asked: Asked, root: Path) -> HeldOut | None:
+def held_out_of(target: Target, asked: EvaluationRequest, root: Path) -> HeldOut | None:
     """The validation split of the target's data, or the files that were given; None without."""
     if not set(asked.settings.tasks) & set(IN_DOMAIN_TASKS):
         return None
@@ -192,7 +196,7 @@ def held_out_of(target: Target, asked: Asked, root: Path) -> HeldOut | None:
 
 
 @contextlib.contextmanager
-def progress_of(name: str, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
+def task_progress(name: str, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A line a task that says how far it is."""
     columns = (
         TextColumn("{task.description}"),

@@ -30,7 +30,7 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         raise SpecError(f"run {run_folder.name}: is not finished, it has no model to export yet")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SpecError(f"--to {target}: holds something already; name a new or an empty folder")
-    check_plain(model)
+    check_plain_files(model)
     tokenizer = open_prepared(RunFolder(run_folder).data_folder()).tokenizer
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
             family = definition_of(spec.family)
             start = family.implementation().name_tokens(built, tokenizer.eos_token_id)
             tokenizer.save(built, start)
-            name_length(built / family.config_file(), spec.data.sequence_length)
+            write_context_length(built / family.config_file(), spec.data.sequence_length)
             (built / "README.md").write_text(model_card(run_folder, spec), encoding="utf-8")
             built.rename(target)
     except OSError as error:
@@ -49,13 +49,13 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         ) from None
 
 
-def name_length(path: Path, tokens: int) -> None:
+def write_context_length(path: Path, tokens: int) -> None:
     """Let a model's configuration say how long its training's sequences were."""
     config = json.loads(path.read_text(encoding="utf-8")) | {"max_position_embeddings": tokens}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def check_plain(model: Path) -> None:
+def check_plain_files(model: Path) -> None:
     """Refuse a model folder with anything but safetensors and JSON.
 
     Raises:

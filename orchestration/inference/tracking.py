@@ -10,25 +10,25 @@ from cola.errors import SpecError
 from cola.spec import load_yaml
 from cola.spec.address import resolve_address
 from cola.study import RunSpec, StudySpec
-from orchestration.planning.decisions import remembered_plan
+from orchestration.planning.decisions import saved_plan
 from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mlflow_client import check_answers, told, troubles
 from orchestration.tracking.mlflow_runs import MlflowRuns
 
 
-def studies_of(run_key: str, root: Path) -> list[StudySpec]:
+def studies_with_run(run_key: str, root: Path) -> list[StudySpec]:
     """Studies under the output folder whose last plan has the run."""
     found = []
     for folder in sorted((OutputFolder(root).studies).glob("*")):
-        planned = {slot["run_key"] for slot in remembered_plan(folder).values()}
+        planned = {slot["run_key"] for slot in saved_plan(folder).values()}
         if run_key in planned and (StudyFolder(folder).spec).exists():
             path = StudyFolder(folder).spec
             found.append(StudySpec.parse(load_yaml(path), origin=str(path)))
     return found
 
 
-def track(
+def send_results(
     spec: RunSpec, metrics: Mapping[str, float], artifact: Path, root: Path
 ) -> dict[str, str | None]:
     """Add metrics (maybe none) at the run's last step and the file, in each of the run's studies.
@@ -37,7 +37,7 @@ def track(
     MLflow that does not answer is told, not fatal.
     """
     outcome: dict[str, str | None] = {}
-    for study in studies_of(spec.run_key, root):
+    for study in studies_with_run(spec.run_key, root):
         try:
             address = resolve_address(tracking_uri(study))
             check_answers(address)

@@ -17,7 +17,7 @@ from cola.families.registry import family_of
 from cola.seeding import Stream
 from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.rates import keep_rates, rate_key
+from orchestration.planning.rates import rate_key, save_rates
 from orchestration.state.paths import output_root
 from orchestration.training.engine import EngineSettings, MicroBatch
 from orchestration.training.torch_engine import TorchEngine
@@ -47,16 +47,18 @@ def calibrate(study: StudySpec, runs: Sequence[PlannedRun]) -> dict[str, float]:
     with ProcessPoolExecutor(at_once, mp_context=context) as pool:
         for run in distinct:
             # Runs share caches and memory with each other: so do the measurements.
-            jobs = [pool.submit(measure, run.spec, threads, index) for index in range(at_once)]
+            jobs = [
+                pool.submit(measure_rates, run.spec, threads, index) for index in range(at_once)
+            ]
             measured = [job.result() for job in jobs]
             for what in measured[0]:
                 mean = statistics.mean(rates[what] for rates in measured)
                 found[rate_key(run.spec, run.resources, what)] = mean
-    keep_rates(output_root(study), found)
+    save_rates(output_root(study), found)
     return found
 
 
-def measure(spec: RunSpec, threads: int, seed: int) -> dict[str, float]:
+def measure_rates(spec: RunSpec, threads: int, seed: int) -> dict[str, float]:
     """Executed FLOP/s of every stage, and seconds of one evaluation, on random tokens."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)

@@ -13,17 +13,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cola.families.interface.family import StageModule
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
-    Groups,
     MicroBatch,
+    ParameterGroups,
     StepResult,
     adamw,
     autocast,
-    mean_of,
+    mean_scalars,
     set_learning_rates,
-    weighted,
+    weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
 
@@ -56,7 +56,9 @@ def close_process_group() -> None:
 class DeepSpeedEngine:
     """A stage under DeepSpeed; needs an initialised process group of the right size."""
 
-    def __init__(self, module: StageModule, groups: Groups, settings: EngineSettings) -> None:
+    def __init__(
+        self, module: StageModule, groups: ParameterGroups, settings: EngineSettings
+    ) -> None:
         deepspeed = import_deepspeed()
         self._settings = settings
         if settings.compile:
@@ -71,7 +73,7 @@ class DeepSpeedEngine:
         self.module: StageModule = engine.module
         self.device: torch.device = torch.device(engine.device)
         self._state = ZeroState(
-            engine, settings.zero_stage, Place(dist.get_rank(), dist.get_world_size())
+            engine, settings.zero_stage, WorkerRank(dist.get_rank(), dist.get_world_size())
         )
         self._steps = 0
 
@@ -86,10 +88,10 @@ class DeepSpeedEngine:
             if self._settings.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary():
                 unsharded_norm = self._gradient_norm()
             self._engine.step()
-            outputs.append(weighted(output, batch.weight))
+            outputs.append(weighted_scalars(output, batch.weight))
         self._steps += 1
         norm = self._engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
-        return StepResult(mean_of(outputs), float(norm))
+        return StepResult(mean_scalars(outputs), float(norm))
 
     def _gradient_norm(self) -> Tensor:
         """DeepSpeed keeps no norm at stage 0; gradients are whole and averaged there."""

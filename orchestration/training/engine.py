@@ -47,7 +47,7 @@ class Engine(Protocol):
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
         """One optimiser step over as many micro-batches as any other worker makes.
 
-        The rate is factor x peak, the gradient the mean over workers of the weighted mean.
+        The rate is factor x peak, the gradient the mean over workers of the weighted_scalars mean.
         """
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -80,16 +80,16 @@ class EngineSettings:
     compile: bool = False
 
 
-Groups = list[dict[str, Any]]
+ParameterGroups = list[dict[str, Any]]
 
 
-def optimizer_groups(groups: Groups, training: TrainingSpec) -> Groups:
+def optimizer_groups(groups: ParameterGroups, training: TrainingSpec) -> ParameterGroups:
     """AdamW parameter groups; `lr_ratio` and `interval` stay in the group for the step."""
     peak = training.optimizer.learning_rate
     return [{**group, "lr": peak * group.get("lr_ratio", 1.0)} for group in groups]
 
 
-def adamw(groups: Groups, settings: EngineSettings) -> torch.optim.AdamW:
+def adamw(groups: ParameterGroups, settings: EngineSettings) -> torch.optim.AdamW:
     """The optimiser of every family and engine."""
     optimizer = settings.training.optimizer
     return torch.optim.AdamW(
@@ -120,12 +120,12 @@ def autocast(
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def weighted(output: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+def weighted_scalars(output: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
     """The scalars of a pass, off the graph; reading them is left until all are computed."""
     return {name: weight * value.detach() for name, value in output.items()}
 
 
-def mean_of(outputs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+def mean_scalars(outputs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
     """Mean of each named scalar over the micro-batches."""
     return {
         name: float(torch.stack([output[name].float() for output in outputs]).mean())

@@ -49,12 +49,12 @@ def task_metrics(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
     )
     held = held_out(data, settings.task_items)
-    items_of = items_from(settings.task_folder)
+    items_of = item_loader(settings.task_folder)
     tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, subject.context)
     answers = answered_here(subject, ROWS_AT_ONCE)
     about = about_model(family.name, subject.context, VALIDATION_SEED)
     results = list(evaluated(tasks, answers, folder, about, lambda task, done, total: alive()))
-    keep_results(run_folder)
+    collect_results(run_folder)
     return metrics_of(results)
 
 
@@ -72,7 +72,7 @@ def about_model(family: str, context: int | None, seed: int) -> dict[str, Any]:
     return {"family": family, "context": context, "seed": seed}
 
 
-def keep_results(run_folder: Path) -> Path:
+def collect_results(run_folder: Path) -> Path:
     """Put all results of a run, of any settings, into the one file that MLflow gets; its path."""
     kept = sorted((RunFolder(run_folder).answers).rglob("*.json"))
     found = [json.loads(path.read_text()) for path in kept]
@@ -81,7 +81,7 @@ def keep_results(run_folder: Path) -> Path:
     return path
 
 
-def items_from(folder: str | None) -> Callable[[str, int], Sequence[Item]]:
+def item_loader(folder: str | None) -> Callable[[str, int], Sequence[Item]]:
     """The first so many items of a few-shot task: of `<folder>/<task>.jsonl`, or of the task's
     public data set where there is no folder."""
     source = Hub() if folder is None else Path(folder).expanduser()
@@ -96,6 +96,6 @@ def check_items(settings: EvaluationSpec) -> None:
     Raises:
         SpecError: when one cannot be read, before anything is trained for it.
     """
-    items_of = items_from(settings.task_folder)
+    items_of = item_loader(settings.task_folder)
     for task in set(settings.tasks) & set(FEW_SHOT_TASKS):
         items_of(task, settings.task_items)

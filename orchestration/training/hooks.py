@@ -18,7 +18,11 @@ from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
-from orchestration.training.distributed import agree, mean_over_workers, spread_over_workers
+from orchestration.training.distributed import (
+    broadcast_from_rank_0,
+    mean_and_max_over_workers,
+    mean_over_workers,
+)
 from orchestration.training.hardware import peak_flops
 from orchestration.training.train_loop import TrainState
 from orchestration.training.validation import evaluation_steps, validation_metrics
@@ -55,8 +59,10 @@ class LogTraining:
         last = self._last = self._last or now
         if state.step not in self._due:
             return
-        values = mean_over_workers(state.result.values, state.place, state.engine.device)
-        workers = spread_over_workers(worker_numbers(now, last), state.place, state.engine.device)
+        values = mean_over_workers(state.result.values, state.worker, state.engine.device)
+        workers = mean_and_max_over_workers(
+            worker_load(now, last), state.worker, state.engine.device
+        )
         if self._journal is None:
             return
         self._journal.write(
@@ -86,7 +92,7 @@ class LogTraining:
         flops = state.stage.train_flops_per_token_executed * rate
         return {
             Metric.TOKENS_PER_SECOND: rate,
-            Metric.MFU: flops / (self._peak * state.place.world_size),
+            Metric.MFU: flops / (self._peak * state.worker.world_size),
         }
 
 
@@ -128,14 +134,15 @@ class Checkpoint:
             return
         due = time.monotonic() - self._saved_at >= self._every or state.stop == "interrupted"
         if state.step not in self._points and (
-            state.step == state.run.steps or not agree(int(due), state.place, state.engine.device)
+            state.step == state.run.steps
+            or not broadcast_from_rank_0(int(due), state.worker, state.engine.device)
         ):
             return
         self._save(state)
         self._saved_at = time.monotonic()
 
 
-class Publish:
+class PublishPrefix:
     """Hands the state after certain steps to other runs, which begin as this one does."""
 
     def __init__(self, folders: dict[int, Path], save: Callable[[TrainState, Path], None]) -> None:
@@ -149,8 +156,8 @@ class Publish:
         folder = self._folders.get(state.step)
         if folder is None or state.stop == "diverged":
             return
-        missing = state.place.rank == 0 and verify(folder) is None
-        if agree(int(missing), state.place, state.engine.device):
+        missing = state.worker.rank == 0 and verify(folder) is None
+        if broadcast_from_rank_0(int(missing), state.worker, state.engine.device):
             self._save(state, folder)
 
 
@@ -163,8 +170,8 @@ class StopOnRequest:
 
     def __call__(self, state: TrainState) -> None:
         """Rank 0 looks; all stop after the same step. A diverged run has stopped already."""
-        wanted = state.place.rank == 0 and self._path.exists()
-        asked = bool(agree(int(wanted), state.place, state.engine.device))
+        wanted = state.worker.rank == 0 and self._path.exists()
+        asked = bool(broadcast_from_rank_0(int(wanted), state.worker, state.engine.device))
         if state.stop is not None or state.step == state.run.steps:
             return
         if asked or state.step == self._until:
@@ -181,7 +188,7 @@ class StopOnDivergence:
             "loss": state.result.values["loss"],
             "gradient_norm": state.result.gradient_norm,
         }
-        shared = mean_over_workers(watched, state.place, state.engine.device)
+        shared = mean_over_workers(watched, state.worker, state.engine.device)
         for name, value in shared.items():
             if not math.isfinite(value):
                 state.stop = "diverged"
@@ -208,7 +215,7 @@ class StopOnCollapse:
             return
         if state.stage_index != self._stage:
             self._stage, self._points = state.stage_index, []
-        self._points.append(mean_over_workers(watched, state.place, state.engine.device))
+        self._points.append(mean_over_workers(watched, state.worker, state.engine.device))
         self._points = self._points[-WATCHED_POINTS:]
         reason = state.family.collapse(self._points, run.model, run.objective)
         if reason is not None and state.stop is None:
@@ -235,9 +242,7 @@ def stage_ends(run: RunSpec) -> set[int]:
     return ends
 
 
-def worker_numbers(
-    now: tuple[int, float, float], last: tuple[int, float, float]
-) -> dict[str, float]:
+def worker_load(now: tuple[int, float, float], last: tuple[int, float, float]) -> dict[str, float]:
     """What is compared between workers: memory, and the share of time that batches took since
     the `last` logged (step, seconds, seconds for data)."""
     values = {"memory_gb": psutil.Process(os.getpid()).memory_info().rss / 1e9}

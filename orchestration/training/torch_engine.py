@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from cola.families.interface.family import StageModule
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
-    Groups,
     MicroBatch,
+    ParameterGroups,
     StepResult,
     adamw,
     autocast,
-    mean_of,
+    mean_scalars,
     set_learning_rates,
-    weighted,
+    weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
 
@@ -32,7 +32,7 @@ class TorchEngine:
     def __init__(
         self,
         module: StageModule,
-        groups: Groups,
+        groups: ParameterGroups,
         settings: EngineSettings,
         device: torch.device | None = None,
     ) -> None:
@@ -43,7 +43,7 @@ class TorchEngine:
             module.compile()
         self.optimizer = adamw(groups, settings)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._state = ZeroState(self, 0, Place())
+        self._state = ZeroState(self, 0, WorkerRank())
         self._steps = 0
 
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
@@ -56,12 +56,12 @@ class TorchEngine:
             with self.autocast():
                 output = self.module(**batch.inputs)
             (batch.weight * output["loss"] / len(batches)).backward()
-            outputs.append(weighted(output, batch.weight))
+            outputs.append(weighted_scalars(output, batch.weight))
         clip = training.optimizer.grad_clip
         norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip else float("inf"))
         self.optimizer.step()
         self._steps += 1
-        return StepResult(mean_of(outputs), float(norm))
+        return StepResult(mean_scalars(outputs), float(norm))
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """See `Engine.autocast`."""

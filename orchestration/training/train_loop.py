@@ -21,11 +21,17 @@ from cola.seeding import Stream
 from cola.study import RunSpec, StagePlan
 from cola.study.schedule import learning_rate_factor, rate_change_factor
 from orchestration.checkpoint.manifest import Cursor
-from orchestration.training.distributed import Place
-from orchestration.training.engine import Engine, EngineSettings, Groups, MicroBatch, StepResult
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.engine import (
+    Engine,
+    EngineSettings,
+    MicroBatch,
+    ParameterGroups,
+    StepResult,
+)
 from orchestration.training.weight_average import WeightAverage
 
-EngineFactory = Callable[[StageModule, Groups, EngineSettings], Engine]
+EngineFactory = Callable[[StageModule, ParameterGroups, EngineSettings], Engine]
 Outcome = Literal["finished", "interrupted", "diverged"]
 
 
@@ -35,7 +41,7 @@ class TrainState:
 
     run: RunSpec
     family: Family
-    place: Place
+    worker: WorkerRank
     model: nn.Module
     engine: Engine
     zero_stage: int
@@ -62,7 +68,7 @@ class TrainState:
     def save(self, folder: Path) -> None:
         """Write this worker's part of a checkpoint."""
         self.engine.save(folder)
-        if self.average is not None and self.place.rank == 0:
+        if self.average is not None and self.worker.rank == 0:
             self.average.save(folder)
 
     def load(self, folder: Path, cursor: Cursor) -> None:
@@ -78,7 +84,7 @@ class TrainState:
         return Cursor(
             stage=self.stage_index,
             step=self.step,
-            world_size=self.place.world_size,
+            world_size=self.worker.world_size,
             zero_stage=self.zero_stage,
             elapsed_seconds=self.elapsed_seconds,
         )
@@ -105,7 +111,7 @@ def train(
     tokens: PackedTokens,
     engine_factory: EngineFactory,
     settings: LoopSettings,
-    place: Place,
+    worker: WorkerRank,
     hooks: Sequence[Hook],
     resume: tuple[Path, Cursor] | None = None,
 ) -> TrainState:
@@ -120,9 +126,9 @@ def train(
     for index, stage in enumerate(run.stages):
         if start is None or start.stage <= index:
             if state is not None:
-                model = carried_over(family, run, state, state.engine.full_state_dict())
+                model = whole_model(family, run, state, state.engine.full_state_dict())
                 state.engine.close()
-            state = open_stage(run, family, model, engine_factory, settings, place, index, state)
+            state = open_stage(run, family, model, engine_factory, settings, worker, index, state)
             if start is not None and start.stage == index and resume is not None:
                 state.load(resume[0], start)
             run_stage(state, tokens, settings, hooks, first_step)
@@ -146,7 +152,7 @@ def run_stage(
     run, engine = state.run, state.engine
     while state.step < first_step + state.stage.steps and state.stop is None:
         began = time.perf_counter()
-        batches = drawn_batches(state, tokens, settings)
+        batches = draw_micro_batches(state, tokens, settings)
         state.data_seconds += time.perf_counter() - began
         factor = learning_rate_factor(
             run.training.schedule, state.step - first_step, state.stage.steps
@@ -162,7 +168,7 @@ def run_stage(
             hook(state)
 
 
-def drawn_batches(
+def draw_micro_batches(
     state: TrainState, tokens: PackedTokens, settings: LoopSettings
 ) -> list[MicroBatch]:
     """This worker's micro-batches of the step, with everything random already drawn.
@@ -171,15 +177,15 @@ def drawn_batches(
     and any micro-batch give the same global batch. A worker that has fewer sequences than others
     have micro-batches repeats one at weight zero: collectives need equally many passes.
     """
-    run, place, engine = state.run, state.place, state.engine
+    run, worker, engine = state.run, state.worker, state.engine
     size = run.training.batch_sequences
     ids = sequence_ids(run.data.seed, state.step, size, len(tokens))
-    mine = worker_slice(np.arange(size), place.rank, place.world_size)
-    count = micro_batches(size, place.world_size, settings.micro_batch_sequences)
+    mine = worker_slice(np.arange(size), worker.rank, worker.world_size)
+    count = micro_batches(size, worker.world_size, settings.micro_batch_sequences)
     batches = []
     with torch.no_grad():
         for part in micro_slices(mine, count):
-            weight = len(part) * count * place.world_size / size
+            weight = len(part) * count * worker.world_size / size
             places = (part if len(part) else mine[:1]).tolist()
             batch = Batch(
                 tokens_BL=torch.from_numpy(tokens.rows(ids[places])).to(engine.device),
@@ -199,7 +205,7 @@ def initial_model(family: Family, run: RunSpec) -> nn.Module:
     return family.build(run.model)
 
 
-def carried_over(
+def whole_model(
     family: Family, run: RunSpec, state: TrainState, weights: dict[str, Tensor]
 ) -> nn.Module:
     """A whole model on the CPU with the stage's `weights` (its engine may have sharded them)."""
@@ -215,7 +221,7 @@ def open_stage(
     model: nn.Module,
     engine_factory: EngineFactory,
     settings: LoopSettings,
-    place: Place,
+    worker: WorkerRank,
     index: int,
     before: TrainState | None,
 ) -> TrainState:
@@ -224,14 +230,14 @@ def open_stage(
     module = family.stage_module(model, run.objective, stage.name)
     groups = family.parameter_groups(module, run.objective, stage.name)
     count = micro_batches(
-        run.training.batch_sequences, place.world_size, settings.micro_batch_sequences
+        run.training.batch_sequences, worker.world_size, settings.micro_batch_sequences
     )
     engine = engine_factory(
         module,
         groups,
         EngineSettings(run.training, settings.zero_stage, count, settings.compile),
     )
-    state = TrainState(run, family, place, model, engine, settings.zero_stage, stage_index=index)
+    state = TrainState(run, family, worker, model, engine, settings.zero_stage, stage_index=index)
     if run.training.ema_decay is not None and index == len(run.stages) - 1:
         state.average = WeightAverage(engine.module, run.training.ema_decay)
     if before is not None:

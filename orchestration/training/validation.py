@@ -70,11 +70,13 @@ def gathered_rows(
     state: TrainState, data: PreparedData, ids: np.ndarray
 ) -> dict[int, dict[str, float]]:
     """Likelihood numbers of each validation sequence, by its id, from all workers."""
-    place = state.place
-    share = -(-len(ids) // place.world_size)
+    worker = state.worker
+    share = -(-len(ids) // worker.world_size)
     # Every worker makes equally many forward passes (ZeRO 3 gathers weights in each), so the last
     # one repeats sequences to fill its share; equal ids give equal numbers.
-    mine = np.resize(ids, share * place.world_size)[place.rank * share : (place.rank + 1) * share]
+    mine = np.resize(ids, share * worker.world_size)[
+        worker.rank * share : (worker.rank + 1) * share
+    ]
     rows: dict[int, dict[str, float]] = {}
     for start in range(0, share, ROWS_AT_ONCE):
         chosen = mine[start : start + ROWS_AT_ONCE]
@@ -89,9 +91,9 @@ def gathered_rows(
                     state.engine.device,
                 )
             )
-    if place.world_size == 1:
+    if worker.world_size == 1:
         return rows
-    parts: list[Any] = [None] * place.world_size
+    parts: list[Any] = [None] * worker.world_size
     dist.all_gather_object(parts, rows)
     return {key: value for part in parts for key, value in part.items()}
 

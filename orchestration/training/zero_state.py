@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.sharded_state import (
     BUFFER,
     MOMENTS,
@@ -48,18 +48,18 @@ class Shard:
 class ZeroState:
     """The state of one DeepSpeed engine whose optimiser is torch's AdamW."""
 
-    def __init__(self, engine: Any, zero_stage: int, place: Place) -> None:
+    def __init__(self, engine: Any, zero_stage: int, worker: WorkerRank) -> None:
         """`engine` has a `module` and an `optimizer`, which stage 0 leaves as it is."""
         self._module: nn.Module = engine.module
         self._zero, self._stage = engine.optimizer, zero_stage
         adamw = engine.optimizer.optimizer if zero_stage else engine.optimizer
         self._adamw: torch.optim.Optimizer = adamw
-        self._place = place
+        self._worker = worker
 
     def save(self, folder: Path, steps: int) -> None:
         """Write what this worker holds after `steps` steps."""
-        place = self._place
-        write_fragments(folder, place.rank, place.world_size, steps, self._fragments())
+        worker = self._worker
+        write_fragments(folder, worker.rank, worker.world_size, steps, self._fragments())
 
     @torch.no_grad()
     def load(self, folder: Path) -> int:
@@ -86,7 +86,7 @@ class ZeroState:
 
     def _fragments(self) -> Iterator[Fragment]:
         """What this worker writes: what it alone holds, and what all hold where it is the first."""
-        first = self._place.rank == 0
+        first = self._worker.rank == 0
         for shard in self._shards() if first or self._stage else ():
             yield Fragment(WEIGHT, shard.name, shard.start, shard.of(shard.flat))
             moments = self._adamw.state.get(shard.flat, {})
@@ -141,7 +141,7 @@ class ZeroState:
         if self._stage < 3:
             return 0, parameter.detach().view(-1)
         part = parameter.partition_numel()
-        start = min(self._place.rank * part, parameter.ds_numel)
+        start = min(self._worker.rank * part, parameter.ds_numel)
         held = parameter.ds_tensor.detach().view(-1)
         return start, held[: min(part, parameter.ds_numel - start)]  # the last part is padded
 

@@ -31,7 +31,7 @@ class Assignment(BaseModel):
     log_every_steps: int
     labels: dict[str, str] = {}  # of the nodes that workers may be on
     publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
-    takes: list[str] = []  # folders of such states that this run can go on from
+    resumes_from: list[str] = []  # folders of such states that this run can go on from
     preemptible: bool = False  # whether nodes may be taken away with a notice
     in_process: bool = False  # of one worker: it is the process that starts the run
     until: int | None = None  # the step after which they leave, with a checkpoint

@@ -12,7 +12,7 @@ from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.final_tasks import task_metrics
 from orchestration.training.hooks import order_digests
-from orchestration.training.train_loop import carried_over
+from orchestration.training.train_loop import whole_model
 from orchestration.training.validation import diagnostics, text_samples
 from orchestration.worker.assignment import Assignment, RunOutcome
 from orchestration.worker.heartbeat import Heartbeat
@@ -33,9 +33,9 @@ def finish(
     if journal is None:
         return
     if weights is not None:
-        model = carried_over(state.family, state.run, state, weights)
+        model = whole_model(state.family, state.run, state, weights)
         state.family.save(model, RunFolder(folder).model)
-        measure(state, model, data, folder, journal, heart)
+        record_measurements(state, model, data, folder, journal, heart)
     journal.write(
         "event", state.step, time.time(), {"event": state.stop, "attempt": assignment.attempt}
     )
@@ -50,7 +50,7 @@ def finish(
     write_atomically(RunFolder(folder).outcome, outcome.model_dump_json(indent=1))
 
 
-def measure(
+def record_measurements(
     state: Any,
     model: Any,
     data: PreparedData,

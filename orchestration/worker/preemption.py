@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cola.errors import RunError
 from orchestration.state.journal import JournalWriter
-from orchestration.training.distributed import agree
+from orchestration.training.distributed import broadcast_from_rank_0
 from orchestration.training.train_loop import TrainState
 
 LOOK_SECONDS = 3.0
@@ -39,7 +39,7 @@ class LeaveBeforePreemption:
             PreemptedError: after the checkpoint; what starts again goes on from it.
         """
         due = int(time.monotonic() - self._looked >= LOOK_SECONDS)
-        if not agree(due, state.place, state.engine.device):
+        if not broadcast_from_rank_0(due, state.worker, state.engine.device):
             return
         self._looked = time.monotonic()
         reason = self._notice()

@@ -20,12 +20,12 @@ from orchestration.worker.assignment import Assignment
 from orchestration.worker.environment import describe_environment
 
 if TYPE_CHECKING:
-    from orchestration.training.checkpoint_fetch import LocalCopies
+    from orchestration.training.checkpoint_fetch import CheckpointFetcher
     from orchestration.training.checkpoint_writer import CheckpointWriter
-    from orchestration.training.distributed import Place
+    from orchestration.training.distributed import WorkerRank
 
 
-def train_here(config: dict[str, Any]) -> None:
+def train_in_process(config: dict[str, Any]) -> None:
     """`train_worker` in a process that goes on to other runs."""
     from orchestration.training.deepspeed_engine import close_process_group
 
@@ -39,9 +39,9 @@ def train_worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: the loop, with DeepSpeed and this run's hooks."""
     import ray.train
 
-    from orchestration.training.checkpoint_fetch import LocalCopies
+    from orchestration.training.checkpoint_fetch import CheckpointFetcher
     from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-    from orchestration.training.distributed import Place
+    from orchestration.training.distributed import WorkerRank
     from orchestration.training.train_loop import LoopSettings, train
     from orchestration.worker.finish import finish
     from orchestration.worker.heartbeat import Heartbeat, Worker
@@ -49,41 +49,41 @@ def train_worker(config: dict[str, Any]) -> None:
     import_deepspeed()
     assignment = Assignment.model_validate_json(config["assignment"])
     context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size())
+    worker = WorkerRank(context.get_world_rank(), context.get_world_size())
     data = open_prepared(Path(assignment.data_folder))
     folder = Path(assignment.run_folder)
     store = open_store(assignment.checkpoint.storage, folder)
-    copies = LocalCopies(store, place, context.get_node_rank())
-    resume = resume_point(assignment, place, copies)
-    journal = JournalWriter(RunFolder(folder).journal) if place.rank == 0 else None
+    fetcher = CheckpointFetcher(store, worker, context.get_node_rank())
+    resume = resume_point(assignment, worker, fetcher)
+    journal = JournalWriter(RunFolder(folder).journal) if worker.rank == 0 else None
     if journal is not None:
-        environment = describe_environment(assignment.zero_stage, place.world_size)
+        environment = describe_environment(assignment.zero_stage, worker.world_size)
         write_atomically(RunFolder(folder).environment, environment)
         values = {
             "event": "start",
             "attempt": assignment.attempt,
             "pid": os.getpid(),
-            "workers": place.world_size,
+            "workers": worker.world_size,
         }
         if resume is not None:
             values["from"] = str(resume[0])
         journal.write("event", resume[1].step if resume else 0, time.time(), values)
     node_id = ray.get_runtime_context().get_node_id()
     heart = Heartbeat(
-        folder, Worker(assignment.attempt, place.rank, node_id), resume[1].step if resume else 0
+        folder, Worker(assignment.attempt, worker.rank, node_id), resume[1].step if resume else 0
     )
-    good = copies.name_of(resume[0]) if resume is not None else None
-    writer = checkpoint_writer(assignment, place, store, journal, good)
+    good = fetcher.name_of(resume[0]) if resume is not None else None
+    writer = checkpoint_writer(assignment, worker, store, journal, good)
     state = train(
         assignment.run,
         data.train,
         DeepSpeedEngine,
         LoopSettings(assignment.zero_stage, assignment.micro_batch_sequences, assignment.compile),
-        place,
-        [lambda state: copies.forget(), heart, *worker_hooks(assignment, data, journal, writer)],
+        worker,
+        [lambda state: fetcher.forget(), heart, *worker_hooks(assignment, data, journal, writer)],
         resume,
     )
-    copies.forget()
+    fetcher.forget()
     writer.close()
     finish(assignment, state, data, journal, heart)
 
@@ -105,7 +105,9 @@ def worker_hooks(
         hooks.LogTraining(run, journal, assignment.log_every_steps),
         hooks.StopOnCollapse(assignment.log_every_steps),
         hooks.Evaluate(run, data, journal),
-        hooks.Publish({step: Path(path) for step, path in assignment.publishes.items()}, publish),
+        hooks.PublishPrefix(
+            {step: Path(path) for step, path in assignment.publishes.items()}, publish_prefix
+        ),
         hooks.StopOnRequest(Path(assignment.run_folder), assignment.until),
         *([leave] if assignment.preemptible else []),
         hooks.Checkpoint(
@@ -136,7 +138,7 @@ def checkpoint_points(assignment: Assignment) -> frozenset[int]:
 
 def checkpoint_writer(
     assignment: Assignment,
-    place: Place,
+    worker: WorkerRank,
     store: CheckpointStore,
     journal: JournalWriter | None,
     good: str | None,
@@ -160,7 +162,7 @@ def checkpoint_writer(
     return CheckpointWriter(
         store,
         assignment.attempt,
-        place,
+        worker,
         Policy(kept.keep, kept.keep_best, kept.keep_points),
         kept.upload,
         journal,
@@ -170,26 +172,26 @@ def checkpoint_writer(
     )
 
 
-def publish(state: Any, folder: Path) -> None:
+def publish_prefix(state: Any, folder: Path) -> None:
     """Every worker puts its part where other runs look; the manifests, which come last, make it
     whole."""
     with tempfile.TemporaryDirectory(prefix="cola-prefix-") as temporary:
         part = Path(temporary)
         state.save(part)
         shutil.copytree(part, folder, dirs_exist_ok=True)
-        manifest = seal(part, state.cursor(), state.place.rank)
+        manifest = seal(part, state.cursor(), state.worker.rank)
         write_atomically(folder / manifest.name, manifest.read_text())
 
 
 def resume_point(
-    assignment: Assignment, place: Place, copies: LocalCopies
+    assignment: Assignment, worker: WorkerRank, fetcher: CheckpointFetcher
 ) -> tuple[Path, Cursor] | None:
     """The newest whole checkpoint, of any attempt or of a run with the same beginning.
 
     Rank 0 chooses for all; each worker gets a folder that it can read.
     """
     chosen = None
-    if place.rank == 0:
-        found = [*copies.folders(), *map(Path, assignment.takes)]
-        chosen = newest_valid(found, copies.fetch)
-    return copies.shared(chosen)
+    if worker.rank == 0:
+        found = [*fetcher.folders(), *map(Path, assignment.resumes_from)]
+        chosen = newest_valid(found, fetcher.fetch)
+    return fetcher.shared(chosen)

@@ -28,7 +28,7 @@ from sweeps.space.spec import (
     is_inference,
     values_of,
 )
-from sweeps.trials.prefix_claims import first_stages
+from sweeps.trials.prefix_claims import stage_prefixes
 
 SAMPLE = 64  # points that stand for a space that cannot be counted, or is large
 
@@ -77,10 +77,10 @@ def plan_sweep(points: Points) -> SweepPlan:
     flops = shared = seconds = 0.0
     for run in left:
         first = 0
-        for beginning in first_stages(run.spec):
-            if beginning.key in seen:
-                first = beginning.step
-            seen.add(beginning.key)
+        for prefix in stage_prefixes(run.spec):
+            if prefix.key in seen:
+                first = prefix.step
+            seen.add(prefix.key)
         keep = points.base.checkpoint.keep
         costs = run_costs(run.spec, run.resources, run.total_parameters, keep, rates, first)
         shared += run.spec.train_flops_at(first, "executed", charged=False)

@@ -38,12 +38,12 @@ from sweeps.driver.progress import Tracked
 from sweeps.driver.trial_monitor import TrialWatch
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import ArmSearch, Search
-from sweeps.search.population import PopulationSearch, beginnings
+from sweeps.search.population import PopulationSearch, published_prefixes
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
 from sweeps.space.points import Points
 from sweeps.space.spec import SweepSpec
-from sweeps.trials.prefix_claims import first_stages, forget
+from sweeps.trials.prefix_claims import forget, stage_prefixes
 from sweeps.trials.trial import SWEEP_STOP
 
 WATCH_SECONDS = 1.0
@@ -124,8 +124,8 @@ def run_sweep(
     if result.complete:
         pairs = [(asked, points.of(asked.arm, asked.point)) for asked in log.asked.values()]
         specs = [run.spec for _, candidate in pairs for run in candidate.runs]
-        left = [each for spec in specs for each in first_stages(spec)]
-        left += [each for pair in pairs for each in beginnings(*pair)]
+        left = [each for spec in specs for each in stage_prefixes(spec)]
+        left += [each for pair in pairs for each in published_prefixes(*pair)]
         forget(left, root)
         write_best(sweep, points, log, folder)
     return result

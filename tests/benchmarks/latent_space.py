@@ -35,7 +35,7 @@ from cola.seeding import Stream
 from cola.spec import DataSpec, GenerationSpec
 from cola.study import RunSpec, StagePlan
 from orchestration.checkpoint.manifest import Cursor
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.sharded_state import fragments_file
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
@@ -171,7 +171,7 @@ def measured_stage1(
     """Train a VAE alone (the joint stage gets one step) and measure it."""
     run = run_spec(spec, stage1, {"gradient_mode": "frozen_vae"}, {"vae": steps, "joint": 1})
     curve = Curve(max(1, steps // 10))
-    state = train(run, data.train, TorchEngine, LoopSettings(0), Place(), [curve])
+    state = train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), [curve])
     return {"measured": vae_measurements(state.model.eval(), validation), "curve": curve.points}
 
 
@@ -189,7 +189,9 @@ def measured_stage2(
     run = run_spec(spec, {}, stage2, steps)
     curve = Curve(max(1, steps["joint"] // 20))
     cursor = Cursor(stage=0, step=steps["vae"], world_size=1, zero_stage=0, elapsed_seconds=0.0)
-    state = train(run, data.train, TorchEngine, LoopSettings(0), Place(), [curve], (folder, cursor))
+    state = train(
+        run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), [curve], (folder, cursor)
+    )
     model: ColaDLM = state.model.eval()
     stream = Stream(0, 0, range(len(validation)))
     return {
@@ -216,7 +218,7 @@ def pretrain(data: PreparedData, spec: DataSpec, steps: dict[str, int], folder: 
             state.stop = "interrupted"
 
     run = run_spec(spec, {}, {}, steps)
-    train(run, data.train, TorchEngine, LoopSettings(0), Place(), [keep])
+    train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), [keep])
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ from typing import Any
 
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import Cursor, seal
-from orchestration.planning.decisions import Decision, decide, remember_plan
+from orchestration.planning.decisions import RunDecision, decide, save_plan
 from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import Ledger
 
 
-def decisions(values: dict[str, Any], root: Path) -> list[Decision]:
+def decisions(values: dict[str, Any], root: Path) -> list[RunDecision]:
     study = StudySpec.parse(values)
     return decide(plan_study(study), Ledger(root), root / "study")
 
@@ -51,7 +51,7 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
 def test_a_changed_setting_is_named_with_both_values(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    remember_plan(plan_study(StudySpec.parse(tiny_study)), tmp_path / "study")
+    save_plan(plan_study(StudySpec.parse(tiny_study)), tmp_path / "study")
     training = tiny_study["training"] | {"optimizer": {"learning_rate": 0.002}}
     (first, *_) = decisions(tiny_study | {"training": training}, tmp_path)
     assert first.why == (

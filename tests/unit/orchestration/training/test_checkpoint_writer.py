@@ -19,9 +19,9 @@ from orchestration.checkpoint.retention import Policy
 from orchestration.checkpoint.store import CheckpointStore
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalReader, JournalWriter
-from orchestration.training.checkpoint_fetch import LocalCopies
+from orchestration.training.checkpoint_fetch import CheckpointFetcher
 from orchestration.training.checkpoint_writer import CheckpointWriter
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import Checkpoint, Evaluate
 from orchestration.training.sharded_state import fragments_file
 from orchestration.training.torch_engine import TorchEngine
@@ -72,7 +72,7 @@ def writer(
     return CheckpointWriter(
         CheckpointStore(str(root)),
         options.pop("attempt", 1),
-        Place(),
+        WorkerRank(),
         policy or Policy(2),
         upload,
         JournalWriter(journal),
@@ -81,7 +81,7 @@ def writer(
 
 
 def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
-    return train(run, data.train, TorchEngine, LoopSettings(0), Place(), hooks, **options)
+    return train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), hooks, **options)
 
 
 def failures(journal: Path) -> list[tuple[int, str]]:
@@ -190,12 +190,12 @@ def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
     save.close()
     torn = fragments_file(root / "attempt-1" / "step-000000006", 0)
     torn.write_bytes(torn.read_bytes()[:-100])
-    copies = LocalCopies(save._store, Place())
-    chosen = newest_valid(copies.folders(), copies.fetch)
+    fetcher = CheckpointFetcher(save._store, WorkerRank())
+    chosen = newest_valid(fetcher.folders(), fetcher.fetch)
     assert chosen is not None
     assert chosen[1].step == 5
     # With only one to keep, a new one of step 6 counts, not the torn one of equal age.
-    good = copies.name_of(chosen[0])
+    good = fetcher.name_of(chosen[0])
     again = writer(root, journal, policy=Policy(1), attempt=2, good=good)
     trained(run, data, after, stop, Checkpoint(1e-9, again), resume=chosen)
     again.close()

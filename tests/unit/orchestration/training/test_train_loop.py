@@ -16,14 +16,14 @@ from cola.study import RunSpec, StudySpec
 from cola.study.run import OptimizerSpec, ScheduleSpec
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.planning.plan import plan_study
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import StopOnCollapse, StopOnDivergence, order_digests
 from orchestration.training.sharded_state import MOMENTS, WEIGHT, FragmentReader
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
     LoopSettings,
     TrainState,
-    drawn_batches,
+    draw_micro_batches,
     initial_model,
     open_stage,
     train,
@@ -81,7 +81,7 @@ class SaveAndStop:
 
 def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
     settings = LoopSettings(0, options.pop("micro", None))
-    return train(run, data.train, TorchEngine, settings, Place(), hooks, **options)
+    return train(run, data.train, TorchEngine, settings, WorkerRank(), hooks, **options)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -207,14 +207,14 @@ def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
     """Three workers share 8 sequences in passes of one: the first makes an empty third pass."""
     run, settings = runs["ar"], LoopSettings(0, 1)
     gradients, losses = [], []
-    for place in [Place(), *(Place(rank, 3) for rank in range(3))]:
+    for worker in [WorkerRank(), *(WorkerRank(rank, 3) for rank in range(3))]:
         family = family_of(run.family)
         model = initial_model(family, run)
-        state = open_stage(run, family, model, TorchEngine, settings, place, 0, None)
-        batches = drawn_batches(state, data.train, settings)
-        if place.world_size == 3:
+        state = open_stage(run, family, model, TorchEngine, settings, worker, 0, None)
+        batches = draw_micro_batches(state, data.train, settings)
+        if worker.world_size == 3:
             assert len(batches) == 3
-            assert [batch.weight for batch in batches].count(0.0) == (place.rank == 0)
+            assert [batch.weight for batch in batches].count(0.0) == (worker.rank == 0)
         else:
             assert [batch.weight for batch in batches] == [1.0] * 8
         losses.append(0.0)
@@ -232,7 +232,7 @@ def test_more_workers_than_sequences_are_refused(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
     with pytest.raises(ValueError, match="8 sequences cannot be divided for rank 0 of 9"):
-        train(runs["ar"], data.train, TorchEngine, LoopSettings(0), Place(0, 9), [])
+        train(runs["ar"], data.train, TorchEngine, LoopSettings(0), WorkerRank(0, 9), [])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cola.errors import SpecError
 from cola.records import TrialAsked
-from orchestration.planning.shared_prefixes import has_beginning
-from sweeps.search.population import Member, PopulationSearch, beginnings, successors
+from orchestration.planning.shared_prefixes import has_prefix
+from sweeps.search.population import Member, PopulationSearch, published_prefixes, successors
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import Points
 from sweeps.space.spec import LEARNING_RATE, RATE_CHANGES, PopulationSpec, SweepSpec
@@ -170,9 +170,9 @@ def test_a_child_begins_as_its_parent_ended(
         if asked.leg is None or asked.leg.parent is None:
             continue
         parent = log.asked[asked.leg.parent]
-        (published,) = beginnings(parent, points.of("", parent.point))
+        (published,) = published_prefixes(parent, points.of("", parent.point))
         run = points.of("", asked.point).runs[0].spec
-        assert has_beginning(run, published)
+        assert has_prefix(run, published)
         assert published.step == run.step_at(asked.leg.since)
 
 
