@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cola.errors import SpecError
+from cola.families.registry import judges
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec import apply_overrides
 from cola.study import EvaluationSpec
@@ -52,7 +53,11 @@ def evaluate(
         typer.Option(help="Text for in-domain tasks of a plain model folder (repeatable)."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="An ar run or folder that judges unconditional texts.")
+        str | None,
+        typer.Option(
+            help="A run or folder that judges unconditional texts; of a family with an exact "
+            f"likelihood: {', '.join(judges())}."
+        ),
     ] = None,
     context: Annotated[
         int | None,

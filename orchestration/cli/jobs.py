@@ -13,7 +13,7 @@ from orchestration.recipes.recipes import Kind
 from orchestration.recipes.recipes import recipe as recipe_text
 from orchestration.remote import jobs
 from orchestration.remote.endpoint import Endpoint
-from orchestration.remote.packaging import Where
+from orchestration.remote.packaging import JobEnvironment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -44,7 +44,7 @@ Overrides = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave it running and return.")]
 Environment = Annotated[
-    Where,
+    JobEnvironment,
     typer.Option(
         "--environment",
         help="cluster: the `cola` that is installed there. pinned: this checkout's sources, built "
@@ -91,7 +91,7 @@ def resume(
 
 
 def start(
-    study: str, endpoint: Endpoint, settings: list[str], detach: bool, environment: Where
+    study: str, endpoint: Endpoint, settings: list[str], detach: bool, environment: JobEnvironment
 ) -> None:
     """Submit or attach, and follow."""
     spec = load_study(study, settings)
@@ -114,7 +114,7 @@ def show_jobs(
 ) -> None:
     """Attempts at a study on a cluster, and how they stand."""
     client = jobs.client_of(Endpoint(address, ca_file, allow_http))
-    jobs.latest(client, study, address)
+    jobs.latest_job(client, study, address)
     for job in jobs.jobs_of(client, study):
         typer.echo(str(job))
 
@@ -125,7 +125,7 @@ def logs(
 ) -> None:
     """Follow the output of a study's last job."""
     client = jobs.client_of(Endpoint(address, ca_file, allow_http))
-    follow(client, jobs.latest(client, study, address))
+    follow(client, jobs.latest_job(client, study, address))
 
 
 @app.command()
@@ -138,7 +138,7 @@ def stop(
 ) -> None:
     """Stop a study on a cluster: its trainings save a checkpoint first."""
     client = jobs.client_of(Endpoint(address, ca_file, allow_http))
-    job = jobs.latest(client, study, address)
+    job = jobs.latest_job(client, study, address)
     if not job.active:
         typer.echo(f"{job.submission_id}: has ended already ({job.status.lower()})")
         return
@@ -247,7 +247,7 @@ def follow(client: Any, job: jobs.Job) -> None:
     """Print the job's output; a job that did not succeed is an exit code of 1."""
     for text in jobs.follow(client, job):
         typer.echo(text, nl=False)
-    ended = jobs.again(client, job)
+    ended = jobs.refreshed(client, job)
     if ended.status != "SUCCEEDED":
         typer.echo(str(ended), err=True)
         raise typer.Exit(1)

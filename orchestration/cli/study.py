@@ -173,7 +173,7 @@ def show_remote_status(
     name, output, job = study_and_job(client, study, settings)
     if job is not None and not as_json:
         typer.echo(str(job))
-    rows = remote_runs(client, name, output, job)
+    rows = remote_runs(client, name, output, job=job)
     if as_json:
         shown = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
         typer.echo(json.dumps({"study": name, "job": shown, "runs": rows}, indent=1))

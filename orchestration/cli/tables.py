@@ -14,7 +14,9 @@ from orchestration.driver.status import VARIANT, WORKERS
 
 def print_runs(study: str, rows: list[dict[str, Any]], workers: bool) -> None:
     """The status of runs as a table; with `workers` a second one of those of the running runs."""
-    left_out = {WORKERS} if any(row[VARIANT] not in names() for row in rows) else {WORKERS, VARIANT}
+    # A column says nothing new where every curve has its family's name.
+    named = any(row.get(VARIANT) not in (None, *names()) for row in rows)
+    left_out = {WORKERS} if named else {WORKERS, VARIANT}
     plain = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
     print_table(f"study {study}", plain)
     beats = [worker_row(row["run"], beat) for row in rows for beat in row[WORKERS]]

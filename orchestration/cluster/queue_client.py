@@ -12,7 +12,7 @@ from typing import Protocol
 from orchestration.cluster.admission import Wait
 from orchestration.cluster.admission_queue import Answer
 from orchestration.cluster.packing import Holding, Request
-from orchestration.state.event_log import EventLog
+from orchestration.state.event_log import Event, EventLog
 
 SECONDS = 1.0  # between two calls
 QUIET_SECONDS = 5.0  # a wait that is over before is nothing to tell
@@ -95,7 +95,7 @@ class QueuePlace:
                 f"{self._limit:g} by now; add nodes, or lower what a run needs"
             )
             self._say(f"{request.name}: not started: {why}")
-            self._events.write("not started", request.name, why)
+            self._events.write(Event.NOT_STARTED, request.name, why)
             found.append(request.id)
         return found
 
@@ -130,4 +130,4 @@ class QueuePlace:
             return
         self._told[request.id] = wait.why, now
         self._say(f"{request.name}: {wait.why}")
-        self._events.write("waiting", request.name, wait.why)
+        self._events.write(Event.WAITING, request.name, wait.why)

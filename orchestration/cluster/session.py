@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cola.errors import ClusterError, SpecError
+from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
 from orchestration.cluster.packing import ClusterState, Group, Node, matches
 
@@ -60,7 +61,12 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
                 _temp_dir=_short_temporary_folder(),
             )
         else:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=log_environment(),
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NoClusterError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
@@ -71,6 +77,18 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
         yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), labels, pages)
     finally:
         ray.shutdown()
+
+
+def log_environment() -> dict[str, dict[str, str]] | None:
+    """Hands COLA_LOG to the session's processes on a joined cluster; a private one's inherit it.
+
+    None where it is unset, or where the Ray job that this process belongs to has set it for all of
+    them: Ray refuses a variable that both name.
+    """
+    variables = inherited_variables()
+    if not variables or VARIABLE in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""):
+        return None
+    return {"env_vars": variables}
 
 
 def cluster_state() -> ClusterState:

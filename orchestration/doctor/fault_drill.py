@@ -27,6 +27,7 @@ import psutil
 from rich.console import Console
 
 from cola.errors import RunError
+from cola.logs import set_up_logging
 from cola.spec import load_yaml
 from cola.study import StudySpec
 from orchestration.checkpoint.address import joined, redacted, resolved
@@ -35,6 +36,7 @@ from orchestration.driver.progress import StudyView
 from orchestration.driver.study_runner import run_study
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.state.event_log import read_events
+from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder, study_folder
@@ -98,6 +100,11 @@ class Victim:
         return any(
             item.step > starts[-1]["step"] and store.complete(item) for item in store.stored()
         )
+
+    def watched(self) -> bool:
+        """Whether the newest workers have told of a step: until then a hang is a slow start."""
+        starts, beats = self.starts(), read_beats(self.folder)
+        return bool(starts and beats) and all(beat.step > starts[-1]["step"] for beat in beats)
 
     def process(self, driver: BaseProcess, title: str) -> int:
         """Its worker or its controller, which must be below the driver: that is ours."""
@@ -201,6 +208,8 @@ def _disturbed(
     injections = []
     for fault in FAULTS:
         _until(driver, victim.fresh_checkpoint, f"a checkpoint before: {fault}")
+        if fault == "worker hung":
+            _until(driver, victim.watched, f"a sign of life before: {fault}")
         say(f"injecting: {fault}")
         injections.append(_inject(driver, victim, fault))
     _until(driver, victim.fresh_checkpoint, "a checkpoint before: driver killed")
@@ -231,6 +240,7 @@ def _drive(studies: list[dict[str, Any]]) -> None:
     with _log(parsed[0]).open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    set_up_logging()
     if not all(map(_run, parsed)):
         raise SystemExit(1)
 

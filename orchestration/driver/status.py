@@ -15,16 +15,16 @@ VARIANT, WORKERS = "variant", "workers"
 
 
 def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
-    """One run's row of the status table; the checkpoint is the step it could go on from.
+    """One run's row of the status table.
 
-    Its workers are what each of them last said of itself (see `orchestration.state.heartbeat`).
+    `checkpoint` is the step from which the run would resume (None: from its start), and the
+    workers' rows are their last heartbeats, of a running run only.
     """
     entry = ledger.entry(run.key)
     last: dict[str, object] = {}
-    running = entry.state == "running"
-    goes_on = entry.state not in ("new", "finished")
+    is_running, is_resumable = entry.state == "running", entry.state not in ("new", "finished")
     folder = ledger.run_folder(run.key)
-    kept = checkpoints_of(folder, storage) if goes_on else []
+    checkpoints = checkpoints_of(folder, storage) if is_resumable else []
     for line in JournalReader(RunFolder(folder).journal).new_lines():
         if line.kind != "event":
             last |= {"step": line.step, **line.values}
@@ -35,10 +35,10 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         "state": entry.state,
         "step": last.get("step", 0),
         "steps": run.spec.steps,
-        "checkpoint": max((cursor.step for cursor in kept), default=None),
+        "checkpoint": max((cursor.step for cursor in checkpoints), default=None),
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
         "attempts": len(entry.attempts),
         "reason": entry.reason,
-        WORKERS: [beat.model_dump() for beat in read_beats(folder)] if running else [],
+        WORKERS: [beat.model_dump() for beat in read_beats(folder)] if is_running else [],
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from cola.evaluation.items import Id
 from cola.evaluation.tasks.evaluate import Answers
 from cola.evaluation.tasks.task import Record, Task
+from cola.logs import set_up_logging
 from orchestration.inference.target import Target
 
 
@@ -16,6 +17,7 @@ class Evaluator:
     def __init__(self, target: Target, gpu: bool, threads: int) -> None:
         import torch
 
+        set_up_logging()
         torch.set_num_threads(threads)
         self._subject = target.open("cuda" if gpu else "cpu")
 

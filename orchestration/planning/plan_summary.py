@@ -154,7 +154,7 @@ def matching_sentences(plan: Plan) -> list[str]:
         "unequal": "the families' settings were NOT tuned with equal effort",
     }[matching.tuning]
     sentences = [
-        f"Matched: {held}, data order, optimiser and schedule. {effort.capitalize()}.",
+        f"Matched: {held}, data order, optimiser and schedule. {effort[0].upper()}{effort[1:]}.",
         f"Not matched: {unmatched}.",
     ]
     if any(prefixes.resumes_from for prefixes in plan.prefixes.values()):

@@ -79,7 +79,7 @@ def prefix_plans(plan: Sequence[PlannedRun]) -> dict[str, PrefixPlan]:
     }
 
 
-def remove_prefixes(plan: Sequence[PlannedRun], root: Path) -> None:
+def remove_published_prefixes(plan: Sequence[PlannedRun], root: Path) -> None:
     """Delete the states that the plan's runs published, once none of them needs one."""
     for prefixes in prefix_plans(plan).values():
         for prefix in prefixes.publishes:

@@ -177,6 +177,7 @@ class StopOnRequest:
         if asked or state.step == self._until:
             state.stop = "interrupted"
             state.stop_reason = "stopped on request" if asked else f"was to stop at {state.step}"
+            state.stop_code = "requested" if asked else "segment_end"
 
 
 class StopOnDivergence:
@@ -193,6 +194,7 @@ class StopOnDivergence:
             if not math.isfinite(value):
                 state.stop = "diverged"
                 state.stop_reason = f"{name} is {value} at step {state.step}"
+                state.stop_code = "diverged"
 
 
 class StopOnCollapse:
@@ -221,6 +223,7 @@ class StopOnCollapse:
         if reason is not None and state.stop is None:
             state.stop = "diverged"
             state.stop_reason = f"{reason} (step {state.step}, stage {state.stage.name})"
+            state.stop_code = "collapsed"
 
 
 def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cola.data import PackedTokens, micro_batches, micro_slices, sequence_ids, worker_slice
 from cola.families.interface.family import Batch, Family, StageModule
 from cola.families.registry import family_of
+from cola.records import StopCode
 from cola.seeding import Stream
 from cola.study import RunSpec, StagePlan
 from cola.study.schedule import learning_rate_factor, rate_change_factor
@@ -53,6 +54,7 @@ class TrainState:
     data_seconds: float = 0.0  # of them spent on getting batches
     stop: Outcome | None = None
     stop_reason: str | None = None
+    stop_code: StopCode | None = None  # the reason for programs
     average: WeightAverage | None = None
     validation: tuple[int, float] | None = None  # the last evaluation's step and NLL (nats/token)
 

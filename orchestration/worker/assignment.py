@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from cola.records import StopCode
 from cola.spec.resources import CheckpointSpec
 from cola.study import RunSpec
 
@@ -53,5 +54,6 @@ class RunOutcome(BaseModel):
     attempt: int
     state: str
     reason: str | None
+    stop_code: StopCode | None = None
     step: int
     order_digests: dict[int, str]

@@ -44,6 +44,7 @@ def finish(
         attempt=assignment.attempt,
         state=state.stop,
         reason=state.stop_reason,
+        stop_code=state.stop_code,
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )

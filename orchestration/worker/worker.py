@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cola.data import PreparedData, open_prepared
 from cola.files import write_atomically
+from cola.logs import set_up_logging
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
 from orchestration.checkpoint.retention import Policy
 from orchestration.checkpoint.store import CheckpointStore, open_store
@@ -46,6 +47,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from orchestration.worker.finish import finish
     from orchestration.worker.heartbeat import Heartbeat, Worker
 
+    set_up_logging()
     import_deepspeed()
     assignment = Assignment.model_validate_json(config["assignment"])
     context = ray.train.get_context()

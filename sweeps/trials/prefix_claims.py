@@ -22,7 +22,7 @@ from orchestration.state.ledger import Ledger, lease_is_fresh
 SETTLE_SECONDS = 5.0
 
 
-class Claims:
+class PrefixClaims:
     """Of the trials of an output folder."""
 
     def __init__(self, root: Path, ledger: Ledger) -> None:
@@ -61,7 +61,7 @@ def stage_prefixes(run: RunSpec) -> Iterator[Prefix]:
         yield Prefix(prefix_key(run, step), step)
 
 
-def forget(published: Iterable[Prefix], root: Path) -> None:
+def remove_prefixes(published: Iterable[Prefix], root: Path) -> None:
     """Delete these states and their claims: no run needs one any more."""
     for prefix in published:
         folder = prefix.folder(root)

@@ -17,11 +17,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
+from cola.records import Metric, RunResult, TrialFinished, TrialSegment, TrialState
 from cola.study import RunSpec, StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
-from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of
+from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
@@ -34,13 +34,13 @@ from orchestration.state.ledger import (
     lease_is_fresh,
 )
 from orchestration.state.paths import RunFolder, output_root
-from sweeps.trials.prefix_claims import Claims
+from sweeps.trials.prefix_claims import PrefixClaims
 
 POLL_SECONDS = 0.2
 SWEEP_STOP = "stop"  # file in the sweep's folder: a person asked all of it to stop
 
 
-class TrialOrder(BaseModel):
+class TrialSpec(BaseModel):
     """What a trial is told: its study (one run a seed) and where everything lies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,21 +55,23 @@ class TrialOrder(BaseModel):
     preemptible: bool
     in_process: bool  # runs train in the trial's own process, which outlives them
     driver: str  # who ordered it
-    leg: Leg | None = None  # the part of the runs that is carried out
+    leg: TrialSegment | None = None  # the part of the runs that is carried out
     told: float = 0.0  # share of the first run's budget up to which evaluations are known
 
 
-class TrialWork:
+class TrialExecutor:
     """Carries out an order; `measure` is called for every finished model."""
 
     def __init__(
-        self, order: TrialOrder, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
+        self, order: TrialSpec, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
     ) -> None:
         self.order = order
         self.ledger = Ledger(output_root(order.study), lease_name(order.driver, order.trial))
-        self.runs = [named(run, order.trial) for run in plan_study(order.study, order.fingerprint)]
+        self.runs = [
+            with_trial_name(run, order.trial) for run in plan_study(order.study, order.fingerprint)
+        ]
         self._measure = measure
-        self._claims = Claims(output_root(order.study), self.ledger)
+        self._claims = PrefixClaims(output_root(order.study), self.ledger)
         self._results: list[RunResult] = []
         self._flops = self._shared = self._hours = 0.0
         self._training = self._working = 0.0
@@ -107,10 +109,10 @@ class TrialWork:
         self._stopping.set()
         running = self._running
         if running is not None:
-            ask_to_stop(self._folder(running), reason)
+            request_stop(self._folder(running), reason)
         self.thread.join(patience_seconds)
 
-    def outcome(self) -> TrialEnded | None:
+    def outcome(self) -> TrialFinished | None:
         """How the trial ended; None where it goes on, or was stopped."""
         if self.thread.is_alive():
             return None
@@ -123,11 +125,13 @@ class TrialWork:
             state = "failed"
         if state is None:
             return None
-        reasons = [r.reason for r in self._results if r.state == state and r.reason]
-        return TrialEnded(
+        decisive = [result for result in self._results if result.state == state]
+        reasons = [result.reason for result in decisive if result.reason]
+        return TrialFinished(
             trial=self.order.trial,
             state=state,
             reason=self._error or (reasons[0] if reasons and state != "finished" else None),
+            stop_code=decisive[0].stop_code if decisive else None,
             metrics=means([result.metrics for result in self._results]),
             runs=self._results,
             wall_seconds=time.time() - self._began,
@@ -184,7 +188,7 @@ class TrialWork:
         return self._described(run, state, reason, False)
 
     def _prefix_plan_of(self, run: PlannedRun) -> PrefixPlan | None:
-        """As Claims, with what a leg begins from and leaves to others."""
+        """As PrefixClaims, with what a leg begins from and leaves to others."""
         leg, root = self.order.leg, output_root(self.order.study)
         begins = prefix_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
         if begins is not None and verify(begins.folder(root)) is not None:
@@ -211,12 +215,10 @@ class TrialWork:
         entry = open_attempt(run, self.ledger, data)
         began, self._running = time.time(), run
         if self._is_stopped():
-            ask_to_stop(self._folder(run), "stopped on request")
+            request_stop(self._folder(run), "stopped on request")
         before = position(self._folder(run))
         if not before.step and prefixes.resumes_from:
-            before = published_position(
-                prefixes.resumes_from[0][0].folder(output_root(self.order.study))
-            )
+            before = published_position(prefixes.resumes_from[0][0].folder(output_root(self.order.study)))
         error: Exception | None = None
         try:
             fit_run(
@@ -224,12 +226,12 @@ class TrialWork:
                     run,
                     self.order.study,
                     Path(self.order.folder),
-                    data,
-                    len(entry.attempts),
-                    prefixes,
-                    self.order.preemptible,
-                    self.order.in_process,
-                    self._last_step(run),
+                    data_folder=data,
+                    attempt=len(entry.attempts),
+                    prefixes=prefixes,
+                    preemptible=self.order.preemptible,
+                    in_process=self.order.in_process,
+                    until=self._last_step(run),
                 )
             )
         except Exception as caught:  # of Ray Train or its workers: the run's reason
@@ -273,6 +275,7 @@ class TrialWork:
                 self._folder(run), self.order.evaluation, self.order.likelihood
             )
             self._working += time.time() - began
+        outcome = read_outcome(self._folder(run))
         return RunResult(
             name=run.name,
             run_key=run.key,
@@ -280,6 +283,7 @@ class TrialWork:
             seed=run.spec.seed,
             state=state,
             reason=reason,
+            stop_code=outcome.stop_code if outcome is not None and state != "failed" else None,
             reused=reused,
             metrics=metrics,
         )
@@ -298,7 +302,7 @@ class Position:
     shared: bool = False  # another run carried out these steps
 
 
-def named(run: PlannedRun, trial: int) -> PlannedRun:
+def with_trial_name(run: PlannedRun, trial: int) -> PlannedRun:
     """The run under a name that tells the trial."""
     return replace(run, name=f"trial{trial:03d}-{run.name}")
 
@@ -308,7 +312,7 @@ def lease_name(driver: str, trial: int) -> str:
     return f"{driver}-{trial}"
 
 
-def ask_to_stop(run_folder: Path, reason: str) -> None:
+def request_stop(run_folder: Path, reason: str) -> None:
     """Workers leave after their next step, with a checkpoint; the file says why."""
     run_folder.mkdir(parents=True, exist_ok=True)
     RunFolder(run_folder).stop.write_text(reason)

@@ -197,7 +197,7 @@ def measured_stage2(
     return {
         "measured": {
             **vae_measurements(model, validation),
-            "fm_by_time": flow_matching_by_time(model, validation, stream, 5),
+            "fm_by_time": flow_matching_by_time(model, validation, stream, bins=5),
             **{
                 f"continuation_cfg_{scale}": continuation_accuracy(model, validation, scale)
                 for scale in (1.0, 2.0, 4.0)

@@ -16,10 +16,7 @@ from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalReader
-from tests.integration.test_data_parallel import free_port
-from tests.unit.orchestration.training.test_checkpoint_writer import small_disk
-
-__all__ = ["small_disk"]
+from tests.ray_nodes import free_ports
 
 WORKER = """
 import contextlib, json, os, sys
@@ -87,7 +84,7 @@ def test_a_worker_without_room_keeps_nobody_waiting(
         )
     )
     environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": "2",
     }  # fmt: skip
     processes = [
         subprocess.Popen(

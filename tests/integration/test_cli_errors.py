@@ -45,11 +45,16 @@ class Here:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def refusal(self, *arguments: str) -> str:
+        """The one line on standard error."""
+        return only_line(self.errors(*arguments))
+
+    def errors(self, *arguments: str) -> str:
+        """What is on standard error, progress and all."""
         self._monkeypatch.setattr(sys, "argv", ["cola", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 2
-        return only_line(self._capsys.readouterr().err)
+        return self._capsys.readouterr().err
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 CASES: list[tuple[list[str], str]] = [
     (["--set", "traning.precision=float32"], "did you mean training?"),
-    (["--set", "families.gpt={}"], "families.gpt: unknown key; valid keys: ar, cola, llada"),
+    (["--set", "families.gpt={}"], "families.gpt: unknown family 'gpt'; valid: ar, llada, cola"),
     (["--set", "ladder.0.budget=-1"], "ladder.0.budget: Input should be greater than 0"),
     (["--set", "ladder.0.budget=1000"], "ladder.0.budget=1e+03 is below one step"),
     (["--set", "data.corpus.paths=[/no/such/place]"], "data.corpus.paths=/no/such/place"),
@@ -94,12 +99,13 @@ def test_empty_corpus(tiny_study: dict[str, Any], tmp_path: Path, here: Here) ->
 
 
 @pytest.mark.slow
-def test_corpus_smaller_than_a_batch(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+def test_corpus_smaller_than_a_batch(
+    tiny_study: dict[str, Any], tmp_path: Path, here: Here
+) -> None:
     tiny_study["training"]["batch_sequences"] = 8192
     tiny_study["ladder"][0]["budget"] = 1e14
-    result = cola("run", str(write_study(tiny_study, tmp_path)))
-    assert result.returncode == 2, result.stderr
-    assert "fewer than one batch of 8192" in result.stderr
+    errors = here.errors("run", str(write_study(tiny_study, tmp_path)))
+    assert "fewer than one batch of 8192" in errors
     assert not list((tmp_path / "outputs").glob("runs/*"))
 
 

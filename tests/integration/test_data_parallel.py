@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from cola.data import prepare
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
+from tests.ray_nodes import free_ports
 
 # One interpreter imports everything once; each launch is a group of processes forked from it.
 LAUNCHER = """
@@ -112,18 +112,12 @@ for number, launch in enumerate(json.loads(Path(sys.argv[1]).read_text())):
 Jobs = list[dict[str, Any]]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def run_launches(launches: list[tuple[int, Jobs]], folder: Path) -> list[Jobs]:
     """What the jobs of each launch found, carried out one after the other on so many processes."""
     given = folder / "launches.json"
     written = [
-        {"workers": workers, "jobs": jobs, "port": free_port()} for workers, jobs in launches
+        {"workers": workers, "jobs": jobs, "port": port}
+        for (workers, jobs), port in zip(launches, free_ports(len(launches)), strict=True)
     ]
     given.write_text(json.dumps(written))
     done = subprocess.run(
@@ -168,7 +162,7 @@ def differences(a: dict[str, float], b: dict[str, float]) -> float:
     return max(abs(a[step] - b[step]) for step in a)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 @pytest.mark.deepspeed
 def test_two_workers_equal_one_at_every_zero_stage(
     jobs: dict[str, dict[str, Any]], tmp_path: Path
@@ -200,7 +194,7 @@ def put_together(folder: Path) -> dict[str, torch.Tensor]:
     return {name: torch.cat([parts[name][s] for s in sorted(parts[name])]) for name in parts}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 @pytest.mark.deepspeed
 def test_a_checkpoint_resumes_with_any_workers_at_any_zero_stage(
     jobs: dict[str, dict[str, Any]], tmp_path: Path

@@ -30,8 +30,8 @@ class Joined:
             study,
             self,
             StudyView(Console(file=self.shown, width=300)),
-            EventLog(folder),
-            lambda run: 60.0,
+            events=EventLog(folder),
+            seconds_of=lambda run: 60.0,
         )
 
     def node(self) -> Node:

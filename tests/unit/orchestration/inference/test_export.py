@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cola.data import PreparedData, TextTokenizer, prepare
+from cola.data import PreparedData, TextTokenizer
 from cola.errors import SpecError
 from cola.families.registry import family_of
 from cola.records import Metric
@@ -22,11 +22,6 @@ from orchestration.inference.export import export_run
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalWriter
 from orchestration.training.train_loop import initial_model
-
-
-@pytest.fixture
-def data(tiny_study: dict[str, Any], tmp_path: Path) -> PreparedData:
-    return prepare(StudySpec.parse(tiny_study).data, tmp_path / "cache")
 
 
 def finished(

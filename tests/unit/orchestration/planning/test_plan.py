@@ -27,6 +27,7 @@ from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import Plan, matching_sentences, plan_as_json
 from orchestration.planning.rates import rate_key
 from orchestration.planning.rehearsal import rehearsal_of
+from tests.sizes import FAMILIES
 
 
 def plan(values: dict[str, Any], **changes: Any) -> list[PlannedRun]:
@@ -270,7 +271,9 @@ def test_a_rehearsal_is_small_and_keeps_what_is_special(name: str) -> None:
 
 def test_activations_are_estimated_from_above(tiny_study: dict[str, Any]) -> None:
     """Against the tensors that a forward pass really keeps; no more than three times them."""
-    for run in plan(tiny_study, ladder=[{"budget": 1e12, "core_parameters": 400_000}]):
+    families = {name: tiny_study["families"].get(name, {}) for name in FAMILIES}
+    ladder = [{"budget": 1e12, "core_parameters": 400_000}]
+    for run in plan(tiny_study, ladder=ladder, families=families):
         spec = run.spec
         networks = family_of(spec.family)
         stage = spec.stages[-1].name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from orchestration.planning.shared_prefixes import (
     prefix_key,
     prefix_plans,
 )
-from tests.unit.orchestration.training.test_train_loop import Losses, SaveAndStop, data, trained  # noqa: F401 (data is a fixture)
+from tests.unit.orchestration.training.test_train_loop import Losses, SaveAndStop, trained
 
-BUDGETS = [1.0e10, 2.0e10, 4.0e10]
+BUDGETS = [2.5e9, 5.0e9, 1.0e10]
 
 
 def trajectory(tiny_study: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def test_equal_keys_mean_equal_rates(
             assert rates[0] == rates[1]
 
 
+@functools.cache
 def bare_run() -> RunSpec:
     study = {
         "name": "x",
@@ -165,11 +167,12 @@ def test_a_study_that_cannot_share_is_refused(tiny_study: dict[str, Any]) -> Non
 
 def test_a_run_whose_rate_changes_goes_on_from_one_whose_rate_does_not(
     tiny_study: dict[str, Any],
-    data: PreparedData,  # noqa: F811
+    data: PreparedData,
     tmp_path: Path,
 ) -> None:
     """The change is not part of what came before it, and is of what comes after."""
-    study = StudySpec.parse(tiny_study | {"families": ["ar"]})
+    ladder = [{"budget": 2.5e9, "core_parameters": 60_000}]
+    study = StudySpec.parse(tiny_study | {"families": ["ar"], "ladder": ladder})
     plain = plan_study(study)[0].spec
     schedule = plain.training.schedule.model_copy(
         update={"rate_changes": (RateChange(at=0.75, factor=0.5),)}
@@ -196,7 +199,7 @@ def test_a_run_whose_rate_changes_goes_on_from_one_whose_rate_does_not(
 def test_a_point_that_branches_equals_one_trained_alone(
     family: str,
     plan: list[PlannedRun],
-    data: PreparedData,  # noqa: F811
+    data: PreparedData,
     tmp_path: Path,
 ) -> None:
     point, longest = (runs_of(plan, family)[place] for place in (0, -1))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cola.data import PreparedData, prepare
-from cola.spec import DataSpec
+from cola.data import PreparedData
 from cola.study import RunSpec, StudySpec
 from orchestration.checkpoint.manifest import newest_valid
 from orchestration.checkpoint.retention import Policy
@@ -35,27 +32,6 @@ def run(tiny_study: dict[str, Any]) -> RunSpec:
     study = StudySpec.parse(tiny_study | {"ladder": ladder, "families": {"ar": {}}})
     spec = plan_study(study)[0].spec
     return spec.model_copy(update={"stages": [spec.stages[0].model_copy(update={"steps": 16})]})
-
-
-@pytest.fixture
-def data(tiny_study: dict[str, Any], tmp_path: Path) -> PreparedData:
-    return prepare(DataSpec.parse(tiny_study["data"]), tmp_path / "cache")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 20 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 class Losses:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cola.data import PreparedData, prepare
+from cola.data import PreparedData
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.registry import family_of
 from cola.spec.objectives import JointObjective
@@ -34,26 +34,12 @@ from tests.sizes import FAMILIES
 
 @pytest.fixture
 def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
-    ladder = [{"budget": 1.0e10, "core_parameters": 60_000}]
+    """About 20 steps each: enough for every stage to evaluate, save and begin again."""
+    ladder = [{"budget": 2.5e9, "core_parameters": 60_000}]
     families = {name: tiny_study["families"].get(name, {}) for name in FAMILIES}
     changes = {"ladder": ladder, "families": families}
     plan = plan_study(StudySpec.parse(tiny_study | changes))
     return {run.spec.family: run.spec for run in plan}
-
-
-@pytest.fixture(scope="module")
-def data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    from cola.spec import DataSpec
-
-    spec = DataSpec.parse(
-        {
-            "corpus": {"source": "files", "paths": [str(corpus_file)]},
-            "tokenizer": {"kind": "bpe", "vocab_size": 320},
-            "sequence_length": 32,
-            "validation_fraction": 0.1,
-        }
-    )
-    return prepare(spec, tmp_path_factory.mktemp("cache"))
 
 
 class Losses:
@@ -275,6 +261,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert (state.stop, state.step) == ("diverged", 3)
     assert state.stop_reason is not None
     assert "loss is nan at step 3" in state.stop_reason or "gradient_norm" in state.stop_reason
+    assert state.stop_code == "diverged"
 
 
 def test_order_digests_agree_between_families(runs: dict[str, RunSpec], data: PreparedData) -> None:
@@ -324,7 +311,7 @@ def cola_run(run: RunSpec, log_snr: float | None, steps: int, **stage2: Any) -> 
 @pytest.mark.parametrize(
     ("log_snr", "stage2"),
     [
-        (None, {"gradient_mode": "joint", "lambda_ref": 0.0}),  # sigma shrinks: section 8
+        (None, {"gradient_mode": "joint", "lambda_ref": 0.0}),  # sigma shrinks (model.md, Eq. 28)
         (
             3.0,
             {"gradient_mode": "joint", "lambda_vae": 0.0, "lambda_ref": 0.0},
@@ -341,6 +328,7 @@ def test_a_collapse_ends_the_run_and_is_named(
     state = trained(run, data, StopOnCollapse(2))
     assert state.stop == "diverged"
     assert 60 < state.step < run.steps
+    assert state.stop_code == "collapsed"
     assert "latents collapsed" in str(state.stop_reason)
     assert "fm " in str(state.stop_reason)
 

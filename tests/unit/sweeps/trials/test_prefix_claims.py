@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestration.checkpoint.manifest import Cursor, seal
 from orchestration.state.ledger import Ledger
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
-from sweeps.trials.prefix_claims import Claims, forget, stage_prefixes
+from sweeps.trials.prefix_claims import PrefixClaims, remove_prefixes, stage_prefixes
 
 LOC = "families.cola.objective.stage2.timestep.timestep_loc"
 BLOCK = "families.cola.block_size"
@@ -24,12 +24,12 @@ def other_driver(root: Path) -> Ledger:
 
 
 def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
-    points = Points(SweepSpec.parse(tiny_sweep), [])
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     (one,), (two,) = (points.of("", {BLOCK: 8, LOC: loc}).runs for loc in (0.0, 1.0))
     stage, same = next(stage_prefixes(one.spec)), next(stage_prefixes(two.spec))
     assert stage == same
-    first = Claims(tmp_path, Ledger(tmp_path))
-    second = Claims(tmp_path, other_driver(tmp_path))
+    first = PrefixClaims(tmp_path, Ledger(tmp_path))
+    second = PrefixClaims(tmp_path, other_driver(tmp_path))
     mine = first.prefix_plan_of(one)
     assert mine is not None
     assert mine.publishes == (stage,)
@@ -54,7 +54,7 @@ def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_pa
     assert done is not None
     assert done.publishes == ()
     assert done.first_step == stage.step
-    forget([*stage_prefixes(one.spec), *stage_prefixes(two.spec)], tmp_path)
+    remove_prefixes([*stage_prefixes(one.spec), *stage_prefixes(two.spec)], tmp_path)
     assert not list((tmp_path / "prefixes").iterdir())
 
 
@@ -62,7 +62,7 @@ def test_runs_that_go_through_another_first_stage_share_nothing(
     tiny_sweep: dict[str, Any],
 ) -> None:
     tiny_sweep["space"] = {"families.cola.objective.stage1.lambda_mask": [0.0, 0.3]}
-    points = Points(SweepSpec.parse(tiny_sweep), [])
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     found = [points.of("", {key: value}) for key in tiny_sweep["space"] for value in (0.0, 0.3)]
     stages = {next(stage_prefixes(c.runs[0].spec)).key for c in found}
     assert len(stages) == 2
