@@ -111,7 +111,7 @@ def evaluate(
             asked = EvaluationRequest(
                 chosen(target, tasks, changes), seed, judge, tuple(held_out or ())
             )
-            report = evaluate_target(target, asked, hands, root, not as_json)
+            report = evaluate_target(target, asked, hands, root=root, show_progress=not as_json)
             reports.append(report.compared(reports[0]) if reports else report)
     if as_json:
         typer.echo(json.dumps([report.as_json() for report in reports], indent=1))

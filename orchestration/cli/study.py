@@ -74,7 +74,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(whole), indent=1))
         return
-    decisions = decide(runs, ledger, study_folder(spec), spec.checkpoint.storage)
+    decisions = decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage)
     console = wide_console()
     console.print(plan_table(whole, decisions))
     memory = memory_table(whole)
@@ -215,9 +215,9 @@ def generate(
     chosen = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
     generation = GenerationSpec.parse(chosen)
     if right is not None:
-        typer.echo(fill_text(folder, spec, prompt, right, generation, seed))
+        typer.echo(fill_text(folder, spec, prompt, right=right, settings=generation, seed=seed))
         return
-    for piece in stream_text(folder, spec, prompt, generation, seed):
+    for piece in stream_text(folder, spec, prompt, settings=generation, seed=seed):
         typer.echo(piece, nl=False)
     typer.echo()
 
@@ -263,5 +263,5 @@ def reckoned(study: StudySpec, runs: list[PlannedRun]) -> Plan:
     """The plan with its costs; a corpus that is known to be too small is refused."""
     corpus = corpus_size(study, OutputFolder(output_root(study)).cache)
     for planned in runs:
-        check_epochs(study, planned.name, planned.tokens, corpus)
-    return Plan.of(study, runs, corpus, measured_rates(output_root(study)))
+        check_epochs(study, planned.name, planned.tokens, corpus=corpus)
+    return Plan.of(study, runs, corpus, rates=measured_rates(output_root(study)))

@@ -57,7 +57,7 @@ def assignment_of(
     `events_folder` holds the event log that faults go to. With `until` they save a checkpoint and
     leave after that step.
     """
-    resources, root = run.resources, output_root(study)
+    root = output_root(study)
     return Assignment(
         run=run.spec,
         name=run.name,
@@ -65,22 +65,16 @@ def assignment_of(
         study_folder=str(events_folder),
         data_folder=str(data_folder.resolve()),
         attempt=attempt,
-        workers=resources.workers,
-        min_workers=resources.min_workers,
-        cpus_per_worker=resources.cpus_per_worker,
-        gpus_per_worker=resources.gpus_per_worker,
-        zero_stage=resources.zero_stage,
-        micro_batch_sequences=run.micro_batch_sequences,
-        compile=resources.compile,
-        max_failures=resources.max_failures,
-        labels=resources.labels,
+        resources=run.resources.model_copy(
+            update={"micro_batch_sequences": run.micro_batch_sequences}
+        ),
         preemptible=preemptible,
         in_process=in_process,
         until=until,
         checkpoint=placed(study.checkpoint),
         log_every_steps=study.tracking.log_every_steps,
-        publishes={found.step: str(found.folder(root)) for found in prefixes.publishes},
-        resumes_from=[str(found.folder(root)) for found, _ in prefixes.resumes_from],
+        publishes={prefix.step: str(prefix.folder(root)) for prefix in prefixes.publishes},
+        resumes_from=[str(prefix.folder(root)) for prefix, _ in prefixes.resumes_from],
     )
 
 

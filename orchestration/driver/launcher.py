@@ -135,8 +135,8 @@ class Launcher:
         """Whether none of `busy` is about to train a prefix that this run can take."""
         root = output_root(self.study)
         return all(
-            provider not in busy or verify(prefix.folder(root)) is not None
-            for prefix, provider in self._prefixes[run.key].resumes_from
+            publisher not in busy or verify(prefix.folder(root)) is not None
+            for prefix, publisher in self._prefixes[run.key].resumes_from
         )
 
     def _refuse(self, waiting: Sequence[PlannedRun]) -> None:

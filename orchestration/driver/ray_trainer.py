@@ -114,10 +114,11 @@ def trainer_of(assignment: Assignment) -> Any:
         # Ray counts the cluster's resources every 20 s: an elastic run may ask for workers that
         # are taken since, and has to give up on them soon to start with fewer. A chosen value.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
-    gpu = assignment.gpus_per_worker > 0
-    resources = {"CPU": assignment.cpus_per_worker}
+    needs = assignment.resources
+    gpu = needs.gpus_per_worker > 0
+    per_worker = {"CPU": needs.cpus_per_worker}
     if gpu:
-        resources["GPU"] = assignment.gpus_per_worker
+        per_worker["GPU"] = needs.gpus_per_worker
     return TorchTrainer(
         train_in_process if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
@@ -125,13 +126,13 @@ def trainer_of(assignment: Assignment) -> Any:
         scaling_config=ray.train.ScalingConfig(
             num_workers=assignment.ray_workers(),
             use_gpu=gpu,
-            resources_per_worker=resources,
-            label_selector=assignment.labels or None,
+            resources_per_worker=per_worker,
+            label_selector=needs.labels or None,
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",
             storage_path=store_address(assignment.checkpoint.storage, Path(assignment.run_folder)),
-            failure_config=ray.train.FailureConfig(max_failures=assignment.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=needs.max_failures),
             # What is kept is decided in `orchestration.checkpoint.retention`, over all attempts.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=None),
             callbacks=[FaultRecorder()],

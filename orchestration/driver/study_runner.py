@@ -63,7 +63,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
     data = prepared_data(study, plan, root, view)
-    decisions = decide(plan, ledger, study_folder(study), study.checkpoint.storage)
+    decisions = decide(plan, ledger, study_folder(study), storage=study.checkpoint.storage)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
     )
@@ -90,7 +90,7 @@ def prepared_data(
     check_items(study.evaluation)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
-        check_epochs(study, run.name, run.tokens, corpus)
+        check_epochs(study, run.name, run.tokens, corpus=corpus)
     return data
 
 

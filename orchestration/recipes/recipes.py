@@ -74,7 +74,7 @@ def planned_hours(study: StudySpec, runs: Sequence[PlannedRun]) -> int:
     rates = measured_rates(output_root(study))
     seconds = sum(
         run_costs(
-            run.spec, run.resources, run.total_parameters, study.checkpoint.keep, rates
+            run.spec, run.resources, run.total_parameters, keep=study.checkpoint.keep, rates=rates
         ).seconds
         for run in runs
     )

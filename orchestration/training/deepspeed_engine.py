@@ -29,10 +29,10 @@ from orchestration.training.zero_state import ZeroState
 
 
 def import_deepspeed() -> Any:
-    """Import DeepSpeed for the accelerator that is here.
+    """DeepSpeed, set up for this machine's accelerator.
 
     On a CPU its shared-memory operator is switched off: it would be compiled with g++ at first
-    use, and the collectives of training fall back to gloo without it.
+    use, and without it collectives use gloo.
     """
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -45,7 +45,7 @@ def import_deepspeed() -> Any:
 
 
 def close_process_group() -> None:
-    """End the process group, and what DeepSpeed remembers of it: this process may make another."""
+    """Destroy torch's and DeepSpeed's process groups, so that this process can make new ones."""
     deepspeed = import_deepspeed()
     if deepspeed.comm.is_initialized():
         deepspeed.comm.destroy_process_group()
@@ -54,7 +54,7 @@ def close_process_group() -> None:
 
 
 class DeepSpeedEngine:
-    """A stage under DeepSpeed; needs an initialised process group of the right size."""
+    """A stage under DeepSpeed ZeRO; needs an initialised process group."""
 
     def __init__(
         self, module: StageModule, groups: ParameterGroups, settings: EngineSettings
@@ -80,7 +80,7 @@ class DeepSpeedEngine:
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
         """See `Engine.step`."""
         groups = self._engine.optimizer.param_groups
-        set_learning_rates(groups, self._settings.training, factor, self._steps)
+        set_learning_rates(groups, self._settings.training, factor, step=self._steps)
         outputs, unsharded_norm = [], None
         for batch in batches:
             output = self._engine(**batch.inputs)
@@ -94,7 +94,7 @@ class DeepSpeedEngine:
         return StepResult(mean_scalars(outputs), float(norm))
 
     def _gradient_norm(self) -> Tensor:
-        """DeepSpeed keeps no norm at stage 0; gradients are whole and averaged there."""
+        """The norm at stage 0, where gradients are whole and averaged, and DeepSpeed keeps none."""
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
@@ -115,8 +115,8 @@ class DeepSpeedEngine:
         if self._settings.zero_stage < 3:
             return {n: v.detach().cpu() for n, v in self.module.state_dict().items()}
         deepspeed = import_deepspeed()
-        kept = self.module.state_dict().keys()  # buffers that are not persistent stay out
-        state = {n: v.detach().cpu() for n, v in self.module.named_buffers() if n in kept}
+        persistent = self.module.state_dict().keys()
+        state = {n: v.detach().cpu() for n, v in self.module.named_buffers() if n in persistent}
         for name, parameter in self.module.named_parameters(remove_duplicate=False):
             with deepspeed.zero.GatheredParameters([parameter]):
                 state[name] = parameter.detach().cpu().clone()
@@ -128,10 +128,10 @@ class DeepSpeedEngine:
 
 
 def deepspeed_config(settings: EngineSettings, world_size: int) -> dict[str, Any]:
-    """The DeepSpeed configuration; the optimiser is torch's AdamW, the same at every stage."""
+    """The DeepSpeed configuration; the optimiser is torch's AdamW at every stage."""
     training = settings.training
     config: dict[str, Any] = {
-        # DeepSpeed counts passes: how many sequences each has is left to the weights of the loss.
+        # DeepSpeed counts passes; the weights of the loss account for the sequences of each.
         "train_batch_size": settings.accumulation * world_size,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": settings.accumulation,

@@ -1,4 +1,4 @@
-"""The protocol of an engine (one stage's module, optimiser and state), and what engines share."""
+"""The protocol of an engine, its settings, and what all engines share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from cola.study import TrainingSpec
 
 @dataclass(frozen=True)
 class StepResult:
-    """Weighted means over this worker's micro-batches, and the norm before clipping (global).
+    """Weighted means over this worker's micro-batches, and the global gradient norm.
 
-    The mean of `values` over the workers is the mean over the global batch.
+    The mean of `values` over the workers is the mean over the global batch. The norm is that before
+    clipping.
     """
 
     values: dict[str, float]
@@ -28,7 +29,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Drawn inputs of one forward pass, and its weight in the mean over all passes of a step.
+    """Drawn inputs of one forward pass, and the weight of the pass in the mean over a step.
 
     The weight is (rows) / (mean rows of a pass): 1 where the global batch is divided evenly, 0
     where a pass is only made because other workers make one.
@@ -39,40 +40,41 @@ class MicroBatch:
 
 
 class Engine(Protocol):
-    """Holds one stage's module, optimiser and (sharded) state."""
+    """One stage's module, optimiser and (sharded) training state."""
 
     module: StageModule
     device: torch.device
 
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
-        """One optimiser step over as many micro-batches as any other worker makes.
+        """One optimiser step; every worker gives equally many micro-batches.
 
-        The rate is factor x peak, the gradient the mean over workers of the weighted_scalars mean.
+        The rate is `factor` x the peak rate, the gradient the mean over workers of the weighted
+        mean over micro-batches.
         """
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The precision in which forward passes run."""
+        """A context in which forward passes run at the training precision."""
 
     def save(self, folder: Path) -> None:
         """Write this worker's part of the training state.
 
         Raises:
-            OSError: where it cannot be written, after every collective call was carried out.
+            OSError: the folder cannot be written; every collective call has been made by then.
         """
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, with whatever number of workers and sharding."""
+        """Read what `save` wrote with any number of workers and any sharding."""
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """The module's whole state on the CPU, on every worker."""
+        """The module's whole state on the CPU, on every worker (collective)."""
 
     def close(self) -> None:
-        """Release what the engine holds."""
+        """Release memory and hooks; the engine cannot be used afterwards."""
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How an engine executes: everything of it but the training settings leaves results alone."""
+    """How an engine executes; all but `training` leaves results alone beyond rounding."""
 
     training: TrainingSpec
     zero_stage: int
@@ -84,13 +86,13 @@ ParameterGroups = list[dict[str, Any]]
 
 
 def optimizer_groups(groups: ParameterGroups, training: TrainingSpec) -> ParameterGroups:
-    """AdamW parameter groups; `lr_ratio` and `interval` stay in the group for the step."""
+    """AdamW's parameter groups at the peak rate; each keeps its `lr_ratio` and `interval`."""
     peak = training.optimizer.learning_rate
     return [{**group, "lr": peak * group.get("lr_ratio", 1.0)} for group in groups]
 
 
 def adamw(groups: ParameterGroups, settings: EngineSettings) -> torch.optim.AdamW:
-    """The optimiser of every family and engine."""
+    """The optimiser that every family and engine uses."""
     optimizer = settings.training.optimizer
     return torch.optim.AdamW(
         optimizer_groups(groups, settings.training),
@@ -102,9 +104,9 @@ def adamw(groups: ParameterGroups, settings: EngineSettings) -> torch.optim.Adam
 
 
 def set_learning_rates(
-    groups: Sequence[dict[str, Any]], training: TrainingSpec, factor: float, step: int
+    groups: Sequence[dict[str, Any]], training: TrainingSpec, factor: float, *, step: int
 ) -> None:
-    """Write this step's rate into each group; a group with `interval` k moves every k-th step."""
+    """Write this step's rate into each group; one with `interval` k is updated every k-th step."""
     for group in groups:
         active = step % group.get("interval", 1) == 0
         peak = training.optimizer.learning_rate * group.get("lr_ratio", 1.0)
@@ -114,14 +116,14 @@ def set_learning_rates(
 def autocast(
     device: torch.device, precision: Literal["float32", "bfloat16"]
 ) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 matrix products over float32 weights, or plain float32."""
+    """A context of bfloat16 matrix products over float32 weights, or of plain float32."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def weighted_scalars(output: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
-    """The scalars of a pass, off the graph; reading them is left until all are computed."""
+    """The scalars of a pass times its weight; still on the device, as reading them would wait."""
     return {name: weight * value.detach() for name, value in output.items()}
 
 

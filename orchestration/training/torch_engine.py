@@ -27,13 +27,14 @@ from orchestration.training.zero_state import ZeroState
 
 
 class TorchEngine:
-    """One process, no sharding: the reference that DeepSpeed engines are compared with."""
+    """One process, no sharding: the reference for DeepSpeed engines."""
 
     def __init__(
         self,
         module: StageModule,
         groups: ParameterGroups,
         settings: EngineSettings,
+        *,
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
@@ -49,7 +50,7 @@ class TorchEngine:
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
         """See `Engine.step`."""
         training = self._settings.training
-        set_learning_rates(self.optimizer.param_groups, training, factor, self._steps)
+        set_learning_rates(self.optimizer.param_groups, training, factor, step=self._steps)
         self.optimizer.zero_grad(set_to_none=True)
         outputs = []
         for batch in batches:

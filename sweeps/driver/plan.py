@@ -74,7 +74,9 @@ def plan_sweep(points: PointPlanner) -> SweepPlan:
                 first = prefix.step
             seen.add(prefix.key)
         keep = points.base.checkpoint.keep
-        costs = run_costs(run.spec, run.resources, run.total_parameters, keep, rates, first)
+        costs = run_costs(
+            run.spec, run.resources, run.total_parameters, keep=keep, rates=rates, first_step=first
+        )
         shared += run.spec.train_flops_at(first, "executed", charged=False)
         flops += run.spec.train_flops_at(
             run.spec.steps, "executed", charged=False

@@ -218,7 +218,9 @@ class TrialExecutor:
             request_stop(self._folder(run), "stopped on request")
         before = position(self._folder(run))
         if not before.step and prefixes.resumes_from:
-            before = published_position(prefixes.resumes_from[0][0].folder(output_root(self.order.study)))
+            before = published_position(
+                prefixes.resumes_from[0][0].folder(output_root(self.order.study))
+            )
         error: Exception | None = None
         try:
             fit_run(

@@ -71,7 +71,9 @@ def run_spec(family: str, data: DataSpec, steps: int, seed: int) -> RunSpec:
 
 def ours(run: RunSpec, data: PreparedData) -> nn.Module:
     """The product's own loop, loss and order of data, in this process."""
-    return train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), []).model.eval()
+    return train(
+        run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[]
+    ).model.eval()
 
 
 def batches(data: PreparedData, steps: int) -> Iterator[Tensor]:

@@ -171,7 +171,9 @@ def measured_stage1(
     """Train a VAE alone (the joint stage gets one step) and measure it."""
     run = run_spec(spec, stage1, {"gradient_mode": "frozen_vae"}, {"vae": steps, "joint": 1})
     curve = Curve(max(1, steps // 10))
-    state = train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), [curve])
+    state = train(
+        run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[curve]
+    )
     return {"measured": vae_measurements(state.model.eval(), validation), "curve": curve.points}
 
 
@@ -190,7 +192,13 @@ def measured_stage2(
     curve = Curve(max(1, steps["joint"] // 20))
     cursor = Cursor(stage=0, step=steps["vae"], world_size=1, zero_stage=0, elapsed_seconds=0.0)
     state = train(
-        run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), [curve], (folder, cursor)
+        run,
+        data.train,
+        TorchEngine,
+        settings=LoopSettings(0),
+        worker=WorkerRank(),
+        hooks=[curve],
+        resume=(folder, cursor),
     )
     model: ColaDLM = state.model.eval()
     stream = Stream(0, 0, range(len(validation)))
@@ -218,7 +226,7 @@ def pretrain(data: PreparedData, spec: DataSpec, steps: dict[str, int], folder: 
             state.stop = "interrupted"
 
     run = run_spec(spec, {}, {}, steps)
-    train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), [keep])
+    train(run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[keep])
 
 
 @torch.no_grad()

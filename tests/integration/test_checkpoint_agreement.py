@@ -41,9 +41,8 @@ worker = WorkerRank(dist.get_rank(), dist.get_world_size())
 job = json.loads(Path(sys.argv[1]).read_text())
 folder, disk = Path(job["folder"]), Path(job["disk"])
 journal = JournalWriter(folder / "journal.jsonl") if worker.rank == 0 else None
-save = CheckpointWriter(
-    CheckpointStore(str(folder / "store")), 1, worker, Policy(2), "async", journal
-)
+store = CheckpointStore(str(folder / "store"))
+save = CheckpointWriter(store, 1, worker, policy=Policy(2), upload="async", journal=journal)
 
 
 def fill(state):
@@ -60,7 +59,9 @@ def fill(state):
 run = RunSpec.model_validate(job["run"])
 hooks = [fill, Checkpoint(1e-9, save)]
 data = open_prepared(Path(job["data"]))
-state = train(run, data.train, DeepSpeedEngine, LoopSettings(2), worker, hooks)
+state = train(
+    run, data.train, DeepSpeedEngine, settings=LoopSettings(2), worker=worker, hooks=hooks
+)
 save.close()
 (folder / f"done-{worker.rank}").write_text(state.stop)
 dist.barrier()

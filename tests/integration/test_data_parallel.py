@@ -74,7 +74,9 @@ def carry_out(job, worker):
             self.save(Path(job["copy"]))
 
     settings = LoopSettings(job["zero_stage"], job["micro"])
-    state = train(run, data.train, Engine, settings, worker, [record], resume)
+    state = train(
+        run, data.train, Engine, settings=settings, worker=worker, hooks=[record], resume=resume
+    )
     state.engine.close()
     return {
         "losses": losses, "evaluations": evaluations, "weights": weights, "average": average,

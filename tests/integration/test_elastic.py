@@ -38,7 +38,9 @@ def undisturbed(run_folder: Path) -> dict[int, float]:
     def record(state: TrainState) -> None:
         found[state.step] = state.result.values["loss"]
 
-    train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), [record])
+    train(
+        run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[record]
+    )
     return found
 
 

@@ -64,13 +64,13 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(
     torn = Path(store.root) / "attempt-1/step-000000008/engine/shard-0.bin"
     torn.write_bytes(torn.read_bytes()[:57])
     fetcher = CheckpointFetcher(store, WorkerRank())
-    chosen = fetcher.shared(newest_valid(fetcher.folders(), fetcher.fetch))
+    chosen = fetcher.share(newest_valid(fetcher.folders(), fetcher.fetch))
     assert chosen is not None
     folder, cursor = chosen
     assert (cursor.step, fetcher.name_of(folder)) == (4, "attempt-1/step-000000004")
     assert (folder / "engine" / "shard-0.bin").is_file()
     assert store.local == folder.is_relative_to(store.root)
-    fetcher.forget()
+    fetcher.remove_copies()
     assert folder.exists() == store.local
 
 

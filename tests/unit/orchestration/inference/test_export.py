@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cola.data import PreparedData, TextTokenizer
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.families.registry import family_of
 from cola.records import Metric
 from cola.seeding import Stream
@@ -156,7 +156,7 @@ def test_what_cannot_be_exported_is_refused(
         export_run(folder, spec, full)
     assert [path.name for path in full.iterdir()] == ["mine"]
     (folder / "model" / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(SpecError, match=r"pytorch_model\.bin: is neither safetensors nor JSON"):
+    with pytest.raises(StorageError, match=r"pytorch_model\.bin: is neither safetensors nor JSON"):
         export_run(folder, spec, tmp_path / "new")
     (folder / "model").rename(tmp_path / "gone")
     with pytest.raises(SpecError, match="is not finished"):

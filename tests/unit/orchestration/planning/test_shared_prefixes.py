@@ -149,7 +149,7 @@ def test_budgets_hold_whether_the_vae_is_charged_or_amortised(tiny_study: dict[s
 def test_the_plan_counts_a_shared_beginning_once(tiny_study: dict[str, Any]) -> None:
     study = StudySpec.parse(trajectory(tiny_study))
     runs = plan_study(study)
-    plan = Plan.of(study, runs, CorpusSize(None, False), {})
+    plan = Plan.of(study, runs, CorpusSize(None, False), rates={})
     whole = sum(run.train_flops("executed") for run in runs)
     # The longest of each family, and a fifth of each other's last stage.
     assert 0.62 * whole < plan.distinct_train_flops < 0.72 * whole

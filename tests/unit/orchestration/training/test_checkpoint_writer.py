@@ -49,15 +49,23 @@ def writer(
         CheckpointStore(str(root)),
         options.pop("attempt", 1),
         WorkerRank(),
-        policy or Policy(2),
-        upload,
-        JournalWriter(journal),
+        policy=policy or Policy(2),
+        upload=upload,
+        journal=JournalWriter(journal),
         **options,
     )
 
 
 def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
-    return train(run, data.train, TorchEngine, LoopSettings(0), WorkerRank(), hooks, **options)
+    return train(
+        run,
+        data.train,
+        TorchEngine,
+        settings=LoopSettings(0),
+        worker=WorkerRank(),
+        hooks=hooks,
+        **options,
+    )
 
 
 def failures(journal: Path) -> list[tuple[int, str]]:
@@ -150,7 +158,7 @@ def test_older_ones_are_given_up_for_a_new_one(
     assert whole[1:6] == [[1, 2], [2], [2, 4], [4], [4, 6]]
 
 
-def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
+def test_a_torn_checkpoint_is_neither_resumed_from_nor_trusted_by_retention(
     run: RunSpec, data: PreparedData, tmp_path: Path
 ) -> None:
     undisturbed, after = Losses(), Losses()
@@ -171,8 +179,8 @@ def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
     assert chosen is not None
     assert chosen[1].step == 5
     # With only one to keep, a new one of step 6 counts, not the torn one of equal age.
-    good = fetcher.name_of(chosen[0])
-    again = writer(root, journal, policy=Policy(1), attempt=2, good=good)
+    trusted = fetcher.name_of(chosen[0])
+    again = writer(root, journal, policy=Policy(1), attempt=2, resumed_from=trusted)
     trained(run, data, after, stop, Checkpoint(1e-9, again), resume=chosen)
     again.close()
     assert [item.name for item in again._store.stored()] == ["attempt-2/step-000000006"]

@@ -67,7 +67,9 @@ class SaveAndStop:
 
 def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
     settings = LoopSettings(0, options.pop("micro", None))
-    return train(run, data.train, TorchEngine, settings, WorkerRank(), hooks, **options)
+    return train(
+        run, data.train, TorchEngine, settings=settings, worker=WorkerRank(), hooks=hooks, **options
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -101,12 +103,12 @@ def test_the_engine_in_process_writes_the_fragments_that_production_reads(
         assert reader.steps == 3
         for name, value in state.engine.module.named_parameters():
             flat = value.detach().flatten()
-            assert torch.equal(reader.read(WEIGHT, name, 0, len(flat)), flat)
+            assert torch.equal(reader.read(WEIGHT, name, 0, numel=len(flat)), flat)
             trained_yet = value in state.engine.optimizer.state
             assert [reader.has(kind, name) for kind in MOMENTS] == [trained_yet] * 2
             if trained_yet:
                 moment = state.engine.optimizer.state[value]["exp_avg"].flatten()
-                assert torch.equal(reader.read("exp_avg", name, 0, len(flat)), moment)
+                assert torch.equal(reader.read("exp_avg", name, 0, numel=len(flat)), moment)
 
 
 def with_average(run: RunSpec, decay: float) -> RunSpec:
@@ -196,7 +198,16 @@ def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
     for worker in [WorkerRank(), *(WorkerRank(rank, 3) for rank in range(3))]:
         family = family_of(run.family)
         model = initial_model(family, run)
-        state = open_stage(run, family, model, TorchEngine, settings, worker, 0, None)
+        state = open_stage(
+            run,
+            family,
+            model,
+            engine_factory=TorchEngine,
+            settings=settings,
+            worker=worker,
+            index=0,
+            before=None,
+        )
         batches = draw_micro_batches(state, data.train, settings)
         if worker.world_size == 3:
             assert len(batches) == 3
@@ -218,7 +229,14 @@ def test_more_workers_than_sequences_are_refused(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
     with pytest.raises(ValueError, match="8 sequences cannot be divided for rank 0 of 9"):
-        train(runs["ar"], data.train, TorchEngine, LoopSettings(0), WorkerRank(0, 9), [])
+        train(
+            runs["ar"],
+            data.train,
+            TorchEngine,
+            settings=LoopSettings(0),
+            worker=WorkerRank(0, 9),
+            hooks=[],
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
