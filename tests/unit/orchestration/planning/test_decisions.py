@@ -35,11 +35,11 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
     seal(checkpoint, cursor, rank=0)
     resumed = decisions(tiny_study, tmp_path)[1]
     assert resumed.action == "resume"
-    assert resumed.why == "goes on from its checkpoint (stopped on request)"
+    assert resumed.why == "resumes from its checkpoint (stopped on request)"
     wider = decisions(tiny_study | {"resources": {"workers": 2}}, tmp_path)[1]
     assert wider.action == "resume"
     assert wider.why == (
-        "goes on from its checkpoint, resharded from 1 worker at ZeRO 1 to 2 workers at ZeRO 1 "
+        "resumes from its checkpoint, resharded from 1 worker at ZeRO 1 to 2 workers at ZeRO 1 "
         "(stopped on request)"
     )
     elastic = {"workers": 2, "min_workers": 1}
