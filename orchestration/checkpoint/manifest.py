@@ -42,6 +42,11 @@ class Cursor(BaseModel):
     zero_stage: int
     elapsed_seconds: float
 
+    def is_same_save(self, other: Cursor) -> bool:
+        """Whether two workers' parts are of one save: another start may have left parts behind."""
+        mine = (self.step, self.world_size, self.zero_stage)
+        return mine == (other.step, other.world_size, other.zero_stage)
+
 
 class Note(BaseModel):
     """What is known of a checkpoint beside its state, for those who choose which to keep.
@@ -92,7 +97,7 @@ def verify(folder: Path) -> Cursor | None:
         return None
     for rank in range(first.cursor.world_size):
         manifest = read_manifest(folder / manifest_name(rank))
-        if manifest is None or _sharding(manifest.cursor) != _sharding(first.cursor):
+        if manifest is None or not manifest.cursor.is_same_save(first.cursor):
             return None
         if not all(_holds(folder, name, digest) for name, digest in manifest.files.items()):
             return None
@@ -114,11 +119,6 @@ def newest_valid(
         if cursor is not None:
             return folder, cursor
     return None
-
-
-def _sharding(cursor: Cursor) -> tuple[int, int, int]:
-    """What all parts of one checkpoint agree in: parts of another start may be left in a folder."""
-    return cursor.step, cursor.world_size, cursor.zero_stage
 
 
 def read_manifest(path: Path) -> Manifest | None:

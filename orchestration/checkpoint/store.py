@@ -8,7 +8,7 @@ data: none that leads outside is used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,11 +36,11 @@ PROBE_SECONDS = 60.0  # a store that does not answer within them is not there
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint in a store, whole or not; `files` are the names of what is there of it."""
+    """A checkpoint in a store, whole or not; `files` gives the bytes of each file by its name."""
 
     attempt: int
     step: int
-    files: frozenset[str]
+    files: Mapping[str, int]
 
     @property
     def name(self) -> str:
@@ -62,6 +62,11 @@ class CheckpointStore:
         self.filesystem, self.root = open_filesystem(address)
         self.local = self.filesystem.type_name == "local"
 
+    @property
+    def shown(self) -> str:
+        """The address for messages, without secrets."""
+        return redacted(self.address)
+
     def path(self, name: str) -> str:
         """A checkpoint's path within the file system."""
         return f"{self.root}/{name}"
@@ -72,24 +77,39 @@ class CheckpointStore:
 
     def stored(self) -> list[Stored]:
         """Checkpoints over all attempts, whole or not, by attempt and step."""
-        found: dict[tuple[int, int], set[str]] = {}
-        for name in self._listing():
+        files: dict[tuple[int, int], dict[str, int]] = {}
+        for name, size in self._listing():
             match = FOLDER.match(name)
-            rest = name[match.end() + 1 :] if match else ""
-            if match and rest and name.startswith(f"{match[0]}/"):
-                place = int(match[1]), int(match[2])
-                if checkpoint_name(*place) == match[0]:
-                    found.setdefault(place, set()).add(rest)
-        return [Stored(*place, frozenset(found[place])) for place in sorted(found)]
+            inner = name[match.end() + 1 :] if match else ""
+            if match and inner and name.startswith(f"{match[0]}/"):
+                attempt_and_step = int(match[1]), int(match[2])
+                if checkpoint_name(*attempt_and_step) == match[0]:
+                    files.setdefault(attempt_and_step, {})[inner] = size
+        return [Stored(*key, files[key]) for key in sorted(files)]
 
     def manifest(self, stored: Stored, rank: int = 0) -> Manifest | None:
         """A worker's manifest, or None where there is no whole one; files are not checked."""
         if manifest_name(rank) not in stored.files:
             return None
-        with self.filesystem.open_input_stream(
-            f"{self.path(stored.name)}/{manifest_name(rank)}"
-        ) as file:
-            return parse_manifest(file.read())
+        path = f"{self.path(stored.name)}/{manifest_name(rank)}"
+        try:
+            with self.filesystem.open_input_stream(path) as file:
+                return parse_manifest(file.read())
+        except FileNotFoundError:  # pruned since it was listed
+            return None
+
+    def manifests(self, stored: Stored) -> list[Manifest]:
+        """The manifests of all workers by rank, or none where one of them is missing.
+
+        Parts of another save with the same name, left over from a crash, make it none, too.
+        """
+        first = self.manifest(stored)
+        if first is None:
+            return []
+        others = [self.manifest(stored, rank) for rank in range(1, first.cursor.world_size)]
+        found = [first, *(manifest for manifest in others if manifest is not None)]
+        same = all(manifest.cursor.is_same_save(first.cursor) for manifest in found)
+        return found if same and len(found) == first.cursor.world_size else []
 
     def complete(self, stored: Stored) -> Manifest | None:
         """Rank 0's manifest where those of all workers are there, else None.
@@ -138,8 +158,8 @@ class CheckpointStore:
             self.filesystem.delete_file(f"{path}/{file}")
         self.filesystem.delete_dir(path)
 
-    def _listing(self) -> Iterator[str]:
-        """Paths of files below the root that are plain; in a local store also not behind links."""
+    def _listing(self) -> Iterator[tuple[str, int]]:
+        """Path and bytes of files below the root that are plain; none of them behind links."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(self.root, recursive=True, allow_not_found=True)
@@ -153,7 +173,7 @@ class CheckpointStore:
             if not is_safe(name):
                 continue
             if real_root is None or (real_root / name).resolve() == real_root / name:
-                yield name
+                yield name, int(info.size or 0)
 
     def _bring(self, name: str, files: Iterable[str], target: Path) -> None:
         for file in sorted(files):

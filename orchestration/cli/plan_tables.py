@@ -11,7 +11,7 @@ from orchestration.planning.units import count, duration
 
 
 def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
-    """What each run is, what it costs, and what will happen to it."""
+    """A row a run: what it is, what it costs, and what will happen to it."""
     table = Table(title=f"{plan.study.name}: budgets count {plan.study.matching.compute} FLOPs")
     columns = (
         "run", "core", "total", "tokens", "epochs", "steps", "batch", "executed", "nominal",

@@ -11,6 +11,7 @@ from contextlib import closing
 from functools import partial
 
 from cola.data import PreparedData
+from cola.errors import StorageError
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
@@ -36,7 +37,13 @@ from orchestration.planning.rates import measured_rates
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
-from orchestration.state.ledger import LEASE_REFRESH_SECONDS, LeaseHeldError, Ledger
+from orchestration.state.ledger import (
+    LEASE_REFRESH_SECONDS,
+    LeaseHeldError,
+    LeaseLostError,
+    Ledger,
+    State,
+)
 from orchestration.state.paths import RunFolder, output_root, study_folder
 from orchestration.tracking.mirror import LEFT, Mirror, state_left
 
@@ -68,6 +75,7 @@ class Launcher:
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
         self._monitors: dict[str, RunMonitor] = {}
+        self._lost: set[str] = set()  # keys of running runs that another driver has taken over
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
         self._prefixes = prefix_plans(plan)
@@ -115,7 +123,8 @@ class Launcher:
         self.events.write(Event.STOP_REQUESTED)
         log.info("stop requested: %d runs are running", len(self._running))
         for run in self._running.values():
-            RunFolder(self.ledger.run_folder(run.key)).stop.touch()
+            if self.ledger.holds(run.key):  # the file is the workers' of whatever attempt is newest
+                RunFolder(self.ledger.run_folder(run.key)).stop.touch()
 
     def _launch_admitted(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         if self._waiting and self._budget.is_spent():
@@ -183,9 +192,11 @@ class Launcher:
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
         key = run.key
-        state, reason = outcome_of(self.ledger.run_folder(key), error)
         self._monitors.pop(key)
-        self.ledger.close(key, state, reason)
+        ending = self._closed(run, error)
+        if ending is None:
+            return
+        state, reason = ending
         if isinstance(error, ControllerDiedError) and self._retry(run, str(error)):
             return
         if state == "diverged":
@@ -197,6 +208,23 @@ class Launcher:
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
             self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")
+
+    def _closed(
+        self, run: PlannedRun, error: BaseException | None
+    ) -> tuple[State, str | None] | None:
+        """How the attempt ended, and why, once the ledger has it; None where another driver has
+        the run."""
+        if run.key in self._lost:
+            self._lost.remove(run.key)
+            return None
+        state, reason = outcome_of(self.ledger.run_folder(run.key), error)
+        try:
+            self.ledger.close(run.key, state, reason)
+        except LeaseLostError as lost:
+            self._lose(run, lost)
+            self._lost.remove(run.key)
+            return None
+        return state, reason
 
     def _retry(self, run: PlannedRun, reason: str) -> bool:
         """Queue a run again whose end was not its own fault; False if it may not be retried."""
@@ -243,7 +271,22 @@ class Launcher:
             return
         self._refreshed = time.time()
         for run in self._running.values():
-            self.ledger.refresh(run.key)
+            if run.key in self._lost:
+                continue
+            try:
+                self.ledger.refresh(run.key)
+            except LeaseLostError as lost:
+                self._lose(run, lost)
+            except StorageError as error:  # a full disk: others may take over after 90 s, not now
+                log.warning("%s: its lease is not refreshed: %s", run.name, error)
+
+    def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
+        """Leave a run to the driver that took it over; its workers see the newer attempt and stop
+        without a checkpoint (`orchestration.state.fence`)."""
+        self._lost.add(run.key)
+        self.mirror.leave_run(run.key)
+        self.view.lost(run, str(lost))
+        self.events.write("lease lost", run.name, str(lost))
 
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
         tags = closing_tags(run, self.ledger)

@@ -91,6 +91,11 @@ class StudyView:
         nll = f", validation NLL {row.nll:.4f} nats/token" if row.nll is not None else ""
         self.event(run, f"{state}{nll}" + (f" ({reason})" if reason else ""))
 
+    def lost(self, run: PlannedRun, reason: str) -> None:
+        """Another driver has the run now."""
+        self._rows[run.key].state = "busy"
+        self.event(run, f"lost: {reason}; its workers here stop, the run is left to that driver")
+
     def event(self, run: PlannedRun, text: str) -> None:
         """Print a line about one run."""
         self.note(f"{run.name}: {text}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cola.families.registry import definition_of
 from cola.records import Metric
-from orchestration.planning.decisions import checkpoints_of
+from orchestration.planning.decisions import checkpoint_of
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
@@ -22,9 +22,12 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
     """
     entry = ledger.entry(run.key)
     last: dict[str, object] = {}
-    is_running, is_resumable = entry.state == "running", entry.state not in ("new", "finished")
+    running = entry.state == "running"
+    unfinished = entry.state not in ("new", "finished")
     folder = ledger.run_folder(run.key)
-    checkpoints = checkpoints_of(folder, storage) if is_resumable else []
+    kept = None
+    if unfinished:  # of one that is running, checkpoints may be pruned while they are read
+        kept = checkpoint_of(folder, storage, checksums=not running).cursor
     for line in JournalReader(RunFolder(folder).journal).new_lines():
         if line.kind != "event":
             last |= {"step": line.step, **line.values}
@@ -35,10 +38,10 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         "state": entry.state,
         "step": last.get("step", 0),
         "steps": run.spec.steps,
-        "checkpoint": max((cursor.step for cursor in checkpoints), default=None),
+        "checkpoint": None if kept is None else kept.step,
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
         "attempts": len(entry.attempts),
         "reason": entry.reason,
-        WORKERS: [beat.model_dump() for beat in read_beats(folder)] if is_running else [],
+        WORKERS: [beat.model_dump() for beat in read_beats(folder)] if running else [],
     }

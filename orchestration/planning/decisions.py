@@ -11,7 +11,7 @@ from typing import Any, Literal
 from cola.errors import StorageError, one_line
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
-from orchestration.checkpoint.address import redacted
+from orchestration.checkpoint.integrity import NewestCheckpoint, newest_checkpoint
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
@@ -53,15 +53,25 @@ def _decide_one(
         return RunDecision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
     run_folder = ledger.run_folder(run.key)
-    cursors = checkpoints_of(run_folder, storage) if entry.state != "new" else []
-    newest = max(cursors, key=lambda cursor: cursor.step, default=None)
-    if newest is not None:
-        resharded = resharding(newest, run.resources)
-        return RunDecision(run, "resume", f"resumes from its checkpoint{resharded} ({ended})")
     if entry.state != "new":
-        return RunDecision(run, "start", f"starts over: no checkpoint yet ({ended})")
+        return _resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
     changed = changes(before, run) if before else ""
     return RunDecision(run, "start", f"run again because {changed}" if changed else "new")
+
+
+def _resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> RunDecision:
+    """The decision for a run whose last attempt ended because of `ended`."""
+    damaged = [str(step) for step in newest.damaged]
+    if newest.cursor is not None:
+        instead = f" of step {newest.cursor.step}" if damaged else ""
+        resharded = resharding(newest.cursor, run.resources)
+        older = f", as the newest one (step {damaged[0]}) is damaged" if damaged else ""
+        why = f"resumes from its checkpoint{instead}{resharded}{older} ({ended})"
+        return RunDecision(run, "resume", why)
+    if damaged:
+        all_damaged = f"every checkpoint (step {', '.join(damaged)}) is damaged"
+        return RunDecision(run, "start", f"starts over: {all_damaged} ({ended})")
+    return RunDecision(run, "start", f"starts over: no checkpoint yet ({ended})")
 
 
 def resharding(cursor: Cursor, resources: ResourcesSpec) -> str:
@@ -82,20 +92,21 @@ def _sharding(workers: int, zero_stage: int) -> str:
     return f"{workers} {'worker' if workers == 1 else 'workers'} at ZeRO {zero_stage}"
 
 
-def checkpoints_of(run_folder: Path, storage: str | None) -> list[Cursor]:
-    """Cursors of a run's complete checkpoints, over all attempts; checksums are not verified.
+def checkpoint_of(
+    run_folder: Path, storage: str | None, *, checksums: bool = True
+) -> NewestCheckpoint:
+    """The newest valid checkpoint of a run, over all attempts (see `newest_checkpoint`).
 
     Raises:
         StorageError: the storage cannot be read.
     """
     store = open_store(storage, run_folder)
     try:
-        manifests = map(store.complete, store.stored())
-        return [manifest.cursor for manifest in manifests if manifest is not None]
+        return newest_checkpoint(store, checksums=checksums)
     except OSError as error:
         raise StorageError(
-            f"checkpoint.storage={redacted(store.address)}: cannot be read ({one_line(error)}); "
-            "check that it exists and that its credentials are in the environment"
+            f"checkpoint.storage={store.shown}: cannot be read ({one_line(error, 200)}); check "
+            "that it is there and that its credentials are in the environment"
         ) from None
 
 

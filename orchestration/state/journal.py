@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.jsonl import LineReader, LineWriter
+from orchestration.state.fence import AttemptFence
 
 KINDS = ("train", "evaluation", "diagnostic", "tasks", "event")
 
@@ -33,13 +34,16 @@ class JournalWriter:
     """Appends lines; each is in the page cache when `write` returns.
 
     What a full disk does not take is kept and written with the next line: training continues.
+    Lines of an attempt that `fence` knows to be superseded are dropped: its successor repeats them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._lines = LineWriter(path)
+    def __init__(self, path: Path, fence: AttemptFence | None = None) -> None:
+        self._lines, self._fence = LineWriter(path), fence
 
     def write(self, kind: str, step: int, time: float, values: dict[str, Any]) -> None:
         """Append one line. Numbers that are not finite are recorded as strings."""
+        if self._fence is not None and self._fence.superseded():
+            return
         record = {"kind": kind, "step": step, "time": time, "values": _finite(values)}
         with suppress(OSError):
             self._lines.write(record)

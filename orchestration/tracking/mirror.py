@@ -105,6 +105,12 @@ class Mirror:
             run.closing = state
         self._changed.set()
 
+    def leave_run(self, run_key: str) -> None:
+        """Leave the run to the mirror of the driver that has it now: send and end nothing more."""
+        with self._lock:
+            self._runs.pop(run_key, None)
+        self._changed.set()
+
     def finish(self, patience_seconds: float) -> list[str]:
         """Send what is left for at most `patience_seconds`; names of runs not fully sent."""
         self._stop.set()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cola import process_environment
 from cola.errors import SpecError
 from cola.files import file_lock
 from cola.spec.address import Address
@@ -28,12 +28,7 @@ def client_of(address: Address) -> Any:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     # What it says of a database that does not answer may hold the address.
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    # A request that MLflow's client repeats by itself could make a run twice.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # It would print the address of every run that ends.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    process_environment.mlflow_writer()
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=with_driver(address.uri))

@@ -20,6 +20,7 @@ from cola.errors import one_line
 from orchestration.checkpoint.manifest import Cursor, Note, seal
 from orchestration.checkpoint.retention import Kept, Policy, to_delete
 from orchestration.checkpoint.store import CheckpointStore, Stored, checkpoint_name
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.training.distributed import WorkerRank, gather_objects
 from orchestration.training.train_loop import TrainState
@@ -36,6 +37,10 @@ class _Upload:
     done: Future[str | None]
 
 
+class SupersededError(OSError):
+    """A newer attempt at the run exists, so this attempt's checkpoints no longer count."""
+
+
 class CheckpointWriter:
     """Saves checkpoints into a store; every worker has one and calls it at the same steps.
 
@@ -44,7 +49,8 @@ class CheckpointWriter:
     Train's asynchronous mode would end training when an upload fails.) `on_stored` gets name and
     step of each checkpoint that every worker has stored. `points` are evaluation steps, whose
     checkpoints the policy may keep. The checkpoint `resumed_from` is kept until a newer one is
-    stored, whatever the policy says.
+    stored, whatever the policy says. Once `fence` finds a newer attempt at the run, nothing more is
+    saved or removed: the checkpoints belong to that attempt.
     """
 
     def __init__(
@@ -59,10 +65,12 @@ class CheckpointWriter:
         on_stored: Callable[[str, int], None] = lambda name, step: None,
         points: frozenset[int] = frozenset(),
         resumed_from: str | None = None,
+        fence: AttemptFence | None = None,
     ) -> None:
         self._store, self._attempt, self._worker = store, attempt, worker
         self._policy, self._upload, self._journal = policy, upload, journal
         self._on_stored, self._points, self._trusted = on_stored, points, resumed_from
+        self._fence = fence
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cola-upload")
         self._pending: _Upload | None = None
 
@@ -116,6 +124,7 @@ class CheckpointWriter:
         part, failure = None, None
         try:
             if self._worker.rank == 0:
+                self._check_fence()
                 self._clear(name)
             part = Path(tempfile.mkdtemp(prefix="cola-checkpoint-"))
         except OSError as error:
@@ -133,6 +142,8 @@ class CheckpointWriter:
     def _upload_part(self, part: Path, name: str, cursor: Cursor, note: Note) -> str | None:
         """Seal and upload this worker's part (in the thread); why it failed, or None."""
         try:
+            if self._worker.rank == 0:  # without its manifest the other parts are no checkpoint
+                self._check_fence()
             seal(part, cursor, self._worker.rank, note)
             self._store.upload(part, name)
         except OSError as error:
@@ -150,7 +161,7 @@ class CheckpointWriter:
 
     def _drop(self, name: str, step: int, reasons: list[str]) -> None:
         """Remove what is there of a failed checkpoint, make room for the next, record why."""
-        if self._worker.rank != 0:
+        if self._worker.rank != 0 or self._is_superseded():
             return
         reasons = [*reasons, *self._attempted(lambda: self._clear(name))]
         self._prune(self._policy.sparing(), step)
@@ -164,7 +175,7 @@ class CheckpointWriter:
 
     def _prune(self, policy: Policy, step: int) -> None:
         """Rank 0 removes what the policy does not keep, over all attempts."""
-        if self._worker.rank != 0:
+        if self._worker.rank != 0 or self._is_superseded():
             return
         failures = self._attempted(lambda: self._delete_surplus(policy))
         if failures:
@@ -176,6 +187,13 @@ class CheckpointWriter:
         for item in to_delete(summaries, policy, {self._trusted} if self._trusted else ()):
             log.debug("deleting checkpoint %s", item.name)
             self._store.delete(stored[item.name])
+
+    def _is_superseded(self) -> bool:
+        return self._fence is not None and self._fence.superseded(recheck=True)
+
+    def _check_fence(self) -> None:
+        if self._is_superseded():
+            raise SupersededError(f"attempt {self._attempt} is not the newest one any more")
 
     def _attempted(self, action: Callable[[], None]) -> list[str]:
         try:

@@ -16,6 +16,7 @@ from cola.families.interface.family import WATCHED_POINTS
 from cola.records import Metric
 from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.distributed import (
@@ -163,15 +164,18 @@ class PublishPrefix:
 
 
 class StopOnRequest:
-    """Interrupts the run when its driver writes the stop file, and after the step `until`."""
+    """Interrupts the run at its stop file (of the driver), at a newer attempt, and after the step
+    `until`."""
 
-    def __init__(self, run_folder: Path, until: int | None = None) -> None:
-        self._path, self._until = RunFolder(run_folder).stop, until
+    def __init__(
+        self, run_folder: Path, until: int | None = None, *, fence: AttemptFence | None = None
+    ) -> None:
+        self._path, self._until, self._fence = RunFolder(run_folder).stop, until, fence
 
     def __call__(self, state: TrainState) -> None:
-        """Rank 0 checks the file; all workers stop after the same step."""
-        exists = state.worker.rank == 0 and self._path.exists()
-        requested = bool(broadcast_from_rank_0(int(exists), state.worker, state.engine.device))
+        """Rank 0 checks file and attempt; all workers stop after the same step."""
+        due = state.worker.rank == 0 and (self._path.exists() or self._is_superseded())
+        requested = bool(broadcast_from_rank_0(int(due), state.worker, state.engine.device))
         if state.stop is not None or state.step == state.run.steps:
             return
         if requested or state.step == self._until:
@@ -180,6 +184,9 @@ class StopOnRequest:
                 "stopped on request" if requested else f"was to stop at {state.step}"
             )
             state.stop_code = "requested" if requested else "segment_end"
+
+    def _is_superseded(self) -> bool:
+        return self._fence is not None and self._fence.superseded()
 
 
 class StopOnDivergence:

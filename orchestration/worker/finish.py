@@ -10,6 +10,7 @@ from torch import nn
 
 from cola.data import PreparedData
 from cola.files import write_atomically
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.final_tasks import task_metrics
@@ -29,10 +30,12 @@ def finish(
     *,
     journal: JournalWriter | None,
     heartbeat: Heartbeat,
+    fence: AttemptFence,
 ) -> None:
     """Export the model, record its final measurements, and write the run's outcome.
 
     Every worker takes part in gathering the weights; rank 0 alone, which has the journal, writes.
+    A superseded attempt writes nothing.
 
     Raises:
         OSError: the run's folder cannot be written.
@@ -40,7 +43,7 @@ def finish(
     folder = RunFolder(Path(assignment.run_folder))
     with state.averaged():
         weights = state.engine.full_state_dict() if state.stop == "finished" else None
-    if journal is None:
+    if journal is None or fence.superseded(recheck=True):
         return
     if weights is not None:
         model = whole_model(state, weights)
@@ -50,6 +53,8 @@ def finish(
     values = {"event": state.stop, "attempt": assignment.attempt}
     journal.write("event", state.step, time.time(), values)
     journal.close()
+    if fence.superseded(recheck=True):  # the measurements can take long
+        return
     outcome = RunOutcome(
         attempt=assignment.attempt,
         state=state.stop or "interrupted",

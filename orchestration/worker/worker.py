@@ -16,6 +16,7 @@ from cola.logs import set_up_logging
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
 from orchestration.checkpoint.retention import Policy
 from orchestration.checkpoint.store import CheckpointStore, open_store
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.worker.assignment import Assignment
@@ -67,9 +68,10 @@ def train_worker(config: dict[str, Any]) -> None:
     fetcher = CheckpointFetcher(store, worker, context.get_node_rank())
     resume = resume_point(assignment, worker, fetcher)
     first_step = resume[1].step if resume is not None else 0
-    journal = JournalWriter(RunFolder(folder).journal) if worker.rank == 0 else None
+    fence = AttemptFence(folder, assignment.attempt)
+    journal = JournalWriter(RunFolder(folder).journal, fence) if worker.rank == 0 else None
     if journal is not None:
-        record_start(assignment, worker, journal, resume=resume)
+        record_start(assignment, worker, journal, resume=resume, fence=fence)
     node_id = ray.get_runtime_context().get_node_id()
     identity = WorkerIdentity(assignment.attempt, worker.rank, node_id)
     heartbeat = Heartbeat(folder, identity, first_step)
@@ -79,6 +81,7 @@ def train_worker(config: dict[str, Any]) -> None:
         store,
         journal=journal,
         resumed_from=fetcher.name_of(resume[0]) if resume is not None else None,
+        fence=fence,
     )
     state = train(
         assignment.run,
@@ -91,13 +94,13 @@ def train_worker(config: dict[str, Any]) -> None:
         hooks=[
             lambda state: fetcher.remove_copies(),  # by the first step all workers have loaded
             heartbeat,
-            *worker_hooks(assignment, data, journal, writer=writer),
+            *worker_hooks(assignment, data, journal, writer=writer, fence=fence),
         ],
         resume=resume,
     )
     fetcher.remove_copies()
     writer.close()
-    finish(assignment, state, data, journal=journal, heartbeat=heartbeat)
+    finish(assignment, state, data, journal=journal, heartbeat=heartbeat, fence=fence)
 
 
 def record_start(
@@ -106,10 +109,12 @@ def record_start(
     journal: JournalWriter,
     *,
     resume: tuple[Path, Cursor] | None,
+    fence: AttemptFence,
 ) -> None:
     """Write the environment of this attempt, and its start into the journal."""
     environment = describe_environment(assignment.resources.zero_stage, worker.world_size)
-    write_atomically(RunFolder(Path(assignment.run_folder)).environment, environment)
+    if not fence.superseded(recheck=True):
+        write_atomically(RunFolder(Path(assignment.run_folder)).environment, environment)
     values: dict[str, Any] = {
         "event": "start",
         "attempt": assignment.attempt,
@@ -127,6 +132,7 @@ def worker_hooks(
     journal: JournalWriter | None,
     *,
     writer: CheckpointWriter,
+    fence: AttemptFence,
 ) -> list[Any]:
     """The run's hooks, in the order in which they act after a step."""
     from orchestration.training import hooks
@@ -141,7 +147,7 @@ def worker_hooks(
         hooks.StopOnCollapse(every),
         hooks.Evaluate(run, data, journal),
         hooks.PublishPrefix(folders, publish_prefix),
-        hooks.StopOnRequest(Path(assignment.run_folder), assignment.until),
+        hooks.StopOnRequest(Path(assignment.run_folder), assignment.until, fence=fence),
         *([leave] if assignment.preemptible else []),
         hooks.Checkpoint(
             assignment.checkpoint.every_seconds, writer, checkpoint_points(assignment)
@@ -177,6 +183,7 @@ def checkpoint_writer(
     *,
     journal: JournalWriter | None,
     resumed_from: str | None,
+    fence: AttemptFence,
 ) -> CheckpointWriter:
     """The writer of this attempt's checkpoints; it reports the stored ones to Ray Train."""
     import ray.train
@@ -204,6 +211,7 @@ def checkpoint_writer(
         on_stored=report,
         points=checkpoint_points(assignment),
         resumed_from=resumed_from,
+        fence=fence,
     )
 
 

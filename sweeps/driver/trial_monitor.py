@@ -41,7 +41,8 @@ class TrialMonitor:
             ledger = Ledger(output_root(candidate.study))
             for run in candidate.runs:
                 entry = ledger.entry(run.key)
-                if not self._is_carried_out_by(entry, asked):
+                if not is_run_by(entry, self._driver, asked.trial):
+                    self._report_loss(asked, run.key, entry)
                     continue
                 attempt = run.key, len(entry.attempts)
                 watch = self._watches.get(attempt)
@@ -56,8 +57,16 @@ class TrialMonitor:
     def _tell(self, asked: TrialRequested, said: str) -> None:
         self._say(f"trial {asked.trial}: {said}")
 
-    def _is_carried_out_by(self, entry: Entry, asked: TrialRequested) -> bool:
-        """Runs of studies, and of other sweeps, are looked after by their drivers."""
-        if entry.state != "running" or entry.lease is None:
-            return False
-        return entry.lease.owner.endswith(f":{lease_name(self._driver, asked.trial)}")
+    def _report_loss(self, asked: TrialRequested, key: str, entry: Entry) -> None:
+        """Say once that another driver took over a run that was followed until now."""
+        followed = any(run_key == key for run_key, _ in self._watches)
+        if followed and entry.state == "running" and entry.lease is not None:
+            self._tell(asked, f"run {key[:12]} was taken over by {entry.lease.owner}")
+
+
+def is_run_by(entry: Entry, driver: str, trial: int) -> bool:
+    """Whether a trial of this driver runs the run now: those of studies, and of other sweeps, are
+    supervised by their own drivers."""
+    if entry.state != "running" or entry.lease is None:
+        return False
+    return entry.lease.owner.endswith(f":{lease_name(driver, trial)}")

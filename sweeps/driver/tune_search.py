@@ -16,14 +16,16 @@ from cola.study import StudySpec
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from sweeps.driver.progress import TrialProgress
+from sweeps.driver.trial_monitor import is_run_by
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import Search
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint
 from sweeps.space.spec import is_inference
+from sweeps.trials.readings import last_metrics, position
 from sweeps.trials.retries import PROCESS_DIED, Retries
 from sweeps.trials.trainable import ENDED, ORDER, SPENT, STATE
-from sweeps.trials.trial import TrialSpec, last_metrics, position, request_stop
+from sweeps.trials.trial import TrialSpec, request_stop
 
 
 class TuneSearch(Searcher):
@@ -150,10 +152,10 @@ class TuneSearch(Searcher):
     def request_stop(self) -> None:
         """Nothing new starts; runs under way save and leave."""
         self.stopping = True
-        for _, _, candidate, _ in self._running.values():
+        for _, asked, candidate, _ in self._running.values():
             ledger = Ledger(output_root(candidate.study))
             for run in candidate.runs:
-                if ledger.entry(run.key).state == "running":
+                if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
                     request_stop(ledger.run_folder(run.key), "stopped on request")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,7 +176,7 @@ class TuneSearch(Searcher):
         reason = f"stopped early by {self._scheduler} at {share:.0%} of its budget"
         ledger = Ledger(output_root(candidate.study))
         for run in candidate.runs:
-            if ledger.entry(run.key).state == "running":
+            if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
                 request_stop(ledger.run_folder(run.key), reason)
         return self._unfinished(asked, candidate, "stopped", reason, last, began)
 

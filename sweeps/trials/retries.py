@@ -10,7 +10,7 @@ from cola.records import TrialFinished, TrialRequested
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from sweeps.space.points import PlannedPoint
-from sweeps.trials.trial import flops_since
+from sweeps.trials.readings import flops_since
 
 PROCESS_DIED = "the trial's process died"
 

@@ -7,35 +7,47 @@ what another trial is doing is waited for, what was interrupted goes on.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cola.records import Metric, RunResult, TrialFinished, TrialSegment, TrialState
-from cola.study import RunSpec, StudySpec
+from cola.errors import StorageError
+from cola.records import RunResult, TrialFinished, TrialSegment, TrialState
+from cola.study import StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
+from orchestration.state.event_log import EventLog
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
+    LeaseLostError,
     Ledger,
     State,
     lease_is_fresh,
 )
 from orchestration.state.paths import RunFolder, output_root
 from sweeps.trials.prefix_claims import PrefixClaims
+from sweeps.trials.readings import (
+    Position,
+    last_metrics,
+    means,
+    numbers,
+    position,
+    published_position,
+)
 
+log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 SWEEP_STOP = "stop"  # file in the sweep's folder: a person asked all of it to stop
 
@@ -77,6 +89,7 @@ class TrialExecutor:
         self._training = self._working = 0.0
         self._tries: Counter[str] = Counter()  # attempts made here, by run key
         self._running: PlannedRun | None = None
+        self._taken_over: set[str] = set()  # keys of runs that another driver took from here
         self._stopping = threading.Event()
         self._refreshed = time.time()
         self._reader = JournalReader(RunFolder(self._folder(self.runs[0])).journal)
@@ -98,17 +111,23 @@ class TrialExecutor:
         return found
 
     def keep_alive(self) -> None:
-        """Refresh the lease of the run that is under way."""
+        """Refresh the lease of the run that is under way, or leave it to whoever took it over."""
         running = self._running
-        if running is not None and time.time() - self._refreshed > LEASE_REFRESH_SECONDS:
-            self._refreshed = time.time()
-            self.ledger.refresh(running.spec.run_key)
+        if running is None or time.time() - self._refreshed <= LEASE_REFRESH_SECONDS:
+            return
+        self._refreshed = time.time()
+        try:
+            self.ledger.refresh(running.key)
+        except LeaseLostError as lost:
+            self._lose(running, lost)
+        except StorageError as error:  # a full disk: others may take over after 90 s, not now
+            log.warning("%s: its lease is not refreshed: %s", running.name, error)
 
     def stop(self, reason: str, patience_seconds: float) -> None:
         """Have the run that is under way save and leave; the others are not begun."""
         self._stopping.set()
         running = self._running
-        if running is not None:
+        if running is not None and self.ledger.holds(running.key):
             request_stop(self._folder(running), reason)
         self.thread.join(patience_seconds)
 
@@ -179,6 +198,9 @@ class TrialExecutor:
             state, reason, again = self._attempt(run, prefixes)
         except LeaseHeldError:
             return None
+        except LeaseLostError as lost:
+            self._lose(run, lost)
+            return None
         self._tries[key] += 1
         again = again and self._tries[key] <= run.resources.max_failures
         if again or (state == "interrupted" and not self._is_at_end(run)):
@@ -210,9 +232,14 @@ class TrialExecutor:
         return last < run.spec.steps and position(self._folder(run)).step >= last
 
     def _attempt(self, run: PlannedRun, prefixes: PrefixPlan) -> tuple[State, str | None, bool]:
-        """One attempt; the last is whether its end was no fault of the run's."""
+        """One attempt; the last is whether its end was no fault of the run's.
+
+        Raises:
+            LeaseLostError: another driver took the run over.
+        """
         key, data = run.key, Path(self.order.data_folder)
         entry = open_attempt(run, self.ledger, data)
+        self._taken_over.discard(key)
         began, self._running = time.time(), run
         if self._is_stopped():
             request_stop(self._folder(run), "stopped on request")
@@ -238,19 +265,22 @@ class TrialExecutor:
             )
         except Exception as caught:  # of Ray Train or its workers: the run's reason
             error = caught
+        finally:
+            self._running = None
+            self._hours += (time.time() - began) / 3600 * run.resources.accelerators
+        self.ledger.refresh(key)  # fails where the folder's outcome is another driver's
         state, reason = outcome_of(self._folder(run), error)
         if state == "interrupted":
             asked = stop_reason(self._folder(run))
             if asked is not None:  # not a node's notice: then the run goes on elsewhere
                 self._stopping.set()
                 reason = asked
-        self._running = None
         self.ledger.close(key, state, reason)
         self._account(run, before, began)
         return state, reason, isinstance(error, ControllerDiedError)
 
     def _account(self, run: PlannedRun, before: Position, began: float) -> None:
-        """Add what an attempt cost: FLOPs of its steps, seconds in them, hours of devices."""
+        """Add what an attempt cost: FLOPs of its steps, and seconds in them."""
         after = position(self._folder(run), since=began)
         done = run.spec.train_flops_at(before.step, "executed", charged=False)
         self._flops += max(
@@ -260,9 +290,14 @@ class TrialExecutor:
         self._shared += done if before.shared and self.order.leg is None else 0.0
         self._training += max(0.0, after.elapsed - before.elapsed)
         self._working += after.working
-        needs = run.resources
-        units = needs.accelerators
-        self._hours += (time.time() - began) / 3600 * units
+
+    def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
+        """Record once that a run was taken over."""
+        if run.key in self._taken_over:
+            return
+        self._taken_over.add(run.key)
+        log.warning("%s: %s", run.name, lost)
+        EventLog(Path(self.order.folder)).write("lease lost", run.name, str(lost))
 
     def _is_stopped(self) -> bool:
         return self._stopping.is_set() or (Path(self.order.folder) / SWEEP_STOP).exists()
@@ -294,16 +329,6 @@ class TrialExecutor:
         return self.ledger.run_folder(run.key)
 
 
-@dataclass(frozen=True)
-class Position:
-    """The last step of a run, seconds inside of its steps, and of its workers' loop."""
-
-    step: int
-    elapsed: float
-    working: float
-    shared: bool = False  # another run carried out these steps
-
-
 def with_trial_name(run: PlannedRun, trial: int) -> PlannedRun:
     """The run under a name that tells the trial."""
     return replace(run, name=f"trial{trial:03d}-{run.name}")
@@ -324,56 +349,3 @@ def stop_reason(run_folder: Path) -> str | None:
     """Why the run was asked to stop."""
     path = RunFolder(run_folder).stop
     return (path.read_text() or None) if path.exists() else None
-
-
-def numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers among journal values."""
-    return {key: float(v) for key, v in values.items() if isinstance(v, int | float)}
-
-
-def last_metrics(run_folder: Path, until: int | None = None) -> dict[str, float]:
-    """The last value of every metric in a run's journal (up to the step `until`)."""
-    found: dict[str, float] = {}
-    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
-        if line.kind != "event" and (until is None or line.step <= until):
-            found |= numbers(line.values)
-    return found
-
-
-def position(run_folder: Path, since: float = 0.0) -> Position:
-    """How far a run's journal is; its workers' loop is counted from `since` (Unix seconds)."""
-    step, elapsed, times = 0, 0.0, []
-    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
-        step = max(step, line.step)
-        elapsed = max(elapsed, line.values.get(Metric.ELAPSED_SECONDS, 0.0))
-        if line.time >= since:
-            times.append(line.time)
-    return Position(step, elapsed, times[-1] - times[0] if times else 0.0)
-
-
-def published_position(folder: Path) -> Position:
-    """Where a first stage that another run has published ends."""
-    cursor = verify(folder)
-    if cursor is None:
-        return Position(0, 0.0, 0.0)
-    return Position(cursor.step, cursor.elapsed_seconds, 0.0, shared=True)
-
-
-def flops_since(spec: RunSpec, run_folder: Path, since: float) -> float:
-    """Executed FLOPs of the steps that a run's workers made from `since` on (Unix seconds)."""
-    lines = JournalReader(RunFolder(run_folder).journal).new_lines()
-    steps = [line.step for line in lines if line.time >= since]  # the first: where they began
-    return (
-        spec.train_flops_at(max(steps), "executed", charged=False)
-        - spec.train_flops_at(min(steps), "executed", charged=False)
-        if steps
-        else 0.0
-    )
-
-
-def means(tables: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of every metric that all tables have."""
-    if not tables:
-        return {}
-    shared = set.intersection(*(set(table) for table in tables))
-    return {key: sum(table[key] for table in tables) / len(tables) for key in sorted(shared)}

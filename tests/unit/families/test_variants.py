@@ -27,7 +27,7 @@ from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.state.ledger import Ledger
 from sweeps.cli import app
 from sweeps.driver.plan import plan_sweep
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
 from tests.conftest import write_study
 from tests.unit.analysis.store import Store
@@ -166,14 +166,14 @@ def test_a_sweep_goes_over_the_keys_of_an_entry(study: dict[str, Any]) -> None:
         "space": {"families.mine.1.latent_dim": [2, 4]},
         "algorithm": {"kind": "grid"},
     }
-    (arm,) = plan_sweep(Points(SweepSpec.parse(values), [])).arms
+    (arm,) = plan_sweep(PointPlanner(SweepSpec.parse(values), [])).arms
     assert [candidate.point for candidate in arm.candidates] == [
         {"families.mine.1.latent_dim": size} for size in (2, 4)
     ]
     assert {run.name for c in arm.candidates for run in c.runs} == {"mine.1-2e+10-seed66"}
     values["space"] = {"families.mine.latent_dim": [2, 4]}
     with pytest.raises(SpecError, match=r"the study has no such entry; families has mine\.1"):
-        Points(SweepSpec.parse(values), [])
+        PointPlanner(SweepSpec.parse(values), [])
 
 
 def test_a_sweep_does_not_average_over_variants(study: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ def test_a_sweep_does_not_average_over_variants(study: dict[str, Any]) -> None:
         "algorithm": {"kind": "grid"},
     }
     with pytest.raises(SpecError, match="has 3 entries in families, whose metrics do not compare"):
-        Points(SweepSpec.parse(values), [])
+        PointPlanner(SweepSpec.parse(values), [])
 
 
 def test_variants_share_a_hue_and_nothing_else() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cola.errors import StorageError
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import Cursor, seal
 from orchestration.planning.decisions import RunDecision, decide, save_plan
@@ -57,3 +60,44 @@ def test_a_changed_setting_is_named_with_both_values(
     assert first.why == (
         "run again because training.optimizer.learning_rate changed from 0.001 to 0.002"
     )
+
+
+def test_a_plan_says_that_the_newest_checkpoint_is_damaged(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    (run, *_) = plan_study(StudySpec.parse(tiny_study))
+    ledger = Ledger(tmp_path)
+    ledger.acquire(run.key)
+    ledger.close(run.key, "interrupted", "stopped on request")
+    folders = {}
+    for step in (5, 9):
+        folders[step] = ledger.run_folder(run.key) / "ray" / "attempt-1" / f"step-{step:09d}"
+        folders[step].mkdir(parents=True)
+        (folders[step] / "state.bin").write_bytes(bytes(100))
+        cursor = Cursor(stage=0, step=step, world_size=1, zero_stage=1, elapsed_seconds=1.0)
+        seal(folders[step], cursor, rank=0)
+    (folders[9] / "state.bin").write_bytes(bytes(50))
+    torn = decisions(tiny_study, tmp_path)[0]
+    assert torn.action == "resume"
+    assert torn.why == (
+        "resumes from its checkpoint of step 5, as the newest one (step 9) is damaged "
+        "(stopped on request)"
+    )
+    (folders[5] / "state.bin").unlink()
+    lost = decisions(tiny_study, tmp_path)[0]
+    assert lost.action == "start"
+    assert lost.why == ("starts over: every checkpoint (step 9, 5) is damaged (stopped on request)")
+
+
+def test_a_storage_that_cannot_be_read_is_an_error_of_the_storage(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    (run, *_) = plan_study(StudySpec.parse(tiny_study))
+    ledger = Ledger(tmp_path)
+    ledger.acquire(run.key)
+    ledger.close(run.key, "interrupted")
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "storage" / run.key).write_text("a file where the checkpoints should be")
+    with pytest.raises(StorageError, match=r"checkpoint\.storage=.*cannot be read") as caught:
+        decide([run], ledger, tmp_path / "study", storage=str(tmp_path / "storage"))
+    assert caught.value.exit_code == 3

@@ -15,11 +15,13 @@ from orchestration.checkpoint.manifest import newest_valid
 from orchestration.checkpoint.retention import Policy
 from orchestration.checkpoint.store import CheckpointStore
 from orchestration.planning.plan import plan_study
+from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalReader, JournalWriter
+from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
 from orchestration.training.checkpoint_fetch import CheckpointFetcher
 from orchestration.training.checkpoint_writer import CheckpointWriter
 from orchestration.training.distributed import WorkerRank
-from orchestration.training.hooks import Checkpoint, Evaluate
+from orchestration.training.hooks import Checkpoint, Evaluate, StopOnRequest
 from orchestration.training.sharded_state import fragments_file
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
@@ -201,3 +203,75 @@ def test_evaluation_points_and_the_best_are_kept(
     assert set(found) == points
     scores = {step: item.note.validation_nll for step, item in found.items() if item is not None}
     assert scores[run.steps] == min(score for score in scores.values() if score is not None)
+
+
+@pytest.mark.parametrize("upload", ["sync", "async"])
+def test_a_stale_writer_neither_publishes_nor_prunes(
+    upload: str, run: RunSpec, data: PreparedData, tmp_path: Path
+) -> None:
+    """Its driver was frozen at step 5; the successor has written checkpoints since."""
+    now = 1_000_000.0
+    first = Ledger(tmp_path, clock=lambda: now)
+    second = Ledger(tmp_path, clock=lambda: now + LEASE_STALE_SECONDS + 1)
+    first.acquire("k")
+    folder, root = first.run_folder("k"), tmp_path / "store"
+    stale = writer(root, folder / "journal.jsonl", upload, fence=AttemptFence(folder, 1))
+    left: list[str] = []
+
+    def take_over(state: TrainState) -> None:
+        if state.step == 5:
+            stale.settle()
+            second.acquire("k")
+            fence = AttemptFence(folder, 2)
+            fresh = writer(root, folder / "journal.jsonl", attempt=2, fence=fence)
+            fresh(state)
+            fresh.close()
+            left.extend(item.name for item in fresh._store.stored())
+
+    trained(run, data, take_over, Checkpoint(1e-9, stale))
+    stale.close()
+    assert left == ["attempt-1/step-000000004", "attempt-2/step-000000005"]
+    assert [item.name for item in stale._store.stored()] == left
+    assert failures(folder / "journal.jsonl") == []
+
+
+def test_a_checkpoint_under_way_when_another_takes_over_is_not_published(
+    run: RunSpec, data: PreparedData, tmp_path: Path
+) -> None:
+    now = 1_000_000.0
+    first = Ledger(tmp_path, clock=lambda: now)
+    second = Ledger(tmp_path, clock=lambda: now + LEASE_STALE_SECONDS + 1)
+    first.acquire("k")
+    folder = first.run_folder("k")
+    stale = writer(tmp_path / "store", folder / "journal.jsonl", fence=AttemptFence(folder, 1))
+
+    class TakenOverWhileSaving(TrainState):
+        def save(self, folder: Path) -> None:
+            super().save(folder)
+            second.acquire("k")
+
+    def save(state: TrainState) -> None:
+        if state.step == 3:
+            stale(TakenOverWhileSaving(**vars(state)))
+
+    trained(run, data, save)
+    stale.close()
+    assert stale._store.stored() == []
+
+
+def test_workers_of_an_older_attempt_stop(run: RunSpec, data: PreparedData, tmp_path: Path) -> None:
+    now = 1_000_000.0
+    first = Ledger(tmp_path, clock=lambda: now)
+    second = Ledger(tmp_path, clock=lambda: now + LEASE_STALE_SECONDS + 1)
+    first.acquire("k")
+    folder = first.run_folder("k")
+    seconds = iter(range(0, 1000, 3))  # a check is due at every step
+    fence = AttemptFence(folder, 1, clock=lambda: float(next(seconds)))
+
+    def take_over(state: TrainState) -> None:
+        if state.step == 4:
+            second.acquire("k")
+
+    state = trained(run, data, take_over, StopOnRequest(folder, fence=fence))
+    assert (state.stop, state.step) == ("interrupted", 4)
+    assert trained(run, data, StopOnRequest(folder, fence=AttemptFence(folder, 2))).step == 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from orchestration.driver import monitor as look_after
 from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.heartbeat import Beat
-from orchestration.state.ledger import Ledger
+from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
 from orchestration.state.paths import RunFolder
 from sweeps.driver.trial_monitor import TrialMonitor
 from sweeps.search.arm_search import ArmSearch
@@ -80,3 +81,22 @@ def test_hung_workers_of_own_trials_are_ended_and_of_no_others(
         watch.look()
     watch.look()
     assert ended[1:] == [("n", 200)]
+
+
+def test_a_run_that_another_driver_took_over_is_reported_once(
+    tiny_sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    search = ArmSearch("", PointPlanner(SweepSpec.parse(tiny_sweep), []), SweepLog(tmp_path))
+    found = search.next()
+    assert found is not None
+    key, root = found[1].runs[0].key, Path(found[1].study.output)
+    said: list[str] = []
+    watch = TrialMonitor("mine", lambda: [found], EventLog(tmp_path), said.append)
+    Ledger(root, lease_name("mine", 1)).acquire(key)
+    watch.look()
+    later = time.time() + LEASE_STALE_SECONDS + 1
+    other = Ledger(root, clock=lambda: later)
+    other.acquire(key)
+    for _ in range(2):
+        watch.look()
+    assert said == [f"trial 1: run {key[:12]} was taken over by {other.owner}"]

@@ -9,9 +9,9 @@ import pytest
 
 from orchestration.cluster.session import ClusterResources
 from orchestration.state.event_log import EventLog
-from sweeps.driver.runner import Drive
+from sweeps.driver.runner import SweepDriver
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
 
 
@@ -23,9 +23,9 @@ def test_a_trial_holds_its_worker_itself_only_with_warm_workers_and_one_worker(
 ) -> None:
     tiny_sweep["study"]["resources"] = {"workers": workers}
     sweep = SweepSpec.parse(tiny_sweep | {"warm_workers": warm})
-    base, log, events = Points(sweep, []).base, SweepLog(tmp_path), EventLog(tmp_path)
+    base, log, events = PointPlanner(sweep, []).base, SweepLog(tmp_path), EventLog(tmp_path)
     cluster = ClusterResources(cpus=4, gpus=0)
     said: list[str] = []
-    drive = Drive(sweep, base, tmp_path, log, None, None, cluster, None, events, said.append)  # type: ignore[arg-type]
+    drive = SweepDriver(sweep, base, tmp_path, log, None, None, cluster, None, events, said.append)  # type: ignore[arg-type]
     # Tune is asked for the worker's cores, or only for the memory of one that follows workers.
     assert ("cpu" in drive._trial_resources()) == stays
