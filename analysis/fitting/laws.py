@@ -242,8 +242,9 @@ class LawEntry:
     """A law by its name for `--law`, and what the rest must know of it.
 
     needs_size: it takes parameters and tokens of each point, not compute alone. least_budgets: how
-    many different amounts of compute a law of compute needs. shared: the
-    law that groups may have with exponents in common. auto_with_size, auto: a candidate of `--law auto` where sizes are known, or not.
+    many different amounts of compute a law of compute needs. shared: the law whose exponents groups
+    may have in common. auto_with_size, auto: a candidate of `--law auto` where sizes are known, or
+    not.
     """
 
     make: Callable[[Inputs], Law]

@@ -13,7 +13,7 @@ from cola.study import RunSpec, StudySpec
 from orchestration.planning.decisions import saved_plan
 from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking.address import tracking_uri
-from orchestration.tracking.mlflow_client import check_answers, told, troubles
+from orchestration.tracking.mlflow_client import check_answers, client_errors, failure_reason
 from orchestration.tracking.mlflow_runs import MlflowRuns
 
 
@@ -54,6 +54,6 @@ def send_results(
                 runs.measured(run_id, metrics, spec.steps, time.time())
             runs.attach(run_id, artifact)
             outcome[study.name] = None
-        except troubles() as error:
-            outcome[study.name] = told(address, error)
+        except client_errors() as error:
+            outcome[study.name] = failure_reason(address, error)
     return outcome

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from cola.errors import one_line
-from orchestration.checkpoint.manifest import Cursor, Note, seal
-from orchestration.checkpoint.retention import Kept, Policy, to_delete
-from orchestration.checkpoint.store import CheckpointStore, Stored, checkpoint_name
+from orchestration.checkpoint.manifest import CheckpointNote, Cursor, seal
+from orchestration.checkpoint.retention import CheckpointSummary, RetentionPolicy, to_delete
+from orchestration.checkpoint.store import CheckpointStore, StoredCheckpoint, checkpoint_name
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.training.distributed import WorkerRank, gather_objects
@@ -59,7 +59,7 @@ class CheckpointWriter:
         attempt: int,
         worker: WorkerRank,
         *,
-        policy: Policy,
+        policy: RetentionPolicy,
         upload: Literal["sync", "async"],
         journal: JournalWriter | None,
         on_stored: Callable[[str, int], None] = lambda name, step: None,
@@ -85,7 +85,7 @@ class CheckpointWriter:
             self._drop(name, state.step, reasons)
             return
         evaluated, nll = state.validation or (-1, None)
-        note = Note(
+        note = CheckpointNote(
             validation_nll=nll if evaluated == state.step else None,
             evaluation_point=state.step in self._points,
         )
@@ -139,7 +139,9 @@ class CheckpointWriter:
             failure = one_line(error)
         return part, failure
 
-    def _upload_part(self, part: Path, name: str, cursor: Cursor, note: Note) -> str | None:
+    def _upload_part(
+        self, part: Path, name: str, cursor: Cursor, note: CheckpointNote
+    ) -> str | None:
         """Seal and upload this worker's part (in the thread); why it failed, or None."""
         try:
             if self._worker.rank == 0:  # without its manifest the other parts are no checkpoint
@@ -173,7 +175,7 @@ class CheckpointWriter:
             if stored.name == name:
                 self._store.delete(stored)
 
-    def _prune(self, policy: Policy, step: int) -> None:
+    def _prune(self, policy: RetentionPolicy, step: int) -> None:
         """Rank 0 removes what the policy does not keep, over all attempts."""
         if self._worker.rank != 0 or self._is_superseded():
             return
@@ -181,7 +183,7 @@ class CheckpointWriter:
         if failures:
             self._record("checkpoints not pruned", step, failures[0])
 
-    def _delete_surplus(self, policy: Policy) -> None:
+    def _delete_surplus(self, policy: RetentionPolicy) -> None:
         stored = {item.name: item for item in self._store.stored()}
         summaries = [summarise(self._store, item) for item in stored.values()]
         for item in to_delete(summaries, policy, {self._trusted} if self._trusted else ()):
@@ -209,11 +211,11 @@ class CheckpointWriter:
             self._journal.write("event", step, time.time(), values)
 
 
-def summarise(store: CheckpointStore, stored: Stored) -> Kept:
+def summarise(store: CheckpointStore, stored: StoredCheckpoint) -> CheckpointSummary:
     """What retention compares of a checkpoint."""
     manifest = store.complete(stored)
-    note = manifest.note if manifest is not None else Note()
-    return Kept(
+    note = manifest.note if manifest is not None else CheckpointNote()
+    return CheckpointSummary(
         name=stored.name,
         attempt=stored.attempt,
         step=stored.step,

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 import torch.distributed as dist
 from cola.data import open_prepared
 from cola.study import RunSpec
-from orchestration.checkpoint.retention import Policy
+from orchestration.checkpoint.retention import RetentionPolicy
 from orchestration.checkpoint.store import CheckpointStore
 from orchestration.state.journal import JournalWriter
 from orchestration.training.checkpoint_writer import CheckpointWriter
@@ -41,8 +41,8 @@ worker = WorkerRank(dist.get_rank(), dist.get_world_size())
 job = json.loads(Path(sys.argv[1]).read_text())
 folder, disk = Path(job["folder"]), Path(job["disk"])
 journal = JournalWriter(folder / "journal.jsonl") if worker.rank == 0 else None
-store = CheckpointStore(str(folder / "store"))
-save = CheckpointWriter(store, 1, worker, policy=Policy(2), upload="async", journal=journal)
+store, policy = CheckpointStore(str(folder / "store")), RetentionPolicy(2)
+save = CheckpointWriter(store, 1, worker, policy=policy, upload="async", journal=journal)
 
 
 def fill(state):

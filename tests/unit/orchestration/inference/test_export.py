@@ -158,6 +158,11 @@ def test_what_cannot_be_exported_is_refused(
     (folder / "model" / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(StorageError, match=r"pytorch_model\.bin: is neither safetensors nor JSON"):
         export_run(folder, spec, tmp_path / "new")
+    (folder / "model" / "pytorch_model.bin").unlink()
+    (tmp_path / "a-file").touch()
+    with pytest.raises(StorageError, match=r"--to .*a-file/new: cannot be written") as caught:
+        export_run(folder, spec, tmp_path / "a-file" / "new")
+    assert caught.value.exit_code == 3
     (folder / "model").rename(tmp_path / "gone")
     with pytest.raises(SpecError, match="is not finished"):
         export_run(folder, spec, tmp_path / "new")

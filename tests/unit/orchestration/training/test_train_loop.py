@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cola.data import PreparedData
+from cola.errors import RunError
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.registry import family_of
 from cola.spec.objectives import JointObjective
@@ -237,6 +238,15 @@ def test_more_workers_than_sequences_are_refused(
             worker=WorkerRank(0, 9),
             hooks=[],
         )
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    cursor = Cursor(stage=1, step=40, world_size=1, zero_stage=0, elapsed_seconds=1.0)
+    with pytest.raises(RunError, match=r"is of stage 1, but run .* has 1 stages; remove") as caught:
+        trained(runs["ar"], data, resume=(tmp_path, cursor))
+    assert (caught.value.exit_code, str(tmp_path) in str(caught.value)) == (6, True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
