@@ -69,12 +69,14 @@ def plan_sweep(points: PointPlanner) -> SweepPlan:
     flops = shared = seconds = 0.0
     for run in left:
         first = 0
-        for beginning in stage_prefixes(run.spec):
-            if beginning.key in seen:
-                first = beginning.step
-            seen.add(beginning.key)
+        for prefix in stage_prefixes(run.spec):
+            if prefix.key in seen:
+                first = prefix.step
+            seen.add(prefix.key)
         keep = points.base.checkpoint.keep
-        costs = run_costs(run.spec, run.resources, run.total_parameters, keep, rates, first)
+        costs = run_costs(
+            run.spec, run.resources, run.total_parameters, keep=keep, rates=rates, first_step=first
+        )
         shared += run.spec.train_flops_at(first, "executed", charged=False)
         flops += run.spec.train_flops_at(
             run.spec.steps, "executed", charged=False

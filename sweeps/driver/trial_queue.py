@@ -95,7 +95,9 @@ class TrialQueue:
             left += not done
             first = run.spec.steps if done else 0
             keep, parameters = self._base.checkpoint.keep, run.total_parameters
-            seconds += run_costs(run.spec, run.resources, parameters, keep, rates, first).seconds
+            seconds += run_costs(
+                run.spec, run.resources, parameters, keep=keep, rates=rates, first_step=first
+            ).seconds
         if not left and candidate.evaluation is None:
             return None
         if asked.leg is not None:  # of runs it carries out a part

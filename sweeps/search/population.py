@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cola.errors import SpecError
 from cola.records import RATE_CHANGES, TrialFinished, TrialRequested, TrialSegment
-from orchestration.planning.shared_prefixes import Beginning, beginning_at
+from orchestration.planning.shared_prefixes import Prefix, prefix_at
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.domains import Space
@@ -215,11 +215,11 @@ def check_evaluation_points(points: PointPlanner) -> None:
         )
 
 
-def published_prefixes(asked: TrialRequested, candidate: PlannedPoint) -> Iterator[Beginning]:
+def published_prefixes(asked: TrialRequested, candidate: PlannedPoint) -> Iterator[Prefix]:
     """States that a trial publishes: of each of its runs at the end of its leg."""
     if asked.leg is not None and asked.leg.until < 1:
         for run in candidate.runs:
-            yield beginning_at(run.spec, asked.leg.until)
+            yield prefix_at(run.spec, asked.leg.until)
 
 
 def _generation(asked: TrialRequested) -> int:

@@ -25,7 +25,7 @@ from orchestration.checkpoint.manifest import verify
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.planning.shared_prefixes import Sharing, beginning_at
+from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
 from orchestration.state.event_log import EventLog
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import (
@@ -191,11 +191,11 @@ class TrialExecutor:
             return self._described(run, "paused", None, key not in self._tries)
         if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
             return None
-        sharing = self._sharing_of(run)
-        if sharing is None:
+        prefixes = self._prefix_plan_of(run)
+        if prefixes is None:
             return None
         try:
-            state, reason, again = self._attempt(run, sharing)
+            state, reason, again = self._attempt(run, prefixes)
         except LeaseHeldError:
             return None
         except LeaseLostError as lost:
@@ -209,17 +209,17 @@ class TrialExecutor:
             return self._described(run, "paused", None, False)
         return self._described(run, state, reason, False)
 
-    def _sharing_of(self, run: PlannedRun) -> Sharing | None:
+    def _prefix_plan_of(self, run: PlannedRun) -> PrefixPlan | None:
         """As PrefixClaims, with what a leg begins from and leaves to others."""
         leg, root = self.order.leg, output_root(self.order.study)
-        begins = beginning_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
+        begins = prefix_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
         if begins is not None and verify(begins.folder(root)) is not None:
-            sharing: Sharing | None = Sharing(takes=((begins, run.key),))
+            prefixes: PrefixPlan | None = PrefixPlan(resumes_from=((begins, run.key),))
         else:
-            sharing = self._claims.sharing_of(run)
-        if sharing is None or leg is None or leg.until == 1:
-            return sharing
-        return replace(sharing, publishes=(*sharing.publishes, beginning_at(run.spec, leg.until)))
+            prefixes = self._claims.prefix_plan_of(run)
+        if prefixes is None or leg is None or leg.until == 1:
+            return prefixes
+        return replace(prefixes, publishes=(*prefixes.publishes, prefix_at(run.spec, leg.until)))
 
     def _last_step(self, run: PlannedRun) -> int:
         """The step at which the trial's part of the run ends."""
@@ -231,7 +231,7 @@ class TrialExecutor:
         last = self._last_step(run)
         return last < run.spec.steps and position(self._folder(run)).step >= last
 
-    def _attempt(self, run: PlannedRun, sharing: Sharing) -> tuple[State, str | None, bool]:
+    def _attempt(self, run: PlannedRun, prefixes: PrefixPlan) -> tuple[State, str | None, bool]:
         """One attempt; the last is whether its end was no fault of the run's.
 
         Raises:
@@ -244,8 +244,10 @@ class TrialExecutor:
         if self._is_stopped():
             request_stop(self._folder(run), "stopped on request")
         before = position(self._folder(run))
-        if not before.step and sharing.takes:
-            before = published_position(sharing.takes[0][0].folder(output_root(self.order.study)))
+        if not before.step and prefixes.resumes_from:
+            before = published_position(
+                prefixes.resumes_from[0][0].folder(output_root(self.order.study))
+            )
         error: Exception | None = None
         try:
             fit_run(
@@ -255,7 +257,7 @@ class TrialExecutor:
                     Path(self.order.folder),
                     data_folder=data,
                     attempt=len(entry.attempts),
-                    sharing=sharing,
+                    prefixes=prefixes,
                     preemptible=self.order.preemptible,
                     in_process=self.order.in_process,
                     until=self._last_step(run),
