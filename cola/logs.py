@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 
+from cola import process_environment
 from cola.errors import SpecError
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def set_up_logging(verbosity: int = 0) -> None:
         SpecError: COLA_LOG is neither a level nor empty.
     """
     if verbosity > 0:
-        os.environ[VARIABLE] = "info" if verbosity == 1 else "debug"
+        process_environment.log_level("info" if verbosity == 1 else "debug")
     level = chosen_level()
     handler = StderrHandler()
     handler.setFormatter(OneLine(FORMAT))

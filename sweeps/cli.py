@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rich.console import Console
 from analysis.cli import app as analysis_app
 from analysis.cli import report
 from analysis.sweep_report.report import write_sweep_report
+from cola import process_environment
 from cola.errors import ColaError
 from cola.logs import set_up_logging
 from orchestration.cli.evaluate import app as evaluate_app
@@ -68,8 +68,7 @@ def compose(
 
 def main() -> None:
     """Run the command line; an error prints one line and ends with its exit code."""
-    # Progress bars of loading weights would be mixed into the commands' output.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    process_environment.command()
     try:
         app()
     except ColaError as error:

@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from cola import process_environment
 from orchestration.checkpoint.store import CheckpointStore
-from orchestration.tracking.mlflow_server import free_port, server_command, server_environment
+from orchestration.tracking.mlflow_client import with_driver
+from orchestration.tracking.mlflow_server import free_port, server_command
 from tests.paths import POSTGRES
 
 START_SECONDS = 180.0
@@ -28,7 +30,7 @@ def start_mlflow(store: str, folder: Path, port: int, workers: int = 1) -> subpr
     """A server that answers, in a process group of its own."""
     process = subprocess.Popen(
         [*server_command(folder / "artifacts", port), "--workers", str(workers)],
-        env=server_environment(store),
+        env=process_environment.mlflow_server(with_driver(store)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

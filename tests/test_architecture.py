@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from tests.layout import (
 
 LEAVES = (
     "cola.spec", "cola.compute", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
-    "cola.families.registry",
+    "cola.families.registry", "cola.process_environment",
 )  # fmt: skip
 # What has the torch-free and the torch half of each family, in its own folder.
 FAMILIES = ("cola.families.ar", "cola.families.llada", "cola.families.cola")
@@ -37,7 +38,7 @@ MOST_LINES = 400  # of a file
 # Folders of a package from the bottom up: each imports only from layers below its own.
 LAYERS = {
     "orchestration": (
-        {"state"},
+        {"compat", "state"},
         {"checkpoint", "cluster", "tracking"},
         {"planning"},
         {"training"},
@@ -78,6 +79,7 @@ FORBIDDEN = {
 
 # Folders that never load torch, not even through what they import.
 TORCH_FREE = {
+    "orchestration/compat",
     "orchestration/state",
     "orchestration/checkpoint",
     "orchestration/cluster",
@@ -101,6 +103,7 @@ RESERVED = {
         "analysis/report/runs.py",
     },
     "ray": {
+        "orchestration/compat/ray.py",
         "orchestration/cluster/session.py",
         "orchestration/cluster/admission_actor.py",
         "orchestration/cluster/processes.py",
@@ -278,3 +281,31 @@ def test_no_module_outside_the_families_names_one() -> None:
     assert {item for item in found if item[1] != "cola" or item[0] not in NO_FAMILY} == set()
     unused = NO_FAMILY.keys() - {name for name, _ in found}
     assert unused == set(), "these exceptions are no longer needed"
+
+
+# File -> what it alone uses: private parts of libraries, writes to the environment.
+PRIVATE = {
+    "orchestration/compat/ray.py": (
+        r"\bray\._|\bray\.core\b|\bray\.train\.v2\b|\b_raylet\b|\b_do_request\b"
+    ),
+    "orchestration/compat/deepspeed.py": (
+        r"\b_hp_mapping\b|\b[hl]p_fragment_address\b|\bds_(tensor|numel)\b|\bpartition_numel\b"
+        r"|\bgrad_position\b|\bget_param_id\b|\bfp32_partitioned_groups_flat\b"
+        r"|\bsingle_partition_of_fp32_groups\b|\bcheckpoint_event_(pro|epi)logue\b"
+        r"|__compatible_ops__|\boptimizer\.optimizer\b(?!\.)"
+    ),
+    "cola/process_environment.py": (
+        r"os\.environ(\[[^\]]*\] *(=(?!=)|\|=)|\.(setdefault|update|pop)\(| *\|=)|del os\.environ"
+        r"|os\.(un)?(set|put)env\("
+    ),
+}
+
+
+@pytest.mark.parametrize("file", PRIVATE)
+def test_couplings_stay_in_one_file(file: str) -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for path in modules().values()
+        if re.search(PRIVATE[file], path.read_text())
+    }
+    assert found == {file}

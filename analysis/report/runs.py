@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.histories import read_histories
+from cola import process_environment
 from cola.errors import SpecError
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
 from cola.spec.address import resolve_address
@@ -73,8 +73,7 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     """
     address = resolve_address(tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    process_environment.mlflow_reader()
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 

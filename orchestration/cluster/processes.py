@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from orchestration.compat.ray import orphaned_placement_groups
+
+log = logging.getLogger(__name__)
 
 
 def end_workers(processes: Iterable[tuple[str, int]], timeout_seconds: float = 60.0) -> int:
@@ -50,25 +55,17 @@ def kill_ray_worker(pid: int) -> bool:
 
 
 def free_dead_groups() -> int:
-    """Remove this job's placement groups whose maker, an actor, is dead; how many there were.
+    """Remove this job's placement groups that a dead actor made; returns how many there were.
 
     Ray keeps them to the job's end. The actor by which Ray Train removes them asks the dashboard,
     and does not find it on a machine with more than one Ray.
     """
     import ray
-
-    # The public table of groups does not tell who made them.
-    from ray._private.state import state
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    job, found = ray.get_runtime_context().get_job_id(), 0
-    for packed in state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(packed)
-        by_an_actor = not ray.ActorID(group.creator_actor_id).is_nil()
-        ours = group.creator_job_id.hex() == job and not group.is_detached
-        gone = group.state == PlacementGroupTableData.REMOVED
-        if ours and by_an_actor and group.creator_actor_dead and not gone:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
-            found += 1
-    return found
+    orphans = orphaned_placement_groups(ray.get_runtime_context().get_job_id())
+    for group in orphans:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+    if orphans:
+        log.info("removed %d placement groups of dead actors", len(orphans))
+    return len(orphans)

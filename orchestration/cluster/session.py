@@ -9,10 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cola.errors import ClusterError, SpecError
+from cola import process_environment
+from cola.errors import ClusterError, SpecError, one_line
 from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
-from orchestration.cluster.packing import ClusterState, Group, Node, matches
+from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, matches
+from orchestration.compat.ray import free_resources_by_node, loopback_only
+
+log = logging.getLogger(__name__)
+
+DOCTOR = "`cola doctor` shows whether Ray can start on this machine"
 
 
 class NoClusterError(ClusterError):
@@ -38,17 +44,19 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
     Raises:
         NoClusterError: when none answers at `address`.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:
-        # Ray's servers listen on loopback only where the node's address is loopback; this switch
-        # (made for desktops) is how Ray chooses that address.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        # Nobody takes this machine's only node away: saves every run an actor that would watch.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    process_environment.ray_driver()
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            stack.enter_context(process_environment.private_cluster())
+            stack.enter_context(loopback_only())
+        yield stack.enter_context(_session(address))
+
+
+@contextlib.contextmanager
+def _session(address: str | None) -> Iterator[ClusterResources]:
     import ray
 
+    log.info("Ray: %s", "starting a private cluster" if address is None else f"joining {address}")
     try:
         if address is None:
             context = ray.init(
@@ -68,8 +76,10 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
                 runtime_env=log_environment(),
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise NoClusterError(f"--address {address or 'local'}: no Ray cluster ({reason})") from None
+        raise NoClusterError(
+            f"--address {address or 'local'}: no Ray cluster answers ({one_line(error, 200)}); "
+            + (DOCTOR if address is None else "check the address, and that the cluster is up")
+        ) from None
     try:
         total = ray.cluster_resources()
         labels = tuple(dict(node["Labels"]) for node in ray.nodes() if node["Alive"])
@@ -97,13 +107,9 @@ def cluster_state() -> ClusterState:
     Works in a driver and in an actor.
     """
     import ray
-
-    # Not public, and the only place that tells the nodes' free resources apart; the public
-    # available_resources() adds them up, the dashboard's state API needs the dashboard.
-    from ray._private.state import available_resources_per_node
     from ray.util import placement_group_table
 
-    free = available_resources_per_node()
+    free = free_resources_by_node()
     nodes = []
     for node in ray.nodes():
         if node["Alive"] and node["NodeID"] in free:
@@ -119,7 +125,7 @@ def cluster_state() -> ClusterState:
                 )
             )
     groups = tuple(
-        Group(
+        PlacedGroup(
             key,
             tuple((b.get("CPU", 0.0), b.get("GPU", 0.0)) for _, b in sorted(g["bundles"].items())),
             tuple(node for _, node in sorted(g["bundles_to_node_id"].items())),

@@ -16,7 +16,7 @@ from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.cluster.processes import free_dead_groups
-from orchestration.cluster.queue_client import Queue
+from orchestration.cluster.queue_client import ClusterQueue
 from orchestration.driver.attempt import (
     assignment_of,
     closing_tags,
@@ -45,7 +45,7 @@ from orchestration.state.ledger import (
     State,
 )
 from orchestration.state.paths import RunFolder, output_root, study_folder
-from orchestration.tracking.mirror import LEFT, Mirror, state_left
+from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,11 @@ class Launcher:
         if decision.action != "busy" and entry.state != "new":
             tags = self._closing_tags(run)
             if entry.state == "running":
-                tags[Tag.STATUS_REASON] = LEFT
+                tags[Tag.STATUS_REASON] = DRIVER_DIED
             self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
             self.mirror.close_run(run.key, state_left(entry), tags)
 
-    def run(self, todo: Sequence[PlannedRun], queue: Queue) -> None:
+    def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""
         self._waiting = list(todo)
         launches = LaunchQueue(

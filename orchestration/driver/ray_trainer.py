@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cola import process_environment
 from cola.errors import RunError, one_line
 from cola.logs import set_up_logging
 from orchestration.checkpoint.store import store_address
@@ -43,8 +43,7 @@ def fit_run(assignment: Assignment) -> None:
             Either message is one line: which ranks failed of what, and where their logs are.
     """
     from ray.exceptions import RayActorError
-    from ray.train import TrainingFailedError
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    from ray.train import TrainingFailedError, WorkerGroupError
 
     folder = Path(assignment.run_folder)
     try:
@@ -67,15 +66,8 @@ def single_process_group() -> Iterator[None]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), "0")
-    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1")
-    values = {**ranks, **sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update(values)
-    try:
+    with process_environment.single_worker(port):
         yield
-    finally:
-        for name in values:
-            os.environ.pop(name, None)
 
 
 def cause_of(failures: dict[int, Exception]) -> str:
@@ -98,9 +90,8 @@ def trainer_of(assignment: Assignment) -> Any:
     """A Ray Train trainer for the assignment (`TorchTrainer`)."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.callback import UserCallback
 
-    class FaultRecorder(UserCallback):
+    class FaultRecorder(ray.train.UserCallback):
         """Writes why workers failed into the study's event log; runs in the controller."""
 
         def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
@@ -111,9 +102,7 @@ def trainer_of(assignment: Assignment) -> Any:
             log.warning("%s: workers failed: %s", assignment.name, cause)
 
     if not isinstance(assignment.ray_workers(), int):
-        # Ray counts the cluster's resources every 20 s: an elastic run may ask for workers that
-        # are taken since, and has to give up on them soon to start with fewer. A chosen value.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+        process_environment.elastic_trainer()
     gpu = assignment.gpus_per_worker > 0
     resources = {"CPU": assignment.cpus_per_worker}
     if gpu:

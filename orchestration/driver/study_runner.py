@@ -12,7 +12,7 @@ from cola.data import PreparedData, prepare
 from cola.files import write_atomically
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
-from orchestration.cluster.admission_actor import OwnQueue, SharedQueue
+from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
 from orchestration.cluster.session import check_fits, ray_cluster
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.preflight import check_data, check_output
@@ -128,7 +128,7 @@ def run_decided(
         if todo:
             handler = stop_once(launcher.stopping.is_set, launcher.request_stop)
             stack.enter_context(handle_signals(handler))
-            launcher.run(todo, OwnQueue() if address is None else SharedQueue())
+            launcher.run(todo, PrivateQueue() if address is None else SharedQueue())
 
 
 def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:

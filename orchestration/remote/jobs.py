@@ -8,7 +8,6 @@ the study. Tokens are Ray's own (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/a
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cola import process_environment
 from cola.errors import ClusterError, SpecError, one_line
 from cola.study import StudySpec
+from orchestration.compat.ray import dashboard_answer, quiet_job_client, reread_environment
 from orchestration.remote.endpoint import Endpoint, check_answers, check_endpoint, has_token
 from orchestration.remote.packaging import (
     STOP_SECONDS,
@@ -62,11 +63,8 @@ def choose_authentication() -> None:
     A Ray that is loaded already reads the mode again: otherwise clusters that this process starts
     later would ask for tokens that it does not send.
     """
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token" if has_token() else "disabled"
-        from ray._raylet import Config
-
-        Config.initialize("")
+    if process_environment.job_client(has_token=has_token()):
+        reread_environment()
 
 
 def client_of(endpoint: Endpoint) -> Any:
@@ -82,12 +80,7 @@ def client_of(endpoint: Endpoint) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in (
-        "ray",
-        "ray.dashboard.modules.dashboard_sdk",
-        "ray._private.runtime_env.packaging",
-    ):
-        logging.getLogger(name).setLevel(logging.WARNING)  # Ray logs every upload as info
+    quiet_job_client()
     try:
         client = JobSubmissionClient(endpoint.address, verify=endpoint.verify)
         client.list_jobs()  # the first request that a wrong token shows at
@@ -189,13 +182,13 @@ def check_same_ray(client: Any) -> None:
 
 
 def server_version(client: Any) -> str:
-    """The cluster's version of Ray."""
-    return str(client._do_request("GET", "/api/version").json()["ray_version"])
+    """The version of Ray on the cluster."""
+    return str(dashboard_answer(client, "/api/version")["ray_version"])
 
 
 def nodes_of(client: Any) -> list[dict[str, Any]]:
     """The cluster's nodes: their `state`, `resources_total` and `labels`, as Ray's state API."""
-    answer = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000").json()
+    answer = dashboard_answer(client, "/api/v0/nodes?detail=1&limit=10000")
     return list(answer["data"]["result"]["result"])
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cola import process_environment
 from cola.errors import SpecError
 from cola.files import file_lock
 from cola.spec.address import Address
@@ -28,12 +28,7 @@ def client_of(address: Address) -> Any:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     # What it says of a database that does not answer may hold the address.
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    # A request that MLflow's client repeats by itself could make a run twice.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # It would print the address of every run that ends.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    process_environment.mlflow_writer()
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=with_driver(address.uri))
@@ -78,15 +73,15 @@ def check_answers(address: Address) -> None:
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
         remedy = "start the server, or leave tracking.uri out to use a SQLite file"
         raise SpecError(
-            f"{where}: MLflow cannot be reached ({told(address, error)})"
-            + (f"; {remedy}" if status_of(error) >= 500 else "")
+            f"{where}: MLflow cannot be reached ({failure_reason(address, error)})"
+            + (f"; {remedy}" if http_status(error) >= 500 else "")
         ) from None
 
 
-def told(address: Address, error: Exception) -> str:
+def failure_reason(address: Address, error: Exception) -> str:
     """Why the store did not do what it was asked, in a line without secrets."""
     reason = address.clean(error)
-    if status_of(error) in (401, 403):
+    if http_status(error) in (401, 403):
         return f"MLflow refuses the credentials; set {CREDENTIALS} where the driver runs"
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return (
@@ -98,17 +93,17 @@ def told(address: Address, error: Exception) -> str:
 
 def is_outage(error: Exception) -> bool:
     """Whether the store does not work now (else it works, and refused this one request)."""
-    return status_of(error) >= 500
+    return http_status(error) >= 500
 
 
-def status_of(error: Exception) -> int:
+def http_status(error: Exception) -> int:
     """The error as an HTTP status; 500 for what never reached the store."""
     from mlflow.exceptions import MlflowException
 
     return int(error.get_http_status_code()) if isinstance(error, MlflowException) else 500
 
 
-def troubles() -> tuple[type[Exception], ...]:
+def client_errors() -> tuple[type[Exception], ...]:
     """What MLflow's client raises when a request fails."""
     from mlflow.exceptions import MlflowException
 
@@ -135,13 +130,13 @@ def _ask_database(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def only_one_creates(address: Address, artifacts: Path) -> Iterator[None]:
+def creation_lock(address: Address, artifacts: Path) -> Iterator[None]:
     """Two first users of a database would both make its tables, and one of them fail."""
     if address.is_server:
         yield
         return
     file = sqlite_file(address.uri)
-    place = artifacts.parent / "store.lock" if file is None else lock_of(file)
+    place = artifacts.parent / "store.lock" if file is None else store_lock(file)
     with file_lock(place):
         yield
 
@@ -152,6 +147,6 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
 
 
-def lock_of(store: Path) -> Path:
+def store_lock(store: Path) -> Path:
     """What is locked while a SQLite store is made."""
     return store.with_name(store.name + ".lock")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cola import process_environment
 from cola.errors import SpecError
 from cola.files import file_lock
 from cola.spec.address import Address, holds_password, resolve_address
 from orchestration.state.paths import OutputFolder
-from orchestration.tracking.mlflow_client import lock_of, with_driver
+from orchestration.tracking.mlflow_client import store_lock, with_driver
 
 HOST = "127.0.0.1"
 
@@ -31,7 +31,7 @@ def serve(root: Path, port: int, say: Callable[[str], None], store: str | None =
     address = backend(root, store)
     port = free_port(port)
     command = server_command(OutputFolder(root).artifacts, port)
-    environment = server_environment(address.uri)
+    environment = process_environment.mlflow_server(with_driver(address.uri))
     process = subprocess.Popen(command, env=environment)  # noqa: S603 (our interpreter, no shell)
     say(f"MLflow on http://{HOST}:{port} (tracking.uri for studies: http://{HOST}:{port})")
     try:
@@ -53,7 +53,7 @@ def backend(root: Path, store: str | None) -> Address:
         file = OutputFolder(root).mlflow
         if not file.is_file():
             raise SpecError(f"output={root}: holds no mlflow.db; run a study first")
-        with file_lock(lock_of(file)):  # wait until a study that makes it now is done
+        with file_lock(store_lock(file)):  # wait until a study that makes it now is done
             return resolve_address(f"sqlite:///{file}", "--store")
     if holds_password(store):
         raise SpecError(
@@ -77,13 +77,6 @@ def server_command(artifacts: Path, port: int) -> list[str]:
         "--host", HOST,
         "--port", str(port),
     ]  # fmt: skip
-
-
-def server_environment(store: str) -> dict[str, str]:
-    """The database, by environment: any user may read a command line. No job runners: they are
-    eight processes more, for MLflow's evaluation of language-model applications."""
-    jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": with_driver(store), **jobs}
 
 
 def free_port(wanted: int) -> int:

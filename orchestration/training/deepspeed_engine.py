@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cola import process_environment
 from cola.families.interface.family import StageModule
+from orchestration.compat.deepspeed import switch_off_shared_memory_collectives
 from orchestration.training.engine import (
     EngineSettings,
     Groups,
@@ -28,18 +29,13 @@ from orchestration.training.zero_state import ZeroState
 
 
 def import_deepspeed() -> Any:
-    """Import DeepSpeed for the accelerator that is here.
-
-    On a CPU its shared-memory operator is switched off: it would be compiled with g++ at first
-    use, and the collectives of training fall back to gloo without it.
-    """
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
+    """Import DeepSpeed for the accelerator of this machine."""
+    gpu = torch.cuda.is_available()
+    process_environment.training_worker(gpu=gpu)
     import deepspeed
 
-    if not torch.cuda.is_available():
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not gpu:
+        switch_off_shared_memory_collectives(deepspeed)
     return deepspeed
 
 

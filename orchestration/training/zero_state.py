@@ -17,6 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from orchestration.compat.deepspeed import (
+    loading_weights,
+    partition_of,
+    weights_held,
+    wrapped_optimizer,
+)
 from orchestration.training.sharded_state import (
     BUFFER,
     MOMENTS,
@@ -51,7 +57,7 @@ class ZeroState:
     def __init__(self, engine: Any, zero_stage: int) -> None:
         self._module: nn.Module = engine.module
         self._zero, self._stage = engine.optimizer, zero_stage
-        adamw = engine.optimizer.optimizer if zero_stage else engine.optimizer
+        adamw = wrapped_optimizer(engine.optimizer) if zero_stage else engine.optimizer
         self._adamw: torch.optim.Optimizer = adamw
 
     def save(self, folder: Path, steps: int) -> None:
@@ -65,9 +71,7 @@ class ZeroState:
         Raises:
             ValueError: when the files lack something of the module's state.
         """
-        if self._stage == 3:
-            self._zero.checkpoint_event_prologue()  # gathered copies would be out of date
-        with FragmentReader(folder) as reader:
+        with loading_weights(self._zero, self._stage), FragmentReader(folder) as reader:
             for shard in self._shards():
                 self._load_shard(shard, reader)
             for name, parameter in self._module.named_parameters():
@@ -77,8 +81,6 @@ class ZeroState:
                 flat = reader.read(BUFFER, name, 0, buffer.numel())
                 buffer.copy_(flat.view_as(buffer))
             steps = reader.steps
-        if self._stage == 3:
-            self._zero.checkpoint_event_epilogue()
         return steps
 
     def _fragments(self) -> Iterator[Fragment]:
@@ -121,26 +123,16 @@ class ZeroState:
     def _shard(self, name: str, parameter: Any) -> Shard | None:
         if self._stage == 0:
             return Shard(name, 0, parameter.numel(), parameter, 0)
-        if self._stage == 3:
-            group, offset, _ = self._zero.grad_position[self._zero.get_param_id(parameter)]
-            start, held = self._held(parameter)
-            flat = self._zero.fp32_partitioned_groups_flat[group]
-            return Shard(name, start, len(held), flat, offset)
-        mapping = parameter._hp_mapping
-        if mapping is None:
+        part = partition_of(self._zero, self._stage, parameter, dist.get_rank())
+        if part is None:
             return None
-        place, target = mapping.lp_fragment_address, mapping.hp_fragment_address
-        flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
-        return Shard(name, place.start, place.numel, flat, target.start)
+        return Shard(name, part.start, part.numel, part.flat, part.offset)
 
     def _held(self, parameter: Any) -> tuple[int, Tensor]:
         """First element and view (n,) of what the forward pass has of it on this worker."""
         if self._stage < 3:
             return 0, parameter.detach().view(-1)
-        part = parameter.partition_numel()
-        start = min(dist.get_rank() * part, parameter.ds_numel)
-        held = parameter.ds_tensor.detach().view(-1)
-        return start, held[: min(part, parameter.ds_numel - start)]  # the last part is padded
+        return weights_held(parameter, dist.get_rank())
 
     def _buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Buffers that are part of the module's state, on every worker."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cola import process_environment
 from cola.data import PreparedData, prepare
 from cola.errors import SpecError
 from cola.files import file_lock, write_atomically
@@ -184,11 +185,7 @@ class SweepDriver:
                 self._tune(group)
 
     def _tune(self, arms: list[Search]) -> None:
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-        os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # they are in error.txt, a file a process
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # which prints a table at any verbosity
+        process_environment.tune_driver()
         # Processes that died are told of by their trials, which may have been taken up again.
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         from ray import tune

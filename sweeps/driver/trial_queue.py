@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from cola.records import TrialRequested
 from cola.study import StudySpec
-from orchestration.cluster.packing import Request
-from orchestration.cluster.queue_client import SECONDS, Queue, QueuePlace
+from orchestration.cluster.packing import RunRequest
+from orchestration.cluster.queue_client import SECONDS, ClusterQueue, QueueClient
 from orchestration.driver.launch_queue import request_of
 from orchestration.planning.costs import run_costs
 from orchestration.planning.rates import measured_rates
@@ -30,12 +30,14 @@ class TrialQueue:
     are forgotten, and Ray Tune asks for trials only now and then."""
 
     def __init__(
-        self, base: StudySpec, queue: Queue, say: Callable[[str], None], events: EventLog
+        self, base: StudySpec, queue: ClusterQueue, say: Callable[[str], None], events: EventLog
     ) -> None:
         self._base = base
-        self._place = QueuePlace(base.name, queue, say, events, base.resources.wait_seconds)
+        self._place = QueueClient(
+            base.name, queue, say, events=events, wait_seconds=base.resources.wait_seconds
+        )
         self._lock = threading.Lock()
-        self._waiting: dict[str, Request] = {}  # by the trial's number
+        self._waiting: dict[str, RunRequest] = {}  # by the trial's number
         self._held: set[str] = set()
         self.gave_up = False  # the cluster is too small for a trial, for too long
         self._calls = PeriodicThread(self._call, SECONDS)
@@ -81,7 +83,9 @@ class TrialQueue:
                 del self._waiting[key]
                 self.gave_up = True
 
-    def _request(self, key: str, asked: TrialRequested, candidate: PlannedPoint) -> Request | None:
+    def _request(
+        self, key: str, asked: TrialRequested, candidate: PlannedPoint
+    ) -> RunRequest | None:
         """None for a trial that takes nothing: its runs are finished, and not measured again."""
         root = output_root(candidate.study)
         ledger, rates = Ledger(root), measured_rates(root)

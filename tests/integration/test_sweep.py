@@ -86,6 +86,11 @@ def test_a_killed_population_goes_on_without_repeating(
     assert "Best by val" in (folder / "report" / "report.html").read_text()
 
 
+def names(folder: Path) -> list[str]:
+    """Events of a log that may not be there yet."""
+    return [event["event"] for event in read_events(folder)]
+
+
 def spans(folder: Path) -> Iterator[tuple[float, float, str]]:
     """When each run of an event log held its worker, from its (first) launch to its end."""
     began: dict[str, float] = {}
@@ -111,7 +116,7 @@ def test_a_sweep_and_a_study_share_one_cpu(
     tiny_study |= {"families": {"ar": {}}, "checkpoint": {"every_seconds": 0.5}}
     study = write_study(tiny_study, tmp_path)
     base = {key: value for key, value in tiny_study.items() if key != "name"}
-    base["ladder"] = [{"budget": 4e10, "core_parameters": 60_000}]
+    base["ladder"] = [{"budget": 1.2e11, "core_parameters": 60_000}]
     rates = {"training.optimizer.learning_rate": [2e-3]}
     sweep = {"name": "rates", "study": base, "space": rates, "algorithm": {"kind": "grid"}}
     path = tmp_path / "rates.yaml"
@@ -120,8 +125,12 @@ def test_a_sweep_and_a_study_share_one_cpu(
     ledger, folder = Ledger(outputs), outputs / "sweeps" / "rates"
     trials = head.run("sweep", str(path), "--address", head.address)
     saved = "runs/*/ray/*/step-*/manifest-00000.json"
-    until(lambda: bool(list(outputs.glob(saved))), "a checkpoint", process=trials)
+    until(lambda: "launched" in names(folder), "the trial to hold its worker", process=trials)
+    # Its driver starts while the trial's worker does.
     runs = head.run("run", str(study), "--address", head.address)
+    waits = outputs / "studies" / "tiny"
+    until(lambda: "waiting" in names(waits), "the study to wait", process=runs)
+    until(lambda: bool(list(outputs.glob(saved))), "a checkpoint", process=trials)
     first = SweepLog(folder).asked[1].run_keys[0]
     lease = ledger.entry(first).lease
     assert lease is not None
@@ -134,7 +143,7 @@ def test_a_sweep_and_a_study_share_one_cpu(
     starts = [e["step"] for e in read_events(folder) if e["event"] == "workers started"]
     assert starts[0] == 0
     assert starts[1] > 0
-    assert "0 are free, rates/trial001-ar-4e+10-seed66 holds 1 of them" in told
+    assert "0 are free, rates/trial001-ar-1.2e+11-seed66 holds 1 of them" in told
     held = sorted([*spans(folder), *spans(outputs / "studies" / "tiny")])
-    assert [run for _, _, run in held] == ["trial001-ar-4e+10-seed66", "ar-2e+10-seed66"]
+    assert [run for _, _, run in held] == ["trial001-ar-1.2e+11-seed66", "ar-2e+10-seed66"]
     assert held[0][1] <= held[1][0]

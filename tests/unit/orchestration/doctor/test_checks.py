@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cola import process_environment
 from cola.errors import ColaError
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
@@ -18,12 +19,12 @@ from orchestration.doctor.local_checks import enough_devices, examine, plan, res
 from orchestration.doctor.network_checks import all_reduce, sockets
 from orchestration.doctor.storage_checks import clock, locks, renames, storage
 from orchestration.remote.endpoint import Endpoint
+from orchestration.tracking.mlflow_client import with_driver
 from orchestration.tracking.mlflow_server import (
     backend,
     free_port,
     serve,
     server_command,
-    server_environment,
 )
 from tests.servers import mlflow_server
 
@@ -130,7 +131,8 @@ def test_only_a_database_is_served_and_no_password_is_on_a_command_line(
     address = backend(tmp_path, "env:COLA_STORE")
     assert address.shown == "env:COLA_STORE"
     assert not any("s3cret" in part for part in server_command(tmp_path, 5000))
-    passed = server_environment(address.uri)["MLFLOW_BACKEND_STORE_URI"]
+    environment = process_environment.mlflow_server(with_driver(address.uri))
+    passed = environment["MLFLOW_BACKEND_STORE_URI"]
     assert passed == "postgresql+psycopg2://me:s3cret@host/db"
 
 

@@ -1,0 +1,1 @@
+"""Private parts of libraries, each with the version that it was checked with."""

@@ -1,0 +1,72 @@
+"""Private parts of DeepSpeed: where a ZeRO optimiser keeps the state of each parameter.
+
+Checked with CHECKED_VERSION: before another version is allowed in pyproject.toml, the tests of this
+module and of checkpoints across ZeRO stages (tests/integration/test_data_parallel.py) must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHECKED_VERSION = "0.19.8"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """This worker's elements [start, start + numel) of a flattened parameter: those of `flat`, the
+    float32 tensor that the optimiser steps, from `offset` on."""
+
+    start: int
+    numel: int
+    flat: Tensor
+    offset: int
+
+
+def partition_of(optimizer: Any, zero_stage: int, parameter: Any, rank: int) -> Partition | None:
+    """Where the optimiser of a ZeRO stage 1 to 3 keeps this worker's part of a trained parameter;
+    None where it has no part of it."""
+    if zero_stage == 3:
+        group, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
+        start, held = weights_held(parameter, rank)
+        return Partition(start, len(held), optimizer.fp32_partitioned_groups_flat[group], offset)
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return None
+    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+    flat = optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
+    return Partition(low.start, low.numel, flat, high.start)
+
+
+def weights_held(parameter: Any, rank: int) -> tuple[int, Tensor]:
+    """First element and view (n,) of a stage 3 parameter's part on the worker of this rank."""
+    part = parameter.partition_numel()
+    start = min(rank * part, parameter.ds_numel)
+    held: Tensor = parameter.ds_tensor.detach().view(-1)
+    return start, held[: min(part, parameter.ds_numel - start)]  # the last part is padded
+
+
+def wrapped_optimizer(optimizer: Any) -> Any:
+    """The torch optimiser that a ZeRO optimiser steps."""
+    return optimizer.optimizer
+
+
+@contextmanager
+def loading_weights(optimizer: Any, zero_stage: int) -> Iterator[None]:
+    """Within, a stage's weights may be overwritten: stage 3 drops the copies it has gathered."""
+    if zero_stage == 3:
+        optimizer.checkpoint_event_prologue()
+    yield
+    if zero_stage == 3:
+        optimizer.checkpoint_event_epilogue()
+
+
+def switch_off_shared_memory_collectives(deepspeed: Any) -> None:
+    """Collectives on CPUs go through gloo: DeepSpeed's own operator would be compiled with g++ at
+    its first use."""
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

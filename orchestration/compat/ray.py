@@ -1,0 +1,89 @@
+"""Private parts of Ray: what its public interface does not give.
+
+Checked with CHECKED_VERSION: before another version is allowed in pyproject.toml, the tests of this
+module must pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+CHECKED_VERSION = "2.60.0"
+CHATTY_LOGGERS = (
+    "ray",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
+
+
+def free_resources_by_node() -> dict[str, dict[str, float]]:
+    """What is free of each resource on each node that is alive, by node id.
+
+    The public `available_resources` adds all nodes up, and the state API needs the dashboard.
+    """
+    from ray._private.state import available_resources_per_node
+
+    found: dict[str, dict[str, float]] = available_resources_per_node()
+    return found
+
+
+def orphaned_placement_groups(job_id: str) -> list[str]:
+    """Ids (hex) of a job's placement groups that a dead actor made and nobody removed.
+
+    The public table of placement groups does not name their makers.
+    """
+    import ray
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    orphans = []
+    for packed in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(packed)
+        by_an_actor = not ray.ActorID(group.creator_actor_id).is_nil()
+        of_the_job = group.creator_job_id.hex() == job_id and not group.is_detached
+        removed = group.state == PlacementGroupTableData.REMOVED
+        if of_the_job and by_an_actor and group.creator_actor_dead and not removed:
+            orphans.append(group.placement_group_id.hex())
+    return orphans
+
+
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """Within, a cluster that this process starts takes 127.0.0.1 for its node's address.
+
+    Ray's servers listen on loopback only where that is the node's address. The switch, made for
+    desktops, is RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER; Ray reads it once, when it is imported, so for
+    this process it is set here.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def reread_environment() -> None:
+    """Make a Ray that is loaded already take up RAY_AUTH_MODE: it reads it once."""
+    from ray._raylet import Config
+
+    Config.initialize("")
+
+
+def dashboard_answer(client: Any, path: str) -> dict[str, Any]:
+    """JSON that a cluster's dashboard gives at `path`, with the job client's token and certificate.
+
+    The client's public methods are about jobs alone.
+    """
+    answer: dict[str, Any] = client._do_request("GET", path).json()
+    return answer
+
+
+def quiet_job_client() -> None:
+    """Ray's job client logs no information: it would report every upload."""
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
