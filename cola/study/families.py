@@ -68,7 +68,13 @@ def by_family(schema: dict[str, Any]) -> None:
     families takes each at its defaults.
     """
     kinds = zip(names(), schema["additionalProperties"]["oneOf"], strict=True)
-    schema["properties"] = {n: {"anyOf": [dict(kind), {"type": "null"}]} for n, kind in kinds}
+    schema["properties"] = {
+        name: {
+            "description": f"The family {name}; null: with its defaults.",
+            "anyOf": [dict(kind), {"type": "null"}],
+        }
+        for name, kind in kinds
+    }
     schema["minProperties"] = 1
     or_list_of({"enum": list(names())})(schema)
 

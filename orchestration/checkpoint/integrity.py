@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 
 from orchestration.checkpoint.manifest import Cursor, Manifest, verify
-from orchestration.checkpoint.store import CheckpointStore, Stored
+from orchestration.checkpoint.store import CheckpointStore, StoredCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def newest_checkpoint(store: CheckpointStore, *, checksums: bool = True) -> Newe
 
 
 def _problem(
-    store: CheckpointStore, stored: Stored, manifests: list[Manifest], checksums: bool
+    store: CheckpointStore, stored: StoredCheckpoint, manifests: list[Manifest], checksums: bool
 ) -> str | None:
     """What is wrong with a checkpoint, or None where nothing is found."""
     names = [name for manifest in manifests for name in manifest.files]
@@ -71,7 +71,7 @@ def _problem(
     return None
 
 
-def _is_whole(store: CheckpointStore, stored: Stored, name: str) -> bool:
+def _is_whole(store: CheckpointStore, stored: StoredCheckpoint, name: str) -> bool:
     """Whether a safetensors file has the length that its header gives: 8 bytes with the header's
     length, the header, the tensors."""
     with store.filesystem.open_input_file(f"{store.path(stored.name)}/{name}") as file:

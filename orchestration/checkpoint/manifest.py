@@ -48,7 +48,7 @@ class Cursor(BaseModel):
         return mine == (other.step, other.world_size, other.zero_stage)
 
 
-class Note(BaseModel):
+class CheckpointNote(BaseModel):
     """What is known of a checkpoint beside its state, for those who choose which to keep.
 
     `validation_nll` is in nats per token, None where the step was not evaluated.
@@ -68,7 +68,7 @@ class Manifest(BaseModel):
     format: Literal[2]  # fragments of parameters, which any sharding loads
     cursor: Cursor
     files: dict[Annotated[str, AfterValidator(safe_name)], str]
-    note: Note = Note()
+    note: CheckpointNote = CheckpointNote()
 
 
 def manifest_name(rank: int) -> str:
@@ -76,7 +76,7 @@ def manifest_name(rank: int) -> str:
     return f"manifest-{rank:05d}.json"
 
 
-def seal(folder: Path, cursor: Cursor, rank: int, note: Note | None = None) -> Path:
+def seal(folder: Path, cursor: Cursor, rank: int, note: CheckpointNote | None = None) -> Path:
     """Write this worker's manifest over the files it wrote into `folder`."""
     sums = {
         path.relative_to(folder).as_posix(): _sha256(path)
@@ -85,7 +85,9 @@ def seal(folder: Path, cursor: Cursor, rank: int, note: Note | None = None) -> P
     }
     path = folder / manifest_name(rank)
     path.write_text(
-        Manifest(format=2, cursor=cursor, files=sums, note=note or Note()).model_dump_json(indent=1)
+        Manifest(
+            format=2, cursor=cursor, files=sums, note=note or CheckpointNote()
+        ).model_dump_json(indent=1)
     )
     return path
 

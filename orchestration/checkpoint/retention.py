@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Kept:
+class CheckpointSummary:
     """What the choice looks at. `name` is unique; `whole` means every worker's manifest is there.
 
     `validation_nll` is in nats per token, None where the step was not evaluated.
@@ -22,21 +22,21 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetentionPolicy:
     """Keep the last `last`; with `best` the one of the lowest NLL; with `points` all evaluated."""
 
     last: int
     best: bool = False
     points: bool = False
 
-    def sparing(self) -> Policy:
+    def sparing(self) -> RetentionPolicy:
         """The same with only the newest of the last ones: where room is short."""
         return replace(self, last=1)
 
 
 def to_delete(
-    checkpoints: Iterable[Kept], policy: Policy, busy: Collection[str] = ()
-) -> list[Kept]:
+    checkpoints: Iterable[CheckpointSummary], policy: RetentionPolicy, busy: Collection[str] = ()
+) -> list[CheckpointSummary]:
     """What the policy does not keep, the oldest first.
 
     Never the newest whole one, and none of `busy`: names that are being written or read, or that
@@ -54,6 +54,6 @@ def to_delete(
     return [item for item in found if item.name not in keep]
 
 
-def _rank(item: Kept) -> tuple[float, int, int]:
+def _rank(item: CheckpointSummary) -> tuple[float, int, int]:
     assert item.validation_nll is not None
     return item.validation_nll, -item.step, -item.attempt

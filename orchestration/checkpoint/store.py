@@ -35,7 +35,7 @@ PROBE_SECONDS = 60.0  # a store that does not answer within them is not there
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredCheckpoint:
     """A checkpoint in a store, whole or not; `files` gives the bytes of each file by its name."""
 
     attempt: int
@@ -75,7 +75,7 @@ class CheckpointStore:
         """A checkpoint's folder, in a store that is local."""
         return Path(self.path(name))
 
-    def stored(self) -> list[Stored]:
+    def stored(self) -> list[StoredCheckpoint]:
         """Checkpoints over all attempts, whole or not, by attempt and step."""
         files: dict[tuple[int, int], dict[str, int]] = {}
         for name, size in self._listing():
@@ -85,9 +85,9 @@ class CheckpointStore:
                 attempt_and_step = int(match[1]), int(match[2])
                 if checkpoint_name(*attempt_and_step) == match[0]:
                     files.setdefault(attempt_and_step, {})[inner] = size
-        return [Stored(*key, files[key]) for key in sorted(files)]
+        return [StoredCheckpoint(*key, files[key]) for key in sorted(files)]
 
-    def manifest(self, stored: Stored, rank: int = 0) -> Manifest | None:
+    def manifest(self, stored: StoredCheckpoint, rank: int = 0) -> Manifest | None:
         """A worker's manifest, or None where there is no whole one; files are not checked."""
         if manifest_name(rank) not in stored.files:
             return None
@@ -98,7 +98,7 @@ class CheckpointStore:
         except FileNotFoundError:  # pruned since it was listed
             return None
 
-    def manifests(self, stored: Stored) -> list[Manifest]:
+    def manifests(self, stored: StoredCheckpoint) -> list[Manifest]:
         """The manifests of all workers by rank, or none where one of them is missing.
 
         Parts of another save with the same name, left over from a crash, make it none, too.
@@ -111,7 +111,7 @@ class CheckpointStore:
         same = all(manifest.cursor.is_same_save(first.cursor) for manifest in found)
         return found if same and len(found) == first.cursor.world_size else []
 
-    def complete(self, stored: Stored) -> Manifest | None:
+    def complete(self, stored: StoredCheckpoint) -> Manifest | None:
         """Rank 0's manifest where those of all workers are there, else None.
 
         Manifests come last, so all files were there then; no checksum is looked at.
@@ -151,7 +151,7 @@ class CheckpointStore:
             raise FileNotFoundError(f"{redacted(self.address)}: holds no {name}")
         self._bring(name, stored.files, target)
 
-    def delete(self, stored: Stored) -> None:
+    def delete(self, stored: StoredCheckpoint) -> None:
         """Remove a checkpoint, its manifests first: half removed it counts as none."""
         path = self.path(stored.name)
         for file in sorted(filter(is_manifest, stored.files)):
@@ -216,7 +216,7 @@ def store_address(storage: str | None, run_folder: Path) -> str:
     return joined(resolved(storage), run_folder.name)
 
 
-def placed(spec: CheckpointSpec) -> CheckpointSpec:
+def with_absolute_storage(spec: CheckpointSpec) -> CheckpointSpec:
     """The same with a storage that every worker understands: workers change their folder."""
     if spec.storage is None:
         return spec

@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from orchestration.cluster.admission_queue import AdmissionQueue, Answer
-from orchestration.cluster.packing import Holding, Request
+from cola.errors import one_line
+from orchestration.cluster.admission_queue import AdmissionQueue, QueueReply
+from orchestration.cluster.packing import RunAllocation, RunRequest
 from orchestration.cluster.session import cluster_state
 
+log = logging.getLogger(__name__)
+
 NAMESPACE = "cola"
-NAME = "admission-1"  # the number is that of what is said between the two: drivers of one agree
-HEAD = "node:__internal_head__"  # what Ray marks the head node with
-ANSWER_SECONDS = 20.0
+NAME = "admission-2"  # with the number of the protocol: only drivers with the same one share it
+HEAD = "node:__internal_head__"  # resource by which Ray marks the head node
+ANSWER_SECONDS = 20.0  # chosen value: a decision on hundreds of runs takes well below a second
 SETTLE_SECONDS = 3.0  # drivers call every second
 
 
 class SharedQueue:
-    """A driver's line to the actor; makes the actor where there is none (any more)."""
+    """A driver's connection to the actor; creates the actor where there is none (any more)."""
 
     def __init__(self) -> None:
         self._actor: Any = None
 
     def update(
-        self, owner: str, now: float, requests: Sequence[Request], held: Sequence[Holding]
-    ) -> Answer | None:
-        """As AdmissionQueue.update; None where the actor is gone or too busy: ask again."""
+        self, owner: str, now: float, requests: Sequence[RunRequest], held: Sequence[RunAllocation]
+    ) -> QueueReply | None:
+        """As AdmissionQueue.update, or None where the actor is gone or too busy: ask again."""
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
 
         try:
             if self._actor is None:
                 self._actor = queue_actor()
-            answer: Answer = ray.get(
+            answer: QueueReply = ray.get(
                 self._actor.update.remote(owner, now, list(requests), list(held)),
                 timeout=ANSWER_SECONDS,
             )
-        except (RayActorError, GetTimeoutError):
+        except (RayActorError, GetTimeoutError) as error:
+            log.warning("the cluster's queue does not answer: %s", one_line(error))
             self._actor = None
             return None
         return answer
 
     def leave(self, owner: str) -> None:
-        """Take this owner from the queue; the last one ends the actor."""
+        """Remove this owner from the queue; the last one ends the actor."""
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
 
@@ -50,33 +55,33 @@ class SharedQueue:
             return
         try:
             if ray.get(self._actor.leave.remote(owner), timeout=ANSWER_SECONDS):
-                # One that comes at this moment finds it dead, and makes another.
+                # An owner that comes at this moment finds it dead and creates another.
                 ray.kill(self._actor)
         except (RayActorError, GetTimeoutError):
-            self._actor = None  # it forgets silent owners by itself
+            self._actor = None  # it drops silent owners by itself
 
 
-class OwnQueue:
-    """The queue of a private cluster, in this process."""
+class PrivateQueue:
+    """The queue of a private cluster, in the driver's process."""
 
     def __init__(self) -> None:
         self._queue = AdmissionQueue(cluster_state)
 
     def update(
-        self, owner: str, now: float, requests: Sequence[Request], held: Sequence[Holding]
-    ) -> Answer | None:
+        self, owner: str, now: float, requests: Sequence[RunRequest], held: Sequence[RunAllocation]
+    ) -> QueueReply | None:
         """As AdmissionQueue.update."""
         return self._queue.update(owner, now, requests, held)
 
     def leave(self, owner: str) -> None:
-        """Nobody else waits for what is left."""
+        """Nothing to do: nobody else waits."""
 
 
 def queue_actor() -> Any:
-    """The cluster's queue, made on the head node if there is none."""
+    """The cluster's queue, created on the head node if there is none."""
     import ray
 
-    place = {"resources": {HEAD: 0.001}} if HEAD in ray.cluster_resources() else {}
+    on_head = {"resources": {HEAD: 0.001}} if HEAD in ray.cluster_resources() else {}
     return (
         ray.remote(AdmissionQueue)
         .options(
@@ -86,7 +91,7 @@ def queue_actor() -> Any:
             get_if_exists=True,
             num_cpus=0,
             max_restarts=-1,
-            **place,
+            **on_head,
         )
         .remote(cluster_state, settle_seconds=SETTLE_SECONDS)
     )

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-SLACK = 1e-6  # shares of a CPU or GPU are floats
+SLACK = 1e-6  # chosen value: shares of a CPU or GPU are floats, whose sums are rounded
 
-Free = dict[str, tuple[float, float]]  # node id -> CPUs and GPUs
+FreeResources = dict[str, tuple[float, float]]  # node id -> CPUs and GPUs
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """A run that waits, with what each of its workers takes.
 
-    `size` orders (as training FLOPs), `seconds` is the expected duration, `since` the time at which
-    it began to wait, `at_once` how many runs its owner may have at a time. An elastic run does with
-    `min_workers`. How often, and since when, it was overtaken is the queue's to fill in.
+    `size` orders runs (as training FLOPs), `seconds` is the expected duration, `since` the time at
+    which it began to wait, `at_once` how many runs its owner may have at a time. An elastic run
+    needs only `min_workers`. The queue fills in how often, and since when, it was overtaken.
     """
 
     id: str
@@ -51,37 +51,38 @@ class Request:
     overtaken_since: float | None = None
 
     @property
-    def least(self) -> int:
-        """The workers without which it cannot start."""
+    def min_workers_needed(self) -> int:
+        """Minimum number of workers needed to start."""
         return self.min_workers or self.workers
 
 
 @dataclass(frozen=True)
-class Holding:
-    """A run that was admitted: its workers' nodes where Ray has placed them, else none."""
+class RunAllocation:
+    """What an admitted run takes: its workers' nodes once Ray has placed them, until then none."""
 
-    request: Request
+    request: RunRequest
     workers: int
     ends: float  # expected
     nodes: tuple[str, ...] = ()
 
     @property
     def placed(self) -> bool:
-        """Whether its workers have their nodes."""
+        """Whether Ray has given its workers their nodes."""
         return bool(self.nodes)
 
 
 @dataclass(frozen=True)
-class Group:
+class PlacedGroup:
     """A placement group that Ray has placed: the node of each bundle of (CPUs, GPUs)."""
 
     id: str
     bundles: tuple[tuple[float, float], ...]
     nodes: tuple[str, ...]
 
-    def carries(self, request: Request, workers: int) -> bool:
-        """Whether it can be that of a run with so many workers (fewer, where it is elastic)."""
-        fewest = min(workers, request.least)
+    def suits(self, request: RunRequest, workers: int) -> bool:
+        """Whether this placement group could belong to a run with `workers` workers (elastic runs
+        may have fewer)."""
+        fewest = min(workers, request.min_workers_needed)
         return fewest <= len(self.bundles) <= max(workers, request.workers) and all(
             abs(cpus - request.cpus) < SLACK and abs(gpus - request.gpus) < SLACK
             for cpus, gpus in self.bundles
@@ -90,29 +91,29 @@ class Group:
 
 @dataclass(frozen=True)
 class ClusterState:
-    """What Ray says of the cluster at a moment."""
+    """Snapshot of a cluster, as Ray reports it."""
 
     nodes: tuple[Node, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[PlacedGroup, ...]
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a node's labels suit, in Ray's syntax: value, !value, in(a,b), !in(a,b)."""
-    return all(_suits(labels.get(key), wanted) for key, wanted in selector.items())
+    """Whether a node's labels match, in Ray's syntax: value, !value, in(a,b), !in(a,b)."""
+    return all(_matches(labels.get(key), condition) for key, condition in selector.items())
 
 
-def _suits(label: str | None, wanted: str) -> bool:
-    negated = wanted.startswith("!")
-    wanted = wanted.removeprefix("!")
-    if wanted.startswith("in(") and wanted.endswith(")"):
-        values = [value.strip() for value in wanted[3:-1].split(",")]
+def _matches(label: str | None, condition: str) -> bool:
+    negated = condition.startswith("!")
+    condition = condition.removeprefix("!")
+    if condition.startswith("in(") and condition.endswith(")"):
+        values = [value.strip() for value in condition[3:-1].split(",")]
     else:
-        values = [wanted]
+        values = [condition]
     return (label in values) != negated
 
 
-def room(request: Request, free: tuple[float, float]) -> int:
-    """How many of the run's workers fit into so many CPUs and GPUs."""
+def room(request: RunRequest, free: tuple[float, float]) -> int:
+    """Number of the run's workers that fit into these free CPUs and GPUs."""
     fits = [
         math.floor((present + SLACK) / needed)
         for present, needed in zip(free, (request.cpus, request.gpus), strict=True)
@@ -121,8 +122,8 @@ def room(request: Request, free: tuple[float, float]) -> int:
     return max(0, min(fits)) if fits else request.workers
 
 
-def eligible(request: Request, nodes: Iterable[Node]) -> list[Node]:
-    """Nodes on which a worker of the run could be, were they empty."""
+def eligible(request: RunRequest, nodes: Iterable[Node]) -> list[Node]:
+    """Nodes that could hold a worker of the run if they were empty."""
     return [
         node
         for node in nodes
@@ -130,18 +131,19 @@ def eligible(request: Request, nodes: Iterable[Node]) -> list[Node]:
     ]
 
 
-def most_workers(request: Request, nodes: Iterable[Node], free: Free) -> int:
-    """How many of its workers find a place in what is free, at most those it asks for."""
-    found = sum(room(request, free[node.id]) for node in eligible(request, nodes))
-    return min(found, request.workers)
+def most_workers(request: RunRequest, nodes: Iterable[Node], free: FreeResources) -> int:
+    """Number of the request's workers that fit into the free resources, capped at
+    `request.workers`."""
+    fitting = sum(room(request, free[node.id]) for node in eligible(request, nodes))
+    return min(fitting, request.workers)
 
 
 def pack(
-    request: Request, workers: int, nodes: Sequence[Node], free: Free
+    request: RunRequest, workers: int, nodes: Sequence[Node], free: FreeResources
 ) -> tuple[str, ...] | None:
-    """A node for each of so many workers, or None where they do not fit.
+    """A node for each of `workers` workers, or None where they do not fit.
 
-    GPUs are left to those who need them, labels too; then the fullest node comes first.
+    Nodes with GPUs or labels that the run does not need come last; then the fullest comes first.
     """
 
     def preference(node: Node) -> tuple[bool, int, float, float, str]:
@@ -156,8 +158,10 @@ def pack(
     return tuple(chosen) if len(chosen) == workers else None
 
 
-def without(free: Free, request: Request, placed: Iterable[str], sign: int = -1) -> Free:
-    """What is free once workers of the run take (sign +1: give back) their places."""
+def without(
+    free: FreeResources, request: RunRequest, placed: Iterable[str], sign: int = -1
+) -> FreeResources:
+    """Free resources once workers of the run take (sign +1: release) theirs on these nodes."""
     changed = dict(free)
     for node in placed:
         if node in changed:  # else it died
@@ -166,22 +170,21 @@ def without(free: Free, request: Request, placed: Iterable[str], sign: int = -1)
     return changed
 
 
-def both(one: Free, other: Free) -> Free:
-    """What is free in both."""
+def free_in_both(one: FreeResources, other: FreeResources) -> FreeResources:
+    """Resources that are free in both views of the cluster."""
     return {
         node: (min(free[0], other[node][0]), min(free[1], other[node][1]))
         for node, free in one.items()
     }
 
 
-def free_now(nodes: Sequence[Node], holdings: Iterable[Holding]) -> Free:
-    """What placed runs and strangers leave of each node.
+def free_now(nodes: Sequence[Node], holdings: Iterable[RunAllocation]) -> FreeResources:
+    """What placed runs and foreign processes leave of each node.
 
-    A placed run keeps its share also while Ray says that it is free (its workers start again).
+    A placed run keeps its share also while Ray reports it free (its workers are restarting).
     """
-    whole: Free = {node.id: (node.cpus, node.gpus) for node in nodes}
-    ours = whole
+    ours: FreeResources = {node.id: (node.cpus, node.gpus) for node in nodes}
     for holding in holdings:
         ours = without(ours, holding.request, holding.nodes)
-    reported: Free = {node.id: (node.free_cpus, node.free_gpus) for node in nodes}
-    return both(ours, reported)
+    reported: FreeResources = {node.id: (node.free_cpus, node.free_gpus) for node in nodes}
+    return free_in_both(ours, reported)

@@ -13,7 +13,7 @@ from cola import process_environment
 from cola.errors import ClusterError, SpecError, one_line
 from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
-from orchestration.cluster.packing import ClusterState, Group, Node, matches
+from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, matches
 from orchestration.compat.ray import free_resources_by_node, loopback_only
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def cluster_state() -> ClusterState:
                 )
             )
     groups = tuple(
-        Group(
+        PlacedGroup(
             key,
             tuple((b.get("CPU", 0.0), b.get("GPU", 0.0)) for _, b in sorted(g["bundles"].items())),
             tuple(node for _, node in sorted(g["bundles_to_node_id"].items())),

@@ -11,7 +11,7 @@ from cola.families.registry import family_of
 from cola.files import write_atomically
 from cola.records import Tag
 from cola.study import StudySpec
-from orchestration.checkpoint.store import placed
+from orchestration.checkpoint.store import with_absolute_storage
 from orchestration.driver.worker_logs import worker_logs
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import Sharing
@@ -77,7 +77,7 @@ def assignment_of(
         preemptible=preemptible,
         in_process=in_process,
         until=until,
-        checkpoint=placed(study.checkpoint),
+        checkpoint=with_absolute_storage(study.checkpoint),
         log_every_steps=study.tracking.log_every_steps,
         publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
         takes=[str(found.folder(root)) for found, _ in sharing.takes],

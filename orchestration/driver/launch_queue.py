@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from cola.study import StudySpec
-from orchestration.cluster.packing import Request
-from orchestration.cluster.queue_client import Queue, QueuePlace
+from orchestration.cluster.packing import RunRequest
+from orchestration.cluster.queue_client import ClusterQueue, QueueClient
 from orchestration.driver.progress import StudyView
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.event_log import EventLog
@@ -15,13 +15,13 @@ from orchestration.state.event_log import EventLog
 
 def request_of(
     run: PlannedRun, study: StudySpec, owner: str, *, id: str, seconds: float
-) -> Request:
+) -> RunRequest:
     """The resources that a run asks its cluster for, waiting since now.
 
     `seconds` is how long the plan expects it to train.
     """
     needs = run.resources
-    return Request(
+    return RunRequest(
         id=id,
         owner=owner,
         name=run.name,
@@ -45,15 +45,17 @@ class LaunchQueue:
     def __init__(
         self,
         study: StudySpec,
-        queue: Queue,
+        queue: ClusterQueue,
         view: StudyView,
         *,
         events: EventLog,
         seconds_of: Callable[[PlannedRun], float],
     ) -> None:
         self._study, self._seconds_of = study, seconds_of
-        self._place = QueuePlace(study.name, queue, view.note, events, study.resources.wait_seconds)
-        self._requests: dict[str, Request] = {}  # by run key, of those that wait
+        self._place = QueueClient(
+            study.name, queue, view.note, events=events, wait_seconds=study.resources.wait_seconds
+        )
+        self._requests: dict[str, RunRequest] = {}  # by run key, of those that wait
 
     def admitted(
         self, ready: Sequence[PlannedRun], running: Iterable[PlannedRun]

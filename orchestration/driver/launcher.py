@@ -16,7 +16,7 @@ from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.cluster.processes import free_dead_groups
-from orchestration.cluster.queue_client import Queue
+from orchestration.cluster.queue_client import ClusterQueue
 from orchestration.driver.attempt import (
     assignment_of,
     closing_tags,
@@ -45,7 +45,7 @@ from orchestration.state.ledger import (
     State,
 )
 from orchestration.state.paths import RunFolder, output_root, study_folder
-from orchestration.tracking.mirror import LEFT, Mirror, state_left
+from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,11 @@ class Launcher:
         if decision.action != "busy" and entry.state != "new":
             tags = self._closing_tags(run)
             if entry.state == "running":
-                tags[Tag.STATUS_REASON] = LEFT
+                tags[Tag.STATUS_REASON] = DRIVER_DIED
             self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
             self.mirror.close_run(run.key, state_left(entry), tags)
 
-    def run(self, todo: Sequence[PlannedRun], queue: Queue) -> None:
+    def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""
         self._waiting = list(todo)
         launches = LaunchQueue(
@@ -204,16 +204,15 @@ class Launcher:
         self.mirror.close_run(key, state, self._closing_tags(run))
         self.view.ended(run, state, reason)
         self.events.write(state, run.name, reason)
-        log.info("%s: %s (%s)", run.name, state, reason)
+        log.info("%s: ended: %s (%s)", run.name, state, reason or "no reason")
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
-            self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")
+            self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
 
     def _closed(
         self, run: PlannedRun, error: BaseException | None
     ) -> tuple[State, str | None] | None:
-        """How the attempt ended, and why, once the ledger has it; None where another driver has
-        the run."""
+        """How the attempt ended, and why, once recorded; None if another driver has the run."""
         if run.key in self._lost:
             self._lost.remove(run.key)
             return None
@@ -281,12 +280,16 @@ class Launcher:
                 log.warning("%s: its lease is not refreshed: %s", run.name, error)
 
     def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
-        """Leave a run to the driver that took it over; its workers see the newer attempt and stop
-        without a checkpoint (`orchestration.state.fence`)."""
+        """Leave a run to the driver that took it over.
+
+        Its workers see the newer attempt and stop without a checkpoint
+        (`orchestration.state.fence`).
+        """
         self._lost.add(run.key)
         self.mirror.leave_run(run.key)
         self.view.lost(run, str(lost))
-        self.events.write("lease lost", run.name, str(lost))
+        self.events.write(Event.LEASE_LOST, run.name, str(lost))
+        log.warning("%s: lease lost: %s", run.name, lost)
 
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
         tags = closing_tags(run, self.ledger)

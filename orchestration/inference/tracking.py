@@ -13,7 +13,7 @@ from cola.study import RunSpec, StudySpec
 from orchestration.planning.decisions import remembered_plan
 from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking.address import tracking_uri
-from orchestration.tracking.mlflow_client import check_answers, told, troubles
+from orchestration.tracking.mlflow_client import check_answers, client_errors, failure_reason
 from orchestration.tracking.mlflow_runs import MlflowRuns
 
 
@@ -34,7 +34,7 @@ def track(
     """Add metrics (maybe none) at the run's last step and the file, in each of the run's studies.
 
     Returns by study what went wrong, None where nothing did: results are on disk already, so an
-    MLflow that does not answer is told, not fatal.
+    MLflow that does not answer is failure_reason, not fatal.
     """
     outcome: dict[str, str | None] = {}
     for study in studies_of(spec.run_key, root):
@@ -54,6 +54,6 @@ def track(
                 runs.measured(run_id, metrics, spec.steps, time.time())
             runs.attach(run_id, artifact)
             outcome[study.name] = None
-        except troubles() as error:
-            outcome[study.name] = told(address, error)
+        except client_errors() as error:
+            outcome[study.name] = failure_reason(address, error)
     return outcome

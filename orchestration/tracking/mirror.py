@@ -21,7 +21,12 @@ from cola.study import RunSpec
 from orchestration.state.journal import JournalReader, Line
 from orchestration.state.ledger import Entry, Ledger, State, lease_is_fresh
 from orchestration.state.paths import RunFolder
-from orchestration.tracking.mlflow_client import check_answers, is_outage, told, troubles
+from orchestration.tracking.mlflow_client import (
+    check_answers,
+    client_errors,
+    failure_reason,
+    is_outage,
+)
 from orchestration.tracking.mlflow_runs import (
     METRICS_PER_BATCH,
     MLFLOW_STATUS,
@@ -30,7 +35,7 @@ from orchestration.tracking.mlflow_runs import (
 )
 from orchestration.tracking.restarts import Restarts
 
-LEFT = "its driver died"
+DRIVER_DIED = "its driver died"
 
 
 @dataclass
@@ -140,16 +145,16 @@ class Mirror:
             for run in runs:
                 try:
                     self._send(run, parent)
-                except troubles() as error:
+                except client_errors() as error:
                     if is_outage(error):
                         raise
                     refused = error  # of this run alone: the others go on
             self._count(self._study, parent)
             if stopping and refused is None:
                 self._end_study(self._study, parent)
-        except troubles() as error:
+        except client_errors() as error:
             refused = error
-        self.trouble = None if refused is None else told(self._mlflow.address, refused)
+        self.trouble = None if refused is None else failure_reason(self._mlflow.address, refused)
         return refused is None
 
     def _open_study(self, study: MirroredStudy) -> str:
@@ -170,7 +175,7 @@ class Mirror:
             if key in study.keys or not entry.attempts or lease_is_fresh(entry):
                 continue
             state = state_left(entry)
-            tags = {Tag.STATUS: state, Tag.STATUS_REASON: entry.reason or LEFT}
+            tags = {Tag.STATUS: state, Tag.STATUS_REASON: entry.reason or DRIVER_DIED}
             reader = JournalReader(RunFolder(folder).journal)
             run = MirroredRun(None, folder, tags, place.name, reader, place, closing=state)
             with self._lock:
@@ -182,7 +187,7 @@ class Mirror:
         self._changed.clear()
         try:
             self._mlflow.count(parent, study.states(), time.time())
-        except troubles():
+        except client_errors():
             self._changed.set()
             raise
 
@@ -276,6 +281,6 @@ def open_mirror(given: str, study: str, artifacts: Path) -> Mirror:
     check_answers(address)
     try:
         return Mirror(MlflowRuns(address, study, artifacts))
-    except troubles() as error:
-        reason = told(address, error)
+    except client_errors() as error:
+        reason = failure_reason(address, error)
         raise SpecError(f"tracking.uri={address.shown}: MLflow cannot be used ({reason})") from None

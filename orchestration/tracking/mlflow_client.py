@@ -73,15 +73,15 @@ def check_answers(address: Address) -> None:
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
         remedy = "start the server, or leave tracking.uri out to use a SQLite file"
         raise SpecError(
-            f"{where}: MLflow cannot be reached ({told(address, error)})"
-            + (f"; {remedy}" if status_of(error) >= 500 else "")
+            f"{where}: MLflow cannot be reached ({failure_reason(address, error)})"
+            + (f"; {remedy}" if http_status(error) >= 500 else "")
         ) from None
 
 
-def told(address: Address, error: Exception) -> str:
+def failure_reason(address: Address, error: Exception) -> str:
     """Why the store did not do what it was asked, in a line without secrets."""
     reason = address.clean(error)
-    if status_of(error) in (401, 403):
+    if http_status(error) in (401, 403):
         return f"MLflow refuses the credentials; set {CREDENTIALS} where the driver runs"
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return (
@@ -93,17 +93,17 @@ def told(address: Address, error: Exception) -> str:
 
 def is_outage(error: Exception) -> bool:
     """Whether the store does not work now (else it works, and refused this one request)."""
-    return status_of(error) >= 500
+    return http_status(error) >= 500
 
 
-def status_of(error: Exception) -> int:
+def http_status(error: Exception) -> int:
     """The error as an HTTP status; 500 for what never reached the store."""
     from mlflow.exceptions import MlflowException
 
     return int(error.get_http_status_code()) if isinstance(error, MlflowException) else 500
 
 
-def troubles() -> tuple[type[Exception], ...]:
+def client_errors() -> tuple[type[Exception], ...]:
     """What MLflow's client raises when a request fails."""
     from mlflow.exceptions import MlflowException
 
@@ -130,13 +130,13 @@ def _ask_database(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def only_one_creates(address: Address, artifacts: Path) -> Iterator[None]:
+def creation_lock(address: Address, artifacts: Path) -> Iterator[None]:
     """Two first users of a database would both make its tables, and one of them fail."""
     if address.is_server:
         yield
         return
     file = sqlite_file(address.uri)
-    place = artifacts.parent / "store.lock" if file is None else lock_of(file)
+    place = artifacts.parent / "store.lock" if file is None else store_lock(file)
     with file_lock(place):
         yield
 
@@ -147,6 +147,6 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
 
 
-def lock_of(store: Path) -> Path:
+def store_lock(store: Path) -> Path:
     """What is locked while a SQLite store is made."""
     return store.with_name(store.name + ".lock")

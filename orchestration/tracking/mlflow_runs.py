@@ -21,7 +21,7 @@ from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
 from cola.spec.address import Address
 from cola.study import RunSpec
 from orchestration.state.journal import Line
-from orchestration.tracking.mlflow_client import client_of, only_one_creates
+from orchestration.tracking.mlflow_client import client_of, creation_lock
 from orchestration.tracking.restarts import Restart
 
 PARAMS_PER_BATCH = 100
@@ -58,7 +58,7 @@ class MlflowRuns:
 
     def __init__(self, address: Address, study: str, artifacts: Path) -> None:
         self.study, self.address = study, address
-        with only_one_creates(address, artifacts):
+        with creation_lock(address, artifacts):
             self.client: Any = client_of(address)
             self.experiment = self._open_experiment(artifacts)
 

@@ -13,7 +13,7 @@ from cola.errors import SpecError
 from cola.files import file_lock
 from cola.spec.address import Address, holds_password, resolve_address
 from orchestration.state.paths import OutputFolder
-from orchestration.tracking.mlflow_client import lock_of, with_driver
+from orchestration.tracking.mlflow_client import store_lock, with_driver
 
 HOST = "127.0.0.1"
 
@@ -53,7 +53,7 @@ def backend(root: Path, store: str | None) -> Address:
         file = OutputFolder(root).mlflow
         if not file.is_file():
             raise SpecError(f"output={root}: holds no mlflow.db; run a study first")
-        with file_lock(lock_of(file)):  # wait until a study that makes it now is done
+        with file_lock(store_lock(file)):  # wait until a study that makes it now is done
             return resolve_address(f"sqlite:///{file}", "--store")
     if holds_password(store):
         raise SpecError(

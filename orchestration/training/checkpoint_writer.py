@@ -17,9 +17,9 @@ from typing import Literal
 
 import torch.distributed as dist
 
-from orchestration.checkpoint.manifest import Cursor, Note, seal
-from orchestration.checkpoint.retention import Kept, Policy, to_delete
-from orchestration.checkpoint.store import CheckpointStore, Stored, checkpoint_name
+from orchestration.checkpoint.manifest import CheckpointNote, Cursor, seal
+from orchestration.checkpoint.retention import CheckpointSummary, RetentionPolicy, to_delete
+from orchestration.checkpoint.store import CheckpointStore, StoredCheckpoint, checkpoint_name
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.training.distributed import Place
@@ -55,7 +55,7 @@ class CheckpointWriter:
         store: CheckpointStore,
         attempt: int,
         place: Place,
-        policy: Policy,
+        policy: RetentionPolicy,
         upload: Literal["sync", "async"],
         journal: JournalWriter | None,
         whole: Callable[[str, int], None] = lambda name, step: None,
@@ -82,7 +82,7 @@ class CheckpointWriter:
             self._failed(name, state.step, reasons)
             return
         evaluated, nll = state.validation or (-1, None)
-        note = Note(
+        note = CheckpointNote(
             validation_nll=nll if evaluated == state.step else None,
             evaluation_point=state.step in self._points,
         )
@@ -135,7 +135,7 @@ class CheckpointWriter:
             failure = _reason(error)
         return part, failure
 
-    def _sent(self, part: Path, name: str, cursor: Cursor, note: Note) -> str | None:
+    def _sent(self, part: Path, name: str, cursor: Cursor, note: CheckpointNote) -> str | None:
         """Seal and upload this worker's part (in the thread); why it failed, or None."""
         try:
             if self._place.rank == 0:  # without its manifest the other parts are no checkpoint
@@ -170,7 +170,7 @@ class CheckpointWriter:
             if stored.name == name:
                 self._store.delete(stored)
 
-    def _prune(self, policy: Policy, step: int) -> None:
+    def _prune(self, policy: RetentionPolicy, step: int) -> None:
         """Rank 0 removes what the policy does not keep, over all attempts."""
         if self._place.rank != 0 or self._is_superseded():
             return
@@ -178,7 +178,7 @@ class CheckpointWriter:
         if failures:
             self._say("checkpoints not pruned", step, failures[0])
 
-    def _delete_surplus(self, policy: Policy) -> None:
+    def _delete_surplus(self, policy: RetentionPolicy) -> None:
         stored = {item.name: item for item in self._store.stored()}
         known = [described(self._store, item) for item in stored.values()]
         for item in to_delete(known, policy, {self._good} if self._good else ()):
@@ -204,11 +204,11 @@ class CheckpointWriter:
             self._journal.write("event", step, time.time(), values)
 
 
-def described(store: CheckpointStore, stored: Stored) -> Kept:
+def described(store: CheckpointStore, stored: StoredCheckpoint) -> CheckpointSummary:
     """What retention looks at of a checkpoint."""
     manifest = store.complete(stored)
-    note = manifest.note if manifest is not None else Note()
-    return Kept(
+    note = manifest.note if manifest is not None else CheckpointNote()
+    return CheckpointSummary(
         stored.name,
         stored.attempt,
         stored.step,

@@ -13,7 +13,7 @@ from cola.data import PreparedData, open_prepared
 from cola.files import write_atomically
 from cola.logs import set_up_logging
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
-from orchestration.checkpoint.retention import Policy
+from orchestration.checkpoint.retention import RetentionPolicy
 from orchestration.checkpoint.store import CheckpointStore, open_store
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
@@ -172,7 +172,7 @@ def checkpoint_writer(
         store,
         assignment.attempt,
         place,
-        Policy(kept.keep, kept.keep_best, kept.keep_points),
+        RetentionPolicy(kept.keep, kept.keep_best, kept.keep_points),
         kept.upload,
         journal,
         report,

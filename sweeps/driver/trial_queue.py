@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from cola.records import TrialRequested
 from cola.study import StudySpec
-from orchestration.cluster.packing import Request
-from orchestration.cluster.queue_client import SECONDS, Queue, QueuePlace
+from orchestration.cluster.packing import RunRequest
+from orchestration.cluster.queue_client import SECONDS, ClusterQueue, QueueClient
 from orchestration.driver.launch_queue import request_of
 from orchestration.planning.costs import run_costs
 from orchestration.planning.rates import measured_rates
@@ -36,12 +36,19 @@ class TrialQueue:
     """
 
     def __init__(
-        self, base: StudySpec, queue: Queue, events: EventLog, *, notify: Callable[[str], None]
+        self,
+        base: StudySpec,
+        queue: ClusterQueue,
+        events: EventLog,
+        *,
+        notify: Callable[[str], None],
     ) -> None:
         self._base = base
-        self._place = QueuePlace(base.name, queue, notify, events, base.resources.wait_seconds)
+        self._client = QueueClient(
+            base.name, queue, notify, events=events, wait_seconds=base.resources.wait_seconds
+        )
         self._lock = threading.Lock()
-        self._waiting: dict[str, Request] = {}  # by the trial's number
+        self._waiting: dict[str, RunRequest] = {}  # by the trial's number
         self._held: set[str] = set()
         self.gave_up = False  # the cluster has been too small for a trial for too long
         self._calls = PeriodicThread(self._call, SECONDS)
@@ -72,13 +79,13 @@ class TrialQueue:
         try:
             self._calls.close()
         finally:
-            self._place.leave()
+            self._client.leave()
 
     def _call(self) -> None:
         with self._lock:
             waiting, held = list(self._waiting.values()), frozenset(self._held)
-        granted = self._place.admitted(waiting, held)
-        given_up = self._place.given_up(waiting)
+        granted = self._client.admitted(waiting, held)
+        given_up = self._client.given_up(waiting)
         with self._lock:
             for key in granted:
                 log.info("trial %s has its workers", key)
@@ -89,7 +96,7 @@ class TrialQueue:
                 del self._waiting[key]
                 self.gave_up = True
 
-    def _run_request(self, request: TrialRequested, planned: PlannedPoint) -> Request | None:
+    def _run_request(self, request: TrialRequested, planned: PlannedPoint) -> RunRequest | None:
         """What the trial asks its cluster for: the workers of one run, for the time of all.
 
         None for a trial that needs none: its runs are finished, and not measured again.
@@ -109,7 +116,7 @@ class TrialQueue:
             seconds *= request.leg.until - request.leg.since
         first_run = with_trial_name(planned.runs[0], request.trial)
         run_request = request_of(
-            first_run, planned.study, self._place.owner, id=str(request.trial), seconds=seconds
+            first_run, planned.study, self._client.owner, id=str(request.trial), seconds=seconds
         )
         if unfinished:
             return run_request

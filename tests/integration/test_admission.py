@@ -60,10 +60,10 @@ class Driver:
         self.why: dict[str, str] = {}
 
     def ask(self, name: str, workers: int, **values: Any) -> None:
-        from orchestration.cluster.packing import Request
+        from orchestration.cluster.packing import RunRequest
 
         values = {"size": 1.0, "seconds": 1.0, **values}
-        self.waiting[name] = Request(
+        self.waiting[name] = RunRequest(
             name, self.owner, name, self.owner, workers, 1.0, 0.0, since=time.time(), **values
         )
 
@@ -72,7 +72,7 @@ class Driver:
         import ray
         from ray.util import placement_group, remove_placement_group
 
-        from orchestration.cluster.packing import Holding
+        from orchestration.cluster.packing import RunAllocation
 
         now = time.time()
         for name, (_, group, end) in list(self.running.items()):
@@ -89,7 +89,11 @@ class Driver:
             labels = [dict(request.labels)] * workers if request.labels else None
             group = placement_group([{"CPU": 1}] * workers, bundle_label_selector=labels)
             ray.get(group.ready(), timeout=20)  # what is admitted finds its place
-            self.running[name] = (Holding(request, workers, now + lasting), group, now + lasting)
+            self.running[name] = (
+                RunAllocation(request, workers, now + lasting),
+                group,
+                now + lasting,
+            )
             self.began.append(name)
 
     def end(self) -> None:
@@ -158,7 +162,7 @@ def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
     import ray
 
     from orchestration.cluster.admission_actor import NAME, NAMESPACE
-    from orchestration.cluster.packing import Holding
+    from orchestration.cluster.packing import RunAllocation
 
     dead, other = drivers
     dead.ask("held", 4)
@@ -172,7 +176,7 @@ def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
     pid = queue_pid()
     os.kill(pid, signal.SIGKILL)
     # The new queue hears from the first owner that it runs something that Ray has not placed yet.
-    held = [Holding(request, 4, time.time() + 100)]
+    held = [RunAllocation(request, 4, time.time() + 100)]
 
     def both_call() -> None:
         dead.queue.update(dead.owner, time.time(), [], held)

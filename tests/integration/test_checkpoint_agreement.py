@@ -25,14 +25,15 @@ import torch
 torch.set_num_threads(1)
 import torch.distributed as dist
 from cola.data import open_prepared
-from cola.spec import RunSpec
-from orchestration.checkpoint_store import CheckpointStore
-from orchestration.checkpoint_writer import CheckpointWriter
-from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-from orchestration.hooks import Checkpoint
-from orchestration.journal import JournalWriter
-from orchestration.retention import Policy
-from orchestration.train_loop import LoopSettings, Place, train
+from cola.study import RunSpec
+from orchestration.checkpoint.retention import RetentionPolicy
+from orchestration.checkpoint.store import CheckpointStore
+from orchestration.state.journal import JournalWriter
+from orchestration.training.checkpoint_writer import CheckpointWriter
+from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
+from orchestration.training.distributed import Place
+from orchestration.training.hooks import Checkpoint
+from orchestration.training.train_loop import LoopSettings, train
 
 import_deepspeed()
 dist.init_process_group("gloo")
@@ -41,7 +42,7 @@ job = json.loads(Path(sys.argv[1]).read_text())
 folder, disk = Path(job["folder"]), Path(job["disk"])
 journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
 save = CheckpointWriter(
-    CheckpointStore(str(folder / "store")), 1, place, Policy(2), "async", journal
+    CheckpointStore(str(folder / "store")), 1, place, RetentionPolicy(2), "async", journal
 )
 
 

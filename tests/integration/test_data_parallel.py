@@ -25,12 +25,13 @@ import torch
 torch.set_num_threads(1)
 import torch.distributed as dist
 from cola.data import open_prepared
-from cola.families import family_of
-from cola.spec import RunSpec
-from orchestration.checkpoint import Cursor
-from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-from orchestration.validation import validation_metrics
-from orchestration.train_loop import LoopSettings, Place, mean_over_workers, train
+from cola.families.registry import family_of
+from cola.study import RunSpec
+from orchestration.checkpoint.manifest import Cursor
+from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
+from orchestration.training.distributed import Place, mean_over_workers
+from orchestration.training.train_loop import LoopSettings, train
+from orchestration.training.validation import validation_metrics
 
 import_deepspeed()
 for name in ("ar", "llada", "cola"):

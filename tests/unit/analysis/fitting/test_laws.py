@@ -37,7 +37,7 @@ def chinchilla(n: Array, d: Array) -> Array:
 
 def laws(points: Inputs) -> list[Law]:
     group = np.arange(len(points)) % 2
-    every: list[Law] = [make(points) for make in LAWS.values()]
+    every: list[Law] = [entry.make(points) for entry in LAWS.values()]
     return [*every, SharedLaw(chinchilla_law(points), group, ("x", "y"))]
 
 
@@ -69,8 +69,8 @@ def test_public_parameters_mean_what_the_law_says() -> None:
             E + K / c**gamma * (1 + (c / C1) ** (1 / f)) ** (-delta * f)
         ),
     }
-    for name, make in LAWS.items():
-        law = make(points)
+    for name, entry in LAWS.items():
+        law = entry.make(points)
         theta = law.starts(points, 4, np.random.default_rng(2))
         for row, found in zip(law.public(theta), predicted(law, theta, points), strict=True):
             np.testing.assert_allclose(written[name](*row), found, rtol=1e-9)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.checkpoint.retention import Kept, Policy, to_delete
+from orchestration.checkpoint.retention import CheckpointSummary, RetentionPolicy, to_delete
 
 places = st.tuples(st.integers(1, 4), st.integers(1, 30))
 values = st.tuples(st.booleans(), st.none() | st.floats(0, 10), st.booleans())
 checkpoints = st.dictionaries(places, values, max_size=20).map(
     lambda found: [
-        Kept(f"attempt-{attempt}/step-{step}", attempt, step, *value)
+        CheckpointSummary(f"attempt-{attempt}/step-{step}", attempt, step, *value)
         for (attempt, step), value in found.items()
     ]
 )
-policies = st.builds(Policy, st.integers(1, 4), st.booleans(), st.booleans())
+policies = st.builds(RetentionPolicy, st.integers(1, 4), st.booleans(), st.booleans())
 
 
-def kept(found: list[Kept], policy: Policy, busy: tuple[str, ...] = ()) -> list[Kept]:
+def kept(
+    found: list[CheckpointSummary], policy: RetentionPolicy, busy: tuple[str, ...] = ()
+) -> list[CheckpointSummary]:
     deleted = to_delete(found, policy, busy)
     assert len(set(deleted)) == len(deleted)
     assert set(deleted) <= set(found)
@@ -26,7 +28,9 @@ def kept(found: list[Kept], policy: Policy, busy: tuple[str, ...] = ()) -> list[
 
 
 @given(checkpoints, policies)
-def test_the_newest_whole_one_stays_and_parts_go(found: list[Kept], policy: Policy) -> None:
+def test_the_newest_whole_one_stays_and_parts_go(
+    found: list[CheckpointSummary], policy: RetentionPolicy
+) -> None:
     left = kept(found, policy)
     whole = [item for item in found if item.whole]
     assert all(item.whole for item in left)
@@ -37,7 +41,9 @@ def test_the_newest_whole_one_stays_and_parts_go(found: list[Kept], policy: Poli
 
 
 @given(checkpoints, policies)
-def test_the_policy_is_a_union_of_its_parts(found: list[Kept], policy: Policy) -> None:
+def test_the_policy_is_a_union_of_its_parts(
+    found: list[CheckpointSummary], policy: RetentionPolicy
+) -> None:
     left, whole = kept(found, policy), [item for item in found if item.whole]
     by_age = sorted(whole, key=lambda item: (item.step, item.attempt))
     expected = set(by_age[-policy.last :])
@@ -57,7 +63,7 @@ def test_the_policy_is_a_union_of_its_parts(found: list[Kept], policy: Policy) -
 
 @given(checkpoints, policies, st.data())
 def test_busy_ones_stay_and_a_second_pass_finds_nothing(
-    found: list[Kept], policy: Policy, data: st.DataObject
+    found: list[CheckpointSummary], policy: RetentionPolicy, data: st.DataObject
 ) -> None:
     busy = tuple(item.name for item in found if data.draw(st.booleans()))
     left = kept(found, policy, busy)
@@ -68,17 +74,17 @@ def test_busy_ones_stay_and_a_second_pass_finds_nothing(
 
 def test_an_example_over_two_attempts() -> None:
     found = [
-        Kept("a1/2", 1, 2, True, 3.0, True),
-        Kept("a1/4", 1, 4, True, 2.0, True),
-        Kept("a1/5", 1, 5, True),
-        Kept("a1/6", 1, 6, False),
-        Kept("a2/6", 2, 6, True, 2.5, True),
-        Kept("a2/7", 2, 7, True),
+        CheckpointSummary("a1/2", 1, 2, True, 3.0, True),
+        CheckpointSummary("a1/4", 1, 4, True, 2.0, True),
+        CheckpointSummary("a1/5", 1, 5, True),
+        CheckpointSummary("a1/6", 1, 6, False),
+        CheckpointSummary("a2/6", 2, 6, True, 2.5, True),
+        CheckpointSummary("a2/7", 2, 7, True),
     ]
 
-    def names(policy: Policy) -> list[str]:
+    def names(policy: RetentionPolicy) -> list[str]:
         return [item.name for item in to_delete(found, policy)]
 
-    assert names(Policy(2)) == ["a1/2", "a1/4", "a1/5", "a1/6"]
-    assert names(Policy(1, best=True)) == ["a1/2", "a1/5", "a1/6", "a2/6"]
-    assert names(Policy(1, points=True)) == ["a1/5", "a1/6"]
+    assert names(RetentionPolicy(2)) == ["a1/2", "a1/4", "a1/5", "a1/6"]
+    assert names(RetentionPolicy(1, best=True)) == ["a1/2", "a1/5", "a1/6", "a2/6"]
+    assert names(RetentionPolicy(1, points=True)) == ["a1/5", "a1/6"]

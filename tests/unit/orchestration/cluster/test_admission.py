@@ -9,12 +9,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from orchestration.cluster.admission import Decision, Rules, admit
+from orchestration.cluster.admission import AdmissionDecision, AdmissionRules, admit
 from orchestration.cluster.packing import (
     SLACK,
-    Holding,
     Node,
-    Request,
+    RunAllocation,
+    RunRequest,
     eligible,
     free_now,
     matches,
@@ -28,18 +28,18 @@ def node(name: str, cpus: float = 4, gpus: float = 0, **labels: str) -> Node:
     return Node(name, cpus, gpus, cpus, gpus, labels)
 
 
-def run(name: str, workers: int = 1, size: float = 1.0, **values: object) -> Request:
+def run(name: str, workers: int = 1, size: float = 1.0, **values: object) -> RunRequest:
     given = {
         "owner": "me", "study": "mine", "cpus": 1.0, "gpus": 0.0, "seconds": 100.0, "since": 0.0,
     }  # fmt: skip
-    return Request(id=name, name=name, workers=workers, size=size, **{**given, **values})  # type: ignore[arg-type]
+    return RunRequest(id=name, name=name, workers=workers, size=size, **{**given, **values})  # type: ignore[arg-type]
 
 
-def names(decision: Decision) -> list[str]:
+def names(decision: AdmissionDecision) -> list[str]:
     return [grant.request.id for grant in decision.grants]
 
 
-def why(decision: Decision, name: str, owner: str = "me") -> str:
+def why(decision: AdmissionDecision, name: str, owner: str = "me") -> str:
     return decision.waits[owner, name].why
 
 
@@ -82,7 +82,7 @@ REQUESTS = st.lists(SHAPES, max_size=8).map(
 )
 UNPLACED = st.lists(SHAPES, max_size=2).map(
     lambda made: [
-        Holding(replace(item, id=f"h{i}"), item.workers, 50.0) for i, item in enumerate(made)
+        RunAllocation(replace(item, id=f"h{i}"), item.workers, 50.0) for i, item in enumerate(made)
     ]
 )
 
@@ -90,7 +90,7 @@ UNPLACED = st.lists(SHAPES, max_size=2).map(
 @settings(max_examples=60, deadline=None, phases=PHASES)
 @given(NODES, UNPLACED, REQUESTS)
 def test_what_is_admitted_fits(
-    nodes: list[Node], held: list[Holding], requests: list[Request]
+    nodes: list[Node], held: list[RunAllocation], requests: list[RunRequest]
 ) -> None:
     """Whole workers on nodes that live and have the labels, within what is free; limits hold."""
     decision = admit(nodes, held, requests, 0.0)
@@ -99,7 +99,7 @@ def test_what_is_admitted_fits(
     for grant in decision.grants:
         request = grant.request
         assert len(grant.nodes) == grant.workers
-        assert request.least <= grant.workers <= request.workers
+        assert request.min_workers_needed <= grant.workers <= request.workers
         for place in grant.nodes:
             assert known[place].alive
             assert matches(request.labels, known[place].labels)
@@ -119,7 +119,7 @@ def test_what_is_admitted_fits(
 @settings(max_examples=60, deadline=None, phases=PHASES)
 @given(NODES, UNPLACED, REQUESTS, st.randoms(use_true_random=False))
 def test_the_same_values_give_the_same_decision(
-    nodes: list[Node], held: list[Holding], requests: list[Request], shuffler: object
+    nodes: list[Node], held: list[RunAllocation], requests: list[RunRequest], shuffler: object
 ) -> None:
     first = admit(nodes, held, requests, 0.0)
     for values in (nodes, held, requests):
@@ -132,7 +132,7 @@ def test_the_same_values_give_the_same_decision(
 @settings(max_examples=60, deadline=None, phases=PHASES)
 @given(NODES, REQUESTS)
 def test_the_most_important_waits_for_no_lesser_one(
-    nodes: list[Node], requests: list[Request]
+    nodes: list[Node], requests: list[RunRequest]
 ) -> None:
     """What lesser runs got would not have been enough for the highest priority that waits."""
     decision = admit(nodes, [], requests, 0.0)
@@ -141,7 +141,7 @@ def test_the_most_important_waits_for_no_lesser_one(
     waiting = [
         item for item in requests
         if (item.owner, item.id) in decision.waits
-        and most_workers(item, alive, whole) >= item.least
+        and most_workers(item, alive, whole) >= item.min_workers_needed
     ]  # fmt: skip
     highest = max((item.priority for item in waiting), default=0)
     first = [item for item in waiting if item.priority == highest]
@@ -149,7 +149,7 @@ def test_the_most_important_waits_for_no_lesser_one(
         return
     (request,) = first
     better = [
-        Holding(grant.request, grant.workers, grant.ends, grant.nodes)
+        RunAllocation(grant.request, grant.workers, grant.ends, grant.nodes)
         for grant in decision.grants
         if grant.request.priority >= request.priority
     ]
@@ -158,18 +158,22 @@ def test_the_most_important_waits_for_no_lesser_one(
         for place in holding.nodes:
             cpus, gpus = free[place]
             free[place] = (cpus - holding.request.cpus, gpus - holding.request.gpus)
-    content = request.least if -request.since >= Rules().elastic_seconds else request.workers
+    content = (
+        request.min_workers_needed
+        if -request.since >= AdmissionRules().elastic_seconds
+        else request.workers
+    )
     assert most_workers(request, alive, free) < content
 
 
 class Simulation:
     """Nodes of four CPUs; small runs come without end and take `lie` times what they say."""
 
-    def __init__(self, lie: float, rules: Rules) -> None:
+    def __init__(self, lie: float, rules: AdmissionRules) -> None:
         self.nodes = [node("a"), node("b")]
         self.lie, self.rules = lie, rules
-        self.waiting: dict[str, Request] = {}
-        self.running: list[tuple[float, Holding]] = []  # with the true end
+        self.waiting: dict[str, RunRequest] = {}
+        self.running: list[tuple[float, RunAllocation]] = []  # with the true end
         self.started: dict[str, float] = {}
 
     def step(self, now: float) -> None:
@@ -182,7 +186,7 @@ class Simulation:
             del self.waiting[grant.request.id]
             self.started[grant.request.id] = now
             ends = now + grant.request.seconds * self.lie
-            held_by = Holding(grant.request, grant.workers, grant.ends, grant.nodes)
+            held_by = RunAllocation(grant.request, grant.workers, grant.ends, grant.nodes)
             self.running.append((ends, held_by))
         for _, name in decision.overtaken:
             request = self.waiting[name]
@@ -198,7 +202,7 @@ def test_a_large_run_starts_in_a_stream_of_small_ones(
     lie: float, workers: int, size: float
 ) -> None:
     """After so many overtakes, and after the runs that were admitted before, however they lie."""
-    rules = Rules(overtakes=5, overtaken_seconds=1e9)
+    rules = AdmissionRules(overtakes=5, overtaken_seconds=1e9)
     world = Simulation(lie, rules)
     for now in range(3000):
         if len(world.waiting) < 4:  # there is always one that waits
@@ -214,7 +218,7 @@ def test_a_large_run_starts_in_a_stream_of_small_ones(
 
 
 def test_time_ends_overtaking_too() -> None:
-    rules = Rules(overtakes=10**9, overtaken_seconds=60.0)
+    rules = AdmissionRules(overtakes=10**9, overtaken_seconds=60.0)
     world = Simulation(50.0, rules)
     for now in range(3000):
         if len(world.waiting) < 4:  # there is always one that waits
@@ -229,7 +233,10 @@ def test_time_ends_overtaking_too() -> None:
 
 def test_hundreds_of_runs_are_decided_on_in_a_moment() -> None:
     nodes = [node(f"n{i:02d}", 64, 8) for i in range(64)]
-    held = [Holding(run(f"h{i}", 8, gpus=1.0), 8, 100.0 + i, (f"n{i:02d}",) * 8) for i in range(60)]
+    held = [
+        RunAllocation(run(f"h{i}", 8, gpus=1.0), 8, 100.0 + i, (f"n{i:02d}",) * 8)
+        for i in range(60)
+    ]
     nodes = [replace(n, free_gpus=8 * (i >= 60), free_cpus=56) for i, n in enumerate(nodes)]
     waiting = [
         run(f"r{i}", 64, float(i % 7), gpus=1.0, seconds=50.0 + i % 7, since=-float(i))
@@ -241,11 +248,11 @@ def test_hundreds_of_runs_are_decided_on_in_a_moment() -> None:
     assert time.process_time() - before < 0.5
 
 
-def busy_node(**held: float) -> tuple[list[Node], list[Holding]]:
+def busy_node(**held: float) -> tuple[list[Node], list[RunAllocation]]:
     """Eight CPUs; runs of so many workers end at 100, 200, ..."""
     used = sum(held.values())
     holdings = [
-        Holding(run(name, int(workers)), int(workers), 100.0 * (i + 1), ("a",) * int(workers))
+        RunAllocation(run(name, int(workers)), int(workers), 100.0 * (i + 1), ("a",) * int(workers))
         for i, (name, workers) in enumerate(held.items())
     ]
     return [Node("a", 8, 0, 8 - used, 0)], holdings
@@ -268,7 +275,7 @@ def test_backfilling_delays_no_reservation() -> None:
 
 def test_an_aged_run_closes_only_the_nodes_that_it_can_use() -> None:
     nodes = [node("a", 4, kind="a"), node("b", 4, kind="b")]
-    held = [Holding(run("old", 2), 2, 100.0, ("a", "a"))]
+    held = [RunAllocation(run("old", 2), 2, 100.0, ("a", "a"))]
     nodes[0] = replace(nodes[0], free_cpus=2)
     aged = run("aged", 4, labels={"kind": "a"}, overtaken=99)
     others = [run("x", seconds=1.0, labels={"kind": "a"}), run("y", labels={"kind": "b"})]
@@ -282,7 +289,7 @@ def test_an_aged_run_that_strangers_hold_up_closes_nothing() -> None:
     aged = run("aged", 4, overtaken=99)
     decision = admit(nodes, [], [aged, run("x")], 0.0)
     assert names(decision) == ["x"]
-    assert "3 are free, what is not ours holds the others" in why(decision, "aged")
+    assert "3 are free, other programs hold the others" in why(decision, "aged")
 
 
 def test_order() -> None:
@@ -318,9 +325,9 @@ def test_gpus_and_labels_are_left_to_those_who_need_them() -> None:
 def test_sentences() -> None:
     nodes = [Node("a", 8, 8, 8, 3, H100), Node("c", 8, 0, 8, 0)]
     running = run("ar-1e+21-seed66", 5, gpus=1.0, owner="you", study="theirs")
-    held = [Holding(running, 5, 0.0, ("a",) * 5)]
+    held = [RunAllocation(running, 5, 0.0, ("a",) * 5)]
 
-    def said(request: Request) -> str:
+    def said(request: RunRequest) -> str:
         decision = admit(nodes, held, [request], 10.0)
         return why(decision, request.id)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from orchestration.cluster.admission_queue import OWNER_SECONDS, AdmissionQueue
-from orchestration.cluster.packing import ClusterState, Group, Holding, Node, Request
+from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, RunAllocation, RunRequest
 
 
-def run(name: str, workers: int = 1) -> Request:
-    return Request(name, "me", name, "mine", workers, 1.0, 0.0, 1.0, 100.0, 0.0)
+def run(name: str, workers: int = 1) -> RunRequest:
+    return RunRequest(name, "me", name, "mine", workers, 1.0, 0.0, 1.0, 100.0, 0.0)
 
 
 class World:
@@ -15,7 +15,7 @@ class World:
 
     def __init__(self, cpus: float = 4) -> None:
         self.now, self.cpus = 1000.0, cpus
-        self.groups: tuple[Group, ...] = ()
+        self.groups: tuple[PlacedGroup, ...] = ()
         self.queue = AdmissionQueue(self.look, clock=lambda: self.now)
 
     def look(self) -> ClusterState:
@@ -23,7 +23,7 @@ class World:
         return ClusterState((Node("a", self.cpus, 0, self.cpus - used, 0),), self.groups)
 
     def granted(
-        self, owner: str, requests: list[Request], held: list[Holding] | None = None
+        self, owner: str, requests: list[RunRequest], held: list[RunAllocation] | None = None
     ) -> dict[str, int]:
         return self.queue.update(owner, 0.0, requests, held or []).granted
 
@@ -41,12 +41,12 @@ def test_placed_runs_are_counted_once_and_outlive_the_queue() -> None:
     world = World()
     first, second = run("r", 2), run("s", 2)
     assert world.granted("one", [first]) == {"r": 2}
-    held = [Holding(first, 2, 50.0)]
+    held = [RunAllocation(first, 2, 50.0)]
     assert world.granted("one", [second], held) == {"s": 2}
-    held.append(Holding(second, 2, 50.0))
+    held.append(RunAllocation(second, 2, 50.0))
     assert world.granted("one", [run("t")], held) == {}
     # Ray has placed one; the other one is still to come.
-    world.groups = (Group("g", ((1, 0),) * 2, ("a",) * 2),)
+    world.groups = (PlacedGroup("g", ((1, 0),) * 2, ("a",) * 2),)
     assert world.granted("one", [run("t")], held) == {}
     world.queue = AdmissionQueue(world.look, clock=lambda: world.now)
     assert world.granted("one", [run("t")], held) == {}
@@ -58,9 +58,9 @@ def test_placed_runs_are_counted_once_and_outlive_the_queue() -> None:
 
 def test_a_group_that_was_there_before_is_nobodys_run() -> None:
     world = World()
-    world.groups = (Group("stranger", ((1, 0),) * 2, ("a",) * 2),)
+    world.groups = (PlacedGroup("stranger", ((1, 0),) * 2, ("a",) * 2),)
     assert world.granted("one", [run("r", 2)]) == {"r": 2}
-    assert world.granted("one", [run("t", 2)], [Holding(run("r", 2), 2, 50.0)]) == {}
+    assert world.granted("one", [run("t", 2)], [RunAllocation(run("r", 2), 2, 50.0)]) == {}
 
 
 def test_a_new_queue_hears_all_before_it_grants() -> None:

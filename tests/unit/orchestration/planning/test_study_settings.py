@@ -69,7 +69,10 @@ def test_evaluation_points_are_saved_where_they_may_be_kept(
     tiny_study["evaluation"]["points"] = 3
     study = StudySpec.parse(tiny_study | {"checkpoint": kept})
     run = plan_study(study)[0]
-    given = assignment_of(run, study, tmp_path, tmp_path, 1, Sharing(), False)
+    given = assignment_of(
+        run, study, tmp_path,
+        data_folder=tmp_path, attempt=1, sharing=Sharing(), preemptible=False,
+    )  # fmt: skip
     expected = frozenset(evaluation_steps(run.spec)) if kept else frozenset()
     assert len(expected) == (3 if kept else 0)
     assert checkpoint_points(given) == expected

@@ -12,7 +12,7 @@ import pytest
 from cola.data import PreparedData
 from cola.study import RunSpec, StudySpec
 from orchestration.checkpoint.manifest import newest_valid
-from orchestration.checkpoint.retention import Policy
+from orchestration.checkpoint.retention import RetentionPolicy
 from orchestration.checkpoint.store import CheckpointStore
 from orchestration.planning.plan import plan_study
 from orchestration.state.fence import AttemptFence
@@ -44,13 +44,17 @@ class Losses:
 
 
 def writer(
-    root: Path, journal: Path, upload: Any = "sync", policy: Policy | None = None, **options: Any
+    root: Path,
+    journal: Path,
+    upload: Any = "sync",
+    policy: RetentionPolicy | None = None,
+    **options: Any,
 ) -> CheckpointWriter:
     return CheckpointWriter(
         CheckpointStore(str(root)),
         options.pop("attempt", 1),
         Place(),
-        policy or Policy(2),
+        policy or RetentionPolicy(2),
         upload,
         JournalWriter(journal),
         **options,
@@ -173,7 +177,7 @@ def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
     assert chosen[1].step == 5
     # With only one to keep, a new one of step 6 counts, not the torn one of equal age.
     good = copies.name_of(chosen[0])
-    again = writer(root, journal, policy=Policy(1), attempt=2, good=good)
+    again = writer(root, journal, policy=RetentionPolicy(1), attempt=2, good=good)
     trained(run, data, after, stop, Checkpoint(1e-9, again), resume=chosen)
     again.close()
     assert [item.name for item in again._store.stored()] == ["attempt-2/step-000000006"]
@@ -185,7 +189,7 @@ def test_evaluation_points_and_the_best_are_kept(
 ) -> None:
     journal = tmp_path / "journal.jsonl"
     points = frozenset(evaluation_steps(run))
-    policy = Policy(1, best=True, points=True)
+    policy = RetentionPolicy(1, best=True, points=True)
     save = writer(tmp_path / "store", journal, "async", policy, points=points)
     evaluate = Evaluate(run, data, None)
     trained(run, data, evaluate, Checkpoint(3600, save, points))

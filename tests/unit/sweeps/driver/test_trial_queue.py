@@ -12,8 +12,8 @@ import pytest
 
 from cola.records import TrialRequested
 from orchestration.cluster import queue_client as queue_place
-from orchestration.cluster.admission_queue import AdmissionQueue, Answer
-from orchestration.cluster.packing import ClusterState, Holding, Node, Request
+from orchestration.cluster.admission_queue import AdmissionQueue, QueueReply
+from orchestration.cluster.packing import ClusterState, Node, RunAllocation, RunRequest
 from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.ledger import Ledger
 from sweeps.driver.periodic import PeriodicThread
@@ -44,8 +44,8 @@ class Shared:
         return Node("a", self.cpus, 0, self.cpus, 0)
 
     def update(
-        self, owner: str, now: float, requests: list[Request], held: list[Holding]
-    ) -> Answer:
+        self, owner: str, now: float, requests: list[RunRequest], held: list[RunAllocation]
+    ) -> QueueReply:
         self.heard = [holding.request.name for holding in held]
         return self.queue.update(owner, now, requests, held)
 
@@ -54,8 +54,8 @@ class Shared:
 
     def other(self, wants: int, holds: int = 0) -> int:
         """Workers that another driver is granted, which holds so many already."""
-        needs = Request("r", "other", "large", "study", wants, 1.0, 0.0, 1.0, 60.0, time.time())
-        held = [Holding(needs, holds, time.time() + 60)] if holds else []
+        needs = RunRequest("r", "other", "large", "study", wants, 1.0, 0.0, 1.0, 60.0, time.time())
+        held = [RunAllocation(needs, holds, time.time() + 60)] if holds else []
         requests = [] if holds else [needs]
         return self.queue.update("other", time.time(), requests, held).granted.get("r", 0)
 
