@@ -44,6 +44,7 @@ class AdmissionQueue:
         look: Callable[[], ClusterState],
         rules: AdmissionRules | None = None,
         clock: Callable[[], float] = time.time,
+        *,
         settle_seconds: float = 0.0,
     ) -> None:
         """It grants nothing for `settle_seconds`: owners that knew its predecessor report first."""
@@ -55,7 +56,12 @@ class AdmissionQueue:
         self._foreign_groups: dict[Key, frozenset[str]] = {}  # that were there before its grant
 
     def update(
-        self, owner: str, now: float, requests: Sequence[RunRequest], held: Sequence[RunAllocation]
+        self,
+        owner: str,
+        now: float,
+        requests: Sequence[RunRequest],
+        *,
+        held: Sequence[RunAllocation],
     ) -> QueueReply:
         """The reply to an owner that waits for `requests` and runs `held`, by its own clock `now`.
 
@@ -103,7 +109,9 @@ class AdmissionQueue:
             for key, request in state.requests.items()
             if key not in state.granted
         ]
-        decision = admit(cluster.nodes, self._holdings(cluster), requests, now, self._rules)
+        decision = admit(
+            cluster.nodes, self._holdings(cluster), requests, now=now, rules=self._rules
+        )
         for grant in decision.grants:
             request = grant.request
             key = request.owner, request.id

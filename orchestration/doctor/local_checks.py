@@ -14,7 +14,7 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from cola.errors import SpecError
+from cola.errors import ColaError, SpecError
 from cola.spec.address import resolve_address
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
@@ -142,7 +142,7 @@ def tracking(given: str | None) -> Finding:
         address = resolve_address(given)
         if sqlite_file(address.uri) is None:
             check_answers(address)
-    except SpecError as error:
+    except ColaError as error:
         remedy = "start it (cola mlflow), or mend what is wrong: no study starts without it"
         return Finding("tracking", "warn", str(error), remedy)
     return Finding("tracking", "ok", address.shown)

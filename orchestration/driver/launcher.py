@@ -96,7 +96,7 @@ class Launcher:
             tags = self._closing_tags(run)
             if entry.state == "running":
                 tags[Tag.STATUS_REASON] = DRIVER_DIED
-            self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
+            self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
             self.mirror.close_run(run.key, state_left(entry), tags)
 
     def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
@@ -170,7 +170,7 @@ class Launcher:
             self.events.write("skipped", run.name, str(error))
             return
         folder = self.ledger.run_folder(key)
-        self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
+        self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
         self._watches[key] = RunWatch(folder, len(entry.attempts))
         assignment = assignment_of(
             run,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cola.errors import SpecError
+from cola.errors import ColaError
 from cola.spec import load_yaml
 from cola.spec.address import resolve_address
 from cola.study import RunSpec, StudySpec
@@ -34,14 +34,14 @@ def track(
     """Add metrics (maybe none) at the run's last step and the file, in each of the run's studies.
 
     Returns by study what went wrong, None where nothing did: results are on disk already, so an
-    MLflow that does not answer is failure_reason, not fatal.
+    MLflow that does not answer is reported, not fatal.
     """
     outcome: dict[str, str | None] = {}
     for study in studies_of(spec.run_key, root):
         try:
             address = resolve_address(tracking_uri(study))
             check_answers(address)
-        except SpecError as error:
+        except ColaError as error:
             outcome[study.name] = str(error)
             continue
         try:
@@ -51,7 +51,7 @@ def track(
                 outcome[study.name] = "MLflow does not have the run; `cola run` sends it"
                 continue
             if metrics:
-                runs.measured(run_id, metrics, spec.steps, time.time())
+                runs.add_metrics(run_id, metrics, step=spec.steps, time=time.time())
             runs.attach(run_id, artifact)
             outcome[study.name] = None
         except client_errors() as error:

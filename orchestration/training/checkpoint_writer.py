@@ -140,7 +140,7 @@ class CheckpointWriter:
         try:
             if self._place.rank == 0:  # without its manifest the other parts are no checkpoint
                 self._check_fence()
-            seal(part, cursor, self._place.rank, note)
+            seal(part, cursor, self._place.rank, note=note)
             self._store.upload(part, name)
         except OSError as error:
             return _reason(error)

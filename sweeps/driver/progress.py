@@ -87,7 +87,7 @@ class Tracked:
                 Tag.SWEEP_POINT: json.dumps(asked.point),
             }
             name = named(run, asked.trial).name
-            self._mirror.follow(name, run.spec, ledger.run_folder(key), tags)
+            self._mirror.follow(name, run.spec, ledger.run_folder(key), tags=tags)
 
     def _close(self, candidate: Candidate, reason: str | None = None) -> None:
         ledger = Ledger(output_root(candidate.study))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestration.cluster.admission_queue import OWNER_SECONDS, AdmissionQueue
-from orchestration.cluster.packing import ClusterState, PlacedGroup, RunAllocation, Node, RunRequest
+from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, RunAllocation, RunRequest
 
 
 def run(name: str, workers: int = 1) -> RunRequest:
@@ -25,7 +25,7 @@ class World:
     def granted(
         self, owner: str, requests: list[RunRequest], held: list[RunAllocation] | None = None
     ) -> dict[str, int]:
-        return self.queue.update(owner, 0.0, requests, held or []).granted
+        return self.queue.update(owner, 0.0, requests, held=held or []).granted
 
 
 def test_a_dead_owner_loses_what_it_was_given() -> None:
