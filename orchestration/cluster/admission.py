@@ -39,6 +39,9 @@ class AdmissionRules:
     elastic_seconds: float = 60.0
 
 
+RULES = AdmissionRules()
+
+
 @dataclass(frozen=True)
 class Grant:
     """A run may start with `workers` workers, for which these nodes are free."""
@@ -86,13 +89,12 @@ def admit(
     requests: Iterable[RunRequest],
     *,
     now: float,
-    rules: AdmissionRules | None = None,
+    rules: AdmissionRules = RULES,
 ) -> AdmissionDecision:
     """The decision on all requests at `now` (seconds, by the clock of `since` and `ends`).
 
     It does not depend on the order of the arguments' items.
     """
-    rules = rules or AdmissionRules()
     return _Round(nodes, holdings, now, rules).decide(sorted(requests, key=_order(now, rules)))
 
 
