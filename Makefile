@@ -2,8 +2,11 @@ PYTHON ?= python3
 VENV := .venv
 COLA := $(VENV)/bin/cola
 READY := $(VENV)/.ready
+# Processes that share the tests; longest first, then whoever is idle takes from the others.
+WORKERS ?= 2
+PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-quick check clean
+.PHONY: demo test test-quick check docs clean
 
 # Train three families at several budgets, fit their scaling curves, write the report.
 demo: $(READY)
@@ -12,15 +15,19 @@ demo: $(READY)
 
 # Every check and every test.
 test: check
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-quick: $(READY)
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The pages that are written from the code.
+docs: $(READY)
+	$(COLA) schema --markdown --to docs/configuration.md
 
 # The environment is made once and made again when what it is made from changes.
 $(READY): pyproject.toml constraints.txt

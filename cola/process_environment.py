@@ -23,6 +23,11 @@ def command() -> None:
         sys.modules["huggingface_hub.utils"].disable_progress_bars()  # it has read the variable
 
 
+def log_level(level: str) -> None:
+    """Any process: it and those that it starts log at this level (see `cola.logs`)."""
+    _set("COLA_LOG", level)
+
+
 def ray_driver() -> None:
     """A process that starts or joins a Ray cluster; its workers inherit all of it."""
     _default("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to others unasked

@@ -29,7 +29,13 @@ FEW_SHOT_NEW_TOKENS = 32
 IN_DOMAIN_TASKS = ("likelihood", "cloze", "continuation", "infilling", "unconditional", "speed")
 
 NllKind = Literal["exact", "bound"]
-Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
+
+# Why a hook stopped a run before its last step: its loss or gradient was not finite, its latent
+# space collapsed, a person or a driver asked it to stop, or its part of a longer run was done.
+StopCode = Literal["diverged", "collapsed", "requested", "segment_end"]
+
+# The study's key that a population's changes of the learning rate are kept under.
+RATE_CHANGES = "training.schedule.rate_changes"
 
 
 class Kind:
@@ -58,6 +64,7 @@ class Tag:
     SEED = "seed"
     STATUS = "status"
     STATUS_REASON = "status_reason"
+    STOP_CODE = "stop_code"  # a `StopCode`; absent where no hook stopped the run
     SCHEMA_VERSION = "schema_version"
     NLL_KIND = "nll_kind"
     COMPUTE = "compute"  # convention of the budget: executed or nominal
@@ -180,12 +187,12 @@ class SampleRecord(BaseModel):
     reference: str
 
 
-# A paused trial has reached the end of its part of a run: others go on from there.
+# A paused trial has reached the end of its part of a run: later trials resume from there.
 TrialState = Literal["finished", "paused", "stopped", "failed", "diverged"]
 
 
 class RunResult(BaseModel):
-    """What one training run of a trial ended with; `metrics` are the last of each name."""
+    """How one training run of a trial ended; `metrics` has the last value of each name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -195,13 +202,16 @@ class RunResult(BaseModel):
     seed: int
     state: str
     reason: str | None
+    stop_code: StopCode | None = None  # None: no hook stopped it, or the record is an older one
     reused: bool  # it was finished before the trial
     metrics: dict[str, float]
 
 
-class Leg(BaseModel):
-    """The part of its runs that a trial of a population carries out: between two shares of their
-    steps, going on from what the trial `parent` left (its own member's, or a better one's)."""
+class TrialSegment(BaseModel):
+    """The part of its runs that a trial of a population trains, between two shares of their steps.
+
+    It resumes from the training state of the trial `parent`: its own member's, or a better one's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -212,8 +222,8 @@ class Leg(BaseModel):
     until: float
 
 
-class TrialAsked(BaseModel):
-    """A point that a sweep's algorithm asked for, and that is possible."""
+class TrialRequested(BaseModel):
+    """A feasible point that a sweep's algorithm asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -221,20 +231,20 @@ class TrialAsked(BaseModel):
     trial: int
     arm: str
     point: dict[str, Any]  # key of the study -> value
-    identity: str  # equal points have equal ones
+    identity: str  # equal for trials that do the same
     run_keys: list[str]
-    leg: Leg | None = None
+    leg: TrialSegment | None = None
     time: float
 
 
-class TrialEnded(BaseModel):
-    """How a trial ended. `metrics` are means over its runs; a stopped trial has those it got to.
-    `course` is the first metric at the evaluations before: (share of the budget spent, value).
+class TrialFinished(BaseModel):
+    """How a trial ended. `metrics` are means over its runs; a stopped trial has its last ones.
 
-    Seconds over all of its runs: `wall` from the first to the last of the trial, `working` from the
-    start of the workers' loop to its end (steps, validations, samples) and in measurements of
-    finished models, `training` inside of optimiser steps. FLOPs are executed ones, those of reused
-    runs left out.
+    `course` holds the first metric at the evaluations before the end: (share of the budget spent,
+    value). Seconds are summed over the trial's runs: `wall` from the first start to the last end,
+    `working` from the start of the workers' loop to its end (steps, validations, samples) and in
+    measurements of finished models, `training` within optimiser steps. FLOPs are executed ones;
+    reused runs count nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -243,6 +253,7 @@ class TrialEnded(BaseModel):
     trial: int
     state: TrialState
     reason: str | None
+    stop_code: StopCode | None = None  # of the run that gives the trial its state
     metrics: dict[str, float]
     runs: list[RunResult]
     wall_seconds: float
@@ -256,7 +267,7 @@ class TrialEnded(BaseModel):
 
 
 class PointExcluded(BaseModel):
-    """A point that no study can have, or that was asked before."""
+    """A point that no study can have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Randomness as an argument: streams keyed by what is drawn, never by which worker draws it."""
+"""Randomness as an argument: streams keyed by the sample and purpose, never by the worker."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 class Stream:
     """Random draws for one batch, a function of (seed, step, sample id, purpose) only.
 
-    The same sample gets the same numbers whatever the batch it is in and whichever worker holds
-    it. Draws are made on the CPU in float32 and moved to `device`.
+    A sample's numbers do not depend on its batch or worker. They are drawn on the CPU in float32
+    and moved to `device`.
     """
 
     def __init__(
@@ -33,18 +33,18 @@ class Stream:
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """N(0, 1) of shape (samples, *shape)."""
-        return self._each(purpose, lambda g: torch.randn(shape, generator=g))
+        return self._draw_per_sample(purpose, lambda g: torch.randn(shape, generator=g))
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
         """U[0, 1) of shape (samples, *shape)."""
-        return self._each(purpose, lambda g: torch.rand(shape, generator=g))
+        return self._draw_per_sample(purpose, lambda g: torch.rand(shape, generator=g))
 
     def shared_uniform(self, purpose: str) -> float:
         """One U[0, 1) number for the whole global batch of this step."""
         generator = _generator(self.seed, self.step, "shared", purpose)
         return float(torch.rand((), generator=generator))
 
-    def _each(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+    def _draw_per_sample(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         drawn = [
             draw(_generator(self.seed, self.step, sample, purpose)) for sample in self.sample_ids
         ]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,10 +16,12 @@ from analysis.cli import report
 from analysis.sweep_report.report import write_sweep_report
 from cola import process_environment
 from cola.errors import ColaError
+from cola.logs import set_up_logging
 from orchestration.cli.evaluate import app as evaluate_app
 from orchestration.cli.jobs import app as jobs_app
 from orchestration.cli.score import app as scoring_app
 from orchestration.cli.study import app as orchestration_app
+from sweeps.schema_cli import app as schema_app
 from sweeps.sweep_cli import app as sweep_app
 
 app = typer.Typer(
@@ -27,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for mounted in (orchestration_app, jobs_app, evaluate_app, scoring_app, analysis_app):
+for mounted in (orchestration_app, jobs_app, evaluate_app, scoring_app, analysis_app, schema_app):
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")
 
@@ -41,8 +44,22 @@ class Services:
 
 
 @app.callback()
-def compose(context: typer.Context) -> None:
+def compose(
+    context: typer.Context,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log starts, ends and decisions to stderr; -vv: details too. Same as "
+            "COLA_LOG=info or COLA_LOG=debug.",
+        ),
+    ] = 0,
+) -> None:
     """Scaling studies of Cola DLM, AR and masked-diffusion language models."""
+    set_up_logging(verbose)
     context.obj = Services(
         report=lambda study, output: report(study, output),
         sweep_report=lambda folder: typer.echo(str(write_sweep_report(folder))),

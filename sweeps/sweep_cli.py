@@ -13,8 +13,8 @@ from cola.errors import SpecError
 from cola.spec import load_yaml
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
-from sweeps.space.points import Points
-from sweeps.space.space import shown
+from sweeps.space.points import PointPlanner
+from sweeps.space.space import describe_point
 
 
 class DefaultsToRun(TyperGroup):
@@ -82,16 +82,16 @@ def run(
 ) -> None:
     """Carry out a sweep; the same command goes on with one that was stopped or killed."""
     spec = load_sweep(sweep, scale, sweep_settings)
-    points = Points(spec, settings or [])
+    points = PointPlanner(spec, settings or [])
     if resume and not SweepLog(sweep_folder(points.base)).asked:
         raise SpecError(
             f"sweep {spec.name}: --resume, but {sweep_folder(points.base)} holds no trials; leave "
             "it out to start the sweep, or see that output and name are those of the first call"
         )
     if plan:
-        from sweeps.driver.plan import plan_sweep, sentences
+        from sweeps.driver.plan import describe_plan, plan_sweep
 
-        for sentence in sentences(plan_sweep(points)):
+        for sentence in describe_plan(plan_sweep(points)):
             typer.echo(sentence)
         return
     from sweeps.driver.runner import run_sweep
@@ -118,7 +118,7 @@ def status(
 ) -> None:
     """Show a sweep's trials, from its log."""
     spec = load_sweep(sweep, scale, sweep_settings)
-    folder = sweep_folder(Points(spec, settings or []).base)
+    folder = sweep_folder(PointPlanner(spec, settings or []).base)
     log = SweepLog(folder)
     rows = [trial_row(log, number, spec.metrics[0].name) for number in sorted(log.asked)]
     if as_json:
@@ -141,7 +141,7 @@ def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:
     return {
         "trial": number,
         "arm": asked.arm or None,
-        "point": shown(asked.point),
+        "point": describe_point(asked.point),
         "state": ended.state if ended is not None else "open",
         metric: ended.metrics.get(metric) if ended is not None else None,
         "wall_seconds": round(ended.wall_seconds, 1) if ended is not None else None,
@@ -159,5 +159,5 @@ def report(
 ) -> None:
     """Write the sweep's page: `report/report.html` in its folder."""
     spec = load_sweep(sweep, scale, sweep_settings)
-    folder: Path = sweep_folder(Points(spec, settings or []).base)
+    folder: Path = sweep_folder(PointPlanner(spec, settings or []).base)
     context.obj.sweep_report(folder)

@@ -13,30 +13,52 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # Ray's workers are as important as the test beside them, for which they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import logging
 import random
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
-# Begun in this order, so that the last of them to end are short: nobody waits long for them.
-LONGEST_FIRST = (
-    "test_fault_drill", "test_faults", "test_study", "test_jobs", "test_elastic",
-    "test_data_parallel", "test_sweep", "test_admission",
-)  # fmt: skip
+from cola.logs import PACKAGES
+from tests.paths import left_out
+
+if TYPE_CHECKING:
+    from cola.data import PreparedData
+
+collect_ignore_glob = list(left_out())
+
+
+def pytest_report_header() -> list[str]:
+    """What this machine leaves out."""
+    return [f"left out: {pattern} ({reason})" for pattern, reason in left_out().items()]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole modules, as their tests share fixtures; all that is not named comes in its order."""
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    """The longest first, so that the last to end are short and no worker waits long for another.
 
-    def place(item: pytest.Item) -> int:
-        name = item.path.stem if item.path.parent.name == "integration" else ""
-        return places.get(name, len(places))
+    A module marked as a whole stays together, as its tests share fixtures.
+    """
 
-    items.sort(key=place)
+    def seconds(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("slow")
+        return float(mark.kwargs.get("seconds", 0)) if mark else 0.0
+
+    items.sort(key=seconds, reverse=True)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_found() -> Iterator[None]:
+    """Undo the set-up of logs by commands that a test runs in this process."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [(log.level, list(log.handlers), log.propagate) for log in loggers]
+    yield
+    for log, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +77,25 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The tiny study's corpus, prepared; tests only read it."""
+    from cola.data import prepare
+    from cola.spec import DataSpec
+
+    return prepare(DataSpec.parse(data_of(corpus_file)), tmp_path_factory.mktemp("cache"))
+
+
+def data_of(corpus_file: Path) -> dict[str, Any]:
+    """The data section of the tiny study."""
+    return {
+        "corpus": {"source": "files", "paths": [str(corpus_file)]},
+        "tokenizer": {"kind": "bpe", "vocab_size": 320},
+        "sequence_length": 32,
+        "validation_fraction": 0.1,
+    }
+
+
 @pytest.fixture
 def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
     """A study of three families that trains in seconds."""
@@ -66,12 +107,7 @@ def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
             "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0},
         },
         "ladder": [{"budget": 2.0e10, "core_parameters": 60_000}],
-        "data": {
-            "corpus": {"source": "files", "paths": [str(corpus_file)]},
-            "tokenizer": {"kind": "bpe", "vocab_size": 320},
-            "sequence_length": 32,
-            "validation_fraction": 0.1,
-        },
+        "data": data_of(corpus_file),
         "training": {
             "batch_sequences": 8,
             "precision": "float32",
@@ -90,6 +126,22 @@ def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
         "checkpoint": {"every_seconds": 2.0},
         "output": str(tmp_path / "outputs"),
     }
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 20 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def write_study(values: dict[str, Any], folder: Path) -> Path:

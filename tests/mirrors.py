@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 
 from cola.records import Kind, Metric, Tag
-from cola.study import RunSpec
+from cola.study import RunSpec, StudySpec
+from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
 from orchestration.tracking.mirror import Mirror, MirroredStudy, open_mirror
@@ -19,6 +19,12 @@ from orchestration.tracking.mlflow_client import with_driver
 from orchestration.tracking.mlflow_runs import TrainingRun
 
 Point = tuple[str, str, int, int, float]  # run key, metric, step, time in ms, value
+
+
+def many_runs(tiny_study: dict[str, Any], count: int) -> list[RunSpec]:
+    """Runs of one family that differ in their seed."""
+    many = tiny_study | {"families": ["ar"], "seeds": list(range(count))}
+    return [run.spec for run in plan_study(StudySpec.parse(many))]
 
 
 class Drivers:
@@ -69,14 +75,6 @@ class Drivers:
         for journal in self.journals:
             journal.close()
         return late
-
-
-def until(condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Poll until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        signal.sigtimedwait([], 0.1)
 
 
 def stored_points(store: str) -> Counter[Point]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from tests.waiting import until
 
 BINARIES = Path(sys.executable).parent
 
@@ -27,14 +26,6 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
-    """Poll until it holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        signal.sigtimedwait([], 0.2)
 
 
 @dataclass
@@ -102,6 +93,12 @@ class RayNodes:
         self._start(name, host, f"--address={self.address}", *options, cpus=cpus)
         log = self.folder / f"{name}.log"
         until(lambda: "Ray runtime started" in log.read_text(), f"node {name}", 90)
+
+    def holding(self, pid: int) -> str:
+        """The node to which a process belongs."""
+        above = {each.pid for each in psutil.Process(pid).parents()}
+        (found,) = (name for name, process in self.nodes.items() if process.pid in above)
+        return found
 
     def kill(self, name: str) -> None:
         """SIGKILL a whole node: its raylet and all its workers."""

@@ -21,9 +21,9 @@ from cola import process_environment
 from orchestration.checkpoint.store import CheckpointStore
 from orchestration.tracking.mlflow_client import with_driver
 from orchestration.tracking.mlflow_server import free_port, server_command
+from tests.paths import POSTGRES
 
 START_SECONDS = 180.0
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
 def start_mlflow(store: str, folder: Path, port: int, workers: int = 1) -> subprocess.Popen[bytes]:
@@ -70,15 +70,6 @@ def mlflow_server(store: str, folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         kill(process)
-
-
-def why_no_postgres() -> str:
-    """What is missing here for a PostgreSQL, or nothing."""
-    try:
-        import psycopg2  # noqa: F401
-    except ModuleNotFoundError:
-        return "psycopg2 is not installed (pip install psycopg2-binary)"
-    return "" if (POSTGRES / "initdb").exists() else f"{POSTGRES}/initdb is not there"
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.fitting.law import Array, Inputs, Law, predicted
-from analysis.fitting.laws import LAWS, NEEDS_SIZE
+from analysis.fitting.laws import LAWS
 from analysis.fitting.power_law import PowerLaw, variable_projection
 from analysis.fitting.solver import Resampled, Solutions, minimise
 from cola.errors import FitError
@@ -83,7 +83,7 @@ def fit_law(
         FitError: for data that cannot carry the law.
     """
     check(name, points)
-    chosen: Law = LAWS[name](points) if law is None else law
+    chosen: Law = LAWS[name].make(points) if law is None else law
     first = chosen.starts(points, starts, np.random.default_rng(seed))
     found = solve(chosen, points, first, estimator)
     best = int(found.objective.argmin())
@@ -175,7 +175,7 @@ def check(name: str, points: Inputs) -> None:
         FitError: see the message.
     """
     columns = {"loss": points.loss, "compute": points.compute}
-    if name in NEEDS_SIZE:
+    if LAWS[name].needs_size:
         if points.parameters is None or points.tokens is None:
             raise FitError(f"law {name} needs the number of parameters and of tokens of each point")
         columns |= {"parameters": points.parameters, "tokens": points.tokens}
@@ -183,18 +183,15 @@ def check(name: str, points: Inputs) -> None:
         wrong = int((~(np.isfinite(values) & (values > 0))).sum())
         if wrong:
             raise FitError(f"{wrong} values of {column} are missing or not positive numbers")
-    if name in NEEDS_SIZE:
+    if LAWS[name].needs_size:
         _check_plane(name, points)
     else:
         _check_line(name, points)
 
 
-LEAST_BUDGETS = {"compute": 4, "compute-power": 3, "broken": 7}
-
-
 def _check_line(name: str, points: Inputs) -> None:
     budgets = distinct(points.compute)
-    least = LEAST_BUDGETS[name]
+    least = LAWS[name].least_budgets
     if budgets < least:
         raise FitError(
             f"law {name} needs at least {least} different amounts of compute, the data have "

@@ -237,11 +237,40 @@ class SharedLaw:
         return np.concatenate([*own, each[0][:, self._own :]], axis=1)
 
 
-LAWS: dict[str, Callable[[Inputs], Law]] = {
-    "chinchilla": chinchilla_law,
-    "tied": tied_law,
-    "compute": compute_law,
-    "compute-power": plain_compute_law,
-    "broken": broken_law,
+@dataclass(frozen=True)
+class LawEntry:
+    """A law by its name for `--law`, and what the rest must know of it.
+
+    needs_size: it takes parameters and tokens of each point, not compute alone. least_budgets: how
+    many different amounts of compute a law of compute needs. shared: the law whose exponents groups
+    may have in common. auto_with_size, auto: a candidate of `--law auto` where sizes are known, or
+    not.
+    """
+
+    make: Callable[[Inputs], Law]
+    needs_size: bool = False
+    least_budgets: int = 0
+    shared: Callable[[Inputs], PowerLaw] | None = None
+    auto_with_size: bool = False
+    auto: bool = False
+
+
+# In the order in which candidates are tried and named.
+LAWS: dict[str, LawEntry] = {
+    "chinchilla": LawEntry(
+        chinchilla_law, needs_size=True, shared=chinchilla_law, auto_with_size=True
+    ),
+    "tied": LawEntry(tied_law, needs_size=True, auto_with_size=True),
+    "compute": LawEntry(
+        compute_law, least_budgets=4, shared=compute_law, auto_with_size=True, auto=True
+    ),
+    "compute-power": LawEntry(
+        plain_compute_law, least_budgets=3, shared=plain_compute_law, auto=True
+    ),
+    "broken": LawEntry(broken_law, least_budgets=7, auto=True),
 }
-NEEDS_SIZE = ("chinchilla", "tied")  # laws of parameters and tokens
+
+
+def candidates(sized: bool) -> list[str]:
+    """Names of the laws that `--law auto` chooses from, where sizes are known or not."""
+    return [name for name, law in LAWS.items() if (law.auto_with_size if sized else law.auto)]

@@ -30,18 +30,12 @@ from analysis.fitting.isoflop import (
     isoflop,
 )
 from analysis.fitting.law import Inputs
-from analysis.fitting.laws import NEEDS_SIZE, SharedLaw
-from analysis.fitting.power_law import chinchilla_law, compute_law, plain_compute_law
+from analysis.fitting.laws import LAWS, SharedLaw, candidates
+from analysis.fitting.power_law import PowerLaw
 from analysis.fitting.table import Table, inputs
 from cola.errors import FitError
 
-SHAREABLE = {
-    "chinchilla": chinchilla_law,
-    "compute": compute_law,
-    "compute-power": plain_compute_law,
-}
 FEW_RUNS = 5  # a budget with fewer is too small to draw from
-AUTO = {True: ("chinchilla", "tied", "compute"), False: ("compute", "compute-power", "broken")}
 
 
 @dataclass(frozen=True)
@@ -82,18 +76,21 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
     for key in ("parameters", "intervals", "diagnostics"):
         whole[key] = {name: each[key] for name, each in found.items()}
     comparison, said = compare_groups(groups, request)
-    if request.law in SHAREABLE:
-        whole["shared"] = shared_exponents(table, request)
+    shared = LAWS[request.law].shared if request.law in LAWS else None
+    if shared is not None:
+        whole["shared"] = shared_exponents(table, request, shared)
     return whole | {"comparison": comparison, "warnings": warnings + said}
 
 
-def shared_exponents(table: Table, request: Request) -> dict[str, Any]:
+def shared_exponents(
+    table: Table, request: Request, make: Callable[[Inputs], PowerLaw]
+) -> dict[str, Any]:
     """One law for all groups whose exponents they have in common: floors and coefficients apart."""
     groups = table.groups()
     rows = pd.concat(groups.values(), ignore_index=True)
     number = np.repeat(np.arange(len(groups)), [len(each) for each in groups.values()])
     points = inputs(rows)
-    law = SharedLaw(SHAREABLE[request.law](points), number, tuple(groups))
+    law = SharedLaw(make(points), number, tuple(groups))
     fit = fit_law(request.law, points, request.estimator, 16, request.seed, law)
     apart = list(zip(number.tolist(), rows["budget"].tolist(), strict=True))
     kind = request.kind or "residuals"
@@ -111,7 +108,7 @@ def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     choice = None
     law = request.law
     if law == "auto":
-        choice = choose(AUTO["parameters" in rows], rows, request.estimator)
+        choice = choose(candidates("parameters" in rows), rows, request.estimator)
         law = choice.best
     fit = fit_law(law, inputs(rows), request.estimator, seed=request.seed)
     result: dict[str, Any] = {
@@ -212,7 +209,7 @@ def point_of(fit: Fit, place: Mapping[str, float]) -> Inputs:
     Raises:
         FitError: when the law needs what is not given.
     """
-    if fit.law.name in NEEDS_SIZE:
+    if LAWS[fit.law.name].needs_size:
         if not {"n", "d"} <= set(place):
             raise FitError(f"--predict: law {fit.law.name} needs n=... and d=...")
         n, d = np.array([place["n"]]), np.array([place["d"]])

@@ -51,15 +51,15 @@ def compare_pair(one: FamilyFit, other: FamilyFit, final: pd.DataFrame, compute:
     measured = [refits.fit.points.loss for refits in (one.refits, other.refits)]
     loss = float(np.sqrt(max(map(np.min, measured)) * min(map(np.max, measured))))
     times = multiplier_at(one.refits, other.refits, loss)
-    sentences = [f"{name}: {multiplier_words(times, loss)}{caveat}"]
+    sentences = [f"{name}: {describe_multiplier(times, loss)}{caveat}"]
     met = crossover(one.refits, other.refits)
     if met is not None:
-        sentences.append(f"{name}: {crossover_words(met)}")
+        sentences.append(f"{name}: {describe_crossover(met)}")
     sentences += exponent_sentence(one, other, final, compute)
     return Pair(one, other, multiplier_curve(one.refits, other.refits), tuple(sentences))
 
 
-def multiplier_words(times: Estimate, loss: float) -> str:
+def describe_multiplier(times: Estimate, loss: float) -> str:
     """The compute multiplier at one loss."""
     if not np.isfinite(times.value):
         return f"the compute for {loss:.3f} nats per token cannot be read off both curves."
@@ -77,7 +77,7 @@ def inverse(times: Estimate) -> Estimate:
     return Estimate(1 / times.value, 1 / times.high, 1 / times.low)
 
 
-def crossover_words(met: Crossover) -> str:
+def describe_crossover(met: Crossover) -> str:
     """Where the curves meet, and how sure it is that they do."""
     return (
         f"the fitted curves cross at {met.compute.value:.2g} FLOPs (95% interval "

@@ -12,6 +12,7 @@ from analysis.fitting.bootstrap import Kind, Refits, bootstrap
 from analysis.fitting.compare import Prediction, at_compute, predict
 from analysis.fitting.cross_validation import Choice, choose
 from analysis.fitting.estimate import Fit, distinct, fit_law
+from analysis.fitting.laws import LAWS, candidates
 from analysis.fitting.table import inputs
 from analysis.plotting.variants import variants_of
 from cola.errors import FitError
@@ -118,9 +119,10 @@ def chosen_law(rows: pd.DataFrame) -> tuple[str, Choice | None]:
     budgets = distinct(rows["compute"].to_numpy(float))
     if budgets < FLOOR_NEEDS:
         return "compute-power", None
-    candidates = ["compute", "compute-power", *(["broken"] if budgets >= 8 else [])]
+    # One budget more than a law needs is held out.
+    testable = [name for name in candidates(sized=False) if budgets > LAWS[name].least_budgets]
     try:
-        choice = choose(candidates, rows, "least-squares")
+        choice = choose(testable, rows, "least-squares")
     except FitError:
         return "compute", None
     return choice.best, choice

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from analysis.plotting.style import FAINT, SIZE, STYLE
 from analysis.plotting.tooltips import remember
-from analysis.sweep_report.data import CHANGES, ArmFrame, Goal, point_label
+from analysis.sweep_report.data import ArmFrame, Goal, point_label
 from analysis.sweep_report.plots import COLOURS
+from cola.records import RATE_CHANGES
 
 RATE = "training.optimizer.learning_rate"
 
@@ -58,7 +59,7 @@ def rates_of(row: pd.Series) -> list[tuple[float, float]]:
     """(Share of the steps, peak rate from there on); factors of the schedule's where the rate is
     not a key of the space."""
     peak = float(row.get(RATE, 1.0))
-    return [(0.0, peak), *((change["at"], peak * change["factor"]) for change in row[CHANGES])]
+    return [(0.0, peak), *((change["at"], peak * change["factor"]) for change in row[RATE_CHANGES])]
 
 
 def population_sentence(arm: ArmFrame, goal: Goal) -> str | None:

@@ -11,13 +11,8 @@ import pandas as pd
 
 from cola.errors import SpecError
 from cola.jsonl import read_lines
-from cola.records import PointExcluded, SweepFile, TrialAsked, TrialEnded
+from cola.records import RATE_CHANGES, PointExcluded, SweepFile, TrialFinished, TrialRequested
 from cola.spec import load_yaml
-
-COLLAPSED = (
-    "collapsed"  # how the reason of a run that diverged this way begins: "latents collapsed"
-)
-CHANGES = "training.schedule.rate_changes"
 
 
 @dataclass(frozen=True)
@@ -75,15 +70,15 @@ def read_sweep(folder: Path) -> SweepFrames:
         raise SpecError(f"{folder}: holds no sweep yet; `cola sweep` makes one")
     kept = load_yaml(spec_file)
     spec = kept["sweep"]
-    asked: dict[int, TrialAsked] = {}
-    ended: dict[int, TrialEnded] = {}
+    asked: dict[int, TrialRequested] = {}
+    ended: dict[int, TrialFinished] = {}
     excluded: list[PointExcluded] = []
     for values in read_lines(log):
         match values["event"]:
             case "asked":
-                asked[values["trial"]] = TrialAsked.model_validate(values)
+                asked[values["trial"]] = TrialRequested.model_validate(values)
             case "ended":
-                ended[values["trial"]] = TrialEnded.model_validate(values)
+                ended[values["trial"]] = TrialFinished.model_validate(values)
             case "excluded":
                 excluded.append(PointExcluded.model_validate(values))
     if not ended:
@@ -98,8 +93,8 @@ def read_sweep(folder: Path) -> SweepFrames:
 def arm_frame(
     spec: dict[str, Any],
     name: str,
-    asked: dict[int, TrialAsked],
-    ended: dict[int, TrialEnded],
+    asked: dict[int, TrialRequested],
+    ended: dict[int, TrialFinished],
     excluded: list[PointExcluded],
 ) -> ArmFrame:
     """The frames of one arm."""
@@ -116,13 +111,13 @@ def arm_frame(
             {
                 "trial": number,
                 **part,
-                CHANGES: asked[number].point.get(CHANGES, []),
+                RATE_CHANGES: asked[number].point.get(RATE_CHANGES, []),
                 "course": each.course,
                 **point,
                 "present": sorted(asked[number].point),
                 "state": each.state,
                 "reason": each.reason or "",
-                "collapsed": COLLAPSED in (each.reason or ""),
+                "collapsed": each.stop_code == "collapsed",
                 "wall_seconds": each.wall_seconds,
                 "working_seconds": each.working_seconds,
                 "training_seconds": each.training_seconds,
@@ -136,7 +131,7 @@ def arm_frame(
             for run in each.runs
         ]
     counts = Counter(found.reason for found in excluded if found.arm == name)
-    columns = ["trial", CHANGES, "course", *keys, "present", "state", "reason", "collapsed",
+    columns = ["trial", RATE_CHANGES, "course", *keys, "present", "state", "reason", "collapsed",
                "wall_seconds", "working_seconds", "training_seconds", "flops",
                "shared_flops"]  # fmt: skip
     table = pd.DataFrame(trials) if trials else pd.DataFrame(columns=columns)
@@ -167,7 +162,9 @@ def point_label(arm: ArmFrame, row: pd.Series) -> str:
         if key in row["present"]:
             label = value_label(row[key])
             told.append(f"{short(key)} {'null' if label == '–' else label}")
-    told += [f"rate x {change['factor']:.3g} from {change['at']:.0%}" for change in row[CHANGES]]
+    told += [
+        f"rate x {change['factor']:.3g} from {change['at']:.0%}" for change in row[RATE_CHANGES]
+    ]
     return ", ".join(told)
 
 

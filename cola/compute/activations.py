@@ -12,7 +12,7 @@ from cola.spec.networks import DiTSpec, TextVAESpec, TransformerSpec
 Precision = Literal["float32", "bfloat16"]
 
 # Bytes a token and layer keeps in float32, per unit of width and per unit of MLP width: 4 a kept
-# number, and a little more than autograd was seen to keep (tests/unit/orchestration/test_plan.py).
+# number, and a little more than autograd was seen to keep (the tests measure it).
 TRUNK, VAE, DIT = (48, 16), (40, 10), (84, 8)
 HALF = 0.6  # of them under bfloat16 autocast: norms and residuals stay in float32
 LOGIT = {"float32": 8, "bfloat16": 10}  # bytes a logit: its own type, float32, its gradient

@@ -21,7 +21,7 @@ TOLERANCE, SMALL_TOLERANCE = 0.0049, 0.014  # so that two families differ by < 1
 FFN_RATIO = 4.0  # of the width, as in the paper's row (three SwiGLU matrices of 2048 x 8192)
 ERROR_WEIGHT = 20.0
 SMALLEST = 50_000  # core parameters from which every built-in family has a shape
-# The paper's row of AR and LLaDA (section 6).
+# The paper's row of AR and LLaDA (docs/model.md, Sizes).
 PAPER_TRUNK = {"hidden_size": 2048, "ffn_size": 8192, "num_layers": 27, "num_heads": 16}
 
 Model = TypeVar("Model")
@@ -71,6 +71,15 @@ def size_by_total(
     return best[1]
 
 
+def no_shape(name: str, core_parameters: int, error: SpecError) -> SpecError:
+    """The refusal of a size for which a part of family `name` has no shape."""
+    remedy = f"at least {SMALLEST}" if core_parameters < SMALLEST else "more"
+    return SpecError(
+        f"{core_parameters} cannot be met by {name}: {error}; use {remedy}, or other settings of "
+        f"families.{name}"
+    )
+
+
 def check_core(name: str, core_parameters: int, reached: int) -> None:
     """Refuse a model of family `name` that misses the target of core parameters.
 
@@ -78,9 +87,10 @@ def check_core(name: str, core_parameters: int, reached: int) -> None:
         SpecError: with the nearest size that can be built.
     """
     if abs(reached / core_parameters - 1) > tolerance(core_parameters):
+        enough = f" or at least {SMALLEST}" if core_parameters < SMALLEST else ""
         raise SpecError(
             f"{core_parameters} cannot be met by {name} (the nearest is {reached}); "
-            f"use {reached}, or at least {SMALLEST}"
+            f"use {reached}{enough}"
         )
 
 
@@ -147,7 +157,9 @@ def best_shape(
             if penalty < least:
                 best, least = Shape(layers, width, ffn, parameters), penalty
     if best is None:
-        raise SpecError(f"{target:.0f} parameters are too few for any shape; use at least 50000")
+        raise SpecError(
+            f"{max(0.0, target):.0f} parameters are left for a part of it, too few for any shape"
+        )
     return best
 
 

@@ -26,8 +26,11 @@ def sequence_ids(seed: int, step: int, batch_sequences: int, num_sequences: int)
     Raises:
         ValueError: for a negative step or sizes below one.
     """
-    if step < 0 or batch_sequences < 1 or num_sequences < 1:
-        raise ValueError(f"{step=} {batch_sequences=} {num_sequences=}: need >= 0, >= 1, >= 1")
+    if step < 0:
+        raise ValueError(f"step={step} must be at least 0")
+    for name, size in (("batch_sequences", batch_sequences), ("num_sequences", num_sequences)):
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
     return _ids_between(seed, step * batch_sequences, (step + 1) * batch_sequences, num_sequences)
 
 

@@ -70,6 +70,11 @@ def family_of(name: str) -> Family:
     return definition_of(name).implementation()
 
 
+def judges() -> list[str]:
+    """Families whose models can judge texts: by an exact likelihood of one pass."""
+    return [family.name for family in definitions() if family.exact_in_one_pass]
+
+
 def union_of(part: str) -> Any:
     """The union over all families of their `settings`, `model` or `objective` types."""
     return Union[tuple(getattr(family, part) for family in definitions())]  # noqa: UP007

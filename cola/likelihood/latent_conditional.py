@@ -1,4 +1,4 @@
-"""Cola DLM's conditional likelihood of prompts and continuations of any length.
+"""Cola DLM's conditional likelihood (model.md, Eq. 27), for texts of any length.
 
 B batch, b blocks of the longest row, K samples of z0.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cola.likelihood.latent_ode import evidence_by_block
-from cola.likelihood.rows import RowsStream, joined
+from cola.likelihood.padded_pairs import RaggedStream, pad_pairs
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
@@ -26,37 +26,37 @@ def conditional_nll(
     stream: Stream,
     pad: int,
 ) -> Tensor:
-    """-log p(continuation | prompt) as bound(prompt, continuation) - bound(prompt), (B,) float64.
+    """Estimate of -log p(continuation | prompt) in nats, (B,) float64: a difference of two bounds.
 
-    Both bounds have the same draws, so that the prompt's blocks cancel: all networks are causal.
-    With an empty prompt it is a bound; else it estimates the conditional NLL and need not bound it.
+    That is bound(prompt, continuation) - bound(prompt), with the same draws, so that the prompt's
+    blocks cancel (all networks are causal). With an empty prompt it is a bound; otherwise it need
+    not bound the conditional NLL. `importance_samples` K > 1 subtracts importance-weighted bounds.
 
     A prompt is padded on the left with `pad` to whole blocks, as generation does with
     `first_block="left_padding"`: the continuation then starts a block, and what is subtracted is
-    the bound of the very blocks that condition it. (Were the prompt's last block shared with the
-    continuation, the latents behind the prompt would have to be paid for in its bound, and the
-    difference would be too small by that.) So the text is conditioned on up to a block of `pad`s
-    before it.
+    the bound of exactly the blocks that condition it. (If the prompt's last block were shared with
+    the continuation, the prompt's bound would include latents behind the prompt, and the difference
+    would be too small by their cost.) The text is thus conditioned on up to a block of `pad`s.
 
     A continuation's last block is filled up with `pad` for the encoder only. These tokens are not
-    predicted: leaving out their factor of p(x | z0) marginalises over what follows, and any
-    posterior of their latents keeps the bound a bound. It is looser by what these latents cost
+    predicted: leaving out their factor of p(x | z0) marginalises over the text that follows, and
+    any posterior of their latents keeps the bound a bound. It is looser by what these latents cost
     (prior against posterior), so a continuation that fills its last block has an advantage.
-
-    `importance_samples` K > 1 takes the difference of two importance-weighted bounds.
     """
     per_block = model.tokens_per_block
     whole = [[*[pad] * (-len(prompt) % per_block), *prompt] for prompt in prompts]
     device = model.dit.txt_in.proj.weight.device
-    rows = joined(whole, continuations, pad, device, multiple=per_block)
-    first_B1 = (rows.start_B // per_block)[:, None]
-    last_B1 = -(-rows.end_B // per_block)[:, None]
+    pairs = pad_pairs(whole, continuations, pad, device=device, multiple=per_block)
+    first_B1 = (pairs.start_B // per_block)[:, None]
+    last_B1 = -(-pairs.end_B // per_block)[:, None]
     size = model.dit.config.block_size
-    draws = RowsStream(stream, (last_B1[:, 0] * size).tolist())
-    block_b = torch.arange(rows.tokens_BL.shape[1] // per_block, device=device)
+    draws = RaggedStream(stream, (last_B1[:, 0] * size).tolist())
+    block_b = torch.arange(pairs.tokens_BL.shape[1] // per_block, device=device)
     together, alone = [], []
     for sample in range(settings.importance_samples):
-        parts = evidence_by_block(model, rows.tokens_BL, settings, draws, sample, rows.real())
+        parts = evidence_by_block(
+            model, pairs.tokens_BL, settings, draws, sample=sample, real_BL=pairs.real()
+        )
         log_weight_Bb = -torch.stack(list(parts.values())).sum(0)
         together.append(log_weight_Bb.where(block_b < last_B1, 0.0).sum(1))
         alone.append(log_weight_Bb.where(block_b < first_B1, 0.0).sum(1))

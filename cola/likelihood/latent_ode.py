@@ -1,7 +1,7 @@
-"""The evidence bound with the prior's exact change of variables (section 5).
+"""Cola DLM's evidence bound (model.md, Eq. 23) and its importance-weighted form (model.md, Eq. 26).
 
-log p(x) >= E_q[log p(x|z0) + log p_psi(z0) - log q(z0|x)];
-log p_psi(z0) = log N(z(1); 0, I) + integral_0^1 div v(z(t), t) dt along dz/dt = v.
+The prior's density is the flow's, by the change of variables (model.md, Eq. 24) with the trace
+exact or estimated (model.md, Eq. 25).
 Shapes: B batch, L tokens, n latents, d latent width, s latents a block, b blocks, K samples of z0.
 """
 
@@ -25,13 +25,13 @@ VelocityField = Callable[[Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class ImportanceBound:
-    """-log (1/K) sum_k w_k per sequence (B,), and log w_k (B, K), in nats, float64."""
+    """nll_B = -log (1/K) sum_k w_k (model.md, Eq. 26), and log w_k (B, K), in nats, float64."""
 
     nll_B: Tensor
     log_weights_BK: Tensor
 
     def effective_samples(self) -> Tensor:
-        """(sum w)^2 / sum w^2 per sequence, 1 .. K: near 1, more samples would tighten it much."""
+        """(sum w)^2 / sum w^2, (B,), 1 to K; near 1, more samples would tighten the bound much."""
         share_BK = self.log_weights_BK.softmax(1)
         return 1 / share_BK.square().sum(1)
 
@@ -41,15 +41,16 @@ def evidence_by_block(
     tokens_BL: Tensor,
     settings: LikelihoodSpec,
     stream: Stream,
+    *,
     sample: int = 0,
     real_BL: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The bound's parts by block of latents; each (B, b) float64.
+    """The bound's three parts by block of latents in nats, (B, b) float64 each.
 
-    reconstruction = -log p(x|z0), prior = -log p_psi(z0), posterior = log q(z0|x), for one sample
-    of z0 (a different one for every number `sample`). The prior is the flow's as solved with
-    `ode_steps` Heun steps, of two evaluations of the DiT with gradient each. Tokens where
-    `real_BL` is False are given to the encoder and not predicted.
+    "reconstruction" is -log p(x|z0), "prior" -log p_psi(z0), "posterior" log q(z0|x), for one
+    sample of z0, which differs by the number `sample`. The flow is solved with `ode_steps` Heun
+    steps, each of two evaluations of the DiT with their backward passes. Tokens where `real_BL` is
+    False are encoded but not predicted.
     """
     suffix = f"/{sample}" if sample else ""
     block = model.dit.config.block_size
@@ -68,11 +69,16 @@ def evidence_by_block(
         t_BK = z_Bnd.new_full((len(z_Bnd), 1), t)
         return model.dit.noisy_pass(z_Bnd, t_BK, history).float()
 
-    probe = trace_probe(settings.probe, f"probe{suffix}", (latents, width), stream)
+    probe = trace_probe(settings.probe, f"probe{suffix}", (latents, width), stream=stream)
     log_prior_Bb = flow_log_density_by_block(
-        velocity, z, settings.ode_steps, settings.divergence, probe, block
+        velocity,
+        z,
+        settings.ode_steps,
+        divergence=settings.divergence,
+        probe_Bnd=probe,
+        block=block,
     )
-    # Densities of z0 = z / scaling_factor + shift: change of variables of the border.
+    # The density of z0 rather than of z: change of variables of the border (model.md, Eq. 18).
     log_prior_Bb = log_prior_Bb + block * width * math.log(model.vae.config.scaling_factor)
     return {
         "reconstruction": _by_block(token_nll.double(), model.tokens_per_block),
@@ -81,8 +87,11 @@ def evidence_by_block(
     }
 
 
-def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], stream: Stream) -> Tensor:
-    """e (B, n, d) with E[e e^T] = I: signs (rademacher, of less variance) or N(0, I) (gaussian)."""
+def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], *, stream: Stream) -> Tensor:
+    """Probe e (B, n, d) of model.md, Eq. 25: random signs (rademacher) or N(0, I) (gaussian).
+
+    Both have E[e e^T] = I; signs give the estimate less variance.
+    """
     if kind == "gaussian":
         return stream.normal(purpose, *shape_nd)
     return stream.uniform(purpose, *shape_nd).round() * 2 - 1
@@ -91,51 +100,46 @@ def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], stream: Stre
 def importance_weighted_bound(
     model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
 ) -> ImportanceBound:
-    """-log p(x) <= -log (1/K) sum_k w_k on average, w = p(x|z0) p_psi(z0) / q(z0|x) (IWAE).
+    """Upper bound of -log p(x) from K = `importance_samples` samples of z0 (model.md, Eq. 26).
 
-    K = `importance_samples`: 1 is the evidence bound, and the bound tightens with K.
+    K = 1 is the evidence bound; the bound tightens with K.
     """
     samples, columns = settings.importance_samples, []
     for sample in range(samples):
-        by_block = evidence_by_block(model, tokens_BL, settings, stream, sample)
+        by_block = evidence_by_block(model, tokens_BL, settings, stream, sample=sample)
         columns.append(-torch.stack(list(by_block.values())).sum((0, 2)))
     log_weights_BK = torch.stack(columns, dim=1)
     nll_B = math.log(samples) - log_weights_BK.logsumexp(1)
     return ImportanceBound(nll_B, log_weights_BK)
 
 
-def flow_log_density(
-    velocity: VelocityField, z_Bnd: Tensor, steps: int, divergence: str, probe_Bnd: Tensor
-) -> Tensor:
-    """log p(z) (B,) of any flow: the whole sequence as one block."""
-    length = z_Bnd.shape[1]
-    return flow_log_density_by_block(velocity, z_Bnd, steps, divergence, probe_Bnd, length)[:, 0]
-
-
 def flow_log_density_by_block(
     velocity: VelocityField,
     z_Bnd: Tensor,
     steps: int,
+    *,
     divergence: str,
     probe_Bnd: Tensor,
     block: int,
 ) -> Tensor:
-    """log p(z) by block, (B, b) float64, of the flow that ends in N(0, I) at t = 1, by Heun.
+    """log p(z) by block in nats, (B, b) float64 (model.md, Eq. 24), in `steps` Heun steps.
 
     The blocks of a sequence are solved side by side: a block's velocity depends on its own noisy
-    latents and on clean history, so each block has its own divergence. 2 `steps` evaluations.
+    latents and on clean history, so each block has its own divergence.
     """
+
+    def slope(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        return velocity_and_divergence(
+            velocity, z, t, divergence=divergence, probe_Bnd=probe_Bnd, block=block
+        )
+
     z, h = z_Bnd, 1.0 / steps
     integral_Bb = z.new_zeros(len(z), z.shape[1] // block, dtype=torch.float64)
     for step in range(steps):
-        t = step * h
-        v, div_Bb = velocity_and_divergence(velocity, z, t, divergence, probe_Bnd, block)
-        ahead, following = z + h * v, (step + 1) * h
-        v2, div2_Bb = velocity_and_divergence(
-            velocity, ahead, following, divergence, probe_Bnd, block
-        )
-        z = z + 0.5 * h * (v + v2)
-        integral_Bb = integral_Bb + 0.5 * h * (div_Bb + div2_Bb)
+        v, div_Bb = slope(z, step * h)
+        v_end, div_end_Bb = slope(z + h * v, (step + 1) * h)
+        z = z + 0.5 * h * (v + v_end)
+        integral_Bb = integral_Bb + 0.5 * h * (div_Bb + div_end_Bb)
     log_normal_Bn = -0.5 * (z.double().square() + math.log(2 * math.pi)).sum(-1)
     return _by_block(log_normal_Bn, block) + integral_Bb
 
@@ -144,11 +148,12 @@ def velocity_and_divergence(
     velocity: VelocityField,
     z_Bnd: Tensor,
     t: float,
+    *,
     divergence: str,
     probe_Bnd: Tensor,
     block: int,
 ) -> tuple[Tensor, Tensor]:
-    """v and div v by block (B, b): e^T (dv/dz) e with one fixed probe, or the exact trace."""
+    """v (B, n, d) and div v by block (B, b), exact or estimated with the probe."""
     with torch.enable_grad():
         z_Bnd = z_Bnd.detach().requires_grad_(True)
         v = velocity(z_Bnd, t)
@@ -161,21 +166,21 @@ def velocity_and_divergence(
 
 
 def exact_trace(v_Bnd: Tensor, z_Bnd: Tensor, block: int) -> Tensor:
-    """sum_i dv_i / dz_i by block (B, b), one backward pass for each of a block's s x d coordinates.
+    """sum_i dv_i / dz_i by block (B, b), in one backward pass per coordinate of a block.
 
-    No block's velocity depends on another block, so one pass serves a coordinate of all of them.
+    No block's velocity depends on another block, so a pass serves that coordinate in all blocks.
     """
     v_Bbsd = v_Bnd.unflatten(1, (-1, block))
     trace_Bb = z_Bnd.new_zeros(v_Bbsd.shape[:2], dtype=torch.float64)
-    for place in range(block):
+    for latent in range(block):
         for channel in range(v_Bnd.shape[-1]):
-            chosen = v_Bbsd[:, :, place, channel].sum()
-            (row,) = torch.autograd.grad(chosen, z_Bnd, retain_graph=True)
-            own_Bb = row.unflatten(1, (-1, block))[:, :, place, channel].double()
+            component = v_Bbsd[:, :, latent, channel].sum()
+            (row,) = torch.autograd.grad(component, z_Bnd, retain_graph=True)
+            own_Bb = row.unflatten(1, (-1, block))[:, :, latent, channel].double()
             trace_Bb = trace_Bb + own_Bb
     return trace_Bb
 
 
 def _by_block(value_Bn: Tensor, block: int) -> Tensor:
-    """Sums over the blocks, (B, b)."""
+    """Sums over each block, (B, b)."""
     return value_Bn.unflatten(1, (-1, block)).sum(-1)

@@ -1,7 +1,7 @@
-"""LLaDA's likelihoods (section 8): a bound by Monte Carlo, and the chain rule of one order.
+"""LLaDA's likelihoods: a Monte Carlo bound (model.md, Eq. 32), and the chain rule of one order
+(model.md, Eq. 33).
 
--log p(x) <= E_{k ~ U{1..L}} [ (L / k) sum of CE over k random masked tokens ], the mean over all
-orders of unmasking of their chain rules. B batch, L tokens.
+The bound is the mean of the chain rules of all orders of unmasking. B batch, L tokens, S samples.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from cola.seeding import Stream
 
 
 def masked_samples(model: LLaDAModel, tokens_BL: Tensor, samples: int, stream: Stream) -> Tensor:
-    """Samples of the bound by position in nats, (S, B, L) float64: 0 where a token was not masked.
+    """Samples of the bound by position in nats, (S, B, L) float64, 0 where a token is not masked.
 
-    Mask counts are stratified over the samples: sample s draws k from its own s-th of 1..L.
+    Mask counts are stratified: sample s draws its count from the s-th of S equal parts of 1..L.
     """
     length = tokens_BL.shape[1]
     estimates = []
@@ -31,9 +31,10 @@ def masked_samples(model: LLaDAModel, tokens_BL: Tensor, samples: int, stream: S
 
 
 def mean_and_error(samples_SB: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the samples and its standard error, two of (B,).
+    """Mean over the samples and its standard error, (B,) each.
 
-    The error ignores that the samples are stratified, so it is an upper estimate (NaN for one).
+    The error ignores the stratification, which lowers it: it is an upper estimate. NaN for one
+    sample.
     """
     if len(samples_SB) == 1:
         return samples_SB[0], torch.full_like(samples_SB[0], torch.nan)
@@ -41,16 +42,15 @@ def mean_and_error(samples_SB: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def chain_rule_nll(model: LLaDAModel, tokens_BL: Tensor) -> Tensor:
-    """-log p(x_i | x_<i, the rest masked) in nats, (B, L) float64.
+    """-log p(x_i | x_<i, the rest masked) in nats, (B, L) float64, in L passes.
 
-    The sum is the exact NLL of the sampler that unmasks from left to right, one token a step: L
-    passes.
+    The sum is the exact NLL of the sampler that unmasks from left to right, one token a step.
     """
     length = tokens_BL.shape[1]
-    place_L = torch.arange(length, device=tokens_BL.device)
+    position_L = torch.arange(length, device=tokens_BL.device)
     columns = []
-    for place in range(length):
-        hidden_BL = (place_L >= place).expand_as(tokens_BL)
+    for position in range(length):
+        hidden_BL = (position_L >= position).expand_as(tokens_BL)
         ce_BL = masked_cross_entropy(model, tokens_BL, hidden_BL)
-        columns.append(ce_BL[:, place].double())
+        columns.append(ce_BL[:, position].double())
     return torch.stack(columns, dim=1)

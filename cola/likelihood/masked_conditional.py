@@ -1,7 +1,7 @@
-"""LLaDA's conditional likelihoods: the prompt is never masked, only the continuation is.
+"""LLaDA's conditional likelihoods (model.md, Eqs. 32 and 33), where the prompt is never masked.
 
-The same two as of whole sequences (`cola.likelihood.masked_bound`), of p(continuation | prompt).
-B batch, L tokens, n tokens of a row's continuation.
+`cola.likelihood.masked_bound` has the same two for whole sequences. B batch, L tokens, n tokens of
+a row's continuation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cola.likelihood.rows import Rows, joined
+from cola.likelihood.padded_pairs import PaddedPairs, pad_pairs
 from cola.models.transformer import LLaDAModel
 from cola.objectives.masked_diffusion import masked_cross_entropy
 from cola.seeding import Stream
@@ -28,29 +28,29 @@ def conditional_bound(
 ) -> Tensor:
     """Estimate of an upper bound of -log p(continuation | prompt) in nats, (B,) float64.
 
-    E_{k ~ U{1..n}} [ (n / k) sum of CE over k random masked tokens ], the counts stratified over
-    the samples. Every row has its own draws, whatever the batch it is in.
+    The counts of masked tokens are stratified over the `samples`. A row's draws do not depend on
+    its batch.
     """
-    rows = joined(prompts, continuations, 0, model.device)
-    real_BL = _real(rows)
-    length_B = rows.end_B - rows.start_B
+    pairs = pad_pairs(prompts, continuations, 0, device=model.device)
+    real_BL = _real(pairs)
+    length_B = pairs.end_B - pairs.start_B
     total_B = torch.zeros(len(prompts), dtype=torch.float64, device=model.device)
     for sample in range(samples):
         u_B = stream.uniform(f"count/{sample}", 1)[:, 0].to(model.device)
         count_B = (((sample + u_B) / samples) * length_B).long().minimum(length_B - 1) + 1
-        mask_BL = random_masks(rows, count_B, stream, f"mask/{sample}")
-        ce_BL = masked_cross_entropy(model, rows.tokens_BL, mask_BL, real_BL).double()
+        mask_BL = random_masks(pairs, count_B, stream, purpose=f"mask/{sample}")
+        ce_BL = masked_cross_entropy(model, pairs.tokens_BL, mask_BL, real_BL=real_BL).double()
         total_B += ce_BL.sum(1) * length_B / count_B.clamp_min(1)
     return total_B / samples
 
 
-def random_masks(rows: Rows, count_B: Tensor, stream: Stream, purpose: str) -> Tensor:
-    """(B, L): `count_B` random places of each row's continuation."""
-    mask_BL = torch.zeros_like(rows.tokens_BL, dtype=torch.bool)
-    spans = zip(rows.start_B.tolist(), rows.end_B.tolist(), count_B.tolist(), strict=True)
+def random_masks(pairs: PaddedPairs, count_B: Tensor, stream: Stream, *, purpose: str) -> Tensor:
+    """(B, L), True at `count_B` random positions of each row's continuation."""
+    mask_BL = torch.zeros_like(pairs.tokens_BL, dtype=torch.bool)
+    spans = zip(pairs.start_B.tolist(), pairs.end_B.tolist(), count_B.tolist(), strict=True)
     for row, (start, end, count) in enumerate(spans):
-        drawn_n = stream.of([row]).uniform(purpose, end - start)[0]
-        mask_BL[row, start:end] = (drawn_n.argsort().argsort() < count).to(mask_BL.device)
+        order_n = stream.of([row]).uniform(purpose, end - start)[0]
+        mask_BL[row, start:end] = (order_n.argsort().argsort() < count).to(mask_BL.device)
     return mask_BL
 
 
@@ -60,31 +60,32 @@ def conditional_chain_rule(
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
 ) -> tuple[Tensor, Tensor]:
-    """-sum_i log p(x_i | prompt, x_<i, the rest masked) in nats, (B,) float64; is it greedy, (B,).
+    """-log p(continuation | prompt) in nats, (B,) float64, and whether it is greedy, (B,) bool.
 
-    Exact for unmasking n tokens from left to right, one a step: as many passes as the longest
-    continuation has tokens. Greedy: that sampler's most likely choices make the continuation.
+    Exact for the sampler that unmasks the continuation from left to right, one token a step; greedy
+    is what it generates by always taking the most likely token. Runs one pass per token of the
+    longest continuation.
     """
-    rows = joined(prompts, continuations, 0, model.device)
-    real_BL, continuation_BL = _real(rows), rows.continuation()
-    place_L = torch.arange(rows.tokens_BL.shape[1], device=model.device)
+    pairs = pad_pairs(prompts, continuations, 0, device=model.device)
+    real_BL, continuation_BL = _real(pairs), pairs.continuation()
+    position_L = torch.arange(pairs.tokens_BL.shape[1], device=model.device)
     row_B = torch.arange(len(prompts), device=model.device)
     nll_B = torch.zeros(len(prompts), dtype=torch.float64, device=model.device)
     greedy_B = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
-    for step in range(int((rows.end_B - rows.start_B).max())):
-        at_B = (rows.start_B + step).clamp_max(len(place_L) - 1)
-        left_B = rows.start_B + step < rows.end_B
-        hidden_BL = continuation_BL & (place_L >= at_B[:, None])
-        text_BL = rows.tokens_BL.masked_fill(hidden_BL, model.config.mask_token_id)
-        logits_BV = model(text_BL, real_BL)[row_B, at_B].float()
-        target_B = rows.tokens_BL[row_B, at_B]
-        nll_B += F.cross_entropy(logits_BV, target_B, reduction="none").double() * left_B
-        greedy_B &= (logits_BV.argmax(-1) == target_B) | ~left_B
+    for step in range(int((pairs.end_B - pairs.start_B).max())):
+        next_B = (pairs.start_B + step).clamp_max(len(position_L) - 1)
+        active_B = pairs.start_B + step < pairs.end_B
+        hidden_BL = continuation_BL & (position_L >= next_B[:, None])
+        text_BL = pairs.tokens_BL.masked_fill(hidden_BL, model.config.mask_token_id)
+        logits_BV = model(text_BL, real_BL)[row_B, next_B].float()
+        target_B = pairs.tokens_BL[row_B, next_B]
+        nll_B += F.cross_entropy(logits_BV, target_B, reduction="none").double() * active_B
+        greedy_B &= (logits_BV.argmax(-1) == target_B) | ~active_B
     return nll_B, greedy_B
 
 
-def _real(rows: Rows) -> Tensor | None:
-    """Where the rows are real; None where all of them are. An empty row sees one padding token."""
-    real_BL = rows.real()
-    real_BL[:, 0] = True
+def _real(pairs: PaddedPairs) -> Tensor | None:
+    """(B, L), False at padding; None where there is none."""
+    real_BL = pairs.real()
+    real_BL[:, 0] = True  # attention of an empty row needs a visible key
     return None if bool(real_BL.all()) else real_BL

@@ -1,4 +1,4 @@
-"""The autoregressive model's conditional likelihood: exact, by the chain rule.
+"""The autoregressive model's conditional likelihood, exact by the chain rule (model.md, Eq. 29).
 
 B batch, N continuation tokens of all rows, V vocabulary with the start token.
 """
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from cola.likelihood.rows import joined
+from cola.likelihood.padded_pairs import pad_pairs
 
 
 @torch.no_grad()
@@ -21,22 +21,24 @@ def conditional_nll(
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
 ) -> tuple[Tensor, Tensor]:
-    """-log p(continuation | start token, prompt) in nats, (B,) float64, and whether it is greedy.
+    """-log p(continuation | prompt) in nats, (B,) float64, and whether it is greedy, (B,) bool.
 
-    Greedy, (B,) bool: every token is the most likely of those that generation may make, which are
-    all but the start token. Padding is on the right, where a causal model does not look.
+    The start token precedes every prompt. Greedy: every token is the most likely one, the start
+    token excluded, as generation never makes it.
     """
     start = model.config.bos_token_id
-    rows = joined([[start, *prompt] for prompt in prompts], continuations, start, model.device)
-    hidden_BLC = model.model(input_ids=rows.tokens_BL, use_cache=False).last_hidden_state
-    row_N, place_N = rows.continuation().nonzero(as_tuple=True)
-    logits_NV = model.lm_head(hidden_BLC[row_N, place_N - 1]).float()
-    target_N = rows.tokens_BL[row_N, place_N]
+    texts = [[start, *prompt] for prompt in prompts]
+    # Padding is on the right, where a causal model does not look.
+    pairs = pad_pairs(texts, continuations, start, device=model.device)
+    hidden_BLC = model.model(input_ids=pairs.tokens_BL, use_cache=False).last_hidden_state
+    row_N, position_N = pairs.continuation().nonzero(as_tuple=True)
+    logits_NV = model.lm_head(hidden_BLC[row_N, position_N - 1]).float()
+    target_N = pairs.tokens_BL[row_N, position_N]
     nll_N = F.cross_entropy(logits_NV, target_N, reduction="none").double()
-    missed_N = (logits_NV[:, :start].argmax(-1) != target_N).long()
+    wrong_N = (logits_NV[:, :start].argmax(-1) != target_N).long()
     nll_B = nll_N.new_zeros(len(prompts)).index_add_(0, row_N, nll_N)
-    missed_B = missed_N.new_zeros(len(prompts)).index_add_(0, row_N, missed_N)
-    return nll_B, missed_B == 0
+    wrong_B = wrong_N.new_zeros(len(prompts)).index_add_(0, row_N, wrong_N)
+    return nll_B, wrong_B == 0
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
-"""AdaLN: shifts, scales and gates from timesteps, once per distinct timestep (sections 2 and 8).
+"""AdaLN (model.md, Eq. 17): shifts, scales and gates, evaluated once per distinct timestep.
 
+AdaLN holds a third of the DiT's parameters. Latents that share a timestep share its vectors, so
+projecting each distinct timestep once and broadcasting the result gives the same numbers for less.
 Shapes: B batch, n latents, K distinct timesteps of a sample, C width.
 """
 
@@ -12,122 +14,126 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def modulation(emb_dim: int, width: int, parts: int) -> nn.Sequential:
-    """Linear(SiLU(emb)) giving `parts` vectors of the width."""
-    return nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, parts * width))
+def adaln_projection(emb_dim: int, width: int, vectors: int) -> nn.Sequential:
+    """Linear(SiLU(embedding)) with `vectors` outputs of the given width."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, vectors * width))
 
 
-class Times:
-    """Embeddings of the distinct timesteps of a sample, and which latent has which.
+class TimestepEmbeddings:
+    """Embeddings of a sample's distinct timesteps, and the assignment of latents to them.
 
-    emb_BKC: (B or 1, K, C), one for each run of n / K latents. clean_Bn: True where a latent is at
-    timestep 0 instead, whose embedding zero_11C then is.
+    emb_BKC: (B or 1, K, C); the k-th embeds the k-th run of n / K consecutive latents. clean_Bn:
+    True where a latent is at timestep 0 instead, whose embedding is zero_11C.
     """
 
     def __init__(
         self, emb_BKC: Tensor, zero_11C: Tensor | None = None, clean_Bn: Tensor | None = None
     ) -> None:
-        self._pick_BnK = None
+        self._one_hot_BnK = None
         if clean_Bn is not None and zero_11C is not None:
-            self._pick_BnK = _picks(clean_Bn, emb_BKC)
+            self._one_hot_BnK = one_hot_timestep(clean_Bn, emb_BKC)
             emb_BKC = torch.cat([emb_BKC, zero_11C.expand(len(emb_BKC), 1, -1)], dim=1)
-        self._active_BKC = F.silu(emb_BKC)  # what every AdaLN begins with
+        self._active_BKC = F.silu(emb_BKC)  # the first layer of every `adaln_projection`
 
-    def project(self, ada: nn.Sequential, parts: int) -> tuple[Tensor, ...]:
-        """`parts` of (B or 1, K, 1, C), or (B, n, 1, C) where some latents are clean.
+    def project(self, ada: nn.Sequential, vectors: int) -> tuple[Tensor, ...]:
+        """The projection's vectors, each (B or 1, K, 1, C), or (B, n, 1, C) with clean latents.
 
-        They broadcast against a (B, K, n / K, C) view of the latents.
+        They broadcast against the latents as `by_timestep` views them.
         """
-        projected = ada[1](self._active_BKC).chunk(parts, dim=-1)
-        if self._pick_BnK is not None:
-            # A product with 0 and 1 is exact, and its backward pass is a product as well: that of
-            # a gather or a choice is much slower.
-            rows = len(self._pick_BnK)
-            projected = tuple(self._pick_BnK @ part.expand(rows, -1, -1) for part in projected)
+        projected = ada[1](self._active_BKC).chunk(vectors, dim=-1)
+        if self._one_hot_BnK is not None:
+            # A product with 0 and 1 is exact, and its backward pass is a product too, which is
+            # much faster than that of a gather or of torch.where.
+            batch = len(self._one_hot_BnK)
+            projected = tuple(self._one_hot_BnK @ part.expand(batch, -1, -1) for part in projected)
         return tuple(part[:, :, None] for part in projected)
 
-    def twice(self) -> Times:
-        """The same for two copies of the batch, one behind the other."""
-        if self._pick_BnK is None and len(self._active_BKC) == 1:
+    def repeat_batch(self) -> TimestepEmbeddings:
+        """The embeddings of the batch concatenated with itself."""
+        if self._one_hot_BnK is None and len(self._active_BKC) == 1:
             return self
-        both = copy.copy(self)
-        if self._pick_BnK is not None:
-            both._pick_BnK = torch.cat([self._pick_BnK] * 2)
+        doubled = copy.copy(self)
+        if self._one_hot_BnK is not None:
+            doubled._one_hot_BnK = torch.cat([self._one_hot_BnK] * 2)
         if len(self._active_BKC) > 1:
-            both._active_BKC = torch.cat([self._active_BKC] * 2)
-        return both
+            doubled._active_BKC = torch.cat([self._active_BKC] * 2)
+        return doubled
 
-    def modulated(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
-        """LayerNorm without affine, then x (1 + scale) + shift."""
+    def modulate_norm(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
+        """LayerNorm without affine, then shift and scale: F's input in model.md, Eq. 17."""
         return modulate(F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=eps), self, ada)
 
 
-def _picks(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
-    """(B, n, K + 1), one 1 in each row: a latent's own timestep, or the last where it is clean."""
+def one_hot_timestep(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
+    """(B, n, K + 1), one-hot: the index of a latent's timestep, or K where the latent is clean."""
     count = emb_BKC.shape[1]
     own_n = torch.arange(clean_Bn.shape[1], device=clean_Bn.device) * count // clean_Bn.shape[1]
     return F.one_hot(own_n.where(~clean_Bn, count), count + 1).to(emb_BKC.dtype)
 
 
-class TimeTable:
-    """Times that come again, as a solver's at every block: each AdaLN projects all of them at once.
+class TimestepTable:
+    """Cached projections of the timesteps that a solver repeats in every block.
 
-    Without gradients. emb_1KC: (1, K, C), the embeddings of K times.
+    Each AdaLN projects all K timesteps at once, on first use. Holds no gradients. emb_1KC:
+    (1, K, C).
     """
 
     def __init__(self, emb_1KC: Tensor) -> None:
-        self._times = Times(emb_1KC)
-        self._parts: dict[nn.Module, list[tuple[Tensor, ...]]] = {}
+        self._timesteps = TimestepEmbeddings(emb_1KC)
+        self._vectors: dict[nn.Module, list[tuple[Tensor, ...]]] = {}
         self._affine: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
-    def parts(self, ada: nn.Sequential, count: int) -> list[tuple[Tensor, ...]]:
-        """`count` of (1, 1, 1, C) for each time."""
-        if ada not in self._parts:
-            columns = [part.split(1, dim=1) for part in self._times.project(ada, count)]
-            self._parts[ada] = list(zip(*columns, strict=True))
-        return self._parts[ada]
+    def vectors(self, ada: nn.Sequential, count: int) -> list[tuple[Tensor, ...]]:
+        """For each timestep, the projection's `count` vectors (1, 1, 1, C)."""
+        if ada not in self._vectors:
+            columns = [part.split(1, dim=1) for part in self._timesteps.project(ada, count)]
+            self._vectors[ada] = list(zip(*columns, strict=True))
+        return self._vectors[ada]
 
     def affine(self, ada: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
-        """1 + scale and shift of each time, (C,): a LayerNorm's weight and bias."""
+        """For each timestep, 1 + scale and shift as a LayerNorm's weight and bias, (C,) each."""
         if ada not in self._affine:
-            parts = self.parts(ada, 2)
-            self._affine[ada] = [(1 + scale.flatten(), shift.flatten()) for shift, scale in parts]
+            vectors = self.vectors(ada, 2)
+            self._affine[ada] = [(1 + scale.flatten(), shift.flatten()) for shift, scale in vectors]
         return self._affine[ada]
 
 
-class KeptTimes(Times):
-    """All latents are at one time, number `index` of a table."""
+class CachedTimestep(TimestepEmbeddings):
+    """All latents at one timestep, the `index`-th of a table."""
 
-    def __init__(self, table: TimeTable, index: int) -> None:
+    def __init__(self, table: TimestepTable, index: int) -> None:
         self._table, self._index = table, index
 
-    def twice(self) -> Times:
-        """See `Times.twice`."""
+    def repeat_batch(self) -> TimestepEmbeddings:
+        """Itself, as it broadcasts over the batch."""
         return self
 
-    def project(self, ada: nn.Sequential, parts: int) -> tuple[Tensor, ...]:
-        """See `Times.project`."""
-        return self._table.parts(ada, parts)[self._index]
+    def project(self, ada: nn.Sequential, vectors: int) -> tuple[Tensor, ...]:
+        """The table's vectors, each (1, 1, 1, C)."""
+        return self._table.vectors(ada, vectors)[self._index]
 
-    def modulated(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
-        """See `Times.modulated`: scale and shift are the LayerNorm's own affine here."""
+    def modulate_norm(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
+        """The same in one fused LayerNorm: 1 + scale and shift are its affine parameters."""
         weight_C, bias_C = self._table.affine(ada)[self._index]
         return F.layer_norm(x_BnC, x_BnC.shape[-1:], weight_C, bias_C, eps)
 
 
-def runs(x_BnC: Tensor, like: Tensor) -> Tensor:
-    """(B, K, n / K, C) view whose second dimension is that of a projection."""
+def by_timestep(x_BnC: Tensor, like: Tensor) -> Tensor:
+    """(B, K, n / K, C) view whose second dimension is that of the projection `like`."""
     count = like.shape[1]
     return x_BnC.unflatten(1, (count, x_BnC.shape[1] // count))
 
 
-def modulate(normed_BnC: Tensor, times: Times, ada: nn.Sequential) -> Tensor:
-    """x (1 + scale) + shift."""
-    shift, scale = times.project(ada, 2)
-    return torch.addcmul(shift, runs(normed_BnC, shift), 1 + scale).flatten(1, 2)
+def modulate(normed_BnC: Tensor, timesteps: TimestepEmbeddings, ada: nn.Sequential) -> Tensor:
+    """x (1 + scale) + shift, (B, n, C)."""
+    shift, scale = timesteps.project(ada, 2)
+    return torch.addcmul(shift, by_timestep(normed_BnC, shift), 1 + scale).flatten(1, 2)
 
 
-def gated(x_BnC: Tensor, update_BnC: Tensor, times: Times, ada: nn.Sequential) -> Tensor:
-    """x + gate update."""
-    (gate,) = times.project(ada, 1)
-    return torch.addcmul(runs(x_BnC, gate), gate, runs(update_BnC, gate)).flatten(1, 2)
+def add_gated(
+    x_BnC: Tensor, update_BnC: Tensor, timesteps: TimestepEmbeddings, *, ada: nn.Sequential
+) -> Tensor:
+    """x + gate * update, (B, n, C): the sum in model.md, Eq. 17."""
+    (gate,) = timesteps.project(ada, 1)
+    added = torch.addcmul(by_timestep(x_BnC, gate), gate, by_timestep(update_BnC, gate))
+    return added.flatten(1, 2)

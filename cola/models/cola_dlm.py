@@ -1,16 +1,17 @@
-"""Cola DLM: the Text VAE and the DiT prior, and the border between their latents."""
+"""Cola DLM (model.md, Eq. 1): the text VAE, the DiT prior, and the border between their latents."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cola.models.dit import ColaDiT, DiTConfig
+from cola.models.dit import ColaDiT
+from cola.models.dit_config import DiTConfig
 from cola.models.text_vae import TextVAE, TextVAEConfig
 from cola.spec import DiTSpec, TextVAESpec
 
 
 class ColaDLM(nn.Module):
-    """p(x, z0) = p_theta(x | z0) p_psi(z0), with q_phi(z0 | x) for training and prompts."""
+    """p(x, z0) = p_theta(x | z0) p_psi(z0); q_phi(z0 | x) serves training and prompts."""
 
     def __init__(self, vae: TextVAE, dit: ColaDiT) -> None:
         super().__init__()
@@ -18,11 +19,11 @@ class ColaDLM(nn.Module):
 
     @property
     def tokens_per_block(self) -> int:
-        """Tokens that one block of latents stands for."""
+        """Tokens per block of latents."""
         return int(self.dit.config.block_size * self.vae.config.patch_size)
 
     def to_dit(self, z_vae: Tensor) -> Tensor:
-        """Normalise the VAE's latents for the DiT: (z - shifting_factor) * scaling_factor."""
+        """The DiT's normalisation of the VAE's latents (model.md, Eq. 18)."""
         config = self.vae.config
         return (z_vae - config.shifting_factor) * config.scaling_factor
 

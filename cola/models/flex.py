@@ -1,6 +1,6 @@
-"""FlexAttention for the DiT's training pass on CUDA: kernels that skip what is hidden.
+"""FlexAttention for the DiT's training pass on CUDA, whose kernels skip hidden tiles.
 
-The visible sets are those of `cola.models.masks`, as block masks that are built once per layout.
+The layouts evaluate `cola.models.masks.visible` (model.md, Eq. 8), as the dense masks do.
 B batch, H heads, T queries, S keys, D head width.
 """
 
@@ -14,31 +14,35 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from cola.models.masks import visible
+
 
 @lru_cache(maxsize=64)
 def block_causal_layout(length: int, block_size: int, device: torch.device) -> BlockMask:
-    """A query sees its own block and the blocks before it."""
+    """Layout of a plain sequence; the same set as `masks.block_causal_mask`."""
 
-    def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return key // block_size <= query // block_size
+    def mask_mod(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return visible(query, key, block_size, clean=length)
 
-    return create_block_mask(visible, None, None, length, length, device=str(device))
+    return create_block_mask(mask_mod, None, None, length, length, device=str(device))
 
 
 @lru_cache(maxsize=64)
 def noisy_layout(length: int, block_size: int, device: torch.device) -> BlockMask:
-    """V_b = {clean z0^(<b), noisy z_t^(b)} of queries of b; keys [clean less its last | noisy]."""
+    """Layout of the noisy copy's queries; the same set as `masks.noisy_query_mask`."""
     clean = length - block_size
 
-    def visible(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        own, block = query // block_size, key // block_size
-        return torch.where(key < clean, block < own, (key - clean) // block_size == own)
+    def mask_mod(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return visible(clean + query, key, block_size, clean)
 
-    return create_block_mask(visible, None, None, length, clean + length, device=str(device))
+    return create_block_mask(mask_mod, None, None, length, clean + length, device=str(device))
 
 
 def attend_flex(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, layout: BlockMask) -> Tensor:
-    """Scaled dot-product attention under a layout. Off CUDA: unfused, without a backward pass."""
+    """Scaled dot-product attention under a layout, (B, H, T, D).
+
+    Off CUDA it runs unfused and has no backward pass.
+    """
     kernel = _compiled() if q_BHTD.is_cuda else cast(Callable[..., Any], flex_attention)
     # Autocast does not reach FlexAttention: norms and rotations may have left float32.
     attended: Tensor = kernel(

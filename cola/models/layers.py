@@ -1,4 +1,4 @@
-"""Parts that the networks share: attention by explicit mask, both rotary forms, time embedding.
+"""Layers that the networks share: attention, rotary embeddings, timestep embedding.
 
 Shapes: B batch, T queries, S keys, H heads, D head width, C model width.
 """
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from cola.models.masks import QueryChunk
 
 KeysValues = tuple[Tensor, Tensor]
-FEW_QUERIES = 32  # up to which plain products beat the fused kernel on a CPU
+# Queries up to which plain products beat the fused kernel on a CPU (a block has 16). Chosen for
+# tests/benchmarks/generation.py, which shows the effect of another value.
+FEW_QUERIES = 32
+SINUSOID_WIDTH = 256  # the release's
 
 
 def activation_dtype(weight: Tensor) -> torch.dtype:
-    """What keys and values come in: autocast's type where it is on."""
+    """Type of keys and values: autocast's where it is enabled, else the weight's."""
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
@@ -31,11 +34,11 @@ def merge_heads(x_BHTD: Tensor) -> Tensor:
 
 
 def attend(
-    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | None, causal: bool = False
+    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | None, *, causal: bool = False
 ) -> Tensor:
-    """Scaled dot-product attention; `mask` is True where a key is visible, None for all.
+    """Scaled dot-product attention, (B, H, T, D); `mask` None: every key is visible.
 
-    `causal` (without a mask) hides later keys, and skips the work on them.
+    `causal` (only without a mask) hides later keys and skips the work on them.
     """
     short = q_BHTD.shape[-2] <= FEW_QUERIES and not causal
     if short and q_BHTD.device.type == "cpu" and not torch.is_grad_enabled():
@@ -44,10 +47,8 @@ def attend(
 
 
 def attend_plainly(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | None) -> Tensor:
-    """The same by two products and a softmax: faster on a CPU for a block of queries.
-
-    Keys stand on the left of the first product: the short side is then the one that is transposed.
-    """
+    """`attend` by two products and a softmax: faster on a CPU for few queries."""
+    # Keys are the left factor of the first product: the short side is then the transposed one.
     q_BHTD = q_BHTD * q_BHTD.shape[-1] ** -0.5
     score_BHTS = (k_BHSD @ q_BHTD.transpose(-1, -2)).transpose(-1, -2)
     if mask is not None:
@@ -56,13 +57,15 @@ def attend_plainly(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor 
 
 
 def attend_in_chunks(
-    q_BHTD: Tensor, past: KeysValues, own: KeysValues, chunks: Sequence[QueryChunk]
+    q_BHTD: Tensor, past: KeysValues, own: KeysValues, *, chunks: Sequence[QueryChunk]
 ) -> Tensor:
-    """Attention of the noisy copy, chunk by chunk of queries: hidden keys of others cost nothing.
+    """Attention of the noisy copy (model.md, Eq. 7) in chunks of queries, (B, H, T, D).
 
-    Chunk c sees the first c + 1 pieces of `past`, and piece c of `own`. Every piece is split off
-    once: gradients are then summed piece by piece, without zeros for the rest.
+    Chunk c sees the first c + 1 pieces of the clean keys and values `past`, and piece c of the
+    noisy ones `own`: keys that are hidden from a whole chunk cost nothing.
     """
+    # Every piece is split off once: gradients are then summed piece by piece, without zeros for
+    # the rest.
     counts = [chunk.count for chunk in chunks]
     ends = [chunk.mask.shape[1] - chunk.count for chunk in chunks]
     seen = [end - start for start, end in pairwise([0, *ends])]
@@ -77,10 +80,10 @@ def attend_in_chunks(
 
 
 def rotary_angles(position: Tensor, inverse_frequency: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position x frequency, in float32.
+    """Cosine and sine of position x frequency in float32, each (1 or B, T, 1, R/2).
 
-    position: (T,) or (B, T); inverse_frequency: (R/2,). Returns two of (1 or B, T, 1, R/2), to
-    broadcast over heads. Positions are explicit: layouts such as [clean | noisy] repeat them.
+    position: (T,) or (B, T), explicit because the copies of [clean | noisy] share positions;
+    inverse_frequency: (R/2,). The result broadcasts over heads.
     """
     angle = position.float()[..., None, None] * inverse_frequency.float()
     angle = angle[None] if position.dim() == 1 else angle
@@ -88,20 +91,17 @@ def rotary_angles(position: Tensor, inverse_frequency: Tensor) -> tuple[Tensor, 
 
 
 def rotations(angles: tuple[Tensor, Tensor], head_width: int) -> Tensor:
-    """The angles as complex numbers, (1 or B, T, 1, D/2).
-
-    Pairs of channels beyond R are rotated by 0, which is cheaper than to take them out and put them
-    back.
-    """
+    """The angles as complex numbers of modulus 1, (1 or B, T, 1, D/2)."""
+    # Channel pairs beyond R are rotated by 0, which is cheaper than splitting and rejoining them.
     cos, sin = angles
     rest = (0, head_width // 2 - cos.shape[-1])
     return torch.complex(F.pad(cos, rest, value=1.0), F.pad(sin, rest))
 
 
 def rotate_half(x_BTHD: Tensor, rotations: Tensor) -> Tensor:
-    """Rotary embedding of the pairs (i, i + D/2) (the VAE's form), with each pair put side by side.
+    """Rotary embedding of the channel pairs (i, i + D/2), the VAE's form, in float32.
 
-    That reorders the channels of queries and keys alike, so their products are what they were.
+    The pairs come out side by side. Queries and keys are reordered alike, so their products stay.
     """
     return rotate_interleaved(
         x_BTHD.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2), rotations
@@ -109,7 +109,7 @@ def rotate_half(x_BTHD: Tensor, rotations: Tensor) -> Tensor:
 
 
 def rotate_interleaved(x_BTHD: Tensor, rotations: Tensor) -> Tensor:
-    """Rotary embedding of the pairs (2i, 2i + 1) (the DiT's form), in float32."""
+    """Rotary embedding of the channel pairs (2i, 2i + 1), the DiT's form, in float32."""
     pairs = torch.view_as_complex(x_BTHD.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotations).flatten(-2).to(x_BTHD.dtype)
 
@@ -119,20 +119,20 @@ def inverse_frequencies(width: int, theta: float) -> Tensor:
     return theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
 
 
-def sinusoid(timestep: Tensor, width: int = 256) -> Tensor:
-    """Embedding of timesteps (any shape) -> (..., width): sines, then cosines."""
-    half = width // 2
+def sinusoid(timestep: Tensor) -> Tensor:
+    """Timesteps of any shape -> (..., SINUSOID_WIDTH): sines, then cosines (model.md, Eq. 16)."""
+    half = SINUSOID_WIDTH // 2
     exponent = -math.log(10_000.0) * torch.arange(half, device=timestep.device).float() / half
     angle = timestep.float()[..., None] * exponent.exp()
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 class TimestepEmbedding(nn.Module):
-    """Sinusoid of 256, then Linear-SiLU-Linear-SiLU-Linear (section 2)."""
+    """Linear-SiLU-Linear-SiLU-Linear of the sinusoid (model.md, Eq. 16)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj_in = nn.Linear(256, width)
+        self.proj_in = nn.Linear(SINUSOID_WIDTH, width)
         self.proj_hid = nn.Linear(width, width)
         self.proj_out = nn.Linear(width, width)
 

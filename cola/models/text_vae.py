@@ -1,6 +1,7 @@
-"""Text VAE of the public release's layout: tokens <-> one latent per `patch_size` tokens.
+"""Text VAE: tokens <-> one latent per `patch_size` tokens (model.md, Eqs. 10 and 22).
 
-Section 2. Shapes: B batch, L tokens, n = L / patch_size latents, d latent width, C width, V vocab.
+Parameter names and shapes are the public release's. Shapes: B batch, L tokens, d latent width,
+n = L / patch_size latents, C width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from cola.models.layers import (
 )
 from cola.models.masks import block_causal_mask
 
-LOG_VARIANCE_RANGE = (-30.0, 20.0)
+LOG_VARIANCE_RANGE = (-30.0, 20.0)  # the release's clamp, nats
 
 
 class TextVAEConfig(PretrainedConfig):
-    """Keys and defaults of the release's `cola_text_vae`; `log_snr` is ours (None: learned)."""
+    """Keys and defaults of the release's `cola_text_vae`, and `log_snr` (None: learned)."""
 
     model_type = "cola_text_vae"
 
@@ -85,7 +86,7 @@ class TextVAEConfig(PretrainedConfig):
 
     @property
     def visible_block(self) -> int:
-        """Latents per attention block; 1 is strictly causal."""
+        """Latents per attention block (`masks.visible`); 1 is strictly causal."""
         return self.block_size if self.block_causal and not self.causal else 1
 
     @property
@@ -95,7 +96,7 @@ class TextVAEConfig(PretrainedConfig):
 
 
 class VAEBlock(nn.Module):
-    """Attention and SwiGLU; with post-norm the attention's norm is on the residual stream."""
+    """Attention and SwiGLU with residual connections, pre-norm or the release's post-norm."""
 
     def __init__(self, config: TextVAEConfig) -> None:
         super().__init__()
@@ -113,14 +114,19 @@ class VAEBlock(nn.Module):
     def forward(
         self,
         x_BnC: Tensor,
-        turns: Tensor,
+        rotary: Tensor,
         mask: Tensor | None,
+        *,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        """One block; with a cache the new entries also see what it holds."""
+        """(B, n, C) -> (B, n, C); with a cache the latents also see its entries, and join them."""
         attention = self.attention(
-            x_BnC if self.post_norm else self.norm_attn(x_BnC), turns, mask, cache, layer
+            x_BnC if self.post_norm else self.norm_attn(x_BnC),
+            rotary,
+            mask,
+            cache=cache,
+            layer=layer,
         )
         if self.post_norm:
             # As the release does: the residual stream is normalised, not the attention's output.
@@ -132,16 +138,17 @@ class VAEBlock(nn.Module):
     def attention(
         self,
         x_BnC: Tensor,
-        turns: Tensor,
+        rotary: Tensor,
         mask: Tensor | None,
+        *,
         cache: KVCache | None,
         layer: int,
     ) -> Tensor:
-        """Multi-head attention with QK LayerNorm over the full width."""
+        """Multi-head attention, QK LayerNorm over the full width; `mask` None is causal."""
         q, k, v = self.qkv_proj(x_BnC).chunk(3, dim=-1)
         heads = (self.num_heads, -1)
-        q = rotate_half(self.q_norm(q).unflatten(-1, heads), turns).transpose(1, 2)
-        k = rotate_half(self.k_norm(k).unflatten(-1, heads), turns).transpose(1, 2)
+        q = rotate_half(self.q_norm(q).unflatten(-1, heads), rotary).transpose(1, 2)
+        k = rotate_half(self.k_norm(k).unflatten(-1, heads), rotary).transpose(1, 2)
         v = v.unflatten(-1, heads).transpose(1, 2)
         if cache is not None:
             cache.write(layer, k, v)
@@ -151,13 +158,13 @@ class VAEBlock(nn.Module):
         return self.attn_out_proj(merge_heads(attend(q, k, v, mask, causal=mask is None)))
 
     def feed_forward(self, x_BnC: Tensor) -> Tensor:
-        """silu(gate) * x, the two halves of one projection."""
+        """SwiGLU: silu(gate) * x, where x and gate are the halves of one projection."""
         x, gate = self.ffn_proj(x_BnC).chunk(2, dim=-1)
         return self.ffn_out(F.silu(gate) * x)
 
 
 class Encoder(nn.Module):
-    """q(z0 | x): tokens -> mean and log-variance."""
+    """q(z0 | x) (model.md, Eq. 10): tokens -> mean and log-variance."""
 
     def __init__(self, config: TextVAEConfig) -> None:
         super().__init__()
@@ -174,20 +181,20 @@ class Encoder(nn.Module):
         config = self.config
         x_BCn = self.patch_embedder(self.wte(tokens_BL).transpose(1, 2))
         x_BnC = x_BCn.transpose(1, 2).contiguous()
-        turns, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
+        rotary, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
         for block in self.blocks:
-            x_BnC = block(x_BnC, turns, mask)
+            x_BnC = block(x_BnC, rotary, mask)
         mean, log_variance = self.final_layer(x_BnC).float().chunk(2, dim=-1)
         if config.encoder_last_ln:
             mean = F.layer_norm(mean, mean.shape[-1:], eps=config.layer_norm_eps)
         if config.log_snr is not None:
-            # E[mu^2] = 1 after the norm, so a fixed logSNR fixes log sigma^2 = -logSNR (section 8).
+            # E[mu^2] = 1 after the LayerNorm, so logSNR = -log sigma^2 (model.md, Eq. 13).
             log_variance = torch.full_like(log_variance, -config.log_snr)
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
 
 class Decoder(nn.Module):
-    """p(x | z0): latents -> logits of their tokens."""
+    """p(x | z0) (model.md, Eq. 22): latents -> logits of their tokens."""
 
     def __init__(self, config: TextVAEConfig) -> None:
         super().__init__()
@@ -204,53 +211,53 @@ class Decoder(nn.Module):
         return logits
 
     def features(self, z_Bnd: Tensor) -> Tensor:
-        """Latents (B, n, d) -> what the head sees, (B, n * patch_size, C)."""
-        turns, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
+        """Latents (B, n, d) -> inputs of the output head, (B, n * patch_size, C)."""
+        rotary, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
         x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
         for block in self.blocks:
-            x_BnC = block(x_BnC, turns, mask)
+            x_BnC = block(x_BnC, rotary, mask)
         return self.unpatched(x_BnC)
 
     def extend(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
-        """Logits of new latents behind those in the cache; see `extend_hidden`."""
+        """Logits (B, n * patch_size, V) of new latents behind the cache; see `extend_hidden`."""
         hidden_BnC = self.extend_hidden(z_Bnd, cache, counts)
         logits: Tensor = self.final_layer(self.unpatched(hidden_BnC))
         return logits
 
     def extend_hidden(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
-        """The last block's output for new latents; the cache then keeps `counts` of them.
+        """The last block's output (B, n, C) for new latents behind the cache.
 
-        n and the cached lengths must be multiples of the visible block.
+        The cache then holds the first `counts[i]` of sample i's. n and the cached lengths must be
+        multiples of the visible block.
         """
         count = z_Bnd.shape[1]
-        turns = rope_rotations(
-            self.config, cache.length_B[:, None] + torch.arange(count, device=z_Bnd.device)
-        )
-        mask = cache.mask(count, block_causal_mask(count, self.config.visible_block, z_Bnd.device))
+        position = cache.length_B[:, None] + torch.arange(count, device=z_Bnd.device)
+        rotary = rope_rotations(self.config, position)
+        mask = cache.mask(count, self.config.visible_block, noisy=False)
         x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
         for layer, block in enumerate(self.blocks):
-            x_BnC = block(x_BnC, turns, mask, cache, layer)
+            x_BnC = block(x_BnC, rotary, mask, cache=cache, layer=layer)
         cache.advance(counts)
         return x_BnC
 
     def unpatched(self, x_BnC: Tensor) -> Tensor:
-        """Unfold the patches into tokens, and normalise."""
+        """Unfold latents into their tokens, and normalise: (B, n, C) -> (B, n * patch_size, C)."""
         # The release lays the patch's tokens out innermost.
         x_BnCP = self.unpatch_layer(x_BnC).unflatten(-1, (-1, self.config.patch_size))
         normed: Tensor = self.final_norm(x_BnCP.transpose(2, 3).flatten(1, 2))
         return normed
 
     def new_cache(self, batch: int, capacity: int, like: Tensor) -> KVCache:
-        """An empty cache for `capacity` latents a sample."""
+        """An empty cache for `capacity` latents per sample, on the device of `like`."""
         config = self.config
         return KVCache(
             config.decoder_num_blocks,
             batch,
             config.num_heads,
-            capacity,
-            config.dim // config.num_heads,
-            like.device,
-            activation_dtype(self.in_layer.weight),
+            capacity=capacity,
+            head_dim=config.dim // config.num_heads,
+            device=like.device,
+            dtype=activation_dtype(self.in_layer.weight),
         )
 
 
@@ -276,7 +283,7 @@ class TextVAE(PreTrainedModel):
 
 
 def init_normal(module: nn.Module, std: float) -> None:
-    """N(0, std^2) weights, zero biases, unit norms (in the style of Hugging Face's hook)."""
+    """N(0, std^2) weights, zero biases, unit norms, as Hugging Face's `_init_weights` hooks do."""
     if isinstance(module, nn.Linear | nn.Conv1d | nn.Embedding):
         nn.init.normal_(module.weight, std=std)
     bias = getattr(module, "bias", None)
@@ -287,7 +294,7 @@ def init_normal(module: nn.Module, std: float) -> None:
 
 
 def rope_rotations(config: TextVAEConfig, position: Tensor) -> Tensor:
-    """Rotary embedding over the full head width."""
+    """Rotations of the rotary embedding over the full head width, at these positions."""
     width = config.dim // config.num_heads
     frequencies = inverse_frequencies(width, config.rope_theta).to(position.device)
     return rotations(rotary_angles(position, frequencies), width)
@@ -296,11 +303,11 @@ def rope_rotations(config: TextVAEConfig, position: Tensor) -> Tensor:
 def sequence_geometry(
     config: TextVAEConfig, length: int, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Rotations and mask of a whole sequence of `length` latents (no mask: strictly causal)."""
-    turns = rope_rotations(config, torch.arange(length, device=device))
+    """Rotations and mask of a whole sequence of `length` latents (mask None: strictly causal)."""
+    rotary = rope_rotations(config, torch.arange(length, device=device))
     if config.visible_block == 1:
-        return turns, None
-    return turns, block_causal_mask(length, config.visible_block, device)
+        return rotary, None
+    return rotary, block_causal_mask(length, config.visible_block, device)
 
 
 AutoConfig.register(TextVAEConfig.model_type, TextVAEConfig)

@@ -1,7 +1,9 @@
-"""The trunk of the baselines: `transformers`' Llama, causal for AR, bidirectional for LLaDA.
+"""Networks of the baselines: `transformers`' Llama, causal for AR, bidirectional for LLaDA.
 
-Both embedding tables have vocab_size + 1 rows: the extra one is AR's start token and LLaDA's mask
-token. B batch, L positions, V vocabulary.
+They predict p(x_i | x_<i) (model.md, Eq. 29) and p(x_i | unmasked tokens) (model.md, Eq. 31).
+
+Both embedding tables have vocab_size + 1 rows; the last is AR's start token or LLaDA's mask token.
+B batch, L positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class LLaDAConfig(LlamaConfig):
 
 
 class LLaDAModel(PreTrainedModel):
-    """Llama blocks where every position sees every other; the head never predicts the mask."""
+    """Llama blocks with bidirectional attention; the head has no output for the mask token."""
 
     config_class = LLaDAConfig
     base_model_prefix = "model"
@@ -53,7 +55,8 @@ class LLaDAModel(PreTrainedModel):
     ) -> Tensor:
         """Logits (B, L, V) of every position.
 
-        `real_BL` is False at padding, which nobody sees; `position_BL` counts real positions.
+        `real_BL` is False at padding, which is hidden from all queries; `position_BL` are the
+        rotary positions (default: 0 to L - 1).
         """
         if position_BL is None:
             position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
@@ -69,14 +72,14 @@ class LLaDAModel(PreTrainedModel):
 
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
-    """A causal Llama; its `bos_token_id` is the extra row."""
+    """A freshly initialised causal Llama; its `bos_token_id` is the start token."""
     return LlamaForCausalLM(
         LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
     )
 
 
 def build_llada(spec: TransformerSpec) -> LLaDAModel:
-    """The same blocks, bidirectional."""
+    """A freshly initialised bidirectional Llama of the same blocks."""
     return LLaDAModel(LLaDAConfig(**_llama_sizes(spec)))
 
 

@@ -1,4 +1,4 @@
-"""What a Cola DLM's latents are like: measurements on fixed tokens with fixed noise (section 7).
+"""Latent-space diagnostics of a Cola DLM, measured on fixed tokens with fixed noise.
 
 Every function takes a model and tokens (B, L), L a multiple of the tokens of a block, draws its
 noise from a `Stream`, runs without gradients and returns plain numbers. Accuracies are fractions
@@ -8,7 +8,6 @@ Shapes: B batch, L tokens, n latents, d latent width, b blocks, N latents of all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,13 +20,16 @@ from cola.objectives.vae import Posterior
 from cola.seeding import Stream
 
 ACTIVE_VARIANCE = 0.01  # Burda et al., 2016 (arXiv 1509.00519), section 5.2
+# Chosen values, and part of the names under which the measurements are logged.
 NOISE_SCALES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 OFFSETS = tuple(range(-4, 5))
-PROBE_ROWS = 4096  # test latents scored at once (a (rows, V) matrix)
+RIDGE = 1e-3  # fraction of the features' mean power; chosen, small against it
+TEST_FRACTION = 0.5  # of the sequences; chosen
+PROBE_ROWS = 4096  # test latents scored at once; bounds the memory of a (rows, V) matrix
 
 
 def latent_diagnostics(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
-    """All that this module measures, by names: what a study logs of a finished run."""
+    """The measurements that a study logs of a finished run, by name."""
     probe = context_probe(model, tokens_BL)
     tables: dict[str, dict[Any, Any]] = {
         "reconstruction_accuracy": reconstruction_accuracy(model, tokens_BL, stream),
@@ -48,9 +50,10 @@ def posterior_of(model: ColaDLM, tokens_BL: Tensor) -> Posterior:
 
 
 def reconstruction_accuracy(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
-    """Fraction of tokens that the decoder's argmax gives back.
+    """Fraction of tokens that argmax p(x | z0) reconstructs.
 
-    "mean": decoded from posterior means (as prompts are); "sample": from one posterior sample.
+    "mean": from posterior means (which prompts are encoded to); "sample": from one posterior
+    sample.
     """
     posterior = posterior_of(model, tokens_BL)
     noise = stream.normal("posterior", *posterior.mean.shape[1:])
@@ -62,26 +65,24 @@ def reconstruction_accuracy(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -
 
 @torch.no_grad()
 def decode_accuracy(model: ColaDLM, z_Bnd: Tensor, tokens_BL: Tensor) -> float:
-    """Fraction of tokens that argmax p(x | z) has right, z in the VAE's scale."""
+    """Fraction of tokens that argmax p(x | z) predicts correctly, z in the VAE's normalisation."""
     predicted_BL = model.vae.decoder(z_Bnd).argmax(-1)
     return float((predicted_BL == tokens_BL).double().mean())
 
 
-def active_units(
-    model: ColaDLM, tokens_BL: Tensor, threshold: float = ACTIVE_VARIANCE
-) -> dict[str, float]:
-    """Latent dimensions that depend on the text: variance of their posterior mean > threshold.
+def active_units(model: ColaDLM, tokens_BL: Tensor) -> dict[str, float]:
+    """Number ("count", 0 to d) and "fraction" of latent dimensions that depend on the text.
 
-    "count" of 0 .. d, "fraction" of d. The variance is over all latents of all sequences, in
-    squared units of the VAE's latents (E[mu^2] = 1).
+    These are the ones whose posterior mean varies by more than ACTIVE_VARIANCE over all latents of
+    all sequences, in squared units of the VAE's latents (E[mu^2] = 1).
     """
     variance_d = posterior_of(model, tokens_BL).mean.flatten(0, 1).var(0, unbiased=False)
-    active_d = (variance_d > threshold).double()
+    active_d = (variance_d > ACTIVE_VARIANCE).double()
     return {"count": float(active_d.sum()), "fraction": float(active_d.mean())}
 
 
 def log_snr(model: ColaDLM, tokens_BL: Tensor) -> dict[str, float | list[float]]:
-    """log(E[mu^2] / E[sigma^2]) in nats: "overall" (section 3) and "per_dimension" (d numbers)."""
+    """logSNR in nats (model.md, Eq. 13): "overall", and "per_dimension" (d numbers)."""
     posterior = posterior_of(model, tokens_BL)
     signal_d = posterior.mean.square().mean((0, 1))
     noise_d = posterior.log_variance.exp().mean((0, 1))
@@ -93,13 +94,13 @@ def log_snr(model: ColaDLM, tokens_BL: Tensor) -> dict[str, float | list[float]]
 
 @torch.no_grad()
 def flow_matching_by_time(
-    model: ColaDLM, tokens_BL: Tensor, stream: Stream, bins: int = 10
+    model: ColaDLM, tokens_BL: Tensor, stream: Stream, *, bins: int = 10
 ) -> dict[float, float]:
-    """Flow-matching loss by time: the centre of each of `bins` equal parts of [0, 1] -> loss.
+    """Flow-matching loss (model.md, Eq. 9) by time: the centre of each of `bins` bins -> loss.
 
-    Squared error of the velocity per latent dimension (section 1). Every block of every sequence
-    is in every bin, with the same z0 and z1 and its own t drawn evenly inside of the bin, so the
-    mean over bins is the loss under a uniform t.
+    The bins are equal parts of [0, 1]. Every block of every sequence is in every bin, with the same
+    z0 and z1 and with t drawn uniformly from the bin, so the mean over bins is the loss under a
+    uniform t.
     """
     posterior = posterior_of(model, tokens_BL)
     latents, width = posterior.mean.shape[1:]
@@ -109,57 +110,50 @@ def flow_matching_by_time(
     losses = {}
     for index in range(bins):
         draws = {"z1": z1, "t_Bb": (index + inside_Bb) / bins}
-        losses[(index + 0.5) / bins] = float(flow_matching_loss(model.dit, z0, z0, draws))
+        losses[(index + 0.5) / bins] = float(flow_matching_loss(model.dit, z0, draws))
     return losses
 
 
-def latent_smoothness(
-    model: ColaDLM, tokens_BL: Tensor, stream: Stream, scales: Sequence[float] = NOISE_SCALES
-) -> dict[float, float]:
-    """Decode accuracy of posterior means under Gaussian noise: noise scale -> accuracy.
+def latent_smoothness(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[float, float]:
+    """Accuracy of decoding posterior means with Gaussian noise added: noise scale -> accuracy.
 
-    A scale is the noise's standard deviation over the means' root mean square; all scales use the
-    same noise. A smooth latent space loses its tokens late.
+    A scale of NOISE_SCALES is the noise's standard deviation over the means' root mean square; all
+    scales use the same noise. In a smooth latent space the accuracy falls late.
     """
     mean = posterior_of(model, tokens_BL).mean
     noise = stream.normal("smoothness", *mean.shape[1:]) * mean.square().mean().sqrt()
-    return {scale: decode_accuracy(model, mean + scale * noise, tokens_BL) for scale in scales}
+    return {
+        scale: decode_accuracy(model, mean + scale * noise, tokens_BL) for scale in NOISE_SCALES
+    }
 
 
-def context_probe(
-    model: ColaDLM,
-    tokens_BL: Tensor,
-    offsets: Sequence[int] = OFFSETS,
-    ridge: float = 1e-3,
-    test_fraction: float = 0.5,
-) -> dict[str, dict[int, float]]:
-    """How far around itself a latent tells the text: a linear probe per offset (RQ1).
+def context_probe(model: ColaDLM, tokens_BL: Tensor) -> dict[str, dict[int, float]]:
+    """Accuracy of linear probes that read a latent's own token and its neighbours off the latent.
 
-    For each offset o, ridge regression in closed form from the posterior mean of latent i (and a
-    constant) to the one-hot token at i * patch_size + o, fitted on the first sequences and scored
-    on the last `test_fraction` of them. A purely local latent is right at 0 .. patch_size - 1 and
-    at the level of guessing elsewhere; what lies above it elsewhere is shared, global structure.
-    (Under a causal encoder positive offsets are forecasts.) `ridge` is a fraction of the features'
-    mean power.
+    For each offset o of OFFSETS, ridge regression in closed form from the posterior mean of latent
+    i (and a constant) to the one-hot token at i * patch_size + o, fitted on the first sequences and
+    scored on the last TEST_FRACTION of them. A purely local latent predicts its own tokens (offsets
+    0 to patch_size - 1) and guesses all others; better guesses elsewhere are shared, global
+    structure. (Under a causal encoder, positive offsets are forecasts.)
 
     Returns {"accuracy": {offset: fraction}, "majority": {offset: fraction}}, where majority always
     guesses the most frequent token of the fitting part.
 
     Raises:
-        ValueError: when one of the two parts would be without sequences.
+        ValueError: if a single sequence leaves none to fit or none to score.
     """
-    tested = round(len(tokens_BL) * test_fraction)
+    tested = round(len(tokens_BL) * TEST_FRACTION)
     if not 0 < tested < len(tokens_BL):
         raise ValueError(
-            f"{len(tokens_BL)} sequences at test_fraction={test_fraction} leave none to fit or test"
+            f"{len(tokens_BL)} sequences leave none to fit or none to score; give at least 2"
         )
     mean_Bnd = posterior_of(model, tokens_BL).mean.double()
     accuracy, majority = {}, {}
-    for offset in offsets:
-        x_Bnd, y_Bn = _aligned(mean_Bnd, tokens_BL, offset, model.vae.config.patch_size)
+    for offset in OFFSETS:
+        x_Bnd, y_Bn = _aligned(mean_Bnd, tokens_BL, offset, patch_size=model.vae.config.patch_size)
         fit_x, fit_y = x_Bnd[:-tested].flatten(0, 1), y_Bn[:-tested].flatten()
         test_x, test_y = x_Bnd[-tested:].flatten(0, 1), y_Bn[-tested:].flatten()
-        weights = _ridge_weights(fit_x, fit_y, model.vae.config.vocab_size, ridge)
+        weights = _ridge_weights(fit_x, fit_y, model.vae.config.vocab_size)
         hits = [
             (x @ weights).argmax(-1) == y
             for x, y in zip(test_x.split(PROBE_ROWS), test_y.split(PROBE_ROWS), strict=True)
@@ -170,19 +164,19 @@ def context_probe(
 
 
 def _aligned(
-    mean_Bnd: Tensor, tokens_BL: Tensor, offset: int, patch_size: int
+    mean_Bnd: Tensor, tokens_BL: Tensor, offset: int, *, patch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Latents with a constant, (B, n', d + 1), and their tokens at the offset, (B, n')."""
     length = tokens_BL.shape[1]
-    place_n = torch.arange(mean_Bnd.shape[1], device=tokens_BL.device) * patch_size + offset
-    inside_n = (place_n >= 0) & (place_n < length)
-    return F.pad(mean_Bnd[:, inside_n], (0, 1), value=1.0), tokens_BL[:, place_n[inside_n]]
+    position_n = torch.arange(mean_Bnd.shape[1], device=tokens_BL.device) * patch_size + offset
+    inside_n = (position_n >= 0) & (position_n < length)
+    return F.pad(mean_Bnd[:, inside_n], (0, 1), value=1.0), tokens_BL[:, position_n[inside_n]]
 
 
-def _ridge_weights(x_Nd: Tensor, y_N: Tensor, vocabulary: int, ridge: float) -> Tensor:
-    """(X^T X + ridge I)^-1 X^T Y, (d + 1, V); the one-hot Y is never built."""
+def _ridge_weights(x_Nd: Tensor, y_N: Tensor, vocabulary: int) -> Tensor:
+    """(X^T X + ridge I)^-1 X^T Y, (d + 1, V), without building the one-hot Y."""
     products_Vd = x_Nd.new_zeros(vocabulary, x_Nd.shape[1]).index_add_(0, y_N, x_Nd)
     gram = x_Nd.T @ x_Nd
     power = gram.diagonal().mean()
-    regular = gram + ridge * power * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    regular = gram + RIDGE * power * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(regular, products_Vd.T)

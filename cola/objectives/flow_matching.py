@@ -1,4 +1,4 @@
-"""Flow matching over latents: times, interpolation, loss (sections 1, 3 and 8).
+"""Flow matching over latents: interpolation, velocity target, times, loss (model.md, Eqs. 4 to 9).
 
 Shapes: B batch, n latents, b blocks, s latents a block, d latent width.
 """
@@ -14,47 +14,48 @@ from cola.spec.objectives import JointObjective, LogitNormal
 
 
 def flow_draws(
-    objective: JointObjective, shape_Bnd: tuple[int, int, int], block: int, stream: Stream
+    objective: JointObjective, shape_Bnd: tuple[int, int, int], block: int, *, stream: Stream
 ) -> dict[str, Tensor]:
-    """Random inputs of `flow_matching_loss`: z1, times, and which latents are a known prompt."""
+    """Random inputs of `flow_matching_loss`.
+
+    z1: (B, n, d). t_Bb: times (model.md, Eq. 6), one per block or the same for all of a sequence's
+    blocks. prompt_Bn (absent at probability 0): True at latents that are a block's known prompt.
+    """
     _, latents, width = shape_Bnd
     blocks = latents // block
     count = blocks if objective.timestep_per == "block" else 1
     if isinstance(objective.timestep, LogitNormal):
-        distribution = objective.timestep
-        normal = stream.normal("timestep", count)
-        t_BK = torch.sigmoid(distribution.timestep_loc + distribution.timestep_scale * normal)
+        loc, scale = objective.timestep.timestep_loc, objective.timestep.timestep_scale
+        t_BK = torch.sigmoid(loc + scale * stream.normal("timestep", count))
     else:
         t_BK = stream.uniform("timestep", count)
     draws = {"z1": stream.normal("z1", latents, width), "t_Bb": t_BK.expand(-1, blocks)}
     if objective.prompt_block_probability > 0:
-        chosen = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
-        # 1 .. s - 1 known latents on the left: a block all known would have nothing to learn.
-        known = 1 + (stream.uniform("prompt_length", blocks) * (block - 1)).long()
-        place = torch.arange(block, device=known.device)
-        prompt_Bbs = chosen[..., None] & (place < known[..., None])
+        is_prompt_Bb = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
+        # 1 to s - 1 known latents on the left: a wholly known block has nothing to learn.
+        known_Bb = 1 + (stream.uniform("prompt_length", blocks) * (block - 1)).long()
+        position_s = torch.arange(block, device=known_Bb.device)
+        prompt_Bbs = is_prompt_Bb[..., None] & (position_s < known_Bb[..., None])
         draws["prompt_Bn"] = prompt_Bbs.flatten(1)
     return draws
 
 
-def flow_matching_loss(
-    dit: ColaDiT, z0_Bnd: Tensor, target_z0_Bnd: Tensor, draws: dict[str, Tensor]
-) -> Tensor:
-    """Mean squared error of the velocity, per latent dimension (Eq. of section 1).
+def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> Tensor:
+    """Mean squared error of the velocity per latent dimension (model.md, Eq. 9).
 
-    z_t = (1 - t) z0 + t z1, u = z1 - z0. `z0_Bnd` is the clean history (always detached: sg);
-    `target_z0_Bnd` is what z_t and u are made of, detached or not by the gradient mode. Latents of
-    a prompt stay clean at timestep 0 and carry no loss; the normaliser does not depend on them.
+    The gradient reaches z0 through z_t and the target velocity (unless the caller detaches it),
+    never through the clean history. Prompt latents stay clean at timestep 0 and carry no loss; the
+    normaliser counts them all the same.
     """
     z1, t_Bb = draws["z1"], draws["t_Bb"]
-    block = dit.config.block_size
-    t_Bn1 = t_Bb.repeat_interleave(block, dim=1)[..., None]
+    t_Bn1 = t_Bb.repeat_interleave(dit.config.block_size, dim=1)[..., None]
     prompt_Bn = draws.get("prompt_Bn")
     if prompt_Bn is not None:
         t_Bn1 = t_Bn1.masked_fill(prompt_Bn[..., None], 0.0)
-    zt = (1 - t_Bn1) * target_z0_Bnd + t_Bn1 * z1
-    velocity = dit(z0_Bnd.detach(), zt, t_Bb, prompt_Bn)
-    square_Bn = (velocity.float() - (z1 - target_z0_Bnd)).square().mean(-1)
+    zt_Bnd = (1 - t_Bn1) * z0_Bnd + t_Bn1 * z1  # model.md, Eq. 4
+    target_velocity = z1 - z0_Bnd  # model.md, Eq. 5
+    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, prompt_Bn)
+    square_Bn = (velocity.float() - target_velocity).square().mean(-1)
     if prompt_Bn is not None:
         square_Bn = square_Bn * ~prompt_Bn
     return square_Bn.mean()

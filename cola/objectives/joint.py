@@ -1,7 +1,6 @@
-"""Stage 2: VAE and DiT together (section 3).
+"""Stage 2, the VAE and the DiT together (model.md, Eq. 14).
 
-L = lambda_vae (-E_q[log p(x|z0)] + beta E_q[log q(z0|x)] + lambda_mask L_mask)
-    + lambda_fm L_FM + lambda_ref E[KL(q_phi || q_ref)].
+Shapes: B batch, L tokens, n latents, d latent width.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def joint_draws(
     config = model.vae.config
     latents = tokens_BL.shape[1] // config.patch_size
     shape = (len(tokens_BL), latents, config.latent_dim)
-    draws = flow_draws(stage2, shape, model.dit.config.block_size, stream)
+    draws = flow_draws(stage2, shape, model.dit.config.block_size, stream=stream)
     if stage2.gradient_mode == "frozen_vae":
         noise = stream.normal("posterior", latents, config.latent_dim)
         return {**draws, "posterior_noise": noise}
@@ -43,7 +42,7 @@ def joint_loss(
     tokens_BL: Tensor,
     draws: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Stage 2's loss and its parts; `gradient_mode` decides what reaches the VAE."""
+    """The loss and its parts; `gradient_mode` decides which of them reach the VAE."""
     if stage2.gradient_mode == "frozen_vae":
         with torch.no_grad():
             posterior = Posterior(*model.vae.encoder(tokens_BL))
@@ -52,10 +51,11 @@ def joint_loss(
         loss = z0.new_zeros(())
     else:
         terms, posterior, z0 = vae_terms(model.vae, stage1, tokens_BL, draws)
-        loss = stage2.lambda_vae * _vae_part(model, stage1, terms, posterior, z0)
+        loss = stage2.lambda_vae * _vae_part(model, stage1, terms, posterior=posterior, z0=z0)
     z0 = model.to_dit(z0)
-    target = z0 if stage2.gradient_mode in ("joint", "scratch") else z0.detach()
-    terms["fm"] = flow_matching_loss(model.dit, z0, target, draws)
+    if stage2.gradient_mode not in ("joint", "scratch"):
+        z0 = z0.detach()
+    terms["fm"] = flow_matching_loss(model.dit, z0, draws)
     loss = loss + stage2.lambda_fm * terms["fm"]
     if reference is not None:
         with torch.no_grad():
@@ -66,7 +66,7 @@ def joint_loss(
 
 
 def kl_between(q: Posterior, r: Posterior) -> Tensor:
-    """KL(q || r) of diagonal Gaussians, nats per latent, mean over all latents."""
+    """KL(q || r) of diagonal Gaussians (model.md, Eq. 15), nats, mean over all latents."""
     square = (q.mean - r.mean).square() + q.log_variance.exp()
     kl = 0.5 * (r.log_variance - q.log_variance - 1 + square * (-r.log_variance).exp())
     return kl.sum(-1).mean()
@@ -76,10 +76,11 @@ def _vae_part(
     model: ColaDLM,
     stage1: VAEObjective,
     terms: dict[str, Tensor],
+    *,
     posterior: Posterior,
     z0: Tensor,
 ) -> Tensor:
-    """-E log p + beta E log q + lambda_mask L_mask; the prior's part of the KL is L_FM's."""
+    """The bracket of model.md, Eq. 14; the prior's part of the KL is L_FM's."""
     negative_entropy = posterior.log_density(z0).mean() / model.vae.config.patch_size
     terms["log_q"] = negative_entropy
     loss = terms["reconstruction"] + stage1.beta * negative_entropy

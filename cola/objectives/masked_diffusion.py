@@ -1,4 +1,4 @@
-"""The LLaDA objective (section 8): p = (1 - e) t + e, Bernoulli(p) masks, sum of CE / p over B L.
+"""The LLaDA objective (model.md, Eqs. 30 and 31).
 
 B batch, L tokens, V vocabulary.
 """
@@ -23,14 +23,16 @@ def masked_diffusion_draws(
     positions: Sequence[int],
     global_size: int,
 ) -> dict[str, Tensor]:
-    """Mask probability p (B, 1), the mask (B, L), and which tokens take part (random length).
+    """Random inputs of `masked_diffusion_loss`.
 
-    Stratified times: t_i = (u + i) / global_size for place i in the global batch, one u a step.
+    p_B1: probability of masking a token (model.md, Eq. 30). mask_BL: True where a token is masked.
+    real_BL (absent at random_length_fraction 0): False behind the end of shortened sequences. With
+    stratified times, t_i = (u + i) / global_size at position i of the global batch, one u a step.
     """
     length = tokens_BL.shape[1]
     if objective.stratified:
-        place = torch.tensor(list(positions), dtype=torch.float32, device=tokens_BL.device)
-        t_B1 = ((stream.shared_uniform("timestep") + place) / global_size)[:, None]
+        position_B = torch.tensor(list(positions), dtype=torch.float32, device=tokens_BL.device)
+        t_B1 = ((stream.shared_uniform("timestep") + position_B) / global_size)[:, None]
     else:
         t_B1 = stream.uniform("timestep", 1)
     p_B1 = (1 - objective.min_mask_probability) * t_B1 + objective.min_mask_probability
@@ -38,29 +40,29 @@ def masked_diffusion_draws(
     if objective.random_length_fraction > 0:
         cut = stream.uniform("is_cut", 1) < objective.random_length_fraction
         kept = 1 + (stream.uniform("length", 1) * length).long().clamp_max(length - 1)
-        place_L = torch.arange(length, device=tokens_BL.device)
-        draws["real_BL"] = (place_L < kept) | ~cut
+        position_L = torch.arange(length, device=tokens_BL.device)
+        draws["real_BL"] = (position_L < kept) | ~cut
     return draws
 
 
 def masked_diffusion_loss(
     model: LLaDAModel, tokens_BL: Tensor, draws: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The loss in nats per token (an estimate of the bound), and the mean CE of masked tokens."""
+    """The loss in nats per token (model.md, Eq. 31), and the fraction of tokens masked."""
     mask_BL, real_BL = draws["mask_BL"], draws.get("real_BL")
     lengths_B1 = tokens_BL.new_full((len(tokens_BL), 1), tokens_BL.shape[1])
     if real_BL is not None:
         mask_BL = mask_BL & real_BL
         lengths_B1 = real_BL.sum(1, keepdim=True)
         real_BL = None if bool(real_BL.all()) else real_BL
-    ce_BL = masked_cross_entropy(model, tokens_BL, mask_BL, real_BL)
+    ce_BL = masked_cross_entropy(model, tokens_BL, mask_BL, real_BL=real_BL)
     loss = (ce_BL / draws["p_B1"] / lengths_B1).sum(1).mean()
     return {"loss": loss, "masked_fraction": mask_BL.float().mean()}
 
 
 def masked_cross_entropy(
-    model: LLaDAModel, tokens_BL: Tensor, mask_BL: Tensor, real_BL: Tensor | None = None
+    model: LLaDAModel, tokens_BL: Tensor, mask_BL: Tensor, *, real_BL: Tensor | None = None
 ) -> Tensor:
-    """-log p(x_i | unmasked) in nats where masked, 0 elsewhere: (B, L)."""
+    """-log p(x_i | unmasked tokens) in nats where masked, 0 elsewhere: (B, L)."""
     logits = model(tokens_BL.masked_fill(mask_BL, model.config.mask_token_id), real_BL).float()
     return F.cross_entropy(logits.transpose(1, 2), tokens_BL, reduction="none") * mask_BL

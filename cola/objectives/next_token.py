@@ -1,4 +1,4 @@
-"""The AR objective: cross entropy of all L tokens, the first given a start token.
+"""The AR objective (model.md, Eq. 29): cross entropy of all L tokens.
 
 B batch, L tokens, V vocabulary.
 """
@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 
 def token_nll(model: LlamaForCausalLM, tokens_BL: Tensor) -> Tensor:
-    """-log p(x_i | x_<i) in nats, (B, L): the start token stands before the first."""
+    """-log p(x_i | x_<i) in nats, (B, L); a start token precedes the first."""
     start = tokens_BL.new_full((len(tokens_BL), 1), model.config.bos_token_id)
     inputs_BL = torch.cat([start, tokens_BL[:, :-1]], dim=1)
     logits_BLV = model(input_ids=inputs_BL, use_cache=False).logits.float()

@@ -1,6 +1,5 @@
-"""Stage 1: the Text VAE's objective (section 3).
+"""Stage 1, the text VAE's objective (model.md, Eqs. 10 to 13), in nats per token.
 
-L_VAE = -E_q[log p(x|z0)] + beta KL(q || N(0, I)) + lambda_mask L_mask, in nats per token.
 Shapes: B batch, L tokens, n latents, d latent width, M masked tokens per sequence.
 """
 
@@ -20,32 +19,32 @@ from cola.spec.objectives import VAEObjective
 
 @dataclass(frozen=True)
 class Posterior:
-    """q(z0 | x) = N(mean, exp(log_variance)), each (B, n, d)."""
+    """q(z0 | x) = N(mean, exp(log_variance)) (model.md, Eq. 10); both (B, n, d)."""
 
     mean: Tensor
     log_variance: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """z0 = mean + sigma * noise."""
+        """z0 = mean + sigma * noise, (B, n, d)."""
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
     def log_density(self, z0: Tensor) -> Tensor:
-        """log q(z0 | x), summed over d: (B, n)."""
+        """log q(z0 | x) in nats, summed over d: (B, n)."""
         square = (z0 - self.mean).square() * (-self.log_variance).exp()
         return -0.5 * (square + self.log_variance + math.log(2 * math.pi)).sum(-1)
 
     def log_snr(self) -> Tensor:
-        """log(E[mu^2] / E[sigma^2]) (section 3)."""
+        """log(E[mu^2] / E[sigma^2]), a scalar in nats (model.md, Eq. 13)."""
         return (self.mean.square().mean() / self.log_variance.exp().mean()).log()
 
 
 def vae_draws(
     vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, stream: Stream
 ) -> dict[str, Tensor]:
-    """Random inputs of `vae_terms`.
+    """Random inputs of `vae_terms`, without those of terms that are switched off.
 
-    Every sequence masks exactly round(mask_rate L) tokens, so that means over any split of the
-    batch agree. A draw whose term is switched off is left out.
+    Every sequence masks exactly round(mask_rate L) tokens, so that the mean over workers is the
+    mean over the batch.
     """
     length = tokens_BL.shape[1]
     latents = length // vae.config.patch_size
@@ -66,10 +65,7 @@ def vae_draws(
 def vae_terms(
     vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, draws: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], Posterior, Tensor]:
-    """Reconstruction, masked-token loss and diagnostics; the posterior and a sample of it.
-
-    The clean and the masked sequences pass encoder and decoder as one batch.
-    """
+    """Reconstruction, masked-token loss and diagnostics; the posterior and a sample of it."""
     inputs_BL = tokens_BL
     if "dropped_BL" in draws:
         inputs_BL = tokens_BL.masked_fill(draws["dropped_BL"], vae.config.mask_token_id)
@@ -78,10 +74,11 @@ def vae_terms(
         masked_BL = tokens_BL.scatter(1, draws["masked_BM"], vae.config.mask_token_id)
         encoded = torch.cat([inputs_BL, masked_BL])
         noise = torch.cat([noise, draws["masked_noise"]])
+    # The clean and the masked sequences pass encoder and decoder as one batch.
     both = Posterior(*vae.encoder(encoded))
     z0 = both.sample(noise)
     batch = len(tokens_BL)
-    decoded = z0 if "kept_Bn" not in draws else _dropped(z0, draws["kept_Bn"])
+    decoded = z0 if "kept_Bn" not in draws else _drop_latents(z0, draws["kept_Bn"])
     features = vae.decoder.features(decoded)
     logits_BLV = vae.decoder.final_layer(features[:batch])
     terms = {
@@ -89,33 +86,37 @@ def vae_terms(
         "reconstruction_accuracy": (logits_BLV.argmax(-1) == tokens_BL).float().mean(),
     }
     if "masked_BM" in draws:
-        terms["masked"] = masked_loss(vae, features[batch:], tokens_BL, draws["masked_BM"])
+        masked_BLC = features[batch:]
+        terms["masked"] = masked_loss(vae, masked_BLC, tokens_BL, masked_BM=draws["masked_BM"])
     posterior = Posterior(both.mean[:batch], both.log_variance[:batch])
     terms["log_snr"] = posterior.log_snr()
     return terms, posterior, z0[:batch]
 
 
-def masked_loss(vae: TextVAE, features_BLC: Tensor, tokens_BL: Tensor, masked_BM: Tensor) -> Tensor:
-    """L_mask: cross entropy on the masked positions only, nats per masked token."""
+def masked_loss(
+    vae: TextVAE, features_BLC: Tensor, tokens_BL: Tensor, *, masked_BM: Tensor
+) -> Tensor:
+    """L_mask (model.md, Eq. 12): cross entropy of the masked tokens, nats per masked token."""
     index = masked_BM[..., None].expand(-1, -1, features_BLC.shape[-1])
     logits_BMV = vae.decoder.final_layer(features_BLC.gather(1, index))
     return mean_cross_entropy(logits_BMV, tokens_BL.gather(1, masked_BM))
 
 
 def mean_cross_entropy(logits_BLV: Tensor, tokens_BL: Tensor) -> Tensor:
-    """Nats per token, in float32; flat, as a vocabulary in the middle dimension is slow."""
+    """Mean cross entropy in nats per token, in float32."""
+    # Flat, because cross entropy is slow with the vocabulary in a middle dimension.
     return F.cross_entropy(logits_BLV.float().flatten(0, 1), tokens_BL.flatten())
 
 
 def kl_to_standard_normal(posterior: Posterior, free_bits: float) -> Tensor:
-    """KL(q || N(0, I)) per latent (B, n), in nats.
+    """KL(q || N(0, I)) per latent in nats, (B, n): model.md, Eq. 15, with r = N(0, I).
 
-    With `free_bits` no dimension's mean KL below it is pushed down further.
+    With `free_bits` (nats), a dimension whose mean KL is below it is not reduced further.
     """
     mean, log_variance = posterior.mean, posterior.log_variance
     kl_Bnd = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     if free_bits > 0:
-        # Per sequence and dimension: rows stay independent of the batch they are in.
+        # The mean is per sequence and dimension, so that rows do not depend on their batch.
         kl_Bd = kl_Bnd.mean(1).clamp_min(free_bits)
         return kl_Bd.sum(-1, keepdim=True).expand(-1, kl_Bnd.shape[1])
     return kl_Bnd.sum(-1)
@@ -124,7 +125,7 @@ def kl_to_standard_normal(posterior: Posterior, free_bits: float) -> Tensor:
 def stage1_loss(
     vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, draws: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """L_VAE and its parts, nats per token (the KL is spread over the patch's tokens)."""
+    """L_VAE (model.md, Eq. 11) and its parts, nats per token; "kl" is spread over the patch."""
     terms, posterior, _ = vae_terms(vae, objective, tokens_BL, draws)
     kl = kl_to_standard_normal(posterior, objective.free_bits).mean() / vae.config.patch_size
     loss = terms["reconstruction"] + objective.beta * kl
@@ -133,7 +134,7 @@ def stage1_loss(
     return {"loss": loss, "kl": kl, **terms}
 
 
-def _dropped(z0: Tensor, kept_Bn: Tensor) -> Tensor:
-    """Zero whole latents of the clean rows; masked rows (if any) keep theirs."""
+def _drop_latents(z0: Tensor, kept_Bn: Tensor) -> Tensor:
+    """Zero the dropped latents of the clean rows; masked rows (if any) keep all of theirs."""
     rows = len(kept_Bn)
     return torch.cat([z0[:rows] * kept_Bn[..., None], z0[rows:]])

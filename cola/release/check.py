@@ -1,10 +1,10 @@
-"""Recompute a folder of reference tensors of the public release, and say how far off we are.
+"""Recompute a folder of the public release's reference tensors, and report the differences.
 
 A folder holds `cola_dit/`, `cola_vae/`, `meta.json` and `expected.safetensors` with VAE outputs
 (`vae.*`), one flow-matching pass (`fm.*`) and generations (`gen.*`).
 
-Two traits of the release's code show in its generations and are reproduced here, and only here:
-its DiT caches rotary angles by length, so that after a [clean | noisy] pass over n latents it gives
+Two traits of the release's code affect its generations and are reproduced in this module alone: its
+DiT caches rotary angles by length, so that after a [clean | noisy] pass over n latents it gives
 positions n .. 2n - 1 the angles of 0 .. n - 1; and it decodes latents without undoing their
 normalisation.
 """
@@ -23,14 +23,15 @@ from torch import Tensor
 
 from cola.errors import SpecError
 from cola.models.cola_dlm import ColaDLM
-from cola.models.dit import ColaDiT, RotaryFrequencies
+from cola.models.dit import ColaDiT
+from cola.models.dit_layers import RotaryFrequencies
 from cola.models.layers import rotary_angles
 from cola.models.text_vae import TextVAE
 from cola.sampling.block_decode import blocks
 from cola.sampling.first_block import encode_prompts
 from cola.spec import GenerationSpec
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # float32 rounding is a quarter of it on the tensors of tests/parity
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Comparison:
 
     @property
     def passes(self) -> bool:
-        """Whether the tensor is within tolerance (ids: equal)."""
+        """Whether the error is within the tolerance (ids: 0)."""
         return self.error == 0 if self.is_ids else self.error <= TOLERANCE
 
 
@@ -51,29 +52,29 @@ class ReleaseColaDLM(ColaDLM):
     """Decodes normalised latents as they are."""
 
     def to_vae(self, z_dit: Tensor) -> Tensor:
-        """The identity: see the module's notes."""
+        """`z_dit` unchanged; see the module's docstring."""
         return z_dit
 
 
 class LengthCachedAngles(RotaryFrequencies):
-    """Rotary angles as a cache gives them that a pass over `length` latents filled."""
+    """Rotary angles from a cache that a training pass over `length` latents has filled."""
 
     def __init__(self, frequencies: Tensor, length: int) -> None:
         super().__init__(2 * len(frequencies))
         self.freqs, self._length = frequencies, length
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions inside the cached layout wrap; beyond it a fresh table is right."""
+        """Positions below 2 `length` wrap at `length`; the angles of later ones are correct."""
         wrapped = torch.where(position < 2 * self._length, position % self._length, position)
         return rotary_angles(wrapped, self.freqs)
 
 
 @torch.no_grad()
 def check_release(folder: Path) -> list[Comparison]:
-    """Compare every expected tensor of the folder, in float32 on the CPU.
+    """Comparisons of every expected tensor of the folder, in float32 on the CPU.
 
     Raises:
-        SpecError: when the folder is not of that form.
+        SpecError: if a file is missing.
     """
     for name in (
         "cola_dit/config.json",
@@ -105,14 +106,15 @@ def vae_comparisons(vae: TextVAE, expected: dict[str, Tensor]) -> Iterator[Compa
 def fm_comparisons(
     dit: ColaDiT, expected: dict[str, Tensor], meta: dict[str, float]
 ) -> Iterator[Comparison]:
-    """The velocity of one [clean | noisy] pass, and its loss."""
+    """The velocity of one [clean | noisy] pass, and its loss (model.md, Eq. 9)."""
     if "fm.z0" not in expected:
         return
     z0, z1, t_B1 = expected["fm.z0"], expected["fm.z1"], expected["fm.t"][:, None]
     t_B11 = t_B1[..., None]
+    target_velocity = z1 - z0
     velocity = dit(z0, (1 - t_B11) * z0 + t_B11 * z1, t_B1)
     yield Comparison("fm.velocity", _largest(velocity, expected["fm.velocity"]), False)
-    loss = float((velocity - (z1 - z0)).square().mean())
+    loss = float((velocity - target_velocity).square().mean())
     yield Comparison("fm.loss", abs(loss - meta["fm.loss"]), False)
 
 
@@ -131,16 +133,17 @@ def generation_comparisons(
         def noise(number: int, noise_bsd: Tensor = noise_bsd) -> Tensor:
             return noise_bsd[number][None]
 
-        made = list(blocks(model, prompts, settings, len(noise_bsd), noise, None))
-        latents = torch.cat([block.latents for block in made])
+        count = len(noise_bsd)
+        generated = list(blocks(model, prompts, settings, count=count, noise=noise, uniform=None))
+        latents = torch.cat([block.latents for block in generated])
         key = f"gen.latents.{index}"
         yield Comparison(key, _largest(latents, expected[key]), False)
-        ids = torch.cat([block.tokens[0] for block in made])[prompts.tail[0] :]
+        ids = torch.cat([block.tokens[0] for block in generated])[prompts.tail[0] :]
         yield Comparison(f"gen.ids.{index}", _differing(ids, expected[f"gen.ids.{index}"]), True)
 
 
 def cache_angles_by_length(dit: ColaDiT, length: int) -> None:
-    """Give every layer the rotary angles that the release's cache holds after that pass."""
+    """Give every layer the rotary angles of a cache that a pass over `length` latents filled."""
     for block in dit.layers:
         rotary = block.msa.rope
         rotary.rope = LengthCachedAngles(rotary.rope.freqs, length)

@@ -1,6 +1,6 @@
-"""Blocks of Cola DLM, one at a time (section 4), and gaps filled with them.
+"""Generation of Cola DLM block by block (model.md, Eqs. 19 to 22), and infilling.
 
-Encode the prompt, denoise one block of latents behind the clean prefix, decode it, commit it.
+Encode the prompt; then denoise a block of latents behind the clean prefix, decode it, commit it.
 Shapes: B batch, s latents a block, d latent width, P tokens a block, V vocabulary.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cola.models.adaln import KeptTimes, Times, TimeTable
+from cola.models.adaln import CachedTimestep, TimestepEmbeddings, TimestepTable
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
-from cola.models.packed import for_generation
+from cola.models.onednn import for_generation
 from cola.sampling.first_block import (
     UNKNOWN,
     KnownBlock,
@@ -29,7 +29,7 @@ from cola.sampling.tokens import sample_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
-Noise = Callable[[int], Tensor]  # block number -> (B, s, d)
+Draw = Callable[[int], Tensor]  # number of the block -> its random numbers, of all rows
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,29 @@ class Block:
 
 
 class BlockDecoder:
-    """Rows behind their clean prefixes, which are denoised and decoded one block at a time.
+    """Denoises and decodes one block at a time for rows that each have a clean prefix.
 
-    Rows may come and go between two blocks. `rows` and `capacity` (latents a row) are the most
-    that the caches hold.
+    Rows may be added and dropped between two blocks. The caches hold at most `rows` rows of
+    `capacity` latents.
     """
 
-    def __init__(self, model: ColaDLM, settings: GenerationSpec, rows: int, capacity: int) -> None:
+    def __init__(
+        self, model: ColaDLM, settings: GenerationSpec, rows: int, *, capacity: int
+    ) -> None:
         self.model, self._settings = model, settings
         self._dit, self._decoder = for_generation(model.dit), model.vae.decoder
         like = torch.zeros(0, device=model.dit.txt_in.proj.weight.device)
-        self._clock = Clock(self._dit, settings, like)
+        self._timesteps = SolverTimesteps(self._dit, settings, like)
         self._cache = self._dit.new_cache(rows, capacity, like)
         self._decoder_cache = self._decoder.new_cache(rows, capacity, like)
         for cache in (self._cache, self._decoder_cache):
             cache.keep([])
 
     def add(self, prompts: Prompts) -> None:
-        """New rows behind those that are there."""
+        """Append rows with these prompts' whole blocks as their prefixes."""
         prefix = prompts.prefix_Bmd
-        cache, decoder_cache = (
-            each.unused(len(prefix)) for each in (self._cache, self._decoder_cache)
-        )
+        cache = self._cache.unused(len(prefix))
+        decoder_cache = self._decoder_cache.unused(len(prefix))
         self._dit.commit(prefix, cache, prompts.prefix)
         if prefix.shape[1]:
             self._decoder.extend_hidden(self.model.to_vae(prefix), decoder_cache, prompts.prefix)
@@ -73,18 +74,32 @@ class BlockDecoder:
         self,
         known: KnownBlock,
         noise_Bsd: Tensor,
+        *,
         uniform_BP: Tensor | None,
         previous: list[list[int]] | None,
     ) -> Block:
-        """One more block of every row; `keep` must follow before the next one."""
-        z_Bsd = denoise_block(self._dit, known, self._settings, noise_Bsd, self._cache, self._clock)
+        """Generate one more block of every row; call `keep` before the next one."""
+        z_Bsd = denoise_block(
+            self._dit,
+            known,
+            self._settings,
+            z1_Bsd=noise_Bsd,
+            cache=self._cache,
+            solver_timesteps=self._timesteps,
+        )
         added = [z_Bsd.shape[1]] * len(z_Bsd)
         logits = self._decoder.extend(self.model.to_vae(z_Bsd), self._decoder_cache, added)
-        tokens = decode_tokens(logits, self._settings, uniform_BP, previous, known.tokens_BP)
+        tokens = decode_tokens(
+            logits,
+            self._settings,
+            known.tokens_BP,
+            uniform_BP=uniform_BP,
+            previous=previous,
+        )
         return Block(z_Bsd, tokens)
 
     def keep(self, block: Block, order: list[int]) -> None:
-        """Go on with these rows, in this order (see `KVCache.keep`), behind their last block."""
+        """Commit the block for these rows, in this order (see `KVCache.keep`); drop the others."""
         for cache in (self._cache, self._decoder_cache):
             cache.keep(order)
         if order:
@@ -96,97 +111,104 @@ def blocks(
     model: ColaDLM,
     prompts: Prompts,
     settings: GenerationSpec,
+    *,
     count: int,
-    noise: Noise,
-    uniform: Noise | None,
+    noise: Draw,
+    uniform: Draw | None,
     previous: list[list[int]] | None = None,
 ) -> Iterator[Block]:
     """Generate `count` blocks behind the prompts, one at a time.
 
-    `uniform(block)` gives (B, P) numbers for sampling tokens (None: greedy). `previous` holds each
-    row's tokens for the repetition penalty and grows as blocks are yielded.
+    `noise(number)` is z1 of a block (B, s, d); `uniform(number)` are the numbers to sample its
+    tokens with (B, P) (None: greedy). `previous` are each row's tokens for the repetition penalty;
+    the lists grow as blocks are yielded.
     """
     size, batch = model.dit.config.block_size, len(prompts.prefix_Bmd)
-    decoder = BlockDecoder(model, settings, batch, prompts.prefix_Bmd.shape[1] + count * size)
+    capacity = prompts.prefix_Bmd.shape[1] + count * size
+    decoder = BlockDecoder(model, settings, batch, capacity=capacity)
     decoder.add(prompts)
     for number in range(count):
         known = prompts.block(number, size, model.tokens_per_block)
-        drawn = uniform(number) if uniform is not None else None
-        block = decoder.next(known, noise(number), drawn, previous)
+        uniform_BP = uniform(number) if uniform is not None else None
+        block = decoder.next(known, noise(number), uniform_BP=uniform_BP, previous=previous)
         yield block
         if number < count - 1:  # nothing is denoised behind the last block
             decoder.keep(block, list(range(batch)))
 
 
-class Clock:
-    """Embedded times of a generation: every block passes the same ones, so they are kept."""
+class SolverTimesteps:
+    """Embeddings of the solver's times, cached because every block passes the same ones."""
 
     def __init__(self, dit: ColaDiT, settings: GenerationSpec, like: Tensor) -> None:
         self._dit, self._like = dit, like
         self.grid = time_grid(settings.time_grid, settings.steps)
-        passed = sorted(set(evaluation_times(self.grid, settings.solver)))
-        table = TimeTable(dit.embed_times(like.new_tensor([passed])))
-        self._kept = {t: KeptTimes(table, index) for index, t in enumerate(passed)}
+        times = sorted(set(evaluation_times(self.grid, settings.solver)))
+        table = TimestepTable(dit.embed_times(like.new_tensor([times])))
+        self._cached = {t: CachedTimestep(table, index) for index, t in enumerate(times)}
 
-    def at(self, t: float) -> Times:
-        """All latents at time t, one of those that the solver passes."""
-        return self._kept[t]
+    def uniform(self, t: float) -> TimestepEmbeddings:
+        """All latents at time t, which must be one of the solver's."""
+        return self._cached[t]
 
-    def with_clean(self, t: float, clean_Bs: Tensor) -> Times:
-        """Latents at time t but for the clean ones, which are at 0."""
-        return self._dit.times(self._like.new_full((1, 1), t), clean_Bs)
+    def with_clean(self, t: float, clean_Bs: Tensor) -> TimestepEmbeddings:
+        """Clean latents at time 0, the others at time t."""
+        return self._dit.timesteps(self._like.new_full((1, 1), t), clean_Bs)
 
 
 def denoise_block(
     dit: ColaDiT,
     known: KnownBlock,
     settings: GenerationSpec,
+    *,
     z1_Bsd: Tensor,
     cache: KVCache,
-    clock: Clock,
+    solver_timesteps: SolverTimesteps,
 ) -> Tensor:
-    """Integrate one block from noise to data, with CFG, known latents held in place.
+    """Latents (B, s, d) of one block behind the cached prefix, integrated from the noise z1.
 
-    v = v_uncond + guidance_scale (v_cond - v_uncond). Clean repaint pins the known latents at
-    timestep 0 in every evaluation; partial repaint sets them to their own noisy z_t, at time t.
-    Where the prefix is empty, conditional and unconditional pass are the same.
+    With guidance (model.md, Eq. 20); where the prefix is empty it has no effect. Known latents are
+    pinned (model.md, Eq. 21): clean repaint holds them at z0 and timestep 0 in every evaluation,
+    partial repaint at their own z_t and time t.
     """
     guided = settings.guidance_scale != 1.0
     repaint = bool(known.known_Bs.any())
     clean = settings.first_block != "partial_repaint"
     known_Bs1 = known.known_Bs[..., None]
-    turns = dit.block_turns(cache)
+    rotary = dit.block_rotary(cache)
 
     def pinned(z: Tensor, t: float) -> Tensor:
         held = known.z_Bsd if clean else (1 - t) * known.z_Bsd + t * z1_Bsd
         return torch.where(known_Bs1, held, z)
 
     def velocity(z: Tensor, t: float) -> Tensor:
+        timesteps = solver_timesteps.uniform(t)
         if repaint:
             z = pinned(z, t)
-        times = clock.with_clean(t, known.known_Bs) if repaint and clean else clock.at(t)
-        conditional, alone = dit.denoise(z, times, turns, cache, guided)
+            if clean:
+                timesteps = solver_timesteps.with_clean(t, known.known_Bs)
+        conditional, alone = dit.denoise(z, timesteps, rotary, cache, guided)
         return alone + settings.guidance_scale * (conditional - alone) if guided else conditional
 
-    z = integrate(velocity, z1_Bsd, clock.grid, settings.solver)
+    z = integrate(velocity, z1_Bsd, solver_timesteps.grid, solver=settings.solver)
     return pinned(z, 0.0) if repaint else z
 
 
 def decode_tokens(
     logits_BPV: Tensor,
     settings: GenerationSpec,
+    known_BP: Tensor,
+    *,
     uniform_BP: Tensor | None,
     previous: list[list[int]] | None,
-    known_BP: Tensor,
 ) -> Tensor:
-    """Token ids (B, P), one position after the other where the penalty looks back.
+    """Token ids (B, P), position by position, as the repetition penalty needs earlier ones.
 
-    Known tokens stay as they are. They are in `previous` already, which only takes up new ones.
+    Known tokens stay as they are. `previous` contains them already; new tokens are appended to it.
     """
     columns = []
     for position in range(logits_BPV.shape[1]):
-        drawn = uniform_BP[:, position] if uniform_BP is not None else None
-        ids = sample_tokens(logits_BPV[:, position], settings, drawn, previous)
+        uniform_B = uniform_BP[:, position] if uniform_BP is not None else None
+        ids = sample_tokens(logits_BPV[:, position], settings, uniform_B, previous=previous)
         known_B = known_BP[:, position]
         new_B = known_B == UNKNOWN
         columns.append(torch.where(new_B, ids, known_B))
@@ -197,8 +219,8 @@ def decode_tokens(
     return torch.stack(columns, dim=1)
 
 
-class Sources:
-    """The random numbers of a generation, each sample's own whatever its batch."""
+class GenerationDraws:
+    """Random numbers of a generation, a function of the sample and the block alone."""
 
     def __init__(self, model: ColaDLM, settings: GenerationSpec, stream: Stream) -> None:
         self._shape = (model.dit.config.block_size, model.dit.config.txt_in_channels)
@@ -206,13 +228,13 @@ class Sources:
         self._device = model.dit.txt_in.proj.weight.device
         self.tokens = self.uniform if settings.temperature > 0 else None
 
-    def noise(self, block: int) -> Tensor:
-        """z1 of a block."""
-        return self._stream.normal(f"z1/{block}", *self._shape).to(self._device)
+    def noise(self, number: int) -> Tensor:
+        """z1 of the block of that number, (B, s, d)."""
+        return self._stream.normal(f"z1/{number}", *self._shape).to(self._device)
 
-    def uniform(self, block: int) -> Tensor:
-        """Numbers to sample a block's tokens with."""
-        return self._stream.uniform(f"token/{block}", self._per_block).to(self._device)
+    def uniform(self, number: int) -> Tensor:
+        """Numbers to sample the block's tokens with, (B, P)."""
+        return self._stream.uniform(f"token/{number}", self._per_block).to(self._device)
 
 
 def infill(
@@ -223,7 +245,7 @@ def infill(
     settings: GenerationSpec,
     stream: Stream,
 ) -> list[list[int]]:
-    """Exactly `gaps[i]` tokens to stand between `lefts[i]` and `rights[i]`.
+    """Exactly `gaps[i]` tokens between `lefts[i]` and `rights[i]`.
 
     The right context is encoded behind [mask] tokens in the gap, and its latents are pinned. The
     prior is causal across blocks, so a generated latent is conditioned on the whole left context
@@ -236,20 +258,27 @@ def infill(
     fills = [
         fill if len(fill) <= gap else []
         for fill, gap in zip(
-            complete_patches(model, lefts, settings, stream, mask), gaps, strict=True
+            complete_patches(model, lefts, settings, stream=stream, pad=mask), gaps, strict=True
         )
     ]
     lefts = [[*left, *fill] for left, fill in zip(lefts, fills, strict=True)]
-    left_over = [gap - len(fill) for gap, fill in zip(gaps, fills, strict=True)]
-    known = encode_known(model, lefts, left_over, rights, mask, mask)
-    ends = [start + gap for start, gap in zip(known.tail, left_over, strict=True)]
+    remaining = [gap - len(fill) for gap, fill in zip(gaps, fills, strict=True)]
+    known = encode_known(model, lefts, remaining, rights=rights, pad=mask, gap_token=mask)
+    ends = [start + gap for start, gap in zip(known.tail, remaining, strict=True)]
     count = -(-max(ends) // model.tokens_per_block)
-    sources = Sources(model, settings, stream)
+    draws = GenerationDraws(model, settings, stream)
     previous = [list(left) for left in lefts] if settings.repetition_penalty != 1.0 else None
-    made = blocks(model, known, settings, count, sources.noise, sources.tokens, previous)
-    found: list[list[int]] = [[] for _ in lefts]
-    for block in made:
-        for row, tokens in zip(found, block.tokens.tolist(), strict=True):
+    generated: list[list[int]] = [[] for _ in lefts]
+    for block in blocks(
+        model,
+        known,
+        settings,
+        count=count,
+        noise=draws.noise,
+        uniform=draws.tokens,
+        previous=previous,
+    ):
+        for row, tokens in zip(generated, block.tokens.tolist(), strict=True):
             row += tokens
-    spans = zip(fills, found, known.tail, ends, strict=True)
+    spans = zip(fills, generated, known.tail, ends, strict=True)
     return [fill + row[start:end] for fill, row, start, end in spans]

@@ -1,8 +1,8 @@
-"""What is known inside the blocks to be generated: prompt tails, split patches, right contexts.
+"""Known parts of the blocks to be generated: prompt tails, split patches, right contexts.
 
 A block is denoised as a whole, but a prompt need not fill whole blocks. Latents whose tokens are
-all known are pinned (`GenerationSpec.first_block` says how). A prompt whose end splits a patch
-(patch_size > 1) is completed to the patch's end first, see `complete_patches`.
+all known are pinned (model.md, Eq. 21; `GenerationSpec.first_block` selects how). A prompt whose
+end splits a patch (patch_size > 1) is first completed to the patch's end, see `complete_patches`.
 Shapes: B batch, L tokens, s latents a block, d latent width, P tokens a block, m latents of whole
 blocks, k latents of the blocks that hold something known, K = k / s * P their tokens, V vocabulary.
 """
@@ -26,12 +26,12 @@ UNKNOWN = -1  # in `known_tokens`
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts as the model sees them.
+    """Encoded prompts.
 
-    prefix_Bmd: latents of the whole blocks (padded), `prefix` of them real; known_Bkd and
-    known_Bk: latents of the first generated blocks and which of them are known; known_tokens_BK:
-    token ids there, UNKNOWN where they are to be generated; `tail`: tokens of the prompt inside
-    the first generated block.
+    prefix_Bmd: latents of the prompts' whole blocks, of which the first `prefix[i]` are sample
+    i's. known_Bkd: latents of the blocks to be generated, of which those where known_Bk is True
+    are known. known_tokens_BK: their token ids, UNKNOWN where they are to be generated. tail[i]:
+    number of prompt tokens in sample i's first generated block.
     """
 
     prefix_Bmd: Tensor
@@ -42,7 +42,7 @@ class Prompts:
     tail: list[int]
 
     def block(self, number: int, block_size: int, tokens_per_block: int) -> KnownBlock:
-        """What is known in the generated block of that number (beyond all: nothing)."""
+        """Known parts of the generated block of that number (none behind the encoded ones)."""
         start, token = number * block_size, number * tokens_per_block
         if start >= self.known_Bk.shape[1]:
             z_Bsd = torch.zeros_like(self.known_Bkd[:, :block_size])
@@ -64,17 +64,17 @@ class KnownBlock:
     known_Bs: Tensor
     tokens_BP: Tensor
 
-    def above(self, below: KnownBlock) -> KnownBlock:
-        """These rows, and those of `below` behind them."""
+    def with_rows(self, added: KnownBlock) -> KnownBlock:
+        """These rows followed by those of `added`."""
         return KnownBlock(
-            torch.cat([self.z_Bsd, below.z_Bsd]),
-            torch.cat([self.known_Bs, below.known_Bs]),
-            torch.cat([self.tokens_BP, below.tokens_BP]),
+            torch.cat([self.z_Bsd, added.z_Bsd]),
+            torch.cat([self.known_Bs, added.known_Bs]),
+            torch.cat([self.tokens_BP, added.tokens_BP]),
         )
 
 
 def nothing_known(model: ColaDLM, rows: int) -> KnownBlock:
-    """A block of so many rows in which nothing is known."""
+    """A block of `rows` rows without known parts."""
     size, device = model.dit.config.block_size, model.dit.txt_in.proj.weight.device
     return KnownBlock(
         torch.zeros(rows, size, model.dit.config.txt_in_channels, device=device),
@@ -84,9 +84,9 @@ def nothing_known(model: ColaDLM, rows: int) -> KnownBlock:
 
 
 def padded_prompts(
-    prompts: Sequence[Sequence[int]], strategy: str, tokens_per_block: int, pad: int
+    prompts: Sequence[Sequence[int]], strategy: str, tokens_per_block: int, *, pad: int
 ) -> list[list[int]]:
-    """Prompts whose first block needs no repainting under the padding strategies."""
+    """The prompts, padded to whole blocks if the strategy is one of padding."""
     if strategy not in ("left_padding", "right_padding"):
         return [list(prompt) for prompt in prompts]
     padded = []
@@ -102,15 +102,16 @@ def complete_patches(
     model: ColaDLM,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     pad: int,
 ) -> list[list[int]]:
-    """Tokens that fill up the patch in which each prompt ends (none where it ends a patch).
+    """Tokens that complete the patch that each prompt splits (none where it ends with a patch).
 
     No latent stands for half a patch, and a freely generated one need not agree with the known
-    half. The VAE has learnt to predict [mask] from what is before it and beside it in the patch
-    (L_mask): the missing tokens are encoded as [mask], decoded, and sampled one after the other.
-    The prompt is then one of divisible length. It needs a VAE trained with lambda_mask > 0.
+    half. A VAE trained with lambda_mask > 0 (model.md, Eq. 12) predicts [mask] tokens from the
+    text before them and from their patch: the missing tokens are encoded as [mask], decoded, and
+    sampled one after the other.
     """
     patch, mask = model.vae.config.patch_size, model.vae.config.mask_token_id
     missing = [-len(prompt) % patch for prompt in prompts]
@@ -122,10 +123,10 @@ def complete_patches(
         ]
         logits_BLV = model.vae(_padded(model, masked, pad))[2]
         row = torch.arange(len(texts), device=logits_BLV.device)
-        last = logits_BLV.shape[1] - 1  # rows without a split patch may be as long as that
-        place = torch.tensor([min(len(text), last) for text in texts], device=row.device)
+        last = logits_BLV.shape[1] - 1  # a row without a split patch may have no position behind it
+        position = torch.tensor([min(len(text), last) for text in texts], device=row.device)
         uniform_B = stream.uniform(f"patch/{number}") if settings.temperature > 0 else None
-        ids = sample_tokens(logits_BLV[row, place], settings, uniform_B, texts)
+        ids = sample_tokens(logits_BLV[row, position], settings, uniform_B, previous=texts)
         for fill, token, count in zip(fills, ids.tolist(), missing, strict=True):
             if number < count:
                 fill.append(token)
@@ -133,7 +134,7 @@ def complete_patches(
 
 
 def _padded(model: ColaDLM, texts: Sequence[Sequence[int]], pad: int) -> Tensor:
-    """(B, L) token ids, L whole blocks and at least one."""
+    """Token ids (B, L), padded on the right to whole blocks, at least one."""
     per_block = model.tokens_per_block
     longest = max(1, *(len(text) for text in texts))
     tokens_BL = torch.full((len(texts), -(-longest // per_block) * per_block), pad)
@@ -143,29 +144,32 @@ def _padded(model: ColaDLM, texts: Sequence[Sequence[int]], pad: int) -> Tensor:
 
 
 def encode_prompts(model: ColaDLM, prompts: Sequence[Sequence[int]], pad: int) -> Prompts:
-    """Posterior means of the prompts; the tail's block is padded to its end before encoding."""
-    return encode_known(model, prompts, [0] * len(prompts), [[] for _ in prompts], pad, pad)
+    """Posterior means of the prompts, padded to whole blocks before encoding."""
+    gaps = [0] * len(prompts)
+    rights: list[list[int]] = [[] for _ in prompts]
+    return encode_known(model, prompts, gaps, rights=rights, pad=pad, gap_token=pad)
 
 
 def encode_known(
     model: ColaDLM,
     lefts: Sequence[Sequence[int]],
     gaps: Sequence[int],
+    *,
     rights: Sequence[Sequence[int]],
     pad: int,
     gap_token: int,
 ) -> Prompts:
-    """Posterior means of `left, gap tokens to be generated, right`, padded to whole blocks.
+    """Posterior means of [left, gap of `gaps[i]` tokens, right], padded to whole blocks.
 
-    The gap is encoded as `gap_token`s. A row without a right context knows nothing behind its left
-    one. Latents whose patch is known only in part are left to be generated.
+    The gap is encoded as `gap_token`s. In a row without a right context, nothing is known behind
+    the left one. Latents of partly known patches count as unknown.
     """
     device = model.dit.txt_in.proj.weight.device
     size, per_block = model.dit.config.block_size, model.tokens_per_block
     patch = model.vae.config.patch_size
     whole = [len(left) // per_block for left in lefts]
     tail = [len(left) % per_block for left in lefts]
-    # A right context is of use as far as the block in which its gap ends.
+    # A right context matters up to the end of the block in which its gap ends.
     spans = [
         start + (gap if right else 0) for start, gap, right in zip(tail, gaps, rights, strict=True)
     ]
@@ -184,13 +188,13 @@ def encode_known(
     tokens_BL = F.pad(tokens_BL, (0, length - tokens_BL.shape[1]))
     start_B = torch.tensor(whole, device=device)
     z_Bmd = F.pad(z_Bmd, (0, 0, 0, length // patch - z_Bmd.shape[1]))
-    place_Bk = start_B[:, None] * size + torch.arange(count * size, device=device)
+    position_Bk = start_B[:, None] * size + torch.arange(count * size, device=device)
     token_BK = start_B[:, None] * per_block + torch.arange(count * per_block, device=device)
     known_tokens_BK = tokens_BL.masked_fill(~known_BL, UNKNOWN).gather(1, token_BK)
     return Prompts(
         z_Bmd[:, : max(whole) * size],
         [count * size for count in whole],
-        z_Bmd.gather(1, place_Bk[..., None].expand(-1, -1, z_Bmd.shape[-1])),
+        z_Bmd.gather(1, position_Bk[..., None].expand(-1, -1, z_Bmd.shape[-1])),
         (known_tokens_BK != UNKNOWN).unflatten(1, (-1, patch)).all(-1),
         known_tokens_BK,
         tail,

@@ -1,6 +1,6 @@
-"""LLaDA's generation: start from masks, keep some predictions at every step (section 8).
+"""LLaDA's generation (model.md, Eqs. 34 and 35): from masks, keep some predictions every step.
 
-A continuation is a gap with nothing on its right. B batch, G tokens of the longest gap, V
+A continuation is a gap without a right context. B batch, G tokens of the longest gap, V
 vocabulary.
 """
 
@@ -29,8 +29,8 @@ def generate(
 ) -> list[list[int]]:
     """Continuations of `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
     gaps = [settings.max_new_tokens] * len(prompts)
-    made = infill(model, prompts, gaps, [[] for _ in prompts], settings, stream)
-    return [cut_after_eos(row, eos_token_id) for row in made]
+    rows = infill(model, prompts, gaps, [[] for _ in prompts], settings, stream)
+    return [cut_after_eos(row, eos_token_id) for row in rows]
 
 
 def infill(
@@ -41,11 +41,11 @@ def infill(
     settings: GenerationSpec,
     stream: Stream,
 ) -> list[list[int]]:
-    """Exactly `gaps[i]` tokens to stand between `lefts[i]` and `rights[i]`.
+    """Exactly `gaps[i]` tokens between `lefts[i]` and `rights[i]`.
 
-    Every step sees both contexts and what is unmasked. A gap is unmasked in blocks of
-    `unmasking_block` from left to right (None: one block), each in its share of `steps` steps with
-    linearly growing counts. EOS does not end a gap.
+    Every step sees both contexts and the tokens unmasked so far. A gap is unmasked in blocks of
+    `unmasking_block` from left to right (None: one block), each in an equal share of the `steps`
+    (`schedule`). EOS does not end a gap.
     """
     if max(gaps, default=0) == 0:
         return [[] for _ in gaps]
@@ -55,31 +55,34 @@ def infill(
     schedules = [schedule(count, settings) for count in gaps]
     own = [stream.of([row]) for row in range(len(gaps))]
     for number in range(max(len(steps) for steps in schedules)):
-        # A row whose schedule is through repeats its last step, which has nothing left to unmask.
+        # A row at the end of its schedule repeats its last step, which has nothing left to unmask.
         steps = [row[min(number, len(row) - 1)] for row in schedules]
-        logits = guided_logits(model, context, gap, settings)
-        ids, confidence = predictions(logits, settings, own, gaps, steps)
-        gap = unmasked(gap, ids, confidence, gap == mask, steps)
+        logits = guided_logits(model, context, gap, settings=settings)
+        ids, confidence = predictions(logits, settings, own, gaps=gaps, steps=steps)
+        gap = unmask(gap, ids, confidence, masked=gap == mask, steps=steps)
     return [row[:count] for row, count in zip(gap.tolist(), gaps, strict=True)]
 
 
 @dataclass(frozen=True)
 class Step:
-    """At its end, `wanted` tokens of the gap's block from `start` to `end` are unmasked."""
+    """After it, `unmasked` tokens of the gap's block from `start` to `end` are unmasked."""
 
     start: int
     end: int
     number: int
-    wanted: int
+    unmasked: int
 
     @property
     def name(self) -> str:
-        """What its random numbers are drawn for."""
+        """Part of the purpose of its random numbers."""
         return f"{self.start}/{self.number}"
 
 
 def schedule(gap: int, settings: GenerationSpec) -> list[Step]:
-    """The steps that fill a gap of that many tokens; one that does nothing where it has none."""
+    """The steps that fill a gap of `gap` tokens (model.md, Eq. 34).
+
+    An empty gap has steps, too, which unmask nothing.
+    """
     size = settings.unmasking_block or max(1, gap)
     starts = range(0, max(1, gap), size)
     count = max(1, settings.steps // len(starts))
@@ -92,9 +95,9 @@ def schedule(gap: int, settings: GenerationSpec) -> list[Step]:
 
 @dataclass(frozen=True)
 class Context:
-    """What stands on both sides of the gaps, padded, in columns [left | gap | right].
+    """Padded contexts on both sides of the gaps, in columns [left | gap | right].
 
-    `real` is False at padding, which nobody sees; `position` counts real tokens.
+    `real` is False at padding, which is hidden; `position` counts real tokens.
     """
 
     left: Tensor
@@ -106,7 +109,7 @@ class Context:
     def of(
         cls, model: LLaDAModel, lefts: list[list[int]], gaps: list[int], rights: list[list[int]]
     ) -> Context:
-        """The contexts of a batch; a gap shorter than the longest one is padded on its right."""
+        """The contexts of a batch. A gap shorter than the longest one is padded on its right."""
         mask, device = model.config.mask_token_id, model.device
         left, real_left = left_padded(lefts, mask, device)
         right, real_right = left_padded([row[::-1] for row in rights], mask, device)
@@ -117,9 +120,12 @@ class Context:
 
 
 def guided_logits(
-    model: LLaDAModel, context: Context, gap: Tensor, settings: GenerationSpec
+    model: LLaDAModel, context: Context, gap: Tensor, *, settings: GenerationSpec
 ) -> Tensor:
-    """Logits of the gap's tokens (B, G, V); CFG masks the context for the unconditional pass."""
+    """Logits of the gap's tokens (B, G, V), guided as in model.md, Eq. 35.
+
+    The unconditional pass sees the context masked.
+    """
     scale, start = settings.unmasking_guidance_scale, context.left.shape[1]
     inside = slice(start, start + gap.shape[1])
     whole = torch.cat([context.left, gap, context.right], dim=1)
@@ -137,33 +143,37 @@ def predictions(
     logits_BGV: Tensor,
     settings: GenerationSpec,
     streams: Sequence[Stream],
+    *,
     gaps: Sequence[int],
     steps: Sequence[Step],
 ) -> tuple[Tensor, Tensor]:
-    """A token for every place, and how much it deserves to be kept: two of (B, G)."""
+    """A token for every position and its confidence, (B, G) each.
+
+    The confidence is the token's probability, or a random number with `remasking="random"`.
+    """
 
     def uniform(purpose: str) -> Tensor:
         rows = zip(streams, gaps, steps, strict=True)
-        drawn = [own.uniform(f"{purpose}/{step.name}", gap)[0] for own, gap, step in rows]
-        return pad_sequence(drawn, batch_first=True).to(logits_BGV.device)
+        numbers = [own.uniform(f"{purpose}/{step.name}", gap)[0] for own, gap, step in rows]
+        return pad_sequence(numbers, batch_first=True).to(logits_BGV.device)
 
-    drawn = uniform("token").flatten() if settings.temperature > 0 else None
-    ids = sample_tokens(logits_BGV.flatten(0, 1), settings, drawn).view(logits_BGV.shape[:2])
+    numbers = uniform("token").flatten() if settings.temperature > 0 else None
+    ids = sample_tokens(logits_BGV.flatten(0, 1), settings, numbers).view(logits_BGV.shape[:2])
     if settings.remasking == "random":
         return ids, uniform("order")
     return ids, logits_BGV.softmax(-1).gather(-1, ids[..., None])[..., 0]
 
 
-def unmasked(
-    gap: Tensor, ids: Tensor, confidence: Tensor, still: Tensor, steps: Sequence[Step]
+def unmask(
+    gap: Tensor, ids: Tensor, confidence: Tensor, *, masked: Tensor, steps: Sequence[Step]
 ) -> Tensor:
-    """Unmask the most confident masked tokens of each row's block, as many as its step wants."""
-    place = torch.arange(gap.shape[1], device=gap.device)
-    start, end, wanted = torch.tensor(
-        [[step.start, step.end, step.wanted] for step in steps], device=gap.device
+    """The gap (B, G) with each row's most confident masked tokens unmasked, as its step asks."""
+    position = torch.arange(gap.shape[1], device=gap.device)
+    start, end, unmasked = torch.tensor(
+        [[step.start, step.end, step.unmasked] for step in steps], device=gap.device
     ).T[:, :, None]
-    inside = (place >= start) & (place < end)
-    score = confidence.masked_fill(~(still & inside), -1.0)
+    inside = (position >= start) & (position < end)
+    score = confidence.masked_fill(~(masked & inside), -1.0)
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    revealed = (inside & ~still).sum(1, keepdim=True)
-    return torch.where((rank < wanted - revealed) & still & inside, ids, gap)
+    already = (inside & ~masked).sum(1, keepdim=True)
+    return torch.where((rank < unmasked - already) & masked & inside, ids, gap)

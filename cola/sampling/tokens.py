@@ -1,4 +1,4 @@
-"""From logits to token ids: temperature, top-k, top-p, penalty (B batch, V vocabulary)."""
+"""Token ids from logits: temperature, top-k, top-p, penalty (B batch, V vocabulary)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def sample_tokens(
     logits_BV: Tensor,
     settings: GenerationSpec,
     uniform_B: Tensor | None = None,
+    *,
     previous: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """Token ids (B,): the most likely at temperature 0, else by inverse CDF of `uniform_B`.
 
-    `previous` are the tokens each row has so far, for the repetition penalty (as CTRL: positive
-    logits are divided by it, negative ones multiplied).
+    `previous` are each row's tokens so far, for the repetition penalty.
 
     Raises:
-        ValueError: when a temperature above 0 comes without `uniform_B`.
+        ValueError: when the temperature is above 0 and `uniform_B` is missing.
     """
     logits_BV = logits_BV.float()
     if settings.repetition_penalty != 1.0 and previous is not None:
@@ -38,7 +38,7 @@ def sample_tokens(
     probability, order = logits_BV.softmax(-1).sort(dim=-1, descending=True)
     cumulative = probability.cumsum(-1)
     if settings.top_p is not None:
-        # Keep the smallest set that reaches top_p: drop what starts at or beyond it.
+        # The smallest set that reaches top_p: a token whose predecessors reach it is dropped.
         probability = probability * (cumulative - probability < settings.top_p)
         cumulative = probability.cumsum(-1)
     threshold = uniform_B[:, None].to(cumulative) * cumulative[:, -1:]
@@ -47,7 +47,10 @@ def sample_tokens(
 
 
 def penalised(logits_BV: Tensor, penalty: float, previous: Sequence[Sequence[int]]) -> Tensor:
-    """Make tokens that occurred already less likely."""
+    """Logits (B, V) with positive values of seen tokens divided by the penalty, others multiplied.
+
+    As in CTRL (arXiv 1909.05858), but lowering negative logits, too.
+    """
     logits_BV = logits_BV.clone()
     for row, tokens in enumerate(previous):
         seen = torch.tensor(sorted(set(tokens)), device=logits_BV.device, dtype=torch.long)

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
@@ -162,6 +162,18 @@ def _parts_of(node: Any, path: list[str]) -> list[str]:
         parts.append(part)
         node = node.get(part) if isinstance(node, dict) else None
     return parts
+
+
+def check_distinct(values: Sequence[object]) -> None:
+    """Refuse a list in which a value occurs twice (for validators of fields).
+
+    Raises:
+        ValueError: naming the values that do.
+    """
+    twice = dict.fromkeys(value for value in values if values.count(value) > 1)
+    if twice:
+        named = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in twice)
+        raise ValueError(f"lists {named} more than once; list each value once")
 
 
 def _assign(node: Any, path: list[str], value: object, override: str) -> None:

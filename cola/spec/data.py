@@ -12,37 +12,62 @@ from cola.spec.base import Spec
 class PythonStdlib(Spec):
     """The running interpreter's own library sources: a corpus that is on every machine."""
 
-    source: Literal["python-stdlib"] = "python-stdlib"
-    include_tests: bool = False
+    source: Literal["python-stdlib"] = Field(
+        default="python-stdlib", description="The sources of the Python that runs the study."
+    )
+    include_tests: bool = Field(
+        default=False,
+        description="Also read the library's own tests, which more than doubles the corpus.",
+    )
 
 
 class LocalFiles(Spec):
-    """Text or JSON-lines files; a folder stands for all such files below it.
+    """Text or JSON-lines files; any file that is not `.jsonl` or `.jsonl.gz` is one document."""
 
-    `.jsonl` (also `.jsonl.gz`) holds one document a line in `text_field`; any other file is one
-    document.
-    """
-
-    source: Literal["files"] = "files"
-    paths: list[str] = Field(min_length=1)
-    text_field: str = "text"
+    source: Literal["files"] = Field(default="files", description="Files on this machine.")
+    paths: list[str] = Field(
+        min_length=1,
+        description="Files and folders; a folder stands for all files below it. Lines of `.jsonl` "
+        "and `.jsonl.gz` files are documents, any other file is one document.",
+    )
+    text_field: str = Field(
+        default="text", description="Field of a JSON line that holds the document's text."
+    )
 
 
 class HuggingFaceDataset(Spec):
-    """A data set of the Hugging Face hub (or a local data set script folder), by name.
+    """A data set of the Hugging Face hub, read by the `datasets` library."""
 
-    `tokens` is its declared size, for plans; what was prepared is counted.
-    """
-
-    source: Literal["huggingface"] = "huggingface"
-    name: str
-    config: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    text_field: str = "text"
-    streaming: bool = True
-    tokens: PositiveInt | None = None
-    max_documents: PositiveInt | None = None
+    source: Literal["huggingface"] = Field(
+        default="huggingface", description="A data set of the Hugging Face hub."
+    )
+    name: str = Field(
+        description="Name of the data set on the hub, or a local folder that `datasets` can load."
+    )
+    config: str | None = Field(
+        default=None, description="Configuration of the data set; null: its default one."
+    )
+    split: str = Field(default="train", description="Split of the data set that is read.")
+    revision: str | None = Field(
+        default=None,
+        description="Branch, tag or commit of the data set; null: the newest on its main branch.",
+    )
+    text_field: str = Field(
+        default="text", description="Column of the data set that holds a document's text."
+    )
+    streaming: bool = Field(
+        default=True,
+        description="Read rows over the network as they are needed; false downloads the whole "
+        "split first.",
+    )
+    tokens: PositiveInt | None = Field(
+        default=None,
+        description="Declared size in tokens, with which `cola plan` counts epochs before the "
+        "corpus is prepared; afterwards the counted size is used.",
+    )
+    max_documents: PositiveInt | None = Field(
+        default=None, description="Read only this many rows, the first ones; null: all."
+    )
 
 
 Corpus = Annotated[PythonStdlib | LocalFiles | HuggingFaceDataset, Field(discriminator="source")]
@@ -51,39 +76,68 @@ Corpus = Annotated[PythonStdlib | LocalFiles | HuggingFaceDataset, Field(discrim
 class TrainedBPE(Spec):
     """Byte-level BPE trained on the corpus' training documents."""
 
-    kind: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(default=4096, ge=258, le=1_000_000)
+    kind: Literal["bpe"] = Field(
+        default="bpe", description="Train a byte-level BPE tokenizer on the training documents."
+    )
+    vocab_size: int = Field(
+        default=4096,
+        ge=258,
+        le=1_000_000,
+        description="Entries of the vocabulary: end of text, 256 bytes, and merges.",
+    )
 
 
 class TokenizerFile(Spec):
     """A `tokenizer.json` of the `tokenizers` library."""
 
-    kind: Literal["file"] = "file"
-    path: str
-    eos_token: str = "<|endoftext|>"  # noqa: S105
+    kind: Literal["file"] = Field(default="file", description="Read a tokenizer from a file.")
+    path: str = Field(description="Path of a `tokenizer.json` of the `tokenizers` library.")
+    eos_token: str = Field(
+        default="<|endoftext|>",
+        description="Entry of the tokenizer that is put between documents.",
+    )
 
 
 class HubTokenizer(Spec):
-    """A tokenizer of the hub, through `AutoTokenizer`.
+    """A tokenizer of the hub, through `AutoTokenizer`."""
 
-    `vocab_size` is declared so that a plan needs no network; it is checked when the tokenizer is
-    loaded.
-    """
-
-    kind: Literal["hub"] = "hub"
-    name: str
-    vocab_size: PositiveInt
-    revision: str | None = None
+    kind: Literal["hub"] = Field(
+        default="hub", description="Load a tokenizer of the Hugging Face hub."
+    )
+    name: str = Field(description="Name on the hub, or a local folder, as `AutoTokenizer` takes.")
+    vocab_size: PositiveInt = Field(
+        description="Entries of the tokenizer, declared so that a plan needs no network; a wrong "
+        "number is refused when the tokenizer is loaded."
+    )
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit; null: the newest on the main branch."
+    )
 
 
 Tokenizer = Annotated[TrainedBPE | TokenizerFile | HubTokenizer, Field(discriminator="kind")]
 
 
 class DataSpec(Spec):
-    """Corpus, tokenizer and packing. `seed` decides the order of the sequences."""
+    """Corpus, tokenizer and packing."""
 
-    corpus: Corpus = PythonStdlib()
-    tokenizer: Tokenizer = TrainedBPE()
-    sequence_length: int = Field(default=256, ge=8, le=1_048_576)
-    validation_fraction: float = Field(default=0.02, gt=0, lt=0.5)
-    seed: NonNegativeInt = 6198
+    corpus: Corpus = Field(default=PythonStdlib(), description="The text.")
+    tokenizer: Tokenizer = Field(default=TrainedBPE(), description="What turns text into tokens.")
+    sequence_length: int = Field(
+        default=256,
+        ge=8,
+        le=1_048_576,
+        description="Tokens of a training sequence: documents are packed one after the other and "
+        "cut at this length.",
+    )
+    validation_fraction: float = Field(
+        default=0.02,
+        gt=0,
+        lt=0.5,
+        description="Share of the text that is held out for validation, chosen by a hash of it; "
+        "at least one piece of text is.",
+    )
+    seed: NonNegativeInt = Field(
+        default=6198,
+        description="Seed of the order of the training sequences, which all families and all "
+        "seeds of a study share.",
+    )

@@ -6,9 +6,17 @@ import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-from cola.spec.base import Spec
+from cola.spec.base import Spec, check_distinct
 
 Budget = Annotated[float, Field(gt=0, le=1e30)]
 Parameters = Literal["core", "total"]
@@ -16,16 +24,26 @@ Size = Annotated[int, Field(ge=1_000, le=10**13)]
 
 
 class Rung(Spec):
-    """One budget of the ladder and the model size trained at it (every family, every seed).
+    """One budget of the ladder and the size trained at it, by every family with every seed.
 
-    The size is a target of core or of total parameters (which of them is what
-    `matching.parameters` says), or a published row by name (`paper-2b`: section 6).
+    One of `core_parameters`, `total_parameters` and `row` is given.
     """
 
-    budget: Budget
-    core_parameters: Size | None = None
-    total_parameters: Size | None = None
-    row: Literal["paper-2b"] | None = None
+    budget: Budget = Field(
+        description="Training FLOPs of each run, counted as `matching.compute` says."
+    )
+    core_parameters: Size | None = Field(
+        default=None,
+        description="Size aimed at, in parameters without token embeddings and output head; for "
+        "`matching.parameters: core`.",
+    )
+    total_parameters: Size | None = Field(
+        default=None,
+        description="Size aimed at, in all parameters; for `matching.parameters: total`.",
+    )
+    row: Literal["paper-2b"] | None = Field(
+        default=None, description="A published size by its name, in place of a number."
+    )
 
     @property
     def target(self) -> int | None:
@@ -46,16 +64,32 @@ def _only_one(spec: Spec, keys: tuple[str, ...]) -> None:
 class IsoFLOPDesign(Spec):
     """At every budget several sizes round the expected optimum; tokens follow from the budget.
 
-    The expected optimum of a budget C is N = sqrt(C / (6 r)) with r `tokens_per_parameter`; `sizes`
-    targets from N / sqrt(spread) to N sqrt(spread) are evenly spaced in log N, of core or of total
-    parameters as `matching.parameters` says.
+    The expected optimum of a budget C is N = sqrt(C / (6 r)) with r `tokens_per_parameter`; sizes
+    are of core or of total parameters as `matching.parameters` says.
     """
 
-    kind: Literal["isoflop"] = "isoflop"
-    budgets: list[Budget] = Field(min_length=1)
-    sizes: int = Field(default=5, ge=3, le=99)
-    spread: float = Field(default=16.0, gt=1)
-    tokens_per_parameter: PositiveFloat = 20.0
+    kind: Literal["isoflop"] = Field(
+        default="isoflop",
+        description="At every budget, several sizes round the expected optimum.",
+    )
+    budgets: list[Budget] = Field(min_length=1, description="Training FLOPs of a run.")
+    sizes: int = Field(
+        default=5,
+        ge=3,
+        le=99,
+        description="Sizes at each budget, evenly spaced in their logarithm.",
+    )
+    spread: float = Field(
+        default=16.0,
+        gt=1,
+        description="Largest over smallest size at a budget; the expected optimum is their "
+        "geometric mean.",
+    )
+    tokens_per_parameter: PositiveFloat = Field(
+        default=20.0,
+        description="Training tokens per parameter r at the expected optimum: a budget C has it at "
+        "sqrt(C / (6 r)) parameters.",
+    )
 
     def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large, at each the sizes from small to large."""
@@ -72,10 +106,19 @@ class IsoFLOPDesign(Spec):
 class GridDesign(Spec):
     """Every size at every budget."""
 
-    kind: Literal["grid"] = "grid"
-    budgets: list[Budget] = Field(min_length=1)
-    core_parameters: list[Size] | None = Field(default=None, min_length=1)
-    total_parameters: list[Size] | None = Field(default=None, min_length=1)
+    kind: Literal["grid"] = Field(default="grid", description="Every size at every budget.")
+    budgets: list[Budget] = Field(min_length=1, description="Training FLOPs of a run.")
+    core_parameters: list[Size] | None = Field(
+        default=None,
+        min_length=1,
+        description="Sizes in parameters without token embeddings and output head; for "
+        "`matching.parameters: core`.",
+    )
+    total_parameters: list[Size] | None = Field(
+        default=None,
+        min_length=1,
+        description="Sizes in all parameters; for `matching.parameters: total`.",
+    )
 
     def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large, at each the sizes from small to large."""
@@ -101,22 +144,41 @@ class TrajectoryDesign(Spec):
     budget's warm-up, and stage 1 is paid from the smallest budget.
     """
 
-    kind: Literal["trajectory"] = "trajectory"
-    budgets: list[Budget] = Field(min_length=2)
-    core_parameters: Size | None = None
-    total_parameters: Size | None = None
-    row: Literal["paper-2b"] | None = None
+    kind: Literal["trajectory"] = Field(
+        default="trajectory",
+        description="One size along training: every budget is a finished model, and all share the "
+        "stable phase of a schedule of `kind: wsd`.",
+    )
+    budgets: list[Budget] = Field(
+        min_length=2, description="Training FLOPs of the points, each a different number."
+    )
+    core_parameters: Size | None = Field(
+        default=None,
+        description="Size aimed at, in parameters without token embeddings and output head; for "
+        "`matching.parameters: core`.",
+    )
+    total_parameters: Size | None = Field(
+        default=None,
+        description="Size aimed at, in all parameters; for `matching.parameters: total`.",
+    )
+    row: Literal["paper-2b"] | None = Field(
+        default=None, description="A published size by its name, in place of a number."
+    )
 
     def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large."""
         size = self.model_dump(exclude={"kind", "budgets"})
         return [Rung.parse({"budget": budget, **size}) for budget in sorted(self.budgets)]
 
+    @field_validator("budgets")
+    @classmethod
+    def _are_distinct(cls, budgets: list[float]) -> list[float]:
+        check_distinct(budgets)
+        return budgets
+
     @model_validator(mode="after")
     def _is_possible(self) -> TrajectoryDesign:
         _only_one(self, ("core_parameters", "total_parameters", "row"))
-        if len(set(self.budgets)) != len(self.budgets):
-            raise ValueError("budgets must differ from each other")
         return self
 
 
@@ -145,10 +207,18 @@ class PowerLawRule(Spec):
     N: the run's target of parameters (core or total, as `matching.parameters` says); C: its budget.
     """
 
-    kind: Literal["power_law"] = "power_law"
-    coefficient: PositiveFloat
-    parameters_exponent: float = 0.0
-    budget_exponent: float = 0.0
+    kind: Literal["power_law"] = Field(
+        default="power_law",
+        description="coefficient x (N / 1e6)^parameters_exponent x (C / 1e15)^budget_exponent, "
+        "with N the run's target of parameters and C its budget in FLOPs.",
+    )
+    coefficient: PositiveFloat = Field(description="Value at 1e6 parameters and 1e15 FLOPs.")
+    parameters_exponent: float = Field(
+        default=0.0, description="Exponent of the size; 0: the size has no effect."
+    )
+    budget_exponent: float = Field(
+        default=0.0, description="Exponent of the budget; 0: the budget has no effect."
+    )
 
     def value(self, parameters: float, budget: float) -> float:
         """The rule at a size and a budget."""
@@ -159,18 +229,21 @@ class PowerLawRule(Spec):
 class TunedPoint(Spec):
     """What a tuning sweep found best at one budget."""
 
-    budget: Budget
-    value: PositiveFloat
+    budget: Budget = Field(description="Training FLOPs of the tuned runs.")
+    value: PositiveFloat = Field(description="Best value found there.")
 
 
 class TunedRule(Spec):
-    """Through the points of a tuning sweep, linear in log value over log budget.
+    """Through the points of a tuning sweep, linear in log value over log budget."""
 
-    Beyond the first and the last point their values hold: nothing is extrapolated.
-    """
-
-    kind: Literal["tuned"] = "tuned"
-    points: list[TunedPoint] = Field(min_length=1)
+    kind: Literal["tuned"] = Field(
+        default="tuned", description="Interpolate what tuning sweeps found at some budgets."
+    )
+    points: list[TunedPoint] = Field(
+        min_length=1,
+        description="Tuned values, joined by lines in log value over log budget; beyond the first "
+        "and the last point their values hold.",
+    )
 
     def value(self, parameters: float, budget: float) -> float:
         """The rule at a budget (whatever the size)."""
@@ -188,15 +261,22 @@ Rule = Annotated[PowerLawRule | TunedRule, Field(discriminator="kind")]
 
 
 class RulesSpec(Spec):
-    """Settings that follow from size and budget, by the same rule for all families.
+    """Settings that follow from size and budget, by the same rule for all families."""
 
-    A setting without a rule is the study's own. `batch_tokens` is rounded to sequences, in
-    multiples of `batch_multiple` (so that any number of workers that divides it can share them).
-    """
-
-    learning_rate: Rule | None = None
-    batch_tokens: Rule | None = None
-    batch_multiple: PositiveInt = 8
+    learning_rate: Rule | None = Field(
+        default=None,
+        description="Rule for the peak learning rate; null: `training.optimizer.learning_rate`.",
+    )
+    batch_tokens: Rule | None = Field(
+        default=None,
+        description="Rule for the tokens of an optimiser step; null: "
+        "`training.batch_sequences` sequences.",
+    )
+    batch_multiple: PositiveInt = Field(
+        default=8,
+        description="Sequences that a batch from the rule is rounded to a multiple of, so that "
+        "any number of workers that divides it gets equal shares.",
+    )
 
 
 def _rounded(value: float) -> int:

@@ -1,4 +1,4 @@
-"""Sizes of the networks that families are made of (section 2)."""
+"""Sizes of the networks that families are made of (docs/model.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TransformerSpec(Spec):
 
 
 class TextVAESpec(Spec):
-    """Text VAE: one latent of `latent_dim` per `patch_size` tokens (paper section 2)."""
+    """Text VAE: one latent of `latent_dim` per `patch_size` tokens (model.md, Eq. 10)."""
 
     vocab_size: PositiveInt = Field(description="Entries of the tokenizer.")
     hidden_size: PositiveInt = Field(description="Width of encoder and decoder.")
@@ -82,7 +82,7 @@ class TextVAESpec(Spec):
 
 
 class DiTSpec(Spec):
-    """Block-causal diffusion transformer over latents (paper section 2)."""
+    """Block-causal diffusion transformer over latents (model.md, Eq. 17)."""
 
     hidden_size: PositiveInt = Field(description="Width of the residual stream.")
     num_layers: PositiveInt = Field(description="Number of blocks.")

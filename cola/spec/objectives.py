@@ -12,7 +12,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class MaskingSpec(Spec):
-    """Masked diffusion: mask with probability p = (1 - min) t + min, weight 1 / p (section 8)."""
+    """Masking with probability p = (1 - min) t + min and weight 1 / p (model.md, Eq. 31)."""
 
     min_mask_probability: float = Field(
         default=1e-3, gt=0, lt=1, description="Probability of masking a token at t = 0."
@@ -29,7 +29,9 @@ class MaskingSpec(Spec):
 class LogitNormal(Spec):
     """t = sigmoid(loc + scale n), n ~ N(0, 1)."""
 
-    kind: Literal["logit_normal"] = "logit_normal"
+    kind: Literal["logit_normal"] = Field(
+        default="logit_normal", description="Normally distributed logit(t)."
+    )
     timestep_loc: float = Field(
         default=1.0, description="Centre of logit(t); larger values mean more noise."
     )
@@ -39,14 +41,16 @@ class LogitNormal(Spec):
 class UniformTime(Spec):
     """t ~ U(0, 1)."""
 
-    kind: Literal["uniform"] = "uniform"
+    kind: Literal["uniform"] = Field(
+        default="uniform", description="Times evenly spread over [0, 1]."
+    )
 
 
 TimestepDistribution = Annotated[LogitNormal | UniformTime, Field(discriminator="kind")]
 
 
 class VAEObjective(Spec):
-    """Stage 1: reconstruction + beta KL + lambda_mask masked-token loss (section 3).
+    """Stage 1: reconstruction + beta KL + lambda_mask masked-token loss (model.md, Eq. 11).
 
     The defaults of `beta` and `lambda_mask` are measured on English books: over 99% of tokens come
     back at a logSNR near 4 (`tests/benchmarks/latent_space.py`). A `mask_rate` of 0.3 makes a
@@ -76,7 +80,7 @@ class VAEObjective(Spec):
 
 
 class JointObjective(Spec):
-    """Stage 2: lambda_vae L_VAE + lambda_fm L_FM + lambda_ref KL(q || q_ref) (section 3).
+    """Stage 2: lambda_vae L_VAE + lambda_fm L_FM + lambda_ref KL(q || q_ref) (model.md, Eq. 14).
 
     With lambda_ref = 0 joint training collapses within a hundred steps; 0.1 is measured to hold it.
     """

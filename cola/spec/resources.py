@@ -19,56 +19,125 @@ from cola.spec.base import Spec
 
 
 class SizedResources(Spec):
-    """What runs of at least `core_parameters` need; what is left out is as for the others."""
+    """What larger runs need; what is null is as for the others."""
 
-    core_parameters: PositiveInt
-    workers: PositiveInt | None = None
-    min_workers: PositiveInt | None = None
-    zero_stage: int | None = Field(default=None, ge=0, le=3)
-    micro_batch_sequences: PositiveInt | None = None
-    labels: dict[str, str] | None = None
+    core_parameters: PositiveInt = Field(
+        description="Smallest size, in core parameters, that the entry is for."
+    )
+    workers: PositiveInt | None = Field(
+        default=None, description="In place of `resources.workers`."
+    )
+    min_workers: PositiveInt | None = Field(
+        default=None, description="In place of `resources.min_workers`."
+    )
+    zero_stage: int | None = Field(
+        default=None, ge=0, le=3, description="In place of `resources.zero_stage`."
+    )
+    micro_batch_sequences: PositiveInt | None = Field(
+        default=None, description="In place of `resources.micro_batch_sequences`."
+    )
+    labels: dict[str, str] | None = Field(
+        default=None, description="In place of `resources.labels`."
+    )
 
 
 class ResourcesSpec(Spec):
     """Where and how a run executes; none of it changes the result beyond rounding.
 
-    A worker is one process with one GPU, or a share of one: more GPUs are more workers. With
-    `min_workers` a run is elastic: it goes on with the workers that are left, down to that many,
-    and takes back up to `workers`. `labels` choose nodes by Ray's node labels (as
-    `ray.io/accelerator-type: H100`). `larger` says what larger runs need, by core parameters.
-
-    A study waits up to `wait_seconds` for a cluster that it joins to have what a run needs, and of
-    several studies on one cluster the one of higher `priority` starts first. A run whose worker,
-    node or controller dies is started again from its checkpoint up to `max_failures` times; one
-    whose workers make no step for `hang_seconds` counts as such (None: wait for ever). No run is
-    started once the study has taken `max_accelerator_hours` (of cores where it has no GPUs); those
-    that run go on.
-
-    `accelerator` (by default H100 where workers have GPUs, CPU elsewhere), its `mfu` and its
-    `price_per_hour` are what `cola plan` reckons with, per GPU (or core). With an accelerator of
-    known memory the micro-batch is chosen to fit. `compile` is the switch for fast kernels:
-    torch.compile and fused AdamW (FlexAttention is taken on CUDA in any case). It needs a C++
-    compiler on a CPU.
+    A worker is one process with one GPU, or a share of one: more GPUs are more workers.
     """
 
-    workers: PositiveInt = 1
-    min_workers: PositiveInt | None = None
-    cpus_per_worker: PositiveFloat = 1.0
-    gpus_per_worker: float = Field(default=0.0, ge=0, le=1)
-    accelerator: Literal["H100", "H200", "A100", "L40S", "CPU"] | None = None
-    mfu: float | None = Field(default=None, gt=0, le=1)
-    price_per_hour: PositiveFloat | None = None
-    zero_stage: int = Field(default=1, ge=0, le=3)
-    micro_batch_sequences: PositiveInt | None = None
-    compile: bool = False
-    concurrent_runs: PositiveInt | None = None
-    max_accelerator_hours: PositiveFloat | None = None
-    max_failures: NonNegativeInt = 3
-    labels: dict[str, str] = Field(default={})
-    larger: list[SizedResources] = Field(default=[])
-    priority: int = 0
-    wait_seconds: NonNegativeFloat = 900.0
-    hang_seconds: PositiveFloat | None = 1800.0
+    workers: PositiveInt = Field(
+        default=1,
+        description="Training processes of a run; each takes an equal part of the batch, so at "
+        "most `training.batch_sequences`.",
+    )
+    min_workers: PositiveInt | None = Field(
+        default=None,
+        description="Makes runs elastic: when nodes die they resume with the workers that are "
+        "left, down to this many, and grow back to `workers`. Null: a run needs all of them.",
+    )
+    cpus_per_worker: PositiveFloat = Field(default=1.0, description="CPU cores of a worker.")
+    gpus_per_worker: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="GPUs of a worker: 0 (trains on the CPU), a share of one, or 1.",
+    )
+    accelerator: Literal["H100", "H200", "A100", "L40S", "CPU"] | None = Field(
+        default=None,
+        description="What `cola plan` computes time and memory for; null: H100 where workers have "
+        "GPUs, else CPU. With a known memory the micro-batch is chosen to fit.",
+    )
+    mfu: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of the accelerator's peak FLOP/s that `cola plan` assumes; null: that "
+        "of the accelerator's type, 0.3 to 0.45.",
+    )
+    price_per_hour: PositiveFloat | None = Field(
+        default=None,
+        description="Price of an hour of one GPU (of one core where there are none), for the cost "
+        "in `cola plan`; in any currency.",
+    )
+    zero_stage: int = Field(
+        default=1,
+        ge=0,
+        le=3,
+        description="What DeepSpeed ZeRO shards over the workers: 0 nothing, 1 the optimiser's "
+        "state, 2 also gradients, 3 also weights.",
+    )
+    micro_batch_sequences: PositiveInt | None = Field(
+        default=None,
+        description="Most sequences that a worker passes through the model at once; gradients are "
+        "accumulated up to its share of the batch. Null: chosen to fit an accelerator of known "
+        "memory, else the whole share.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Use torch.compile and fused AdamW; on a CPU this needs a C++ compiler. Not "
+        "with `zero_stage: 3`.",
+    )
+    concurrent_runs: PositiveInt | None = Field(
+        default=None,
+        description="Most runs of the study that train at the same time; null: as many as the "
+        "cluster has room for.",
+    )
+    max_accelerator_hours: PositiveFloat | None = Field(
+        default=None,
+        description="No run starts once the study has used this many GPU hours (core hours where "
+        "workers have no GPUs); runs that have started finish. Null: no limit.",
+    )
+    max_failures: NonNegativeInt = Field(
+        default=3,
+        description="Times that a run is restarted from its checkpoint after a worker, node or "
+        "controller failed.",
+    )
+    labels: dict[str, str] = Field(
+        default={},
+        description="Ray node labels that a worker's node must have, as "
+        "`ray.io/accelerator-type: H100`.",
+    )
+    larger: list[SizedResources] = Field(
+        default=[],
+        description="Other resources for larger runs; of the entries that a run's size reaches, "
+        "the largest applies.",
+    )
+    priority: int = Field(
+        default=0,
+        description="Of several studies on one cluster, runs of the highest priority start first.",
+    )
+    wait_seconds: NonNegativeFloat = Field(
+        default=900.0,
+        description="Seconds that a run waits for a cluster which is too small for it, or a "
+        "driver for a cluster that does not answer, before it gives up.",
+    )
+    hang_seconds: PositiveFloat | None = Field(
+        default=1800.0,
+        description="Seconds without an optimiser step after which a run's workers count as hung "
+        "and are restarted; longer than a validation or an export takes. Null: never.",
+    )
 
     @property
     def units_per_worker(self) -> float:
@@ -103,40 +172,61 @@ class ResourcesSpec(Spec):
 
 
 class CheckpointSpec(Spec):
-    """Training state: how often it is saved, where, and what is kept of it.
+    """Training state: how often it is saved, where, and what is kept of it."""
 
-    `every_seconds` of training apart; the last `keep`, with `keep_best` also the one of the lowest
-    validation NLL, with `keep_points` also one at every evaluation point. `storage` is a folder or
-    the address of an object store (as s3://bucket/prefix; None: beside the run), `upload` whether
-    training waits until a checkpoint is there.
-    """
-
-    every_seconds: PositiveFloat = 60.0
-    keep: PositiveInt = 2
-    keep_best: bool = False
-    keep_points: bool = False
-    storage: str | None = None
-    upload: Literal["sync", "async"] = "sync"
+    every_seconds: PositiveFloat = Field(
+        default=60.0, description="Seconds of training between two checkpoints."
+    )
+    keep: PositiveInt = Field(default=2, description="Newest checkpoints that are kept.")
+    keep_best: bool = Field(
+        default=False,
+        description="Also save at evaluation points, and keep the checkpoint with the lowest "
+        "validation NLL.",
+    )
+    keep_points: bool = Field(
+        default=False, description="Also save and keep a checkpoint at every evaluation point."
+    )
+    storage: str | None = Field(
+        default=None,
+        description="Folder that every node sees, or address of an object store "
+        "(`s3://bucket/prefix`, ...); null: beside the run in `output`.",
+    )
+    upload: Literal["sync", "async"] = Field(
+        default="sync",
+        description="`sync`: training waits until a checkpoint is in the storage; `async`: only "
+        "until it is on the local disk.",
+    )
 
 
 class DivergenceRetry(Spec):
-    """Train a diverged run again from its start at `factor` times the learning rate, and so on.
+    """Train a diverged run again from its start at a lower learning rate.
 
-    What is trained then is another run (its rate is part of its identity), and is told as such.
+    What is trained then is another run: its rate is part of its identity.
     """
 
-    factor: float = Field(default=0.5, gt=0, lt=1)
-    times: PositiveInt = 1
+    factor: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Learning rate of a retry over that of the run that diverged.",
+    )
+    times: PositiveInt = Field(
+        default=1, description="Most retries of a run, each at `factor` times the rate before."
+    )
 
 
 class TrackingSpec(Spec):
-    """MLflow. `uri` None means a SQLite file in the output folder.
+    """MLflow, and how often a run logs."""
 
-    An address with a password is given by reference: `env:NAME` or `file:/path` of what holds it.
-    """
-
-    uri: str | None = None
-    log_every_steps: PositiveInt = 10
+    uri: str | None = Field(
+        default=None,
+        description="MLflow server or database; null: a SQLite file in `output`. An address with a "
+        "password is given by reference: `env:NAME` (an environment variable) or `file:/path` "
+        "(its first line).",
+    )
+    log_every_steps: PositiveInt = Field(
+        default=10, description="Optimiser steps between two points of a training curve."
+    )
 
     @model_validator(mode="after")  # of the model: an error about the field would repeat it
     def _no_password(self) -> TrackingSpec:

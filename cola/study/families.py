@@ -16,6 +16,7 @@ from pydantic import (
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of, names, place_of, union_of
+from cola.spec.schema import or_list_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -58,6 +59,24 @@ def check_family(value: object) -> object:
                 f"{error} (an entry that is not named after its family says it by `family`)"
             ) from None
     return value
+
+
+def by_family(schema: dict[str, Any]) -> None:
+    """Extend the JSON Schema of the entries by what `with_families` takes.
+
+    An entry that is named after a family may leave `family` out or be null; a bare list of
+    families takes each at its defaults.
+    """
+    kinds = zip(names(), schema["additionalProperties"]["oneOf"], strict=True)
+    schema["properties"] = {
+        name: {
+            "description": f"The family {name}; null: with its defaults.",
+            "anyOf": [dict(kind), {"type": "null"}],
+        }
+        for name, kind in kinds
+    }
+    schema["minProperties"] = 1
+    or_list_of({"enum": list(names())})(schema)
 
 
 def in_order(entries: dict[str, FamilySettings]) -> dict[str, FamilySettings]:

@@ -16,7 +16,7 @@ from pydantic import (
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import union_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
-from cola.spec.base import Spec
+from cola.spec.base import Spec, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.inference import GenerationSpec, LikelihoodSpec
 
@@ -29,40 +29,67 @@ else:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+TASKS = IN_DOMAIN_TASKS + FEW_SHOT_TASKS
+Task = Annotated[str, Field(json_schema_extra={"enum": list(TASKS)})]
 
 
 class OptimizerSpec(Spec):
-    """AdamW, the same for every family (paper section 3 of the design notes)."""
+    """AdamW, the same for every family."""
 
-    learning_rate: PositiveFloat = 1.5e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.01
-    grad_clip: PositiveFloat | None = 1.0
+    learning_rate: PositiveFloat = Field(
+        default=1.5e-4, description="Peak learning rate, which the schedule multiplies."
+    )
+    betas: tuple[Fraction, Fraction] = Field(
+        default=(0.9, 0.95), description="Decay rates of the first and the second moment."
+    )
+    eps: PositiveFloat = Field(
+        default=1e-8, description="Added to the root of the second moment, against division by 0."
+    )
+    weight_decay: NonNegativeFloat = Field(
+        default=0.01, description="Decoupled weight decay; 0: none."
+    )
+    grad_clip: PositiveFloat | None = Field(
+        default=1.0,
+        description="Largest norm of the gradient over all weights; null: it is not clipped.",
+    )
 
 
 class RateChange(Spec):
-    """From the share `at` of all of the run's steps on the rate is `factor` times the schedule's,
-    until the next change."""
+    """A change of the learning rate, which holds until the next one."""
 
-    at: float = Field(gt=0, lt=1)
-    factor: PositiveFloat
+    at: float = Field(
+        gt=0, lt=1, description="Share of all of the run's steps after which the change holds."
+    )
+    factor: PositiveFloat = Field(
+        description="What the schedule's learning rate is multiplied by from there on."
+    )
 
 
 class ScheduleSpec(Spec):
-    """Linear warm-up, then cosine, WSD (stable, linear decay) or constant.
+    """The learning rate over a stage's steps: linear warm-up, then what `kind` says."""
 
-    Fractions are of the stage's steps; `final_ratio` is the last rate over the peak rate.
-    `warmup_steps` stands in place of the fraction where it is given. `rate_changes` multiply what
-    that gives; population based training finds such schedules.
-    """
-
-    kind: Literal["cosine", "wsd", "constant"] = "cosine"
-    warmup_fraction: Fraction = 0.05
-    warmup_steps: NonNegativeInt | None = None
-    decay_fraction: Fraction = 0.2
-    final_ratio: Fraction = 0.1
-    rate_changes: tuple[RateChange, ...] = ()
+    kind: Literal["cosine", "wsd", "constant"] = Field(
+        default="cosine",
+        description="What follows the warm-up: `cosine` decay to the end, `wsd` (stable, then a "
+        "linear decay) or `constant`.",
+    )
+    warmup_fraction: Fraction = Field(
+        default=0.05, description="Share of a stage's steps in which the rate grows to its peak."
+    )
+    warmup_steps: NonNegativeInt | None = Field(
+        default=None, description="Warm-up in optimiser steps, in place of `warmup_fraction`."
+    )
+    decay_fraction: Fraction = Field(
+        default=0.2, description="Share of a stage's steps in which `wsd` decays."
+    )
+    final_ratio: Fraction = Field(
+        default=0.1, description="Learning rate at the end over the peak (`cosine` and `wsd`)."
+    )
+    rate_changes: tuple[RateChange, ...] = Field(
+        default=(),
+        description="Changes of the schedule's rate, in order; population based training finds "
+        "such schedules.",
+    )
 
     @field_validator("rate_changes")
     @classmethod
@@ -74,53 +101,84 @@ class ScheduleSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """Everything about the optimisation that changes its result.
+    """Everything about the optimisation that changes its result."""
 
-    With `ema_decay` an exponential moving average of the last stage's weights is what is evaluated
-    and exported.
-    """
-
-    batch_sequences: PositiveInt = 16
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: ScheduleSpec = ScheduleSpec()
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    batch_sequences: PositiveInt = Field(
+        default=16, description="Sequences of an optimiser step, over all workers."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="bfloat16",
+        description="Number format of forward and backward passes; weights and optimiser state "
+        "are float32.",
+    )
+    optimizer: OptimizerSpec = Field(
+        default=OptimizerSpec(), description="AdamW, the same for every family."
+    )
+    schedule: ScheduleSpec = Field(
+        default=ScheduleSpec(), description="The learning rate over the steps of each stage."
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay per step of an exponential moving average of the last stage's weights, "
+        "which is then evaluated and exported in place of the weights. Null: none.",
+    )
 
 
 class EvaluationSpec(Spec):
-    """What is measured during and after training, on fixed sequences with fixed noise.
+    """What is measured during and after training, on fixed sequences with fixed noise."""
 
-    `points` evaluations are spread evenly over the steps; the last is the finished model.
-    `samples` continuations of validation text are generated from `prompt_tokens` tokens each. The
-    families' own diagnostics of the finished model (Cola DLM: of its latents) are taken on the
-    first `diagnostic_sequences`; fewer than 2 is off.
-
-    The finished model is also given `tasks` (see `cola.records`), of each its first `task_items`
-    items; gaps of infilling are `gap_tokens` long. Items of few-shot tasks are read from
-    `task_folder`, as `<task>.jsonl`, or come from the public data sets where it is not given.
-    """
-
-    validation_sequences: PositiveInt = 32
-    points: PositiveInt = 2
-    samples: NonNegativeInt = 4
-    prompt_tokens: PositiveInt = 32
-    diagnostic_sequences: NonNegativeInt = 32
-    tasks: tuple[str, ...] = ()
-    task_items: PositiveInt = 32
-    task_folder: str | None = None
-    gap_tokens: PositiveInt = 16
-    generation: GenerationSpec = GenerationSpec()
-    likelihood: LikelihoodSpec = LikelihoodSpec()
+    validation_sequences: PositiveInt = Field(
+        default=32,
+        description="Sequences of the validation split, the first ones, on which NLL is measured.",
+    )
+    points: PositiveInt = Field(
+        default=2,
+        description="Evaluations of a run, evenly spaced over its steps; the last is of the "
+        "finished model.",
+    )
+    samples: NonNegativeInt = Field(
+        default=4, description="Continuations of validation text in the report; 0: none."
+    )
+    prompt_tokens: PositiveInt = Field(
+        default=32, description="Tokens of validation text that are continued."
+    )
+    diagnostic_sequences: NonNegativeInt = Field(
+        default=32,
+        description="Validation sequences for a family's own diagnostics of the finished model; "
+        "fewer than 2: none.",
+    )
+    tasks: tuple[Task, ...] = Field(
+        default=(),
+        description="Tasks for the finished model, each listed once; `cola items` writes the items "
+        "of the few-shot ones.",
+    )
+    task_items: PositiveInt = Field(
+        default=32, description="Items of each task that are answered, the first ones."
+    )
+    task_folder: str | None = Field(
+        default=None,
+        description="Folder with items of few-shot tasks as `TASK.jsonl`; null: the public data "
+        "sets, from the Hugging Face hub.",
+    )
+    gap_tokens: PositiveInt = Field(
+        default=16, description="Tokens of the gaps that the task `infilling` asks for."
+    )
+    generation: GenerationSpec = Field(
+        default=GenerationSpec(), description="How text is generated."
+    )
+    likelihood: LikelihoodSpec = Field(
+        default=LikelihoodSpec(), description="How likelihoods and their bounds are computed."
+    )
 
     @field_validator("tasks")
     @classmethod
     def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if name not in IN_DOMAIN_TASKS + FEW_SHOT_TASKS:
-                valid = ", ".join(IN_DOMAIN_TASKS + FEW_SHOT_TASKS)
-                raise ValueError(f"{name!r} is no task; valid: {valid}")
-        if len(set(names)) != len(names):
-            raise ValueError("names a task twice")
+            if name not in TASKS:
+                raise ValueError(f"{name!r} is no task; valid: {', '.join(TASKS)}")
+        check_distinct(names)
         return names
 
 

@@ -27,7 +27,7 @@ def learning_rate_factor(schedule: ScheduleSpec, step: int, total_steps: int) ->
 
 
 def rate_change_factor(run: RunSpec, step: int) -> float:
-    """What the schedule's rate is multiplied by at `step` (0-based, over all stages)."""
+    """Factor on the schedule's rate at `step` (0-based, over all stages)."""
     passed = [
         change.factor
         for change in run.training.schedule.rate_changes
@@ -44,7 +44,7 @@ def warmup_steps(schedule: ScheduleSpec, total_steps: int) -> int:
 
 
 def stable_steps(schedule: ScheduleSpec, total_steps: int) -> int:
-    """Steps before the rate depends on how many follow: another length has the same until then."""
+    """Number of first steps whose rate does not depend on the total number of steps."""
     if schedule.kind == "wsd":
         return total_steps - max(1, round(schedule.decay_fraction * total_steps))
     return total_steps if schedule.kind == "constant" else 0

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
-from cola.spec.base import Spec
+from cola.spec.base import Spec, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
-from cola.study.families import Families
+from cola.study.families import Families, by_family
 from cola.study.run import EvaluationSpec, Seed, TrainingSpec
 
 
 class MatchingSpec(Spec):
-    """What is held equal between families at a rung; the rest is told, with by how much it differs.
+    """What is held equal between families at a rung; the report says by how much the rest differs.
 
-    parameters: `core` (all but embeddings and head) or `total`. compute: the budget counts training
-    FLOPs `executed` or `nominal` (see `cola.compute.flops`). tuning: how the optimiser's settings were
-    found, as a statement of the study's author. stage1: what a first stage that serves several runs
-    (Cola DLM's VAE in a trajectory) costs each of them: `charged` in full, as if each had trained
-    it, or `amortised`, in equal parts. Data order and optimiser are always the same.
+    Data order and optimiser are always the same.
     """
 
-    parameters: Literal["core", "total"] = "core"
-    compute: Literal["executed", "nominal"] = "executed"
-    tuning: Literal["none", "equal_trials", "unequal"] = "none"
-    stage1: Literal["charged", "amortised"] = "charged"
+    parameters: Literal["core", "total"] = Field(
+        default="core",
+        description="Count in which sizes agree: `core` (all but token embeddings and output "
+        "head) or `total`.",
+    )
+    compute: Literal["executed", "nominal"] = Field(
+        default="executed",
+        description="Training FLOPs that a budget counts: `executed` matrix products, or the "
+        "literature's `nominal` 6 N D.",
+    )
+    tuning: Literal["none", "equal_trials", "unequal"] = Field(
+        default="none",
+        description="How the optimiser's settings were found: not tuned, tuned with equally many "
+        "trials of each family, or otherwise. A statement for the report, without effect.",
+    )
+    stage1: Literal["charged", "amortised"] = Field(
+        default="charged",
+        description="What a first stage that several runs of a trajectory share costs each: "
+        "`charged` in full, or `amortised` in equal parts.",
+    )
 
 
 def check_batch(training: TrainingSpec, resources: ResourcesSpec) -> None:
@@ -63,35 +75,84 @@ def check_batch(training: TrainingSpec, resources: ResourcesSpec) -> None:
 
 
 class StudySpec(Spec):
-    """What `cola plan` and `cola run` take. See README for an annotated example.
+    """What `cola plan` and `cola run` take."""
 
-    A run that would read the corpus more than `max_epochs` times is refused: repeated data counts
-    less and less from about four times on (arXiv 2305.16264).
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    description: str = ""
-    families: Families
-    ladder: list[Rung] = Field(default=[])
-    design: Design | None = None
-    rules: RulesSpec = RulesSpec()
-    max_epochs: PositiveFloat = 4.0
-    seeds: list[Seed] = Field(default=[66], min_length=1)
-    matching: MatchingSpec = MatchingSpec()
-    data: DataSpec = DataSpec()
-    training: TrainingSpec = TrainingSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
-    resources: ResourcesSpec = ResourcesSpec()
-    checkpoint: CheckpointSpec = CheckpointSpec()
-    retry_diverged: DivergenceRetry | None = None
-    tracking: TrackingSpec = TrackingSpec()
-    output: str = "outputs"
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Name of the study's folder, MLflow experiment and job: lower-case letters, "
+        "digits, `.`, `_` and `-`, at most 64.",
+    )
+    description: str = Field(default="", description="A sentence for lists and the report.")
+    families: Families = Field(
+        description="Curves of the study by name: the name of a family, or any other with `family` "
+        "in its settings (a variant); a list of names takes the defaults.",
+        json_schema_extra=by_family,
+    )
+    ladder: list[Rung] = Field(
+        default=[], description="Budgets with a size at each; in place of `design`."
+    )
+    design: Design | None = Field(
+        default=None,
+        description="Budgets, from which the sizes at each follow; in place of `ladder`.",
+    )
+    rules: RulesSpec = Field(
+        default=RulesSpec(),
+        description="Settings that follow from size and budget, by the same rule for all families.",
+    )
+    max_epochs: PositiveFloat = Field(
+        default=4.0,
+        description="A run that would read the corpus more often is refused: repeated data counts "
+        "less and less from about four times on (arXiv 2305.16264).",
+    )
+    seeds: list[Seed] = Field(
+        default=[66],
+        min_length=1,
+        description="Seeds of initial weights and training noise, each listed once; every family "
+        "has a run with each of them at every rung.",
+    )
+    matching: MatchingSpec = Field(
+        default=MatchingSpec(), description="What is held equal between families at a rung."
+    )
+    data: DataSpec = Field(
+        default=DataSpec(), description="The text, and how it becomes token sequences."
+    )
+    training: TrainingSpec = Field(
+        default=TrainingSpec(), description="Batch, precision, optimiser and schedule."
+    )
+    evaluation: EvaluationSpec = Field(
+        default=EvaluationSpec(), description="What is measured during and after training."
+    )
+    resources: ResourcesSpec = Field(
+        default=ResourcesSpec(),
+        description="Where and how runs execute; without effect on results beyond rounding.",
+    )
+    checkpoint: CheckpointSpec = Field(
+        default=CheckpointSpec(), description="How training state is saved."
+    )
+    retry_diverged: DivergenceRetry | None = Field(
+        default=None,
+        description="Train a diverged run again at a lower learning rate; null: it stays diverged.",
+    )
+    tracking: TrackingSpec = Field(
+        default=TrackingSpec(), description="MLflow, and how often a run logs."
+    )
+    output: str = Field(
+        default="outputs",
+        description="Folder of studies, runs and caches; for a study on a cluster an absolute path "
+        "on storage that every node sees.",
+    )
 
     def rungs(self) -> list[Rung]:
         """Budgets and sizes: the ladder, or what the design makes of its budgets."""
         if self.design is not None:
             return self.design.rungs(self.matching.parameters)
         return self.ladder
+
+    @field_validator("seeds")
+    @classmethod
+    def _are_distinct(cls, seeds: list[int]) -> list[int]:
+        check_distinct(seeds)
+        return seeds
 
     @model_validator(mode="after")
     def _one_design(self) -> StudySpec:
@@ -125,8 +186,6 @@ class StudySpec(Spec):
         sizes = [0, *(item.core_parameters for item in self.resources.larger)]
         for resources in map(self.resources.at, sizes):
             check_batch(self.training, resources)
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must differ from each other")
         return self
 
     @model_validator(mode="after")

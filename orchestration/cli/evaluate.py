@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cola.errors import SpecError
+from cola.families.registry import judges
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec import apply_overrides
 from cola.study import EvaluationSpec
+from orchestration.cli.options import AsJson, Output, RayAddress, Seed, output_folder
 
 if TYPE_CHECKING:
-    from orchestration.inference.evaluate import Report
+    from orchestration.inference.evaluate import (
+        EvaluationExecutor,
+        EvaluationReport,
+        EvaluationRequest,
+    )
     from orchestration.inference.target import Target
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -25,93 +35,122 @@ GROUPS = {
     "all": FEW_SHOT_TASKS[:8] + IN_DOMAIN_TASKS,
 }
 
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        help="Runs (STUDY/RUN-NAME, a run key, a folder), studies (each finished run), or "
+        "folders with a model."
+    ),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Names with commas between: {', '.join(IN_DOMAIN_TASKS + FEW_SHOT_TASKS)}; or "
+        f"{', '.join(GROUPS)}. Default: the study's, or in-domain.",
+    ),
+]
+Items = Annotated[int | None, typer.Option(min=1, help="Items a task: the first ones.")]
+TaskFolder = Annotated[
+    str | None,
+    typer.Option(help="Few-shot items, <task>.jsonl each. Default: the public data sets."),
+]
+HeldOut = Annotated[
+    list[Path] | None,
+    typer.Option(help="Text for in-domain tasks of a plain model folder (repeatable)."),
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        help="A run or folder that judges unconditional texts; of a family with an exact "
+        f"likelihood: {', '.join(judges())}."
+    ),
+]
+Context = Annotated[
+    int | None, typer.Option(min=2, help="Tokens of prompt and continuation. Default: as trained.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A key of the study's evaluation: generation.steps=8, likelihood.ode_steps=4, ...",
+        metavar="KEY=VALUE",
+    ),
+]
+Rows = Annotated[int, typer.Option(min=1, help="Items in work at once.")]
+Workers = Annotated[int, typer.Option(min=1, help="Ray workers; 1: this process.")]
+Gpu = Annotated[bool, typer.Option("--gpu", help="One GPU a Ray worker.")]
+
 
 @app.command()
 def evaluate(
-    targets: Annotated[
-        list[str],
-        typer.Argument(
-            help="Runs (STUDY/RUN-NAME, a run key, a folder), studies (each finished run), or "
-            "folders with a model."
-        ),
-    ],
-    tasks: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Names with commas between: {', '.join(IN_DOMAIN_TASKS + FEW_SHOT_TASKS)}; or "
-            f"{', '.join(GROUPS)}. Default: the study's, or in-domain.",
-        ),
-    ] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="Items a task: the first ones.")] = None,
-    task_folder: Annotated[
-        str | None,
-        typer.Option(help="Few-shot items, <task>.jsonl each. Default: the public data sets."),
-    ] = None,
-    held_out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Text for in-domain tasks of a plain model folder (repeatable)."),
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="An ar run or folder that judges unconditional texts.")
-    ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(min=2, help="Tokens of prompt and continuation. Default: as trained."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="A key of the study's evaluation: generation.steps=8, likelihood.ode_steps=4, ...",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    rows: Annotated[int, typer.Option(min=1, help="Items in work at once.")] = 16,
-    workers: Annotated[int, typer.Option(min=1, help="Ray workers; 1: this process.")] = 1,
+    targets: Targets,
+    tasks: Tasks = None,
+    items: Items = None,
+    *,
+    task_folder: TaskFolder = None,
+    held_out: HeldOut = None,
+    reference: Judge = None,
+    context: Context = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    rows: Rows = 16,
+    workers: Workers = 1,
     cpus_per_worker: Annotated[int, typer.Option(min=1)] = 1,
-    gpu: Annotated[bool, typer.Option("--gpu", help="One GPU a Ray worker.")] = False,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
-    ] = None,
-    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    gpu: Gpu = False,
+    address: RayAddress = None,
+    output: Output = "outputs",
+    as_json: AsJson = False,
 ) -> None:
-    """Evaluate finished models on tasks; the same command goes on where it was cut off.
+    """Evaluate finished models on tasks; the same command resumes where it was cut off.
 
     Answers and results are kept beside the run (or in OUTPUT/evaluation), and a run's results go
     to MLflow.
     """
-    from orchestration.cli.evaluation_tables import print_evaluations
-    from orchestration.inference.evaluate import Asked, Hands, evaluate_target, reference_of
+    from orchestration.inference.evaluate import EvaluationExecutor, EvaluationRequest, reference_of
+    from orchestration.inference.target import find_target
+
+    root = output_folder(output)
+    models = models_of(targets, root, context)
+    judge = None if reference is None else reference_of(find_target(reference, root, None))
+    changes = evaluation_changes(settings or [], items, task_folder)
+    texts = tuple(held_out or ())
+    requests = [
+        (model, EvaluationRequest(evaluation_settings(model, tasks, changes), seed, judge, texts))
+        for model in models
+    ]
+    hands = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
+    reports = evaluate_all(requests, hands, root, show_progress=not as_json)
+    show_reports(reports, as_json)
+
+
+def models_of(targets: Sequence[str], root: Path, context: int | None) -> list[Target]:
+    """The models that the command line names; a study means all of its finished runs.
+
+    Raises:
+        SpecError: a name is neither a run, a study nor a folder with a model.
+    """
     from orchestration.inference.target import find_target
     from orchestration.planning.catalog import finished_runs
 
-    root = Path(output).expanduser().resolve()
     names = [name for target in targets for name in finished_runs(target, root) or [target]]
-    found = [find_target(name, root, context) for name in names]
-    judge = None if reference is None else reference_of(find_target(reference, root, None))
-    changes = list(settings or [])
+    return [find_target(name, root, context) for name in names]
+
+
+def evaluation_changes(
+    settings: Sequence[str], items: int | None, task_folder: str | None
+) -> list[str]:
+    """All changes of evaluation settings as `key=value`."""
+    changes = list(settings)
     changes += [f"task_items={items}"] if items is not None else []
     changes += [f"task_folder={json.dumps(task_folder)}"] if task_folder is not None else []
-    hands = Hands(rows, workers, cpus_per_worker, gpu, address)
-    reports: list[Report] = []
-    with hands.session():
-        for target in found:
-            asked = Asked(chosen(target, tasks, changes), seed, judge, tuple(held_out or ()))
-            report = evaluate_target(target, asked, hands, root, not as_json)
-            reports.append(report.compared(reports[0]) if reports else report)
-    if as_json:
-        typer.echo(json.dumps([report.as_json() for report in reports], indent=1))
-    else:
-        print_evaluations(reports)
+    return changes
 
 
-def chosen(target: Target, tasks: str | None, changes: list[str]) -> EvaluationSpec:
+def evaluation_settings(target: Target, tasks: str | None, changes: list[str]) -> EvaluationSpec:
     """The target's own settings with what the command line changes.
 
     Raises:
-        SpecError: for an unknown task, key or value.
+        SpecError: an unknown task, key or value.
     """
     values = apply_overrides(target.settings().model_dump(mode="json"), changes)
     if tasks is not None:
@@ -120,18 +159,47 @@ def chosen(target: Target, tasks: str | None, changes: list[str]) -> EvaluationS
     return EvaluationSpec.parse(values, origin="--set")
 
 
-def task_names(given: str) -> list[str]:
-    """Names and groups with commas between, each task once.
+def task_names(text: str) -> list[str]:
+    """The tasks of names and groups with commas between, each task once.
 
     Raises:
-        SpecError: for a name that is neither.
+        SpecError: a name is neither a task nor a group.
     """
     known = IN_DOMAIN_TASKS + FEW_SHOT_TASKS
     names: dict[str, None] = {}
-    for name in (part.strip() for part in given.split(",")):
+    for name in (part.strip() for part in text.split(",")):
         if name not in known and name not in GROUPS:
             raise SpecError(
                 f"--tasks {name}: unknown; valid: {', '.join(known)}, or {', '.join(GROUPS)}"
             )
         names |= dict.fromkeys(GROUPS.get(name, (name,)))
     return list(names)
+
+
+def evaluate_all(
+    requests: Sequence[tuple[Target, EvaluationRequest]],
+    hands: EvaluationExecutor,
+    root: Path,
+    *,
+    show_progress: bool,
+) -> list[EvaluationReport]:
+    """A report for each model, compared item by item with the first model's."""
+    from orchestration.inference.evaluate import evaluate_target
+
+    reports: list[EvaluationReport] = []
+    with hands.session():
+        for target, request in requests:
+            log.info("%s: evaluating %s", target.name, ", ".join(request.settings.tasks))
+            report = evaluate_target(target, request, hands, root=root, show_progress=show_progress)
+            reports.append(report.compared(reports[0]) if reports else report)
+    return reports
+
+
+def show_reports(reports: Sequence[EvaluationReport], as_json: bool) -> None:
+    """Print the reports as one JSON list or as tables."""
+    from orchestration.cli.evaluation_tables import print_evaluations
+
+    if as_json:
+        typer.echo(json.dumps([report.as_json() for report in reports], indent=1))
+    else:
+        print_evaluations(reports)

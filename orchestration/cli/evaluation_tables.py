@@ -10,7 +10,7 @@ from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
 from orchestration.cli.tables import wide_console
-from orchestration.inference.evaluate import Report
+from orchestration.inference.evaluate import EvaluationReport
 
 OTHERS = {
     "cloze": ("word_nats",),
@@ -29,8 +29,8 @@ OTHERS = {
 }
 
 
-def print_evaluations(reports: Sequence[Report]) -> None:
-    """A column a model: accuracies in per cent with their standard error, then what else."""
+def print_evaluations(reports: Sequence[EvaluationReport]) -> None:
+    """Print one column a model: accuracies, other measurements, differences, and remarks."""
     console = wide_console()
     console.print(accuracy_table(reports))
     others = measurement_table(reports)
@@ -39,28 +39,28 @@ def print_evaluations(reports: Sequence[Report]) -> None:
     if len(reports) > 1:
         console.print(difference_table(reports))
     for report in reports:
-        for said in remarks(report):
-            console.print(f"{report.target.name}: {said}", highlight=False)
+        for remark in remarks(report):
+            console.print(f"{report.target.name}: {remark}", highlight=False)
         for study, why in report.untracked.items():
             console.print(f"{report.target.name}: not in MLflow ({study}): {why}", highlight=False)
     console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
 
 
-def accuracy_table(reports: Sequence[Report]) -> Table:
-    """Rows of tasks that have an accuracy."""
+def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:
+    """Accuracies in per cent with their standard errors: a row a task that has one."""
     table = _table("accuracy, % ± standard error over items", "chance", "items", reports=reports)
     for task in _tasks(reports):
-        found = [_result(report, task) for report in reports]
-        first = next(result for result in found if result is not None)
+        results = [_result(report, task) for report in reports]
+        first = next(result for result in results if result is not None)
         if "accuracy" in first.metrics:
             chance = first.metrics.get("chance")
             shown = "–" if chance is None else f"{100 * chance:.1f}"
-            table.add_row(task, shown, str(first.items), *map(_accuracy, found))
+            table.add_row(task, shown, str(first.items), *map(_accuracy, results))
     return table
 
 
-def measurement_table(reports: Sequence[Report]) -> Table:
-    """Rows of everything else that is measured."""
+def measurement_table(reports: Sequence[EvaluationReport]) -> Table:
+    """Everything else that is measured: a row a measurement of `OTHERS`."""
     table = _table("measurement", reports=reports)
     for task in _tasks(reports):
         for name in OTHERS.get(task, ()):
@@ -70,42 +70,43 @@ def measurement_table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def difference_table(reports: Sequence[Report]) -> Table:
-    """Rows of tasks that are means over items: each model less the first one."""
+def difference_table(reports: Sequence[EvaluationReport]) -> Table:
+    """Each model less the first one, with 95% intervals: a row a task that is a mean over items."""
     first, *others = reports
     title = f"difference to {first.target.name}, [95%] over the same items"
     table = _table(title, reports=others)
     for task in _tasks(others):
-        found = [report.against_first.get(task) for report in others]
-        if any(found):
+        differences = [report.against_first.get(task) for report in others]
+        if any(differences):
             shares = any(_accuracy(_result(report, task)) != "–" for report in others)
             unit, scale = ("points", 100.0) if shares else ("nats per token", 1.0)
-            table.add_row(f"{task}, {unit}", *[_difference(each, scale) for each in found])
+            table.add_row(f"{task}, {unit}", *[_difference(value, scale) for value in differences])
     return table
 
 
-def remarks(report: Report) -> list[str]:
-    """What a reader must know of the results beside their numbers."""
-    said = []
+def remarks(report: EvaluationReport) -> list[str]:
+    """What a reader must know beside the numbers, one sentence each."""
+    sentences = []
     details = {result.task: result.details for result in report.results}
-    cut = {task: found["prompts_cut"] for task, found in details.items() if "prompts_cut" in found}
-    told = ", ".join(f"{task} {count}" for task, count in cut.items() if count)
-    if told:
-        said.append(
+    cut = {task: values.get("prompts_cut") for task, values in details.items()}
+    counts = ", ".join(f"{task} {count}" for task, count in cut.items() if count)
+    if counts:
+        sentences.append(
             f"prompts that were longer than the context of {report.target.context} tokens lost "
-            f"their beginning: {told}"
+            f"their beginning: {counts}"
         )
     if details.get("likelihood", {}).get("kind") == "bound":
-        said.append("the NLL is an upper bound")
+        sentences.append("the NLL is an upper bound")
     kind = details.get("cloze", {}).get("word_kind", "exact")
     if kind != "exact":
-        said.append(f"the cloze words' nats are {'a bound' if kind == 'bound' else 'an estimate'}")
+        estimate = "a bound" if kind == "bound" else "an estimate"
+        sentences.append(f"the cloze words' nats are {estimate}")
     if details.get("infilling", {}).get("right_context") is False:
-        said.append("infilling: the family sees no right context; it continued the left one")
-    return said
+        sentences.append("infilling: the family sees no right context; it continued the left one")
+    return sentences
 
 
-def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:
+def _table(first: str, *more: str, reports: Sequence[EvaluationReport]) -> Table:
     table = Table(first)
     for name in more:
         table.add_column(name, justify="right")
@@ -115,11 +116,11 @@ def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:
     return table
 
 
-def _tasks(reports: Sequence[Report]) -> list[str]:
+def _tasks(reports: Sequence[EvaluationReport]) -> list[str]:
     return list(dict.fromkeys(result.task for report in reports for result in report.results))
 
 
-def _result(report: Report, task: str) -> TaskResult | None:
+def _result(report: EvaluationReport, task: str) -> TaskResult | None:
     return next((result for result in report.results if result.task == task), None)
 
 
@@ -131,10 +132,11 @@ def _accuracy(result: TaskResult | None) -> str:
     return shown if error is None else f"{shown} ± {100 * error:.1f}"
 
 
-def _difference(found: Difference | None, scale: float) -> str:
-    if found is None:
+def _difference(difference: Difference | None, scale: float) -> str:
+    if difference is None:
         return "–"
-    mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
+    bounds = (difference.mean, difference.low, difference.high)
+    mean, low, high = (scale * value for value in bounds)
     return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
 
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cola.errors import SpecError
+from cola.errors import StorageError
 from cola.evaluation.few_shot.scoring import TASKS, Paired, TaskScore, compare_paired, score_task
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_generations, write_items
+from orchestration.cli.options import AsJson
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -27,31 +28,32 @@ def score(
         ),
     ],
     generations: Annotated[Path, typer.Option(help="JSONL of a model's outputs: id, generation.")],
+    *,
     against: Annotated[
         Path | None,
         typer.Option(help="Another model's outputs, compared item by item (McNemar, exact)."),
     ] = None,
     per_item: Annotated[
-        Path | None, typer.Option(help="Write what was found in every generation here, as JSONL.")
+        Path | None, typer.Option(help="Write the answer found in every generation here, as JSONL.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score any model's generations as the public release does; rates are in per cent."""
-    asked = load_items(task, items)
-    found = score_task(task, asked, read_generations(generations))
+    questions = load_items(task, items)
+    own = score_task(task, questions, read_generations(generations))
     other = paired = None
     if against is not None:
-        other = score_task(task, asked, read_generations(against))
-        paired = compare_paired(found, other)
+        other = score_task(task, questions, read_generations(against))
+        paired = compare_paired(own, other)
     if per_item is not None:
-        write_per_item(per_item, asked, found)
+        write_per_item(per_item, questions, own)
     if as_json:
-        shown: dict[str, Any] = found.summary()
+        summary: dict[str, Any] = own.summary()
         if other is not None and paired is not None:
-            shown |= {"against": other.summary(), "paired": asdict(paired)}
-        typer.echo(json.dumps(shown, indent=1))
+            summary |= {"against": other.summary(), "paired": asdict(paired)}
+        typer.echo(json.dumps(summary, indent=1))
         return
-    typer.echo(sentence(found))
+    typer.echo(sentence(own))
     if other is not None and paired is not None:
         typer.echo(sentence(other))
         typer.echo(paired_sentence(paired))
@@ -62,6 +64,7 @@ def write_public_items(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
     to: Annotated[Path, typer.Option(help="The JSONL file to write.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    *,
     dataset: Annotated[
         str | None,
         typer.Option(help="Another data set in the same schema: a hub name or a local folder."),
@@ -72,9 +75,9 @@ def write_public_items(
 ) -> None:
     """Write a task's public data set as prompted items, for use where there is no network."""
     source = Hub(dataset, config, split, revision)
-    found = load_items(task, source, limit=limit, option="`cola score --items`")
-    write_items(to, found)
-    typer.echo(f"{to}: {len(found)} items of {task}")
+    items = load_items(task, source, limit=limit, option="`cola score --items`")
+    write_items(to, items)
+    typer.echo(f"{to}: {len(items)} items of {task}")
 
 
 @app.command(
@@ -92,38 +95,40 @@ def lm_eval(context: typer.Context) -> None:
     run(context.args)
 
 
-def write_per_item(path: Path, items: list[Item], found: TaskScore) -> None:
-    """One JSON line an item, in their order.
+def write_per_item(path: Path, items: list[Item], score: TaskScore) -> None:
+    """Write one JSON line an item, in the items' order.
 
     Raises:
-        SpecError: where the file cannot be written.
+        StorageError: the file cannot be written.
     """
     lines = [
         json.dumps(asdict(scored) | {"answer": item.answer}) + "\n"
-        for item, scored in zip(items, found.per_item, strict=True)
+        for item, scored in zip(items, score.per_item, strict=True)
     ]
     try:
         path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"--per-item {path}: cannot be written ({error.strerror})") from None
+        raise StorageError(
+            f"--per-item {path}: cannot be written ({error.strerror}); give another file"
+        ) from None
 
 
-def sentence(found: TaskScore) -> str:
+def sentence(score: TaskScore) -> str:
     """The score in words."""
-    low, high = found.accuracy_interval
-    said = f"{found.task}: accuracy {found.accuracy:.2f}% [{low:.2f}, {high:.2f}] "
-    said += f"on {found.items} items (95% bootstrap), valid answers {found.valid:.2f}%"
-    if found.accuracy_given_valid is not None:
-        said += f", accuracy given a valid one {found.accuracy_given_valid:.2f}%"
-    if found.f1 is not None:
-        said += f", F1 {found.f1:.2f}%"
-    if found.chance is not None:
-        said += f", chance {found.chance:.2f}%"
-    if found.position_bias is not None:
-        said += f", position bias {found.position_bias:.1f} of 100"
-    if found.missing:
-        said += f"; {found.missing} items have no generation and count as wrong"
-    return said
+    low, high = score.accuracy_interval
+    text = f"{score.task}: accuracy {score.accuracy:.2f}% [{low:.2f}, {high:.2f}] "
+    text += f"on {score.items} items (95% bootstrap), valid answers {score.valid:.2f}%"
+    if score.accuracy_given_valid is not None:
+        text += f", accuracy given a valid one {score.accuracy_given_valid:.2f}%"
+    if score.f1 is not None:
+        text += f", F1 {score.f1:.2f}%"
+    if score.chance is not None:
+        text += f", chance {score.chance:.2f}%"
+    if score.position_bias is not None:
+        text += f", position bias {score.position_bias:.1f} of 100"
+    if score.missing:
+        text += f"; {score.missing} items have no generation and count as wrong"
+    return text
 
 
 def paired_sentence(paired: Paired) -> str:

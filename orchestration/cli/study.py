@@ -1,24 +1,36 @@
-"""Commands that plan and carry out studies: plan, run, status, generate."""
+"""Commands that plan and run studies and use their models: plan, run, status, generate, export."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cola.errors import SpecError
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
-from orchestration.cli.jobs import ADDRESS_HELP, AllowHttp, CaFile
+from orchestration.cli.options import (
+    DASHBOARD_HELP,
+    AllowHttp,
+    AsJson,
+    CaFile,
+    Output,
+    Overrides,
+    RayAddress,
+    Run,
+    Seed,
+    Study,
+    output_folder,
+)
 from orchestration.cli.plan_tables import memory_table, plan_table
 from orchestration.cli.tables import print_runs, wide_console
 from orchestration.driver.progress import StudyView
 from orchestration.driver.status import run_status
 from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.planning.corpus_size import check_epochs, corpus_size
-from orchestration.planning.decisions import decide
+from orchestration.planning.decisions import RunDecision, decide
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import (
@@ -34,16 +46,10 @@ from orchestration.remote.endpoint import Endpoint
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+if TYPE_CHECKING:
+    from orchestration.driver.study_runner import StudyResult
 
-Study = Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="Override a key: path.to.key=value (repeatable).", metavar="KEY=VALUE"
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
@@ -58,6 +64,7 @@ def plan(
     study: Study,
     settings: Overrides = None,
     as_json: AsJson = False,
+    *,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, a few steps a family.")
     ] = False,
@@ -70,19 +77,35 @@ def plan(
         from orchestration.training.calibrate import calibrate as measure
 
         measure(spec, runs)
-    whole = reckoned(spec, runs)
+    costed = plan_with_costs(spec, runs)
     if as_json:
-        typer.echo(json.dumps(plan_as_json(whole), indent=1))
-        return
-    decisions = decide(runs, ledger, study_folder(spec), spec.checkpoint.storage)
+        typer.echo(json.dumps(plan_as_json(costed), indent=1))
+    else:
+        show_plan(costed, decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage))
+
+
+def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
+    """The runs with their costs at the rates measured in the study's output folder.
+
+    Raises:
+        SpecError: the corpus is known, and too small for a run.
+    """
+    corpus = corpus_size(study, OutputFolder(output_root(study)).cache)
+    for run in runs:
+        check_epochs(study, run.name, run.tokens, corpus=corpus)
+    return Plan.of(study, runs, corpus, rates=measured_rates(output_root(study)))
+
+
+def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
+    """Print the plan as tables, with sentences on its total, its matching and its risks."""
     console = wide_console()
-    console.print(plan_table(whole, decisions))
-    memory = memory_table(whole)
+    console.print(plan_table(plan, decisions))
+    memory = memory_table(plan)
     if memory is not None:
         console.print(memory)
-    said = [total_sentence(whole), *matching_sentences(whole)]
-    said += [f"Warning: {warning}" for warning in warnings(whole)]
-    for sentence in said:
+    sentences = [total_sentence(plan), *matching_sentences(plan)]
+    sentences += [f"Warning: {warning}" for warning in warnings(plan)]
+    for sentence in sentences:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
@@ -91,9 +114,8 @@ def run(
     context: typer.Context,
     study: Study,
     settings: Overrides = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
-    ] = None,
+    *,
+    address: RayAddress = None,
     rehearse: Annotated[
         bool,
         typer.Option(
@@ -101,20 +123,38 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Train what the study lacks: finished runs are reused, interrupted ones go on."""
-    from orchestration.driver.study_runner import run_study
-
+    """Train what the study lacks: finished runs are reused, interrupted ones resume."""
     spec = load_study(study, settings or [])
     view = StudyView()
     if rehearse:
         spec = rehearsal_of(spec)
         view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
-    if address is None:
-        result = run_study(spec, address, view)
-    else:
-        from orchestration.driver.supervisor import run_supervised
+    result = run_here_or_on(spec, address, view)
+    show_result(result, view)
+    if not result.complete:
+        raise typer.Exit(130 if result.stopped else 1)
+    if rehearse and context.obj is not None:
+        context.obj.report(spec.name, spec.output)
+        view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
 
-        result = run_supervised(spec, address, view)
+
+def run_here_or_on(study: StudySpec, address: str | None, view: StudyView) -> StudyResult:
+    """Run the study on this machine, or supervised on the cluster at `address`.
+
+    Raises:
+        ColaError: see `run_study` and `run_supervised`.
+    """
+    if address is None:
+        from orchestration.driver.study_runner import run_study
+
+        return run_study(study, None, view)
+    from orchestration.driver.supervisor import run_supervised
+
+    return run_supervised(study, address, view)
+
+
+def show_result(result: StudyResult, view: StudyView) -> None:
+    """Print what is left to do, for runs and for MLflow."""
     if result.trained == 0 and result.complete:
         view.note(f"nothing to train: all {len(result.states)} runs are finished already")
     if result.unmirrored:
@@ -124,11 +164,7 @@ def run(
         )
     if not result.complete:
         left = {name: state for name, state in result.states.items() if state != "finished"}
-        view.note(f"not finished: {left}; the same command goes on from here")
-        raise typer.Exit(130 if result.stopped else 1)
-    if rehearse and context.obj is not None:
-        context.obj.report(spec.name, spec.output)
-        view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
+        view.note(f"not finished: {left}; the same command resumes from here")
 
 
 @app.command()
@@ -138,19 +174,20 @@ def status(
     ],
     settings: Overrides = None,
     as_json: AsJson = False,
+    *,
     workers: Annotated[
-        bool, typer.Option("--workers", help="Also every worker of the runs that run.")
+        bool, typer.Option("--workers", help="Also every worker of the running runs.")
     ] = False,
     address: Annotated[
-        str | None, typer.Option(help=f"Read it on a cluster. {ADDRESS_HELP}")
+        str | None, typer.Option(help=f"Read it on a cluster. {DASHBOARD_HELP}")
     ] = None,
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
 ) -> None:
-    """Show where each run of a study stands, from the ledger and the journals."""
+    """Show the state of each run of a study, from the ledger and the journals."""
     if address is not None:
         endpoint = Endpoint(address, ca_file, allow_http)
-        show_remote_status(study, settings or [], endpoint, as_json, workers)
+        show_remote_status(study, settings or [], endpoint, as_json=as_json, workers=workers)
         return
     spec = load_study(study, settings or [])
     ledger = Ledger(output_root(spec))
@@ -163,9 +200,9 @@ def status(
 
 
 def show_remote_status(
-    study: str, settings: list[str], endpoint: Endpoint, as_json: bool, workers: bool
+    study: str, settings: list[str], endpoint: Endpoint, *, as_json: bool, workers: bool
 ) -> None:
-    """The study's last job on a cluster, and its runs as they are on the cluster's storage."""
+    """Print the study's last job on a cluster, and its runs from the cluster's storage."""
     from orchestration.remote.jobs import client_of
     from orchestration.remote.remote_status import remote_runs, study_and_job
 
@@ -173,23 +210,24 @@ def show_remote_status(
     name, output, job = study_and_job(client, study, settings)
     if job is not None and not as_json:
         typer.echo(str(job))
-    rows = remote_runs(client, name, output, job)
+    rows = remote_runs(client, name, output, job=job)
     if as_json:
-        shown = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
-        typer.echo(json.dumps({"study": name, "job": shown, "runs": rows}, indent=1))
+        summary = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
+        typer.echo(json.dumps({"study": name, "job": summary, "runs": rows}, indent=1))
     else:
         print_runs(name, rows, workers)
 
 
 @app.command()
 def generate(
-    run: Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")],
+    run: Run,
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     right: Annotated[
         str | None,
         typer.Option(help="Text behind a gap of --max-new-tokens tokens, which is filled."),
     ] = None,
-    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
+    *,
+    output: Output = "outputs",
     max_new_tokens: Annotated[int | None, typer.Option(help="Default: the study's.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -200,38 +238,38 @@ def generate(
             metavar="KEY=VALUE",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Continue a text, or fill a gap in one, with a finished run's model."""
     from orchestration.inference.generate import fill_text, stream_text
 
-    folder = find_run(run, Path(output).expanduser().resolve())
+    folder = find_run(run, output_folder(output))
     if not RunFolder(folder).model.exists():
-        raise SpecError(f"run {run}: is not finished, it has no exported model yet")
+        raise SpecError(f"run {run}: has no exported model yet; `cola run` its study to the end")
     spec = load_run_spec(folder)
     changes = list(settings or [])
     if max_new_tokens is not None:
         changes.append(f"max_new_tokens={max_new_tokens}")
-    chosen = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
-    generation = GenerationSpec.parse(chosen)
+    values = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
+    generation = GenerationSpec.parse(values)
     if right is not None:
-        typer.echo(fill_text(folder, spec, prompt, right, generation, seed))
+        typer.echo(fill_text(folder, spec, prompt, right=right, settings=generation, seed=seed))
         return
-    for piece in stream_text(folder, spec, prompt, generation, seed):
+    for piece in stream_text(folder, spec, prompt, settings=generation, seed=seed):
         typer.echo(piece, nl=False)
     typer.echo()
 
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")],
+    run: Run,
     to: Annotated[Path, typer.Option(help="A new or an empty folder.")],
-    output: Annotated[str, typer.Option(help="Output folder of the study.")] = "outputs",
+    output: Output = "outputs",
 ) -> None:
     """Write a finished run's model with its tokenizer as a plain Hugging Face folder."""
     from orchestration.inference.export import export_run
 
-    folder = find_run(run, Path(output).expanduser().resolve())
+    folder = find_run(run, output_folder(output))
     target = to.expanduser().resolve()
     export_run(folder, load_run_spec(folder), target)
     typer.echo(str(target))
@@ -257,11 +295,3 @@ def check_release_folder(
     )
     if failed:
         raise typer.Exit(1)
-
-
-def reckoned(study: StudySpec, runs: list[PlannedRun]) -> Plan:
-    """The plan with its costs; a corpus that is known to be too small is refused."""
-    corpus = corpus_size(study, OutputFolder(output_root(study)).cache)
-    for planned in runs:
-        check_epochs(study, planned.name, planned.tokens, corpus)
-    return Plan.of(study, runs, corpus, measured_rates(output_root(study)))

@@ -13,38 +13,40 @@ from orchestration.driver.status import VARIANT, WORKERS
 
 
 def print_runs(study: str, rows: list[dict[str, Any]], workers: bool) -> None:
-    """The status of runs as a table; with `workers` a second one of those of the running runs."""
-    left_out = {WORKERS} if any(row[VARIANT] not in names() for row in rows) else {WORKERS, VARIANT}
+    """Print the status of runs as a table, and with `workers` a table of their workers."""
+    # A column says nothing new where every curve has its family's name.
+    named = any(row.get(VARIANT) not in (None, *names()) for row in rows)
+    left_out = {WORKERS} if named else {WORKERS, VARIANT}
     plain = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
     print_table(f"study {study}", plain)
     beats = [worker_row(row["run"], beat) for row in rows for beat in row[WORKERS]]
     if workers and beats:
-        print_table("workers, as they last said", beats)
+        print_table("workers, by their last heartbeat", beats)
 
 
 def worker_row(run: str, beat: dict[str, Any]) -> dict[str, Any]:
-    """One worker's row, with the age of what it said by this machine's clock."""
-    told = ("rank", "host", "pid", "step", "seconds_per_step", "data_wait_fraction", "memory_gb")
+    """One worker's row, with the age of its heartbeat by this machine's clock."""
+    columns = ("rank", "host", "pid", "step", "seconds_per_step", "data_wait_fraction", "memory_gb")
     age = max(0.0, time.time() - beat["time"])
-    return {"run": run} | {key: beat[key] for key in told} | {"seconds_ago": round(age, 1)}
+    return {"run": run} | {key: beat[key] for key in columns} | {"seconds_ago": round(age, 1)}
 
 
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:
-    """Rows with the same keys as a table."""
+    """Print rows that have the same keys as a table."""
     table = Table(title=title)
     for column in rows[0]:
         table.add_column(column.replace("_", " "))
     for row in rows:
-        table.add_row(*("–" if value is None else shown(value) for value in row.values()))
+        table.add_row(*("–" if value is None else cell(value) for value in row.values()))
     wide_console().print(table)
 
 
-def shown(value: object) -> str:
+def cell(value: object) -> str:
     """A cell's text."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def wide_console() -> Console:
-    """A console whose tables are not cut: pipes and files have no width of their own."""
+    """A console whose tables are not cut: pipes and files have no width."""
     console = Console()
     return console if console.is_terminal else Console(width=max(200, console.width))

@@ -12,7 +12,7 @@ from typing import Protocol
 from orchestration.cluster.admission import Wait
 from orchestration.cluster.admission_queue import QueueReply
 from orchestration.cluster.packing import RunAllocation, RunRequest
-from orchestration.state.event_log import EventLog
+from orchestration.state.event_log import Event, EventLog
 
 # Chosen values.
 SECONDS = 1.0  # between two calls
@@ -103,7 +103,7 @@ class QueueClient:
                 f"{self._limit:g} by now; add nodes, or lower what a run needs"
             )
             self._notify(f"{request.name}: not started: {why}")
-            self._events.write("not started", request.name, why)
+            self._events.write(Event.NOT_STARTED, request.name, why)
             ids.append(request.id)
         return ids
 
@@ -138,4 +138,4 @@ class QueueClient:
             return
         self._reported[request.id] = wait.why, now
         self._notify(f"{request.name}: {wait.why}")
-        self._events.write("waiting", request.name, wait.why)
+        self._events.write(Event.WAITING, request.name, wait.why)

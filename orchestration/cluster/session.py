@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cola import process_environment
 from cola.errors import ClusterError, one_line
+from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
 from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, matches
 from orchestration.compat.ray import free_resources_by_node, loopback_only
@@ -68,7 +69,12 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
                 _temp_dir=_short_temporary_folder(),
             )
         else:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=log_environment(),
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise NoClusterError(
             f"--address {address or 'local'}: no Ray cluster answers ({one_line(error, 200)}); "
@@ -81,6 +87,18 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
         yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), labels, dashboard)
     finally:
         ray.shutdown()
+
+
+def log_environment() -> dict[str, dict[str, str]] | None:
+    """Hands COLA_LOG to the session's processes on a joined cluster; a private one's inherit it.
+
+    None where it is unset, or where the Ray job that this process belongs to has set it for all of
+    them: Ray refuses a variable that both name.
+    """
+    variables = inherited_variables()
+    if not variables or VARIABLE in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", ""):
+        return None
+    return {"env_vars": variables}
 
 
 def cluster_state() -> ClusterState:

@@ -1,6 +1,6 @@
-"""One process of several that add up their ranks.
+"""One process of several that add up their ranks by an all-reduce.
 
-`python -m orchestration.doctor.all_reduce RANK WORLD FILE BACKEND`; they meet at FILE.
+`python -m orchestration.doctor.all_reduce RANK WORLD FILE BACKEND`; the processes meet at FILE.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import sys
 import torch
 from torch import distributed
 
-SECONDS = 30
+SECONDS = 30  # for the processes to meet; a chosen value
 
 
-def main(rank: int, world: int, file: str, backend: str) -> None:
-    """Exit with an exception where the sum is not 0 + 1 + ... + (world - 1)."""
+def main(rank: int, world: int, file: str, *, backend: str) -> None:
+    """Add up the ranks of `world` processes.
+
+    Raises:
+        RuntimeError: the sum is not 0 + 1 + ... + (world - 1).
+    """
     distributed.init_process_group(
         backend,
         init_method=f"file://{file}",
@@ -32,4 +36,4 @@ def main(rank: int, world: int, file: str, backend: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], backend=sys.argv[4])

@@ -1,4 +1,4 @@
-"""What a check of an environment found."""
+"""The result of one check of an environment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Verdict = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: `remedy` says what to do where it is not ok."""
+    """A check's verdict, the detail behind it, and what to do where it is not ok."""
 
     name: str
     verdict: Verdict
-    found: str
+    detail: str
     remedy: str = ""

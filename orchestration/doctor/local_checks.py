@@ -1,8 +1,9 @@
-"""Checks of an environment before a study is started in it: what is wrong, and what to do."""
+"""Checks of the environment in which a study is to run."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import platform
 import shutil
@@ -14,7 +15,7 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from cola.errors import ColaError, SpecError
+from cola.errors import ColaError
 from cola.spec.address import resolve_address
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
@@ -27,17 +28,21 @@ from orchestration.remote.endpoint import Endpoint
 from orchestration.state.paths import output_root
 from orchestration.tracking.mlflow_client import check_answers, sqlite_file
 
-SPARE_MEMORY = 2e9
+log = logging.getLogger(__name__)
+
+SPARE_MEMORY = 2e9  # bytes that a worker of the smallest study takes, about
 
 
 def examine(study: StudySpec | None, endpoint: Endpoint | None = None) -> Iterator[Finding]:
-    """All checks; those of storage and tracking need a study to know where they are.
+    """The findings of all checks, each as it is made.
 
-    With a cluster, its storage and devices are what counts, and this machine's are not looked at.
+    Storage, devices and tracking are those of the study. With an `endpoint` the cluster is checked
+    in place of this machine's storage and devices.
     """
     checks: list[Callable[[], Finding]] = [python, packages, compiler, accelerators, collectives]
     checks += [sockets, memory, ray_temporary_folder]
     for check in checks:
+        log.debug("checking %s", check.__name__)
         yield check()
     runs: list[ResourcesSpec] = []
     if study is not None:
@@ -55,53 +60,56 @@ def examine(study: StudySpec | None, endpoint: Endpoint | None = None) -> Iterat
 
 
 def resources_of(study: StudySpec) -> list[ResourcesSpec]:
-    """What runs of every size that the study tells apart need."""
+    """The resources of the study's runs, one for each of its sizes that need different ones."""
     sizes = [0, *(item.core_parameters for item in study.resources.larger)]
     return [study.resources.at(size) for size in sizes]
 
 
 def python() -> Finding:
-    """The interpreter's version."""
+    """Whether the interpreter is new enough."""
     fits = sys.version_info >= (3, 11)
     remedy = "" if fits else "use Python 3.11 or newer"
     return Finding("python", "ok" if fits else "fail", platform.python_version(), remedy)
 
 
 def packages() -> Finding:
-    """Installed versions against what the product asks for."""
+    """Whether the installed packages are those that the product requires."""
     wrong = []
     for text in importlib.metadata.requires("cola-scaling") or []:
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        required = Requirement(text)
+        if required.marker is not None and not required.marker.evaluate({"extra": ""}):
             continue
         try:
-            version = importlib.metadata.version(wanted.name)
+            version = importlib.metadata.version(required.name)
         except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{wanted.name} is missing")
+            wrong.append(f"{required.name} is missing")
             continue
-        if not wanted.specifier.contains(version, prereleases=True):
-            wrong.append(f"{wanted.name} {version} (wants {wanted.specifier})")
+        if not required.specifier.contains(version, prereleases=True):
+            wrong.append(f"{required.name} {version} (needs {required.specifier})")
     if wrong:
         remedy = "pip install --constraint constraints.txt --editable ."
         return Finding("packages", "fail", ", ".join(wrong), remedy)
-    return Finding("packages", "ok", "as asked for")
+    return Finding("packages", "ok", "as required")
 
 
 def compiler() -> Finding:
-    """DeepSpeed builds an operator with it; torch.compile needs it on a CPU."""
-    found = [name for name in ("g++", "c++", "clang++") if shutil.which(name)]
-    if not found:
+    """Whether there is a C++ compiler.
+
+    DeepSpeed builds an operator with it, and torch.compile needs it on a CPU.
+    """
+    compilers = [name for name in ("g++", "c++", "clang++") if shutil.which(name)]
+    if not compilers:
         return Finding(
             "compiler",
             "warn",
             "no C++ compiler",
             "install g++: resources.compile needs it, and CPU collectives are slower without",
         )
-    return Finding("compiler", "ok", found[0])
+    return Finding("compiler", "ok", compilers[0])
 
 
 def accelerators() -> Finding:
-    """GPUs that torch sees."""
+    """The GPUs that torch sees."""
     count = torch.cuda.device_count()
     if count == 0:
         return Finding("accelerators", "ok", f"no GPU, {os.cpu_count()} CPUs")
@@ -110,51 +118,52 @@ def accelerators() -> Finding:
 
 
 def memory() -> Finding:
-    """What is free now."""
+    """Whether a worker finds room in the memory that is free now."""
     free = psutil.virtual_memory().available
     enough = free > SPARE_MEMORY
-    remedy = "" if enough else "close other programs: a worker of the smallest study needs about 2"
+    needed = f"a worker of the smallest study needs about {SPARE_MEMORY / 1e9:g} GB"
+    remedy = "" if enough else f"close other programs: {needed}"
     return Finding("memory", "ok" if enough else "warn", f"{free / 1e9:.1f} GB free", remedy)
 
 
 def ray_temporary_folder() -> Finding:
-    """Ray's sockets and logs."""
+    """Whether there is room for Ray's logs and objects."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     enough = free > SPARE_BYTES
     remedy = "" if enough else "make room, or set TMPDIR to a short path on a larger disk"
-    found = f"{tempfile.gettempdir()}, {free / 1e9:.0f} GB free"
-    return Finding("temporary folder", "ok" if enough else "warn", found, remedy)
+    detail = f"{tempfile.gettempdir()}, {free / 1e9:.0f} GB free"
+    return Finding("temporary folder", "ok" if enough else "warn", detail, remedy)
 
 
 def plan(study: StudySpec) -> Finding:
-    """Whether the study's runs can be planned here: its corpus is there, its sizes can be built."""
+    """Whether the study's runs can be planned: its corpus exists, its sizes can be built."""
     try:
         return Finding("plan", "ok", f"{len(plan_study(study))} runs")
-    except SpecError as error:
-        return Finding("plan", "fail", str(error), "`cola plan` tells the same once it is mended")
+    except ColaError as error:
+        return Finding("plan", "fail", str(error), "correct the study until `cola plan` takes it")
 
 
-def tracking(given: str | None) -> Finding:
-    """The MLflow store, where the study names one: asked as a study's driver would ask it."""
-    if given is None:
+def tracking(uri: str | None) -> Finding:
+    """Whether the MLflow store answers, asked as a study's driver would ask it."""
+    if uri is None:
         return Finding("tracking", "ok", "a SQLite file in the output folder")
     try:
-        address = resolve_address(given)
+        address = resolve_address(uri)
         if sqlite_file(address.uri) is None:
             check_answers(address)
     except ColaError as error:
-        remedy = "start it (cola mlflow), or mend what is wrong: no study starts without it"
+        remedy = "start it (cola mlflow), or correct tracking.uri: no study starts without it"
         return Finding("tracking", "warn", str(error), remedy)
     return Finding("tracking", "ok", address.shown)
 
 
 def enough_devices(runs: Sequence[ResourcesSpec]) -> Finding:
-    """Whether the largest run of the study fits this machine (a cluster may have more)."""
+    """Whether the study's largest run fits this machine."""
     run = max(runs, key=lambda resources: resources.workers)
     workers = run.min_workers or run.workers
     cpus, gpus = os.cpu_count() or 1, torch.cuda.device_count()
     need_cpus, need_gpus = workers * run.cpus_per_worker, workers * run.gpus_per_worker
-    found = f"a run needs {need_cpus:g} CPUs and {need_gpus:g} GPUs; here are {cpus} and {gpus}"
+    detail = f"a run needs {need_cpus:g} CPUs and {need_gpus:g} GPUs; here are {cpus} and {gpus}"
     if need_cpus <= cpus and need_gpus <= gpus:
-        return Finding("devices", "ok", found)
-    return Finding("devices", "warn", found, "submit it to a cluster (cola submit, cola recipe)")
+        return Finding("devices", "ok", detail)
+    return Finding("devices", "warn", detail, "submit it to a cluster (cola submit, cola recipe)")

@@ -1,4 +1,4 @@
-"""What processes of one machine speak to each other by: sockets and collectives."""
+"""Checks of how processes of one machine communicate: sockets and collectives."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from pathlib import Path
 import psutil
 import torch
 
+from cola.errors import one_line
 from orchestration.doctor.finding import Finding
 
-COLLECTIVE_SECONDS = 45
-# What Ray puts below its temporary folder, as session_2026-01-01_00-00-00_000000_0000000/sockets/
-# plasma_store, and the longest path that a socket may have.
+COLLECTIVE_SECONDS = 45  # for all processes: importing torch takes most of it; a chosen value
+# The longest path that Ray makes below its temporary folder: session_2026-01-01_00-00-00_000000_
+# 0000000/sockets/plasma_store.
 RAY_SOCKET = "ray-1000/" + "s" * 48 + "/sockets/plasma_store"
-SOCKET_PATH_BYTES = 107
+SOCKET_PATH_BYTES = 107  # `sun_path` of unix(7), less the closing zero
 
 
 def sockets() -> Finding:
-    """Ray's processes speak over loopback ports and over sockets in its temporary folder."""
+    """Whether loopback ports and sockets in the temporary folder work: Ray needs both."""
     remedy = "Ray cannot start here: allow loopback ports and sockets (a sandbox forbids them)"
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
         folder = socket_folder()
         with (
-            tempfile.TemporaryDirectory(dir=folder) as inside,
+            tempfile.TemporaryDirectory(dir=folder) as temporary,
             socket.socket(socket.AF_UNIX) as local,
         ):
-            local.bind(str(Path(inside) / "s"))
+            local.bind(str(Path(temporary) / "s"))
     except OSError as error:
-        return Finding("sockets", "fail", f"{error}", remedy)
+        return Finding("sockets", "fail", one_line(error), remedy)
     if len(f"{folder}/{RAY_SOCKET}") > SOCKET_PATH_BYTES:
         return Finding("sockets", "fail", f"{folder}: too long", "set TMPDIR to a short path")
     return Finding("sockets", "ok", f"127.0.0.1 and {folder}")
 
 
 def socket_folder() -> str:
-    """Where a private cluster puts its sockets: a long TMPDIR is not used for them."""
+    """The folder for a private cluster's sockets: TMPDIR, or /tmp where that is long."""
     base = tempfile.gettempdir()
     return base if len(base) < 20 else "/tmp"  # noqa: S108
 
 
 def collectives() -> Finding:
-    """An all-reduce as runs make them: over NCCL on the GPUs, else of two processes over gloo."""
+    """Whether an all-reduce works: over NCCL on the GPUs, or between two processes over gloo."""
     gpus = torch.cuda.device_count()
     backend, world = ("nccl", min(2, gpus)) if gpus else ("gloo", 2)
     remedy = f"install a torch build with {backend}"
-    if not (torch.distributed.is_nccl_available() if gpus else gloo_is_there()):
+    if not (torch.distributed.is_nccl_available() if gpus else gloo_available()):
         return Finding("collectives", "fail", f"no {backend}", remedy)
     with tempfile.TemporaryDirectory() as folder:
         failure = all_reduce(backend, world, Path(folder) / "meet")
@@ -61,13 +62,13 @@ def collectives() -> Finding:
     return Finding("collectives", "ok", f"{backend}, all-reduce over {world} processes")
 
 
-def gloo_is_there() -> bool:
+def gloo_available() -> bool:
     """Whether torch was built with gloo."""
     return bool(torch.distributed.is_gloo_available())
 
 
 def all_reduce(backend: str, world: int, meet: Path) -> str | None:
-    """Add up the ranks of so many processes on loopback; what went wrong, if anything."""
+    """The first failure of an all-reduce over `world` processes on loopback; None without one."""
     command = [sys.executable, "-m", "orchestration.doctor.all_reduce"]
     variables = {**os.environ, "GLOO_SOCKET_IFNAME": loopback_interface(), "OMP_NUM_THREADS": "1"}
     processes = [
@@ -83,20 +84,21 @@ def all_reduce(backend: str, world: int, meet: Path) -> str | None:
     failures = []
     for process in processes:
         try:
-            _, said = process.communicate(timeout=COLLECTIVE_SECONDS)
+            _, errors = process.communicate(timeout=COLLECTIVE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             failures.append(f"no answer within {COLLECTIVE_SECONDS} s")
             continue
         if process.returncode:
-            failures.append(said.strip().splitlines()[-1] if said.strip() else "a process died")
+            lines = errors.strip().splitlines()
+            failures.append(one_line(lines[-1]) if lines else "a process died")
     return failures[0] if failures else None
 
 
 def loopback_interface() -> str:
-    """Name of the interface that has 127.0.0.1."""
+    """Name of the interface with the address 127.0.0.1."""
     for name, addresses in psutil.net_if_addrs().items():
-        if any(each.address == "127.0.0.1" for each in addresses):
+        if any(item.address == "127.0.0.1" for item in addresses):
             return name
     return "lo"

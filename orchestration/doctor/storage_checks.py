@@ -1,4 +1,4 @@
-"""What a study asks of its storage: room, locks that hold, renames that are whole, a true clock."""
+"""Checks of a study's storage: room, locks that exclude, atomic renames, a clock that agrees."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 
 from orchestration.doctor.finding import Finding
 
+# Far below the 90 s after which a lease is stale; a chosen value.
 CLOCK_SECONDS = 2.0
-SPARE_BYTES = 5e9
+SPARE_BYTES = 5e9  # a chosen value
 TRY_LOCK = """
 import fcntl, sys
 with open(sys.argv[1]) as file:
@@ -27,7 +28,7 @@ HELD = 3
 
 
 def storage(root: Path) -> Finding:
-    """The study's output: writable, room left."""
+    """Whether the study's output folder can be written and has room left."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=root) as file:
@@ -36,7 +37,7 @@ def storage(root: Path) -> Finding:
             os.fsync(file.fileno())
         free = shutil.disk_usage(root).free
     except OSError as error:
-        remedy = "choose another output folder, or mend its permissions"
+        remedy = "choose another output folder, or repair its permissions"
         return Finding("storage", "fail", f"{root}: {error.strerror}", remedy)
     enough = free > SPARE_BYTES
     remedy = "" if enough else "make room: checkpoints are kept there"
@@ -44,34 +45,34 @@ def storage(root: Path) -> Finding:
 
 
 def locks(root: Path) -> Finding:
-    """Whether a lock that one process holds keeps another out: leases depend on it.
+    """Whether a lock that one process holds excludes another: leases depend on it.
 
-    The other is a process of its own because some file systems (NFS) lock by process.
+    A second process tries it because some file systems (NFS) lock by process.
     """
     remedy = "mount it with locks (NFS 4, Lustre with -o flock), or choose another output folder"
     try:
         with tempfile.NamedTemporaryFile(dir=root) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            held = lock_elsewhere(file.name)
+            held = try_lock_elsewhere(file.name)
             fcntl.flock(file, fcntl.LOCK_UN)
-            free = lock_elsewhere(file.name)
+            free = try_lock_elsewhere(file.name)
     except OSError as error:
         return Finding("locks", "fail", f"flock: {error.strerror}", remedy)
     if (held, free) == (HELD, 0):
         return Finding("locks", "ok", "a held lock keeps other processes out")
-    found = "two processes hold one lock" if held == 0 else "a lock that is given back stays held"
-    return Finding("locks", "fail", found, remedy)
+    detail = "two processes hold one lock" if held == 0 else "a released lock stays held"
+    return Finding("locks", "fail", detail, remedy)
 
 
-def lock_elsewhere(path: str) -> int:
-    """Exit code of a process that tries to take the lock: 0 has it, 3 is kept out."""
+def try_lock_elsewhere(path: str) -> int:
+    """Exit code of a process that tries to take the lock: 0 has it, HELD is excluded."""
     return subprocess.run(  # noqa: S603 (this interpreter, arguments of ours)
         [sys.executable, "-c", TRY_LOCK, path], check=False, stderr=subprocess.DEVNULL
     ).returncode
 
 
 def renames(root: Path) -> Finding:
-    """Whether a file is replaced whole under a reader: ledgers and checkpoints depend on it."""
+    """Whether a rename replaces a file atomically: ledgers and checkpoints depend on it."""
     remedy = "choose an output folder on a POSIX file system (no object store behind a mount)"
     try:
         with tempfile.TemporaryDirectory(dir=root) as folder:
@@ -89,12 +90,16 @@ def renames(root: Path) -> Finding:
 
 
 def clock(root: Path) -> Finding:
-    """This machine's clock against that of the storage: leases compare times."""
+    """Whether this machine's clock agrees with the storage's: leases compare times."""
     try:
         with tempfile.NamedTemporaryFile(dir=root) as file:
-            away = abs(Path(file.name).stat().st_mtime - time.time())
+            difference = abs(Path(file.name).stat().st_mtime - time.time())
     except OSError as error:
-        return Finding("clock", "warn", f"not compared: {error.strerror}", "mend the storage first")
-    near = away < CLOCK_SECONDS
+        return Finding(
+            "clock", "warn", f"not compared: {error.strerror}", "repair the storage first"
+        )
+    near = difference < CLOCK_SECONDS
     remedy = "" if near else "synchronise the clocks (chrony, ntp): leases would look stale"
-    return Finding("clock", "ok" if near else "fail", f"{away:.2f} s off the storage's", remedy)
+    return Finding(
+        "clock", "ok" if near else "fail", f"{difference:.2f} s off the storage's", remedy
+    )

@@ -1,25 +1,30 @@
-"""One attempt at a planned run: what is laid out before its workers start, and how it ended."""
+"""One attempt at a planned run: its files before the workers start, and how it ended."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
+from cola.errors import ColaError, one_line
 from cola.families.registry import family_of
 from cola.files import write_atomically
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.store import with_absolute_storage
+from orchestration.driver.worker_logs import worker_logs
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.shared_prefixes import Sharing
+from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.heartbeat import forget_beats
 from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder, output_root
 from orchestration.worker.assignment import Assignment, RunOutcome
 
+log = logging.getLogger(__name__)
+
 
 def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
-    """Take the run's lease and make its folder ready for workers.
+    """The ledger's entry of a new attempt, whose lease this driver has, with its folder ready.
 
     Raises:
         LeaseHeldError: another driver runs it.
@@ -31,6 +36,7 @@ def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
     RunFolder(folder).stop.unlink(missing_ok=True)
     RunFolder(folder).outcome.unlink(missing_ok=True)
     forget_beats(folder)
+    log.debug("%s: attempt %d opened in %s", run.name, len(entry.attempts), folder)
     return entry
 
 
@@ -38,16 +44,20 @@ def assignment_of(
     run: PlannedRun,
     study: StudySpec,
     events_folder: Path,
+    *,
     data_folder: Path,
     attempt: int,
-    sharing: Sharing,
+    prefixes: PrefixPlan,
     preemptible: bool,
     in_process: bool = False,
     until: int | None = None,
 ) -> Assignment:
-    """What the run's workers are told; `events_folder` holds the log of faults. They leave after
-    the step `until`, with a checkpoint."""
-    resources, root = run.resources, output_root(study)
+    """What the run's workers need to know.
+
+    `events_folder` holds the event log that faults go to. With `until` they save a checkpoint and
+    leave after that step.
+    """
+    root = output_root(study)
     return Assignment(
         run=run.spec,
         name=run.name,
@@ -55,44 +65,43 @@ def assignment_of(
         study_folder=str(events_folder),
         data_folder=str(data_folder.resolve()),
         attempt=attempt,
-        workers=resources.workers,
-        min_workers=resources.min_workers,
-        cpus_per_worker=resources.cpus_per_worker,
-        gpus_per_worker=resources.gpus_per_worker,
-        zero_stage=resources.zero_stage,
-        micro_batch_sequences=run.micro_batch_sequences,
-        compile=resources.compile,
-        max_failures=resources.max_failures,
-        labels=resources.labels,
+        resources=run.resources.model_copy(
+            update={"micro_batch_sequences": run.micro_batch_sequences}
+        ),
         preemptible=preemptible,
         in_process=in_process,
         until=until,
         checkpoint=with_absolute_storage(study.checkpoint),
         log_every_steps=study.tracking.log_every_steps,
-        publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
-        takes=[str(found.folder(root)) for found, _ in sharing.takes],
+        publishes={prefix.step: str(prefix.folder(root)) for prefix in prefixes.publishes},
+        resumes_from=[str(prefix.folder(root)) for prefix, _ in prefixes.resumes_from],
     )
 
 
 def outcome_of(run_folder: Path, error: BaseException | None) -> tuple[State, str | None]:
-    """How the attempt ended, and why; `error` is what starting its workers raised."""
+    """How the attempt ended, and why; `error` is what `fit_run` raised."""
     outcome = read_outcome(run_folder)
     if error is not None:
-        return "failed", str(error).partition("\n")[0][:300] or type(error).__name__
+        # Errors of the project are one line already, with the place of the logs at the end.
+        return "failed", str(error) if isinstance(error, ColaError) else one_line(error)
     if outcome is None:
-        return "failed", "the training ended without an outcome"
+        missing = RunFolder(run_folder).outcome
+        return "failed", (
+            f"{missing}: not written, though no worker failed; the same command resumes the run "
+            f"from its last checkpoint; logs: {worker_logs(run_folder)}"
+        )
     states: dict[str, State] = {"finished": "finished", "diverged": "diverged"}
     return states.get(outcome.state, "interrupted"), outcome.reason
 
 
 def read_outcome(run_folder: Path) -> RunOutcome | None:
-    """How the run's training ended, or None where it was cut off."""
+    """How the run's training ended; None after a crash, which leaves no outcome."""
     path = RunFolder(run_folder).outcome
     return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None
 
 
 def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
-    """Tags of a run that starts, for MLflow."""
+    """MLflow's tags of a run that starts."""
     kind = family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
     return {
         Tag.STUDY: study,
@@ -112,10 +121,12 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
 
 
 def closing_tags(run: PlannedRun, ledger: Ledger) -> dict[str, str]:
-    """Tags of a run that ended, for MLflow."""
+    """MLflow's tags of a run that ended."""
     entry = ledger.entry(run.key)
     outcome = read_outcome(ledger.run_folder(run.key))
     tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
     if outcome is not None:
         tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
+        if outcome.stop_code is not None:
+            tags[Tag.STOP_CODE] = outcome.stop_code
     return tags

@@ -1,4 +1,4 @@
-"""Runs of a study in the queue of its cluster: which may start now, which are given up."""
+"""A study's runs in the queue of its cluster: which may start now, which are given up."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from orchestration.state.event_log import EventLog
 
 
 def request_of(
-    run: PlannedRun, study: StudySpec, owner: str, id: str, seconds: float
+    run: PlannedRun, study: StudySpec, owner: str, *, id: str, seconds: float
 ) -> RunRequest:
-    """What a run that waits from now on asks its cluster for; `seconds`: how long it will take."""
+    """The resources that a run asks its cluster for, waiting since now.
+
+    `seconds` is how long the plan expects it to train.
+    """
     needs = run.resources
     return RunRequest(
         id=id,
@@ -44,6 +47,7 @@ class LaunchQueue:
         study: StudySpec,
         queue: ClusterQueue,
         view: StudyView,
+        *,
         events: EventLog,
         seconds_of: Callable[[PlannedRun], float],
     ) -> None:
@@ -56,11 +60,12 @@ class LaunchQueue:
     def admitted(
         self, ready: Sequence[PlannedRun], running: Iterable[PlannedRun]
     ) -> dict[str, int]:
-        """Workers of each run, by its key, that may start now."""
+        """Number of workers with which each run, by its key, may start now."""
         for run in ready:
             if run.key not in self._requests:
-                seconds, owner = self._seconds_of(run), self._place.owner
-                self._requests[run.key] = request_of(run, self._study, owner, run.key, seconds)
+                self._requests[run.key] = request_of(
+                    run, self._study, self._place.owner, id=run.key, seconds=self._seconds_of(run)
+                )
         requests = [self._requests[run.key] for run in ready]
         granted = self._place.admitted(requests, [run.key for run in running])
         for key in granted:
@@ -68,11 +73,11 @@ class LaunchQueue:
         return granted
 
     def kept(self, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
-        """Those that go on waiting; says why the others are given up."""
-        asked = [self._requests[run.key] for run in waiting if run.key in self._requests]
-        given_up = self._place.given_up(asked)
+        """The runs that are not given up; the queue reports why the others are."""
+        requests = [self._requests[run.key] for run in waiting if run.key in self._requests]
+        given_up = self._place.given_up(requests)
         return [run for run in waiting if run.key not in given_up]
 
     def close(self) -> None:
-        """The study wants nothing more."""
+        """Leave the queue."""
         self._place.leave()

@@ -1,11 +1,10 @@
-"""Launches the runs of a study side by side, follows them, and says how each ended."""
+"""Launches a study's runs side by side, follows them, and records how each ended."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -26,18 +25,18 @@ from orchestration.driver.attempt import (
     outcome_of,
 )
 from orchestration.driver.launch_queue import LaunchQueue
-from orchestration.driver.monitor import RunWatch, look_after
+from orchestration.driver.monitor import RunMonitor, supervise_workers
 from orchestration.driver.progress import StudyView
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
+from orchestration.driver.retry_policy import RetryPolicy
+from orchestration.driver.run_budget import RunBudget
 from orchestration.planning.costs import run_costs
-from orchestration.planning.decisions import Decision
-from orchestration.planning.divergence_retry import next_try
+from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
-from orchestration.planning.shared_prefixes import Sharing, shared_beginnings
+from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
-from orchestration.state.accounting import accelerator_hours
-from orchestration.state.event_log import EventLog
+from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
@@ -50,17 +49,18 @@ from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.5  # a chosen value: short beside the seconds that a start of workers takes
 
 
 class Launcher:
-    """The state of a study while it runs."""
+    """The runs of a study that wait, run and end under this driver."""
 
     def __init__(
         self,
         study: StudySpec,
         plan: Sequence[PlannedRun],
         data: PreparedData,
+        *,
         ledger: Ledger,
         mirror: Mirror,
         view: StudyView,
@@ -74,20 +74,19 @@ class Launcher:
         self.stopping = threading.Event()
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
-        self._watches: dict[str, RunWatch] = {}
+        self._monitors: dict[str, RunMonitor] = {}
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
-        self._retries: Counter[str] = Counter()
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
-        self._sharing = shared_beginnings(plan)
+        self._prefixes = prefix_plans(plan)
         self.current_keys = [run.key for run in plan]
-        self._resources = {run.key: run.resources for run in plan}
+        self._budget = RunBudget(study.resources.max_accelerator_hours, plan, ledger)
+        self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
         self._refreshed = time.time()
 
-    def admit(self, decision: Decision) -> None:
-        """Show a run; mirror what earlier drivers left of it (MLflow may lack it, or believe that
-        it still runs)."""
+    def admit(self, decision: RunDecision) -> None:
+        """Show a planned run, and give MLflow the state that an earlier driver left it in."""
         run = decision.run
         folder = self.ledger.run_folder(run.key)
         self.view.add(run, folder, decision.action)
@@ -102,7 +101,9 @@ class Launcher:
     def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""
         self._waiting = list(todo)
-        launches = LaunchQueue(self.study, queue, self.view, self.events, self._planned_seconds)
+        launches = LaunchQueue(
+            self.study, queue, self.view, events=self.events, seconds_of=self._planned_seconds
+        )
         with self.view.live(), ThreadPoolExecutor(len(todo)) as pool, closing(launches):
             while self._running or (self._waiting and not self.stopping.is_set()):
                 self._launch_admitted(launches, pool)
@@ -111,55 +112,48 @@ class Launcher:
                 done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     self._ended(self._running.pop(future), future.exception())
-                self._watch()
+                self._supervise()
                 self._refresh_leases()
                 self.view.refresh(self.mirror.trouble)
 
+    def request_stop(self) -> None:
+        """Ask every running run to save a checkpoint and leave; nothing new starts."""
+        self.stopping.set()
+        self.view.note("stopping: running trainings save a checkpoint and leave")
+        self.events.write(Event.STOP_REQUESTED)
+        log.info("stop requested: %d runs are running", len(self._running))
+        for run in self._running.values():
+            if self.ledger.holds(run.key):  # the file is the workers' of whatever attempt is newest
+                RunFolder(self.ledger.run_folder(run.key)).stop.touch()
+
     def _launch_admitted(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
-        """Launch what may start now."""
-        if self._waiting and self._spent():
+        if self._waiting and self._budget.is_spent():
             self._refuse(self._waiting)
             self._waiting = []
         stopping = self.stopping.is_set()
         busy = {run.key for run in (*self._waiting, *self._running.values())}
-        ready = [] if stopping else [run for run in self._waiting if self._ready(run, busy)]
+        ready = [] if stopping else [run for run in self._waiting if self._is_ready(run, busy)]
         admitted = launches.admitted(ready, self._running.values())
         for run in ready:
-            if run.key in admitted and not self._spent():
+            if run.key in admitted and not self._budget.is_spent():
                 self._waiting = [other for other in self._waiting if other.key != run.key]
                 self._launch(run, pool)
         self._waiting = launches.kept(self._waiting)
 
-    def _ready(self, run: PlannedRun, busy: set[str]) -> bool:
-        """Whether none of `busy` is about to train a beginning that this run can take."""
+    def _is_ready(self, run: PlannedRun, busy: set[str]) -> bool:
+        """Whether none of `busy` is about to train a prefix that this run can take."""
         root = output_root(self.study)
         return all(
-            provider not in busy or verify(beginning.folder(root)) is not None
-            for beginning, provider in self._sharing[run.key].takes
+            publisher not in busy or verify(prefix.folder(root)) is not None
+            for prefix, publisher in self._prefixes[run.key].resumes_from
         )
 
-    def _spent(self) -> bool:
-        """Whether the study has taken the accelerator hours that it may."""
-        limit = self.study.resources.max_accelerator_hours
-        if limit is None:
-            return False
-        runs = ((self.ledger.entry(key), needs) for key, needs in self._resources.items())
-        return accelerator_hours(runs, time.time()) >= limit
-
     def _refuse(self, waiting: Sequence[PlannedRun]) -> None:
-        limit = self.study.resources.max_accelerator_hours
-        why = f"resources.max_accelerator_hours={limit:g} are spent"
-        self.view.note(f"{why}: {len(waiting)} runs are not started")
+        reason = self._budget.reason
+        self.view.note(f"{reason}: {len(waiting)} runs are not started")
         for run in waiting:
-            self.events.write("not started", run.name, why)
-
-    def request_stop(self) -> None:
-        """Ask every running run to save and leave; nothing new starts."""
-        self.stopping.set()
-        self.events.write("stop requested")
-        for run in self._running.values():
-            if self.ledger.holds(run.key):  # the file is the workers' of whatever attempt is newest
-                RunFolder(self.ledger.run_folder(run.key)).stop.touch()
+            self.events.write(Event.NOT_STARTED, run.name, reason)
+            log.info("%s: not started: %s", run.name, reason)
 
     def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
         key = run.key
@@ -167,56 +161,58 @@ class Launcher:
             entry = open_attempt(run, self.ledger, self.data.folder)
         except LeaseHeldError as error:
             self.view.event(run, f"skipped: {error}")
-            self.events.write("skipped", run.name, str(error))
+            self.events.write(Event.SKIPPED, run.name, str(error))
+            log.warning("%s: skipped: %s", run.name, error)
             return
-        folder = self.ledger.run_folder(key)
+        folder, attempt = self.ledger.run_folder(key), len(entry.attempts)
         self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
-        self._watches[key] = RunWatch(folder, len(entry.attempts))
+        self._monitors[key] = RunMonitor(folder, attempt)
         assignment = assignment_of(
             run,
             self.study,
             study_folder(self.study),
-            self.data.folder,
-            len(entry.attempts),
-            self._sharing[key],
-            self._joined,
+            data_folder=self.data.folder,
+            attempt=attempt,
+            prefixes=self._prefixes[key],
+            preemptible=self._joined,
         )
         self._running[pool.submit(fit_run, assignment)] = run
         self.launched += 1
         self._launched_at[key] = time.monotonic()
         self.view.started(run)
-        self.events.write("launched", run.name, f"attempt {len(entry.attempts)}")
+        self.events.write(Event.LAUNCHED, run.name, f"attempt {attempt}")
+        log.info("%s: launched, attempt %d, in %s", run.name, attempt, folder)
 
-    def _watch(self) -> None:
-        if self._retries:
+    def _supervise(self) -> None:
+        if self._retries.has_lost_controllers:
             free_dead_groups()
         for run in self._running.values():
-            say = partial(self.view.event, run)
-            look_after(run, self._watches[run.key], self.events, say)
+            notify = partial(self.view.event, run)
+            supervise_workers(run, self._monitors[run.key], self.events, notify=notify)
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
         key = run.key
-        self._watches.pop(key)
+        self._monitors.pop(key)
         ending = self._closed(run, error)
         if ending is None:
             return
         state, reason = ending
-        if isinstance(error, ControllerDiedError) and self._again(run, str(error)):
+        if isinstance(error, ControllerDiedError) and self._retry(run, str(error)):
             return
         if state == "diverged":
             self._lower_rate(run)
         self.mirror.close_run(key, state, self._closing_tags(run))
         self.view.ended(run, state, reason)
         self.events.write(state, run.name, reason)
+        log.info("%s: ended: %s (%s)", run.name, state, reason or "no reason")
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
-            self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")
+            self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
 
     def _closed(
         self, run: PlannedRun, error: BaseException | None
     ) -> tuple[State, str | None] | None:
-        """How the attempt ended, and why, once the ledger has it; None where another driver has
-        the run."""
+        """How the attempt ended, and why, once recorded; None if another driver has the run."""
         if run.key in self._lost:
             self._lost.remove(run.key)
             return None
@@ -229,40 +225,45 @@ class Launcher:
             return None
         return state, reason
 
-    def _again(self, run: PlannedRun, reason: str) -> bool:
-        """Queue a run once more whose end was not its own fault, if it may try again."""
-        self._retries[run.key] += 1
-        number, limit = self._retries[run.key], run.resources.max_failures
-        if self.stopping.is_set() or number > limit:
+    def _retry(self, run: PlannedRun, reason: str) -> bool:
+        """Queue a run again whose end was not its own fault; False if it may not be retried."""
+        number, limit = self._retries.after_fault(run), run.resources.max_failures
+        if number is None or self.stopping.is_set():
             return False
         self.view.event(run, f"{reason}; retry {number} of {limit}")
-        self.events.write("retried", run.name, reason, retry=number)
+        self.events.write(Event.RETRIED, run.name, reason, retry=number)
+        log.warning("%s: retry %d of %d: %s", run.name, number, limit, reason)
         self._waiting.insert(0, run)
         return True
 
     def _lower_rate(self, run: PlannedRun) -> None:
         """Queue a diverged run's next try at a lower rate, if the study allows one."""
-        following = next_try(run, self.study.retry_diverged)
+        following = self._retries.at_lower_rate(run)
         if following is None or self.stopping.is_set():
             return
-        # What others take of the diverged run's beginning, the new one does not have.
-        self._sharing[following.key] = Sharing()
-        self._resources[following.key] = following.resources
-        place = self.current_keys.index(run.key)
-        self.current_keys[place] = following.key
-        self.admit(Decision(following, "start", "lower rate"))
+        # What others take of the diverged run's prefix, the new one does not have.
+        self._prefixes[following.key] = PrefixPlan()
+        self._budget.add(following)
+        self.current_keys[self.current_keys.index(run.key)] = following.key
+        self.admit(RunDecision(following, "start", "lower rate"))
         rate = following.spec.training.optimizer.learning_rate
         reason = f"{run.name} diverged; learning rate {rate:.3g}"
-        self.events.write("retried", following.name, reason, retry=following.retry)
+        self.events.write(Event.RETRIED, following.name, reason, retry=following.retry)
+        log.warning("%s: retried as %s: %s", run.name, following.name, reason)
         self._waiting.insert(0, following)
 
     def _wall_seconds(self, run: PlannedRun) -> float:
         return time.monotonic() - self._launched_at[run.key]
 
     def _planned_seconds(self, run: PlannedRun) -> float:
-        study, parameters = self.study, run.total_parameters
-        keep, first = study.checkpoint.keep, self._sharing[run.key].first_step
-        return run_costs(run.spec, run.resources, parameters, keep, self._rates, first).seconds
+        return run_costs(
+            run.spec,
+            run.resources,
+            run.total_parameters,
+            keep=self.study.checkpoint.keep,
+            rates=self._rates,
+            first_step=self._prefixes[run.key].first_step,
+        ).seconds
 
     def _refresh_leases(self) -> None:
         if time.time() - self._refreshed < LEASE_REFRESH_SECONDS:
@@ -279,12 +280,16 @@ class Launcher:
                 log.warning("%s: its lease is not refreshed: %s", run.name, error)
 
     def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
-        """Leave a run to the driver that took it over; its workers see the newer attempt and stop
-        without a checkpoint (`orchestration.state.fence`)."""
+        """Leave a run to the driver that took it over.
+
+        Its workers see the newer attempt and stop without a checkpoint
+        (`orchestration.state.fence`).
+        """
         self._lost.add(run.key)
         self.mirror.leave_run(run.key)
         self.view.lost(run, str(lost))
-        self.events.write("lease lost", run.name, str(lost))
+        self.events.write(Event.LEASE_LOST, run.name, str(lost))
+        log.warning("%s: lease lost: %s", run.name, lost)
 
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
         tags = closing_tags(run, self.ledger)

@@ -1,7 +1,8 @@
-"""Watches the workers of a running attempt: reports restarts, kills hung workers."""
+"""Monitors the workers of a running attempt: reports restarts, kills hung workers."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,43 +10,48 @@ from pathlib import Path
 
 from orchestration.cluster.processes import end_workers
 from orchestration.planning.plan import PlannedRun
-from orchestration.state.event_log import EventLog
+from orchestration.state.event_log import Event, EventLog
 from orchestration.state.heartbeat import Beat, read_beats
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 
+log = logging.getLogger(__name__)
 
-def look_after(
-    run: PlannedRun, watch: RunWatch, events: EventLog, say: Callable[[str], None]
+# Allowed for the first step, before which engines are built and kernels compiled, however short
+# resources.hang_seconds is. A chosen value.
+START_SECONDS = 300.0
+
+
+def supervise_workers(
+    run: PlannedRun, monitor: RunMonitor, events: EventLog, *, notify: Callable[[str], None]
 ) -> None:
-    """Tell of workers that started again; end those that hang, so that they start again."""
+    """Report restarted workers and kill hung ones, so that Ray Train restarts them."""
     limit = run.resources.hang_seconds
-    for start in watch.starts():
-        event = "workers restarted" if start.again else "workers started"
+    for start in monitor.starts():
+        event = Event.WORKERS_RESTARTED if start.again else Event.WORKERS_STARTED
         events.write(event, run.name, **asdict(start))
-    hung = watch.hung(limit) if limit is not None else []
+        log.info("%s: %s at step %d", run.name, event, start.step)
+    hung = monitor.hung(limit) if limit is not None else []
     if not hung:
         return
-    watch.ended(hung)
-    # Processes that are gone already are being replaced: those hang no more.
+    monitor.forget(hung)
+    # Processes that have gone in the meantime are being replaced: they hang no more.
     if not end_workers(beat.process for beat in hung):
         return
     for beat in hung:
         who = f"rank {beat.rank} (process {beat.pid} on {beat.host})"
         reason = f"{who} has made no step for {limit:g} s, at step {beat.step}"
-        say(f"hung: {reason}; its workers are started again")
-        events.write("hung", run.name, reason)
-
-
-START_SECONDS = 300.0
+        notify(f"hung: {reason}; its workers are restarted")
+        events.write(Event.HUNG, run.name, reason)
+        log.warning("%s: hung: %s", run.name, reason)
 
 
 @dataclass(frozen=True)
-class Start:
-    """The workers started (`again`: for another time in this attempt) from `step`.
+class WorkerStart:
+    """A start of the workers from `step`; `again`: not the first one in this attempt.
 
-    `repeated` steps are carried out a second time, by the workers' last signs of life and log
-    lines: a lower bound.
+    `repeated` steps are trained a second time. It is a lower bound: only steps that the former
+    workers reported in a heartbeat or the journal are known.
     """
 
     step: int
@@ -54,7 +60,7 @@ class Start:
     workers: int | None
 
 
-class RunWatch:
+class RunMonitor:
     """Follows one attempt's journal and heartbeats."""
 
     def __init__(self, run_folder: Path, attempt: int) -> None:
@@ -62,53 +68,57 @@ class RunWatch:
         self._reader = JournalReader(RunFolder(run_folder).journal)
         self._furthest = 0
         self._starts = 0
-        # By rank: what it said last, and since when (monotonic) it has said nothing else.
-        self._heard: dict[int, tuple[Beat, float]] = {}
-        self._first_steps: dict[tuple[str, int], int] = {}  # by process: the step at which it began
-        self._ended: set[tuple[str, int]] = set()
+        # By rank: the last heartbeat, and when (monotonic) it was first read.
+        self._last_beats: dict[int, tuple[Beat, float]] = {}
+        self._first_steps: dict[tuple[str, int], int] = {}  # by process
+        self._replaced: set[tuple[str, int]] = set()
 
-    def starts(self) -> list[Start]:
+    def starts(self) -> list[WorkerStart]:
         """Starts of this attempt's workers since the last call."""
-        found = []
-        self._listen()
+        starts = []
+        self._read_beats()
         for line in self._reader.new_lines():
-            start = line.kind == "event" and line.values.get("event") == "start"
-            if start and line.values.get("attempt") == self._attempt:
+            is_start = line.kind == "event" and line.values.get("event") == "start"
+            if is_start and line.values.get("attempt") == self._attempt:
                 self._starts += 1
                 repeated = max(0, self._furthest - line.step)
                 workers = line.values.get("workers")
-                found.append(Start(line.step, self._starts > 1, repeated, workers))
+                starts.append(WorkerStart(line.step, self._starts > 1, repeated, workers))
                 self._furthest = line.step
             self._furthest = max(self._furthest, line.step)
-        return found
+        return starts
 
     def hung(self, seconds: float) -> list[Beat]:
-        """Workers that have made no step for that long: all of them, or none.
+        """The workers if none of them has made a step for `seconds`; otherwise an empty list.
 
-        Where one worker hangs the others wait for it, so all stand still. The first step, before
-        which engines and kernels are made, may take START_SECONDS in any case.
+        Where one worker hangs the others wait for it in a collective, so all are silent. The first
+        step may take START_SECONDS in any case.
         """
-        self._listen()
-        heard = self._heard.values()
-        silent = [beat for beat, since in heard if self._silent(beat, since, seconds)]
-        return silent if silent and len(silent) == len(heard) else []
+        self._read_beats()
+        last_beats = self._last_beats.values()
+        silent = [beat for beat, since in last_beats if self._is_silent(beat, since, seconds)]
+        return silent if silent and len(silent) == len(last_beats) else []
 
-    def ended(self, beats: list[Beat]) -> None:
-        """These workers' processes are being replaced: what they said last counts no more."""
-        self._ended |= {beat.process for beat in beats}
-        self._heard = {r: h for r, h in self._heard.items() if h[0].process not in self._ended}
+    def forget(self, beats: list[Beat]) -> None:
+        """Ignore these workers' processes from now on: they are being replaced."""
+        self._replaced |= {beat.process for beat in beats}
+        self._last_beats = {
+            rank: (beat, since)
+            for rank, (beat, since) in self._last_beats.items()
+            if beat.process not in self._replaced
+        }
 
-    def _silent(self, beat: Beat, since: float, seconds: float) -> bool:
+    def _is_silent(self, beat: Beat, since: float, seconds: float) -> bool:
         if beat.step == self._first_steps[beat.process]:
             seconds = max(seconds, START_SECONDS)
         return time.monotonic() - since >= seconds
 
-    def _listen(self) -> None:
+    def _read_beats(self) -> None:
         for beat in read_beats(self._folder, self._attempt):
-            if beat.process in self._ended:
+            if beat.process in self._replaced:
                 continue
             self._first_steps.setdefault(beat.process, beat.step)
-            before = self._heard.get(beat.rank)
+            before = self._last_beats.get(beat.rank)
             if before is None or before[0] != beat:
-                self._heard[beat.rank] = (beat, time.monotonic())
+                self._last_beats[beat.rank] = (beat, time.monotonic())
                 self._furthest = max(self._furthest, beat.step)

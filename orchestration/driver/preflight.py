@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from cola.data import PreparedData
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.files import write_atomically
 from cola.study import StudySpec
 from orchestration.state.paths import output_root
 
 
 def check_output(study: StudySpec) -> Path:
-    """The output folder, made and proven writable.
+    """The output folder, which exists and has been written to.
 
     Raises:
-        SpecError: when it cannot be written.
+        StorageError: it cannot be written.
     """
     root = output_root(study)
     try:
@@ -23,27 +23,27 @@ def check_output(study: StudySpec) -> Path:
         write_atomically(root / ".writable", "")
         (root / ".writable").unlink()
     except OSError as error:
-        raise SpecError(
+        raise StorageError(
             f"output={study.output}: cannot be written ({error.strerror}); choose another folder"
         ) from None
     return root
 
 
 def check_data(study: StudySpec, data: PreparedData) -> None:
-    """Refuse a corpus that does not fill one batch, or validation that asks for more than it has.
+    """Check that the prepared corpus fills a batch and has the validation sequences asked for.
 
     Raises:
-        SpecError: with the largest value that would work.
+        SpecError: it does not; the message has the largest value that would work.
     """
-    batch, wanted = study.training.batch_sequences, study.evaluation.validation_sequences
+    batch, validation = study.training.batch_sequences, study.evaluation.validation_sequences
     if len(data.train) < batch:
         raise SpecError(
             f"data.corpus: holds {len(data.train)} training sequences of "
             f"{study.data.sequence_length} tokens, fewer than one batch of {batch}; give more "
             "text, a smaller training.batch_sequences or a shorter data.sequence_length"
         )
-    if len(data.validation) < wanted:
+    if len(data.validation) < validation:
         raise SpecError(
-            f"evaluation.validation_sequences={wanted}: the validation split holds "
+            f"evaluation.validation_sequences={validation}: the validation split holds "
             f"{len(data.validation)}; lower it or raise data.validation_fraction"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,18 +15,18 @@ from rich.table import Table
 
 from cola.families.registry import curve_label
 from cola.records import Metric
-from orchestration.planning.decisions import Decision
+from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 
-PLAIN_LINE_SECONDS = 15.0
+PLAIN_LINE_SECONDS = 15.0  # between two lines of a run without a terminal; a chosen value
 DONE = ("finished", "failed", "diverged", "interrupted", "reuse")
 
 
 @dataclass
-class Row:
-    """One run as the view knows it."""
+class RunProgress:
+    """What the view has read of one run."""
 
     run: PlannedRun
     reader: JournalReader
@@ -34,34 +35,34 @@ class Row:
     loss: float | None = None
     nll: float | None = None
     tokens_per_second: float | None = None
-    told: float = 0.0
+    last_reported_at: float = 0.0  # monotonic seconds
     starts: int = 0
 
     @property
     def share(self) -> float:
-        """Part of the steps that is done."""
+        """Share of the steps that is done, 0 to 1."""
         return self.step / self.run.spec.steps
 
 
 class StudyView:
-    """Follows the runs' journals and shows them."""
+    """Follows the runs' journals and prints their progress."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, RunProgress] = {}
         self._live: Live | None = None
         self._began = time.monotonic()
-        self._data_told = -1.0
+        self._data_reported = -1.0  # fraction of the last line about the data
         self._trouble: str | None = None
 
     def data_progress(self, message: str, fraction: float) -> None:
-        """Progress of preparing the data, told at every fifth."""
-        if fraction - self._data_told >= 0.2 or (fraction >= 1.0 > self._data_told):
-            self._data_told = fraction
+        """Print the progress of preparing the data at every fifth of it."""
+        if fraction - self._data_reported >= 0.2 or (fraction >= 1.0 > self._data_reported):
+            self._data_reported = fraction
             self.note(f"data: {message} {fraction:.0%}")
 
-    def decided(self, decisions: Sequence[Decision]) -> None:
-        """Say what happens to each run and why."""
+    def decided(self, decisions: Sequence[RunDecision]) -> None:
+        """Print what will happen to each run, and why."""
         for decision in decisions:
             self.console.print(
                 f"{decision.run.name:28} {decision.action:7} {decision.why}",
@@ -72,18 +73,18 @@ class StudyView:
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
         state = action if action in ("reuse", "busy") else "queued"
-        row = Row(run, JournalReader(RunFolder(folder).journal), state)
+        row = RunProgress(run, JournalReader(RunFolder(folder).journal), state)
         self._read(row)  # what earlier attempts did
         row.state = state
         self._rows[run.key] = row
 
     def started(self, run: PlannedRun) -> None:
-        """The run was launched."""
+        """Print that the run was launched."""
         self._rows[run.key].state = "starting"
         self.event(run, "launched")
 
     def ended(self, run: PlannedRun, state: str, reason: str | None) -> None:
-        """The run's training is over."""
+        """Print how the run ended, with its last validation NLL."""
         row = self._rows[run.key]
         self._read(row)
         row.state = state
@@ -96,11 +97,11 @@ class StudyView:
         self.event(run, f"lost: {reason}; its workers here stop, the run is left to that driver")
 
     def event(self, run: PlannedRun, text: str) -> None:
-        """A line about one run."""
+        """Print a line about one run."""
         self.note(f"{run.name}: {text}")
 
     def note(self, text: str) -> None:
-        """A plain line with the time since the start."""
+        """Print a line with the minutes and seconds since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         self.console.print(
             f"[{minutes:02d}:{seconds:02d}] {text}", highlight=False, markup=False, soft_wrap=True
@@ -108,16 +109,23 @@ class StudyView:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Show the table for as long as runs go on (only on a terminal)."""
+        """Show the table inside the block, if the console is a terminal."""
         if not self.console.is_terminal:
             yield
             return
-        with Live(self._table(), console=self.console, refresh_per_second=2) as self._live:
+        # Logs that go to a file stay out of the table's console.
+        logs_share_terminal = sys.stderr.isatty()
+        with Live(
+            self._table(),
+            console=self.console,
+            refresh_per_second=2,
+            redirect_stderr=logs_share_terminal,
+        ) as self._live:
             yield
         self._live = None
 
     def refresh(self, trouble: str | None) -> None:
-        """Read what the runs wrote since the last time, and show it."""
+        """Read what the runs have written, and print it; `trouble` is MLflow's, if any."""
         if trouble and trouble != self._trouble:
             self.note(f"MLflow does not answer, metrics wait on disk: {trouble}")
         self._trouble = trouble
@@ -125,11 +133,11 @@ class StudyView:
             if row.state in ("starting", "training"):
                 self._read(row)
                 if self._live is None:
-                    self._tell(row)
+                    self._report(row)
         if self._live is not None:
             self._live.update(self._table())
 
-    def _read(self, row: Row) -> None:
+    def _read(self, row: RunProgress) -> None:
         for line in row.reader.new_lines():
             if line.kind == "train":
                 row.state, row.step = "training", line.step
@@ -138,14 +146,15 @@ class StudyView:
             elif line.kind == "event" and line.values.get("event") == "start":
                 row.starts += 1
                 if row.starts > 1 and row.state in ("starting", "training"):
-                    self.event(row.run, f"its workers started again from step {line.step}")
+                    self.event(row.run, f"its workers restarted from step {line.step}")
             elif line.kind == "evaluation":
                 row.nll = _number(line.values.get(Metric.NLL))
 
-    def _tell(self, row: Row) -> None:
-        if row.state != "training" or time.monotonic() - row.told < PLAIN_LINE_SECONDS:
+    def _report(self, row: RunProgress) -> None:
+        since = time.monotonic() - row.last_reported_at
+        if row.state != "training" or since < PLAIN_LINE_SECONDS:
             return
-        row.told = time.monotonic()
+        row.last_reported_at = time.monotonic()
         self.event(
             row.run,
             f"step {row.step}/{row.run.spec.steps}, loss {_shown(row.loss, '.4f')}, "
@@ -153,7 +162,7 @@ class StudyView:
         )
 
     def _eta(self) -> str:
-        """Time left if the runs that train now are as fast as those still to come."""
+        """Time left, if the runs to come train as fast in all as those that train now."""
         left = rate = 0.0
         for row in self._rows.values():
             spec = row.run.spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,15 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from cola import process_environment
-from cola.errors import RunError
+from cola.errors import RunError, one_line
+from cola.logs import set_up_logging
 from orchestration.checkpoint.store import store_address
-from orchestration.state.event_log import EventLog
+from orchestration.driver.worker_logs import worker_logs
+from orchestration.state.event_log import Event, EventLog
 from orchestration.worker.assignment import Assignment
-from orchestration.worker.worker import train_here, train_worker
+from orchestration.worker.worker import train_in_process, train_worker
+
+log = logging.getLogger(__name__)
+
+# Characters of a worker's error beyond which only its first sentence is kept: two lines.
+LONG_CAUSE = 160
 
 
 class ControllerDiedError(RunError):
-    """The process that looks after the run's workers is gone; starting the run again goes on."""
+    """The process that supervises the run's workers died; a retry resumes from a checkpoint."""
 
 
 class TrainingError(RunError):
@@ -25,30 +33,36 @@ class TrainingError(RunError):
 
 
 def fit_run(assignment: Assignment) -> None:
-    """Run one assignment through Ray Train; returns when it ended.
+    """Run one assignment through Ray Train; returns when its workers have left.
 
-    Blocks: the driver calls it in a thread for each run that goes on side by side.
+    The driver calls it in one thread for each run.
 
     Raises:
-        ControllerDiedError, TrainingError: see there; the message is one line.
+        ControllerDiedError: Ray Train's controller died.
+        TrainingError: the workers failed more often than `max_failures`, or could not start.
+            Either message is one line: which ranks failed of what, and where their logs are.
     """
     from ray.exceptions import RayActorError
     from ray.train import TrainingFailedError, WorkerGroupError
 
+    folder = Path(assignment.run_folder)
     try:
-        with alone() if assignment.in_process else nullcontext():
+        with single_process_group() if assignment.in_process else nullcontext():
             trainer_of(assignment).fit()
     except WorkerGroupError as error:
-        raise TrainingError(cause_of(error.worker_failures)) from error
+        cause, ranks = cause_of(error.worker_failures), error.worker_failures.keys()
+        raise TrainingError(f"{cause}; logs: {worker_logs(folder, ranks)}") from error
     except TrainingFailedError as error:
-        raise TrainingError(last_line(error)) from error
+        raise TrainingError(f"{raised_in(error)}; logs: {worker_logs(folder)}") from error
     except RayActorError as error:
-        raise ControllerDiedError(f"the run's controller died: {last_line(error)}") from error
+        raise ControllerDiedError(
+            f"the run's controller died: {raised_in(error)}; logs: {worker_logs(folder)}"
+        ) from error
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """What tells Ray Train's local mode to make a process group of this process alone."""
+def single_process_group() -> Iterator[None]:
+    """Variables by which Ray Train's local mode makes a process group of this process alone."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,54 +71,57 @@ def alone() -> Iterator[None]:
 
 
 def cause_of(failures: dict[int, Exception]) -> str:
-    """Which workers failed of what; equal causes are told once, at most two."""
-    ranks: dict[str, list[int]] = {}
+    """Which ranks failed of what, with ranks of the same cause together; at most two causes."""
+    ranks_of: dict[str, list[int]] = {}
     for rank, failure in sorted(failures.items()):
-        ranks.setdefault(last_line(failure), []).append(rank)
-    told = [f"rank {', '.join(map(str, each))}: {cause}" for cause, each in ranks.items()]
-    return "; ".join(told[:2])
+        ranks_of.setdefault(raised_in(failure), []).append(rank)
+    causes = [f"rank {', '.join(map(str, ranks))}: {cause}" for cause, ranks in ranks_of.items()]
+    return "; ".join(causes[:2])
 
 
-def last_line(error: BaseException) -> str:
-    """What an error says in its last line (of a traceback in a message, what was raised)."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1] if lines else type(error).__name__
-    return last.partition(". ")[0][:300] if len(last) > 160 else last
+def raised_in(error: BaseException) -> str:
+    """The last line of an error's text: where that holds a traceback, what was raised in it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    last = one_line(lines[-1] if lines else error)
+    return last.partition(". ")[0] if len(last) > LONG_CAUSE else last
 
 
 def trainer_of(assignment: Assignment) -> Any:
-    """The Ray Train run of an assignment."""
+    """A Ray Train trainer for the assignment (`TorchTrainer`)."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     class FaultRecorder(ray.train.UserCallback):
-        """Writes why workers failed into the study's event log, from the controller."""
+        """Writes why workers failed into the study's event log; runs in the controller."""
 
         def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
-            log = EventLog(Path(assignment.study_folder))
+            set_up_logging()  # of the controller's process
+            events = EventLog(Path(assignment.study_folder))
             cause = cause_of(dict(worker_exceptions))
-            log.write("workers failed", assignment.name, cause, attempt=assignment.attempt)
+            events.write(Event.WORKERS_FAILED, assignment.name, cause, attempt=assignment.attempt)
+            log.warning("%s: workers failed: %s", assignment.name, cause)
 
     if not isinstance(assignment.ray_workers(), int):
         process_environment.elastic_trainer()
-    gpu = assignment.gpus_per_worker > 0
-    resources = {"CPU": assignment.cpus_per_worker}
+    needs = assignment.resources
+    gpu = needs.gpus_per_worker > 0
+    per_worker = {"CPU": needs.cpus_per_worker}
     if gpu:
-        resources["GPU"] = assignment.gpus_per_worker
+        per_worker["GPU"] = needs.gpus_per_worker
     return TorchTrainer(
-        train_here if assignment.in_process else train_worker,
+        train_in_process if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=assignment.ray_workers(),
             use_gpu=gpu,
-            resources_per_worker=resources,
-            label_selector=assignment.labels or None,
+            resources_per_worker=per_worker,
+            label_selector=needs.labels or None,
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",
             storage_path=store_address(assignment.checkpoint.storage, Path(assignment.run_folder)),
-            failure_config=ray.train.FailureConfig(max_failures=assignment.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=needs.max_failures),
             # What is kept is decided in `orchestration.checkpoint.retention`, over all attempts.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=None),
             callbacks=[FaultRecorder()],

@@ -1,25 +1,61 @@
-"""Handling of SIGINT and SIGTERM for as long as something lasts."""
+"""Handling of SIGINT and SIGTERM while a block runs."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], None]
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def handled(handler: Handler) -> Iterator[None]:
-    """Within, both go to `handler`; Python allows that in its main thread alone, else nothing."""
+def handle_signals(handler: Handler) -> Iterator[None]:
+    """Send both signals to `handler` inside the block, and restore the former handlers after it.
+
+    Python sets handlers in its main thread only: in another thread this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, old in before.items():
+        for number, old in former.items():
             signal.signal(number, old)
+
+
+def stop_once(
+    is_stopping: Callable[[], bool],
+    request_stop: Callable[[], None],
+    leave_on: Collection[int] = (signal.SIGINT,),
+) -> Handler:
+    """A handler that requests a stop at the first signal.
+
+    While stopping, a signal in `leave_on` raises KeyboardInterrupt and others are ignored: SIGTERM
+    comes from programs, which may send it several times.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if not is_stopping():
+            request_stop()
+        elif number in leave_on:
+            raise KeyboardInterrupt
+
+    return handler
+
+
+def forward_to(process: BaseProcess) -> Handler:
+    """A handler that passes each signal on to a child process."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, number)
+
+    return handler

@@ -15,9 +15,10 @@ VARIANT, WORKERS = "variant", "workers"
 
 
 def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
-    """One run's row of the status table; the checkpoint is the step it could go on from.
+    """One run's row of the status table.
 
-    Its workers are what each of them last said of itself (see `orchestration.state.heartbeat`).
+    `checkpoint` is the step from which the run would resume (None: from its start), and the
+    workers' rows are their last heartbeats, of a running run only.
     """
     entry = ledger.entry(run.key)
     last: dict[str, object] = {}

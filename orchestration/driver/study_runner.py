@@ -1,14 +1,14 @@
-"""Runs a study: launches its runs side by side, follows them, keeps ledger and mirror."""
+"""Runs a study: checks it, plans it, trains what is missing, and mirrors it to MLflow."""
 
 from __future__ import annotations
 
-import signal
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import FrameType
+from pathlib import Path
 
-from cola.data import prepare
+from cola.data import PreparedData, prepare
 from cola.files import write_atomically
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
@@ -17,22 +17,26 @@ from orchestration.cluster.session import check_fits, ray_cluster
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
-from orchestration.driver.signals import Handler, handled
+from orchestration.driver.signals import handle_signals, stop_once
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
-from orchestration.planning.decisions import decide, remember_plan
+from orchestration.planning.decisions import RunDecision, decide, save_plan
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.planning.shared_prefixes import remove_published
+from orchestration.planning.shared_prefixes import remove_published_prefixes
 from orchestration.state.ledger import Ledger, State
 from orchestration.state.paths import OutputFolder, StudyFolder, study_folder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import MirroredStudy, open_mirror
 from orchestration.training.final_tasks import check_items
 
+log = logging.getLogger(__name__)
+
+MIRROR_PATIENCE_SECONDS = 30.0  # for MLflow to take what is left at the end; a chosen value
+
 
 @dataclass(frozen=True)
 class StudyResult:
-    """How the study's runs stand when the driver leaves."""
+    """The states of a study's runs when its driver leaves."""
 
     states: dict[str, State]  # by run name
     trained: int  # runs that this call launched
@@ -46,10 +50,11 @@ class StudyResult:
 
 
 def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyResult:
-    """Carry out a study until every run has ended or a person stops it.
+    """Run a study until every run has ended or a person stops it.
 
     Raises:
-        SpecError: for anything found wrong before the first run starts.
+        ColaError: anything found wrong before the first run starts. Nothing is written then but
+            the output folder and the prepared corpus.
     """
     root = check_output(study)
     check_storage(study.checkpoint.storage)
@@ -57,60 +62,77 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     planned = plan_study(study)
     plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
+    data = prepared_data(study, plan, root, view=view)
+    decisions = decide(plan, ledger, study_folder(study), storage=study.checkpoint.storage)
+    launcher = Launcher(
+        study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
+    )
+    run_decided(launcher, plan, decisions, address=address)
+    unmirrored = mirror.finish(patience_seconds=MIRROR_PATIENCE_SECONDS)
+    plan = with_retries(plan, study.retry_diverged, ledger)
+    states = {run.name: ledger.entry(run.key).state for run in plan}
+    if all(state == "finished" for state in states.values()):
+        remove_published_prefixes(planned, root)
+    log.info("study %s ends: %s", study.name, states)
+    return StudyResult(states, launcher.launched, launcher.stopping.is_set(), unmirrored)
+
+
+def prepared_data(
+    study: StudySpec, plan: Sequence[PlannedRun], root: Path, *, view: StudyView
+) -> PreparedData:
+    """The study's corpus, prepared in the output folder and large enough for every run.
+
+    Raises:
+        SpecError: it is too small, or holds no items for a task.
+    """
     data = prepare(study.data, OutputFolder(root).cache, view.data_progress)
     check_data(study, data)
     check_items(study.evaluation)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
-        check_epochs(study, run.name, run.tokens, corpus)
-    decisions = decide(plan, ledger, study_folder(study), study.checkpoint.storage)
-    runner = Launcher(study, plan, data, ledger, mirror, view, address is not None)
+        check_epochs(study, run.name, run.tokens, corpus=corpus)
+    return data
+
+
+def run_decided(
+    launcher: Launcher,
+    plan: Sequence[PlannedRun],
+    decisions: Sequence[RunDecision],
+    *,
+    address: str | None,
+) -> None:
+    """Start the cluster and the mirror, and train what the decisions start or resume.
+
+    Raises:
+        SpecError: a run needs more than a private cluster has.
+        ClusterError: no cluster answers at `address`.
+    """
+    study, view = launcher.study, launcher.view
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
-    tracked = MirroredStudy(study_folder(study), ledger, runner.current_keys)
+    log.info("study %s: %d of %d runs to train", study.name, len(todo), len(plan))
+    tracked = MirroredStudy(study_folder(study), launcher.ledger, launcher.current_keys)
     with ExitStack() as stack:
         if todo:
             cluster = stack.enter_context(ray_cluster(address))
-            for run in todo if address is None else ():  # one that is joined may grow
+            for run in todo if address is None else ():  # a joined cluster may grow
                 check_fits(run.resources, cluster)
             tracked.dashboard = cluster.dashboard
             if address is not None and cluster.dashboard is not None:
                 view.note(f"Ray's dashboard: {cluster.dashboard}")
-        # From here on the study is under way: nothing was written for one that cannot start.
+        # Only now is the study under way: nothing is recorded of one that cannot start.
         view.decided(decisions)
         record_study(study, plan)
-        mirror.start(tracked)
+        launcher.mirror.start(tracked)
         for decision in decisions:
-            runner.admit(decision)
+            launcher.admit(decision)
         if todo:
-            stack.enter_context(handled(stop_on_interrupt(runner)))
-            runner.run(todo, PrivateQueue() if address is None else SharedQueue())
-    unmirrored = mirror.finish(patience_seconds=30.0)
-    plan = with_retries(plan, study.retry_diverged, ledger)
-    states = {run.name: ledger.entry(run.key).state for run in plan}
-    if all(state == "finished" for state in states.values()):
-        remove_published(planned, root)
-    return StudyResult(states, runner.launched, runner.stopping.is_set(), unmirrored)
+            handler = stop_once(launcher.stopping.is_set, launcher.request_stop)
+            stack.enter_context(handle_signals(handler))
+            launcher.run(todo, PrivateQueue() if address is None else SharedQueue())
 
 
 def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
-    """Keep the study's specification and plan beside its report."""
+    """Write the study's specification and plan into its folder."""
     folder = study_folder(study)
     write_atomically(StudyFolder(folder).spec, study.to_yaml())
-    remember_plan(plan, folder)
-
-
-def stop_on_interrupt(runner: Launcher) -> Handler:
-    """SIGINT or SIGTERM: stop cleanly. SIGINT once more: leave at once.
-
-    SIGTERM comes from programs, which may send it several times over.
-    """
-
-    def request(signum: int, frame: FrameType | None) -> None:
-        if runner.stopping.is_set():
-            if signum == signal.SIGINT:
-                raise KeyboardInterrupt
-            return
-        runner.view.note("stopping: running trainings save a checkpoint and leave")
-        runner.request_stop()
-
-    return request
+    save_plan(plan, folder)

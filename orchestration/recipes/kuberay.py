@@ -6,21 +6,53 @@ import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
 from cola.study import StudySpec
 from orchestration.recipes.node_groups import NodeGroup
+from orchestration.recipes.recipes import MOUNT, check_mounted, credentials
+from orchestration.recipes.registry import Kind, RecipeRequest
 from orchestration.remote.packaging import STOP_SECONDS
 
-MOUNT = "/shared"  # where pods see the storage that all nodes share
 CLAIM = "cola-shared"
 TOKEN_SECRET = "ray-auth-token"  # noqa: S105 (the name of a secret, not a secret)
 CREDENTIALS_SECRET = "cola-credentials"  # noqa: S105
 STUDY_CONFIG = "cola-study"
-IDLE_SECONDS = 600
-HEAD_CPUS = 4
+IDLE_SECONDS = 600  # before the autoscaler takes a node away; a chosen value
+KEEP_SECONDS = 600  # that the finished RayJob can be looked at; a chosen value
+ATTEMPTS = 3  # after the first, each of which resumes from the ledger; a chosen value
+HEAD_CPUS = 4  # for Ray's head, the dashboard and the study's driver; a chosen value
+# Memory of a pod: chosen values.
+GIB_PER_CPU, LEAST_GIB = 8, 16
+
+
+class Readable(yaml.SafeDumper):
+    """Writes texts of several lines (the study in its ConfigMap) as blocks."""
+
+
+def represent_text(dumper: Readable, text: str) -> yaml.ScalarNode:
+    """A text as a YAML scalar: a block where it has several lines."""
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Readable.add_representer(str, represent_text)
+
+
+def text(request: RecipeRequest) -> str:
+    """The ConfigMap and the RayJob as YAML.
+
+    Raises:
+        SpecError: a path outside the mounted storage.
+    """
+    study = request.study
+    check_mounted(study)
+    job = ray_job(study, request.groups, request.image, credentials=credentials(study))
+    return yaml.dump_all([study_config(study), job], Dumper=Readable, sort_keys=False)
 
 
 def study_config(study: StudySpec) -> dict[str, Any]:
-    """The study's specification as a ConfigMap, mounted into the head."""
+    """A ConfigMap with the study's specification, for the head to mount."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -30,9 +62,12 @@ def study_config(study: StudySpec) -> dict[str, Any]:
 
 
 def ray_job(
-    study: StudySpec, groups: Sequence[NodeGroup], image: str, credentials: Sequence[str]
+    study: StudySpec, groups: Sequence[NodeGroup], image: str, *, credentials: Sequence[str]
 ) -> dict[str, Any]:
-    """A RayJob whose cluster is taken down when the study has ended."""
+    """A RayJob whose cluster is deleted when the study has ended.
+
+    `credentials` are names of environment variables (see `recipes.credentials`).
+    """
     name = kubernetes_name(study)
     return {
         "apiVersion": "ray.io/v1",
@@ -42,8 +77,8 @@ def ray_job(
             "entrypoint": "cola run /study/study.yaml --address auto",
             "submissionMode": "K8sJobMode",
             "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": 600,
-            "backoffLimit": 3,  # a new attempt goes on from the ledger
+            "ttlSecondsAfterFinished": KEEP_SECONDS,
+            "backoffLimit": ATTEMPTS,
             "suspend": False,
             "rayClusterSpec": {
                 "rayVersion": importlib.metadata.version("ray"),
@@ -57,14 +92,16 @@ def ray_job(
                         # The head coordinates; no worker of a run is ever placed on it.
                         "num-cpus": "0",
                         "num-gpus": "0",
-                        # The job is submitted from a pod of its own, which needs the dashboard.
+                        # Another pod submits the job, and reaches the dashboard by the network.
                         "dashboard-host": "0.0.0.0",  # noqa: S104
                     },
-                    "template": pod(image, HEAD_CPUS, 0, name, credentials, head=True),
+                    "template": pod(
+                        image, HEAD_CPUS, 0, name=name, credentials=credentials, head=True
+                    ),
                 },
                 "workerGroupSpecs": [
-                    worker_group(place, group, image, name, credentials)
-                    for place, group in enumerate(groups)
+                    worker_group(index, group, image, name=name, credentials=credentials)
+                    for index, group in enumerate(groups)
                 ],
             },
         },
@@ -72,29 +109,31 @@ def ray_job(
 
 
 def worker_group(
-    place: int, group: NodeGroup, image: str, name: str, credentials: Sequence[str]
+    index: int, group: NodeGroup, image: str, *, name: str, credentials: Sequence[str]
 ) -> dict[str, Any]:
-    """Nodes with one choice of labels: all at once, then those that runs have use for."""
-    found: dict[str, Any] = {
-        "groupName": f"{'gpu' if group.gpus else 'cpu'}-{place}",
-        # A run is launched when the cluster can hold it, which nobody asks the autoscaler for
-        # before: all nodes start, and idle ones are given back down to what one run needs.
+    """A worker group for the runs of one choice of labels."""
+    spec: dict[str, Any] = {
+        "groupName": f"{'gpu' if group.gpus else 'cpu'}-{index}",
+        # A run is launched once the cluster can hold it, so nothing asks the autoscaler for its
+        # nodes: all of them start, and idle ones are given back down to what one run needs.
         "replicas": group.limit,
         "minReplicas": group.least,
         "maxReplicas": group.limit,
         "rayStartParams": {},
-        "template": pod(image, group.cpus, group.gpus, name, credentials, head=False),
+        "template": pod(
+            image, group.cpus, group.gpus, name=name, credentials=credentials, head=False
+        ),
     }
     if group.labels:
-        found["labels"] = group.labels
-    return found
+        spec["labels"] = group.labels
+    return spec
 
 
 def pod(
-    image: str, cpus: int, gpus: int, name: str, credentials: Sequence[str], head: bool
+    image: str, cpus: int, gpus: int, *, name: str, credentials: Sequence[str], head: bool
 ) -> dict[str, Any]:
     """A pod with shared storage, credentials by reference and (on the head) the study."""
-    limits = {"cpu": str(cpus), "memory": f"{max(16, 8 * cpus)}Gi"}
+    limits = {"cpu": str(cpus), "memory": f"{max(LEAST_GIB, GIB_PER_CPU * cpus)}Gi"}
     if gpus:
         limits["nvidia.com/gpu"] = str(gpus)
     mounts = [
@@ -128,7 +167,7 @@ def pod(
 
 
 def by_reference(variable: str) -> dict[str, Any]:
-    """A variable whose value is the secret's key of the same name, where it has one."""
+    """An environment variable whose value is the secret's key of the same name, if present."""
     key = {"name": CREDENTIALS_SECRET, "key": variable, "optional": True}
     return {"name": variable, "valueFrom": {"secretKeyRef": key}}
 
@@ -136,3 +175,6 @@ def by_reference(variable: str) -> dict[str, Any]:
 def kubernetes_name(study: StudySpec) -> str:
     """The study's name in the characters that Kubernetes allows."""
     return study.name.replace("_", "-").replace(".", "-").strip("-")
+
+
+KIND = Kind("kuberay", "a KubeRay RayJob", text)

@@ -1,23 +1,29 @@
-"""The address of a cluster: what may be spoken to, and by which certificate it is trusted."""
+"""The address of a cluster's dashboard: which are allowed, and whose certificate is trusted."""
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cola.errors import SpecError
+from cola.errors import ClusterError, SpecError, one_line
 
-ANSWER_SECONDS = 10.0
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 10.0  # for the dashboard to answer; a chosen value
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Ray's dashboard. `ca_file` holds the authority that signed its certificate (None: those that
-    the system or REQUESTS_CA_BUNDLE trusts); `allow_http` lets a token go to another machine
-    without TLS."""
+    """Ray's dashboard.
+
+    `ca_file` holds the authority that signed its certificate (None: those that the system or
+    REQUESTS_CA_BUNDLE trusts). `allow_http` permits sending the token to another machine without
+    TLS.
+    """
 
     address: str
     ca_file: Path | None = None
@@ -25,16 +31,16 @@ class Endpoint:
 
     @property
     def verify(self) -> str | bool:
-        """What `requests` takes to check a certificate by; it is always checked."""
+        """The `verify` argument of `requests`; never False, so certificates are always checked."""
         return True if self.ca_file is None else str(self.ca_file)
 
 
 def check_endpoint(endpoint: Endpoint) -> None:
-    """Only loopback is spoken to without a token, and no token leaves the machine in clear text.
+    """Allow loopback, and other machines with a token that does not leave in clear text.
 
     Raises:
-        SpecError: an address that is none, a remote one without a token or without TLS, or a CA
-            file that is not there.
+        SpecError: a malformed address, a remote one without a token or without TLS, or a missing CA
+            file.
     """
     address, parts = endpoint.address, urlsplit(endpoint.address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -42,12 +48,12 @@ def check_endpoint(endpoint: Endpoint) -> None:
     if parts.username or parts.password:
         raise SpecError("--address: takes no user or password; the token is in RAY_AUTH_TOKEN_PATH")
     if endpoint.ca_file is not None and not endpoint.ca_file.exists():
-        raise SpecError(f"--ca-file {endpoint.ca_file}: there is no such file")
+        raise SpecError(f"--ca-file {endpoint.ca_file}: no such file; give a file of certificates")
     if is_loopback(parts.hostname):
         return
     if not has_token():
         raise SpecError(
-            f"--address {address}: a remote cluster is only spoken to with a token; set "
+            f"--address {address}: a remote cluster needs a token; set "
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or make one with `ray get-auth-token "
             "--generate`"
         )
@@ -60,13 +66,14 @@ def check_endpoint(endpoint: Endpoint) -> None:
 
 
 def check_answers(endpoint: Endpoint) -> None:
-    """One request without the token: whether somebody is there, with a trusted certificate.
+    """Send one request without the token.
 
     Raises:
-        SpecError: nobody answers within 10 s, or the certificate is not trusted.
+        ClusterError: no answer within 10 s, or the certificate is not trusted.
     """
     import requests
 
+    log.debug("asking %s whether it answers", endpoint.address)
     try:
         requests.get(
             f"{endpoint.address.rstrip('/')}/api/version",
@@ -75,26 +82,25 @@ def check_answers(endpoint: Endpoint) -> None:
             allow_redirects=False,
         )
     except requests.exceptions.SSLError as error:
-        reason = short(error)
+        reason = one_line(error)
         if "CERTIFICATE_VERIFY_FAILED" in reason:
-            raise SpecError(
+            raise ClusterError(
                 f"--address {endpoint.address}: its certificate is not trusted ("
                 f"{reason.partition('CERTIFICATE_VERIFY_FAILED] ')[2].strip(chr(39) + ')')}); give "
                 "the certificate of its authority with --ca-file or REQUESTS_CA_BUNDLE"
             ) from None
-        raise SpecError(f"--address {endpoint.address}: no TLS connection ({reason})") from None
-    except OSError as error:  # all that requests raises is one
-        raise SpecError(f"--address {endpoint.address}: does not answer ({short(error)})") from None
-
-
-def short(error: Exception) -> str:
-    """An error's message on one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]} ..."
+        raise ClusterError(
+            f"--address {endpoint.address}: no TLS connection ({reason}); does it listen for http://?"
+        ) from None
+    except OSError as error:  # the base class of everything that requests raises
+        raise ClusterError(
+            f"--address {endpoint.address}: does not answer ({one_line(error)}); check that the "
+            "cluster runs and that this machine reaches its dashboard"
+        ) from None
 
 
 def is_loopback(host: str) -> bool:
-    """localhost, 127.0.0.0/8 or ::1."""
+    """Whether a host is localhost, in 127.0.0.0/8, or ::1."""
     if host == "localhost":
         return True
     try:

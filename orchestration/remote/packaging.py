@@ -1,48 +1,54 @@
-"""What is sent to a cluster with a study: the study alone, or the project's sources with it."""
+"""What is sent to a cluster: the study alone, or the project's sources with it."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import cola
 from cola.errors import SpecError
+from cola.logs import inherited_variables
 from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder, resolved
 
-Where = Literal["cluster", "pinned"]
+log = logging.getLogger(__name__)
+
+JobEnvironment = Literal["cluster", "pinned"]
 
 STUDY_FILE = "study.yaml"
 CONSTRAINTS = "constraints.txt"
 PACKAGES = ("cola", "orchestration", "sweeps", "analysis")
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", CONSTRAINTS, *PACKAGES)
-# Whatever lies about in a package's folder, none of it is needed to build it.
+# Not needed to build a package, whatever else is in its folder.
 EXCLUDED = ("__pycache__", "*.pyc", ".*", "*.egg-info", "build", "outputs", "tests")
 # Ray sets this variable while it builds an environment, and pip expands it in requirement lines.
 UNPACKED = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
-# A stop is a request: running trainings save a checkpoint first.
+# How long Ray waits after a stop request before it kills: running trainings save a checkpoint
+# first. A chosen value.
 STOP_SECONDS = 600
-BUILD_SECONDS = 1800
+BUILD_SECONDS = 1800  # for pip to build a pinned environment on every node; a chosen value
 
 
 def runtime_environment(
-    where: Where, folder: Path, study: StudySpec | None = None
+    kind: JobEnvironment, folder: Path, study: StudySpec | None = None
 ) -> dict[str, Any]:
-    """Ray's description of a job's environment, packed in `folder` (which has to be empty).
+    """Ray's description of a job's environment, with its files packed in the empty `folder`.
 
     `cluster` takes the `cola` that is installed there and sends the study alone. `pinned` sends the
     project's sources too, and has every node build an environment of them with the versions of
-    constraints.txt. No variable of this process goes along.
+    constraints.txt. Of this process's variables only COLA_LOG is passed on.
 
     Raises:
         SpecError: `pinned` where the project is not a checkout.
     """
     environment: dict[str, Any] = {
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "COLUMNS": "160"},
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "COLUMNS": "160"}
+        | inherited_variables(),
     }
-    if where == "pinned":
+    if kind == "pinned":
         pack_sources(project_root(), folder)
         environment["pip"] = {"packages": requirements(folder), "pip_check": False}
         environment["config"] = {"setup_timeout_seconds": BUILD_SECONDS}
@@ -50,6 +56,7 @@ def runtime_environment(
         (folder / STUDY_FILE).write_text(study.to_yaml(), encoding="utf-8")
     if any(folder.iterdir()):
         environment["working_dir"] = str(folder)
+    log.debug("runtime environment: %s", environment)
     return environment
 
 
@@ -71,7 +78,7 @@ def project_root() -> Path:
 
 
 def pack_sources(root: Path, folder: Path) -> None:
-    """Copy what building the project needs, and nothing else that lies beside it."""
+    """Copy the files that building the project needs from `root`, and no others."""
     for name in SOURCES:
         if (root / name).is_dir():
             shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns(*EXCLUDED))
@@ -80,7 +87,10 @@ def pack_sources(root: Path, folder: Path) -> None:
 
 
 def requirements(folder: Path) -> list[str]:
-    """Lines for pip. Ray reuses an environment whose lines are equal, so they say what is in it."""
+    """Requirement lines for pip.
+
+    Ray reuses an environment whose lines are equal, so one of them is a digest of the sources.
+    """
     return [
         f"# sources {sources_digest(folder)}",
         f"--constraint {UNPACKED}/{CONSTRAINTS}",
@@ -98,7 +108,7 @@ def sources_digest(folder: Path) -> str:
 
 
 def pinned_version(package: str) -> str | None:
-    """The version that the checkout's constraints.txt pins a package to."""
+    """The version to which the checkout's constraints.txt pins a package; None if it does not."""
     for line in (project_root() / CONSTRAINTS).read_text(encoding="utf-8").splitlines():
         name, equals, version = line.strip().partition("==")
         if equals and name == package:
@@ -107,27 +117,26 @@ def pinned_version(package: str) -> str | None:
 
 
 def check_study(study: StudySpec) -> None:
-    """What the cluster reads and writes must be at absolute paths, on storage that all nodes see,
-    and what is sent to it must hold no secret.
+    """Check that a study can be sent: absolute paths, and no secret in it.
 
     Raises:
-        SpecError: naming the key.
+        SpecError: it cannot; the message names the key.
     """
     for key, value in paths_of(study).items():
         if not Path(value).is_absolute():
             raise SpecError(
                 f"{key}={value}: a submitted study needs an absolute path, on storage that every "
-                "node of the cluster sees"
+                f"node of the cluster sees; give one with --set {key}=/..."
             )
     if study.checkpoint.storage is not None:
         resolved(study.checkpoint.storage)
 
 
 def paths_of(study: StudySpec) -> dict[str, str]:
-    """The study's files and folders, by the key that names them."""
+    """The study's files and folders, by key."""
     paths = {"output": study.output}
-    for place, path in enumerate(getattr(study.data.corpus, "paths", [])):
-        paths[f"data.corpus.paths.{place}"] = str(path)
+    for index, path in enumerate(getattr(study.data.corpus, "paths", [])):
+        paths[f"data.corpus.paths.{index}"] = str(path)
     storage = study.checkpoint.storage
     if storage is not None and is_folder(storage):
         paths["checkpoint.storage"] = storage

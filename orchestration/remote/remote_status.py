@@ -1,106 +1,114 @@
-"""Where a study's runs stand on a cluster, read there: its ledger is on the cluster's storage."""
+"""Status of a study's runs on a cluster, read there: the ledger is on the cluster's storage."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
 
-from cola.errors import SpecError
+from cola.errors import ClusterError, SpecError, one_line
 from cola.study import StudySpec
 from orchestration.planning.catalog import load_study, shipped_studies
-from orchestration.remote.jobs import Job, again, jobs_of, wait_for_end
+from orchestration.remote.jobs import Job, jobs_of, refreshed, wait_for_end
 from orchestration.remote.packaging import (
     BUILD_SECONDS,
     STUDY_FILE,
-    Where,
+    JobEnvironment,
     check_study,
     runtime_environment,
 )
 
-READ_SECONDS = 120.0
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 120.0  # for the job that reads the status; a chosen value
 
 
 def study_and_job(client: Any, name: str, settings: list[str]) -> tuple[str, str, Job | None]:
     """A study's name, its output folder on the cluster and its last job there.
 
-    The folder is what the job noted; where the cluster has forgotten its jobs, the study's own.
+    The folder is the one recorded with the job, or the study's own where the cluster has forgotten
+    its jobs.
 
     Raises:
-        SpecError: neither the cluster nor a file knows the study.
+        SpecError: the study is known neither to the cluster nor as a file or shipped study.
     """
     spec: StudySpec | None = None
     if settings or Path(name).is_file():
         spec = load_study(name, settings)
     study = spec.name if spec is not None else name
-    found = jobs_of(client, study)
-    noted = found[-1].metadata.get("output") if found else None
-    if noted is None and spec is None and name in shipped_studies():
+    jobs = jobs_of(client, study)
+    output = jobs[-1].metadata.get("output") if jobs else None
+    if output is None and spec is None and name in shipped_studies():
         spec = load_study(name, settings)
-    if noted is None:
+    if output is None:
         if spec is None:
             raise SpecError(
                 f"study {name}: the cluster knows no job of it; give its YAML file, which says "
                 "where its output is"
             )
         check_study(spec)
-        noted = spec.output
-    return study, noted, found[-1] if found else None
+        output = spec.output
+    return study, output, jobs[-1] if jobs else None
 
 
-def remote_runs(client: Any, study: str, output: str, job: Job | None) -> list[dict[str, Any]]:
+def remote_runs(client: Any, study: str, output: str, *, job: Job | None) -> list[dict[str, Any]]:
     """The rows of `cola status`, read by a short job on the cluster whose record is removed.
 
-    It runs in the environment of the study's `job`, which is there already while that is active.
+    It runs in the environment of the study's `job`, which exists while that job is active.
 
     Raises:
-        SpecError: the job could not read them, with what it said.
+        ClusterError: it could not read them; the message has the last line of its output.
     """
     path = f"{output}/studies/{study}/{STUDY_FILE}"
     name = f"status-of-{study}-{uuid.uuid4().hex[:12]}"
     pinned = job is not None and job.metadata.get("environment") == "pinned"
-    where: Where = "pinned" if pinned else "cluster"
+    kind: JobEnvironment = "pinned" if pinned else "cluster"
     with tempfile.TemporaryDirectory(prefix="cola-status-") as folder:
         if job is not None and job.active:
             environment = client.get_job_info(job.submission_id).runtime_env
         else:
-            environment = runtime_environment(where, Path(folder))
+            environment = runtime_environment(kind, Path(folder))
         client.submit_job(
             entrypoint=shlex.join(["cola", "status", path, "--json"]),
             submission_id=name,
             runtime_env=environment,
             metadata={"study": study},
         )
-    seconds = READ_SECONDS + (BUILD_SECONDS if where == "pinned" else 0.0)
+    seconds = READ_SECONDS + (BUILD_SECONDS if kind == "pinned" else 0.0)
+    log.debug("%s reads %s", name, path)
     helper = Job(name, 0, "PENDING", "")
     try:
         ended = wait_for_end(client, helper, seconds)
         text = str(client.get_job_logs(name))
     finally:
         remove(client, helper)
-    found = rows_in(text)
-    if ended.status != "SUCCEEDED" or found is None:
+    rows = rows_in(text)
+    if ended.status != "SUCCEEDED" or rows is None:
         lines = [line for line in text.splitlines() if line.strip()] or [ended.message]
-        raise SpecError(f"study {study}: its runs cannot be read on the cluster: {lines[-1]}")
-    return found
+        raise ClusterError(
+            f"study {study}: its runs cannot be read on the cluster, at {path}: "
+            f"{one_line(lines[-1])}"
+        )
+    return rows
 
 
 def remove(client: Any, job: Job) -> None:
-    """Leave nothing of a job on the cluster, ended or not."""
-    if again(client, job).active:
+    """Stop a job if it is active, and delete its record on the cluster."""
+    if refreshed(client, job).active:
         client.stop_job(job.submission_id)
         wait_for_end(client, job, READ_SECONDS)
     client.delete_job(job.submission_id)
 
 
 def rows_in(text: str) -> list[dict[str, Any]] | None:
-    """The rows that `cola status --json` printed, whatever else was written round them."""
-    for place in (index for index, letter in enumerate(text) if letter == "{"):
+    """The rows that `cola status --json` printed, among other output; None if there are none."""
+    for start in (index for index, letter in enumerate(text) if letter == "{"):
         try:
-            value, _ = json.JSONDecoder().raw_decode(text, place)
+            value, _ = json.JSONDecoder().raw_decode(text, start)
         except ValueError:
             continue
         if isinstance(value, dict) and "runs" in value:

@@ -14,6 +14,24 @@ from cola.jsonl import LineWriter, read_lines
 from orchestration.state.paths import StudyFolder
 
 
+class Event:
+    """Names of a study's events; the end of a run is logged under its state in the ledger."""
+
+    LAUNCHED = "launched"
+    NOT_STARTED = "not started"  # refused or given up; the reason says what would help
+    SKIPPED = "skipped"  # another driver has the run
+    WAITING = "waiting"  # for room on a cluster
+    WORKERS_STARTED = "workers started"
+    WORKERS_RESTARTED = "workers restarted"  # within the same attempt
+    WORKERS_FAILED = "workers failed"
+    LEASE_LOST = "lease lost"  # another driver has taken the run over
+    HUNG = "hung"  # a worker made no step for too long and was killed
+    RETRIED = "retried"
+    STOP_REQUESTED = "stop requested"
+    DRIVER_LOST = "driver lost"
+    FINISHED = "finished"
+
+
 class EventLog:
     """Appends to `events.jsonl` in the study's folder; lines of several processes may alternate."""
 

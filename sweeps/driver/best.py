@@ -7,18 +7,18 @@ from pathlib import Path
 import yaml
 
 from cola.files import write_atomically
-from cola.records import TrialAsked, TrialEnded
+from cola.records import TrialFinished, TrialRequested
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import MetricGoal, SweepSpec
 
 
-def write_best(sweep: SweepSpec, points: Points, log: SweepLog, folder: Path) -> list[Path]:
+def write_best(sweep: SweepSpec, points: PointPlanner, log: SweepLog, folder: Path) -> list[Path]:
     """`best[-ARM].yaml` (settings for `--set @FILE`) and `best[-ARM]-study.yaml` (the whole study),
     of every arm with a finished trial."""
     written = []
     for arm in points.arms():
-        found = best_of(log, arm, sweep.metrics[0])
+        found = best_trial(log, arm, sweep.metrics[0])
         if found is None:
             continue
         asked, _ = found
@@ -32,7 +32,9 @@ def write_best(sweep: SweepSpec, points: Points, log: SweepLog, folder: Path) ->
     return written
 
 
-def best_of(log: SweepLog, arm: str, goal: MetricGoal) -> tuple[TrialAsked, TrialEnded] | None:
+def best_trial(
+    log: SweepLog, arm: str, goal: MetricGoal
+) -> tuple[TrialRequested, TrialFinished] | None:
     """The finished trial of an arm that is best by a metric."""
     done = [
         (asked, ended)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 
-class Steadily:
+class PeriodicThread:
     """Calls `do` in a thread, every so many seconds, until it is closed.
 
     What `do` raises ends the calls, and is raised to whoever checks or closes.

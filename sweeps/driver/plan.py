@@ -15,20 +15,12 @@ from orchestration.planning.rates import measured_rates
 from orchestration.planning.units import duration
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
-from sweeps.search.population import border
-from sweeps.space.points import Candidate, Points
+from sweeps.search.population import generation_start
+from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
+from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.space import Point, applies, grid
-from sweeps.space.spec import (
-    Choice,
-    Integer,
-    LogUniform,
-    PopulationSpec,
-    Space,
-    Uniform,
-    is_inference,
-    values_of,
-)
-from sweeps.trials.prefix_claims import first_stages
+from sweeps.space.spec import PopulationSpec, is_inference
+from sweeps.trials.prefix_claims import stage_prefixes
 
 SAMPLE = 64  # points that stand for a space that cannot be counted, or is large
 
@@ -44,7 +36,7 @@ class ArmPlan:
     arm: str
     space: Space
     sampled: bool
-    candidates: list[Candidate]
+    candidates: list[PlannedPoint]
     excluded: Counter[str]
     trials: int | None
 
@@ -53,7 +45,7 @@ class ArmPlan:
 class SweepPlan:
     """All arms. Runs are distinct ones; FLOPs are executed training FLOPs."""
 
-    points: Points
+    points: PointPlanner
     arms: list[ArmPlan]
     runs: list[PlannedRun]
     finished: int
@@ -62,7 +54,7 @@ class SweepPlan:
     seconds: float
 
 
-def plan_sweep(points: Points) -> SweepPlan:
+def plan_sweep(points: PointPlanner) -> SweepPlan:
     """Go through the space of every arm, or a sample of it."""
     arms = [plan_arm(points, arm) for arm in points.arms()]
     runs: dict[str, PlannedRun] = {}
@@ -77,12 +69,14 @@ def plan_sweep(points: Points) -> SweepPlan:
     flops = shared = seconds = 0.0
     for run in left:
         first = 0
-        for beginning in first_stages(run.spec):
-            if beginning.key in seen:
-                first = beginning.step
-            seen.add(beginning.key)
+        for prefix in stage_prefixes(run.spec):
+            if prefix.key in seen:
+                first = prefix.step
+            seen.add(prefix.key)
         keep = points.base.checkpoint.keep
-        costs = run_costs(run.spec, run.resources, run.total_parameters, keep, rates, first)
+        costs = run_costs(
+            run.spec, run.resources, run.total_parameters, keep=keep, rates=rates, first_step=first
+        )
         shared += run.spec.train_flops_at(first, "executed", charged=False)
         flops += run.spec.train_flops_at(
             run.spec.steps, "executed", charged=False
@@ -93,15 +87,15 @@ def plan_sweep(points: Points) -> SweepPlan:
     )
 
 
-def plan_arm(points: Points, arm: str) -> ArmPlan:
+def plan_arm(points: PointPlanner, arm: str) -> ArmPlan:
     """Possible and excluded points of an arm."""
     sweep = points.sweep
     space = sweep.spaces()[arm]
     finite = all(values_of(domain) is not None for domain in space.values())
-    whole = finite and (sweep.algorithm.kind == "grid" or size_of(space) <= SAMPLE)
+    whole = finite and (sweep.algorithm.kind == "grid" or space_size(space) <= SAMPLE)
     several = list(grid(space)) if whole else sampled(space, SAMPLE, sweep.algorithm.seed)
     excluded: Counter[str] = Counter()
-    found: dict[str, Candidate] = {}
+    found: dict[str, PlannedPoint] = {}
     for point in several:
         try:
             candidate = points.of(arm, point)
@@ -118,8 +112,8 @@ def plan_arm(points: Points, arm: str) -> ArmPlan:
     return ArmPlan(arm, space, not whole, list(found.values()), excluded, limit)
 
 
-def size_of(space: Space) -> int:
-    """Points of a finite space, conditions left out: an upper bound."""
+def space_size(space: Space) -> int:
+    """PointPlanner of a finite space, conditions left out: an upper bound."""
     total = 1
     for domain in space.values():
         total *= len(values_of(domain) or [])
@@ -127,7 +121,7 @@ def size_of(space: Space) -> int:
 
 
 def sampled(space: Space, count: int, seed: int) -> list[Point]:
-    """Points drawn evenly from a space."""
+    """PointPlanner drawn evenly from a space."""
     draws = random.Random(seed)  # noqa: S311
     points: list[Point] = []
     for _ in range(count):
@@ -149,7 +143,7 @@ def _drawn(domain: Choice | Uniform | LogUniform | Integer, draws: random.Random
     return draws.uniform(domain.low, domain.high)
 
 
-def sentences(plan: SweepPlan) -> list[str]:
+def describe_plan(plan: SweepPlan) -> list[str]:
     """The plan in words."""
     sweep = plan.points.sweep
     said = [f"{sweep.name}: {sweep.question or sweep.description}".rstrip(": ")]
@@ -190,7 +184,9 @@ def _arm_sentences(arm: ArmPlan) -> list[str]:
 
 
 def _population(settings: PopulationSpec) -> str:
-    borders = ", ".join(f"{border(g, settings):.0%}" for g in range(1, settings.generations))
+    borders = ", ".join(
+        f"{generation_start(g, settings):.0%}" for g in range(1, settings.generations)
+    )
     return (
         f"Population: {settings.members} members; at {borders} of their steps the worst "
         f"{settings.quantile:.0%} go on from one of the best {settings.quantile:.0%}, at its "

@@ -6,21 +6,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from cola.records import Tag, TrialAsked, TrialEnded
+from cola.records import Tag, TrialFinished, TrialRequested
 from orchestration.driver.attempt import closing_tags, opening_tags
-from orchestration.state.event_log import EventLog
+from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from orchestration.tracking.mirror import Mirror, state_left
 from sweeps.search.arm_search import Search
-from sweeps.space.points import Candidate
-from sweeps.space.space import shown
+from sweeps.space.points import PlannedPoint
+from sweeps.space.space import describe_point
 from sweeps.space.spec import MetricGoal
 from sweeps.trials.retries import PROCESS_DIED
-from sweeps.trials.trial import named
+from sweeps.trials.trial import with_trial_name
 
 
-class Tracked:
+class TrialProgress:
     """Mirrors the runs of trials, each once, and says how trials go."""
 
     def __init__(
@@ -31,25 +31,27 @@ class Tracked:
         self._sweep, self._goals, self._mirror = sweep, goals, mirror
         self._keys, self._say, self._events = keys, say, events
 
-    def started(self, asked: TrialAsked, candidate: Candidate) -> None:
+    def started(self, asked: TrialRequested, candidate: PlannedPoint) -> None:
         """A trial starts: its runs are followed from now on."""
         arm = f"{asked.arm}: " if asked.arm else ""
-        self._say(f"trial {asked.trial}: {arm}{shown(asked.point)}{part_of(asked)}")
-        self._events.write("launched", self._name(asked, candidate), f"trial {asked.trial}")
+        self._say(
+            f"trial {asked.trial}: {arm}{describe_point(asked.point)}{describe_segment(asked)}"
+        )
+        self._events.write(Event.LAUNCHED, self._name(asked, candidate), f"trial {asked.trial}")
         self._follow(asked, candidate)
 
-    def again(self, asked: TrialAsked, candidate: Candidate, number: int) -> None:
+    def again(self, asked: TrialRequested, candidate: PlannedPoint, number: int) -> None:
         """The trial's process died; it is taken up again."""
         limit = candidate.runs[0].resources.max_failures
         self._say(f"trial {asked.trial}: {PROCESS_DIED}; retry {number} of {limit}")
-        self._events.write("retried", self._name(asked, candidate), PROCESS_DIED, retry=number)
+        self._events.write(Event.RETRIED, self._name(asked, candidate), PROCESS_DIED, retry=number)
 
-    def known(self, asked: TrialAsked, candidate: Candidate) -> None:
+    def known(self, asked: TrialRequested, candidate: PlannedPoint) -> None:
         """A trial of an earlier driver: MLflow may lack what it left."""
         self._follow(asked, candidate)
         self._close(candidate)
 
-    def ended(self, asked: TrialAsked, candidate: Candidate, ended: TrialEnded) -> None:
+    def ended(self, asked: TrialRequested, candidate: PlannedPoint, ended: TrialFinished) -> None:
         """A trial ended."""
         self._close(candidate, ended.reason)
         values = [
@@ -69,11 +71,11 @@ class Tracked:
         self._say(f"{name}: no more points ({arm.why_over})")
 
     @staticmethod
-    def _name(asked: TrialAsked, candidate: Candidate) -> str:
+    def _name(asked: TrialRequested, candidate: PlannedPoint) -> str:
         """Of the trial in logs: that of its first run."""
-        return named(candidate.runs[0], asked.trial).name
+        return with_trial_name(candidate.runs[0], asked.trial).name
 
-    def _follow(self, asked: TrialAsked, candidate: Candidate) -> None:
+    def _follow(self, asked: TrialRequested, candidate: PlannedPoint) -> None:
         ledger = Ledger(output_root(candidate.study))
         for run in candidate.runs:
             key = run.key
@@ -86,10 +88,10 @@ class Tracked:
                 Tag.SWEEP_TRIAL: str(asked.trial),
                 Tag.SWEEP_POINT: json.dumps(asked.point),
             }
-            name = named(run, asked.trial).name
+            name = with_trial_name(run, asked.trial).name
             self._mirror.follow(name, run.spec, ledger.run_folder(key), tags=tags)
 
-    def _close(self, candidate: Candidate, reason: str | None = None) -> None:
+    def _close(self, candidate: PlannedPoint, reason: str | None = None) -> None:
         ledger = Ledger(output_root(candidate.study))
         for run in candidate.runs:
             key = run.key
@@ -101,7 +103,7 @@ class Tracked:
                 self._mirror.close_run(key, state_left(entry), tags)
 
 
-def part_of(asked: TrialAsked) -> str:
+def describe_segment(asked: TrialRequested) -> str:
     """Which part of a population a trial is; nothing of an ordinary one."""
     leg = asked.leg
     if leg is None:

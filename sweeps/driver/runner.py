@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cola import process_environment
@@ -28,23 +25,24 @@ from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
 from orchestration.driver.preflight import check_data, check_output
+from orchestration.driver.signals import STOP_SIGNALS, handle_signals, stop_once
 from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import MirroredStudy, open_mirror
 from sweeps.driver.best import write_best
-from sweeps.driver.periodic import Steadily
-from sweeps.driver.progress import Tracked
-from sweeps.driver.trial_monitor import TrialWatch
+from sweeps.driver.periodic import PeriodicThread
+from sweeps.driver.progress import TrialProgress
+from sweeps.driver.trial_monitor import TrialMonitor
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import ArmSearch, Search
-from sweeps.search.population import PopulationSearch, beginnings
+from sweeps.search.population import PopulationSearch, published_prefixes
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
-from sweeps.trials.prefix_claims import first_stages, forget
+from sweeps.trials.prefix_claims import remove_prefixes, stage_prefixes
 from sweeps.trials.trial import SWEEP_STOP
 
 WATCH_SECONDS = 1.0
@@ -77,7 +75,7 @@ class SweepResult:
 
 
 def run_sweep(
-    sweep: SweepSpec, points: Points, address: str | None, say: Callable[[str], None]
+    sweep: SweepSpec, points: PointPlanner, address: str | None, say: Callable[[str], None]
 ) -> SweepResult:
     """Carry out a sweep until its budgets are spent or a person stops it.
 
@@ -89,16 +87,16 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     check_storage(base.checkpoint.storage)
     with ExitStack() as stack:
-        stack.enter_context(only_driver(folder, sweep.name))
-        keep_spec(sweep, base, folder)
+        stack.enter_context(exclusive_driver(folder, sweep.name))
+        save_spec(sweep, base, folder)
         (folder / SWEEP_STOP).unlink(missing_ok=True)
         log, keys, events = SweepLog(folder), list[str](), EventLog(folder)
-        datas = Datas(OutputFolder(root).cache)
+        datas = PreparedCorpora(OutputFolder(root).cache)
         datas.of(base)
         mirror = open_mirror(
             tracking_uri(base), sweep.name, OutputFolder(root).artifacts / sweep.name
         )
-        tracked = Tracked(sweep.name, sweep.metrics, mirror, keys, say, events)
+        tracked = TrialProgress(sweep.name, sweep.metrics, mirror, keys, say, events)
         kind = PopulationSearch if sweep.is_population else ArmSearch
         arms: list[Search] = [kind(arm, points, log) for arm in points.arms()]
         cluster = stack.enter_context(ray_cluster(address))
@@ -112,7 +110,7 @@ def run_sweep(
         mirror.start(parent)
         for asked, _ in (pair for arm in points.arms() for pair in log.ended_of(arm)):
             tracked.known(asked, points.of(asked.arm, asked.point))
-        drive = Drive(sweep, base, folder, log, tracked, datas, cluster, queue, events, say)
+        drive = SweepDriver(sweep, base, folder, log, tracked, datas, cluster, queue, events, say)
         stack.enter_context(drive.stop_on_interrupt())
         drive.run(arms)
         # Trials that were stopped early leave interrupted runs in a sweep that is done.
@@ -125,14 +123,14 @@ def run_sweep(
     if result.complete:
         pairs = [(asked, points.of(asked.arm, asked.point)) for asked in log.asked.values()]
         specs = [run.spec for _, candidate in pairs for run in candidate.runs]
-        left = [each for spec in specs for each in first_stages(spec)]
-        left += [each for pair in pairs for each in beginnings(*pair)]
-        forget(left, root)
+        left = [each for spec in specs for each in stage_prefixes(spec)]
+        left += [each for pair in pairs for each in published_prefixes(*pair)]
+        remove_prefixes(left, root)
         write_best(sweep, points, log, folder)
     return result
 
 
-class Datas:
+class PreparedCorpora:
     """Prepared corpora, each once."""
 
     def __init__(self, cache: Path) -> None:
@@ -152,7 +150,7 @@ class Datas:
         return self._known[key]
 
 
-class Drive:
+class SweepDriver:
     """Ray Tune over the arms: one experiment for all of them, or one each where a scheduler
     compares trials (those of two arms do not compare)."""
 
@@ -162,8 +160,8 @@ class Drive:
         base: StudySpec,
         folder: Path,
         log: SweepLog,
-        tracked: Tracked,
-        datas: Datas,
+        tracked: TrialProgress,
+        datas: PreparedCorpora,
         cluster: ClusterResources,
         queue: TrialQueue | None,
         events: EventLog,
@@ -208,7 +206,7 @@ class Drive:
             self._sweep.metrics[0].name,
             driver,
         )
-        watch = TrialWatch(driver, self._search.under_way, self._events, self._say)
+        watch = TrialMonitor(driver, self._search.under_way, self._events, self._say)
 
         def look() -> None:
             try:
@@ -236,7 +234,7 @@ class Drive:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        with closing(Steadily(look, WATCH_SECONDS)):
+        with closing(PeriodicThread(look, WATCH_SECONDS)):
             tuner.fit()
 
     def _trial_resources(self) -> dict[str, float]:
@@ -262,29 +260,17 @@ class Drive:
             limits.append(int(self._cluster.gpus / (needs.workers * needs.gpus_per_worker)))
         return max(1, min([*limits, *asked]))
 
-    @contextlib.contextmanager
-    def stop_on_interrupt(self) -> Iterator[None]:
-        """SIGINT or SIGTERM once: trainings save and leave. SIGINT again: leave at once."""
+    def stop_on_interrupt(self) -> contextlib.AbstractContextManager[None]:
+        """SIGINT or SIGTERM once: trainings save and leave. Either again: leave at once."""
+        return handle_signals(stop_once(lambda: self.stopped, self.request_stop, STOP_SIGNALS))
 
-        def request(signum: int, frame: FrameType | None) -> None:
-            if self.stopped:
-                raise KeyboardInterrupt
-            self.stopped = True
-            self._say("stopping: running trainings save a checkpoint and leave")
-            (self._folder / SWEEP_STOP).touch()
-            if self._search is not None:
-                self._search.request_stop()
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, request) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def request_stop(self) -> None:
+        """Ask all trials to save a checkpoint and leave; none starts any more."""
+        self.stopped = True
+        self._say("stopping: running trainings save a checkpoint and leave")
+        (self._folder / SWEEP_STOP).touch()
+        if self._search is not None:
+            self._search.request_stop()
 
 
 def scheduler_of(sweep: SweepSpec, search: Any) -> Any:
@@ -317,7 +303,7 @@ def scheduler_of(sweep: SweepSpec, search: Any) -> Any:
 
 
 @contextlib.contextmanager
-def only_driver(folder: Path, name: str) -> Iterator[None]:
+def exclusive_driver(folder: Path, name: str) -> Iterator[None]:
     """No second driver works on the sweep at the same time.
 
     Raises:
@@ -331,7 +317,7 @@ def only_driver(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def keep_spec(sweep: SweepSpec, base: StudySpec, folder: Path) -> None:
+def save_spec(sweep: SweepSpec, base: StudySpec, folder: Path) -> None:
     """Keep the sweep and its base study beside its trials.
 
     Raises:
@@ -346,7 +332,7 @@ def keep_spec(sweep: SweepSpec, base: StudySpec, folder: Path) -> None:
             for key, value in now["sweep"].items()
             if key not in FREE and before.get("sweep", {}).get(key) != value
         ]
-        if result_of(before.get("study", {})) != result_of(now["study"]):
+        if result_settings(before.get("study", {})) != result_settings(now["study"]):
             differ.append("study")
         if differ:
             raise SpecError(
@@ -359,7 +345,7 @@ def keep_spec(sweep: SweepSpec, base: StudySpec, folder: Path) -> None:
     write_atomically(folder / Artifact.STUDY, base.to_yaml())
 
 
-def result_of(study: dict[str, Any]) -> dict[str, Any]:
+def result_settings(study: dict[str, Any]) -> dict[str, Any]:
     """What of a study's values decides its results."""
     free = ("resources", "checkpoint", "tracking", "description", "output")
     return {key: value for key, value in study.items() if key not in free}

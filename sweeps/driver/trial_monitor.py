@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from cola.records import TrialAsked
-from orchestration.driver.monitor import RunWatch, look_after
+from cola.records import TrialRequested
+from orchestration.driver.monitor import RunMonitor, supervise_workers
 from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Entry, Ledger
 from orchestration.state.paths import output_root
-from sweeps.space.points import Candidate
-from sweeps.trials.trial import lease_name, named
+from sweeps.space.points import PlannedPoint
+from sweeps.trials.trial import lease_name, with_trial_name
 
 
-class TrialWatch:
+class TrialMonitor:
     """Tells of workers that start again, and ends those that hang.
 
     Where the worker is the trial's own process, that process is ended: it may be too stuck to see
@@ -25,18 +25,18 @@ class TrialWatch:
     def __init__(
         self,
         driver: str,
-        under_way: Callable[[], Iterable[tuple[TrialAsked, Candidate]]],
+        under_way: Callable[[], Iterable[tuple[TrialRequested, PlannedPoint]]],
         events: EventLog,
         say: Callable[[str], None],
     ) -> None:
         """`driver`: as trials are told in their orders."""
         self._driver, self._under_way = driver, under_way
         self._events, self._say = events, say
-        self._watches: dict[tuple[str, int], RunWatch] = {}  # by run key and attempt
+        self._watches: dict[tuple[str, int], RunMonitor] = {}  # by run key and attempt
 
     def look(self) -> None:
         """Look at all runs that trials of this driver carry out now."""
-        found: dict[tuple[str, int], RunWatch] = {}
+        found: dict[tuple[str, int], RunMonitor] = {}
         for asked, candidate in self._under_way():
             ledger = Ledger(output_root(candidate.study))
             for run in candidate.runs:
@@ -47,15 +47,17 @@ class TrialWatch:
                 attempt = run.key, len(entry.attempts)
                 watch = self._watches.get(attempt)
                 if watch is None:
-                    watch = RunWatch(ledger.run_folder(run.key), len(entry.attempts))
+                    watch = RunMonitor(ledger.run_folder(run.key), len(entry.attempts))
                 found[attempt] = watch
-                look_after(named(run, asked.trial), watch, self._events, partial(self._tell, asked))
+                notify = partial(self._tell, asked)
+                named_run = with_trial_name(run, asked.trial)
+                supervise_workers(named_run, watch, self._events, notify=notify)
         self._watches = found
 
-    def _tell(self, asked: TrialAsked, said: str) -> None:
+    def _tell(self, asked: TrialRequested, said: str) -> None:
         self._say(f"trial {asked.trial}: {said}")
 
-    def _report_loss(self, asked: TrialAsked, key: str, entry: Entry) -> None:
+    def _report_loss(self, asked: TrialRequested, key: str, entry: Entry) -> None:
         """Say once that another driver took over a run that was followed until now."""
         followed = any(run_key == key for run_key, _ in self._watches)
         if followed and entry.state == "running" and entry.lease is not None:

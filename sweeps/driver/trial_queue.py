@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from cola.records import TrialAsked
+from cola.records import TrialRequested
 from cola.study import StudySpec
 from orchestration.cluster.packing import RunRequest
 from orchestration.cluster.queue_client import SECONDS, ClusterQueue, QueueClient
@@ -20,9 +20,9 @@ from orchestration.planning.rates import measured_rates
 from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
-from sweeps.driver.periodic import Steadily
-from sweeps.space.points import Candidate
-from sweeps.trials.trial import named
+from sweeps.driver.periodic import PeriodicThread
+from sweeps.space.points import PlannedPoint
+from sweeps.trials.trial import with_trial_name
 
 
 class TrialQueue:
@@ -40,9 +40,9 @@ class TrialQueue:
         self._waiting: dict[str, RunRequest] = {}  # by the trial's number
         self._held: set[str] = set()
         self.gave_up = False  # the cluster is too small for a trial, for too long
-        self._calls = Steadily(self._call, SECONDS)
+        self._calls = PeriodicThread(self._call, SECONDS)
 
-    def may_start(self, asked: TrialAsked, candidate: Candidate) -> bool:
+    def may_start(self, asked: TrialRequested, candidate: PlannedPoint) -> bool:
         """Whether the trial has its workers; asks for them where nobody has. Does not block."""
         self._calls.check()
         key = str(asked.trial)
@@ -57,7 +57,7 @@ class TrialQueue:
                 self._calls.soon()
         return False
 
-    def ended(self, asked: TrialAsked) -> None:
+    def ended(self, asked: TrialRequested) -> None:
         """The trial gives its workers back."""
         with self._lock:
             self._held.discard(str(asked.trial))
@@ -83,7 +83,9 @@ class TrialQueue:
                 del self._waiting[key]
                 self.gave_up = True
 
-    def _request(self, key: str, asked: TrialAsked, candidate: Candidate) -> RunRequest | None:
+    def _request(
+        self, key: str, asked: TrialRequested, candidate: PlannedPoint
+    ) -> RunRequest | None:
         """None for a trial that takes nothing: its runs are finished, and not measured again."""
         root = output_root(candidate.study)
         ledger, rates = Ledger(root), measured_rates(root)
@@ -93,12 +95,16 @@ class TrialQueue:
             left += not done
             first = run.spec.steps if done else 0
             keep, parameters = self._base.checkpoint.keep, run.total_parameters
-            seconds += run_costs(run.spec, run.resources, parameters, keep, rates, first).seconds
+            seconds += run_costs(
+                run.spec, run.resources, parameters, keep=keep, rates=rates, first_step=first
+            ).seconds
         if not left and candidate.evaluation is None:
             return None
         if asked.leg is not None:  # of runs it carries out a part
             seconds *= asked.leg.until - asked.leg.since
-        first_seed = named(candidate.runs[0], asked.trial)
-        request = request_of(first_seed, candidate.study, self._place.owner, key, seconds)
+        first_seed = with_trial_name(candidate.runs[0], asked.trial)
+        request = request_of(
+            first_seed, candidate.study, self._place.owner, id=key, seconds=seconds
+        )
         # A finished model is measured by one worker.
         return request if left else replace(request, workers=1, min_workers=None)

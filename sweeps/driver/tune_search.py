@@ -11,20 +11,21 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cola.data import PreparedData
-from cola.records import TrialAsked, TrialEnded
+from cola.records import TrialFinished, TrialRequested
 from cola.study import StudySpec
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
-from sweeps.driver.progress import Tracked
+from sweeps.driver.progress import TrialProgress
 from sweeps.driver.trial_monitor import is_run_by
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import Search
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Candidate
+from sweeps.space.points import PlannedPoint
 from sweeps.space.spec import is_inference
+from sweeps.trials.readings import last_metrics, position
 from sweeps.trials.retries import PROCESS_DIED, Retries
 from sweeps.trials.trainable import ENDED, ORDER, SPENT, STATE
-from sweeps.trials.trial import TrialOrder, ask_to_stop, last_metrics, position
+from sweeps.trials.trial import TrialSpec, request_stop
 
 
 class TuneSearch(Searcher):
@@ -36,7 +37,7 @@ class TuneSearch(Searcher):
         log: SweepLog,
         folder: str,
         data_of: Callable[[StudySpec], PreparedData],
-        tracked: Tracked,
+        tracked: TrialProgress,
         queue: TrialQueue | None,
         in_process: bool,
         scheduler: str,
@@ -51,9 +52,9 @@ class TuneSearch(Searcher):
         self._queue, self._in_process = queue, in_process
         self._scheduler, self._goal, self._driver = scheduler, goal, driver
         # Next before any new one: it waits for its workers, or its process died.
-        self._first: list[tuple[Search, TrialAsked, Candidate]] = []
+        self._first: list[tuple[Search, TrialRequested, PlannedPoint]] = []
         self._retries = Retries()
-        self._running: dict[str, tuple[Search, TrialAsked, Candidate, float]] = {}
+        self._running: dict[str, tuple[Search, TrialRequested, PlannedPoint, float]] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._courses: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
         self._verdicts: dict[int, bool] = {}
@@ -119,9 +120,9 @@ class TuneSearch(Searcher):
             self.evaluated(trial_id, result)
         arm, asked, candidate, began = self._running.pop(trial_id)
         last = result or self._last.pop(trial_id, {})
-        ended: TrialEnded | None = None
+        ended: TrialFinished | None = None
         if ENDED in last and not error:
-            ended = self._retries.whole(TrialEnded.model_validate_json(last[ENDED]))
+            ended = self._retries.whole(TrialFinished.model_validate_json(last[ENDED]))
             took = time.time() - self._retries.began(asked, began)
             ended = ended.model_copy(update={"wall_seconds": took})
         elif last.get(STATE) == "interrupted" or self.stopping:
@@ -144,7 +145,7 @@ class TuneSearch(Searcher):
         if self._queue is not None:
             self._queue.ended(asked)
 
-    def under_way(self) -> list[tuple[TrialAsked, Candidate]]:
+    def under_way(self) -> list[tuple[TrialRequested, PlannedPoint]]:
         """Trials that run now."""
         return [(asked, candidate) for _, asked, candidate, _ in list(self._running.values())]
 
@@ -155,7 +156,7 @@ class TuneSearch(Searcher):
             ledger = Ledger(output_root(candidate.study))
             for run in candidate.runs:
                 if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
-                    ask_to_stop(ledger.run_folder(run.key), "stopped on request")
+                    request_stop(ledger.run_folder(run.key), "stopped on request")
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune keeps a copy of what it was given, which nothing reads."""
@@ -168,22 +169,22 @@ class TuneSearch(Searcher):
         """See `save`."""
 
     def _stopped_early(
-        self, asked: TrialAsked, candidate: Candidate, last: dict[str, Any], began: float
-    ) -> TrialEnded:
+        self, asked: TrialRequested, candidate: PlannedPoint, last: dict[str, Any], began: float
+    ) -> TrialFinished:
         """The scheduler has seen enough: runs that go on are asked to leave."""
         share = last.get(SPENT, 0.0)
         reason = f"stopped early by {self._scheduler} at {share:.0%} of its budget"
         ledger = Ledger(output_root(candidate.study))
         for run in candidate.runs:
             if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
-                ask_to_stop(ledger.run_folder(run.key), reason)
+                request_stop(ledger.run_folder(run.key), reason)
         return self._unfinished(asked, candidate, "stopped", reason, last, began)
 
-    def _order(self, asked: TrialAsked, candidate: Candidate) -> TrialOrder:
+    def _order(self, asked: TrialRequested, candidate: PlannedPoint) -> TrialSpec:
         likelihood = any(
             key.startswith("evaluation.likelihood.") for key in candidate.point if is_inference(key)
         )
-        return TrialOrder(
+        return TrialSpec(
             trial=asked.trial,
             study=candidate.study,
             fingerprint=candidate.fingerprint,
@@ -200,13 +201,13 @@ class TuneSearch(Searcher):
 
     def _unfinished(
         self,
-        asked: TrialAsked,
-        candidate: Candidate,
+        asked: TrialRequested,
+        candidate: PlannedPoint,
         state: Any,
         reason: str,
         last: dict[str, Any],
         began: float,
-    ) -> TrialEnded:
+    ) -> TrialFinished:
         """What is known of a trial that did not say how it ended."""
         began = self._retries.began(asked, began)
         ledger = Ledger(output_root(candidate.study))
@@ -216,7 +217,7 @@ class TuneSearch(Searcher):
         known = last_metrics(folder)
         needs = run.resources
         units = needs.accelerators
-        return TrialEnded(
+        return TrialFinished(
             trial=asked.trial,
             state=state,
             reason=reason,

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from sweeps.space.space import Point, drawn, grid
-from sweeps.space.spec import Space, SweepSpec
+from sweeps.space.domains import Space
+from sweeps.space.space import Point, grid, suggest_point
+from sweeps.space.spec import SweepSpec
 
 Course = list[tuple[float, float]]  # (share of the budget spent, value) at each evaluation
 
@@ -43,7 +44,7 @@ class Grid:
         """See Algorithm."""
 
 
-class OptunaPoints:
+class OptunaAlgorithm:
     """An Optuna study, asked and told; a pruner's clock is the evaluation points passed."""
 
     def __init__(
@@ -69,7 +70,7 @@ class OptunaPoints:
         self._trials[draw] = trial = self._study.ask()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a value outside of a changed space
-            return drawn(self._space, trial)
+            return suggest_point(self._space, trial)
 
     def draw_known(self, draw: str, parameters: dict[str, Any]) -> None:
         """Draw this point (in Optuna's values)."""

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from cola.errors import SpecError
-from cola.records import Leg, PointExcluded, TrialAsked, TrialEnded
-from sweeps.search.algorithms import Algorithm, Grid, OptunaPoints
+from cola.records import PointExcluded, TrialFinished, TrialRequested, TrialSegment
+from sweeps.search.algorithms import Algorithm, Grid, OptunaAlgorithm
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Candidate, Points, asked_for, part_identity
+from sweeps.space.points import PlannedPoint, PointPlanner, segment_identity, trial_request
 from sweeps.space.space import Point
 from sweeps.space.spec import MetricGoal
 
@@ -31,14 +31,14 @@ class Search(Protocol):
     arm: str
     why_over: str | None
 
-    def next(self) -> tuple[TrialAsked, Candidate] | None:
+    def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
         """The next trial, written to the log. None: the arm is over, or, where `why_over` is None,
         waits for trials that run."""
 
     def prunes(self, trial: int, spent: float, value: float) -> bool:
         """Whether a trial ends here: an evaluation of the first metric after a share of budget."""
 
-    def ended(self, ended: TrialEnded) -> None:
+    def ended(self, ended: TrialFinished) -> None:
         """A trial of the arm ended."""
 
     def interrupted(self, trial: int) -> None:
@@ -51,9 +51,9 @@ class ArmSearch:
     def __init__(
         self,
         arm: str,
-        points: Points,
+        points: PointPlanner,
         log: SweepLog,
-        leg_of: Callable[[int], Leg | None] = lambda place: None,
+        leg_of: Callable[[int], TrialSegment | None] = lambda place: None,
     ) -> None:
         """`leg_of`: what part of its runs the trial at a place (from 0) carries out."""
         self.arm, self._points, self._log, self._leg_of = arm, points, log, leg_of
@@ -67,7 +67,7 @@ class ArmSearch:
         self.why_over: str | None = None
         self._algorithm: Algorithm = self._prepared()
 
-    def next(self) -> tuple[TrialAsked, Candidate] | None:
+    def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
         """See Search."""
         if self._open:
             asked = self._open.pop(0)
@@ -96,7 +96,7 @@ class ArmSearch:
         ends = draw is not None and self._algorithm.report(draw, spent, value)
         return ends and self._sweep.scheduler.is_pruner
 
-    def ended(self, ended: TrialEnded) -> None:
+    def ended(self, ended: TrialFinished) -> None:
         """Tell the algorithm."""
         self._planned.pop(ended.trial, None)
         draw = self._draws.pop(ended.trial, None)
@@ -106,13 +106,13 @@ class ArmSearch:
     def interrupted(self, trial: int) -> None:
         """See Search. What it was planned to take still counts."""
 
-    def _tell(self, draw: str, ended: TrialEnded) -> None:
-        metrics = told_metrics(ended, self._sweep.metrics)
+    def _tell(self, draw: str, ended: TrialFinished) -> None:
+        metrics = learned_metrics(ended, self._sweep.metrics)
         if metrics is None and ended.state == "diverged":
             metrics = self._worst()
         self._algorithm.tell(draw, metrics, ended.state == "stopped")
 
-    def _done(self) -> list[tuple[TrialAsked, TrialEnded]]:
+    def _done(self) -> list[tuple[TrialRequested, TrialFinished]]:
         """Trials that the algorithm drew and that ended."""
         return [pair for pair in self._log.ended_of(self.arm) if is_drawn(pair[0])]
 
@@ -140,7 +140,7 @@ class ArmSearch:
         known = [asked for asked, _ in done] + self._open
         evaluations = self._points.base.evaluation.points
         name = f"{self._sweep.name} {self.arm}"
-        self._algorithm = algorithm = OptunaPoints(
+        self._algorithm = algorithm = OptunaAlgorithm(
             self._sweep, space, name, evaluations, len(known)
         )
         results = {asked.trial: ended for asked, ended in done}
@@ -161,7 +161,7 @@ class ArmSearch:
         self._drawn += 1
         return f"{self.arm}-{self._drawn}"
 
-    def _possible(self, draw: str, point: Point) -> Candidate | None:
+    def _possible(self, draw: str, point: Point) -> PlannedPoint | None:
         try:
             candidate = self._points.of(self.arm, point)
         except SpecError as error:
@@ -174,7 +174,7 @@ class ArmSearch:
                 )
             return None
         leg = self._leg_of(self._asked_so_far())
-        before = self._log.of_identity(part_identity(candidate, leg))
+        before = self._log.of_identity(segment_identity(candidate, leg))
         if before is None or (before.arm != self.arm):
             return candidate
         self.repeats += 1
@@ -185,9 +185,9 @@ class ArmSearch:
             self._tell(draw, ended)
         return None
 
-    def _asked(self, draw: str, found: Candidate) -> TrialAsked:
+    def _asked(self, draw: str, found: PlannedPoint) -> TrialRequested:
         leg = self._leg_of(self._asked_so_far())
-        asked = asked_for(found, self._log.next_number(), leg)
+        asked = trial_request(found, self._log.next_number(), leg)
         self._log.write(asked)
         self._draws[asked.trial] = draw
         self._planned[asked.trial] = found.flops
@@ -217,16 +217,16 @@ class ArmSearch:
     def _wall_seconds(self) -> float:
         """Time since this driver began, and in which trials of earlier ones ran."""
         spans = ((asked.time, ended.time) for asked, ended in self._done())
-        earlier = covered(span for span in spans if span[1] < self._began)
+        earlier = union_length(span for span in spans if span[1] < self._began)
         return earlier + time.time() - self._began
 
 
-def is_drawn(asked: TrialAsked) -> bool:
+def is_drawn(asked: TrialRequested) -> bool:
     """Whether an algorithm drew the point; later generations of a population have others'."""
     return asked.leg is None or asked.leg.generation == 0
 
 
-def covered(spans: Iterable[tuple[float, float]]) -> float:
+def union_length(spans: Iterable[tuple[float, float]]) -> float:
     """Length of the union of some intervals."""
     total, reached = 0.0, -math.inf
     for begin, end in sorted(spans):
@@ -235,7 +235,7 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def told_metrics(ended: TrialEnded, goals: list[MetricGoal]) -> dict[str, float] | None:
+def learned_metrics(ended: TrialFinished, goals: list[MetricGoal]) -> dict[str, float] | None:
     """What an algorithm learns of a trial: nothing of one that failed or diverged."""
     if ended.state in ("failed", "diverged"):
         return None

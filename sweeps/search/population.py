@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cola.errors import SpecError
-from cola.records import Leg, TrialAsked, TrialEnded
-from orchestration.planning.shared_prefixes import Beginning, beginning_at
+from cola.records import RATE_CHANGES, TrialFinished, TrialRequested, TrialSegment
+from orchestration.planning.shared_prefixes import Prefix, prefix_at
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Candidate, Points, asked_for
+from sweeps.space.domains import Space
+from sweeps.space.points import PlannedPoint, PointPlanner, trial_request
 from sweeps.space.space import Point
-from sweeps.space.spec import LEARNING_RATE, RATE_CHANGES, MetricGoal, PopulationSpec, Space
+from sweeps.space.spec import LEARNING_RATE, MetricGoal, PopulationSpec
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def successors(
             continue
         parent = draws.choice(best)
         factor = settings.perturbation ** draws.uniform(-1.0, 1.0)
-        found.append(Successor(changed(parent.point, at, factor, bounds), parent.trial))
+        found.append(Successor(with_rate_change(parent.point, at, factor, bounds), parent.trial))
     return found
 
 
-def changed(point: Point, at: float, factor: float, bounds: tuple[float, float]) -> Point:
+def with_rate_change(point: Point, at: float, factor: float, bounds: tuple[float, float]) -> Point:
     """The point with the rate times `factor` from the share `at` on, within bounds."""
     changes = list(point.get(RATE_CHANGES, []))
     now = changes[-1]["factor"] if changes else 1.0
@@ -99,15 +100,15 @@ def _badness(member: Member) -> float:
 class PopulationSearch:
     """An arm's members, generation by generation."""
 
-    def __init__(self, arm: str, points: Points, log: SweepLog) -> None:
+    def __init__(self, arm: str, points: PointPlanner, log: SweepLog) -> None:
         """Raises SpecError where the evaluations of a run do not fall on the borders."""
         self.arm, self._points, self._log = arm, points, log
         self._settings = points.sweep.scheduler.population
         self._goal: MetricGoal = points.sweep.metrics[0]
         self._bounds = rate_bounds(points.sweep.spaces()[arm])
-        check_borders(points)
+        check_evaluation_points(points)
         self._first = ArmSearch(arm, points, log, self._first_leg)
-        self._ready: list[TrialAsked] = [a for a in log.open_trials(arm) if _generation(a) > 0]
+        self._ready: list[TrialRequested] = [a for a in log.open_trials(arm) if _generation(a) > 0]
         self._running: set[int] = set()
         self.why_over: str | None = None
 
@@ -116,7 +117,7 @@ class PopulationSearch:
         """Draws of the first generation that were there already."""
         return self._first.repeats
 
-    def next(self) -> tuple[TrialAsked, Candidate] | None:
+    def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
         """See Search."""
         found = self._first.next()
         if found is not None:
@@ -134,7 +135,7 @@ class PopulationSearch:
         """No member ends early."""
         return False
 
-    def ended(self, ended: TrialEnded) -> None:
+    def ended(self, ended: TrialFinished) -> None:
         """See Search."""
         self._running.discard(ended.trial)
         self._first.ended(ended)
@@ -157,7 +158,7 @@ class PopulationSearch:
         members = [
             self._member(asked, self._log.ended[asked.trial]) for asked in whole[-1].values()
         ]
-        at = border(last + 1, self._settings)
+        at = generation_start(last + 1, self._settings)
         found = successors(members, self._settings, at, self._bounds, draws)
         if not found:
             self.why_over = f"no member of generation {last} is left"
@@ -167,41 +168,43 @@ class PopulationSearch:
                 leg = self._leg(last + 1, place, successor.parent)
                 self._ready.append(self._asked(successor, leg))
 
-    def _generations(self) -> list[dict[int, TrialAsked]]:
+    def _generations(self) -> list[dict[int, TrialRequested]]:
         """All trials of the arm by generation and member."""
-        found: list[dict[int, TrialAsked]] = []
+        found: list[dict[int, TrialRequested]] = []
         for _, asked in sorted(self._log.asked.items()):
             if asked.arm == self.arm and asked.leg is not None:
                 found += [{} for _ in range(asked.leg.generation + 1 - len(found))]
                 found[asked.leg.generation][asked.leg.member] = asked
         return [dict(sorted(members.items())) for members in found]
 
-    def _member(self, asked: TrialAsked, ended: TrialEnded) -> Member:
+    def _member(self, asked: TrialRequested, ended: TrialFinished) -> Member:
         value = ended.metrics.get(self._goal.name)
         sign = 1 if self._goal.direction == "minimize" else -1
         alive = ended.state in ("paused", "finished")
         return Member(asked.trial, asked.point, alive, None if value is None else sign * value)
 
-    def _asked(self, successor: Successor, leg: Leg) -> TrialAsked:
+    def _asked(self, successor: Successor, leg: TrialSegment) -> TrialRequested:
         candidate = self._points.of(self.arm, successor.point)
-        asked = asked_for(candidate, self._log.next_number(), leg)
+        asked = trial_request(candidate, self._log.next_number(), leg)
         self._log.write(asked)
         return asked
 
-    def _first_leg(self, place: int) -> Leg:
+    def _first_leg(self, place: int) -> TrialSegment:
         return self._leg(0, place, None)
 
-    def _leg(self, generation: int, member: int, parent: int | None) -> Leg:
-        since, until = (border(g, self._settings) for g in (generation, generation + 1))
-        return Leg(generation=generation, member=member, parent=parent, since=since, until=until)
+    def _leg(self, generation: int, member: int, parent: int | None) -> TrialSegment:
+        since, until = (generation_start(g, self._settings) for g in (generation, generation + 1))
+        return TrialSegment(
+            generation=generation, member=member, parent=parent, since=since, until=until
+        )
 
 
-def border(generation: int, settings: PopulationSpec) -> float:
+def generation_start(generation: int, settings: PopulationSpec) -> float:
     """The share of the steps at which a generation begins."""
     return generation / settings.generations
 
 
-def check_borders(points: Points) -> None:
+def check_evaluation_points(points: PointPlanner) -> None:
     """Raises SpecError where the evaluations of a run do not fall on the borders."""
     generations = points.sweep.scheduler.population.generations
     if points.base.evaluation.points % generations:
@@ -212,12 +215,12 @@ def check_borders(points: Points) -> None:
         )
 
 
-def beginnings(asked: TrialAsked, candidate: Candidate) -> Iterator[Beginning]:
+def published_prefixes(asked: TrialRequested, candidate: PlannedPoint) -> Iterator[Prefix]:
     """States that a trial publishes: of each of its runs at the end of its leg."""
     if asked.leg is not None and asked.leg.until < 1:
         for run in candidate.runs:
-            yield beginning_at(run.spec, asked.leg.until)
+            yield prefix_at(run.spec, asked.leg.until)
 
 
-def _generation(asked: TrialAsked) -> int:
+def _generation(asked: TrialRequested) -> int:
     return asked.leg.generation if asked.leg else 0

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from cola.jsonl import LineWriter, read_lines
-from cola.records import PointExcluded, SweepFile, TrialAsked, TrialEnded
+from cola.records import PointExcluded, SweepFile, TrialFinished, TrialRequested
 
 KINDS: dict[str, type[BaseModel]] = {
-    "asked": TrialAsked,
-    "ended": TrialEnded,
+    "asked": TrialRequested,
+    "ended": TrialFinished,
     "excluded": PointExcluded,
 }
 
@@ -27,27 +27,27 @@ class SweepLog:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SweepFile.TRIALS
-        self.asked: dict[int, TrialAsked] = {}
-        self.ended: dict[int, TrialEnded] = {}
+        self.asked: dict[int, TrialRequested] = {}
+        self.ended: dict[int, TrialFinished] = {}
         self.excluded: list[PointExcluded] = []
         for line in read_lines(self._path):
             self._take(line)
 
-    def write(self, record: TrialAsked | TrialEnded | PointExcluded) -> None:
+    def write(self, record: TrialRequested | TrialFinished | PointExcluded) -> None:
         """Append one line, on the device before this returns."""
         with LineWriter(self._path) as lines:
             lines.write(record.model_dump_json(), sync=True)
         self._add(record)
 
-    def open_trials(self, arm: str) -> list[TrialAsked]:
-        """Points of an arm that were asked for and have not ended, in order."""
+    def open_trials(self, arm: str) -> list[TrialRequested]:
+        """PointPlanner of an arm that were asked for and have not ended, in order."""
         return [
             asked
             for number, asked in sorted(self.asked.items())
             if number not in self.ended and asked.arm == arm
         ]
 
-    def ended_of(self, arm: str) -> list[tuple[TrialAsked, TrialEnded]]:
+    def ended_of(self, arm: str) -> list[tuple[TrialRequested, TrialFinished]]:
         """Trials of an arm that ended, in order."""
         return [
             (self.asked[number], ended)
@@ -55,7 +55,7 @@ class SweepLog:
             if self.asked[number].arm == arm
         ]
 
-    def of_identity(self, identity: str) -> TrialAsked | None:
+    def of_identity(self, identity: str) -> TrialRequested | None:
         """The trial that did, or does, the same."""
         return next((a for a in self.asked.values() if a.identity == identity), None)
 
@@ -73,9 +73,9 @@ class SweepLog:
             self._add(kind.model_validate(values))
 
     def _add(self, record: BaseModel) -> None:
-        if isinstance(record, TrialAsked):
+        if isinstance(record, TrialRequested):
             self.asked[record.trial] = record
-        elif isinstance(record, TrialEnded):
+        elif isinstance(record, TrialFinished):
             self.ended[record.trial] = record
         elif isinstance(record, PointExcluded):
             self.excluded.append(record)

@@ -14,23 +14,23 @@ from typing import Any
 from cola.data.fingerprint import source_fingerprint
 from cola.errors import SpecError
 from cola.families.registry import names
-from cola.records import Leg, TrialAsked
+from cola.records import TrialRequested, TrialSegment
 from cola.spec import canonical_json, check_path, load_yaml, with_values
 from cola.spec.base import apply_overrides
 from cola.study import StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.planning.catalog import shipped_studies
 from orchestration.planning.plan import PlannedRun, plan_study
-from sweeps.space.space import Point, as_parameters
+from sweeps.space.space import Point, optuna_parameters
 from sweeps.space.spec import Arm, SweepSpec, is_inference
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlannedPoint:
     """A point that can be carried out.
 
     `runs` are one a seed. `evaluation` is given where finished models are measured once more, with
-    settings of the point. Points of equal `identity` are the same thing done.
+    settings of the point. PointPlanner of equal `identity` are the same thing done.
     """
 
     arm: str
@@ -47,25 +47,25 @@ class Candidate:
         return sum(run.train_flops("executed") for run in self.runs)
 
 
-def part_identity(candidate: Candidate, leg: Leg | None) -> str:
+def segment_identity(candidate: PlannedPoint, leg: TrialSegment | None) -> str:
     """The identity of a candidate, or of a part of it."""
     return candidate.identity if leg is None else f"{candidate.identity}@{leg.until:g}"
 
 
-def asked_for(candidate: Candidate, trial: int, leg: Leg | None) -> TrialAsked:
+def trial_request(candidate: PlannedPoint, trial: int, leg: TrialSegment | None) -> TrialRequested:
     """The log's record of a candidate that becomes a trial now."""
-    return TrialAsked(
+    return TrialRequested(
         trial=trial,
         arm=candidate.arm,
         point=candidate.point,
-        identity=part_identity(candidate, leg),
+        identity=segment_identity(candidate, leg),
         run_keys=[run.key for run in candidate.runs],
         leg=leg,
         time=time.time(),
     )
 
 
-class Points:
+class PointPlanner:
     """Makes candidates of a sweep's points."""
 
     def __init__(self, sweep: SweepSpec, overrides: list[str]) -> None:
@@ -77,7 +77,7 @@ class Points:
         self.sweep = sweep
         self._base = base_values(sweep, overrides)
         self._fingerprints: dict[str, str] = {}
-        self._known: dict[str, Candidate | SpecError] = {}
+        self._known: dict[str, PlannedPoint | SpecError] = {}
         self._measures = any(goal.name.startswith("continuation/") for goal in sweep.metrics)
         self.base = StudySpec.parse(self._base, origin=f"the base study of {sweep.name}")
         self._check_keys()
@@ -88,7 +88,7 @@ class Points:
         """Names of the arms; one without a name where the sweep has none."""
         return list(self.sweep.spaces())
 
-    def of(self, arm: str, point: Point) -> Candidate:
+    def of(self, arm: str, point: Point) -> PlannedPoint:
         """The point's runs.
 
         Raises:
@@ -114,12 +114,12 @@ class Points:
 
     def parameters(self, arm: str, point: Point) -> dict[str, Any]:
         """The point in Optuna's own values."""
-        return as_parameters(self.sweep.spaces()[arm], point)
+        return optuna_parameters(self.sweep.spaces()[arm], point)
 
     def _arm(self, arm: str) -> Arm:
         return self.sweep.arms.get(arm, Arm())
 
-    def _planned(self, arm: str, point: Point) -> Candidate:
+    def _planned(self, arm: str, point: Point) -> PlannedPoint:
         whole = StudySpec.parse(self.values(arm, point))
         trained = whole
         inference = {key: value for key, value in point.items() if is_inference(key)}
@@ -132,7 +132,7 @@ class Points:
         if evaluation is not None:
             content.append(evaluation.canonical_json())
         identity = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
-        return Candidate(arm, point, trained, fingerprint, runs, evaluation, identity)
+        return PlannedPoint(arm, point, trained, fingerprint, runs, evaluation, identity)
 
     def _fingerprint(self, study: StudySpec) -> str:
         key = study.data.canonical_json()
@@ -173,8 +173,8 @@ class Points:
         where = f"arms.{arm}" if arm else "study"
         if len(study.families) > 1:
             raise SpecError(
-                f"{where}: has {len(study.families)} families, whose metrics do not "
-                "compare; name one in families, or make an arm of each"
+                f"{where}: has {len(study.families)} entries in families, whose metrics do not "
+                "compare; name one, or make an arm of each"
             )
         if len(study.rungs()) > 1:
             raise SpecError(

@@ -1,4 +1,4 @@
-"""Points of a space: all of them in order, or drawn by an Optuna trial."""
+"""PointPlanner of a space: all of them in order, or drawn by an Optuna trial."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cola.spec.base import canonical_json
-from sweeps.space.spec import Choice, Integer, LogUniform, Space, Uniform, values_of
+from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
 
 Point = dict[str, Any]  # key of the study -> value
 
@@ -34,7 +34,7 @@ def applies(domain: Choice | Uniform | LogUniform | Integer, point: Point) -> bo
     return condition is None or point.get(condition.key, condition) in condition.among
 
 
-def drawn(space: Space, trial: Any) -> Point:
+def suggest_point(space: Space, trial: Any) -> Point:
     """A point whose values an `optuna.Trial` suggests, key by key."""
     point: Point = {}
     for key, domain in space.items():
@@ -54,7 +54,7 @@ def _suggested(key: str, domain: Choice | Uniform | LogUniform | Integer, trial:
     return trial.suggest_float(key, domain.low, domain.high, step=domain.step)
 
 
-def as_parameters(space: Space, point: Point) -> dict[str, Any]:
+def optuna_parameters(space: Space, point: Point) -> dict[str, Any]:
     """The point in Optuna's own values (choices by their JSON)."""
     return {
         key: canonical_json(value) if isinstance(space[key], Choice) else value
@@ -63,7 +63,7 @@ def as_parameters(space: Space, point: Point) -> dict[str, Any]:
     }
 
 
-def shown(point: Point) -> str:
+def describe_point(point: Point) -> str:
     """A point for people: keys by their last part."""
     return ", ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in point.items())
 

@@ -2,167 +2,84 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from cola.records import RATE_CHANGES
 from cola.spec import Spec
 from cola.study.run import Seed
+from sweeps.space.domains import Space, Value, values_of
 
-Value = Any  # whatever a key of a study can hold
 Scale = Literal["laptop", "node", "cluster"]
 SCALES = ("laptop", "node", "cluster")
 LEARNING_RATE = "training.optimizer.learning_rate"
-RATE_CHANGES = "training.schedule.rate_changes"
 # Keys that only say how a finished model is used: points that differ in them share a training.
 INFERENCE_KEYS = ("evaluation.generation.", "evaluation.likelihood.", "evaluation.prompt_tokens")
 
 
-class Condition(Spec):
-    """The key is part of a point only where another key of the space has one of these values."""
-
-    key: str
-    among: list[Value] = Field(min_length=1)
-
-
-class Choice(Spec):
-    """One of some values (of any kind: whole mappings too); a bare list of them will do."""
-
-    kind: Literal["choice"] = "choice"
-    values: list[Value] = Field(min_length=1)
-    when: Condition | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_list(cls, values: object) -> object:
-        return {"values": values} if isinstance(values, list) else values
-
-
-class Uniform(Spec):
-    """A number between `low` and `high`, in steps of `step` where that is given."""
-
-    kind: Literal["uniform"] = "uniform"
-    low: float
-    high: float
-    step: PositiveFloat | None = None
-    when: Condition | None = None
-
-    @model_validator(mode="after")
-    def _has_room(self) -> Uniform:
-        _check_range(self.low, self.high)
-        return self
-
-
-class LogUniform(Spec):
-    """A positive number between `low` and `high`, even in its logarithm."""
-
-    kind: Literal["loguniform"] = "loguniform"
-    low: PositiveFloat
-    high: PositiveFloat
-    when: Condition | None = None
-
-    @model_validator(mode="after")
-    def _has_room(self) -> LogUniform:
-        _check_range(self.low, self.high)
-        return self
-
-
-class Integer(Spec):
-    """A whole number from `low` to `high`, both included; with `log` even in its logarithm."""
-
-    kind: Literal["integer"] = "integer"
-    low: int
-    high: int
-    step: PositiveInt = 1
-    log: bool = False
-    when: Condition | None = None
-
-    @model_validator(mode="after")
-    def _has_room(self) -> Integer:
-        _check_range(self.low, self.high)
-        if self.log and (self.low < 1 or self.step != 1):
-            raise ValueError("log needs low of at least 1 and no step")
-        return self
-
-
-def _check_range(low: float, high: float) -> None:
-    if not low < high:
-        raise ValueError(f"low={low:g} must be below high={high:g}")
-
-
-def _kind_of(values: object) -> str:
-    """A bare list is a choice."""
-    if isinstance(values, dict):
-        return str(values.get("kind", "choice"))
-    return str(getattr(values, "kind", "choice"))
-
-
-Domain = Annotated[
-    Annotated[Choice, Tag("choice")]
-    | Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogUniform, Tag("loguniform")]
-    | Annotated[Integer, Tag("integer")],
-    Discriminator(
-        _kind_of,
-        custom_error_type="unknown_domain",
-        custom_error_message="kind must be choice, uniform, loguniform or integer",
-    ),
-]
-Space = dict[str, Domain]
-
-
 class MetricGoal(Spec):
-    """A metric of the finished runs, by its name in `cola.records`, and which way is better."""
+    """A metric of the finished runs and which way is better."""
 
-    name: str = "val/nll_nats_per_token"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    name: str = Field(
+        default="val/nll_nats_per_token",
+        description="Name of the metric, as in MLflow: `val/...` is also measured while runs "
+        "train, `continuation/...` on the finished models.",
+    )
+    direction: Literal["minimize", "maximize"] = Field(
+        default="minimize", description="Which way is better."
+    )
 
 
 class AlgorithmSpec(Spec):
-    """How points are chosen. `grid` needs a space of finitely many values; `nsga2` and `tpe` take
-    several metrics. `startup_trials` are drawn at random before a model is made of the results.
-    """
+    """How points are chosen."""
 
-    kind: Literal["grid", "random", "tpe", "gp", "cma-es", "nsga2"] = "tpe"
-    seed: NonNegativeInt = 0
-    startup_trials: PositiveInt = 8
+    kind: Literal["grid", "random", "tpe", "gp", "cma-es", "nsga2"] = Field(
+        default="tpe",
+        description="`grid` takes every point, of a space of finitely many values; the others are "
+        "Optuna's samplers. `grid`, `random`, `tpe` and `nsga2` take several metrics.",
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of what is drawn at random.")
+    startup_trials: PositiveInt = Field(
+        default=8,
+        description="Trials drawn at random before the algorithm models their results; for `nsga2` "
+        "the population's size.",
+    )
 
 
 class PopulationSpec(Spec):
     """Population based training of learning rates (Jaderberg et al., 2017, section 3).
 
-    `members` runs train side by side, drawn by the algorithm. At each of `generations` - 1 borders,
-    evenly spread over the steps, those in the worst `quantile` by the first metric are given up:
-    each is replaced by one that goes on from the training state of a member of the best `quantile`,
-    at that member's rate times a factor drawn evenly in its logarithm from 1 / `perturbation` to
-    `perturbation` (within the bounds of the rate's space). So is a member that failed or diverged.
-    The factors are `training.schedule.rate_changes`: the best member is a run that a study repeats.
+    Members train side by side, drawn by the algorithm. At the end of each generation the worst are
+    replaced by ones that resume from the training state of a member of the best, at that member's
+    rate times a factor. So are members that failed or diverged. The factors are
+    `training.schedule.rate_changes`: the best member is a run that a study repeats.
     """
 
-    members: int = Field(default=8, ge=2)
-    generations: int = Field(default=4, ge=2)
-    quantile: float = Field(default=0.25, gt=0, le=0.5)
-    perturbation: float = Field(default=1.25, gt=1)
+    members: int = Field(default=8, ge=2, description="Runs that train side by side.")
+    generations: int = Field(
+        default=4,
+        ge=2,
+        description="Equal parts of the steps; between two of them members are replaced.",
+    )
+    quantile: float = Field(
+        default=0.25,
+        gt=0,
+        le=0.5,
+        description="Share of the members, the worst by the first metric, that is replaced, and "
+        "share of the best that replace them.",
+    )
+    perturbation: float = Field(
+        default=1.25,
+        gt=1,
+        description="A replacement's learning rate is that of its source times a factor between "
+        "1 / this and this, evenly drawn in its logarithm, within the space's bounds.",
+    )
 
 
 class SchedulerSpec(Spec):
     """Which trials end early, by the first metric at their evaluations.
 
-    `asha`: of the trials that reached a share of their budget the best 1 / `reduction` go on; the
-    first decision is at the share `grace`. `hyperband`: the same with three values of `grace` side
-    by side (asynchronous HyperBand). `median`: a trial below the median of those before ends.
-    `optuna-halving`, `optuna-hyperband`, `optuna-percentile` (which keeps the best 1 / `reduction`)
-    are Optuna's pruners; `tpe` under `optuna-hyperband` models each bracket by itself, which is
-    what BOHB does (Falkner et al., 2018). `pbt`: nothing ends early, see `population`.
     The first seed of a point is what is judged: the others are trained for points that pass.
     """
 
@@ -175,10 +92,29 @@ class SchedulerSpec(Spec):
         "optuna-hyperband",
         "optuna-percentile",
         "pbt",
-    ] = "none"
-    grace: float = Field(default=0.25, gt=0, lt=1)
-    reduction: float = Field(default=2.0, gt=1)
-    population: PopulationSpec = PopulationSpec()
+    ] = Field(
+        default="none",
+        description="`asha`: of the trials that reach a share of their budget the best continue. "
+        "`hyperband`: the same with three values of `grace` side by side. `median`: a trial below "
+        "the median of earlier ones ends. `optuna-...`: Optuna's pruners; `tpe` under "
+        "`optuna-hyperband` models each bracket by itself, as BOHB does (Falkner et al., 2018). "
+        "`pbt`: nothing ends early, see `population`.",
+    )
+    grace: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="Share of its budget that every trial gets before the first decision.",
+    )
+    reduction: float = Field(
+        default=2.0,
+        gt=1,
+        description="The best 1 / `reduction` of the trials continue at each decision; a whole "
+        "number for `optuna-halving` and `optuna-hyperband`, without effect on `median`.",
+    )
+    population: PopulationSpec = Field(
+        default=PopulationSpec(), description="Population based training, for `kind: pbt`."
+    )
 
     @property
     def is_pruner(self) -> bool:
@@ -194,24 +130,36 @@ class SchedulerSpec(Spec):
 
 
 class BudgetSpec(Spec):
-    """What the sweep may take, in each arm; no trial starts once one of them is spent.
+    """What each arm of the sweep may take; no trial starts once one of the limits is reached."""
 
-    `trials` counts finished, stopped, failed and diverged ones, not what was excluded. FLOPs are
-    executed training FLOPs, counted where they are spent: a reused run costs nothing.
-    """
-
-    trials: PositiveInt | None = None
-    flops: PositiveFloat | None = None
-    wall_seconds: PositiveFloat | None = None
-    accelerator_hours: PositiveFloat | None = None
+    trials: PositiveInt | None = Field(
+        default=None,
+        description="Trials, whether finished, stopped, failed or diverged; points that no study "
+        "can have do not count. Null: no limit.",
+    )
+    flops: PositiveFloat | None = Field(
+        default=None,
+        description="Executed training FLOPs; a run that was finished already costs none. Null: no "
+        "limit.",
+    )
+    wall_seconds: PositiveFloat | None = Field(
+        default=None,
+        description="Seconds since the command started, and those in which trials of earlier calls "
+        "ran. Null: no limit.",
+    )
+    accelerator_hours: PositiveFloat | None = Field(
+        default=None,
+        description="GPU hours of trials (core hours where workers have no GPUs). Null: no limit.",
+    )
 
 
 class Arm(Spec):
-    """A part of the sweep with a search and a budget of its own: `set` on the study, and keys of
-    `space` beside the common ones."""
+    """A part of the sweep with a search and a budget of its own."""
 
-    set: dict[str, Value] = Field(default={})
-    space: Space = Field(default={})
+    set: dict[str, Value] = Field(
+        default={}, description="Keys of the study by their paths, with the arm's values."
+    )
+    space: Space = Field(default={}, description="Keys that the arm has beside the sweep's space.")
 
     def with_values_of(self, space: Space) -> Arm:
         """The arm with other values of those of its keys that `space` has."""
@@ -220,75 +168,115 @@ class Arm(Spec):
 
 
 class ScaleSpec(Spec):
-    """What is different at a scale; what is left out is as in the sweep.
+    """What is different at a scale; what is left out is as in the sweep."""
 
-    Values of a key that an arm has are that arm's.
-    """
-
-    study: str | dict[str, Value] | None = None
-    set: dict[str, Value] = Field(default={})
-    space: Space = Field(default={})
-    budget: BudgetSpec | None = None
-    seeds: list[Seed] | None = Field(default=None, min_length=1)
-    concurrent_trials: PositiveInt | None = None
+    study: str | dict[str, Value] | None = Field(
+        default=None, description="In place of the sweep's `study`."
+    )
+    set: dict[str, Value] = Field(default={}, description="Added to the sweep's `set`.")
+    space: Space = Field(
+        default={},
+        description="Keys with other values; a key that an arm has is changed in that arm.",
+    )
+    budget: BudgetSpec | None = Field(default=None, description="In place of the sweep's `budget`.")
+    seeds: list[Seed] | None = Field(
+        default=None, min_length=1, description="In place of the sweep's `seeds`."
+    )
+    concurrent_trials: PositiveInt | None = Field(
+        default=None, description="In place of the sweep's `concurrent_trials`."
+    )
 
 
 class DriftQuestion(Spec):
-    """Does the best value of `key` move with `over`, linearly in its logarithm where `log`?"""
+    """Does the best value of `key` move with `over`?"""
 
-    kind: Literal["drift"] = "drift"
-    key: str
-    over: str
-    log: bool = True
+    kind: Literal["drift"] = Field(
+        default="drift", description="Does the best value of one key move with another key?"
+    )
+    key: str = Field(description="Key of the space whose best value is asked for.")
+    over: str = Field(description="Key of the space that it may move with.")
+    log: bool = Field(
+        default=True, description="Whether it moves linearly in the logarithm of `over`."
+    )
 
 
 class BestQuestion(Spec):
     """Which value is best, and is it better than the next by more than the seeds' spread?"""
 
-    kind: Literal["best"] = "best"
+    kind: Literal["best"] = Field(
+        default="best",
+        description="Which value is best, and by more than the seeds' spread?",
+    )
 
 
 class TradeoffQuestion(Spec):
     """Do the first two metrics agree on the best point?"""
 
-    kind: Literal["tradeoff"] = "tradeoff"
+    kind: Literal["tradeoff"] = Field(
+        default="tradeoff", description="Do the first two metrics agree on the best point?"
+    )
 
 
 Question = Annotated[DriftQuestion | BestQuestion | TradeoffQuestion, Field(discriminator="kind")]
 
 
 class SweepSpec(Spec):
-    """What `cola sweep` takes. See `sweeps/studies` for examples.
+    """What `cola sweep` takes: a base study and a search space over its keys."""
 
-    `study` is a shipped (base) study's name, a file, or the study itself; `set` changes it. Every
-    point of `space` (key of the study by its path -> values) is a study of one run a seed. Points
-    of `start` come first. `seeds` stand in place of the study's.
-
-    With `warm_workers` trials of one worker train in processes that stay for the next trial (Ray
-    Train's local mode), which saves most of what starting a run takes. Without, with several
-    workers, or on a cluster that others share, every run gets workers of its own, as in a study: a
-    process that stays does not give back what the cluster's queue has granted to its trial. A trial
-    whose process dies, or hangs for `resources.hang_seconds`, goes on from its checkpoint in
-    another one, up to `resources.max_failures` times.
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    description: str = ""
-    question: str = ""
-    answer: Question = BestQuestion()
-    study: str | dict[str, Value]
-    set: dict[str, Value] = Field(default={})
-    space: Space = Field(default={})
-    arms: dict[str, Arm] = Field(default={})
-    metrics: list[MetricGoal] = Field(default=[MetricGoal()], min_length=1)
-    algorithm: AlgorithmSpec = AlgorithmSpec()
-    scheduler: SchedulerSpec = SchedulerSpec()
-    budget: BudgetSpec = BudgetSpec()
-    seeds: list[Seed] | None = Field(default=None, min_length=1)
-    start: list[dict[str, Value]] = Field(default=[])
-    concurrent_trials: PositiveInt | None = None
-    warm_workers: bool = True
-    scales: dict[Scale, ScaleSpec] = Field(default={})
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Name of the sweep's folder and MLflow experiment: lower-case letters, digits, "
+        "`.`, `_` and `-`, at most 64.",
+    )
+    description: str = Field(default="", description="A sentence on what is varied.")
+    question: str = Field(default="", description="The question, as the report's heading.")
+    answer: Question = Field(
+        default=BestQuestion(), description="What the report's answer is computed from."
+    )
+    study: str | dict[str, Value] = Field(
+        description="Base study: name of one that ships, a YAML file, or the study itself (its "
+        "name may be left out)."
+    )
+    set: dict[str, Value] = Field(
+        default={}, description="Keys of the study by their paths, with other values."
+    )
+    space: Space = Field(
+        default={},
+        description="Keys of the study by their paths, with the values to search; a point is one "
+        "run for each seed.",
+    )
+    arms: dict[str, Arm] = Field(
+        default={},
+        description="Parts of the sweep by their names, each with a search and a budget of its "
+        "own. Metrics of two families do not compare, so each family needs an arm.",
+    )
+    metrics: list[MetricGoal] = Field(
+        default=[MetricGoal()],
+        min_length=1,
+        description="What is optimised. The first metric decides which trials end early; several "
+        "make a Pareto front.",
+    )
+    algorithm: AlgorithmSpec = Field(default=AlgorithmSpec(), description="How points are chosen.")
+    scheduler: SchedulerSpec = Field(default=SchedulerSpec(), description="Which trials end early.")
+    budget: BudgetSpec = Field(default=BudgetSpec(), description="What each arm may take.")
+    seeds: list[Seed] | None = Field(
+        default=None, min_length=1, description="In place of the study's seeds."
+    )
+    start: list[dict[str, Value]] = Field(
+        default=[], description="Points that are tried first: keys of the space with a value each."
+    )
+    concurrent_trials: PositiveInt | None = Field(
+        default=None,
+        description="Most trials that run at the same time; null: as many as there is room for.",
+    )
+    warm_workers: bool = Field(
+        default=True,
+        description="Train trials of one worker in processes that stay for the next trial, which "
+        "saves most of a run's start. Without effect with several workers or on a shared cluster.",
+    )
+    scales: dict[Scale, ScaleSpec] = Field(
+        default={}, description="What is different at the scales laptop, node and cluster."
+    )
 
     def at(self, scale: Scale | None) -> SweepSpec:
         """The sweep at a scale, without scales."""
@@ -381,18 +369,6 @@ def _check_space(sweep: SweepSpec, space: Space) -> None:
     limited = sweep.algorithm.kind == "grid" or sweep.is_population or sweep.scales
     if not limited and sweep.budget == BudgetSpec():
         raise ValueError("budget: give trials, flops, wall_seconds or accelerator_hours")
-
-
-def values_of(domain: Choice | Uniform | LogUniform | Integer) -> list[Value] | None:
-    """All values of a domain in order, or None where they cannot be counted."""
-    if isinstance(domain, Choice):
-        return list(domain.values)
-    if isinstance(domain, Integer):
-        return list(range(domain.low, domain.high + 1, domain.step))
-    if isinstance(domain, Uniform) and domain.step is not None:
-        steps = math.floor((domain.high - domain.low) / domain.step + 1e-9)
-        return [round(domain.low + index * domain.step, 12) for index in range(steps + 1)]
-    return None
 
 
 def is_inference(key: str) -> bool:

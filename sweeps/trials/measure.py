@@ -39,7 +39,9 @@ def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dic
     if likelihood:
         rows: dict[int, dict[str, float]] = {}
         for chosen in np.array_split(ids, -(-len(ids) // 8)):
-            rows |= likelihood_rows(family, model, settings.likelihood, data, chosen, device)
+            rows |= likelihood_rows(
+                family, model, settings.likelihood, data=data, ids=chosen, device=device
+            )
         found |= summary_of(rows, ids, data)
     return found
 

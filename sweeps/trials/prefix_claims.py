@@ -16,30 +16,30 @@ from cola.files import file_lock, write_atomically
 from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.shared_prefixes import Beginning, Sharing, beginning_key
+from orchestration.planning.shared_prefixes import Prefix, PrefixPlan, prefix_key
 from orchestration.state.ledger import Ledger, lease_is_fresh
 
 SETTLE_SECONDS = 5.0
 
 
-class Claims:
+class PrefixClaims:
     """Of the trials of an output folder."""
 
     def __init__(self, root: Path, ledger: Ledger) -> None:
         self._root, self._ledger = root, ledger
 
-    def sharing_of(self, run: PlannedRun) -> Sharing | None:
-        """What the run takes and publishes; None while another run trains what it could take."""
-        publishes, takes = [], []
-        for beginning in first_stages(run.spec):
-            folder = beginning.folder(self._root)
+    def prefix_plan_of(self, run: PlannedRun) -> PrefixPlan | None:
+        """Which prefixes the run publishes and resumes from; None while another run trains one."""
+        publishes, resumes_from = [], []
+        for prefix in stage_prefixes(run.spec):
+            folder = prefix.folder(self._root)
             if verify(folder) is not None:
-                takes.append((beginning, run.key))
+                resumes_from.append((prefix, run.key))
             elif self._claimed(folder, run.key):
-                publishes.append(beginning)
+                publishes.append(prefix)
             else:
                 return None
-        return Sharing(tuple(publishes), tuple(reversed(takes)))
+        return PrefixPlan(tuple(publishes), tuple(reversed(resumes_from)))
 
     def _claimed(self, folder: Path, run_key: str) -> bool:
         """Claim a stage for a run, unless one that is under way has it."""
@@ -55,16 +55,16 @@ class Claims:
         return True
 
 
-def first_stages(run: RunSpec) -> Iterator[Beginning]:
+def stage_prefixes(run: RunSpec) -> Iterator[Prefix]:
     """The run's states after each of its stages but the last."""
     for step in accumulate(stage.steps for stage in run.stages[:-1]):
-        yield Beginning(beginning_key(run, step), step)
+        yield Prefix(prefix_key(run, step), step)
 
 
-def forget(published: Iterable[Beginning], root: Path) -> None:
+def remove_prefixes(published: Iterable[Prefix], root: Path) -> None:
     """Delete these states and their claims: no run needs one any more."""
-    for beginning in published:
-        folder = beginning.folder(root)
+    for prefix in published:
+        folder = prefix.folder(root)
         shutil.rmtree(folder, ignore_errors=True)
         for suffix in (".claim", ".lock"):
             folder.with_suffix(suffix).unlink(missing_ok=True)

@@ -6,17 +6,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from cola.records import TrialAsked, TrialEnded
+from cola.records import TrialFinished, TrialRequested
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
-from sweeps.space.points import Candidate
-from sweeps.trials.trial import flops_since
+from sweeps.space.points import PlannedPoint
+from sweeps.trials.readings import flops_since
 
 PROCESS_DIED = "the trial's process died"
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostWork:
     """What the processes of a trial that died have done, `times` of them from `began` on.
 
     `told`: the share of the first run's budget up to which its evaluations are known.
@@ -33,13 +33,13 @@ class Retries:
     """Of the trials of one driver, by their numbers."""
 
     def __init__(self) -> None:
-        self._lost: dict[int, Lost] = {}
+        self._lost: dict[int, LostWork] = {}
 
     def again(
-        self, asked: TrialAsked, candidate: Candidate, began: float, told: float
+        self, asked: TrialRequested, candidate: PlannedPoint, began: float, told: float
     ) -> int | None:
         """Which retry it is that a trial gets whose process, of `began`, died; None for none."""
-        lost = self._lost.get(asked.trial, Lost(began))
+        lost = self._lost.get(asked.trial, LostWork(began))
         needs = candidate.runs[0].resources
         if lost.times >= needs.max_failures:
             return None
@@ -57,17 +57,17 @@ class Retries:
         )
         return lost.times + 1
 
-    def told(self, asked: TrialAsked) -> float:
+    def told(self, asked: TrialRequested) -> float:
         """The share of the budget up to which the trial's evaluations are known."""
         lost = self._lost.get(asked.trial)
         return lost.told if lost is not None else 0.0
 
-    def began(self, asked: TrialAsked, latest: float) -> float:
+    def began(self, asked: TrialRequested, latest: float) -> float:
         """When the trial began; `latest` is when its last process did (Unix seconds)."""
         lost = self._lost.get(asked.trial)
         return lost.began if lost is not None else latest
 
-    def whole(self, ended: TrialEnded) -> TrialEnded:
+    def whole(self, ended: TrialFinished) -> TrialFinished:
         """What the last process told, with what those before it took."""
         lost = self._lost.get(ended.trial)
         if lost is None:

@@ -12,20 +12,22 @@ from typing import Any
 
 from ray import tune
 
+from cola.logs import set_up_logging
 from cola.study.run import EvaluationSpec
-from sweeps.trials.trial import POLL_SECONDS, TrialOrder, TrialWork
+from sweeps.trials.trial import POLL_SECONDS, TrialExecutor, TrialSpec
 
 PATIENCE_SECONDS = 60.0
 ORDER, STATE, ENDED, SPENT = "order", "trial_state", "ended", "spent"
 
 
 class SweepTrial(tune.Trainable):
-    """Carries out the `TrialOrder` of its configuration."""
+    """Carries out the `TrialSpec` of its configuration."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the trial."""
-        order = TrialOrder.model_validate_json(config[ORDER])
-        self._work = TrialWork(order, measured(order))
+        set_up_logging()
+        order = TrialSpec.model_validate_json(config[ORDER])
+        self._work = TrialExecutor(order, measured(order))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial; the one before has ended, or its workers are about to leave.
@@ -58,7 +60,7 @@ class SweepTrial(tune.Trainable):
         self._work.stop("stopped with its sweep", PATIENCE_SECONDS)
 
 
-def measured(order: TrialOrder) -> Any:
+def measured(order: TrialSpec) -> Any:
     """`measure`, here or as a Ray task with the resources of one of the study's workers."""
     import ray
 

@@ -12,21 +12,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from cola.errors import StorageError
-from cola.records import Leg, Metric, RunResult, TrialEnded, TrialState
-from cola.study import RunSpec, StudySpec
+from cola.records import RunResult, TrialFinished, TrialSegment, TrialState
+from cola.study import StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
-from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of
+from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.planning.shared_prefixes import Sharing, beginning_at
+from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
 from orchestration.state.event_log import EventLog
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import (
@@ -38,15 +37,22 @@ from orchestration.state.ledger import (
     lease_is_fresh,
 )
 from orchestration.state.paths import RunFolder, output_root
-from sweeps.trials.prefix_claims import Claims
+from sweeps.trials.prefix_claims import PrefixClaims
+from sweeps.trials.readings import (
+    Position,
+    last_metrics,
+    means,
+    numbers,
+    position,
+    published_position,
+)
 
 log = logging.getLogger(__name__)
-
 POLL_SECONDS = 0.2
 SWEEP_STOP = "stop"  # file in the sweep's folder: a person asked all of it to stop
 
 
-class TrialOrder(BaseModel):
+class TrialSpec(BaseModel):
     """What a trial is told: its study (one run a seed) and where everything lies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,21 +67,23 @@ class TrialOrder(BaseModel):
     preemptible: bool
     in_process: bool  # runs train in the trial's own process, which outlives them
     driver: str  # who ordered it
-    leg: Leg | None = None  # the part of the runs that is carried out
+    leg: TrialSegment | None = None  # the part of the runs that is carried out
     told: float = 0.0  # share of the first run's budget up to which evaluations are known
 
 
-class TrialWork:
+class TrialExecutor:
     """Carries out an order; `measure` is called for every finished model."""
 
     def __init__(
-        self, order: TrialOrder, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
+        self, order: TrialSpec, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
     ) -> None:
         self.order = order
         self.ledger = Ledger(output_root(order.study), lease_name(order.driver, order.trial))
-        self.runs = [named(run, order.trial) for run in plan_study(order.study, order.fingerprint)]
+        self.runs = [
+            with_trial_name(run, order.trial) for run in plan_study(order.study, order.fingerprint)
+        ]
         self._measure = measure
-        self._claims = Claims(output_root(order.study), self.ledger)
+        self._claims = PrefixClaims(output_root(order.study), self.ledger)
         self._results: list[RunResult] = []
         self._flops = self._shared = self._hours = 0.0
         self._training = self._working = 0.0
@@ -120,10 +128,10 @@ class TrialWork:
         self._stopping.set()
         running = self._running
         if running is not None and self.ledger.holds(running.key):
-            ask_to_stop(self._folder(running), reason)
+            request_stop(self._folder(running), reason)
         self.thread.join(patience_seconds)
 
-    def outcome(self) -> TrialEnded | None:
+    def outcome(self) -> TrialFinished | None:
         """How the trial ended; None where it goes on, or was stopped."""
         if self.thread.is_alive():
             return None
@@ -136,11 +144,13 @@ class TrialWork:
             state = "failed"
         if state is None:
             return None
-        reasons = [r.reason for r in self._results if r.state == state and r.reason]
-        return TrialEnded(
+        decisive = [result for result in self._results if result.state == state]
+        reasons = [result.reason for result in decisive if result.reason]
+        return TrialFinished(
             trial=self.order.trial,
             state=state,
             reason=self._error or (reasons[0] if reasons and state != "finished" else None),
+            stop_code=decisive[0].stop_code if decisive else None,
             metrics=means([result.metrics for result in self._results]),
             runs=self._results,
             wall_seconds=time.time() - self._began,
@@ -181,11 +191,11 @@ class TrialWork:
             return self._described(run, "paused", None, key not in self._tries)
         if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
             return None
-        sharing = self._sharing_of(run)
-        if sharing is None:
+        prefixes = self._prefix_plan_of(run)
+        if prefixes is None:
             return None
         try:
-            state, reason, again = self._attempt(run, sharing)
+            state, reason, again = self._attempt(run, prefixes)
         except LeaseHeldError:
             return None
         except LeaseLostError as lost:
@@ -199,17 +209,17 @@ class TrialWork:
             return self._described(run, "paused", None, False)
         return self._described(run, state, reason, False)
 
-    def _sharing_of(self, run: PlannedRun) -> Sharing | None:
-        """As Claims, with what a leg begins from and leaves to others."""
+    def _prefix_plan_of(self, run: PlannedRun) -> PrefixPlan | None:
+        """As PrefixClaims, with what a leg begins from and leaves to others."""
         leg, root = self.order.leg, output_root(self.order.study)
-        begins = beginning_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
+        begins = prefix_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
         if begins is not None and verify(begins.folder(root)) is not None:
-            sharing: Sharing | None = Sharing(takes=((begins, run.key),))
+            prefixes: PrefixPlan | None = PrefixPlan(resumes_from=((begins, run.key),))
         else:
-            sharing = self._claims.sharing_of(run)
-        if sharing is None or leg is None or leg.until == 1:
-            return sharing
-        return replace(sharing, publishes=(*sharing.publishes, beginning_at(run.spec, leg.until)))
+            prefixes = self._claims.prefix_plan_of(run)
+        if prefixes is None or leg is None or leg.until == 1:
+            return prefixes
+        return replace(prefixes, publishes=(*prefixes.publishes, prefix_at(run.spec, leg.until)))
 
     def _last_step(self, run: PlannedRun) -> int:
         """The step at which the trial's part of the run ends."""
@@ -221,7 +231,7 @@ class TrialWork:
         last = self._last_step(run)
         return last < run.spec.steps and position(self._folder(run)).step >= last
 
-    def _attempt(self, run: PlannedRun, sharing: Sharing) -> tuple[State, str | None, bool]:
+    def _attempt(self, run: PlannedRun, prefixes: PrefixPlan) -> tuple[State, str | None, bool]:
         """One attempt; the last is whether its end was no fault of the run's.
 
         Raises:
@@ -232,10 +242,12 @@ class TrialWork:
         self._taken_over.discard(key)
         began, self._running = time.time(), run
         if self._is_stopped():
-            ask_to_stop(self._folder(run), "stopped on request")
+            request_stop(self._folder(run), "stopped on request")
         before = position(self._folder(run))
-        if not before.step and sharing.takes:
-            before = published_position(sharing.takes[0][0].folder(output_root(self.order.study)))
+        if not before.step and prefixes.resumes_from:
+            before = published_position(
+                prefixes.resumes_from[0][0].folder(output_root(self.order.study))
+            )
         error: Exception | None = None
         try:
             fit_run(
@@ -243,12 +255,12 @@ class TrialWork:
                     run,
                     self.order.study,
                     Path(self.order.folder),
-                    data,
-                    len(entry.attempts),
-                    sharing,
-                    self.order.preemptible,
-                    self.order.in_process,
-                    self._last_step(run),
+                    data_folder=data,
+                    attempt=len(entry.attempts),
+                    prefixes=prefixes,
+                    preemptible=self.order.preemptible,
+                    in_process=self.order.in_process,
+                    until=self._last_step(run),
                 )
             )
         except Exception as caught:  # of Ray Train or its workers: the run's reason
@@ -300,6 +312,7 @@ class TrialWork:
                 self._folder(run), self.order.evaluation, self.order.likelihood
             )
             self._working += time.time() - began
+        outcome = read_outcome(self._folder(run))
         return RunResult(
             name=run.name,
             run_key=run.key,
@@ -307,6 +320,7 @@ class TrialWork:
             seed=run.spec.seed,
             state=state,
             reason=reason,
+            stop_code=outcome.stop_code if outcome is not None and state != "failed" else None,
             reused=reused,
             metrics=metrics,
         )
@@ -315,17 +329,7 @@ class TrialWork:
         return self.ledger.run_folder(run.key)
 
 
-@dataclass(frozen=True)
-class Position:
-    """The last step of a run, seconds inside of its steps, and of its workers' loop."""
-
-    step: int
-    elapsed: float
-    working: float
-    shared: bool = False  # another run carried out these steps
-
-
-def named(run: PlannedRun, trial: int) -> PlannedRun:
+def with_trial_name(run: PlannedRun, trial: int) -> PlannedRun:
     """The run under a name that tells the trial."""
     return replace(run, name=f"trial{trial:03d}-{run.name}")
 
@@ -335,7 +339,7 @@ def lease_name(driver: str, trial: int) -> str:
     return f"{driver}-{trial}"
 
 
-def ask_to_stop(run_folder: Path, reason: str) -> None:
+def request_stop(run_folder: Path, reason: str) -> None:
     """Workers leave after their next step, with a checkpoint; the file says why."""
     run_folder.mkdir(parents=True, exist_ok=True)
     RunFolder(run_folder).stop.write_text(reason)
@@ -345,56 +349,3 @@ def stop_reason(run_folder: Path) -> str | None:
     """Why the run was asked to stop."""
     path = RunFolder(run_folder).stop
     return (path.read_text() or None) if path.exists() else None
-
-
-def numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers among journal values."""
-    return {key: float(v) for key, v in values.items() if isinstance(v, int | float)}
-
-
-def last_metrics(run_folder: Path, until: int | None = None) -> dict[str, float]:
-    """The last value of every metric in a run's journal (up to the step `until`)."""
-    found: dict[str, float] = {}
-    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
-        if line.kind != "event" and (until is None or line.step <= until):
-            found |= numbers(line.values)
-    return found
-
-
-def position(run_folder: Path, since: float = 0.0) -> Position:
-    """How far a run's journal is; its workers' loop is counted from `since` (Unix seconds)."""
-    step, elapsed, times = 0, 0.0, []
-    for line in JournalReader(RunFolder(run_folder).journal).new_lines():
-        step = max(step, line.step)
-        elapsed = max(elapsed, line.values.get(Metric.ELAPSED_SECONDS, 0.0))
-        if line.time >= since:
-            times.append(line.time)
-    return Position(step, elapsed, times[-1] - times[0] if times else 0.0)
-
-
-def published_position(folder: Path) -> Position:
-    """Where a first stage that another run has published ends."""
-    cursor = verify(folder)
-    if cursor is None:
-        return Position(0, 0.0, 0.0)
-    return Position(cursor.step, cursor.elapsed_seconds, 0.0, shared=True)
-
-
-def flops_since(spec: RunSpec, run_folder: Path, since: float) -> float:
-    """Executed FLOPs of the steps that a run's workers made from `since` on (Unix seconds)."""
-    lines = JournalReader(RunFolder(run_folder).journal).new_lines()
-    steps = [line.step for line in lines if line.time >= since]  # the first: where they began
-    return (
-        spec.train_flops_at(max(steps), "executed", charged=False)
-        - spec.train_flops_at(min(steps), "executed", charged=False)
-        if steps
-        else 0.0
-    )
-
-
-def means(tables: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of every metric that all tables have."""
-    if not tables:
-        return {}
-    shared = set.intersection(*(set(table) for table in tables))
-    return {key: sum(table[key] for table in tables) / len(tables) for key in sorted(shared)}

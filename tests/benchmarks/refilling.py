@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from cola.families.registry import family_of
-from cola.sampling.each import in_chunks
+from cola.sampling.continuous_batching import in_chunks
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.benchmarks.setting import (
@@ -70,7 +70,7 @@ def jobs(
         )
 
     def refilled() -> Found:
-        return family.generate_each(model, texts, settings, stream, None, rows, ended)
+        return family.iter_generate(model, texts, settings, stream, None, rows, ended)
 
     return {"chunks": chunks, "refilled": refilled}
 

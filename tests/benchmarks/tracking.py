@@ -20,8 +20,9 @@ from pathlib import Path
 from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.tracking.mlflow_server import free_port
-from tests.mirrors import Drivers, stored_points, until
+from tests.mirrors import Drivers, stored_points
 from tests.servers import kill, postgres, start_mlflow
+from tests.waiting import until
 
 PATIENCE_SECONDS = 1800.0
 GROWTH = 10  # lines that each journal grows by during the outage
@@ -57,7 +58,7 @@ def measure(store: str, folder: Path, options: argparse.Namespace, outage: float
         drivers.write(range(1, options.points + 1))
         if outage:
             lines = options.runs * options.points
-            until(lambda: drivers.sent() >= lines // 4, PATIENCE_SECONDS)
+            until(lambda: drivers.sent() >= lines // 4, "a quarter of the lines", PATIENCE_SECONDS)
             kill(server)
             drivers.write(range(options.points + 1, options.points + 1 + GROWTH))
             signal.sigtimedwait([], outage)

@@ -8,13 +8,15 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+from tests.waiting import until
+
+pytestmark = [pytest.mark.slow(seconds=45), pytest.mark.ray]
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +113,6 @@ def drivers(cluster: Any) -> Iterator[tuple[Driver, Driver]]:
         driver.end()
 
 
-def until(condition: Callable[[], bool], step: Callable[[], None], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        step()
-        signal.sigtimedwait([], 0.1)
-
-
 def test_a_large_run_is_not_starved_by_anothers_stream(drivers: tuple[Driver, Driver]) -> None:
     """One's small runs say that they end at once, last, and never cease to come."""
     small, large = drivers
@@ -132,9 +126,9 @@ def test_a_large_run_is_not_starved_by_anothers_stream(drivers: tuple[Driver, Dr
         small.call(lasting=0.7)
         large.call()
 
-    until(lambda: len(small.began) > 3, step)
+    until(lambda: len(small.began) > 3, "small runs", meanwhile=step)
     large.ask("large", 4, size=9.0)
-    until(lambda: "large" in large.began, step, seconds=240)
+    until(lambda: "large" in large.began, "the large run", seconds=240, meanwhile=step)
     assert small.waiting  # the stream went on
 
 
@@ -152,14 +146,14 @@ def test_labels_route_and_a_later_node_is_taken(
         one.call()
         two.call()
 
-    until(lambda: one.began == ["fast"], step)
+    until(lambda: one.began == ["fast"], "the labelled run", meanwhile=step)
     step()
     fast = eligible(one.running["fast"][0].request, cluster_state().nodes)
     (group,) = cluster_state().groups
     assert set(group.nodes) == {node.id for node in fast}
     assert "the cluster has no node with that label" in two.why["new"]
     added = cluster.add_node(labels={"kind": "new"}, **cluster.common)
-    until(lambda: two.began == ["new"], step)
+    until(lambda: two.began == ["new"], "the run of the new node", meanwhile=step)
     cluster.remove_node(added)
 
 
@@ -174,7 +168,7 @@ def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
     dead.ask("held", 4)
     lost = dict(dead.waiting)
     request = lost["held"]
-    until(lambda: bool(granted(dead, request)), lambda: None)
+    until(lambda: bool(granted(dead, request)), "a grant")
     other.ask("next", 4)
     other.call()
     assert not other.began
@@ -188,13 +182,14 @@ def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
         dead.queue.update(dead.owner, time.time(), [], held=held)
         other.call()
 
-    until(lambda: queue_pid() not in (None, pid), both_call)
-    until(lambda: "hear all drivers" not in other.why.get("next", "hear all drivers"), both_call)
+    until(lambda: queue_pid() not in (None, pid), "a new queue", meanwhile=both_call)
+    settling = "hear all drivers"
+    until(lambda: settling not in other.why.get("next", settling), "an answer", meanwhile=both_call)
     assert not other.began
     assert "one/held holds 4 of them" in other.why["next"]
     del queue
     dead.queue.leave(dead.owner)
-    until(lambda: other.began == ["next"], other.call)
+    until(lambda: other.began == ["next"], "the next run", meanwhile=other.call)
 
 
 def granted(driver: Driver, request: Any) -> dict[str, int]:

@@ -12,13 +12,14 @@ import pytest
 from cola.data import open_prepared
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
-from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.conftest import write_study
-from tests.ray_nodes import RayNodes, until
+from tests.ray_nodes import RayNodes
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=100), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.fixture
@@ -37,7 +38,9 @@ def undisturbed(run_folder: Path) -> dict[int, float]:
     def record(state: TrainState) -> None:
         found[state.step] = state.result.values["loss"]
 
-    train(run, data.train, TorchEngine, LoopSettings(0), Place(), [record])
+    train(
+        run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[record]
+    )
     return found
 
 
@@ -45,8 +48,8 @@ def test_a_run_goes_on_without_the_node_that_died(
     nodes: RayNodes, tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 1e11, "core_parameters": 60_000}]
-    tiny_study["checkpoint"] = {"every_seconds": 1.0}
+    tiny_study["ladder"] = [{"budget": 6e10, "core_parameters": 60_000}]
+    tiny_study["checkpoint"] = {"every_seconds": 2.0}
     tiny_study["resources"] = {"workers": 2, "min_workers": 1, "zero_stage": 2}
     outputs, study = Path(tiny_study["output"]), str(write_study(tiny_study, tmp_path))
     process = nodes.run("run", study, "--address", nodes.address)

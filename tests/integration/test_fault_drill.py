@@ -11,7 +11,7 @@ from orchestration.doctor.fault_drill import FAULTS, drill
 from orchestration.state.journal import JournalReader
 from tests.servers import s3_bucket
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=200), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.mark.timeout(1200)
@@ -29,7 +29,7 @@ def test_the_drill_finds_nothing_lost(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [injection.fault for injection in injections] == [*FAULTS, "driver killed"]
     assert len(checks) == 5
     assert [check.claim for check in checks if not check.holds] == []
-    assert "started again from step" in (tmp_path / "drivers.log").read_text()
+    assert "restarted from step" in (tmp_path / "drivers.log").read_text()
     starts = sorted(map(starts_of, folders), key=len)
     assert [len(steps) for steps in starts] == [1, 1 + len(injections)]
     assert all(step > 0 for step in starts[1][1:])

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import write_study
-from tests.ray_nodes import RayNodes, until
+from tests.ray_nodes import RayNodes
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=100), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 class Head(RayNodes):
@@ -54,11 +55,11 @@ def ledgers(outputs: Path) -> list[dict[str, Any]]:
 
 def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 3.5e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 2.5e11, "core_parameters": 60_000}]
     outputs = Path(tiny_study["output"])
     study = str(write_study(tiny_study, tmp_path))
 
-    assert "refuses this token" in head.cola("jobs", "tiny", code=2, RAY_AUTH_TOKEN="0" * 32)
+    assert "refuses this token" in head.cola("jobs", "tiny", code=4, RAY_AUTH_TOKEN="0" * 32)
     # Two at the same time end with one job.
     both = [head.start("submit", study, "--detach") for _ in range(2)]
     said = sorted(line for each in both for line in head.result(each).splitlines())

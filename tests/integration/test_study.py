@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,11 @@ from cola.errors import SpecError
 from orchestration.state.journal import JournalReader, Line
 from sweeps.cli import app
 from tests.conftest import write_study
+from tests.ray_nodes import RayNodes
+from tests.undisturbed import losses_of
+from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=150), pytest.mark.ray, pytest.mark.deepspeed]
 TASKS = ("cloze", "continuation", "infilling", "unconditional")
 COMMAND = [sys.executable, "-c", "from sweeps.cli import main; main()"]
 
@@ -37,12 +39,18 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def cola(*arguments: str, code: int = 0) -> str:
-    """What the command says, errors and all."""
-    process = start(*arguments)
+def output_of(process: subprocess.Popen[str], code: int = 0) -> str:
+    """What a command says until it ends, errors and all."""
     output, _ = process.communicate(timeout=400)
     assert process.returncode == code, output
     return output
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
+    """One cluster for all commands that need not start their own."""
+    with RayNodes(tmp_path_factory.mktemp("head"), head_cpus=2) as nodes:
+        yield nodes
 
 
 def here(*arguments: str) -> str:
@@ -52,31 +60,8 @@ def here(*arguments: str) -> str:
     return result.stdout
 
 
-def until(
-    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: int = 180
-) -> None:
-    """Poll until it holds; fail when the command ends or the time is over before."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "waited in vain"
-        signal.sigtimedwait([], 0.2)
-
-
 def journals(outputs: Path) -> list[Path]:
     return sorted(outputs.glob("runs/*/journal.jsonl"))
-
-
-def losses(outputs: Path) -> dict[str, dict[int, float]]:
-    """Training losses by run key and step."""
-    return {
-        path.parent.name: {
-            line.step: line.values["train/loss"]
-            for line in JournalReader(path).new_lines()
-            if line.kind == "train"
-        }
-        for path in journals(outputs)
-    }
 
 
 def events_of(journal: Path) -> list[Line]:
@@ -87,53 +72,49 @@ def states(outputs: Path) -> list[str]:
     return [json.loads(path.read_text())["state"] for path in outputs.glob("runs/*/ledger.json")]
 
 
-def checkpoints(outputs: Path) -> list[Path]:
-    return sorted(outputs.glob("runs/*/ray/attempt-*/step-*/manifest-00000.json"))
-
-
 def test_a_study_from_corpus_to_report(
-    tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: RayNodes
 ) -> None:
+    """On a cluster of its own, then on one that is there."""
     monkeypatch.setenv("COLUMNS", "300")
-    tiny_study["ladder"] = [
-        {"budget": budget, "core_parameters": 60_000} for budget in (1e10, 2e10)
-    ]
+    tiny_study["ladder"] = [{"budget": 1e10, "core_parameters": 60_000}]
     tiny_study["evaluation"] |= {"tasks": list(TASKS), "task_items": 6, "gap_tokens": 6}
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
     # Nothing starts once the hours are spent; more hours go on from there.
-    guarded = cola("run", study, "--set", "resources.max_accelerator_hours=1e-9", code=1)
-    assert "5 runs are not started" in guarded
+    few = ("--set", "resources.max_accelerator_hours=1e-9")
+    guarded = output_of(start("run", study, *few), code=1)
+    assert "2 runs are not started" in guarded
     assert states(outputs) == ["finished"]
-    cola("run", study)
-    assert states(outputs) == ["finished"] * 6
+    output_of(head.run("run", study, "--address", head.address))
+    assert states(outputs) == ["finished"] * 3
     events = [
         json.loads(line)["event"]
         for line in (outputs / "studies" / "tiny" / "events.jsonl").read_text().splitlines()
     ]
     assert {name: events.count(name) for name in set(events)} == {
-        "launched": 6, "workers started": 6, "finished": 6, "not started": 5,
+        "launched": 3, "workers started": 3, "finished": 3, "not started": 2,
     }  # fmt: skip
     again = here("run", study)
-    assert "nothing to train: all 6 runs are finished already" in again
-    assert states(outputs) == ["finished"] * 6
+    assert "nothing to train: all 3 runs are finished already" in again
+    assert states(outputs) == ["finished"] * 3
 
     report = here("report", study)
     folder = outputs / "studies" / "tiny" / "report"
     assert str(folder / "report.html") in report
     results = pd.read_csv(folder / "results.csv")
-    assert len(results) == 6
+    assert len(results) == 3
     assert set(results["nll_kind"][results["family"] == "ar"]) == {"exact"}
     assert set(results["nll_kind"][results["family"] != "ar"]) == {"bound"}
     assert (results["train_flops_executed"] <= results["budget"]).all()
     diagnostics = pd.read_csv(folder / "diagnostics.csv")
-    assert diagnostics["run"].nunique() == 2
+    assert diagnostics["run"].nunique() == 1
     assert set(diagnostics["family"]) == {"cola"}
     assert "log_snr" in set(diagnostics["diagnostic"])
     html = (folder / "report.html").read_text()
-    assert "Data order: equal in all 6 runs" in html
+    assert "Data order: equal in all 3 runs" in html
     assert html.count("<svg") >= 3
     measured = pd.read_csv(folder / "task_measurements.csv")
-    assert measured.groupby("task")["name"].nunique().to_dict() == dict.fromkeys(TASKS, 6)
+    assert measured.groupby("task")["name"].nunique().to_dict() == dict.fromkeys(TASKS, 3)
     assert "The largest models on tasks" in html
 
     changed = here("plan", study, "--set", "training.optimizer.learning_rate=0.002")
@@ -147,7 +128,7 @@ def test_a_study_from_corpus_to_report(
     assert here("generate", f"tiny/{name}", *gap, "--output", str(outputs)).strip()
     evaluated = ("evaluate", "tiny", "--output", str(outputs), "--json")
     everyone = json.loads(here(*evaluated, "--tasks", "continuation,likelihood", "--items", "6"))
-    assert len(everyone) == 6
+    assert len(everyone) == 3
     found = next(report for report in everyone if report["name"] == f"tiny/{name}")
     results = {result["task"]: result for result in found["results"]}
     same = measured[(measured["name"] == name) & (measured["task"] == "continuation")]
@@ -161,14 +142,14 @@ def test_a_study_from_corpus_to_report(
     assert "study's own settings" in other["untracked"]["tiny"]
     here("report", study)
     measured = pd.read_csv(folder / "task_measurements.csv")
-    assert measured[measured["task"] == "likelihood"]["name"].nunique() == 6
+    assert measured[measured["task"] == "likelihood"]["name"].nunique() == 3
     other = next(run["run"] for run in status["runs"] if run["run"].startswith("ar-"))
     with pytest.raises(SpecError, match="ar models cannot fill a gap"):
         here("generate", f"tiny/{other}", *gap, "--output", str(outputs))
 
 
 def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
-    tiny_study: dict[str, Any], tmp_path: Path
+    tiny_study: dict[str, Any], tmp_path: Path, head: RayNodes
 ) -> None:
     values = {key: value for key, value in tiny_study.items() if key != "ladder"}
     values["families"] = {"cola": tiny_study["families"]["cola"]}
@@ -177,13 +158,18 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     values["design"] = {"kind": "trajectory", "budgets": budgets, "core_parameters": 60_000}
     outputs, study = Path(values["output"]), str(write_study(values, tmp_path))
     assert "are those of cola-8e+10-seed66" in here("plan", study)
-    process = start("run", study)
-    until(lambda: any(len(steps) >= 3 for steps in losses(outputs).values()), process)
+    process = head.run("run", study, "--address", head.address)
+    until(
+        lambda: any(len(losses_of(path)) >= 3 for path in journals(outputs)),
+        "three lines of losses",
+        process=process,
+    )
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert states(outputs) == ["interrupted"]
-    assert "goes on from its checkpoint" in cola("run", study)
+    resumed = output_of(head.run("run", study, "--address", head.address))
+    assert "goes on from its checkpoint" in resumed
     assert states(outputs) == ["finished"] * 2
     whole, branched = sorted(map(events_of, journals(outputs)), key=len, reverse=True)
     names = [line.values["event"] for line in whole]
@@ -197,14 +183,14 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
 
 
 def test_a_diverged_run_is_tried_at_a_lower_rate(
-    tiny_study: dict[str, Any], tmp_path: Path
+    tiny_study: dict[str, Any], tmp_path: Path, head: RayNodes
 ) -> None:
     """A rate that no model stands is marked; its second try is a run of its own."""
     tiny_study["families"] = {"ar": {}}
     tiny_study["training"]["optimizer"] = {"learning_rate": 1e18}
     tiny_study["retry_diverged"] = {"factor": 1e-21, "times": 1}
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
-    said = cola("run", study)
+    said = output_of(head.run("run", study, "--address", head.address))
     assert "diverged" in said
     assert "ar-2e+10-seed66-retry1: finished" in said
     assert sorted(states(outputs)) == ["diverged", "finished"]

@@ -16,30 +16,25 @@ from cola.families.interface.family import count_parameters
 from cola.models.dit import ColaDiT, DiTConfig
 from cola.models.text_vae import TextVAE, TextVAEConfig
 from cola.release.check import check_release
-from tests.conftest import SHARED
+from tests.paths import DATA
 
-PARITY = SHARED / "parity"
+RELEASE = DATA / "release"
 FOLDERS = ["patch1", "patch2"]
-needs_tensors = pytest.mark.skipif(
-    not PARITY.exists(), reason=f"reference tensors are not at {PARITY}"
-)
 
 
-@needs_tensors
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_reference_tensor_is_reproduced(folder: str) -> None:
-    comparisons = check_release(PARITY / folder)
-    expected = load_file(PARITY / folder / "expected.safetensors")
+    comparisons = check_release(RELEASE / folder)
+    expected = load_file(RELEASE / folder / "expected.safetensors")
     checked = {item.name for item in comparisons}
     inputs = ("vae.ids", "fm.z", "fm.t", "gen.prompt", "gen.noise")
     assert {name for name in expected if not name.startswith(inputs)} <= checked
     assert [item for item in comparisons if not item.passes] == []
 
 
-@needs_tensors
 def test_a_wrong_tensor_fails_the_check(tmp_path: Path) -> None:
     folder = tmp_path / "changed"
-    shutil.copytree(PARITY / "patch1", folder, copy_function=shutil.copyfile)
+    shutil.copytree(RELEASE / "patch1", folder, copy_function=shutil.copyfile)
     folder.chmod(0o755)
     expected = load_file(folder / "expected.safetensors")
     expected["gen.ids.1"][3] += 1
@@ -55,13 +50,12 @@ def test_a_folder_of_another_form_is_refused(tmp_path: Path) -> None:
         check_release(tmp_path)
 
 
-@needs_tensors
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("part", ["cola_dit", "cola_vae"])
 def test_checkpoints_round_trip_in_the_release_layout(
     folder: str, part: str, tmp_path: Path
 ) -> None:
-    source = PARITY / folder / part
+    source = RELEASE / folder / part
     model = AutoModel.from_pretrained(source)
     model.save_pretrained(tmp_path)
     before, after = (
@@ -78,9 +72,8 @@ def test_checkpoints_round_trip_in_the_release_layout(
     }
 
 
-@needs_tensors
 def test_sharded_checkpoints_load(tmp_path: Path) -> None:
-    model = ColaDiT.from_pretrained(PARITY / "patch1" / "cola_dit")
+    model = ColaDiT.from_pretrained(RELEASE / "patch1" / "cola_dit")
     model.save_pretrained(tmp_path, max_shard_size="200KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     again = ColaDiT.from_pretrained(tmp_path)

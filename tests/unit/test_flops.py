@@ -12,7 +12,7 @@ from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.interface.family import Batch, count_parameters
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
-from cola.families.registry import family_of
+from cola.families.registry import BUILT_IN, definitions, family_of
 from cola.seeding import Stream
 from cola.spec import DiTSpec, TextVAESpec
 from cola.spec.objectives import JointObjective, VAEObjective
@@ -45,6 +45,13 @@ CASES: list[tuple[str, ObjectiveSpec, str]] = [
     ("llada", MaskedDiffusion(random_length_fraction=0.0), "train"),
     ("cola", COLA_VARIANTS["default"], "vae"),
     *(("cola", variant, "joint") for variant in COLA_VARIANTS.values()),
+]
+CASES += [
+    (family.name, objective, stage)
+    for family in definitions()
+    if family not in BUILT_IN
+    for objective in [family.settings.parse({}).objective]
+    for stage in objective.stage_shares()
 ]
 
 

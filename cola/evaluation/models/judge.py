@@ -10,7 +10,7 @@ import torch
 
 from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import Subject
-from cola.families.registry import definition_of, definitions
+from cola.families.registry import definition_of, judges
 
 ROWS_AT_ONCE = 16
 
@@ -68,8 +68,7 @@ class Reference:
 def check_can_judge(name: str, family: str) -> None:
     """Raise a `SpecError` for a model without an exact likelihood of one pass."""
     if not definition_of(family).exact_in_one_pass:
-        able = [known.name for known in definitions() if known.exact_in_one_pass]
         raise SpecError(
             f"--reference {name}: is of family {family}; texts are judged by an exact likelihood, "
-            f"so give a model of family {' or '.join(able)}"
+            f"so give a model of family {' or '.join(judges())}"
         )

@@ -49,7 +49,7 @@ def continuations(
     texts = [prompts[item][cut.get(item, 0) :] for item in order]
     stream = Stream(seed, 0, [sample_id(item) for item in order], subject.device)
     decode = subject.tokenizer.decode
-    made = subject.family.generate_each(
+    made = subject.family.iter_generate(
         subject.model,
         texts,
         settings,

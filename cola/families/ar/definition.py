@@ -15,7 +15,8 @@ from cola.compute.flops import (
     trunk_nominal,
     trunk_parameters,
 )
-from cola.compute.sizing import PAPER_TRUNK, check_core, trunk_sizes
+from cola.compute.sizing import PAPER_TRUNK, check_core, no_shape, trunk_sizes
+from cola.errors import SpecError
 from cola.families.ar.spec import ARModelSpec, ARSettings, NextToken
 from cola.families.interface.definition import FamilyDefinition, Look
 from cola.spec import GenerationSpec, LikelihoodSpec
@@ -55,7 +56,10 @@ class ARDefinition(FamilyDefinition):
 
     def size(self, core_parameters: int, vocab_size: int, settings: ARSettings) -> ARModelSpec:
         """See `FamilyDefinition.size`."""
-        sizes = trunk_sizes(core_parameters)
+        try:
+            sizes = trunk_sizes(core_parameters)
+        except SpecError as error:
+            raise no_shape(self.name, core_parameters, error) from None
         model = ARModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **sizes)
         check_core(self.name, core_parameters, self.parameter_counts(model).core)
         return model

@@ -15,8 +15,8 @@ from cola.families.interface.family import Batch, Conditional, Family, Likelihoo
 from cola.likelihood.next_token import conditional_nll, judged
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
-from cola.sampling.autoregressive import generate, generate_each, stream_tokens
-from cola.sampling.each import Ended
+from cola.sampling.autoregressive import generate, iter_generate, stream_tokens
+from cola.sampling.continuous_batching import Ended
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -99,7 +99,7 @@ class ARFamily(Family):
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
 
-    def generate_each(
+    def iter_generate(
         self,
         model: LlamaForCausalLM,
         prompts: Sequence[list[int]],
@@ -109,8 +109,8 @@ class ARFamily(Family):
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`: a row that has ended is given to a prompt that waits."""
-        return generate_each(model, prompts, settings, stream, eos_token_id, rows, ended)
+        """See `Family.iter_generate`: a row that has ended is given to a prompt that waits."""
+        return iter_generate(model, prompts, settings, stream, eos_token_id, rows, ended)
 
     def stream(
         self,

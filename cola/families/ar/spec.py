@@ -19,7 +19,9 @@ class ARModelSpec(ModelSpec, TransformerSpec):
 class NextToken(ObjectiveSpec):
     """Cross entropy of every token given those before it."""
 
-    family: Literal["ar"] = "ar"
+    family: Literal["ar"] = Field(
+        default="ar", description="The family of the entry; may be left out."
+    )
 
     def stage_shares(self) -> dict[str, float]:
         """One stage."""
@@ -29,7 +31,9 @@ class NextToken(ObjectiveSpec):
 class ARSettings(FamilySettings):
     """The autoregressive baseline."""
 
-    family: Literal["ar"] = "ar"
+    family: Literal["ar"] = Field(
+        default="ar", description="Next-token prediction by a causal transformer."
+    )
     rope_theta: PositiveFloat = Field(
         default=10_000.0, description="Base of the rotary position embedding's wavelengths."
     )

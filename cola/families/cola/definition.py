@@ -13,7 +13,8 @@ from cola.compute.flops import (
     dit_parameters,
     vae_parameters,
 )
-from cola.compute.sizing import check_core
+from cola.compute.sizing import check_core, no_shape
+from cola.errors import SpecError
 from cola.families.cola import flops, inference_flops, sizes
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import FamilyDefinition, Look
@@ -77,7 +78,10 @@ class ColaDefinition(FamilyDefinition):
 
     def size(self, core_parameters: int, vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
         """See `FamilyDefinition.size`."""
-        model = sizes.core_sized(core_parameters, vocab_size, settings)
+        try:
+            model = sizes.core_sized(core_parameters, vocab_size, settings)
+        except SpecError as error:
+            raise no_shape(self.name, core_parameters, error) from None
         check_core(self.name, core_parameters, self.parameter_counts(model).core)
         return model
 

@@ -30,9 +30,9 @@ from cola.objectives.diagnostics import latent_diagnostics
 from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.records import NllKind
-from cola.sampling.block_continuation import generate, generate_each, stream_blocks
+from cola.sampling.block_continuation import generate, iter_generate, stream_blocks
 from cola.sampling.block_decode import infill
-from cola.sampling.each import Ended
+from cola.sampling.continuous_batching import Ended
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -178,7 +178,7 @@ class ColaFamily(Family):
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream, eos_token_id)
 
-    def generate_each(
+    def iter_generate(
         self,
         model: ColaDLM,
         prompts: Sequence[list[int]],
@@ -188,8 +188,8 @@ class ColaFamily(Family):
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.generate_each`: freed rows are taken by waiting prompts at block borders."""
-        return generate_each(model, prompts, settings, stream, eos_token_id, rows, ended)
+        """See `Family.iter_generate`: freed rows are taken by waiting prompts at block borders."""
+        return iter_generate(model, prompts, settings, stream, eos_token_id, rows, ended)
 
     def stream(
         self,

@@ -17,7 +17,7 @@ from cola.spec.networks import DiTSpec, TextVAESpec
 
 
 def paper_row(vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
-    """The paper's row of about 2 B parameters (section 6); `vae_share` does not apply to it."""
+    """The paper's row of about 2 B parameters (docs/model.md); `vae_share` does not apply to it."""
     vae = {
         "hidden_size": 1536,
         "ffn_size": 6144,

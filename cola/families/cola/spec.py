@@ -50,7 +50,9 @@ class ColaModelSpec(ModelSpec):
 class ColaObjective(ObjectiveSpec):
     """Both stages: the VAE alone, then VAE and DiT."""
 
-    family: Literal["cola"] = "cola"
+    family: Literal["cola"] = Field(
+        default="cola", description="The family of the entry; may be left out."
+    )
     stage1: VAEObjective = Field(default=VAEObjective(), description="The VAE's pretraining.")
     stage2: JointObjective = Field(
         default=JointObjective(), description="Training of VAE and DiT together."
@@ -72,7 +74,10 @@ class ColaObjective(ObjectiveSpec):
 class ColaSettings(FamilySettings):
     """Cola DLM: what the matched size leaves open."""
 
-    family: Literal["cola"] = "cola"
+    family: Literal["cola"] = Field(
+        default="cola",
+        description="A text VAE, and a block-causal diffusion prior over its latents.",
+    )
     latent_dim: PositiveInt = Field(default=16, description="Dimensions of a latent.")
     patch_size: PositiveInt = Field(default=1, description="Tokens that one latent encodes.")
     block_size: PositiveInt = Field(

@@ -65,7 +65,7 @@ class FamilyDefinition(ABC):
 
     @abstractmethod
     def paper_row(self, vocab_size: int, settings: Any) -> ModelSpec:
-        """The model of the paper's row of about 2 B parameters (section 6)."""
+        """The model of the paper's row of about 2 B parameters (docs/model.md)."""
 
     @abstractmethod
     def size(self, core_parameters: int, vocab_size: int, settings: Any) -> ModelSpec:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cola.errors import SpecError
 from cola.records import NllKind
-from cola.sampling.each import Ended, in_chunks
+from cola.sampling.continuous_batching import Ended, in_chunks
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -175,7 +175,7 @@ class Family(ABC):
     ) -> list[list[int]]:
         """Continuations (new tokens only, cut after EOS) of prompts of any lengths."""
 
-    def generate_each(
+    def iter_generate(
         self,
         model: Any,
         prompts: Sequence[list[int]],

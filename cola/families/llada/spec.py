@@ -18,9 +18,11 @@ class LLaDAModelSpec(ModelSpec, TransformerSpec):
 
 
 class MaskedDiffusion(MaskingSpec, ObjectiveSpec):
-    """Cross entropy of masked tokens, weighted by 1 / p (section 8)."""
+    """Cross entropy of masked tokens, weighted by 1 / p (model.md, Eq. 31)."""
 
-    family: Literal["llada"] = "llada"
+    family: Literal["llada"] = Field(
+        default="llada", description="The family of the entry; may be left out."
+    )
 
     def stage_shares(self) -> dict[str, float]:
         """One stage."""
@@ -30,7 +32,9 @@ class MaskedDiffusion(MaskingSpec, ObjectiveSpec):
 class LLaDASettings(FamilySettings):
     """The masked-diffusion baseline."""
 
-    family: Literal["llada"] = "llada"
+    family: Literal["llada"] = Field(
+        default="llada", description="Masked diffusion by a bidirectional transformer."
+    )
     rope_theta: PositiveFloat = Field(
         default=10_000.0, description="Base of the rotary position embedding's wavelengths."
     )

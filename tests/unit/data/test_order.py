@@ -118,10 +118,12 @@ def test_micro_batches_of_all_workers_are_as_many_and_hold_the_batch(
 
 
 def test_impossible_requests_are_refused() -> None:
-    with pytest.raises(ValueError, match="step"):
+    with pytest.raises(ValueError, match=r"^step=-1 must be at least 0$"):
         sequence_ids(0, -1, 4, 10)
-    with pytest.raises(ValueError, match="num_sequences"):
+    with pytest.raises(ValueError, match=r"^num_sequences=0 must be at least 1$"):
         sequence_ids(0, 0, 4, 0)
+    with pytest.raises(ValueError, match=r"^batch_sequences=0 must be at least 1$"):
+        sequence_ids(0, 0, 0, 4)
     with pytest.raises(ValueError, match="cannot be divided"):
         worker_slice(np.arange(2), 0, 3)
     with pytest.raises(ValueError, match="rank 2"):

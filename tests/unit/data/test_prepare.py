@@ -18,8 +18,7 @@ from cola.data import PreparedData, open_prepared, prepare, source_fingerprint, 
 from cola.data.tokenizer import train_bpe
 from cola.errors import SpecError
 from cola.spec import DataSpec
-
-CORPORA = Path(__file__).resolve().parents[4] / "shared" / "corpora"
+from tests.paths import ROOT
 
 
 def document(index: int, lines: int = 12) -> str:
@@ -338,24 +337,28 @@ def test_cache_that_cannot_be_written_says_so(corpus: Path, tmp_path: Path) -> N
         prepare(spec_of(corpus), file / "cache")
 
 
-@pytest.mark.parametrize("name", ["tinyshakespeare.txt", "books_pd.val.jsonl"])
-def test_english_text(name: str, tmp_path: Path) -> None:
-    path = CORPORA / name
-    if not path.is_file():
-        pytest.skip(f"{path} is not on this machine")
-    settings = {"tokenizer": {"kind": "bpe", "vocab_size": 2048}, "sequence_length": 128}
-    data = prepare(spec_of(path, validation_fraction=0.05, **settings), tmp_path / "cache")
-    sizes = [data.meta[split]["bytes"] for split in ("train", "validation")]
-    assert 0.005 < sizes[1] / sum(sizes) < 0.15
+def check_english(data: PreparedData, texts: list[str]) -> None:
+    """Bytes a token, and rows that are parts of the texts."""
     assert 2.5 < data.meta["train"]["bytes_per_token"] < 4.5
-    books = [path.read_text(encoding="utf-8")]
-    if name.endswith(".jsonl"):
-        books = [json.loads(line)["text"] for line in books[0].splitlines()]
     for row in (data.train[0], data.train[-1], data.validation[0]):
         text = data.tokenizer.decode(row.tolist()).strip("\ufffd")
         assert len(text) > 128
-        assert any(text in book for book in books)
+        assert any(text in whole for whole in texts)
     assert data.meta["skipped_files"] == 0
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_english_text(suffix: str, tmp_path: Path) -> None:
+    """The project's own documents, as one text and as a text each."""
+    texts = [path.read_text() for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]]
+    path = tmp_path / f"documents{suffix}"
+    if suffix == ".txt":
+        texts = ["\n".join(texts)]
+        path.write_text(texts[0])
+    else:
+        write_rows(path, texts)
+    settings = {"tokenizer": {"kind": "bpe", "vocab_size": 1024}, "sequence_length": 128}
+    check_english(prepare(spec_of(path, **settings), tmp_path / "cache"), texts)
 
 
 @pytest.mark.slow

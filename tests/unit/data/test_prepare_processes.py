@@ -86,7 +86,7 @@ def test_one_builds_while_three_wait(spec: DataSpec, tmp_path: Path) -> None:
         wait_for(process, "starting")
     # The build itself takes a tenth of a second: who had not to wait would be done.
     with pytest.raises(subprocess.TimeoutExpired):
-        others[-1].wait(timeout=2)
+        others[-1].wait(timeout=1)
     assert all(process.poll() is None for process in others)
     out, errors = builder.communicate("go on\n", timeout=60)
     *told, result = out.splitlines()

@@ -173,6 +173,17 @@ def test_hugging_face_data_set(dataset_folder: Path, tmp_path: Path) -> None:
     assert [piece.text for piece in pieces] == ["held out"]
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_only_a_data_set_that_is_not_streamed_is_kept_on_disk(
+    dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
+    pieces, _ = read(source="huggingface", name=str(dataset_folder), streaming=streaming)
+    assert [piece.text for piece in pieces] == ["row 0", "row 1", "row 2", "row 4", "row 5"]
+    assert bool(list(cache.rglob("*.arrow"))) != streaming
+
+
 def test_hugging_face_parquet_gives_what_json_lines_give(
     dataset_folder: Path, tmp_path: Path
 ) -> None:

@@ -11,8 +11,8 @@ import torch
 from cola.data import TextTokenizer
 from cola.data.tokenizer import train_bpe
 from cola.evaluation.models.evaluated_model import Subject
-from cola.families.registry import family_of
-from tests.sizes import FAMILIES, SMALL, size_model
+from tests.factories import tiny_model
+from tests.sizes import FAMILIES, SMALL
 
 LENGTH, VOCAB = 32, 320
 
@@ -49,13 +49,6 @@ def subjects(tokenizer: TextTokenizer) -> dict[str, Subject]:
     """Untrained models whose logits are not flat, by family."""
     found = {}
     for name in FAMILIES:
-        options = SMALL.get(name, {})
-        torch.manual_seed(0)
-        family = family_of(name)
-        model = family.build(size_model(name, 60_000, VOCAB, **options)).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() > 1:
-                    parameter.mul_(2.0)
+        family, model = tiny_model(name, 60_000, VOCAB, 2.0, **SMALL.get(name, {}))
         found[name] = Subject(family, model, tokenizer, LENGTH, torch.device("cpu"))
     return found

@@ -1,10 +1,14 @@
-"""The evidence bound of whole sequences and of what follows a prompt, by its parts."""
+"""Sums over blocks of the evidence bound's parts and of a flow's density."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from cola.likelihood.latent_ode import evidence_by_block
+from cola.likelihood.latent_ode import (
+    VelocityField,
+    evidence_by_block,
+    flow_log_density_by_block,
+)
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
@@ -13,7 +17,7 @@ from cola.spec import LikelihoodSpec
 def evidence_bound(
     model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
 ) -> dict[str, Tensor]:
-    """Its parts, summed over the blocks: each (B,)."""
+    """The bound's parts, summed over the blocks, (B,) each."""
     by_block = evidence_by_block(model, tokens_BL, settings, stream)
     return {name: value_Bb.sum(1) for name, value_Bb in by_block.items()}
 
@@ -21,7 +25,17 @@ def evidence_bound(
 def conditional_evidence(
     model: ColaDLM, tokens_BL: Tensor, prompt: int, settings: LikelihoodSpec, stream: Stream
 ) -> dict[str, Tensor]:
-    """What the blocks behind a prompt of whole blocks add to the bound: each (B,)."""
+    """The parts of the blocks behind a prompt of whole blocks, (B,) each."""
     by_block = evidence_by_block(model, tokens_BL, settings, stream)
     skip = prompt // model.tokens_per_block
     return {name: value_Bb[:, skip:].sum(1) for name, value_Bb in by_block.items()}
+
+
+def flow_log_density(
+    velocity: VelocityField, z_Bnd: Tensor, steps: int, *, divergence: str, probe_Bnd: Tensor
+) -> Tensor:
+    """log p(z) of any flow, (B,): the whole sequence as one block."""
+    length = z_Bnd.shape[1]
+    return flow_log_density_by_block(
+        velocity, z_Bnd, steps, divergence=divergence, probe_Bnd=probe_Bnd, block=length
+    )[:, 0]

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from cola.families.llada.spec import LLaDAModelSpec
 from cola.families.registry import family_of
-from cola.likelihood.latent_ode import flow_log_density
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.models.transformer import LLaDAModel
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 from tests.sizes import size_model
-from tests.unit.likelihood.sums import evidence_bound
+from tests.unit.likelihood.sums import evidence_bound, flow_log_density
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])
@@ -34,7 +33,7 @@ def test_the_flow_density_of_a_gaussian(sigma: float, divergence: str) -> None:
     generator = torch.Generator().manual_seed(0)
     z0 = mean + sigma * torch.randn(16, 3, 2, generator=generator)
     probe = torch.rand(16, 3, 2, generator=generator).round() * 2 - 1
-    found = flow_log_density(velocity, z0, 64, divergence, probe)
+    found = flow_log_density(velocity, z0, 64, divergence=divergence, probe_Bnd=probe)
     truth = torch.distributions.Normal(mean, sigma).log_prob(z0).flatten(1).sum(1).double()
     assert found.mean() == pytest.approx(float(truth.mean()), rel=0.01)
     torch.testing.assert_close(found, truth, atol=0.05, rtol=0.01)

@@ -111,7 +111,9 @@ def test_blocks_of_a_gaussian_flow_have_their_own_densities() -> None:
     generator = torch.Generator().manual_seed(0)
     z0 = mean + sigma * torch.randn(16, 4, 3, generator=generator)
     probe = torch.rand(16, 4, 3, generator=generator).round() * 2 - 1
-    found = flow_log_density_by_block(velocity, z0, 64, "hutchinson", probe, 2)
+    found = flow_log_density_by_block(
+        velocity, z0, 64, divergence="hutchinson", probe_Bnd=probe, block=2
+    )
     log_p = torch.distributions.Normal(mean, sigma).log_prob(z0)
     truth = log_p.unflatten(1, (2, 2)).sum((2, 3)).double()
     torch.testing.assert_close(found, truth, atol=0.05, rtol=0.01)
@@ -166,7 +168,7 @@ def test_the_family_s_bound_is_the_importance_weighted_one_where_asked() -> None
 def test_probes_estimate_the_trace_without_bias(kind: str) -> None:
     """E[e^T A e] = tr A over many samples, for a matrix that is not symmetric."""
     matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
-    probe = trace_probe(kind, "probe", (3, 2), Stream(0, 0, range(4000))).flatten(1)
+    probe = trace_probe(kind, "probe", (3, 2), stream=Stream(0, 0, range(4000))).flatten(1)
     found = ((probe @ matrix.T) * probe).sum(1)
     error = float(found.std()) / math.sqrt(len(found))
     assert float(found.mean()) == pytest.approx(float(matrix.trace()), abs=4 * error)

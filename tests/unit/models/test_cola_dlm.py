@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cola.families.cola.spec import ColaModelSpec
 from cola.families.registry import family_of
-from cola.models.adaln import KeptTimes, TimeTable
+from cola.models.adaln import CachedTimestep, TimestepTable
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
 from cola.models.kv_cache import KVCache
@@ -67,8 +67,8 @@ def cached_velocity(dit: ColaDiT, z0: Tensor, zt: Tensor, t_Bb: Tensor) -> Tenso
     found = []
     for block in range(z0.shape[1] // BLOCK):
         span = slice(block * BLOCK, (block + 1) * BLOCK)
-        times, turns = dit.times(t_Bb[:, block : block + 1]), dit.block_turns(cache)
-        found.append(dit.denoise(zt[:, span], times, turns, cache, guided=False)[0])
+        timesteps, rotary = dit.timesteps(t_Bb[:, block : block + 1]), dit.block_rotary(cache)
+        found.append(dit.denoise(zt[:, span], timesteps, rotary, cache, guided=False)[0])
         dit.commit(z0[:, span], cache, [BLOCK] * len(z0))
     return torch.cat(found, dim=1)
 
@@ -89,8 +89,8 @@ def test_committing_a_prefix_at_once_equals_block_by_block() -> None:
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
         dit.commit(z0[:, : LATENTS - BLOCK], cache, [LATENTS - BLOCK] * 2)
-        turns = dit.block_turns(cache)
-        alone, _ = dit.denoise(zt[:, last], dit.times(t_B1), turns, cache, guided=False)
+        rotary = dit.block_rotary(cache)
+        alone, _ = dit.denoise(zt[:, last], dit.timesteps(t_B1), rotary, cache, guided=False)
         together = dit(z0, zt, t_B1)[:, last]
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
@@ -120,9 +120,9 @@ def test_the_unconditional_pass_equals_a_first_block() -> None:
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
         dit.commit(z0[:, : 2 * BLOCK], cache, [2 * BLOCK] * 2)
-        turns = dit.block_turns(cache)
+        rotary = dit.block_rotary(cache)
         block = zt[:, 2 * BLOCK : 3 * BLOCK]
-        conditional, alone = dit.denoise(block, dit.times(t_B1[:1]), turns, cache, guided=True)
+        conditional, alone = dit.denoise(block, dit.timesteps(t_B1[:1]), rotary, cache, guided=True)
         first = dit(block, block, t_B1)
     torch.testing.assert_close(alone, first, atol=1e-5, rtol=0)
     assert (conditional - alone).abs().max() > 1e-3
@@ -141,14 +141,15 @@ def test_clean_latents_equal_times_written_out() -> None:
     assert (spread - dit(z0, zt, t_Bb)).abs().max() > 1e-3
 
 
-def test_remembered_times_give_the_same_velocity() -> None:
+def test_cached_timesteps_give_the_same_velocity() -> None:
     dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
     block = zt[:, :BLOCK]
     with torch.no_grad():
         cache = dit.new_cache(2, LATENTS, z0)
-        kept = KeptTimes(TimeTable(dit.embed_times(torch.tensor([[0.2, 0.7]]))), index=1)
-        turns = dit.block_turns(cache)
-        found = [dit.denoise(block, kept, turns, cache, guided=False)[0] for _ in range(2)]
+        table = TimestepTable(dit.embed_times(torch.tensor([[0.2, 0.7]])))
+        cached = CachedTimestep(table, index=1)
+        rotary = dit.block_rotary(cache)
+        found = [dit.denoise(block, cached, rotary, cache, guided=False)[0] for _ in range(2)]
         expected = dit(block, block, torch.full((2, 1), 0.7))
     assert torch.equal(found[0], found[1])
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
@@ -157,15 +158,15 @@ def test_remembered_times_give_the_same_velocity() -> None:
 def test_rows_of_unequal_length_see_their_own_entries_only() -> None:
     """A short row behind a cache that a long row has filled further, against the row alone."""
     dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
-    times = dit.times(torch.full((1, 1), 0.3))
+    timesteps = dit.timesteps(torch.full((1, 1), 0.3))
     counts = [2 * BLOCK, BLOCK]
 
     def velocity(rows: slice) -> Tensor:
         own = counts[rows]
         cache = dit.new_cache(len(own), LATENTS, z0)
         dit.commit(z0[rows, : max(own)], cache, own)
-        turns = dit.block_turns(cache)
-        return dit.denoise(zt[rows, :BLOCK], times, turns, cache, guided=True)[0]
+        rotary = dit.block_rotary(cache)
+        return dit.denoise(zt[rows, :BLOCK], timesteps, rotary, cache, guided=True)[0]
 
     with torch.no_grad():
         together = velocity(slice(0, 2))
@@ -174,7 +175,7 @@ def test_rows_of_unequal_length_see_their_own_entries_only() -> None:
 
 
 def test_a_bfloat16_timestep_is_the_rounded_one() -> None:
-    """1000 t = 937.5 is 936 in bfloat16 (section 8)."""
+    """1000 t = 937.5 is 936 in bfloat16, as the release's code rounds it."""
     dit, z0, zt = make().dit, latents(), latents() * 0.5 + 1
 
     def velocity(t: float) -> Tensor:

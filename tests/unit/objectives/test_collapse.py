@@ -27,7 +27,8 @@ def spec(log_snr: float | None = None, scaling_factor: float = 1.0) -> tuple[Tex
     return vae, scaling_factor
 
 
-HEALTHY = {"log_snr": 4.8, "fm": 1.32}  # cola-dlm.md section 8
+# A small trial of the gradient modes detach_target, and joint at lambda_ref 0.
+HEALTHY = {"log_snr": 4.8, "fm": 1.32}
 COLLAPSED = {"log_snr": 29.9, "fm": 0.03}
 
 

@@ -11,7 +11,7 @@ import torch
 from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.sampling.block_continuation import generate, stream_blocks
-from cola.sampling.block_decode import Sources, blocks, infill
+from cola.sampling.block_decode import GenerationDraws, blocks, infill
 from cola.sampling.first_block import (
     UNKNOWN,
     complete_patches,
@@ -70,7 +70,7 @@ def test_generation_does_not_depend_on_the_batch(patch_size: int, sampled: Setti
 def test_a_split_patch_reduces_to_the_divisible_case(patch_size: int, sampled: Settings) -> None:
     """The continuation begins with the missing tokens, and goes on as if they were given."""
     built, settings = model(patch_size), spec(**sampled)
-    fills = complete_patches(built, PROMPTS, settings, streams(5), 0)
+    fills = complete_patches(built, PROMPTS, settings, stream=streams(5), pad=0)
     assert [len(fill) for fill in fills] == [-len(p) % patch_size for p in PROMPTS]
     found = generate(built, PROMPTS, settings, streams(5), None)
     completed = [p + fill for p, fill in zip(PROMPTS, fills, strict=True)]
@@ -82,7 +82,7 @@ def test_a_split_patch_reduces_to_the_divisible_case(patch_size: int, sampled: S
 def test_a_fill_depends_on_the_known_half_of_its_patch() -> None:
     built = model(2)
     prompts = [[3, 4, 5, 6, token] for token in range(VOCAB)]
-    fills = complete_patches(built, prompts, spec(), streams(VOCAB), 0)
+    fills = complete_patches(built, prompts, spec(), stream=streams(VOCAB), pad=0)
     assert len({tuple(fill) for fill in fills}) > 3
 
 
@@ -93,9 +93,8 @@ def test_a_fill_is_the_vae_s_prediction_of_the_masked_rest_of_the_patch() -> Non
     prompts = [[token, 4, 5, 6] for token in range(20)] + [
         [token, 7, 7, 7, 2] for token in range(20)
     ]
-    for prompt, found in zip(
-        prompts, complete_patches(built, prompts, spec(), streams(40), 0), strict=True
-    ):
+    fills = complete_patches(built, prompts, spec(), stream=streams(40), pad=0)
+    for prompt, found in zip(prompts, fills, strict=True):
         text = list(prompt)
         while len(text) % 3:
             hidden = -len(text) % 3
@@ -108,7 +107,7 @@ def test_a_fill_alone_can_be_all_that_is_asked_for() -> None:
     built, settings = model(2), spec(max_new_tokens=1)
     given = [[1, 2, 3], [4]]
     chunks = list(stream_blocks(built, given, settings, streams(2), None))
-    assert chunks == [complete_patches(built, given, settings, streams(2), 0)]
+    assert chunks == [complete_patches(built, given, settings, stream=streams(2), pad=0)]
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
@@ -157,8 +156,8 @@ def test_known_latents_end_where_they_were(strategy: str) -> None:
     built, settings = model(), spec(first_block=strategy, guidance_scale=2.0)
     prompts = encode_prompts(built, PROMPTS, 0)
     assert prompts.known_Bk.sum(1).tolist() == [3, 3, 0, 0, 1]
-    sources = Sources(built, settings, streams(5))
-    (block,) = blocks(built, prompts, settings, 1, sources.noise, None)
+    noise = GenerationDraws(built, settings, streams(5)).noise
+    (block,) = blocks(built, prompts, settings, count=1, noise=noise, uniform=None)
     known = prompts.known_Bk
     assert torch.equal(block.latents[known], prompts.known_Bkd[known])
     assert not torch.isclose(block.latents[~known], prompts.known_Bkd[~known]).all(-1).any()
@@ -168,8 +167,9 @@ def test_known_latents_end_where_they_were(strategy: str) -> None:
 
 def first_block(built: ColaDLM, settings: GenerationSpec) -> torch.Tensor:
     """Latents of the first generated block behind PROMPTS."""
-    noise = Sources(built, settings, streams(5)).noise
-    return next(blocks(built, encode_prompts(built, PROMPTS, 0), settings, 1, noise, None)).latents
+    noise = GenerationDraws(built, settings, streams(5)).noise
+    prompts = encode_prompts(built, PROMPTS, 0)
+    return next(blocks(built, prompts, settings, count=1, noise=noise, uniform=None)).latents
 
 
 def test_clean_and_partial_repaint_differ_where_a_block_is_part_filled() -> None:
@@ -183,7 +183,7 @@ def test_clean_and_partial_repaint_differ_where_a_block_is_part_filled() -> None
 @pytest.mark.parametrize("strategy", ["left_padding", "right_padding"])
 def test_padding_makes_a_prompt_of_whole_blocks(strategy: str) -> None:
     built, settings = model(), spec(first_block=strategy)
-    padded = padded_prompts(PROMPTS, strategy, 4, 0)
+    padded = padded_prompts(PROMPTS, strategy, 4, pad=0)
     assert padded[0] == ([0, 5, 6, 7] if strategy == "left_padding" else [5, 6, 7, 0])
     assert [len(prompt) for prompt in padded] == [4, 12, 0, 8, 8]
     found = generate(built, PROMPTS, settings, streams(5), 0)
@@ -194,9 +194,11 @@ def test_the_penalty_remembers_the_prompt_and_what_is_new_but_nothing_else() -> 
     """The tail of a prompt inside the first block is not decoded again into the memory."""
     built, memory = model(), [[5, 6, 7], [8]]
     settings = spec(repetition_penalty=1.3)
-    sources = Sources(built, settings, streams(2))
+    noise = GenerationDraws(built, settings, streams(2)).noise
     prompts = encode_prompts(built, memory, 0)
-    made = list(blocks(built, prompts, settings, 2, sources.noise, None, memory))
+    made = list(
+        blocks(built, prompts, settings, count=2, noise=noise, uniform=None, previous=memory)
+    )
     rows = torch.cat([block.tokens for block in made], dim=1).tolist()
     assert memory == rows
     assert [rows[0][:3], rows[1][:1]] == [[5, 6, 7], [8]]
@@ -255,10 +257,13 @@ def test_the_right_context_is_pinned_and_acts_inside_its_block_only() -> None:
     mask = built.vae.config.mask_token_id
 
     def latents(right: list[int]) -> torch.Tensor:
-        known = encode_known(built, [[1, 2, 3, 4, 5]], [5], [right], mask, mask)
+        known = encode_known(
+            built, [[1, 2, 3, 4, 5]], [5], rights=[right], pad=mask, gap_token=mask
+        )
         assert known.known_Bk[0].tolist() == [True] + [False] * 5 + [True] * 2
-        noise = Sources(built, settings, streams(1)).noise
-        made = torch.cat([b.latents for b in blocks(built, known, settings, 2, noise, None)], dim=1)
+        noise = GenerationDraws(built, settings, streams(1)).noise
+        found = blocks(built, known, settings, count=2, noise=noise, uniform=None)
+        made = torch.cat([block.latents for block in found], dim=1)
         assert torch.equal(made[known.known_Bk], known.known_Bkd[known.known_Bk])
         return made[0]
 

@@ -162,5 +162,5 @@ def test_a_schedule_fills_the_whole_gap(gap: int, block: int | None, steps: int)
     planned = schedule(gap, spec(steps=steps, unmasking_block=block))
     last = {step.start: step for step in planned}
     assert sum(step.end - step.start for step in last.values()) == gap
-    assert all(step.wanted == step.end - step.start for step in last.values())
+    assert all(step.unmasked == step.end - step.start for step in last.values())
     assert len(planned) <= max(steps, len(last))

@@ -1,4 +1,4 @@
-"""Rows that end are given to prompts that wait: nothing but the time may depend on it."""
+"""Rows that end are given to waiting prompts: continuations do not depend on it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from cola.families.interface.family import Family
 from cola.families.registry import family_of
-from cola.models.kv_cache import KVCache, closed_ranks
-from cola.sampling.each import cut_where
+from cola.models.kv_cache import KVCache, compact_order
+from cola.sampling.continuous_batching import cut_where
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.sizes import FAMILIES, size_model
@@ -48,7 +48,7 @@ def spec(**values: object) -> GenerationSpec:
 
 
 def ended(made: list[int]) -> bool:
-    """At a length between 1 and 9 that the first token says."""
+    """At a length between 1 and 9 that depends on the first token."""
     return len(made) > made[0] % 9
 
 
@@ -70,7 +70,7 @@ def one_by_one(
     return [cut_where(tokens, ended if stops else None) for tokens in alone]
 
 
-def each(
+def streamed(
     name: str,
     settings: GenerationSpec,
     prompts: list[list[int]],
@@ -78,11 +78,11 @@ def each(
     rows: int,
     patch_size: int = 1,
 ) -> list[list[int]]:
-    """What `generate_each` hands over, put in order; every prompt exactly once."""
+    """What `iter_generate` yields, in the prompts' order; every prompt exactly once."""
     family, model = built(name, patch_size)
     stream = Stream(0, 0, range(len(prompts)))
     predicate = ended if stops else None
-    found = list(family.generate_each(model, prompts, settings, stream, EOS, rows, predicate))
+    found = list(family.iter_generate(model, prompts, settings, stream, EOS, rows, predicate))
     assert sorted(index for index, _ in found) == list(range(len(prompts)))
     return [tokens for _, tokens in sorted(found)]
 
@@ -95,7 +95,7 @@ def test_rows_change_nothing(name: str, values: dict[str, object], stops: bool) 
     prompts = [prompt for prompt in PROMPTS if prompt or name != "llada"]
     expected = one_by_one(name, spec(**values), prompts, stops)
     for rows in (1, 3, 16):
-        assert each(name, spec(**values), prompts, stops, rows) == expected
+        assert streamed(name, spec(**values), prompts, stops, rows) == expected
     if stops:
         assert len({len(tokens) for tokens in expected}) >= 3
     assert all(EOS not in tokens[:-1] for tokens in expected)
@@ -106,7 +106,7 @@ def test_rows_change_nothing(name: str, values: dict[str, object], stops: bool) 
 def test_split_patches_and_part_filled_blocks_join_too(patch_size: int, strategy: str) -> None:
     settings = spec(first_block=strategy, temperature=1.0, max_new_tokens=9)
     expected = one_by_one("cola", settings, PROMPTS, True, patch_size)
-    assert each("cola", settings, PROMPTS, True, 3, patch_size) == expected
+    assert streamed("cola", settings, PROMPTS, True, 3, patch_size) == expected
 
 
 @pytest.mark.parametrize("name", ["ar", "cola"])
@@ -131,7 +131,7 @@ def test_any_prompts_in_any_rows_are_those_of_generate(
     with torch.no_grad():
         settings = spec(max_new_tokens=longest, temperature=temperature, repetition_penalty=penalty)
         expected = one_by_one(name, settings, prompts, stops)
-        assert each(name, settings, prompts, stops, rows) == expected
+        assert streamed(name, settings, prompts, stops, rows) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -140,7 +140,7 @@ def test_the_cache_gives_what_reading_all_again_gives(temperature: float) -> Non
     family, model = built("ar")
     settings, double = spec(temperature=temperature), model.double()
     found = dict(
-        family.generate_each(double, PROMPTS, settings, Stream(0, 0, range(9)), EOS, 3, None)
+        family.iter_generate(double, PROMPTS, settings, Stream(0, 0, range(9)), EOS, 3, None)
     )
     for index, prompt in enumerate(PROMPTS):
         made: list[int] = []
@@ -158,8 +158,8 @@ def test_the_cache_gives_what_reading_all_again_gives(temperature: float) -> Non
 
 
 @pytest.mark.parametrize("name", ["ar", "cola"])
-def test_a_continuation_is_handed_over_before_longer_ones_end(name: str) -> None:
-    """Prompt 0 goes on to the end: the other six pass through the second row meanwhile."""
+def test_a_continuation_is_yielded_before_longer_ones_end(name: str) -> None:
+    """Prompt 0 runs to the full length; the other six pass through the second row meanwhile."""
     family, model = built(name)
     prompts = [[index] for index in range(7)]
     settings = spec(max_new_tokens=60, temperature=1.0)
@@ -169,7 +169,7 @@ def test_a_continuation_is_handed_over_before_longer_ones_end(name: str) -> None
     def short(made: list[int]) -> bool:
         return len(made) >= 4 and made != first[: len(made)]
 
-    found = list(family.generate_each(model, prompts, settings, stream, None, 2, short))
+    found = list(family.iter_generate(model, prompts, settings, stream, None, 2, short))
     assert [index for index, _ in found] == [1, 2, 3, 4, 5, 6, 0]
     assert [len(tokens) for _, tokens in found] == [4] * 6 + [60]
 
@@ -190,21 +190,23 @@ def test_a_prompt_beyond_the_rows_waits_until_it_is_read_for(name: str) -> None:
     family, model = built(name)
     stream = CountingStream(0, 0, range(9))
     stream.asked = set()
-    running = family.generate_each(model, PROMPTS, spec(), stream, EOS, 3)
+    running = family.iter_generate(model, PROMPTS, spec(), stream, EOS, 3)
     assert stream.asked == set()
     next(running)
     assert stream.asked == {0, 1, 2}
 
 
-def test_ranks_close_with_as_few_moves_as_there_are_holes() -> None:
-    assert closed_ranks([0, 2, 3, 5]) == [0, 5, 2, 3]
-    assert closed_ranks([4, 5]) == [5, 4]
-    assert closed_ranks([0, 1]) == [0, 1]
-    assert closed_ranks([]) == []
+def test_a_compact_order_moves_as_few_rows_as_there_are_gaps() -> None:
+    assert compact_order([0, 2, 3, 5]) == [0, 5, 2, 3]
+    assert compact_order([4, 5]) == [5, 4]
+    assert compact_order([0, 1]) == [0, 1]
+    assert compact_order([]) == []
 
 
 def test_a_cache_s_rows_leave_and_join() -> None:
-    cache = KVCache(2, 4, 1, 3, 2, torch.device("cpu"), torch.float32)
+    cache = KVCache(
+        2, 4, 1, capacity=3, head_dim=2, device=torch.device("cpu"), dtype=torch.float32
+    )
 
     def entries(*values: float) -> torch.Tensor:
         return torch.tensor(values)[:, None, None, None].expand(-1, 1, 2, 2)
@@ -212,7 +214,7 @@ def test_a_cache_s_rows_leave_and_join() -> None:
     for layer in (0, 1):
         cache.write(layer, entries(1, 2, 3, 4), entries(5, 6, 7, 8))
     cache.advance([1, 2, 0, 2])
-    cache.keep(closed_ranks([1, 3]))
+    cache.keep(compact_order([1, 3]))
     assert cache.lengths == [2, 2]
     part = cache.unused(1)
     part.write(1, entries(9), entries(10))

@@ -66,11 +66,32 @@ def test_solvers_have_their_order(solver: str, order: int) -> None:
     def error(steps: int) -> float:
         z = integrate(
             lambda z, t: z * math.cos(t), torch.ones(1, dtype=torch.float64),
-            time_grid("uniform", steps), solver,
+            time_grid("uniform", steps), solver=solver,
         )  # fmt: skip
         return abs(float(z) - truth)
 
     assert error(20) / error(40) == pytest.approx(2**order, rel=0.1)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "midpoint"])
+def test_the_callback_gets_the_trajectory(solver: str) -> None:
+    """On straight lines every state is (1 - t) z0 + t z1, and every velocity is z1 - z0."""
+    z0, z1 = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
+    times = time_grid("cosine", 6)
+    seen: list[tuple[float, torch.Tensor, torch.Tensor]] = []
+
+    def velocity(z: torch.Tensor, t: float) -> torch.Tensor:
+        return (z - z0) / t if t > 0 else z1 - z0
+
+    end = integrate(
+        velocity, z1, times, solver=solver, callback=lambda t, z, v: seen.append((t, z, v))
+    )
+    assert [t for t, _, _ in seen] == times[:-1]
+    for t, z, v in seen:
+        torch.testing.assert_close(z, (1 - t) * z0 + t * z1)
+        torch.testing.assert_close(v, z1 - z0)
+    torch.testing.assert_close(end, z0, atol=1e-6, rtol=0)
+    assert torch.equal(integrate(velocity, z1, times, solver=solver), end)
 
 
 @settings(max_examples=30)

@@ -22,6 +22,9 @@ SMALLEST: dict[str, Any] = {
 }
 
 
+TRAJECTORY: dict[str, Any] = {"kind": "trajectory", "core_parameters": 200_000}
+
+
 def refused(values: dict[str, Any]) -> str:
     with pytest.raises(SpecError) as caught:
         StudySpec.parse(values)
@@ -46,7 +49,11 @@ def test_the_smallest_study_has_defaults_for_the_rest() -> None:
         ({"ladder": [{"budget": 1e40, "core_parameters": 1e5}]}, "ladder.0.budget"),
         ({"ladder": []}, "ladder"),
         ({"name": "Bad Name"}, "name"),
-        ({"seeds": [1, 1]}, "seeds must differ"),
+        ({"seeds": [1, 2, 1]}, "seeds: lists 1 more than once; list each value once (in"),
+        (
+            {"ladder": [], "design": TRAJECTORY | {"budgets": [1e12, 2e12, 2e12, 1e12]}},
+            "design.budgets: lists 1e+12, 2e+12 more than once; list each value once (in",
+        ),
         ({"data": {"corpus": {"source": "gutenberg"}}}, "data.corpus"),
         (
             {"data": {"tokenizer": {"vocab_size": 512}}},
@@ -59,7 +66,10 @@ def test_the_smallest_study_has_defaults_for_the_rest() -> None:
         ({"data": {"sequence_length": 64}}, "must fit data.sequence_length=64"),
         ({"training": {"optimizer": {"learning_rate": float("nan")}}}, "learning_rate"),
         ({"evaluation": {"tasks": ["trivia"]}}, "'trivia' is no task; valid: likelihood, cloze"),
-        ({"evaluation": {"tasks": ["cloze", "cloze"]}}, "names a task twice"),
+        (
+            {"evaluation": {"tasks": ["cloze", "speed", "cloze"]}},
+            "evaluation.tasks: lists cloze more than once; list each value once (in",
+        ),
         (
             {"evaluation": {"tasks": ["speed"], "prompt_tokens": 256, "samples": 0}},
             "evaluation.prompt_tokens=256 must be less than data.sequence_length=256",

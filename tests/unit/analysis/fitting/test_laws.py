@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.bootstrap import bootstrap, delta_method, resampled, seed_noise
+from analysis.fitting.bootstrap import bootstrap, delta_method, percentiles, resampled, seed_noise
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.law import Array, Inputs, Law, predicted
 from analysis.fitting.laws import LAWS, SharedLaw
@@ -37,7 +37,7 @@ def chinchilla(n: Array, d: Array) -> Array:
 
 def laws(points: Inputs) -> list[Law]:
     group = np.arange(len(points)) % 2
-    every: list[Law] = [make(points) for make in LAWS.values()]
+    every: list[Law] = [entry.make(points) for entry in LAWS.values()]
     return [*every, SharedLaw(chinchilla_law(points), group, ("x", "y"))]
 
 
@@ -69,8 +69,8 @@ def test_public_parameters_mean_what_the_law_says() -> None:
             E + K / c**gamma * (1 + (c / C1) ** (1 / f)) ** (-delta * f)
         ),
     }
-    for name, make in LAWS.items():
-        law = make(points)
+    for name, entry in LAWS.items():
+        law = entry.make(points)
         theta = law.starts(points, 4, np.random.default_rng(2))
         for row, found in zip(law.public(theta), predicted(law, theta, points), strict=True):
             np.testing.assert_allclose(written[name](*row), found, rtol=1e-9)
@@ -201,3 +201,12 @@ def test_seed_noise_is_what_repeats_scatter_by() -> None:
     assert found[0] == pytest.approx(0.02, rel=0.1)
     assert found[1] == 300
     assert seed_noise(noisy[:3], [0, 1, 2]) is None
+
+
+def test_an_interval_takes_nine_refits_in_ten() -> None:
+    refits = np.linspace(0.0, 1.0, 101)
+    assert percentiles(refits) == pytest.approx((0.025, 0.975))
+    refits[:10] = np.nan
+    assert percentiles(refits)[1] == pytest.approx(0.975, abs=0.01)
+    refits[10] = np.nan
+    assert np.isnan(percentiles(refits)).all()

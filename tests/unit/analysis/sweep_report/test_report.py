@@ -15,8 +15,16 @@ from analysis.sweep_report.answers import best_sentence, drift_of, optimum, pare
 from analysis.sweep_report.courses import course_plot, descent
 from analysis.sweep_report.data import Goal, read_sweep, seeds_table
 from analysis.sweep_report.importance import importance
-from analysis.sweep_report.report import write_sweep_report
-from cola.records import Leg, PointExcluded, RunResult, TrialAsked, TrialEnded, TrialState
+from analysis.sweep_report.report import answers, write_sweep_report
+from cola.records import (
+    PointExcluded,
+    RunResult,
+    StopCode,
+    TrialFinished,
+    TrialRequested,
+    TrialSegment,
+    TrialState,
+)
 
 LOC, DIM, RATE = "objective.loc", "model.dim", "training.rate"
 NLL, RIGHT = "val/nll_nats_per_token", "continuation/token_accuracy"
@@ -31,6 +39,7 @@ def write_sweep(
     noise: float,
     answer: dict[str, Any] | None = None,
     diverged: dict[int, str] | None = None,
+    stop_code: StopCode | None = None,
     seeds: tuple[int, ...] = SEEDS,
 ) -> Path:
     """A sweep's folder as its driver leaves it; a seed shifts all points alike."""
@@ -45,7 +54,7 @@ def write_sweep(
     lines = []
     for number, point in enumerate(points, start=1):
         key = f"k{number}"
-        lines.append(TrialAsked(trial=number, arm="", point=point, identity=key, run_keys=[key],
+        lines.append(TrialRequested(trial=number, arm="", point=point, identity=key, run_keys=[key],
                                 time=0.0))  # fmt: skip
         reason = (diverged or {}).get(number)
         runs = []
@@ -58,9 +67,10 @@ def write_sweep(
                                   state="diverged" if reason else "finished", reason=reason,
                                   reused=False, metrics={} if reason else values))  # fmt: skip
         means = {name: float(np.mean([r.metrics[name] for r in runs])) for name in runs[0].metrics}
-        lines.append(TrialEnded(
-            trial=number, state="diverged" if reason else "finished", reason=reason, metrics=means,
-            runs=runs, wall_seconds=20.0, working_seconds=12.0, training_seconds=10.0, flops=1e9,
+        lines.append(TrialFinished(
+            trial=number, state="diverged" if reason else "finished", reason=reason,
+            stop_code=stop_code if reason else None, metrics=means, runs=runs,
+            wall_seconds=20.0, working_seconds=12.0, training_seconds=10.0, flops=1e9,
             accelerator_hours=0.1, time=1.0,
         ))  # fmt: skip
     lines.append(PointExcluded(arm="", point={}, reason="no whole <blocks>", time=2.0))
@@ -102,22 +112,23 @@ def test_where_the_data_do_not_decide_the_page_says_so(
 ) -> None:
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(slope), noise, answer)
-    html = write_sweep_report(folder).read_text()
-    assert "The data do not decide whether the best loc moves with dim" in html
+    said = " ".join(answers(read_sweep(folder)))
+    assert "the data do not decide whether the best loc moves with dim" in said.lower()
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(0.5), 0.0, answer, seeds=(1,))
-    html = write_sweep_report(folder).read_text()
-    assert "that takes two seeds" in html
-    assert "with one seed a point the data do not decide" in html
+    said = " ".join(answers(read_sweep(folder)))
+    assert "that takes two seeds" in said
+    assert "with one seed a point the data do not decide" in said
 
 
 def test_an_optimum_at_the_edge_is_told(tmp_path: Path) -> None:
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(1.0), 0.01, answer)
-    assert "optima lie at the edge of what was tried" in write_sweep_report(folder).read_text()
+    said = " ".join(answers(read_sweep(folder)))
+    assert "optima lie at the edge of what was tried" in said
 
 
 def test_a_point_is_best_only_beyond_the_seeds_noise(tmp_path: Path) -> None:
@@ -178,7 +189,9 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
 
 def test_collapsed_runs_are_labelled_and_names_are_escaped(tmp_path: Path) -> None:
     reason = "latents collapsed at 5 consecutive points: fm 0.02 is below 0.05 (step 90)"
-    folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, diverged={3: reason})
+    folder = write_sweep(
+        tmp_path, GRID, bowl(0.0), 0.01, diverged={3: reason}, stop_code="collapsed"
+    )
     html = write_sweep_report(folder).read_text()
     assert f"dim 4, loc 1.5: collapsed ({reason})" in html
     assert "<td>collapsed</td>" in html
@@ -186,10 +199,21 @@ def test_collapsed_runs_are_labelled_and_names_are_escaped(tmp_path: Path) -> No
     assert html.count("<svg") >= 5
 
 
+def test_only_the_stop_code_makes_a_run_a_collapsed_one(tmp_path: Path) -> None:
+    """The reason is for people, and a record without a code (an older one) claims nothing."""
+    folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, diverged={3: "latents collapsed"})
+    log = folder / "trials.jsonl"
+    assert '"stop_code":null' in log.read_text()
+    log.write_text(log.read_text().replace('"stop_code":null,', ""))
+    html = write_sweep_report(folder).read_text()
+    assert "dim 4, loc 1.5: diverged (latents collapsed)" in html
+    assert "<td>collapsed</td>" not in html
+
+
 def test_agreement_of_two_metrics_is_ranked(tmp_path: Path) -> None:
     answer = {"kind": "tradeoff"}
     folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, answer)
-    assert ": they agree." in write_sweep_report(folder).read_text()
+    assert any(said.endswith(": they agree.") for said in answers(read_sweep(folder)))
 
 
 def test_an_optimum_lies_between_the_values_that_were_tried() -> None:
@@ -203,19 +227,19 @@ def test_a_population_s_best_member_is_told_with_its_rates(tmp_path: Path) -> No
     rate, changes = "training.optimizer.learning_rate", "training.schedule.rate_changes"
     points = [{rate: 0.01}, {rate: 0.1}]
     folder = write_sweep(tmp_path, points, lambda point: {NLL: point[rate]}, 0.0, seeds=(1,))
-    lines: list[TrialAsked | TrialEnded] = []
+    lines: list[TrialRequested | TrialFinished] = []
     child = {rate: 0.01, changes: [{"at": 0.5, "factor": 0.8}]}
     told = [
         (1, 0, 0, None, points[0], 3.0), (2, 0, 1, None, points[1], 4.0),
         (3, 1, 0, 1, points[0], 2.5), (4, 1, 1, 1, child, 2.4),
     ]  # fmt: skip
     for trial, generation, member, parent, point, value in told:
-        leg = Leg(generation=generation, member=member, parent=parent,
+        leg = TrialSegment(generation=generation, member=member, parent=parent,
                   since=generation / 2, until=(generation + 1) / 2)  # fmt: skip
         state: TrialState = "finished" if generation else "paused"
-        lines.append(TrialAsked(trial=trial, arm="", point=point, identity=str(trial),
+        lines.append(TrialRequested(trial=trial, arm="", point=point, identity=str(trial),
                                 run_keys=[str(trial)], leg=leg, time=0.0))  # fmt: skip
-        lines.append(TrialEnded(
+        lines.append(TrialFinished(
             trial=trial, state=state, reason=None, metrics={NLL: value}, runs=[], wall_seconds=1.0,
             working_seconds=1.0, training_seconds=1.0, flops=1.0, accelerator_hours=0.0, time=1.0,
         ))  # fmt: skip

@@ -24,31 +24,32 @@ from cola.evaluation.few_shot.scoring import (
 )
 from cola.evaluation.items import Item, read_generations, read_items, write_items
 from sweeps.cli import app
-from tests.unit.evaluation.benchmarks import benchmarks
+from tests.unit.evaluation.made_up import GENERATIONS, made_up_items
 
 CHOICES = ["the red house", "a blue boat", "cats", "green"]
 
 
-@pytest.mark.parametrize(
-    ("task", "accuracy"),
-    [("lambada", 50.80), ("mmlu", 19.30), ("hellaswag", 10.70), ("story_cloze", 30.77)],
-)
-def test_the_released_outputs_score_as_published(task: str, accuracy: float) -> None:
-    items = benchmarks() / f"{task}.jsonl"
-    outputs = benchmarks() / "released_outputs" / f"{task}.jsonl"
-    arguments = ["--task", task, "--items", str(items), "--generations", str(outputs), "--json"]
-    done = CliRunner().invoke(app, ["score", *arguments], catch_exceptions=False)
-    assert round(json.loads(done.stdout)["accuracy"], 2) == accuracy
+@pytest.mark.parametrize("task", GENERATIONS)
+def test_generations_score_by_the_releases_rules(task: str, tmp_path: Path) -> None:
+    items, right = made_up_items(task), [correct for _, correct in GENERATIONS[task]]
+    outputs = {i.id: text for i, (text, _) in zip(items, GENERATIONS[task], strict=True)}
+    found = score_task(task, items, outputs)
+    assert [score.correct for score in found.per_item] == right
+    # The command, by way of files.
+    write_items(tmp_path / "items.jsonl", items)
+    lines = [json.dumps({"id": id, "generation": text}) for id, text in outputs.items()]
+    (tmp_path / "outputs.jsonl").write_text("\n".join(lines))
+    files = ("--items", str(tmp_path / "items.jsonl"), "--generations")
+    command = ["score", "--task", task, *files, str(tmp_path / "outputs.jsonl"), "--json"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    shown = json.loads(done.stdout)
+    assert (shown["accuracy"], shown["missing"]) == (found.accuracy, 0)
+    assert found.accuracy == pytest.approx(100 * sum(right) / len(right))
 
 
 @pytest.mark.parametrize("task", sorted(MULTIPLE_CHOICE - {"siqa_context"}))
-def test_every_true_answer_is_right_but_for_those_of_several_lines(task: str) -> None:
-    items = [
-        item
-        for item in read_items(benchmarks() / f"{task}.jsonl", needs_choices=True)
-        if item.answer in (item.choices or [])
-        and "\n" not in item.answer  # generations are cut there
-    ]
+def test_every_true_answer_is_right(task: str) -> None:
+    items = made_up_items(task)
     as_text = score_task(task, items, {item.id: f" {item.answer}\n\nMore" for item in items})
     assert as_text.accuracy == 100.0
 

@@ -26,7 +26,6 @@ from cola.families.registry import family_of
 from cola.objectives.next_token import token_nll
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
-from tests.sizes import size_model
 
 pytest.importorskip("lm_eval")
 
@@ -36,6 +35,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 
 from cola.evaluation.harness import ColaLM
+from tests.factories import tiny_model
 
 TEXT = "the river finds a lamp under every bridge and sings of rain to no one at all"
 WORDS = TEXT.split(" ")
@@ -93,10 +93,9 @@ def folders(tokenizer: TextTokenizer, tmp_path_factory: pytest.TempPathFactory) 
     """A model of each family as `cola export` lays it out; AR knows a little of the sentences."""
     root, made = tmp_path_factory.mktemp("models"), {}
     for name in ("ar", "llada", "cola"):
-        torch.manual_seed(0)
-        options = {"latent_dim": 2, "block_size": 4} if name == "cola" else {}
-        family = family_of(name)
-        model = family.build(size_model(name, 30_000, tokenizer.vocab_size, **options))
+        vocabulary = tokenizer.vocab_size
+        settings = {"latent_dim": 2, "block_size": 4} if name == "cola" else {}
+        family, model = tiny_model(name, 30_000, vocabulary, **settings)
         if name == "ar":
             learn(model, tokenizer)
         made[name] = root / name

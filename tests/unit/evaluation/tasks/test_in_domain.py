@@ -150,7 +150,7 @@ class Oracle:
     def generate(self, model: Any, prompts: Any, settings: Any, *_: Any) -> Any:
         return [self._after(prompt, settings.max_new_tokens) for prompt in prompts]
 
-    def generate_each(self, model: Any, prompts: Any, settings: Any, *_: Any) -> Any:
+    def iter_generate(self, model: Any, prompts: Any, settings: Any, *_: Any) -> Any:
         yield from enumerate(self.generate(model, prompts, settings))
 
 
@@ -260,7 +260,7 @@ def test_evaluations_of_the_network_are_counted_as_they_happen(
     subjects: dict[str, Subject], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the settings say it costs is how often the network is asked."""
-    from cola.models.packed import for_generation
+    from cola.models.onednn import for_generation
     from cola.seeding import Stream
 
     counted = SimpleNamespace(calls=0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cola import process_environment
-from cola.errors import SpecError
+from cola.errors import ColaError
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.doctor import storage_checks as doctor_storage
@@ -44,15 +44,15 @@ def test_what_is_wrong_is_found(tmp_path: Path, tiny_study: dict[str, Any]) -> N
     assert [check(absent).verdict for check in (locks, renames, clock)] == ["fail", "fail", "warn"]
     assert [check(tmp_path).verdict for check in (locks, renames, clock)] == ["ok"] * 3
     silent = tracking(f"http://127.0.0.1:{free_port(0)}")
-    assert (silent.verdict, "cannot be reached" in silent.found) == ("warn", True)
+    assert (silent.verdict, "cannot be reached" in silent.detail) == ("warn", True)
     unset = tracking("env:COLA_NOT_SET")
-    assert (unset.verdict, "is not set" in unset.found) == ("warn", True)
+    assert (unset.verdict, "is not set" in unset.detail) == ("warn", True)
     large = StudySpec.parse(tiny_study | {"resources": {"workers": 8, "cpus_per_worker": 64}})
     devices = enough_devices(resources_of(large))
     assert (devices.verdict, "cola submit" in devices.remedy) == ("warn", True)
     corpus = {"source": "files", "paths": [str(tmp_path / "absent.txt")]}
     without = StudySpec.parse(tiny_study | {"data": tiny_study["data"] | {"corpus": corpus}})
-    assert (plan(without).verdict, "absent.txt" in plan(without).found) == ("fail", True)
+    assert (plan(without).verdict, "absent.txt" in plan(without).detail) == ("fail", True)
 
 
 def test_storage_whose_locks_do_not_hold_is_found(
@@ -61,7 +61,7 @@ def test_storage_whose_locks_do_not_hold_is_found(
     """As on a network mount without locks: each process takes the lock, and gets it."""
     monkeypatch.setattr(doctor_storage.fcntl, "flock", lambda file, how: None)
     finding = locks(tmp_path)
-    assert (finding.verdict, finding.found) == ("fail", "two processes hold one lock")
+    assert (finding.verdict, finding.detail) == ("fail", "two processes hold one lock")
     assert "flock" in finding.remedy
 
 
@@ -85,7 +85,7 @@ def node(state: str = "ALIVE", gpus: float = 0.0, **labels: str) -> dict[str, An
 
 def test_a_clusters_nodes_are_counted_by_what_they_hold() -> None:
     found = [node(), node(gpus=4.0, pool="large"), node("DEAD", gpus=8.0)]
-    assert nodes(found).found == "2 alive with 16 CPUs and 4 GPUs, 1 gone"
+    assert nodes(found).detail == "2 alive with 16 CPUs and 4 GPUs, 1 gone"
     assert nodes([node("DEAD")]).verdict == "fail"
     # A node holds whole workers: 16 CPUs on two nodes are two workers of 5, not three.
     assert room(found, [ResourcesSpec(workers=2, cpus_per_worker=5)]).verdict == "ok"
@@ -96,7 +96,7 @@ def test_a_clusters_nodes_are_counted_by_what_they_hold() -> None:
     assert room(found, [ResourcesSpec(), large]).verdict == "ok"
     other = large.model_copy(update={"labels": {"pool": "other"}})
     missing = room(found, [ResourcesSpec(), other])
-    assert (missing.verdict, "hold 0" in missing.found) == ("warn", True)
+    assert (missing.verdict, "hold 0" in missing.detail) == ("warn", True)
     assert [version("2.60.0", "2.60.0").verdict, version("2.50.0", "2.60.0").verdict] == [
         "ok",
         "warn",
@@ -106,26 +106,26 @@ def test_a_clusters_nodes_are_counted_by_what_they_hold() -> None:
 def test_a_cluster_that_is_not_there_is_found() -> None:
     (finding,) = cluster(Endpoint(f"http://127.0.0.1:{free_port(0)}"), [])
     assert (finding.name, finding.verdict) == ("cluster", "fail")
-    assert "does not answer" in finding.found
+    assert "does not answer" in finding.detail
     assert finding.remedy
 
 
 def test_a_port_is_taken_or_free(tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        with pytest.raises(SpecError, match="is taken"):
+        with pytest.raises(ColaError, match="is taken"):
             free_port(held.getsockname()[1])
-    with pytest.raises(SpecError, match=r"holds no mlflow\.db"):
+    with pytest.raises(ColaError, match=r"holds no mlflow\.db"):
         serve(tmp_path, 0, print)
 
 
 def test_only_a_database_is_served_and_no_password_is_on_a_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SpecError, match="holds a password") as refusal:
+    with pytest.raises(ColaError, match="holds a password") as refusal:
         serve(tmp_path, 0, print, store="postgresql://me:s3cret@host/db")
     assert "s3cret" not in str(refusal.value)
-    with pytest.raises(SpecError, match="is not a database"):
+    with pytest.raises(ColaError, match="is not a database"):
         serve(tmp_path, 0, print, store="http://127.0.0.1:5000")
     monkeypatch.setenv("COLA_STORE", "postgresql://me:s3cret@host/db")
     address = backend(tmp_path, "env:COLA_STORE")

@@ -13,7 +13,7 @@ from cola.data import prepare
 from cola.study import StudySpec
 from orchestration.driver.attempt import open_attempt, opening_tags
 from orchestration.driver.launcher import Launcher
-from orchestration.driver.monitor import RunWatch
+from orchestration.driver.monitor import RunMonitor
 from orchestration.driver.progress import StudyView
 from orchestration.planning.plan import plan_study
 from orchestration.state.event_log import read_events
@@ -36,7 +36,9 @@ class Frozen:
         data = prepare(study.data, OutputFolder(root).cache)
         mirror: Any = Mirror(None)  # type: ignore[arg-type]  # never started: sends nothing
         view = StudyView(Console(file=self.shown, width=400))
-        self.launcher = Launcher(study, plan, data, self.ledger, mirror, view, False)
+        self.launcher = Launcher(
+            study, plan, data, ledger=self.ledger, mirror=mirror, view=view, joined=False
+        )
         self.folder = self.ledger.run_folder(self.run.key)
         view.add(self.run, self.folder, "start")
         open_attempt(self.run, self.ledger, data.folder)
@@ -44,7 +46,7 @@ class Frozen:
             self.run.name, self.run.spec, self.folder, tags=opening_tags("tiny", self.run)
         )
         self.launcher._running[Future()] = self.run
-        self.launcher._watches[self.run.key] = RunWatch(self.folder, 1)
+        self.launcher._monitors[self.run.key] = RunMonitor(self.folder, 1)
 
     def is_taken_over(self) -> None:
         self.now += LEASE_STALE_SECONDS + 1

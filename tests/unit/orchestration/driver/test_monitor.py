@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.driver import monitor as run_watch
-from orchestration.driver.monitor import RunWatch, Start
+from orchestration.driver import monitor
+from orchestration.driver.monitor import RunMonitor, WorkerStart
 from orchestration.state.heartbeat import Beat, read_beats
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
@@ -26,7 +26,7 @@ def beat(folder: Path, step: int, rank: int = 0, pid: int = 1, attempt: int = 1)
 
 
 class Clock:
-    """Time that goes on when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(run_watch, "time", made)
+    monkeypatch.setattr(monitor, "time", made)
     return made
 
 
@@ -49,20 +49,20 @@ def start(journal: JournalWriter, step: int, attempt: int = 1) -> None:
 
 def test_starts_and_what_is_carried_out_twice(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path / "journal.jsonl")
-    watch = RunWatch(tmp_path, 2)
+    watch = RunMonitor(tmp_path, 2)
     start(journal, 0)
     journal.write("train", 40, 0.0, {"train/loss": 1.0})
     start(journal, 30, attempt=2)
-    assert watch.starts() == [Start(30, False, 10, 2)]
+    assert watch.starts() == [WorkerStart(30, False, 10, 2)]
     beat(tmp_path, 57, attempt=2)
     journal.write("train", 50, 0.0, {"train/loss": 1.0})
     assert watch.starts() == []
     start(journal, 45, attempt=2)
-    assert watch.starts() == [Start(45, True, 12, 2)]
+    assert watch.starts() == [WorkerStart(45, True, 12, 2)]
 
 
 def test_all_workers_silent_are_hung_and_some_are_not(tmp_path: Path, clock: Clock) -> None:
-    watch = RunWatch(tmp_path, 1)
+    watch = RunMonitor(tmp_path, 1)
     beat(tmp_path, 0, pid=1)
     beat(tmp_path, 0, rank=1, pid=2)
     assert watch.hung(10) == []
@@ -71,21 +71,21 @@ def test_all_workers_silent_are_hung_and_some_are_not(tmp_path: Path, clock: Clo
     clock.now += 9
     both[1] = beat(tmp_path, 6, rank=1, pid=2)
     assert watch.hung(10) == []
-    clock.now += 2  # the first has said nothing for 11 s, the second for 2
+    clock.now += 2  # the first has been silent for 11 s, the second for 2
     assert watch.hung(10) == []
     clock.now += 9
     assert watch.hung(10) == both
     # Their files are still there, and are those of processes that are being replaced.
-    watch.ended(both)
+    watch.forget(both)
     clock.now += 1000
     assert watch.hung(10) == []
 
 
 def test_a_first_step_may_take_its_time(tmp_path: Path, clock: Clock) -> None:
-    watch = RunWatch(tmp_path, 1)
+    watch = RunMonitor(tmp_path, 1)
     first = beat(tmp_path, 7)
     assert watch.hung(1) == []
-    clock.now += run_watch.START_SECONDS - 1
+    clock.now += monitor.START_SECONDS - 1
     assert watch.hung(1) == []
     clock.now += 2
     assert watch.hung(1) == [first]

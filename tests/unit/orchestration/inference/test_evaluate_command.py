@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from cola.data.tokenizer import train_bpe
 from cola.errors import SpecError
-from cola.families.registry import family_of
 from sweeps.cli import app
-from tests.sizes import FAMILIES, SMALL, size_model
+from tests.factories import tiny_model
+from tests.sizes import FAMILIES, SMALL
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
 TINY = ["--set", "prompt_tokens=12", "--set", "gap_tokens=8", "--context", "48"]
@@ -34,10 +33,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, text: Path) -> dict[str, Pa
     tokenizer = train_bpe([text.read_text()], 300)
     found = {}
     for name in FAMILIES:
-        options = SMALL.get(name, {})
-        torch.manual_seed(0)
-        family, folder = family_of(name), tmp_path_factory.mktemp(name)
-        family.save(family.build(size_model(name, 60_000, 300, **options)), folder)
+        family, model = tiny_model(name, 60_000, 300, **SMALL.get(name, {}))
+        folder = tmp_path_factory.mktemp(name)
+        family.save(model, folder)
         tokenizer.save(folder)
         found[name] = folder
     return found

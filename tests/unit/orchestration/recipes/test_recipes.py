@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
+import orchestration.recipes
 from cola.errors import SpecError
 from cola.study import StudySpec
 from orchestration.planning.catalog import load_study
 from orchestration.planning.plan import plan_study
 from orchestration.recipes.node_groups import NodeGroup, node_groups
-from orchestration.recipes.recipes import Kind, recipe
+from orchestration.recipes.registry import kinds, recipe
 
-KINDS: tuple[Kind, ...] = ("kuberay", "slurm", "ray-up")
+RECIPES = list(orchestration.recipes.__path__)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def mixed(tiny_study: dict[str, Any]) -> StudySpec:
 
 
 def groups_of(study: StudySpec, gpus: int, cpus: int, limit: int | None = None) -> list[NodeGroup]:
-    return node_groups(plan_study(study), gpus, cpus, limit)
+    return node_groups(plan_study(study), gpus, cpus, limit=limit)
 
 
 def test_nodes_hold_one_runs_workers(paper: StudySpec) -> None:
@@ -83,7 +84,7 @@ def test_every_choice_of_labels_is_a_group_for_its_largest_run(mixed: StudySpec)
 
 
 def test_a_ray_job_says_all_that_kuberay_needs(paper: StudySpec) -> None:
-    config, job = yaml.safe_load_all(recipe("kuberay", paper, 8, 96, image="image:1"))
+    config, job = yaml.safe_load_all(recipe("kuberay", paper, 8, cpus_per_node=96, image="image:1"))
     assert StudySpec.parse(yaml.safe_load(config["data"]["study.yaml"])) == paper
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]
@@ -108,7 +109,7 @@ def test_a_ray_job_says_all_that_kuberay_needs(paper: StudySpec) -> None:
     head = cluster["headGroupSpec"]["rayStartParams"]
     assert (head["num-cpus"], head["num-gpus"]) == ("0", "0")  # no worker lands on it
     with pytest.raises(SpecError, match=r"output=/data/out: containers see .* at /shared"):
-        recipe("kuberay", paper.model_copy(update={"output": "/data/out"}), 8, 96)
+        recipe("kuberay", paper.model_copy(update={"output": "/data/out"}), 8, cpus_per_node=96)
 
 
 def test_labelled_groups_are_what_the_autoscaler_reads(
@@ -119,7 +120,7 @@ def test_labelled_groups_are_what_the_autoscaler_reads(
         _derive_autoscaling_config_from_ray_cr,
     )
 
-    _, job = yaml.safe_load_all(recipe("kuberay", shared(mixed), 2, 16, 6))
+    _, job = yaml.safe_load_all(recipe("kuberay", shared(mixed), 2, cpus_per_node=16, limit=6))
     custom = {"metadata": {"name": "c", "namespace": "n"}, "spec": job["spec"]["rayClusterSpec"]}
     types = _derive_autoscaling_config_from_ray_cr(custom)["available_node_types"]
     assert types["gpu-0"]["labels"] == {"ray.io/accelerator-type": "L40S"}
@@ -153,7 +154,7 @@ def test_credentials_are_names_of_variables(
     values["checkpoint"]["storage"] = "s3://bucket/checkpoints"
     values["resources"]["larger"] = []
     study = StudySpec.parse(values)
-    texts = {kind: recipe(kind, study, 2, 16) for kind in KINDS}
+    texts = {kind: recipe(kind, study, 2, cpus_per_node=16) for kind in kinds()}
     assert not [kind for kind, text in texts.items() if "hidden" in text]
     _, job = yaml.safe_load_all(texts["kuberay"])
     cluster = job["spec"]["rayClusterSpec"]
@@ -174,7 +175,7 @@ def test_credentials_are_names_of_variables(
 def test_ray_up_starts_workers_as_large_as_the_study_asks(paper: StudySpec) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    found = yaml.safe_load(recipe("ray-up", paper, 8, 96))
+    found = yaml.safe_load(recipe("ray-up", paper, 8, cpus_per_node=96))
     validate_config(prepare_config(copy.deepcopy(found)))  # Ray's own reading of the file
     assert found["max_workers"] == 8
     assert len(found["provider"]["worker_ips"]) == 8
@@ -185,13 +186,33 @@ def test_ray_up_starts_workers_as_large_as_the_study_asks(paper: StudySpec) -> N
 def test_one_script_starts_one_kind_of_nodes(mixed: StudySpec) -> None:
     for kind in ("slurm", "ray-up"):
         with pytest.raises(SpecError, match=r"nodes with different labels .*use --kind kuberay"):
-            recipe(kind, shared(mixed), 2, 16)  # type: ignore[arg-type]
+            recipe(kind, shared(mixed), 2, cpus_per_node=16)
 
 
 def test_relative_paths_are_refused(tiny_study: dict[str, Any]) -> None:
     study = StudySpec.parse(tiny_study | {"output": "outputs"})
     with pytest.raises(SpecError, match="needs an absolute path"):
-        recipe("slurm", study, 0, 4)
+        recipe("slurm", study, 0, cpus_per_node=4)
+
+
+def test_a_new_kind_is_one_file(
+    paper: StudySpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "by_hand.py").write_text(
+        "from orchestration.recipes.registry import Kind\n"
+        "def text(request):\n"
+        "    return f'{request.study.name} on {request.groups[0].nodes} nodes\\n'\n"
+        "KIND = Kind('by-hand', 'a note', text)\n"
+    )
+    monkeypatch.setattr(orchestration.recipes, "__path__", [*RECIPES, str(tmp_path)])
+    kinds.cache_clear()
+    try:
+        assert list(kinds()) == ["kuberay", "ray-up", "slurm", "by-hand"]
+        assert recipe("by-hand", paper, 8, cpus_per_node=96) == "paper-2b on 8 nodes\n"
+    finally:
+        kinds.cache_clear()
+    with pytest.raises(SpecError, match="--kind by-foot: unknown; valid: kuberay, "):
+        recipe("by-foot", paper, 8, cpus_per_node=96)
 
 
 STUBS = {
@@ -205,7 +226,7 @@ STUBS = {
         'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"'
     ),
     "hostname": "echo 10.0.0.1 10.0.0.2",
-    # Ray's command starts what stands behind its separator, and outlives a signal to that.
+    # Ray's command starts what comes after its separator, and outlives a signal to that.
     "ray": (
         'printf "%s\\0" "$@" > "$ARGUMENTS"; '
         'while [ "$1" != -- ]; do shift; done; shift; "$@"; echo "ray stop" >> "$CALLS"'
@@ -254,14 +275,14 @@ class Slurm:
         return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
 
     def wait(self) -> int:
-        _, said = self.process.communicate(timeout=60)
-        assert said == ""
+        _, errors = self.process.communicate(timeout=60)
+        assert errors == ""
         assert not list(self.folder.glob("cola-pid.*"))
         return self.process.returncode
 
 
 def test_a_slurm_script_is_a_script(paper: StudySpec, tmp_path: Path) -> None:
-    text = recipe("slurm", paper, 8, 96, 16)
+    text = recipe("slurm", paper, 8, cpus_per_node=96, limit=16)
     path = tmp_path / "study.sh"
     path.write_text(text)
     subprocess.run(["bash", "-n", path], check=True)
@@ -269,7 +290,7 @@ def test_a_slurm_script_is_a_script(paper: StudySpec, tmp_path: Path) -> None:
     directives = [line for line in text.splitlines() if line.startswith("#SBATCH ")]
     assert "#SBATCH --nodes=8-16" in directives
     assert "#SBATCH --gpus-per-node=8" in directives
-    assert "#SBATCH --nodes=8" in recipe("slurm", paper, 8, 96).splitlines()
+    assert "#SBATCH --nodes=8" in recipe("slurm", paper, 8, cpus_per_node=96).splitlines()
     assert any(line.startswith("#SBATCH --signal=B:TERM@") for line in directives)
     inside = text.split("<<'END_OF_STUDY'\n")[1].split("END_OF_STUDY\n")[0]
     assert StudySpec.parse(yaml.safe_load(inside)) == paper
@@ -283,7 +304,7 @@ def test_a_slurm_script_runs_the_study_on_all_nodes(mixed: StudySpec, tmp_path: 
     values["description"] = "$(touch never)\nEND_OF_STUDY\ntouch never\n"
     values["resources"]["labels"] = values["resources"]["larger"][0].pop("labels")
     study = StudySpec.parse(values)
-    node = Slurm(tmp_path, recipe("slurm", study, 2, 16))
+    node = Slurm(tmp_path, recipe("slurm", study, 2, cpus_per_node=16))
     assert node.wait() == 0
     assert StudySpec.parse(yaml.safe_load((tmp_path / "tiny.yaml").read_text())) == study
     arguments = (tmp_path / "arguments").read_text().split("\0")[:-1]
@@ -298,7 +319,7 @@ def test_a_slurm_script_runs_the_study_on_all_nodes(mixed: StudySpec, tmp_path: 
 
 
 def test_slurms_warning_stops_the_study_and_leaves_ray_up(paper: StudySpec, tmp_path: Path) -> None:
-    node = Slurm(tmp_path, recipe("slurm", paper, 8, 96), rounds=600)
+    node = Slurm(tmp_path, recipe("slurm", paper, 8, cpus_per_node=96), rounds=600)
     deadline = time.monotonic() + 60
     while "cola run paper-2b.yaml --address auto" not in node.calls():
         assert time.monotonic() < deadline, node.calls()
@@ -309,7 +330,7 @@ def test_slurms_warning_stops_the_study_and_leaves_ray_up(paper: StudySpec, tmp_
 
 
 def test_without_a_token_nothing_starts(paper: StudySpec, tmp_path: Path) -> None:
-    script = recipe("slurm", paper, 8, 96)
+    script = recipe("slurm", paper, 8, cpus_per_node=96)
     (tmp_path / "study.sh").write_text(script)
     done = subprocess.run(
         ["bash", "study.sh"], cwd=tmp_path, capture_output=True, text=True,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cola.errors import SpecError
+from cola.errors import ClusterError
 from orchestration.remote.endpoint import Endpoint, check_answers
 from orchestration.remote.jobs import client_of, jobs_of
 
@@ -79,7 +79,7 @@ def port(certificate: tuple[Path, Path]) -> Iterator[int]:
     context.load_cert_chain(*certificate)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Dashboard)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server.server_address[1]
     server.shutdown()
@@ -96,9 +96,10 @@ def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(port: int) -> None:
-    with pytest.raises(SpecError, match=r"is not trusted \(.*\); give .*--ca-file") as refused:
+    with pytest.raises(ClusterError, match=r"is not trusted \(.*\); give .*--ca-file") as refused:
         client_of(Endpoint(f"https://127.0.0.1:{port}"))
     assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 4
 
 
 def test_a_trusted_certificate_is_taken(
@@ -112,10 +113,10 @@ def test_a_trusted_certificate_is_taken(
 
 
 def test_a_server_of_another_name_is_refused(port: int, certificate: tuple[Path, Path]) -> None:
-    with pytest.raises(SpecError, match=r"is not trusted \(.*localhost"):
+    with pytest.raises(ClusterError, match=r"is not trusted \(.*localhost"):
         check_answers(Endpoint(f"https://localhost:{port}", ca_file=certificate[0]))
 
 
 def test_who_does_not_answer_is_told(port: int) -> None:
-    with pytest.raises(SpecError, match=r"--address http://127\.0\.0\.1:1: does not answer"):
+    with pytest.raises(ClusterError, match=r"--address http://127\.0\.0\.1:1: does not answer"):
         check_answers(Endpoint("http://127.0.0.1:1"))

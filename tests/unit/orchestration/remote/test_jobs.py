@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from cola.errors import SpecError
+from cola.errors import ClusterError, SpecError
 from cola.study import StudySpec
+from orchestration.remote import jobs
 from orchestration.remote import packaging as job_sources
 from orchestration.remote.endpoint import Endpoint, check_endpoint, is_loopback
 from orchestration.remote.jobs import check_same_ray, submit
@@ -37,7 +38,7 @@ def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_a_remote_address_needs_a_token(no_token: None, monkeypatch: pytest.MonkeyPatch) -> None:
     check_endpoint(Endpoint("http://127.0.0.1:8265"))
-    with pytest.raises(SpecError, match=r"only spoken to with a token; set RAY_AUTH_TOKEN"):
+    with pytest.raises(SpecError, match=r"needs a token; set RAY_AUTH_TOKEN"):
         check_endpoint(Endpoint(REMOTE))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     check_endpoint(Endpoint(REMOTE))
@@ -55,7 +56,7 @@ def test_a_token_does_not_leave_in_clear_text(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SpecError, match=r"in clear text; use https://, or a tunnel .*10\.0\.0\.1"):
         check_endpoint(Endpoint(address))
     check_endpoint(Endpoint(address, allow_http=True))
-    with pytest.raises(SpecError, match=r"--ca-file .*there is no such file"):
+    with pytest.raises(SpecError, match=r"--ca-file .*no such file"):
         check_endpoint(Endpoint(REMOTE, Path("absent.pem")))
 
 
@@ -193,12 +194,14 @@ def test_another_refusal_is_an_error(tiny_study: dict[str, Any]) -> None:
         def submit_job(self, **_: Any) -> None:
             raise RuntimeError("Request failed with status code 500: No available agent")
 
-    with pytest.raises(SpecError, match=r"study tiny: is not taken \(.*No available agent"):
+    with pytest.raises(
+        ClusterError, match=r"study tiny: the cluster refuses it \(.*No available agent"
+    ):
         submit(Full(), StudySpec.parse(tiny_study))
 
 
 def test_pinning_needs_the_clusters_ray(tiny_study: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match=r"constraints\.txt pins ray==.*, the cluster runs 0\.0"):
+    with pytest.raises(ClusterError, match=r"constraints\.txt pins ray==.*, the cluster runs 0\.0"):
         check_same_ray(Cluster())
 
 
@@ -217,3 +220,31 @@ def test_rows_are_found_among_other_output() -> None:
     text = 'a {warning}\n{"other": 1}\n{\n "study": "x",\n "runs": [{"run": "a"}]\n}\nthe end\n'
     assert rows_in(text) == [{"run": "a"}]
     assert rows_in("Traceback: {nothing}") is None
+
+
+class Silent(Cluster):
+    """A cluster whose dashboard answers nothing, or whose jobs never end."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self.status = status
+
+    def get_job_info(self, name: str) -> SimpleNamespace:
+        if not self.status:
+            raise OSError("Connection refused")
+        value = SimpleNamespace(value=self.status)
+        return SimpleNamespace(submission_id=name, status=value, message="", metadata={})
+
+
+def test_a_cluster_that_is_lost_is_an_error_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "LOST_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
+    job = jobs.Job("cola-tiny-1", 1, "RUNNING", "")
+    with pytest.raises(ClusterError, match="this does not stop the job: `cola logs`") as lost:
+        list(jobs.follow(Silent(""), job))
+    assert "Connection refused" in str(lost.value)
+    with pytest.raises(ClusterError, match=r"is still running after 0 s; see .*`cola stop --wait`"):
+        jobs.wait_for_end(Silent("RUNNING"), job, 0.0)
+    assert ClusterError.exit_code != SpecError.exit_code

@@ -189,7 +189,7 @@ def refusing(uri: str, study: str, failures: int, folder: Path, run: RunSpec) ->
 
 def test_an_outage_loses_and_doubles_nothing(uri: str, run: RunSpec, tmp_path: Path) -> None:
     write(tmp_path, range(1, 101), {"attempt": 1})
-    mirror, real = refusing(uri, "outage", 4, tmp_path, run)
+    mirror, real = refusing(uri, "outage", 2, tmp_path, run)
     assert mirror.finish(patience_seconds=60) == []
     assert history(real, "outage", "part") == [(step, float(step)) for step in range(1, 101)]
     (seen,) = found(real, "outage", Kind.RUN)
@@ -200,7 +200,7 @@ def test_an_outage_loses_and_doubles_nothing(uri: str, run: RunSpec, tmp_path: P
 def test_what_could_not_be_sent_is_named(uri: str, run: RunSpec, tmp_path: Path) -> None:
     write(tmp_path, range(1, 11))
     mirror, _ = refusing(uri, "down", 10**9, tmp_path, run)
-    assert mirror.finish(patience_seconds=3) == ["a-run"]
+    assert mirror.finish(patience_seconds=1) == ["a-run"]
     assert mirror.trouble == "server is down"
 
 

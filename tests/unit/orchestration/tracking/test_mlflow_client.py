@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -69,14 +69,14 @@ def certificate(folder: Path) -> Path:
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Address and certificate of a TLS server that asks for a password."""
-    server = HTTPServer(("127.0.0.1", 0), Guarded)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Guarded)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate(tmp_path))
     # The handshake is the handler's affair: a client that only connects must not block the rest.
     server.socket = context.wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False
     )
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"https://127.0.0.1:{server.server_port}", tmp_path / "server.pem"
     server.shutdown()

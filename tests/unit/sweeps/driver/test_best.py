@@ -10,29 +10,29 @@ import pytest
 import yaml
 
 from cola.errors import SpecError
-from cola.records import TrialAsked, TrialEnded
+from cola.records import TrialFinished, TrialRequested
 from cola.spec import apply_overrides
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from sweeps.driver.best import write_best
-from sweeps.driver.runner import keep_spec, only_driver
+from sweeps.driver.runner import exclusive_driver, save_spec
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
 
 BLOCK = "families.cola.block_size"
 NLL = "val/nll_nats_per_token"
 
 
-def logged(folder: Path, points: Points, values: dict[int, float]) -> SweepLog:
+def logged(folder: Path, points: PointPlanner, values: dict[int, float]) -> SweepLog:
     log = SweepLog(folder)
     for trial, (block, nll) in enumerate(values.items(), start=1):
         candidate = points.of("", {BLOCK: block})
-        log.write(TrialAsked(
+        log.write(TrialRequested(
             trial=trial, arm="", point={BLOCK: block}, identity=candidate.identity,
             run_keys=[run.spec.run_key for run in candidate.runs], time=time.time(),
         ))  # fmt: skip
-        log.write(TrialEnded(
+        log.write(TrialFinished(
             trial=trial, state="finished", reason=None, metrics={NLL: nll}, runs=[],
             wall_seconds=1, working_seconds=1, training_seconds=1, flops=1, accelerator_hours=0,
             time=time.time(),
@@ -44,7 +44,7 @@ def test_the_best_point_is_a_study_that_reuses_its_run(
     tiny_sweep: dict[str, Any], tmp_path: Path
 ) -> None:
     tiny_sweep["space"] = {BLOCK: [8, 16]}
-    points = Points(SweepSpec.parse(tiny_sweep), [])
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     log = logged(tmp_path, points, {8: 5.0, 16: 4.0})
     settings, study = write_best(points.sweep, points, log, tmp_path)
     assert yaml.safe_load(settings.read_text()) == {BLOCK: 16}
@@ -60,18 +60,18 @@ def test_another_sweep_of_the_same_name_is_refused(
     tiny_sweep: dict[str, Any], tmp_path: Path
 ) -> None:
     tiny_sweep["space"] = {BLOCK: [8, 16]}
-    points = Points(SweepSpec.parse(tiny_sweep), [])
-    keep_spec(points.sweep, points.base, tmp_path)
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    save_spec(points.sweep, points.base, tmp_path)
     logged(tmp_path, points, {8: 5.0})
     more = points.sweep.model_copy(update={"description": "longer"})
-    keep_spec(more, points.base, tmp_path)
+    save_spec(more, points.base, tmp_path)
     tiny_sweep["space"] = {BLOCK: [8]}
-    other = Points(SweepSpec.parse(tiny_sweep), ["max_epochs=50"])
+    other = PointPlanner(SweepSpec.parse(tiny_sweep), ["max_epochs=50"])
     with pytest.raises(SpecError, match=r"other: space, study"):
-        keep_spec(other.sweep, other.base, tmp_path)
+        save_spec(other.sweep, other.base, tmp_path)
 
 
 def test_two_drivers_do_not_work_on_one_sweep(tmp_path: Path) -> None:
     refused = pytest.raises(SpecError, match="by another process")
-    with only_driver(tmp_path, "s"), refused, only_driver(tmp_path, "s"):
+    with exclusive_driver(tmp_path, "s"), refused, exclusive_driver(tmp_path, "s"):
         raise AssertionError

@@ -16,10 +16,10 @@ from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.heartbeat import Beat
 from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
 from orchestration.state.paths import RunFolder
-from sweeps.driver.trial_monitor import TrialWatch
+from sweeps.driver.trial_monitor import TrialMonitor
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
 from sweeps.trials.trial import lease_name
 
@@ -46,10 +46,10 @@ def test_hung_workers_of_own_trials_are_ended_and_of_no_others(
 
     monkeypatch.setattr(look_after, "end_workers", end_workers)
     tiny_sweep["study"]["resources"] = {"hang_seconds": 1e-6}
-    search = ArmSearch("", Points(SweepSpec.parse(tiny_sweep), []), SweepLog(tmp_path))
+    search = ArmSearch("", PointPlanner(SweepSpec.parse(tiny_sweep), []), SweepLog(tmp_path))
     trials = [found for _ in range(3) if (found := search.next()) is not None]
     said: list[str] = []
-    watch = TrialWatch("mine", lambda: trials, EventLog(tmp_path), said.append)
+    watch = TrialMonitor("mine", lambda: trials, EventLog(tmp_path), said.append)
     root = Path(trials[0][1].study.output)
     # The third is carried out by a driver whose trial has the same number.
     owners = [lease_name("mine", 1), None, lease_name("other", 3)]
@@ -86,12 +86,12 @@ def test_hung_workers_of_own_trials_are_ended_and_of_no_others(
 def test_a_run_that_another_driver_took_over_is_reported_once(
     tiny_sweep: dict[str, Any], tmp_path: Path
 ) -> None:
-    search = ArmSearch("", Points(SweepSpec.parse(tiny_sweep), []), SweepLog(tmp_path))
+    search = ArmSearch("", PointPlanner(SweepSpec.parse(tiny_sweep), []), SweepLog(tmp_path))
     found = search.next()
     assert found is not None
     key, root = found[1].runs[0].key, Path(found[1].study.output)
     said: list[str] = []
-    watch = TrialWatch("mine", lambda: [found], EventLog(tmp_path), said.append)
+    watch = TrialMonitor("mine", lambda: [found], EventLog(tmp_path), said.append)
     Ledger(root, lease_name("mine", 1)).acquire(key)
     watch.look()
     later = time.time() + LEASE_STALE_SECONDS + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,25 +9,19 @@ from typing import Any
 
 import pytest
 
-from cola.records import TrialAsked
+from cola.records import TrialRequested
 from orchestration.cluster import queue_client as queue_place
 from orchestration.cluster.admission_queue import AdmissionQueue, QueueReply
 from orchestration.cluster.packing import ClusterState, Node, RunAllocation, RunRequest
 from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.ledger import Ledger
-from sweeps.driver.periodic import Steadily
+from sweeps.driver.periodic import PeriodicThread
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Candidate, Points
+from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.spec import SweepSpec
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        signal.sigtimedwait([], 0.02)
+from tests.waiting import until
 
 
 class Shared:
@@ -39,9 +32,9 @@ class Shared:
         self.queue = AdmissionQueue(lambda: ClusterState((self.node(),), ()))
         self.heard: list[str] = []
         sweep = SweepSpec.parse(values)
-        points, log = Points(sweep, []), SweepLog(folder)
+        points, log = PointPlanner(sweep, []), SweepLog(folder)
         search = ArmSearch("", points, log)
-        self.asked: list[tuple[TrialAsked, Candidate]] = [
+        self.asked: list[tuple[TrialRequested, PlannedPoint]] = [
             found for _ in range(2) if (found := search.next()) is not None
         ]
         self.trials = TrialQueue(points.base, self, self.said.append, EventLog(folder))
@@ -136,7 +129,7 @@ def test_finished_runs_take_nothing_and_their_measurement_one_worker(
     until(lambda: world.may_start(0))
     assert world.other(wants=2) == 0
     assert world.other(wants=1) == 1
-    known = Candidate(
+    known = PlannedPoint(
         "", other.point, other.study, other.fingerprint, other.runs, None, other.identity
     )
     assert world.trials.may_start(world.asked[1][0], known)
@@ -154,7 +147,7 @@ def test_what_a_steady_call_raises_is_not_lost() -> None:
     def fail() -> None:
         raise ValueError("of the call")
 
-    calls = Steadily(fail, 60.0)
+    calls = PeriodicThread(fail, 60.0)
     with pytest.raises(ValueError, match="of the call"):
         until(lambda: calls.check() is not None)
     with pytest.raises(ValueError, match="of the call"):

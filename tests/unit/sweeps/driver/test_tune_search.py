@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from cola.records import TrialAsked, TrialEnded
+from cola.records import TrialFinished, TrialRequested
 from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
 from orchestration.tracking.mirror import open_mirror
-from sweeps.driver.progress import Tracked
+from sweeps.driver.progress import TrialProgress
 from sweeps.driver.tune_search import TuneSearch
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Candidate, Points
+from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.spec import SweepSpec
 from sweeps.trials.trainable import ENDED, ORDER, SPENT
-from sweeps.trials.trial import TrialOrder
+from sweeps.trials.trial import TrialSpec
 
 
 class Gate:
@@ -31,10 +31,10 @@ class Gate:
     def __init__(self) -> None:
         self.open, self.gave_up, self.given_back = True, False, list[int]()
 
-    def may_start(self, asked: TrialAsked, candidate: Candidate) -> bool:
+    def may_start(self, asked: TrialRequested, candidate: PlannedPoint) -> bool:
         return self.open
 
-    def ended(self, asked: TrialAsked) -> None:
+    def ended(self, asked: TrialRequested) -> None:
         self.given_back.append(asked.trial)
 
 
@@ -43,11 +43,11 @@ class World:
 
     def __init__(self, values: dict[str, Any], folder: Path) -> None:
         self.folder, self.said, self.gate = folder, list[str](), Gate()
-        self.points = Points(SweepSpec.parse(values), [])
+        self.points = PointPlanner(SweepSpec.parse(values), [])
         self.log = SweepLog(folder)
         mirror = open_mirror(f"sqlite:///{folder / 'mlflow.db'}", "tiny", folder / "artifacts")
         goals = self.points.sweep.metrics
-        tracked = Tracked("tiny", goals, mirror, [], self.said.append, EventLog(folder))
+        tracked = TrialProgress("tiny", goals, mirror, [], self.said.append, EventLog(folder))
         self.search = TuneSearch(
             [ArmSearch("", self.points, self.log)],
             self.log,
@@ -61,13 +61,13 @@ class World:
             "driver",
         )
 
-    def suggest(self, name: str) -> TrialOrder:
+    def suggest(self, name: str) -> TrialSpec:
         given = self.search.suggest(name)
         assert isinstance(given, dict), given
-        return TrialOrder.model_validate_json(given[ORDER])
+        return TrialSpec.model_validate_json(given[ORDER])
 
     def end(self, name: str, trial: int, state: Any = "finished", flops: float = 0.0) -> None:
-        ended = TrialEnded(
+        ended = TrialFinished(
             trial=trial, state=state, reason=None, metrics={}, runs=[], wall_seconds=0.0,
             working_seconds=0.0, training_seconds=0.0, flops=flops, accelerator_hours=0.0, time=0.0,
         )  # fmt: skip

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from cola.errors import SpecError
-from cola.records import TrialAsked
-from sweeps.search.arm_search import ArmSearch, covered
+from cola.records import TrialRequested
+from sweeps.search.arm_search import ArmSearch, union_length
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
 from tests.unit.sweeps.search.test_arm_search import LOC, ended
 
@@ -31,16 +31,16 @@ def pruned_sweep(tiny_sweep: dict[str, Any]) -> dict[str, Any]:
 
 def searching(values: dict[str, Any], folder: Path) -> tuple[ArmSearch, SweepLog]:
     log = SweepLog(folder)
-    return ArmSearch("", Points(SweepSpec.parse(values), []), log), log
+    return ArmSearch("", PointPlanner(SweepSpec.parse(values), []), log), log
 
 
-def value_at(asked: TrialAsked, point: int) -> float:
+def value_at(asked: TrialRequested, point: int) -> float:
     """A curve that falls with training, lower the nearer the loc is to 0.7."""
     return abs(float(asked.point[LOC]) - 0.7) + 8 / point
 
 
 def carry_out(search: ArmSearch, log: SweepLog, most: int) -> dict[int, int]:
-    """Points of evaluation that each trial passed."""
+    """PointPlanner of evaluation that each trial passed."""
     passed = {}
     for _ in range(most):
         found = search.next()
@@ -110,5 +110,5 @@ def test_what_pruners_need_is_said(pruned_sweep: dict[str, Any], tmp_path: Path)
 
 
 def test_time_that_trials_share_counts_once() -> None:
-    assert covered([(0, 2), (1, 3), (5, 6), (5, 5.5)]) == 4
-    assert covered([]) == 0
+    assert union_length([(0, 2), (1, 3), (5, 6), (5, 5.5)]) == 4
+    assert union_length([]) == 0

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cola.records import TrialAsked, TrialEnded
+from cola.records import TrialFinished, TrialRequested
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
 
 LOC = "families.cola.objective.stage2.timestep.timestep_loc"
@@ -19,15 +19,15 @@ BLOCK = "families.cola.block_size"
 NLL = "val/nll_nats_per_token"
 
 
-def ended(asked: TrialAsked, nll: float, flops: float = 1.0) -> TrialEnded:
-    return TrialEnded(
+def ended(asked: TrialRequested, nll: float, flops: float = 1.0) -> TrialFinished:
+    return TrialFinished(
         trial=asked.trial, state="finished", reason=None, metrics={NLL: nll}, runs=[],
         wall_seconds=1.0, working_seconds=1.0, training_seconds=1.0, flops=flops,
         accelerator_hours=0.1, time=1.0,
     )  # fmt: skip
 
 
-def finish(search: ArmSearch, log: SweepLog, count: int) -> list[TrialAsked]:
+def finish(search: ArmSearch, log: SweepLog, count: int) -> list[TrialRequested]:
     """Carry out up to `count` trials; the best loc is 0.7."""
     done = []
     for _ in range(count):
@@ -44,7 +44,7 @@ def finish(search: ArmSearch, log: SweepLog, count: int) -> list[TrialAsked]:
 
 def searching(values: dict[str, Any], folder: Path) -> tuple[ArmSearch, SweepLog]:
     log = SweepLog(folder)
-    return ArmSearch("", Points(SweepSpec.parse(values), []), log), log
+    return ArmSearch("", PointPlanner(SweepSpec.parse(values), []), log), log
 
 
 def test_a_grid_is_gone_through_once_over_two_drivers(

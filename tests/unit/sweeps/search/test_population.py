@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.errors import SpecError
-from cola.records import TrialAsked
-from orchestration.planning.shared_prefixes import has_beginning
-from sweeps.search.population import Member, PopulationSearch, beginnings, successors
+from cola.records import RATE_CHANGES, TrialRequested
+from orchestration.planning.shared_prefixes import has_prefix
+from sweeps.search.population import Member, PopulationSearch, published_prefixes, successors
 from sweeps.search.trial_log import SweepLog
-from sweeps.space.points import Points
-from sweeps.space.spec import LEARNING_RATE, RATE_CHANGES, PopulationSpec, SweepSpec
+from sweeps.space.points import PointPlanner
+from sweeps.space.spec import LEARNING_RATE, PopulationSpec, SweepSpec
 from tests.unit.sweeps.search.test_arm_search import NLL, ended
 
 BOUNDS = (1e-4, 1e-2)
@@ -89,20 +89,20 @@ def tiny_population(tiny_sweep: dict[str, Any]) -> dict[str, Any]:
 
 def searching(values: dict[str, Any], folder: Path) -> tuple[PopulationSearch, SweepLog]:
     log = SweepLog(folder)
-    return PopulationSearch("", Points(SweepSpec.parse(values), []), log), log
+    return PopulationSearch("", PointPlanner(SweepSpec.parse(values), []), log), log
 
 
-def badness(asked: TrialAsked) -> float:
+def badness(asked: TrialRequested) -> float:
     """The best rate is 1e-3."""
     changes = asked.point.get(RATE_CHANGES, [])
     factor = changes[-1]["factor"] if changes else 1.0
     return abs(math.log(asked.point[LEARNING_RATE] * factor / 1e-3))
 
 
-def carry_out(search: PopulationSearch, log: SweepLog, most: int) -> list[TrialAsked]:
+def carry_out(search: PopulationSearch, log: SweepLog, most: int) -> list[TrialRequested]:
     """Up to `most` trials, side by side as far as the search has them."""
-    done: list[TrialAsked] = []
-    running: list[TrialAsked] = []
+    done: list[TrialRequested] = []
+    running: list[TrialRequested] = []
     while len(done) < most:
         found = search.next()
         if found is not None:
@@ -165,14 +165,14 @@ def test_a_child_begins_as_its_parent_ended(
     tiny_population: dict[str, Any], tmp_path: Path
 ) -> None:
     search, log = searching(tiny_population, tmp_path)
-    points = Points(SweepSpec.parse(tiny_population), [])
+    points = PointPlanner(SweepSpec.parse(tiny_population), [])
     for asked in carry_out(search, log, 100):
         if asked.leg is None or asked.leg.parent is None:
             continue
         parent = log.asked[asked.leg.parent]
-        (published,) = beginnings(parent, points.of("", parent.point))
+        (published,) = published_prefixes(parent, points.of("", parent.point))
         run = points.of("", asked.point).runs[0].spec
-        assert has_beginning(run, published)
+        assert has_prefix(run, published)
         assert published.step == run.step_at(asked.leg.since)
 
 

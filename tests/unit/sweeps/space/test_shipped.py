@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from cola.errors import SpecError
 from sweeps.cli import app
-from sweeps.driver.plan import plan_sweep, sentences
+from sweeps.driver.plan import describe_plan, plan_sweep
 from sweeps.space.catalog import load_sweep, shipped_sweeps
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SCALES
 
 LAPTOP_SECONDS = 30 * 60 * 2  # of run time one after the other, on two cores
@@ -22,11 +22,11 @@ LAPTOP_SECONDS = 30 * 60 * 2  # of run time one after the other, on two cores
 def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
     sweep = load_sweep(name, scale)
     assert sweep.name == name
-    plan = plan_sweep(Points(sweep, []))
+    plan = plan_sweep(PointPlanner(sweep, []))
     assert all(arm.candidates for arm in plan.arms)
     assert not any(arm.excluded for arm in plan.arms)
     assert scale != "laptop" or plan.seconds < LAPTOP_SECONDS
-    told = "\n".join(sentences(plan))
+    told = "\n".join(describe_plan(plan))
     assert sweep.question in told
     assert ("Equal effort: each of the 3 arms" in told) == (
         name in ("tune-families", "rate-schedules")
@@ -34,7 +34,7 @@ def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
 
 
 def test_questions_about_use_train_one_model_a_seed() -> None:
-    plan = plan_sweep(Points(load_sweep("first-block", "laptop"), []))
+    plan = plan_sweep(PointPlanner(load_sweep("first-block", "laptop"), []))
     assert len(plan.runs) == 2
     assert len(plan.arms[0].candidates) == 16
 

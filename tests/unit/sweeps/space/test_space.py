@@ -10,8 +10,8 @@ from cola.errors import SpecError
 from cola.spec import check_path
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
-from sweeps.driver.plan import plan_sweep, sentences
-from sweeps.space.points import Points
+from sweeps.driver.plan import describe_plan, plan_sweep
+from sweeps.space.points import PointPlanner
 from sweeps.space.space import grid
 from sweeps.space.spec import SweepSpec
 
@@ -21,7 +21,7 @@ BLOCK = "families.cola.block_size"
 
 def refusal(values: dict[str, Any]) -> str:
     with pytest.raises(SpecError) as refused:
-        Points(SweepSpec.parse(values), [])
+        PointPlanner(SweepSpec.parse(values), [])
     return str(refused.value)
 
 
@@ -56,18 +56,18 @@ def test_a_path_goes_through_lists_and_unions() -> None:
 
 def test_what_no_study_can_have_is_counted_with_its_reason(tiny_sweep: dict[str, Any]) -> None:
     """Sequences of 32 tokens hold whole blocks of 8 and 16, not of 24 or 64."""
-    plan = plan_sweep(Points(SweepSpec.parse(tiny_sweep), []))
+    plan = plan_sweep(PointPlanner(SweepSpec.parse(tiny_sweep), []))
     (arm,) = plan.arms
     assert {c.point[BLOCK] for c in arm.candidates} == {8, 16}
     assert sorted(arm.excluded.values()) == [2, 2]
     assert all("must be a multiple of families.cola.patch_size" in r for r in arm.excluded)
-    told = "\n".join(sentences(plan))
+    told = "\n".join(describe_plan(plan))
     assert "4 points are possible, 4 trials" in told
     assert "excluded: 2" in told
 
 
 def test_a_point_is_the_same_run_as_in_a_study(tiny_sweep: dict[str, Any]) -> None:
-    points = Points(SweepSpec.parse(tiny_sweep), [])
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     candidate = points.of("", {BLOCK: 16, LOC: 1.0})
     values = {**tiny_sweep["study"], "name": "other"}
     values["families"]["cola"]["block_size"] = 16
@@ -80,7 +80,7 @@ def test_points_that_only_use_a_model_otherwise_share_its_training(
 ) -> None:
     steps = "evaluation.generation.steps"
     tiny_sweep["space"] = {steps: [1, 4], BLOCK: [8, 16]}
-    points = Points(SweepSpec.parse(tiny_sweep), [])
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     found = [points.of("", point) for point in grid(points.sweep.space)]
     assert len({c.identity for c in found}) == 4
     assert len({run.spec.run_key for c in found for run in c.runs}) == 2
@@ -93,7 +93,7 @@ def test_families_are_compared_in_arms_of_their_own(tiny_sweep: dict[str, Any]) 
     tiny_sweep["space"] = {"training.optimizer.learning_rate": [1e-3, 2e-3]}
     assert "make an arm of each" in refusal(tiny_sweep)
     tiny_sweep["arms"] = {name: {"set": {"families": {name: {}}}} for name in ("ar", "llada")}
-    plan = plan_sweep(Points(SweepSpec.parse(tiny_sweep), []))
+    plan = plan_sweep(PointPlanner(SweepSpec.parse(tiny_sweep), []))
     assert [{c.runs[0].spec.family for c in arm.candidates} for arm in plan.arms] == [
         {"ar"}, {"llada"},
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_scale_changes_study_space_and_budget(tiny_sweep: dict[str, Any]) -> N
         "laptop": {"space": {BLOCK: [8]}, "set": {"max_epochs": 50}, "seeds": [1, 2]}
     }
     sweep = SweepSpec.parse(tiny_sweep).at("laptop")
-    points = Points(sweep, [])
+    points = PointPlanner(sweep, [])
     assert points.base.max_epochs == 50
     (arm,) = plan_sweep(points).arms
     assert len(arm.candidates) == 2

@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestration.checkpoint.manifest import Cursor, seal
 from orchestration.state.ledger import Ledger
-from sweeps.space.points import Points
+from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
-from sweeps.trials.prefix_claims import Claims, first_stages, forget
+from sweeps.trials.prefix_claims import PrefixClaims, remove_prefixes, stage_prefixes
 
 LOC = "families.cola.objective.stage2.timestep.timestep_loc"
 BLOCK = "families.cola.block_size"
@@ -24,24 +24,24 @@ def other_driver(root: Path) -> Ledger:
 
 
 def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
-    points = Points(SweepSpec.parse(tiny_sweep), [])
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     (one,), (two,) = (points.of("", {BLOCK: 8, LOC: loc}).runs for loc in (0.0, 1.0))
-    stage, same = next(first_stages(one.spec)), next(first_stages(two.spec))
+    stage, same = next(stage_prefixes(one.spec)), next(stage_prefixes(two.spec))
     assert stage == same
-    first = Claims(tmp_path, Ledger(tmp_path))
-    second = Claims(tmp_path, other_driver(tmp_path))
-    mine = first.sharing_of(one)
+    first = PrefixClaims(tmp_path, Ledger(tmp_path))
+    second = PrefixClaims(tmp_path, other_driver(tmp_path))
+    mine = first.prefix_plan_of(one)
     assert mine is not None
     assert mine.publishes == (stage,)
-    assert second.sharing_of(two) is None  # claimed a moment ago
+    assert second.prefix_plan_of(two) is None  # claimed a moment ago
 
     claim = stage.folder(tmp_path).with_suffix(".claim")
     os.utime(claim, (PAST, PAST))
     ledger = other_driver(tmp_path)
     ledger.acquire(one.spec.run_key)
-    assert second.sharing_of(two) is None  # its run is under way
+    assert second.prefix_plan_of(two) is None  # its run is under way
     ledger.close(one.spec.run_key, "diverged")
-    taken_over = second.sharing_of(two)
+    taken_over = second.prefix_plan_of(two)
     assert taken_over is not None
     assert taken_over.publishes == (stage,)
 
@@ -50,11 +50,11 @@ def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_pa
     (folder / "state").write_text("weights")
     cursor = Cursor(stage=0, step=stage.step, world_size=1, zero_stage=1, elapsed_seconds=1.0)
     seal(folder, cursor, 0)
-    done = second.sharing_of(two)
+    done = second.prefix_plan_of(two)
     assert done is not None
     assert done.publishes == ()
     assert done.first_step == stage.step
-    forget([*first_stages(one.spec), *first_stages(two.spec)], tmp_path)
+    remove_prefixes([*stage_prefixes(one.spec), *stage_prefixes(two.spec)], tmp_path)
     assert not list((tmp_path / "prefixes").iterdir())
 
 
@@ -62,7 +62,7 @@ def test_runs_that_go_through_another_first_stage_share_nothing(
     tiny_sweep: dict[str, Any],
 ) -> None:
     tiny_sweep["space"] = {"families.cola.objective.stage1.lambda_mask": [0.0, 0.3]}
-    points = Points(SweepSpec.parse(tiny_sweep), [])
+    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     found = [points.of("", {key: value}) for key in tiny_sweep["space"] for value in (0.0, 0.3)]
-    stages = {next(first_stages(c.runs[0].spec)).key for c in found}
+    stages = {next(stage_prefixes(c.runs[0].spec)).key for c in found}
     assert len(stages) == 2

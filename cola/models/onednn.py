@@ -1,6 +1,6 @@
-"""The DiT for generation on a CPU in bfloat16: weights laid out once for oneDNN, GELU fused.
+"""The DiT for bfloat16 generation on a CPU: weights prepacked for oneDNN, GELU fused.
 
-A plain Linear lays its weights out anew in every call, which a generation makes by the thousand.
+A plain Linear packs its weights in every call, and one generation makes thousands of calls.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cola.models.dit import MLP, ColaDiT, SelfAttention
+from cola.models.dit import ColaDiT
+from cola.models.dit_layers import MLP, SelfAttention
 from cola.models.layers import activation_dtype, merge_heads
 
-ROWS = 512  # of the products that the layout is made for; others are right too
+# Rows (batch x latents) of the products that the packed layout is optimised for, a chosen value:
+# other numbers of rows give correct results, only slower.
+ROWS = 512
 
 
 class PackedLinear(nn.Module):
-    """A Linear without gradients whose weights are in oneDNN's own layout."""
+    """A Linear without gradients whose weights are in oneDNN's packed layout."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -32,18 +35,14 @@ class PackedLinear(nn.Module):
         return self.apply_with(x, "none", "")
 
     def apply_with(self, x: Tensor, activation: str, algorithm: str) -> Tensor:
-        """The product followed by an activation, in one call."""
+        """The product followed by an activation, fused: (..., in) -> (..., out)."""
         operator = torch.ops.mkldnn._linear_pointwise
         product: Tensor = operator(x, self.packed, self.bias, activation, [], algorithm)
         return product
 
 
 class PackedAttention(nn.Module):
-    """See `cola.models.dit.SelfAttention`. Queries and keys are normalised and turned in float32.
-
-    They are moved heads first on the way there, once and together, so that nothing copies them
-    again; each then has a LayerNorm of its own, whose affine part costs nothing there.
-    """
+    """`dit_layers.SelfAttention` with packed weights; norms and rotations are in float32."""
 
     def __init__(self, attention: SelfAttention) -> None:
         super().__init__()
@@ -53,20 +52,21 @@ class PackedAttention(nn.Module):
         self.norms = [_float_affine(norm) for norm in (attention.norm_q, attention.norm_k)]
         self.rope = attention.rope  # whose frequencies the model asks for
 
-    def qkv(self, x_BnC: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x_BnC: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values (B, H, n, D)."""
         projected = self.proj_qkv(x_BnC).unflatten(-1, (3, self.num_heads, -1))
-        moved = projected.permute(2, 0, 3, 1, 4)  # (3, B, H, n, D)
-        qk = moved[:2].to(torch.float32, memory_format=torch.contiguous_format)
-        turns = turns.transpose(1, 2)
+        qkv = projected.permute(2, 0, 3, 1, 4)  # (3, B, H, n, D)
+        # One copy moves the heads forward and changes the type of queries and keys together.
+        qk = qkv[:2].to(torch.float32, memory_format=torch.contiguous_format)
+        rotary = rotary.transpose(1, 2)
         q, k = (
-            _turned(F.layer_norm(x, x.shape[-1:], *affine), turns).to(projected.dtype)
+            _rotate(F.layer_norm(x, x.shape[-1:], *affine), rotary).to(projected.dtype)
             for x, affine in zip(qk, self.norms, strict=True)
         )
-        return q, k, moved[2]
+        return q, k, qkv[2]
 
     def out(self, x_BHnD: Tensor) -> Tensor:
-        """Back to the model's width."""
+        """Output projection, (B, H, n, D) -> (B, n, C)."""
         projected: Tensor = self.proj_out(merge_heads(x_BHnD))
         return projected
 
@@ -75,15 +75,15 @@ def _float_affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor, float]:
     return norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
 
 
-def _turned(x_BHnD: Tensor, turns: Tensor) -> Tensor:
-    """Rotary embedding of the pairs (2i, 2i + 1), in place."""
+def _rotate(x_BHnD: Tensor, rotary: Tensor) -> Tensor:
+    """Rotary embedding of the channel pairs (2i, 2i + 1), in place."""
     pairs = torch.view_as_complex(x_BHnD.unflatten(-1, (-1, 2)))
-    pairs *= turns
+    pairs *= rotary
     return x_BHnD
 
 
 class PackedMLP(nn.Module):
-    """See `cola.models.dit.MLP`."""
+    """`dit_layers.MLP` with packed weights."""
 
     def __init__(self, mlp: MLP) -> None:
         super().__init__()
@@ -96,16 +96,19 @@ class PackedMLP(nn.Module):
 
 
 def for_generation(dit: ColaDiT) -> ColaDiT:
-    """A copy of the model that generates faster, where there is one; else the model itself.
+    """A copy with packed weights on a CPU in bfloat16 (weights or autocast); else `dit` itself.
 
-    There is one on a CPU where activations are bfloat16 (by weights or by autocast) and no
-    gradients are wanted.
+    Packed weights have no gradients, so with gradients enabled it is `dit` itself, too.
     """
     weight = dit.txt_in.proj.weight
-    fitting = weight.device.type == "cpu" and activation_dtype(weight) == torch.bfloat16
-    if not fitting or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+    is_bfloat16_on_cpu = weight.device.type == "cpu" and activation_dtype(weight) == torch.bfloat16
+    if (
+        not is_bfloat16_on_cpu
+        or torch.is_grad_enabled()
+        or not torch.backends.mkldnn.is_available()
+    ):
         return dit
-    # The copy shares what it does not replace with the model.
+    # deepcopy takes from `memo` what exists already: the copy shares all unreplaced tensors.
     memo = {id(tensor): tensor for tensor in (*dit.parameters(), *dit.buffers())}
     packed = copy.deepcopy(dit, memo)
     for block in packed.layers:

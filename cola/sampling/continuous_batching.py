@@ -1,4 +1,4 @@
-"""Continuations of many prompts, handed over as they end."""
+"""Continuous batching: a row whose continuation has ended is given to a waiting prompt."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ Generate = Callable[[list[list[int]], Stream], list[list[int]]]
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a continuation ends: at `max_new_tokens`, at EOS, or where `ended` holds."""
+    """Where a continuation ends: at `max_new_tokens`, at EOS, or where `ended` returns True."""
 
     max_new_tokens: int
     eos_token_id: int | None
     ended: Ended | None = None
 
-    def at(self, made: list[int]) -> bool:
-        """Whether the last of the tokens made so far (at least one) is the last of all."""
-        if len(made) >= self.max_new_tokens or made[-1] == self.eos_token_id:
+    def is_last(self, generated: list[int]) -> bool:
+        """Whether generation stops after the latest of these tokens (at least one)."""
+        if len(generated) >= self.max_new_tokens or generated[-1] == self.eos_token_id:
             return True
-        return self.ended is not None and self.ended(made)
+        return self.ended is not None and self.ended(generated)
 
 
 class Sample:
-    """One prompt in work: the tokens made for it, and its own random numbers."""
+    """One prompt in work: its generated tokens and its own random numbers."""
 
-    def __init__(self, index: int, prompt: Sequence[int], stream: Stream, stop: Stop) -> None:
+    def __init__(self, index: int, prompt: Sequence[int], stream: Stream, *, stop: Stop) -> None:
         self.index, self.prompt, self.stream = index, prompt, stream
-        self.made: list[int] = []
+        self.generated: list[int] = []
         self.done = False
-        self._stop, self._told = stop, 0
+        self._stop, self._taken = stop, 0
 
-    def take(self, tokens: Sequence[int]) -> None:
-        """Add new tokens as far as the continuation's end."""
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Add generated tokens, up to the continuation's end."""
         for token in tokens:
             if self.done:
                 return
-            self.made.append(token)
-            self.done = self._stop.at(self.made)
+            self.generated.append(token)
+            self.done = self._stop.is_last(self.generated)
 
-    def news(self) -> list[int]:
-        """The tokens made since the last call."""
-        told, self._told = self._told, len(self.made)
-        return self.made[told:]
+    def take_new_tokens(self) -> list[int]:
+        """The tokens generated since the last call."""
+        taken, self._taken = self._taken, len(self.generated)
+        return self.generated[taken:]
 
 
-class Queue:
-    """The prompts that wait for a free row, in their order."""
+class PromptQueue:
+    """The prompts that wait for a free row, in order."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], stream: Stream, stop: Stop) -> None:
         self._prompts, self._stream, self._stop = prompts, stream, stop
@@ -61,17 +61,17 @@ class Queue:
         return len(self._waiting)
 
     def take(self, count: int) -> tuple[list[Sample], Stream]:
-        """The next `count` samples, or as many as are left, and their common stream."""
+        """Samples of the next prompts, at most `count`, and their common stream."""
         indices = [self._waiting.popleft() for _ in range(min(count, len(self)))]
         samples = [
-            Sample(index, self._prompts[index], self._stream.of([index]), self._stop)
+            Sample(index, self._prompts[index], self._stream.of([index]), stop=self._stop)
             for index in indices
         ]
         return samples, self._stream.of(indices)
 
 
 def in_order(ends: Iterator[tuple[int, list[int]]]) -> list[list[int]]:
-    """All continuations, those of the first prompts first."""
+    """All continuations, in the order of their prompts."""
     return [tokens for _, tokens in sorted(ends)]
 
 
@@ -84,13 +84,13 @@ def in_chunks(
 ) -> Iterator[tuple[int, list[int]]]:
     """`rows` prompts at a time: (index of the prompt, its continuation), in the prompts' order."""
     for start in range(0, len(prompts), rows):
-        chosen = range(start, min(start + rows, len(prompts)))
-        made = generate([prompts[index] for index in chosen], stream.of(chosen))
-        yield from zip(chosen, (cut_where(tokens, ended) for tokens in made), strict=True)
+        indices = range(start, min(start + rows, len(prompts)))
+        texts = generate([prompts[index] for index in indices], stream.of(indices))
+        yield from zip(indices, (cut_where(tokens, ended) for tokens in texts), strict=True)
 
 
 def cut_where(tokens: list[int], ended: Ended | None) -> list[int]:
-    """The tokens up to the first one with which `ended` holds."""
+    """The shortest prefix for which `ended` returns True; all tokens where there is none."""
     if ended is None:
         return tokens
     lengths = range(1, len(tokens))

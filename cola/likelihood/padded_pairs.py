@@ -15,11 +15,11 @@ from cola.seeding import Stream
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Every prompt with its continuation right behind it, padded on the right.
+class PaddedPairs:
+    """Every prompt followed by its continuation, padded on the right.
 
-    tokens_BL: (B, L) int64. start_B, end_B: (B,) int64, the continuation's first place and the one
-    behind its last.
+    tokens_BL: (B, L) int64. start_B, end_B: (B,) int64, the continuation's first position and the
+    one behind its last.
     """
 
     tokens_BL: Tensor
@@ -27,24 +27,25 @@ class Rows:
     end_B: Tensor
 
     def real(self) -> Tensor:
-        """(B, L): False at the padding."""
-        place_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
-        return place_L < self.end_B[:, None]
+        """(B, L), False at the padding."""
+        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        return position_L < self.end_B[:, None]
 
     def continuation(self) -> Tensor:
-        """(B, L): True at the continuation."""
-        place_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
-        return (place_L >= self.start_B[:, None]) & (place_L < self.end_B[:, None])
+        """(B, L), True at the continuation."""
+        position_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
+        return (position_L >= self.start_B[:, None]) & (position_L < self.end_B[:, None])
 
 
-def joined(
+def pad_pairs(
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     pad: int,
+    *,
     device: torch.device,
     multiple: int = 1,
-) -> Rows:
-    """The rows, L a multiple of `multiple` (and at least that)."""
+) -> PaddedPairs:
+    """The pairs as one batch; L is a positive multiple of `multiple`."""
     texts = [[*left, *right] for left, right in zip(prompts, continuations, strict=True)]
     longest = max(1, *(len(text) for text in texts))
     tokens_BL = torch.full((len(texts), -(-longest // multiple) * multiple), pad)
@@ -52,32 +53,32 @@ def joined(
         tokens_BL[row, : len(text)] = torch.tensor(text, dtype=torch.long)
     start_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     end_B = torch.tensor([len(text) for text in texts], device=device)
-    return Rows(tokens_BL.to(device), start_B, end_B)
+    return PaddedPairs(tokens_BL.to(device), start_B, end_B)
 
 
-class RowsStream(Stream):
-    """Rows of unequal length get the numbers that each would get alone, zeros behind them.
+class RaggedStream(Stream):
+    """Draws for rows of unequal length: each row's numbers are those it would get alone.
 
-    `lengths[i]` is the own length of row i along the first axis that is asked for.
+    `lengths[i]` is the length of row i along the first axis of a draw; zeros follow behind it.
     """
 
     def __init__(self, stream: Stream, lengths: Sequence[int]) -> None:
-        super().__init__(stream.seed, stream.step, stream.sample_ids, stream.device)
+        super().__init__(stream.seed, stream.step, stream.sample_ids, device=stream.device)
         self._lengths = list(lengths)
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
-        """See `Stream.normal`."""
+        """N(0, 1) of shape (samples, *shape), zero behind a row's length."""
         return self._padded(shape, lambda alone, own: alone.normal(purpose, *own))
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
-        """See `Stream.uniform`."""
+        """U[0, 1) of shape (samples, *shape), zero behind a row's length."""
         return self._padded(shape, lambda alone, own: alone.uniform(purpose, *own))
 
     def _padded(
         self, shape: tuple[int, ...], draw: Callable[[Stream, tuple[int, ...]], Tensor]
     ) -> Tensor:
-        drawn = self.of(range(len(self._lengths)))  # plain streams of single rows from here on
+        plain = self.of(range(len(self._lengths)))  # `of` returns streams that do not pad
         filled = torch.zeros(len(self._lengths), *shape, device=self.device)
         for row, length in enumerate(self._lengths):
-            filled[row, :length] = draw(drawn.of([row]), (length, *shape[1:]))[0]
+            filled[row, :length] = draw(plain.of([row]), (length, *shape[1:]))[0]
         return filled

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cola.models.adaln import KeptTimes, TimeTable
-from cola.models.dit import ColaDiT, DiTConfig
-from cola.models.packed import PackedLinear, for_generation
+from cola.models.adaln import CachedTimestep, TimestepTable
+from cola.models.dit import ColaDiT
+from cola.models.dit_config import DiTConfig
+from cola.models.onednn import PackedLinear, for_generation
 
 BLOCK = 8
 
@@ -28,9 +29,9 @@ def velocity(dit: ColaDiT) -> torch.Tensor:
     prefix, z = (torch.randn(3, n, 4, generator=generator) for n in (2 * BLOCK, BLOCK))
     cache = dit.new_cache(3, 3 * BLOCK, prefix)
     dit.commit(prefix, cache, [2 * BLOCK, BLOCK, 2 * BLOCK])
-    times = KeptTimes(TimeTable(dit.embed_times(torch.full((1, 1), 0.6))), index=0)
-    turns = dit.block_turns(cache)
-    return torch.cat(dit.denoise(z, times, turns, cache, guided=True)).float()
+    table = TimestepTable(dit.embed_times(torch.full((1, 1), 0.6)))
+    timesteps, rotary = CachedTimestep(table, index=0), dit.block_rotary(cache)
+    return torch.cat(dit.denoise(z, timesteps, rotary, cache, guided=True)).float()
 
 
 @pytest.mark.parametrize("by", ["weights", "autocast"])

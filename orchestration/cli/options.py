@@ -1,0 +1,59 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestration.remote.packaging import JobEnvironment
+
+Study = Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")]
+StudyName = Annotated[str, typer.Argument(help="The study's name.")]
+Run = Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a key: path.to.key=value (repeatable).", metavar="KEY=VALUE"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Output = Annotated[str, typer.Option(help="Output folder of the study.")]
+Seed = Annotated[int, typer.Option(min=0)]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
+]
+DASHBOARD_HELP = "Ray's dashboard: http(s)://HOST:PORT."
+Dashboard = Annotated[str, typer.Option("--address", help=DASHBOARD_HELP)]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        envvar="COLA_CA_FILE",
+        help="Certificate(s) that an https:// address is trusted by "
+        "(default: the system's, or REQUESTS_CA_BUNDLE).",
+    ),
+]
+AllowHttp = Annotated[
+    bool,
+    typer.Option(
+        "--allow-http",
+        envvar="COLA_ALLOW_HTTP",
+        help="Send the token to another machine without TLS: whoever listens on the way reads it.",
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Leave it running and return.")]
+Environment = Annotated[
+    JobEnvironment,
+    typer.Option(
+        "--environment",
+        help="cluster: the `cola` that is installed there. pinned: this checkout's sources, built "
+        "there with the versions of its constraints.txt (minutes, the first time).",
+    ),
+]
+
+
+def output_folder(output: str) -> Path:
+    """The absolute path of an `--output` folder."""
+    return Path(output).expanduser().resolve()

@@ -1,0 +1,49 @@
+"""The losses of a run that nothing disturbs: on one process, without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestration.state.journal import JournalReader
+
+# A process of its own: DeepSpeed keeps what it made of a process group.
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import torch.distributed as dist
+from cola.data import open_prepared
+from cola.spec import RunSpec
+from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
+from orchestration.hooks import LogTraining
+from orchestration.journal import JournalWriter
+from orchestration.train_loop import LoopSettings, Place, train
+
+import_deepspeed()
+folder, target, log_every_steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)
+os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+run = RunSpec.model_validate_json((folder / "spec.json").read_text())
+data = open_prepared(Path(json.loads((folder / "data.json").read_text())["folder"]))
+log = LogTraining(run, JournalWriter(target), log_every_steps)
+train(run, data.train, DeepSpeedEngine, LoopSettings(1), Place(), [log])
+dist.destroy_process_group()
+"""
+
+
+def undisturbed_losses(run_folder: Path, target: Path, log_every_steps: int) -> dict[int, float]:
+    """Losses by step of the run in `run_folder`, trained anew into the journal `target`."""
+    command = [sys.executable, "-c", SCRIPT, str(run_folder), str(target), str(log_every_steps)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return losses_of(target)
+
+
+def losses_of(journal: Path) -> dict[int, float]:
+    """Training losses by step."""
+    lines = JournalReader(journal).new_lines()
+    return {line.step: line.values["train/loss"] for line in lines if line.kind == "train"}

@@ -1,0 +1,31 @@
+"""Which trials train in a process that stays for the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.cluster.session import ClusterResources
+from orchestration.state.event_log import EventLog
+from sweeps.driver.runner import SweepDriver
+from sweeps.search.trial_log import SweepLog
+from sweeps.space.points import PointPlanner
+from sweeps.space.spec import SweepSpec
+
+
+@pytest.mark.parametrize(
+    ("warm", "workers", "stays"), [(True, 1, True), (False, 1, False), (True, 2, False)]
+)
+def test_a_trial_holds_its_worker_itself_only_with_warm_workers_and_one_worker(
+    warm: bool, workers: int, stays: bool, tiny_sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_sweep["study"]["resources"] = {"workers": workers}
+    sweep = SweepSpec.parse(tiny_sweep | {"warm_workers": warm})
+    base, log, events = PointPlanner(sweep, []).base, SweepLog(tmp_path), EventLog(tmp_path)
+    cluster = ClusterResources(cpus=4, gpus=0)
+    said: list[str] = []
+    drive = SweepDriver(sweep, base, tmp_path, log, None, None, cluster, None, events, said.append)  # type: ignore[arg-type]
+    # Tune is asked for the worker's cores, or only for the memory of one that follows workers.
+    assert ("cpu" in drive._trial_resources()) == stays
