@@ -51,7 +51,7 @@ def send_results(
                 outcome[study.name] = "MLflow does not have the run; `cola run` sends it"
                 continue
             if metrics:
-                runs.measured(run_id, metrics, spec.steps, time.time())
+                runs.add_metrics(run_id, metrics, step=spec.steps, time=time.time())
             runs.attach(run_id, artifact)
             outcome[study.name] = None
         except client_errors() as error:
