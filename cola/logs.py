@@ -13,6 +13,8 @@ import sys
 from cola import process_environment
 from cola.errors import SpecError
 
+log = logging.getLogger(__name__)
+
 VARIABLE = "COLA_LOG"
 LEVELS = {"info": logging.INFO, "debug": logging.DEBUG}
 PACKAGES = ("cola", "orchestration", "sweeps", "analysis")
@@ -58,8 +60,9 @@ def set_up_logging(verbosity: int = 0) -> None:
         logger.setLevel(level)
         logger.handlers = [h for h in logger.handlers if not isinstance(h, StderrHandler)]
         logger.addHandler(handler)
-        # Ray Train gives the root logger of its workers a handler: each line would be there twice.
+        # Ray Train gives its workers' root logger a handler, which would write each line again.
         logger.propagate = False
+    log.debug("process %d logs at level %s", os.getpid(), logging.getLevelName(level))
 
 
 def chosen_level() -> int:

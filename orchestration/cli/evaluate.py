@@ -124,7 +124,7 @@ def evaluate(
 
 
 def models_of(targets: Sequence[str], root: Path, context: int | None) -> list[Target]:
-    """The models that the command line names; a study stands for each of its finished runs.
+    """The models that the command line names; a study means all of its finished runs.
 
     Raises:
         SpecError: a name is neither a run, a study nor a folder with a model.

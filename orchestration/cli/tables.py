@@ -47,6 +47,6 @@ def cell(value: object) -> str:
 
 
 def wide_console() -> Console:
-    """A console whose tables are not cut: pipes and files have no width of their own."""
+    """A console whose tables are not cut: pipes and files have no width."""
     console = Console()
     return console if console.is_terminal else Console(width=max(200, console.width))

@@ -204,16 +204,15 @@ class Launcher:
         self.mirror.close_run(key, state, self._closing_tags(run))
         self.view.ended(run, state, reason)
         self.events.write(state, run.name, reason)
-        log.info("%s: %s (%s)", run.name, state, reason)
+        log.info("%s: ended: %s (%s)", run.name, state, reason or "no reason")
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
-            self.view.event(run, f"took {duration(took)}, the plan said {duration(planned)}")
+            self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
 
     def _closed(
         self, run: PlannedRun, error: BaseException | None
     ) -> tuple[State, str | None] | None:
-        """How the attempt ended, and why, once the ledger has it; None where another driver has
-        the run."""
+        """How the attempt ended, and why, once recorded; None if another driver has the run."""
         if run.key in self._lost:
             self._lost.remove(run.key)
             return None
@@ -281,12 +280,16 @@ class Launcher:
                 log.warning("%s: its lease is not refreshed: %s", run.name, error)
 
     def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
-        """Leave a run to the driver that took it over; its workers see the newer attempt and stop
-        without a checkpoint (`orchestration.state.fence`)."""
+        """Leave a run to the driver that took it over.
+
+        Its workers see the newer attempt and stop without a checkpoint
+        (`orchestration.state.fence`).
+        """
         self._lost.add(run.key)
         self.mirror.leave_run(run.key)
         self.view.lost(run, str(lost))
-        self.events.write("lease lost", run.name, str(lost))
+        self.events.write(Event.LEASE_LOST, run.name, str(lost))
+        log.warning("%s: lease lost: %s", run.name, lost)
 
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
         tags = closing_tags(run, self.ledger)

@@ -62,12 +62,12 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     planned = plan_study(study)
     plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
-    data = prepared_data(study, plan, root, view)
+    data = prepared_data(study, plan, root, view=view)
     decisions = decide(plan, ledger, study_folder(study), storage=study.checkpoint.storage)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
     )
-    run_decided(launcher, plan, decisions, address)
+    run_decided(launcher, plan, decisions, address=address)
     unmirrored = mirror.finish(patience_seconds=MIRROR_PATIENCE_SECONDS)
     plan = with_retries(plan, study.retry_diverged, ledger)
     states = {run.name: ledger.entry(run.key).state for run in plan}
@@ -78,7 +78,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
 
 
 def prepared_data(
-    study: StudySpec, plan: Sequence[PlannedRun], root: Path, view: StudyView
+    study: StudySpec, plan: Sequence[PlannedRun], root: Path, *, view: StudyView
 ) -> PreparedData:
     """The study's corpus, prepared in the output folder and large enough for every run.
 
@@ -98,6 +98,7 @@ def run_decided(
     launcher: Launcher,
     plan: Sequence[PlannedRun],
     decisions: Sequence[RunDecision],
+    *,
     address: str | None,
 ) -> None:
     """Start the cluster and the mirror, and train what the decisions start or resume.

@@ -24,6 +24,7 @@ class Event:
     WORKERS_STARTED = "workers started"
     WORKERS_RESTARTED = "workers restarted"  # within the same attempt
     WORKERS_FAILED = "workers failed"
+    LEASE_LOST = "lease lost"  # another driver has taken the run over
     HUNG = "hung"  # a worker made no step for too long and was killed
     RETRIED = "retried"
     STOP_REQUESTED = "stop requested"

@@ -1,4 +1,4 @@
-"""Bad input to the real command: one clear line, exit code 2, nothing started, nothing written."""
+"""Errors of the real command: one clear line, the branch's exit code, no traceback."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from typing import Any
 
 import pytest
 
+from cola.errors import (
+    ClusterError,
+    ColaError,
+    FitError,
+    RunError,
+    SpecError,
+    StorageError,
+    TrackingError,
+)
 from sweeps.cli import main
 from tests.conftest import write_study
 
 
-def cola(*arguments: str) -> subprocess.CompletedProcess[str]:
+def cola(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     code = "from sweeps.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "COLUMNS": "400"},
+        env={**os.environ, "COLUMNS": "400", **variables},
     )
 
 
@@ -44,16 +53,16 @@ class Here:
         monkeypatch.setenv("COLUMNS", "400")
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
-    def refusal(self, *arguments: str) -> str:
+    def refusal(self, *arguments: str, code: int = 2) -> str:
         """The one line on standard error."""
-        return only_line(self.errors(*arguments))
+        return only_line(self.errors(*arguments, code=code))
 
-    def errors(self, *arguments: str) -> str:
+    def errors(self, *arguments: str, code: int = 2) -> str:
         """What is on standard error, progress and all."""
         self._monkeypatch.setattr(sys, "argv", ["cola", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        assert ended.value.code == 2
+        assert ended.value.code == code
         return self._capsys.readouterr().err
 
 
@@ -84,7 +93,7 @@ def test_plan_refuses(
 
 
 def test_a_storage_without_a_drill_is_refused(here: Here) -> None:
-    assert "--storage: is for the study of --faults" in here.refusal("doctor", "--storage", "/x")
+    assert "--storage /x: is for the study of --faults" in here.refusal("doctor", "--storage", "/x")
 
 
 def test_unknown_study_lists_the_shipped_ones() -> None:
@@ -131,5 +140,53 @@ def test_unreachable_mlflow(tiny_study: dict[str, Any], tmp_path: Path, here: He
 def test_unwritable_output(tiny_study: dict[str, Any], tmp_path: Path, here: Here) -> None:
     (tmp_path / "file").write_text("")
     tiny_study["output"] = str(tmp_path / "file" / "outputs")
-    message = here.refusal("run", str(write_study(tiny_study, tmp_path)))
+    study = write_study(tiny_study, tmp_path)
+    message = here.refusal("run", str(study), code=StorageError.exit_code)
     assert "cannot be written" in message
+
+
+def branches(error: type[ColaError] = ColaError) -> list[type[ColaError]]:
+    """The error and all classes below it."""
+    return [error, *(below for child in error.__subclasses__() for below in branches(child))]
+
+
+EXIT_CODES = {
+    SpecError: 2, FitError: 2, StorageError: 3, ClusterError: 4, TrackingError: 5, RunError: 6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("error", branches()[1:], ids=lambda error: error.__name__)
+def test_each_branch_of_the_error_tree_ends_with_its_exit_code(
+    error: type[ColaError], here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The codes are those that scripts rely on, so they are written out here."""
+
+    def command() -> None:
+        raise error("output=/x: [bold] cannot be [/bold] done; try another")
+
+    monkeypatch.setattr("sweeps.cli.app", command)
+    (code,) = {code for branch, code in EXIT_CODES.items() if issubclass(error, branch)}
+    assert here.refusal(code=code) == "error: output=/x: [bold] cannot be [/bold] done; try another"
+
+
+def test_causes_of_different_branches_are_told_apart(
+    tiny_study: dict[str, Any], tmp_path: Path, here: Here
+) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("c,loss\n1e10,3.0\n1e11,2.0\n")
+    fit = here.refusal("fit", str(table), "--flops", "c", "--loss", "loss", code=2)
+    assert fit.startswith(f"error: {table}: ")
+    (tmp_path / "file").write_text("")
+    tiny_study["output"] = str(tmp_path / "file" / "outputs")
+    study = str(write_study(tiny_study, tmp_path))
+    assert "output=" in here.refusal("run", study, code=3)
+    assert "does not answer" in here.refusal("jobs", "x", "--address", "http://127.0.0.1:1", code=4)
+
+
+def test_logs_are_separate_from_results() -> None:
+    """With all details, stdout is the one that it is without."""
+    shown = [cola(*options, "plan", "demo", "--json") for options in ((), ("-vv",))]
+    assert [result.returncode for result in shown] == [0, 0]
+    assert shown[0].stdout == shown[1].stdout
+    assert shown[0].stderr == ""
+    assert "COLA_LOG=loud: write info or debug" in refusal(cola("studies", COLA_LOG="loud"))

@@ -70,7 +70,7 @@ def test_a_run_too_large_waits_until_the_cluster_has_grown(
     assert world.events() == [("waiting", why)]
     assert f"{large.name}: {why}" in world.shown.getvalue()
     assert world.launches.admitted([large], [small]) == {}
-    assert world.events() == [("waiting", why)]  # told once
+    assert world.events() == [("waiting", why)]  # reported once
     world.cpus = 16
     assert world.launches.admitted([large], []) == {large.spec.run_key: 8}
 
@@ -90,7 +90,7 @@ def test_it_is_given_up_after_wait_seconds(sized: dict[str, Any], tmp_path: Path
 
 
 def test_a_busy_cluster_is_waited_for(sized: dict[str, Any], tmp_path: Path) -> None:
-    """However short wait_seconds is; runs of the study itself are not told about."""
+    """However short wait_seconds is; waits for the study's own runs are not reported."""
     sized["resources"] = {"workers": 2, "wait_seconds": 0.0}
     world = Joined(sized, tmp_path)
     (first,) = world.launches.admitted(world.runs, [])

@@ -26,7 +26,7 @@ def beat(folder: Path, step: int, rank: int = 0, pid: int = 1, attempt: int = 1)
 
 
 class Clock:
-    """Time that goes on when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -71,7 +71,7 @@ def test_all_workers_silent_are_hung_and_some_are_not(tmp_path: Path, clock: Clo
     clock.now += 9
     both[1] = beat(tmp_path, 6, rank=1, pid=2)
     assert watch.hung(10) == []
-    clock.now += 2  # the first has said nothing for 11 s, the second for 2
+    clock.now += 2  # the first has been silent for 11 s, the second for 2
     assert watch.hung(10) == []
     clock.now += 9
     assert watch.hung(10) == both

@@ -226,7 +226,7 @@ STUBS = {
         'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"'
     ),
     "hostname": "echo 10.0.0.1 10.0.0.2",
-    # Ray's command starts what stands behind its separator, and outlives a signal to that.
+    # Ray's command starts what comes after its separator, and outlives a signal to that.
     "ray": (
         'printf "%s\\0" "$@" > "$ARGUMENTS"; '
         'while [ "$1" != -- ]; do shift; done; shift; "$@"; echo "ray stop" >> "$CALLS"'
@@ -275,8 +275,8 @@ class Slurm:
         return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
 
     def wait(self) -> int:
-        _, said = self.process.communicate(timeout=60)
-        assert said == ""
+        _, errors = self.process.communicate(timeout=60)
+        assert errors == ""
         assert not list(self.folder.glob("cola-pid.*"))
         return self.process.returncode
 
