@@ -143,12 +143,12 @@ def choose(laws: Sequence[str], rows: pd.DataFrame, estimator: str = "huber") ->
     Raises:
         FitError: when no law can be tested.
     """
-    found = [score for law in laws if (score := rolling_origin(law, rows, estimator)) is not None]
-    if not found:
+    tested = [score for law in laws if (score := rolling_origin(law, rows, estimator)) is not None]
+    if not tested:
         raise FitError("too few budgets to test a law on larger ones than it was fitted to")
     # Laws are compared on the folds that all of them have.
-    common = set.intersection(*({fold.split for fold in score.folds} for score in found))
-    scores = [Score(s.law, tuple(fold for fold in s.folds if fold.split in common)) for s in found]
+    common = set.intersection(*({fold.split for fold in score.folds} for score in tested))
+    scores = [Score(s.law, tuple(fold for fold in s.folds if fold.split in common)) for s in tested]
     ranked = tuple(sorted(scores, key=lambda score: score.mean_absolute_error))
     if len(ranked) < 2 or len(common) < 2:
         return Choice(ranked, None, None)
@@ -161,11 +161,11 @@ def _combination(ranked: Sequence[Score]) -> tuple[dict[str, float], float, floa
     """Weights from all folds, and on the folds from the second on: its error, the best law's."""
     count = len(ranked[0].folds)
     errors, single = [], []
-    for place in range(1, count):
-        weights = _weights(ranked, place)
-        parts = [w * s.folds[place].errors for w, s in zip(weights, ranked, strict=True)]
+    for fold in range(1, count):
+        weights = _weights(ranked, fold)
+        parts = [w * s.folds[fold].errors for w, s in zip(weights, ranked, strict=True)]
         errors.append(np.abs(np.sum(parts, axis=0)))
-        single.append(np.abs(ranked[0].folds[place].errors))
+        single.append(np.abs(ranked[0].folds[fold].errors))
     final = _weights(ranked, count)
     named = {score.law: float(w) for score, w in zip(ranked, final, strict=True)}
     return named, float(np.concatenate(errors).mean()), float(np.concatenate(single).mean())

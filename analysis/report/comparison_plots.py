@@ -24,9 +24,9 @@ def residuals(fits: Mapping[str, FamilyFit], styles: Mapping[str, Style]) -> Fig
         panels = figure.subplots(1, len(fitted), squeeze=False, sharey=True)[0]
         for axes, fit in zip(panels, fitted, strict=True):
             assert fit.fit is not None
-            points, away = fit.fit.points, 100 * np.expm1(-fit.fit.residual)
+            points, percent_off = fit.fit.points, 100 * np.expm1(-fit.fit.residual)
             axes.axhline(0, color=INK, lw=0.8)
-            markers(axes, points.compute, away, styles[fit.variant], fit.kind)
+            markers(axes, points.compute, percent_off, styles[fit.variant], fit.kind)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
             axes.xaxis.set_minor_formatter(NullFormatter())

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.fitting.bootstrap import Kind, Refits, bootstrap
 from analysis.fitting.compare import Prediction, at_compute, predict
 from analysis.fitting.cross_validation import Choice, choose
-from analysis.fitting.estimate import Fit, distinct, fit_law
+from analysis.fitting.estimate import Fit, count_distinct, fit_law
 from analysis.fitting.laws import LAWS, candidates
 from analysis.fitting.table import inputs
 from analysis.plotting.variants import variants_of
@@ -62,9 +62,9 @@ class FamilyFit:
         """95% intervals of the parameters that have a meaning of their own."""
         if self.refits is None:
             return "–"
-        found = self.refits.intervals()
-        wanted = [name for name in ("E", "gamma") if name in found]
-        return ", ".join(f"{n} {found[n][0]:.3g} to {found[n][1]:.3g}" for n in wanted)
+        by_name = self.refits.intervals()
+        shown = [name for name in ("E", "gamma") if name in by_name]
+        return ", ".join(f"{n} {by_name[n][0]:.3g} to {by_name[n][1]:.3g}" for n in shown)
 
 
 def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
@@ -78,7 +78,7 @@ def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
 
 def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
     """The law that predicts larger budgets best, through the family's best size of every budget."""
-    kind, rows = str(final["nll_kind"].iloc[0]), frontier(fit_table(final, compute))
+    kind, rows = str(final["nll_kind"].iloc[0]), best_size_runs(fit_points(final, compute))
     try:
         law, choice = chosen_law(rows)
         fit = fit_law(law, inputs(rows), "least-squares", seed=SEED)
@@ -93,7 +93,7 @@ def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> 
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 
-def fit_table(final: pd.DataFrame, compute: str) -> pd.DataFrame:
+def fit_points(final: pd.DataFrame, compute: str) -> pd.DataFrame:
     """Finished runs under the names that fits use."""
     return pd.DataFrame(
         {
@@ -107,7 +107,7 @@ def fit_table(final: pd.DataFrame, compute: str) -> pd.DataFrame:
     )
 
 
-def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+def best_size_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """At every budget the size of lowest mean loss, with all its seeds."""
     means = rows.groupby(["budget", "parameters"])["loss"].mean()
     best = dict(means.groupby("budget").idxmin().tolist())
@@ -116,7 +116,7 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
 
 def chosen_law(rows: pd.DataFrame) -> tuple[str, Choice | None]:
     """By rolling origin where there are enough budgets to test on; else what they can carry."""
-    budgets = distinct(rows["compute"].to_numpy(float))
+    budgets = count_distinct(rows["compute"].to_numpy(float))
     if budgets < FLOOR_NEEDS:
         return "compute-power", None
     # One budget more than a law needs is held out.
@@ -155,7 +155,7 @@ def predictions(fits: Mapping[str, FamilyFit], targets: list[float]) -> dict[str
     }
 
 
-def told_once(fits: Mapping[str, FamilyFit]) -> list[str]:
+def grouped_warnings(fits: Mapping[str, FamilyFit]) -> list[str]:
     """The fits' warnings, each with the curves it holds for."""
     families: dict[str, list[str]] = {}
     for fit in fits.values():

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.plotting.templates import render
 from analysis.plotting.variants import styles_of, variants_of
 from analysis.report.comparisons import Pair, compare_pairs
-from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, told_once
+from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, grouped_warnings
 from analysis.report.figures import draw_figures
 from analysis.report.matching import matching_statements
 from analysis.report.runs import StudyFrames, read_study
@@ -68,7 +68,7 @@ def write_report(
     final = frames.points[frames.points["is_final"]]
     pairs = compare_pairs(fits, final, compute)
     profiles = study_profiles(final, compute)
-    warnings = [*frames.notes, *told_once(fits), *profile_warnings(profiles)]
+    warnings = [*frames.notes, *grouped_warnings(fits), *profile_warnings(profiles)]
     figures = draw_figures(frames, fits, pairs, profiles, styles, compute, folder)
     targets = list(targets) or [10 * float(final["budget"].max())]
     content = {
@@ -137,7 +137,7 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
     final = frames.points[frames.points["is_final"]]
     low, high = final["budget"].min(), final["budget"].max()
     families = ", ".join(fit.label for fit in fits.values())
-    said = [
+    sentences = [
         f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
         "training FLOPs."
     ]
@@ -150,17 +150,17 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             if falls_with_budget(frames.points, variant)
             else "does NOT fall at every rung"
         )
-        said.append(
+        sentences.append(
             f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
             f"ladder and {trend}."
         )
     bounds = [fit.label for fit in fits.values() if fit.kind == "bound"]
     if bounds and len(bounds) < len(fits):
-        said.append(
+        sentences.append(
             f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
             "above an exact curve does not show that the model is worse."
         )
-    return said
+    return sentences
 
 
 def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:

@@ -87,11 +87,11 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     if experiment is None:
         known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
         raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")
-    found = _training_runs(client, experiment.experiment_id)
-    if not found:
+    mlflow_runs = _training_runs(client, experiment.experiment_id)
+    if not mlflow_runs:
         raise SpecError(f"study {study}: its experiment holds no runs yet")
-    _check_schema(study, found)
-    runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in found]))
+    _check_schema(study, mlflow_runs)
+    runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in mlflow_runs]))
     ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
     metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
     histories = read_histories(client, address.uri, ids, finished, metrics, cache)
@@ -101,23 +101,23 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
     samples, environment = _artifacts(client, runs)
-    diagnostics, evaluations = _diagnostics(found, runs), _evaluations(found, runs)
+    diagnostics, evaluations = _diagnostics(mlflow_runs, runs), _evaluations(mlflow_runs, runs)
     return StudyFrames(runs, points, curves, diagnostics, evaluations, samples, environment, notes)
 
 
 def _training_runs(client: Any, experiment_id: str) -> list[Any]:
     """Without the study's own run and those of restarts, which hold no results."""
-    found, token = [], None
+    mlflow_runs, token = [], None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)
-        found += [run for run in page if run.data.tags.get(Tag.KIND, Kind.RUN) == Kind.RUN]
+        mlflow_runs += [run for run in page if run.data.tags.get(Tag.KIND, Kind.RUN) == Kind.RUN]
         token = page.token
         if not token:
-            return found
+            return mlflow_runs
 
 
-def _check_schema(study: str, found: list[Any]) -> None:
-    versions = {run.data.tags.get(Tag.SCHEMA_VERSION, "none") for run in found}
+def _check_schema(study: str, mlflow_runs: list[Any]) -> None:
+    versions = {run.data.tags.get(Tag.SCHEMA_VERSION, "none") for run in mlflow_runs}
     if versions != {SCHEMA_VERSION}:
         raise SpecError(
             f"study {study}: holds runs of schema version {', '.join(sorted(versions))}, this is "
@@ -191,11 +191,11 @@ def _joined(
     return joined.assign(_by=by).sort_values(["_by", "step"]).drop(columns="_by")
 
 
-def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+def _diagnostics(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     """Measurements of finished models: run, family, variant, budget, diagnostic (its name),
     value."""
     prefix = Metric.diagnostic("")
-    metrics = {run.info.run_id: run.data.metrics for run in found}
+    metrics = {run.info.run_id: run.data.metrics for run in mlflow_runs}
     rows = [
         {
             "run": run["name"],
@@ -213,10 +213,10 @@ def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _evaluations(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+def _evaluations(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     """Measurements of finished models on tasks: run, family, variant, budget, nll, task, metric,
     value."""
-    metrics = {run.info.run_id: run.data.metrics for run in found}
+    metrics = {run.info.run_id: run.data.metrics for run in mlflow_runs}
     about = ["name", "family", "variant", "budget", "nll", "nll_kind"]
     rows = [
         {**run[about], "task": named[0], "metric": named[1], "value": value}

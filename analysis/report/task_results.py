@@ -75,6 +75,6 @@ def _cell(values: pd.Series, task: str, metric: str) -> str:
     error = values.get((task, STANDARD_ERRORS.get(metric, "")))
     if metric not in SHARES:
         return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
-    said = f"{100 * value:.1f}%" + (f" ± {100 * error:.1f}" if error is not None else "")
+    share = f"{100 * value:.1f}%" + (f" ± {100 * error:.1f}" if error is not None else "")
     chance = values.get((task, "chance"))
-    return f"{said} (chance {100 * chance:.1f}%)" if chance and metric == "accuracy" else said
+    return f"{share} (chance {100 * chance:.1f}%)" if chance and metric == "accuracy" else share
