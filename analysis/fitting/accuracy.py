@@ -17,7 +17,7 @@ from analysis.fitting.compare import curves
 from analysis.fitting.law import Array
 from cola.errors import FitError
 
-LEAST_POINTS = 5
+LEAST_POINTS = 5  # chosen: two more than the sigmoid has free parameters
 LEVEL = 0.95
 
 

@@ -147,7 +147,7 @@ def delta_method(fit: Fit) -> dict[str, float]:
 
 def seed_noise(loss: Array, repeats: Sequence[object]) -> tuple[float, int] | None:
     """Standard deviation of log loss between repeats of one specification, pooled, and its degrees
-    of freedom; None without repeats."""
+    of freedom; None where nothing was repeated."""
     number = _label_numbers(repeats)
     squares, freedom = 0.0, 0
     for group in np.unique(number):

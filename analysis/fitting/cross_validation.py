@@ -19,6 +19,7 @@ from analysis.fitting.law import Array
 from analysis.fitting.table import inputs
 from cola.errors import FitError
 
+# Chosen values: each fold is a whole fit, so it has fewer refits and starts than a final one.
 BOOTSTRAP = 200
 LEVEL = 0.9
 STARTS = 16

@@ -16,15 +16,16 @@ from cola.errors import FitError
 HUBER_DELTA = 1e-3  # of log loss (arXiv 2203.15556, section D.2)
 # Huber thresholds that an estimator passes through; each starts where the one before ended. A Huber
 # density whose scale is free too (arXiv 2404.10102) has its threshold at delta times its scale,
-# some 1e-9 here: least absolute deviations, which the last threshold stands for.
+# some 1e-9 here: least absolute deviations, which the last threshold approximates.
 ESTIMATORS: dict[str, tuple[float, ...]] = {
     "huber": (np.inf, HUBER_DELTA),
     "least-squares": (np.inf,),
     "huber-density": (np.inf, HUBER_DELTA, 1e-4, 1e-5, 1e-6),
     "variable-projection": (),
 }
-STARTS = 64
+STARTS = 64  # chosen: random starts of a fit
 AGREES = 1e-6  # relative difference of objectives that counts as the same optimum
+# Chosen values above or below which a warning is due.
 FEW_AGREE, LARGE_GRADIENT, ILL_CONDITIONED = 0.1, 1e-3, 1e10
 
 
@@ -169,10 +170,11 @@ def _at_bound(law: Law, theta: Array) -> NDArray[np.bool_]:
 
 
 def check(name: str, points: Inputs) -> None:
-    """Refuse what no fit can be made of.
+    """Check that these points determine the law.
 
     Raises:
-        FitError: see the message.
+        FitError: a column is missing or not positive, too few points differ, or the loss does not
+            fall.
     """
     columns = {"loss": points.loss, "compute": points.compute}
     if LAWS[name].needs_size:
@@ -215,8 +217,8 @@ def _check_plane(name: str, points: Inputs) -> None:
     spread = np.linalg.svd(logs - logs.mean(0), compute_uv=False)
     if spread[1] < 0.02 * spread[0]:
         raise FitError(
-            "parameters and tokens grow together in these data: their effects cannot be told "
-            "apart; add other sizes at the same budget, or fit law compute"
+            "parameters and tokens grow together in these data: their effects cannot be "
+            "separated; add other sizes at the same budget, or fit law compute"
         )
     design = np.column_stack([np.ones(len(logs)), logs])
     slopes = np.linalg.lstsq(design, np.log(points.loss), rcond=None)[0][1:]

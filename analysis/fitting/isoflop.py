@@ -18,7 +18,7 @@ from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.law import Array
 
 Method = Literal["parabola", "akima"]
-LEAST_SIZES = 4
+LEAST_SIZES = 4  # one more than a parabola has coefficients
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _outside(vertex: float, log_n: Array) -> str | None:
 
 
 def power_fit(compute: Array, values: Array) -> PowerFit:
-    """Least squares of logs."""
+    """The power law through these values (n,), by least squares of logs."""
     scale = float(np.exp(np.log(compute).mean()))
     exponent, level = np.polyfit(np.log(compute / scale), np.log(values), 1)
     return PowerFit(float(np.exp(level)), float(exponent), scale)

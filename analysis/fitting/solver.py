@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from analysis.fitting.law import Array, Inputs, Law
 
-ITERATIONS = 300
+ITERATIONS = 300  # chosen: most steps of one problem
 TOLERANCE = 1e-13  # of the objective's relative decrease
 PATIENCE = 3  # steps in a row below the tolerance
-RIDGE = 1e-12
+RIDGE = 1e-12  # chosen: share of the largest curvature that keeps the system solvable
 
 
 @dataclass(frozen=True)

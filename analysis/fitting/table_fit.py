@@ -35,7 +35,7 @@ from analysis.fitting.power_law import PowerLaw
 from analysis.fitting.table import Table, inputs
 from cola.errors import FitError
 
-FEW_RUNS = 5  # a budget with fewer is too small to draw from
+FEW_RUNS = 5  # chosen: a budget with fewer runs is too small to resample
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def choice_as_json(choice: Choice, rows: pd.DataFrame, request: Request) -> dict
 
 
 def score_as_json(score: Score) -> dict[str, float]:
-    """How a law did on what was held out."""
+    """A law's errors on held-out points, as the JSON reports them."""
     return {
         "mean_absolute_error": score.mean_absolute_error,
         "signed_error": score.signed_error,
@@ -312,7 +312,7 @@ def two_optima(analysis: IsoFLOP) -> list[str]:
 def compare_groups(
     groups: Mapping[str, pd.DataFrame], request: Request
 ) -> tuple[dict[str, Any], list[str]]:
-    """Each pair of groups; what cannot be compared is said."""
+    """Comparison of each pair of groups by label, and why any pair was not compared."""
     names, compared, not_compared = list(groups), {}, []
     for index, one in enumerate(names):
         for other in names[index + 1 :]:

@@ -19,8 +19,8 @@ from cola.errors import FitError
 from cola.families.registry import curve_label, curve_seed
 
 SAMPLES, SEED, CURVE_POINTS, LEVEL = 1000, 0, 60, 0.9
-FLOOR_NEEDS = 5  # budgets from which an irreducible loss E can be told from the power law
-RUNS_NEEDED = 5  # a budget, from which runs are resampled and not their residuals
+FLOOR_NEEDS = 5  # chosen: budgets needed to separate an irreducible loss E from the power law
+RUNS_NEEDED = 5  # chosen: runs in every budget for runs, not residuals, to be resampled
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def predictions(fits: Mapping[str, FamilyFit], targets: list[float]) -> dict[str
 
 
 def grouped_warnings(fits: Mapping[str, FamilyFit]) -> list[str]:
-    """The fits' warnings, each with the curves it holds for."""
+    """Each distinct warning of the fits, prefixed by the curves that it applies to."""
     families: dict[str, list[str]] = {}
     for fit in fits.values():
         for warning in fit.warnings:

@@ -79,7 +79,7 @@ def training_curves(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure
 
 
 def describe_runs(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
-    """What is said of each run where the mouse rests."""
+    """Tooltip text of each run."""
     return [
         f"{run['name']}: {run[column]:.4f}{' (bound)' if run['nll_kind'] == 'bound' else ''} at "
         f"{run[f'train_flops_{compute}']:.3g} {compute} FLOPs, {run['core_parameters']:,} core "

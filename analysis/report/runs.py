@@ -1,6 +1,6 @@
 """MLflow experiment -> tidy frames (the only module that reads MLflow).
 
-Rules, each counted and told in the report: a run that is not finished is listed and kept out of
+Rules, each counted and noted in the report: a run that is not finished is listed and kept out of
 fits; of runs with the same key the latest finished one counts; a run of another schema version is
 an error, since its numbers may mean something else.
 """

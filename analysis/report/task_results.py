@@ -39,7 +39,7 @@ def task_note(families: Iterable[str]) -> str:
 
 
 def task_table(evaluations: pd.DataFrame, variants: Sequence[str]) -> TaskTable | None:
-    """The results of each curve's run of the largest budget that was evaluated; None without."""
+    """Results of each curve's largest evaluated run; None if nothing was evaluated."""
     if evaluations.empty:
         return None
     largest = evaluations.groupby("variant")["budget"].transform("max")

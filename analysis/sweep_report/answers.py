@@ -17,7 +17,7 @@ from scipy import stats
 from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table, short, value_label
 
 LEVEL = 0.95
-REFITS = 2000
+REFITS = 2000  # chosen: noise draws behind an interval
 Array = NDArray[np.float64]
 
 
@@ -57,7 +57,7 @@ def seed_noise(table: pd.DataFrame) -> Noise | None:
 
 
 def best_sentence(arm: ArmFrame, goal: Goal) -> str:
-    """The best point, and which others are not told apart from it."""
+    """The best point, and which others cannot be distinguished from it."""
     name = f"{arm.name}: " if arm.name else ""
     done = arm.finished
     if goal.name not in done or done[goal.name].notna().sum() == 0:
@@ -102,7 +102,8 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
 
 
 def least_difference(noise: Noise, seeds: int, comparisons: int) -> float:
-    """The difference of two points' means that is more than chance, for so many comparisons."""
+    """The difference of two points' means that is more than chance, corrected for the
+    number of comparisons."""
     tail = (1 - LEVEL) / 2 / max(1, comparisons)
     return float(stats.t.isf(tail, noise.freedom) * noise.deviation * math.sqrt(2 / seeds))
 

@@ -17,7 +17,7 @@ from cola.spec import load_yaml
 
 @dataclass(frozen=True)
 class Goal:
-    """A metric of the sweep; `sign` times it is to be small."""
+    """A metric of the sweep; `sign` (1 or -1) times the metric is minimised."""
 
     name: str
     sign: int
@@ -156,7 +156,7 @@ def value_label(value: Any) -> str:
 
 
 def point_label(arm: ArmFrame, row: pd.Series) -> str:
-    """A trial's point, for people; a key that is set to nothing is told as null."""
+    """A trial's point, for people; a key set to None is shown as null."""
     settings = []
     for key in arm.keys:
         if key in row["present"]:

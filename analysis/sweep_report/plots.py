@@ -58,7 +58,7 @@ def groups_of(done: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
 
 
 def positions(axes: Axes, column: pd.Series, key: str) -> dict[Any, float]:
-    """Where each value stands on the x axis: numbers at themselves, all else side by side."""
+    """The x coordinate of each value's label: numbers at their value, others at equal distances."""
     labels = distinct_labels(column)
     if is_number(column):
         numbers = {value_label(v): float(v) for v in column}
