@@ -17,6 +17,8 @@ from analysis.fitting.solver import Resampled
 from analysis.fitting.table import inputs
 from cola.errors import FitError
 
+MULTIPLIER_POINTS = 60  # chosen: losses at which a multiplier curve is drawn
+PREDICTION_SEED = 0  # of a new run's noise
 GRID = 400  # points of compute in which curves are inverted
 LEVEL = 0.95
 PAIRED_BUDGETS = 6  # from which resampling whole budgets says something
@@ -55,7 +57,7 @@ def compute_for_loss(refits: Refits, loss: Array, compute: Array) -> Array:
     return np.array(reached)
 
 
-def multiplier_curve(one: Refits, other: Refits, points: int = 60) -> pd.DataFrame:
+def multiplier_curve(one: Refits, other: Refits) -> pd.DataFrame:
     """How much less compute `other` needs than `one` for the same loss, over the losses of both.
 
     Columns: loss, multiplier, low, high, observed (whether both families were measured there).
@@ -70,7 +72,7 @@ def multiplier_curve(one: Refits, other: Refits, points: int = 60) -> pd.DataFra
     losses = np.linspace(
         max(r[0] for r in reached) if _overlap(reached) else max(map(max, reached)),
         min(map(min, reached)),
-        points,
+        MULTIPLIER_POINTS,
     )
     needed = [
         compute_for_loss(refits, losses, grid)
@@ -206,11 +208,11 @@ class Prediction:
         )
 
 
-def predict(refits: Refits, compute: float, seed: int = 0) -> Prediction:
+def predict(refits: Refits, compute: float) -> Prediction:
     """Loss at a target budget, with confidence and prediction interval."""
     points = at_compute(np.array([compute]))
     low, high = refits.confidence_band(points)
-    new_low, new_high = refits.prediction_band(points, seed)
+    new_low, new_high = refits.prediction_band(points, PREDICTION_SEED)
     loss = Estimate(float(refits.fit.loss(points)[0]), float(low[0]), float(high[0]))
     largest = _span(refits.fit)[1]
     return Prediction(compute, loss, float(new_low[0]), float(new_high[0]), compute / largest)

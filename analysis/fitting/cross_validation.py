@@ -5,6 +5,7 @@ Errors are relative: (predicted - measured) / measured.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,11 +20,14 @@ from analysis.fitting.law import Array
 from analysis.fitting.table import inputs
 from cola.errors import FitError
 
+log = logging.getLogger(__name__)
+
 # Chosen values: each fold is a whole fit, so it has fewer refits and starts than a final one.
 BOOTSTRAP = 200
 LEVEL = 0.9
 STARTS = 16
 LEAST_TRAINING_BUDGETS = 3
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,14 @@ class Score:
         return float(np.concatenate([fold.covered for fold in self.folds]).mean())
 
 
-def rolling_origin(
-    law: str, rows: pd.DataFrame, estimator: str = "huber", seed: int = 0
-) -> Score | None:
+def rolling_origin(law: str, rows: pd.DataFrame, estimator: str = "huber") -> Score | None:
     """Train on all budgets up to one, test on the next; None where no fold can be fitted."""
     budgets = np.sort(rows["budget"].unique())
     splits = [
         (budget, rows["budget"] <= budget, rows["budget"] == following)
         for budget, following in pairwise(budgets)
     ]
-    return _score(law, rows, splits[LEAST_TRAINING_BUDGETS - 1 :], estimator, seed)
+    return _score(law, rows, splits[LEAST_TRAINING_BUDGETS - 1 :], estimator, seed=SEED)
 
 
 def leave_one_budget_out(
@@ -83,15 +85,7 @@ def leave_one_budget_out(
         (budget, rows["budget"] != budget, rows["budget"] == budget)
         for budget in np.sort(rows["budget"].unique())
     ]
-    return _score(law, rows, splits, estimator, seed)
-
-
-def below_threshold(
-    law: str, rows: pd.DataFrame, compute: float, estimator: str = "huber", seed: int = 0
-) -> Score | None:
-    """Train on runs of less compute than a threshold, test on all others."""
-    train = rows["compute"] < compute
-    return _score(law, rows, [(compute, train, ~train)], estimator, seed)
+    return _score(law, rows, splits, estimator, seed=seed)
 
 
 def _score(
@@ -99,13 +93,15 @@ def _score(
     rows: pd.DataFrame,
     splits: Sequence[tuple[float, pd.Series, pd.Series]],
     estimator: str,
+    *,
     seed: int,
 ) -> Score | None:
     folds = []
     for split, train, test in splits:
         try:
             fit = fit_law(law, inputs(rows[train]), estimator, STARTS, seed)
-        except FitError:
+        except FitError as error:
+            log.debug("law %s: fold at %.3g skipped: %s", law, split, error)
             continue
         folds.append(_fold(fit, float(split), rows[train], rows[test], seed))
     return Score(law, tuple(folds)) if folds else None

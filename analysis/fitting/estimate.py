@@ -186,7 +186,7 @@ def check(name: str, points: Inputs) -> None:
         if wrong:
             raise FitError(f"{wrong} values of {column} are missing or not positive numbers")
     if LAWS[name].needs_size:
-        _check_plane(name, points)
+        _check_plane(name, points, columns["parameters"], columns["tokens"])
     else:
         _check_line(name, points)
 
@@ -204,10 +204,8 @@ def _check_line(name: str, points: Inputs) -> None:
         raise FitError("the loss does not fall with compute: there is no scaling law to fit")
 
 
-def _check_plane(name: str, points: Inputs) -> None:
-    assert points.parameters is not None
-    assert points.tokens is not None
-    logs = np.stack([np.log(points.parameters), np.log(points.tokens)], axis=1)
+def _check_plane(name: str, points: Inputs, parameters: Array, tokens: Array) -> None:
+    logs = np.stack([np.log(parameters), np.log(tokens)], axis=1)
     different = len(np.unique(np.round(logs, 2), axis=0))
     if different < 6:
         raise FitError(

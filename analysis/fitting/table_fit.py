@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,6 +35,8 @@ from analysis.fitting.laws import LAWS, SharedLaw, candidates
 from analysis.fitting.power_law import PowerLaw
 from analysis.fitting.table import Table, inputs
 from cola.errors import FitError
+
+log = logging.getLogger(__name__)
 
 FEW_RUNS = 5  # chosen: a budget with fewer runs is too small to resample
 
@@ -110,6 +113,7 @@ def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     if law == "auto":
         choice = choose(candidates("parameters" in rows), rows, request.estimator)
         law = choice.best
+        log.info("law %s chosen among %d by rolling origin", law, len(choice.scores))
     fit = fit_law(law, inputs(rows), request.estimator, seed=request.seed)
     result: dict[str, Any] = {
         "law": law,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from analysis.fitting.table import inputs
 from analysis.plotting.variants import variants_of
 from cola.errors import FitError
 from cola.families.registry import curve_label, curve_seed
+
+log = logging.getLogger(__name__)
 
 SAMPLES, SEED, CURVE_POINTS, LEVEL = 1000, 0, 60, 0.9
 FLOOR_NEEDS = 5  # chosen: budgets needed to separate an irreducible loss E from the power law
@@ -81,8 +84,10 @@ def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> 
     kind, rows = str(final["nll_kind"].iloc[0]), best_size_runs(fit_points(final, compute))
     try:
         law, choice = chosen_law(rows)
+        log.info("%s: law %s through %d points", variant, law, len(rows))
         fit = fit_law(law, inputs(rows), "least-squares", seed=SEED)
     except FitError as error:
+        log.info("%s: no curve: %s", variant, error)
         return FamilyFit(variant, family, kind, None, None, (f"no curve: {error}",))
     several = int(rows.groupby("budget").size().min()) >= RUNS_NEEDED
     strata = rows["budget"].tolist() if several else None

@@ -5,6 +5,7 @@ Finished runs do not change: their histories are kept in a cache file and never 
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+
+from cola.errors import one_line
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ["run_id", "metric", "step", "value"]
 MANY = 500  # run ids in one SQL statement
@@ -32,6 +37,7 @@ def read_histories(
     cached = _cached(cache, metrics)
     known = set(cached["run_id"])
     missing = [run for run in runs if run not in known]
+    log.debug("histories: %d runs from the cache, %d to read", len(known), len(missing))
     database = sqlite_path(tracking_uri)
     if database is not None:
         fresh = _by_sql(database, missing, metrics)
@@ -90,7 +96,8 @@ def _cached(cache: Path | None, metrics: Sequence[str]) -> pd.DataFrame:
         return empty
     try:
         histories = pd.read_parquet(cache)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        log.warning("%s: unreadable cache (%s); histories are read again", cache, one_line(error))
         return empty
     if list(histories.columns) != COLUMNS or histories.attrs.get("metrics") != sorted(metrics):
         return empty

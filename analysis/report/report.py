@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from analysis.report.task_results import task_note, task_table
 from cola.errors import SpecError
 from cola.families.registry import definition_of
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ReportResult:
@@ -56,10 +59,14 @@ def write_report(
 
     Raises:
         SpecError: when MLflow has nothing that can be reported on.
+        TrackingError: when MLflow cannot be read.
     """
     frames = read_study(study, tracking_uri, folder / ".cache" / "histories.parquet")
     if frames.points.empty or not frames.points["is_final"].any():
-        raise SpecError(f"study {study}: no run is finished yet, there is nothing to report")
+        raise SpecError(
+            f"study {study}: no run is finished yet, there is nothing to report; wait "
+            "for one, or resume the study with `cola run`"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     compute = str(frames.runs["compute"].iloc[0])
     variants = variants_of(frames.runs)
@@ -100,6 +107,7 @@ def write_report(
         path = folder / template
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
         files.append(path)
+    log.info("study %s: report in %s (%d warnings)", study, folder, len(warnings))
     return ReportResult(folder / "report.html", files, fits, warnings)
 
 

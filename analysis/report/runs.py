@@ -17,9 +17,11 @@ import pandas as pd
 
 from analysis.report.histories import read_histories
 from cola import process_environment
-from cola.errors import SpecError
+from cola.errors import SpecError, TrackingError
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
 from cola.spec.address import resolve_address
+
+log = logging.getLogger(__name__)
 
 POINT_METRICS = {
     Metric.NLL: "nll",
@@ -68,8 +70,8 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     """All runs of a study's experiment; `cache` keeps the histories of finished runs.
 
     Raises:
-        SpecError: when MLflow does not answer, there is no such experiment, it has no runs, or
-            their schema is another.
+        SpecError: when there is no such experiment, or it has no runs.
+        TrackingError: when MLflow does not answer, or the runs have another schema.
     """
     address = resolve_address(tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -81,17 +83,21 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         client = MlflowClient(tracking_uri=address.uri)
         experiment = client.get_experiment_by_name(study)
     except MlflowException as error:
-        raise SpecError(
-            f"tracking.uri={address.shown}: MLflow cannot be read ({address.clean(error)})"
+        raise TrackingError(
+            f"tracking.uri={address.shown}: MLflow cannot be read ({address.clean(error)}); check "
+            "the address, the network and the credentials"
         ) from None
     if experiment is None:
         known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
         raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")
     mlflow_runs = _training_runs(client, experiment.experiment_id)
     if not mlflow_runs:
-        raise SpecError(f"study {study}: its experiment holds no runs yet")
+        raise SpecError(f"study {study}: its experiment holds no runs yet; run the study first")
     _check_schema(study, mlflow_runs)
     runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in mlflow_runs]))
+    log.info(
+        "study %s: %d runs in %s, %d counted", study, len(mlflow_runs), address.shown, len(runs)
+    )
     ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
     metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
     histories = read_histories(client, address.uri, ids, finished, metrics, cache)
@@ -119,7 +125,7 @@ def _training_runs(client: Any, experiment_id: str) -> list[Any]:
 def _check_schema(study: str, mlflow_runs: list[Any]) -> None:
     versions = {run.data.tags.get(Tag.SCHEMA_VERSION, "none") for run in mlflow_runs}
     if versions != {SCHEMA_VERSION}:
-        raise SpecError(
+        raise TrackingError(
             f"study {study}: holds runs of schema version {', '.join(sorted(versions))}, this is "
             f"version {SCHEMA_VERSION}; report on them with the release that wrote them"
         )

@@ -218,13 +218,12 @@ def rank_interval(arm: ArmFrame, one: Goal, two: Goal) -> tuple[float, float] | 
     tables = [seeds_table(arm, goal) for goal in (one, two)]
     trials = tables[0].index.intersection(tables[1].index)
     tables = [table.loc[trials] for table in tables]
-    noises = [seed_noise(table) for table in tables]
-    if any(noise is None for noise in noises) or len(trials) < 3:
+    noises = [noise for table in tables if (noise := seed_noise(table)) is not None]
+    if len(noises) < len(tables) or len(trials) < 3:
         return None
     draws = np.random.default_rng(0)
     refits = []
     for goal, table, noise in zip((one, two), tables, noises, strict=True):
-        assert noise is not None
         means = goal.sign * table.mean(1).to_numpy(float)
         error = noise.deviation / math.sqrt(table.shape[1])
         refits.append(means + error * draws.standard_t(noise.freedom, (REFITS, len(means))))

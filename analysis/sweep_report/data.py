@@ -82,7 +82,9 @@ def read_sweep(folder: Path) -> SweepFrames:
             case "excluded":
                 excluded.append(PointExcluded.model_validate(values))
     if not ended:
-        raise SpecError(f"{folder}: no trial has ended yet, there is nothing to report")
+        raise SpecError(
+            f"{folder}: no trial has ended yet, there is nothing to report; wait for one"
+        )
     goals = [
         Goal(goal["name"], 1 if goal["direction"] == "minimize" else -1) for goal in spec["metrics"]
     ]

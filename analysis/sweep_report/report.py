@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from analysis.sweep_report.plots import (
     response,
 )
 from cola.records import Metric
+
+log = logging.getLogger(__name__)
 
 FEW = 12  # values of a key that make columns of a heat map
 CONTINUATIONS = Metric.continuation("")
@@ -80,6 +83,7 @@ def write_sweep_report(folder: Path) -> Path:
         arm.runs.to_csv(target / f"runs{stem}.csv", index=False)
     path = target / "report.html"
     path.write_text(render("sweep.html.j2", content), encoding="utf-8")
+    log.info("sweep %s: %d figures, page %s", frames.spec["name"], len(drawn), path)
     return path
 
 
