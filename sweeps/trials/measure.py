@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cola.data import open_prepared
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.token_tasks import ContinuationTask
 from cola.families.registry import family_of
 from cola.records import Metric
@@ -33,9 +33,9 @@ def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dic
     family = family_of(spec.family)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = family.load(RunFolder(run_folder).model).to(device).eval()
-    subject = Subject(family, model, data.tokenizer, spec.data.sequence_length, device)
+    evaluated = EvaluatedModel(family, model, data.tokenizer, spec.data.sequence_length, device)
     ids = np.arange(settings.validation_sequences)
-    found = continuation_metrics(subject, data.validation.rows(ids), settings)
+    found = continuation_metrics(evaluated, data.validation.rows(ids), settings)
     if likelihood:
         rows: dict[int, dict[str, float]] = {}
         for chosen in np.array_split(ids, -(-len(ids) // 8)):
@@ -47,7 +47,7 @@ def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dic
 
 
 def continuation_metrics(
-    subject: Subject, rows_NL: np.ndarray, settings: EvaluationSpec
+    evaluated: EvaluatedModel, rows_NL: np.ndarray, settings: EvaluationSpec
 ) -> dict[str, float]:
     """How often continuations are the text's own: their first token, and all of them.
 
@@ -57,11 +57,11 @@ def continuation_metrics(
     task = ContinuationTask(rows_NL, settings.prompt_tokens, settings.generation, VALIDATION_SEED)
     new = task.settings.max_new_tokens
     began = time.perf_counter()
-    records = dict(task.answer(subject, task.ids(), ROWS_AT_ONCE))
+    records = dict(task.answer(evaluated, task.ids(), ROWS_AT_ONCE))
     seconds = time.perf_counter() - began
     found = task.summary(records).metrics
-    evaluations = subject.family.generation_evaluations(
-        subject.model, task.settings, settings.prompt_tokens
+    evaluations = evaluated.family.generation_evaluations(
+        evaluated.model, task.settings, settings.prompt_tokens
     )
     named = {
         "first_token_accuracy": found["first_token_accuracy"],
