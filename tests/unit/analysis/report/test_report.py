@@ -148,7 +148,7 @@ def test_what_cannot_be_reported_is_refused(store: Store, tmp_path: Path) -> Non
         write_report("foreign", store.uri, tmp_path, {})
     assert caught.value.exit_code == 5
     with pytest.raises(TrackingError, match="MLflow cannot be read"):
-        read_study("full", f"sqlite:///{tmp_path / 'absent' / 'mlflow.db'}")
+        read_study("full", "http://127.0.0.1:9")  # the discard port: nothing listens
 
 
 def test_a_lower_rate_after_divergence_is_told(store: Store) -> None:
