@@ -111,23 +111,23 @@ def fit(
 ) -> None:
     """Fit a scaling law to a table of training runs, with intervals and warnings."""
     law = law or ("chinchilla" if n else "compute")
-    one_of("--law", law, (*LAWS, "isoflop", "auto"))
-    one_of("--estimator", estimator, tuple(ESTIMATORS))
+    check_one_of("--law", law, (*LAWS, "isoflop", "auto"))
+    check_one_of("--estimator", estimator, tuple(ESTIMATORS))
     columns = Columns(loss, n, d, flops, group, budget, run, accuracy)
-    places = tuple(parsed_place(text) for text in predict or [])
+    targets = tuple(parse_target(text) for text in predict or [])
     table = read_table(data, columns, drop_largest_losses)
     try:
-        request = Request(law, estimator, bootstrap, seed, resample, places, chance, minimum)
-        found = fit_table(table, request)
+        request = Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum)
+        result = fit_table(table, request)
     except FitError as error:
         raise FitError(f"{data}: {error}") from None
     if as_json:
-        typer.echo(json.dumps(without_nan(found), indent=1, allow_nan=False))
+        typer.echo(json.dumps(without_nan(result), indent=1, allow_nan=False))
         return
-    show_fit(found, Console())
+    show_fit(result, Console())
 
 
-def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a value that is none of those.
 
     Raises:
@@ -137,22 +137,22 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise SpecError(f"{option} {value}: must be one of {', '.join(allowed)}")
 
 
-def parsed_place(text: str) -> dict[str, float]:
+def parse_target(text: str) -> dict[str, float]:
     """`n=1e9,d=2e10` -> numbers.
 
     Raises:
         SpecError: when it is not of that form.
     """
-    place: dict[str, float] = {}
+    target: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
         try:
-            place[name.strip()] = float(number)
+            target[name.strip()] = float(number)
         except ValueError:
             raise SpecError(f"--predict {text}: write it as n=1e9,d=2e10 or c=1e21") from None
-    if not set(place) <= {"n", "d", "c"} or not all(value > 0 for value in place.values()):
+    if not set(target) <= {"n", "d", "c"} or not all(value > 0 for value in target.values()):
         raise SpecError(f"--predict {text}: takes positive n, d and c only")
-    return place
+    return target
 
 
 def without_nan(value: Any) -> Any:
@@ -166,32 +166,34 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def show_fit(found: dict[str, Any], console: Console) -> None:
+def show_fit(result: dict[str, Any], console: Console) -> None:
     """Parameters with intervals, what was compared or predicted, warnings."""
-    groups = found.get("groups", {"": found})
-    for name, each in groups.items():
-        table = RichTable(title=f"{name} {each['law']}, {each['points']} points".strip())
+    groups = result.get("groups", {"": result})
+    for name, fitted in groups.items():
+        table = RichTable(title=f"{name} {fitted['law']}, {fitted['points']} points".strip())
         for column in ("parameter", "estimate", "95% interval"):
             table.add_column(column, justify="left" if column == "parameter" else "right")
-        derived = each.get("derived", {})
-        intervals = {**each["intervals"], **each.get("derived_intervals", {})}
-        for key, value in {**each["parameters"], **derived}.items():
+        derived = fitted.get("derived", {})
+        intervals = {**fitted["intervals"], **fitted.get("derived_intervals", {})}
+        for key, value in {**fitted["parameters"], **derived}.items():
             table.add_row(key, f"{value:.6g}", interval_text(intervals.get(key)))
         console.print(table)
-        for place in each.get("predictions", []):
-            console.print(f"prediction: {json.dumps(place)}", highlight=False, soft_wrap=True)
-    if "shared" in found:
-        shared = found["shared"]
+        for prediction in fitted.get("predictions", []):
+            console.print(f"prediction: {json.dumps(prediction)}", highlight=False, soft_wrap=True)
+    if "shared" in result:
+        shared = result["shared"]
         exponents = [name for name in shared["parameters"] if "[" not in name]
-        said = [
+        shared_exponents = [
             f"{name} {shared['parameters'][name]:.5g} "
             f"({interval_text(shared['intervals'].get(name))})"
             for name in exponents
         ]
-        console.print(f"exponents in common: {', '.join(said)}", highlight=False, soft_wrap=True)
-    for pair, numbers in found.get("comparison", {}).items():
+        console.print(
+            f"exponents in common: {', '.join(shared_exponents)}", highlight=False, soft_wrap=True
+        )
+    for pair, numbers in result.get("comparison", {}).items():
         console.print(f"{pair}: {json.dumps(without_nan(numbers))}", soft_wrap=True)
-    for warning in found["warnings"]:
+    for warning in result["warnings"]:
         console.print(f"note: {warning}", style="yellow", highlight=False, soft_wrap=True)
 
 

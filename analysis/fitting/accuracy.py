@@ -17,7 +17,7 @@ from analysis.fitting.compare import curves
 from analysis.fitting.law import Array
 from cola.errors import FitError
 
-LEAST_POINTS = 5
+LEAST_POINTS = 5  # chosen: two more than the sigmoid has free parameters
 LEVEL = 0.95
 
 
@@ -63,23 +63,23 @@ def fit_accuracy(
     above = accuracy - chance
     if np.polyfit(loss, above, 1)[0] >= 0:
         raise FitError("accuracy does not rise as loss falls: there is no curve to fit")
-    found = _solve(loss, accuracy, chance, _starts(loss))
-    expected, freedom = found.at(loss), max(1, len(loss) - 3)
+    sigmoid = _solve(loss, accuracy, chance, _starts(loss))
+    expected, freedom = sigmoid.at(loss), max(1, len(loss) - 3)
     spread = float(np.sqrt(((accuracy - expected) ** 2).sum() / freedom))
     generator = np.random.default_rng(seed)
     # The scatter is known from these points only: it is drawn too (Student's t).
     scatter = spread * np.sqrt(freedom / generator.chisquare(freedom, (samples, 1)))
     drawn = expected + scatter * generator.standard_normal((samples, len(loss)))
-    start = [(found.ceiling, found.slope, found.middle)]
+    start = [(sigmoid.ceiling, sigmoid.slope, sigmoid.middle)]
     refits = tuple(_solve(loss, row, chance, start) for row in drawn)
-    return AccuracyFit(found, refits, spread, tuple(_warnings(found, loss, above, spread)))
+    return AccuracyFit(sigmoid, refits, spread, tuple(_warnings(sigmoid, loss, above, spread)))
 
 
 def _starts(loss: Array) -> list[tuple[float, float, float]]:
-    places = np.quantile(loss, [0.0, 0.25, 0.5, 0.75])
+    middles = np.quantile(loss, [0.0, 0.25, 0.5, 0.75])
     return [
-        (ceiling, slope, float(place))
-        for ceiling, slope, place in product((0.6, 0.95), (1.0, 5.0, 20.0), places)
+        (ceiling, slope, float(middle))
+        for ceiling, slope, middle in product((0.6, 0.95), (1.0, 5.0, 20.0), middles)
     ]
 
 
@@ -95,22 +95,22 @@ def _solve(
     margin = np.ptp(loss) + 1e-9
     low = [chance + 1e-3, 1e-2, loss.min() - 3 * margin]
     high = [1.0, 200.0, loss.max() + 3 * margin]
-    found = [
+    solutions = [
         least_squares(residual, np.clip(start, low, high), bounds=(low, high)) for start in starts
     ]
-    best = min(found, key=lambda solution: float(solution.cost))
+    best = min(solutions, key=lambda solution: float(solution.cost))
     return Sigmoid(chance, *(float(value) for value in best.x))
 
 
-def _warnings(found: Sigmoid, loss: Array, above: Array, spread: float) -> list[str]:
-    said = []
+def _warnings(sigmoid: Sigmoid, loss: Array, above: Array, spread: float) -> list[str]:
+    warnings = []
     if above.max() < 2 * spread + 0.02:
-        said.append("no point is clearly above chance: the sigmoid is not determined")
-    if found.ceiling > 0.999:
-        said.append("the ceiling sits on its bound 1: the data do not decide it")
-    if not loss.min() <= found.middle <= loss.max():
-        said.append("the sigmoid's middle lies outside the measured losses")
-    return said
+        warnings.append("no point is clearly above chance: the sigmoid is not determined")
+    if sigmoid.ceiling > 0.999:
+        warnings.append("the ceiling sits on its bound 1: the data do not decide it")
+    if not loss.min() <= sigmoid.middle <= loss.max():
+        warnings.append("the sigmoid's middle lies outside the measured losses")
+    return warnings
 
 
 @dataclass(frozen=True)

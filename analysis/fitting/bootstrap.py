@@ -84,13 +84,13 @@ def bootstrap(
         losses = np.log(fit.loss(fit.points)) + drawn
         data = Resampled(np.ones((samples, count)), losses)
     else:
-        data = Resampled(resampled(count, samples, seed, strata, clusters))
+        data = Resampled(resampling_weights(count, samples, seed, strata, clusters))
     estimator = "least-squares" if fit.estimator == "variable-projection" else fit.estimator
-    found = solve(fit.law, fit.points, start, estimator, data)
-    return Refits(fit, found.theta, fit.diagnostics.residual_sd)
+    solutions = solve(fit.law, fit.points, start, estimator, data)
+    return Refits(fit, solutions.theta, fit.diagnostics.residual_sd)
 
 
-def resampled(
+def resampling_weights(
     count: int,
     samples: int,
     seed: int,
@@ -104,8 +104,8 @@ def resampled(
     One cluster alone is always there: its noise cannot be known.
     """
     generator = np.random.default_rng(seed)
-    cluster = _numbered(clusters if clusters is not None else range(count))
-    stratum = _numbered(strata if strata is not None else [0] * count)
+    cluster = _label_numbers(clusters if clusters is not None else range(count))
+    stratum = _label_numbers(strata if strata is not None else [0] * count)
     first_of = np.unique(cluster, return_index=True)[1]
     stratum_of_cluster = stratum[first_of]
     weights = np.ones((samples, len(first_of)))
@@ -147,8 +147,8 @@ def delta_method(fit: Fit) -> dict[str, float]:
 
 def seed_noise(loss: Array, repeats: Sequence[object]) -> tuple[float, int] | None:
     """Standard deviation of log loss between repeats of one specification, pooled, and its degrees
-    of freedom; None without repeats."""
-    number = _numbered(repeats)
+    of freedom; None where nothing was repeated."""
+    number = _label_numbers(repeats)
     squares, freedom = 0.0, 0
     for group in np.unique(number):
         logs = np.log(loss[number == group])
@@ -173,6 +173,6 @@ def _band(loss_Kn: Array, level: float) -> tuple[Array, Array]:
     return low, high
 
 
-def _numbered(labels: Sequence[object]) -> NDArray[np.int64]:
+def _label_numbers(labels: Sequence[object]) -> NDArray[np.int64]:
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels])

@@ -17,6 +17,8 @@ from analysis.fitting.solver import Resampled
 from analysis.fitting.table import inputs
 from cola.errors import FitError
 
+MULTIPLIER_POINTS = 60  # chosen: losses at which a multiplier curve is drawn
+PREDICTION_SEED = 0  # of a new run's noise
 GRID = 400  # points of compute in which curves are inverted
 LEVEL = 0.95
 PAIRED_BUDGETS = 6  # from which resampling whole budgets says something
@@ -47,15 +49,15 @@ def curves(refits: Refits, compute: Array) -> Array:
 
 def compute_for_loss(refits: Refits, loss: Array, compute: Array) -> Array:
     """C at which each curve reaches each loss, (1 + K, n); NaN outside the grid `compute`."""
-    found = []
+    reached = []
     for curve in curves(refits, compute):
         falling = np.minimum.accumulate(curve)
         logs = np.interp(-loss, -falling, np.log(compute), left=np.nan, right=np.nan)
-        found.append(np.exp(logs))
-    return np.array(found)
+        reached.append(np.exp(logs))
+    return np.array(reached)
 
 
-def multiplier_curve(one: Refits, other: Refits, points: int = 60) -> pd.DataFrame:
+def multiplier_curve(one: Refits, other: Refits) -> pd.DataFrame:
     """How much less compute `other` needs than `one` for the same loss, over the losses of both.
 
     Columns: loss, multiplier, low, high, observed (whether both families were measured there).
@@ -70,13 +72,13 @@ def multiplier_curve(one: Refits, other: Refits, points: int = 60) -> pd.DataFra
     losses = np.linspace(
         max(r[0] for r in reached) if _overlap(reached) else max(map(max, reached)),
         min(map(min, reached)),
-        points,
+        MULTIPLIER_POINTS,
     )
-    each = [
+    needed = [
         compute_for_loss(refits, losses, grid)
         for refits, grid in zip((one, other), grids, strict=True)
     ]
-    ratio = each[0] / each[1]
+    ratio = needed[0] / needed[1]
     bands = np.array([percentiles(column, LEVEL) for column in ratio[1:].T])
     observed = np.logical_and(*[(losses <= max(r)) & (losses >= min(r)) for r in reached])
     return pd.DataFrame(
@@ -104,11 +106,11 @@ def multiplier_at(one: Refits, other: Refits, loss: float) -> Estimate:
     grids = [
         np.geomspace(low / 10, high * 10, GRID) for low, high in map(_span, (one.fit, other.fit))
     ]
-    each = [
+    needed = [
         compute_for_loss(refits, np.array([loss]), grid)[:, 0]
         for refits, grid in zip((one, other), grids, strict=True)
     ]
-    ratio = each[0] / each[1]
+    ratio = needed[0] / needed[1]
     return Estimate(float(ratio[0]), *percentiles(ratio[1:], LEVEL))
 
 
@@ -128,13 +130,17 @@ def crossover(one: Refits, other: Refits) -> Crossover | None:
     grid = np.geomspace(low / 1e3, high * 1e3, 2 * GRID)
     rows = min(len(one.theta_KP), len(other.theta_KP)) + 1
     gap = curves(one, grid)[:rows] - curves(other, grid)[:rows]
-    places = np.array([_first_zero(row, np.log(grid)) for row in gap])
-    if not np.isfinite(places[0]):
+    log_crossings = np.array([_first_zero(row, np.log(grid)) for row in gap])
+    if not np.isfinite(log_crossings[0]):
         return None
-    met = np.isfinite(places[1:])
-    interval = np.exp(np.percentile(places[1:][met], [2.5, 97.5])) if met.any() else (np.nan,) * 2
-    estimate = Estimate(float(np.exp(places[0])), float(interval[0]), float(interval[1]))
-    return Crossover(estimate, float(met.mean()))
+    crosses = np.isfinite(log_crossings[1:])
+    interval = (
+        np.exp(np.percentile(log_crossings[1:][crosses], [2.5, 97.5]))
+        if crosses.any()
+        else (np.nan,) * 2
+    )
+    estimate = Estimate(float(np.exp(log_crossings[0])), float(interval[0]), float(interval[1]))
+    return Crossover(estimate, float(crosses.mean()))
 
 
 def _first_zero(gap: Array, x: Array) -> float:
@@ -160,22 +166,22 @@ def exponent_difference(
         raise FitError(f"{len(common)} common budgets are too few to resample")
     rows = [frame[frame["budget"].isin(common)] for frame in (one, other)]
     fits = [fit_law(law, inputs(frame)) for frame in rows]
-    drawn = np.random.default_rng(seed).multinomial(
+    counts = np.random.default_rng(seed).multinomial(
         len(common), np.full(len(common), 1 / len(common)), samples
     )
     column = fits[0].law.names.index(name)
     values = []
     for fit, frame in zip(fits, rows, strict=True):
-        place = np.searchsorted(common, frame["budget"].to_numpy(float))
-        data = Resampled(drawn[:, place].astype(float))
+        column_of_row = np.searchsorted(common, frame["budget"].to_numpy(float))
+        data = Resampled(counts[:, column_of_row].astype(float))
         start = np.tile(fit.theta, (samples, 1))
         theta = solve(fit.law, fit.points, start, fit.estimator, data).theta
         values.append(fit.law.public(theta)[:, column])
     difference = values[0] - values[1]
     estimate = fits[0].parameters[name] - fits[1].parameters[name]
     # Refits with fewer than three different budgets do not determine a curve.
-    enough = (drawn > 0).sum(1) >= 3
-    return Estimate(estimate, *percentiles(difference[enough], LEVEL))
+    determined = (counts > 0).sum(1) >= 3
+    return Estimate(estimate, *percentiles(difference[determined], LEVEL))
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ class Prediction:
     extrapolation: float  # target over the largest measured compute
 
     @property
-    def words(self) -> str:
+    def extrapolation_note(self) -> str:
         """The extrapolation ratio for people."""
         ratio = self.extrapolation
         if ratio <= 1:
@@ -202,11 +208,11 @@ class Prediction:
         )
 
 
-def predict(refits: Refits, compute: float, seed: int = 0) -> Prediction:
+def predict(refits: Refits, compute: float) -> Prediction:
     """Loss at a target budget, with confidence and prediction interval."""
     points = at_compute(np.array([compute]))
     low, high = refits.confidence_band(points)
-    new_low, new_high = refits.prediction_band(points, seed)
+    new_low, new_high = refits.prediction_band(points, PREDICTION_SEED)
     loss = Estimate(float(refits.fit.loss(points)[0]), float(low[0]), float(high[0]))
     largest = _span(refits.fit)[1]
     return Prediction(compute, loss, float(new_low[0]), float(new_high[0]), compute / largest)

@@ -5,6 +5,7 @@ Errors are relative: (predicted - measured) / measured.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,10 +20,14 @@ from analysis.fitting.law import Array
 from analysis.fitting.table import inputs
 from cola.errors import FitError
 
+log = logging.getLogger(__name__)
+
+# Chosen values: each fold is a whole fit, so it has fewer refits and starts than a final one.
 BOOTSTRAP = 200
 LEVEL = 0.9
 STARTS = 16
 LEAST_TRAINING_BUDGETS = 3
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,14 @@ class Score:
         return float(np.concatenate([fold.covered for fold in self.folds]).mean())
 
 
-def rolling_origin(
-    law: str, rows: pd.DataFrame, estimator: str = "huber", seed: int = 0
-) -> Score | None:
+def rolling_origin(law: str, rows: pd.DataFrame, estimator: str = "huber") -> Score | None:
     """Train on all budgets up to one, test on the next; None where no fold can be fitted."""
     budgets = np.sort(rows["budget"].unique())
     splits = [
         (budget, rows["budget"] <= budget, rows["budget"] == following)
         for budget, following in pairwise(budgets)
     ]
-    return _score(law, rows, splits[LEAST_TRAINING_BUDGETS - 1 :], estimator, seed)
+    return _score(law, rows, splits[LEAST_TRAINING_BUDGETS - 1 :], estimator, seed=SEED)
 
 
 def leave_one_budget_out(
@@ -82,15 +85,7 @@ def leave_one_budget_out(
         (budget, rows["budget"] != budget, rows["budget"] == budget)
         for budget in np.sort(rows["budget"].unique())
     ]
-    return _score(law, rows, splits, estimator, seed)
-
-
-def below_threshold(
-    law: str, rows: pd.DataFrame, compute: float, estimator: str = "huber", seed: int = 0
-) -> Score | None:
-    """Train on runs of less compute than a threshold, test on all others."""
-    train = rows["compute"] < compute
-    return _score(law, rows, [(compute, train, ~train)], estimator, seed)
+    return _score(law, rows, splits, estimator, seed=seed)
 
 
 def _score(
@@ -98,13 +93,15 @@ def _score(
     rows: pd.DataFrame,
     splits: Sequence[tuple[float, pd.Series, pd.Series]],
     estimator: str,
+    *,
     seed: int,
 ) -> Score | None:
     folds = []
     for split, train, test in splits:
         try:
             fit = fit_law(law, inputs(rows[train]), estimator, STARTS, seed)
-        except FitError:
+        except FitError as error:
+            log.debug("law %s: fold at %.3g skipped: %s", law, split, error)
             continue
         folds.append(_fold(fit, float(split), rows[train], rows[test], seed))
     return Score(law, tuple(folds)) if folds else None
@@ -143,12 +140,12 @@ def choose(laws: Sequence[str], rows: pd.DataFrame, estimator: str = "huber") ->
     Raises:
         FitError: when no law can be tested.
     """
-    found = [score for law in laws if (score := rolling_origin(law, rows, estimator)) is not None]
-    if not found:
+    tested = [score for law in laws if (score := rolling_origin(law, rows, estimator)) is not None]
+    if not tested:
         raise FitError("too few budgets to test a law on larger ones than it was fitted to")
     # Laws are compared on the folds that all of them have.
-    common = set.intersection(*({fold.split for fold in score.folds} for score in found))
-    scores = [Score(s.law, tuple(fold for fold in s.folds if fold.split in common)) for s in found]
+    common = set.intersection(*({fold.split for fold in score.folds} for score in tested))
+    scores = [Score(s.law, tuple(fold for fold in s.folds if fold.split in common)) for s in tested]
     ranked = tuple(sorted(scores, key=lambda score: score.mean_absolute_error))
     if len(ranked) < 2 or len(common) < 2:
         return Choice(ranked, None, None)
@@ -161,11 +158,11 @@ def _combination(ranked: Sequence[Score]) -> tuple[dict[str, float], float, floa
     """Weights from all folds, and on the folds from the second on: its error, the best law's."""
     count = len(ranked[0].folds)
     errors, single = [], []
-    for place in range(1, count):
-        weights = _weights(ranked, place)
-        parts = [w * s.folds[place].errors for w, s in zip(weights, ranked, strict=True)]
+    for fold in range(1, count):
+        weights = _weights(ranked, fold)
+        parts = [w * s.folds[fold].errors for w, s in zip(weights, ranked, strict=True)]
         errors.append(np.abs(np.sum(parts, axis=0)))
-        single.append(np.abs(ranked[0].folds[place].errors))
+        single.append(np.abs(ranked[0].folds[fold].errors))
     final = _weights(ranked, count)
     named = {score.law: float(w) for score, w in zip(ranked, final, strict=True)}
     return named, float(np.concatenate(errors).mean()), float(np.concatenate(single).mean())

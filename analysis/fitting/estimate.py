@@ -16,15 +16,16 @@ from cola.errors import FitError
 HUBER_DELTA = 1e-3  # of log loss (arXiv 2203.15556, section D.2)
 # Huber thresholds that an estimator passes through; each starts where the one before ended. A Huber
 # density whose scale is free too (arXiv 2404.10102) has its threshold at delta times its scale,
-# some 1e-9 here: least absolute deviations, which the last threshold stands for.
+# some 1e-9 here: least absolute deviations, which the last threshold approximates.
 ESTIMATORS: dict[str, tuple[float, ...]] = {
     "huber": (np.inf, HUBER_DELTA),
     "least-squares": (np.inf,),
     "huber-density": (np.inf, HUBER_DELTA, 1e-4, 1e-5, 1e-6),
     "variable-projection": (),
 }
-STARTS = 64
+STARTS = 64  # chosen: random starts of a fit
 AGREES = 1e-6  # relative difference of objectives that counts as the same optimum
+# Chosen values above or below which a warning is due.
 FEW_AGREE, LARGE_GRADIENT, ILL_CONDITIONED = 0.1, 1e-3, 1e10
 
 
@@ -83,11 +84,11 @@ def fit_law(
         FitError: for data that cannot carry the law.
     """
     check(name, points)
-    chosen: Law = LAWS[name].make(points) if law is None else law
-    first = chosen.starts(points, starts, np.random.default_rng(seed))
-    found = solve(chosen, points, first, estimator)
-    best = int(found.objective.argmin())
-    return assess(chosen, points, estimator, found, best, first[best])
+    bound: Law = LAWS[name].make(points) if law is None else law
+    start = bound.starts(points, starts, np.random.default_rng(seed))
+    solutions = solve(bound, points, start, estimator)
+    best = int(solutions.objective.argmin())
+    return assess(bound, points, estimator, solutions, best, start[best])
 
 
 def solve(
@@ -110,24 +111,24 @@ def solve(
     if data is not None:
         steps = steps[1:] or steps  # refits start at an optimum already
     for delta in steps:
-        found = minimise(law, points, theta, delta, data)
-        theta = found.theta
-    return found
+        solutions = minimise(law, points, theta, delta, data)
+        theta = solutions.theta
+    return solutions
 
 
 def assess(
-    law: Law, points: Inputs, estimator: str, found: Solutions, best: int, start: Array
+    law: Law, points: Inputs, estimator: str, solutions: Solutions, best: int, start: Array
 ) -> Fit:
     """The best solution with its diagnostics and warnings."""
-    theta, objective = found.theta[best], float(found.objective[best])
+    theta, objective = solutions.theta[best], float(solutions.objective[best])
     log_loss, slope = law.log_loss(theta[None], points)
     residual = log_loss[0] - np.log(points.loss)
     free = max(1, len(points) - len(theta))
     columns = slope[0] / np.maximum(np.linalg.norm(slope[0], axis=0), 1e-300)
     diagnostics = Diagnostics(
-        starts=len(found.objective),
-        agreeing_starts=float((found.objective <= objective * (1 + AGREES) + 1e-15).mean()),
-        gradient=float(found.gradient[best]),
+        starts=len(solutions.objective),
+        agreeing_starts=float((solutions.objective <= objective * (1 + AGREES) + 1e-15).mean()),
+        gradient=float(solutions.gradient[best]),
         condition=float(np.linalg.cond(columns.T @ columns)),
         residual_sd=float(np.sqrt((residual**2).sum() / free)),
         objective=objective,
@@ -138,22 +139,22 @@ def assess(
 
 def warnings(fit: Fit, start: Array) -> list[str]:
     """What a reader must know before quoting the fit."""
-    said, diagnostics = [], fit.diagnostics
+    messages, diagnostics = [], fit.diagnostics
     for name in on_bounds(fit.law, fit.theta):
-        said.append(f"{name} sits on its bound: the data do not decide it")
+        messages.append(f"{name} sits on its bound: the data do not decide it")
     still = np.flatnonzero(fit.theta == start)
     inside = [i for i in still if not _at_bound(fit.law, fit.theta)[i]]
     if inside and diagnostics.residual_sd > 0 and fit.estimator != "variable-projection":
-        said.append("some parameters have not moved from where the search began")
+        messages.append("some parameters have not moved from where the search began")
     if diagnostics.agreeing_starts < FEW_AGREE:
-        said.append(f"only {diagnostics.agreeing_starts:.0%} of the starts reach this optimum")
+        messages.append(f"only {diagnostics.agreeing_starts:.0%} of the starts reach this optimum")
     if diagnostics.gradient > LARGE_GRADIENT:
-        said.append(f"the search did not come to rest (gradient {diagnostics.gradient:.1g})")
+        messages.append(f"the search did not come to rest (gradient {diagnostics.gradient:.1g})")
     if diagnostics.condition > ILL_CONDITIONED:
-        said.append("parameters trade off against each other almost freely (ill-conditioned)")
+        messages.append("parameters trade off against each other almost freely (ill-conditioned)")
     if fit.law.name == "compute-power":
-        said.append("a power law without a floor falls to 0: it must not be extrapolated far")
-    return said
+        messages.append("a power law without a floor falls to 0: it must not be extrapolated far")
+    return messages
 
 
 def on_bounds(law: Law, theta: Array) -> list[str]:
@@ -169,10 +170,11 @@ def _at_bound(law: Law, theta: Array) -> NDArray[np.bool_]:
 
 
 def check(name: str, points: Inputs) -> None:
-    """Refuse what no fit can be made of.
+    """Check that these points determine the law.
 
     Raises:
-        FitError: see the message.
+        FitError: a column is missing or not positive, too few points differ, or the loss does not
+            fall.
     """
     columns = {"loss": points.loss, "compute": points.compute}
     if LAWS[name].needs_size:
@@ -184,13 +186,13 @@ def check(name: str, points: Inputs) -> None:
         if wrong:
             raise FitError(f"{wrong} values of {column} are missing or not positive numbers")
     if LAWS[name].needs_size:
-        _check_plane(name, points)
+        _check_plane(name, points, columns["parameters"], columns["tokens"])
     else:
         _check_line(name, points)
 
 
 def _check_line(name: str, points: Inputs) -> None:
-    budgets = distinct(points.compute)
+    budgets = count_distinct(points.compute)
     least = LAWS[name].least_budgets
     if budgets < least:
         raise FitError(
@@ -202,28 +204,26 @@ def _check_line(name: str, points: Inputs) -> None:
         raise FitError("the loss does not fall with compute: there is no scaling law to fit")
 
 
-def _check_plane(name: str, points: Inputs) -> None:
-    assert points.parameters is not None
-    assert points.tokens is not None
-    places = np.stack([np.log(points.parameters), np.log(points.tokens)], axis=1)
-    different = len(np.unique(np.round(places, 2), axis=0))
+def _check_plane(name: str, points: Inputs, parameters: Array, tokens: Array) -> None:
+    logs = np.stack([np.log(parameters), np.log(tokens)], axis=1)
+    different = len(np.unique(np.round(logs, 2), axis=0))
     if different < 6:
         raise FitError(
             f"law {name} has 5 parameters and needs at least 6 different pairs of parameters and "
             f"tokens, the data have {different}"
         )
-    spread = np.linalg.svd(places - places.mean(0), compute_uv=False)
+    spread = np.linalg.svd(logs - logs.mean(0), compute_uv=False)
     if spread[1] < 0.02 * spread[0]:
         raise FitError(
-            "parameters and tokens grow together in these data: their effects cannot be told "
-            "apart; add other sizes at the same budget, or fit law compute"
+            "parameters and tokens grow together in these data: their effects cannot be "
+            "separated; add other sizes at the same budget, or fit law compute"
         )
-    design = np.column_stack([np.ones(len(places)), places])
+    design = np.column_stack([np.ones(len(logs)), logs])
     slopes = np.linalg.lstsq(design, np.log(points.loss), rcond=None)[0][1:]
     if (slopes >= 0).all():
         raise FitError("the loss falls neither with parameters nor with tokens")
 
 
-def distinct(values: Array) -> int:
+def count_distinct(values: Array) -> int:
     """How many amounts differ by more than about 1%."""
     return len(np.unique(np.round(np.log(values), 2)))

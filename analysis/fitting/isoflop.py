@@ -18,7 +18,7 @@ from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.law import Array
 
 Method = Literal["parabola", "akima"]
-LEAST_SIZES = 4
+LEAST_SIZES = 4  # one more than a parabola has coefficients
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def profile_optimum(group: pd.DataFrame, method: Method = "parabola") -> Optimum
         trouble = f"{sizes} sizes at a budget; a profile needs {LEAST_SIZES}"
         return Optimum(compute, np.nan, np.nan, np.nan, trouble)
     minimum = parabola_minimum if method == "parabola" else akima_minimum
-    place, least, why = minimum(log_n, loss)
+    log_size, lowest, trouble_there = minimum(log_n, loss)
     per_parameter = np.log(group["tokens"].to_numpy(float)) + log_n  # log (N D), nearly constant
-    tokens = float(np.exp(per_parameter.mean() - place)) if np.isfinite(place) else np.nan
-    return Optimum(compute, float(np.exp(place)), tokens, least, why)
+    tokens = float(np.exp(per_parameter.mean() - log_size)) if np.isfinite(log_size) else np.nan
+    return Optimum(compute, float(np.exp(log_size)), tokens, lowest, trouble_there)
 
 
 def parabola_minimum(log_n: Array, loss: Array) -> tuple[float, float, str | None]:
@@ -89,9 +89,9 @@ def parabola_minimum(log_n: Array, loss: Array) -> tuple[float, float, str | Non
     curvature, slope, level = np.polyfit(log_n - centre, loss, 2)
     if curvature <= 0:
         return np.nan, np.nan, "the profile is not convex: it has no minimum"
-    place = -slope / (2 * curvature)
-    least = float(level - slope**2 / (4 * curvature))
-    return float(place + centre), least, _outside(float(place + centre), log_n)
+    vertex = -slope / (2 * curvature)
+    lowest = float(level - slope**2 / (4 * curvature))
+    return float(vertex + centre), lowest, _outside(float(vertex + centre), log_n)
 
 
 def akima_minimum(log_n: Array, loss: Array) -> tuple[float, float, str | None]:
@@ -100,20 +100,20 @@ def akima_minimum(log_n: Array, loss: Array) -> tuple[float, float, str | None]:
     means = np.array([loss[log_n == size].mean() for size in sizes])
     grid = np.linspace(sizes[0], sizes[-1], 2001)
     curve = Akima1DInterpolator(sizes, means)(grid)
-    at = int(np.argmin(curve))
-    place = float(grid[at])
-    trouble = "the minimum is at the edge of the profile" if at in (0, len(grid) - 1) else None
-    return place, float(curve[at]), trouble
+    index = int(np.argmin(curve))
+    log_size = float(grid[index])
+    trouble = "the minimum is at the edge of the profile" if index in (0, len(grid) - 1) else None
+    return log_size, float(curve[index]), trouble
 
 
-def _outside(place: float, log_n: Array) -> str | None:
-    if place <= log_n.min() or place >= log_n.max():
+def _outside(vertex: float, log_n: Array) -> str | None:
+    if vertex <= log_n.min() or vertex >= log_n.max():
         return "the minimum is at or beyond the edge of the profile"
     return None
 
 
 def power_fit(compute: Array, values: Array) -> PowerFit:
-    """Least squares of logs."""
+    """The power law through these values (n,), by least squares of logs."""
     scale = float(np.exp(np.log(compute).mean()))
     exponent, level = np.polyfit(np.log(compute / scale), np.log(values), 1)
     return PowerFit(float(np.exp(level)), float(exponent), scale)
@@ -125,12 +125,12 @@ def bootstrap_isoflop(
     """Whole analyses of data whose runs were drawn with replacement within every budget."""
     generator = np.random.default_rng(seed)
     groups = [group for _, group in points.groupby("budget", sort=True)]
-    found = []
+    analyses = []
     for _ in range(samples):
         drawn = [g.iloc[generator.integers(0, len(g), len(g))] for g in groups]
         optima = tuple(profile_optimum(group, method) for group in drawn)
-        found.append(_with_growth(optima))
-    return found
+        analyses.append(_with_growth(optima))
+    return analyses
 
 
 def _with_growth(optima: tuple[Optimum, ...]) -> IsoFLOP:
@@ -162,7 +162,7 @@ def compute_to_reach(analysis: IsoFLOP, loss: float) -> float:
     return float(np.exp(np.interp(np.log(loss), losses[::-1], compute[::-1])))
 
 
-def multiplier(one: IsoFLOP, other: IsoFLOP, budget: int) -> float:
+def optimum_multiplier(one: IsoFLOP, other: IsoFLOP, budget: int) -> float:
     """How much less compute `other` needs for the loss that `one` has at its budget number
     `budget` (counted from 0)."""
     optimum = one.optima[budget]
@@ -185,15 +185,15 @@ def compare_isoflop(
     ]
     a, b = (exponents(analyses) for analyses in refits)
     top = len(whole[0].optima) - 1
-    times = np.array([multiplier(x, y, top) for x, y in zip(*refits, strict=True)])
+    times = np.array([optimum_multiplier(x, y, top) for x, y in zip(*refits, strict=True)])
     estimate = [exponents([analysis])[0] for analysis in whole]
     return {
-        name: _told(estimate[0], a),
-        other: _told(estimate[1], b),
-        "difference": _told(estimate[0] - estimate[1], a - b),
-        "multiplier": _told(multiplier(*whole, top), times),
+        name: _with_interval(estimate[0], a),
+        other: _with_interval(estimate[1], b),
+        "difference": _with_interval(estimate[0] - estimate[1], a - b),
+        "multiplier": _with_interval(optimum_multiplier(*whole, top), times),
     }
 
 
-def _told(estimate: float, refits: Array) -> dict[str, object]:
+def _with_interval(estimate: float, refits: Array) -> dict[str, object]:
     return {"estimate": float(estimate), "interval": percentiles(refits)}

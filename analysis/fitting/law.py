@@ -24,7 +24,7 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.loss)
 
-    def chosen(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Inputs:
+    def subset(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Inputs:
         """Some of the points."""
         rest = (None if v is None else v[index] for v in (self.parameters, self.tokens))
         return Inputs(self.loss[index], self.compute[index], *rest)

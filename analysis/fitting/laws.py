@@ -181,8 +181,8 @@ class SharedLaw:
     def names(self) -> tuple[str, ...]:
         """E, A, B of every family, then the exponents."""
         own = self.base.names[: self._own]
-        each = [f"{name}[{family}]" for family in self.families for name in own]
-        return (*each, *self.base.names[self._own :])
+        of_families = [f"{name}[{family}]" for family in self.families for name in own]
+        return (*of_families, *self.base.names[self._own :])
 
     @property
     def _own(self) -> int:
@@ -209,7 +209,7 @@ class SharedLaw:
         gradient = np.zeros((*log_loss.shape, theta_BP.shape[1]))
         for family in range(len(self.families)):
             mine = np.flatnonzero(self.group == family)
-            found, slope = self.base.log_loss(self._theta_of(theta_BP, family), points.chosen(mine))
+            found, slope = self.base.log_loss(self._theta_of(theta_BP, family), points.subset(mine))
             log_loss[:, mine] = found
             first = family * self._own
             gradient[:, mine, first : first + self._own] = slope[..., : self._own]
@@ -224,7 +224,7 @@ class SharedLaw:
         for _ in range(count):
             exponents = np.exp(generator.uniform(np.log(0.02), np.log(1.5), terms))
             own = [
-                profiled(self.base, exponents, points.chosen(self.group == family))[: self._own]
+                profiled(self.base, exponents, points.subset(self.group == family))[: self._own]
                 for family in range(len(self.families))
             ]
             rows.append(np.concatenate([*own, exponents]))

@@ -115,10 +115,10 @@ def variable_projection(law: PowerLaw, points: Inputs, starts: Array) -> Array:
 
     rows = []
     for start in starts:
-        found = minimize(misfit, start[-terms:], method="L-BFGS-B", bounds=box, tol=1e-14)
+        rough = minimize(misfit, start[-terms:], method="L-BFGS-B", bounds=box, tol=1e-14)
         polished = minimize(
             misfit,
-            found.x,
+            rough.x,
             method="Nelder-Mead",
             bounds=box,
             options={"xatol": 1e-9, "fatol": 1e-16, "maxiter": 2000},

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from analysis.fitting.law import Array, Inputs, Law
 
-ITERATIONS = 300
+ITERATIONS = 300  # chosen: most steps of one problem
 TOLERANCE = 1e-13  # of the objective's relative decrease
 PATIENCE = 3  # steps in a row below the tolerance
-RIDGE = 1e-12
+RIDGE = 1e-12  # chosen: share of the largest curvature that keeps the system solvable
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,23 @@ def minimise(
     theta = np.clip(np.array(start_BP, float), low, high)
     data = Resampled(np.ones((len(theta), len(points)))) if data is None else data
     objective, gradient = _objective(law, points, theta, data, delta)
-    share, calm = np.ones(len(theta)), np.zeros(len(theta), int)
+    share, small_steps = np.ones(len(theta)), np.zeros(len(theta), int)
     active = np.arange(len(theta))
     for _ in range(ITERATIONS):
         if not len(active):
             break
         mine = data.rows(active)
         step = _step(law, points, theta[active], mine, delta, share[active])
-        tried = np.clip(theta[active] + step, low, high)
-        value, _ = _objective(law, points, tried, mine, delta, False)
+        candidate = np.clip(theta[active] + step, low, high)
+        value, _ = _objective(law, points, candidate, mine, delta, False)
         better = value < objective[active]
         gain = np.where(better, objective[active] - value, 0.0)
         small = gain <= TOLERANCE * objective[active]
         moved = active[better]
-        theta[moved], objective[moved] = tried[better], value[better]
+        theta[moved], objective[moved] = candidate[better], value[better]
         share[active] = np.clip(np.where(better, 0.25, 4.0) * share[active], 1e-6, 1e8)
-        calm[active] = np.where(small, calm[active] + 1, 0)
-        active = active[(calm[active] < PATIENCE) | (~better & (share[active] < 1e4))]
+        small_steps[active] = np.where(small, small_steps[active] + 1, 0)
+        active = active[(small_steps[active] < PATIENCE) | (~better & (share[active] < 1e4))]
     objective, gradient = _objective(law, points, theta, data, delta)
     free = ~_held(theta, gradient, low, high)
     scale = np.maximum(objective, 1e-300)

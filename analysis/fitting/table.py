@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.law import Inputs
-from cola.errors import SpecError
+from cola.errors import SpecError, one_line
 
 SAME_BUDGET = 0.05  # relative gap of compute that separates two budgets where no column names them
 
@@ -69,8 +69,9 @@ def read_table(path: Path, columns: Columns, drop_largest_losses: int = 0) -> Ta
     try:
         frame = pd.read_csv(path)
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SpecError(f"{path}: is not a CSV file that can be read ({reason})") from None
+        raise SpecError(
+            f"{path}: is not a CSV file that can be read ({one_line(error)}); give another"
+        ) from None
     given = columns.given()
     for ours, theirs in given.items():
         if theirs not in frame:

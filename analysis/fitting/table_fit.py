@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,7 +36,9 @@ from analysis.fitting.power_law import PowerLaw
 from analysis.fitting.table import Table, inputs
 from cola.errors import FitError
 
-FEW_RUNS = 5  # a budget with fewer is too small to draw from
+log = logging.getLogger(__name__)
+
+FEW_RUNS = 5  # chosen: a budget with fewer runs is too small to resample
 
 
 @dataclass(frozen=True)
@@ -60,26 +63,26 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
     """
     groups = table.groups()
     single = isoflop_group if request.law == "isoflop" else law_group
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, rows in groups.items():
         try:
-            found[name] = single(rows, request)
+            results[name] = single(rows, request)
         except FitError as error:
             where = f"group {name}: " if len(groups) > 1 else ""
             raise FitError(f"{where}{error}") from None
     notes = list(table.notes)
-    if len(found) == 1:
-        (only,) = found.values()
+    if len(results) == 1:
+        (only,) = results.values()
         return only | {"warnings": notes + only["warnings"]}
-    warnings = notes + [f"{name}: {w}" for name, each in found.items() for w in each["warnings"]]
-    whole: dict[str, Any] = {"law": request.law, "groups": found}
+    warnings = notes + [f"{name}: {w}" for name, each in results.items() for w in each["warnings"]]
+    combined: dict[str, Any] = {"law": request.law, "groups": results}
     for key in ("parameters", "intervals", "diagnostics"):
-        whole[key] = {name: each[key] for name, each in found.items()}
-    comparison, said = compare_groups(groups, request)
+        combined[key] = {name: each[key] for name, each in results.items()}
+    comparison, not_compared = compare_groups(groups, request)
     shared = LAWS[request.law].shared if request.law in LAWS else None
     if shared is not None:
-        whole["shared"] = shared_exponents(table, request, shared)
-    return whole | {"comparison": comparison, "warnings": warnings + said}
+        combined["shared"] = shared_exponents(table, request, shared)
+    return combined | {"comparison": comparison, "warnings": warnings + not_compared}
 
 
 def shared_exponents(
@@ -110,6 +113,7 @@ def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     if law == "auto":
         choice = choose(candidates("parameters" in rows), rows, request.estimator)
         law = choice.best
+        log.info("law %s chosen among %d by rolling origin", law, len(choice.scores))
     fit = fit_law(law, inputs(rows), request.estimator, seed=request.seed)
     result: dict[str, Any] = {
         "law": law,
@@ -123,14 +127,14 @@ def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
         "warnings": list(fit.warnings),
     }
     if request.samples:
-        refits = refitted(fit, rows, request)
+        refits = refit_resampled(fit, rows, request)
         result["intervals"] = {n: list(i) for n, i in refits.intervals().items()}
         result["derived_intervals"] = derived_intervals(refits)
         result["standard_errors"] = {
             "bootstrap": dict(zip(fit.law.names, refits.public.std(0).tolist(), strict=True)),
             "delta_method": delta_method(fit),
         }
-        result["predictions"] = [predicted_at(refits, place) for place in request.predict]
+        result["predictions"] = [predict_at(refits, target) for target in request.predict]
         result["warnings"] += far_predictions(result["predictions"])
     elif request.predict:
         result["predictions"] = [
@@ -142,7 +146,9 @@ def law_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     repeats = seed_noise(rows["loss"].to_numpy(float), repeated(rows))
     if repeats is not None:
         result["seed_noise"] = {"sd_of_log_loss": repeats[0], "degrees_of_freedom": repeats[1]}
-    return result | ({"choice": told(choice, rows, request)} if choice is not None else {})
+    return result | (
+        {"choice": choice_as_json(choice, rows, request)} if choice is not None else {}
+    )
 
 
 def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
@@ -152,25 +158,25 @@ def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
         FitError: when the accuracies carry no curve.
     """
     loss, accuracy = rows["loss"].to_numpy(float), rows["accuracy"].to_numpy(float)
-    found = fit_accuracy(loss, accuracy, request.chance, request.samples, request.seed)
+    fitted = fit_accuracy(loss, accuracy, request.chance, request.samples, request.seed)
     names = ("ceiling", "slope", "middle")
-    refits = {n: np.array([getattr(s, n) for s in found.refits]) for n in names}
+    refits = {n: np.array([getattr(s, n) for s in fitted.refits]) for n in names}
     result: dict[str, Any] = {
         "law": "sigmoid",
-        "parameters": asdict(found.sigmoid),
+        "parameters": asdict(fitted.sigmoid),
         "intervals": {n: list(percentiles(v)) for n, v in refits.items() if len(v)},
-        "residual_sd": found.residual_sd,
-        "warnings": list(found.warnings),
+        "residual_sd": fitted.residual_sd,
+        "warnings": list(fitted.warnings),
     }
-    targets = [place["c"] for place in request.predict if "c" in place]
+    targets = [target["c"] for target in request.predict if "c" in target]
     if targets and request.samples:
-        law = fit_law("compute-power", inputs(frontier(rows)), request.estimator)
+        law = fit_law("compute-power", inputs(best_runs(rows)), request.estimator)
         curve = bootstrap(law, request.samples, request.seed, "residuals")
-        result["predictions"] = [asdict(p) for p in chained(curve, found, np.array(targets))]
+        result["predictions"] = [asdict(p) for p in chained(curve, fitted, np.array(targets))]
     return result
 
 
-def refitted(fit: Fit, rows: pd.DataFrame, request: Request) -> Refits:
+def refit_resampled(fit: Fit, rows: pd.DataFrame, request: Request) -> Refits:
     """Resampled by runs: within budgets where each has enough of them, else over all points."""
     several = bool(rows.groupby("budget").size().min() >= FEW_RUNS)
     strata = rows["budget"].tolist() if several else None
@@ -203,29 +209,29 @@ def derivations(fit: Fit) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     return {}
 
 
-def point_of(fit: Fit, place: Mapping[str, float]) -> Inputs:
+def point_of(fit: Fit, target: Mapping[str, float]) -> Inputs:
     """The point that a prediction asks for: n and d, or c.
 
     Raises:
         FitError: when the law needs what is not given.
     """
     if LAWS[fit.law.name].needs_size:
-        if not {"n", "d"} <= set(place):
+        if not {"n", "d"} <= set(target):
             raise FitError(f"--predict: law {fit.law.name} needs n=... and d=...")
-        n, d = np.array([place["n"]]), np.array([place["d"]])
+        n, d = np.array([target["n"]]), np.array([target["d"]])
         return Inputs(np.ones(1), 6 * n * d, n, d)
-    if "c" not in place and not {"n", "d"} <= set(place):
+    if "c" not in target and not {"n", "d"} <= set(target):
         raise FitError(f"--predict: law {fit.law.name} needs c=... (FLOPs), or n=... and d=...")
-    compute = place.get("c") or 6 * place["n"] * place["d"]
+    compute = target.get("c") or 6 * target["n"] * target["d"]
     return Inputs(np.ones(1), np.array([compute]))
 
 
-def predicted_at(refits: Refits, place: Mapping[str, float]) -> dict[str, Any]:
+def predict_at(refits: Refits, target: Mapping[str, float]) -> dict[str, Any]:
     """Loss with confidence and prediction interval, and how far it extrapolates in compute."""
-    point = point_of(refits.fit, place)
+    point = point_of(refits.fit, target)
     low, high = refits.confidence_band(point)
     new_low, new_high = refits.prediction_band(point)
-    return dict(place) | {
+    return dict(target) | {
         "loss": float(refits.fit.loss(point)[0]),
         "confidence_interval": [float(low[0]), float(high[0])],
         "prediction_interval": [float(new_low[0]), float(new_high[0])],
@@ -248,7 +254,7 @@ def repeated(rows: pd.DataFrame) -> list[object]:
     return [tuple(row) for row in rows[known].itertuples(index=False)]
 
 
-def told(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]:
+def choice_as_json(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     """Laws by how well they predict larger budgets than they were fitted to, and left-out ones."""
     left_out = [
         leave_one_budget_out(score.law, rows, request.estimator, request.seed)
@@ -256,14 +262,14 @@ def told(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]
     ]
     combination = {"weights": choice.weights, "mean_absolute_error": choice.combined_error}
     return {
-        "rolling_origin": {score.law: scored(score) for score in choice.scores},
-        "leave_one_budget_out": {s.law: scored(s) for s in left_out if s is not None},
+        "rolling_origin": {score.law: score_as_json(score) for score in choice.scores},
+        "leave_one_budget_out": {s.law: score_as_json(s) for s in left_out if s is not None},
         "combination": combination if choice.weights else None,
     }
 
 
-def scored(score: Score) -> dict[str, float]:
-    """How a law did on what was held out."""
+def score_as_json(score: Score) -> dict[str, float]:
+    """A law's errors on held-out points, as the JSON reports them."""
     return {
         "mean_absolute_error": score.mean_absolute_error,
         "signed_error": score.signed_error,
@@ -280,29 +286,29 @@ def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     """
     if "parameters" not in rows:
         raise FitError("IsoFLOP profiles need the number of parameters of each point (--n)")
-    found = isoflop(rows, request.minimum)
-    trouble = [f"budget {o.compute:.3g}: {o.trouble}" for o in found.optima if o.trouble]
-    if found.size is None or found.tokens is None or found.loss is None:
-        raise FitError(f"fewer than two budgets have a minimum inside ({'; '.join(trouble)})")
+    analysis = isoflop(rows, request.minimum)
+    troubles = [f"budget {o.compute:.3g}: {o.trouble}" for o in analysis.optima if o.trouble]
+    if analysis.size is None or analysis.tokens is None or analysis.loss is None:
+        raise FitError(f"fewer than two budgets have a minimum inside ({'; '.join(troubles)})")
     names = {"a": "size", "b": "tokens", "gamma": "loss"}
     sign = {"a": 1.0, "b": 1.0, "gamma": -1.0}
     refits = bootstrap_isoflop(rows, request.samples, request.seed, request.minimum)
     return {
         "law": "isoflop",
         "points": len(rows),
-        "parameters": {n: float(sign[n] * exponents([found], m)[0]) for n, m in names.items()},
+        "parameters": {n: float(sign[n] * exponents([analysis], m)[0]) for n, m in names.items()},
         "intervals": {
             n: list(percentiles(sign[n] * exponents(refits, m))) if refits else []
             for n, m in names.items()
         },
-        "diagnostics": {"optima": [asdict(optimum) for optimum in found.optima]},
-        "warnings": trouble + two_optima(found),
+        "diagnostics": {"optima": [asdict(optimum) for optimum in analysis.optima]},
+        "warnings": troubles + two_optima(analysis),
     }
 
 
-def two_optima(found: IsoFLOP) -> list[str]:
+def two_optima(analysis: IsoFLOP) -> list[str]:
     """A line through two points fits them whatever they are."""
-    if len(found.good) > 2:
+    if len(analysis.good) > 2:
         return []
     return ["exponents rest on two budgets: nothing tests that they are power laws"]
 
@@ -310,30 +316,32 @@ def two_optima(found: IsoFLOP) -> list[str]:
 def compare_groups(
     groups: Mapping[str, pd.DataFrame], request: Request
 ) -> tuple[dict[str, Any], list[str]]:
-    """Each pair of groups; what cannot be compared is said."""
-    names, found, said = list(groups), {}, []
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
+    """Comparison of each pair of groups by label, and why any pair was not compared."""
+    names, compared, not_compared = list(groups), {}, []
+    for index, one in enumerate(names):
+        for other in names[index + 1 :]:
             pair = {one: groups[one], other: groups[other]}
             label = f"{one} / {other}"
             if request.law == "isoflop":
-                found[label] = compare_isoflop(pair, request.samples, request.seed, request.minimum)
+                compared[label] = compare_isoflop(
+                    pair, request.samples, request.seed, request.minimum
+                )
                 continue
             try:
-                found[label] = compared_at_compute(pair, request)
+                compared[label] = compare_at_common_loss(pair, request)
             except FitError as error:
-                said.append(f"{label}: not compared, {error}")
-    return found, said
+                not_compared.append(f"{label}: not compared, {error}")
+    return compared, not_compared
 
 
-def compared_at_compute(pair: Mapping[str, pd.DataFrame], request: Request) -> dict[str, Any]:
+def compare_at_common_loss(pair: Mapping[str, pd.DataFrame], request: Request) -> dict[str, Any]:
     """Compute multiplier at the loss in the middle of what both families reach.
 
     Raises:
         FitError: where the families' losses do not overlap, or have no curve over compute.
     """
     one, other = (
-        fit_law("compute-power", inputs(frontier(rows)), request.estimator)
+        fit_law("compute-power", inputs(best_runs(rows)), request.estimator)
         for rows in pair.values()
     )
     if not losses_overlap(one, other):
@@ -345,15 +353,15 @@ def compared_at_compute(pair: Mapping[str, pd.DataFrame], request: Request) -> d
     low = max(fit.points.loss.min() for fit in (one, other))
     high = min(fit.points.loss.max() for fit in (one, other))
     loss = float(np.sqrt(low * high))
-    times = multiplier_at(refits[0], refits[1], loss)
+    multiplier = multiplier_at(refits[0], refits[1], loss)
     return {
         "at_loss": loss,
-        "multiplier": times.value,
-        "interval": [times.low, times.high] if request.samples else [],
+        "multiplier": multiplier.value,
+        "interval": [multiplier.low, multiplier.high] if request.samples else [],
         "meaning": "compute of the first over compute of the second for this loss",
     }
 
 
-def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+def best_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """The best run of every budget."""
     return rows.loc[rows.groupby("budget")["loss"].idxmin()]

@@ -15,7 +15,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from analysis.plotting.tooltips import insert
+from analysis.plotting.tooltips import insert_tooltips
 from analysis.plotting.variants import Style
 
 INK, FAINT = "#30343b", "#c9ced6"
@@ -45,7 +45,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> str:
         figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = insert(buffer.getvalue(), figure)
+    svg = insert_tooltips(buffer.getvalue(), figure)
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     return embeddable(svg, name)
 

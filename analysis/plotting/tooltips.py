@@ -11,7 +11,7 @@ from matplotlib.collections import PathCollection
 PREFIX = "runs-"
 
 
-def remember(markers: PathCollection, texts: Sequence[str]) -> None:
+def attach_tooltips(markers: PathCollection, texts: Sequence[str]) -> None:
     """Attach a text to every marker of a scatter."""
     figure = markers.get_figure(root=True)
     assert figure is not None
@@ -21,7 +21,7 @@ def remember(markers: PathCollection, texts: Sequence[str]) -> None:
     kept[name] = list(texts)
 
 
-def insert(svg: str, figure: object) -> str:
+def insert_tooltips(svg: str, figure: object) -> str:
     """Put the remembered texts into a figure's SVG."""
     for name, texts in getattr(figure, "_tooltips", {}).items():
         start = svg.find(f'<g id="{name}">')
@@ -32,9 +32,9 @@ def insert(svg: str, figure: object) -> str:
 
 def _with_titles(svg: str, texts: Sequence[str]) -> str:
     """The first markers of an SVG, each with its text."""
-    waiting = iter(texts)
+    remaining = iter(texts)
 
     def titled(match: re.Match[str]) -> str:
-        return f"<use{match[1]}><title>{html.escape(next(waiting))}</title></use>"
+        return f"<use{match[1]}><title>{html.escape(next(remaining))}</title></use>"
 
     return re.sub(r"<use([^>]*?)/>", titled, svg, count=len(texts))

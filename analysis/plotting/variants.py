@@ -39,8 +39,8 @@ class Style:
 def variants_of(runs: pd.DataFrame) -> dict[str, str]:
     """Families by curve: families in the registry's order, variants of one by name."""
     pairs = runs.drop_duplicates("variant")[["variant", "family"]].itertuples(index=False)
-    found = [(str(variant), str(family)) for variant, family in pairs]
-    return dict(sorted(found, key=lambda pair: (place_of(pair[1]), pair[0] != pair[1], pair[0])))
+    curves = [(str(variant), str(family)) for variant, family in pairs]
+    return dict(sorted(curves, key=lambda pair: (place_of(pair[1]), pair[0] != pair[1], pair[0])))
 
 
 def styles_of(variants: Mapping[str, str]) -> dict[str, Style]:

@@ -18,19 +18,18 @@ from analysis.report.family_fits import FamilyFit
 
 def residuals(fits: Mapping[str, FamilyFit], styles: Mapping[str, Style]) -> Figure:
     """How far each run lies from its curve, in per cent."""
-    fitted = [fit for fit in fits.values() if fit.fit is not None]
+    fitted = [(each, each.fit) for each in fits.values() if each.fit is not None]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(SIZE[0], 2.6), layout="constrained")
         panels = figure.subplots(1, len(fitted), squeeze=False, sharey=True)[0]
-        for axes, fit in zip(panels, fitted, strict=True):
-            assert fit.fit is not None
-            points, away = fit.fit.points, 100 * np.expm1(-fit.fit.residual)
+        for axes, (curve, fit) in zip(panels, fitted, strict=True):
+            points, percent_off = fit.points, 100 * np.expm1(-fit.residual)
             axes.axhline(0, color=INK, lw=0.8)
-            markers(axes, points.compute, away, styles[fit.variant], fit.kind)
+            markers(axes, points.compute, percent_off, styles[curve.variant], curve.kind)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_title(fit.label, fontsize=11, loc="left")
+            axes.set_title(curve.label, fontsize=11, loc="left")
             axes.set_xlabel("training FLOPs")
         panels[0].set_ylabel("off the curve, %")
     return figure

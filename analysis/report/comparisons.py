@@ -19,7 +19,7 @@ from analysis.fitting.compare import (
     multiplier_at,
     multiplier_curve,
 )
-from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_table, frontier
+from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, best_size_runs, fit_points
 from cola.errors import FitError
 
 
@@ -46,25 +46,27 @@ def compare_pair(one: FamilyFit, other: FamilyFit, final: pd.DataFrame, compute:
     name = f"{other.label} against {one.label}"
     caveat = bound_caveat(one, other)
     if not losses_overlap(one.refits.fit, other.refits.fit):
-        said = f"{name}: no loss is reached by both, so their compute cannot be compared.{caveat}"
-        return Pair(one, other, None, (said, *exponent_sentence(one, other, final, compute)))
+        sentence = (
+            f"{name}: no loss is reached by both, so their compute cannot be compared.{caveat}"
+        )
+        return Pair(one, other, None, (sentence, *exponent_sentence(one, other, final, compute)))
     measured = [refits.fit.points.loss for refits in (one.refits, other.refits)]
     loss = float(np.sqrt(max(map(np.min, measured)) * min(map(np.max, measured))))
-    times = multiplier_at(one.refits, other.refits, loss)
-    sentences = [f"{name}: {describe_multiplier(times, loss)}{caveat}"]
-    met = crossover(one.refits, other.refits)
-    if met is not None:
-        sentences.append(f"{name}: {describe_crossover(met)}")
+    multiplier = multiplier_at(one.refits, other.refits, loss)
+    sentences = [f"{name}: {describe_multiplier(multiplier, loss)}{caveat}"]
+    crossing = crossover(one.refits, other.refits)
+    if crossing is not None:
+        sentences.append(f"{name}: {describe_crossover(crossing)}")
     sentences += exponent_sentence(one, other, final, compute)
     return Pair(one, other, multiplier_curve(one.refits, other.refits), tuple(sentences))
 
 
-def describe_multiplier(times: Estimate, loss: float) -> str:
+def describe_multiplier(multiplier: Estimate, loss: float) -> str:
     """The compute multiplier at one loss."""
-    if not np.isfinite(times.value):
+    if not np.isfinite(multiplier.value):
         return f"the compute for {loss:.3f} nats per token cannot be read off both curves."
-    less, ratio = ("less", times) if times.value >= 1 else ("more", inverse(times))
-    decided = times.low > 1 or times.high < 1
+    less, ratio = ("less", multiplier) if multiplier.value >= 1 else ("more", inverse(multiplier))
+    decided = multiplier.low > 1 or multiplier.high < 1
     doubt = "" if decided else "; the interval contains 1, so the data do not decide it"
     return (
         f"{ratio.value:.2f} times {less} compute for {loss:.3f} nats per token (95% interval "
@@ -72,17 +74,17 @@ def describe_multiplier(times: Estimate, loss: float) -> str:
     )
 
 
-def inverse(times: Estimate) -> Estimate:
+def inverse(multiplier: Estimate) -> Estimate:
     """1 / x, interval and all."""
-    return Estimate(1 / times.value, 1 / times.high, 1 / times.low)
+    return Estimate(1 / multiplier.value, 1 / multiplier.high, 1 / multiplier.low)
 
 
-def describe_crossover(met: Crossover) -> str:
+def describe_crossover(crossing: Crossover) -> str:
     """Where the curves meet, and how sure it is that they do."""
     return (
-        f"the fitted curves cross at {met.compute.value:.2g} FLOPs (95% interval "
-        f"{met.compute.low:.2g} to {met.compute.high:.2g}; {met.share:.0%} of the refits cross at "
-        "all)."
+        f"the fitted curves cross at {crossing.compute.value:.2g} FLOPs (95% interval "
+        f"{crossing.compute.low:.2g} to {crossing.compute.high:.2g}; {crossing.share:.0%} of the "
+        "refits cross at all)."
     )
 
 
@@ -92,24 +94,26 @@ def exponent_sentence(
     """Difference of the exponents of both families' plain power laws: budgets resampled in pairs
     where there are enough, else by each family's own refits."""
     rows = [
-        frontier(fit_table(final[final["variant"] == fit.variant], compute)) for fit in (one, other)
+        best_size_runs(fit_points(final[final["variant"] == fit.variant], compute))
+        for fit in (one, other)
     ]
     try:
-        found = exponent_difference("compute-power", rows[0], rows[1], "gamma", SAMPLES, SEED)
-        how = "budgets resampled in pairs"
+        difference = exponent_difference("compute-power", rows[0], rows[1], "gamma", SAMPLES, SEED)
+        method = "budgets resampled in pairs"
     except FitError:
         refits = [fit.refits for fit in (one, other)]
-        if any(each is None or each.fit.law.name != "compute-power" for each in refits):
+        if any(of_one is None or of_one.fit.law.name != "compute-power" for of_one in refits):
             return ()
-        gammas = [each.public[:, -1] for each in refits if each is not None]
-        values = [each.fit.parameters["gamma"] for each in refits if each is not None]
-        found = Estimate(values[0] - values[1], *percentiles(gammas[0] - gammas[1]))
-        how = "from each family's own scatter"
-    if not np.isfinite(found.low):
+        gammas = [of_one.public[:, -1] for of_one in refits if of_one is not None]
+        values = [of_one.fit.parameters["gamma"] for of_one in refits if of_one is not None]
+        difference = Estimate(values[0] - values[1], *percentiles(gammas[0] - gammas[1]))
+        method = "from each family's own scatter"
+    if not np.isfinite(difference.low):
         return ()
     return (
         f"{other.label} against {one.label}: the exponents of plain power laws differ by "
-        f"{-found.value:+.4f} (95% interval {-found.high:+.4f} to {-found.low:+.4f}, {how}).",
+        f"{-difference.value:+.4f} (95% interval {-difference.high:+.4f} to "
+        f"{-difference.low:+.4f}, {method}).",
     )
 
 

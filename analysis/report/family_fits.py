@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,16 +12,18 @@ import pandas as pd
 from analysis.fitting.bootstrap import Kind, Refits, bootstrap
 from analysis.fitting.compare import Prediction, at_compute, predict
 from analysis.fitting.cross_validation import Choice, choose
-from analysis.fitting.estimate import Fit, distinct, fit_law
+from analysis.fitting.estimate import Fit, count_distinct, fit_law
 from analysis.fitting.laws import LAWS, candidates
 from analysis.fitting.table import inputs
 from analysis.plotting.variants import variants_of
 from cola.errors import FitError
 from cola.families.registry import curve_label, curve_seed
 
+log = logging.getLogger(__name__)
+
 SAMPLES, SEED, CURVE_POINTS, LEVEL = 1000, 0, 60, 0.9
-FLOOR_NEEDS = 5  # budgets from which an irreducible loss E can be told from the power law
-RUNS_NEEDED = 5  # a budget, from which runs are resampled and not their residuals
+FLOOR_NEEDS = 5  # chosen: budgets needed to separate an irreducible loss E from the power law
+RUNS_NEEDED = 5  # chosen: runs in every budget for runs, not residuals, to be resampled
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ class FamilyFit:
         """95% intervals of the parameters that have a meaning of their own."""
         if self.refits is None:
             return "–"
-        found = self.refits.intervals()
-        wanted = [name for name in ("E", "gamma") if name in found]
-        return ", ".join(f"{n} {found[n][0]:.3g} to {found[n][1]:.3g}" for n in wanted)
+        by_name = self.refits.intervals()
+        shown = [name for name in ("E", "gamma") if name in by_name]
+        return ", ".join(f"{n} {by_name[n][0]:.3g} to {by_name[n][1]:.3g}" for n in shown)
 
 
 def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
@@ -78,11 +81,13 @@ def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
 
 def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
     """The law that predicts larger budgets best, through the family's best size of every budget."""
-    kind, rows = str(final["nll_kind"].iloc[0]), frontier(fit_table(final, compute))
+    kind, rows = str(final["nll_kind"].iloc[0]), best_size_runs(fit_points(final, compute))
     try:
         law, choice = chosen_law(rows)
+        log.info("%s: law %s through %d points", variant, law, len(rows))
         fit = fit_law(law, inputs(rows), "least-squares", seed=SEED)
     except FitError as error:
+        log.info("%s: no curve: %s", variant, error)
         return FamilyFit(variant, family, kind, None, None, (f"no curve: {error}",))
     several = int(rows.groupby("budget").size().min()) >= RUNS_NEEDED
     strata = rows["budget"].tolist() if several else None
@@ -93,7 +98,7 @@ def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> 
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 
-def fit_table(final: pd.DataFrame, compute: str) -> pd.DataFrame:
+def fit_points(final: pd.DataFrame, compute: str) -> pd.DataFrame:
     """Finished runs under the names that fits use."""
     return pd.DataFrame(
         {
@@ -107,7 +112,7 @@ def fit_table(final: pd.DataFrame, compute: str) -> pd.DataFrame:
     )
 
 
-def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+def best_size_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """At every budget the size of lowest mean loss, with all its seeds."""
     means = rows.groupby(["budget", "parameters"])["loss"].mean()
     best = dict(means.groupby("budget").idxmin().tolist())
@@ -116,7 +121,7 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
 
 def chosen_law(rows: pd.DataFrame) -> tuple[str, Choice | None]:
     """By rolling origin where there are enough budgets to test on; else what they can carry."""
-    budgets = distinct(rows["compute"].to_numpy(float))
+    budgets = count_distinct(rows["compute"].to_numpy(float))
     if budgets < FLOOR_NEEDS:
         return "compute-power", None
     # One budget more than a law needs is held out.
@@ -155,8 +160,8 @@ def predictions(fits: Mapping[str, FamilyFit], targets: list[float]) -> dict[str
     }
 
 
-def told_once(fits: Mapping[str, FamilyFit]) -> list[str]:
-    """The fits' warnings, each with the curves it holds for."""
+def grouped_warnings(fits: Mapping[str, FamilyFit]) -> list[str]:
+    """Each distinct warning of the fits, prefixed by the curves that it applies to."""
     families: dict[str, list[str]] = {}
     for fit in fits.values():
         for warning in fit.warnings:

@@ -5,6 +5,7 @@ Finished runs do not change: their histories are kept in a cache file and never 
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+
+from cola.errors import one_line
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ["run_id", "metric", "step", "value"]
 MANY = 500  # run ids in one SQL statement
@@ -29,18 +34,19 @@ def read_histories(
 ) -> pd.DataFrame:
     """Columns run_id, metric, step, value of these runs' metrics; where a step was logged twice the
     last value counts."""
-    kept = _cached(cache, metrics)
-    known = set(kept["run_id"])
+    cached = _cached(cache, metrics)
+    known = set(cached["run_id"])
     missing = [run for run in runs if run not in known]
+    log.debug("histories: %d runs from the cache, %d to read", len(known), len(missing))
     database = sqlite_path(tracking_uri)
     if database is not None:
         fresh = _by_sql(database, missing, metrics)
     else:
         fresh = _by_client(client, missing, metrics)
-    found = pd.concat([kept, fresh], ignore_index=True)
+    histories = pd.concat([cached, fresh], ignore_index=True)
     if cache is not None and set(missing) & set(finished):
-        _keep(cache, found[found["run_id"].isin(finished)], metrics)
-    return found[found["run_id"].isin(runs)]
+        _keep(cache, histories[histories["run_id"].isin(finished)], metrics)
+    return histories[histories["run_id"].isin(runs)]
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
@@ -60,16 +66,16 @@ def _by_sql(database: Path, runs: Sequence[str], metrics: Sequence[str]) -> pd.D
     with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
         for start in range(0, len(runs), MANY):
             some = runs[start : start + MANY]
-            places = ",".join("?" * len(some))
+            slots = ",".join("?" * len(some))
             # Only numbers of placeholders are put into the text; values are bound.
             query = (
                 "SELECT run_uuid, key, step, value FROM metrics WHERE is_nan = 0 "  # noqa: S608
-                f"AND run_uuid IN ({places}) AND key IN ({names}) ORDER BY timestamp"
+                f"AND run_uuid IN ({slots}) AND key IN ({names}) ORDER BY timestamp"
             )
             rows = connection.execute(query, [*some, *metrics]).fetchall()
             parts.append(pd.DataFrame(rows, columns=COLUMNS))
-    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
-    return found.drop_duplicates(["run_id", "metric", "step"], keep="last")
+    histories = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    return histories.drop_duplicates(["run_id", "metric", "step"], keep="last")
 
 
 def _by_client(client: Any, runs: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
@@ -79,8 +85,8 @@ def _by_client(client: Any, runs: Sequence[str], metrics: Sequence[str]) -> pd.D
         for metric in metrics
         for entry in client.get_metric_history(run, metric)
     ]
-    found = pd.DataFrame(rows, columns=COLUMNS)
-    return found.drop_duplicates(["run_id", "metric", "step"], keep="last")
+    histories = pd.DataFrame(rows, columns=COLUMNS)
+    return histories.drop_duplicates(["run_id", "metric", "step"], keep="last")
 
 
 def _cached(cache: Path | None, metrics: Sequence[str]) -> pd.DataFrame:
@@ -89,12 +95,13 @@ def _cached(cache: Path | None, metrics: Sequence[str]) -> pd.DataFrame:
     if cache is None or not cache.exists():
         return empty
     try:
-        found = pd.read_parquet(cache)
-    except (OSError, ValueError):
+        histories = pd.read_parquet(cache)
+    except (OSError, ValueError) as error:
+        log.warning("%s: unreadable cache (%s); histories are read again", cache, one_line(error))
         return empty
-    if list(found.columns) != COLUMNS or found.attrs.get("metrics") != sorted(metrics):
+    if list(histories.columns) != COLUMNS or histories.attrs.get("metrics") != sorted(metrics):
         return empty
-    return found
+    return histories
 
 
 def _keep(cache: Path, found: pd.DataFrame, metrics: Sequence[str]) -> None:

@@ -27,19 +27,19 @@ def matching_statements(runs: pd.DataFrame) -> list[str]:
     if finished.empty:
         return ["No run is finished yet, so nothing can be said of the matching."]
     compute = finished["compute"].iloc[0]
-    said = [_order_statement(finished), _budget_statement(finished, compute)]
-    said.append(_parameter_statement(finished))
+    statements = [_order_statement(finished), _budget_statement(finished, compute)]
+    statements.append(_parameter_statement(finished))
     other = "nominal" if compute == "executed" else "executed"
-    said.append(_ratio_statement(finished, f"train_flops_{other}", f"{other} training FLOPs"))
-    said.append(_ratio_statement(finished, "tokens", "training tokens"))
+    statements.append(_ratio_statement(finished, f"train_flops_{other}", f"{other} training FLOPs"))
+    statements.append(_ratio_statement(finished, "tokens", "training tokens"))
     retried = finished[finished["retry"] > 0]
     if not retried.empty:
         names = ", ".join(sorted(retried["name"]))
-        said.append(
+        statements.append(
             f"Not matched: the learning rate of {names}, which was lowered after the run had "
             "diverged at the planned one."
         )
-    return said
+    return statements
 
 
 def _order_statement(finished: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.plotting.style import SIZE, STYLE, log_axes, markers
-from analysis.plotting.tooltips import remember
+from analysis.plotting.tooltips import attach_tooltips
 from analysis.plotting.variants import Style
 from analysis.report.family_fits import FamilyFit
 
@@ -37,7 +37,7 @@ def loss_against_compute(
             kind = group["nll_kind"].iloc[0]
             style = styles[str(variant)]
             drawn = markers(axes, group[f"train_flops_{compute}"], group[column], style, kind)
-            remember(drawn, run_texts(group, column, compute))
+            attach_tooltips(drawn, describe_runs(group, column, compute))
             fit = fits.get(str(variant))
             ends[str(variant)] = float(group.sort_values("budget")[column].iloc[-1])
             if fit is not None and fit.curve is not None and column == "nll":
@@ -78,8 +78,8 @@ def training_curves(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure
     return figure
 
 
-def run_texts(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
-    """What is said of each run where the mouse rests."""
+def describe_runs(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
+    """Tooltip text of each run."""
     return [
         f"{run['name']}: {run[column]:.4f}{' (bound)' if run['nll_kind'] == 'bound' else ''} at "
         f"{run[f'train_flops_{compute}']:.3g} {compute} FLOPs, {run['core_parameters']:,} core "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from analysis.plotting.templates import render
 from analysis.plotting.variants import styles_of, variants_of
 from analysis.report.comparisons import Pair, compare_pairs
-from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, told_once
+from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, grouped_warnings
 from analysis.report.figures import draw_figures
 from analysis.report.matching import matching_statements
 from analysis.report.runs import StudyFrames, read_study
@@ -30,6 +31,8 @@ from analysis.report.tables import (
 from analysis.report.task_results import task_note, task_table
 from cola.errors import SpecError
 from cola.families.registry import definition_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,14 @@ def write_report(
 
     Raises:
         SpecError: when MLflow has nothing that can be reported on.
+        TrackingError: when MLflow cannot be read.
     """
     frames = read_study(study, tracking_uri, folder / ".cache" / "histories.parquet")
     if frames.points.empty or not frames.points["is_final"].any():
-        raise SpecError(f"study {study}: no run is finished yet, there is nothing to report")
+        raise SpecError(
+            f"study {study}: no run is finished yet, there is nothing to report; wait "
+            "for one, or resume the study with `cola run`"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     compute = str(frames.runs["compute"].iloc[0])
     variants = variants_of(frames.runs)
@@ -68,7 +75,7 @@ def write_report(
     final = frames.points[frames.points["is_final"]]
     pairs = compare_pairs(fits, final, compute)
     profiles = study_profiles(final, compute)
-    warnings = [*frames.notes, *told_once(fits), *profile_warnings(profiles)]
+    warnings = [*frames.notes, *grouped_warnings(fits), *profile_warnings(profiles)]
     figures = draw_figures(frames, fits, pairs, profiles, styles, compute, folder)
     targets = list(targets) or [10 * float(final["budget"].max())]
     content = {
@@ -100,6 +107,7 @@ def write_report(
         path = folder / template
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
         files.append(path)
+    log.info("study %s: report in %s (%d warnings)", study, folder, len(warnings))
     return ReportResult(folder / "report.html", files, fits, warnings)
 
 
@@ -137,7 +145,7 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
     final = frames.points[frames.points["is_final"]]
     low, high = final["budget"].min(), final["budget"].max()
     families = ", ".join(fit.label for fit in fits.values())
-    said = [
+    sentences = [
         f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
         "training FLOPs."
     ]
@@ -150,17 +158,17 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             if falls_with_budget(frames.points, variant)
             else "does NOT fall at every rung"
         )
-        said.append(
+        sentences.append(
             f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
             f"ladder and {trend}."
         )
     bounds = [fit.label for fit in fits.values() if fit.kind == "bound"]
     if bounds and len(bounds) < len(fits):
-        said.append(
+        sentences.append(
             f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
             "above an exact curve does not show that the model is worse."
         )
-    return said
+    return sentences
 
 
 def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:

@@ -1,6 +1,6 @@
 """MLflow experiment -> tidy frames (the only module that reads MLflow).
 
-Rules, each counted and told in the report: a run that is not finished is listed and kept out of
+Rules, each counted and noted in the report: a run that is not finished is listed and kept out of
 fits; of runs with the same key the latest finished one counts; a run of another schema version is
 an error, since its numbers may mean something else.
 """
@@ -17,9 +17,11 @@ import pandas as pd
 
 from analysis.report.histories import read_histories
 from cola import process_environment
-from cola.errors import SpecError
+from cola.errors import SpecError, TrackingError
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
 from cola.spec.address import resolve_address
+
+log = logging.getLogger(__name__)
 
 POINT_METRICS = {
     Metric.NLL: "nll",
@@ -68,8 +70,8 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     """All runs of a study's experiment; `cache` keeps the histories of finished runs.
 
     Raises:
-        SpecError: when MLflow does not answer, there is no such experiment, it has no runs, or
-            their schema is another.
+        SpecError: when there is no such experiment, or it has no runs.
+        TrackingError: when MLflow does not answer, or the runs have another schema.
     """
     address = resolve_address(tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -81,17 +83,21 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         client = MlflowClient(tracking_uri=address.uri)
         experiment = client.get_experiment_by_name(study)
     except MlflowException as error:
-        raise SpecError(
-            f"tracking.uri={address.shown}: MLflow cannot be read ({address.clean(error)})"
+        raise TrackingError(
+            f"tracking.uri={address.shown}: MLflow cannot be read ({address.clean(error)}); check "
+            "the address, the network and the credentials"
         ) from None
     if experiment is None:
         known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
         raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")
-    found = _training_runs(client, experiment.experiment_id)
-    if not found:
-        raise SpecError(f"study {study}: its experiment holds no runs yet")
-    _check_schema(study, found)
-    runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in found]))
+    mlflow_runs = _training_runs(client, experiment.experiment_id)
+    if not mlflow_runs:
+        raise SpecError(f"study {study}: its experiment holds no runs yet; run the study first")
+    _check_schema(study, mlflow_runs)
+    runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in mlflow_runs]))
+    log.info(
+        "study %s: %d runs in %s, %d counted", study, len(mlflow_runs), address.shown, len(runs)
+    )
     ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
     metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
     histories = read_histories(client, address.uri, ids, finished, metrics, cache)
@@ -101,25 +107,25 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
     samples, environment = _artifacts(client, runs)
-    diagnostics, evaluations = _diagnostics(found, runs), _evaluations(found, runs)
+    diagnostics, evaluations = _diagnostics(mlflow_runs, runs), _evaluations(mlflow_runs, runs)
     return StudyFrames(runs, points, curves, diagnostics, evaluations, samples, environment, notes)
 
 
 def _training_runs(client: Any, experiment_id: str) -> list[Any]:
     """Without the study's own run and those of restarts, which hold no results."""
-    found, token = [], None
+    mlflow_runs, token = [], None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)
-        found += [run for run in page if run.data.tags.get(Tag.KIND, Kind.RUN) == Kind.RUN]
+        mlflow_runs += [run for run in page if run.data.tags.get(Tag.KIND, Kind.RUN) == Kind.RUN]
         token = page.token
         if not token:
-            return found
+            return mlflow_runs
 
 
-def _check_schema(study: str, found: list[Any]) -> None:
-    versions = {run.data.tags.get(Tag.SCHEMA_VERSION, "none") for run in found}
+def _check_schema(study: str, mlflow_runs: list[Any]) -> None:
+    versions = {run.data.tags.get(Tag.SCHEMA_VERSION, "none") for run in mlflow_runs}
     if versions != {SCHEMA_VERSION}:
-        raise SpecError(
+        raise TrackingError(
             f"study {study}: holds runs of schema version {', '.join(sorted(versions))}, this is "
             f"version {SCHEMA_VERSION}; report on them with the release that wrote them"
         )
@@ -191,11 +197,11 @@ def _joined(
     return joined.assign(_by=by).sort_values(["_by", "step"]).drop(columns="_by")
 
 
-def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+def _diagnostics(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     """Measurements of finished models: run, family, variant, budget, diagnostic (its name),
     value."""
     prefix = Metric.diagnostic("")
-    metrics = {run.info.run_id: run.data.metrics for run in found}
+    metrics = {run.info.run_id: run.data.metrics for run in mlflow_runs}
     rows = [
         {
             "run": run["name"],
@@ -213,10 +219,10 @@ def _diagnostics(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _evaluations(found: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+def _evaluations(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     """Measurements of finished models on tasks: run, family, variant, budget, nll, task, metric,
     value."""
-    metrics = {run.info.run_id: run.data.metrics for run in found}
+    metrics = {run.info.run_id: run.data.metrics for run in mlflow_runs}
     about = ["name", "family", "variant", "budget", "nll", "nll_kind"]
     rows = [
         {**run[about], "task": named[0], "metric": named[1], "value": value}

@@ -11,7 +11,7 @@ from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.isoflop import LEAST_SIZES, IsoFLOP, bootstrap_isoflop, exponents, isoflop
 from analysis.plotting.variants import variants_of
 from analysis.report.comparisons import Pair
-from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_table, predictions
+from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_points, predictions
 from cola.families.registry import curve_label
 
 ISOFLOP_SAMPLES = SAMPLES // 4  # each is a whole analysis
@@ -33,50 +33,50 @@ class Profiles:
 
 def study_profiles(final: pd.DataFrame, compute: str) -> Profiles:
     """Profiles where a budget has enough sizes; empty for a study of one size a budget."""
-    found = Profiles()
+    profiles = Profiles()
     for variant, family in variants_of(final).items():
         mine = final[final["variant"] == variant]
-        rows = fit_table(mine, compute)
+        rows = fit_points(mine, compute)
         sizes = rows.groupby("budget")["parameters"].nunique()
         if sizes.empty or sizes.max() < LEAST_SIZES:
             continue
-        found.tables[variant] = rows
-        found.analyses[variant] = isoflop(rows)
-        found.kinds[variant] = str(mine["nll_kind"].iloc[0])
-        found.families[variant] = family
-    return found
+        profiles.tables[variant] = rows
+        profiles.analyses[variant] = isoflop(rows)
+        profiles.kinds[variant] = str(mine["nll_kind"].iloc[0])
+        profiles.families[variant] = family
+    return profiles
 
 
 def profile_sentences(profiles: Profiles) -> list[str]:
     """How the best size grows with compute, curve by curve."""
-    said = []
+    sentences = []
     for variant, analysis in profiles.analyses.items():
         label = profiles.label(variant)
         if analysis.size is None:
-            said.append(f"{label}: too few IsoFLOP minima to say how the best size grows.")
+            sentences.append(f"{label}: too few IsoFLOP minima to say how the best size grows.")
             continue
         refits = bootstrap_isoflop(profiles.tables[variant], ISOFLOP_SAMPLES, SEED)
         low, high = percentiles(exponents(refits))
-        said.append(
+        sentences.append(
             f"{label}: the best size (core parameters) grows as C^{analysis.size.exponent:.3f} "
             f"(95% interval {low:.3f} to {high:.3f}, from {len(analysis.good)} budgets)."
         )
-    return said
+    return sentences
 
 
 def profile_warnings(profiles: Profiles) -> list[str]:
     """Profiles that have no minimum inside, and exponents that rest on two of them."""
-    said = []
+    warnings = []
     for variant, analysis in profiles.analyses.items():
         label = profiles.label(variant)
-        said += [
+        warnings += [
             f"{label}, profile at {optimum.compute:.2g} FLOPs: {optimum.trouble}"
             for optimum in analysis.optima
             if optimum.trouble
         ]
         if len(analysis.good) == 2:
-            said.append(f"{label}: the exponent of the best size rests on two budgets")
-    return said
+            warnings.append(f"{label}: the exponent of the best size rests on two budgets")
+    return warnings
 
 
 def optima_table(profiles: Profiles) -> pd.DataFrame:
@@ -106,20 +106,20 @@ def prediction_rows(fits: Mapping[str, FamilyFit], targets: list[float]) -> list
         {
             "variant": variant,
             "kind": fits[variant].kind,
-            "compute": f"{found.compute:.3g}",
-            "loss": f"{found.loss.value:.3f}",
-            "confidence": f"{found.loss.low:.3f} to {found.loss.high:.3f}",
-            "prediction": f"{found.prediction_low:.3f} to {found.prediction_high:.3f}",
-            "words": found.words,
+            "compute": f"{prediction.compute:.3g}",
+            "loss": f"{prediction.loss.value:.3f}",
+            "confidence": f"{prediction.loss.low:.3f} to {prediction.loss.high:.3f}",
+            "prediction": f"{prediction.prediction_low:.3f} to {prediction.prediction_high:.3f}",
+            "note": prediction.extrapolation_note,
         }
-        for variant, each in predictions(fits, targets).items()
-        for found in each
+        for variant, of_variant in predictions(fits, targets).items()
+        for prediction in of_variant
     ]
 
 
 def choice_rows(fits: Mapping[str, FamilyFit]) -> list[str]:
     """How well each law predicts larger budgets, by curve."""
-    said = []
+    rows = []
     for fit in fits.values():
         if fit.choice is None:
             continue
@@ -128,5 +128,5 @@ def choice_rows(fits: Mapping[str, FamilyFit]) -> list[str]:
         )
         better = fit.choice.weights
         combined = f", a weighted combination {fit.choice.combined_error:.2%}" if better else ""
-        said.append(f"{fit.label}: {scores}{combined}")
-    return said
+        rows.append(f"{fit.label}: {scores}{combined}")
+    return rows

@@ -39,7 +39,7 @@ def task_note(families: Iterable[str]) -> str:
 
 
 def task_table(evaluations: pd.DataFrame, variants: Sequence[str]) -> TaskTable | None:
-    """The results of each curve's run of the largest budget that was evaluated; None without."""
+    """Results of each curve's largest evaluated run; None if nothing was evaluated."""
     if evaluations.empty:
         return None
     largest = evaluations.groupby("variant")["budget"].transform("max")
@@ -75,6 +75,6 @@ def _cell(values: pd.Series, task: str, metric: str) -> str:
     error = values.get((task, STANDARD_ERRORS.get(metric, "")))
     if metric not in SHARES:
         return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
-    said = f"{100 * value:.1f}%" + (f" ± {100 * error:.1f}" if error is not None else "")
+    share = f"{100 * value:.1f}%" + (f" ± {100 * error:.1f}" if error is not None else "")
     chance = values.get((task, "chance"))
-    return f"{said} (chance {100 * chance:.1f}%)" if chance and metric == "accuracy" else said
+    return f"{share} (chance {100 * chance:.1f}%)" if chance and metric == "accuracy" else share

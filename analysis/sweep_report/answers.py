@@ -17,7 +17,7 @@ from scipy import stats
 from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table, short, value_label
 
 LEVEL = 0.95
-REFITS = 2000
+REFITS = 2000  # chosen: noise draws behind an interval
 Array = NDArray[np.float64]
 
 
@@ -50,12 +50,14 @@ def seed_noise(table: pd.DataFrame) -> Noise | None:
     if min(points, seeds) < 2:
         return None
     values = table.to_numpy(float)
-    rest = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
-    return Noise(float(math.sqrt((rest**2).sum() / freedom)), freedom)
+    residual = (
+        values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
+    )
+    return Noise(float(math.sqrt((residual**2).sum() / freedom)), freedom)
 
 
 def best_sentence(arm: ArmFrame, goal: Goal) -> str:
-    """The best point, and which others are not told apart from it."""
+    """The best point, and which others cannot be distinguished from it."""
     name = f"{arm.name}: " if arm.name else ""
     done = arm.finished
     if goal.name not in done or done[goal.name].notna().sum() == 0:
@@ -63,9 +65,9 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
     done = done[done[goal.name].notna()]
     order = (goal.sign * done[goal.name]).sort_values().index
     best = done.loc[order[0]]
-    said = f"{name}best by {goal.label} is {point_label(arm, best)} ({best[goal.name]:.4f})"
+    sentence = f"{name}best by {goal.label} is {point_label(arm, best)} ({best[goal.name]:.4f})"
     if len(done) == 1:
-        return f"{said}; it is the only point that finished."
+        return f"{sentence}; it is the only point that finished."
     if np.ptp(done[goal.name]) <= SAME * abs(best[goal.name]):
         return (
             f"{name}{goal.label} is the same at every point ({best[goal.name]:.4f}): it does not "
@@ -77,8 +79,8 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
     gap = abs(second[goal.name] - best[goal.name])
     if noise is None or best["trial"] not in table.index:
         return (
-            f"{said}, {gap:.4f} better than {point_label(arm, second)}; with one seed a point the "
-            "data do not decide whether that is more than chance."
+            f"{sentence}, {gap:.4f} better than {point_label(arm, second)}; with one seed a point "
+            "the data do not decide whether that is more than chance."
         )
     margin = least_difference(noise, table.shape[1], len(table) - 1)
     means = goal.sign * table.mean(1)
@@ -89,23 +91,24 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
     ]  # fmt: skip
     if not others:
         return (
-            f"{said}; better than every other point: the next is {gap:.4f} behind, and "
+            f"{sentence}; better than every other point: the next is {gap:.4f} behind, and "
             f"{margin:.4f} would do at {LEVEL:.0%} over {table.shape[1]} seeds."
         )
     shown = "; ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
     return (
-        f"{said}, but the data do not decide: within {margin:.4f} ({LEVEL:.0%}, {table.shape[1]} "
-        f"seeds) of it {'is' if len(others) == 1 else 'are'} {shown}."
+        f"{sentence}, but the data do not decide: within {margin:.4f} ({LEVEL:.0%}, "
+        f"{table.shape[1]} seeds) of it {'is' if len(others) == 1 else 'are'} {shown}."
     )
 
 
 def least_difference(noise: Noise, seeds: int, comparisons: int) -> float:
-    """The difference of two points' means that is more than chance, for so many comparisons."""
+    """The difference of two points' means that is more than chance, corrected for the
+    number of comparisons."""
     tail = (1 - LEVEL) / 2 / max(1, comparisons)
     return float(stats.t.isf(tail, noise.freedom) * noise.deviation * math.sqrt(2 / seeds))
 
 
-def drift_of(arm: ArmFrame, goal: Goal, key: str, over: str, log: bool) -> Drift | None:
+def estimate_drift(arm: ArmFrame, goal: Goal, key: str, over: str, log: bool) -> Drift | None:
     """How the best value of `key` moves with `over`; None without seeds or enough values.
 
     The intervals come from refits of means with the seeds' noise added.
@@ -133,10 +136,10 @@ def drift_of(arm: ArmFrame, goal: Goal, key: str, over: str, log: bool) -> Drift
     bounds = np.quantile(np.array(spread), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     edges = [o in (keys[overs == v].min(), keys[overs == v].max())
              for o, v in zip(optima, values, strict=True)]  # fmt: skip
-    found = pd.DataFrame(
+    optima_table = pd.DataFrame(
         {"over": values, "optimum": optima, "low": bounds[0], "high": bounds[1], "at_edge": edges}
     )
-    return Drift(found, float(np.polyfit(x, optima, 1)[0]), float(low), float(high), log)
+    return Drift(optima_table, float(np.polyfit(x, optima, 1)[0]), float(low), float(high), log)
 
 
 def optimum(x: Array, y: Array) -> float:
@@ -144,39 +147,41 @@ def optimum(x: Array, y: Array) -> float:
     values of `x`; a smallest value at the edge is the optimum itself."""
     order = np.argsort(x)
     x, y = x[order], y[order]
-    place = int(np.argmin(y))
-    if place in (0, len(x) - 1):
-        return float(x[place])
-    a, b, _ = np.polyfit(x[place - 1 : place + 2], y[place - 1 : place + 2], 2)
-    return float(np.clip(-b / (2 * a), x[place - 1], x[place + 1])) if a > 0 else float(x[place])
+    index = int(np.argmin(y))
+    if index in (0, len(x) - 1):
+        return float(x[index])
+    a, b, _ = np.polyfit(x[index - 1 : index + 2], y[index - 1 : index + 2], 2)
+    return float(np.clip(-b / (2 * a), x[index - 1], x[index + 1])) if a > 0 else float(x[index])
 
 
 def drift_sentence(drift: Drift | None, key: str, over: str) -> str:
     """The answer in words."""
-    what, by = short(key), short(over)
+    key_name, over_name = short(key), short(over)
     if drift is None:
         return (
-            f"The data do not decide whether the best {what} moves with {by}: that takes two seeds "
-            f"and, at two values of {by}, three of {what}."
+            f"The data do not decide whether the best {key_name} moves with {over_name}: that "
+            f"takes two seeds and, at two values of {over_name}, three of {key_name}."
         )
     scale = math.log(2) if drift.log else 1.0
-    unit = f"doubling of {by}" if drift.log else f"unit of {by}"
+    unit = f"doubling of {over_name}" if drift.log else f"unit of {over_name}"
     slope, low, high = (v * scale for v in (drift.slope, drift.low, drift.high))
-    told = f"{slope:+.2f} a {unit} ({LEVEL:.0%}: {low:+.2f} to {high:+.2f})"
+    slope_text = f"{slope:+.2f} a {unit} ({LEVEL:.0%}: {low:+.2f} to {high:+.2f})"
     optima = ", ".join(
         f"{row.optimum:.2f} at {value_label(row.over)}{' (edge)' if row.at_edge else ''}"
         for row in drift.table.itertuples()
     )
     if low > 0 or high < 0:
-        said = f"The best {what} {'grows' if slope > 0 else 'falls'} with {by}: {told}"
+        direction = "grows" if slope > 0 else "falls"
+        sentence = f"The best {key_name} {direction} with {over_name}: {slope_text}"
     else:
-        said = f"The data do not decide whether the best {what} moves with {by}: {told}"
+        undecided = f"The data do not decide whether the best {key_name} moves with {over_name}"
+        sentence = f"{undecided}: {slope_text}"
     edges = int(drift.table["at_edge"].sum())
     warning = (
         f" {edges} of {len(drift.table)} optima lie at the edge of what was tried, so the slope is "
         "only that of the range." if edges else ""
     )  # fmt: skip
-    return f"{said}; optima: {optima}.{warning}"
+    return f"{sentence}; optima: {optima}.{warning}"
 
 
 def tradeoff_sentence(arm: ArmFrame, goals: list[Goal]) -> str:
@@ -191,19 +196,21 @@ def tradeoff_sentence(arm: ArmFrame, goals: list[Goal]) -> str:
     best = [point_label(arm, done.loc[values.idxmin()]) for values in (a, b)]
     rank = float(stats.spearmanr(a, b).statistic)
     interval = rank_interval(arm, one, two)
-    said = (
+    sentence = (
         f"{name}best by {one.label}: {best[0]}; best by {two.label}: {best[1]}. The rank "
         f"correlation of the two (both better = +1) is {rank:+.2f}"
     )
     if interval is None:
-        return f"{said}; with one seed its uncertainty is not known, so this does not decide it."
+        return (
+            f"{sentence}; with one seed its uncertainty is not known, so this does not decide it."
+        )
     low, high = interval
-    said += f" ({LEVEL:.0%} of the seeds' noise: {low:+.2f} to {high:+.2f})"
+    sentence += f" ({LEVEL:.0%} of the seeds' noise: {low:+.2f} to {high:+.2f})"
     if low > 0:
-        return f"{said}: they agree."
+        return f"{sentence}: they agree."
     if high < 0:
-        return f"{said}: they disagree."
-    return f"{said}: the data do not decide whether they agree."
+        return f"{sentence}: they disagree."
+    return f"{sentence}: the data do not decide whether they agree."
 
 
 def rank_interval(arm: ArmFrame, one: Goal, two: Goal) -> tuple[float, float] | None:
@@ -211,13 +218,12 @@ def rank_interval(arm: ArmFrame, one: Goal, two: Goal) -> tuple[float, float] | 
     tables = [seeds_table(arm, goal) for goal in (one, two)]
     trials = tables[0].index.intersection(tables[1].index)
     tables = [table.loc[trials] for table in tables]
-    noises = [seed_noise(table) for table in tables]
-    if any(noise is None for noise in noises) or len(trials) < 3:
+    noises = [noise for table in tables if (noise := seed_noise(table)) is not None]
+    if len(noises) < len(tables) or len(trials) < 3:
         return None
     draws = np.random.default_rng(0)
     refits = []
     for goal, table, noise in zip((one, two), tables, noises, strict=True):
-        assert noise is not None
         means = goal.sign * table.mean(1).to_numpy(float)
         error = noise.deviation / math.sqrt(table.shape[1])
         refits.append(means + error * draws.standard_t(noise.freedom, (REFITS, len(means))))
@@ -238,8 +244,8 @@ def pareto_front(trials: pd.DataFrame, goals: list[Goal]) -> list[int]:
     done = trials.dropna(subset=names)
     values = done[names].to_numpy(float) * np.array([goal.sign for goal in goals])
     front = []
-    for place, mine in enumerate(values):
+    for index, mine in enumerate(values):
         beaten = ((values <= mine).all(1) & (values < mine).any(1)).any()
         if not beaten:
-            front.append(int(done["trial"].iloc[place]))
+            front.append(int(done["trial"].iloc[index]))
     return front

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.plotting.style import FAINT, SIZE, STYLE
-from analysis.plotting.tooltips import remember
+from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.data import ArmFrame, Goal, point_label
 from analysis.sweep_report.plots import COLOURS
 from cola.records import RATE_CHANGES
@@ -34,7 +34,7 @@ def course_plot(arm: ArmFrame, goal: Goal) -> Figure:
             axes.plot(x, y, "-", color=FAINT if ended else COLOURS[0], lw=1.2)
             last = axes.scatter(x[-1:], y[-1:], s=26, zorder=3, marker="x" if ended else "o",
                                 color=COLOURS[1] if ended else COLOURS[0])  # fmt: skip
-            remember(last, [f"{point_label(arm, row)}: {row['state']}, {y[-1]:.4f}"])
+            attach_tooltips(last, [f"{point_label(arm, row)}: {row['state']}, {y[-1]:.4f}"])
         axes.set_xlim(0, 1.03)
         axes.set_xlabel("share of the budget spent")
         axes.set_ylabel(goal.label)
@@ -75,12 +75,12 @@ def population_sentence(arm: ArmFrame, goal: Goal) -> str | None:
     changes = ", then ".join(
         f"{rate:.3g} from {share:.0%} of the steps" for share, rate in rates[1:]
     )
-    told = f"{rates[0][1]:.3g}{f', then {changes}' if changes else ' throughout'}"
+    rates_text = f"{rates[0][1]:.3g}{f', then {changes}' if changes else ' throughout'}"
     unit = "peak rate" if RATE in arm.keys else "rate over the schedule's"
     total = int((arm.trials["generation"] == 0).sum())
     return (
-        f"{name}the best member's {unit} is {told}; the last {len(done)} members descend from "
-        f"{len(founders)} of the first {total}. Members share beginnings, so they are no "
+        f"{name}the best member's {unit} is {rates_text}; the last {len(done)} members descend "
+        f"from {len(founders)} of the first {total}. Members share beginnings, so they are no "
         "independent trials of their rates."
     )
 
@@ -94,12 +94,12 @@ def population_plot(arm: ArmFrame, goal: Goal) -> Figure:
             int(row["trial"]): descent(arm, int(row["trial"])) for _, row in arm.finished.iterrows()
         }
         _draw_generations(upper, arm, goal, {trial for line in lines.values() for trial in line})
-        for place, (_, row) in enumerate(arm.finished.iterrows()):
+        for index, (_, row) in enumerate(arm.finished.iterrows()):
             shares, rates = zip(*rates_of(row), strict=True)
-            colour = COLOURS[place % len(COLOURS)]
+            colour = COLOURS[index % len(COLOURS)]
             lower.step([*shares, 1.0], [*rates, rates[-1]], where="post", color=colour, lw=1.5)
             end = lower.scatter([1.0], [rates[-1]], color=colour, s=26, zorder=3)
-            remember(end, [f"{point_label(arm, row)}: {row.get(goal.name):.4f}"])
+            attach_tooltips(end, [f"{point_label(arm, row)}: {row.get(goal.name):.4f}"])
         lower.set_yscale("log")
         lower.set_xlim(0, 1.03)
         lower.set_xlabel("share of the steps")
@@ -123,4 +123,4 @@ def _draw_generations(axes: Axes, arm: ArmFrame, goal: Goal, kept: set[int]) -> 
             ends = ([parent["until"], row["until"]], [parent[goal.name], value])
             axes.plot(*ends, "-", color=colour, lw=1.2)
         mark = axes.scatter([row["until"]], [value], color=colour, s=26, zorder=3)
-        remember(mark, [f"trial {trial}, {point_label(arm, row)}: {value:.4f}"])
+        attach_tooltips(mark, [f"trial {trial}, {point_label(arm, row)}: {value:.4f}"])

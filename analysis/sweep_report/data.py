@@ -17,7 +17,7 @@ from cola.spec import load_yaml
 
 @dataclass(frozen=True)
 class Goal:
-    """A metric of the sweep; `sign` times it is to be small."""
+    """A metric of the sweep; `sign` (1 or -1) times the metric is minimised."""
 
     name: str
     sign: int
@@ -68,8 +68,8 @@ def read_sweep(folder: Path) -> SweepFrames:
     spec_file, log = folder / SweepFile.SPEC, folder / SweepFile.TRIALS
     if not (spec_file.exists() and log.exists()):
         raise SpecError(f"{folder}: holds no sweep yet; `cola sweep` makes one")
-    kept = load_yaml(spec_file)
-    spec = kept["sweep"]
+    content = load_yaml(spec_file)
+    spec = content["sweep"]
     asked: dict[int, TrialRequested] = {}
     ended: dict[int, TrialFinished] = {}
     excluded: list[PointExcluded] = []
@@ -82,12 +82,14 @@ def read_sweep(folder: Path) -> SweepFrames:
             case "excluded":
                 excluded.append(PointExcluded.model_validate(values))
     if not ended:
-        raise SpecError(f"{folder}: no trial has ended yet, there is nothing to report")
+        raise SpecError(
+            f"{folder}: no trial has ended yet, there is nothing to report; wait for one"
+        )
     goals = [
         Goal(goal["name"], 1 if goal["direction"] == "minimize" else -1) for goal in spec["metrics"]
     ]
     arms = [arm_frame(spec, name, asked, ended, excluded) for name in spec["arms"] or [""]]
-    return SweepFrames(spec, kept["study"], goals, arms, len(asked) - len(ended))
+    return SweepFrames(spec, content["study"], goals, arms, len(asked) - len(ended))
 
 
 def arm_frame(
@@ -101,7 +103,7 @@ def arm_frame(
     arm = spec["arms"].get(name, {})
     keys = [*spec["space"], *(key for key in arm.get("space", {}) if key not in spec["space"])]
     trials, runs = [], []
-    for number, each in sorted(ended.items()):
+    for number, result in sorted(ended.items()):
         if asked[number].arm != name:
             continue
         point = {key: asked[number].point.get(key) for key in keys}
@@ -112,25 +114,25 @@ def arm_frame(
                 "trial": number,
                 **part,
                 RATE_CHANGES: asked[number].point.get(RATE_CHANGES, []),
-                "course": each.course,
+                "course": result.course,
                 **point,
                 "present": sorted(asked[number].point),
-                "state": each.state,
-                "reason": each.reason or "",
-                "collapsed": each.stop_code == "collapsed",
-                "wall_seconds": each.wall_seconds,
-                "working_seconds": each.working_seconds,
-                "training_seconds": each.training_seconds,
-                "flops": each.flops,
-                "shared_flops": each.shared_flops,
-                **each.metrics,
+                "state": result.state,
+                "reason": result.reason or "",
+                "collapsed": result.stop_code == "collapsed",
+                "wall_seconds": result.wall_seconds,
+                "working_seconds": result.working_seconds,
+                "training_seconds": result.training_seconds,
+                "flops": result.flops,
+                "shared_flops": result.shared_flops,
+                **result.metrics,
             }
         )
         runs += [
             {"trial": number, "seed": run.seed, "state": run.state, **run.metrics}
-            for run in each.runs
+            for run in result.runs
         ]
-    counts = Counter(found.reason for found in excluded if found.arm == name)
+    counts = Counter(left_out.reason for left_out in excluded if left_out.arm == name)
     columns = ["trial", RATE_CHANGES, "course", *keys, "present", "state", "reason", "collapsed",
                "wall_seconds", "working_seconds", "training_seconds", "flops",
                "shared_flops"]  # fmt: skip
@@ -156,16 +158,16 @@ def value_label(value: Any) -> str:
 
 
 def point_label(arm: ArmFrame, row: pd.Series) -> str:
-    """A trial's point, for people; a key that is set to nothing is told as null."""
-    told = []
+    """A trial's point, for people; a key set to None is shown as null."""
+    settings = []
     for key in arm.keys:
         if key in row["present"]:
             label = value_label(row[key])
-            told.append(f"{short(key)} {'null' if label == '–' else label}")
-    told += [
+            settings.append(f"{short(key)} {'null' if label == '–' else label}")
+    settings += [
         f"rate x {change['factor']:.3g} from {change['at']:.0%}" for change in row[RATE_CHANGES]
     ]
-    return ", ".join(told)
+    return ", ".join(settings)
 
 
 def seeds_table(arm: ArmFrame, goal: Goal) -> pd.DataFrame:

@@ -29,16 +29,16 @@ def importance(arm: ArmFrame, goal: Goal) -> dict[str, float] | None:
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="minimize" if goal.sign > 0 else "maximize")
-    for place, value in enumerate(done[goal.name]):
+    for index, value in enumerate(done[goal.name]):
         study.add_trial(
             optuna.trial.create_trial(
-                params={key: column[0][place] for key, column in columns.items()},
+                params={key: column[0][index] for key, column in columns.items()},
                 distributions={key: column[1] for key, column in columns.items()},
                 value=float(value),
             )
         )
-    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    return {str(key): float(share) for key, share in found.items()}
+    importances = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {str(key): float(share) for key, share in importances.items()}
 
 
 def encoded(column: pd.Series) -> tuple[list[Any], Any]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.plotting.style import FAINT, INK, SIZE, STYLE
-from analysis.plotting.tooltips import remember
+from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.answers import Drift
 from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table, short, value_label
 from analysis.sweep_report.importance import is_number
@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 FEW = 8  # values of a key that can be lines of their own
 
 
-def distinct(column: pd.Series) -> list[str]:
+def distinct_labels(column: pd.Series) -> list[str]:
     """A key's values as labels, numbers in order."""
     values = {value_label(value): value for value in column}
     numeric = is_number(column)
@@ -32,7 +32,7 @@ def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
     """The metric against a key: a line for every value of the other key, seeds as dots."""
     done = arm.finished.dropna(subset=[goal.name])
     others = [other for other in arm.keys if other != key]
-    by = others[0] if len(others) == 1 and len(distinct(done[others[0]])) <= FEW else None
+    by = others[0] if len(others) == 1 and len(distinct_labels(done[others[0]])) <= FEW else None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
@@ -54,12 +54,12 @@ def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
 def groups_of(done: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
     """Trials by the label of a key's value."""
     labels = done[by].map(value_label)
-    return [(label, done[labels == label]) for label in distinct(done[by])]
+    return [(label, done[labels == label]) for label in distinct_labels(done[by])]
 
 
 def positions(axes: Axes, column: pd.Series, key: str) -> dict[Any, float]:
-    """Where each value stands on the x axis: numbers at themselves, all else side by side."""
-    labels = distinct(column)
+    """The x coordinate of each value's label: numbers at their value, others at equal distances."""
+    labels = distinct_labels(column)
     if is_number(column):
         numbers = {value_label(v): float(v) for v in column}
         spread = min(numbers.values()) > 0 and max(numbers.values()) / min(numbers.values()) >= 8
@@ -91,12 +91,12 @@ def draw_response(
         axes.plot(x.to_numpy()[order], y[order], "-", color=colour, lw=1.5, label=label or None)
     marks = axes.scatter(x, y, color=colour, s=34, zorder=3, label=None if lines else label or None)
     texts = [f"{point_label(arm, row)}: {row[goal.name]:.4f}" for _, row in group.iterrows()]
-    remember(marks, texts)
+    attach_tooltips(marks, texts)
     table = seeds_table(arm, goal)
-    for trial, where in zip(group["trial"], x, strict=True):
+    for trial, at in zip(group["trial"], x, strict=True):
         if trial in table.index and table.shape[1] > 1:
             seeds = table.loc[trial].to_numpy(float)
-            axes.scatter([where] * len(seeds), seeds, color=colour, s=9, alpha=0.55, lw=0)
+            axes.scatter([at] * len(seeds), seeds, color=colour, s=9, alpha=0.55, lw=0)
 
 
 def quality_by_cost(arm: ArmFrame, goal: Goal, cost: str) -> Figure:
@@ -107,8 +107,8 @@ def quality_by_cost(arm: ArmFrame, goal: Goal, cost: str) -> Figure:
         axes = figure.subplots()
         draw_response(axes, arm, done, done[cost], goal, COLOURS[0], "", lines=False)
         for _, row in done.iterrows():
-            place = (row[cost], row[goal.name])
-            axes.annotate(point_label(arm, row), place, (4, 4), textcoords="offset points",
+            at = (row[cost], row[goal.name])
+            axes.annotate(point_label(arm, row), at, (4, 4), textcoords="offset points",
                           color=INK, fontsize=7)  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_xlabel("network evaluations a new token")
@@ -120,7 +120,7 @@ def heat_map(arm: ArmFrame, goal: Goal) -> Figure:
     """Mean of the metric over the values of the first two keys."""
     one, two = arm.keys[:2]
     done = arm.finished.dropna(subset=[goal.name])
-    rows, columns = distinct(done[one]), distinct(done[two])
+    rows, columns = distinct_labels(done[one]), distinct_labels(done[two])
     table = np.full((len(rows), len(columns)), np.nan)
     for r, row in enumerate(rows):
         for c, column in enumerate(columns):
@@ -167,7 +167,7 @@ def pareto(arm: ArmFrame, goals: Sequence[Goal], front: Sequence[int]) -> Figure
         axes = figure.subplots()
         for mine, colour, size in ((done[~on], FAINT, 30), (done[on], COLOURS[1], 44)):
             marks = axes.scatter(mine[one.name], mine[two.name], color=colour, s=size, zorder=3)
-            remember(marks, [point_label(arm, row) for _, row in mine.iterrows()])
+            attach_tooltips(marks, [point_label(arm, row) for _, row in mine.iterrows()])
         best = done[on].sort_values(one.name)
         axes.plot(best[one.name], best[two.name], "--", color=COLOURS[1], lw=1.2)
         axes.set_xlabel(one.label)
@@ -202,7 +202,7 @@ def parallel(arm: ArmFrame, goal: Goal) -> Figure:
 
 def unit_heights(column: pd.Series) -> pd.Series:
     """A column between 0 and 1: numbers by value, all else by order."""
-    labels = distinct(column)
+    labels = distinct_labels(column)
     names = column.map(value_label)
     numbers = column.astype(float) if is_number(column) else names.map(labels.index)
     low, high = numbers.min(), numbers.max()
@@ -211,7 +211,7 @@ def unit_heights(column: pd.Series) -> pd.Series:
 
 def ends(column: pd.Series) -> tuple[str, str]:
     """Labels of the lowest and the highest value of an axis."""
-    labels = distinct(column)
+    labels = distinct_labels(column)
     return ("", labels[0]) if len(labels) == 1 else (labels[0], labels[-1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from analysis.plotting.style import Drawn, save_figure
 from analysis.plotting.templates import render
 from analysis.sweep_report.answers import (
     best_sentence,
-    drift_of,
     drift_sentence,
+    estimate_drift,
     pareto_front,
     tradeoff_sentence,
 )
@@ -27,7 +28,7 @@ from analysis.sweep_report.courses import (
 from analysis.sweep_report.data import ArmFrame, Goal, SweepFrames, point_label, read_sweep, short
 from analysis.sweep_report.importance import importance
 from analysis.sweep_report.plots import (
-    distinct,
+    distinct_labels,
     drift_plot,
     heat_map,
     importance_bars,
@@ -37,6 +38,8 @@ from analysis.sweep_report.plots import (
     response,
 )
 from cola.records import Metric
+
+log = logging.getLogger(__name__)
 
 FEW = 12  # values of a key that make columns of a heat map
 CONTINUATIONS = Metric.continuation("")
@@ -80,29 +83,30 @@ def write_sweep_report(folder: Path) -> Path:
         arm.runs.to_csv(target / f"runs{stem}.csv", index=False)
     path = target / "report.html"
     path.write_text(render("sweep.html.j2", content), encoding="utf-8")
+    log.info("sweep %s: %d figures, page %s", frames.spec["name"], len(drawn), path)
     return path
 
 
 def answers(frames: SweepFrames) -> list[str]:
     """What the sweep says to its question, and the best point by every metric."""
-    asked, said = frames.spec["answer"], []
+    answer, sentences = frames.spec["answer"], []
     for arm in frames.arms:
-        if asked["kind"] == "drift" and {asked["key"], asked["over"]} <= set(arm.keys):
+        if answer["kind"] == "drift" and {answer["key"], answer["over"]} <= set(arm.keys):
             for goal in frames.goals:
-                drift = drift_of(arm, goal, asked["key"], asked["over"], asked["log"])
-                sentence = drift_sentence(drift, asked["key"], asked["over"])
-                said.append(f"By {goal.label}: {sentence}")
-        if asked["kind"] == "tradeoff" and len(frames.goals) > 1:
-            said.append(tradeoff_sentence(arm, frames.goals))
-        said += [best_sentence(arm, goal) for goal in frames.goals]
+                drift = estimate_drift(arm, goal, answer["key"], answer["over"], answer["log"])
+                sentence = drift_sentence(drift, answer["key"], answer["over"])
+                sentences.append(f"By {goal.label}: {sentence}")
+        if answer["kind"] == "tradeoff" and len(frames.goals) > 1:
+            sentences.append(tradeoff_sentence(arm, frames.goals))
+        sentences += [best_sentence(arm, goal) for goal in frames.goals]
         if is_population(arm):
-            said += filter(None, [population_sentence(arm, frames.goals[0])])
-    return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in said]
+            sentences += filter(None, [population_sentence(arm, frames.goals[0])])
+    return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in sentences]
 
 
 def effort(frames: SweepFrames) -> list[str]:
     """How much went into each arm, and what was not training."""
-    said = []
+    sentences = []
     for arm in frames.arms:
         trials = arm.trials
         if trials.empty:
@@ -110,7 +114,7 @@ def effort(frames: SweepFrames) -> list[str]:
         states = ", ".join(f"{n} {s}" for s, n in trials["state"].value_counts().items())
         name = f"Arm {arm.name}" if arm.name else "The sweep"
         beyond = (trials["wall_seconds"] - trials["working_seconds"]).median()
-        said.append(
+        sentences.append(
             f"{name}: {len(trials)} trials ({states}); {trials['flops'].sum():.3g} executed "
             f"training FLOPs, {trials['shared_flops'].sum():.3g} more taken from first stages that "
             f"other trials had trained (each is charged for them in full); {beyond:.1f} s of a "
@@ -118,17 +122,19 @@ def effort(frames: SweepFrames) -> list[str]:
         )
     if len(frames.arms) > 1:
         budget = {key: value for key, value in frames.spec["budget"].items() if value is not None}
-        told = ", ".join(f"{key} {value:g}" for key, value in budget.items()) or "its whole grid"
+        search_budget = (
+            ", ".join(f"{key} {value:g}" for key, value in budget.items()) or "its whole grid"
+        )
         algorithm, scheduler = frames.spec["algorithm"]["kind"], frames.spec["scheduler"]["kind"]
         if scheduler == "pbt":
-            told = f"a population of {frames.spec['scheduler']['population']['members']}"
-        said.append(
-            f"Effort: every arm has a {algorithm} search of its own with {told}, scheduler "
-            f"{scheduler}, and the same seeds."
+            search_budget = f"a population of {frames.spec['scheduler']['population']['members']}"
+        sentences.append(
+            f"Effort: every arm has a {algorithm} search of its own with {search_budget}, "
+            f"scheduler {scheduler}, and the same seeds."
         )
     if frames.open_trials:
-        said.append(f"{frames.open_trials} trials have not ended yet.")
-    return said
+        sentences.append(f"{frames.open_trials} trials have not ended yet.")
+    return sentences
 
 
 def collapsed(frames: SweepFrames) -> list[str]:
@@ -165,46 +171,46 @@ def number(value: Any) -> str:
 
 def figures(frames: SweepFrames) -> Iterator[Drawn]:
     """All figures, the answer's first."""
-    asked = frames.spec["answer"]
+    answer = frames.spec["answer"]
     for arm in frames.arms:
-        stem, where = (f"-{arm.name}", f"{arm.name}: ") if arm.name else ("", "")
-        for place, goal in enumerate(frames.goals):
+        stem, prefix = (f"-{arm.name}", f"{arm.name}: ") if arm.name else ("", "")
+        for index, goal in enumerate(frames.goals):
             if goal.name not in arm.finished or arm.finished[goal.name].notna().sum() < 2:
                 continue
-            suffix = stem if place == 0 else f"{stem}-{place}"
-            if asked["kind"] == "drift" and {asked["key"], asked["over"]} <= set(arm.keys):
-                drift = drift_of(arm, goal, asked["key"], asked["over"], asked["log"])
+            suffix = stem if index == 0 else f"{stem}-{index}"
+            if answer["kind"] == "drift" and {answer["key"], answer["over"]} <= set(arm.keys):
+                drift = estimate_drift(arm, goal, answer["key"], answer["over"], answer["log"])
                 if drift is not None:
                     yield (
                         f"drift{suffix}",
-                        f"{where}drift of the best {short(asked['key'])}, by {goal.label}",
-                        drift_plot(drift, asked["key"], asked["over"]),
+                        f"{prefix}drift of the best {short(answer['key'])}, by {goal.label}",
+                        drift_plot(drift, answer["key"], answer["over"]),
                         "Optimum of a parabola through the best value and its neighbours, with 95% "
                         "of refits under the seeds' noise.",
                     )
             if not is_population(arm):  # its last members are no independent points of the space
-                yield from goal_figures(arm, goal, suffix, where)
-        yield from arm_figures(frames, arm, stem, where)
+                yield from goal_figures(arm, goal, suffix, prefix)
+        yield from arm_figures(frames, arm, stem, prefix)
 
 
-def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, where: str) -> Iterator[Drawn]:
+def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, prefix: str) -> Iterator[Drawn]:
     """Of one metric: responses, the interaction, importance."""
     for index, key in enumerate(arm.keys):
         caption = "Large dots: means over seeds; small dots: single seeds."
-        title = f"{where}{goal.label} by {short(key)}"
+        title = f"{prefix}{goal.label} by {short(key)}"
         yield f"response{suffix}-{index}", title, response(arm, key, goal), caption
     done = arm.finished.dropna(subset=[goal.name])
-    if len(arm.keys) >= 2 and all(len(distinct(done[key])) <= FEW for key in arm.keys[:2]):
-        title = f"{where}{goal.label} by {short(arm.keys[0])} and {short(arm.keys[1])}"
+    if len(arm.keys) >= 2 and all(len(distinct_labels(done[key])) <= FEW for key in arm.keys[:2]):
+        title = f"{prefix}{goal.label} by {short(arm.keys[0])} and {short(arm.keys[1])}"
         yield f"interaction{suffix}", title, heat_map(arm, goal), "Means over seeds; dark is worse."
     shares = importance(arm, goal)
     if shares is not None:
         caption = "fANOVA: how much of the variance over the trials each key explains by itself."
-        title = f"{where}importance for {goal.label}"
+        title = f"{prefix}importance for {goal.label}"
         yield f"importance{suffix}", title, importance_bars(shares), caption
 
 
-def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, where: str) -> Iterator[Drawn]:
+def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, prefix: str) -> Iterator[Drawn]:
     """Of all metrics together: the Pareto front, parallel coordinates."""
     goals = frames.goals
     if is_population(arm):
@@ -212,26 +218,26 @@ def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, where: str) -> It
             "Above: every part of a member's run ends in a dot, joined to where it went on from; "
             "faint: given up. Below: the rates of the last members."
         )
-        title = f"{where}the population"
+        title = f"{prefix}the population"
         yield f"population{stem}", title, population_plot(arm, goals[0]), caption
     elif (arm.trials["state"] == "stopped").any():
         caption = "Crosses: ended early, at a value that does not compare with finished ones."
-        title = f"{where}{goals[0].label} while trials trained"
+        title = f"{prefix}{goals[0].label} while trials trained"
         yield f"course{stem}", title, course_plot(arm, goals[0]), caption
     front = pareto_front(arm.finished, goals)
     if len(goals) > 1 and len(arm.finished) > 1 and front:
-        title = f"{where}{goals[0].label} against {goals[1].label}"
+        title = f"{prefix}{goals[0].label} against {goals[1].label}"
         caption = "Orange: no other point is as good in all metrics and better in one."
         yield f"pareto{stem}", title, pareto(arm, goals, front), caption
-    for place, goal in enumerate(goals):
+    for index, goal in enumerate(goals):
         costs = arm.finished[COST].nunique() if COST in arm.finished else 0
         if goal.name.startswith(CONTINUATIONS) and costs > 1:
             caption = "Both passes of guidance count. Large dots: means over seeds."
-            title = f"{where}{goal.label} against the cost of generation"
-            yield f"cost{stem}-{place}", title, quality_by_cost(arm, goal, COST), caption
+            title = f"{prefix}{goal.label} against the cost of generation"
+            yield f"cost{stem}-{index}", title, quality_by_cost(arm, goal, COST), caption
     first = goals[0]
     enough = first.name in arm.finished and arm.finished[first.name].notna().sum() >= 3
     if len(arm.keys) >= 2 and enough and not is_population(arm):
-        title = f"{where}all trials"
+        title = f"{prefix}all trials"
         caption = f"A line a trial; blue: the best third by {first.label}."
         yield f"parallel{stem}", title, parallel(arm, first), caption

@@ -21,7 +21,7 @@ def sequence_ids(seed: int, step: int, batch_sequences: int, num_sequences: int)
     """Ids of the global batch of `step`: (batch_sequences,) int64 in [0, num_sequences).
 
     Position p = step * batch_sequences + i is in epoch p // num_sequences; each epoch goes through
-    all sequences once in an order of its own. Batches run across the ends of epochs.
+    all sequences once, in another order. Batches run across the ends of epochs.
 
     Raises:
         ValueError: for a negative step or sizes below one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,10 +21,12 @@ from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.packed import PackedTokens, PackedWriter
 from cola.data.sources import ReadCounts, expected_bytes, read_pieces
 from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.files import file_lock
 from cola.spec import DataSpec
 from cola.spec.data import TrainedBPE
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
 Split = Literal["train", "validation"]
@@ -60,11 +63,13 @@ def prepare(spec: DataSpec, cache: Path, progress: Progress | None = None) -> Pr
 
     Raises:
         SpecError: when corpus or tokenizer cannot be used, or a split holds no sequence.
+        StorageError: when `cache` cannot be written or locked.
     """
     key = source_fingerprint(spec)
     folder = cache.absolute() / key[:24]
     found = _open_if_valid(folder)
     if found is not None:
+        log.debug("%s: prepared data found", folder)
         return found
     with _exclusive(folder.with_suffix(".lock")):
         found = _open_if_valid(folder)
@@ -78,7 +83,7 @@ def open_prepared(folder: Path) -> PreparedData:
     """Open what `prepare` built.
 
     Raises:
-        SpecError: when there is nothing or something damaged.
+        StorageError: when there is nothing or something damaged.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -90,7 +95,7 @@ def open_prepared(folder: Path) -> PreparedData:
         )
         tokenizer = TextTokenizer.open(folder, meta["eos_token"])
     except (OSError, ValueError, KeyError, SpecError) as error:
-        raise SpecError(
+        raise StorageError(
             f"{folder}: is not a folder of prepared data ({error}); delete it and prepare again"
         ) from error
     return PreparedData(folder, train, validation, tokenizer, meta)
@@ -101,8 +106,9 @@ def _open_if_valid(folder: Path) -> PreparedData | None:
         return None
     try:
         return open_prepared(folder)
-    except SpecError:
-        return None  # damaged: the cache is built again from the corpus
+    except StorageError as error:
+        log.warning("%s; it is built again", error)
+        return None
 
 
 @contextmanager
@@ -115,7 +121,7 @@ def _exclusive(path: Path) -> Iterator[None]:
         try:
             stack.enter_context(file_lock(path))
         except OSError as error:
-            raise SpecError(
+            raise StorageError(
                 f"{path.parent}: cannot keep prepared data ({error.strerror}); give a folder that "
                 "can be written and locked"
             ) from error
@@ -124,9 +130,11 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 def _build(spec: DataSpec, key: str, folder: Path, progress: Progress) -> None:
     started = time.monotonic()
+    log.info("%s: preparing data", folder)
     prefix = f".building-{folder.name}-"
     # Only the holder of the lock gets here: what is left over is of builders that died.
     for stale in folder.parent.glob(prefix + "*"):
+        log.warning("%s: left by an interrupted build, removed", stale)
         shutil.rmtree(stale)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
@@ -143,6 +151,7 @@ def _build(spec: DataSpec, key: str, folder: Path, progress: Progress) -> None:
     except BaseException:
         shutil.rmtree(temporary)
         raise
+    log.info("%s: data prepared in %.1f s", folder, time.monotonic() - started)
     progress("data ready", 1.0)
 
 

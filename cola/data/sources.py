@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TextIO, cast
 
-from cola.errors import SpecError
+from cola.errors import SpecError, one_line
 from cola.spec import DataSpec
 from cola.spec.data import HuggingFaceDataset, LocalFiles, PythonStdlib
 
@@ -249,7 +249,7 @@ def _dataset_rows(corpus: HuggingFaceDataset) -> Iterator[Mapping[str, object]]:
             streaming=corpus.streaming,
         )
     except (OSError, ValueError, RuntimeError, LookupError, datasets.exceptions.DatasetsError) as e:
-        reason = " ".join(str(e).split())[:300]
+        reason = one_line(e)
         raise SpecError(
             f"data.corpus.name={corpus.name}: cannot be read ({type(e).__name__}: {reason}); "
             "check name, config, split and revision, the network, or use data.corpus.source=files"

@@ -1,4 +1,4 @@
-"""Text to token ids and back, and how many UTF-8 bytes each token stands for."""
+"""Text to token ids and back, and how many UTF-8 bytes each token covers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cola.errors import SpecError
+from cola.errors import SpecError, one_line
 from cola.spec import DataSpec
 from cola.spec.data import HubTokenizer, TokenizerFile
 
@@ -101,7 +101,7 @@ class TextTokenizer:
 
     @property
     def unknown_token_id(self) -> int | None:
-        """Id of the token that stands for text outside the vocabulary, if there is one."""
+        """Id of the token for text outside the vocabulary, if there is one."""
         model = self.description["model"]
         if model.get("unk_id") is not None:
             return int(model["unk_id"])
@@ -155,7 +155,7 @@ def load_tokenizer(spec: TokenizerFile | HubTokenizer) -> TextTokenizer:
     try:
         loaded = AutoTokenizer.from_pretrained(spec.name, revision=spec.revision)
     except (OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise SpecError(
             f"{where}: cannot be loaded ({reason}); check the name and the network, or use "
             "data.tokenizer.kind=file"
@@ -190,7 +190,7 @@ def load_backend(path: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises plain Exception
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise SpecError(f"{where}: is not a tokenizer.json ({reason}); give another") from error
 
 
@@ -208,7 +208,7 @@ def vocab_size_of(spec: DataSpec) -> int:
 
 
 class Encoder:
-    """Encodes texts in parallel and says exactly which bytes each token stands for.
+    """Encodes texts in parallel and counts exactly the bytes that each token covers.
 
     Every UTF-8 byte of a text is attributed to exactly one of its tokens. For byte-level
     vocabularies this is the length of the token's byte string. Where these lengths do not add up
@@ -239,7 +239,7 @@ class Encoder:
         try:
             encodings = encode_batch(texts, add_special_tokens=False)
         except Exception as error:  # `tokenizers` raises plain Exception
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise SpecError(
                 f"data.tokenizer: tokenizer and corpus do not fit ({reason}); use another tokenizer"
             ) from error

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 
 Id = int | str
 
@@ -67,14 +67,16 @@ def write_items(path: Path, items: Sequence[Item], *, option: str = "--to") -> N
     """Write items as the JSONL file that `read_items` reads, in a new folder if need be.
 
     Raises:
-        SpecError: where the file cannot be written.
+        StorageError: where the file cannot be written.
     """
     lines = [json.dumps(item.model_dump(exclude_none=True)) + "\n" for item in items]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{option} {path}: cannot be written ({error.strerror})") from None
+        raise StorageError(
+            f"{option} {path}: cannot be written ({error.strerror}); give another file"
+        ) from None
 
 
 def read_generations(path: Path, *, option: str = "--generations") -> dict[Id, str]:
@@ -91,7 +93,7 @@ def _read(path: Path, kind: type[Record], option: str) -> list[Record]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{option} {path}: cannot be read ({error})") from None
+        raise SpecError(f"{option} {path}: cannot be read ({error}); give another file") from None
     records: list[Record] = []
     seen: set[Id] = set()
     for number, line in enumerate(lines, start=1):

@@ -19,7 +19,7 @@ from cola.evaluation.models.evaluated_model import tokenizer_in
 from cola.evaluation.models.judge import Reference, check_can_judge
 from cola.evaluation.statistics import Difference, paired_difference
 from cola.evaluation.tasks.catalog import HeldOut, held_out, make_tasks
-from cola.evaluation.tasks.evaluate import Answers, answered_here, evaluated
+from cola.evaluation.tasks.evaluate import Answers, answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
 from cola.records import IN_DOMAIN_TASKS
 from cola.spec import DataSpec
@@ -80,7 +80,7 @@ class EvaluationExecutor:
         """The function that answers tasks with the target's model."""
         if not self.remote:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            return answered_here(target.open(device), self.rows)
+            return answer_locally(target.open(device), self.rows)
         from orchestration.inference.ray_workers import answered_by_workers
 
         return answered_by_workers(
@@ -173,7 +173,7 @@ def evaluate_target(
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
     with task_progress(target.name, show_progress) as report:
         answers = executor.answers(target)
-        results = list(evaluated(tasks, answers, target.answers, about, report))
+        results = list(evaluate_tasks(tasks, answers, target.answers, about, report))
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
         return EvaluationReport(target, request.seed, results)

@@ -22,11 +22,11 @@ class Evaluator:
 
         set_up_logging()
         torch.set_num_threads(threads)
-        self._subject = target.open("cuda" if gpu else "cpu")
+        self._evaluated = target.open("cuda" if gpu else "cpu")
 
     def answer(self, task: Task, ids: Sequence[Id], rows: int) -> list[tuple[Id, Record]]:
         """Answers to these items, at most `rows` at once (see `Task.answer`)."""
-        return list(task.answer(self._subject, ids, rows))
+        return list(task.answer(self._evaluated, ids, rows))
 
 
 def answered_by_workers(

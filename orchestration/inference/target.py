@@ -12,10 +12,10 @@ import torch
 from cola.data import PreparedData, open_prepared
 from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import (
-    Subject,
+    EvaluatedModel,
     context_in,
     family_in,
-    open_subject,
+    open_evaluated_model,
     tokenizer_in,
 )
 from cola.families.registry import family_of
@@ -40,15 +40,15 @@ class Target:
     context: int | None
     answers: Path
 
-    def open(self, device: torch.device | str = "cpu") -> Subject:
+    def open(self, device: torch.device | str = "cpu") -> EvaluatedModel:
         """The model on this device, with its tokenizer."""
         log.debug("opening the model in %s", self.model_folder)
         if self.run_folder is None:
-            return open_subject(self.model_folder, self.context, device)
+            return open_evaluated_model(self.model_folder, self.context, device)
         family = family_of(self.family)
         model = family.load(self.model_folder).to(device).eval()
         tokenizer = open_prepared(RunFolder(self.run_folder).data_folder()).tokenizer
-        return Subject(family, model, tokenizer, self.context, torch.device(device))
+        return EvaluatedModel(family, model, tokenizer, self.context, torch.device(device))
 
     def run_spec(self) -> RunSpec | None:
         """The run's specification; None for a plain folder."""

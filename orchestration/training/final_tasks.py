@@ -15,9 +15,9 @@ from torch import nn
 from cola.data import PreparedData
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.catalog import held_out, make_tasks
-from cola.evaluation.tasks.evaluate import answered_here, evaluated
+from cola.evaluation.tasks.evaluate import answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.interface.family import Family
 from cola.files import write_atomically
@@ -50,16 +50,18 @@ def task_metrics(
     shutil.rmtree(folder, ignore_errors=True)
     if not settings.tasks:
         return {}
-    subject = Subject(
+    evaluated = EvaluatedModel(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
     )
     held = held_out(data, settings.task_items)
     items_of = item_loader(settings.task_folder)
-    tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, subject.context)
+    tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, evaluated.context)
     log.info("answering tasks: %s", ", ".join(settings.tasks))
-    answers = answered_here(subject, ROWS_AT_ONCE)
-    about = about_model(family.name, subject.context, VALIDATION_SEED)
-    results = list(evaluated(tasks, answers, folder, about, lambda task, done, total: keep_alive()))
+    answers = answer_locally(evaluated, ROWS_AT_ONCE)
+    about = about_model(family.name, evaluated.context, VALIDATION_SEED)
+    results = list(
+        evaluate_tasks(tasks, answers, folder, about, lambda task, done, total: keep_alive())
+    )
     collect_results(run_folder)
     return metrics_of(results)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cola.data import open_prepared
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.token_tasks import ContinuationTask
 from cola.families.registry import family_of
 from cola.records import Metric
@@ -41,9 +41,9 @@ def measure_inference(
     family = family_of(spec.family)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = family.load(RunFolder(run_folder).model).to(device).eval()
-    subject = Subject(family, model, data.tokenizer, spec.data.sequence_length, device)
+    evaluated = EvaluatedModel(family, model, data.tokenizer, spec.data.sequence_length, device)
     ids = np.arange(settings.validation_sequences)
-    metrics = continuation_metrics(subject, data.validation.rows(ids), settings)
+    metrics = continuation_metrics(evaluated, data.validation.rows(ids), settings)
     if likelihood:
         rows: dict[int, dict[str, float]] = {}
         for batch in np.array_split(ids, -(-len(ids) // LIKELIHOOD_BATCH)):
@@ -56,7 +56,7 @@ def measure_inference(
 
 
 def continuation_metrics(
-    subject: Subject, rows_NL: np.ndarray, settings: EvaluationSpec
+    evaluated: EvaluatedModel, rows_NL: np.ndarray, settings: EvaluationSpec
 ) -> dict[str, float]:
     """Agreement of generated continuations with the texts' own, and what generating them cost.
 
@@ -66,11 +66,11 @@ def continuation_metrics(
     task = ContinuationTask(rows_NL, settings.prompt_tokens, settings.generation, VALIDATION_SEED)
     new_tokens = task.settings.max_new_tokens
     began = time.perf_counter()
-    records = dict(task.answer(subject, task.ids(), GENERATION_BATCH))
+    records = dict(task.answer(evaluated, task.ids(), GENERATION_BATCH))
     seconds = time.perf_counter() - began
     summary = task.summary(records).metrics
-    evaluations = subject.family.generation_evaluations(
-        subject.model, task.settings, settings.prompt_tokens
+    evaluations = evaluated.family.generation_evaluations(
+        evaluated.model, task.settings, settings.prompt_tokens
     )
     metrics = {
         "first_token_accuracy": summary["first_token_accuracy"],

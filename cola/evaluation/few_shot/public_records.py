@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 
 
 def lambada(record: Record, number: int) -> Item:
-    """`text`; what stands behind the last space is asked for, with any quotation mark before it."""
+    """`text`; the part after the last space is the answer, with any quotation mark before it."""
     prompt, answer = record["text"].rstrip().rsplit(" ", 1)
     return Item(id=number, prompt=prompt, answer=answer)
 

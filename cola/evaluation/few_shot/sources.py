@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cola.errors import SpecError
+from cola.errors import SpecError, one_line
 from cola.evaluation.few_shot.definitions import FewShotTask, PublicDataset, task_named
 from cola.evaluation.items import Item, read_items
 
@@ -44,7 +44,7 @@ def load_items(
     A path is a JSONL file of items or a folder with `<task>.jsonl`. The release's own files number
     the first 1,000 records as here, but list them as eight processes took them (0, 8, 16, ...): the
     first N lines of such a file are other items than the first N records of the data set. Its Story
-    Cloze is a selection of its own. Generations belong to the items that they were made from: ids
+    Cloze is a separate selection. Generations belong to the items that they were made from: ids
     from two sources are the same items only where both read the same records in the same order.
 
     Args:
@@ -74,7 +74,7 @@ def _from_hub(task: FewShotTask, hub: Hub, limit: int | None, option: str) -> li
                 f"({type(error).__name__}: {error}); its fields: {', '.join(map(str, record))}"
             ) from error
     if not items:
-        raise SpecError(f"{shown}: holds no record")
+        raise SpecError(f"{shown}: holds no record; give another split or data set")
     return items
 
 
@@ -86,7 +86,7 @@ def _records(dataset: PublicDataset, task: str, option: str) -> Iterator[Mapping
             dataset.path, dataset.config, split=dataset.split, revision=dataset.revision
         )
     except (OSError, ValueError, RuntimeError, LookupError, datasets.exceptions.DatasetsError) as e:
-        reason = " ".join(str(e).split())[:300]
+        reason = one_line(e)
         raise SpecError(
             f"{_shown(dataset)}: cannot be loaded ({type(e).__name__}: {reason}); check the "
             f"network, name, config and revision, or give a folder with {task}.jsonl as {option} "

@@ -2,12 +2,12 @@
 
 import sys
 
-from cola.errors import SpecError
+from cola.errors import ColaError
 from cola.evaluation.harness.command import run
 
 if __name__ == "__main__":
     try:
         run(sys.argv[1:])
-    except SpecError as error:
+    except ColaError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from cola.errors import SpecError
 from cola.evaluation.harness.settings import Request, model_settings, request_of, whole
 from cola.evaluation.items import Id
-from cola.evaluation.models.evaluated_model import open_subject
+from cola.evaluation.models.evaluated_model import open_evaluated_model
 from cola.evaluation.tasks.continuations import continuations
 from cola.seeding import Stream
 
@@ -64,9 +64,9 @@ class ColaLM(TemplateLM):
         self.generation, self.likelihood_settings = model_settings(options)
         self.batch_size = whole("batch_size", batch_size, 1)
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.subject = open_subject(Path(pretrained).expanduser(), None, where)
-        self._device = self.subject.device
-        self.max_length: int = self.subject.context or DEFAULT_LENGTH
+        self.evaluated = open_evaluated_model(Path(pretrained).expanduser(), None, where)
+        self._device = self.evaluated.device
+        self.max_length: int = self.evaluated.context or DEFAULT_LENGTH
         if max_length is not None:
             self.max_length = whole("max_length", max_length, 1)
         self.seed = whole("seed", seed, 0)
@@ -75,18 +75,18 @@ class ColaLM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text."""
-        return self.subject.tokenizer.eos_token_id
+        return self.evaluated.tokenizer.eos_token_id
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         """Token ids without special tokens: a start token is the family's affair."""
-        return self.subject.tokenizer.encode(string)
+        return self.evaluated.tokenizer.encode(string)
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness writes into its results about the model."""
         return {
-            "family": self.subject.family.name,
+            "family": self.evaluated.family.name,
             "loglikelihood_kinds": sorted(self.kinds),
             "max_length": self.max_length,
             "model_seed": self.seed,
@@ -140,8 +140,8 @@ class ColaLM(TemplateLM):
         """(index, nats, greedy) of every pair, batches of the longest first."""
         order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
         for chosen in _batches(order, self.batch_size):
-            found = self.subject.family.conditional_nll(
-                self.subject.model,
+            found = self.evaluated.family.conditional_nll(
+                self.evaluated.model,
                 [pairs[index][0] for index in chosen],
                 [pairs[index][1] for index in chosen],
                 self.likelihood_settings,
@@ -177,7 +177,7 @@ class ColaLM(TemplateLM):
         return totals
 
     def _windows(self, tokens: list[int]) -> Iterator[Pair]:
-        exact = self.subject.family.nll_kind(self.likelihood_settings) == "exact"
+        exact = self.evaluated.family.nll_kind(self.likelihood_settings) == "exact"
         if not exact or len(tokens) <= self.max_length:
             yield [], tokens
             return
@@ -207,7 +207,7 @@ class ColaLM(TemplateLM):
         return texts
 
     def _continued(self, contexts: dict[Id, str], asked: Request) -> Iterator[tuple[Id, str]]:
-        subject = replace(self.subject, context=self.max_length)
+        evaluated = replace(self.evaluated, context=self.max_length)
         prompts = {index: self.tok_encode(text) for index, text in contexts.items()}
         until = asked.until
 
@@ -215,7 +215,7 @@ class ColaLM(TemplateLM):
             return any(stop in text for stop in until)
 
         made = continuations(
-            subject, prompts, asked.settings, self.seed, self.batch_size, ended if until else None
+            evaluated, prompts, asked.settings, self.seed, self.batch_size, ended if until else None
         )
         yield from ((index, _before(found.text, until)) for index, found in made)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from cola.families.interface.definition import MODEL_CONFIG
 from cola.families.interface.family import Family
 from cola.families.registry import definitions, family_of
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """`context` is how many tokens a sequence may have (prompt and continuation); None: any number.
 
     The model is in evaluation mode, on `device`.
@@ -31,7 +34,9 @@ class Subject:
     device: torch.device
 
 
-def open_subject(folder: Path, context: int | None, device: torch.device | str = "cpu") -> Subject:
+def open_evaluated_model(
+    folder: Path, context: int | None, device: torch.device | str = "cpu"
+) -> EvaluatedModel:
     """The model of a folder that `cola export` wrote, or of the public release in its layout.
 
     `context` None: what the folder says (see `context_in`).
@@ -44,7 +49,8 @@ def open_subject(folder: Path, context: int | None, device: torch.device | str =
     model = family.load(folder).to(device).eval()
     if context is None:
         context = context_in(folder)
-    return Subject(family, model, tokenizer, context, torch.device(device))
+    log.info("%s: model of family %s, context %s", folder, family.name, context)
+    return EvaluatedModel(family, model, tokenizer, context, torch.device(device))
 
 
 def family_in(folder: Path) -> str:
@@ -56,7 +62,7 @@ def family_in(folder: Path) -> str:
     for family in definitions():
         if all(_holds(folder / part, kind) for part, kind in family.folders.items()):
             return family.name
-    known = [_words(family.folders) for family in definitions()]
+    known = [_describe_folders(family.folders) for family in definitions()]
     raise SpecError(
         f"{folder}: holds no model that can be evaluated; give a folder that `cola export` wrote "
         f"({', or '.join(known)})"
@@ -66,8 +72,8 @@ def family_in(folder: Path) -> str:
 def context_in(folder: Path) -> int | None:
     """How many tokens a sequence may have by the model's configuration; None: it says nothing."""
     parts = dict.fromkeys(folder / family.config_file() for family in definitions())
-    found = [_json_in(path).get("max_position_embeddings") for path in parts]
-    return next((length for length in found if isinstance(length, int)), None)
+    lengths = [_json_in(path).get("max_position_embeddings") for path in parts]
+    return next((length for length in lengths if isinstance(length, int)), None)
 
 
 def tokenizer_in(folder: Path) -> TextTokenizer:
@@ -90,17 +96,17 @@ def tokenizer_in(folder: Path) -> TextTokenizer:
 
 def _json_in(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _holds(folder: Path, model_type: str) -> bool:
     return _json_in(folder / MODEL_CONFIG).get("model_type") == model_type
 
 
-def _words(folders: Mapping[str, str]) -> str:
+def _describe_folders(folders: Mapping[str, str]) -> str:
     return " and ".join(
         f"config.json of model type {kind}" if part == "." else f"{part}/ of model type {kind}"
         for part, kind in folders.items()

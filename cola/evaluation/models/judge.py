@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cola.errors import SpecError
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.families.registry import definition_of, judges
 
 ROWS_AT_ONCE = 16
@@ -33,14 +33,14 @@ class Judged:
 class Reference:
     """A model with an exact likelihood, by a name that results tell."""
 
-    def __init__(self, name: str, subject: Subject) -> None:
+    def __init__(self, name: str, evaluated: EvaluatedModel) -> None:
         """Take over the model.
 
         Raises:
             SpecError: when it cannot judge.
         """
-        check_can_judge(name, subject.family.name)
-        self.name, self._subject = name, subject
+        check_can_judge(name, evaluated.family.name)
+        self.name, self._evaluated = name, evaluated
 
     @torch.no_grad()
     def judge(self, texts: Sequence[str]) -> Judged:
@@ -49,7 +49,7 @@ class Reference:
         Raises:
             ValueError: for an empty text.
         """
-        rows = [self._subject.tokenizer.encode(text) for text in texts]
+        rows = [self._evaluated.tokenizer.encode(text) for text in texts]
         if not all(rows):
             raise ValueError("an empty text has no likelihood")
         parts = [
@@ -60,8 +60,8 @@ class Reference:
         return Judged(nll, np.array([len(row) for row in rows]), features)
 
     def _judged(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        subject = self._subject
-        nll_N, features_Nd = subject.family.judge(subject.model, rows, subject.device)
+        evaluated = self._evaluated
+        nll_N, features_Nd = evaluated.family.judge(evaluated.model, rows, evaluated.device)
         return nll_N.cpu().numpy(), features_Nd.cpu().numpy()
 
 

@@ -53,31 +53,31 @@ def make_tasks(
 ) -> list[Task]:
     """The tasks that `settings` names, in that order, for a model of that context.
 
-    `items_of` gives the first so many items of a few-shot task; `reference` judges unconditional
-    texts.
+    `items_of` gives the first items of a few-shot task, up to a number; `reference` judges
+    unconditional texts.
 
     Raises:
         SpecError: when a task needs held-out text and there is none, holds no item, or generates
             more than the context has room for.
     """
-    made: list[Task] = []
+    tasks: list[Task] = []
     for name in settings.tasks:
         if name in IN_DOMAIN_TASKS:
             if held is None:
                 raise SpecError(
                     f"--tasks {name}: needs held-out text; name a run, or give --held-out FILE"
                 )
-            made.append(in_domain_task(name, settings, held, seed, reference))
+            tasks.append(in_domain_task(name, settings, held, seed, reference))
         else:
             generation = settings.generation.model_copy(
                 update={"max_new_tokens": FEW_SHOT_NEW_TOKENS}
             )
-            asked = items_of(name, settings.task_items)
-            made.append(TextTask(name, task_named(name).rule, asked, generation, seed))
-    for task in made:
+            items = items_of(name, settings.task_items)
+            tasks.append(TextTask(name, task_named(name).rule, items, generation, seed))
+    for task in tasks:
         if isinstance(task.settings, GenerationSpec):
             room_for_prompts(context, task.settings)
-    return made
+    return tasks
 
 
 def in_domain_task(

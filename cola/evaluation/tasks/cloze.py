@@ -11,7 +11,7 @@ import torch
 
 from cola.data import TextTokenizer
 from cola.evaluation.items import Id, Item
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
 from cola.evaluation.tasks.text_task import TextTask
 from cola.seeding import Stream
@@ -19,11 +19,11 @@ from cola.spec import GenerationSpec, LikelihoodSpec
 
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly function words
 LEAST_CANDIDATES = 2
-SHARE_OF_WORD = 20  # one item in so many may ask for the same word
+SHARE_OF_WORD = 20  # chosen: at most one item in this many asks for the same word
 
 
 class ClozeTask(TextTask):
-    """Say the word; and how likely it is given the prompt, which moves before any is said right."""
+    """Exact match of the word, and its likelihood given the prompt, which improves earlier."""
 
     def __init__(
         self,
@@ -36,36 +36,45 @@ class ClozeTask(TextTask):
         self._likelihood = likelihood
         self.digest = digest_of(self.digest, likelihood.canonical_json())
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         for start in range(0, len(ids), rows):
             chosen = ids[start : start + rows]
-            said = dict(super().answer(subject, chosen, rows))
-            for item, nats in zip(chosen, self._word_nats(subject, chosen), strict=True):
-                yield item, said[item] | nats
+            answers = dict(super().answer(evaluated, chosen, rows))
+            for item, nats in zip(chosen, self._word_nats(evaluated, chosen), strict=True):
+                yield item, answers[item] | nats
 
     @torch.no_grad()
-    def _word_nats(self, subject: Subject, ids: Sequence[Id]) -> list[Record]:
-        encode = subject.tokenizer.encode
+    def _word_nats(self, evaluated: EvaluatedModel, ids: Sequence[Id]) -> list[Record]:
+        encode = evaluated.tokenizer.encode
         words = [encode(f" {self._items[item].answer}") for item in ids]
         prompts = [encode(self._items[item].prompt) for item in ids]
-        if subject.context is not None:
-            rooms = [subject.context - len(word) for word in words]
+        if evaluated.context is not None:
+            rooms = [evaluated.context - len(word) for word in words]
             prompts = [p[max(0, len(p) - room) :] for p, room in zip(prompts, rooms, strict=True)]
-        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], subject.device)
-        found = subject.family.conditional_nll(
-            subject.model, prompts, words, self._likelihood, stream, subject.tokenizer.eos_token_id
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], evaluated.device)
+        likelihood = evaluated.family.conditional_nll(
+            evaluated.model,
+            prompts,
+            words,
+            self._likelihood,
+            stream,
+            evaluated.tokenizer.eos_token_id,
         )
-        return [{"word_nats": nats, "word_kind": found.kind} for nats in found.nll_B.tolist()]
+        return [
+            {"word_nats": nats, "word_kind": likelihood.kind} for nats in likelihood.nll_B.tolist()
+        ]
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`; `word_nats` is the mean of -log p(word | prompt), of `word_kind`."""
-        found = super().summary(records)
+        result = super().summary(records)
         nats = [record["word_nats"] for record in records.values()]
         kinds = sorted({record["word_kind"] for record in records.values()})
-        found.metrics["word_nats"] = float(np.mean(nats))
-        found.details["word_kind"] = kinds[0] if len(kinds) == 1 else kinds
-        return found
+        result.metrics["word_nats"] = float(np.mean(nats))
+        result.details["word_kind"] = kinds[0] if len(kinds) == 1 else kinds
+        return result
 
 
 def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: int) -> list[Item]:
@@ -78,14 +87,16 @@ def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: 
     """
     items: list[Item] = []
     asked: Counter[str] = Counter()
-    for place, row_L in enumerate(rows_NL):
+    for index, row_L in enumerate(rows_NL):
         text = longest_document(row_L.tolist(), tokenizer)
-        new = (q for q in questions(text) if asked[q[1].lower()] < max(1, limit // SHARE_OF_WORD))
-        found = next(new, None)
-        if found is not None:
-            prompt, word, candidates = found
+        unasked = (
+            q for q in questions(text) if asked[q[1].lower()] < max(1, limit // SHARE_OF_WORD)
+        )
+        question = next(unasked, None)
+        if question is not None:
+            prompt, word, candidates = question
             asked[word.lower()] += 1
-            items.append(Item(id=place, prompt=prompt, answer=word, choices=candidates))
+            items.append(Item(id=index, prompt=prompt, answer=word, choices=candidates))
         if len(items) == limit:
             break
     return items
@@ -106,16 +117,16 @@ def longest_document(ids: Sequence[int], tokenizer: TextTokenizer) -> str:
 def questions(text: str) -> Iterator[tuple[str, str, list[str]]]:
     """(prompt, word, candidates) from the back of the text to its middle.
 
-    The word stands behind a single space, occurred earlier in the text, and was not the word just
+    The word follows a single space, occurred earlier in the text, and was not the word just
     before it. A word that the text breaks off in is none.
     """
     words = [match for match in WORD.finditer(text) if match.end() < len(text)]
-    for place in range(len(words) - 1, 0, -1):
-        match = words[place]
+    for index in range(len(words) - 1, 0, -1):
+        match = words[index]
         if match.start() < len(text) // 2:
             return
         word = match.group().lower()
-        earlier = [other.group().lower() for other in words[:place]]
+        earlier = [other.group().lower() for other in words[:index]]
         behind_space = re.search(r"\S \Z", text[: match.start()])
         if not behind_space or word not in earlier or word == earlier[-1]:
             continue

@@ -9,7 +9,7 @@ import torch
 
 from cola.errors import SpecError
 from cola.evaluation.items import Id
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import sample_id
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -26,7 +26,7 @@ class Continuation:
 
 @torch.no_grad()
 def continuations(
-    subject: Subject,
+    evaluated: EvaluatedModel,
     prompts: Mapping[Id, list[int]],
     settings: GenerationSpec,
     seed: int,
@@ -42,19 +42,19 @@ def continuations(
     Raises:
         SpecError: when the context has no room for a prompt at all.
     """
-    room = room_for_prompts(subject.context, settings)
+    room = room_for_prompts(evaluated.context, settings)
     cut = {item: max(0, len(tokens) - room) for item, tokens in prompts.items()} if room else {}
     # Batches of like lengths waste little on padding; the longest first show a lack of memory.
     order = sorted(prompts, key=lambda item: len(prompts[item]), reverse=True)
     texts = [prompts[item][cut.get(item, 0) :] for item in order]
-    stream = Stream(seed, 0, [sample_id(item) for item in order], subject.device)
-    decode = subject.tokenizer.decode
-    made = subject.family.iter_generate(
-        subject.model,
+    stream = Stream(seed, 0, [sample_id(item) for item in order], evaluated.device)
+    decode = evaluated.tokenizer.decode
+    made = evaluated.family.iter_generate(
+        evaluated.model,
         texts,
         settings,
         stream,
-        subject.tokenizer.eos_token_id if ends_at_eos else None,
+        evaluated.tokenizer.eos_token_id if ends_at_eos else None,
         rows,
         None if ended is None else lambda tokens: ended(decode(tokens)),
     )

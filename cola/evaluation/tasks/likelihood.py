@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cola.evaluation.items import Id
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
@@ -31,35 +31,39 @@ class LikelihoodTask:
         """See `Task.ids`."""
         return list(range(len(self._rows)))
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
-        family, length = subject.family, self._rows.shape[1]
+        family, length = evaluated.family, self._rows.shape[1]
         about = {
             "kind": family.nll_kind(self.settings),
             "function_evaluations": family.likelihood_evaluations(
-                subject.model, self.settings, length
+                evaluated.model, self.settings, length
             ),
         }
         for start in range(0, len(ids), rows):
             chosen = [int(item) for item in ids[start : start + rows]]
-            yield from self._measured(subject, chosen, about)
+            yield from self._likelihoods(evaluated, chosen, about)
 
     @torch.no_grad()
-    def _measured(
-        self, subject: Subject, ids: list[int], about: Record
+    def _likelihoods(
+        self, evaluated: EvaluatedModel, ids: list[int], about: Record
     ) -> Iterator[tuple[Id, Record]]:
-        tokens_BL = torch.from_numpy(self._rows[ids]).to(subject.device)
-        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], subject.device)
-        found = subject.family.likelihood(subject.model, tokens_BL, self.settings, stream)
-        named = found.parts | found.diagnostics
+        tokens_BL = torch.from_numpy(self._rows[ids]).to(evaluated.device)
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], evaluated.device)
+        likelihood = evaluated.family.likelihood(evaluated.model, tokens_BL, self.settings, stream)
+        named = likelihood.parts | likelihood.diagnostics
         numbers = {name: value.tolist() for name, value in named.items()}
-        by_position = None if found.by_position_BL is None else found.by_position_BL.tolist()
+        by_position = (
+            None if likelihood.by_position_BL is None else likelihood.by_position_BL.tolist()
+        )
         for row, item in enumerate(ids):
             yield (
                 item,
                 about
                 | {
-                    "nll": float(found.nll_B[row]),
+                    "nll": float(likelihood.nll_B[row]),
                     "bytes": int(self._bytes[item]),
                     "parts": {name: value[row] for name, value in numbers.items()},
                     "by_position": None if by_position is None else by_position[row],
@@ -84,8 +88,8 @@ class LikelihoodTask:
         if len(nll_B) > 1:
             error = nll_B.std(ddof=1) / len(nll_B) ** 0.5 / length
             metrics["nll_standard_error"] = float(error)
-        places = [record["by_position"] for record in ordered]
-        by_position = None if None in places else np.array(places).mean(0).round(4).tolist()
+        positions = [record["by_position"] for record in ordered]
+        by_position = None if None in positions else np.array(positions).mean(0).round(4).tolist()
         parts = {
             name: float(np.mean([record["parts"][name] for record in ordered]))
             for name in ordered[0]["parts"]

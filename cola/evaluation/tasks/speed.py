@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from cola.evaluation.items import Id
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
 from cola.evaluation.tasks.token_tasks import check_prompt
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
-FIRST_TOKENS = 16  # what is waited for when latency is measured
-REPEATS = 3
+FIRST_TOKENS = 16  # chosen: tokens after which latency is read
+REPEATS = 3  # chosen: the least of them counts, which other work on the machine disturbs least
 
 
 class SpeedTask:
@@ -45,16 +45,20 @@ class SpeedTask:
         """See `Task.ids`."""
         return ["speed"]
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         for item in ids:
-            latency = min(self._latency(subject) for _ in range(REPEATS))
+            latency = min(self._latency(evaluated) for _ in range(REPEATS))
             began = time.perf_counter()
-            made = continuations(subject, self._prompts, self.settings, 0, rows, ends_at_eos=False)
+            made = continuations(
+                evaluated, self._prompts, self.settings, 0, rows, ends_at_eos=False
+            )
             tokens = sum(len(found.tokens) for _, found in made)
             seconds = time.perf_counter() - began
-            evaluations = subject.family.generation_evaluations(
-                subject.model, self.settings, self._cut
+            evaluations = evaluated.family.generation_evaluations(
+                evaluated.model, self.settings, self._cut
             )
             yield (
                 item,
@@ -63,20 +67,22 @@ class SpeedTask:
                     "first_tokens_seconds": latency,
                     "function_evaluations_per_token": evaluations / self.settings.max_new_tokens,
                     "rows": rows,
-                    "device": str(subject.device),
+                    "device": str(evaluated.device),
                     "threads": torch.get_num_threads(),
                 },
             )
 
     @torch.no_grad()
-    def _latency(self, subject: Subject) -> float:
-        """Seconds until the first `FIRST_TOKENS` tokens of one continuation stand."""
-        began, there = time.perf_counter(), 0
-        stream = Stream(0, 0, [0], subject.device)
-        pieces = subject.family.stream(subject.model, self._prompts[0], self.settings, stream, None)
+    def _latency(self, evaluated: EvaluatedModel) -> float:
+        """Seconds until the first `FIRST_TOKENS` tokens of one continuation are made."""
+        began, new_tokens = time.perf_counter(), 0
+        stream = Stream(0, 0, [0], evaluated.device)
+        pieces = evaluated.family.stream(
+            evaluated.model, self._prompts[0], self.settings, stream, None
+        )
         for piece in pieces:
-            there += len(piece)
-            if there >= FIRST_TOKENS:
+            new_tokens += len(piece)
+            if new_tokens >= FIRST_TOKENS:
                 break
         return time.perf_counter() - began
 

@@ -1,7 +1,7 @@
 """What a task is: items that are answered one by one, and a summary of the answers.
 
 Items are independent of each other and of the batch that they are answered in, so that an
-evaluation can be cut off, spread over workers and gone on with.
+evaluation can be interrupted, spread over workers and resumed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from cola.evaluation.items import Id
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 Record = dict[str, Any]  # what is kept of one item, as JSON
@@ -51,7 +51,9 @@ class Task(Protocol):
     def ids(self) -> list[Id]:
         """The items, in their order."""
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """Answer these items, at most `rows` at once, in any order."""
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
@@ -60,11 +62,11 @@ class Task(Protocol):
 
 def digest_of(*parts: str | bytes | int) -> str:
     """A short hash of what a task is made of: equal ones have the same answers."""
-    found = hashlib.blake2b(digest_size=6)
+    digest = hashlib.blake2b(digest_size=6)
     for part in parts:
         content = part if isinstance(part, bytes) else str(part).encode()
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.hexdigest()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
 
 
 def sample_id(item: Id) -> int:

@@ -8,7 +8,7 @@ from cola.evaluation.few_shot.answers import cut
 from cola.evaluation.few_shot.definitions import Rule
 from cola.evaluation.few_shot.scoring import score_items
 from cola.evaluation.items import Id, Item
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
 from cola.spec import GenerationSpec
@@ -34,11 +34,13 @@ class TextTask:
         """See `Task.ids`."""
         return list(self._items)
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
-        encode = subject.tokenizer.encode
+        encode = evaluated.tokenizer.encode
         prompts = {item: encode(self._items[item].prompt) for item in ids}
-        made = continuations(subject, prompts, self.settings, self._seed, rows, is_whole)
+        made = continuations(evaluated, prompts, self.settings, self._seed, rows, is_whole)
         for item, found in made:
             yield (
                 item,

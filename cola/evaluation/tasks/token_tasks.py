@@ -10,7 +10,7 @@ import torch
 
 from cola.errors import SpecError
 from cola.evaluation.items import Id
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
 from cola.seeding import Stream
@@ -18,7 +18,7 @@ from cola.spec import GenerationSpec
 
 
 class ContinuationTask:
-    """Continue held-out sequences: is it what the text goes on with, token by token?
+    """Continuation accuracy: share of generated tokens that equal the held-out text.
 
     Sequence i is row i of rows_NL; `prompt_tokens` of it are given, and `max_new_tokens` or what is
     left of it asked for. Ends of text are tokens like any other.
@@ -41,13 +41,15 @@ class ContinuationTask:
         """See `Task.ids`."""
         return list(range(len(self._rows)))
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         prompts = {item: self._rows[int(item), : self._cut].tolist() for item in ids}
-        made = continuations(subject, prompts, self.settings, self._seed, rows, ends_at_eos=False)
+        made = continuations(evaluated, prompts, self.settings, self._seed, rows, ends_at_eos=False)
         for item, found in made:
             wanted = self._rows[int(item), self._cut : self._cut + len(found.tokens)].tolist()
-            yield item, compared(subject, found.tokens, wanted)
+            yield item, compare_tokens(evaluated, found.tokens, wanted)
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
@@ -91,26 +93,28 @@ class InfillingTask:
         """See `Task.ids`."""
         return list(range(len(self._rows)))
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         for start in range(0, len(ids), rows):
             chosen = ids[start : start + rows]
-            filled = self._filled(subject, chosen)
+            filled = self._filled(evaluated, chosen)
             for item, tokens in zip(chosen, filled, strict=True):
                 wanted = self._rows[int(item), self._start : self._end].tolist()
-                right = {"right_context": subject.family.fills_gaps}
-                yield item, compared(subject, tokens, wanted) | right
+                right = {"right_context": evaluated.family.fills_gaps}
+                yield item, compare_tokens(evaluated, tokens, wanted) | right
 
     @torch.no_grad()
-    def _filled(self, subject: Subject, ids: Sequence[Id]) -> list[list[int]]:
+    def _filled(self, evaluated: EvaluatedModel, ids: Sequence[Id]) -> list[list[int]]:
         rows = [self._rows[int(item)] for item in ids]
         lefts = [row[: self._start].tolist() for row in rows]
-        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], subject.device)
-        if not subject.family.fills_gaps:
-            return subject.family.generate(subject.model, lefts, self.settings, stream, None)
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], evaluated.device)
+        if not evaluated.family.fills_gaps:
+            return evaluated.family.generate(evaluated.model, lefts, self.settings, stream, None)
         gaps = [self._end - self._start] * len(rows)
         rights = [row[self._end :].tolist() for row in rows]
-        return subject.family.infill(subject.model, lefts, gaps, rights, self.settings, stream)
+        return evaluated.family.infill(evaluated.model, lefts, gaps, rights, self.settings, stream)
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
@@ -132,9 +136,9 @@ def check_prompt(rows_NL: np.ndarray, prompt_tokens: int) -> None:
         )
 
 
-def compared(subject: Subject, tokens: list[int], wanted: list[int]) -> Record:
-    """What was made, what stands there, and where both agree."""
-    decode = subject.tokenizer.decode
+def compare_tokens(evaluated: EvaluatedModel, tokens: list[int], wanted: list[int]) -> Record:
+    """Both texts, and by position whether the tokens are equal (1) or not (0)."""
+    decode = evaluated.tokenizer.decode
     return {
         "generation": decode(tokens, skip_special_tokens=False),
         "reference": decode(wanted, skip_special_tokens=False),

@@ -9,7 +9,7 @@ import numpy as np
 
 from cola.data import TextTokenizer
 from cola.evaluation.items import Id
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.models.judge import Judged, Reference
 from cola.evaluation.statistics import distinct, repetition
 from cola.evaluation.tasks.continuations import continuations
@@ -52,10 +52,12 @@ class UnconditionalTask:
         """See `Task.ids`: as many texts as there are held-out sequences."""
         return list(range(len(self._rows)))
 
-    def answer(self, subject: Subject, ids: Sequence[Id], rows: int) -> Iterator[tuple[Id, Record]]:
+    def answer(
+        self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
+    ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         prompts: dict[Id, list[int]] = {item: [] for item in ids}
-        made = continuations(subject, prompts, self.settings, self._seed, rows, ends_at_eos=False)
+        made = continuations(evaluated, prompts, self.settings, self._seed, rows, ends_at_eos=False)
         for item, found in made:
             yield item, {"tokens": found.tokens, "generation": found.text}
 

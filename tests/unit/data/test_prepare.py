@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cola.data import PreparedData, open_prepared, prepare, source_fingerprint, vocab_size_of
 from cola.data.tokenizer import train_bpe
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.spec import DataSpec
 from tests.paths import ROOT
 
@@ -318,22 +318,22 @@ def test_damaged_cache_is_built_again(corpus: Path, tmp_path: Path) -> None:
     tokens = next(data.folder.glob("train-*.tokens"))
     content = tokens.read_bytes()
     tokens.write_bytes(content[:-2])
-    with pytest.raises(SpecError, match=r"is not a folder of prepared data .*delete it"):
+    with pytest.raises(StorageError, match=r"is not a folder of prepared data .*delete it"):
         open_prepared(data.folder)
     again = prepare(spec_of(corpus), tmp_path / "cache")
     assert tokens.read_bytes() == content
     assert again.folder == data.folder
     (data.folder / "meta.json").write_text("{")
-    with pytest.raises(SpecError, match="is not a folder of prepared data"):
+    with pytest.raises(StorageError, match="is not a folder of prepared data"):
         open_prepared(data.folder)
-    with pytest.raises(SpecError, match="is not a folder of prepared data"):
+    with pytest.raises(StorageError, match="is not a folder of prepared data"):
         open_prepared(tmp_path / "nothing")
 
 
 def test_cache_that_cannot_be_written_says_so(corpus: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(SpecError, match="cannot keep prepared data"):
+    with pytest.raises(StorageError, match="cannot keep prepared data"):
         prepare(spec_of(corpus), file / "cache")
 
 

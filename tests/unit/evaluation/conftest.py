@@ -10,7 +10,7 @@ import torch
 
 from cola.data import TextTokenizer
 from cola.data.tokenizer import train_bpe
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from tests.factories import tiny_model
 from tests.sizes import FAMILIES, SMALL
 
@@ -45,10 +45,10 @@ def held_out(texts: list[str], tokenizer: TextTokenizer) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def subjects(tokenizer: TextTokenizer) -> dict[str, Subject]:
+def evaluated_models(tokenizer: TextTokenizer) -> dict[str, EvaluatedModel]:
     """Untrained models whose logits are not flat, by family."""
     found = {}
     for name in FAMILIES:
         family, model = tiny_model(name, 60_000, VOCAB, 2.0, **SMALL.get(name, {}))
-        found[name] = Subject(family, model, tokenizer, LENGTH, torch.device("cpu"))
+        found[name] = EvaluatedModel(family, model, tokenizer, LENGTH, torch.device("cpu"))
     return found

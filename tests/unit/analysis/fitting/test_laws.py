@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.bootstrap import bootstrap, delta_method, percentiles, resampled, seed_noise
+from analysis.fitting.bootstrap import (
+    bootstrap,
+    delta_method,
+    percentiles,
+    resampling_weights,
+    seed_noise,
+)
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.law import Array, Inputs, Law, predicted
 from analysis.fitting.laws import LAWS, SharedLaw
@@ -173,7 +179,7 @@ def test_the_solver_ends_where_the_gradient_vanishes() -> None:
 
 def test_resampling_keeps_budgets_and_clusters() -> None:
     strata, clusters = [0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 2, 3, 4, 4]
-    weights = resampled(7, 500, 0, strata, clusters)
+    weights = resampling_weights(7, 500, 0, strata, clusters)
     assert np.array_equal(weights[:, 0], weights[:, 1])
     assert np.array_equal(weights[:, 5], weights[:, 6])
     each = weights[:, [0, 2, 3]].sum(1)

@@ -12,7 +12,7 @@ import pytest
 from analysis.report.matching import common_order, matching_statements
 from analysis.report.report import write_report
 from analysis.report.runs import read_study
-from cola.errors import SpecError
+from cola.errors import SpecError, TrackingError
 from cola.records import Kind, Metric, Tag
 from tests.unit.analysis.store import KINDS, Store
 
@@ -144,8 +144,11 @@ def test_what_cannot_be_reported_is_refused(store: Store, tmp_path: Path) -> Non
     with pytest.raises(SpecError, match="no run is finished yet"):
         write_report("unfinished", store.uri, tmp_path, {})
     store.run("foreign", "ar", 0, **{Tag.SCHEMA_VERSION: "99"})
-    with pytest.raises(SpecError, match="schema version 99"):
+    with pytest.raises(TrackingError, match="schema version 99") as caught:
         write_report("foreign", store.uri, tmp_path, {})
+    assert caught.value.exit_code == 5
+    with pytest.raises(TrackingError, match="MLflow cannot be read"):
+        read_study("full", "http://127.0.0.1:9")  # the discard port: nothing listens
 
 
 def test_a_lower_rate_after_divergence_is_told(store: Store) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from analysis.sweep_report.answers import best_sentence, drift_of, optimum, pareto_front, seed_noise
+from analysis.sweep_report.answers import (
+    best_sentence,
+    estimate_drift,
+    optimum,
+    pareto_front,
+    seed_noise,
+)
 from analysis.sweep_report.courses import course_plot, descent
 from analysis.sweep_report.data import Goal, read_sweep, seeds_table
 from analysis.sweep_report.importance import importance
@@ -98,7 +104,7 @@ def test_a_drift_is_found_with_an_interval_that_covers_it(tmp_path: Path) -> Non
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(0.25), 0.02, answer)
     frames = read_sweep(folder)
-    drift = drift_of(frames.arms[0], frames.goals[0], LOC, DIM, True)
+    drift = estimate_drift(frames.arms[0], frames.goals[0], LOC, DIM, True)
     assert drift is not None
     assert drift.low <= 0.25 / np.log(2) <= drift.high
     assert drift.table["optimum"].to_list() == pytest.approx([1.0, 1.5, 2.0], abs=0.1)

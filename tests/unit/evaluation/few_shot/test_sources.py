@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.evaluation.few_shot.definitions import DEFINITIONS
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_items, write_items
@@ -87,8 +87,9 @@ def test_messages_name_the_callers_option(tmp_path: Path) -> None:
         load_items("squad_f1", tmp_path, option="--tasks")
     with pytest.raises(SpecError, match="--task arc: unknown; valid: hellaswag, lambada, mmlu"):
         load_items("arc", tmp_path)
-    with pytest.raises(SpecError, match=r"^--to .*: cannot be written \(Is a directory\)"):
+    with pytest.raises(StorageError, match=r"^--to .*: cannot be written \(Is a directory\)") as to:
         write_items(tmp_path, [])
+    assert to.value.exit_code == 3
 
 
 def test_a_record_in_another_schema_is_named_with_its_fields(tmp_path: Path) -> None:

@@ -226,7 +226,9 @@ def test_chain_rule_likelihoods_of_llada_are_exact_and_know_greedy(
     model = ColaLM(str(folders["llada"]), masked="chain_rule", device="cpu")
     context = "the river"
     best = None
-    for word in [model.subject.tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]:
+    for word in [
+        model.evaluated.tokenizer.decode([token]) for token in range(tokenizer.vocab_size)
+    ]:
         if len(tokenizer.encode(context + word)) != len(tokenizer.encode(context)) + 1:
             continue
         found = ask(model, context, word)
@@ -255,7 +257,7 @@ def test_requests_give_what_the_family_says(
     for index, (context, continuation) in enumerate(texts):
         prompt = tokenizer.encode(context)
         expected = family_of("cola").conditional_nll(
-            model.subject.model,
+            model.evaluated.model,
             [prompt],
             [tokenizer.encode(context + continuation)[len(prompt) :]],
             LikelihoodSpec(ode_steps=1),
@@ -278,7 +280,7 @@ def test_a_text_longer_than_the_window(folders: dict[str, Path], tokenizer: Text
         end = min(place + 7, len(tokens))
         window = tokens[max(0, end - 8) : end] if place else tokens[:end]
         with torch.no_grad():
-            nll = token_nll(model.subject.model, torch.tensor([window]))[0]
+            nll = token_nll(model.evaluated.model, torch.tensor([window]))[0]
         expected -= float(nll[len(window) - (end - place) :].double().sum())
         place = end
     assert len(tokens) > 16

@@ -12,10 +12,10 @@ import pytest
 
 from cola.errors import SpecError
 from cola.evaluation.items import Id, Item
-from cola.evaluation.models.evaluated_model import Subject, open_subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel, open_evaluated_model
 from cola.evaluation.tasks.answer_log import ItemLog
 from cola.evaluation.tasks.continuations import continuations
-from cola.evaluation.tasks.evaluate import answered_here, evaluated
+from cola.evaluation.tasks.evaluate import answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import Record, Task, sample_id
 from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask
@@ -33,15 +33,17 @@ class CutOffError(Exception):
 
 
 def test_what_was_answered_is_not_asked_again(
-    subjects: dict[str, Subject], held_out: np.ndarray, tmp_path: Path
+    evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray, tmp_path: Path
 ) -> None:
     task = ContinuationTask(held_out[:10], 12, GREEDY, 0)
-    whole = list(evaluated([task], answered_here(subjects["ar"], 4), tmp_path / "whole", ABOUT))
+    whole = list(
+        evaluate_tasks([task], answer_locally(evaluated_models["ar"], 4), tmp_path / "whole", ABOUT)
+    )
     asked: list[Id] = []
 
     def cut_off_after(count: int) -> Any:
         def answers(task: Task, ids: Sequence[Id]) -> Iterator[tuple[Id, Record]]:
-            for number, found in enumerate(task.answer(subjects["ar"], ids, 1)):
+            for number, found in enumerate(task.answer(evaluated_models["ar"], ids, 1)):
                 if number == count:
                     raise CutOffError
                 asked.append(found[0])
@@ -51,13 +53,13 @@ def test_what_was_answered_is_not_asked_again(
 
     for count in (3, 4):
         with pytest.raises(CutOffError):
-            list(evaluated([task], cut_off_after(count), tmp_path / "parts", ABOUT))
-    parts = list(evaluated([task], cut_off_after(99), tmp_path / "parts", ABOUT))
+            list(evaluate_tasks([task], cut_off_after(count), tmp_path / "parts", ABOUT))
+    parts = list(evaluate_tasks([task], cut_off_after(99), tmp_path / "parts", ABOUT))
     assert sorted(asked, key=int) == list(range(10))
     assert parts == whole
     (kept,) = (tmp_path / "parts").glob("*.json")
     assert json.loads(kept.read_text()) == ABOUT | parts[0].as_json()
-    assert list(evaluated([task], cut_off_after(0), tmp_path / "parts", ABOUT)) == whole
+    assert list(evaluate_tasks([task], cut_off_after(0), tmp_path / "parts", ABOUT)) == whole
 
 
 def test_other_settings_are_other_answers(held_out: np.ndarray) -> None:
@@ -86,12 +88,12 @@ def test_a_line_that_was_cut_off_is_dropped(torn: bytes, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prompts_beyond_the_context_lose_their_beginning(
-    name: str, subjects: dict[str, Subject]
+    name: str, evaluated_models: dict[str, EvaluatedModel]
 ) -> None:
-    subject = subjects[name]
+    evaluated = evaluated_models[name]
     long, short = list(range(1, 60)), list(range(1, 20))
     prompts: dict[Id, list[int]] = {"long": long, "short": short, "cut": long[-24:], "none": []}
-    found = dict(continuations(subject, prompts, GREEDY, 0, rows=2))
+    found = dict(continuations(evaluated, prompts, GREEDY, 0, rows=2))
     assert {item: made.cut_tokens for item, made in found.items()} == {
         "long": 59 - (32 - 8),
         "short": 0,
@@ -102,10 +104,10 @@ def test_prompts_beyond_the_context_lose_their_beginning(
         assert found["long"].tokens == found["cut"].tokens
     wide = GREEDY.model_copy(update={"max_new_tokens": 32})
     with pytest.raises(SpecError, match="leaves no room"):
-        list(continuations(subject, prompts, wide, 0, rows=2))
+        list(continuations(evaluated, prompts, wide, 0, rows=2))
 
 
-def test_empty_generations_are_misses(subjects: dict[str, Subject]) -> None:
+def test_empty_generations_are_misses(evaluated_models: dict[str, EvaluatedModel]) -> None:
     items = [Item(id=i, prompt="The lamp", answer="lamp", choices=["a", "b"]) for i in range(3)]
     task = TextTask("lambada", "first_word", items, GREEDY, 0)
     records = {
@@ -122,20 +124,20 @@ def test_empty_generations_are_misses(subjects: dict[str, Subject]) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_plain_folder_is_opened_again(
-    name: str, subjects: dict[str, Subject], held_out: np.ndarray, tmp_path: Path
+    name: str, evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray, tmp_path: Path
 ) -> None:
-    subject = subjects[name]
-    subject.family.save(subject.model, tmp_path)
+    evaluated = evaluated_models[name]
+    evaluated.family.save(evaluated.model, tmp_path)
     with pytest.raises(SpecError, match="without its tokenizer"):
-        open_subject(tmp_path, None)
-    subject.tokenizer.save(tmp_path)
-    opened = open_subject(tmp_path, 32)
+        open_evaluated_model(tmp_path, None)
+    evaluated.tokenizer.save(tmp_path)
+    opened = open_evaluated_model(tmp_path, 32)
     assert opened.family.name == name
     task = ContinuationTask(held_out[:3], 12, GREEDY, 0)
-    assert dict(task.answer(opened, task.ids(), 3)) == dict(task.answer(subject, task.ids(), 3))
+    assert dict(task.answer(opened, task.ids(), 3)) == dict(task.answer(evaluated, task.ids(), 3))
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(SpecError, match="names no eos_token"):
-        open_subject(tmp_path, None)
+        open_evaluated_model(tmp_path, None)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         if content is not None:
             (tmp_path / "config.json").write_text(content)
         with pytest.raises(SpecError, match="no model that can be evaluated"):
-            open_subject(tmp_path, None)
+            open_evaluated_model(tmp_path, None)
 
 
 def test_draws_are_keyed_by_the_item() -> None:

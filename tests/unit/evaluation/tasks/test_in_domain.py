@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cola.data import TextTokenizer
 from cola.errors import SpecError
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.models.judge import Reference
 from cola.evaluation.statistics import distinct, repetition
 from cola.evaluation.tasks.catalog import HeldOut, make_tasks
@@ -52,13 +52,16 @@ def all_tasks(held_out: np.ndarray, tokenizer: TextTokenizer, **values: Any) -> 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_answers_do_not_depend_on_the_batch(
-    name: str, subjects: dict[str, Subject], held_out: np.ndarray, tokenizer: TextTokenizer
+    name: str,
+    evaluated_models: dict[str, EvaluatedModel],
+    held_out: np.ndarray,
+    tokenizer: TextTokenizer,
 ) -> None:
     for task in all_tasks(held_out[:16], tokenizer):
         if task.name == "speed":
             continue
-        together = dict(task.answer(subjects[name], task.ids(), 16))
-        alone = dict(task.answer(subjects[name], task.ids()[::-1], 1))
+        together = dict(task.answer(evaluated_models[name], task.ids(), 16))
+        alone = dict(task.answer(evaluated_models[name], task.ids()[::-1], 1))
         assert together.keys() == alone.keys() == set(task.ids())
         both = (together, alone)
         if task.name == "likelihood":
@@ -110,10 +113,13 @@ def test_cloze_items_come_from_one_document_each(
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_word_s_nats_are_those_of_the_text_less_the_prompt_s(
-    name: str, subjects: dict[str, Subject], held_out: np.ndarray, tokenizer: TextTokenizer
+    name: str,
+    evaluated_models: dict[str, EvaluatedModel],
+    held_out: np.ndarray,
+    tokenizer: TextTokenizer,
 ) -> None:
     (task,) = all_tasks(held_out, tokenizer, tasks=["cloze"], task_items=3)
-    records = dict(task.answer(subjects[name], task.ids(), 2))
+    records = dict(task.answer(evaluated_models[name], task.ids(), 2))
     found = task.summary(records)
     nats = [record["word_nats"] for record in records.values()]
     assert found.metrics["word_nats"] == pytest.approx(np.mean(nats))
@@ -124,7 +130,7 @@ def test_a_word_s_nats_are_those_of_the_text_less_the_prompt_s(
     item = cloze_items(held_out[:, :-8], tokenizer, 3)[0]
     prompt, word = tokenizer.encode(item.prompt), tokenizer.encode(f" {item.answer}")
     with torch.no_grad():
-        nll = token_nll(subjects[name].model, torch.tensor([prompt + word])).double()[0]
+        nll = token_nll(evaluated_models[name].model, torch.tensor([prompt + word])).double()[0]
     assert records[item.id]["word_nats"] == pytest.approx(float(nll[len(prompt) :].sum()), rel=1e-4)
 
 
@@ -156,16 +162,19 @@ class Oracle:
 
 @pytest.mark.parametrize("kind", ["continuation", "infilling"])
 def test_right_tokens_are_counted_by_position(
-    kind: str, held_out: np.ndarray, tokenizer: TextTokenizer, subjects: dict[str, Subject]
+    kind: str,
+    held_out: np.ndarray,
+    tokenizer: TextTokenizer,
+    evaluated_models: dict[str, EvaluatedModel],
 ) -> None:
     family: Any = Oracle(held_out, wrong=4)
-    subject = Subject(family, None, tokenizer, None, subjects["ar"].device)
+    evaluated = EvaluatedModel(family, None, tokenizer, None, evaluated_models["ar"].device)
     task: Task = (
         ContinuationTask(held_out, 12, SAMPLED, 0)
         if kind == "continuation"
         else InfillingTask(held_out, 16, 8, SAMPLED, 0)
     )
-    found = task.summary(dict(task.answer(subject, task.ids(), 4)))
+    found = task.summary(dict(task.answer(evaluated, task.ids(), 4)))
     assert found.metrics["accuracy"] == 0.75
     assert found.metrics["accuracy_standard_error"] == 0.0
     assert found.metrics["first_token_accuracy"] == 1.0
@@ -202,9 +211,9 @@ def test_variety_of_known_texts() -> None:
 
 
 def test_a_reference_judges_by_its_exact_likelihood(
-    subjects: dict[str, Subject], texts: list[str]
+    evaluated_models: dict[str, EvaluatedModel], texts: list[str]
 ) -> None:
-    ar = subjects["ar"]
+    ar = evaluated_models["ar"]
     reference = Reference("itself", ar)
     some = [texts[0][:40], texts[1][:90], "The"]
     found = reference.judge(some)
@@ -220,14 +229,14 @@ def test_a_reference_judges_by_its_exact_likelihood(
         assert found.nll_N[place] == pytest.approx(expected, rel=1e-5)
         assert found.tokens_N[place] == tokens.shape[1]
     with pytest.raises(SpecError, match="is of family llada"):
-        Reference("other", subjects["llada"])
+        Reference("other", evaluated_models["llada"])
 
 
 def test_mauve_tells_own_text_from_noise(
-    subjects: dict[str, Subject], tokenizer: TextTokenizer, held_out: np.ndarray
+    evaluated_models: dict[str, EvaluatedModel], tokenizer: TextTokenizer, held_out: np.ndarray
 ) -> None:
     rows = np.concatenate([held_out, held_out[::-1], held_out])
-    reference = Reference("itself", subjects["ar"])
+    reference = Reference("itself", evaluated_models["ar"])
     task = UnconditionalTask(rows, tokenizer, SAMPLED, 0, lambda: reference)
     natural = {i: answer(tokenizer, row[:8].tolist()) for i, row in enumerate(rows)}
     noise = {i: answer(tokenizer, [7] * 8) for i in range(len(rows))}
@@ -246,9 +255,9 @@ def answer(tokenizer: TextTokenizer, tokens: list[int]) -> dict[str, Any]:
 
 
 def test_texts_that_are_empty_are_counted(
-    subjects: dict[str, Subject], tokenizer: TextTokenizer, held_out: np.ndarray
+    evaluated_models: dict[str, EvaluatedModel], tokenizer: TextTokenizer, held_out: np.ndarray
 ) -> None:
-    reference = Reference("itself", subjects["ar"])
+    reference = Reference("itself", evaluated_models["ar"])
     task = UnconditionalTask(held_out, tokenizer, SAMPLED, 0, lambda: reference)
     nothing = {i: answer(tokenizer, [tokenizer.eos_token_id] * 8) for i in range(20)}
     found = task.summary(nothing)
@@ -257,7 +266,7 @@ def test_texts_that_are_empty_are_counted(
 
 
 def test_evaluations_of_the_network_are_counted_as_they_happen(
-    subjects: dict[str, Subject], monkeypatch: pytest.MonkeyPatch
+    evaluated_models: dict[str, EvaluatedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the settings say it costs is how often the network is asked."""
     from cola.models.onednn import for_generation
@@ -273,15 +282,15 @@ def test_evaluations_of_the_network_are_counted_as_they_happen(
     )
     prompt = list(range(11))
     for name in ("ar", "llada"):
-        subject = subjects[name]
-        hook = subject.model.register_forward_hook(count)
+        evaluated = evaluated_models[name]
+        hook = evaluated.model.register_forward_hook(count)
         counted.calls = 0
-        subject.family.generate(subject.model, [prompt], settings, Stream(0, 0, [0]), None)
+        evaluated.family.generate(evaluated.model, [prompt], settings, Stream(0, 0, [0]), None)
         hook.remove()
-        expected = subject.family.generation_evaluations(subject.model, settings, len(prompt))
+        expected = evaluated.family.generation_evaluations(evaluated.model, settings, len(prompt))
         assert counted.calls == expected, name
-    subject = subjects["cola"]
-    dit: Any = type(for_generation(subject.model.dit))
+    evaluated = evaluated_models["cola"]
+    dit: Any = type(for_generation(evaluated.model.dit))
     real = dit.denoise
 
     def counting(self: Any, *arguments: Any) -> Any:
@@ -290,6 +299,6 @@ def test_evaluations_of_the_network_are_counted_as_they_happen(
 
     monkeypatch.setattr(dit, "denoise", counting)
     counted.calls = 0
-    subject.family.generate(subject.model, [prompt], settings, Stream(0, 0, [0]), None)
-    expected = subject.family.generation_evaluations(subject.model, settings, len(prompt))
+    evaluated.family.generate(evaluated.model, [prompt], settings, Stream(0, 0, [0]), None)
+    expected = evaluated.family.generation_evaluations(evaluated.model, settings, len(prompt))
     assert counted.calls == expected == 2 * 6 * 2  # blocks of 8 behind 3 left over, Heun

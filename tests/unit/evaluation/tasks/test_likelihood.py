@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cola.evaluation.models.evaluated_model import Subject
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.likelihood import LikelihoodTask
 from cola.objectives.next_token import token_nll
 from cola.seeding import Stream
@@ -19,9 +19,11 @@ SETTINGS = LikelihoodSpec(mask_samples=3, ode_steps=2)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_positions_add_up(name: str, subjects: dict[str, Subject], held_out: np.ndarray) -> None:
+def test_positions_add_up(
+    name: str, evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray
+) -> None:
     task = LikelihoodTask(held_out[:5], np.full(5, 70), SETTINGS, 0)
-    records = dict(task.answer(subjects[name], task.ids(), 3))
+    records = dict(task.answer(evaluated_models[name], task.ids(), 3))
     for record in records.values():
         assert sum(record["by_position"]) == pytest.approx(record["nll"], rel=1e-9)
     found = task.summary(records)
@@ -35,20 +37,22 @@ def test_positions_add_up(name: str, subjects: dict[str, Subject], held_out: np.
     assert len(found.details["nll_by_position"]) == 32
 
 
-def test_ar_positions_are_its_tokens(subjects: dict[str, Subject], held_out: np.ndarray) -> None:
+def test_ar_positions_are_its_tokens(
+    evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray
+) -> None:
     task = LikelihoodTask(held_out[:2], np.full(2, 70), SETTINGS, 0)
-    record = dict(task.answer(subjects["ar"], [1], 1))[1]
+    record = dict(task.answer(evaluated_models["ar"], [1], 1))[1]
     with torch.no_grad():
-        expected = token_nll(subjects["ar"].model, torch.from_numpy(held_out[1:2]))[0]
+        expected = token_nll(evaluated_models["ar"].model, torch.from_numpy(held_out[1:2]))[0]
     np.testing.assert_allclose(record["by_position"], expected, rtol=1e-5)
 
 
 def test_the_chain_rule_is_exact_and_costs_a_pass_a_token(
-    subjects: dict[str, Subject], held_out: np.ndarray
+    evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray
 ) -> None:
     settings = SETTINGS.model_copy(update={"masked": "chain_rule"})
     task = LikelihoodTask(held_out[:2], np.full(2, 70), settings, 0)
-    records = dict(task.answer(subjects["llada"], task.ids(), 2))
+    records = dict(task.answer(evaluated_models["llada"], task.ids(), 2))
     found = task.summary(records)
     assert found.details["kind"] == "exact"
     assert found.metrics["function_evaluations"] == 32
@@ -56,16 +60,16 @@ def test_the_chain_rule_is_exact_and_costs_a_pass_a_token(
 
 
 def test_cola_spreads_a_block_over_its_tokens(
-    subjects: dict[str, Subject], held_out: np.ndarray
+    evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray
 ) -> None:
-    subject = subjects["cola"]
+    evaluated = evaluated_models["cola"]
     tokens = torch.from_numpy(held_out[:2])
-    found = subject.family.likelihood(subject.model, tokens, SETTINGS, Stream(0, 0, [0, 1]))
+    found = evaluated.family.likelihood(evaluated.model, tokens, SETTINGS, Stream(0, 0, [0, 1]))
     assert found.by_position_BL is not None
     blocks = found.by_position_BL.unflatten(1, (-1, 8))
     assert torch.equal(blocks, blocks[..., :1].expand_as(blocks))
     assert len(set(blocks[0, :, 0].tolist())) == 4
     weighted = LikelihoodSpec(importance_samples=2, divergence="exact", ode_steps=1)
-    found = subject.family.likelihood(subject.model, tokens, weighted, Stream(0, 0, [0, 1]))
+    found = evaluated.family.likelihood(evaluated.model, tokens, weighted, Stream(0, 0, [0, 1]))
     assert found.by_position_BL is None
-    assert subject.family.likelihood_evaluations(subject.model, weighted, 32) == 4
+    assert evaluated.family.likelihood_evaluations(evaluated.model, weighted, 32) == 4
