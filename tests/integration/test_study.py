@@ -139,7 +139,7 @@ def test_a_study_from_corpus_to_report(
     assert found["untracked"] == {}
     named = ("evaluate", f"tiny/{name}", "--output", str(outputs), "--json")
     (other,) = json.loads(here(*named, "--tasks", "continuation", "--set", "generation.steps=2"))
-    assert "study's own settings" in other["untracked"]["tiny"]
+    assert "study's settings" in other["untracked"]["tiny"]
     here("report", study)
     measured = pd.read_csv(folder / "task_measurements.csv")
     assert measured[measured["task"] == "likelihood"]["name"].nunique() == 3
