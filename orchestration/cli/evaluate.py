@@ -18,7 +18,11 @@ from cola.study import EvaluationSpec
 from orchestration.cli.options import AsJson, Output, RayAddress, Seed, output_folder
 
 if TYPE_CHECKING:
-    from orchestration.inference.evaluate import Asked, Hands, Report
+    from orchestration.inference.evaluate import (
+        EvaluationExecutor,
+        EvaluationReport,
+        EvaluationRequest,
+    )
     from orchestration.inference.target import Target
 
 log = logging.getLogger(__name__)
@@ -102,7 +106,7 @@ def evaluate(
     Answers and results are kept beside the run (or in OUTPUT/evaluation), and a run's results go
     to MLflow.
     """
-    from orchestration.inference.evaluate import Asked, Hands, reference_of
+    from orchestration.inference.evaluate import EvaluationExecutor, EvaluationRequest, reference_of
     from orchestration.inference.target import find_target
 
     root = output_folder(output)
@@ -111,10 +115,10 @@ def evaluate(
     changes = evaluation_changes(settings or [], items, task_folder)
     texts = tuple(held_out or ())
     requests = [
-        (model, Asked(evaluation_settings(model, tasks, changes), seed, judge, texts))
+        (model, EvaluationRequest(evaluation_settings(model, tasks, changes), seed, judge, texts))
         for model in models
     ]
-    hands = Hands(rows, workers, cpus_per_worker, gpu, address)
+    hands = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
     reports = evaluate_all(requests, hands, root, show_progress=not as_json)
     show_reports(reports, as_json)
 
@@ -173,21 +177,25 @@ def task_names(text: str) -> list[str]:
 
 
 def evaluate_all(
-    requests: Sequence[tuple[Target, Asked]], hands: Hands, root: Path, *, show_progress: bool
-) -> list[Report]:
+    requests: Sequence[tuple[Target, EvaluationRequest]],
+    hands: EvaluationExecutor,
+    root: Path,
+    *,
+    show_progress: bool,
+) -> list[EvaluationReport]:
     """A report for each model, compared item by item with the first model's."""
     from orchestration.inference.evaluate import evaluate_target
 
-    reports: list[Report] = []
+    reports: list[EvaluationReport] = []
     with hands.session():
         for target, request in requests:
             log.info("%s: evaluating %s", target.name, ", ".join(request.settings.tasks))
-            report = evaluate_target(target, request, hands, root, show_progress)
+            report = evaluate_target(target, request, hands, root=root, show_progress=show_progress)
             reports.append(report.compared(reports[0]) if reports else report)
     return reports
 
 
-def show_reports(reports: Sequence[Report], as_json: bool) -> None:
+def show_reports(reports: Sequence[EvaluationReport], as_json: bool) -> None:
     """Print the reports as one JSON list or as tables."""
     from orchestration.cli.evaluation_tables import print_evaluations
 

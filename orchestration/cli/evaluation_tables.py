@@ -10,7 +10,7 @@ from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
 from orchestration.cli.tables import wide_console
-from orchestration.inference.evaluate import Report
+from orchestration.inference.evaluate import EvaluationReport
 
 OTHERS = {
     "cloze": ("word_nats",),
@@ -29,7 +29,7 @@ OTHERS = {
 }
 
 
-def print_evaluations(reports: Sequence[Report]) -> None:
+def print_evaluations(reports: Sequence[EvaluationReport]) -> None:
     """Print one column a model: accuracies, other measurements, differences, and remarks."""
     console = wide_console()
     console.print(accuracy_table(reports))
@@ -46,7 +46,7 @@ def print_evaluations(reports: Sequence[Report]) -> None:
     console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
 
 
-def accuracy_table(reports: Sequence[Report]) -> Table:
+def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:
     """Accuracies in per cent with their standard errors: a row a task that has one."""
     table = _table("accuracy, % ± standard error over items", "chance", "items", reports=reports)
     for task in _tasks(reports):
@@ -59,7 +59,7 @@ def accuracy_table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def measurement_table(reports: Sequence[Report]) -> Table:
+def measurement_table(reports: Sequence[EvaluationReport]) -> Table:
     """Everything else that is measured: a row a measurement of `OTHERS`."""
     table = _table("measurement", reports=reports)
     for task in _tasks(reports):
@@ -70,7 +70,7 @@ def measurement_table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def difference_table(reports: Sequence[Report]) -> Table:
+def difference_table(reports: Sequence[EvaluationReport]) -> Table:
     """Each model less the first one, with 95% intervals: a row a task that is a mean over items."""
     first, *others = reports
     title = f"difference to {first.target.name}, [95%] over the same items"
@@ -84,7 +84,7 @@ def difference_table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def remarks(report: Report) -> list[str]:
+def remarks(report: EvaluationReport) -> list[str]:
     """What a reader must know beside the numbers, one sentence each."""
     sentences = []
     details = {result.task: result.details for result in report.results}
@@ -106,7 +106,7 @@ def remarks(report: Report) -> list[str]:
     return sentences
 
 
-def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:
+def _table(first: str, *more: str, reports: Sequence[EvaluationReport]) -> Table:
     table = Table(first)
     for name in more:
         table.add_column(name, justify="right")
@@ -116,11 +116,11 @@ def _table(first: str, *more: str, reports: Sequence[Report]) -> Table:
     return table
 
 
-def _tasks(reports: Sequence[Report]) -> list[str]:
+def _tasks(reports: Sequence[EvaluationReport]) -> list[str]:
     return list(dict.fromkeys(result.task for report in reports for result in report.results))
 
 
-def _result(report: Report, task: str) -> TaskResult | None:
+def _result(report: EvaluationReport, task: str) -> TaskResult | None:
     return next((result for result in report.results if result.task == task), None)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from rich.table import Table
 
 from orchestration.planning.accelerators import accelerator_name
-from orchestration.planning.decisions import Decision
+from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan_summary import Plan
 from orchestration.planning.units import count, duration
 
 
-def plan_table(plan: Plan, decisions: list[Decision]) -> Table:
+def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
     """A row a run: what it is, what it costs, and what will happen to it."""
     table = Table(title=f"{plan.study.name}: budgets count {plan.study.matching.compute} FLOPs")
     columns = (
@@ -42,7 +42,7 @@ def plan_table(plan: Plan, decisions: list[Decision]) -> Table:
         ]
         if cost.price is not None:
             cells.append(f"{cost.price:,.0f}")
-        table.add_row(*cells, f"{decision.action}: {decision.why}{plan.begins_as(run)}")
+        table.add_row(*cells, f"{decision.action}: {decision.why}{plan.describe_prefix(run)}")
     return table
 
 

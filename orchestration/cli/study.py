@@ -30,7 +30,7 @@ from orchestration.driver.progress import StudyView
 from orchestration.driver.status import run_status
 from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.planning.corpus_size import check_epochs, corpus_size
-from orchestration.planning.decisions import Decision, decide
+from orchestration.planning.decisions import RunDecision, decide
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import (
@@ -81,7 +81,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(costed), indent=1))
     else:
-        show_plan(costed, decide(runs, ledger, study_folder(spec), spec.checkpoint.storage))
+        show_plan(costed, decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage))
 
 
 def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
@@ -92,11 +92,11 @@ def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
     """
     corpus = corpus_size(study, OutputFolder(output_root(study)).cache)
     for run in runs:
-        check_epochs(study, run.name, run.tokens, corpus)
-    return Plan.of(study, runs, corpus, measured_rates(output_root(study)))
+        check_epochs(study, run.name, run.tokens, corpus=corpus)
+    return Plan.of(study, runs, corpus, rates=measured_rates(output_root(study)))
 
 
-def show_plan(plan: Plan, decisions: list[Decision]) -> None:
+def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
     """Print the plan as tables, with sentences on its total, its matching and its risks."""
     console = wide_console()
     console.print(plan_table(plan, decisions))
@@ -253,9 +253,9 @@ def generate(
     values = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
     generation = GenerationSpec.parse(values)
     if right is not None:
-        typer.echo(fill_text(folder, spec, prompt, right, generation, seed))
+        typer.echo(fill_text(folder, spec, prompt, right=right, settings=generation, seed=seed))
         return
-    for piece in stream_text(folder, spec, prompt, generation, seed):
+    for piece in stream_text(folder, spec, prompt, settings=generation, seed=seed):
         typer.echo(piece, nl=False)
     typer.echo()
 

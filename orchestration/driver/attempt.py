@@ -14,7 +14,7 @@ from cola.study import StudySpec
 from orchestration.checkpoint.store import with_absolute_storage
 from orchestration.driver.worker_logs import worker_logs
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.shared_prefixes import Sharing
+from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.heartbeat import forget_beats
 from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder, output_root
@@ -47,7 +47,7 @@ def assignment_of(
     *,
     data_folder: Path,
     attempt: int,
-    sharing: Sharing,
+    prefixes: PrefixPlan,
     preemptible: bool,
     in_process: bool = False,
     until: int | None = None,
@@ -57,7 +57,7 @@ def assignment_of(
     `events_folder` holds the event log that faults go to. With `until` they save a checkpoint and
     leave after that step.
     """
-    resources, root = run.resources, output_root(study)
+    root = output_root(study)
     return Assignment(
         run=run.spec,
         name=run.name,
@@ -65,22 +65,16 @@ def assignment_of(
         study_folder=str(events_folder),
         data_folder=str(data_folder.resolve()),
         attempt=attempt,
-        workers=resources.workers,
-        min_workers=resources.min_workers,
-        cpus_per_worker=resources.cpus_per_worker,
-        gpus_per_worker=resources.gpus_per_worker,
-        zero_stage=resources.zero_stage,
-        micro_batch_sequences=run.micro_batch_sequences,
-        compile=resources.compile,
-        max_failures=resources.max_failures,
-        labels=resources.labels,
+        resources=run.resources.model_copy(
+            update={"micro_batch_sequences": run.micro_batch_sequences}
+        ),
         preemptible=preemptible,
         in_process=in_process,
         until=until,
         checkpoint=with_absolute_storage(study.checkpoint),
         log_every_steps=study.tracking.log_every_steps,
-        publishes={found.step: str(found.folder(root)) for found in sharing.publishes},
-        takes=[str(found.folder(root)) for found, _ in sharing.takes],
+        publishes={prefix.step: str(prefix.folder(root)) for prefix in prefixes.publishes},
+        resumes_from=[str(prefix.folder(root)) for prefix, _ in prefixes.resumes_from],
     )
 
 

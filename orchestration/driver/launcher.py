@@ -31,10 +31,10 @@ from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.driver.retry_policy import RetryPolicy
 from orchestration.driver.run_budget import RunBudget
 from orchestration.planning.costs import run_costs
-from orchestration.planning.decisions import Decision
+from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
-from orchestration.planning.shared_prefixes import Sharing, shared_beginnings
+from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import (
@@ -78,14 +78,14 @@ class Launcher:
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
-        self._sharing = shared_beginnings(plan)
+        self._prefixes = prefix_plans(plan)
         self.current_keys = [run.key for run in plan]
         self._budget = RunBudget(study.resources.max_accelerator_hours, plan, ledger)
         self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
         self._refreshed = time.time()
 
-    def admit(self, decision: Decision) -> None:
+    def admit(self, decision: RunDecision) -> None:
         """Show a planned run, and give MLflow the state that an earlier driver left it in."""
         run = decision.run
         folder = self.ledger.run_folder(run.key)
@@ -141,11 +141,11 @@ class Launcher:
         self._waiting = launches.kept(self._waiting)
 
     def _is_ready(self, run: PlannedRun, busy: set[str]) -> bool:
-        """Whether none of `busy` is about to train a beginning that this run can take."""
+        """Whether none of `busy` is about to train a prefix that this run can take."""
         root = output_root(self.study)
         return all(
-            provider not in busy or verify(beginning.folder(root)) is not None
-            for beginning, provider in self._sharing[run.key].takes
+            publisher not in busy or verify(prefix.folder(root)) is not None
+            for prefix, publisher in self._prefixes[run.key].resumes_from
         )
 
     def _refuse(self, waiting: Sequence[PlannedRun]) -> None:
@@ -173,7 +173,7 @@ class Launcher:
             study_folder(self.study),
             data_folder=self.data.folder,
             attempt=attempt,
-            sharing=self._sharing[key],
+            prefixes=self._prefixes[key],
             preemptible=self._joined,
         )
         self._running[pool.submit(fit_run, assignment)] = run
@@ -241,11 +241,11 @@ class Launcher:
         following = self._retries.at_lower_rate(run)
         if following is None or self.stopping.is_set():
             return
-        # What others take of the diverged run's beginning, the new one does not have.
-        self._sharing[following.key] = Sharing()
+        # What others take of the diverged run's prefix, the new one does not have.
+        self._prefixes[following.key] = PrefixPlan()
         self._budget.add(following)
         self.current_keys[self.current_keys.index(run.key)] = following.key
-        self.admit(Decision(following, "start", "lower rate"))
+        self.admit(RunDecision(following, "start", "lower rate"))
         rate = following.spec.training.optimizer.learning_rate
         reason = f"{run.name} diverged; learning rate {rate:.3g}"
         self.events.write(Event.RETRIED, following.name, reason, retry=following.retry)
@@ -262,7 +262,7 @@ class Launcher:
             run.total_parameters,
             keep=self.study.checkpoint.keep,
             rates=self._rates,
-            first_step=self._sharing[run.key].first_step,
+            first_step=self._prefixes[run.key].first_step,
         ).seconds
 
     def _refresh_leases(self) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cola.families.registry import curve_label
 from cola.records import Metric
-from orchestration.planning.decisions import Decision
+from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
@@ -61,7 +61,7 @@ class StudyView:
             self._data_reported = fraction
             self.note(f"data: {message} {fraction:.0%}")
 
-    def decided(self, decisions: Sequence[Decision]) -> None:
+    def decided(self, decisions: Sequence[RunDecision]) -> None:
         """Print what will happen to each run, and why."""
         for decision in decisions:
             self.console.print(

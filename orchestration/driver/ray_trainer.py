@@ -16,7 +16,7 @@ from orchestration.checkpoint.store import store_address
 from orchestration.driver.worker_logs import worker_logs
 from orchestration.state.event_log import Event, EventLog
 from orchestration.worker.assignment import Assignment
-from orchestration.worker.worker import train_here, train_worker
+from orchestration.worker.worker import train_in_process, train_worker
 
 log = logging.getLogger(__name__)
 
@@ -103,24 +103,25 @@ def trainer_of(assignment: Assignment) -> Any:
 
     if not isinstance(assignment.ray_workers(), int):
         process_environment.elastic_trainer()
-    gpu = assignment.gpus_per_worker > 0
-    resources = {"CPU": assignment.cpus_per_worker}
+    needs = assignment.resources
+    gpu = needs.gpus_per_worker > 0
+    per_worker = {"CPU": needs.cpus_per_worker}
     if gpu:
-        resources["GPU"] = assignment.gpus_per_worker
+        per_worker["GPU"] = needs.gpus_per_worker
     return TorchTrainer(
-        train_here if assignment.in_process else train_worker,
+        train_in_process if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=assignment.ray_workers(),
             use_gpu=gpu,
-            resources_per_worker=resources,
-            label_selector=assignment.labels or None,
+            resources_per_worker=per_worker,
+            label_selector=needs.labels or None,
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{assignment.attempt}",
             storage_path=store_address(assignment.checkpoint.storage, Path(assignment.run_folder)),
-            failure_config=ray.train.FailureConfig(max_failures=assignment.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=needs.max_failures),
             # What is kept is decided in `orchestration.checkpoint.retention`, over all attempts.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=None),
             callbacks=[FaultRecorder()],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from cola.spec.resources import DivergenceRetry
-from orchestration.planning.divergence_retry import next_try
+from orchestration.planning.divergence_retry import next_retry
 from orchestration.planning.plan import PlannedRun
 
 
@@ -33,4 +33,4 @@ class RetryPolicy:
 
     def at_lower_rate(self, run: PlannedRun) -> PlannedRun | None:
         """The run that replaces a diverged one; None where the study allows no more tries."""
-        return next_try(run, self._after_divergence)
+        return next_retry(run, self._after_divergence)

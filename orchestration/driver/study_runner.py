@@ -19,10 +19,10 @@ from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import handle_signals, stop_once
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
-from orchestration.planning.decisions import Decision, decide, remember_plan
+from orchestration.planning.decisions import RunDecision, decide, save_plan
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.planning.shared_prefixes import remove_published
+from orchestration.planning.shared_prefixes import remove_published_prefixes
 from orchestration.state.ledger import Ledger, State
 from orchestration.state.paths import OutputFolder, StudyFolder, study_folder
 from orchestration.tracking.address import tracking_uri
@@ -63,7 +63,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
     data = prepared_data(study, plan, root, view=view)
-    decisions = decide(plan, ledger, study_folder(study), study.checkpoint.storage)
+    decisions = decide(plan, ledger, study_folder(study), storage=study.checkpoint.storage)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
     )
@@ -72,7 +72,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     plan = with_retries(plan, study.retry_diverged, ledger)
     states = {run.name: ledger.entry(run.key).state for run in plan}
     if all(state == "finished" for state in states.values()):
-        remove_published(planned, root)
+        remove_published_prefixes(planned, root)
     log.info("study %s ends: %s", study.name, states)
     return StudyResult(states, launcher.launched, launcher.stopping.is_set(), unmirrored)
 
@@ -90,14 +90,14 @@ def prepared_data(
     check_items(study.evaluation)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
-        check_epochs(study, run.name, run.tokens, corpus)
+        check_epochs(study, run.name, run.tokens, corpus=corpus)
     return data
 
 
 def run_decided(
     launcher: Launcher,
     plan: Sequence[PlannedRun],
-    decisions: Sequence[Decision],
+    decisions: Sequence[RunDecision],
     *,
     address: str | None,
 ) -> None:
@@ -135,4 +135,4 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     """Write the study's specification and plan into its folder."""
     folder = study_folder(study)
     write_atomically(StudyFolder(folder).spec, study.to_yaml())
-    remember_plan(plan, folder)
+    save_plan(plan, folder)

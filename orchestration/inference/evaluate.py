@@ -1,9 +1,10 @@
-"""One model under evaluation: its tasks, who answers them, where the results go."""
+"""Evaluates one model: makes its tasks, has them answered, writes and tracks the results."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,17 +26,22 @@ from cola.spec import DataSpec
 from cola.study import EvaluationSpec, RunSpec
 from orchestration.inference.target import Target
 from orchestration.state.paths import OutputFolder
-from orchestration.training.final_tasks import about_model, items_from, keep_results, metrics_of
+from orchestration.training.final_tasks import about_model, collect_results, item_loader, metrics_of
 from orchestration.training.validation import VALIDATION_SEED
 
-OTHER_SETTINGS = "its metrics are of the study's own settings; these results are a file there"
-PLAIN_SEQUENCE = 128  # tokens of held-out sequences where a model's own length is not known
+log = logging.getLogger(__name__)
+
+OTHER_SETTINGS = "MLflow has metrics at the study's settings alone; these results are a file there"
+PLAIN_SEQUENCE = 128  # chosen: tokens of held-out sequences where a model names no length
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of a model. `reference` judges unconditional texts, `held_out_files` are text
-    for a model that comes without data."""
+class EvaluationRequest:
+    """Settings of an evaluation.
+
+    `reference` opens the model that judges unconditional texts; `held_out_files` are text for
+    models without data of their own.
+    """
 
     settings: EvaluationSpec
     seed: int
@@ -44,8 +50,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Hands:
-    """Who answers: this process (`workers` 1 and no `address`), or Ray workers."""
+class EvaluationExecutor:
+    """Answers tasks in this process (`workers` 1 and no `address`) or by Ray workers."""
 
     rows: int
     workers: int
@@ -55,11 +61,15 @@ class Hands:
 
     @property
     def remote(self) -> bool:
-        """Whether Ray workers answer."""
+        """Whether Ray workers answer instead of this process."""
         return self.workers > 1 or self.address is not None
 
     def session(self) -> contextlib.AbstractContextManager[Any]:
-        """The Ray session that the workers need, if they do."""
+        """A context with the Ray session that remote workers need.
+
+        Raises:
+            ClusterError: the cluster cannot be reached or refuses.
+        """
         if not self.remote:
             return contextlib.nullcontext()
         from orchestration.cluster.session import ray_cluster
@@ -67,20 +77,27 @@ class Hands:
         return ray_cluster(self.address)
 
     def answers(self, target: Target) -> Answers:
-        """Answers of the target's model, by whoever is to give them."""
+        """The function that answers tasks with the target's model."""
         if not self.remote:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             return answered_here(target.open(device), self.rows)
         from orchestration.inference.ray_workers import answered_by_workers
 
-        return answered_by_workers(target, self.workers, self.cpus_per_worker, self.gpu, self.rows)
+        return answered_by_workers(
+            target,
+            self.workers,
+            cpus_per_worker=self.cpus_per_worker,
+            gpu=self.gpu,
+            rows=self.rows,
+        )
 
 
 @dataclass(frozen=True)
-class Report:
-    """Results of one model; `untracked` says by study why MLflow did not get them.
+class EvaluationReport:
+    """Results of one model.
 
-    `against_first`: by task the difference to the first model of the same command.
+    `untracked` gives, by study, why MLflow did not get them; `against_first`, by task, the
+    difference to the first model of the same command.
     """
 
     target: Target
@@ -89,18 +106,18 @@ class Report:
     untracked: dict[str, str] = field(default_factory=dict)
     against_first: dict[str, Difference] = field(default_factory=dict)
 
-    def compared(self, first: Report) -> Report:
-        """With the differences to another model's results on the same items."""
+    def compared(self, first: EvaluationReport) -> EvaluationReport:
+        """This report with the differences to the first model's results on the same items."""
         theirs = {result.task: result.per_item for result in first.results}
-        found = {
+        differences = {
             result.task: paired_difference(result.per_item, theirs[result.task])
             for result in self.results
             if result.per_item and result.per_item.keys() == theirs.get(result.task, {}).keys()
         }
-        return replace(self, against_first=found)
+        return replace(self, against_first=differences)
 
     def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The report as a JSON object."""
         return {
             "name": self.target.name,
             "family": self.target.family,
@@ -109,15 +126,17 @@ class Report:
             "answers": str(self.target.answers),
             "results": [result.as_json() for result in self.results],
             "untracked": self.untracked,
-            "against_first": {task: asdict(found) for task, found in self.against_first.items()},
+            "against_first": {
+                task: asdict(difference) for task, difference in self.against_first.items()
+            },
         }
 
 
 def reference_of(target: Target) -> Callable[[], Reference]:
-    """What opens the reference model when it is needed; it can be sent to other processes.
+    """A function that opens the reference model; it can be sent to other processes.
 
     Raises:
-        SpecError: for a model that cannot judge.
+        SpecError: the model cannot judge.
     """
     check_can_judge(target.name, target.family)
     return functools.partial(open_reference, target)
@@ -128,55 +147,68 @@ def open_reference(target: Target) -> Reference:
     return Reference(target.name, target.open())
 
 
-def evaluate_target(target: Target, asked: Asked, hands: Hands, root: Path, shown: bool) -> Report:
-    """Carry the tasks out, keep results, and send those of a run to MLflow.
+def evaluate_target(
+    target: Target,
+    request: EvaluationRequest,
+    executor: EvaluationExecutor,
+    *,
+    root: Path,
+    show_progress: bool,
+) -> EvaluationReport:
+    """Answer the tasks, write the results, and send those of a run to MLflow.
 
     Raises:
-        SpecError: before anything is answered, where a task cannot be made.
+        SpecError: a task cannot be made; nothing has been answered by then.
     """
-    settings = asked.settings
+    settings = request.settings
     tasks = make_tasks(
         settings,
-        held_out_of(target, asked, root),
-        items_from(settings.task_folder),
-        asked.seed,
+        held_out_of(target, request, root),
+        item_loader(settings.task_folder),
+        request.seed,
         target.context,
-        asked.reference,
+        request.reference,
     )
-    about = about_model(target.family, target.context, asked.seed)
-    with progress_of(target.name, shown) as tell:
-        answers = hands.answers(target)
-        results = list(evaluated(tasks, answers, target.answers, about, tell))
+    about = about_model(target.family, target.context, request.seed)
+    log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
+    with task_progress(target.name, show_progress) as report:
+        answers = executor.answers(target)
+        results = list(evaluated(tasks, answers, target.answers, about, report))
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
-        return Report(target, asked.seed, results)
-    from orchestration.inference.tracking import track
+        return EvaluationReport(target, request.seed, results)
+    from orchestration.inference.tracking import send_results
 
-    own = is_own(spec, asked, target.context)
-    outcome = track(spec, metrics_of(results) if own else {}, keep_results(target.run_folder), root)
+    own = has_study_settings(spec, request, target.context)
+    outcome = send_results(
+        spec, metrics_of(results) if own else {}, collect_results(target.run_folder), root=root
+    )
     untracked = {study: why for study, why in outcome.items() if why}
     if not own:
         untracked = dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
-    return Report(target, asked.seed, results, untracked)
+    return EvaluationReport(target, request.seed, results, untracked)
 
 
-def is_own(spec: RunSpec, asked: Asked, context: int | None) -> bool:
-    """Whether the settings are those of the run's study, whose metrics its report compares."""
-    which = {"tasks", "task_items", "task_folder"}
-    same = asked.settings.model_dump(exclude=which) == spec.evaluation.model_dump(exclude=which)
-    return same and context == spec.data.sequence_length and asked.seed == VALIDATION_SEED
+def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int | None) -> bool:
+    """Whether all settings but the choice of tasks are those of the run's study.
+
+    The metrics that a study's report compares are at these settings alone.
+    """
+    tasks = {"tasks", "task_items", "task_folder"}
+    same = request.settings.model_dump(exclude=tasks) == spec.evaluation.model_dump(exclude=tasks)
+    return same and context == spec.data.sequence_length and request.seed == VALIDATION_SEED
 
 
-def held_out_of(target: Target, asked: Asked, root: Path) -> HeldOut | None:
-    """The validation split of the target's data, or the files that were given; None without."""
-    if not set(asked.settings.tasks) & set(IN_DOMAIN_TASKS):
+def held_out_of(target: Target, request: EvaluationRequest, root: Path) -> HeldOut | None:
+    """Validation split of the target's data, or else of the held-out files; None without both."""
+    if not set(request.settings.tasks) & set(IN_DOMAIN_TASKS):
         return None
     data = target.data()
-    if data is None and asked.held_out_files:
+    if data is None and request.held_out_files:
         tokenizer = tokenizer_in(target.model_folder)
         spec = DataSpec.parse(
             {
-                "corpus": {"source": "files", "paths": [str(p) for p in asked.held_out_files]},
+                "corpus": {"source": "files", "paths": [str(p) for p in request.held_out_files]},
                 "tokenizer": {
                     "kind": "file",
                     "path": str(target.model_folder / "tokenizer.json"),
@@ -188,24 +220,24 @@ def held_out_of(target: Target, asked: Asked, root: Path) -> HeldOut | None:
             origin="--held-out",
         )
         data = prepare(spec, OutputFolder(root).cache)
-    return None if data is None else held_out(data, asked.settings.task_items)
+    return None if data is None else held_out(data, request.settings.task_items)
 
 
 @contextlib.contextmanager
-def progress_of(name: str, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A line a task that says how far it is."""
+def task_progress(name: str, show: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows a progress bar a task on stderr; yields a function of task, answered and total."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
         lines: dict[str, Any] = {}
 
-        def tell(task: str, done: int, total: int) -> None:
+        def report(task: str, done: int, total: int) -> None:
             if task not in lines:
                 lines[task] = progress.add_task(f"{name} {task}", total=total)
             progress.update(lines[task], completed=done)
 
-        yield tell
+        yield report

@@ -1,36 +1,42 @@
-"""A finished run's model as a plain Hugging Face folder: weights, tokenizer, model card."""
+"""Exports a finished run's model as a Hugging Face folder: weights, tokenizer, model card."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 
 from cola.data import open_prepared
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError, one_line
 from cola.families.registry import definition_of, family_of
 from cola.records import Metric
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 
-PLAIN = {".safetensors", ".json"}  # nothing that is unpickled or run by who opens the folder
+log = logging.getLogger(__name__)
+
+PLAIN = {".safetensors", ".json"}  # nothing that opening the folder unpickles or runs
 
 
 def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
     """Write the run's model, its tokenizer and a model card into `target`, all of it or nothing.
 
     Raises:
-        SpecError: for a run that is not finished, a target that holds something or cannot be
-            written, or where the run's tokenizer is gone.
+        SpecError: the run is not finished, or the target holds something already.
+        StorageError: the model holds other files than it may, or the target cannot be written.
     """
     model = RunFolder(run_folder).model
     if not model.exists():
-        raise SpecError(f"run {run_folder.name}: is not finished, it has no model to export yet")
+        raise SpecError(
+            f"run {run_folder.name}: is not finished, so it has no model to export; resume it with "
+            "`cola run`"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SpecError(f"--to {target}: holds something already; name a new or an empty folder")
-    check_plain(model)
+    check_plain_files(model)
     tokenizer = open_prepared(RunFolder(run_folder).data_folder()).tokenizer
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,37 +46,38 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
             family = definition_of(spec.family)
             start = family.implementation().name_tokens(built, tokenizer.eos_token_id)
             tokenizer.save(built, start)
-            name_length(built / family.config_file(), spec.data.sequence_length)
+            write_context_length(built / family.config_file(), spec.data.sequence_length)
             (built / "README.md").write_text(model_card(run_folder, spec), encoding="utf-8")
             built.rename(target)
     except OSError as error:
-        raise SpecError(
-            f"--to {target}: cannot be written ({error.strerror}); choose another folder"
+        raise StorageError(
+            f"--to {target}: cannot be written ({one_line(error)}); choose another folder"
         ) from None
+    log.info("exported %s to %s", run_folder.name, target)
 
 
-def name_length(path: Path, tokens: int) -> None:
-    """Let a model's configuration say how long its training's sequences were."""
+def write_context_length(path: Path, tokens: int) -> None:
+    """Write the length of the training sequences into a model's configuration."""
     config = json.loads(path.read_text(encoding="utf-8")) | {"max_position_embeddings": tokens}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def check_plain(model: Path) -> None:
+def check_plain_files(model: Path) -> None:
     """Refuse a model folder with anything but safetensors and JSON.
 
     Raises:
-        SpecError: naming the first other file.
+        StorageError: naming the first other file.
     """
     for path in sorted(model.rglob("*")):
         if path.is_symlink() or (path.is_file() and path.suffix not in PLAIN):
-            raise SpecError(
-                f"{path}: is neither safetensors nor JSON; an exported model holds nothing else, "
-                "so remove it or train the run again"
+            raise StorageError(
+                f"{path}: is neither safetensors nor JSON, which is all that an exported model may "
+                "hold; remove it or train the run again"
             )
 
 
 def model_card(run_folder: Path, spec: RunSpec) -> str:
-    """What the model is and how it was trained, as Markdown with the whole specification."""
+    """Markdown of what the model is and how it was trained, with the whole specification."""
     family = definition_of(spec.family)
     rows = {
         "family": family.label,
@@ -104,15 +111,15 @@ corpus, all tokens included; a *bound* is at least the model's true NLL.
 
 
 def validation_nll(run_folder: Path, spec: RunSpec) -> str:
-    """The last evaluation's NLL with its kind, standard error and step."""
+    """The last evaluation's NLL and bits per byte, with the NLL's kind and the step."""
     kind = family_of(spec.family).nll_kind(spec.evaluation.likelihood)
-    found = [
+    evaluations = [
         line
         for line in JournalReader(RunFolder(run_folder).journal).new_lines()
         if line.kind == "evaluation"
     ]
-    if not found:
+    if not evaluations:
         return "not measured"
-    last = max(found, key=lambda line: line.step)
+    last = max(evaluations, key=lambda line: line.step)
     nll, bits = last.values[Metric.NLL], last.values[Metric.BITS_PER_BYTE]
     return f"{nll:.4f} nats per token ({kind}), {bits:.4f} bits per byte, after step {last.step}"

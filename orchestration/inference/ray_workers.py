@@ -1,4 +1,4 @@
-"""Items of an evaluation answered by many Ray workers, each with its own copy of the model."""
+"""Answers the items of an evaluation by Ray workers, each with a copy of the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestration.inference.target import Target
 
 
 class Evaluator:
-    """One worker's model; see `Task.answer`."""
+    """One worker, with its copy of the target's model."""
 
     def __init__(self, target: Target, gpu: bool, threads: int) -> None:
         import torch
@@ -22,16 +22,17 @@ class Evaluator:
         self._subject = target.open("cuda" if gpu else "cpu")
 
     def answer(self, task: Task, ids: Sequence[Id], rows: int) -> list[tuple[Id, Record]]:
-        """The answers to these items."""
+        """Answers to these items, at most `rows` at once (see `Task.answer`)."""
         return list(task.answer(self._subject, ids, rows))
 
 
 def answered_by_workers(
-    target: Target, workers: int, cpus_per_worker: int, gpu: bool, rows: int
+    target: Target, workers: int, *, cpus_per_worker: int, gpu: bool, rows: int
 ) -> Answers:
-    """Answers by `workers` actors on the cluster of the running Ray session, as they come.
+    """A function that answers tasks by `workers` actors of the running Ray session.
 
-    A worker that dies is started again, twice at most, and its items are asked for again.
+    Answers come in the order in which they are ready. A worker that dies is restarted up to twice,
+    and its items are answered again.
     """
     import ray
     from ray.util import ActorPool
@@ -45,10 +46,10 @@ def answered_by_workers(
     pool = ActorPool([actor.remote(target, gpu, cpus_per_worker) for _ in range(workers)])
 
     def answers(task: Task, ids: Sequence[Id]) -> Iterator[tuple[Id, Record]]:
-        kept = ray.put(task)
+        stored = ray.put(task)
         parts = [list(ids[start : start + rows]) for start in range(0, len(ids), rows)]
-        found = pool.map_unordered(lambda a, part: a.answer.remote(kept, part, rows), parts)
-        for part in found:
-            yield from part
+        answered = pool.map_unordered(lambda a, part: a.answer.remote(stored, part, rows), parts)
+        for records in answered:
+            yield from records
 
     return answers

@@ -1,4 +1,4 @@
-"""What `cola evaluate` can be pointed at: a finished run, or a folder with a model."""
+"""What `cola evaluate` evaluates: a finished run, or a folder with a model."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from orchestration.state.paths import OutputFolder, RunFolder
 
 @dataclass(frozen=True)
 class Target:
-    """A model to evaluate. `run_folder` is None for a plain folder with a model; answers and
-    results are kept in `answers`."""
+    """A model to evaluate; answers and results are written to `answers`.
+
+    `run_folder` is None for a plain folder with a model; `context` is in tokens, None if unknown.
+    """
 
     name: str
     family: str
@@ -36,7 +38,7 @@ class Target:
     answers: Path
 
     def open(self, device: torch.device | str = "cpu") -> Subject:
-        """Load the model and its tokenizer."""
+        """The model on this device, with its tokenizer."""
         if self.run_folder is None:
             return open_subject(self.model_folder, self.context, device)
         family = family_of(self.family)
@@ -45,16 +47,16 @@ class Target:
         return Subject(family, model, tokenizer, self.context, torch.device(device))
 
     def run_spec(self) -> RunSpec | None:
-        """The run's specification, where it is a run."""
+        """The run's specification; None for a plain folder."""
         return None if self.run_folder is None else load_run_spec(self.run_folder)
 
     def settings(self) -> EvaluationSpec:
-        """The run's own evaluation settings, or the defaults."""
+        """The run's evaluation settings; the defaults for a plain folder."""
         spec = self.run_spec()
         return EvaluationSpec() if spec is None else spec.evaluation
 
     def data(self) -> PreparedData | None:
-        """The run's data, where it is a run."""
+        """The run's data; None for a plain folder."""
         return (
             None
             if self.run_folder is None
@@ -65,23 +67,25 @@ class Target:
 def find_target(name: str, root: Path, context: int | None) -> Target:
     """A finished run by the names of `find_run`, or a folder with a model and its tokenizer.
 
-    `context` stands in place of the length that a model was trained on.
+    `context` (tokens) replaces the length that the model was trained on.
 
     Raises:
-        SpecError: when there is no such thing, or the run is not finished.
+        SpecError: there is no such run or model, or the run is not finished.
     """
     folder = Path(name).expanduser()
     if folder.is_dir() and not RunFolder(folder).spec.exists():
         family = family_in(folder)
         context = context if context is not None else context_in(folder)
-        tokenizer_in(folder)  # a folder without one is refused now, not in the middle
+        tokenizer_in(folder)  # so that a folder without one is refused before any work
         key = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=4).hexdigest()
         answers = OutputFolder(root).answers / f"{folder.resolve().name}-{key}"
         return Target(name, family, folder.resolve(), None, context, in_context(answers, context))
     run_folder = find_run(name, root)
     spec = load_run_spec(run_folder)
     if not RunFolder(run_folder).model.exists():
-        raise SpecError(f"run {name}: is not finished, it has no exported model yet")
+        raise SpecError(
+            f"run {name}: is not finished, so it has no exported model; resume it with `cola run`"
+        )
     own = spec.data.sequence_length
     answers = RunFolder(run_folder).answers
     if context not in (None, own):
@@ -92,5 +96,5 @@ def find_target(name: str, root: Path, context: int | None) -> Target:
 
 
 def in_context(answers: Path, context: int | None) -> Path:
-    """Answers in another context than the model's own are kept apart."""
+    """The folder for answers in a given context; None is the model's trained context."""
     return answers if context is None else answers / f"context-{context}"

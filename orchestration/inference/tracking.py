@@ -1,4 +1,4 @@
-"""Results of an evaluation into MLflow, where the run that was evaluated has a place there."""
+"""Sends the results of an evaluation to MLflow, to the run that was evaluated."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cola.errors import SpecError
+from cola.errors import ColaError
 from cola.spec import load_yaml
 from cola.spec.address import resolve_address
 from cola.study import RunSpec, StudySpec
-from orchestration.planning.decisions import remembered_plan
+from orchestration.planning.decisions import saved_plan
 from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mlflow_client import check_answers, client_errors, failure_reason
 from orchestration.tracking.mlflow_runs import MlflowRuns
 
 
-def studies_of(run_key: str, root: Path) -> list[StudySpec]:
-    """Studies under the output folder whose last plan has the run."""
-    found = []
-    for folder in sorted((OutputFolder(root).studies).glob("*")):
-        planned = {slot["run_key"] for slot in remembered_plan(folder).values()}
-        if run_key in planned and (StudyFolder(folder).spec).exists():
-            path = StudyFolder(folder).spec
-            found.append(StudySpec.parse(load_yaml(path), origin=str(path)))
-    return found
+def studies_with_run(run_key: str, root: Path) -> list[StudySpec]:
+    """Studies of the output folder whose last plan has the run."""
+    studies = []
+    for folder in sorted(OutputFolder(root).studies.glob("*")):
+        planned = {slot["run_key"] for slot in saved_plan(folder).values()}
+        path = StudyFolder(folder).spec
+        if run_key in planned and path.exists():
+            studies.append(StudySpec.parse(load_yaml(path), origin=str(path)))
+    return studies
 
 
-def track(
-    spec: RunSpec, metrics: Mapping[str, float], artifact: Path, root: Path
+def send_results(
+    spec: RunSpec, metrics: Mapping[str, float], artifact: Path, *, root: Path
 ) -> dict[str, str | None]:
-    """Add metrics (maybe none) at the run's last step and the file, in each of the run's studies.
+    """Add metrics (perhaps none) at the run's last step, and the file, in each study of the run.
 
-    Returns by study what went wrong, None where nothing did: results are on disk already, so an
-    MLflow that does not answer is failure_reason, not fatal.
+    Returns, by study, why it failed, or None. The results are on disk already, so an MLflow that
+    does not answer is not fatal.
     """
     outcome: dict[str, str | None] = {}
-    for study in studies_of(spec.run_key, root):
+    for study in studies_with_run(spec.run_key, root):
         try:
             address = resolve_address(tracking_uri(study))
             check_answers(address)
-        except SpecError as error:
+        except ColaError as error:
             outcome[study.name] = str(error)
             continue
         try:

@@ -1,4 +1,4 @@
-"""Peak rates and memory of accelerators, and the time and money a run is expected to take.
+"""Peak rates and memory of accelerators, and the share of the peak that training reaches.
 
 Torch-free. An MFU here is executed FLOPs (see `cola.compute.flops`) over the dense peak.
 """
@@ -12,7 +12,7 @@ from cola.spec.resources import ResourcesSpec
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Dense peak FLOP/s by data sheet (float32 without TF32), bytes of memory, assumed MFU."""
+    """Dense peak FLOP/s (float32 without TF32), bytes of memory, assumed MFU."""
 
     float32: float
     bfloat16: float
@@ -24,8 +24,10 @@ class Accelerator:
         return self.bfloat16 if precision == "bfloat16" else self.float32
 
 
-# A CPU's entry is one core of a recent x86 server: matrix products reach about this, training of
-# small models about a third of it.
+# Peaks and memory of GPUs are those of NVIDIA's data sheets (SXM where there is one, dense). The
+# MFUs are chosen, at the lower end of what is published for dense Transformers: `resources.mfu`
+# and `cola plan --calibrate` replace them. A CPU is one core of a recent x86 server, with chosen
+# rates: `orchestration.training.hardware` measured 75e9 to 180e9 (float32) on a shared Xeon core.
 ACCELERATORS: dict[str, Accelerator] = {
     "H200": Accelerator(67e12, 989e12, 141e9, 0.4),
     "H100": Accelerator(67e12, 989e12, 80e9, 0.4),
@@ -33,6 +35,7 @@ ACCELERATORS: dict[str, Accelerator] = {
     "L40S": Accelerator(91.6e12, 362e12, 48e9, 0.35),
     "CPU": Accelerator(110e9, 450e9, None, 0.3),
 }
+# Of Ray Train's workers, imports and the first step: the bar of tests/benchmarks/machinery.py.
 STARTUP_SECONDS = 20.0
 
 
@@ -41,8 +44,12 @@ def accelerator_name(resources: ResourcesSpec) -> str:
     return resources.accelerator or ("H100" if resources.gpus_per_worker else "CPU")
 
 
+def accelerator_of(resources: ResourcesSpec) -> Accelerator:
+    """Rates and memory of the accelerator that a plan is made for."""
+    return ACCELERATORS[accelerator_name(resources)]
+
+
 def worker_flops(resources: ResourcesSpec, precision: str) -> float:
     """Executed FLOP/s that one worker is assumed to reach."""
-    kind = ACCELERATORS[accelerator_name(resources)]
-    units = resources.units_per_worker
-    return kind.peak(precision) * (resources.mfu or kind.mfu) * units
+    kind = accelerator_of(resources)
+    return kind.peak(precision) * (resources.mfu or kind.mfu) * resources.units_per_worker

@@ -1,4 +1,4 @@
-"""Finding things by name: studies that ship with the product, study files, finished runs."""
+"""Look-up by name: studies that ship with the product, study files, runs of an output folder."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from cola.errors import SpecError
 from cola.spec import apply_overrides, load_yaml
 from cola.study import RunSpec, StudySpec
-from orchestration.planning.decisions import remembered_plan
+from orchestration.planning.decisions import saved_plan
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder
 
 
 def shipped_studies() -> dict[str, Path]:
-    """Studies that come with the product, by name."""
+    """Files of the studies that ship with the product, by name."""
     folder = Path(str(resources.files("orchestration") / "studies"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -37,49 +37,57 @@ def load_study(name_or_file: str, overrides: list[str]) -> StudySpec:
 
 
 def finished_runs(study: str, root: Path) -> list[str]:
-    """STUDY/RUN-NAME of every run of the study's last plan that has a model, in the plan's order;
-    none where there is no such study."""
+    """STUDY/RUN-NAME of each run of the study's last plan that has an exported model.
+
+    They are in the plan's order; an unknown study has none.
+    """
     if Path(study).name != study:
         return []
-    planned = remembered_plan(OutputFolder(root).studies / study).values()
+    planned = saved_plan(OutputFolder(root).studies / study).values()
     folder = Ledger(root).run_folder
     return [
-        f"{study}/{s['name']}" for s in planned if (RunFolder(folder(s["run_key"])).model).exists()
+        f"{study}/{slot['name']}"
+        for slot in planned
+        if RunFolder(folder(slot["run_key"])).model.exists()
     ]
 
 
 def find_run(name: str, root: Path) -> Path:
-    """The folder of a run, by path, by run key (or its beginning), or as STUDY/RUN-NAME.
+    """The folder of a run, by path, by run key (or its first characters), or as STUDY/RUN-NAME.
 
     Raises:
         SpecError: when there is no such run, or several.
     """
-    if (RunFolder(Path(name)).spec).exists():
+    if RunFolder(Path(name)).spec.exists():
         return Path(name)
     study, _, run_name = name.partition("/")
     if run_name:
-        for slot in remembered_plan(OutputFolder(root).studies / study).values():
+        for slot in saved_plan(OutputFolder(root).studies / study).values():
             if slot["name"] == run_name:
                 return Ledger(root).run_folder(slot["run_key"])
-    kept = sorted(path.parent for path in (OutputFolder(root).runs).glob("*/spec.json"))
-    found = [folder for folder in kept if name and folder.name.startswith(name)]
-    if len(found) == 1:
-        return found[0]
+    folders = sorted(path.parent for path in OutputFolder(root).runs.glob("*/spec.json"))
+    matches = [folder for folder in folders if name and folder.name.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
     known = [
         f"{folder.name}/{slot['name']}"
-        for folder in sorted((OutputFolder(root).studies).glob("*"))
-        for slot in remembered_plan(folder).values()
+        for folder in sorted(OutputFolder(root).studies.glob("*"))
+        for slot in saved_plan(folder).values()
     ]
-    problem = f"fits {len(found)} runs" if found else "no such run"
-    hint = f"; known: {', '.join(known[:8])}" if known else f"; {root} holds no runs"
-    raise SpecError(f"run {name}: {problem}{hint}")
+    problem = f"fits {len(matches)} runs" if matches else "no such run"
+    hint = (
+        f"give one of: {', '.join(known[:8])}"
+        if known
+        else f"{root} holds no runs; name another output folder, or train first with `cola run`"
+    )
+    raise SpecError(f"run {name}: {problem}; {hint}")
 
 
 def load_run_spec(run_folder: Path) -> RunSpec:
-    """The resolved specification that was kept with the run.
+    """The resolved specification in a run's folder.
 
     Raises:
-        SpecError: where its family is not installed, or it is not valid.
+        SpecError: its family is not installed, or it is not valid.
     """
     path = RunFolder(run_folder).spec
     return RunSpec.parse(json.loads(path.read_text()), origin=str(path))

@@ -12,24 +12,25 @@ from cola.errors import SpecError
 from cola.spec.data import HuggingFaceDataset
 from cola.study import StudySpec
 
-BYTES_PER_TOKEN = 3.5  # of English under a small BPE; larger vocabularies reach 4.5
+# Chosen, of English under a small BPE (larger vocabularies reach 4.5): only warnings rest on it.
+BYTES_PER_TOKEN = 3.5
 
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """`tokens` None: not known. `exact`: counted or declared, else estimated from bytes."""
+    """Training tokens of a corpus (None: unknown); `exact` is False for an estimate from bytes."""
 
     tokens: int | None
     exact: bool
 
     @property
     def sign(self) -> str:
-        """What stands before a number that is estimated."""
+        """'~' before a number that is estimated, else nothing."""
         return "" if self.exact else "~"
 
 
 def corpus_size(study: StudySpec, cache: Path) -> CorpusSize:
-    """Training tokens of the study's corpus: of its prepared form where there is one."""
+    """Size of the study's corpus: counted where it is prepared, else declared or estimated."""
     meta = cache / source_fingerprint(study.data)[:24] / "meta.json"
     if meta.is_file():
         return CorpusSize(int(json.loads(meta.read_text())["train"]["tokens"]), True)
@@ -43,11 +44,13 @@ def corpus_size(study: StudySpec, cache: Path) -> CorpusSize:
     return CorpusSize(round(size * share / BYTES_PER_TOKEN), False)
 
 
-def check_epochs(study: StudySpec, name: str, tokens: int, corpus: CorpusSize) -> None:
-    """Refuse a run that reads the corpus more often than the study allows.
+def check_epochs(study: StudySpec, name: str, tokens: int, *, corpus: CorpusSize) -> None:
+    """Refuse a run of `tokens` that reads the corpus more often than `max_epochs`.
+
+    An estimated size refuses nothing.
 
     Raises:
-        SpecError: with the largest number of tokens that is allowed.
+        SpecError: with the epochs that the run would need.
     """
     if corpus.tokens is None or not corpus.exact:
         return

@@ -1,4 +1,4 @@
-"""What a run takes: time, accelerator hours, money, storage (torch-free)."""
+"""What a run costs: time, accelerator hours, money, storage (torch-free)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from orchestration.planning.rates import Rates, rate_key
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one run. `calibrated` says that the time rests on rates measured on this machine.
+    """Costs of one run; `calibrated` ones rest on rates measured on this machine alone.
 
-    The time is that of start-up, training and validations.
+    `seconds` are of start-up, training, validation and tasks; `price` is None without a price per
+    hour.
     """
 
     seconds: float
@@ -31,81 +32,88 @@ def run_costs(
     spec: RunSpec,
     resources: ResourcesSpec,
     parameters: int,
+    *,
     keep: int,
     rates: Rates,
     first_step: int = 0,
 ) -> Costs:
-    """Costs of one run on its workers; `keep` checkpoints are kept, and the exported model.
+    """Costs of a run of `parameters` whose first `first_step` steps another run trains.
 
-    Its first `first_step` steps are carried out by another run.
+    Stored are `keep` checkpoints and the exported model.
     """
     flops = worker_flops(resources, spec.training.precision)
     seconds, calibrated = STARTUP_SECONDS, True
-    for stage, work in zip(spec.stages, executed_flops(spec, first_step), strict=True):
+    for stage, stage_flops in zip(spec.stages, executed_flops(spec, first_step), strict=True):
         measured = rates.get(rate_key(spec, resources, stage.name))
         calibrated = calibrated and measured is not None
-        seconds += work / ((measured or flops) * resources.workers)
+        seconds += stage_flops / ((measured or flops) * resources.workers)
     evaluation = evaluation_flops(spec) / (flops * resources.workers)
     measured = rates.get(rate_key(spec, resources, "evaluation"))
     seconds += spec.evaluation.points * (evaluation if measured is None else measured)
     seconds += task_flops(spec) / flops
-    units = resources.accelerators
-    hours = seconds / 3600 * units
+    hours = seconds / 3600 * resources.accelerators
     price = None if resources.price_per_hour is None else hours * resources.price_per_hour
     stored = keep * (WEIGHT + MOMENTS) * parameters + WEIGHT * parameters
-    return Costs(seconds, hours, price, stored, calibrated)
+    return Costs(
+        seconds=seconds,
+        accelerator_hours=hours,
+        price=price,
+        checkpoint_bytes=stored,
+        calibrated=calibrated,
+    )
 
 
 def executed_flops(spec: RunSpec, first_step: int = 0) -> list[float]:
-    """Training FLOPs that a run carries out in each stage from `first_step` on."""
-    found, left = [], first_step
+    """Executed training FLOPs of each stage from `first_step` on."""
+    by_stage, left = [], first_step
     for stage in spec.stages:
         skipped = min(left, stage.steps)
         tokens = (stage.steps - skipped) * spec.tokens_per_step
-        found.append(tokens * stage.train_flops_per_token_executed)
+        by_stage.append(tokens * stage.train_flops_per_token_executed)
         left -= skipped
-    return found
+    return by_stage
 
 
 def evaluation_flops(spec: RunSpec) -> float:
-    """FLOPs of one validation of the run (its NLL; samples are generated once, by one worker)."""
+    """FLOPs of one validation: the NLL of all validation sequences."""
     settings, length = spec.evaluation, spec.data.sequence_length
     family = definition_of(spec.family)
-    each = family.likelihood_flops_per_token(spec.model, settings.likelihood, length).total
-    return settings.validation_sequences * length * each
+    per_token = family.likelihood_flops_per_token(spec.model, settings.likelihood, length).total
+    return settings.validation_sequences * length * per_token
 
 
 def sample_flops(spec: RunSpec) -> float:
-    """FLOPs of the finished run's text samples."""
+    """FLOPs of the finished model's text samples, which one worker generates once."""
     settings, new = spec.evaluation, spec.evaluation.generation.max_new_tokens
     if not settings.samples:
         return 0.0
-    each = definition_of(spec.family).generation_flops_per_token(
+    per_token = definition_of(spec.family).generation_flops_per_token(
         spec.model, settings.generation, settings.prompt_tokens, settings.samples
     )
-    return settings.samples * new * each.total
+    return settings.samples * new * per_token.total
 
 
 def task_flops(spec: RunSpec) -> float:
-    """FLOPs of the tasks on the finished model, by one worker: prompts of `prompt_tokens`, and
-    answers as long as they may be."""
+    """FLOPs of the finished model's tasks, which one worker answers.
+
+    From above: prompts of `prompt_tokens`, and answers of the greatest length.
+    """
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
     family, total = definition_of(spec.family), 0.0
     for task in settings.tasks:
         if task == "likelihood":
-            each = family.likelihood_flops_per_token(spec.model, settings.likelihood, length).total
-            total += items * length * each
+            flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
+            total += items * length * flops.total
             continue
         new = settings.generation.max_new_tokens
         new = FEW_SHOT_NEW_TOKENS if task in FEW_SHOT_TASKS else new
         generation = settings.generation.model_copy(update={"max_new_tokens": new})
         prompt = 0 if task == "unconditional" else settings.prompt_tokens
-        total += (
-            items * new * family.generation_flops_per_token(spec.model, generation, prompt).total
-        )
+        flops = family.generation_flops_per_token(spec.model, generation, prompt)
+        total += items * new * flops.total
     return total
 
 
 def bytes_per_token_id(vocab_size: int) -> int:
-    """How wide packed token ids are on disk."""
+    """Width of packed token ids on disk: 2 or 4 bytes."""
     return 2 if vocab_size <= 2**16 else 4

@@ -22,8 +22,8 @@ Action = Literal["reuse", "resume", "start", "busy"]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What to do with a planned run, in a sentence for people."""
+class RunDecision:
+    """What happens to a planned run; `why` is a clause for people."""
 
     run: PlannedRun
     action: Action
@@ -31,53 +31,53 @@ class Decision:
 
 
 def decide(
-    plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path, storage: str | None = None
-) -> list[Decision]:
-    """One decision a run; reads the ledger, `checkpoint.storage` and this study's plan before.
+    plan: Sequence[PlannedRun], ledger: Ledger, study_folder: Path, *, storage: str | None = None
+) -> list[RunDecision]:
+    """One decision a run, by the ledger, the checkpoints in `storage` and the study's last plan.
 
     Raises:
-        StorageError: when the storage cannot be read.
+        StorageError: the storage cannot be read.
     """
-    before = remembered_plan(study_folder)
+    before = saved_plan(study_folder)
     return [_decide_one(run, ledger, before.get(slot_of(run)), storage) for run in plan]
 
 
 def _decide_one(
     run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, storage: str | None
-) -> Decision:
+) -> RunDecision:
     entry = ledger.entry(run.key)
     if entry.state == "finished":
-        return Decision(run, "reuse", "finished already, with the same specification")
+        return RunDecision(run, "reuse", "finished already, with the same specification")
     if lease_is_fresh(entry):
         owner = entry.lease.owner if entry.lease else "another driver"
-        return Decision(run, "busy", f"being run by {owner}")
+        return RunDecision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
     run_folder = ledger.run_folder(run.key)
     if entry.state != "new":
         return _resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
     changed = changes(before, run) if before else ""
-    return Decision(run, "start", f"run again because {changed}" if changed else "new")
+    return RunDecision(run, "start", f"run again because {changed}" if changed else "new")
 
 
-def _resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> Decision:
-    """`ended`: why the run's last attempt did."""
+def _resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> RunDecision:
+    """The decision for a run whose last attempt ended because of `ended`."""
     damaged = [str(step) for step in newest.damaged]
     if newest.cursor is not None:
         instead = f" of step {newest.cursor.step}" if damaged else ""
         resharded = resharding(newest.cursor, run.resources)
         older = f", as the newest one (step {damaged[0]}) is damaged" if damaged else ""
-        why = f"goes on from its checkpoint{instead}{resharded}{older} ({ended})"
-        return Decision(run, "resume", why)
+        why = f"resumes from its checkpoint{instead}{resharded}{older} ({ended})"
+        return RunDecision(run, "resume", why)
     if damaged:
         all_damaged = f"every checkpoint (step {', '.join(damaged)}) is damaged"
-        return Decision(run, "start", f"starts over: {all_damaged} ({ended})")
-    return Decision(run, "start", f"starts over: no checkpoint yet ({ended})")
+        return RunDecision(run, "start", f"starts over: {all_damaged} ({ended})")
+    return RunDecision(run, "start", f"starts over: no checkpoint yet ({ended})")
 
 
 def resharding(cursor: Cursor, resources: ResourcesSpec) -> str:
-    """How a checkpoint's state will be divided anew, if it will: a clause that begins with a comma.
+    """A clause with a leading comma where the checkpoint's state will be resharded, else nothing.
 
-    An elastic run begins with whatever number of workers there is room for.
+    An elastic run starts with any number of workers in its range, so none of them is named.
     """
     before = (cursor.world_size, cursor.zero_stage)
     fewest = resources.min_workers or resources.workers
@@ -95,10 +95,10 @@ def _sharding(workers: int, zero_stage: int) -> str:
 def checkpoint_of(
     run_folder: Path, storage: str | None, *, checksums: bool = True
 ) -> NewestCheckpoint:
-    """The newest whole checkpoint of a run, over all attempts (see `newest_checkpoint`).
+    """The newest valid checkpoint of a run, over all attempts (see `newest_checkpoint`).
 
     Raises:
-        StorageError: when the storage cannot be read.
+        StorageError: the storage cannot be read.
     """
     store = open_store(storage, run_folder)
     try:
@@ -111,12 +111,12 @@ def checkpoint_of(
 
 
 def slot_of(run: PlannedRun) -> str:
-    """The run's place in its study, whatever its specification."""
+    """The run's slot in its study, independent of its settings: variant/rung/seed."""
     return f"{run.variant}/{run.rung}/{run.spec.seed}"
 
 
-def remember_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:
-    """Keep the plan so that the next one can say what changed."""
+def save_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:
+    """Write the plan into the study's folder, so that the next one can name what changed."""
     slots = {
         slot_of(run): {
             "run_key": run.key,
@@ -128,17 +128,17 @@ def remember_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:
     write_atomically(StudyFolder(study_folder).plan, json.dumps(slots, indent=1))
 
 
-def remembered_plan(study_folder: Path) -> dict[str, Any]:
-    """The plan of the last `cola run`, by slot."""
+def saved_plan(study_folder: Path) -> dict[str, Any]:
+    """The plan of the last `cola run`, by slot; empty where there was none."""
     return dict(read_json(StudyFolder(study_folder).plan))
 
 
 def changes(before: dict[str, Any], run: PlannedRun) -> str:
-    """The settings that differ from the slot's last plan, at most three of them."""
+    """At most three settings that differ from the slot's last plan, with both values."""
     old, new = before["params"], run.spec.flat()
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     # Steps and costs follow from settings; they are named only where nothing else changed.
     causes = [key for key in keys if not key.startswith("stages.")] or keys
-    told = [f"{key} changed from {old.get(key)} to {new.get(key)}" for key in causes[:3]]
-    more = len(causes) - len(told)
-    return ", ".join(told) + (f" and {more} more" if more > 0 else "")
+    clauses = [f"{key} changed from {old.get(key)} to {new.get(key)}" for key in causes[:3]]
+    more = len(causes) - len(clauses)
+    return ", ".join(clauses) + (f" and {more} more" if more > 0 else "")

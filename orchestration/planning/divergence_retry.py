@@ -1,6 +1,6 @@
-"""A second try for runs that diverged: the same run at a lower learning rate, as a run of its own.
+"""Retries of diverged runs: the same run at a lower learning rate, under another key and name.
 
-What it trained at is part of its identity, so it never passes for the run that was planned.
+The learning rate is part of a run's identity, so a retry never passes for the run that was planned.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from orchestration.state.ledger import Ledger
 def with_retries(
     plan: Sequence[PlannedRun], retry: DivergenceRetry | None, ledger: Ledger
 ) -> list[PlannedRun]:
-    """The plan with each diverged run replaced by the try that is left to it, if one is."""
-    return [_current(run, retry, ledger) for run in plan]
+    """The plan with each diverged run replaced by its next retry, where it has one left."""
+    return [_latest_retry(run, retry, ledger) for run in plan]
 
 
-def next_try(run: PlannedRun, retry: DivergenceRetry | None) -> PlannedRun | None:
-    """The run once more from its start, at `factor` times its rate; None where it had its tries."""
+def next_retry(run: PlannedRun, retry: DivergenceRetry | None) -> PlannedRun | None:
+    """The run again from its start at `factor` times its rate; None after the last retry."""
     if retry is None or run.retry >= retry.times:
         return None
     optimizer = run.spec.training.optimizer
@@ -37,9 +37,9 @@ def next_try(run: PlannedRun, retry: DivergenceRetry | None) -> PlannedRun | Non
     )
 
 
-def _current(run: PlannedRun, retry: DivergenceRetry | None, ledger: Ledger) -> PlannedRun:
+def _latest_retry(run: PlannedRun, retry: DivergenceRetry | None, ledger: Ledger) -> PlannedRun:
     while ledger.entry(run.key).state == "diverged":
-        following = next_try(run, retry)
+        following = next_retry(run, retry)
         if following is None:
             return run
         run = following

@@ -1,26 +1,28 @@
-"""Memory of a worker's device: what training states take at each ZeRO stage, and activations.
+"""Memory of a worker's device at each ZeRO stage: training states and activations (torch-free).
 
 Weights stay in float32 under autocast, so a parameter takes 4 bytes, its gradient 4 and AdamW's
-moments 8. Activations are estimated from above (`cola.compute.activations`). Bytes throughout.
-Torch-free.
+moments 8. Activations are an estimate from above (see `cola.compute.activations`). Bytes
+throughout.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cola.compute.activations import Precision
-from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import definition_of
+from cola.spec.resources import ResourcesSpec
+from cola.study import RunSpec
+from orchestration.planning.accelerators import accelerator_of
 
 WEIGHT, GRADIENT, MOMENTS = 4, 4, 8
-BUCKET = 500_000_000 * 4  # DeepSpeed's reduce and all-gather buckets, elements of 4 bytes
-RESERVED = 2e9  # CUDA context, NCCL, fragmentation
+# DeepSpeed's defaults of reduce_bucket_size and allgather_bucket_size: 5e8 elements of 4 bytes.
+BUCKET = 500_000_000 * 4
+RESERVED = 2e9  # chosen: room for the CUDA context, NCCL and fragmentation
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """One ZeRO stage on one worker: states, activations of one micro-batch, and how it is cut."""
+    """Memory of one worker at one ZeRO stage, and the micro-batch that it allows."""
 
     zero_stage: int
     states: float
@@ -31,43 +33,61 @@ class MemoryPlan:
 
     @property
     def total(self) -> float:
-        """All of it, with what the device keeps for itself."""
+        """States, activations and what is reserved."""
         return self.states + self.activations + RESERVED
 
 
-def state_bytes(parameters: int, workers: int, zero_stage: int, extra: int = 0) -> float:
-    """Weights, gradients and AdamW's moments of one worker; `extra` parameters are held frozen."""
-    shared = {
+def memory_by_stage(spec: RunSpec, resources: ResourcesSpec) -> tuple[MemoryPlan, ...]:
+    """The plans of ZeRO stages 0 to 3; none where the device's memory is not known."""
+    memory = accelerator_of(resources).memory
+    if memory is None:
+        return ()
+    device_bytes = memory * (resources.gpus_per_worker or 1.0)
+    return tuple(
+        memory_plan(spec, resources, stage, device_bytes=device_bytes) for stage in range(4)
+    )
+
+
+def memory_plan(
+    spec: RunSpec, resources: ResourcesSpec, zero_stage: int, *, device_bytes: float
+) -> MemoryPlan:
+    """The largest micro-batch that fits at this ZeRO stage, or the given one where one is given.
+
+    An elastic run is planned with the fewest workers that it may have: each then holds the most.
+    """
+    workers = resources.min_workers or resources.workers
+    sequences = -(-spec.training.batch_sequences // workers)
+    family = definition_of(spec.model.family)
+    parameters = family.parameter_counts(spec.model).total
+    frozen = family.frozen_parameters(spec.model, spec.objective)
+    states = state_bytes(parameters, workers, zero_stage, frozen=frozen)
+    per_token = family.activation_bytes(spec.model, spec.objective, spec.training.precision)
+    per_sequence = per_token * spec.data.sequence_length
+    sizes = [n for n in range(1, sequences + 1) if sequences % n == 0]
+    if resources.micro_batch_sequences is not None:
+        sizes = [resources.micro_batch_sequences]
+    fitting = [n for n in sizes if states + n * per_sequence + RESERVED <= device_bytes]
+    micro = max(fitting, default=sizes[0])
+    return MemoryPlan(
+        zero_stage=zero_stage,
+        states=states,
+        activations=micro * per_sequence,
+        micro_batch_sequences=micro,
+        accumulation=-(-sequences // micro),
+        fits=bool(fitting),
+    )
+
+
+def state_bytes(parameters: int, workers: int, zero_stage: int, *, frozen: int = 0) -> float:
+    """Weights, gradients and AdamW's moments on one worker, with DeepSpeed's buckets.
+
+    `parameters` are trained; `frozen` ones are held whole, as weights alone.
+    """
+    per_parameter = {
         0: WEIGHT + GRADIENT + MOMENTS,
         1: WEIGHT + GRADIENT + MOMENTS / workers,
         2: WEIGHT + (GRADIENT + MOMENTS) / workers,
         3: (WEIGHT + GRADIENT + MOMENTS) / workers,
     }[zero_stage]
     buckets = 0.0 if zero_stage == 0 else min(2 * BUCKET, 2 * WEIGHT * parameters)
-    return shared * parameters + WEIGHT * extra + buckets
-
-
-def memory_plan(
-    model: ModelSpec,
-    objective: ObjectiveSpec,
-    precision: Precision,
-    tokens_per_sequence: int,
-    sequences_per_worker: int,
-    workers: int,
-    zero_stage: int,
-    device_bytes: float,
-    micro_batch_sequences: int | None = None,
-) -> MemoryPlan:
-    """The largest micro-batch that fits (the given one, if it is given) at this ZeRO stage."""
-    family = definition_of(model.family)
-    frozen = family.frozen_parameters(model, objective)
-    states = state_bytes(family.parameter_counts(model).total, workers, zero_stage, frozen)
-    each = family.activation_bytes(model, objective, precision) * tokens_per_sequence
-    divisors = [n for n in range(1, sequences_per_worker + 1) if sequences_per_worker % n == 0]
-    if micro_batch_sequences is not None:
-        divisors = [micro_batch_sequences]
-    fitting = [n for n in divisors if states + n * each + RESERVED <= device_bytes]
-    micro = max(fitting, default=divisors[0])
-    return MemoryPlan(
-        zero_stage, states, micro * each, micro, -(-sequences_per_worker // micro), bool(fitting)
-    )
+    return per_parameter * parameters + WEIGHT * frozen + buckets

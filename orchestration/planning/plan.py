@@ -16,23 +16,23 @@ from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec, StagePlan, StudySpec
 from cola.study.run import TrainingSpec
 from cola.study.schedule import warmup_steps
-from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
-from orchestration.planning.memory import MemoryPlan, memory_plan
+from orchestration.planning.accelerators import accelerator_of
+from orchestration.planning.memory import MemoryPlan, memory_by_stage
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A resolved run and what the plan table says of it.
+    """A resolved run with its sizes, resources and memory.
 
-    `variant` is the study's entry that it belongs to: a curve, whose name is that of the family
-    where the study has no variants of it. `memory` has one entry a ZeRO stage, and is empty where
-    the device's memory is not known.
+    `variant` names the entry of the study's families that the run belongs to, and so its curve; it
+    is the family's name where the study has no variants of it. `memory` has one entry a ZeRO
+    stage, and is empty where the device's memory is not known.
     """
 
     spec: RunSpec
     variant: str
     rung: int
-    name: str  # for people to read; nothing parses it
+    name: str  # for people: nothing parses it
     core_parameters: int
     embedding_parameters: int
     total_parameters: int
@@ -43,7 +43,7 @@ class PlannedRun:
 
     @cached_property
     def key(self) -> str:
-        """The run's identity: hashing a specification takes a millisecond."""
+        """The run's identity; cached, as hashing a specification takes a millisecond."""
         return self.spec.run_key
 
     @property
@@ -67,9 +67,9 @@ class PlannedRun:
 
 
 def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[PlannedRun]:
-    """Resolve every run of the study: rungs x families x seeds, in that nesting.
+    """Every run of the study, resolved: rungs x families x seeds, in that nesting.
 
-    `fingerprint` is that of the study's corpus, where it is known already.
+    `fingerprint` is the corpus' one, where it is known already.
 
     Raises:
         SpecError: a corpus that is missing, a size that cannot be built, a budget below one step, a
@@ -77,7 +77,7 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
     """
     fingerprint = fingerprint or source_fingerprint(study.data)
     runs = [
-        plan_run(study, variant, index, rung, seed, fingerprint)
+        plan_run(study, variant, index, rung=rung, seed=seed, fingerprint=fingerprint)
         for index, rung in enumerate(study.rungs())
         for variant in study.families
         for seed in study.seeds
@@ -87,10 +87,10 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
 
 
 def check_variants_differ(runs: Sequence[PlannedRun]) -> None:
-    """Refuse two curves that would share a run: they would say the same twice.
+    """Refuse variants that are the same run at some rung: two curves would show it.
 
     Raises:
-        SpecError: naming both.
+        SpecError: naming both variants.
     """
     first: dict[str, PlannedRun] = {}
     for run in runs:
@@ -103,16 +103,22 @@ def check_variants_differ(runs: Sequence[PlannedRun]) -> None:
 
 
 def plan_run(
-    study: StudySpec, variant: str, index: int, rung: Rung, seed: int, fingerprint: str
+    study: StudySpec, variant: str, index: int, *, rung: Rung, seed: int, fingerprint: str
 ) -> PlannedRun:
-    """One run: the variant's matched size, and the steps that the budget pays for."""
+    """One run of rung `index`: the variant's matched size, the steps that the budget pays for.
+
+    Raises:
+        SpecError: a size that cannot be built, a budget below one step, too little memory.
+    """
     settings = study.families[variant]
-    model = sized(study, variant, index, rung)
+    model = model_at_rung(study, variant, index, rung=rung)
     counts = definition_of(settings.family).parameter_counts(model)
-    training = ruled(study, rung, counts.core)
-    stages = stages_within_budget(study, training, model, settings.objective, index, rung.budget)
+    training = training_at_rung(study, rung, counts.core)
+    stages = stages_within_budget(
+        study, training, model, objective=settings.objective, index=index, budget=rung.budget
+    )
     if isinstance(study.design, TrajectoryDesign):
-        training = with_common_warmup(study, training, model, settings.objective)
+        training = with_common_warmup(study, training, model, objective=settings.objective)
     spec = RunSpec(
         model=model,
         objective=settings.objective,
@@ -127,32 +133,34 @@ def plan_run(
     )
     # The rung's target is the size, so that all families get the same.
     resources = study.resources.at(rung.core_parameters or counts.core)
-    memory = memory_plans(resources, spec, index)
-    chosen = next((plan for plan in memory if plan.zero_stage == resources.zero_stage), None)
+    memory = memory_by_stage(spec, resources)
+    check_memory(spec, resources, memory, index=index)
     micro = resources.micro_batch_sequences
     return PlannedRun(
-        spec,
-        variant,
-        index,
-        run_name(study, variant, rung, counts.core, seed),
-        counts.core,
-        counts.embedding,
-        counts.total,
-        resources,
-        chosen.micro_batch_sequences if chosen is not None else micro,
-        memory,
+        spec=spec,
+        variant=variant,
+        rung=index,
+        name=run_name(study, variant, rung, core=counts.core, seed=seed),
+        core_parameters=counts.core,
+        embedding_parameters=counts.embedding,
+        total_parameters=counts.total,
+        resources=resources,
+        micro_batch_sequences=(
+            memory[resources.zero_stage].micro_batch_sequences if memory else micro
+        ),
+        memory=memory,
     )
 
 
-def run_name(study: StudySpec, variant: str, rung: Rung, core: int, seed: int) -> str:
+def run_name(study: StudySpec, variant: str, rung: Rung, *, core: int, seed: int) -> str:
     """Variant, budget and seed; the size too where a budget has several."""
     several = sum(other.budget == rung.budget for other in study.rungs()) > 1
     size = f"-{core:.3g}" if several else ""
     return f"{variant}-{rung.budget:.3g}{size}-seed{seed}"
 
 
-def sized(study: StudySpec, variant: str, index: int, rung: Rung) -> ModelSpec:
-    """The variant's configuration at a rung.
+def model_at_rung(study: StudySpec, variant: str, index: int, *, rung: Rung) -> ModelSpec:
+    """The variant's model specification at rung `index`.
 
     Raises:
         SpecError: with the nearest size that can be built.
@@ -165,20 +173,20 @@ def sized(study: StudySpec, variant: str, index: int, rung: Rung) -> ModelSpec:
     try:
         return size(rung.target, vocab_size, settings)
     except SpecError as error:
-        where = rung_key(study, index, f"{study.matching.parameters}_parameters")
-        raise SpecError(f"{where}: {error}") from None
+        path = rung_key(study, index, f"{study.matching.parameters}_parameters")
+        raise SpecError(f"{path}: {error}") from None
 
 
 def rung_key(study: StudySpec, index: int, key: str) -> str:
-    """Path of what set a rung's budget or size."""
+    """Path of the key that set a rung's budget or size."""
     return f"ladder.{index}.{key}" if study.ladder else f"design (rung {index}, {key})"
 
 
-def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
+def training_at_rung(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
     """The study's training settings with its rules applied at this size and budget.
 
-    The rung's target counts as the size, so that all families get the same; of a trajectory the
-    largest budget, so that all points do.
+    The rung's target counts as the size, so that all families get the same settings; in a
+    trajectory the largest budget counts, so that all of its points do.
     """
     training, rules = study.training, study.rules
     size = rung.target or core
@@ -196,62 +204,40 @@ def ruled(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
 
 
 def with_common_warmup(
-    study: StudySpec, training: TrainingSpec, model: ModelSpec, objective: ObjectiveSpec
+    study: StudySpec, training: TrainingSpec, model: ModelSpec, *, objective: ObjectiveSpec
 ) -> TrainingSpec:
-    """The smallest budget's warm-up, in steps, for every point of a trajectory."""
+    """The settings with the warm-up steps of the smallest budget, which all points share."""
     smallest = study.rungs()[0].budget
-    last = stages_within_budget(study, training, model, objective, 0, smallest)[-1]
-    steps = warmup_steps(training.schedule, last.steps)
+    stages = stages_within_budget(
+        study, training, model, objective=objective, index=0, budget=smallest
+    )
+    steps = warmup_steps(training.schedule, stages[-1].steps)
     schedule = training.schedule.model_copy(update={"warmup_steps": steps})
     return training.model_copy(update={"schedule": schedule})
 
 
-def memory_plans(resources: ResourcesSpec, spec: RunSpec, index: int) -> tuple[MemoryPlan, ...]:
-    """What every ZeRO stage takes of a worker's device, where its memory is known.
+def check_memory(
+    spec: RunSpec, resources: ResourcesSpec, plans: Sequence[MemoryPlan], *, index: int
+) -> None:
+    """Refuse a run of rung `index` that does not fit its device.
 
     Raises:
-        SpecError: when the stage asked for does not fit, with the nearest that does.
+        SpecError: with what is missing, and the nearest ZeRO stage that fits.
     """
-    device = ACCELERATORS[accelerator_name(resources)].memory
-    if device is None:
-        return ()
-    fewest = resources.min_workers or resources.workers  # each then holds the most
-    share = -(-spec.training.batch_sequences // fewest)
-    plans = tuple(
-        memory_plan(
-            spec.model,
-            spec.objective,
-            spec.training.precision,
-            spec.data.sequence_length,
-            share,
-            fewest,
-            stage,
-            device * (resources.gpus_per_worker or 1.0),
-            resources.micro_batch_sequences,
-        )
-        for stage in range(4)
-    )
-    if not plans[resources.zero_stage].fits:
-        raise SpecError(does_not_fit(spec, plans, resources.zero_stage, device, index))
-    return plans
-
-
-def does_not_fit(
-    spec: RunSpec, plans: tuple[MemoryPlan, ...], stage: int, device: float, index: int
-) -> str:
-    """What is missing, and the nearest plan that works."""
-    needed = plans[stage].total / 1e9
-    said = (
-        f"resources.zero_stage={stage}: {spec.family} at rung {index} needs {needed:.0f} GB on "
-        f"each worker, with micro-batches of {plans[stage].micro_batch_sequences} sequences; "
-        f"the device has {device / 1e9:.0f} GB"
+    device, stage = accelerator_of(resources).memory, resources.zero_stage
+    if device is None or plans[stage].fits:
+        return
+    shortage = (
+        f"resources.zero_stage={stage}: {spec.family} at rung {index} needs "
+        f"{plans[stage].total / 1e9:.0f} GB on each worker, with micro-batches of "
+        f"{plans[stage].micro_batch_sequences} sequences; the device has {device / 1e9:.0f} GB"
     )
     fitting = [plan.zero_stage for plan in plans if plan.fits]
     if fitting:
-        return f"{said}. It fits at resources.zero_stage={fitting[0]}"
-    return (
-        f"{said}. It fits at no stage: raise resources.workers, shorten data.sequence_length, or "
-        "choose a smaller size or an accelerator with more memory"
+        raise SpecError(f"{shortage}. It fits at resources.zero_stage={fitting[0]}")
+    raise SpecError(
+        f"{shortage}. It fits at no stage: raise resources.workers, shorten "
+        "data.sequence_length, or choose a smaller size or an accelerator with more memory"
     )
 
 
@@ -259,11 +245,12 @@ def stages_within_budget(
     study: StudySpec,
     training: TrainingSpec,
     model: ModelSpec,
+    *,
     objective: ObjectiveSpec,
     index: int,
     budget: float,
 ) -> list[StagePlan]:
-    """The most steps of each stage that the budget pays for; the last stage takes the rest.
+    """The most steps of each stage that the budget (FLOPs) pays for; the last takes what is left.
 
     In a trajectory the stages before the last are those of the smallest budget.
 
@@ -278,13 +265,13 @@ def stages_within_budget(
     points = len(study.rungs()) if study.matching.stage1 == "amortised" else 1
     spent, plans, needed = 0.0, [], 0.0
     cost = definition_of(model.family).train_flops_per_token
-    for position, (stage, share) in enumerate(shares.items()):
+    for number, (stage, share) in enumerate(shares.items(), start=1):
         costs = {
             convention: cost(model, objective, length, stage, convention).total
             for convention in ("executed", "nominal")
         }
         per_step = costs[study.matching.compute] * tokens_per_step
-        last = position == len(shares) - 1
+        last = number == len(shares)
         charged = 1.0 if last else 1.0 / points
         affordable = (budget - spent if last else share * first_budget) / per_step
         needed = max(needed, per_step / share)

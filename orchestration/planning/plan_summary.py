@@ -1,4 +1,4 @@
-"""A plan for people and for programs: tables, what is matched, warnings, JSON (torch-free)."""
+"""A plan's totals, what it matches between families, warnings, and JSON (torch-free)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from cola.families.registry import definition_of
 from cola.study import StudySpec
-from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
+from orchestration.planning.accelerators import accelerator_name, accelerator_of
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.costs import (
     Costs,
@@ -19,13 +19,16 @@ from orchestration.planning.costs import (
     sample_flops,
     task_flops,
 )
+from orchestration.planning.memory import MemoryPlan
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import Rates
-from orchestration.planning.shared_prefixes import Sharing, shared_beginnings
+from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 
-MATCHED = 0.03  # a larger spread between families is not called matched
-MUCH_VALIDATION = 0.25  # of the training FLOPs
+# Chosen: a larger spread between families is not called matched.
+MATCHED = 0.03
+FEW_STEPS = 100  # chosen: a stage below it says little
+MUCH_VALIDATION = 0.25  # chosen: a share of the training FLOPs that is worth a warning
 
 
 @dataclass(frozen=True)
@@ -36,47 +39,46 @@ class Plan:
     runs: list[PlannedRun]
     costs: list[Costs]
     corpus: CorpusSize
-    sharing: dict[str, Sharing]
+    prefixes: dict[str, PrefixPlan]
 
     @classmethod
     def of(
-        cls, study: StudySpec, runs: Sequence[PlannedRun], corpus: CorpusSize, rates: Rates
+        cls, study: StudySpec, runs: Sequence[PlannedRun], corpus: CorpusSize, *, rates: Rates
     ) -> Plan:
-        """Reckon the costs of planned runs."""
-        keep = study.checkpoint.keep
-        sharing = shared_beginnings(runs)
+        """Planned runs with their costs, at measured `rates` where there are any."""
+        prefixes = prefix_plans(runs)
         costs = [
             run_costs(
                 run.spec,
                 run.resources,
                 run.total_parameters,
-                keep,
-                rates,
-                sharing[run.key].first_step,
+                keep=study.checkpoint.keep,
+                rates=rates,
+                first_step=prefixes[run.key].first_step,
             )
             for run in runs
         ]
-        return cls(study, list(runs), costs, corpus, sharing)
+        return cls(study, list(runs), costs, corpus, prefixes)
 
     @property
-    def carried_out(self) -> float:
-        """Executed training FLOPs with every shared beginning counted once."""
+    def distinct_train_flops(self) -> float:
+        """Executed training FLOPs with every shared prefix counted once."""
         runs = {run.key: run.spec for run in self.runs}
         return sum(
-            sum(executed_flops(spec, self.sharing[key].first_step)) for key, spec in runs.items()
+            sum(executed_flops(spec, self.prefixes[key].first_step)) for key, spec in runs.items()
         )
 
-    def begins_as(self, run: PlannedRun) -> str:
-        """Which run carries out this run's first steps, in words; empty where it does itself."""
-        takes = self.sharing[run.key].takes
-        if not takes:
+    def describe_prefix(self, run: PlannedRun) -> str:
+        """A clause that names the run that trains this run's prefix; empty where there is none."""
+        resumes_from = self.prefixes[run.key].resumes_from
+        if not resumes_from:
             return ""
-        beginning, provider = takes[0]
-        name = next(other.name for other in self.runs if other.key == provider)
-        return f"; its first {beginning.step} steps are those of {name}"
+        prefix, publisher = resumes_from[0]
+        name = next(other.name for other in self.runs if other.key == publisher)
+        return f"; its first {prefix.step} steps are those of {name}"
 
     def epochs(self, run: PlannedRun) -> float | None:
-        """How often the run reads the corpus, where its size is known."""
+        """How often the run reads the corpus; None where the size is not known."""
         return None if self.corpus.tokens is None else run.tokens / self.corpus.tokens
 
 
@@ -92,7 +94,7 @@ def totals(plan: Plan) -> dict[str, Any]:
             convention: sum(run.train_flops(convention) for run in plan.runs)
             for convention in ("nominal", "executed")
         },
-        "train_flops_carried_out": plan.carried_out,
+        "train_flops_carried_out": plan.distinct_train_flops,
         "seconds_one_after_another": sum(cost.seconds for cost in plan.costs),
         "accelerator": accelerator_name(plan.study.resources),
         "accelerator_hours": sum(cost.accelerator_hours for cost in plan.costs),
@@ -103,33 +105,33 @@ def totals(plan: Plan) -> dict[str, Any]:
 
 
 def total_sentence(plan: Plan) -> str:
-    """The totals and what they rest on."""
-    found = totals(plan)
-    flops, resources = found["train_flops"], plan.study.resources
-    kind = ACCELERATORS[found["accelerator"]]
+    """The totals, and whether they rest on measured rates."""
+    sums = totals(plan)
+    flops, resources = sums["train_flops"], plan.study.resources
+    kind = accelerator_of(resources)
     calibrated = all(cost.calibrated for cost in plan.costs)
     basis = (
         "rates measured on this machine"
         if calibrated
-        else f"an assumed MFU of {resources.mfu or kind.mfu:.2f} of a {found['accelerator']}'s peak"
+        else f"an assumed MFU of {resources.mfu or kind.mfu:.2f} of a {sums['accelerator']}'s peak"
         "; --calibrate measures"
     )
-    price = "" if found["price"] is None else f", {found['price']:,.0f} in money"
-    tokens = found["token_bytes"]
+    price = "" if sums["price"] is None else f", {sums['price']:,.0f} in money"
+    tokens = sums["token_bytes"]
     stored = "" if tokens is None else f" and {plan.corpus.sign}{tokens / 1e9:,.3g} GB of tokens"
-    shared = any(sharing.takes for sharing in plan.sharing.values())
-    once = f", {plan.carried_out:.3g} carried out, shared beginnings once" if shared else ""
+    shared = any(prefixes.resumes_from for prefixes in plan.prefixes.values())
+    once = f", {plan.distinct_train_flops:.3g} trained, shared prefixes once" if shared else ""
     return (
-        f"{found['runs']} runs, {flops['executed']:.3g} training FLOPs executed "
-        f"({flops['nominal']:.3g} nominal{once}), {found['accelerator_hours']:,.3g} "
-        f"{found['accelerator']} hours{price}, {duration(found['seconds_one_after_another'])} one "
-        f"run after another ({basis}); {found['checkpoint_bytes'] / 1e9:,.3g} GB of checkpoints"
+        f"{sums['runs']} runs, {flops['executed']:.3g} training FLOPs executed "
+        f"({flops['nominal']:.3g} nominal{once}), {sums['accelerator_hours']:,.3g} "
+        f"{sums['accelerator']} hours{price}, {duration(sums['seconds_one_after_another'])} one "
+        f"run after another ({basis}); {sums['checkpoint_bytes'] / 1e9:,.3g} GB of checkpoints"
         f"{stored}"
     )
 
 
 def matching_sentences(plan: Plan) -> list[str]:
-    """What is matched at every rung, and what is then not, with by how much it differs."""
+    """What is matched at every rung, and by how much the rest differs between families."""
     matching = plan.study.matching
     spread = {
         "core parameters": _spread(plan, lambda run: run.core_parameters),
@@ -141,7 +143,7 @@ def matching_sentences(plan: Plan) -> list[str]:
     asked = [f"{matching.parameters} parameters", f"{matching.compute} FLOPs"]
     matched = [name for name in asked if spread[name] <= MATCHED]
     held = ", ".join(f"{name} (within {spread[name]:.1%})" for name in matched)
-    rest = ", ".join(
+    unmatched = ", ".join(
         f"{name} (up to {value:.0%} apart{', though asked for' if name in asked else ''})"
         for name, value in spread.items()
         if name not in matched
@@ -151,53 +153,53 @@ def matching_sentences(plan: Plan) -> list[str]:
         "equal_trials": "every family's settings were tuned with equally many trials",
         "unequal": "the families' settings were NOT tuned with equal effort",
     }[matching.tuning]
-    said = [
+    sentences = [
         f"Matched: {held}, data order, optimiser and schedule. {effort[0].upper()}{effort[1:]}.",
-        f"Not matched: {rest}.",
+        f"Not matched: {unmatched}.",
     ]
-    if any(sharing.takes for sharing in plan.sharing.values()):
+    if any(prefixes.resumes_from for prefixes in plan.prefixes.values()):
         how = "in full to each" if matching.stage1 == "charged" else "in equal parts to all"
-        said.append(
-            "Beginnings that runs share are trained once. Every run is charged its own steps in "
+        sentences.append(
+            "Prefixes that runs share are trained once. Every run is charged its own steps in "
             f"full; a first stage that serves several is charged {how}."
         )
-    return said
+    return sentences
 
 
 def warnings(plan: Plan) -> list[str]:
-    """What a reader of the plan should know before paying for it."""
-    said = []
+    """What to check before paying for the plan."""
+    cautions = []
     most = max(plan.runs, key=lambda run: run.tokens)
     epochs = plan.epochs(most)
     if epochs is None:
-        said.append("the corpus' size is not known: epochs are not checked before it is prepared")
+        cautions.append("the corpus' size is unknown: epochs are not checked before it is prepared")
     elif epochs > plan.study.max_epochs:
-        said.append(
+        cautions.append(
             f"{most.name} would read the corpus about {epochs:.1f} times (estimated from its "
             f"bytes), more than max_epochs={plan.study.max_epochs:g}: it will be refused if the "
-            "prepared corpus says the same"
+            "prepared corpus has no more"
         )
     for run in plan.runs:
         share = (
             run.spec.evaluation.points * evaluation_flops(run.spec) / run.train_flops("executed")
         )
         if share > MUCH_VALIDATION:
-            said.append(
+            cautions.append(
                 f"validation of {run.name} takes {share:.0%} of what its training takes (budgets "
                 "do not count it); lower evaluation.points or validation_sequences"
             )
-    said += [
+    cautions += [
         f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
     ]
-    short = [r for r in plan.runs if min(stage.steps for stage in r.spec.stages) < 100]
+    short = [r for r in plan.runs if min(stage.steps for stage in r.spec.stages) < FEW_STEPS]
     if short:
         names = ", ".join(run.name for run in short[:3])
-        said.append(f"{len(short)} runs have a stage of fewer than 100 steps ({names})")
-    return said
+        cautions.append(f"{len(short)} runs have a stage of fewer than {FEW_STEPS} steps ({names})")
+    return cautions
 
 
 def unread_settings(study: StudySpec) -> list[str]:
-    """Settings of generation and likelihood that differ from the defaults to no effect."""
+    """Generation and likelihood settings that were changed but that no family reads."""
     families = [definition_of(settings.family) for settings in study.families.values()]
     read = {
         "generation": frozenset().union(*(family.generation_keys for family in families)),
@@ -242,7 +244,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "epochs": plan.epochs(run),
         "steps": spec.steps,
         "stages": {stage.name: stage.steps for stage in spec.stages},
-        "first_step": plan.sharing[spec.run_key].first_step,
+        "first_step": plan.prefixes[spec.run_key].first_step,
         "batch_sequences": spec.training.batch_sequences,
         "micro_batch_sequences": run.micro_batch_sequences,
         "learning_rate": spec.training.optimizer.learning_rate,
@@ -260,18 +262,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "validation_flops": spec.evaluation.points * evaluation_flops(spec),
         "sample_flops": sample_flops(spec),
         "task_flops": task_flops(spec),
-        "memory": [
-            {
-                "zero_stage": m.zero_stage,
-                "states_bytes": m.states,
-                "activation_bytes": m.activations,
-                "total_bytes": m.total,
-                "micro_batch_sequences": m.micro_batch_sequences,
-                "accumulation": m.accumulation,
-                "fits": m.fits,
-            }
-            for m in run.memory
-        ],
+        "memory": [_memory_as_json(memory) for memory in run.memory],
         "seconds": cost.seconds,
         "accelerator_hours": cost.accelerator_hours,
         "price": cost.price,
@@ -280,9 +271,21 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
     }
 
 
+def _memory_as_json(memory: MemoryPlan) -> dict[str, Any]:
+    return {
+        "zero_stage": memory.zero_stage,
+        "states_bytes": memory.states,
+        "activation_bytes": memory.activations,
+        "total_bytes": memory.total,
+        "micro_batch_sequences": memory.micro_batch_sequences,
+        "accumulation": memory.accumulation,
+        "fits": memory.fits,
+    }
+
+
 def _spread(plan: Plan, value: Any) -> float:
-    """Largest relative difference between families over the rungs and seeds."""
+    """Largest relative difference between variants over the rungs and seeds."""
     groups: dict[tuple[int, int], list[float]] = {}
     for run in plan.runs:
         groups.setdefault((run.rung, run.spec.seed), []).append(float(value(run)))
-    return max(max(found) / min(found) - 1 for found in groups.values())
+    return max(max(values) / min(values) - 1 for values in groups.values())

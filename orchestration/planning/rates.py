@@ -10,15 +10,16 @@ from pathlib import Path
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
+from orchestration.state.paths import OutputFolder
 
-FILE = "calibration.json"
 Rates = Mapping[str, float]  # by `rate_key`
 
 
 def rate_key(spec: RunSpec, resources: ResourcesSpec, what: str) -> str:
-    """What a measurement holds for: machine, threads, precision, model, and a stage.
+    """Name of a measurement: machine, threads, precision, batch, model and `what`.
 
-    A stage's rate is executed FLOP/s of one worker; `evaluation` is seconds of one evaluation.
+    `what` is a stage, whose rate is the executed FLOP/s of one worker, or "evaluation", whose value
+    is the seconds of one evaluation.
     """
     threads = f"{resources.cpus_per_worker:g}x{resources.workers}"
     batch = f"{spec.training.batch_sequences}x{spec.data.sequence_length}"
@@ -27,10 +28,13 @@ def rate_key(spec: RunSpec, resources: ResourcesSpec, what: str) -> str:
 
 
 def measured_rates(root: Path) -> dict[str, float]:
-    """All rates measured so far in an output folder."""
-    return {key: float(str(value)) for key, value in read_json(root / FILE).items()}
+    """All rates measured so far in an output folder, by `rate_key`."""
+    return {
+        key: float(str(value)) for key, value in read_json(OutputFolder(root).calibration).items()
+    }
 
 
-def keep_rates(root: Path, rates: Rates) -> None:
-    """Add rates to those kept; a new measurement replaces an old one."""
-    write_atomically(root / FILE, json.dumps(measured_rates(root) | dict(rates), indent=1))
+def save_rates(root: Path, rates: Rates) -> None:
+    """Add rates to those of the output folder; a new measurement replaces an old one."""
+    merged = measured_rates(root) | dict(rates)
+    write_atomically(OutputFolder(root).calibration, json.dumps(merged, indent=1))

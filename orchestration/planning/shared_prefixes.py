@@ -1,10 +1,11 @@
-"""Beginnings that several runs share: which they are, and where their training state lies.
+"""Prefixes that runs share: which they are, and where their training state is published.
 
-Two runs share a beginning when everything that decides the state after some step is equal: model
-part, objective, data, seed, optimiser and the rate of every step so far. The points of a trajectory
-share the stable phase of their schedule; runs with the same VAE share Cola DLM's first stage. The
-most expensive of them trains it and publishes its state, the others go on from there. A run without
-the state it could have taken trains from its start, with the same result.
+A prefix is the first steps of a run. Two runs share one when everything that decides the training
+state after it is equal: the part of the model that is trained so far, objective, data, seed,
+optimiser and the rate of every step. The points of a trajectory share the stable phase of their
+schedule; runs with the same VAE share Cola DLM's first stage. The most expensive run trains the
+prefix and publishes its state; the others resume from that. A run that finds no published state
+trains from its start, with the same result.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from cola.study.schedule import stable_steps, warmup_steps
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.paths import OutputFolder
 
-FORMAT = 2  # of the published state
+FORMAT = 2  # of the published state, as `Manifest.format`
 NOT_SHAPE = {"warmup_fraction", "warmup_steps", "rate_changes"}  # keys of a schedule
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """The first `step` steps of a run; runs with the same `key` have the same."""
+class Prefix:
+    """The first `step` steps of a run; runs whose prefix has the same `key` share it."""
 
     key: str
     step: int
@@ -41,52 +42,52 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Sharing:
-    """What a run publishes for others, and what it takes, the longest first, from whom."""
+class PrefixPlan:
+    """Prefixes that a run publishes, and those that it can resume from, the longest first."""
 
-    publishes: tuple[Beginning, ...] = ()
-    takes: tuple[tuple[Beginning, str], ...] = ()  # with the provider's run key
+    publishes: tuple[Prefix, ...] = ()
+    resumes_from: tuple[tuple[Prefix, str], ...] = ()  # with the run key of its publisher
 
     @property
     def first_step(self) -> int:
-        """Steps that another run carries out."""
-        return self.takes[0][0].step if self.takes else 0
+        """Steps that another run trains."""
+        return self.resumes_from[0][0].step if self.resumes_from else 0
 
 
-def shared_beginnings(plan: Sequence[PlannedRun]) -> dict[str, Sharing]:
-    """By run key. Runs of one plan whose key is equal count as one."""
+def prefix_plans(plan: Sequence[PlannedRun]) -> dict[str, PrefixPlan]:
+    """Prefix plan of each run, by run key. Runs of one plan whose key is equal count as one."""
     runs = {run.key: run.spec for run in plan}
     by_cost = sorted(
         runs, key=lambda key: (-runs[key].train_flops_at(runs[key].steps, "executed"), key)
     )
-    publishes: dict[str, set[Beginning]] = {key: set() for key in runs}
-    takes: dict[str, list[tuple[Beginning, str]]] = {key: [] for key in runs}
-    for place, key in enumerate(by_cost):
-        for step in branching_steps(runs[key]):
-            beginning = Beginning(beginning_key(runs[key], step), step)
-            for provider in by_cost[:place]:
-                if has_beginning(runs[provider], beginning):
-                    publishes[provider].add(beginning)
-                    takes[key].append((beginning, provider))
+    publishes: dict[str, set[Prefix]] = {key: set() for key in runs}
+    resumes_from: dict[str, list[tuple[Prefix, str]]] = {key: [] for key in runs}
+    for index, key in enumerate(by_cost):
+        for step in branch_steps(runs[key]):
+            prefix = Prefix(prefix_key(runs[key], step), step)
+            for publisher in by_cost[:index]:
+                if has_prefix(runs[publisher], prefix):
+                    publishes[publisher].add(prefix)
+                    resumes_from[key].append((prefix, publisher))
                     break
     return {
-        key: Sharing(
-            tuple(sorted(publishes[key], key=lambda found: found.step)),
-            tuple(sorted(takes[key], key=lambda found: -found[0].step)),
+        key: PrefixPlan(
+            tuple(sorted(publishes[key], key=lambda prefix: prefix.step)),
+            tuple(sorted(resumes_from[key], key=lambda pair: -pair[0].step)),
         )
         for key in runs
     }
 
 
-def remove_published(plan: Sequence[PlannedRun], root: Path) -> None:
-    """Delete the states that the plan's runs published: none of them needs one any more."""
-    for sharing in shared_beginnings(plan).values():
-        for beginning in sharing.publishes:
-            shutil.rmtree(beginning.folder(root), ignore_errors=True)
+def remove_published_prefixes(plan: Sequence[PlannedRun], root: Path) -> None:
+    """Delete the states that the plan's runs published, once none of them needs one."""
+    for prefixes in prefix_plans(plan).values():
+        for prefix in prefixes.publishes:
+            shutil.rmtree(prefix.folder(root), ignore_errors=True)
 
 
-def branching_steps(run: RunSpec) -> Iterator[int]:
-    """Steps up to which another run can be the same: ends of stages, ends of stable phases."""
+def branch_steps(run: RunSpec) -> Iterator[int]:
+    """Steps after which other runs may branch off: ends of stages and of stable phases."""
     before = 0
     for stage in run.stages:
         stable = stable_steps(run.training.schedule, stage.steps)
@@ -97,18 +98,18 @@ def branching_steps(run: RunSpec) -> Iterator[int]:
             yield before
 
 
-def has_beginning(run: RunSpec, beginning: Beginning) -> bool:
-    """Whether the run passes through this state on its way."""
-    return beginning.step < run.steps and beginning_key(run, beginning.step) == beginning.key
+def has_prefix(run: RunSpec, prefix: Prefix) -> bool:
+    """Whether the run passes through the state at the end of this prefix."""
+    return prefix.step < run.steps and prefix_key(run, prefix.step) == prefix.key
 
 
-def beginning_at(run: RunSpec, share: float) -> Beginning:
-    """The run's beginning up to a share of its steps."""
+def prefix_at(run: RunSpec, share: float) -> Prefix:
+    """The run's prefix up to a share of its steps, in (0, 1]."""
     step = run.step_at(share)
-    return Beginning(beginning_key(run, step), step)
+    return Prefix(prefix_key(run, step), step)
 
 
-def beginning_key(run: RunSpec, step: int) -> str:
+def prefix_key(run: RunSpec, step: int) -> str:
     """SHA-256 (hex) of all that decides the training state after `step` steps."""
     training = run.training.model_dump(mode="json", exclude={"schedule"})
     content = {
@@ -128,12 +129,12 @@ def _stages_until(run: RunSpec, step: int) -> Iterator[dict[str, Any]]:
     for stage in run.stages:
         if left <= 0:
             return
-        taken = min(left, stage.steps)
-        rates = _rates_until(run.training.schedule, stage, taken)
+        steps = min(left, stage.steps)
+        rates = _rates_until(run.training.schedule, stage, steps)
         # What of model and objective decides the state at the end of the stage.
         deciding = definition_of(run.family).deciding(run.model, run.objective, stage.name)
-        yield {"stage": stage.name, "steps": taken, "rates": rates, **deciding}
-        left -= taken
+        yield {"stage": stage.name, "steps": steps, "rates": rates, **deciding}
+        left -= steps
 
 
 def _changes_until(run: RunSpec, step: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Numbers as people read them: counts and durations."""
+"""Counts and durations as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ DAY = 86_400.0
 
 
 def count(value: float) -> str:
-    """In full up to a million, with three digits and an SI prefix from there."""
+    """All digits below a million, else four digits and an SI prefix (M, G, T)."""
     for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if value >= unit:
             return f"{value / unit:.4g} {name}"
@@ -14,7 +14,7 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that people would use."""
+    """Seconds as s, min, h or days, whichever reads best."""
     if seconds < 600:
         return f"{seconds:.0f} s"
     if seconds < 2 * 3600:

@@ -1,11 +1,12 @@
-"""Saving the checkpoints of one attempt: local part, upload, agreement of all workers, retention.
+"""Saves the checkpoints of one attempt: local part, upload, agreement of all workers, retention.
 
-What goes wrong with a checkpoint (a full disk, a network that is down) never ends training: all
-workers drop that checkpoint, the journal says why, and the next one is tried at its time.
+A checkpoint that fails (a full disk, a network that is down) never ends training: all workers drop
+it, the journal records why, and the next one is tried at its time.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -15,20 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch.distributed as dist
-
+from cola.errors import one_line
 from orchestration.checkpoint.manifest import CheckpointNote, Cursor, seal
 from orchestration.checkpoint.retention import CheckpointSummary, RetentionPolicy, to_delete
 from orchestration.checkpoint.store import CheckpointStore, StoredCheckpoint, checkpoint_name
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank, gather_objects
 from orchestration.training.train_loop import TrainState
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Upload:
-    """A checkpoint on its way: `done` gives why this worker's part failed, or None."""
+    """A checkpoint that is being uploaded: `done` gives why this worker's part failed, or None."""
 
     name: str
     step: int
@@ -36,58 +38,59 @@ class _Upload:
 
 
 class SupersededError(OSError):
-    """A newer attempt at the run exists: this one's checkpoints count no more."""
+    """A newer attempt at the run exists, so this attempt's checkpoints no longer count."""
 
 
 class CheckpointWriter:
     """Saves checkpoints into a store; every worker has one and calls it at the same steps.
 
-    With `upload` "async" a step waits only until the state is on this machine's disk, and the rest
-    goes on in a thread: one at a time, so the next checkpoint waits for the one before. (Ray
-    Train's own asynchronous mode ends training when an upload fails.) `whole` is told of each
-    checkpoint that every worker has stored. `good` is the checkpoint that training went on from:
-    until there is a newer one it stays, whatever else there is. Once `fence` knows of a newer
-    attempt at the run, nothing is saved and nothing is removed: the checkpoints are its own now.
+    With `upload` "async" a step waits only until the state is on this machine's disk. A thread
+    uploads one checkpoint at a time, so a new checkpoint waits for the upload before it. (Ray
+    Train's asynchronous mode would end training when an upload fails.) `on_stored` gets name and
+    step of each checkpoint that every worker has stored. `points` are evaluation steps, whose
+    checkpoints the policy may keep. The checkpoint `resumed_from` is kept until a newer one is
+    stored, whatever the policy says. Once `fence` finds a newer attempt at the run, nothing more is
+    saved or removed: the checkpoints belong to that attempt.
     """
 
     def __init__(
         self,
         store: CheckpointStore,
         attempt: int,
-        place: Place,
+        worker: WorkerRank,
+        *,
         policy: RetentionPolicy,
         upload: Literal["sync", "async"],
         journal: JournalWriter | None,
-        whole: Callable[[str, int], None] = lambda name, step: None,
+        on_stored: Callable[[str, int], None] = lambda name, step: None,
         points: frozenset[int] = frozenset(),
-        good: str | None = None,
-        *,
+        resumed_from: str | None = None,
         fence: AttemptFence | None = None,
     ) -> None:
-        self._store, self._attempt, self._place = store, attempt, place
+        self._store, self._attempt, self._worker = store, attempt, worker
         self._policy, self._upload, self._journal = policy, upload, journal
-        self._whole, self._points, self._good = whole, points, good
+        self._on_stored, self._points, self._trusted = on_stored, points, resumed_from
         self._fence = fence
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cola-upload")
-        self._under_way: _Upload | None = None
+        self._pending: _Upload | None = None
 
     def __call__(self, state: TrainState) -> None:
-        """Save this state; the checkpoint before is settled first."""
+        """Save this state, once the upload before it is settled."""
         self.settle()
         name = checkpoint_name(self._attempt, state.step)
-        part, failure = self._saved_part(state, name)
+        part, failure = self._save_part(state, name)
         reasons = self._reasons(failure)
         if reasons or part is None:
             _remove(part)
-            self._failed(name, state.step, reasons)
+            self._drop(name, state.step, reasons)
             return
         evaluated, nll = state.validation or (-1, None)
         note = CheckpointNote(
             validation_nll=nll if evaluated == state.step else None,
             evaluation_point=state.step in self._points,
         )
-        done = self._pool.submit(self._sent, part, name, state.cursor(), note)
-        self._under_way = _Upload(name, state.step, done)
+        done = self._pool.submit(self._upload_part, part, name, state.cursor(), note)
+        self._pending = _Upload(name, state.step, done)
         if self._upload == "sync":
             self.settle()
 
@@ -97,91 +100,94 @@ class CheckpointWriter:
         self.settle()
 
     def settle(self) -> None:
-        """Wait for what is under way; keep it and drop older ones, or drop it where it failed."""
-        upload, self._under_way = self._under_way, None
+        """Wait for the pending upload; then prune older checkpoints, or drop it where it failed."""
+        upload, self._pending = self._pending, None
         if upload is None:
             return
         reasons = self._reasons(upload.done.result())
         if reasons:
-            self._failed(upload.name, upload.step, reasons)
+            self._drop(upload.name, upload.step, reasons)
             return
-        # Every worker is past loading what it went on from, and nothing else is being written.
-        self._good = upload.name
+        # By now every worker has loaded the checkpoint it resumed from, and none is being written.
+        self._trusted = upload.name
         self._prune(self._policy, upload.step)
-        self._whole(upload.name, upload.step)
+        log.info("stored checkpoint %s", upload.name)
+        self._on_stored(upload.name, upload.step)
 
     def close(self) -> None:
-        """Settle, and end the thread."""
+        """Settle the pending upload and end the thread."""
         self.settle()
         self._pool.shutdown()
 
-    def _saved_part(self, state: TrainState, name: str) -> tuple[Path | None, str | None]:
-        """This worker's part on the local disk, or why it is not there."""
+    def _save_part(self, state: TrainState, name: str) -> tuple[Path | None, str | None]:
+        """This worker's part on the local disk (None: not begun), and why it failed, if it did."""
         part, failure = None, None
         try:
-            if self._place.rank == 0:
+            if self._worker.rank == 0:
                 self._check_fence()
                 self._clear(name)
             part = Path(tempfile.mkdtemp(prefix="cola-checkpoint-"))
         except OSError as error:
-            failure = _reason(error)
-        # Saving has collective calls: it begins on all workers or on none.
+            failure = one_line(error)
+        # Saving makes collective calls: it begins on all workers or on none.
         reasons = self._reasons(failure)
         if reasons or part is None:
             return part, failure
         try:
             state.save(part)
         except OSError as error:
-            failure = _reason(error)
+            failure = one_line(error)
         return part, failure
 
-    def _sent(self, part: Path, name: str, cursor: Cursor, note: CheckpointNote) -> str | None:
+    def _upload_part(
+        self, part: Path, name: str, cursor: Cursor, note: CheckpointNote
+    ) -> str | None:
         """Seal and upload this worker's part (in the thread); why it failed, or None."""
         try:
-            if self._place.rank == 0:  # without its manifest the other parts are no checkpoint
+            if self._worker.rank == 0:  # without its manifest the other parts are no checkpoint
                 self._check_fence()
-            seal(part, cursor, self._place.rank, note)
+            seal(part, cursor, self._worker.rank, note)
             self._store.upload(part, name)
         except OSError as error:
-            return _reason(error)
+            return one_line(error)
         finally:
             _remove(part)
         return None
 
     def _reasons(self, failure: str | None) -> list[str]:
-        """What failed on any worker: the same list on all of them (a collective call)."""
-        if self._place.world_size == 1:
+        """Failures of all workers, the same list on each of them (collective)."""
+        if self._worker.world_size == 1:
             return [failure] if failure else []
-        found: list[str | None] = [None] * self._place.world_size
-        dist.all_gather_object(found, failure)
-        return [f"worker {rank}: {reason}" for rank, reason in enumerate(found) if reason]
+        failures = gather_objects(failure, self._worker)
+        return [f"worker {rank}: {reason}" for rank, reason in enumerate(failures) if reason]
 
-    def _failed(self, name: str, step: int, reasons: list[str]) -> None:
-        """Leave nothing of it, make room for the next one, and say so."""
-        if self._place.rank != 0 or self._is_superseded():
+    def _drop(self, name: str, step: int, reasons: list[str]) -> None:
+        """Remove what is there of a failed checkpoint, make room for the next, record why."""
+        if self._worker.rank != 0 or self._is_superseded():
             return
         reasons = [*reasons, *self._attempted(lambda: self._clear(name))]
         self._prune(self._policy.sparing(), step)
-        self._say("checkpoint failed", step, "; ".join(reasons))
+        self._record("checkpoint failed", step, "; ".join(reasons))
 
     def _clear(self, name: str) -> None:
-        """Remove what is there under this name: a resumed run passes no whole one that fits."""
+        """Remove a checkpoint of this name: only a damaged one can be here, as none was loaded."""
         for stored in self._store.stored():
             if stored.name == name:
                 self._store.delete(stored)
 
     def _prune(self, policy: RetentionPolicy, step: int) -> None:
         """Rank 0 removes what the policy does not keep, over all attempts."""
-        if self._place.rank != 0 or self._is_superseded():
+        if self._worker.rank != 0 or self._is_superseded():
             return
         failures = self._attempted(lambda: self._delete_surplus(policy))
         if failures:
-            self._say("checkpoints not pruned", step, failures[0])
+            self._record("checkpoints not pruned", step, failures[0])
 
     def _delete_surplus(self, policy: RetentionPolicy) -> None:
         stored = {item.name: item for item in self._store.stored()}
-        known = [described(self._store, item) for item in stored.values()]
-        for item in to_delete(known, policy, {self._good} if self._good else ()):
+        summaries = [summarise(self._store, item) for item in stored.values()]
+        for item in to_delete(summaries, policy, {self._trusted} if self._trusted else ()):
+            log.debug("deleting checkpoint %s", item.name)
             self._store.delete(stored[item.name])
 
     def _is_superseded(self) -> bool:
@@ -195,33 +201,30 @@ class CheckpointWriter:
         try:
             action()
         except OSError as error:
-            return [_reason(error)]
+            return [one_line(error)]
         return []
 
-    def _say(self, event: str, step: int, reason: str) -> None:
+    def _record(self, event: str, step: int, reason: str) -> None:
+        log.warning("step %d: %s: %s", step, event, reason)
         if self._journal is not None:
             values = {"event": event, "attempt": self._attempt, "reason": reason}
             self._journal.write("event", step, time.time(), values)
 
 
-def described(store: CheckpointStore, stored: StoredCheckpoint) -> CheckpointSummary:
-    """What retention looks at of a checkpoint."""
+def summarise(store: CheckpointStore, stored: StoredCheckpoint) -> CheckpointSummary:
+    """What retention compares of a checkpoint."""
     manifest = store.complete(stored)
     note = manifest.note if manifest is not None else CheckpointNote()
     return CheckpointSummary(
-        stored.name,
-        stored.attempt,
-        stored.step,
-        manifest is not None,
-        note.validation_nll,
-        note.evaluation_point,
+        name=stored.name,
+        attempt=stored.attempt,
+        step=stored.step,
+        whole=manifest is not None,
+        validation_nll=note.validation_nll,
+        evaluation_point=note.evaluation_point,
     )
 
 
 def _remove(part: Path | None) -> None:
     if part is not None:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _reason(error: OSError) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -14,22 +14,23 @@ from torch import Tensor
 from cola import process_environment
 from cola.families.interface.family import StageModule
 from orchestration.compat.deepspeed import switch_off_shared_memory_collectives
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
-    Groups,
     MicroBatch,
+    ParameterGroups,
     StepResult,
     adamw,
     autocast,
-    mean_of,
+    mean_scalars,
     set_learning_rates,
-    weighted,
+    weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
 
 
 def import_deepspeed() -> Any:
-    """Import DeepSpeed for the accelerator of this machine."""
+    """DeepSpeed, set up for this machine's accelerator."""
     gpu = torch.cuda.is_available()
     process_environment.training_worker(gpu=gpu)
     import deepspeed
@@ -40,7 +41,7 @@ def import_deepspeed() -> Any:
 
 
 def close_process_group() -> None:
-    """End the process group, and what DeepSpeed remembers of it: this process may make another."""
+    """Destroy torch's and DeepSpeed's process groups, so that this process can make new ones."""
     deepspeed = import_deepspeed()
     if deepspeed.comm.is_initialized():
         deepspeed.comm.destroy_process_group()
@@ -49,9 +50,11 @@ def close_process_group() -> None:
 
 
 class DeepSpeedEngine:
-    """A stage under DeepSpeed; needs an initialised process group of the right size."""
+    """A stage under DeepSpeed ZeRO; needs an initialised process group."""
 
-    def __init__(self, module: StageModule, groups: Groups, settings: EngineSettings) -> None:
+    def __init__(
+        self, module: StageModule, groups: ParameterGroups, settings: EngineSettings
+    ) -> None:
         deepspeed = import_deepspeed()
         self._settings = settings
         if settings.compile:
@@ -65,13 +68,15 @@ class DeepSpeedEngine:
         self._engine = engine
         self.module: StageModule = engine.module
         self.device: torch.device = torch.device(engine.device)
-        self._state = ZeroState(engine, settings.zero_stage)
+        self._state = ZeroState(
+            engine, settings.zero_stage, WorkerRank(dist.get_rank(), dist.get_world_size())
+        )
         self._steps = 0
 
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
         """See `Engine.step`."""
         groups = self._engine.optimizer.param_groups
-        set_learning_rates(groups, self._settings.training, factor, self._steps)
+        set_learning_rates(groups, self._settings.training, factor, step=self._steps)
         outputs, unsharded_norm = [], None
         for batch in batches:
             output = self._engine(**batch.inputs)
@@ -79,13 +84,13 @@ class DeepSpeedEngine:
             if self._settings.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary():
                 unsharded_norm = self._gradient_norm()
             self._engine.step()
-            outputs.append(weighted(output, batch.weight))
+            outputs.append(weighted_scalars(output, batch.weight))
         self._steps += 1
         norm = self._engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
-        return StepResult(mean_of(outputs), float(norm))
+        return StepResult(mean_scalars(outputs), float(norm))
 
     def _gradient_norm(self) -> Tensor:
-        """DeepSpeed keeps no norm at stage 0; gradients are whole and averaged there."""
+        """The norm at stage 0, where gradients are whole and averaged, and DeepSpeed keeps none."""
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
@@ -106,8 +111,8 @@ class DeepSpeedEngine:
         if self._settings.zero_stage < 3:
             return {n: v.detach().cpu() for n, v in self.module.state_dict().items()}
         deepspeed = import_deepspeed()
-        kept = self.module.state_dict().keys()  # buffers that are not persistent stay out
-        state = {n: v.detach().cpu() for n, v in self.module.named_buffers() if n in kept}
+        persistent = self.module.state_dict().keys()
+        state = {n: v.detach().cpu() for n, v in self.module.named_buffers() if n in persistent}
         for name, parameter in self.module.named_parameters(remove_duplicate=False):
             with deepspeed.zero.GatheredParameters([parameter]):
                 state[name] = parameter.detach().cpu().clone()
@@ -119,10 +124,10 @@ class DeepSpeedEngine:
 
 
 def deepspeed_config(settings: EngineSettings, world_size: int) -> dict[str, Any]:
-    """The DeepSpeed configuration; the optimiser is torch's AdamW, the same at every stage."""
+    """The DeepSpeed configuration; the optimiser is torch's AdamW at every stage."""
     training = settings.training
     config: dict[str, Any] = {
-        # DeepSpeed counts passes: how many sequences each has is left to the weights of the loss.
+        # DeepSpeed counts passes; the weights of the loss account for the sequences of each.
         "train_batch_size": settings.accumulation * world_size,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": settings.accumulation,

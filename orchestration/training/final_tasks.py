@@ -1,8 +1,9 @@
-"""Tasks of a run's own specification, answered by its finished model."""
+"""Tasks that a run's specification names, answered by its finished model."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,21 +26,25 @@ from cola.study import EvaluationSpec, RunSpec
 from orchestration.state.paths import RunFolder
 from orchestration.training.validation import VALIDATION_SEED
 
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 16  # chosen: items of one forward pass
+
+log = logging.getLogger(__name__)
 
 
 def task_metrics(
     family: Family,
     model: nn.Module,
     run: RunSpec,
+    *,
     data: PreparedData,
     run_folder: Path,
     device: torch.device,
-    alive: Callable[[], None],
+    keep_alive: Callable[[], None],
 ) -> dict[str, float]:
-    """Metrics of the tasks that the run's evaluation names; answers are kept in its folder.
+    """Metrics of the tasks that the run's evaluation names; answers are written to its folder.
 
-    `alive` is called after every answer. Answers of an earlier attempt are of another model.
+    `keep_alive` is called after every answer. Answers of an earlier attempt are deleted: they are
+    another model's.
     """
     settings, folder = run.evaluation, RunFolder(run_folder).answers
     shutil.rmtree(folder, ignore_errors=True)
@@ -49,17 +54,18 @@ def task_metrics(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
     )
     held = held_out(data, settings.task_items)
-    items_of = items_from(settings.task_folder)
+    items_of = item_loader(settings.task_folder)
     tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, subject.context)
+    log.info("answering tasks: %s", ", ".join(settings.tasks))
     answers = answered_here(subject, ROWS_AT_ONCE)
     about = about_model(family.name, subject.context, VALIDATION_SEED)
-    results = list(evaluated(tasks, answers, folder, about, lambda task, done, total: alive()))
-    keep_results(run_folder)
+    results = list(evaluated(tasks, answers, folder, about, lambda task, done, total: keep_alive()))
+    collect_results(run_folder)
     return metrics_of(results)
 
 
 def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:
-    """The results' metrics by their names in `cola.records`."""
+    """Metrics of all results, by their names in `cola.records`."""
     return {
         Metric.task(result.task, name): value
         for result in results
@@ -68,22 +74,24 @@ def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:
 
 
 def about_model(family: str, context: int | None, seed: int) -> dict[str, Any]:
-    """What a kept result says beside its task."""
+    """Fields of a written result that describe the model."""
     return {"family": family, "context": context, "seed": seed}
 
 
-def keep_results(run_folder: Path) -> Path:
-    """Put all results of a run, of any settings, into the one file that MLflow gets; its path."""
-    kept = sorted((RunFolder(run_folder).answers).rglob("*.json"))
-    found = [json.loads(path.read_text()) for path in kept]
+def collect_results(run_folder: Path) -> Path:
+    """Write all results of a run, at any settings, into the one file that MLflow gets; its path."""
+    files = sorted(RunFolder(run_folder).answers.rglob("*.json"))
+    results = [json.loads(file.read_text()) for file in files]
     path = RunFolder(run_folder).evaluation
-    write_atomically(path, json.dumps(found, indent=1) + "\n")
+    write_atomically(path, json.dumps(results, indent=1) + "\n")
     return path
 
 
-def items_from(folder: str | None) -> Callable[[str, int], Sequence[Item]]:
-    """The first so many items of a few-shot task: of `<folder>/<task>.jsonl`, or of the task's
-    public data set where there is no folder."""
+def item_loader(folder: str | None) -> Callable[[str, int], Sequence[Item]]:
+    """A function of task and limit that gives the first items of a few-shot task.
+
+    They are read from `<folder>/<task>.jsonl`, or from the task's public data set without a folder.
+    """
     source = Hub() if folder is None else Path(folder).expanduser()
     return lambda task, limit: load_items(
         task, source, limit=limit, option="evaluation.task_folder"
@@ -91,11 +99,11 @@ def items_from(folder: str | None) -> Callable[[str, int], Sequence[Item]]:
 
 
 def check_items(settings: EvaluationSpec) -> None:
-    """Read the items of all few-shot tasks that are asked for.
+    """Read the items of all few-shot tasks of the settings, before anything is trained.
 
     Raises:
-        SpecError: when one cannot be read, before anything is trained for it.
+        SpecError: the items of a task cannot be read.
     """
-    items_of = items_from(settings.task_folder)
+    items_of = item_loader(settings.task_folder)
     for task in set(settings.tasks) & set(FEW_SHOT_TASKS):
         items_of(task, settings.task_items)

@@ -1,4 +1,4 @@
-"""Effects of the training loop: functions with a cadence (log, evaluate, checkpoint, stop)."""
+"""Hooks of the training loop: log, evaluate, checkpoint, publish, stop, each at its cadence."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from orchestration.checkpoint.manifest import verify
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
-from orchestration.training.distributed import agree, mean_over_workers, spread_over_workers
+from orchestration.training.distributed import (
+    broadcast_from_rank_0,
+    mean_and_max_over_workers,
+    mean_over_workers,
+)
 from orchestration.training.hardware import peak_flops
 from orchestration.training.train_loop import TrainState
 from orchestration.training.validation import evaluation_steps, validation_metrics
 
 
 def progress_metrics(state: TrainState) -> dict[str, float]:
-    """Position on every axis after `state.step` steps."""
+    """Tokens, training FLOPs and seconds after `state.step` steps: the axes of curves."""
     run = state.run
     return {
         Metric.TOKENS: float(state.step * run.tokens_per_step),
@@ -37,9 +41,9 @@ def progress_metrics(state: TrainState) -> dict[str, float]:
 
 
 class LogTraining:
-    """Writes the training metrics at the first step, every `every` steps and at each stage's end.
+    """Logs training metrics at the first step, every `every` steps and at each stage's end.
 
-    The steps that are logged do not depend on restarts, so a resumed run logs what it would have.
+    These steps do not depend on restarts, so a resumed run logs the same steps.
     """
 
     def __init__(self, run: RunSpec, journal: JournalWriter | None, every: int) -> None:
@@ -50,14 +54,16 @@ class LogTraining:
         psutil.cpu_percent()  # the first call only starts the measurement
 
     def __call__(self, state: TrainState) -> None:
-        """Record losses by name (means over workers), rate, norm, throughput, machine load."""
-        # Throughput is measured from the first step on: that one pays for lazy initialisation.
+        """Record losses (means over workers), rate, gradient norm, throughput and load."""
+        # Throughput is measured after the first step, which includes lazy initialisation.
         now = (state.step, state.elapsed_seconds, state.data_seconds)
         last = self._last = self._last or now
         if state.step not in self._due:
             return
-        values = mean_over_workers(state.result.values, state.place, state.engine.device)
-        workers = spread_over_workers(worker_numbers(now, last), state.place, state.engine.device)
+        values = mean_over_workers(state.result.values, state.worker, state.engine.device)
+        workers = mean_and_max_over_workers(
+            worker_load(now, last), state.worker, state.engine.device
+        )
         if self._journal is None:
             return
         self._journal.write(
@@ -78,7 +84,7 @@ class LogTraining:
         self._last = now
 
     def _throughput(self, state: TrainState, last: tuple[int, float, float]) -> dict[str, float]:
-        """Tokens per second and MFU since the last logged step; nothing after no step."""
+        """Tokens per second and MFU since the last logged step; nothing at that step."""
         seconds = state.elapsed_seconds - last[1]
         if state.step == last[0]:
             return {}
@@ -87,19 +93,19 @@ class LogTraining:
         flops = state.stage.train_flops_per_token_executed * rate
         return {
             Metric.TOKENS_PER_SECOND: rate,
-            Metric.MFU: flops / (self._peak * state.place.world_size),
+            Metric.MFU: flops / (self._peak * state.worker.world_size),
         }
 
 
 class Evaluate:
-    """Validation at the run's evaluation steps."""
+    """Validates at the run's evaluation steps."""
 
     def __init__(self, run: RunSpec, data: PreparedData, journal: JournalWriter | None) -> None:
         self._steps = set(evaluation_steps(run))
         self._data, self._journal = data, journal
 
     def __call__(self, state: TrainState) -> None:
-        """Every worker evaluates its share; rank 0 records."""
+        """Evaluate this worker's share of the sequences; rank 0 records the result."""
         if state.step not in self._steps:
             return
         with state.averaged():
@@ -112,7 +118,7 @@ class Evaluate:
 
 
 class Checkpoint:
-    """Saves every `every_seconds` of wall clock, after the steps `points` and at a stop."""
+    """Saves every `every_seconds` of wall clock, after the steps `points`, and when interrupted."""
 
     def __init__(
         self,
@@ -124,40 +130,42 @@ class Checkpoint:
         self._saved_at = time.monotonic()
 
     def __call__(self, state: TrainState) -> None:
-        """Rank 0's clock decides for all; a diverged state is not worth keeping."""
+        """Save where it is due by rank 0's clock; a diverged state is never saved."""
         if state.stop == "diverged":
             return
         due = time.monotonic() - self._saved_at >= self._every or state.stop == "interrupted"
+        device = state.engine.device
         if state.step not in self._points and (
-            state.step == state.run.steps or not agree(int(due), state.place, state.engine.device)
+            state.step == state.run.steps
+            or not broadcast_from_rank_0(int(due), state.worker, device)
         ):
             return
         self._save(state)
         self._saved_at = time.monotonic()
 
 
-class Publish:
-    """Hands the state after certain steps to other runs, which begin as this one does."""
+class PublishPrefix:
+    """Publishes the state after the last step of each prefix that other runs share."""
 
     def __init__(self, folders: dict[int, Path], save: Callable[[TrainState, Path], None]) -> None:
         self._folders, self._save = folders, save
 
     def __call__(self, state: TrainState) -> None:
-        """Every worker saves its part; a diverged state is not handed on.
+        """Save this worker's part; a diverged state is not published.
 
-        What is there already is left alone: others may be reading it.
+        A valid published state is left alone: other runs may be reading it.
         """
         folder = self._folders.get(state.step)
         if folder is None or state.stop == "diverged":
             return
-        missing = state.place.rank == 0 and verify(folder) is None
-        if agree(int(missing), state.place, state.engine.device):
+        missing = state.worker.rank == 0 and verify(folder) is None
+        if broadcast_from_rank_0(int(missing), state.worker, state.engine.device):
             self._save(state, folder)
 
 
 class StopOnRequest:
-    """Ends the run cleanly when its stop file appears (written by the study's driver), when a newer
-    attempt at it exists, and after the step `until`."""
+    """Interrupts the run at its stop file (of the driver), at a newer attempt, and after the step
+    `until`."""
 
     def __init__(
         self, run_folder: Path, until: int | None = None, *, fence: AttemptFence | None = None
@@ -165,31 +173,33 @@ class StopOnRequest:
         self._path, self._until, self._fence = RunFolder(run_folder).stop, until, fence
 
     def __call__(self, state: TrainState) -> None:
-        """Rank 0 looks; all stop after the same step. A diverged run has stopped already."""
-        wanted = state.place.rank == 0 and (self._path.exists() or self._is_superseded())
-        asked = bool(agree(int(wanted), state.place, state.engine.device))
+        """Rank 0 checks file and attempt; all workers stop after the same step."""
+        due = state.worker.rank == 0 and (self._path.exists() or self._is_superseded())
+        requested = bool(broadcast_from_rank_0(int(due), state.worker, state.engine.device))
         if state.stop is not None or state.step == state.run.steps:
             return
-        if asked or state.step == self._until:
+        if requested or state.step == self._until:
             state.stop = "interrupted"
-            state.stop_reason = "stopped on request" if asked else f"was to stop at {state.step}"
-            state.stop_code = "requested" if asked else "segment_end"
+            state.stop_reason = (
+                "stopped on request" if requested else f"was to stop at {state.step}"
+            )
+            state.stop_code = "requested" if requested else "segment_end"
 
     def _is_superseded(self) -> bool:
         return self._fence is not None and self._fence.superseded()
 
 
 class StopOnDivergence:
-    """Ends a run whose loss or gradient is not finite, before a checkpoint keeps it."""
+    """Ends a run whose loss or gradient is not finite, before a checkpoint saves it."""
 
     def __call__(self, state: TrainState) -> None:
-        """A non-finite number on any worker reaches all through the mean."""
+        """Check the means over workers: one worker's non-finite number makes them non-finite."""
         watched = {
             "loss": state.result.values["loss"],
             "gradient_norm": state.result.gradient_norm,
         }
-        shared = mean_over_workers(watched, state.place, state.engine.device)
-        for name, value in shared.items():
+        means = mean_over_workers(watched, state.worker, state.engine.device)
+        for name, value in means.items():
             if not math.isfinite(value):
                 state.stop = "diverged"
                 state.stop_reason = f"{name} is {value} at step {state.step}"
@@ -197,11 +207,10 @@ class StopOnDivergence:
 
 
 class StopOnCollapse:
-    """Ends a run in whose logged values its family sees a collapse (see `Family.collapse`).
+    """Ends a run whose logged values its family judges as a collapse (see `Family.collapse`).
 
-    It looks every `every` steps at the means over workers, so all of them stop after the same
-    step. Stages that log nothing of what the family watches are left alone. A resumed run starts
-    with no points.
+    It checks means over workers every `every` steps, so all workers stop after the same step. A
+    stage that logs none of the watched values is left alone. A resumed run starts with no points.
     """
 
     def __init__(self, every: int) -> None:
@@ -209,14 +218,14 @@ class StopOnCollapse:
         self._points: list[dict[str, float]] = []
 
     def __call__(self, state: TrainState) -> None:
-        """Add a point of this stage; stop when the last ones all say the same."""
+        """Add a point of this stage; stop when the last points all show a collapse."""
         run, values = state.run, state.result.values
         watched = {name: values[name] for name in state.family.watched if name in values}
         if state.step % self._every or not watched:
             return
         if state.stage_index != self._stage:
             self._stage, self._points = state.stage_index, []
-        self._points.append(mean_over_workers(watched, state.place, state.engine.device))
+        self._points.append(mean_over_workers(watched, state.worker, state.engine.device))
         self._points = self._points[-WATCHED_POINTS:]
         reason = state.family.collapse(self._points, run.model, run.objective)
         if reason is not None and state.stop is None:
@@ -226,7 +235,7 @@ class StopOnCollapse:
 
 
 def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str]:
-    """Digest of the order of consumed sequences at every power-of-two count up to `steps` steps."""
+    """Digests of the order of the sequences read, by each power-of-two count up to `steps`."""
     fingerprint = OrderFingerprint()
     for step in range(steps):
         fingerprint.update(
@@ -236,7 +245,7 @@ def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str
 
 
 def stage_ends(run: RunSpec) -> set[int]:
-    """The step counts at which a stage is complete."""
+    """The step counts at which each stage is complete."""
     ends, total = set(), 0
     for stage in run.stages:
         total += stage.steps
@@ -244,11 +253,11 @@ def stage_ends(run: RunSpec) -> set[int]:
     return ends
 
 
-def worker_numbers(
-    now: tuple[int, float, float], last: tuple[int, float, float]
-) -> dict[str, float]:
-    """What is compared between workers: memory, and the share of time that batches took since
-    the `last` logged (step, seconds, seconds for data)."""
+def worker_load(now: tuple[int, float, float], last: tuple[int, float, float]) -> dict[str, float]:
+    """Memory in GB, and the share of time spent on batches since the `last` logged step.
+
+    `now` and `last` are (step, seconds, seconds spent on batches).
+    """
     values = {"memory_gb": psutil.Process(os.getpid()).memory_info().rss / 1e9}
     if torch.cuda.is_available():
         values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
@@ -258,7 +267,7 @@ def worker_numbers(
 
 
 def system_metrics() -> dict[str, float]:
-    """Load of rank 0's machine."""
+    """CPU and memory load of this machine in percent."""
     return {
         Metric.system("cpu_percent"): psutil.cpu_percent(),
         Metric.system("memory_percent"): psutil.virtual_memory().percent,

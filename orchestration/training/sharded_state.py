@@ -1,8 +1,8 @@
-"""A training state as fragments of named parameters: any sharding can read what any other wrote.
+"""A sharded training state as fragments of named tensors, readable at any other sharding.
 
-Each worker writes the consecutive elements of each flattened parameter that it holds, under the
-parameter's name and the index of the first. A reader puts together what it needs, so neither the
-number of workers nor the ZeRO stage has to be the same, and nothing is unpickled.
+Each worker writes the consecutive elements that it holds of each flattened tensor, under the
+tensor's name and the index of the first element. A reader assembles the range that it needs, so
+the number of workers and the ZeRO stage may change, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-WEIGHT = "weight"  # what fragments hold; AdamW's moments go by the names that torch gives them
+from orchestration.training.distributed import WorkerRank
+
+# Kinds of fragments; AdamW's moments have the names that torch gives them.
+WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BUFFER = "buffer"
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements `start`, `start + 1`, ... of a flattened tensor of the module: values (n,)."""
+    """Elements [start, start + n) of a flattened tensor of the module: values (n,)."""
 
     kind: str
     name: str
@@ -35,33 +38,33 @@ class Fragment:
 
 
 def fragments_file(folder: Path, rank: int) -> Path:
-    """Where a worker's fragments are."""
+    """The file of a worker's fragments."""
     return folder / f"fragments-{rank:05d}.safetensors"
 
 
 def write_fragments(
-    folder: Path, rank: int, workers: int, steps: int, fragments: Iterable[Fragment]
+    folder: Path, fragments: Iterable[Fragment], *, worker: WorkerRank, steps: int
 ) -> None:
-    """Write a worker's part; together, the `workers` parts hold every element of every tensor.
+    """Write this worker's file; those of all workers hold every element of every tensor.
 
     Raises:
-        OSError: where it cannot be written.
+        OSError: the file cannot be written.
     """
     tensors = {
         f"{part.kind}/{part.name}@{part.start}": part.values.detach().cpu().clone()
         for part in fragments
     }
-    header = {"steps": str(steps), "workers": str(workers)}
-    write_tensors(fragments_file(folder, rank), tensors, header)
+    header = {"steps": str(steps), "workers": str(worker.world_size)}
+    write_tensors(fragments_file(folder, worker.rank), tensors, header)
 
 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None
 ) -> None:
-    """A safetensors file.
+    """Write a safetensors file.
 
     Raises:
-        OSError: where it cannot be written, which safetensors does not tell from other faults.
+        OSError: the file cannot be written; safetensors has one error for this and other faults.
     """
     try:
         save_file(tensors, path, header)
@@ -70,9 +73,9 @@ def write_tensors(
 
 
 class FragmentReader:
-    """Reads ranges of the tensors that several workers wrote; use it as a context.
+    """Reads ranges of the tensors that several workers wrote; a context manager.
 
-    `steps` is what `write_fragments` was given.
+    `steps` is the step count that `write_fragments` recorded.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,8 +91,8 @@ class FragmentReader:
         path = fragments_file(self._folder, rank)
         file = self._files.enter_context(safe_open(path, framework="pt"))
         for key in file.keys():  # noqa: SIM118 (a file is no mapping)
-            kind, rest = key.split("/", 1)
-            name, start = rest.rsplit("@", 1)
+            kind, named = key.split("/", 1)
+            name, start = named.rsplit("@", 1)
             (numel,) = file.get_slice(key).get_shape()
             self._parts.setdefault((kind, name), []).append((int(start), numel, file, key))
         return dict(file.metadata())
@@ -106,14 +109,14 @@ class FragmentReader:
         self._files.close()
 
     def has(self, kind: str, name: str) -> bool:
-        """Whether anything of this tensor was written."""
+        """Whether any fragment of this tensor was written."""
         return (kind, name) in self._parts
 
-    def read(self, kind: str, name: str, start: int, numel: int) -> Tensor:
+    def read(self, kind: str, name: str, start: int, *, numel: int) -> Tensor:
         """Elements [start, start + numel) of the flattened tensor, on the CPU: (numel,).
 
         Raises:
-            ValueError: when the workers' parts do not hold all of them.
+            ValueError: the workers' files do not hold all of them.
         """
         pieces, reached = [], start
         for begin, size, file, key in sorted(self._parts.get((kind, name), []), key=lambda p: p[0]):

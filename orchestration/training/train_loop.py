@@ -1,7 +1,8 @@
-"""The training loop: stages, steps, and effects as hooks; runs in process, knows no Ray."""
+"""The training loop: stages of steps, with hooks for all effects; in process, without Ray."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cola.data import PackedTokens, micro_batches, micro_slices, sequence_ids, worker_slice
+from cola.errors import RunError
 from cola.families.interface.family import Batch, Family, StageModule
 from cola.families.registry import family_of
 from cola.records import StopCode
@@ -22,21 +24,28 @@ from cola.seeding import Stream
 from cola.study import RunSpec, StagePlan
 from cola.study.schedule import learning_rate_factor, rate_change_factor
 from orchestration.checkpoint.manifest import Cursor
-from orchestration.training.distributed import Place
-from orchestration.training.engine import Engine, EngineSettings, Groups, MicroBatch, StepResult
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.engine import (
+    Engine,
+    EngineSettings,
+    MicroBatch,
+    ParameterGroups,
+    StepResult,
+)
 from orchestration.training.weight_average import WeightAverage
 
-EngineFactory = Callable[[StageModule, Groups, EngineSettings], Engine]
+log = logging.getLogger(__name__)
+EngineFactory = Callable[[StageModule, ParameterGroups, EngineSettings], Engine]
 Outcome = Literal["finished", "interrupted", "diverged"]
 
 
 @dataclass
 class TrainState:
-    """What a hook may look at after a step. `step` counts finished steps over all stages."""
+    """State of a run after a step, which hooks read; `step` counts steps over all stages."""
 
     run: RunSpec
     family: Family
-    place: Place
+    worker: WorkerRank
     model: nn.Module
     engine: Engine
     zero_stage: int
@@ -45,30 +54,34 @@ class TrainState:
     learning_rate: float = 0.0
     result: StepResult = field(default_factory=lambda: StepResult({}, math.nan))
     elapsed_seconds: float = 0.0
-    data_seconds: float = 0.0  # of them spent on getting batches
+    data_seconds: float = 0.0  # the part of them spent on batches
     stop: Outcome | None = None
     stop_reason: str | None = None
     stop_code: StopCode | None = None  # the reason for programs
     average: WeightAverage | None = None
-    validation: tuple[int, float] | None = None  # the last evaluation's step and NLL (nats/token)
+    validation: tuple[int, float] | None = None  # step and NLL (nats/token) of the last evaluation
 
     @property
     def stage(self) -> StagePlan:
-        """The stage that the engine trains now."""
+        """The stage in training."""
         return self.run.stages[self.stage_index]
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Within, the model has its averaged weights, if the run keeps an average."""
+        """A context in which the model has its averaged weights, if the run keeps an average."""
         return self.average.applied() if self.average is not None else nullcontext()
 
     def save(self, folder: Path) -> None:
-        """Write this worker's part of a checkpoint."""
+        """Write this worker's part of a checkpoint.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
         self.engine.save(folder)
-        if self.average is not None and self.place.rank == 0:
+        if self.average is not None and self.worker.rank == 0:
             self.average.save(folder)
 
     def load(self, folder: Path, cursor: Cursor) -> None:
-        """Go on from what `save` wrote."""
+        """Take over the training state that `save` wrote, and its position."""
         self.engine.load(folder)
         self.step, self.elapsed_seconds = cursor.step, cursor.elapsed_seconds
         if self.average is not None:
@@ -76,18 +89,18 @@ class TrainState:
             self.average.load(folder, cursor.step - before)
 
     def cursor(self) -> Cursor:
-        """Where a checkpoint taken now stands."""
+        """Position and sharding of a checkpoint taken now."""
         return Cursor(
             stage=self.stage_index,
             step=self.step,
-            world_size=self.place.world_size,
+            world_size=self.worker.world_size,
             zero_stage=self.zero_stage,
             elapsed_seconds=self.elapsed_seconds,
         )
 
 
 class Hook(Protocol):
-    """An effect after a step; every worker calls every hook at every step."""
+    """An effect after a step; every worker calls every hook after every step."""
 
     def __call__(self, state: TrainState) -> None:
         """Act on the state; set `state.stop` to end the run after this step."""
@@ -95,7 +108,7 @@ class Hook(Protocol):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How the loop executes (nothing here changes results beyond rounding)."""
+    """How the loop executes; none of it changes results beyond rounding."""
 
     zero_stage: int
     micro_batch_sequences: int | None = None
@@ -106,14 +119,18 @@ def train(
     run: RunSpec,
     tokens: PackedTokens,
     engine_factory: EngineFactory,
+    *,
     settings: LoopSettings,
-    place: Place,
+    worker: WorkerRank,
     hooks: Sequence[Hook],
     resume: tuple[Path, Cursor] | None = None,
 ) -> TrainState:
-    """Train all stages of the run, or what is left of them after `resume`.
+    """Train all stages of the run, or the rest of them from the checkpoint `resume`.
 
-    Returns the last state: `state.stop` says finished, interrupted or diverged.
+    Returns the last state: its `stop` is finished, interrupted or diverged.
+
+    Raises:
+        RunError: the checkpoint belongs to another run.
     """
     family = family_of(run.family)
     start = resume[1] if resume else None
@@ -122,17 +139,33 @@ def train(
     for index, stage in enumerate(run.stages):
         if start is None or start.stage <= index:
             if state is not None:
-                model = carried_over(family, run, state, state.engine.full_state_dict())
+                model = whole_model(state, state.engine.full_state_dict())
                 state.engine.close()
-            state = open_stage(run, family, model, engine_factory, settings, place, index, state)
+            state = open_stage(
+                run,
+                family,
+                model,
+                engine_factory=engine_factory,
+                settings=settings,
+                worker=worker,
+                index=index,
+                before=state,
+            )
             if start is not None and start.stage == index and resume is not None:
+                log.info("resuming at step %d from %s", start.step, resume[0])
                 state.load(resume[0], start)
-            run_stage(state, tokens, settings, hooks, first_step)
+            log.info("stage %s from step %d", stage.name, state.step)
+            run_stage(state, tokens, first_step, settings=settings, hooks=hooks)
             if state.stop is not None:
+                log.info("%s at step %d: %s", state.stop, state.step, state.stop_reason)
                 return state
         first_step += stage.steps
     if state is None:
-        raise ValueError(f"checkpoint of stage {start} does not belong to run {run.run_key}")
+        number, folder = (start.stage, resume[0]) if start and resume else (0, "none")
+        raise RunError(
+            f"checkpoint {folder}: is of stage {number}, but run {run.run_key} has "
+            f"{len(run.stages)} stages; remove this folder, it belongs to another run"
+        )
     state.stop = "finished"
     return state
 
@@ -140,15 +173,16 @@ def train(
 def run_stage(
     state: TrainState,
     tokens: PackedTokens,
+    first_step: int,
+    *,
     settings: LoopSettings,
     hooks: Sequence[Hook],
-    first_step: int,
 ) -> None:
-    """Optimise one stage to its end, or until a hook stops the run."""
+    """Train one stage, which begins at `first_step`, to its end or until a hook stops the run."""
     run, engine = state.run, state.engine
     while state.step < first_step + state.stage.steps and state.stop is None:
         began = time.perf_counter()
-        batches = drawn_batches(state, tokens, settings)
+        batches = draw_micro_batches(state, tokens, settings)
         state.data_seconds += time.perf_counter() - began
         factor = learning_rate_factor(
             run.training.schedule, state.step - first_step, state.stage.steps
@@ -164,31 +198,31 @@ def run_stage(
             hook(state)
 
 
-def drawn_batches(
+def draw_micro_batches(
     state: TrainState, tokens: PackedTokens, settings: LoopSettings
 ) -> list[MicroBatch]:
-    """This worker's micro-batches of the step, with everything random already drawn.
+    """This worker's micro-batches of the step, with all random draws made.
 
-    The sequences and the draws are functions of (data seed, seed, step), so any number of workers
-    and any micro-batch give the same global batch. A worker that has fewer sequences than others
-    have micro-batches repeats one at weight zero: collectives need equally many passes.
+    Sequences and draws are functions of (data seed, seed, step), so any number of workers and any
+    micro-batch size give the same global batch. A worker with fewer sequences than other workers
+    have micro-batches repeats one at weight zero, because collectives need equally many passes.
     """
-    run, place, engine = state.run, state.place, state.engine
+    run, worker, engine = state.run, state.worker, state.engine
     size = run.training.batch_sequences
     ids = sequence_ids(run.data.seed, state.step, size, len(tokens))
-    mine = worker_slice(np.arange(size), place.rank, place.world_size)
-    count = micro_batches(size, place.world_size, settings.micro_batch_sequences)
+    mine = worker_slice(np.arange(size), worker.rank, worker.world_size)
+    count = micro_batches(size, worker.world_size, settings.micro_batch_sequences)
     batches = []
     with torch.no_grad():
         for part in micro_slices(mine, count):
-            weight = len(part) * count * place.world_size / size
-            places = (part if len(part) else mine[:1]).tolist()
+            weight = len(part) * count * worker.world_size / size
+            positions = (part if len(part) else mine[:1]).tolist()
             batch = Batch(
-                tokens_BL=torch.from_numpy(tokens.rows(ids[places])).to(engine.device),
-                # Within one global batch of more than an epoch a sequence comes twice: the
-                # position tells its draws apart.
-                stream=Stream(run.seed, state.step, places, engine.device),
-                positions=places,
+                tokens_BL=torch.from_numpy(tokens.rows(ids[positions])).to(engine.device),
+                # In a global batch of more than an epoch a sequence appears twice: draws are keyed
+                # by its position in the batch.
+                stream=Stream(run.seed, state.step, positions, engine.device),
+                positions=positions,
                 global_size=size,
             )
             batches.append(MicroBatch(engine.module.draw(batch), weight))
@@ -196,17 +230,18 @@ def drawn_batches(
 
 
 def initial_model(family: Family, run: RunSpec) -> nn.Module:
-    """The model at its start: the same numbers on every worker."""
+    """The untrained model, whose weights are the same on every worker."""
     torch.manual_seed(run.seed)
     return family.build(run.model)
 
 
-def carried_over(
-    family: Family, run: RunSpec, state: TrainState, weights: dict[str, Tensor]
-) -> nn.Module:
-    """A whole model on the CPU with the stage's `weights` (its engine may have sharded them)."""
-    model = initial_model(family, run)
-    module = family.stage_module(model, run.objective, state.stage.name)
+def whole_model(state: TrainState, weights: dict[str, Tensor]) -> nn.Module:
+    """A whole model on the CPU with these `weights` of the state's stage.
+
+    The state's own model may be sharded by its engine.
+    """
+    model = initial_model(state.family, state.run)
+    module = state.family.stage_module(model, state.run.objective, state.stage.name)
     module.load_state_dict(weights)
     return model
 
@@ -215,25 +250,26 @@ def open_stage(
     run: RunSpec,
     family: Family,
     model: nn.Module,
+    *,
     engine_factory: EngineFactory,
     settings: LoopSettings,
-    place: Place,
+    worker: WorkerRank,
     index: int,
     before: TrainState | None,
 ) -> TrainState:
-    """A state whose engine trains stage `index` of `model`."""
+    """A state whose engine trains stage `index` of `model`; steps and seconds follow `before`."""
     stage = run.stages[index]
     module = family.stage_module(model, run.objective, stage.name)
     groups = family.parameter_groups(module, run.objective, stage.name)
     count = micro_batches(
-        run.training.batch_sequences, place.world_size, settings.micro_batch_sequences
+        run.training.batch_sequences, worker.world_size, settings.micro_batch_sequences
     )
     engine = engine_factory(
         module,
         groups,
         EngineSettings(run.training, settings.zero_stage, count, settings.compile),
     )
-    state = TrainState(run, family, place, model, engine, settings.zero_stage, stage_index=index)
+    state = TrainState(run, family, worker, model, engine, settings.zero_stage, stage_index=index)
     if run.training.ema_decay is not None and index == len(run.stages) - 1:
         state.average = WeightAverage(engine.module, run.training.ema_decay)
     if before is not None:

@@ -1,13 +1,11 @@
-"""Validation during training: fixed sequences, fixed noise, every worker takes its share."""
+"""Validation during training: fixed sequences and noise, shared out over the workers."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from cola.data import PreparedData
@@ -16,15 +14,16 @@ from cola.records import Metric, SampleRecord
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 from cola.study import RunSpec
+from orchestration.training.distributed import gather_objects
 from orchestration.training.train_loop import TrainState
 
 # The noise of validation is the same in every run, so that points on a curve are comparable.
 VALIDATION_SEED = 0
-ROWS_AT_ONCE = 8
+ROWS_AT_ONCE = 8  # chosen: sequences of one forward pass
 
 
 def evaluation_steps(run: RunSpec) -> list[int]:
-    """Steps after which the run is evaluated: `points` of them, evenly spread, the last at the end.
+    """Steps after which the run is evaluated: `points` of them, evenly spaced, up to the end.
 
     Points before the last stage are left out: only the last stage trains the whole model.
     """
@@ -38,8 +37,8 @@ def evaluation_steps(run: RunSpec) -> list[int]:
 def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float]:
     """Validation NLL in nats per token and bits per byte over the run's fixed sequences.
 
-    Returns the same numbers on every worker. The standard error is over sequences, in nats per
-    token; it says how well these sequences stand for the corpus, not how well the bound is known.
+    Returns the same numbers on every worker. The standard error (nats per token) is over sequences:
+    it measures how well they represent the corpus, not how tight a bound is.
     """
     settings = state.run.evaluation
     ids = np.arange(settings.validation_sequences)
@@ -52,7 +51,7 @@ def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float
 def summary_of(
     rows: dict[int, dict[str, float]], ids: np.ndarray, data: PreparedData
 ) -> dict[str, float]:
-    """The validation metrics of sequences whose likelihood numbers are known, by their ids."""
+    """Validation metrics of the sequences `ids`, from their likelihood rows by id."""
     length = data.validation.rows(ids[:1]).shape[1]
     nll_B = np.array([rows[int(i)]["nll"] for i in ids])
     total_bytes = int(data.validation.bytes_of(ids).sum())
@@ -69,48 +68,48 @@ def summary_of(
 def gathered_rows(
     state: TrainState, data: PreparedData, ids: np.ndarray
 ) -> dict[int, dict[str, float]]:
-    """Likelihood numbers of each validation sequence, by its id, from all workers."""
-    place = state.place
-    share = -(-len(ids) // place.world_size)
-    # Every worker makes equally many forward passes (ZeRO 3 gathers weights in each), so the last
-    # one repeats sequences to fill its share; equal ids give equal numbers.
-    mine = np.resize(ids, share * place.world_size)[place.rank * share : (place.rank + 1) * share]
+    """Likelihood rows of all validation sequences, by id, on every worker (collective)."""
+    worker = state.worker
+    share = -(-len(ids) // worker.world_size)
+    # ZeRO 3 gathers weights in each forward pass, so every worker makes equally many: the last one
+    # repeats sequences to fill its share, and equal ids give equal numbers.
+    mine = np.resize(ids, share * worker.world_size)[
+        worker.rank * share : (worker.rank + 1) * share
+    ]
     rows: dict[int, dict[str, float]] = {}
     for start in range(0, share, ROWS_AT_ONCE):
-        chosen = mine[start : start + ROWS_AT_ONCE]
+        part = mine[start : start + ROWS_AT_ONCE]
         with state.engine.autocast():
             rows.update(
                 likelihood_rows(
                     state.family,
                     state.model,
                     state.run.evaluation.likelihood,
-                    data,
-                    chosen,
-                    state.engine.device,
+                    data=data,
+                    ids=part,
+                    device=state.engine.device,
                 )
             )
-    if place.world_size == 1:
-        return rows
-    parts: list[Any] = [None] * place.world_size
-    dist.all_gather_object(parts, rows)
-    return {key: value for part in parts for key, value in part.items()}
+    return {key: row for part in gather_objects(rows, worker) for key, row in part.items()}
 
 
 def likelihood_rows(
     family: Family,
     model: nn.Module,
     settings: LikelihoodSpec,
+    *,
     data: PreparedData,
     ids: np.ndarray,
     device: torch.device,
 ) -> dict[int, dict[str, float]]:
-    """NLL and its parts (nats per token), and diagnostics, of some validation sequences."""
+    """NLL and its parts (nats per token), and diagnostics, of validation sequences by id."""
     tokens_BL = torch.from_numpy(data.validation.rows(ids)).to(device)
     stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device)
-    found = family.likelihood(model, tokens_BL, settings, stream)
-    nats = {"nll": found.nll_B, **found.parts}
+    likelihood = family.likelihood(model, tokens_BL, settings, stream)
+    nats = {"nll": likelihood.nll_B, **likelihood.parts}
     length = tokens_BL.shape[1]
-    values = {name: value / length for name, value in nats.items()} | found.diagnostics
+    values = {name: value / length for name, value in nats.items()}
+    values |= likelihood.diagnostics
     return {
         int(sequence): {name: float(value[row]) for name, value in values.items()}
         for row, sequence in enumerate(ids)
@@ -119,23 +118,23 @@ def likelihood_rows(
 
 @torch.no_grad()
 def diagnostics(
-    family: Family, model: nn.Module, run: RunSpec, data: PreparedData
+    family: Family, model: nn.Module, run: RunSpec, *, data: PreparedData
 ) -> dict[str, float]:
-    """The family's diagnostics of a finished model on the validation sequences."""
+    """The family's diagnostics of a finished model on the validation sequences, by metric."""
     ids = np.arange(min(run.evaluation.diagnostic_sequences, len(data.validation)))
-    if len(ids) < 2:  # a probe needs sequences to be fitted on and others to be scored on
+    if len(ids) < 2:  # a probe is fitted on some sequences and scored on others
         return {}
     tokens_BL = torch.from_numpy(data.validation.rows(ids))
     model.eval()
-    found = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
-    return {Metric.diagnostic(name): value for name, value in found.items()}
+    values = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
+    return {Metric.diagnostic(name): value for name, value in values.items()}
 
 
 @torch.no_grad()
 def text_samples(
-    family: Family, model: nn.Module, run: RunSpec, data: PreparedData, step: int
+    family: Family, model: nn.Module, run: RunSpec, *, data: PreparedData, step: int
 ) -> list[SampleRecord]:
-    """Continuations of the first validation sequences, with what the text really went on with."""
+    """Continuations of the first validation sequences, with the corpus' text as reference."""
     settings = run.evaluation
     if settings.samples == 0:
         return []
@@ -164,5 +163,5 @@ def text_samples(
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean; zero for a single value is not claimed, so it is NaN."""
+    """Standard error of the mean; NaN for a single value."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

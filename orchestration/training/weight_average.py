@@ -1,4 +1,4 @@
-"""Moving average of the trained weights: what is evaluated and exported where one is kept."""
+"""Moving average of the trained weights, which is evaluated and exported where a run has one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FILE = "weight_average.safetensors"
 class WeightAverage:
     """theta_ema <- d theta_ema + (1 - d) theta after step k, d = min(decay, 1 - 1 / k).
 
-    That is the mean of all steps at first, and an exponential average later. Every worker holds the
-    whole average, and all hold the same: weights must not be sharded (ZeRO 3).
+    This is the mean of all steps at first, and an exponential average later. Every worker holds the
+    whole average, so weights must not be sharded (ZeRO 3).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -27,7 +27,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take up the weights as they are after a step."""
+        """Add the weights after a step."""
         self._steps += 1
         decay = min(self._decay, 1 - 1 / self._steps)
         for name, weight in self._weights.items():
@@ -35,7 +35,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the model has the averaged weights."""
+        """A context in which the model has the averaged weights."""
         self._exchange()
         try:
             yield
@@ -50,9 +50,13 @@ class WeightAverage:
             self._average[name] = held
 
     def save(self, folder: Path) -> None:
-        """Write the average into a checkpoint's folder."""
+        """Write the average into a checkpoint's folder.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
         state: dict[str, Tensor] = {n: t.contiguous() for n, t in self._average.items()}
-        (folder / FILE).write_bytes(save(state))  # a full disk is an OSError this way
+        (folder / FILE).write_bytes(save(state))  # unlike `save_file`, an OSError on a full disk
 
     def load(self, folder: Path, steps: int) -> None:
         """Read what `save` wrote after `steps` steps."""

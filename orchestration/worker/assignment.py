@@ -1,49 +1,42 @@
-"""What a driver hands to the workers of a run, and the outcome that they write."""
+"""What a driver gives the workers of a run, and the outcome that they write."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
 from cola.records import StopCode
-from cola.spec.resources import CheckpointSpec
+from cola.spec.resources import CheckpointSpec, ResourcesSpec
 from cola.study import RunSpec
 
 
 class Assignment(BaseModel):
-    """All that a worker needs to know to carry out its part of a run (absolute paths only)."""
+    """All that a worker needs to train its part of a run; every path is absolute."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: RunSpec
     name: str
     run_folder: str
-    study_folder: str
+    study_folder: str  # of the event log that faults go to
     data_folder: str
     attempt: int
-    workers: int
-    min_workers: int | None = None  # fewer than `workers`: an elastic run
-    cpus_per_worker: float
-    gpus_per_worker: float
-    zero_stage: int
-    micro_batch_sequences: int | None
-    compile: bool
-    max_failures: int
-    checkpoint: CheckpointSpec  # a folder in it is absolute
+    resources: ResourcesSpec  # of a run of this size, with the planned micro-batch
+    checkpoint: CheckpointSpec
     log_every_steps: int
-    labels: dict[str, str] = {}  # of the nodes that workers may be on
-    publishes: dict[int, str] = {}  # step -> folder for the state that other runs go on from
-    takes: list[str] = []  # folders of such states that this run can go on from
+    publishes: dict[int, str] = {}  # last step of a prefix -> folder where its state is published
+    resumes_from: list[str] = []  # folders of published states that the run may resume from
     preemptible: bool = False  # whether nodes may be taken away with a notice
-    in_process: bool = False  # of one worker: it is the process that starts the run
-    until: int | None = None  # the step after which they leave, with a checkpoint
+    in_process: bool = False  # train in the process that starts the run, with one worker
+    until: int | None = None  # save a checkpoint after this step and leave
 
     def ray_workers(self) -> int | tuple[int, int]:
-        """How many workers Ray Train starts: a number, or a range (an elastic run)."""
+        """Ray Train's `num_workers`: a number, or (fewest, most) of an elastic run."""
+        workers, fewest = self.resources.workers, self.resources.min_workers
         if self.in_process:
             return 0  # Ray Train's local mode
-        if self.min_workers is None or self.min_workers == self.workers:
-            return self.workers
-        return (self.min_workers, self.workers)
+        if fewest is None or fewest == workers:
+            return workers
+        return (fewest, workers)
 
 
 class RunOutcome(BaseModel):
@@ -54,6 +47,6 @@ class RunOutcome(BaseModel):
     attempt: int
     state: str
     reason: str | None
-    stop_code: StopCode | None = None
+    stop_code: StopCode | None = None  # the reason for programs; None in files without one
     step: int
     order_digests: dict[int, str]

@@ -1,4 +1,4 @@
-"""What a run ran on: versions and hardware, recorded with every run."""
+"""Versions and hardware that a run trained on, recorded with every run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def describe_environment(zero_stage: int, workers: int) -> str:
-    """JSON object: Python, platform, devices, package versions, and how the run is spread."""
+    """A JSON object: Python, platform, devices, package versions, workers and ZeRO stage."""
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return json.dumps(
         {

@@ -1,10 +1,12 @@
-"""What a run's workers do once its training has ended."""
+"""What a run's workers do after training: export, final measurements, outcome."""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
-from typing import Any
+
+from torch import nn
 
 from cola.data import PreparedData
 from cola.files import write_atomically
@@ -13,68 +15,81 @@ from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.final_tasks import task_metrics
 from orchestration.training.hooks import order_digests
-from orchestration.training.train_loop import carried_over
+from orchestration.training.train_loop import TrainState, whole_model
 from orchestration.training.validation import diagnostics, text_samples
 from orchestration.worker.assignment import Assignment, RunOutcome
 from orchestration.worker.heartbeat import Heartbeat
 
+log = logging.getLogger(__name__)
+
 
 def finish(
     assignment: Assignment,
-    state: Any,
+    state: TrainState,
     data: PreparedData,
+    *,
     journal: JournalWriter | None,
-    heart: Heartbeat,
+    heartbeat: Heartbeat,
     fence: AttemptFence,
 ) -> None:
-    """Export the finished model, record its final measurements and write the run's outcome.
+    """Export the model, record its final measurements, and write the run's outcome.
 
-    An attempt that was superseded writes none of them.
+    Every worker takes part in gathering the weights; rank 0 alone, which has the journal, writes.
+    A superseded attempt writes nothing.
+
+    Raises:
+        OSError: the run's folder cannot be written.
     """
-    folder = Path(assignment.run_folder)
-    finished = state.stop == "finished"
+    folder = RunFolder(Path(assignment.run_folder))
     with state.averaged():
-        weights = state.engine.full_state_dict() if finished else None
+        weights = state.engine.full_state_dict() if state.stop == "finished" else None
     if journal is None or fence.superseded(recheck=True):
         return
     if weights is not None:
-        model = carried_over(state.family, state.run, state, weights)
-        state.family.save(model, RunFolder(folder).model)
-        measure(state, model, data, folder, journal, heart)
-    journal.write(
-        "event", state.step, time.time(), {"event": state.stop, "attempt": assignment.attempt}
-    )
+        model = whole_model(state, weights)
+        log.info("exporting the model to %s", folder.model)
+        state.family.save(model, folder.model)
+        evaluate_finished(state, model, data, folder=folder, journal=journal, heartbeat=heartbeat)
+    values = {"event": state.stop, "attempt": assignment.attempt}
+    journal.write("event", state.step, time.time(), values)
     journal.close()
     if fence.superseded(recheck=True):  # the measurements can take long
         return
     outcome = RunOutcome(
         attempt=assignment.attempt,
-        state=state.stop,
+        state=state.stop or "interrupted",
         reason=state.stop_reason,
         stop_code=state.stop_code,
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )
-    write_atomically(RunFolder(folder).outcome, outcome.model_dump_json(indent=1))
+    write_atomically(folder.outcome, outcome.model_dump_json(indent=1))
 
 
-def measure(
-    state: Any,
-    model: Any,
+def evaluate_finished(
+    state: TrainState,
+    model: nn.Module,
     data: PreparedData,
-    folder: Path,
+    *,
+    folder: RunFolder,
     journal: JournalWriter,
-    heart: Heartbeat,
+    heartbeat: Heartbeat,
 ) -> None:
-    """Diagnostics, text samples and tasks of the finished model."""
-    measured = diagnostics(state.family, model, state.run, data)
-    if measured:
-        journal.write("diagnostic", state.step, time.time(), measured)
-    samples = text_samples(state.family, model, state.run, data, state.step)
+    """Record diagnostics, text samples and task results of the finished model."""
+    metrics = diagnostics(state.family, model, state.run, data=data)
+    if metrics:
+        journal.write("diagnostic", state.step, time.time(), metrics)
+    samples = text_samples(state.family, model, state.run, data=data, step=state.step)
     lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
-    write_atomically(RunFolder(folder).samples, lines)
-    answered = task_metrics(
-        state.family, model, state.run, data, folder, state.engine.device, heart.alive
+    write_atomically(folder.samples, lines)
+    metrics = task_metrics(
+        state.family,
+        model,
+        state.run,
+        data=data,
+        run_folder=folder.path,
+        device=state.engine.device,
+        keep_alive=heartbeat.keep_alive,
     )
-    if answered:
-        journal.write("tasks", state.step, time.time(), answered)
+    if metrics:
+        journal.write("tasks", state.step, time.time(), metrics)

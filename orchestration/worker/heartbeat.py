@@ -1,4 +1,4 @@
-"""Hook that writes a worker's heartbeat (see `orchestration.state.heartbeat`)."""
+"""The hook that writes a worker's heartbeat (see `orchestration.state.heartbeat`)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from orchestration.state.paths import RunFolder
 if TYPE_CHECKING:
     from orchestration.training.train_loop import TrainState
 
-EVERY_SECONDS = 2.0
+EVERY_SECONDS = 2.0  # chosen: short beside any `resources.hang_seconds`
 
 
 @dataclass(frozen=True)
-class Worker:
-    """Who beats: a worker of one attempt, and its node by Ray's name."""
+class WorkerIdentity:
+    """A worker of one attempt, and Ray's id of its node."""
 
     attempt: int
     rank: int
@@ -30,9 +30,9 @@ class Worker:
 
 
 class Heartbeat:
-    """Hook: every worker writes its own file."""
+    """Writes this worker's heartbeat file, at most every few seconds."""
 
-    def __init__(self, run_folder: Path, worker: Worker, step: int) -> None:
+    def __init__(self, run_folder: Path, worker: WorkerIdentity, step: int) -> None:
         self._worker = worker
         self._path = RunFolder(run_folder).heartbeats / f"rank-{worker.rank:05d}.json"
         self._path.parent.mkdir(exist_ok=True)
@@ -41,23 +41,23 @@ class Heartbeat:
         self._write(step, None, None)
 
     def __call__(self, state: TrainState) -> None:
-        """Write where this worker stands, at most every few seconds."""
+        """Write this worker's step and speed, where a heartbeat is due."""
         if time.monotonic() - self._written < EVERY_SECONDS:
             return
-        step, elapsed, waited = self._last
-        steps, seconds = state.step - step, state.elapsed_seconds - elapsed
+        last_step, elapsed, data = self._last
+        steps, seconds = state.step - last_step, state.elapsed_seconds - elapsed
         if elapsed and steps and seconds > 0:
-            self._write(state.step, seconds / steps, (state.data_seconds - waited) / seconds)
+            self._write(state.step, seconds / steps, (state.data_seconds - data) / seconds)
         else:
             self._write(state.step, None, None)
         self._last = (state.step, state.elapsed_seconds, state.data_seconds)
 
-    def alive(self) -> None:
-        """Say that there is work behind the last step, at most every few seconds."""
+    def keep_alive(self) -> None:
+        """Write that this worker is alive after the last step, where a heartbeat is due."""
         if time.monotonic() - self._written >= EVERY_SECONDS:
             self._write(self._last[0], None, None)
 
-    def _write(self, step: int, seconds: float | None, waiting: float | None) -> None:
+    def _write(self, step: int, seconds: float | None, data_share: float | None) -> None:
         beat = Beat(
             attempt=self._worker.attempt,
             rank=self._worker.rank,
@@ -67,10 +67,10 @@ class Heartbeat:
             step=step,
             time=time.time(),
             seconds_per_step=seconds,
-            data_wait_fraction=waiting,
+            data_wait_fraction=data_share,
             memory_gb=psutil.Process().memory_info().rss / 1e9,
         )
-        # Not forced to the device: a beat that a crash loses is not missed.
+        # Without fsync: nobody misses a heartbeat that a crash loses.
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(beat.model_dump_json())
         temporary.replace(self._path)

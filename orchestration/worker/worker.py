@@ -1,7 +1,8 @@
-"""What one Ray Train worker process does: it trains its part of a run and writes the outcome."""
+"""The function that each Ray Train worker process runs: train, finish, write the outcome."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -22,13 +23,15 @@ from orchestration.worker.assignment import Assignment
 from orchestration.worker.environment import describe_environment
 
 if TYPE_CHECKING:
-    from orchestration.training.checkpoint_fetch import LocalCopies
+    from orchestration.training.checkpoint_fetch import CheckpointFetcher
     from orchestration.training.checkpoint_writer import CheckpointWriter
-    from orchestration.training.distributed import Place
+    from orchestration.training.distributed import WorkerRank
+
+log = logging.getLogger(__name__)
 
 
-def train_here(config: dict[str, Any]) -> None:
-    """`train_worker` in a process that goes on to other runs."""
+def train_in_process(config: dict[str, Any]) -> None:
+    """`train_worker` in a process that trains other runs afterwards."""
     from orchestration.training.deepspeed_engine import close_process_group
 
     try:
@@ -38,69 +41,96 @@ def train_here(config: dict[str, Any]) -> None:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: the loop, with DeepSpeed and this run's hooks."""
+    """Train this worker's part of the run that `config["assignment"]` describes (JSON).
+
+    Raises:
+        PreemptedError: a node of the run is about to be taken away; a checkpoint is saved.
+        RunError: a checkpoint belongs to another run.
+    """
     import ray.train
 
-    from orchestration.training.checkpoint_fetch import LocalCopies
+    from orchestration.training.checkpoint_fetch import CheckpointFetcher
     from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-    from orchestration.training.distributed import Place
+    from orchestration.training.distributed import WorkerRank
     from orchestration.training.train_loop import LoopSettings, train
     from orchestration.worker.finish import finish
-    from orchestration.worker.heartbeat import Heartbeat, Worker
+    from orchestration.worker.heartbeat import Heartbeat, WorkerIdentity
 
     set_up_logging()
     import_deepspeed()
     assignment = Assignment.model_validate_json(config["assignment"])
-    context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size())
+    context, resources = ray.train.get_context(), assignment.resources
+    worker = WorkerRank(context.get_world_rank(), context.get_world_size())
+    log.info("%s: worker %d of %d", assignment.name, worker.rank, worker.world_size)
     data = open_prepared(Path(assignment.data_folder))
     folder = Path(assignment.run_folder)
     store = open_store(assignment.checkpoint.storage, folder)
-    copies = LocalCopies(store, place, context.get_node_rank())
-    resume = resume_point(assignment, place, copies)
+    fetcher = CheckpointFetcher(store, worker, context.get_node_rank())
+    resume = resume_point(assignment, worker, fetcher)
+    first_step = resume[1].step if resume is not None else 0
     fence = AttemptFence(folder, assignment.attempt)
-    journal = JournalWriter(RunFolder(folder).journal, fence) if place.rank == 0 else None
+    journal = JournalWriter(RunFolder(folder).journal, fence) if worker.rank == 0 else None
     if journal is not None:
-        environment = describe_environment(assignment.zero_stage, place.world_size)
-        if not fence.superseded(recheck=True):
-            write_atomically(RunFolder(folder).environment, environment)
-        values = {
-            "event": "start",
-            "attempt": assignment.attempt,
-            "pid": os.getpid(),
-            "workers": place.world_size,
-        }
-        if resume is not None:
-            values["from"] = str(resume[0])
-        journal.write("event", resume[1].step if resume else 0, time.time(), values)
+        record_start(assignment, worker, journal, resume=resume, fence=fence)
     node_id = ray.get_runtime_context().get_node_id()
-    heart = Heartbeat(
-        folder, Worker(assignment.attempt, place.rank, node_id), resume[1].step if resume else 0
+    identity = WorkerIdentity(assignment.attempt, worker.rank, node_id)
+    heartbeat = Heartbeat(folder, identity, first_step)
+    writer = checkpoint_writer(
+        assignment,
+        worker,
+        store,
+        journal=journal,
+        resumed_from=fetcher.name_of(resume[0]) if resume is not None else None,
+        fence=fence,
     )
-    good = copies.name_of(resume[0]) if resume is not None else None
-    writer = checkpoint_writer(assignment, place, store, journal, good, fence)
     state = train(
         assignment.run,
         data.train,
         DeepSpeedEngine,
-        LoopSettings(assignment.zero_stage, assignment.micro_batch_sequences, assignment.compile),
-        place,
-        [
-            lambda state: copies.forget(),
-            heart,
-            *worker_hooks(assignment, data, journal, writer, fence),
+        settings=LoopSettings(
+            resources.zero_stage, resources.micro_batch_sequences, resources.compile
+        ),
+        worker=worker,
+        hooks=[
+            lambda state: fetcher.remove_copies(),  # by the first step all workers have loaded
+            heartbeat,
+            *worker_hooks(assignment, data, journal, writer=writer, fence=fence),
         ],
-        resume,
+        resume=resume,
     )
-    copies.forget()
+    fetcher.remove_copies()
     writer.close()
-    finish(assignment, state, data, journal, heart, fence)
+    finish(assignment, state, data, journal=journal, heartbeat=heartbeat, fence=fence)
+
+
+def record_start(
+    assignment: Assignment,
+    worker: WorkerRank,
+    journal: JournalWriter,
+    *,
+    resume: tuple[Path, Cursor] | None,
+    fence: AttemptFence,
+) -> None:
+    """Write the environment of this attempt, and its start into the journal."""
+    environment = describe_environment(assignment.resources.zero_stage, worker.world_size)
+    if not fence.superseded(recheck=True):
+        write_atomically(RunFolder(Path(assignment.run_folder)).environment, environment)
+    values: dict[str, Any] = {
+        "event": "start",
+        "attempt": assignment.attempt,
+        "pid": os.getpid(),
+        "workers": worker.world_size,
+    }
+    if resume is not None:
+        values["from"] = str(resume[0])
+    journal.write("event", resume[1].step if resume else 0, time.time(), values)
 
 
 def worker_hooks(
     assignment: Assignment,
     data: PreparedData,
     journal: JournalWriter | None,
+    *,
     writer: CheckpointWriter,
     fence: AttemptFence,
 ) -> list[Any]:
@@ -108,14 +138,15 @@ def worker_hooks(
     from orchestration.training import hooks
     from orchestration.worker.preemption import LeaveBeforePreemption
 
-    run = assignment.run
+    run, every = assignment.run, assignment.log_every_steps
     leave = LeaveBeforePreemption(preemption_notice, writer.save_now, journal)
+    folders = {step: Path(folder) for step, folder in assignment.publishes.items()}
     return [
         hooks.StopOnDivergence(),
-        hooks.LogTraining(run, journal, assignment.log_every_steps),
-        hooks.StopOnCollapse(assignment.log_every_steps),
+        hooks.LogTraining(run, journal, every),
+        hooks.StopOnCollapse(every),
         hooks.Evaluate(run, data, journal),
-        hooks.Publish({step: Path(path) for step, path in assignment.publishes.items()}, publish),
+        hooks.PublishPrefix(folders, publish_prefix),
         hooks.StopOnRequest(Path(assignment.run_folder), assignment.until, fence=fence),
         *([leave] if assignment.preemptible else []),
         hooks.Checkpoint(
@@ -125,7 +156,7 @@ def worker_hooks(
 
 
 def preemption_notice() -> str | None:
-    """Which of the run's nodes are about to be taken away, by Ray's word (collective)."""
+    """Which of the run's nodes are about to be taken away, or None (collective)."""
     import ray.train
 
     info = ray.train.get_preemption_info()
@@ -136,23 +167,25 @@ def preemption_notice() -> str | None:
 
 
 def checkpoint_points(assignment: Assignment) -> frozenset[int]:
-    """Evaluation steps after which a checkpoint is saved: none unless such ones are kept."""
+    """Evaluation steps after which a checkpoint is saved: none unless retention keeps such ones."""
     from orchestration.training.validation import evaluation_steps
 
     kept = assignment.checkpoint
-    wanted = kept.keep_best or kept.keep_points
-    return frozenset(evaluation_steps(assignment.run)) if wanted else frozenset()
+    if not (kept.keep_best or kept.keep_points):
+        return frozenset()
+    return frozenset(evaluation_steps(assignment.run))
 
 
 def checkpoint_writer(
     assignment: Assignment,
-    place: Place,
+    worker: WorkerRank,
     store: CheckpointStore,
+    *,
     journal: JournalWriter | None,
-    good: str | None,
+    resumed_from: str | None,
     fence: AttemptFence,
 ) -> CheckpointWriter:
-    """What saves this attempt's checkpoints, and tells Ray Train of those that are whole."""
+    """The writer of this attempt's checkpoints; it reports the stored ones to Ray Train."""
     import ray.train
 
     from orchestration.training.checkpoint_writer import CheckpointWriter
@@ -171,37 +204,43 @@ def checkpoint_writer(
     return CheckpointWriter(
         store,
         assignment.attempt,
-        place,
-        RetentionPolicy(kept.keep, kept.keep_best, kept.keep_points),
-        kept.upload,
-        journal,
-        report,
-        checkpoint_points(assignment),
-        good,
+        worker,
+        policy=RetentionPolicy(kept.keep, kept.keep_best, kept.keep_points),
+        upload=kept.upload,
+        journal=journal,
+        on_stored=report,
+        points=checkpoint_points(assignment),
+        resumed_from=resumed_from,
         fence=fence,
     )
 
 
-def publish(state: Any, folder: Path) -> None:
-    """Every worker puts its part where other runs look; the manifests, which come last, make it
-    whole."""
+def publish_prefix(state: Any, folder: Path) -> None:
+    """Write this worker's part of a prefix' state into `folder`, where other runs look for it.
+
+    The state counts once the manifests of all workers are there, so each is written last.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     with tempfile.TemporaryDirectory(prefix="cola-prefix-") as temporary:
         part = Path(temporary)
         state.save(part)
         shutil.copytree(part, folder, dirs_exist_ok=True)
-        manifest = seal(part, state.cursor(), state.place.rank)
+        manifest = seal(part, state.cursor(), state.worker.rank)
         write_atomically(folder / manifest.name, manifest.read_text())
+    log.info("published the state of step %d in %s", state.step, folder)
 
 
 def resume_point(
-    assignment: Assignment, place: Place, copies: LocalCopies
+    assignment: Assignment, worker: WorkerRank, fetcher: CheckpointFetcher
 ) -> tuple[Path, Cursor] | None:
-    """The newest whole checkpoint, of any attempt or of a run with the same beginning.
+    """The newest valid checkpoint of any attempt, or published prefix; None: train from the start.
 
-    Rank 0 chooses for all; each worker gets a folder that it can read.
+    Rank 0 chooses for all workers; each gets a folder that it can read.
     """
     chosen = None
-    if place.rank == 0:
-        found = [*copies.folders(), *map(Path, assignment.takes)]
-        chosen = newest_valid(found, copies.fetch)
-    return copies.shared(chosen)
+    if worker.rank == 0:
+        folders = [*fetcher.folders(), *map(Path, assignment.resumes_from)]
+        chosen = newest_valid(folders, fetcher.fetch)
+    return fetcher.share(chosen)

@@ -100,7 +100,14 @@ def effort_of(planner: PointPlanner, runs: Iterable[PlannedRun]) -> Effort:
                 first_step = prefix.step
             trained.add(prefix.key)
         keep = planner.base.checkpoint.keep
-        costs = run_costs(run.spec, run.resources, run.total_parameters, keep, rates, first_step)
+        costs = run_costs(
+            run.spec,
+            run.resources,
+            run.total_parameters,
+            keep=keep,
+            rates=rates,
+            first_step=first_step,
+        )
         shared_flops += flops_between(run.spec, 0, first_step)
         flops += flops_between(run.spec, first_step, run.spec.steps)
         seconds += costs.seconds

@@ -109,7 +109,9 @@ class TrialQueue:
             unfinished += not is_done
             first = run.spec.steps if is_done else 0
             keep, parameters = self._base.checkpoint.keep, run.total_parameters
-            seconds += run_costs(run.spec, run.resources, parameters, keep, rates, first).seconds
+            seconds += run_costs(
+                run.spec, run.resources, parameters, keep=keep, rates=rates, first_step=first
+            ).seconds
         if not unfinished and planned.evaluation is None:
             return None
         if request.leg is not None:

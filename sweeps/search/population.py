@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cola.errors import SpecError
 from cola.records import RATE_CHANGES, TrialFinished, TrialRequested, TrialSegment
-from orchestration.planning.shared_prefixes import Beginning, beginning_at
+from orchestration.planning.shared_prefixes import Prefix, prefix_at
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.domains import Space
@@ -238,8 +238,8 @@ def check_evaluation_points(planner: PointPlanner) -> None:
         )
 
 
-def published_prefixes(request: TrialRequested, planned: PlannedPoint) -> Iterator[Beginning]:
+def published_prefixes(request: TrialRequested, planned: PlannedPoint) -> Iterator[Prefix]:
     """Training states that a trial publishes: of each of its runs at the end of its segment."""
     if request.leg is not None and request.leg.until < 1:
         for run in planned.runs:
-            yield beginning_at(run.spec, request.leg.until)
+            yield prefix_at(run.spec, request.leg.until)

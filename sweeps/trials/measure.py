@@ -47,7 +47,9 @@ def measure_inference(
     if likelihood:
         rows: dict[int, dict[str, float]] = {}
         for batch in np.array_split(ids, -(-len(ids) // LIKELIHOOD_BATCH)):
-            rows |= likelihood_rows(family, model, settings.likelihood, data, batch, device)
+            rows |= likelihood_rows(
+                family, model, settings.likelihood, data=data, ids=batch, device=device
+            )
         metrics |= summary_of(rows, ids, data)
     log.info("%s: measured in %.1f s", run_folder.name[:12], time.perf_counter() - began)
     return metrics

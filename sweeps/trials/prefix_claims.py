@@ -19,7 +19,7 @@ from cola.files import file_lock, write_atomically
 from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.shared_prefixes import Beginning, Sharing, beginning_key
+from orchestration.planning.shared_prefixes import Prefix, PrefixPlan, prefix_key
 from orchestration.state.ledger import Ledger, lease_is_fresh
 from sweeps.space.storage import storage_errors
 
@@ -35,7 +35,7 @@ class PrefixClaims:
     def __init__(self, root: Path, ledger: Ledger) -> None:
         self._root, self._ledger = root, ledger
 
-    def sharing_of(self, run: PlannedRun) -> Sharing | None:
+    def prefix_plan_of(self, run: PlannedRun) -> PrefixPlan | None:
         """The prefixes that the run resumes from, and those that it has claimed and publishes.
 
         None while another run trains one that it could resume from.
@@ -43,17 +43,17 @@ class PrefixClaims:
         Raises:
             StorageError: a claim cannot be read or written.
         """
-        publishes, takes = [], []
+        publishes, resumes_from = [], []
         for prefix in stage_prefixes(run.spec):
             folder = prefix.folder(self._root)
             if verify(folder) is not None:
-                takes.append((prefix, run.key))
+                resumes_from.append((prefix, run.key))
             elif self._claim(folder, run.key):
                 publishes.append(prefix)
             else:
                 log.debug("%s: waits for prefix %s", run.name, prefix.key[:12])
                 return None
-        return Sharing(tuple(publishes), tuple(reversed(takes)))
+        return PrefixPlan(tuple(publishes), tuple(reversed(resumes_from)))
 
     def _claim(self, folder: Path, run_key: str) -> bool:
         """Claim a prefix for a run; False where a run that is training has it."""
@@ -68,13 +68,13 @@ class PrefixClaims:
         return True
 
 
-def stage_prefixes(run: RunSpec) -> Iterator[Beginning]:
+def stage_prefixes(run: RunSpec) -> Iterator[Prefix]:
     """The run's prefixes that end where a stage ends, without the whole run."""
     for step in accumulate(stage.steps for stage in run.stages[:-1]):
-        yield Beginning(beginning_key(run, step), step)
+        yield Prefix(prefix_key(run, step), step)
 
 
-def remove_prefixes(prefixes: Iterable[Beginning], root: Path) -> None:
+def remove_prefixes(prefixes: Iterable[Prefix], root: Path) -> None:
     """Delete published states and their claims, once no run needs them any more."""
     for prefix in prefixes:
         folder = prefix.folder(root)

@@ -22,7 +22,7 @@ from orchestration.checkpoint.manifest import verify
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.planning.shared_prefixes import Sharing, beginning_at
+from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
 from orchestration.state.event_log import EventLog
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import (
@@ -189,11 +189,11 @@ class TrialExecutor:
             return self._described(run, "paused", None, reused=reused)
         if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
             return None
-        sharing = self._sharing_of(run)
-        if sharing is None:
+        prefixes = self._prefix_plan_of(run)
+        if prefixes is None:
             return None
         try:
-            state, reason, is_excused = self._attempt(run, sharing)
+            state, reason, is_excused = self._attempt(run, prefixes)
         except LeaseHeldError:
             return None
         except LeaseLostError as lost:
@@ -208,21 +208,21 @@ class TrialExecutor:
             return self._described(run, "paused", None, reused=False)
         return None
 
-    def _sharing_of(self, run: PlannedRun) -> Sharing | None:
+    def _prefix_plan_of(self, run: PlannedRun) -> PrefixPlan | None:
         """The prefixes that the run resumes from and publishes, at a segment's ends too.
 
         None while another run trains one that it could resume from.
         """
         segment, root = self.spec.segment, output_root(self.spec.study)
-        start = beginning_at(run.spec, segment.since) if segment and segment.since > 0 else None
+        start = prefix_at(run.spec, segment.since) if segment and segment.since > 0 else None
         if start is not None and verify(start.folder(root)) is not None:
-            sharing: Sharing | None = Sharing(takes=((start, run.key),))
+            prefixes: PrefixPlan | None = PrefixPlan(resumes_from=((start, run.key),))
         else:
-            sharing = self._claims.sharing_of(run)
-        if sharing is None or segment is None or segment.until == 1:
-            return sharing
-        end = beginning_at(run.spec, segment.until)
-        return replace(sharing, publishes=(*sharing.publishes, end))
+            prefixes = self._claims.prefix_plan_of(run)
+        if prefixes is None or segment is None or segment.until == 1:
+            return prefixes
+        end = prefix_at(run.spec, segment.until)
+        return replace(prefixes, publishes=(*prefixes.publishes, end))
 
     def _last_step(self, run: PlannedRun) -> int:
         """The step at which the trial's part of the run ends."""
@@ -234,7 +234,7 @@ class TrialExecutor:
         last = self._last_step(run)
         return last < run.spec.steps and read_position(self._folder(run)).step >= last
 
-    def _attempt(self, run: PlannedRun, sharing: Sharing) -> tuple[State, str | None, bool]:
+    def _attempt(self, run: PlannedRun, prefixes: PrefixPlan) -> tuple[State, str | None, bool]:
         """State and reason at the end of one attempt, and whether the run is not to blame for it.
 
         Raises:
@@ -249,8 +249,10 @@ class TrialExecutor:
         if self._is_stopped():
             request_stop(folder, "stopped on request")
         before = read_position(folder)
-        if not before.step and sharing.takes:
-            before = published_position(sharing.takes[0][0].folder(output_root(self.spec.study)))
+        if not before.step and prefixes.resumes_from:
+            before = published_position(
+                prefixes.resumes_from[0][0].folder(output_root(self.spec.study))
+            )
         error: Exception | None = None
         try:
             fit_run(
@@ -260,7 +262,7 @@ class TrialExecutor:
                     Path(self.spec.folder),
                     data_folder=data,
                     attempt=len(entry.attempts),
-                    sharing=sharing,
+                    prefixes=prefixes,
                     preemptible=self.spec.preemptible,
                     in_process=self.spec.in_process,
                     until=self._last_step(run),

@@ -29,8 +29,8 @@ from cola.families.ar.spec import NextToken
 from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
 from cola.spec import DataSpec, TransformerSpec
 from cola.study import RunSpec
-from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, train
 from tests.sizes import size_model
 
@@ -71,7 +71,9 @@ def run_spec(family: str, data: DataSpec, steps: int, seed: int) -> RunSpec:
 
 def ours(run: RunSpec, data: PreparedData) -> nn.Module:
     """The product's own loop, loss and order of data, in this process."""
-    return train(run, data.train, TorchEngine, LoopSettings(0), Place(), []).model.eval()
+    return train(
+        run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[]
+    ).model.eval()
 
 
 def batches(data: PreparedData, steps: int) -> Iterator[Tensor]:

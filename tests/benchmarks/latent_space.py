@@ -35,8 +35,9 @@ from cola.seeding import Stream
 from cola.spec import DataSpec, GenerationSpec
 from cola.study import RunSpec, StagePlan
 from orchestration.checkpoint.manifest import Cursor
-from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.sharded_state import fragments_file
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.sizes import train_flops_per_token
 
@@ -170,7 +171,9 @@ def measured_stage1(
     """Train a VAE alone (the joint stage gets one step) and measure it."""
     run = run_spec(spec, stage1, {"gradient_mode": "frozen_vae"}, {"vae": steps, "joint": 1})
     curve = Curve(max(1, steps // 10))
-    state = train(run, data.train, TorchEngine, LoopSettings(0), Place(), [curve])
+    state = train(
+        run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[curve]
+    )
     return {"measured": vae_measurements(state.model.eval(), validation), "curve": curve.points}
 
 
@@ -183,12 +186,20 @@ def measured_stage2(
     folder: Path,
 ) -> dict[str, Any]:
     """Go on from the VAE in `folder` (made first if it is not there) in one gradient mode."""
-    if not (folder / "torch_engine.pt").exists():
+    if not fragments_file(folder, 0).exists():
         pretrain(data, spec, steps, folder)
     run = run_spec(spec, {}, stage2, steps)
     curve = Curve(max(1, steps["joint"] // 20))
     cursor = Cursor(stage=0, step=steps["vae"], world_size=1, zero_stage=0, elapsed_seconds=0.0)
-    state = train(run, data.train, TorchEngine, LoopSettings(0), Place(), [curve], (folder, cursor))
+    state = train(
+        run,
+        data.train,
+        TorchEngine,
+        settings=LoopSettings(0),
+        worker=WorkerRank(),
+        hooks=[curve],
+        resume=(folder, cursor),
+    )
     model: ColaDLM = state.model.eval()
     stream = Stream(0, 0, range(len(validation)))
     return {
@@ -215,7 +226,7 @@ def pretrain(data: PreparedData, spec: DataSpec, steps: dict[str, int], folder: 
             state.stop = "interrupted"
 
     run = run_spec(spec, {}, {}, steps)
-    train(run, data.train, TorchEngine, LoopSettings(0), Place(), [keep])
+    train(run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[keep])
 
 
 @torch.no_grad()

@@ -40,11 +40,12 @@ import json, sys, time
 from pathlib import Path
 import torch, torch.distributed as dist
 from cola.data import open_prepared, sequence_ids
-from cola.families import Batch, family_of
+from cola.families.interface.family import Batch
+from cola.families.registry import family_of
 from cola.seeding import Stream
-from cola.spec import RunSpec
-from orchestration.deepspeed_engine import deepspeed_config, import_deepspeed
-from orchestration.engine import EngineSettings, adamw
+from cola.study import RunSpec
+from orchestration.training.deepspeed_engine import deepspeed_config, import_deepspeed
+from orchestration.training.engine import EngineSettings, adamw
 
 deepspeed = import_deepspeed()
 dist.init_process_group("gloo")

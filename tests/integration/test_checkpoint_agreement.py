@@ -31,38 +31,39 @@ from orchestration.checkpoint.store import CheckpointStore
 from orchestration.state.journal import JournalWriter
 from orchestration.training.checkpoint_writer import CheckpointWriter
 from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-from orchestration.training.distributed import Place
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import Checkpoint
 from orchestration.training.train_loop import LoopSettings, train
 
 import_deepspeed()
 dist.init_process_group("gloo")
-place = Place(dist.get_rank(), dist.get_world_size())
+worker = WorkerRank(dist.get_rank(), dist.get_world_size())
 job = json.loads(Path(sys.argv[1]).read_text())
 folder, disk = Path(job["folder"]), Path(job["disk"])
-journal = JournalWriter(folder / "journal.jsonl") if place.rank == 0 else None
-save = CheckpointWriter(
-    CheckpointStore(str(folder / "store")), 1, place, RetentionPolicy(2), "async", journal
-)
+journal = JournalWriter(folder / "journal.jsonl") if worker.rank == 0 else None
+store, policy = CheckpointStore(str(folder / "store")), RetentionPolicy(2)
+save = CheckpointWriter(store, 1, worker, policy=policy, upload="async", journal=journal)
 
 
 def fill(state):
     # Room for a folder and some files, not for this worker's shard.
-    if place.rank == 1 and state.step == 3:
+    if worker.rank == 1 and state.step == 3:
         with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(65536))
         os.truncate(disk / "filler", (disk / "filler").stat().st_size - 131072)
-    if place.rank == 1 and state.step == 5:
+    if worker.rank == 1 and state.step == 5:
         (disk / "filler").unlink()
 
 
 run = RunSpec.model_validate(job["run"])
 hooks = [fill, Checkpoint(1e-9, save)]
 data = open_prepared(Path(job["data"]))
-state = train(run, data.train, DeepSpeedEngine, LoopSettings(2), place, hooks)
+state = train(
+    run, data.train, DeepSpeedEngine, settings=LoopSettings(2), worker=worker, hooks=hooks
+)
 save.close()
-(folder / f"done-{place.rank}").write_text(state.stop)
+(folder / f"done-{worker.rank}").write_text(state.stop)
 dist.barrier()
 dist.destroy_process_group()
 """

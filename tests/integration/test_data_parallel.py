@@ -29,7 +29,7 @@ from cola.families.registry import family_of
 from cola.study import RunSpec
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-from orchestration.training.distributed import Place, mean_over_workers
+from orchestration.training.distributed import WorkerRank, mean_over_workers
 from orchestration.training.train_loop import LoopSettings, train
 from orchestration.training.validation import validation_metrics
 
@@ -38,7 +38,7 @@ for name in ("ar", "llada", "cola"):
     family_of(name)
 
 
-def carry_out(job, place):
+def carry_out(job, worker):
     run, folder = RunSpec.model_validate(job["run"]), Path(job["folder"])
     data = open_prepared(Path(job["data"]))
     losses, evaluations, weights, average = {}, [], [], []
@@ -48,12 +48,12 @@ def carry_out(job, place):
         return torch.cat([found[name].flatten()[:20] for name in sorted(found)]).tolist()
 
     def record(state):
-        values = mean_over_workers(state.result.values, place, state.engine.device)
+        values = mean_over_workers(state.result.values, worker, state.engine.device)
         losses[state.step] = values["loss"]
         if state.step == job["save"]:
             folder.mkdir(exist_ok=True)
             state.save(folder)
-            if place.rank == 0:
+            if worker.rank == 0:
                 (folder / "cursor.json").write_text(state.cursor().model_dump_json())
         if state.step == job["stop"]:
             if job["evaluate"]:
@@ -74,7 +74,9 @@ def carry_out(job, place):
             self.save(Path(job["copy"]))
 
     settings = LoopSettings(job["zero_stage"], job["micro"])
-    state = train(run, data.train, Engine, settings, place, [record], resume)
+    state = train(
+        run, data.train, Engine, settings=settings, worker=worker, hooks=[record], resume=resume
+    )
     state.engine.close()
     return {
         "losses": losses, "evaluations": evaluations, "weights": weights, "average": average,
@@ -82,11 +84,11 @@ def carry_out(job, place):
 
 
 def work(launch, rank, results):
-    place = Place(rank, launch["workers"])
+    worker = WorkerRank(rank, launch["workers"])
     address = f"tcp://127.0.0.1:{launch['port']}"
-    dist.init_process_group("gloo", address, rank=rank, world_size=place.world_size)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(place.world_size)}
-    found = [carry_out(job, place) for job in launch["jobs"]]
+    dist.init_process_group("gloo", address, rank=rank, world_size=worker.world_size)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(worker.world_size)}
+    found = [carry_out(job, worker) for job in launch["jobs"]]
     if rank == 0:
         results.write_text(json.dumps(found))
     dist.barrier()

@@ -12,8 +12,8 @@ import pytest
 from cola.data import open_prepared
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
-from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.conftest import write_study
 from tests.ray_nodes import RayNodes
@@ -38,7 +38,9 @@ def undisturbed(run_folder: Path) -> dict[int, float]:
     def record(state: TrainState) -> None:
         found[state.step] = state.result.values["loss"]
 
-    train(run, data.train, TorchEngine, LoopSettings(0), Place(), [record])
+    train(
+        run, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[record]
+    )
     return found
 
 

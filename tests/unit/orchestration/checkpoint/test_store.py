@@ -11,8 +11,8 @@ from cola.errors import SpecError
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.manifest import Cursor, manifest_name, newest_valid, seal, verify
 from orchestration.checkpoint.store import CheckpointStore, check_storage, store_address
-from orchestration.training.checkpoint_fetch import LocalCopies
-from orchestration.training.distributed import Place
+from orchestration.training.checkpoint_fetch import CheckpointFetcher
+from orchestration.training.distributed import WorkerRank
 
 
 def part(folder: Path, step: int, rank: int = 0, workers: int = 1) -> Path:
@@ -63,14 +63,14 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(
         store.upload(part(tmp_path / f"part-{step}", step), f"attempt-1/step-{step:09d}")
     torn = Path(store.root) / "attempt-1/step-000000008/engine/shard-0.bin"
     torn.write_bytes(torn.read_bytes()[:57])
-    copies = LocalCopies(store, Place())
-    chosen = copies.shared(newest_valid(copies.folders(), copies.fetch))
+    fetcher = CheckpointFetcher(store, WorkerRank())
+    chosen = fetcher.share(newest_valid(fetcher.folders(), fetcher.fetch))
     assert chosen is not None
     folder, cursor = chosen
-    assert (cursor.step, copies.name_of(folder)) == (4, "attempt-1/step-000000004")
+    assert (cursor.step, fetcher.name_of(folder)) == (4, "attempt-1/step-000000004")
     assert (folder / "engine" / "shard-0.bin").is_file()
     assert store.local == folder.is_relative_to(store.root)
-    copies.forget()
+    fetcher.remove_copies()
     assert folder.exists() == store.local
 
 

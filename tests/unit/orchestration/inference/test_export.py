@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cola.data import PreparedData, TextTokenizer
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.families.registry import family_of
 from cola.records import Metric
 from cola.seeding import Stream
@@ -156,8 +156,13 @@ def test_what_cannot_be_exported_is_refused(
         export_run(folder, spec, full)
     assert [path.name for path in full.iterdir()] == ["mine"]
     (folder / "model" / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(SpecError, match=r"pytorch_model\.bin: is neither safetensors nor JSON"):
+    with pytest.raises(StorageError, match=r"pytorch_model\.bin: is neither safetensors nor JSON"):
         export_run(folder, spec, tmp_path / "new")
+    (folder / "model" / "pytorch_model.bin").unlink()
+    (tmp_path / "a-file").touch()
+    with pytest.raises(StorageError, match=r"--to .*a-file/new: cannot be written") as caught:
+        export_run(folder, spec, tmp_path / "a-file" / "new")
+    assert caught.value.exit_code == 3
     (folder / "model").rename(tmp_path / "gone")
     with pytest.raises(SpecError, match="is not finished"):
         export_run(folder, spec, tmp_path / "new")

@@ -10,12 +10,12 @@ import pytest
 from cola.errors import StorageError
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import Cursor, seal
-from orchestration.planning.decisions import Decision, decide, remember_plan
+from orchestration.planning.decisions import RunDecision, decide, save_plan
 from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import Ledger
 
 
-def decisions(values: dict[str, Any], root: Path) -> list[Decision]:
+def decisions(values: dict[str, Any], root: Path) -> list[RunDecision]:
     study = StudySpec.parse(values)
     return decide(plan_study(study), Ledger(root), root / "study")
 
@@ -38,11 +38,11 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
     seal(checkpoint, cursor, rank=0)
     resumed = decisions(tiny_study, tmp_path)[1]
     assert resumed.action == "resume"
-    assert resumed.why == "goes on from its checkpoint (stopped on request)"
+    assert resumed.why == "resumes from its checkpoint (stopped on request)"
     wider = decisions(tiny_study | {"resources": {"workers": 2}}, tmp_path)[1]
     assert wider.action == "resume"
     assert wider.why == (
-        "goes on from its checkpoint, resharded from 1 worker at ZeRO 1 to 2 workers at ZeRO 1 "
+        "resumes from its checkpoint, resharded from 1 worker at ZeRO 1 to 2 workers at ZeRO 1 "
         "(stopped on request)"
     )
     elastic = {"workers": 2, "min_workers": 1}
@@ -54,7 +54,7 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
 def test_a_changed_setting_is_named_with_both_values(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    remember_plan(plan_study(StudySpec.parse(tiny_study)), tmp_path / "study")
+    save_plan(plan_study(StudySpec.parse(tiny_study)), tmp_path / "study")
     training = tiny_study["training"] | {"optimizer": {"learning_rate": 0.002}}
     (first, *_) = decisions(tiny_study | {"training": training}, tmp_path)
     assert first.why == (
@@ -80,7 +80,7 @@ def test_a_plan_says_that_the_newest_checkpoint_is_damaged(
     torn = decisions(tiny_study, tmp_path)[0]
     assert torn.action == "resume"
     assert torn.why == (
-        "goes on from its checkpoint of step 5, as the newest one (step 9) is damaged "
+        "resumes from its checkpoint of step 5, as the newest one (step 9) is damaged "
         "(stopped on request)"
     )
     (folders[5] / "state.bin").unlink()
@@ -99,5 +99,5 @@ def test_a_storage_that_cannot_be_read_is_an_error_of_the_storage(
     (tmp_path / "storage").mkdir()
     (tmp_path / "storage" / run.key).write_text("a file where the checkpoints should be")
     with pytest.raises(StorageError, match=r"checkpoint\.storage=.*cannot be read") as caught:
-        decide([run], ledger, tmp_path / "study", str(tmp_path / "storage"))
+        decide([run], ledger, tmp_path / "study", storage=str(tmp_path / "storage"))
     assert caught.value.exit_code == 3

@@ -9,7 +9,7 @@ import pytest
 
 from cola.spec.resources import DivergenceRetry
 from cola.study import StudySpec
-from orchestration.planning.divergence_retry import next_try, with_retries
+from orchestration.planning.divergence_retry import next_retry, with_retries
 from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import Ledger
 
@@ -22,7 +22,7 @@ def test_a_diverged_run_gives_way_to_its_tries(tiny_study: dict[str, Any], tmp_p
     ledger.close(plan[0].key, "diverged", "loss is nan")
     assert with_retries(plan, None, ledger) == plan
     first = with_retries(plan, retry, ledger)[0]
-    assert first == next_try(plan[0], retry)
+    assert first == next_retry(plan[0], retry)
     assert (first.name, first.retry) == (f"{plan[0].name}-retry1", 1)
     assert first.key != plan[0].key
     rate = plan[0].spec.training.optimizer.learning_rate

@@ -142,7 +142,7 @@ def test_the_schedule_stays_between_its_ends(
 
 def shipped(name: str, *settings: str) -> Plan:
     study = load_study(name, list(settings))
-    return Plan.of(study, plan_study(study), CorpusSize(350_000_000_000, True), {})
+    return Plan.of(study, plan_study(study), CorpusSize(350_000_000_000, True), rates={})
 
 
 @pytest.mark.parametrize("name", ["paper-2b", "paper-ladder"])
@@ -181,7 +181,7 @@ def test_a_measured_rate_replaces_the_assumed_one(tiny_study: dict[str, Any]) ->
     (run,) = plan_study(study)
     rates = {rate_key(run.spec, study.resources, "train"): 1e9}
     rates[rate_key(run.spec, study.resources, "evaluation")] = 7.0
-    (cost,) = Plan.of(study, [run], CorpusSize(None, False), rates).costs
+    (cost,) = Plan.of(study, [run], CorpusSize(None, False), rates=rates).costs
     assert cost.calibrated
     expected = STARTUP_SECONDS + 2 * 7.0 + run.train_flops("executed") / 1e9
     assert cost.seconds == pytest.approx(expected)
@@ -199,10 +199,10 @@ def test_what_fits_no_device_is_refused_with_the_nearest_that_does() -> None:
 
 def test_repeated_data_is_refused_beyond_what_is_allowed(tiny_study: dict[str, Any]) -> None:
     study = StudySpec.parse(tiny_study | {"max_epochs": 4})
-    check_epochs(study, "ar", 400, CorpusSize(100, True))
-    check_epochs(study, "ar", 10_000, CorpusSize(100, False))  # an estimate warns
+    check_epochs(study, "ar", 400, corpus=CorpusSize(100, True))
+    check_epochs(study, "ar", 10_000, corpus=CorpusSize(100, False))  # an estimate warns
     with pytest.raises(SpecError, match=r"would read the corpus 4\.1 times .* max_epochs=4\.1"):
-        check_epochs(study, "ar", 410, CorpusSize(100, True))
+        check_epochs(study, "ar", 410, corpus=CorpusSize(100, True))
 
 
 def test_an_isoflop_design_spreads_sizes_round_the_optimum(tiny_study: dict[str, Any]) -> None:
@@ -250,7 +250,7 @@ def test_total_parameters_can_be_matched_instead(tiny_study: dict[str, Any]) -> 
         StudySpec.parse(tiny_study | {"ladder": ladder, "matching": {"parameters": "total"}}),
         runs,
         CorpusSize(None, False),
-        {},
+        rates={},
     )
     assert matching_sentences(plan_of)[0].startswith("Matched: total parameters (within")
 

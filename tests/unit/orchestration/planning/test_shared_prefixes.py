@@ -20,11 +20,11 @@ from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import Plan
 from orchestration.planning.shared_prefixes import (
-    Beginning,
-    beginning_key,
-    branching_steps,
-    has_beginning,
-    shared_beginnings,
+    Prefix,
+    branch_steps,
+    has_prefix,
+    prefix_key,
+    prefix_plans,
 )
 from tests.unit.orchestration.training.test_train_loop import Losses, SaveAndStop, trained
 
@@ -67,7 +67,7 @@ def test_equal_keys_mean_equal_rates(
     run = bare_run()
     pair = [with_schedule(run, s, n) for s, n in zip((one, other), lengths, strict=True)]
     for step in range(0, min(lengths), 7):
-        if len({beginning_key(run, step) for run in pair}) == 1:
+        if len({prefix_key(run, step) for run in pair}) == 1:
             rates = [
                 [
                     learning_rate_factor(run.training.schedule, i, run.steps)
@@ -97,15 +97,15 @@ def with_schedule(run: RunSpec, schedule: ScheduleSpec, steps: int) -> RunSpec:
 
 
 def test_every_point_of_a_trajectory_begins_as_the_longest(plan: list[PlannedRun]) -> None:
-    sharing = shared_beginnings(plan)
+    prefixes = prefix_plans(plan)
     for family in ("ar", "llada", "cola"):
         *points, longest = runs_of(plan, family)
-        stable = [max(branching_steps(run)) for run in points]
-        published = [found.step for found in sharing[longest.run_key].publishes]
+        stable = [max(branch_steps(run)) for run in points]
+        published = [found.step for found in prefixes[longest.run_key].publishes]
         assert set(stable) <= set(published)
         for run, step in zip(points, stable, strict=True):
-            assert sharing[run.run_key].first_step == step
-            assert all(who == longest.run_key for _, who in sharing[run.run_key].takes)
+            assert prefixes[run.run_key].first_step == step
+            assert all(who == longest.run_key for _, who in prefixes[run.run_key].resumes_from)
             assert run.steps - step == round(0.2 * run.stages[-1].steps)
     first = {stage.steps for run in runs_of(plan, "cola") for stage in run.stages[:1]}
     assert len(first) == 1  # one VAE for all points
@@ -114,11 +114,11 @@ def test_every_point_of_a_trajectory_begins_as_the_longest(plan: list[PlannedRun
 def test_what_changes_the_result_changes_the_key(plan: list[PlannedRun]) -> None:
     run = runs_of(plan, "cola")[0]
     step = run.stages[0].steps
-    beginning = Beginning(beginning_key(run, step), step)
-    assert has_beginning(run, beginning)
+    prefix = Prefix(prefix_key(run, step), step)
+    assert has_prefix(run, prefix)
     dit = run.model.dit.model_copy(update={"num_layers": 7})  # type: ignore[union-attr]
-    assert has_beginning(
-        run.model_copy(update={"model": run.model.model_copy(update={"dit": dit})}), beginning
+    assert has_prefix(
+        run.model_copy(update={"model": run.model.model_copy(update={"dit": dit})}), prefix
     )
     vae = run.model.vae.model_copy(update={"log_snr": 1.0})  # type: ignore[union-attr]
     others = [
@@ -128,7 +128,7 @@ def test_what_changes_the_result_changes_the_key(plan: list[PlannedRun]) -> None
         {"model": run.model.model_copy(update={"vae": vae})},
     ]
     for change in others:
-        assert not has_beginning(run.model_copy(update=change), beginning)
+        assert not has_prefix(run.model_copy(update=change), prefix)
 
 
 def test_budgets_hold_whether_the_vae_is_charged_or_amortised(tiny_study: dict[str, Any]) -> None:
@@ -149,11 +149,11 @@ def test_budgets_hold_whether_the_vae_is_charged_or_amortised(tiny_study: dict[s
 def test_the_plan_counts_a_shared_beginning_once(tiny_study: dict[str, Any]) -> None:
     study = StudySpec.parse(trajectory(tiny_study))
     runs = plan_study(study)
-    plan = Plan.of(study, runs, CorpusSize(None, False), {})
+    plan = Plan.of(study, runs, CorpusSize(None, False), rates={})
     whole = sum(run.train_flops("executed") for run in runs)
     # The longest of each family, and a fifth of each other's last stage.
-    assert 0.62 * whole < plan.carried_out < 0.72 * whole
-    assert sum("are those of" in plan.begins_as(run) for run in runs) == 6
+    assert 0.62 * whole < plan.distinct_train_flops < 0.72 * whole
+    assert sum("are those of" in plan.describe_prefix(run) for run in runs) == 6
 
 
 def test_a_study_that_cannot_share_is_refused(tiny_study: dict[str, Any]) -> None:
@@ -180,8 +180,8 @@ def test_a_run_whose_rate_changes_goes_on_from_one_whose_rate_does_not(
     training = plain.training.model_copy(update={"schedule": schedule})
     changed = plain.model_copy(update={"training": training})
     step = plain.step_at(0.75)
-    assert has_beginning(changed, Beginning(beginning_key(plain, step), step))
-    assert beginning_key(changed, step + 1) != beginning_key(plain, step + 1)
+    assert has_prefix(changed, Prefix(prefix_key(plain, step), step))
+    assert prefix_key(changed, step + 1) != prefix_key(plain, step + 1)
     unchanged, alone, branched, stop = Losses(), Losses(), Losses(), SaveAndStop(tmp_path, step)
     trained(plain, data, unchanged)
     trained(changed, data, alone)
@@ -205,7 +205,7 @@ def test_a_point_that_branches_equals_one_trained_alone(
     point, longest = (runs_of(plan, family)[place] for place in (0, -1))
     alone, branched = Losses(), Losses()
     expected = trained(point, data, alone).engine.full_state_dict()
-    for step in branching_steps(point):
+    for step in branch_steps(point):
         (tmp_path / str(step)).mkdir()
         stop = SaveAndStop(tmp_path / str(step), step)
         trained(longest, data, stop)

@@ -16,8 +16,8 @@ from orchestration.driver.attempt import assignment_of
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import Plan, matching_sentences
-from orchestration.planning.shared_prefixes import Sharing
-from orchestration.training.final_tasks import check_items, items_from
+from orchestration.planning.shared_prefixes import PrefixPlan
+from orchestration.training.final_tasks import check_items, item_loader
 from orchestration.training.train_loop import initial_model
 from orchestration.training.validation import diagnostics, evaluation_steps
 from orchestration.worker.worker import checkpoint_points
@@ -55,7 +55,9 @@ def test_the_plan_says_how_settings_were_tuned(tiny_study: dict[str, Any]) -> No
         study = StudySpec.parse(tiny_study | {"matching": {"tuning": tuning}})
         runs = plan_study(study)
         keys |= {run.key for run in runs}
-        said[tuning] = matching_sentences(Plan.of(study, runs, CorpusSize(None, False), {}))[0]
+        said[tuning] = matching_sentences(Plan.of(study, runs, CorpusSize(None, False), rates={}))[
+            0
+        ]
     assert "No family's settings were tuned" in said["none"]
     assert "tuned with equally many trials" in said["equal_trials"]
     assert "NOT tuned with equal effort" in said["unequal"]
@@ -70,9 +72,14 @@ def test_evaluation_points_are_saved_where_they_may_be_kept(
     study = StudySpec.parse(tiny_study | {"checkpoint": kept})
     run = plan_study(study)[0]
     given = assignment_of(
-        run, study, tmp_path,
-        data_folder=tmp_path, attempt=1, sharing=Sharing(), preemptible=False,
-    )  # fmt: skip
+        run,
+        study,
+        tmp_path,
+        data_folder=tmp_path,
+        attempt=1,
+        prefixes=PrefixPlan(),
+        preemptible=False,
+    )
     expected = frozenset(evaluation_steps(run.spec)) if kept else frozenset()
     assert len(expected) == (3 if kept else 0)
     assert checkpoint_points(given) == expected
@@ -106,7 +113,7 @@ def test_diagnostics_are_of_the_first_sequences_and_none_of_fewer_than_two(cola_
     def found(count: int) -> dict[str, float]:
         evaluation = run.evaluation.model_copy(update={"diagnostic_sequences": count})
         changed = run.model_copy(update={"evaluation": evaluation})
-        return diagnostics(family, model, changed, data)
+        return diagnostics(family, model, changed, data=data)
 
     assert found(0) == found(1) == {}
     few, more = found(4), found(16)
@@ -118,7 +125,7 @@ def test_diagnostics_are_of_the_first_sequences_and_none_of_fewer_than_two(cola_
 def test_items_of_few_shot_tasks_are_read_from_the_task_folder(tmp_path: Path) -> None:
     items = [Item(id=str(number), prompt=f"{number} and", answer="one") for number in range(3)]
     write_items(tmp_path / "lambada.jsonl", items)
-    assert [item.id for item in items_from(str(tmp_path))("lambada", 2)] == ["0", "1"]
+    assert [item.id for item in item_loader(str(tmp_path))("lambada", 2)] == ["0", "1"]
     check_items(EvaluationSpec(tasks=("lambada",), task_folder=str(tmp_path)))
     with pytest.raises(SpecError, match=r"evaluation.task_folder .*squad.jsonl"):
         check_items(EvaluationSpec(tasks=("squad",), task_folder=str(tmp_path)))

@@ -18,11 +18,12 @@ from orchestration.planning.plan import plan_study
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalReader, JournalWriter
 from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
-from orchestration.training.checkpoint_fetch import LocalCopies
+from orchestration.training.checkpoint_fetch import CheckpointFetcher
 from orchestration.training.checkpoint_writer import CheckpointWriter
-from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import Checkpoint, Evaluate, StopOnRequest
+from orchestration.training.sharded_state import fragments_file
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from orchestration.training.validation import evaluation_steps
 
@@ -53,16 +54,24 @@ def writer(
     return CheckpointWriter(
         CheckpointStore(str(root)),
         options.pop("attempt", 1),
-        Place(),
-        policy or RetentionPolicy(2),
-        upload,
-        JournalWriter(journal),
+        WorkerRank(),
+        policy=policy or RetentionPolicy(2),
+        upload=upload,
+        journal=JournalWriter(journal),
         **options,
     )
 
 
 def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
-    return train(run, data.train, TorchEngine, LoopSettings(0), Place(), hooks, **options)
+    return train(
+        run,
+        data.train,
+        TorchEngine,
+        settings=LoopSettings(0),
+        worker=WorkerRank(),
+        hooks=hooks,
+        **options,
+    )
 
 
 def failures(journal: Path) -> list[tuple[int, str]]:
@@ -155,7 +164,7 @@ def test_older_ones_are_given_up_for_a_new_one(
     assert whole[1:6] == [[1, 2], [2], [2, 4], [4], [4, 6]]
 
 
-def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
+def test_a_torn_checkpoint_is_neither_resumed_from_nor_trusted_by_retention(
     run: RunSpec, data: PreparedData, tmp_path: Path
 ) -> None:
     undisturbed, after = Losses(), Losses()
@@ -169,15 +178,15 @@ def test_a_torn_checkpoint_is_not_gone_on_from_and_not_trusted_by_retention(
 
     trained(run, data, stop, Checkpoint(1e-9, save))
     save.close()
-    torn = root / "attempt-1" / "step-000000006" / "torch_engine.pt"
+    torn = fragments_file(root / "attempt-1" / "step-000000006", 0)
     torn.write_bytes(torn.read_bytes()[:-100])
-    copies = LocalCopies(save._store, Place())
-    chosen = newest_valid(copies.folders(), copies.fetch)
+    fetcher = CheckpointFetcher(save._store, WorkerRank())
+    chosen = newest_valid(fetcher.folders(), fetcher.fetch)
     assert chosen is not None
     assert chosen[1].step == 5
     # With only one to keep, a new one of step 6 counts, not the torn one of equal age.
-    good = copies.name_of(chosen[0])
-    again = writer(root, journal, policy=RetentionPolicy(1), attempt=2, good=good)
+    trusted = fetcher.name_of(chosen[0])
+    again = writer(root, journal, policy=RetentionPolicy(1), attempt=2, resumed_from=trusted)
     trained(run, data, after, stop, Checkpoint(1e-9, again), resume=chosen)
     again.close()
     assert [item.name for item in again._store.stored()] == ["attempt-2/step-000000006"]

@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.sharded_state import (
     BUFFER,
     WEIGHT,
@@ -38,36 +39,37 @@ def test_any_range_is_read_from_any_parts(
     edges = [0, *sorted(min(cut, size) for cut in cuts), size]
     for rank, (begin, end) in enumerate(itertools.pairwise(edges)):
         parts = [Fragment(WEIGHT, name, begin, whole[name][begin:end]) for name in NAMES]
-        write_fragments(tmp_path, rank, len(edges) - 1, 7, parts if end > begin else [])
+        worker = WorkerRank(rank, len(edges) - 1)
+        write_fragments(tmp_path, parts if end > begin else [], worker=worker, steps=7)
     start, stop = min(start, stop, size), min(max(start, stop), size)
     with FragmentReader(tmp_path) as reader:
         assert reader.steps == 7
         assert reader.has(WEIGHT, "model.c")
         assert not reader.has(BUFFER, "model.c")
         for name in NAMES:
-            found = reader.read(WEIGHT, name, start, stop - start)
+            found = reader.read(WEIGHT, name, start, numel=stop - start)
             assert torch.equal(found, whole[name][start:stop])
 
 
 def test_types_and_scalars_are_kept(tmp_path: Path) -> None:
     ids, scale = torch.arange(5), torch.tensor(2.5).reshape(-1)
-    write_fragments(
-        tmp_path, 0, 1, 1, [Fragment(BUFFER, "ids", 0, ids), Fragment(BUFFER, "scale", 0, scale)]
-    )
+    fragments = [Fragment(BUFFER, "ids", 0, ids), Fragment(BUFFER, "scale", 0, scale)]
+    write_fragments(tmp_path, fragments, worker=WorkerRank(), steps=1)
     with FragmentReader(tmp_path) as reader:
-        assert torch.equal(reader.read(BUFFER, "ids", 0, 5), ids)
-        assert torch.equal(reader.read(BUFFER, "scale", 0, 1), scale)
+        assert torch.equal(reader.read(BUFFER, "ids", 0, numel=5), ids)
+        assert torch.equal(reader.read(BUFFER, "scale", 0, numel=1), scale)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    write_fragments(tmp_path, 0, 2, 1, [Fragment(WEIGHT, "w", 0, torch.zeros(4))])
-    write_fragments(tmp_path, 1, 2, 1, [Fragment(WEIGHT, "w", 6, torch.zeros(4))])
+    for rank, start in ((0, 0), (1, 6)):
+        fragment = Fragment(WEIGHT, "w", start, torch.zeros(4))
+        write_fragments(tmp_path, [fragment], worker=WorkerRank(rank, 2), steps=1)
     with FragmentReader(tmp_path) as reader:
-        assert len(reader.read(WEIGHT, "w", 6, 4)) == 4
+        assert len(reader.read(WEIGHT, "w", 6, numel=4)) == 4
         with pytest.raises(ValueError, match="weight of w lacks element 4 of 10"):
-            reader.read(WEIGHT, "w", 0, 10)
+            reader.read(WEIGHT, "w", 0, numel=10)
         with pytest.raises(ValueError, match="weight of other lacks element 0 of 1"):
-            reader.read(WEIGHT, "other", 0, 1)
+            reader.read(WEIGHT, "other", 0, numel=1)
     fragments_file(tmp_path, 1).unlink()
     with pytest.raises(FileNotFoundError):
         FragmentReader(tmp_path)

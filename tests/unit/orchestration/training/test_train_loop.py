@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cola.data import PreparedData
+from cola.errors import RunError
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.registry import family_of
 from cola.spec.objectives import JointObjective
@@ -16,13 +17,14 @@ from cola.study import RunSpec, StudySpec
 from cola.study.run import OptimizerSpec, ScheduleSpec
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.planning.plan import plan_study
-from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import StopOnCollapse, StopOnDivergence, order_digests
+from orchestration.training.sharded_state import MOMENTS, WEIGHT, FragmentReader
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
     LoopSettings,
     TrainState,
-    drawn_batches,
+    draw_micro_batches,
     initial_model,
     open_stage,
     train,
@@ -66,7 +68,9 @@ class SaveAndStop:
 
 def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
     settings = LoopSettings(0, options.pop("micro", None))
-    return train(run, data.train, TorchEngine, settings, Place(), hooks, **options)
+    return train(
+        run, data.train, TorchEngine, settings=settings, worker=WorkerRank(), hooks=hooks, **options
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -86,6 +90,26 @@ def test_a_resumed_run_is_the_same_run_bit_by_bit(
     expected = reference.engine.full_state_dict()
     found = resumed.engine.full_state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_engine_in_process_writes_the_fragments_that_production_reads(
+    family: str, runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    stop = SaveAndStop(tmp_path, 3)
+    state = trained(runs[family], data, stop)
+    assert isinstance(state.engine, TorchEngine)
+    assert [path.name for path in tmp_path.iterdir()] == ["fragments-00000.safetensors"]
+    with FragmentReader(tmp_path) as reader:
+        assert reader.steps == 3
+        for name, value in state.engine.module.named_parameters():
+            flat = value.detach().flatten()
+            assert torch.equal(reader.read(WEIGHT, name, 0, numel=len(flat)), flat)
+            trained_yet = value in state.engine.optimizer.state
+            assert [reader.has(kind, name) for kind in MOMENTS] == [trained_yet] * 2
+            if trained_yet:
+                moment = state.engine.optimizer.state[value]["exp_avg"].flatten()
+                assert torch.equal(reader.read("exp_avg", name, 0, numel=len(flat)), moment)
 
 
 def with_average(run: RunSpec, decay: float) -> RunSpec:
@@ -172,14 +196,23 @@ def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
     """Three workers share 8 sequences in passes of one: the first makes an empty third pass."""
     run, settings = runs["ar"], LoopSettings(0, 1)
     gradients, losses = [], []
-    for place in [Place(), *(Place(rank, 3) for rank in range(3))]:
+    for worker in [WorkerRank(), *(WorkerRank(rank, 3) for rank in range(3))]:
         family = family_of(run.family)
         model = initial_model(family, run)
-        state = open_stage(run, family, model, TorchEngine, settings, place, 0, None)
-        batches = drawn_batches(state, data.train, settings)
-        if place.world_size == 3:
+        state = open_stage(
+            run,
+            family,
+            model,
+            engine_factory=TorchEngine,
+            settings=settings,
+            worker=worker,
+            index=0,
+            before=None,
+        )
+        batches = draw_micro_batches(state, data.train, settings)
+        if worker.world_size == 3:
             assert len(batches) == 3
-            assert [batch.weight for batch in batches].count(0.0) == (place.rank == 0)
+            assert [batch.weight for batch in batches].count(0.0) == (worker.rank == 0)
         else:
             assert [batch.weight for batch in batches] == [1.0] * 8
         losses.append(0.0)
@@ -197,7 +230,23 @@ def test_more_workers_than_sequences_are_refused(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
     with pytest.raises(ValueError, match="8 sequences cannot be divided for rank 0 of 9"):
-        train(runs["ar"], data.train, TorchEngine, LoopSettings(0), Place(0, 9), [])
+        train(
+            runs["ar"],
+            data.train,
+            TorchEngine,
+            settings=LoopSettings(0),
+            worker=WorkerRank(0, 9),
+            hooks=[],
+        )
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
+) -> None:
+    cursor = Cursor(stage=1, step=40, world_size=1, zero_stage=0, elapsed_seconds=1.0)
+    with pytest.raises(RunError, match=r"is of stage 1, but run .* has 1 stages; remove") as caught:
+        trained(runs["ar"], data, resume=(tmp_path, cursor))
+    assert (caught.value.exit_code, str(tmp_path) in str(caught.value)) == (6, True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

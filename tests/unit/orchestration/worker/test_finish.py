@@ -11,16 +11,16 @@ from cola.data import prepare
 from cola.study import StudySpec
 from orchestration.driver.attempt import assignment_of, read_outcome
 from orchestration.planning.plan import plan_study
-from orchestration.planning.shared_prefixes import Sharing
+from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalReader, JournalWriter
 from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
 from orchestration.state.paths import OutputFolder, RunFolder, output_root
-from orchestration.training.distributed import Place
-from orchestration.training.engine import TorchEngine
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, train
 from orchestration.worker.finish import finish
-from orchestration.worker.heartbeat import Heartbeat, Worker
+from orchestration.worker.heartbeat import Heartbeat, WorkerIdentity
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -38,14 +38,24 @@ def test_only_the_newest_attempt_exports_and_writes_its_outcome(
     second.acquire(run.key)
     folder = first.run_folder(run.key)
     fence = AttemptFence(folder, attempt)
-    state = train(run.spec, data.train, TorchEngine, LoopSettings(0), Place(), [])
+    state = train(
+        run.spec, data.train, TorchEngine, settings=LoopSettings(0), worker=WorkerRank(), hooks=[]
+    )
     finish(
-        assignment_of(run, study, root, data.folder, attempt, Sharing(), False),
+        assignment_of(
+            run,
+            study,
+            root,
+            data_folder=data.folder,
+            attempt=attempt,
+            prefixes=PrefixPlan(),
+            preemptible=False,
+        ),
         state,
         data,
-        JournalWriter(RunFolder(folder).journal, fence),
-        Heartbeat(folder, Worker(attempt, 0, "node"), 0),
-        fence,
+        journal=JournalWriter(RunFolder(folder).journal, fence),
+        heartbeat=Heartbeat(folder, WorkerIdentity(attempt, 0, "node"), 0),
+        fence=fence,
     )
     lines = list(JournalReader(RunFolder(folder).journal).new_lines())
     found = read_outcome(folder)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cola.errors import SpecError
 from cola.records import RATE_CHANGES, TrialRequested
-from orchestration.planning.shared_prefixes import has_beginning
+from orchestration.planning.shared_prefixes import has_prefix
 from sweeps.search.population import Member, PopulationSearch, published_prefixes, successors
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
@@ -176,7 +176,7 @@ def test_a_child_begins_as_its_parent_ended(
         parent = log.requests[request.leg.parent]
         (published,) = published_prefixes(parent, planner.plan("", parent.point))
         run = planner.plan("", request.point).runs[0].spec
-        assert has_beginning(run, published)
+        assert has_prefix(run, published)
         assert published.step == run.step_at(request.leg.since)
 
 

@@ -30,18 +30,18 @@ def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_pa
     assert stage == same
     first = PrefixClaims(tmp_path, Ledger(tmp_path))
     second = PrefixClaims(tmp_path, other_driver(tmp_path))
-    mine = first.sharing_of(one)
+    mine = first.prefix_plan_of(one)
     assert mine is not None
     assert mine.publishes == (stage,)
-    assert second.sharing_of(two) is None  # claimed a moment ago
+    assert second.prefix_plan_of(two) is None  # claimed a moment ago
 
     claim = stage.folder(tmp_path).with_suffix(".claim")
     os.utime(claim, (PAST, PAST))
     ledger = other_driver(tmp_path)
     ledger.acquire(one.spec.run_key)
-    assert second.sharing_of(two) is None  # its run is under way
+    assert second.prefix_plan_of(two) is None  # its run is under way
     ledger.close(one.spec.run_key, "diverged")
-    taken_over = second.sharing_of(two)
+    taken_over = second.prefix_plan_of(two)
     assert taken_over is not None
     assert taken_over.publishes == (stage,)
 
@@ -50,7 +50,7 @@ def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_pa
     (folder / "state").write_text("weights")
     cursor = Cursor(stage=0, step=stage.step, world_size=1, zero_stage=1, elapsed_seconds=1.0)
     seal(folder, cursor, 0)
-    done = second.sharing_of(two)
+    done = second.prefix_plan_of(two)
     assert done is not None
     assert done.publishes == ()
     assert done.first_step == stage.step
