@@ -58,8 +58,9 @@ def successors(
 ) -> list[Successor]:
     """The next generation, one successor a member; empty where no member is alive.
 
-    Exploit and explore (section 3 of the paper): the worst `quantile` of the measured members, and
-    those that are not alive, resume from one of the best at a changed rate. `at` is the share of
+    Exploit and explore (Jaderberg et al., 2017, section 3): the worst `quantile` of the measured
+    members, and those that are not alive, resume from one of the best at a changed rate. `at` is
+    the share of
     the steps at which they do, `bounds` are those of the learning rate's peak times its factor.
     """
     alive = [member for member in members if member.alive]
