@@ -3,7 +3,7 @@
 They are process-wide, so nothing else writes to `os.environ` (a test looks). A value from outside
 is kept, except where another one would break the product (`_set`). Variables that hold for a part
 of a process's life are removed at its end. Where a library reads a variable only once, when it is
-imported, it is also told by other means, so that the order of imports changes nothing.
+imported, the value is also passed to it directly, so that the order of imports changes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def ray_driver() -> None:
 
 @contextmanager
 def private_cluster() -> Iterator[None]:
-    """A driver while it has a Ray cluster of its own on this machine."""
+    """A driver while it runs a private Ray cluster on this machine."""
     values = {
         # The node's address is 127.0.0.1, so Ray's servers listen on loopback only.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -119,7 +119,8 @@ def mlflow_server(store: str) -> dict[str, str]:
 def job_client(*, has_token: bool) -> bool:
     """A process that speaks to a cluster's dashboard; whether it chose the authentication.
 
-    Ray reads the variable once: one that is loaded already must be told (`orchestration.compat`).
+    Ray reads the variable once: if it is loaded already, it must read it again
+    (`orchestration.compat.ray.reread_environment`).
     """
     if "RAY_AUTH_MODE" in os.environ:
         return False

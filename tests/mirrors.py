@@ -16,6 +16,7 @@ from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
 from orchestration.tracking.mirror import Mirror, MirroredStudy, open_mirror
 from orchestration.tracking.mlflow_client import with_driver
+from orchestration.tracking.mlflow_runs import TrainingRun
 
 Point = tuple[str, str, int, int, float]  # run key, metric, step, time in ms, value
 
@@ -43,7 +44,7 @@ class Drivers:
             for spec in mine:
                 self.ledger.acquire(spec.run_key)
                 tags = {Tag.STATUS: "running"}
-                mirror.follow(spec.run_key[:8], spec, self.of(spec), tags)
+                mirror.follow(spec.run_key[:8], spec, self.of(spec), tags=tags)
             self.mirrors.append((mirror, mine))
 
     def of(self, spec: RunSpec) -> Path:
@@ -62,7 +63,7 @@ class Drivers:
     def sent(self) -> int:
         """Journal lines that MLflow has, by what the mirrors know."""
         runs = [run for mirror, _ in self.mirrors for run in list(mirror._runs.values())]
-        return sum(run.place.sent for run in runs if run.place is not None)
+        return sum(run.target.sent for run in runs if isinstance(run.target, TrainingRun))
 
     def finish(self, patience_seconds: float) -> list[str]:
         """End all runs and send the rest; names of what was not sent whole."""

@@ -1,4 +1,4 @@
-"""Addresses of `checkpoint.storage`: a folder or a URI, never with credentials in it."""
+"""Addresses of `checkpoint.storage`: a folder or a URI without credentials."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cola.errors import SpecError
 
+# Names of query parameters that may hold a secret.
 SECRETS = re.compile(r"key|secret|token|passw|credential|signature|sig$|sas|account", re.IGNORECASE)
 
 
@@ -17,10 +18,10 @@ def is_folder(storage: str) -> bool:
 
 
 def resolved(storage: str) -> str:
-    """The folder as an absolute path, or the address as it is.
+    """The folder as an absolute path, or the address unchanged.
 
     Raises:
-        SpecError: for an address with credentials, without a place, or that leads upwards.
+        SpecError: for an address that holds credentials, names no bucket, or leads upwards.
     """
     if is_folder(storage):
         return str(Path(storage).expanduser().resolve())
@@ -36,7 +37,8 @@ def resolved(storage: str) -> str:
         )
     if not parts.netloc and not parts.path.strip("/"):
         raise SpecError(
-            f"checkpoint.storage={redacted(storage)}: names no place; write it as s3://bucket/prefix"
+            f"checkpoint.storage={redacted(storage)}: names no bucket; write it as "
+            "s3://bucket/prefix"
         )
     if ".." in unquote(parts.path).split("/"):
         raise SpecError(

@@ -1,25 +1,28 @@
 """Training checkpoints: a manifest of checksums per worker, checked before a restart trusts them.
 
-A training checkpoint (engine, step, RNG-free data cursor) is not an exported model: the latter is
-a Hugging Face folder written once, when a run is finished. A checkpoint counts only when the
-manifest of every worker is there and every checksum holds, so manifests are written last.
+A training checkpoint (engine state, step) is not an exported model, which is a Hugging Face folder
+written once, when a run is finished. A checkpoint is whole only when the manifest of every worker
+is there and every checksum matches, so manifests are written last.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+log = logging.getLogger(__name__)
+
 
 def safe_name(name: str) -> str:
-    """`name`, where it is a relative path that stays within the folder it is joined to.
+    """The name itself, a relative path that stays within the folder it is joined to.
 
     Raises:
-        ValueError: where it is not.
+        ValueError: for any other name.
     """
     parts = name.split("/")
     if not name or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
@@ -28,10 +31,10 @@ def safe_name(name: str) -> str:
 
 
 class Cursor(BaseModel):
-    """Where a training checkpoint stands: `step` optimiser steps done, over all stages.
+    """Position of a training checkpoint: `step` optimiser steps are done, over all stages.
 
     Draws and data order are functions of the step, so no generator state is needed. The state was
-    sharded over `world_size` workers in the way of `zero_stage`, and loads into any other.
+    sharded over `world_size` workers at `zero_stage`, and loads into any other sharding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +52,7 @@ class Cursor(BaseModel):
 
 
 class CheckpointNote(BaseModel):
-    """What is known of a checkpoint beside its state, for those who choose which to keep.
+    """What decides, beside its step, whether a checkpoint is kept.
 
     `validation_nll` is in nats per token, None where the step was not evaluated.
     """
@@ -76,8 +79,12 @@ def manifest_name(rank: int) -> str:
     return f"manifest-{rank:05d}.json"
 
 
-def seal(folder: Path, cursor: Cursor, rank: int, note: CheckpointNote | None = None) -> Path:
-    """Write this worker's manifest over the files it wrote into `folder`."""
+def seal(folder: Path, cursor: Cursor, rank: int, *, note: CheckpointNote | None = None) -> Path:
+    """Write this worker's manifest of the files in `folder`; returns its path.
+
+    Raises:
+        OSError: where a file cannot be read or the manifest not written.
+    """
     sums = {
         path.relative_to(folder).as_posix(): _sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -93,7 +100,7 @@ def seal(folder: Path, cursor: Cursor, rank: int, note: CheckpointNote | None = 
 
 
 def verify(folder: Path) -> Cursor | None:
-    """The checkpoint's cursor, or None where a file is missing, short, changed or elsewhere."""
+    """The checkpoint's cursor, or None where a file is missing, damaged or outside the folder."""
     first = read_manifest(folder / manifest_name(0))
     if first is None:
         return None
@@ -109,22 +116,23 @@ def verify(folder: Path) -> Cursor | None:
 def newest_valid(
     folders: Iterable[Path], fetch: Callable[[Path], None] = lambda folder: None
 ) -> tuple[Path, Cursor] | None:
-    """The checkpoint with the most steps that is whole, however it is sharded.
+    """The whole checkpoint with the most steps, in any sharding, or None.
 
-    Of each folder only the manifests need to be there at first: `fetch` brings the rest of one.
+    At first only the manifests of each folder need to be there: `fetch` brings the rest of one.
     """
-    found = [(folder, read_manifest(folder / manifest_name(0))) for folder in folders]
-    claimed = [(manifest.cursor.step, folder) for folder, manifest in found if manifest is not None]
-    for _, folder in sorted(claimed, reverse=True):
+    manifests = [(folder, read_manifest(folder / manifest_name(0))) for folder in folders]
+    by_step = [(manifest.cursor.step, folder) for folder, manifest in manifests if manifest]
+    for _, folder in sorted(by_step, reverse=True):
         fetch(folder)
         cursor = verify(folder)
         if cursor is not None:
             return folder, cursor
+        log.warning("checkpoint %s is not whole: an older one is tried", folder)
     return None
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """The manifest, or None where there is none or where it is not a whole one."""
+    """The manifest, or None where it is missing or damaged."""
     try:
         return parse_manifest(path.read_bytes())
     except OSError:
@@ -132,7 +140,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def parse_manifest(text: bytes) -> Manifest | None:
-    """A manifest's content, or None for anything else (a part of one, names that lead outside)."""
+    """A manifest from its JSON, or None where it is cut off or names files outside its folder."""
     try:
         return Manifest.model_validate_json(text)
     except ValueError:
@@ -140,7 +148,7 @@ def parse_manifest(text: bytes) -> Manifest | None:
 
 
 def _holds(folder: Path, name: str, digest: str) -> bool:
-    """Whether the file is within the folder (also behind links) and has this checksum."""
+    """Whether the file has this checksum and is within the folder, links resolved."""
     path = folder / PurePosixPath(name)
     within = path.resolve().is_relative_to(folder.resolve())
     return within and path.is_file() and _sha256(path) == digest

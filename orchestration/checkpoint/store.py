@@ -1,8 +1,8 @@
-"""Where the checkpoints of a run lie: a folder of this machine or a shared one, or an object store.
+"""Where a run's checkpoints are stored: in a folder or an object store.
 
-Everything goes through `pyarrow.fs`, as in Ray Train. A run's checkpoints are the folders
-`attempt-N/step-NNNNNNNNN` below its own folder. Names that come from a listing or a manifest are
-data: none that leads outside is used.
+All access goes through `pyarrow.fs`, as in Ray Train. A run's checkpoints are the folders
+`attempt-N/step-NNNNNNNNN` below the run's folder. Names that come from a listing or a manifest are
+untrusted: none that leads outside is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError, one_line
 from cola.files import write_atomically
 from cola.spec.resources import CheckpointSpec
 from orchestration.checkpoint.address import joined, redacted, resolved
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 FOLDER = re.compile(r"attempt-(\d+)/step-(\d+)")
-CHUNK_BYTES = 64 * 1024 * 1024
-PROBE_SECONDS = 60.0  # a store that does not answer within them is not there
+CHUNK_BYTES = 64 * 1024 * 1024  # chosen value: of a copy, few requests and little memory
+PROBE_SECONDS = 60.0  # chosen value: a store that takes longer is taken for absent
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,24 @@ class StoredCheckpoint:
 
     @property
     def name(self) -> str:
-        """Its folder below the run's."""
+        """Its folder, relative to the run's."""
         return checkpoint_name(self.attempt, self.step)
 
 
 def checkpoint_name(attempt: int, step: int) -> str:
-    """The folder of a checkpoint below its run's."""
+    """The folder of a checkpoint, relative to its run's."""
     return f"attempt-{attempt}/step-{step:09d}"
 
 
 class CheckpointStore:
-    """The checkpoints of one run. Its methods raise OSError where the store cannot be reached."""
+    """The checkpoints of one run. All methods raise OSError where the store cannot be reached."""
 
     def __init__(self, address: str) -> None:
-        """Open what is at `address` (a folder's absolute path or a URI); nothing is written."""
+        """Open the store at `address` (a folder's absolute path or a URI); nothing is written.
+
+        Raises:
+            SpecError, StorageError: see `open_filesystem`.
+        """
         self.address = address
         self.filesystem, self.root = open_filesystem(address)
         self.local = self.filesystem.type_name == "local"
@@ -72,11 +76,11 @@ class CheckpointStore:
         return f"{self.root}/{name}"
 
     def folder(self, name: str) -> Path:
-        """A checkpoint's folder, in a store that is local."""
+        """A checkpoint's folder in a local store."""
         return Path(self.path(name))
 
     def stored(self) -> list[StoredCheckpoint]:
-        """Checkpoints over all attempts, whole or not, by attempt and step."""
+        """The checkpoints of all attempts, whole or not, sorted by attempt and step."""
         files: dict[tuple[int, int], dict[str, int]] = {}
         for name, size in self._listing():
             match = FOLDER.match(name)
@@ -107,14 +111,14 @@ class CheckpointStore:
         if first is None:
             return []
         others = [self.manifest(stored, rank) for rank in range(1, first.cursor.world_size)]
-        found = [first, *(manifest for manifest in others if manifest is not None)]
-        same = all(manifest.cursor.is_same_save(first.cursor) for manifest in found)
-        return found if same and len(found) == first.cursor.world_size else []
+        manifests = [first, *(manifest for manifest in others if manifest is not None)]
+        same = all(manifest.cursor.is_same_save(first.cursor) for manifest in manifests)
+        return manifests if same and len(manifests) == first.cursor.world_size else []
 
     def complete(self, stored: StoredCheckpoint) -> Manifest | None:
-        """Rank 0's manifest where those of all workers are there, else None.
+        """Rank 0's manifest where the listing has those of all workers, else None.
 
-        Manifests come last, so all files were there then; no checksum is looked at.
+        Manifests are written last, so all files were there at that time; no file is read.
         """
         first = self.manifest(stored)
         if first is None:
@@ -123,7 +127,7 @@ class CheckpointStore:
         return first if all(manifest_name(rank) in stored.files for rank in ranks) else None
 
     def upload(self, part: Path, name: str) -> None:
-        """Copy a worker's sealed part into the checkpoint, its manifest last."""
+        """Copy a worker's sealed part into the checkpoint `name`, its manifest last."""
         names = [p.relative_to(part).as_posix() for p in sorted(part.rglob("*")) if p.is_file()]
         target = self.path(name)
         for folder in sorted({f"{target}/{file}".rpartition("/")[0] for file in names}):
@@ -135,7 +139,8 @@ class CheckpointStore:
                 self._copy(str(part / file), f"{target}/{file}", outward=True)
 
     def mirror_manifests(self, target: Path) -> list[Path]:
-        """Local folders `target/attempt-N/step-…` with the manifests of each checkpoint."""
+        """Copy the manifests of each checkpoint into `target/attempt-N/step-...`; returns those
+        folders."""
         folders = []
         for stored in self.stored():
             names = [name for name in stored.files if is_manifest(name)]
@@ -145,21 +150,25 @@ class CheckpointStore:
         return folders
 
     def fetch(self, name: str, target: Path) -> None:
-        """Copy into `target` what is there of the checkpoint; its checksums are to be checked."""
+        """Copy a checkpoint's files into `target`, unchecked.
+
+        Raises:
+            FileNotFoundError: where the store has no such checkpoint.
+        """
         stored = next((item for item in self.stored() if item.name == name), None)
         if stored is None:
             raise FileNotFoundError(f"{redacted(self.address)}: holds no {name}")
         self._bring(name, stored.files, target)
 
     def delete(self, stored: StoredCheckpoint) -> None:
-        """Remove a checkpoint, its manifests first: half removed it counts as none."""
+        """Remove a checkpoint, its manifests first: half removed it is not whole."""
         path = self.path(stored.name)
         for file in sorted(filter(is_manifest, stored.files)):
             self.filesystem.delete_file(f"{path}/{file}")
         self.filesystem.delete_dir(path)
 
     def _listing(self) -> Iterator[tuple[str, int]]:
-        """Path and bytes of files below the root that are plain; none of them behind links."""
+        """Path and bytes of each regular file below the root, without those behind links."""
         from pyarrow.fs import FileSelector, FileType
 
         selector = FileSelector(self.root, recursive=True, allow_not_found=True)
@@ -210,14 +219,14 @@ def is_safe(name: str) -> bool:
 
 
 def store_address(storage: str | None, run_folder: Path) -> str:
-    """Where the checkpoints of the run in `run_folder` lie: beside it, or in `storage`."""
+    """Address of the checkpoints of the run in `run_folder`: in that folder, or in `storage`."""
     if storage is None:
         return str(RunFolder(run_folder).ray)
     return joined(resolved(storage), run_folder.name)
 
 
 def with_absolute_storage(spec: CheckpointSpec) -> CheckpointSpec:
-    """The same with a storage that every worker understands: workers change their folder."""
+    """The specification with an absolute storage folder: workers change their directory."""
     if spec.storage is None:
         return spec
     return spec.model_copy(update={"storage": resolved(spec.storage)})
@@ -227,37 +236,43 @@ def open_store(storage: str | None, run_folder: Path) -> CheckpointStore:
     """The store of a run's checkpoints.
 
     Raises:
-        SpecError: for an address that cannot be one.
+        SpecError, StorageError: see `open_filesystem`.
     """
     return CheckpointStore(store_address(storage, run_folder))
 
 
 def open_filesystem(address: str) -> tuple[FileSystem, str]:
-    """File system and path of an address; what pyarrow does not know is tried with fsspec.
+    """File system and path of an address, by pyarrow or by an fsspec implementation.
 
     Raises:
-        SpecError: where neither knows it, or where it says something that they refuse.
+        SpecError: where neither knows such an address.
+        StorageError: where its store does not answer.
     """
     from pyarrow import ArrowException
     from pyarrow.fs import FileSystem
 
     try:
         filesystem, path = FileSystem.from_uri(address)
-    except (ArrowException, OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except OSError as error:
+        raise StorageError(
+            f"checkpoint.storage={redacted(address)}: cannot be opened ({one_line(error, 200)}); "
+            "check the address and the network"
+        ) from None
+    except (ArrowException, ValueError, ImportError) as error:
         raise SpecError(
-            f"checkpoint.storage={redacted(address)}: cannot be opened ({reason}); give an "
-            "absolute folder or an address as s3://bucket/prefix, gs://bucket/prefix or "
+            f"checkpoint.storage={redacted(address)}: cannot be opened ({one_line(error, 200)}); "
+            "give an absolute folder or an address as s3://bucket/prefix, gs://bucket/prefix or "
             "fsspec+SCHEME://... of an installed fsspec implementation"
         ) from None
     return filesystem, path.rstrip("/")
 
 
 def check_storage(storage: str | None) -> None:
-    """Prove that the place of `checkpoint.storage` can be written, read and cleared.
+    """Check that a file can be written to `checkpoint.storage`, read back and deleted.
 
     Raises:
-        SpecError: with the remedy where it cannot.
+        SpecError: for an address that cannot be one.
+        StorageError: where one of these fails, or the store does not answer.
     """
     if storage is None:
         return
@@ -266,16 +281,16 @@ def check_storage(storage: str | None) -> None:
     try:
         pool.submit(_probe, address).result(PROBE_SECONDS)
     except TimeoutError:
-        raise SpecError(
+        raise StorageError(
             f"checkpoint.storage={redacted(storage)}: gave no answer for {PROBE_SECONDS:g} s; "
             "check the address and the network"
         ) from None
     except OSError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SpecError(
-            f"checkpoint.storage={redacted(storage)}: cannot be written ({reason}); check that the "
-            "folder or bucket exists and that this user may write there (an object store takes "
-            "credentials from the environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        raise StorageError(
+            f"checkpoint.storage={redacted(storage)}: cannot be written ({one_line(error, 300)}); "
+            "check that the folder or bucket exists and that this user may write there (an object "
+            "store takes credentials from the environment, as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY)"
         ) from None
     finally:
         pool.shutdown(wait=False)

@@ -262,7 +262,7 @@ def mlflow(
     """Serve the output folder's MLflow store, or another, on loopback, until interrupted."""
     from orchestration.tracking.mlflow_server import serve
 
-    serve(output_folder(output), port, typer.echo, store)
+    serve(output_folder(output), port, typer.echo, store=store)
 
 
 def follow(client: Any, job: jobs.Job) -> None:

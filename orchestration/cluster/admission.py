@@ -39,6 +39,9 @@ class AdmissionRules:
     elastic_seconds: float = 60.0
 
 
+RULES = AdmissionRules()
+
+
 @dataclass(frozen=True)
 class Grant:
     """A run may start with `workers` workers, for which these nodes are free."""
@@ -84,14 +87,14 @@ def admit(
     nodes: Sequence[Node],
     holdings: Sequence[RunAllocation],
     requests: Iterable[RunRequest],
+    *,
     now: float,
-    rules: AdmissionRules | None = None,
+    rules: AdmissionRules = RULES,
 ) -> AdmissionDecision:
     """The decision on all requests at `now` (seconds, by the clock of `since` and `ends`).
 
     It does not depend on the order of the arguments' items.
     """
-    rules = rules or AdmissionRules()
     return _Round(nodes, holdings, now, rules).decide(sorted(requests, key=_order(now, rules)))
 
 
@@ -105,8 +108,8 @@ def has_aged(request: RunRequest, now: float, rules: AdmissionRules) -> bool:
 def _order(now: float, rules: AdmissionRules) -> Callable[[RunRequest], tuple[float | str, ...]]:
     def key(request: RunRequest) -> tuple[float | str, ...]:
         aged = has_aged(request, now, rules)
-        place = (0, request.since, -request.size) if aged else (1, -request.size, request.since)
-        return (-request.priority, *place, request.owner, request.id)
+        rank = (0, request.since, -request.size) if aged else (1, -request.size, request.since)
+        return (-request.priority, *rank, request.owner, request.id)
 
     return key
 
@@ -172,7 +175,7 @@ class _Round:
             if holding.placed:
                 continue
             request = holding.request
-            nodes = pack(request, holding.workers, self.nodes, self.free)
+            nodes = pack(request, holding.workers, self.nodes, free=self.free)
             if nodes is None:  # Ray placed others elsewhere than expected: this one comes first
                 self._close(request)
             else:
@@ -203,21 +206,25 @@ class _Round:
 
     def _why(self, request: RunRequest) -> str:
         workers = self._expected_workers(request, self._whole())
-        if pack(request, workers, self.nodes, self.free) is None:
-            return wait_reasons.busy(request, self.nodes, self.free, self.holdings, self.now)
+        if pack(request, workers, self.nodes, free=self.free) is None:
+            return wait_reasons.busy(
+                request, self.nodes, self.free, holdings=self.holdings, now=self.now
+            )
         keeper = next(
             (self.closed[n.id] for n in eligible(request, self.nodes) if n.id in self.closed), None
         )
         if keeper is None and self.reservation is not None:
             keeper = self.reservation.request
         if keeper is None:  # an elastic run: some of its workers would fit
-            return wait_reasons.busy(request, self.nodes, self.free, self.holdings, self.now)
+            return wait_reasons.busy(
+                request, self.nodes, self.free, holdings=self.holdings, now=self.now
+            )
         return wait_reasons.its_turn(request, keeper)
 
     def _granted(self, request: RunRequest) -> bool:
         for free, limit in self._offers():
             workers = self._fitting(request, free)
-            nodes = pack(request, workers, self.nodes, free) if workers else None
+            nodes = pack(request, workers, self.nodes, free=free) if workers else None
             if nodes is None:
                 continue
             ends = self.now + request.seconds * request.workers / workers
@@ -266,7 +273,7 @@ class _Round:
         for count in range(len(self.holdings) + 1):
             ended = self.holdings[:count]
             free = self._after(ended)
-            nodes = pack(request, workers, self.nodes, free)
+            nodes = pack(request, workers, self.nodes, free=free)
             if nodes is not None:
                 start = max([self.now, *(holding.ends for holding in ended)])
                 self.reservation = _Reservation(request, start, without(free, request, nodes))
@@ -275,7 +282,7 @@ class _Round:
     def _after(self, ended: Iterable[RunAllocation]) -> FreeResources:
         free = self.free
         for holding in ended:
-            free = without(free, holding.request, holding.nodes, +1)
+            free = without(free, holding.request, holding.nodes, sign=+1)
         return free
 
     def _whole(self) -> FreeResources:

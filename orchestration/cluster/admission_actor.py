@@ -27,7 +27,12 @@ class SharedQueue:
         self._actor: Any = None
 
     def update(
-        self, owner: str, now: float, requests: Sequence[RunRequest], held: Sequence[RunAllocation]
+        self,
+        owner: str,
+        now: float,
+        requests: Sequence[RunRequest],
+        *,
+        held: Sequence[RunAllocation],
     ) -> QueueReply | None:
         """As AdmissionQueue.update, or None where the actor is gone or too busy: ask again."""
         import ray
@@ -37,7 +42,7 @@ class SharedQueue:
             if self._actor is None:
                 self._actor = queue_actor()
             answer: QueueReply = ray.get(
-                self._actor.update.remote(owner, now, list(requests), list(held)),
+                self._actor.update.remote(owner, now, list(requests), held=list(held)),
                 timeout=ANSWER_SECONDS,
             )
         except (RayActorError, GetTimeoutError) as error:
@@ -68,10 +73,15 @@ class PrivateQueue:
         self._queue = AdmissionQueue(cluster_state)
 
     def update(
-        self, owner: str, now: float, requests: Sequence[RunRequest], held: Sequence[RunAllocation]
+        self,
+        owner: str,
+        now: float,
+        requests: Sequence[RunRequest],
+        *,
+        held: Sequence[RunAllocation],
     ) -> QueueReply | None:
         """As AdmissionQueue.update."""
-        return self._queue.update(owner, now, requests, held)
+        return self._queue.update(owner, now, requests, held=held)
 
     def leave(self, owner: str) -> None:
         """Nothing to do: nobody else waits."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestration.cluster.admission import AdmissionRules, Wait, admit
+from orchestration.cluster.admission import Wait, admit
 from orchestration.cluster.packing import ClusterState, RunAllocation, RunRequest
 
 OWNER_SECONDS = 60.0  # chosen value: an owner that is silent for longer is taken for dead
@@ -42,12 +42,12 @@ class AdmissionQueue:
     def __init__(
         self,
         look: Callable[[], ClusterState],
-        rules: AdmissionRules | None = None,
         clock: Callable[[], float] = time.time,
+        *,
         settle_seconds: float = 0.0,
     ) -> None:
         """It grants nothing for `settle_seconds`: owners that knew its predecessor report first."""
-        self._look, self._rules, self._clock = look, rules or AdmissionRules(), clock
+        self._look, self._clock = look, clock
         self._opens = clock() + settle_seconds
         self._owners: dict[str, _Owner] = {}
         self._overtaken: dict[Key, tuple[int, float]] = {}  # how often, since when
@@ -55,7 +55,12 @@ class AdmissionQueue:
         self._foreign_groups: dict[Key, frozenset[str]] = {}  # that were there before its grant
 
     def update(
-        self, owner: str, now: float, requests: Sequence[RunRequest], held: Sequence[RunAllocation]
+        self,
+        owner: str,
+        now: float,
+        requests: Sequence[RunRequest],
+        *,
+        held: Sequence[RunAllocation],
     ) -> QueueReply:
         """The reply to an owner that waits for `requests` and runs `held`, by its own clock `now`.
 
@@ -103,7 +108,7 @@ class AdmissionQueue:
             for key, request in state.requests.items()
             if key not in state.granted
         ]
-        decision = admit(cluster.nodes, self._holdings(cluster), requests, now, self._rules)
+        decision = admit(cluster.nodes, self._holdings(cluster), requests, now=now)
         for grant in decision.grants:
             request = grant.request
             key = request.owner, request.id

@@ -139,7 +139,7 @@ def most_workers(request: RunRequest, nodes: Iterable[Node], free: FreeResources
 
 
 def pack(
-    request: RunRequest, workers: int, nodes: Sequence[Node], free: FreeResources
+    request: RunRequest, workers: int, nodes: Sequence[Node], *, free: FreeResources
 ) -> tuple[str, ...] | None:
     """A node for each of `workers` workers, or None where they do not fit.
 
@@ -159,7 +159,7 @@ def pack(
 
 
 def without(
-    free: FreeResources, request: RunRequest, placed: Iterable[str], sign: int = -1
+    free: FreeResources, request: RunRequest, placed: Iterable[str], *, sign: int = -1
 ) -> FreeResources:
     """Free resources once workers of the run take (sign +1: release) theirs on these nodes."""
     changed = dict(free)

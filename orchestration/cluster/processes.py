@@ -1,4 +1,4 @@
-"""Ending a worker process that hangs, on whatever node it is; taking back what the dead hold."""
+"""Killing hung worker processes on any node; releasing placement groups of dead actors."""
 
 from __future__ import annotations
 
@@ -13,37 +13,42 @@ from orchestration.compat.ray import orphaned_placement_groups
 
 log = logging.getLogger(__name__)
 
+KILL_SECONDS = 60.0  # chosen value: a task on a loaded node starts within seconds
 
-def end_workers(processes: Iterable[tuple[str, int]], timeout_seconds: float = 60.0) -> int:
-    """SIGKILL Ray workers, each given by its node and process id; how many were there to end.
+
+def end_workers(processes: Iterable[tuple[str, int]]) -> int:
+    """SIGKILL Ray workers, each given by its node and process id; returns how many were alive.
 
     A worker that hangs, or is stopped, does not react to anything gentler. Nodes that do not answer
-    are left to Ray, which takes them for dead by itself.
+    are left to Ray, which declares them dead by itself.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    asked = []
+    kills = []
     for node_id, pid in processes:
-        there = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
-        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(kill_ray_worker)
-        asked.append(task.remote(pid))
-    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_seconds)
-    return sum(_answer(reference) for reference in answered)
+        on_node = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_node)(kill_ray_worker)
+        kills.append(task.remote(pid))
+    done, unanswered = ray.wait(kills, num_returns=len(kills), timeout=KILL_SECONDS)
+    killed = sum(_was_alive(kill) for kill in done)
+    log.info("killed %d of %d hung workers; no answer for %d", killed, len(kills), len(unanswered))
+    return killed
 
 
-def _answer(reference: Any) -> bool:
+def _was_alive(kill: Any) -> bool:
     import ray
     from ray.exceptions import RayError
 
     try:
-        return bool(ray.get(reference))
+        return bool(ray.get(kill))
     except RayError:  # the node is gone
         return False
 
 
 def kill_ray_worker(pid: int) -> bool:
-    """SIGKILL a process of this machine, if it still is a Ray worker (ids are used again)."""
+    """SIGKILL a process of this machine if it is a Ray worker (process ids are reused); whether it
+    was."""
     try:
         title = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -24,7 +24,12 @@ class ClusterQueue(Protocol):
     """The cluster-wide admission queue."""
 
     def update(
-        self, owner: str, now: float, requests: Sequence[RunRequest], held: Sequence[RunAllocation]
+        self,
+        owner: str,
+        now: float,
+        requests: Sequence[RunRequest],
+        *,
+        held: Sequence[RunAllocation],
     ) -> QueueReply | None:
         """Which runs may start, or None where the queue does not answer."""
 
@@ -73,7 +78,7 @@ class QueueClient:
             return {}
         self._called, self._before = now, ids
         self._held = {key: holding for key, holding in self._held.items() if key in ids[0]}
-        reply = self._queue.update(self.owner, now, requests, list(self._held.values()))
+        reply = self._queue.update(self.owner, now, requests, held=list(self._held.values()))
         if reply is None:
             if not self._unanswered:
                 self._notify("the cluster's queue does not answer; it is asked again")

@@ -1,4 +1,4 @@
-"""The Ray cluster of a study: start a local one or join one, what it has and what is free."""
+"""The Ray cluster of a study: starting a private one or joining one, what it has, what is free."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cola import process_environment
-from cola.errors import ClusterError, SpecError, one_line
+from cola.errors import ClusterError, one_line
 from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
 from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, matches
@@ -27,22 +27,22 @@ class NoClusterError(ClusterError):
 
 @dataclass(frozen=True)
 class ClusterResources:
-    """What the cluster has in all (not what is free now), and the labels of its nodes."""
+    """The cluster's total resources (not what is free now), and the labels of its nodes."""
 
     cpus: float
     gpus: float
     labels: tuple[dict[str, str], ...] = ({},)
-    dashboard: str | None = None  # address of Ray's pages
+    dashboard: str | None = None  # URL
 
 
 @contextlib.contextmanager
 def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
-    """A Ray session: a private one on this machine, or the cluster at `address`.
+    """A Ray session: a private cluster on this machine, or the one at `address`.
 
-    The private one listens on loopback only, and is stopped on the way out.
+    The private cluster's Ray servers listen on loopback only; it is stopped at the end.
 
     Raises:
-        NoClusterError: when none answers at `address`.
+        NoClusterError: when none answers at `address`, or none can be started here.
     """
     process_environment.ray_driver()
     with contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
         if address is None:
             context = ray.init(
                 address="local",
-                # The dashboard's state service is what cleans up after a controller that died.
+                # Ray Train cleans up after a dead controller through the dashboard's state service.
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
@@ -83,8 +83,8 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
     try:
         total = ray.cluster_resources()
         labels = tuple(dict(node["Labels"]) for node in ray.nodes() if node["Alive"])
-        pages = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), labels, pages)
+        dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), labels, dashboard)
     finally:
         ray.shutdown()
 
@@ -102,10 +102,8 @@ def log_environment() -> dict[str, dict[str, str]] | None:
 
 
 def cluster_state() -> ClusterState:
-    """The nodes that are alive, with what is free on each, and the placed placement groups.
-
-    Works in a driver and in an actor.
-    """
+    """The nodes that are alive, with what is free on each, and the placement groups that have
+    their nodes. It can be called in a driver and in an actor."""
     import ray
     from ray.util import placement_group_table
 
@@ -137,11 +135,10 @@ def cluster_state() -> ClusterState:
 
 
 def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
-    """A request beyond a cluster that does not grow would wait for ever; an elastic run starts
-    with less.
+    """Refuse a run for which a cluster that does not grow is too small: it would wait for ever.
 
     Raises:
-        SpecError: when one run needs more than the whole cluster has.
+        ClusterError: when the run (an elastic one: its minimum) needs more than the cluster has.
     """
     name = "workers" if resources.min_workers is None else "min_workers"
     workers = resources.min_workers or resources.workers
@@ -151,19 +148,19 @@ def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
     }
     for kind, (needed, present) in needs.items():
         if needed > present:
-            raise SpecError(
+            raise ClusterError(
                 f"resources.{name}={workers}: a run needs {needed:g} {kind}, the "
                 f"cluster has {present:g}; lower resources.{name} or "
                 f"resources.{kind.lower()}_per_worker"
             )
     if not any(matches(resources.labels, labels) for labels in cluster.labels):
-        raise SpecError(
+        raise ClusterError(
             f"resources.labels={dict(resources.labels)}: the cluster has no node with them; leave "
             "them out, or give the --address of a cluster that has"
         )
 
 
 def _short_temporary_folder() -> str:
-    """Ray's sockets need a short path (107 bytes in all)."""
+    """Folder for Ray's sessions; a long TMPDIR is not used, as a socket's path has 107 bytes."""
     base = tempfile.gettempdir()
     return os.path.join(base if len(base) < 20 else "/tmp", f"ray-{os.getuid()}")  # noqa: S108, PTH118

@@ -41,6 +41,7 @@ def busy(
     request: RunRequest,
     nodes: Sequence[Node],
     free: FreeResources,
+    *,
     holdings: Iterable[RunAllocation],
     now: float,
 ) -> str:

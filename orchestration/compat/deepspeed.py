@@ -28,7 +28,7 @@ class Partition:
     offset: int
 
 
-def partition_of(optimizer: Any, zero_stage: int, parameter: Any, rank: int) -> Partition | None:
+def partition_of(optimizer: Any, zero_stage: int, parameter: Any, *, rank: int) -> Partition | None:
     """Where the optimiser of a ZeRO stage 1 to 3 keeps this worker's part of a trained parameter;
     None where it has no part of it."""
     if zero_stage == 3:

@@ -20,14 +20,14 @@ CHATTY_LOGGERS = (
 
 
 def free_resources_by_node() -> dict[str, dict[str, float]]:
-    """What is free of each resource on each node that is alive, by node id.
+    """Free amount of each resource on each node that is alive, by node id.
 
     The public `available_resources` adds all nodes up, and the state API needs the dashboard.
     """
     from ray._private.state import available_resources_per_node
 
-    found: dict[str, dict[str, float]] = available_resources_per_node()
-    return found
+    free: dict[str, dict[str, float]] = available_resources_per_node()
+    return free
 
 
 def orphaned_placement_groups(job_id: str) -> list[str]:

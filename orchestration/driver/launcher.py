@@ -95,7 +95,7 @@ class Launcher:
             tags = self._closing_tags(run)
             if entry.state == "running":
                 tags[Tag.STATUS_REASON] = DRIVER_DIED
-            self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
+            self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
             self.mirror.close_run(run.key, state_left(entry), tags)
 
     def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
@@ -165,7 +165,7 @@ class Launcher:
             log.warning("%s: skipped: %s", run.name, error)
             return
         folder, attempt = self.ledger.run_folder(key), len(entry.attempts)
-        self.mirror.follow(run.name, run.spec, folder, opening_tags(self.study.name, run))
+        self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
         self._monitors[key] = RunMonitor(folder, attempt)
         assignment = assignment_of(
             run,

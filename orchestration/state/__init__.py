@@ -1,1 +1,1 @@
-"""What is known of runs outside Ray and MLflow: files, ledger, journal, events, heartbeats."""
+"""What is known about runs on disk: paths, ledger, journals, events, heartbeats."""

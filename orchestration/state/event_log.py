@@ -1,5 +1,5 @@
 """A study's event log: one JSON line for every start, end, fault, retry and refusal, with its
-cause."""
+reason."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ class EventLog:
     def write(
         self, event: str, run: str | None = None, reason: str | None = None, **values: Any
     ) -> None:
-        """Record what happened (to a run, by name), why, and its numbers."""
+        """Append one event, with the name of its run, its reason and further values.
+
+        Raises:
+            OSError: where the disk does not take it.
+        """
         line = {
             "time": time.time(),
             "driver": self._writer,
@@ -56,5 +60,5 @@ class EventLog:
 
 
 def read_events(study_folder: Path) -> list[dict[str, Any]]:
-    """All whole lines, in order: a line that a crash cut off is left out."""
+    """All events in order; a line that a crash cut off is left out."""
     return read_lines(StudyFolder(study_folder).events)

@@ -1,7 +1,7 @@
-"""Signs of life: a small file a worker, rewritten every few seconds while it makes steps.
+"""Heartbeats: a small file per worker, rewritten every few seconds while it makes steps.
 
-They say who a worker is, how far it is and what it waits for; the study's driver takes a worker
-whose file stands still for too long for hung. Times are compared by the reader's clock alone.
+A heartbeat identifies the worker and gives its step and speed; a driver takes a worker for hung
+whose file has not changed for too long. The driver's own clock measures that time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from orchestration.state.paths import RunFolder
 
 
 class Beat(BaseModel):
-    """One worker as it last said: `step` steps are done (of the run); times in seconds."""
+    """One worker's last report: `step` steps of the run are done; times in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,12 +31,12 @@ class Beat(BaseModel):
 
     @property
     def process(self) -> tuple[str, int]:
-        """The worker's process among all of the cluster."""
+        """Identifies the worker's process in the cluster: Ray's node id, process id."""
         return self.node_id, self.pid
 
 
 def read_beats(run_folder: Path, attempt: int | None = None) -> list[Beat]:
-    """What the workers of an attempt (by default of the last one) said last, by rank."""
+    """Last heartbeats of an attempt's workers (by default of the last one's), by rank."""
     beats = [
         beat
         for path in sorted(RunFolder(run_folder).heartbeats.glob("rank-*.json"))

@@ -1,7 +1,7 @@
 """A run's metrics as JSON lines on disk: the record that MLflow mirrors.
 
 Append-only, one writer (rank 0). A restart repeats the steps since its checkpoint, so a reader
-keeps the first line of each (kind, step); numbering what is kept makes mirroring resumable.
+keeps the first line of each (kind, step); numbers of kept lines make mirroring resumable.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class JournalReader:
         for raw, record in self._lines.new_lines():
             if record.get("kind") not in KINDS:
                 continue
-            # Events of equal step differ (a stop and the start after it); metrics repeat.
+            # Events of one step differ (a stop, the start after it); metrics of one step repeat.
             detail = raw.decode() if record["kind"] == "event" else ""
             key = (record["kind"], record["step"], detail)
             if key in self._seen:

@@ -1,1 +1,1 @@
-"""MLflow as a mirror of the journals."""
+"""MLflow as a mirror of the runs' journals."""

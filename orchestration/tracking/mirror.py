@@ -1,12 +1,13 @@
 """MLflow as a mirror of the runs' journals.
 
-Training never waits for MLflow: workers write JSON lines, this mirror sends them from the driver.
-What could not be sent stays in the journal and is sent by the next `cola run`. A batch carries the
-number of its last journal line and is stored in one transaction, so nothing is sent twice.
+Training never waits for MLflow: workers write JSON lines, and the driver's mirror sends them. What
+cannot be sent stays in the journal for the next `cola run`. A batch carries the number of its last
+journal line and is stored in one transaction, so nothing is sent twice.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cola.errors import SpecError
+from cola.errors import StorageError, TrackingError
 from cola.records import Artifact, Kind, Tag
 from cola.spec.address import resolve_address
 from cola.study import RunSpec
@@ -35,23 +36,24 @@ from orchestration.tracking.mlflow_runs import (
 )
 from orchestration.tracking.restarts import Restarts
 
+log = logging.getLogger(__name__)
+
 DRIVER_DIED = "its driver died"
 
 
 @dataclass
 class MirroredRun:
-    """A run's place in MLflow and how far its journal has been sent."""
+    """A run that is mirrored, and how far its journal has been sent."""
 
-    spec: RunSpec | None  # None where MLflow has the run already
+    target: RunSpec | TrainingRun  # the run in MLflow; its specification until it is known there
     folder: Path
     tags: dict[str, str]
     name: str
     reader: JournalReader
-    place: TrainingRun | None = None
     opened: bool = False
     pending: list[Line] = field(default_factory=list)
     restarts: Restarts = field(default_factory=Restarts)
-    restarts_written: int = 0  # starts and ends of them that MLflow has
+    restarts_written: int = 0  # starts and ends of workers that MLflow has
     last_time: float | None = None
     closing: str | None = None
     closed: bool = False
@@ -59,16 +61,16 @@ class MirroredRun:
 
 @dataclass
 class MirroredStudy:
-    """The study above the runs: its folder, its ledger, and the keys of its planned runs (more may
-    come)."""
+    """The study above the runs: its folder, its ledger, the keys of its planned runs (which may
+    grow)."""
 
     folder: Path
     ledger: Ledger
     keys: Sequence[str]
     dashboard: str | None = None
     run_id: str | None = None
-    files: Sequence[Path] = ()  # kept with the study once it ends
-    state: str | None = None  # what it ends as, where that is not what its runs say
+    files: Sequence[Path] = ()  # stored with the study when it ends
+    state: str | None = None  # its final state, where it does not follow from its runs
 
     def states(self) -> dict[str, int]:
         """How many planned runs are in each state, by the ledger."""
@@ -77,33 +79,33 @@ class MirroredStudy:
 
 
 class Mirror:
-    """Sends journals of a study's runs to one MLflow experiment, from a thread of its own."""
+    """Sends the journals of a study's runs to one MLflow experiment, in a thread."""
 
     def __init__(self, runs: MlflowRuns) -> None:
         self._mlflow = runs
-        self._study: MirroredStudy | None = None
         self._runs: dict[str, MirroredRun] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._changed = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True, name="mlflow-mirror")
+        self._thread: threading.Thread | None = None
         self.trouble: str | None = None
 
     def start(self, study: MirroredStudy) -> None:
-        """Begin to follow the journals; the study's folder holds its `study.yaml`."""
-        self._study = study
+        """Begin to mirror; the study's folder holds its `study.yaml`."""
+        self._thread = threading.Thread(
+            target=self._follow, args=(study,), daemon=True, name="mlflow-mirror"
+        )
         self._thread.start()
 
-    def follow(self, name: str, spec: RunSpec, folder: Path, tags: dict[str, str]) -> None:
+    def follow(self, name: str, spec: RunSpec, folder: Path, *, tags: dict[str, str]) -> None:
         """Mirror this run from now on (again, where it was closed before)."""
+        reader = JournalReader(RunFolder(folder).journal)
         with self._lock:
-            self._runs[spec.run_key] = MirroredRun(
-                spec, folder, tags, name, JournalReader(RunFolder(folder).journal)
-            )
+            self._runs[spec.run_key] = MirroredRun(spec, folder, tags, name, reader)
         self._changed.set()
 
     def close_run(self, run_key: str, state: str, tags: dict[str, str]) -> None:
-        """The run ended in `state`: send what is left of it, then end it in MLflow."""
+        """Send the rest of a run that ended in `state`, then end it in MLflow."""
         with self._lock:
             run = self._runs[run_key]
             run.tags |= {Tag.STATUS: state, **tags}
@@ -111,35 +113,36 @@ class Mirror:
         self._changed.set()
 
     def leave_run(self, run_key: str) -> None:
-        """Leave the run to the mirror of the driver that has it now: send and end nothing more."""
+        """Stop mirroring a run: the driver that took it over sends and ends it."""
         with self._lock:
             self._runs.pop(run_key, None)
         self._changed.set()
 
     def finish(self, patience_seconds: float) -> list[str]:
-        """Send what is left for at most `patience_seconds`; names of runs not fully sent."""
+        """Send the rest for at most `patience_seconds`; returns names of runs not fully sent."""
         self._stop.set()
-        self._thread.join(timeout=patience_seconds)
+        if self._thread is not None:
+            self._thread.join(timeout=patience_seconds)
         with self._lock:
             return [run.name for run in self._runs.values() if run.closing and not run.closed]
 
-    def _follow(self) -> None:
+    def _follow(self, study: MirroredStudy) -> None:
         wait = 1.0
         while True:
             stopping = self._stop.is_set()
-            sent_all = self._send_all(stopping)
+            sent_all = self._send_all(study, stopping)
             if stopping and sent_all:
                 return
             wait = 1.0 if sent_all else min(30.0, 2 * wait)
-            # While stopping, an outage is retried at a short pace until `finish` gives up on us.
+            # While stopping, an outage is retried at a short interval until `finish` gives up.
             self._stop.wait(wait) if not stopping else threading.Event().wait(min(wait, 2.0))
 
-    def _send_all(self, stopping: bool) -> bool:
+    def _send_all(self, study: MirroredStudy, stopping: bool) -> bool:
         """One pass over study and runs; False where MLflow did not take something."""
-        assert self._study is not None
         refused: Exception | None = None
+        failures: tuple[type[Exception], ...] = (*client_errors(), StorageError)
         try:
-            parent = self._open_study(self._study)
+            parent = self._open_study(study)
             with self._lock:
                 runs = [run for run in self._runs.values() if not run.closed]
             for run in runs:
@@ -148,14 +151,21 @@ class Mirror:
                 except client_errors() as error:
                     if is_outage(error):
                         raise
-                    refused = error  # of this run alone: the others go on
-            self._count(self._study, parent)
+                    refused = error  # concerns this run alone: the others are sent
+            self._count(study, parent)
             if stopping and refused is None:
-                self._end_study(self._study, parent)
-        except client_errors() as error:
+                self._end_study(study, parent)
+        except failures as error:
             refused = error
-        self.trouble = None if refused is None else failure_reason(self._mlflow.address, refused)
+        self._report(None if refused is None else failure_reason(self._mlflow.address, refused))
         return refused is None
+
+    def _report(self, trouble: str | None) -> None:
+        if trouble is not None and self.trouble is None:
+            log.warning("MLflow: %s; metrics wait in the journals", trouble)
+        elif trouble is None and self.trouble is not None:
+            log.info("MLflow takes metrics again")
+        self.trouble = trouble
 
     def _open_study(self, study: MirroredStudy) -> str:
         if study.run_id is None:
@@ -169,15 +179,15 @@ class Mirror:
         return study.run_id
 
     def _take_up_left_runs(self, study: MirroredStudy) -> None:
-        """Runs that are planned no more, and that a killed driver left running in MLflow."""
-        for key, place in self._mlflow.left_running().items():
+        """Mirror runs that are no longer planned, but running in MLflow since their driver died."""
+        for key, left in self._mlflow.left_running().items():
             entry, folder = study.ledger.entry(key), study.ledger.run_folder(key)
             if key in study.keys or not entry.attempts or lease_is_fresh(entry):
                 continue
             state = state_left(entry)
             tags = {Tag.STATUS: state, Tag.STATUS_REASON: entry.reason or DRIVER_DIED}
             reader = JournalReader(RunFolder(folder).journal)
-            run = MirroredRun(None, folder, tags, place.name, reader, place, closing=state)
+            run = MirroredRun(left, folder, tags, left.name, reader, closing=state)
             with self._lock:
                 self._runs.setdefault(key, run)
 
@@ -186,16 +196,16 @@ class Mirror:
             return
         self._changed.clear()
         try:
-            self._mlflow.count(parent, study.states(), time.time())
+            self._mlflow.write_counts(parent, study.states(), time.time())
         except client_errors():
             self._changed.set()
             raise
 
     def _end_study(self, study: MirroredStudy, parent: str) -> None:
-        """Its state is that of its runs; one that another driver still runs keeps it running."""
-        there = {state for state, number in study.states().items() if number}
-        state = next((s for s in ("running", "failed", "diverged") if s in there), "interrupted")
-        if there <= {"finished"}:
+        """End the study with its runs' state; a run that another driver runs keeps it running."""
+        present = {state for state, number in study.states().items() if number}
+        state = next((s for s in ("running", "failed", "diverged") if s in present), "interrupted")
+        if present <= {"finished"}:
             state = "finished"
         state = study.state or state
         for path in study.files:
@@ -212,49 +222,48 @@ class Mirror:
             run.restarts.read(line)
             run.pending.append(line)
             run.last_time = line.time
-        if run.place is None:
-            assert run.spec is not None
-            run.place = self._mlflow.training_run(run.spec, run.name, run.folder, tags)
-        place = run.place
-        run.pending = [line for line in run.pending if line.number > place.sent]
+        target = run.target
+        if isinstance(target, RunSpec):
+            target = self._mlflow.training_run(target, run.name, run.folder, tags=tags)
+            run.target = target
+        run.pending = [line for line in run.pending if line.number > target.sent]
         if closing is not None:
             run.restarts.close(closing, tags.get(Tag.STATUS_REASON, ""))
         if not run.opened:
-            as_wanted = tags.items() <= place.tags.items()
-            if closing and as_wanted and place.status == MLFLOW_STATUS[closing] and not run.pending:
+            tagged = tags.items() <= target.tags.items()
+            if closing and tagged and target.status == MLFLOW_STATUS[closing] and not run.pending:
                 run.closed = True  # an earlier driver sent all of it
                 return
-            if not (as_wanted and place.status == "RUNNING"):
-                self._mlflow.reopen(place.run_id, tags)
+            if not (tagged and target.status == "RUNNING"):
+                self._mlflow.reopen(target.run_id, tags)
             run.opened = True
-        self._send_lines(run, place)
+        self._send_lines(run, target)
         if closing is not None:
-            self._close(run, place, closing, tags)
+            self._close(run, target.run_id, closing, tags)
 
-    def _send_lines(self, run: MirroredRun, place: TrainingRun) -> None:
+    def _send_lines(self, run: MirroredRun, target: TrainingRun) -> None:
         while run.pending:
             batch = first_batch(run.pending)
-            self._mlflow.send(place.run_id, batch)
-            place.sent = batch[-1].number
+            self._mlflow.send(target.run_id, batch)
+            target.sent = batch[-1].number
             del run.pending[: len(batch)]
-        found = run.restarts.found
-        changes = len(found) + sum(restart.state is not None for restart in found)
+        starts = run.restarts.starts
+        changes = len(starts) + sum(start.state is not None for start in starts)
         if changes > run.restarts_written:
-            self._mlflow.write_restarts(place.run_id, run.name, run.folder, found)
+            self._mlflow.write_restarts(target.run_id, run.name, run.folder, restarts=starts)
             run.restarts_written = changes
 
-    def _close(
-        self, run: MirroredRun, place: TrainingRun, state: str, tags: dict[str, str]
-    ) -> None:
+    def _close(self, run: MirroredRun, run_id: str, state: str, tags: dict[str, str]) -> None:
         for name in (Artifact.ENVIRONMENT, Artifact.SAMPLES, Artifact.EVALUATION):
-            self._mlflow.attach(place.run_id, run.folder / name)
-        self._mlflow.tag(place.run_id, tags)
-        self._mlflow.end(place.run_id, state, run.last_time)
+            self._mlflow.attach(run_id, run.folder / name)
+        self._mlflow.tag(run_id, tags)
+        self._mlflow.end(run_id, state, run.last_time)
         run.closed = True
+        log.info("%s: %s, its journal is in MLflow", run.name, state)
 
 
 def first_batch(lines: Sequence[Line]) -> list[Line]:
-    """As many of the first lines as fit one batch, at least one."""
+    """The first lines that fit one batch together, at least one."""
     taken, metrics = 0, 0
     for line in lines:
         metrics += len(line.values) + 1
@@ -265,17 +274,18 @@ def first_batch(lines: Sequence[Line]) -> list[Line]:
 
 
 def state_left(entry: Entry) -> State:
-    """The state of a run that no driver runs now: one that says running was killed."""
+    """The state of a run that no driver runs now: one recorded as running was killed."""
     return "interrupted" if entry.state == "running" else entry.state
 
 
 def open_mirror(given: str, study: str, artifacts: Path) -> Mirror:
     """The mirror of a study into the store at this address or reference.
 
-    `artifacts` is the folder of its artifacts where the store is a database.
+    `artifacts` is the folder of its artifacts if the store is a database.
 
     Raises:
-        SpecError: when the tracking server or store cannot be reached now.
+        SpecError: for an address that is none of a tracking store.
+        TrackingError: when the store cannot be reached now, or refuses.
     """
     address = resolve_address(given)
     check_answers(address)
@@ -283,4 +293,7 @@ def open_mirror(given: str, study: str, artifacts: Path) -> Mirror:
         return Mirror(MlflowRuns(address, study, artifacts))
     except client_errors() as error:
         reason = failure_reason(address, error)
-        raise SpecError(f"tracking.uri={address.shown}: MLflow cannot be used ({reason})") from None
+        raise TrackingError(
+            f"tracking.uri={address.shown}: MLflow cannot be used ({reason}); give another store, "
+            "or repair this one"
+        ) from None

@@ -1,4 +1,4 @@
-"""MLflow's client and the store behind it: reached, refused, made once, shown without secrets."""
+"""MLflow's client and the store behind it: connecting, creating it once, errors without secrets."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from cola import process_environment
-from cola.errors import SpecError
+from cola.errors import SpecError, TrackingError
 from cola.files import file_lock
 from cola.spec.address import Address
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 5.0  # chosen value: a host in the same network answers within milliseconds
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN,"
 
 
 def client_of(address: Address) -> Any:
-    """MLflow's client, its patience short: whoever uses it tries again at their own pace.
+    """MLflow's client with short timeouts and no retries: its users retry at their own pace.
 
-    Its credentials and certificates are those of MLFLOW_TRACKING_* in the environment.
+    It takes credentials and certificates from MLFLOW_TRACKING_* in the environment.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    # What it says of a database that does not answer may hold the address.
+    # Messages about a database that does not answer may contain its address.
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
     process_environment.mlflow_writer()
     from mlflow.tracking import MlflowClient
@@ -35,19 +35,18 @@ def client_of(address: Address) -> Any:
 
 
 def with_driver(uri: str) -> str:
-    """A PostgreSQL address that names no Python driver gets the one that this project installs.
-
-    SQLAlchemy's own choice differs between its versions.
-    """
-    scheme, separator, rest = uri.partition("://")
-    return f"postgresql+psycopg2://{rest}" if separator and scheme == "postgresql" else uri
+    """The address, for PostgreSQL with the Python driver that this project installs, if it names
+    none: SQLAlchemy's default differs between its versions."""
+    scheme, separator, location = uri.partition("://")
+    return f"postgresql+psycopg2://{location}" if separator and scheme == "postgresql" else uri
 
 
 def check_answers(address: Address) -> None:
-    """Ask the store once, with the credentials that will be used.
+    """Send the store one request, with the credentials that will be used.
 
     Raises:
-        SpecError: when it cannot be reached, or refuses; the address is not shown in full.
+        SpecError: for an address that is none of a tracking store.
+        TrackingError: when it cannot be reached, or refuses; the address is not shown in full.
     """
     scheme = urllib.parse.urlsplit(address.uri).scheme
     where = f"tracking.uri={address.shown}"
@@ -66,20 +65,20 @@ def check_answers(address: Address) -> None:
         else:
             _ask_database(address.uri)
     except ModuleNotFoundError as error:
-        raise SpecError(
+        raise TrackingError(
             f"{where}: needs the Python package {error.name}; for PostgreSQL install "
             "cola-scaling[postgres]"
         ) from None
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
         remedy = "start the server, or leave tracking.uri out to use a SQLite file"
-        raise SpecError(
+        raise TrackingError(
             f"{where}: MLflow cannot be reached ({failure_reason(address, error)})"
             + (f"; {remedy}" if http_status(error) >= 500 else "")
         ) from None
 
 
 def failure_reason(address: Address, error: Exception) -> str:
-    """Why the store did not do what it was asked, in a line without secrets."""
+    """One-line, secret-free reason for a failed MLflow request."""
     reason = address.clean(error)
     if http_status(error) in (401, 403):
         return f"MLflow refuses the credentials; set {CREDENTIALS} where the driver runs"
@@ -92,26 +91,27 @@ def failure_reason(address: Address, error: Exception) -> str:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the store does not work now (else it works, and refused this one request)."""
+    """Whether the store is down (otherwise it refused this one request)."""
     return http_status(error) >= 500
 
 
 def http_status(error: Exception) -> int:
-    """The error as an HTTP status; 500 for what never reached the store."""
+    """The error's HTTP status; 500 for a request that never reached the store."""
     from mlflow.exceptions import MlflowException
 
     return int(error.get_http_status_code()) if isinstance(error, MlflowException) else 500
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """What MLflow's client raises when a request fails."""
+    """The exceptions by which MLflow's client reports a failed request."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, OSError
+    return MlflowException, SQLAlchemyError, OSError
 
 
 def _connect(uri: str) -> None:
-    """A dead host is found in seconds: MLflow's own clients take minutes."""
+    """Find a dead host within seconds: MLflow's own client takes minutes."""
     parts = urllib.parse.urlsplit(uri)
     if parts.hostname:
         port = parts.port or PORTS.get(parts.scheme.partition("+")[0], 80)
@@ -131,13 +131,14 @@ def _ask_database(uri: str) -> None:
 
 @contextlib.contextmanager
 def creation_lock(address: Address, artifacts: Path) -> Iterator[None]:
-    """Two first users of a database would both make its tables, and one of them fail."""
+    """Hold the lock under which a store is created: of two first users of a database, both would
+    create its tables, and one of them would fail."""
     if address.is_server:
         yield
         return
     file = sqlite_file(address.uri)
-    place = artifacts.parent / "store.lock" if file is None else store_lock(file)
-    with file_lock(place):
+    path = artifacts.parent / "store.lock" if file is None else store_lock(file)
+    with file_lock(path):
         yield
 
 
@@ -148,5 +149,5 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def store_lock(store: Path) -> Path:
-    """What is locked while a SQLite store is made."""
+    """The file that is locked while a SQLite store is created."""
     return store.with_name(store.name + ".lock")

@@ -1,9 +1,9 @@
 """A study's experiment in MLflow (the only module that writes runs).
 
-Three levels: the study, its training runs, each run's restarts. Whatever is asked for twice is
-there once: runs are looked up before they are made, under a lock that all drivers of an output
-folder share, and a metric that was stored already is not stored again (its key, step, time and
-value are MLflow's primary key).
+Three levels: the study, its training runs, each run's restarts. Every operation is idempotent: runs
+are looked up before they are created, under a lock that all drivers of an output folder share, and
+a metric that is stored already is not stored again (its key, step, time and value are MLflow's
+primary key).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from orchestration.state.journal import Line
 from orchestration.tracking.mlflow_client import client_of, creation_lock
 from orchestration.tracking.restarts import Restart
 
+# MLflow takes 100 parameters and 1,000 metrics a request, and 6,000 characters a parameter.
 PARAMS_PER_BATCH = 100
-METRICS_PER_BATCH = 900  # MLflow takes 1,000
+METRICS_PER_BATCH = 900
 PARAM_LENGTH = 6000
 MLFLOW_STATUS = {
     "running": "RUNNING",
@@ -38,7 +39,7 @@ MLFLOW_STATUS = {
 
 @dataclass
 class TrainingRun:
-    """A training run as MLflow has it: `sent` journal lines of it."""
+    """A training run in MLflow, which has the first `sent` lines of its journal."""
 
     run_id: str
     name: str
@@ -48,13 +49,13 @@ class TrainingRun:
 
     @classmethod
     def of(cls, run: Any) -> TrainingRun:
-        """From MLflow's own run."""
+        """The training run that an MLflow run describes."""
         sent = int(run.data.metrics.get(Metric.JOURNAL_LINE, 0))
         return cls(run.info.run_id, run.info.run_name, sent, run.info.status, dict(run.data.tags))
 
 
 class MlflowRuns:
-    """One experiment, through MLflow's client."""
+    """One experiment. All methods raise `client_errors()` where MLflow fails or refuses."""
 
     def __init__(self, address: Address, study: str, artifacts: Path) -> None:
         self.study, self.address = study, address
@@ -65,25 +66,25 @@ class MlflowRuns:
     def _open_experiment(self, artifacts: Path) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(self.study)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self.client.get_experiment_by_name(self.study)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         # A server keeps artifacts itself; beside a database they are the output folder's.
         location = None if self.address.is_server else artifacts.as_uri()
         try:
             return str(self.client.create_experiment(self.study, artifact_location=location))
         except MlflowException:
-            found = self.client.get_experiment_by_name(self.study)
-            if found is None:
+            experiment = self.client.get_experiment_by_name(self.study)
+            if experiment is None:
                 raise
-            return str(found.experiment_id)  # another driver was faster
+            return str(experiment.experiment_id)  # another driver was faster
 
     def study_run(self, folder: Path, tags: dict[str, str]) -> str:
-        """The study's own run, running, with the `study.yaml` of its folder."""
+        """MLflow's id of the study's run, set to running, with the `study.yaml` of its folder."""
         with file_lock(folder / "mlflow.lock"):
-            found = self._runs(f"tags.{Tag.KIND} = '{Kind.STUDY}'")
-            if found:
-                run_id = str(found[0].info.run_id)
+            runs = self._runs(f"tags.{Tag.KIND} = '{Kind.STUDY}'")
+            if runs:
+                run_id = str(runs[0].info.run_id)
                 self.client.update_run(run_id, status="RUNNING")
                 self.tag(run_id, tags)
             else:
@@ -91,37 +92,39 @@ class MlflowRuns:
         self.client.log_artifact(run_id, str(folder / Artifact.STUDY))
         return run_id
 
-    def count(self, study_run: str, states: dict[str, int], time: float) -> None:
-        """How many of the study's runs are in each state at this time (Unix seconds)."""
+    def write_counts(self, study_run: str, states: dict[str, int], time: float) -> None:
+        """Record how many of the study's runs are in each state at this time (Unix seconds)."""
         from mlflow.entities import Metric as MlflowMetric
 
         stamp = int(time * 1000)
         counts = [MlflowMetric(Metric.runs(s), float(n), stamp, 0) for s, n in states.items()]
         self.client.log_batch(study_run, metrics=counts)
-        said = ", ".join(f"{number} {state}" for state, number in states.items() if number)
-        self.tag(study_run, {Tag.RUNS: said})
+        summary = ", ".join(f"{number} {state}" for state, number in states.items() if number)
+        self.tag(study_run, {Tag.RUNS: summary})
 
     def training_run(
-        self, spec: RunSpec, name: str, folder: Path, tags: dict[str, str]
+        self, spec: RunSpec, name: str, folder: Path, *, tags: dict[str, str]
     ) -> TrainingRun:
-        """The run of this specification, made where there is none; its state is left as it is."""
+        """The run of this specification, created where there is none; its state is not changed."""
         with file_lock(folder / "mlflow.lock"):
-            found = self._of_key(spec.run_key)
-            if found is None:
+            run = self._of_key(spec.run_key)
+            if run is None:
                 run_id = self._create(Kind.RUN, name, {**tags, Tag.RUN_KEY: spec.run_key})
                 self._describe(run_id, spec)
                 return TrainingRun(run_id, name, 0, "RUNNING", tags)
-        if len(found.data.params) < len(spec.flat()):  # cut off while it was made
-            self._describe(found.info.run_id, spec)
-        return TrainingRun.of(found)
+        if len(run.data.params) < len(spec.flat()):  # its creation was cut off
+            self._describe(run.info.run_id, spec)
+        return TrainingRun.of(run)
 
     def run_id_of(self, run_key: str) -> str | None:
-        """MLflow's id of the training run of that key, where it has it."""
-        found = self._of_key(run_key)
-        return None if found is None else str(found.info.run_id)
+        """MLflow's id of the training run with this key, or None."""
+        run = self._of_key(run_key)
+        return None if run is None else str(run.info.run_id)
 
-    def measured(self, run_id: str, metrics: Mapping[str, float], step: int, time: float) -> None:
-        """Add measurements of a run, whatever its state; `time` in Unix seconds."""
+    def add_metrics(
+        self, run_id: str, metrics: Mapping[str, float], *, step: int, time: float
+    ) -> None:
+        """Add metrics to a run in any state; `time` in Unix seconds."""
         from mlflow.entities import Metric as MlflowMetric
 
         stamp = int(time * 1000)
@@ -130,9 +133,9 @@ class MlflowRuns:
             self.client.log_batch(run_id, metrics=batch)
 
     def _of_key(self, run_key: str) -> Any | None:
-        """Of several runs of one key (of releases that could make them) the furthest."""
-        found = self._runs(f"tags.{Tag.RUN_KEY} = '{run_key}'")
-        return max(found, key=lambda r: r.data.metrics.get(Metric.JOURNAL_LINE, 0), default=None)
+        """The run with this key; of several, the one with the most journal lines."""
+        runs = self._runs(f"tags.{Tag.RUN_KEY} = '{run_key}'")
+        return max(runs, key=lambda r: r.data.metrics.get(Metric.JOURNAL_LINE, 0), default=None)
 
     def _describe(self, run_id: str, spec: RunSpec) -> None:
         text = yaml.safe_dump(spec.model_dump(mode="json"))
@@ -141,7 +144,7 @@ class MlflowRuns:
             self.client.log_batch(run_id, params=[_param(*item) for item in batch])
 
     def reopen(self, run_id: str, tags: dict[str, str]) -> None:
-        """Running again."""
+        """Set a run to running again."""
         self.client.update_run(run_id, status="RUNNING")
         self.tag(run_id, tags)
 
@@ -156,7 +159,7 @@ class MlflowRuns:
         self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def attach(self, run_id: str, path: Path) -> None:
-        """Keep a file with a run, where the file exists."""
+        """Store a file with a run, if the file exists."""
         if path.exists():
             self.client.log_artifact(run_id, str(path))
 
@@ -166,15 +169,15 @@ class MlflowRuns:
         self.client.set_terminated(run_id, status=MLFLOW_STATUS[state], end_time=stamp)
 
     def left_running(self) -> dict[str, TrainingRun]:
-        """Training runs that MLflow believes to be running, by run key."""
-        found = self._runs("attributes.status = 'RUNNING'")
-        runs = [run for run in found if Tag.RUN_KEY in run.data.tags]
+        """Training runs that have the status RUNNING in MLflow, by run key."""
+        running = self._runs("attributes.status = 'RUNNING'")
+        runs = [run for run in running if Tag.RUN_KEY in run.data.tags]
         return {run.data.tags[Tag.RUN_KEY]: TrainingRun.of(run) for run in runs}
 
     def write_restarts(
-        self, run_id: str, name: str, folder: Path, restarts: Sequence[Restart]
+        self, run_id: str, name: str, folder: Path, *, restarts: Sequence[Restart]
     ) -> None:
-        """Make the restarts of a run that are missing, end those that ended meanwhile."""
+        """Create the restarts of a run that are missing; end those that have ended."""
         with file_lock(folder / "mlflow.lock"):
             known = {
                 int(run.data.tags[Tag.RESTART]): run.info
@@ -218,19 +221,19 @@ class MlflowRuns:
         return str(created.info.run_id)
 
     def _runs(self, query: str) -> list[Any]:
-        found, token = [], None
+        runs, token = [], None
         while True:
             page = self.client.search_runs(
                 [self.experiment], query, order_by=["attributes.start_time ASC"], page_token=token
             )
-            found += list(page)
+            runs += list(page)
             token = page.token
             if not token:
-                return found
+                return runs
 
 
 def batch_metrics(lines: Sequence[Line]) -> Iterator[Any]:
-    """MLflow metrics of some journal lines; the last one marks how far the journal is sent."""
+    """MLflow metrics of some journal lines; the last one records how far the journal is sent."""
     from mlflow.entities import Metric as MlflowMetric
 
     for line in lines:
@@ -240,7 +243,7 @@ def batch_metrics(lines: Sequence[Line]) -> Iterator[Any]:
             if isinstance(value, int | float) and line.kind != "event":
                 yield MlflowMetric(name, float(value), stamp, line.step)
     last = lines[-1]
-    # Numbered as its own step, so that "latest" is the furthest whatever the step order was.
+    # Its step is the line's number, so MLflow's latest value is that of the last line sent.
     yield MlflowMetric(Metric.JOURNAL_LINE, last.number, int(last.time * 1000), last.number)
 
 

@@ -1,4 +1,4 @@
-"""A local MLflow server over an output folder's store or another database, on loopback only."""
+"""A local MLflow server of an output folder's store or another database, on loopback only."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from orchestration.tracking.mlflow_client import store_lock, with_driver
 HOST = "127.0.0.1"
 
 
-def serve(root: Path, port: int, say: Callable[[str], None], store: str | None = None) -> None:
-    """Serve until interrupted; the server ends with this process' command.
+def serve(
+    root: Path, port: int, notify: Callable[[str], None], *, store: str | None = None
+) -> None:
+    """Serve until interrupted.
 
     `store` is a database's address or a reference to it (None: the output folder's SQLite file).
-    Artifacts are kept in the output folder in any case.
+    Artifacts are stored in the output folder in any case.
 
     Raises:
-        SpecError: when the folder has no store, the address is none of a database or gives a
-            password away, or the port is taken.
+        SpecError: when the folder has no store, the address is none of a database or contains a
+            password, or the port is taken.
     """
     address = backend(root, store)
     port = free_port(port)
     command = server_command(OutputFolder(root).artifacts, port)
     environment = process_environment.mlflow_server(with_driver(address.uri))
     process = subprocess.Popen(command, env=environment)  # noqa: S603 (our interpreter, no shell)
-    say(f"MLflow on http://{HOST}:{port} (tracking.uri for studies: http://{HOST}:{port})")
+    notify(f"MLflow on http://{HOST}:{port} (tracking.uri for studies: http://{HOST}:{port})")
     try:
         process.wait()
     except KeyboardInterrupt:
@@ -44,7 +46,7 @@ def serve(root: Path, port: int, say: Callable[[str], None], store: str | None =
 
 
 def backend(root: Path, store: str | None) -> Address:
-    """The database that is served.
+    """The database to serve.
 
     Raises:
         SpecError: see `serve`.
@@ -53,7 +55,7 @@ def backend(root: Path, store: str | None) -> Address:
         file = OutputFolder(root).mlflow
         if not file.is_file():
             raise SpecError(f"output={root}: holds no mlflow.db; run a study first")
-        with file_lock(store_lock(file)):  # wait until a study that makes it now is done
+        with file_lock(store_lock(file)):  # a study may be creating it
             return resolve_address(f"sqlite:///{file}", "--store")
     if holds_password(store):
         raise SpecError(
@@ -70,7 +72,7 @@ def backend(root: Path, store: str | None) -> Address:
 
 
 def server_command(artifacts: Path, port: int) -> list[str]:
-    """MLflow's own server; its database comes with the environment."""
+    """Command line of MLflow's server; its database is given in the environment."""
     return [
         sys.executable, "-m", "mlflow", "server",
         "--artifacts-destination", artifacts.as_uri(),
@@ -79,7 +81,7 @@ def server_command(artifacts: Path, port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def free_port(wanted: int) -> int:
+def free_port(port: int) -> int:
     """The port itself if it is free; for 0 any free one.
 
     Raises:
@@ -87,7 +89,7 @@ def free_port(wanted: int) -> int:
     """
     with socket.socket() as probe:
         try:
-            probe.bind((HOST, wanted))
+            probe.bind((HOST, port))
         except OSError:
-            raise SpecError(f"--port {wanted}: is taken; leave it out for a free one") from None
+            raise SpecError(f"--port {port}: is taken; leave it out for a free one") from None
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Starts of a run's workers, as its journal tells them: when, from where, how each ended."""
+"""Starts of a run's workers, read from its journal: when, from which step, how each ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from orchestration.state.journal import Line
 
-ORDERLY = ("finished", "interrupted", "diverged")
+ORDERLY = ("finished", "interrupted", "diverged")  # events by which workers report their end
 
 
 @dataclass
@@ -27,40 +27,40 @@ class Restart:
     cause: str = ""
 
     def end(self, state: str, cause: str) -> None:
-        """They are gone; the last line that they wrote is when."""
+        """Mark the start as ended, at its last journal line."""
         self.state, self.cause = state, cause
 
 
 @dataclass
 class Restarts:
-    """All starts of one run, fed with its journal line by line."""
+    """All starts of one run, from its journal's lines in order."""
 
-    found: list[Restart] = field(default_factory=list)
+    starts: list[Restart] = field(default_factory=list)
 
     def read(self, line: Line) -> None:
         """Take the next line of the journal."""
         event = line.values.get("event") if line.kind == "event" else None
         if event == "start":
             self._start(line)
-        elif self.found and self.found[-1].state is None:
-            last = self.found[-1]
+        elif self.starts and self.starts[-1].state is None:
+            last = self.starts[-1]
             last.last_step, last.ended = max(last.last_step, line.step), line.time
             if event in ORDERLY:
                 last.end(str(event), str(event))
 
     def close(self, state: str, reason: str) -> None:
-        """The run ended in `state`: so did workers that could not say it themselves."""
-        if self.found and self.found[-1].state is None:
-            self.found[-1].end(state, reason or state)
+        """End a start whose workers could not report their end: the run ended in `state`."""
+        if self.starts and self.starts[-1].state is None:
+            self.starts[-1].end(state, reason or state)
 
     def _start(self, line: Line) -> None:
         attempt, workers = line.values.get("attempt"), line.values.get("workers")
-        if self.found and self.found[-1].state is None:
-            same = self.found[-1].attempt == attempt
+        if self.starts and self.starts[-1].state is None:
+            same = self.starts[-1].attempt == attempt
             lost = "its workers were lost" if same else "its driver was lost"
-            self.found[-1].end("failed" if same else "interrupted", lost)
-        self.found.append(
+            self.starts[-1].end("failed" if same else "interrupted", lost)
+        self.starts.append(
             Restart(
-                len(self.found) + 1, attempt, workers, line.step, line.step, line.time, line.time
+                len(self.starts) + 1, attempt, workers, line.step, line.step, line.time, line.time
             )
         )

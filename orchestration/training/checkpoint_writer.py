@@ -146,7 +146,7 @@ class CheckpointWriter:
         try:
             if self._worker.rank == 0:  # without its manifest the other parts are no checkpoint
                 self._check_fence()
-            seal(part, cursor, self._worker.rank, note)
+            seal(part, cursor, self._worker.rank, note=note)
             self._store.upload(part, name)
         except OSError as error:
             return one_line(error)

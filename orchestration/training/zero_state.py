@@ -129,7 +129,7 @@ class ZeroState:
     def _shard(self, name: str, parameter: Any) -> Shard | None:
         if self._stage == 0:
             return Shard(name, 0, parameter.numel(), parameter, 0)
-        part = partition_of(self._zero, self._stage, parameter, self._worker.rank)
+        part = partition_of(self._zero, self._stage, parameter, rank=self._worker.rank)
         if part is None:
             return None
         return Shard(name, part.start, part.numel, part.flat, part.offset)

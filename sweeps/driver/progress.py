@@ -113,7 +113,7 @@ class TrialProgress:
                 Tag.SWEEP_POINT: json.dumps(request.point),
             }
             name = with_trial_name(run, request.trial).name
-            self._mirror.follow(name, run.spec, ledger.run_folder(run.key), tags)
+            self._mirror.follow(name, run.spec, ledger.run_folder(run.key), tags=tags)
 
     def _close_runs(self, planned: PlannedPoint, reason: str | None = None) -> None:
         ledger = Ledger(output_root(planned.study))

@@ -80,7 +80,7 @@ class Driver:
                 remove_placement_group(group)
                 del self.running[name]
         held = [holding for holding, _, _ in self.running.values()]
-        answer = self.queue.update(self.owner, now, list(self.waiting.values()), held)
+        answer = self.queue.update(self.owner, now, list(self.waiting.values()), held=held)
         if answer is None:
             return
         self.why = {name: wait.why for name, wait in answer.waits.items()}
@@ -179,7 +179,7 @@ def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
     held = [RunAllocation(request, 4, time.time() + 100)]
 
     def both_call() -> None:
-        dead.queue.update(dead.owner, time.time(), [], held)
+        dead.queue.update(dead.owner, time.time(), [], held=held)
         other.call()
 
     until(lambda: queue_pid() not in (None, pid), "a new queue", meanwhile=both_call)
@@ -193,7 +193,7 @@ def test_a_dead_owner_and_a_dead_queue(drivers: tuple[Driver, Driver]) -> None:
 
 
 def granted(driver: Driver, request: Any) -> dict[str, int]:
-    answer = driver.queue.update(driver.owner, time.time(), [request], [])
+    answer = driver.queue.update(driver.owner, time.time(), [request], held=[])
     return answer.granted if answer is not None else {}
 
 

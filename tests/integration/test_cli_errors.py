@@ -122,7 +122,7 @@ def test_corpus_smaller_than_a_batch(
 def test_more_workers_than_the_cluster_has(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["resources"] = {"workers": 8, "cpus_per_worker": 64}
     result = cola("run", str(write_study(tiny_study, tmp_path)))
-    assert result.returncode == 2, result.stderr
+    assert result.returncode == 4, result.stderr
     assert "resources.workers=8: a run needs 512 CPUs, the cluster has" in result.stderr
 
 
@@ -130,7 +130,7 @@ def test_more_workers_than_the_cluster_has(tiny_study: dict[str, Any], tmp_path:
 def test_unreachable_mlflow(tiny_study: dict[str, Any], tmp_path: Path, here: Here) -> None:
     (tmp_path / "address").write_text("http://user:secret@127.0.0.1:9\n")
     tiny_study["tracking"]["uri"] = f"file:{tmp_path / 'address'}"
-    message = here.refusal("run", str(write_study(tiny_study, tmp_path)))
+    message = here.refusal("run", str(write_study(tiny_study, tmp_path)), code=5)
     assert f"tracking.uri=file:{tmp_path / 'address'}: MLflow cannot be reached" in message
     assert "secret" not in message
     assert "127.0.0.1" not in message

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.errors import SpecError
+from cola.errors import StorageError
 from orchestration.checkpoint.store import check_storage, open_store
 from tests.servers import s3_bucket
 
@@ -23,7 +23,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_bucket_that_is_not_there_is_refused_before_anything_starts(bucket: str) -> None:
     check_storage(bucket)
     assert open_store(bucket, Path("key")).stored() == []
-    with pytest.raises(SpecError, match="cannot be written") as caught:
+    with pytest.raises(StorageError, match="cannot be written") as caught:
         check_storage(bucket.replace("s3://bucket", "s3://other"))
     assert "checkpoint.storage=s3://other/prefix: " in str(caught.value)
     assert "AWS_ACCESS_KEY_ID" in str(caught.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.errors import SpecError
+from cola.errors import ColaError, SpecError, StorageError
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.manifest import Cursor, manifest_name, newest_valid, seal, verify
 from orchestration.checkpoint.store import CheckpointStore, check_storage, store_address
@@ -140,18 +140,22 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str) ->
 
 
 @pytest.mark.parametrize(
-    ("address", "remedy"),
+    ("address", "kind", "remedy"),
     [
-        ("nonsense://a/b", "cannot be opened"),
-        ("s3://", "names no place"),
-        ("s3://bucket/../other", "without it"),
-        ("file:///proc/cola/checkpoints", "cannot be written"),
-        ("/proc/cola/checkpoints", "cannot be written"),
+        ("nonsense://a/b", SpecError, "cannot be opened"),
+        ("s3://", SpecError, "names no bucket"),
+        ("s3://bucket/../other", SpecError, "without it"),
+        ("file:///proc/cola/checkpoints", StorageError, "cannot be written"),
+        ("/proc/cola/checkpoints", StorageError, "cannot be written"),
     ],
 )
-def test_a_storage_that_cannot_work_is_refused(address: str, remedy: str) -> None:
-    with pytest.raises(SpecError, match=remedy) as caught:
+def test_a_storage_that_cannot_work_is_refused(
+    address: str, kind: type[ColaError], remedy: str
+) -> None:
+    with pytest.raises(ColaError, match=remedy) as caught:
         check_storage(address)
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == {SpecError: 2, StorageError: 3}[kind]
     assert f"checkpoint.storage={address}" in str(caught.value)
 
 

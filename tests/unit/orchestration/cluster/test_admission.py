@@ -93,7 +93,7 @@ def test_what_is_admitted_fits(
     nodes: list[Node], held: list[RunAllocation], requests: list[RunRequest]
 ) -> None:
     """Whole workers on nodes that live and have the labels, within what is free; limits hold."""
-    decision = admit(nodes, held, requests, 0.0)
+    decision = admit(nodes, held, requests, now=0.0)
     known = {item.id: item for item in nodes}
     taken = {item.id: [0.0, 0.0] for item in nodes}
     for grant in decision.grants:
@@ -121,10 +121,10 @@ def test_what_is_admitted_fits(
 def test_the_same_values_give_the_same_decision(
     nodes: list[Node], held: list[RunAllocation], requests: list[RunRequest], shuffler: object
 ) -> None:
-    first = admit(nodes, held, requests, 0.0)
+    first = admit(nodes, held, requests, now=0.0)
     for values in (nodes, held, requests):
         shuffler.shuffle(values)  # type: ignore[attr-defined]
-    second = admit(nodes, held, requests, 0.0)
+    second = admit(nodes, held, requests, now=0.0)
     assert first == second
     assert names(first) == names(second)
 
@@ -135,7 +135,7 @@ def test_the_most_important_waits_for_no_lesser_one(
     nodes: list[Node], requests: list[RunRequest]
 ) -> None:
     """What lesser runs got would not have been enough for the highest priority that waits."""
-    decision = admit(nodes, [], requests, 0.0)
+    decision = admit(nodes, [], requests, now=0.0)
     whole = {item.id: (item.cpus, item.gpus) for item in nodes if item.alive}
     alive = [item for item in nodes if item.alive]
     waiting = [
@@ -181,7 +181,7 @@ class Simulation:
         held = [holding for _, holding in self.running]
         free = free_now(self.nodes, held)
         seen = [replace(n, free_cpus=free[n.id][0], free_gpus=free[n.id][1]) for n in self.nodes]
-        decision = admit(seen, held, self.waiting.values(), now, self.rules)
+        decision = admit(seen, held, self.waiting.values(), now=now, rules=self.rules)
         for grant in decision.grants:
             del self.waiting[grant.request.id]
             self.started[grant.request.id] = now
@@ -243,7 +243,7 @@ def test_hundreds_of_runs_are_decided_on_in_a_moment() -> None:
         for i in range(500)
     ]
     before = time.process_time()
-    decision = admit(nodes, held, waiting, 0.0)
+    decision = admit(nodes, held, waiting, now=0.0)
     assert len(decision.waits) == 500
     assert time.process_time() - before < 0.5
 
@@ -263,12 +263,12 @@ def test_backfilling_delays_no_reservation() -> None:
     nodes, held = busy_node(first=4, second=2)  # 2 are free
     large = run("large", 6, 10.0)
     short, long = run("short", 2, 1.0, seconds=99.0), run("long", 2, 1.0, seconds=101.0)
-    assert names(admit(nodes, held, [large, short], 0.0)) == ["short"]
-    assert names(admit(nodes, held, [large, long], 0.0)) == []
+    assert names(admit(nodes, held, [large, short], now=0.0)) == ["short"]
+    assert names(admit(nodes, held, [large, long], now=0.0)) == []
     # One that leaves the large run its six is no delay, however long.
     nodes, held = busy_node(first=5)  # 3 are free, 8 at 100
-    assert names(admit(nodes, held, [large, long], 0.0)) == ["long"]
-    decision = admit(nodes, held, [large, long, replace(long, id="again")], 0.0)
+    assert names(admit(nodes, held, [large, long], now=0.0)) == ["long"]
+    decision = admit(nodes, held, [large, long, replace(long, id="again")], now=0.0)
     assert names(decision) == ["again"]  # a second would
     assert decision.overtaken == {("me", "large")}
 
@@ -279,7 +279,7 @@ def test_an_aged_run_closes_only_the_nodes_that_it_can_use() -> None:
     nodes[0] = replace(nodes[0], free_cpus=2)
     aged = run("aged", 4, labels={"kind": "a"}, overtaken=99)
     others = [run("x", seconds=1.0, labels={"kind": "a"}), run("y", labels={"kind": "b"})]
-    decision = admit(nodes, held, [aged, *others], 0.0)
+    decision = admit(nodes, held, [aged, *others], now=0.0)
     assert names(decision) == ["y"]
     assert why(decision, "x") == "waits for its turn: what is free is kept for aged"
 
@@ -287,7 +287,7 @@ def test_an_aged_run_closes_only_the_nodes_that_it_can_use() -> None:
 def test_an_aged_run_that_strangers_hold_up_closes_nothing() -> None:
     nodes = [Node("a", 4, 0, 3, 0)]  # somebody else has a CPU
     aged = run("aged", 4, overtaken=99)
-    decision = admit(nodes, [], [aged, run("x")], 0.0)
+    decision = admit(nodes, [], [aged, run("x")], now=0.0)
     assert names(decision) == ["x"]
     assert "3 are free, other programs hold the others" in why(decision, "aged")
 
@@ -300,7 +300,7 @@ def test_order() -> None:
     ]  # fmt: skip
     order = []
     while requests:
-        (name,) = names(admit(nodes, [], requests, 0.0))
+        (name,) = names(admit(nodes, [], requests, now=0.0))
         order.append(name)
         requests = [item for item in requests if item.id != name]
     assert order == ["urgent", "early", "large", "small"]
@@ -309,16 +309,16 @@ def test_order() -> None:
 def test_elastic_runs_start_with_fewer_after_a_while() -> None:
     nodes, held = busy_node(first=5)
     elastic = run("elastic", 6, min_workers=2)
-    assert names(admit(nodes, held, [elastic], 10.0)) == []
-    (grant,) = admit(nodes, held, [elastic], 60.0).grants
+    assert names(admit(nodes, held, [elastic], now=10.0)) == []
+    (grant,) = admit(nodes, held, [elastic], now=60.0).grants
     assert (grant.workers, grant.ends) == (3, 60.0 + 100.0 * 6 / 3)
-    assert names(admit(nodes, held, [replace(elastic, min_workers=4)], 60.0)) == []
+    assert names(admit(nodes, held, [replace(elastic, min_workers=4)], now=60.0)) == []
 
 
 def test_gpus_and_labels_are_left_to_those_who_need_them() -> None:
     nodes = [node("gpu", 8, 8), node("cpu", 8), node("special", 8, kind="a")]
-    plain = admit(nodes, [], [run("plain")], 0.0).grants[0]
-    special = admit(nodes, [], [run("s", labels={"kind": "a"})], 0.0).grants[0]
+    plain = admit(nodes, [], [run("plain")], now=0.0).grants[0]
+    special = admit(nodes, [], [run("s", labels={"kind": "a"})], now=0.0).grants[0]
     assert (plain.nodes, special.nodes) == (("cpu",), ("special",))
 
 
@@ -328,7 +328,7 @@ def test_sentences() -> None:
     held = [RunAllocation(running, 5, 0.0, ("a",) * 5)]
 
     def said(request: RunRequest) -> str:
-        decision = admit(nodes, held, [request], 10.0)
+        decision = admit(nodes, held, [request], now=10.0)
         return why(decision, request.id)
 
     assert said(run("x", 8, gpus=1.0, labels=H100)) == (
@@ -342,7 +342,7 @@ def test_sentences() -> None:
     assert said(run("x", cpus=16.0)) == (
         "waits for a node with 16 CPUs for one worker: the largest has 8 CPUs and 8 GPUs"
     )
-    limited = admit(nodes, held, [run("x", owner="you", at_once=1)], 10.0)
+    limited = admit(nodes, held, [run("x", owner="you", at_once=1)], now=10.0)
     assert "resources.concurrent_runs=1" in why(limited, "x", "you")
 
 

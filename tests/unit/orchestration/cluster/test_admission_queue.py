@@ -25,7 +25,7 @@ class World:
     def granted(
         self, owner: str, requests: list[RunRequest], held: list[RunAllocation] | None = None
     ) -> dict[str, int]:
-        return self.queue.update(owner, 0.0, requests, held or []).granted
+        return self.queue.update(owner, 0.0, requests, held=held or []).granted
 
 
 def test_a_dead_owner_loses_what_it_was_given() -> None:

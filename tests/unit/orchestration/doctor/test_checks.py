@@ -123,10 +123,10 @@ def test_only_a_database_is_served_and_no_password_is_on_a_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ColaError, match="holds a password") as refusal:
-        serve(tmp_path, 0, print, "postgresql://me:s3cret@host/db")
+        serve(tmp_path, 0, print, store="postgresql://me:s3cret@host/db")
     assert "s3cret" not in str(refusal.value)
     with pytest.raises(ColaError, match="is not a database"):
-        serve(tmp_path, 0, print, "http://127.0.0.1:5000")
+        serve(tmp_path, 0, print, store="http://127.0.0.1:5000")
     monkeypatch.setenv("COLA_STORE", "postgresql://me:s3cret@host/db")
     address = backend(tmp_path, "env:COLA_STORE")
     assert address.shown == "env:COLA_STORE"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.errors import ColaError
+from cola.errors import StorageError
 from orchestration.doctor import fault_drill
 from orchestration.doctor.fault_drill import Check, run_drill
 
@@ -34,5 +34,5 @@ def test_only_a_failed_drill_leaves_its_folder(
 
 def test_a_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ColaError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         run_drill(print, str(tmp_path / "file" / "folder"))

@@ -37,8 +37,8 @@ class Joined:
     def node(self) -> Node:
         return Node("a", self.cpus, 0, self.cpus, 0)
 
-    def update(self, *arguments: Any) -> Any:
-        return self.queue.update(*arguments)
+    def update(self, *arguments: Any, **named: Any) -> Any:
+        return self.queue.update(*arguments, **named)
 
     def leave(self, owner: str) -> None:
         self.queue.leave(owner)

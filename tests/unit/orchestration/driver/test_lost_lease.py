@@ -42,7 +42,9 @@ class Frozen:
         self.folder = self.ledger.run_folder(self.run.key)
         view.add(self.run, self.folder, "start")
         open_attempt(self.run, self.ledger, data.folder)
-        mirror.follow(self.run.name, self.run.spec, self.folder, opening_tags("tiny", self.run))
+        mirror.follow(
+            self.run.name, self.run.spec, self.folder, tags=opening_tags("tiny", self.run)
+        )
         self.launcher._running[Future()] = self.run
         self.launcher._monitors[self.run.key] = RunMonitor(self.folder, 1)
 

@@ -57,7 +57,7 @@ def mirror_once(uri: str, study: str, run: RunSpec, folder: Path, state: Any) ->
     mirror, ledger = open_mirror(uri, study, folder / "artifacts"), Ledger(folder)
     ledger.acquire(run.run_key)
     mirror.start(study_of(folder, ledger, run.run_key))
-    mirror.follow("a-run", run, folder, {Tag.FAMILY: "ar", Tag.STATUS: "running"})
+    mirror.follow("a-run", run, folder, tags={Tag.FAMILY: "ar", Tag.STATUS: "running"})
     ledger.close(run.run_key, state)
     mirror.close_run(run.run_key, state, {Tag.ATTEMPTS: "1"})
     assert mirror.finish(patience_seconds=60) == []
@@ -139,7 +139,7 @@ def test_a_killed_driver_leaves_nothing_running(
     folder = ledger.run_folder(run.run_key)
     write(folder, range(1, 6), {"attempt": 1, "pid": 1})
     runs = MlflowRuns(resolve_address(uri), "zombie", tmp_path / "artifacts")
-    place = runs.training_run(run, "a-run", folder, {Tag.STATUS: "running"})
+    place = runs.training_run(run, "a-run", folder, tags={Tag.STATUS: "running"})
     ledger.acquire(run.run_key)
     entry = ledger.entry(run.run_key)
     assert entry.lease is not None
@@ -149,7 +149,7 @@ def test_a_killed_driver_leaves_nothing_running(
     (tmp_path / "other").mkdir()
     mirror = Mirror(runs)
     mirror.start(study_of(tmp_path, ledger, other.run_key))
-    mirror.follow("other", other, tmp_path / "other", {Tag.STATUS: "running"})
+    mirror.follow("other", other, tmp_path / "other", tags={Tag.STATUS: "running"})
     mirror.close_run(other.run_key, "finished", {})
     assert mirror.finish(patience_seconds=60) == []
     seen = runs.client.get_run(place.run_id)
@@ -182,7 +182,7 @@ def refusing(uri: str, study: str, failures: int, folder: Path, run: RunSpec) ->
     runs.client = Failing(real, failures)
     mirror = Mirror(runs)
     mirror.start(study_of(folder, Ledger(folder), run.run_key))
-    mirror.follow("a-run", run, folder, {Tag.STATUS: "running"})
+    mirror.follow("a-run", run, folder, tags={Tag.STATUS: "running"})
     mirror.close_run(run.run_key, "finished", {})
     return mirror, real
 

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cola.errors import SpecError
+from cola.errors import ColaError, SpecError, TrackingError
 from cola.spec.address import resolve_address
 from orchestration.tracking.mirror import open_mirror
 from orchestration.tracking.mlflow_client import check_answers
@@ -88,10 +88,12 @@ def test_tls_and_credentials_of_the_environment(
     guarded: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, trusted = guarded
-    with pytest.raises(SpecError, match="set MLFLOW_TRACKING_SERVER_CERT_PATH"):
+    with pytest.raises(TrackingError, match="set MLFLOW_TRACKING_SERVER_CERT_PATH"):
         check_answers(resolve_address(uri))
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(trusted))
-    with pytest.raises(SpecError, match="refuses the credentials; set MLFLOW_TRACKING_USERNAME"):
+    with pytest.raises(
+        TrackingError, match="refuses the credentials; set MLFLOW_TRACKING_USERNAME"
+    ):
         check_answers(resolve_address(uri))
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
@@ -99,23 +101,38 @@ def test_tls_and_credentials_of_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("uri", "expected"),
+    ("uri", "kind", "expected"),
     [
-        ("http://127.0.0.1:9", "cannot be reached"),
-        ("./mlruns", "is not a tracking store"),
-        ("sqlite:////proc/nowhere/mlflow.db", "cannot be reached"),
+        ("http://127.0.0.1:9", TrackingError, "cannot be reached"),
+        ("./mlruns", SpecError, "is not a tracking store"),
+        ("sqlite:////proc/nowhere/mlflow.db", TrackingError, "cannot be reached"),
     ],
 )
-def test_a_store_that_does_not_answer_is_refused(uri: str, expected: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=expected):
+def test_a_store_that_does_not_answer_is_refused(
+    uri: str, kind: type[ColaError], expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ColaError, match=expected) as caught:
         open_mirror(uri, "any", tmp_path)
+    assert type(caught.value) is kind
+    assert caught.value.exit_code == {SpecError: 2, TrackingError: 5}[kind]
+
+
+def test_a_damaged_database_is_an_error_of_tracking(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(
+        TrackingError, match=r"tracking\.uri=sqlite:.*MLflow cannot be used"
+    ) as error:
+        open_mirror(f"sqlite:///{tmp_path / 'mlflow.db'}", "any", tmp_path)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_an_address_by_reference_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLA_TRACKING", "http://me:s3cret@127.0.0.1:9/hidden")
-    with pytest.raises(SpecError, match=r"tracking\.uri=env:COLA_TRACKING: .*cannot be") as error:
+    with pytest.raises(
+        TrackingError, match=r"tracking\.uri=env:COLA_TRACKING: .*cannot be"
+    ) as error:
         open_mirror("env:COLA_TRACKING", "any", tmp_path)
     assert not {"s3cret", "127.0.0.1", "hidden"} & set(str(error.value).replace("/", " ").split())
 

@@ -44,10 +44,10 @@ class Shared:
         return Node("a", self.cpus, 0, self.cpus, 0)
 
     def update(
-        self, owner: str, now: float, requests: list[RunRequest], held: list[RunAllocation]
+        self, owner: str, now: float, requests: list[RunRequest], *, held: list[RunAllocation]
     ) -> QueueReply:
         self.heard = [holding.request.name for holding in held]
-        return self.queue.update(owner, now, requests, held)
+        return self.queue.update(owner, now, requests, held=held)
 
     def leave(self, owner: str) -> None:
         self.queue.leave(owner)
@@ -57,7 +57,7 @@ class Shared:
         needs = RunRequest("r", "other", "large", "study", wants, 1.0, 0.0, 1.0, 60.0, time.time())
         held = [RunAllocation(needs, holds, time.time() + 60)] if holds else []
         requests = [] if holds else [needs]
-        return self.queue.update("other", time.time(), requests, held).granted.get("r", 0)
+        return self.queue.update("other", time.time(), requests, held=held).granted.get("r", 0)
 
     def may_start(self, place: int) -> bool:
         return self.trials.may_start(*self.asked[place])

@@ -1,0 +1,30 @@
+"""Whether a run fits a cluster that does not grow."""
+
+from __future__ import annotations
+
+import pytest
+
+from cola.errors import ClusterError
+from cola.spec.resources import ResourcesSpec
+from orchestration.cluster.session import ClusterResources, check_fits
+
+CLUSTER = ClusterResources(cpus=4.0, gpus=1.0, labels=({"zone": "a"},))
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"workers": 5}, r"resources\.workers=5: a run needs 5 CPUs, the cluster has 4; lower"),
+        ({"workers": 2, "gpus_per_worker": 1}, "needs 2 GPUs, the cluster has 1"),
+        ({"workers": 9, "min_workers": 6}, r"resources\.min_workers=6: a run needs 6 CPUs"),
+        ({"labels": {"zone": "b"}}, r"resources\.labels=.*the cluster has no node with them"),
+    ],
+)
+def test_a_run_that_can_never_start_is_refused(resources: dict[str, object], expected: str) -> None:
+    with pytest.raises(ClusterError, match=expected) as caught:
+        check_fits(ResourcesSpec.parse(resources), CLUSTER)
+    assert caught.value.exit_code == 4
+
+
+def test_an_elastic_run_needs_room_for_its_minimum_alone() -> None:
+    check_fits(ResourcesSpec.parse({"workers": 9, "min_workers": 4}), CLUSTER)
