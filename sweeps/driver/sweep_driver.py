@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 MONITOR_SECONDS = 1.0  # chosen: short beside `resources.hang_seconds`
 # About what the process of a trial takes that trains nothing itself; a chosen value.
 FOLLOWER_BYTES = 500e6
+# They log, with tracebacks, processes that died, which the sweep reports and may retry, and what
+# the search has raised, which the driver raises.
+TUNE_LOGGERS = ("ray.tune.tune", "ray.tune.execution.tune_controller")
 
 
 class SweepDriver:
@@ -95,10 +98,8 @@ class SweepDriver:
     def _tune(self, arms: list[Search]) -> None:
         """Run some arms as one Tune experiment."""
         process_environment.tune_driver()
-        # Tune logs processes that died as errors; the sweep reports them, and may retry the trial.
-        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-        from ray import tune
-
+        for name in TUNE_LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         from sweeps.driver.tune_search import TuneSearch
 
         self._search = TuneSearch(arms, self._context)
@@ -106,7 +107,7 @@ class SweepDriver:
         try:
             with closing(PeriodicThread(self._monitor_function(), MONITOR_SECONDS)):
                 self._tuner(arms).fit()
-        except tune.TuneError as error:
+        except Exception as error:
             raise_cause(error)
             raise
 
@@ -157,7 +158,7 @@ class SweepDriver:
 def raise_cause(error: BaseException) -> None:
     """Raise the project's own error that another library's error wraps; return without one.
 
-    Tune raises what its search raised as a TuneError with a traceback for a text.
+    Tune raises some errors of its search as a TuneError with a traceback for a text.
     """
     cause: BaseException | None = error
     while cause is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class SweepTrial(tune.Trainable):
         spec = TrialSpec.model_validate_json(config[TRIAL_SPEC])
         log.info("trial %d starts in this process", spec.trial)
         self._executor = TrialExecutor(spec, measure_function(spec))
+        self._evaluations: deque[dict[str, float]] = deque()  # not reported yet
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start another trial once the previous one has left this process.
@@ -51,13 +53,16 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Wait for the next evaluation, or for the end of the trial, and return it."""
         while True:
-            for evaluation in self._executor.evaluations():
-                return {**evaluation, STATE: "running"}
+            # In this order: what a thread that has ended leaves behind does not change any more.
+            is_running = self._executor.thread.is_alive()
             outcome = self._executor.outcome()
+            self._evaluations.extend(self._executor.evaluations())
+            if self._evaluations:
+                return {**self._evaluations.popleft(), STATE: "running"}
             if outcome is not None:
                 end = {OUTCOME: outcome.model_dump_json(), SPENT: 1.0}
                 return {**outcome.metrics, **end, STATE: outcome.state, "done": True}
-            if not self._executor.thread.is_alive():
+            if not is_running:
                 return {STATE: "interrupted", "done": True, SPENT: 1.0}
             self._executor.keep_alive()
             time.sleep(POLL_SECONDS)

@@ -37,6 +37,7 @@ from orchestration.state.paths import RunFolder, output_root
 from sweeps.trials.costs import TrialCosts
 from sweeps.trials.prefix_claims import PrefixClaims
 from sweeps.trials.readings import (
+    Position,
     last_metrics,
     mean_metrics,
     numbers,
@@ -241,35 +242,16 @@ class TrialExecutor:
             LeaseHeldError: another driver runs it.
             LeaseLostError: another driver took the run over.
         """
-        key, folder, data = run.key, self._folder(run), Path(self.spec.data_folder)
-        entry = open_attempt(run, self.ledger, data)
+        key, folder = run.key, self._folder(run)
+        entry = open_attempt(run, self.ledger, Path(self.spec.data_folder))
         log.info("%s: attempt %d", run.name, len(entry.attempts))
         self._taken_over.discard(key)
         began, self._running = time.time(), run
         if self._is_stopped():
             request_stop(folder, "stopped on request")
-        before = read_position(folder)
-        if not before.step and prefixes.resumes_from:
-            before = published_position(
-                prefixes.resumes_from[0][0].folder(output_root(self.spec.study))
-            )
-        error: Exception | None = None
+        before = self._position_before(run, prefixes)
         try:
-            fit_run(
-                assignment_of(
-                    run,
-                    self.spec.study,
-                    Path(self.spec.folder),
-                    data_folder=data,
-                    attempt=len(entry.attempts),
-                    prefixes=prefixes,
-                    preemptible=self.spec.preemptible,
-                    in_process=self.spec.in_process,
-                    until=self._last_step(run),
-                )
-            )
-        except Exception as caught:  # of Ray Train or its workers: the run's reason
-            error = caught
+            error = self._train(run, prefixes, attempt=len(entry.attempts))
         finally:
             self._running = None
             self._costs.add_devices(run, began)
@@ -289,6 +271,33 @@ class TrialExecutor:
             charges_shared=self.spec.segment is None,
         )
         return state, reason, isinstance(error, ControllerDiedError)
+
+    def _train(self, run: PlannedRun, prefixes: PrefixPlan, *, attempt: int) -> Exception | None:
+        """Train the run until its workers leave; the error of Ray Train or of a worker, if any."""
+        try:
+            assignment = assignment_of(
+                run,
+                self.spec.study,
+                Path(self.spec.folder),
+                data_folder=Path(self.spec.data_folder),
+                attempt=attempt,
+                prefixes=prefixes,
+                preemptible=self.spec.preemptible,
+                in_process=self.spec.in_process,
+                until=self._last_step(run),
+            )
+            fit_run(assignment)
+        except Exception as error:  # of any kind: it is the run's reason
+            return error
+        return None
+
+    def _position_before(self, run: PlannedRun, prefixes: PrefixPlan) -> Position:
+        """Where an attempt starts: at the end of the run's journal, or of a prefix."""
+        position = read_position(self._folder(run))
+        if position.step or not prefixes.resumes_from:
+            return position
+        prefix, _ = prefixes.resumes_from[0]
+        return published_position(prefix.folder(output_root(self.spec.study)))
 
     def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
         """Record once that a run was taken over."""

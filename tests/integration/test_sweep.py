@@ -27,7 +27,7 @@ from tests.waiting import until
 pytestmark = [pytest.mark.slow(seconds=130), pytest.mark.ray, pytest.mark.deepspeed]
 
 
-def test_a_killed_population_goes_on_without_repeating(
+def test_a_killed_population_resumes_without_repeating(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
     """Two members in two generations; the driver is killed after the first trial, then called
@@ -56,8 +56,8 @@ def test_a_killed_population_goes_on_without_repeating(
     before = SweepLog(folder)
     assert len(before.outcomes) == 1
 
-    said = output_of(start("sweep", str(path)))
-    assert "2 paused, 2 finished" in said
+    sweep_output = output_of(start("sweep", str(path)))
+    assert "2 paused, 2 finished" in sweep_output
     log, ledger = SweepLog(folder), Ledger(outputs)
     assert sorted(log.outcomes) == [1, 2, 3, 4]
     keys = [key for request in log.requests.values() for key in request.run_keys]
@@ -114,7 +114,7 @@ def head(tmp_path: Path) -> Iterator[RayNodes]:
 def test_a_sweep_and_a_study_share_one_cpu(
     tiny_study: dict[str, Any], tmp_path: Path, head: RayNodes
 ) -> None:
-    """A trial whose process is killed goes on from its checkpoint, and keeps its turn meanwhile."""
+    """A trial whose process is killed resumes from its checkpoint, and keeps its turn meanwhile."""
     tiny_study |= {"families": {"ar": {}}, "checkpoint": {"every_seconds": 0.5}}
     study = write_study(tiny_study, tmp_path)
     base = {key: value for key, value in tiny_study.items() if key != "name"}
@@ -137,15 +137,15 @@ def test_a_sweep_and_a_study_share_one_cpu(
     lease = ledger.entry(first).lease
     assert lease is not None
     os.kill(int(lease.owner.split(":")[1]), signal.SIGKILL)
-    said, _ = trials.communicate(timeout=300)
-    told, _ = runs.communicate(timeout=300)
-    assert (trials.returncode, runs.returncode) == (0, 0), said + told
-    assert "trial 1: the trial's process died; retry 1 of 3" in said
+    sweep_output, _ = trials.communicate(timeout=300)
+    study_output, _ = runs.communicate(timeout=300)
+    assert (trials.returncode, runs.returncode) == (0, 0), sweep_output + study_output
+    assert "trial 1: the trial's process died; retry 1 of 3" in sweep_output
     assert len(ledger.entry(first).attempts) == 2
     starts = [e["step"] for e in read_events(folder) if e["event"] == "workers started"]
     assert starts[0] == 0
     assert starts[1] > 0
-    assert "0 are free, rates/trial001-ar-1.2e+11-seed66 holds 1 of them" in told
+    assert "0 are free, rates/trial001-ar-1.2e+11-seed66 holds 1 of them" in study_output
     held = sorted([*spans(folder), *spans(outputs / "studies" / "tiny")])
     assert [run for _, _, run in held] == ["trial001-ar-1.2e+11-seed66", "ar-2e+10-seed66"]
     assert held[0][1] <= held[1][0]

@@ -74,5 +74,6 @@ def test_another_sweep_of_the_same_name_is_refused(
 
 def test_two_drivers_do_not_work_on_one_sweep(tmp_path: Path) -> None:
     refused = pytest.raises(LeaseHeldError, match=f"by another process, which holds {tmp_path}")
-    with exclusive_driver(tmp_path, "s"), refused, exclusive_driver(tmp_path, "s"):
+    with exclusive_driver(tmp_path, "s"), refused as error, exclusive_driver(tmp_path, "s"):
         raise AssertionError
+    assert error.value.exit_code == 6

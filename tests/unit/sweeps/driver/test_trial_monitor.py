@@ -1,4 +1,4 @@
-"""A sweep's driver looks after the runs of its own trials: hung workers are ended and told of."""
+"""A sweep's driver supervises the runs of its own trials: hung workers are killed and reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.driver import monitor as look_after
+from orchestration.driver import monitor as run_monitor
 from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.heartbeat import Beat
 from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
@@ -44,14 +44,14 @@ def test_hung_workers_of_own_trials_are_ended_and_of_no_others(
         ended.extend(processes)
         return len(ended) - before
 
-    monkeypatch.setattr(look_after, "end_workers", end_workers)
+    monkeypatch.setattr(run_monitor, "end_workers", end_workers)
     tiny_sweep["study"]["resources"] = {"hang_seconds": 1e-6}
     search = ArmSearch("", PointPlanner(SweepSpec.parse(tiny_sweep), []), SweepLog(tmp_path))
     trials = [found for _ in range(3) if (found := search.next()) is not None]
-    said: list[str] = []
-    monitor = TrialMonitor("mine", lambda: trials, EventLog(tmp_path), notify=said.append)
+    lines: list[str] = []
+    monitor = TrialMonitor("mine", lambda: trials, EventLog(tmp_path), notify=lines.append)
     root = Path(trials[0][1].study.output)
-    # The third is carried out by a driver whose trial has the same number.
+    # The third is run by a driver whose trial has the same number.
     owners = [lease_name("mine", 1), None, lease_name("other", 3)]
     folders = []
     for (_, planned), owner in zip(trials, owners, strict=True):
@@ -65,12 +65,12 @@ def test_hung_workers_of_own_trials_are_ended_and_of_no_others(
         monitor.check()
     monitor.check()
     assert ended == [("n", 100)]
-    (line,) = said
+    (line,) = lines
     assert line.startswith("trial 1: hung: rank 0 (process 100 on here) has made no step for")
     (event,) = read_events(tmp_path)
     assert (event["event"], event["run"]) == ("hung", "trial001-cola-2e+10-seed66")
 
-    # The trial's next process is another attempt: what the first one said last counts no more.
+    # The trial's next process is another attempt: the last beat of the first one no longer counts.
     again = Ledger(root, lease_name("mine", 1))
     again.close(trials[0][1].runs[0].key, "failed")
     again.acquire(trials[0][1].runs[0].key)
@@ -90,8 +90,8 @@ def test_a_run_that_another_driver_took_over_is_reported_once(
     found = search.next()
     assert found is not None
     key, root = found[1].runs[0].key, Path(found[1].study.output)
-    said: list[str] = []
-    monitor = TrialMonitor("mine", lambda: [found], EventLog(tmp_path), notify=said.append)
+    lines: list[str] = []
+    monitor = TrialMonitor("mine", lambda: [found], EventLog(tmp_path), notify=lines.append)
     Ledger(root, lease_name("mine", 1)).acquire(key)
     monitor.check()
     later = time.time() + LEASE_STALE_SECONDS + 1
@@ -99,4 +99,4 @@ def test_a_run_that_another_driver_took_over_is_reported_once(
     other.acquire(key)
     for _ in range(2):
         monitor.check()
-    assert said == [f"trial 1: run {key[:12]} was taken over by {other.owner}"]
+    assert lines == [f"trial 1: run {key[:12]} was taken over by {other.owner}"]

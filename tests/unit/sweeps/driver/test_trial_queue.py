@@ -1,4 +1,4 @@
-"""Trials in a shared cluster's queue: when they start, what they hold, what is said meanwhile."""
+"""Trials in a shared cluster's queue: when they start, what they hold, what is reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Shared:
     """A cluster of one node with a queue, a sweep on it, and another driver."""
 
     def __init__(self, values: dict[str, Any], folder: Path, cpus: float) -> None:
-        self.cpus, self.folder, self.said = cpus, folder, list[str]()
+        self.cpus, self.folder, self.lines = cpus, folder, list[str]()
         self.queue = AdmissionQueue(lambda: ClusterState((self.node(),), ()))
         self.heard: list[str] = []
         sweep = SweepSpec.parse(values)
@@ -38,7 +38,7 @@ class Shared:
         self.asked: list[tuple[TrialRequested, PlannedPoint]] = [
             found for _ in range(2) if (found := search.next()) is not None
         ]
-        self.trials = TrialQueue(planner.base, self, EventLog(folder), notify=self.said.append)
+        self.trials = TrialQueue(planner.base, self, EventLog(folder), notify=self.lines.append)
 
     def node(self) -> Node:
         return Node("a", self.cpus, 0, self.cpus, 0)
@@ -53,7 +53,7 @@ class Shared:
         self.queue.leave(owner)
 
     def other(self, wants: int, holds: int = 0) -> int:
-        """Workers that another driver is granted, which holds so many already."""
+        """Workers that another driver is granted, which holds `holds` already."""
         needs = RunRequest("r", "other", "large", "study", wants, 1.0, 0.0, 1.0, 60.0, time.time())
         held = [RunAllocation(needs, holds, time.time() + 60)] if holds else []
         requests = [] if holds else [needs]
@@ -67,7 +67,7 @@ class Shared:
 def shared(
     tiny_sweep: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Shared]]:
-    """Makes one sweep; what is said of a wait is said at once."""
+    """Makes one sweep; waits are reported at once."""
     monkeypatch.setattr(queue_place, "QUIET_SECONDS", 0.0)
     made: list[Shared] = []
 
@@ -87,17 +87,17 @@ def test_a_trial_waits_for_the_others_and_they_for_it(shared: Callable[..., Shar
     assert world.other(wants=2) == 2
     world.other(wants=2, holds=2)
     assert not world.may_start(0)
-    until(lambda: bool(world.said))
+    until(lambda: bool(world.lines))
     assert not world.may_start(0)
-    assert len(world.said) == 1
-    assert "waits for 2 CPUs: 0 are free, study/large holds 2 of them until" in world.said[0]
+    assert len(world.lines) == 1
+    assert "waits for 2 CPUs: 0 are free, study/large holds 2 of them until" in world.lines[0]
     (event,) = read_events(world.folder)
     assert (event["event"], event["run"]) == ("waiting", "trial001-cola-2e+10-seed66")
     world.queue.leave("other")
     until(lambda: world.may_start(0))
     until(lambda: world.heard == ["trial001-cola-2e+10-seed66"])
     assert world.other(wants=2) == 0
-    assert world.may_start(0)  # its process may die: it goes on with what it has
+    assert world.may_start(0)  # its process may die: a retry keeps what it has
     assert not world.may_start(1)
     world.trials.release(world.asked[0][0])
     until(lambda: world.may_start(1) or world.other(wants=2) == 2)
@@ -107,7 +107,7 @@ def test_a_cluster_that_stays_too_small_ends_the_sweep(shared: Callable[..., Sha
     world = shared(workers=8, wait_seconds=0.0)
     assert not world.may_start(0)
     until(lambda: world.trials.gave_up)
-    assert world.said[-1] == (
+    assert world.lines[-1] == (
         "trial001-cola-2e+10-seed66: not started: resources.workers=8: waits for 8 CPUs: the "
         "cluster holds 2 in all, for resources.wait_seconds=0 by now; add nodes, or lower what a "
         "run needs"
@@ -142,7 +142,7 @@ def test_a_sweep_that_is_closed_leaves_the_queue(shared: Callable[..., Shared]) 
     assert world.other(wants=2) == 2
 
 
-def test_what_a_steady_call_raises_is_not_lost() -> None:
+def test_what_a_periodic_call_raises_is_not_lost() -> None:
     def fail() -> None:
         raise ValueError("of the call")
 

@@ -1,4 +1,4 @@
-"""What Ray Tune is told: trials that wait, whose process died, that failed by themselves."""
+"""What Ray Tune gets: trials that wait, whose process died, that failed by themselves."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class World:
     """A search with all but Ray Tune around it."""
 
     def __init__(self, values: dict[str, Any], folder: Path) -> None:
-        self.folder, self.said, self.gate = folder, list[str](), Gate()
+        self.folder, self.lines, self.gate = folder, list[str](), Gate()
         self.planner = PointPlanner(SweepSpec.parse(values), [])
         self.log = SweepLog(folder)
         mirror = open_mirror(f"sqlite:///{folder / 'mlflow.db'}", "tiny", folder / "artifacts")
-        events, notify = EventLog(folder), self.said.append
+        events, notify = EventLog(folder), self.lines.append
         corpus = SimpleNamespace(folder=folder)
         context = SweepContext(
             sweep=self.planner.sweep,
@@ -113,7 +113,7 @@ def test_a_dead_process_is_followed_by_another_and_then_the_trial_failed(world: 
     world.gate.open = True
     again = world.suggest("c")
     assert (again.trial, again.reported_up_to) == (1, 0.5)  # before the one that waits
-    assert world.said[-2] == "trial 1: the trial's process died; retry 1 of 1"
+    assert world.lines[-2] == "trial 1: the trial's process died; retry 1 of 1"
     assert world.events() == ["launched", "retried", "launched"]
     world.search.on_trial_complete("c", None, error=True)
     assert world.log.outcomes[1].state == "failed"
@@ -122,7 +122,7 @@ def test_a_dead_process_is_followed_by_another_and_then_the_trial_failed(world: 
     assert world.suggest("d").trial == 2
 
 
-def test_a_trial_that_says_that_it_failed_is_not_repeated(world: World) -> None:
+def test_a_trial_that_reports_that_it_failed_is_not_retried(world: World) -> None:
     world.suggest("a")
     world.end("a", 1, "failed")
     assert world.log.outcomes[1].state == "failed"
@@ -155,7 +155,7 @@ def test_a_trial_stopped_with_its_sweep_stays_open_and_gives_its_workers_back(
 
 
 def test_what_a_dead_process_did_is_charged(world: World) -> None:
-    """It trained from a checkpoint at step 20 to step 50; the next one says what it did itself."""
+    """It trained from a checkpoint at step 20 to step 50; the next one reports its own part."""
     began = time.time()
     order = world.suggest("a")
     (run,) = world.planner.plan("", world.log.requests[1].point).runs

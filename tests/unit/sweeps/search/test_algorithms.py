@@ -39,7 +39,7 @@ def value_at(request: TrialRequested, point: int) -> float:
     return abs(float(request.point[LOC]) - 0.7) + 8 / point
 
 
-def carry_out(search: ArmSearch, log: SweepLog, most: int) -> dict[int, int]:
+def run_trials(search: ArmSearch, log: SweepLog, most: int) -> dict[int, int]:
     """PointPlanner of evaluation that each trial passed."""
     passed = {}
     for _ in range(most):
@@ -69,7 +69,7 @@ def test_the_hopeless_end_early_and_a_second_driver_judges_alike(
     pruned_sweep["scheduler"] = {"kind": kind, "grace": 0.25, "reduction": 2}
     pruned_sweep["algorithm"] = {"kind": "random"}
     search, log = searching(pruned_sweep, tmp_path / "whole")
-    whole = carry_out(search, log, 100)
+    whole = run_trials(search, log, 100)
     assert len(whole) == 16
     best = min(log.requests.values(), key=lambda request: value_at(request, 8))
     assert whole[best.trial] == 7
@@ -77,16 +77,16 @@ def test_the_hopeless_end_early_and_a_second_driver_judges_alike(
     assert min(whole.values()) >= 2  # the grace
 
     first, log = searching(pruned_sweep, tmp_path / "killed")
-    before = carry_out(first, log, 9)
+    before = run_trials(first, log, 9)
     assert before == {trial: whole[trial] for trial in range(1, 10)}
     second, log = searching(pruned_sweep, tmp_path / "killed")
     # It knows the earlier trials' courses: those it draws are judged against them.
-    after = carry_out(second, log, 100)
+    after = run_trials(second, log, 100)
     assert len(after) == 7
     assert any(passed < 7 for passed in after.values())
 
 
-def test_tpe_is_told_that_a_trial_was_stopped(pruned_sweep: dict[str, Any], tmp_path: Path) -> None:
+def test_tpe_learns_that_a_trial_was_stopped(pruned_sweep: dict[str, Any], tmp_path: Path) -> None:
     """It finds the optimum although most trials never get to their end."""
     pruned_sweep |= {
         "algorithm": {"kind": "tpe"},
@@ -94,12 +94,12 @@ def test_tpe_is_told_that_a_trial_was_stopped(pruned_sweep: dict[str, Any], tmp_
         "budget": {"trials": 40},
     }
     search, log = searching(pruned_sweep, tmp_path)
-    carry_out(search, log, 100)
+    run_trials(search, log, 100)
     late = sorted(abs(log.requests[trial].point[LOC] - 0.7) for trial in range(21, 41))
     assert late[10] < 2.5  # the median of an even draw is 4
 
 
-def test_what_pruners_need_is_said(pruned_sweep: dict[str, Any], tmp_path: Path) -> None:
+def test_errors_name_what_pruners_need(pruned_sweep: dict[str, Any], tmp_path: Path) -> None:
     pruned_sweep["scheduler"] = {"kind": "optuna-halving", "reduction": 2.5}
     with pytest.raises(SpecError, match=r"scheduler: .*needs a whole reduction, not 2\.5"):
         searching(pruned_sweep, tmp_path)

@@ -1,4 +1,4 @@
-"""Which points come next: exclusion, repetition, budgets, and going on from a log."""
+"""Which points come next: exclusion, repetition, budgets, and resuming from a log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ended(request: TrialRequested, nll: float, flops: float = 1.0) -> TrialFinis
 
 
 def finish(search: ArmSearch, log: SweepLog, count: int) -> list[TrialRequested]:
-    """Carry out up to `count` trials; the best loc is 0.7."""
+    """Run up to `count` trials; the best loc is 0.7."""
     done = []
     for _ in range(count):
         found = search.next()
@@ -80,7 +80,7 @@ def test_a_log_cut_off_in_a_line_is_read(tiny_sweep: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe", "gp", "cma-es", "nsga2"])
-def test_every_algorithm_goes_on_from_a_log(
+def test_every_algorithm_resumes_from_a_log(
     tiny_sweep: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
     tiny_sweep["space"] = {BLOCK: [8, 24], LOC: {"kind": "uniform", "low": -2, "high": 3}}

@@ -1,4 +1,4 @@
-"""Populations: who goes on from whom, at which rate, and going on from a log."""
+"""Populations: which member resumes from which, at which rate, and resuming from a log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def members_of(values: list[float | None], dead: set[int]) -> list[Member]:
     perturbation=st.floats(1.01, 4),
     seed=st.integers(0, 5),
 )
-def test_the_worst_go_on_from_the_best(
+def test_the_worst_resume_from_the_best(
     values: list[float | None], dead: set[int], quantile: float, perturbation: float, seed: int
 ) -> None:
     members = members_of(values, dead)
@@ -68,7 +68,7 @@ def test_the_worst_go_on_from_the_best(
         assert replaced >= min(taken, len(known) // 2)
 
 
-def test_before_the_metric_is_measured_all_go_on() -> None:
+def test_before_the_metric_is_measured_all_members_continue() -> None:
     members = members_of([None, None, None], set())
     found = successors(members, PopulationSpec(), random.Random(0), at=0.25, bounds=BOUNDS)
     assert [s.parent for s in found] == [10, 11, 12]
@@ -99,7 +99,7 @@ def badness(request: TrialRequested) -> float:
     return abs(math.log(request.point[LEARNING_RATE] * factor / 1e-3))
 
 
-def carry_out(search: PopulationSearch, log: SweepLog, most: int) -> list[TrialRequested]:
+def run_trials(search: PopulationSearch, log: SweepLog, most: int) -> list[TrialRequested]:
     """Up to `most` trials, side by side as far as the search has them."""
     done: list[TrialRequested] = []
     running: list[TrialRequested] = []
@@ -129,19 +129,19 @@ def seen(log: SweepLog) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("before", [1, 4, 6, 8])
-def test_a_killed_driver_s_population_goes_on_as_if_nothing_had_happened(
+def test_a_killed_driver_s_population_resumes_as_if_nothing_had_happened(
     tiny_population: dict[str, Any], tmp_path: Path, before: int
 ) -> None:
     search, whole = searching(tiny_population, tmp_path / "whole")
-    assert len(carry_out(search, whole, 100)) == 12
+    assert len(run_trials(search, whole, 100)) == 12
     assert search.why_over == "3 generations are done"
     first, log = searching(tiny_population, tmp_path / "killed")
-    carry_out(first, log, before)
+    run_trials(first, log, before)
     second, log = searching(tiny_population, tmp_path / "killed")
-    carry_out(second, log, 100)
+    run_trials(second, log, 100)
     assert sorted(log.outcomes) == list(range(1, 13))
     # Members of the first generation that a driver had not drawn are others after it: the random
-    # numbers go on from another place. All that follows is the same.
+    # numbers continue from another place. All that follows is the same.
     if before >= 4:
         assert seen(log) == seen(whole)
     assert {request.leg.until for request in log.requests.values() if request.leg} == {
@@ -155,13 +155,13 @@ def test_a_generation_that_was_asked_for_in_part_is_completed(
     tiny_population: dict[str, Any], tmp_path: Path
 ) -> None:
     search, whole = searching(tiny_population, tmp_path / "whole")
-    carry_out(search, whole, 100)
+    run_trials(search, whole, 100)
     lines = (tmp_path / "whole" / "trials.jsonl").read_text().splitlines(keepends=True)
     request = [place for place, line in enumerate(lines) if '"event":"asked"' in line]
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "trials.jsonl").write_text("".join(lines[: request[5] + 1]))
     again, log = searching(tiny_population, tmp_path / "cut")
-    carry_out(again, log, 100)
+    run_trials(again, log, 100)
     assert seen(log) == seen(whole)
 
 
@@ -170,7 +170,7 @@ def test_a_child_begins_as_its_parent_ended(
 ) -> None:
     search, log = searching(tiny_population, tmp_path)
     planner = PointPlanner(SweepSpec.parse(tiny_population), [])
-    for request in carry_out(search, log, 100):
+    for request in run_trials(search, log, 100):
         if request.leg is None or request.leg.parent is None:
             continue
         parent = log.requests[request.leg.parent]
@@ -192,7 +192,7 @@ def test_a_population_without_a_member_left_is_over(
     assert len(log.requests) == 4
 
 
-def test_a_population_does_not_go_on_without_an_interrupted_member(
+def test_a_population_does_not_continue_without_an_interrupted_member(
     tiny_population: dict[str, Any], tmp_path: Path
 ) -> None:
     search, log = searching(tiny_population, tmp_path)
@@ -211,7 +211,7 @@ def test_a_population_does_not_go_on_without_an_interrupted_member(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"budget": {"trials": 4}}, r"members whole runs take; leave budget out"),
         ({"metrics": [{"name": "continuation/chrf"}]}, r"is not measured while runs train"),
@@ -221,7 +221,7 @@ def test_a_population_does_not_go_on_without_an_interrupted_member(
     ],
 )
 def test_what_a_population_cannot_be_is_refused(
-    tiny_population: dict[str, Any], tmp_path: Path, change: dict[str, Any], said: str
+    tiny_population: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         searching(tiny_population | change, tmp_path)

@@ -26,9 +26,9 @@ def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
     assert all(arm.points for arm in plan.arms)
     assert not any(arm.excluded for arm in plan.arms)
     assert scale != "laptop" or plan.effort.seconds < LAPTOP_SECONDS
-    told = "\n".join(describe_plan(plan))
-    assert sweep.question in told
-    assert ("Equal effort: each of the 3 arms" in told) == (
+    text = "\n".join(describe_plan(plan))
+    assert sweep.question in text
+    assert ("Equal effort: each of the 3 arms" in text) == (
         name in ("tune-families", "rate-schedules")
     )
 

@@ -61,9 +61,9 @@ def test_what_no_study_can_have_is_counted_with_its_reason(tiny_sweep: dict[str,
     assert {c.point[BLOCK] for c in arm.points} == {8, 16}
     assert sorted(arm.excluded.values()) == [2, 2]
     assert all("must be a multiple of families.cola.patch_size" in r for r in arm.excluded)
-    told = "\n".join(describe_plan(plan))
-    assert "4 points are possible, 4 trials" in told
-    assert "excluded: 2" in told
+    text = "\n".join(describe_plan(plan))
+    assert "4 points are possible, 4 trials" in text
+    assert "excluded: 2" in text
 
 
 def test_a_point_is_the_same_run_as_in_a_study(tiny_sweep: dict[str, Any]) -> None:
