@@ -108,8 +108,10 @@ class SweepDriver:
             with closing(PeriodicThread(self._monitor_function(), MONITOR_SECONDS)):
                 self._tuner(arms).fit()
         except Exception as error:
-            raise_cause(error)
-            raise
+            own = project_error_in(error)
+            if own is None:
+                raise
+            raise own from None
 
     def _monitor_function(self) -> Any:
         """A function that checks the trials' workers once; if it fails, the sweep stops first."""
@@ -155,13 +157,12 @@ class SweepDriver:
         )
 
 
-def raise_cause(error: BaseException) -> None:
-    """Raise the project's own error that another library's error wraps; return without one.
+def project_error_in(error: BaseException) -> ColaError | None:
+    """The project's own error that another library's error wraps, if there is one.
 
     Tune raises some errors of its search as a TuneError with a traceback for a text.
     """
     cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ColaError):
-            raise cause from None
+    while cause is not None and not isinstance(cause, ColaError):
         cause = cause.__cause__ or cause.__context__
+    return cause

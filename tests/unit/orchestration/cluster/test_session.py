@@ -27,4 +27,7 @@ def test_a_run_that_can_never_start_is_refused(resources: dict[str, object], exp
 
 
 def test_an_elastic_run_needs_room_for_its_minimum_alone() -> None:
-    check_fits(ResourcesSpec.parse({"workers": 9, "min_workers": 4}), CLUSTER)
+    whole, elastic = {"workers": 9}, {"workers": 9, "min_workers": 4}
+    with pytest.raises(ClusterError, match=r"resources\.workers=9"):
+        check_fits(ResourcesSpec.parse(whole), CLUSTER)
+    check_fits(ResourcesSpec.parse(elastic), CLUSTER)

@@ -9,7 +9,7 @@ import pytest
 from ray.tune import TuneError
 
 from cola.errors import StorageError
-from sweeps.driver.sweep_driver import raise_cause
+from sweeps.driver.sweep_driver import project_error_in
 
 
 def wrapped(error: Exception) -> TuneError:
@@ -29,12 +29,10 @@ def wrapped(error: Exception) -> TuneError:
     return caught.value
 
 
-def test_an_error_of_the_project_is_raised_as_it_was() -> None:
+def test_an_error_of_the_project_is_found_in_tunes() -> None:
     error = StorageError("trials.jsonl: full")
-    with pytest.raises(StorageError) as raised:
-        raise_cause(wrapped(error))
-    assert raised.value is error
+    assert project_error_in(wrapped(error)) is error
 
 
-def test_an_error_of_tunes_own_is_left_as_it_is() -> None:
-    raise_cause(wrapped(ValueError("of Tune")))
+def test_an_error_of_tunes_own_holds_none_of_the_project() -> None:
+    assert project_error_in(wrapped(ValueError("of Tune"))) is None
