@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cola.errors import SpecError
+from cola.errors import StorageError
 from cola.spec import Spec
 from cola.spec.reference import reference
 from cola.spec.schema import json_schema
@@ -74,7 +74,7 @@ def schema(
     try:
         to.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SpecError(
+        raise StorageError(
             f"--to {to}: cannot be written ({error.strerror}); name a file in a folder that exists"
         ) from None
     typer.echo(str(to))

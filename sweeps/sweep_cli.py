@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from cola.errors import SpecError
 from cola.spec import load_yaml
+from orchestration.cli.options import AsJson, RayAddress
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
 from sweeps.space.points import PointPlanner
@@ -21,7 +22,7 @@ class DefaultsToRun(TyperGroup):
     """`cola sweep SPEC` is `cola sweep run SPEC`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put `run` before what is no command."""
+        """The command of these arguments: `run` where the first names no command."""
         if args and args[0] not in self.commands:
             args = ["run", *args]
         return super().resolve_command(ctx, args)
@@ -44,7 +45,6 @@ Overrides = Annotated[
         "--set", help="Override a key of the base study (repeatable).", metavar="KEY=VALUE"
     ),
 ]
-
 SweepOverrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,40 +69,35 @@ def run(
     sweep: Sweep,
     scale: ScaleOption = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what it would do and take; start nothing.")
+        bool, typer.Option("--plan", help="Print what it will run and cost; start nothing.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Only go on: refuse a sweep that was never started.")
+        bool, typer.Option("--resume", help="Refuse a sweep that was never started.")
     ] = False,
     settings: Overrides = None,
     sweep_settings: SweepOverrides = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
-    ] = None,
+    address: RayAddress = None,
 ) -> None:
-    """Carry out a sweep; the same command goes on with one that was stopped or killed."""
-    spec = load_sweep(sweep, scale, sweep_settings)
-    points = PointPlanner(spec, settings or [])
-    if resume and not SweepLog(sweep_folder(points.base)).asked:
-        raise SpecError(
-            f"sweep {spec.name}: --resume, but {sweep_folder(points.base)} holds no trials; leave "
-            "it out to start the sweep, or see that output and name are those of the first call"
-        )
+    """Run a sweep; the same command resumes one that was stopped or killed."""
+    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
+    if resume:
+        check_was_started(planner)
     if plan:
         from sweeps.driver.plan import describe_plan, plan_sweep
 
-        for sentence in describe_plan(plan_sweep(points)):
-            typer.echo(sentence)
+        for line in describe_plan(plan_sweep(planner)):
+            typer.echo(line)
         return
     from sweeps.driver.runner import run_sweep
 
-    result = run_sweep(spec, points, address, typer.echo)
-    told = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
-    typer.echo(f"{spec.name}: {told or 'no trials'} ({result.folder})")
+    name = planner.sweep.name
+    result = run_sweep(planner, address, notify=typer.echo)
+    counts = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
+    typer.echo(f"{name}: {counts or 'no trials'} ({result.folder})")
     if result.unmirrored:
         typer.echo("MLflow did not take everything; the same command sends the rest")
     if not result.complete:
-        typer.echo("not complete: the same command goes on from here")
+        typer.echo("not complete: the same command resumes it")
         raise typer.Exit(130 if result.stopped else 1)
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
@@ -114,13 +109,12 @@ def status(
     scale: ScaleOption = None,
     settings: Overrides = None,
     sweep_settings: SweepOverrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a sweep's trials, from its log."""
-    spec = load_sweep(sweep, scale, sweep_settings)
-    folder = sweep_folder(PointPlanner(spec, settings or []).base)
-    log = SweepLog(folder)
-    rows = [trial_row(log, number, spec.metrics[0].name) for number in sorted(log.asked)]
+    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
+    spec, log = planner.sweep, SweepLog(sweep_folder(planner.base))
+    rows = [trial_row(log, number, spec.metrics[0].name) for number in sorted(log.requests)]
     if as_json:
         excluded = {arm: dict(log.exclusions(arm)) for arm in spec.spaces()}
         typer.echo(json.dumps({"sweep": spec.name, "trials": rows, "excluded": excluded}, indent=1))
@@ -130,23 +124,7 @@ def status(
     for arm in spec.spaces():
         for reason, count in log.exclusions(arm).most_common():
             typer.echo(f"excluded: {count} {arm} ({reason})")
-    typer.echo(
-        f"{spec.name}: {len(log.ended)} trials ended, {len(log.asked) - len(log.ended)} open"
-    )
-
-
-def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:
-    """One trial's line of the status."""
-    asked, ended = log.asked[number], log.ended.get(number)
-    return {
-        "trial": number,
-        "arm": asked.arm or None,
-        "point": describe_point(asked.point),
-        "state": ended.state if ended is not None else "open",
-        metric: ended.metrics.get(metric) if ended is not None else None,
-        "wall_seconds": round(ended.wall_seconds, 1) if ended is not None else None,
-        "reason": ended.reason if ended is not None else None,
-    }
+    typer.echo(f"{spec.name}: {len(log.outcomes)} trials ended, {log.open_count} open")
 
 
 @app.command()
@@ -158,6 +136,49 @@ def report(
     sweep_settings: SweepOverrides = None,
 ) -> None:
     """Write the sweep's page: `report/report.html` in its folder."""
-    spec = load_sweep(sweep, scale, sweep_settings)
-    folder: Path = sweep_folder(PointPlanner(spec, settings or []).base)
+    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
+    folder: Path = sweep_folder(planner.base)
     context.obj.sweep_report(folder)
+
+
+def planner_of(
+    sweep: str,
+    scale: str | None,
+    *,
+    sweep_settings: list[str] | None,
+    settings: list[str] | None,
+) -> PointPlanner:
+    """The sweep and its base study, as a command's arguments name and change them.
+
+    Raises:
+        SpecError: an argument or the sweep is invalid.
+    """
+    return PointPlanner(load_sweep(sweep, scale, sweep_settings), settings or [])
+
+
+def check_was_started(planner: PointPlanner) -> None:
+    """Check that there is a sweep to resume.
+
+    Raises:
+        SpecError: its folder holds no trials.
+    """
+    folder = sweep_folder(planner.base)
+    if not SweepLog(folder).requests:
+        raise SpecError(
+            f"sweep {planner.sweep.name}: --resume, but {folder} holds no trials; leave it out to "
+            "start the sweep, or check that output and name are those of the first call"
+        )
+
+
+def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:
+    """One trial's line of the status, by column; None where it has no value yet."""
+    request, outcome = log.requests[number], log.outcomes.get(number)
+    return {
+        "trial": number,
+        "arm": request.arm or None,
+        "point": describe_point(request.point),
+        "state": outcome.state if outcome is not None else "open",
+        metric: outcome.metrics.get(metric) if outcome is not None else None,
+        "wall_seconds": round(outcome.wall_seconds, 1) if outcome is not None else None,
+        "reason": outcome.reason if outcome is not None else None,
+    }

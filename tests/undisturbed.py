@@ -16,11 +16,12 @@ import torch
 torch.set_num_threads(1)
 import torch.distributed as dist
 from cola.data import open_prepared
-from cola.spec import RunSpec
-from orchestration.deepspeed_engine import DeepSpeedEngine, import_deepspeed
-from orchestration.hooks import LogTraining
-from orchestration.journal import JournalWriter
-from orchestration.train_loop import LoopSettings, Place, train
+from cola.study import RunSpec
+from orchestration.state.journal import JournalWriter
+from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
+from orchestration.training.distributed import WorkerRank
+from orchestration.training.hooks import LogTraining
+from orchestration.training.train_loop import LoopSettings, train
 
 import_deepspeed()
 folder, target, log_every_steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -30,7 +31,7 @@ dist.init_process_group("gloo", store=store, rank=0, world_size=1)
 run = RunSpec.model_validate_json((folder / "spec.json").read_text())
 data = open_prepared(Path(json.loads((folder / "data.json").read_text())["folder"]))
 log = LogTraining(run, JournalWriter(target), log_every_steps)
-train(run, data.train, DeepSpeedEngine, LoopSettings(1), Place(), [log])
+train(run, data.train, DeepSpeedEngine, LoopSettings(1), WorkerRank(), [log])
 dist.destroy_process_group()
 """
 

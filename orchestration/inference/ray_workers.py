@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 from cola.evaluation.items import Id
@@ -9,6 +10,8 @@ from cola.evaluation.tasks.evaluate import Answers
 from cola.evaluation.tasks.task import Record, Task
 from cola.logs import set_up_logging
 from orchestration.inference.target import Target
+
+log = logging.getLogger(__name__)
 
 
 class Evaluator:
@@ -43,6 +46,7 @@ def answered_by_workers(
         max_restarts=2,
         max_task_retries=2,
     )(Evaluator)
+    log.info("%s: %d evaluation workers", target.name, workers)
     pool = ActorPool([actor.remote(target, gpu, cpus_per_worker) for _ in range(workers)])
 
     def answers(task: Task, ids: Sequence[Id]) -> Iterator[tuple[Id, Record]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from cola.study import EvaluationSpec, RunSpec
 from orchestration.planning.catalog import find_run, load_run_spec
 from orchestration.state.paths import OutputFolder, RunFolder
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -39,6 +42,7 @@ class Target:
 
     def open(self, device: torch.device | str = "cpu") -> Subject:
         """The model on this device, with its tokenizer."""
+        log.debug("opening the model in %s", self.model_folder)
         if self.run_folder is None:
             return open_subject(self.model_folder, self.context, device)
         family = family_of(self.family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mlflow_client import check_answers, client_errors, failure_reason
 from orchestration.tracking.mlflow_runs import MlflowRuns
+
+log = logging.getLogger(__name__)
 
 
 def studies_with_run(run_key: str, root: Path) -> list[StudySpec]:
@@ -42,6 +45,7 @@ def send_results(
             address = resolve_address(tracking_uri(study))
             check_answers(address)
         except ColaError as error:
+            log.warning("%s: results not sent to MLflow: %s", study.name, error)
             outcome[study.name] = str(error)
             continue
         try:
@@ -56,4 +60,5 @@ def send_results(
             outcome[study.name] = None
         except client_errors() as error:
             outcome[study.name] = failure_reason(address, error)
+            log.warning("%s: results not sent to MLflow: %s", study.name, outcome[study.name])
     return outcome

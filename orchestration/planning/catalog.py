@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cola.study import RunSpec, StudySpec
 from orchestration.planning.decisions import saved_plan
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder
+
+log = logging.getLogger(__name__)
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -33,6 +36,7 @@ def load_study(name_or_file: str, overrides: list[str]) -> StudySpec:
             f"study {name_or_file}: neither a file nor a shipped study; "
             f"shipped: {', '.join(shipped)}"
         )
+    log.debug("study %s: %s", name_or_file, path)
     return StudySpec.parse(apply_overrides(load_yaml(path), overrides), origin=str(path))
 
 

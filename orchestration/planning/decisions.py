@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.ledger import Ledger, lease_is_fresh
 from orchestration.state.paths import StudyFolder
+
+log = logging.getLogger(__name__)
 
 Action = Literal["reuse", "resume", "start", "busy"]
 
@@ -39,7 +42,10 @@ def decide(
         StorageError: the storage cannot be read.
     """
     before = saved_plan(study_folder)
-    return [_decide_one(run, ledger, before.get(slot_of(run)), storage) for run in plan]
+    decisions = [_decide_one(run, ledger, before.get(slot_of(run)), storage) for run in plan]
+    for decision in decisions:
+        log.info("%s: %s, %s", decision.run.name, decision.action, decision.why)
+    return decisions
 
 
 def _decide_one(

@@ -5,12 +5,15 @@ The learning rate is part of a run's identity, so a retry never passes for the r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from cola.spec.resources import DivergenceRetry
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.ledger import Ledger
+
+log = logging.getLogger(__name__)
 
 
 def with_retries(
@@ -42,5 +45,6 @@ def _latest_retry(run: PlannedRun, retry: DivergenceRetry | None, ledger: Ledger
         following = next_retry(run, retry)
         if following is None:
             return run
+        log.info("%s diverged: replaced by %s", run.name, following.name)
         run = following
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from cola.study.run import TrainingSpec
 from cola.study.schedule import warmup_steps
 from orchestration.planning.accelerators import accelerator_of
 from orchestration.planning.memory import MemoryPlan, memory_by_stage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
         for seed in study.seeds
     ]
     check_variants_differ(runs)
+    log.debug("%s: %d runs planned", study.name, len(runs))
     return runs
 
 

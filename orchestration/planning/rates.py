@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
 from orchestration.state.paths import OutputFolder
+
+log = logging.getLogger(__name__)
 
 Rates = Mapping[str, float]  # by `rate_key`
 
@@ -37,4 +40,5 @@ def measured_rates(root: Path) -> dict[str, float]:
 def save_rates(root: Path, rates: Rates) -> None:
     """Add rates to those of the output folder; a new measurement replaces an old one."""
     merged = measured_rates(root) | dict(rates)
+    log.info("%d measured rates in %s", len(merged), OutputFolder(root).calibration)
     write_atomically(OutputFolder(root).calibration, json.dumps(merged, indent=1))

@@ -11,6 +11,7 @@ trains from its start, with the same result.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from cola.study.run import ScheduleSpec
 from cola.study.schedule import stable_steps, warmup_steps
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.paths import OutputFolder
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the published state, as `Manifest.format`
 NOT_SHAPE = {"warmup_fraction", "warmup_steps", "rate_changes"}  # keys of a schedule
@@ -83,6 +86,7 @@ def remove_published_prefixes(plan: Sequence[PlannedRun], root: Path) -> None:
     """Delete the states that the plan's runs published, once none of them needs one."""
     for prefixes in prefix_plans(plan).values():
         for prefix in prefixes.publishes:
+            log.debug("removing the published state %s", prefix.folder(root))
             shutil.rmtree(prefix.folder(root), ignore_errors=True)
 
 

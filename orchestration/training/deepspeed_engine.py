@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from orchestration.training.engine import (
     weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
+
+log = logging.getLogger(__name__)
 
 
 def import_deepspeed() -> Any:
@@ -57,6 +60,7 @@ class DeepSpeedEngine:
     ) -> None:
         deepspeed = import_deepspeed()
         self._settings = settings
+        log.debug("DeepSpeed engine at ZeRO stage %d", settings.zero_stage)
         if settings.compile:
             module.compile()
         engine, _, _, _ = deepspeed.initialize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -27,6 +28,8 @@ from orchestration.training.distributed import (
 from orchestration.training.hardware import peak_flops
 from orchestration.training.train_loop import TrainState
 from orchestration.training.validation import evaluation_steps, validation_metrics
+
+log = logging.getLogger(__name__)
 
 
 def progress_metrics(state: TrainState) -> dict[str, float]:
@@ -111,6 +114,7 @@ class Evaluate:
         with state.averaged():
             metrics = validation_metrics(state, self._data)
         state.validation = (state.step, metrics[Metric.NLL])
+        log.info("step %d: validation NLL %.4f nats/token", state.step, metrics[Metric.NLL])
         if self._journal is not None:
             self._journal.write(
                 "evaluation", state.step, time.time(), progress_metrics(state) | metrics
@@ -140,6 +144,7 @@ class Checkpoint:
             or not broadcast_from_rank_0(int(due), state.worker, device)
         ):
             return
+        log.debug("step %d: saving a checkpoint", state.step)
         self._save(state)
         self._saved_at = time.monotonic()
 

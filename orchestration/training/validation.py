@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
@@ -16,6 +17,8 @@ from cola.spec import LikelihoodSpec
 from cola.study import RunSpec
 from orchestration.training.distributed import gather_objects
 from orchestration.training.train_loop import TrainState
+
+log = logging.getLogger(__name__)
 
 # The noise of validation is the same in every run, so that points on a curve are comparable.
 VALIDATION_SEED = 0
@@ -42,6 +45,7 @@ def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float
     """
     settings = state.run.evaluation
     ids = np.arange(settings.validation_sequences)
+    log.debug("step %d: validating on %d sequences", state.step, len(ids))
     state.engine.module.eval()
     rows = gathered_rows(state, data, ids)
     state.engine.module.train()

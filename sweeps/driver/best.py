@@ -1,7 +1,8 @@
-"""The best point of a sweep, as settings that a study takes."""
+"""The best point of a sweep, as settings for a study and as a whole study."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import yaml
@@ -10,36 +11,46 @@ from cola.files import write_atomically
 from cola.records import TrialFinished, TrialRequested
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
-from sweeps.space.spec import MetricGoal, SweepSpec
+from sweeps.space.spec import MetricGoal
+from sweeps.space.storage import storage_errors
+
+log = logging.getLogger(__name__)
 
 
-def write_best(sweep: SweepSpec, points: PointPlanner, log: SweepLog, folder: Path) -> list[Path]:
-    """`best[-ARM].yaml` (settings for `--set @FILE`) and `best[-ARM]-study.yaml` (the whole study),
-    of every arm with a finished trial."""
-    written = []
-    for arm in points.arms():
-        found = best_trial(log, arm, sweep.metrics[0])
-        if found is None:
+def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list[Path]:
+    """Files of the best point of every arm that has a finished trial.
+
+    `best[-ARM].yaml` has settings for `--set @FILE`, `best[-ARM]-study.yaml` the whole study.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    sweep = planner.sweep
+    paths = []
+    for arm in planner.arms():
+        best = best_trial(trial_log, arm, sweep.metrics[0])
+        if best is None:
             continue
-        asked, _ = found
+        request, _ = best
+        log.info("arm %r: trial %d is best", arm, request.trial)
         stem = f"best-{arm}" if arm else "best"
-        settings = {**sweep.arms[arm].set, **asked.point} if arm else dict(asked.point)
-        written.append(folder / f"{stem}.yaml")
-        write_atomically(written[-1], yaml.safe_dump(settings, sort_keys=False))
-        study = points.values(arm, asked.point, inference=False)
-        written.append(folder / f"{stem}-study.yaml")
-        write_atomically(written[-1], yaml.safe_dump(study, sort_keys=False))
-    return written
+        settings = {**sweep.arms[arm].set, **request.point} if arm else dict(request.point)
+        study = planner.study_values(arm, request.point, inference=False)
+        for name, values in ((f"{stem}.yaml", settings), (f"{stem}-study.yaml", study)):
+            paths.append(folder / name)
+            with storage_errors(paths[-1]):
+                write_atomically(paths[-1], yaml.safe_dump(values, sort_keys=False))
+    return paths
 
 
 def best_trial(
-    log: SweepLog, arm: str, goal: MetricGoal
+    trial_log: SweepLog, arm: str, goal: MetricGoal
 ) -> tuple[TrialRequested, TrialFinished] | None:
-    """The finished trial of an arm that is best by a metric."""
-    done = [
-        (asked, ended)
-        for asked, ended in log.ended_of(arm)
-        if ended.state == "finished" and goal.name in ended.metrics
+    """The finished trial of an arm that is best by a metric; None where no trial has it."""
+    measured = [
+        (request, outcome)
+        for request, outcome in trial_log.ended_trials(arm)
+        if outcome.state == "finished" and goal.name in outcome.metrics
     ]
     sign = 1 if goal.direction == "minimize" else -1
-    return min(done, key=lambda pair: sign * pair[1].metrics[goal.name], default=None)
+    return min(measured, key=lambda trial: sign * trial[1].metrics[goal.name], default=None)

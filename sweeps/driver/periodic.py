@@ -1,4 +1,4 @@
-"""Something that a driver does again and again while Ray Tune has its thread."""
+"""A thread for what a driver does periodically while Ray Tune has its main thread."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class PeriodicThread:
-    """Calls `do` in a thread, every so many seconds, until it is closed.
+    """Calls `action` every `seconds` in a thread, from now until it is closed.
 
-    What `do` raises ends the calls, and is raised to whoever checks or closes.
+    An exception of `action` ends the calls; `check` and `close` raise it.
     """
 
-    def __init__(self, do: Callable[[], None], seconds: float) -> None:
-        self._do, self._seconds = do, seconds
-        self._soon, self._closing = threading.Event(), threading.Event()
+    def __init__(self, action: Callable[[], None], seconds: float) -> None:
+        self._action, self._seconds = action, seconds
+        self._due, self._closing = threading.Event(), threading.Event()
         self._pool = ThreadPoolExecutor(1)
         self._loop = self._pool.submit(self._run)
 
-    def soon(self) -> None:
-        """Do not wait for the next call."""
-        self._soon.set()
+    def wake(self) -> None:
+        """Make the next call now, or right after the present one."""
+        self._due.set()
 
     def check(self) -> None:
-        """Raise what a call has raised."""
+        """Raise the exception that ended the calls, if there was one."""
         if self._loop.done():
             self._loop.result()
 
     def close(self) -> None:
-        """No more calls; waits for one that is under way."""
+        """End the calls, wait for the present one, and raise what ended them earlier."""
         self._closing.set()
-        self._soon.set()
+        self._due.set()
         self._pool.shutdown()
         self._loop.result()
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._soon.clear()
-            self._do()
-            self._soon.wait(self._seconds)
+            self._due.clear()
+            self._action()
+            self._due.wait(self._seconds)

@@ -1,10 +1,12 @@
-"""What a sweep will do and take, before anything starts."""
+"""What a sweep will run and cost, before anything starts."""
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,195 +21,229 @@ from sweeps.search.population import generation_start
 from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.space import Point, applies, grid
-from sweeps.space.spec import PopulationSpec, is_inference
+from sweeps.space.spec import PopulationSpec, SweepSpec, is_inference
 from sweeps.trials.prefix_claims import stage_prefixes
+from sweeps.trials.readings import flops_between
 
-SAMPLE = 64  # points that stand for a space that cannot be counted, or is large
+log = logging.getLogger(__name__)
+
+# Points drawn from a space that is infinite, or larger than this; a chosen value.
+SAMPLE_SIZE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ArmPlan:
-    """An arm: possible points (of a sample, where the space is not gone through), and their cost.
+    """An arm's feasible points (of a sample, where `is_sampled`), and reasons of the others.
 
-    `trials` is how many the budget lets start (of FLOPs: if none is stopped early); None where that
-    depends on how they go.
+    `trials` is how many the budget allows (a FLOPs budget: if no trial stops early); None where
+    that depends on how they go.
     """
 
     arm: str
     space: Space
-    sampled: bool
-    candidates: list[PlannedPoint]
+    is_sampled: bool
+    points: list[PlannedPoint]
     excluded: Counter[str]
     trials: int | None
 
 
 @dataclass(frozen=True)
-class SweepPlan:
-    """All arms. Runs are distinct ones; FLOPs are executed training FLOPs."""
+class Effort:
+    """Executed training FLOPs and seconds of runs that are not finished.
 
-    points: PointPlanner
-    arms: list[ArmPlan]
-    runs: list[PlannedRun]
-    finished: int
+    `shared_flops` are those of first stages that another of the runs trains.
+    """
+
     flops: float
     shared_flops: float
     seconds: float
 
 
-def plan_sweep(points: PointPlanner) -> SweepPlan:
-    """Go through the space of every arm, or a sample of it."""
-    arms = [plan_arm(points, arm) for arm in points.arms()]
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """All arms, their distinct runs, and what the runs that are not finished cost."""
+
+    planner: PointPlanner
+    arms: list[ArmPlan]
+    runs: list[PlannedRun]
+    finished: int
+    effort: Effort
+
+
+def plan_sweep(planner: PointPlanner) -> SweepPlan:
+    """Plan every arm over its whole space, or over a sample of it."""
+    arms = [plan_arm(planner, arm) for arm in planner.arms()]
     runs: dict[str, PlannedRun] = {}
     for arm in arms:
-        taken = arm.candidates[: arm.trials] if arm.trials is not None else arm.candidates
-        for candidate in taken:
-            runs |= {run.key: run for run in candidate.runs}
-    root = output_root(points.base)
-    ledger, rates = Ledger(root), measured_rates(root)
-    left = [run for key, run in runs.items() if ledger.entry(key).state != "finished"]
-    seen: set[str] = set()
-    flops = shared = seconds = 0.0
-    for run in left:
-        first = 0
-        for prefix in stage_prefixes(run.spec):
-            if prefix.key in seen:
-                first = prefix.step
-            seen.add(prefix.key)
-        keep = points.base.checkpoint.keep
-        costs = run_costs(
-            run.spec, run.resources, run.total_parameters, keep=keep, rates=rates, first_step=first
-        )
-        shared += run.spec.train_flops_at(first, "executed", charged=False)
-        flops += run.spec.train_flops_at(
-            run.spec.steps, "executed", charged=False
-        ) - run.spec.train_flops_at(first, "executed", charged=False)
-        seconds += costs.seconds
+        for planned in arm.points[: arm.trials]:
+            runs |= {run.key: run for run in planned.runs}
+    ledger = Ledger(output_root(planner.base))
+    unfinished = [run for key, run in runs.items() if ledger.entry(key).state != "finished"]
     return SweepPlan(
-        points, arms, list(runs.values()), len(runs) - len(left), flops, shared, seconds
+        planner=planner,
+        arms=arms,
+        runs=list(runs.values()),
+        finished=len(runs) - len(unfinished),
+        effort=effort_of(planner, unfinished),
     )
 
 
-def plan_arm(points: PointPlanner, arm: str) -> ArmPlan:
-    """Possible and excluded points of an arm."""
-    sweep = points.sweep
+def effort_of(planner: PointPlanner, runs: Iterable[PlannedRun]) -> Effort:
+    """What these runs cost in this order: each resumes from the first stages of those before it."""
+    rates = measured_rates(output_root(planner.base))
+    trained: set[str] = set()  # keys of prefixes
+    flops = shared_flops = seconds = 0.0
+    for run in runs:
+        first_step = 0
+        for prefix in stage_prefixes(run.spec):
+            if prefix.key in trained:
+                first_step = prefix.step
+            trained.add(prefix.key)
+        keep = planner.base.checkpoint.keep
+        costs = run_costs(
+            run.spec,
+            run.resources,
+            run.total_parameters,
+            keep=keep,
+            rates=rates,
+            first_step=first_step,
+        )
+        shared_flops += flops_between(run.spec, 0, first_step)
+        flops += flops_between(run.spec, first_step, run.spec.steps)
+        seconds += costs.seconds
+    return Effort(flops, shared_flops, seconds)
+
+
+def plan_arm(planner: PointPlanner, arm: str) -> ArmPlan:
+    """Feasible and excluded points of an arm, and how many trials its budget allows."""
+    sweep = planner.sweep
     space = sweep.spaces()[arm]
-    finite = all(values_of(domain) is not None for domain in space.values())
-    whole = finite and (sweep.algorithm.kind == "grid" or space_size(space) <= SAMPLE)
-    several = list(grid(space)) if whole else sampled(space, SAMPLE, sweep.algorithm.seed)
+    is_finite = all(values_of(domain) is not None for domain in space.values())
+    is_whole = is_finite and (sweep.algorithm.kind == "grid" or space_size(space) <= SAMPLE_SIZE)
+    points = (
+        list(grid(space)) if is_whole else sample_points(space, SAMPLE_SIZE, sweep.algorithm.seed)
+    )
     excluded: Counter[str] = Counter()
-    found: dict[str, PlannedPoint] = {}
-    for point in several:
+    feasible: dict[str, PlannedPoint] = {}
+    for point in points:
         try:
-            candidate = points.of(arm, point)
-            found.setdefault(candidate.identity, candidate)
+            planned = planner.plan(arm, point)
+            feasible.setdefault(planned.identity, planned)
         except SpecError as error:
             excluded[str(error)] += 1
+    log.info("arm %r: %d of %d points are feasible", arm, len(feasible), len(points))
+    return ArmPlan(
+        arm=arm,
+        space=space,
+        is_sampled=not is_whole,
+        points=list(feasible.values()),
+        excluded=excluded,
+        trials=trial_limit(sweep, list(feasible.values()), is_whole=is_whole),
+    )
+
+
+def trial_limit(sweep: SweepSpec, feasible: list[PlannedPoint], *, is_whole: bool) -> int | None:
+    """How many trials an arm's budget allows; None where no count of them follows from it."""
     limit = sweep.trials_an_arm
-    if sweep.budget.flops is not None and found:
-        each = sum(candidate.flops for candidate in found.values()) / len(found)
-        affordable = math.ceil(sweep.budget.flops / each)
+    if sweep.budget.flops is not None and feasible:
+        mean_flops = sum(planned.flops for planned in feasible) / len(feasible)
+        affordable = math.ceil(sweep.budget.flops / mean_flops)
         limit = affordable if limit is None else min(limit, affordable)
-    if sweep.algorithm.kind == "grid" or (limit is not None and whole):
-        limit = min(len(found), limit or len(found))
-    return ArmPlan(arm, space, not whole, list(found.values()), excluded, limit)
+    if sweep.algorithm.kind == "grid" or (limit is not None and is_whole):
+        limit = min(len(feasible), limit or len(feasible))
+    return limit
 
 
 def space_size(space: Space) -> int:
-    """PointPlanner of a finite space, conditions left out: an upper bound."""
-    total = 1
+    """Number of points of a finite space without its conditions: an upper bound."""
+    size = 1
     for domain in space.values():
-        total *= len(values_of(domain) or [])
-    return total
+        size *= len(values_of(domain) or [])
+    return size
 
 
-def sampled(space: Space, count: int, seed: int) -> list[Point]:
-    """PointPlanner drawn evenly from a space."""
+def sample_points(space: Space, count: int, seed: int) -> list[Point]:
+    """Points drawn evenly from a space."""
     draws = random.Random(seed)  # noqa: S311
     points: list[Point] = []
     for _ in range(count):
         point: Point = {}
         for key, domain in space.items():
             if applies(domain, point):
-                point[key] = _drawn(domain, draws)
+                point[key] = _draw_value(domain, draws)
         points.append(point)
     return points
 
 
-def _drawn(domain: Choice | Uniform | LogUniform | Integer, draws: random.Random) -> Any:
-    values = values_of(domain)
-    if values is not None:
-        return draws.choice(values)
-    assert isinstance(domain, Uniform | LogUniform)
+def _draw_value(domain: Choice | Uniform | LogUniform | Integer, draws: random.Random) -> Any:
     if isinstance(domain, LogUniform):
         return domain.low * (domain.high / domain.low) ** draws.random()
-    return draws.uniform(domain.low, domain.high)
+    if isinstance(domain, Uniform) and domain.step is None:
+        return draws.uniform(domain.low, domain.high)
+    return draws.choice(values_of(domain) or [])
 
 
 def describe_plan(plan: SweepPlan) -> list[str]:
-    """The plan in words."""
-    sweep = plan.points.sweep
-    said = [f"{sweep.name}: {sweep.question or sweep.description}".rstrip(": ")]
+    """The plan in sentences, a line each."""
+    sweep, effort = plan.planner.sweep, plan.effort
+    lines = [f"{sweep.name}: {sweep.question or sweep.description}".rstrip(": ")]
     goals = ", ".join(f"{goal.name} ({goal.direction})" for goal in sweep.metrics)
-    said.append(
+    lines.append(
         f"Search: {sweep.algorithm.kind} for {goals}; scheduler: {sweep.scheduler.kind}; "
-        f"seeds {', '.join(map(str, plan.points.base.seeds))}."
+        f"seeds {', '.join(map(str, plan.planner.base.seeds))}."
     )
     if sweep.is_population:
-        said.append(_population(sweep.scheduler.population))
+        lines.append(_describe_population(sweep.scheduler.population))
     for arm in plan.arms:
-        said += _arm_sentences(arm)
-    said += _effort(plan)
-    said.append(
-        f"In all {len(plan.runs)} trainings{' at most' if _early(plan) else ''}, {plan.finished} "
-        f"of them finished already; {plan.flops:.3g} executed FLOPs, about "
-        f"{duration(plan.seconds)} of run time one after the other."
+        lines += _describe_arm(arm)
+    lines += _describe_equal_effort(plan)
+    at_most = " at most" if sweep.scheduler.kind not in ("none", "pbt") else ""
+    lines.append(
+        f"In all {len(plan.runs)} trainings{at_most}, {plan.finished} "
+        f"of them finished already; {effort.flops:.3g} executed FLOPs, about "
+        f"{duration(effort.seconds)} of run time one after the other."
     )
-    if plan.shared_flops:
-        said.append(
+    if effort.shared_flops:
+        lines.append(
             "A first stage is trained once for all trials with the same one, and charged to each "
-            f"of them in full (matching.stage1): {plan.shared_flops:.3g} FLOPs are not repeated."
+            f"of them in full (matching.stage1): {effort.shared_flops:.3g} FLOPs are not repeated."
         )
-    return said
+    return lines
 
 
-def _arm_sentences(arm: ArmPlan) -> list[str]:
+def _describe_arm(arm: ArmPlan) -> list[str]:
     name = f"arm {arm.arm}" if arm.arm else "space"
     keys = ", ".join(key.rsplit(".", 1)[-1] for key in arm.space)
-    only = all(is_inference(key) for key in arm.space)
-    kind = " (finished models are measured, none is trained for it)" if only else ""
-    of = f" of {SAMPLE} drawn" if arm.sampled else ""
+    trains_nothing = all(is_inference(key) for key in arm.space)
+    kind = " (finished models are measured, none is trained for it)" if trains_nothing else ""
+    sample = f" of {SAMPLE_SIZE} drawn" if arm.is_sampled else ""
     trials = f", {arm.trials} trials" if arm.trials is not None else ""
-    said = [f"  {name}: {keys}{kind}: {len(arm.candidates)}{of} points are possible{trials}."]
+    lines = [f"  {name}: {keys}{kind}: {len(arm.points)}{sample} points are possible{trials}."]
     for reason, count in arm.excluded.most_common():
-        said.append(f"    excluded: {count} ({reason})")
-    return said
+        lines.append(f"    excluded: {count} ({reason})")
+    return lines
 
 
-def _population(settings: PopulationSpec) -> str:
-    borders = ", ".join(
-        f"{generation_start(g, settings):.0%}" for g in range(1, settings.generations)
-    )
+def _describe_population(settings: PopulationSpec) -> str:
+    starts = [generation_start(number, settings) for number in range(1, settings.generations)]
     return (
-        f"Population: {settings.members} members; at {borders} of their steps the worst "
-        f"{settings.quantile:.0%} go on from one of the best {settings.quantile:.0%}, at its "
-        f"learning rate times 1/{settings.perturbation:g} to {settings.perturbation:g}. In all "
-        "that costs what as many whole runs do."
+        f"Population: {settings.members} members; at {', '.join(f'{s:.0%}' for s in starts)} of "
+        f"their steps the worst {settings.quantile:.0%} resume from one of the best "
+        f"{settings.quantile:.0%}, at its learning rate times 1/{settings.perturbation:g} to "
+        f"{settings.perturbation:g}. In all that costs as much as {settings.members} whole runs."
     )
 
 
-def _early(plan: SweepPlan) -> bool:
-    return plan.points.sweep.scheduler.kind not in ("none", "pbt")
-
-
-def _effort(plan: SweepPlan) -> list[str]:
-    """Whether the arms get the same."""
-    if len(plan.arms) < 2 or plan.points.sweep.algorithm.kind == "grid":
+def _describe_equal_effort(plan: SweepPlan) -> list[str]:
+    """That all arms get the same, where several share a budget."""
+    sweep = plan.planner.sweep
+    if len(plan.arms) < 2 or sweep.algorithm.kind == "grid":
         return []
-    budget = plan.points.sweep.budget.model_dump(exclude_none=True)
-    told = ", ".join(f"{key} {value:g}" for key, value in budget.items())
-    if plan.points.sweep.is_population:
-        told = "a population of its own"
-    spaces = {tuple(sorted(arm.space)) for arm in plan.arms}
-    same = "over the same keys" if len(spaces) == 1 else "over keys of its own"
-    return [f"Equal effort: each of the {len(plan.arms)} arms has a search of its own {same} with "
-            f"{told}, the same algorithm and the same seeds."]  # fmt: skip
+    limits = sweep.budget.model_dump(exclude_none=True)
+    budget = ", ".join(f"{key} {value:g}" for key, value in limits.items())
+    if sweep.is_population:
+        budget = "one population"
+    has_equal_keys = len({tuple(sorted(arm.space)) for arm in plan.arms}) == 1
+    keys = "over the same keys" if has_equal_keys else "over the arm's own keys"
+    return [f"Equal effort: each of the {len(plan.arms)} arms has a separate search {keys} with "
+            f"{budget}, the same algorithm and the same seeds."]  # fmt: skip

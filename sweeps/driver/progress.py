@@ -1,112 +1,137 @@
-"""What is seen of a sweep: lines on the console and in its event log, runs in MLflow under one
-parent."""
+"""How a sweep's trials show: lines on the console and in its event log, runs in MLflow."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
+from pathlib import Path
 
-from cola.records import Tag, TrialFinished, TrialRequested
+from cola.records import SweepFile, Tag, TrialFinished, TrialRequested
 from orchestration.driver.attempt import closing_tags, opening_tags
 from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
-from orchestration.tracking.mirror import Mirror, state_left
+from orchestration.tracking.mirror import Mirror, MirroredStudy, state_left
 from sweeps.search.arm_search import Search
 from sweeps.space.points import PlannedPoint
 from sweeps.space.space import describe_point
-from sweeps.space.spec import MetricGoal
+from sweeps.space.spec import SweepSpec
 from sweeps.trials.retries import PROCESS_DIED
-from sweeps.trials.trial import with_trial_name
+from sweeps.trials.trial_spec import with_trial_name
+
+log = logging.getLogger(__name__)
+
+# A chosen value: an MLflow that does not answer by then gets the rest from the next call.
+MIRROR_SECONDS = 30.0
 
 
 class TrialProgress:
-    """Mirrors the runs of trials, each once, and says how trials go."""
+    """Reports how trials go, and mirrors their runs into MLflow, each once."""
 
     def __init__(
-        self, sweep: str, goals: list[MetricGoal], mirror: Mirror, keys: list[str],
-        say: Callable[[str], None], events: EventLog,
-    ) -> None:  # fmt: skip
-        """`keys` grows with the run keys of all trials: those that the mirror counts."""
-        self._sweep, self._goals, self._mirror = sweep, goals, mirror
-        self._keys, self._say, self._events = keys, say, events
+        self, sweep: SweepSpec, mirror: Mirror, events: EventLog, *, notify: Callable[[str], None]
+    ) -> None:
+        self._sweep, self._mirror, self._events, self._notify = sweep, mirror, events, notify
+        self._run_keys: list[str] = []  # of all trials so far
+        self._parent: MirroredStudy | None = None
 
-    def started(self, asked: TrialRequested, candidate: PlannedPoint) -> None:
-        """A trial starts: its runs are followed from now on."""
-        arm = f"{asked.arm}: " if asked.arm else ""
-        self._say(
-            f"trial {asked.trial}: {arm}{describe_point(asked.point)}{describe_segment(asked)}"
-        )
-        self._events.write(Event.LAUNCHED, self._name(asked, candidate), f"trial {asked.trial}")
-        self._follow(asked, candidate)
+    def open(self, folder: Path, root: Path, dashboard: str | None) -> None:
+        """Start to mirror, under a parent run for the sweep in this folder."""
+        files = (folder / SweepFile.SPEC, folder / SweepFile.TRIALS)
+        self._parent = MirroredStudy(folder, Ledger(root), self._run_keys, dashboard, files=files)
+        self._mirror.start(self._parent)
 
-    def again(self, asked: TrialRequested, candidate: PlannedPoint, number: int) -> None:
-        """The trial's process died; it is taken up again."""
-        limit = candidate.runs[0].resources.max_failures
-        self._say(f"trial {asked.trial}: {PROCESS_DIED}; retry {number} of {limit}")
-        self._events.write(Event.RETRIED, self._name(asked, candidate), PROCESS_DIED, retry=number)
+    def close(self, *, complete: bool) -> list[str]:
+        """End the sweep in MLflow; names of runs of which MLflow did not take everything."""
+        if self._parent is not None:
+            self._parent.state = "finished" if complete else "interrupted"
+        unsent = self._mirror.finish(patience_seconds=MIRROR_SECONDS)
+        if unsent:
+            log.warning("MLflow lacks parts of %d runs", len(unsent))
+        return unsent
 
-    def known(self, asked: TrialRequested, candidate: PlannedPoint) -> None:
-        """A trial of an earlier driver: MLflow may lack what it left."""
-        self._follow(asked, candidate)
-        self._close(candidate)
+    def trial_started(self, request: TrialRequested, planned: PlannedPoint) -> None:
+        """Report a trial that starts, and follow its runs."""
+        arm = f"{request.arm}: " if request.arm else ""
+        point = f"{describe_point(request.point)}{describe_segment(request)}"
+        self._notify(f"trial {request.trial}: {arm}{point}")
+        name = self._name(request, planned)
+        self._events.write(Event.LAUNCHED, name, f"trial {request.trial}")
+        self._follow(request, planned)
 
-    def ended(self, asked: TrialRequested, candidate: PlannedPoint, ended: TrialFinished) -> None:
-        """A trial ended."""
-        self._close(candidate, ended.reason)
+    def trial_retried(self, request: TrialRequested, planned: PlannedPoint, retry: int) -> None:
+        """Report a trial whose process died and that starts in another one."""
+        limit = planned.runs[0].resources.max_failures
+        self._notify(f"trial {request.trial}: {PROCESS_DIED}; retry {retry} of {limit}")
+        name = self._name(request, planned)
+        self._events.write(Event.RETRIED, name, PROCESS_DIED, retry=retry)
+
+    def trial_known(self, request: TrialRequested, planned: PlannedPoint) -> None:
+        """Reconcile MLflow with a trial that ended under an earlier driver."""
+        self._follow(request, planned)
+        self._close_runs(planned)
+
+    def trial_ended(
+        self, request: TrialRequested, planned: PlannedPoint, outcome: TrialFinished
+    ) -> None:
+        """Report the outcome of a trial, and end its runs in MLflow."""
+        self._close_runs(planned, outcome.reason)
         values = [
-            f"{goal.name} {ended.metrics[goal.name]:.4f}"
-            for goal in self._goals
-            if goal.name in ended.metrics
+            f"{goal.name} {outcome.metrics[goal.name]:.4f}"
+            for goal in self._sweep.metrics
+            if goal.name in outcome.metrics
         ]
-        beyond = ended.wall_seconds - ended.working_seconds
-        took = f"{ended.wall_seconds:.0f} s, {beyond:.0f} s of them not in training"
-        said = [ended.state, *values, took, *([ended.reason] if ended.reason else [])]
-        self._say(f"trial {asked.trial}: {'; '.join(said)}")
-        self._events.write(ended.state, self._name(asked, candidate), ended.reason)
+        overhead = outcome.wall_seconds - outcome.working_seconds
+        seconds = f"{outcome.wall_seconds:.0f} s, {overhead:.0f} s of them not in training"
+        reasons = [outcome.reason] if outcome.reason else []
+        self._notify(
+            f"trial {request.trial}: {'; '.join([outcome.state, *values, seconds, *reasons])}"
+        )
+        self._events.write(outcome.state, self._name(request, planned), outcome.reason)
 
     def arm_over(self, arm: Search) -> None:
-        """No more points of an arm."""
+        """Report an arm that starts no more trials."""
         name = f"arm {arm.arm}" if arm.arm else "sweep"
-        self._say(f"{name}: no more points ({arm.why_over})")
+        self._notify(f"{name}: no more points ({arm.why_over})")
 
     @staticmethod
-    def _name(asked: TrialRequested, candidate: PlannedPoint) -> str:
-        """Of the trial in logs: that of its first run."""
-        return with_trial_name(candidate.runs[0], asked.trial).name
+    def _name(request: TrialRequested, planned: PlannedPoint) -> str:
+        """The name of a trial in logs: that of its first run."""
+        return with_trial_name(planned.runs[0], request.trial).name
 
-    def _follow(self, asked: TrialRequested, candidate: PlannedPoint) -> None:
-        ledger = Ledger(output_root(candidate.study))
-        for run in candidate.runs:
-            key = run.key
-            if key not in self._keys:
-                self._keys.append(key)
-            elif asked.leg is None:  # a leg goes on with a run that was closed after the one before
+    def _follow(self, request: TrialRequested, planned: PlannedPoint) -> None:
+        ledger = Ledger(output_root(planned.study))
+        for run in planned.runs:
+            if run.key not in self._run_keys:
+                self._run_keys.append(run.key)
+            elif request.leg is None:  # a segment continues a run that was closed before it
                 continue
-            tags = opening_tags(self._sweep, run) | {
-                Tag.SWEEP_ARM: asked.arm,
-                Tag.SWEEP_TRIAL: str(asked.trial),
-                Tag.SWEEP_POINT: json.dumps(asked.point),
+            tags = opening_tags(self._sweep.name, run) | {
+                Tag.SWEEP_ARM: request.arm,
+                Tag.SWEEP_TRIAL: str(request.trial),
+                Tag.SWEEP_POINT: json.dumps(request.point),
             }
-            name = with_trial_name(run, asked.trial).name
-            self._mirror.follow(name, run.spec, ledger.run_folder(key), tags=tags)
+            name = with_trial_name(run, request.trial).name
+            self._mirror.follow(name, run.spec, ledger.run_folder(run.key), tags=tags)
 
-    def _close(self, candidate: PlannedPoint, reason: str | None = None) -> None:
-        ledger = Ledger(output_root(candidate.study))
-        for run in candidate.runs:
-            key = run.key
-            entry = ledger.entry(key)
+    def _close_runs(self, planned: PlannedPoint, reason: str | None = None) -> None:
+        ledger = Ledger(output_root(planned.study))
+        for run in planned.runs:
+            entry = ledger.entry(run.key)
             if entry.state != "new":
                 tags = closing_tags(run, ledger)
-                # A run that was stopped early may be about to leave: its ledger says nothing yet.
+                # The workers of a run that was stopped early may leave later: its ledger has no
+                # reason yet.
                 tags[Tag.STATUS_REASON] = tags[Tag.STATUS_REASON] or reason or ""
-                self._mirror.close_run(key, state_left(entry), tags)
+                self._mirror.close_run(run.key, state_left(entry), tags)
 
 
-def describe_segment(asked: TrialRequested) -> str:
-    """Which part of a population a trial is; nothing of an ordinary one."""
-    leg = asked.leg
-    if leg is None:
+def describe_segment(request: TrialRequested) -> str:
+    """The part of a population that a trial is, in brackets; empty for a trial of whole runs."""
+    segment = request.leg
+    if segment is None:
         return ""
-    after = f", after trial {leg.parent}" if leg.parent is not None else ""
-    return f" (member {leg.member}, {leg.since:.0%} to {leg.until:.0%} of its steps{after})"
+    after = f", after trial {segment.parent}" if segment.parent is not None else ""
+    steps = f"{segment.since:.0%} to {segment.until:.0%} of its steps"
+    return f" (member {segment.member}, {steps}{after})"

@@ -1,351 +1,158 @@
-"""Runs a sweep: every arm through Ray Tune, with a log that a killed driver goes on from."""
+"""Runs a whole sweep, or resumes one: from its specification to its best point."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cola import process_environment
-from cola.data import PreparedData, prepare
-from cola.errors import SpecError
-from cola.files import file_lock, write_atomically
-from cola.records import Artifact, SweepFile
-from cola.spec import load_yaml
-from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import SharedQueue
-from orchestration.cluster.processes import free_dead_groups
-from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
-from orchestration.driver.preflight import check_data, check_output
-from orchestration.driver.signals import STOP_SIGNALS, handle_signals, stop_once
+from orchestration.cluster.session import check_fits, ray_cluster
+from orchestration.driver.preflight import check_output
 from orchestration.state.event_log import EventLog
-from orchestration.state.ledger import Ledger
-from orchestration.state.paths import OutputFolder
+from orchestration.state.paths import OutputFolder, output_root
 from orchestration.tracking.address import tracking_uri
-from orchestration.tracking.mirror import MirroredStudy, open_mirror
+from orchestration.tracking.mirror import open_mirror
 from sweeps.driver.best import write_best
-from sweeps.driver.periodic import PeriodicThread
+from sweeps.driver.context import SweepContext
+from sweeps.driver.corpora import PreparedCorpora
+from sweeps.driver.folder import exclusive_driver, save_spec
 from sweeps.driver.progress import TrialProgress
-from sweeps.driver.trial_monitor import TrialMonitor
+from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import ArmSearch, Search
 from sweeps.search.population import PopulationSearch, published_prefixes
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
 from sweeps.space.points import PointPlanner
-from sweeps.space.spec import SweepSpec
+from sweeps.space.storage import storage_errors
 from sweeps.trials.prefix_claims import remove_prefixes, stage_prefixes
-from sweeps.trials.trial import SWEEP_STOP
+from sweeps.trials.stopping import SWEEP_STOP
 
-WATCH_SECONDS = 1.0
-FOLLOWER_BYTES = 500e6
-# What may differ between two calls that work on the same sweep.
-FREE = (
-    "description",
-    "question",
-    "answer",
-    "budget",
-    "concurrent_trials",
-    "scales",
-    "warm_workers",
-)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """How a sweep stands when its driver leaves."""
+    """State of a sweep when its driver ends."""
 
     folder: Path
-    states: Counter[str]  # trials by state; those that have not ended are open
+    states: Counter[str]  # trials by state; those without an outcome are open
     stopped: bool  # a person asked to stop
-    unmirrored: list[str]
+    unmirrored: list[str]  # runs of which MLflow did not take everything
 
     @property
     def complete(self) -> bool:
-        """Whether no point is left open."""
+        """Whether every requested point has an outcome, and nobody stopped the sweep."""
         return not self.states["open"] and not self.stopped
 
 
 def run_sweep(
-    sweep: SweepSpec, points: PointPlanner, address: str | None, say: Callable[[str], None]
+    planner: PointPlanner, address: str | None, *, notify: Callable[[str], None]
 ) -> SweepResult:
-    """Carry out a sweep until its budgets are spent or a person stops it.
+    """Run a sweep until its budgets are spent or a person stops it.
+
+    `address` is the Ray cluster's; None starts one on this machine. `notify` takes lines for the
+    console.
 
     Raises:
-        SpecError: for anything found wrong before the first trial starts.
+        ColaError: something is found wrong before the first trial starts (a SpecError names what
+            to change), or the sweep's own files cannot be written.
     """
-    base = points.base
-    root, folder = check_output(base), sweep_folder(base)
-    folder.mkdir(parents=True, exist_ok=True)
+    sweep, base = planner.sweep, planner.base
+    check_output(base)
     check_storage(base.checkpoint.storage)
-    with ExitStack() as stack:
-        stack.enter_context(exclusive_driver(folder, sweep.name))
+    folder = sweep_folder(base)
+    with exclusive_driver(folder, sweep.name):
         save_spec(sweep, base, folder)
-        (folder / SWEEP_STOP).unlink(missing_ok=True)
-        log, keys, events = SweepLog(folder), list[str](), EventLog(folder)
-        datas = PreparedCorpora(OutputFolder(root).cache)
-        datas.of(base)
-        mirror = open_mirror(
-            tracking_uri(base), sweep.name, OutputFolder(root).artifacts / sweep.name
-        )
-        tracked = TrialProgress(sweep.name, sweep.metrics, mirror, keys, say, events)
+        with storage_errors(folder / SWEEP_STOP):
+            (folder / SWEEP_STOP).unlink(missing_ok=True)
+        trial_log = SweepLog(folder)
         kind = PopulationSearch if sweep.is_population else ArmSearch
-        arms: list[Search] = [kind(arm, points, log) for arm in points.arms()]
-        cluster = stack.enter_context(ray_cluster(address))
-        queue = None
-        if address is None:
-            check_fits(base.resources, cluster)
-        else:
-            queue = stack.enter_context(closing(TrialQueue(base, SharedQueue(), say, events)))
-        files = (folder / SweepFile.SPEC, folder / SweepFile.TRIALS)
-        parent = MirroredStudy(folder, Ledger(root), keys, cluster.dashboard, files=files)
-        mirror.start(parent)
-        for asked, _ in (pair for arm in points.arms() for pair in log.ended_of(arm)):
-            tracked.known(asked, points.of(asked.arm, asked.point))
-        drive = SweepDriver(sweep, base, folder, log, tracked, datas, cluster, queue, events, say)
-        stack.enter_context(drive.stop_on_interrupt())
-        drive.run(arms)
-        # Trials that were stopped early leave interrupted runs in a sweep that is done.
-        over = not drive.stopped and len(log.asked) == len(log.ended)
-        parent.state = "finished" if over else "interrupted"
-        unmirrored = mirror.finish(patience_seconds=30.0)
-    states: Counter[str] = Counter(ended.state for ended in log.ended.values())
-    states["open"] = len(log.asked) - len(log.ended)
-    result = SweepResult(folder, states, drive.stopped, unmirrored)
+        arms: list[Search] = [kind(arm, planner, trial_log) for arm in planner.arms()]
+        with ExitStack() as stack:
+            context = open_context(stack, planner, trial_log, address=address, notify=notify)
+            stopped, unmirrored = run_arms(arms, planner, context)
+    states: Counter[str] = Counter(outcome.state for outcome in trial_log.outcomes.values())
+    states["open"] = trial_log.open_count
+    result = SweepResult(folder, states, stopped, unmirrored)
+    log.info("sweep %s: %s, complete: %s", sweep.name, dict(states), result.complete)
     if result.complete:
-        pairs = [(asked, points.of(asked.arm, asked.point)) for asked in log.asked.values()]
-        specs = [run.spec for _, candidate in pairs for run in candidate.runs]
-        left = [each for spec in specs for each in stage_prefixes(spec)]
-        left += [each for pair in pairs for each in published_prefixes(*pair)]
-        remove_prefixes(left, root)
-        write_best(sweep, points, log, folder)
+        remove_all_prefixes(planner, trial_log)
+        write_best(planner, trial_log, folder)
     return result
 
 
-class PreparedCorpora:
-    """Prepared corpora, each once."""
-
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
-        self._known: dict[str, PreparedData] = {}
-
-    def of(self, study: StudySpec) -> PreparedData:
-        """The study's corpus.
-
-        Raises:
-            SpecError: where it does not fill a batch, or the validation asked for.
-        """
-        key = study.data.canonical_json()
-        if key not in self._known:
-            self._known[key] = prepare(study.data, self._cache)
-        check_data(study, self._known[key])
-        return self._known[key]
-
-
-class SweepDriver:
-    """Ray Tune over the arms: one experiment for all of them, or one each where a scheduler
-    compares trials (those of two arms do not compare)."""
-
-    def __init__(
-        self,
-        sweep: SweepSpec,
-        base: StudySpec,
-        folder: Path,
-        log: SweepLog,
-        tracked: TrialProgress,
-        datas: PreparedCorpora,
-        cluster: ClusterResources,
-        queue: TrialQueue | None,
-        events: EventLog,
-        say: Callable[[str], None],
-    ) -> None:
-        """`queue`: that of a cluster which others share."""
-        self._sweep, self._base, self._folder = sweep, base, folder
-        self._log, self._tracked, self._datas = log, tracked, datas
-        self._cluster, self._queue, self._events, self._say = cluster, queue, events, say
-        # A process that stays for the next trial does not give back what the queue has granted.
-        warm = sweep.warm_workers and queue is None
-        self._in_process = warm and base.resources.workers == 1
-        self._search: Any = None
-        self.stopped = False
-
-    def run(self, arms: list[Search]) -> None:
-        """All arms, until they are over or a person stops the sweep."""
-        together = self._sweep.scheduler.kind in ("none", "pbt") or self._sweep.scheduler.is_pruner
-        for group in [arms] if together else [[arm] for arm in arms]:
-            if not self.stopped:
-                self._tune(group)
-
-    def _tune(self, arms: list[Search]) -> None:
-        process_environment.tune_driver()
-        # Processes that died are told of by their trials, which may have been taken up again.
-        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-        from ray import tune
-
-        from sweeps.driver.tune_search import TuneSearch
-        from sweeps.trials.trainable import SweepTrial
-
-        concurrent, driver = self._concurrent(), uuid.uuid4().hex[:8]
-        self._search = TuneSearch(
-            arms,
-            self._log,
-            str(self._folder),
-            self._datas.of,
-            self._tracked,
-            self._queue,
-            self._in_process,
-            self._sweep.scheduler.kind,
-            self._sweep.metrics[0].name,
-            driver,
-        )
-        watch = TrialMonitor(driver, self._search.under_way, self._events, self._say)
-
-        def look() -> None:
-            try:
-                watch.look()
-                if not self._in_process:
-                    free_dead_groups()  # of runs that lost their trial's process
-            except BaseException:  # raised once Tune has ended
-                self._search.request_stop()
-                raise
-
-        tuner = tune.Tuner(
-            tune.with_resources(SweepTrial, self._trial_resources()),
-            tune_config=tune.TuneConfig(
-                num_samples=-1,
-                search_alg=self._search,
-                scheduler=scheduler_of(self._sweep, self._search),
-                max_concurrent_trials=concurrent,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name=f"driver-{os.getpid()}-{'-'.join(arm.arm for arm in arms)[:40]}",
-                storage_path=str(self._folder / "tune"),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
-        with closing(PeriodicThread(look, WATCH_SECONDS)):
-            tuner.fit()
-
-    def _trial_resources(self) -> dict[str, float]:
-        """Of a trial's process: those of the worker that it is, or the memory of one that follows
-        workers (Tune refuses a trial that takes nothing)."""
-        if not self._in_process:
-            return {"memory": FOLLOWER_BYTES}
-        needs = self._base.resources
-        return {"cpu": needs.cpus_per_worker, "gpu": needs.gpus_per_worker}
-
-    def _concurrent(self) -> int | None:
-        """Trials side by side: as many as the cluster has workers for. None: as its queue says."""
-        needs = self._base.resources
-        asked = [
-            limit
-            for limit in (self._sweep.concurrent_trials, needs.concurrent_runs)
-            if limit is not None
-        ]
-        if self._queue is not None:
-            return min(asked, default=None)
-        limits = [int(self._cluster.cpus / (needs.workers * needs.cpus_per_worker))]
-        if needs.gpus_per_worker:
-            limits.append(int(self._cluster.gpus / (needs.workers * needs.gpus_per_worker)))
-        return max(1, min([*limits, *asked]))
-
-    def stop_on_interrupt(self) -> contextlib.AbstractContextManager[None]:
-        """SIGINT or SIGTERM once: trainings save and leave. Either again: leave at once."""
-        return handle_signals(stop_once(lambda: self.stopped, self.request_stop, STOP_SIGNALS))
-
-    def request_stop(self) -> None:
-        """Ask all trials to save a checkpoint and leave; none starts any more."""
-        self.stopped = True
-        self._say("stopping: running trainings save a checkpoint and leave")
-        (self._folder / SWEEP_STOP).touch()
-        if self._search is not None:
-            self._search.request_stop()
-
-
-def scheduler_of(sweep: SweepSpec, search: Any) -> Any:
-    """Tune's scheduler; its clock is the share of a run's budget that is spent."""
-    from ray.tune import schedulers
-
-    from sweeps.driver.tune_search import PrunerScheduler
-    from sweeps.trials.trainable import SPENT
-
-    chosen, goal = sweep.scheduler, sweep.metrics[0]
-    mode = "min" if goal.direction == "minimize" else "max"
-    common = {"time_attr": SPENT, "metric": goal.name, "mode": mode}
-    if chosen.kind in ("asha", "hyperband"):
-        return schedulers.AsyncHyperBandScheduler(
-            **common,
-            max_t=1.0,
-            grace_period=chosen.grace,
-            reduction_factor=chosen.reduction,
-            brackets=3 if chosen.kind == "hyperband" else 1,
-        )
-    if chosen.kind == "median":
-        return schedulers.MedianStoppingRule(
-            **common,
-            grace_period=chosen.grace,
-            min_samples_required=3,
-            min_time_slice=2.0,  # beyond the whole budget: trials are ended, never paused
-            hard_stop=True,
-        )
-    return PrunerScheduler(search) if chosen.is_pruner else schedulers.FIFOScheduler()
-
-
-@contextlib.contextmanager
-def exclusive_driver(folder: Path, name: str) -> Iterator[None]:
-    """No second driver works on the sweep at the same time.
+def open_context(
+    stack: ExitStack,
+    planner: PointPlanner,
+    trial_log: SweepLog,
+    *,
+    address: str | None,
+    notify: Callable[[str], None],
+) -> SweepContext:
+    """Open what the driver needs, until the stack is closed: corpus, MLflow, cluster and queue.
 
     Raises:
-        SpecError: where one does.
+        SpecError: the corpus does not fill a batch, or the workers do not fit on this machine.
+        ColaError: MLflow or the cluster does not answer.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(folder / SweepFile.LOCK, wait=False))
-        except BlockingIOError:
-            raise SpecError(f"sweep {name}: is being run by another process ({folder})") from None
-        yield
+    sweep, base, folder = planner.sweep, planner.base, sweep_folder(planner.base)
+    output, events = OutputFolder(output_root(base)), EventLog(folder)
+    corpora = PreparedCorpora(output.cache)
+    corpora.of(base)
+    mirror = open_mirror(tracking_uri(base), sweep.name, output.artifacts / sweep.name)
+    cluster = stack.enter_context(ray_cluster(address))
+    queue = None
+    if address is None:
+        check_fits(base.resources, cluster)
+    else:
+        queue = TrialQueue(base, SharedQueue(), events, notify=notify)
+        stack.enter_context(closing(queue))
+    return SweepContext(
+        sweep=sweep,
+        base=base,
+        folder=folder,
+        trial_log=trial_log,
+        events=events,
+        progress=TrialProgress(sweep, mirror, events, notify=notify),
+        corpora=corpora,
+        cluster=cluster,
+        queue=queue,
+        notify=notify,
+    )
 
 
-def save_spec(sweep: SweepSpec, base: StudySpec, folder: Path) -> None:
-    """Keep the sweep and its base study beside its trials.
+def run_arms(
+    arms: list[Search], planner: PointPlanner, context: SweepContext
+) -> tuple[bool, list[str]]:
+    """Run every arm from where earlier drivers left it.
 
-    Raises:
-        SpecError: where the folder holds trials of another sweep of this name.
+    Returns whether a person stopped the sweep, and the names of runs that MLflow lacks parts of.
     """
-    path = folder / SweepFile.SPEC
-    now = {"sweep": sweep.model_dump(mode="json"), "study": base.model_dump(mode="json")}
-    if path.exists() and (folder / SweepFile.TRIALS).exists():
-        before = load_yaml(path)
-        differ = [
-            key
-            for key, value in now["sweep"].items()
-            if key not in FREE and before.get("sweep", {}).get(key) != value
-        ]
-        if result_settings(before.get("study", {})) != result_settings(now["study"]):
-            differ.append("study")
-        if differ:
-            raise SpecError(
-                f"{folder}: holds trials of another sweep of this name (other: "
-                f"{', '.join(differ)}); name this one otherwise, or remove the folder"
-            )
-    import yaml
-
-    write_atomically(path, yaml.safe_dump(now, sort_keys=False))
-    write_atomically(folder / Artifact.STUDY, base.to_yaml())
+    trial_log, progress = context.trial_log, context.progress
+    progress.open(context.folder, output_root(context.base), context.cluster.dashboard)
+    for arm in arms:
+        for request, _ in trial_log.ended_trials(arm.arm):
+            progress.trial_known(request, planner.plan(arm.arm, request.point))
+    driver = SweepDriver(context)
+    with driver.stop_on_interrupt():
+        driver.run(arms)
+        # Not by the runs: those of trials that were stopped early stay interrupted.
+        complete = not driver.stopped and not trial_log.open_count
+        unmirrored = progress.close(complete=complete)
+    return driver.stopped, unmirrored
 
 
-def result_settings(study: dict[str, Any]) -> dict[str, Any]:
-    """What of a study's values decides its results."""
-    free = ("resources", "checkpoint", "tracking", "description", "output")
-    return {key: value for key, value in study.items() if key not in free}
+def remove_all_prefixes(planner: PointPlanner, trial_log: SweepLog) -> None:
+    """Delete the training states that the trials of a complete sweep shared."""
+    prefixes = []
+    for request in trial_log.requests.values():
+        planned = planner.plan(request.arm, request.point)
+        prefixes += [prefix for run in planned.runs for prefix in stage_prefixes(run.spec)]
+        prefixes += published_prefixes(request, planned)
+    remove_prefixes(prefixes, output_root(planner.base))

@@ -2,244 +2,246 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cola.data import PreparedData
-from cola.records import TrialFinished, TrialRequested
-from cola.study import StudySpec
+from cola.records import TrialFinished, TrialRequested, TrialState
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
-from sweeps.driver.progress import TrialProgress
+from sweeps.driver.context import SweepContext
 from sweeps.driver.trial_monitor import is_run_by
-from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import Search
-from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint
 from sweeps.space.spec import is_inference
-from sweeps.trials.readings import last_metrics, position
+from sweeps.trials.readings import flops_between, last_metrics, read_position
 from sweeps.trials.retries import PROCESS_DIED, Retries
-from sweeps.trials.trainable import ENDED, ORDER, SPENT, STATE
-from sweeps.trials.trial import TrialSpec, request_stop
+from sweeps.trials.stopping import request_stop
+from sweeps.trials.trainable import OUTCOME, SPENT, STATE, TRIAL_SPEC
+from sweeps.trials.trial_spec import TrialSpec
+
+log = logging.getLogger(__name__)
+
+Result = dict[str, Any]  # of Ray Tune: what a trial's process has reported
+
+
+@dataclass(frozen=True)
+class ArmTrial:
+    """A trial with the arm that it belongs to; `began` is when its process did (Unix seconds)."""
+
+    arm: Search
+    request: TrialRequested
+    planned: PlannedPoint
+    began: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.request.trial
 
 
 class TuneSearch(Searcher):
-    """Goes through some arms; keeps log and mirror of what their trials do."""
+    """Starts the trials of some arms and records how they end."""
 
-    def __init__(
-        self,
-        arms: Sequence[Search],
-        log: SweepLog,
-        folder: str,
-        data_of: Callable[[StudySpec], PreparedData],
-        tracked: TrialProgress,
-        queue: TrialQueue | None,
-        in_process: bool,
-        scheduler: str,
-        goal: str,
-        driver: str,
-    ) -> None:
-        """`queue`: that of a cluster which others share. `goal`: the metric by which trials are
-        compared while they run."""
+    def __init__(self, arms: Sequence[Search], context: SweepContext) -> None:
         super().__init__(metric=None, mode=None)
-        self._arms, self._log, self._folder = list(arms), log, folder
-        self._data_of, self._tracked = data_of, tracked
-        self._queue, self._in_process = queue, in_process
-        self._scheduler, self._goal, self._driver = scheduler, goal, driver
-        # Next before any new one: it waits for its workers, or its process died.
-        self._first: list[tuple[Search, TrialRequested, PlannedPoint]] = []
+        self._arms, self._context = list(arms), context
+        self._goal = context.sweep.metrics[0].name  # compares trials while they run
+        # Before any new one: a trial that waits for its workers, or whose process died.
+        self._next: list[ArmTrial] = []
         self._retries = Retries()
-        self._running: dict[str, tuple[Search, TrialRequested, PlannedPoint, float]] = {}
-        self._last: dict[str, dict[str, Any]] = {}
+        self._running: dict[str, ArmTrial] = {}  # this and the next by Tune's id of the trial
+        self._last_results: dict[str, Result] = {}
         self._courses: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
-        self._verdicts: dict[int, bool] = {}
+        self._verdicts: dict[int, bool] = {}  # of the pruner, at each trial's last evaluation
         self.stopping = False
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
-        """Tune's own space and goal are not used."""
+        """Refuse nothing: Tune's own space and goal are not used."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's order; None where it is to wait, FINISHED once every arm is over."""
-        if self._is_over():
+        """Configuration of the next trial; None while there is none, FINISHED after the last."""
+        queue = self._context.queue
+        if self.stopping or (queue is not None and queue.gave_up):
             return str(Searcher.FINISHED)
-        if not self._first:
-            self._take_next()
-        if not self._first:
-            # A trial that runs may be what an arm waits for, or be tried again if its process dies.
+        if not self._next:
+            self._request_next()
+        if not self._next:
+            # An arm may wait for a running trial, and a trial whose process dies runs again.
             return None if self._running else str(Searcher.FINISHED)
-        arm, asked, candidate = self._first[0]
-        if self._queue is not None and not self._queue.may_start(asked, candidate):
+        trial = self._next[0]
+        if queue is not None and not queue.may_start(trial.request, trial.planned):
             return None
-        self._first.pop(0)
-        self._running[trial_id] = (arm, asked, candidate, time.time())
-        self._tracked.started(asked, candidate)
-        return {ORDER: self._order(asked, candidate).model_dump_json()}
+        self._next.pop(0)
+        self._running[trial_id] = replace(trial, began=time.time())
+        self._context.progress.trial_started(trial.request, trial.planned)
+        return {TRIAL_SPEC: self._spec(trial).model_dump_json()}
 
-    def _take_next(self) -> None:
-        """The next trial of the first arm that has one now."""
+    def _request_next(self) -> None:
+        """Put the next trial of the first arm that has one in the list of next ones."""
         for arm in list(self._arms):
-            found = arm.next()
-            if found is not None:
-                self._first.append((arm, *found))
+            requested = arm.next()
+            if requested is not None:
+                self._next.append(ArmTrial(arm, *requested))
                 return
             if arm.why_over is not None:
+                log.info("arm %r is over: %s", arm.arm, arm.why_over)
                 self._arms.remove(arm)
-                self._tracked.arm_over(arm)
+                self._context.progress.arm_over(arm)
 
-    def _is_over(self) -> bool:
-        """Whether nothing new may start."""
-        return self.stopping or (self._queue is not None and self._queue.gave_up)
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An evaluation."""
+    def on_trial_result(self, trial_id: str, result: Result) -> None:
+        """Record an evaluation."""
         self.evaluated(trial_id, result)
 
-    def evaluated(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Take up an evaluation, which may come twice; whether the arm's pruner ends the trial."""
-        self._last[trial_id] = result
-        if trial_id not in self._running or ENDED in result or self._goal not in result:
+    def evaluated(self, trial_id: str, result: Result) -> bool:
+        """Record an evaluation, which may be reported twice; whether the trial ends there."""
+        self._last_results[trial_id] = result
+        if trial_id not in self._running or OUTCOME in result or self._goal not in result:
             return False
-        arm, asked, _, _ = self._running[trial_id]
-        found = (result[SPENT], result[self._goal])
-        if found not in self._courses[asked.trial]:
-            self._courses[asked.trial].append(found)
-            self._verdicts[asked.trial] = arm.prunes(asked.trial, *found)
-        return self._verdicts[asked.trial]
+        trial = self._running[trial_id]
+        evaluation = (result[SPENT], result[self._goal])
+        if evaluation not in self._courses[trial.number]:
+            self._courses[trial.number].append(evaluation)
+            self._verdicts[trial.number] = trial.arm.prunes(trial.number, *evaluation)
+        return self._verdicts[trial.number]
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self, trial_id: str, result: Result | None = None, error: bool = False
     ) -> None:
-        """The trial ended by itself, was stopped by the scheduler, or its process died."""
+        """Record a trial that ended, that its scheduler stopped, or whose process died."""
         if result:
             self.evaluated(trial_id, result)
-        arm, asked, candidate, began = self._running.pop(trial_id)
-        last = result or self._last.pop(trial_id, {})
-        ended: TrialFinished | None = None
-        if ENDED in last and not error:
-            ended = self._retries.whole(TrialFinished.model_validate_json(last[ENDED]))
-            took = time.time() - self._retries.began(asked, began)
-            ended = ended.model_copy(update={"wall_seconds": took})
+        trial = self._running.pop(trial_id)
+        last = result or self._last_results.pop(trial_id, {})
+        outcome: TrialFinished | None = None
+        if OUTCOME in last and not error:
+            outcome = self._reported_outcome(trial, last)
         elif last.get(STATE) == "interrupted" or self.stopping:
-            arm.interrupted(asked.trial)  # it is open: the next driver takes it up
+            log.info("trial %d was interrupted; the next driver resumes it", trial.number)
+            trial.arm.interrupted(trial.number)
         elif error:
-            number = self._retries.again(asked, candidate, began, last.get(SPENT, 0.0))
-            if number is not None:
-                self._tracked.again(asked, candidate, number)
-                self._first.insert(0, (arm, asked, candidate))  # it has its workers
+            if self._retries_dead(trial, last):
                 return
-            reason = f"{PROCESS_DIED}; see error.txt below {self._folder}/tune, and Ray's logs"
-            ended = self._unfinished(asked, candidate, "failed", reason, {}, began)
+            folder = self._context.folder
+            reason = f"{PROCESS_DIED}; see error.txt below {folder}/tune, and Ray's logs"
+            outcome = self._unreported_outcome(trial, "failed", reason, known={})
         else:
-            ended = self._stopped_early(asked, candidate, last, began)
-        if ended is not None:
-            ended = ended.model_copy(update={"course": self._courses.pop(asked.trial, [])})
-            self._log.write(ended)
-            arm.ended(ended)
-            self._tracked.ended(asked, candidate, ended)
-        if self._queue is not None:
-            self._queue.ended(asked)
+            outcome = self._stop_early(trial, last)
+        if outcome is not None:
+            self._record(trial, outcome)
+        if self._context.queue is not None:
+            self._context.queue.release(trial.request)
 
-    def under_way(self) -> list[tuple[TrialRequested, PlannedPoint]]:
-        """Trials that run now."""
-        return [(asked, candidate) for _, asked, candidate, _ in list(self._running.values())]
+    def running_trials(self) -> list[tuple[TrialRequested, PlannedPoint]]:
+        """Trials that have a process now."""
+        return [(trial.request, trial.planned) for trial in list(self._running.values())]
 
     def request_stop(self) -> None:
-        """Nothing new starts; runs under way save and leave."""
+        """Start no more trials, and ask the runs of running ones to save and leave."""
         self.stopping = True
-        for _, asked, candidate, _ in self._running.values():
-            ledger = Ledger(output_root(candidate.study))
-            for run in candidate.runs:
-                if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
-                    request_stop(ledger.run_folder(run.key), "stopped on request")
+        for trial in list(self._running.values()):
+            self._ask_to_stop(trial, "stopped on request")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune keeps a copy of what it was given, which nothing reads."""
+        """Nothing: Tune pickles its search algorithm, and nobody reads that."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Tune's snapshots of a search are not used: the sweep's log is the memory."""
+        """Do nothing: a sweep resumes from its log, not from Tune's snapshots."""
 
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
 
-    def _stopped_early(
-        self, asked: TrialRequested, candidate: PlannedPoint, last: dict[str, Any], began: float
-    ) -> TrialFinished:
-        """The scheduler has seen enough: runs that go on are asked to leave."""
-        share = last.get(SPENT, 0.0)
-        reason = f"stopped early by {self._scheduler} at {share:.0%} of its budget"
-        ledger = Ledger(output_root(candidate.study))
-        for run in candidate.runs:
-            if is_run_by(ledger.entry(run.key), self._driver, asked.trial):
-                request_stop(ledger.run_folder(run.key), reason)
-        return self._unfinished(asked, candidate, "stopped", reason, last, began)
+    def _record(self, trial: ArmTrial, outcome: TrialFinished) -> None:
+        outcome = outcome.model_copy(update={"course": self._courses.pop(trial.number, [])})
+        log.info("trial %d: %s (%s)", trial.number, outcome.state, outcome.reason or "no reason")
+        self._context.trial_log.write(outcome)
+        trial.arm.ended(outcome)
+        self._context.progress.trial_ended(trial.request, trial.planned, outcome)
 
-    def _order(self, asked: TrialRequested, candidate: PlannedPoint) -> TrialSpec:
+    def _reported_outcome(self, trial: ArmTrial, last: Result) -> TrialFinished:
+        """The outcome of the trial's last process, with the work of processes that died."""
+        outcome = self._retries.with_lost_work(TrialFinished.model_validate_json(last[OUTCOME]))
+        seconds = time.time() - self._retries.began(trial.request, trial.began)
+        return outcome.model_copy(update={"wall_seconds": seconds})
+
+    def _retries_dead(self, trial: ArmTrial, last: Result) -> bool:
+        """Whether the trial, whose process died, gets another one: then it is the next to start."""
+        retry = self._retries.next_retry(
+            trial.request,
+            trial.planned,
+            began=trial.began,
+            reported_up_to=last.get(SPENT, 0.0),
+        )
+        if retry is None:
+            return False
+        self._context.progress.trial_retried(trial.request, trial.planned, retry)
+        self._next.insert(0, trial)  # it keeps its workers
+        return True
+
+    def _stop_early(self, trial: ArmTrial, last: Result) -> TrialFinished:
+        """Ask the runs of a trial that its scheduler ended to leave; its outcome so far."""
+        share = last.get(SPENT, 0.0)
+        reason = (
+            f"stopped early by {self._context.sweep.scheduler.kind} at {share:.0%} of its budget"
+        )
+        self._ask_to_stop(trial, reason)
+        return self._unreported_outcome(trial, "stopped", reason, known=last)
+
+    def _ask_to_stop(self, trial: ArmTrial, reason: str) -> None:
+        ledger = Ledger(output_root(trial.planned.study))
+        for run in trial.planned.runs:
+            if is_run_by(ledger.entry(run.key), self._context.driver, trial.number):
+                request_stop(ledger.run_folder(run.key), reason)
+
+    def _spec(self, trial: ArmTrial) -> TrialSpec:
+        planned, context = trial.planned, self._context
         likelihood = any(
-            key.startswith("evaluation.likelihood.") for key in candidate.point if is_inference(key)
+            key.startswith("evaluation.likelihood.") for key in planned.point if is_inference(key)
         )
         return TrialSpec(
-            trial=asked.trial,
-            study=candidate.study,
-            fingerprint=candidate.fingerprint,
-            data_folder=str(self._data_of(candidate.study).folder.resolve()),
-            folder=self._folder,
-            evaluation=candidate.evaluation,
+            trial=trial.number,
+            study=planned.study,
+            fingerprint=planned.fingerprint,
+            data_folder=str(context.corpora.of(planned.study).folder.resolve()),
+            folder=str(context.folder),
+            evaluation=planned.evaluation,
             likelihood=likelihood,
-            preemptible=self._queue is not None,
-            in_process=self._in_process,
-            leg=asked.leg,
-            driver=self._driver,
-            told=self._retries.told(asked),
+            preemptible=context.queue is not None,
+            in_process=context.in_process,
+            segment=trial.request.leg,
+            driver=context.driver,
+            reported_up_to=self._retries.reported_up_to(trial.request),
         )
 
-    def _unfinished(
-        self,
-        asked: TrialRequested,
-        candidate: PlannedPoint,
-        state: Any,
-        reason: str,
-        last: dict[str, Any],
-        began: float,
+    def _unreported_outcome(
+        self, trial: ArmTrial, state: TrialState, reason: str, *, known: Result
     ) -> TrialFinished:
-        """What is known of a trial that did not say how it ended."""
-        began = self._retries.began(asked, began)
-        ledger = Ledger(output_root(candidate.study))
-        run = candidate.runs[0]
-        folder = ledger.run_folder(run.key)
-        at = position(folder, since=began)
-        known = last_metrics(folder)
-        needs = run.resources
-        units = needs.accelerators
+        """The outcome of a trial that reported none, by the journal of its first run.
+
+        It has those metrics of the journal that `known`, its last result, had.
+        """
+        began = self._retries.began(trial.request, trial.began)
+        run = trial.planned.runs[0]
+        folder = Ledger(output_root(trial.planned.study)).run_folder(run.key)
+        position = read_position(folder, since=began)
+        seconds = time.time() - began
         return TrialFinished(
-            trial=asked.trial,
+            trial=trial.number,
             state=state,
             reason=reason,
-            metrics={key: value for key, value in known.items() if key in last},
+            metrics={key: value for key, value in last_metrics(folder).items() if key in known},
             runs=[],
-            wall_seconds=time.time() - began,
-            working_seconds=at.working,
-            training_seconds=at.elapsed,
-            flops=run.spec.train_flops_at(at.step, "executed", charged=False),
-            accelerator_hours=(time.time() - began) / 3600 * units,
+            wall_seconds=seconds,
+            working_seconds=position.working_seconds,
+            training_seconds=position.elapsed_seconds,
+            flops=flops_between(run.spec, 0, position.step),
+            accelerator_hours=seconds / 3600 * run.resources.accelerators,
             time=time.time(),
         )
-
-
-class PrunerScheduler(FIFOScheduler):
-    """Ends a trial where the search, which has the trials' Optuna study, says so."""
-
-    def __init__(self, search: TuneSearch) -> None:
-        super().__init__()
-        self._search = search
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """After each evaluation."""
-        ends = self._search.evaluated(trial.trial_id, result)
-        return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)

@@ -1,7 +1,8 @@
-"""Algorithms that draw points: a grid, and Optuna's samplers with its pruners."""
+"""Algorithms that choose points: a grid, and Optuna's samplers with its pruners."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -10,27 +11,36 @@ from sweeps.space.domains import Space
 from sweeps.space.space import Point, grid, suggest_point
 from sweeps.space.spec import SweepSpec
 
-Course = list[tuple[float, float]]  # (share of the budget spent, value) at each evaluation
+log = logging.getLogger(__name__)
+
+# A chosen value, as in Tune's median rule: fewer whole trials make no percentile.
+PERCENTILE_STARTUP_TRIALS = 3
 
 
 class Algorithm(Protocol):
-    """Draws points and learns from results; each draw has an id."""
+    """Chooses points and learns from results; each draw has an id."""
 
     def draw(self, draw: str) -> Point | None:
-        """The next point, or None where there is none left."""
+        """The next point; None once there is none left."""
 
     def report(self, draw: str, spent: float, value: float) -> bool:
-        """An evaluation of the first metric after a share of the budget; whether to end there."""
+        """Whether the trial of a draw should end at this evaluation.
 
-    def tell(self, draw: str, metrics: dict[str, float] | None, stopped: bool = False) -> None:
-        """What a drawn point gave (`stopped`: before its budget was spent); None where nothing."""
+        `value` is the first metric after the share `spent` of the budget.
+        """
+
+    def learn(self, draw: str, metrics: dict[str, float] | None, *, stopped: bool = False) -> None:
+        """Take in the metrics of a draw's trial; None where it has none.
+
+        `stopped`: the trial ended before its budget was spent.
+        """
 
 
 class Grid:
-    """All points of a finite space, then none; learns nothing and ends nothing."""
+    """The start points, then all points of a finite space; learns nothing and ends no trial."""
 
-    def __init__(self, space: Space, first: list[Point]) -> None:
-        self._points: Iterator[Point] = iter([*first, *grid(space)])
+    def __init__(self, space: Space, start: list[Point]) -> None:
+        self._points: Iterator[Point] = iter([*start, *grid(space)])
 
     def draw(self, draw: str) -> Point | None:
         """See Algorithm."""
@@ -40,45 +50,50 @@ class Grid:
         """See Algorithm."""
         return False
 
-    def tell(self, draw: str, metrics: dict[str, float] | None, stopped: bool = False) -> None:
+    def learn(self, draw: str, metrics: dict[str, float] | None, *, stopped: bool = False) -> None:
         """See Algorithm."""
 
 
 class OptunaAlgorithm:
-    """An Optuna study, asked and told; a pruner's clock is the evaluation points passed."""
+    """An Optuna study with a sampler and a pruner, whose clock is the number of evaluations."""
 
     def __init__(
-        self, sweep: SweepSpec, space: Space, name: str, points: int, drawn_before: int
+        self, sweep: SweepSpec, space: Space, name: str, *, evaluations: int, earlier_draws: int
     ) -> None:
-        """`points`: evaluations of a whole run. `drawn_before` continues the random numbers of an
-        earlier driver instead of repeating them. HyperBand's brackets follow from `name`."""
+        """`evaluations` are those of a whole run. HyperBand's brackets follow from `name`.
+
+        `earlier_draws` of earlier drivers move the seed, so that their random numbers do not come
+        again.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space, self._goals, self._points = space, sweep.metrics, points
+        self._space, self._goals, self._evaluations = space, sweep.metrics, evaluations
         self._learns_from_stopped = sweep.algorithm.kind in ("tpe", "random")
         self._trials: dict[str, Any] = {}
         self._study = optuna.create_study(
             study_name=name,
             directions=[goal.direction for goal in sweep.metrics],
-            sampler=sampler_of(sweep, sweep.algorithm.seed + drawn_before),
-            pruner=pruner_of(sweep, points),
+            sampler=sampler_of(sweep, sweep.algorithm.seed + earlier_draws),
+            pruner=pruner_of(sweep, evaluations),
         )
+        log.info("%s: %s with %d earlier draws", name, sweep.algorithm.kind, earlier_draws)
 
     def draw(self, draw: str) -> Point:
         """See Algorithm."""
         self._trials[draw] = trial = self._study.ask()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a value outside of a changed space
+            # Optuna warns of enqueued values that a space, changed since, no longer has.
+            warnings.simplefilter("ignore", UserWarning)
             return suggest_point(self._space, trial)
 
     def draw_known(self, draw: str, parameters: dict[str, Any]) -> None:
-        """Draw this point (in Optuna's values)."""
+        """Make these Optuna parameters the point of this draw."""
         self._study.enqueue_trial(parameters)
         self.draw(draw)
 
     def enqueue(self, parameters: dict[str, Any]) -> None:
-        """The point (in Optuna's values) is drawn before others."""
+        """Make these Optuna parameters the point of the next draw that has none."""
         self._study.enqueue_trial(parameters)
 
     def report(self, draw: str, spent: float, value: float) -> bool:
@@ -86,12 +101,15 @@ class OptunaAlgorithm:
         trial = self._trials.get(draw)
         if trial is None or len(self._goals) > 1:
             return False
-        trial.report(value, max(1, round(spent * self._points)))
+        trial.report(value, max(1, round(spent * self._evaluations)))
         return bool(trial.should_prune())
 
-    def tell(self, draw: str, metrics: dict[str, float] | None, stopped: bool = False) -> None:
-        """See Algorithm. TPE ranks a stopped trial by how far it came and its value there; other
-        samplers would leave it out, so they are told its value as if it were a whole trial's."""
+    def learn(self, draw: str, metrics: dict[str, float] | None, *, stopped: bool = False) -> None:
+        """See Algorithm.
+
+        TPE ranks a stopped trial by its last evaluation. Other samplers ignore pruned trials, so
+        they get its last value as if the trial had been whole.
+        """
         from optuna.trial import TrialState
 
         trial = self._trials.pop(draw)
@@ -104,7 +122,7 @@ class OptunaAlgorithm:
 
 
 def sampler_of(sweep: SweepSpec, seed: int) -> Any:
-    """Optuna's sampler of an algorithm."""
+    """Optuna's sampler for `algorithm.kind`."""
     import optuna
 
     startup = sweep.algorithm.startup_trials
@@ -126,24 +144,28 @@ def sampler_of(sweep: SweepSpec, seed: int) -> Any:
                 return optuna.samplers.RandomSampler(seed=seed)
 
 
-def pruner_of(sweep: SweepSpec, points: int) -> Any:
-    """Optuna's pruner, in evaluation points (of `points` in a run); one that ends nothing where
-    trials are ended otherwise."""
+def pruner_of(sweep: SweepSpec, evaluations: int) -> Any:
+    """Optuna's pruner for `scheduler.kind`, with `evaluations` in a whole run.
+
+    Where Ray Tune decides, or nobody, it is one that ends no trial.
+    """
     from optuna import pruners
 
-    chosen = sweep.scheduler
-    first = max(1, round(chosen.grace * points))
-    factor = round(chosen.reduction)
-    match chosen.kind:
+    scheduler = sweep.scheduler
+    first = max(1, round(scheduler.grace * evaluations))
+    factor = round(scheduler.reduction)
+    match scheduler.kind:
         case "optuna-halving":
             return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
         case "optuna-hyperband":
             return pruners.HyperbandPruner(
-                min_resource=first, max_resource=points, reduction_factor=factor
+                min_resource=first, max_resource=evaluations, reduction_factor=factor
             )
         case "optuna-percentile":
             return pruners.PercentilePruner(
-                100 / chosen.reduction, n_startup_trials=3, n_warmup_steps=first
+                100 / scheduler.reduction,
+                n_startup_trials=PERCENTILE_STARTUP_TRIALS,
+                n_warmup_steps=first,
             )
         case _:
             return pruners.NopPruner()

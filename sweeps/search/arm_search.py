@@ -1,14 +1,15 @@
-"""Which point comes next: an algorithm, asked through a space in which not everything is possible.
+"""One arm's search: samples feasible points from its space until a budget is spent.
 
-Before a new point an arm takes up those that a killed driver left open. What no study can have is
-excluded with its reason and drawn again; what was asked before is not asked again. Results of
-earlier drivers are told to the algorithm as if they had just come in. An impossible point and a
-diverged trial count as the worst result so far: an algorithm that learned nothing from them would
-come back to them.
+Trials that a killed driver left open come first. Infeasible points are excluded with their reason
+and drawn again; points with the identity of an earlier trial are not repeated. Outcomes of earlier
+drivers are given to the algorithm as if they had just come in. Infeasible points and diverged
+trials count as the worst result so far: an algorithm that learned nothing from them would propose
+them again.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -22,61 +23,71 @@ from sweeps.space.points import PlannedPoint, PointPlanner, segment_identity, tr
 from sweeps.space.space import Point
 from sweeps.space.spec import MetricGoal
 
-TRIES = 500  # draws in a row without a new possible point: the space is exhausted
+log = logging.getLogger(__name__)
+
+# A chosen value: draws in a row without a new feasible point after which the space is exhausted.
+MOST_DRAWS = 500
 
 
 class Search(Protocol):
-    """What an arm does next."""
+    """Decides what an arm runs next."""
 
     arm: str
     why_over: str | None
 
     def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
-        """The next trial, written to the log. None: the arm is over, or, where `why_over` is None,
-        waits for trials that run."""
+        """The next trial, which is in the log.
+
+        None: the arm is over; or, while `why_over` is None, it waits for running trials.
+        """
 
     def prunes(self, trial: int, spent: float, value: float) -> bool:
-        """Whether a trial ends here: an evaluation of the first metric after a share of budget."""
+        """Whether a trial should end at this evaluation.
 
-    def ended(self, ended: TrialFinished) -> None:
-        """A trial of the arm ended."""
+        `value` is the first metric after the share `spent` of the budget.
+        """
+
+    def ended(self, outcome: TrialFinished) -> None:
+        """Take in the outcome of a trial of the arm."""
 
     def interrupted(self, trial: int) -> None:
-        """A trial left without an end: the next driver takes it up."""
+        """Take note of a trial that stopped without an outcome: the next driver resumes it."""
 
 
 class ArmSearch:
-    """One arm's points, in the order in which they are done, until its budget is spent."""
+    """The search of an arm whose algorithm draws every point."""
 
     def __init__(
         self,
         arm: str,
-        points: PointPlanner,
-        log: SweepLog,
-        leg_of: Callable[[int], TrialSegment | None] = lambda place: None,
+        planner: PointPlanner,
+        trial_log: SweepLog,
+        *,
+        segment_of: Callable[[int], TrialSegment | None] = lambda index: None,
     ) -> None:
-        """`leg_of`: what part of its runs the trial at a place (from 0) carries out."""
-        self.arm, self._points, self._log, self._leg_of = arm, points, log, leg_of
-        self._sweep = points.sweep
-        self._open = [asked for asked in log.open_trials(arm) if is_drawn(asked)]
+        """`segment_of` gives the segment that the arm's trial of an index (from 0) trains."""
+        self.arm, self._planner, self._log, self._segment_of = arm, planner, trial_log, segment_of
+        self._sweep = planner.sweep
+        self._open = [request for request in trial_log.open_trials(arm) if is_drawn(request)]
         self._draws: dict[int, str] = {}  # trial -> draw
-        self._drawn = 0
+        self._draw_count = 0
         self._began = time.time()
-        self._planned: dict[int, float] = {}  # FLOPs of trials that have not ended
+        self._planned_flops: dict[int, float] = {}  # of trials without an outcome
         self.repeats = 0
         self.why_over: str | None = None
-        self._algorithm: Algorithm = self._prepared()
+        self._algorithm: Algorithm = self._resumed_algorithm()
 
     def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
         """See Search."""
         if self._open:
-            asked = self._open.pop(0)
-            candidate = self._points.of(self.arm, asked.point)
-            self._planned[asked.trial] = candidate.flops
-            return asked, candidate
+            request = self._open.pop(0)
+            planned = self._planner.plan(self.arm, request.point)
+            self._planned_flops[request.trial] = planned.flops
+            log.info("arm %r: resuming open trial %d", self.arm, request.trial)
+            return request, planned
         if self.why_over is None:
-            self.why_over = self._spent()
-        for _ in range(TRIES):
+            self.why_over = self._spent_budget()
+        for _ in range(MOST_DRAWS):
             if self.why_over is not None:
                 return None
             draw = self._next_draw()
@@ -84,10 +95,10 @@ class ArmSearch:
             if point is None:
                 self.why_over = "every point is done"
                 return None
-            found = self._possible(draw, point)
-            if found is not None:
-                return self._asked(draw, found), found
-        self.why_over = f"{TRIES} draws in a row gave no new possible point"
+            new = self._new_point(draw, point)
+            if new is not None:
+                return self._request(draw, new), new
+        self.why_over = f"{MOST_DRAWS} draws in a row gave no new feasible point"
         return None
 
     def prunes(self, trial: int, spent: float, value: float) -> bool:
@@ -96,38 +107,39 @@ class ArmSearch:
         ends = draw is not None and self._algorithm.report(draw, spent, value)
         return ends and self._sweep.scheduler.is_pruner
 
-    def ended(self, ended: TrialFinished) -> None:
-        """Tell the algorithm."""
-        self._planned.pop(ended.trial, None)
-        draw = self._draws.pop(ended.trial, None)
+    def ended(self, outcome: TrialFinished) -> None:
+        """See Search."""
+        self._planned_flops.pop(outcome.trial, None)
+        draw = self._draws.pop(outcome.trial, None)
         if draw is not None:
-            self._tell(draw, ended)
+            self._learn(draw, outcome)
 
     def interrupted(self, trial: int) -> None:
-        """See Search. What it was planned to take still counts."""
+        """See Search. Its planned FLOPs still count."""
 
-    def _tell(self, draw: str, ended: TrialFinished) -> None:
-        metrics = learned_metrics(ended, self._sweep.metrics)
-        if metrics is None and ended.state == "diverged":
+    def _learn(self, draw: str, outcome: TrialFinished) -> None:
+        metrics = learned_metrics(outcome, self._sweep.metrics)
+        if metrics is None and outcome.state == "diverged":
             metrics = self._worst()
-        self._algorithm.tell(draw, metrics, ended.state == "stopped")
+        self._algorithm.learn(draw, metrics, stopped=outcome.state == "stopped")
 
-    def _done(self) -> list[tuple[TrialRequested, TrialFinished]]:
+    def _drawn_trials(self) -> list[tuple[TrialRequested, TrialFinished]]:
         """Trials that the algorithm drew and that ended."""
-        return [pair for pair in self._log.ended_of(self.arm) if is_drawn(pair[0])]
+        return [pair for pair in self._log.ended_trials(self.arm) if is_drawn(pair[0])]
 
     def _worst(self) -> dict[str, float] | None:
-        """The worst value of every metric so far; None before there is one."""
-        found = {}
-        done = [ended for _, ended in self._done()]
+        """The worst value of every metric so far; None before there is one of each."""
+        worst = {}
+        outcomes = [outcome for _, outcome in self._drawn_trials()]
         for goal in self._sweep.metrics:
-            values = [e.metrics[goal.name] for e in done if goal.name in e.metrics]
+            values = [o.metrics[goal.name] for o in outcomes if goal.name in o.metrics]
             if not values:
                 return None
-            found[goal.name] = max(values) if goal.direction == "minimize" else min(values)
-        return found
+            worst[goal.name] = max(values) if goal.direction == "minimize" else min(values)
+        return worst
 
-    def _prepared(self) -> Algorithm:
+    def _resumed_algorithm(self) -> Algorithm:
+        """The algorithm, with the draws and outcomes of earlier drivers."""
         space = self._sweep.spaces()[self.arm]
         start = [
             {key: value for key, value in point.items() if key in space}
@@ -135,99 +147,109 @@ class ArmSearch:
         ]
         if self._sweep.algorithm.kind == "grid":
             return Grid(space, start)
-        done = self._done()
-        # Trials that are still open are drawn with the others, so that their results find them.
-        known = [asked for asked, _ in done] + self._open
-        evaluations = self._points.base.evaluation.points
-        name = f"{self._sweep.name} {self.arm}"
+        ended = self._drawn_trials()
+        # Trials that are still open are drawn with the others, so that their outcomes find them.
+        earlier = [request for request, _ in ended] + self._open
         self._algorithm = algorithm = OptunaAlgorithm(
-            self._sweep, space, name, evaluations, len(known)
+            self._sweep,
+            space,
+            f"{self._sweep.name} {self.arm}",
+            evaluations=self._planner.base.evaluation.points,
+            earlier_draws=len(earlier),
         )
-        results = {asked.trial: ended for asked, ended in done}
-        for asked in known:
+        outcomes = {request.trial: outcome for request, outcome in ended}
+        for request in earlier:
             draw = self._next_draw()
-            algorithm.draw_known(draw, self._points.parameters(self.arm, asked.point))
-            if asked.trial not in results:
-                self._draws[asked.trial] = draw
+            algorithm.draw_known(draw, self._planner.parameters(self.arm, request.point))
+            if request.trial not in outcomes:
+                self._draws[request.trial] = draw
                 continue
-            for spent, value in results[asked.trial].course:
+            for spent, value in outcomes[request.trial].course:
                 algorithm.report(draw, spent, value)
-            self._tell(draw, results[asked.trial])
+            self._learn(draw, outcomes[request.trial])
         for point in start:
-            algorithm.enqueue(self._points.parameters(self.arm, point))
+            algorithm.enqueue(self._planner.parameters(self.arm, point))
         return algorithm
 
     def _next_draw(self) -> str:
-        self._drawn += 1
-        return f"{self.arm}-{self._drawn}"
+        self._draw_count += 1
+        return f"{self.arm}-{self._draw_count}"
 
-    def _possible(self, draw: str, point: Point) -> PlannedPoint | None:
+    def _new_point(self, draw: str, point: Point) -> PlannedPoint | None:
+        """The point with its runs; None where it is infeasible or repeats an earlier trial."""
         try:
-            candidate = self._points.of(self.arm, point)
+            planned = self._planner.plan(self.arm, point)
         except SpecError as error:
-            self._algorithm.tell(draw, self._worst())
-            known = any(e.arm == self.arm and e.point == point for e in self._log.excluded)
-            if not known:
-                reason = str(error)
-                self._log.write(
-                    PointExcluded(arm=self.arm, point=point, reason=reason, time=time.time())
-                )
+            self._exclude(draw, point, str(error))
             return None
-        leg = self._leg_of(self._asked_so_far())
-        before = self._log.of_identity(segment_identity(candidate, leg))
-        if before is None or (before.arm != self.arm):
-            return candidate
+        segment = self._segment_of(self._request_count())
+        earlier = self._log.with_identity(segment_identity(planned, segment))
+        if earlier is None or earlier.arm != self.arm:
+            return planned
         self.repeats += 1
-        ended = self._log.ended.get(before.trial)
-        if ended is None:
-            self._algorithm.tell(draw, None)
+        log.debug("arm %r: draw %s repeats trial %d", self.arm, draw, earlier.trial)
+        outcome = self._log.outcomes.get(earlier.trial)
+        if outcome is None:
+            self._algorithm.learn(draw, None)
         else:
-            self._tell(draw, ended)
+            self._learn(draw, outcome)
         return None
 
-    def _asked(self, draw: str, found: PlannedPoint) -> TrialRequested:
-        leg = self._leg_of(self._asked_so_far())
-        asked = trial_request(found, self._log.next_number(), leg)
-        self._log.write(asked)
-        self._draws[asked.trial] = draw
-        self._planned[asked.trial] = found.flops
-        return asked
+    def _exclude(self, draw: str, point: Point, reason: str) -> None:
+        self._algorithm.learn(draw, self._worst())
+        if any(e.arm == self.arm and e.point == point for e in self._log.excluded):
+            return
+        log.info("arm %r: excluded %s: %s", self.arm, point, reason)
+        self._log.write(PointExcluded(arm=self.arm, point=point, reason=reason, time=time.time()))
 
-    def _asked_so_far(self) -> int:
-        mine = (asked for asked in self._log.asked.values() if asked.arm == self.arm)
-        return sum(is_drawn(asked) for asked in mine)
+    def _request(self, draw: str, planned: PlannedPoint) -> TrialRequested:
+        segment = self._segment_of(self._request_count())
+        request = trial_request(planned, self._log.next_number(), segment)
+        self._log.write(request)
+        self._draws[request.trial] = draw
+        self._planned_flops[request.trial] = planned.flops
+        log.info("arm %r: trial %d is %s", self.arm, request.trial, request.point)
+        return request
 
-    def _spent(self) -> str | None:
-        """Which budget is spent: running trials count with what they may still take."""
+    def _request_count(self) -> int:
+        """Number of trials that the algorithm drew, with and without an outcome."""
+        mine = (request for request in self._log.requests.values() if request.arm == self.arm)
+        return sum(is_drawn(request) for request in mine)
+
+    def _spent_budget(self) -> str | None:
+        """The limit that is reached, with its key; None while none is.
+
+        Running trials count with all that they may still take.
+        """
         budget, most = self._sweep.budget, self._sweep.trials_an_arm
-        ended = [ended for _, ended in self._done()]
-        if most is not None and self._asked_so_far() >= most:
+        outcomes = [outcome for _, outcome in self._drawn_trials()]
+        if most is not None and self._request_count() >= most:
             key = "scheduler.population.members" if self._sweep.is_population else "budget.trials"
             return f"{key}={most}"
-        flops = sum(each.flops for each in ended) + sum(self._planned.values())
+        flops = sum(outcome.flops for outcome in outcomes) + sum(self._planned_flops.values())
         if budget.flops is not None and flops >= budget.flops:
             return f"budget.flops={budget.flops:g} are spent"
         if budget.wall_seconds is not None and self._wall_seconds() > budget.wall_seconds:
             return f"budget.wall_seconds={budget.wall_seconds:g} are over"
-        hours = sum(each.accelerator_hours for each in ended)
+        hours = sum(outcome.accelerator_hours for outcome in outcomes)
         if budget.accelerator_hours is not None and hours >= budget.accelerator_hours:
             return f"budget.accelerator_hours={budget.accelerator_hours:g} are spent"
         return None
 
     def _wall_seconds(self) -> float:
-        """Time since this driver began, and in which trials of earlier ones ran."""
-        spans = ((asked.time, ended.time) for asked, ended in self._done())
+        """Seconds since this driver began, and those in which trials of earlier ones ran."""
+        spans = ((request.time, outcome.time) for request, outcome in self._drawn_trials())
         earlier = union_length(span for span in spans if span[1] < self._began)
         return earlier + time.time() - self._began
 
 
-def is_drawn(asked: TrialRequested) -> bool:
-    """Whether an algorithm drew the point; later generations of a population have others'."""
-    return asked.leg is None or asked.leg.generation == 0
+def is_drawn(request: TrialRequested) -> bool:
+    """Whether an algorithm drew the point: later generations of a population inherit theirs."""
+    return request.leg is None or request.leg.generation == 0
 
 
 def union_length(spans: Iterable[tuple[float, float]]) -> float:
-    """Length of the union of some intervals."""
+    """Length of the union of intervals (begin, end)."""
     total, reached = 0.0, -math.inf
     for begin, end in sorted(spans):
         total += max(0.0, end - max(begin, reached))
@@ -235,8 +257,8 @@ def union_length(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def learned_metrics(ended: TrialFinished, goals: list[MetricGoal]) -> dict[str, float] | None:
-    """What an algorithm learns of a trial: nothing of one that failed or diverged."""
-    if ended.state in ("failed", "diverged"):
+def learned_metrics(outcome: TrialFinished, goals: list[MetricGoal]) -> dict[str, float] | None:
+    """The goals' metrics of a trial; None of one that failed or diverged."""
+    if outcome.state in ("failed", "diverged"):
         return None
-    return {g.name: ended.metrics[g.name] for g in goals if g.name in ended.metrics}
+    return {g.name: outcome.metrics[g.name] for g in goals if g.name in outcome.metrics}

@@ -1,12 +1,13 @@
 """Population based training of learning rates (Jaderberg et al., 2017): generations of trials.
 
-A trial carries out one part of a member's runs. Who goes on from whom is decided once all trials of
-a generation have ended, from their results and a seed alone: a driver that was killed decides the
-same again.
+A trial trains one segment of a member's runs. Once all trials of a generation have ended, their
+outcomes and a seed alone decide which member resumes from which: a restarted driver decides the
+same.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -20,13 +21,18 @@ from sweeps.search.trial_log import SweepLog
 from sweeps.space.domains import Space
 from sweeps.space.points import PlannedPoint, PointPlanner, trial_request
 from sweeps.space.space import Point
-from sweeps.space.spec import LEARNING_RATE, MetricGoal, PopulationSpec
+from sweeps.space.spec import LEARNING_RATE, PopulationSpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One member at a border: `badness` is its first metric, smaller is better; None where that
-    was not measured yet. A member that is not `alive` failed or diverged."""
+    """A member at the end of a generation.
+
+    `badness` is its first metric, signed so that smaller is better; None before its first
+    evaluation. A member that is not `alive` failed or diverged.
+    """
 
     trial: int
     point: Point
@@ -36,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Successor:
-    """What takes a member's place: a point, and the trial whose state it goes on from."""
+    """A member of the next generation: its point, and the trial whose state it resumes from."""
 
     point: Point
     parent: int
@@ -45,45 +51,56 @@ class Successor:
 def successors(
     members: Sequence[Member],
     settings: PopulationSpec,
+    draws: random.Random,
+    *,
     at: float,
     bounds: tuple[float, float],
-    draws: random.Random,
 ) -> list[Successor]:
-    """Exploit and explore at the share `at` of the steps; none where no member is alive.
+    """The next generation, one successor a member; empty where no member is alive.
 
-    `bounds` are of the learning rate's peak times its factor.
+    Exploit and explore (Jaderberg et al., 2017, section 3): the worst `quantile` of the measured
+    members, and those that are not alive, resume from one of the best at a changed rate. `at` is
+    the share of
+    the steps at which they do, `bounds` are those of the learning rate's peak times its factor.
     """
     alive = [member for member in members if member.alive]
     if not alive:
         return []
-    ranked = sorted((m for m in alive if m.badness is not None), key=_badness)
+    measured = [(m.badness, index, m) for index, m in enumerate(alive) if m.badness is not None]
+    ranked = [member for _, _, member in sorted(measured, key=lambda entry: entry[:2])]
     count = min(max(1, math.floor(settings.quantile * len(members))), len(ranked) // 2)
     best = ranked[:count] or alive
-    given_up = {member.trial for member in ranked[len(ranked) - count :]}
-    found = []
+    replaced = {member.trial for member in ranked[len(ranked) - count :]}
+    generation = []
     for member in members:
-        if member.alive and member.trial not in given_up:
-            found.append(Successor(member.point, member.trial))
+        if member.alive and member.trial not in replaced:
+            generation.append(Successor(member.point, member.trial))
             continue
         parent = draws.choice(best)
         factor = settings.perturbation ** draws.uniform(-1.0, 1.0)
-        found.append(Successor(with_rate_change(parent.point, at, factor, bounds), parent.trial))
-    return found
+        point = with_rate_change(parent.point, at, factor, bounds=bounds)
+        generation.append(Successor(point, parent.trial))
+    return generation
 
 
-def with_rate_change(point: Point, at: float, factor: float, bounds: tuple[float, float]) -> Point:
-    """The point with the rate times `factor` from the share `at` on, within bounds."""
+def with_rate_change(
+    point: Point, at: float, factor: float, *, bounds: tuple[float, float]
+) -> Point:
+    """The point with its learning rate times `factor` from the share `at` of the steps on.
+
+    The rate stays within `bounds`, where the point has one.
+    """
     changes = list(point.get(RATE_CHANGES, []))
-    now = changes[-1]["factor"] if changes else 1.0
-    wanted = now * factor
+    present = changes[-1]["factor"] if changes else 1.0
+    changed = present * factor
     peak = point.get(LEARNING_RATE)
     if peak is not None:
-        wanted = min(max(wanted, bounds[0] / peak), bounds[1] / peak)
-    return {**point, RATE_CHANGES: [*changes, {"at": at, "factor": float(f"{wanted:.6g}")}]}
+        changed = min(max(changed, bounds[0] / peak), bounds[1] / peak)
+    return {**point, RATE_CHANGES: [*changes, {"at": at, "factor": float(f"{changed:.6g}")}]}
 
 
 def rate_bounds(space: Space) -> tuple[float, float]:
-    """Smallest and largest learning rate of a space; no bounds where it does not vary."""
+    """Smallest and largest learning rate of a space; (0, inf) where the space has none."""
     domain = space.get(LEARNING_RATE)
     if domain is None:
         return (0.0, math.inf)
@@ -92,135 +109,138 @@ def rate_bounds(space: Space) -> tuple[float, float]:
     return (domain.low, domain.high)
 
 
-def _badness(member: Member) -> float:
-    assert member.badness is not None
-    return member.badness
-
-
 class PopulationSearch:
-    """An arm's members, generation by generation."""
+    """The search of an arm that is a population: generation after generation of its members."""
 
-    def __init__(self, arm: str, points: PointPlanner, log: SweepLog) -> None:
-        """Raises SpecError where the evaluations of a run do not fall on the borders."""
-        self.arm, self._points, self._log = arm, points, log
-        self._settings = points.sweep.scheduler.population
-        self._goal: MetricGoal = points.sweep.metrics[0]
-        self._bounds = rate_bounds(points.sweep.spaces()[arm])
-        check_evaluation_points(points)
-        self._first = ArmSearch(arm, points, log, self._first_leg)
-        self._ready: list[TrialRequested] = [a for a in log.open_trials(arm) if _generation(a) > 0]
+    def __init__(self, arm: str, planner: PointPlanner, trial_log: SweepLog) -> None:
+        """Resume from the log.
+
+        Raises:
+            SpecError: runs are not evaluated at the end of every generation.
+        """
+        self.arm, self._planner, self._log = arm, planner, trial_log
+        self._settings = planner.sweep.scheduler.population
+        self._goal = planner.sweep.metrics[0]
+        self._bounds = rate_bounds(planner.sweep.spaces()[arm])
+        check_evaluation_points(planner)
+        self._first = ArmSearch(
+            arm, planner, trial_log, segment_of=lambda index: self._segment(0, index, None)
+        )
+        self._ready = [r for r in trial_log.open_trials(arm) if r.leg and r.leg.generation > 0]
         self._running: set[int] = set()
         self.why_over: str | None = None
 
-    @property
-    def repeats(self) -> int:
-        """Draws of the first generation that were there already."""
-        return self._first.repeats
-
     def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
         """See Search."""
-        found = self._first.next()
-        if found is not None:
-            self._running.add(found[0].trial)
-            return found
+        first = self._first.next()
+        if first is not None:
+            self._running.add(first[0].trial)
+            return first
         if not self._ready and not self._running and self.why_over is None:
-            self._decide()
+            self._begin_generation()
         if not self._ready:
             return None
-        asked = self._ready.pop(0)
-        self._running.add(asked.trial)
-        return asked, self._points.of(self.arm, asked.point)
+        request = self._ready.pop(0)
+        self._running.add(request.trial)
+        return request, self._planner.plan(self.arm, request.point)
 
     def prunes(self, trial: int, spent: float, value: float) -> bool:
-        """No member ends early."""
+        """See Search: no member ends early."""
         return False
 
-    def ended(self, ended: TrialFinished) -> None:
+    def ended(self, outcome: TrialFinished) -> None:
         """See Search."""
-        self._running.discard(ended.trial)
-        self._first.ended(ended)
+        self._running.discard(outcome.trial)
+        self._first.ended(outcome)
 
     def interrupted(self, trial: int) -> None:
-        """See Search. Without it nobody knows who goes on from whom."""
+        """See Search. The next generation depends on its outcome, so the arm is over."""
         self._running.discard(trial)
         self.why_over = f"trial {trial} was interrupted"
 
-    def _decide(self) -> None:
-        """Ask for the next generation, or for what a killed driver left out of it; or be over."""
+    def _begin_generation(self) -> None:
+        """Request the next generation, or what a killed driver left out of it; or end the arm."""
         generations = self._generations()
-        whole = [g for g in generations if len(g) == len(generations[0])]
-        if len(whole) == self._settings.generations or not whole:
-            self.why_over = f"{len(whole)} generations are done"
+        complete = [g for g in generations if len(g) == len(generations[0])]
+        if len(complete) == self._settings.generations or not complete:
+            self.why_over = f"{len(complete)} generations are done"
             return
-        last, begun = len(whole) - 1, generations[len(whole) :]
-        seed = f"{self._points.sweep.algorithm.seed} {self.arm} {last}"
-        draws = random.Random(seed)  # noqa: S311
-        members = [
-            self._member(asked, self._log.ended[asked.trial]) for asked in whole[-1].values()
-        ]
-        at = generation_start(last + 1, self._settings)
-        found = successors(members, self._settings, at, self._bounds, draws)
-        if not found:
-            self.why_over = f"no member of generation {last} is left"
+        number = len(complete)
+        already_requested = generations[number] if len(generations) > number else {}
+        seed = f"{self._planner.sweep.algorithm.seed} {self.arm} {number - 1}"
+        generation = successors(
+            [self._member(r, self._log.outcomes[r.trial]) for r in complete[-1].values()],
+            self._settings,
+            random.Random(seed),  # noqa: S311
+            at=generation_start(number, self._settings),
+            bounds=self._bounds,
+        )
+        if not generation:
+            self.why_over = f"no member of generation {number - 1} is left"
             return
-        for place, successor in enumerate(found):
-            if not begun or place not in begun[0]:
-                leg = self._leg(last + 1, place, successor.parent)
-                self._ready.append(self._asked(successor, leg))
+        for index, successor in enumerate(generation):
+            if index not in already_requested:
+                segment = self._segment(number, index, successor.parent)
+                self._ready.append(self._request(successor, segment))
 
     def _generations(self) -> list[dict[int, TrialRequested]]:
         """All trials of the arm by generation and member."""
-        found: list[dict[int, TrialRequested]] = []
-        for _, asked in sorted(self._log.asked.items()):
-            if asked.arm == self.arm and asked.leg is not None:
-                found += [{} for _ in range(asked.leg.generation + 1 - len(found))]
-                found[asked.leg.generation][asked.leg.member] = asked
-        return [dict(sorted(members.items())) for members in found]
+        generations: list[dict[int, TrialRequested]] = []
+        for _, request in sorted(self._log.requests.items()):
+            if request.arm == self.arm and request.leg is not None:
+                missing = request.leg.generation + 1 - len(generations)
+                generations += [{} for _ in range(missing)]
+                generations[request.leg.generation][request.leg.member] = request
+        return [dict(sorted(members.items())) for members in generations]
 
-    def _member(self, asked: TrialRequested, ended: TrialFinished) -> Member:
-        value = ended.metrics.get(self._goal.name)
+    def _member(self, request: TrialRequested, outcome: TrialFinished) -> Member:
+        value = outcome.metrics.get(self._goal.name)
         sign = 1 if self._goal.direction == "minimize" else -1
-        alive = ended.state in ("paused", "finished")
-        return Member(asked.trial, asked.point, alive, None if value is None else sign * value)
+        alive = outcome.state in ("paused", "finished")
+        return Member(request.trial, request.point, alive, None if value is None else sign * value)
 
-    def _asked(self, successor: Successor, leg: TrialSegment) -> TrialRequested:
-        candidate = self._points.of(self.arm, successor.point)
-        asked = trial_request(candidate, self._log.next_number(), leg)
-        self._log.write(asked)
-        return asked
+    def _request(self, successor: Successor, segment: TrialSegment) -> TrialRequested:
+        planned = self._planner.plan(self.arm, successor.point)
+        request = trial_request(planned, self._log.next_number(), segment)
+        self._log.write(request)
+        log.info(
+            "arm %r: trial %d is member %d of generation %d, from trial %s",
+            self.arm, request.trial, segment.member, segment.generation, segment.parent,
+        )  # fmt: skip
+        return request
 
-    def _first_leg(self, place: int) -> TrialSegment:
-        return self._leg(0, place, None)
-
-    def _leg(self, generation: int, member: int, parent: int | None) -> TrialSegment:
-        since, until = (generation_start(g, self._settings) for g in (generation, generation + 1))
+    def _segment(self, generation: int, member: int, parent: int | None) -> TrialSegment:
         return TrialSegment(
-            generation=generation, member=member, parent=parent, since=since, until=until
+            generation=generation,
+            member=member,
+            parent=parent,
+            since=generation_start(generation, self._settings),
+            until=generation_start(generation + 1, self._settings),
         )
 
 
 def generation_start(generation: int, settings: PopulationSpec) -> float:
-    """The share of the steps at which a generation begins."""
+    """The share of the steps at which a generation (from 0) begins."""
     return generation / settings.generations
 
 
-def check_evaluation_points(points: PointPlanner) -> None:
-    """Raises SpecError where the evaluations of a run do not fall on the borders."""
-    generations = points.sweep.scheduler.population.generations
-    if points.base.evaluation.points % generations:
+def check_evaluation_points(planner: PointPlanner) -> None:
+    """Check that runs are evaluated at the end of every generation.
+
+    Raises:
+        SpecError: they are not.
+    """
+    generations = planner.sweep.scheduler.population.generations
+    if planner.base.evaluation.points % generations:
         raise SpecError(
             f"scheduler.population.generations={generations}: runs are evaluated at "
-            f"evaluation.points={points.base.evaluation.points} points; make that a multiple, so "
+            f"evaluation.points={planner.base.evaluation.points} points; make that a multiple, so "
             "that members are compared at the end of each generation"
         )
 
 
-def published_prefixes(asked: TrialRequested, candidate: PlannedPoint) -> Iterator[Prefix]:
-    """States that a trial publishes: of each of its runs at the end of its leg."""
-    if asked.leg is not None and asked.leg.until < 1:
-        for run in candidate.runs:
-            yield prefix_at(run.spec, asked.leg.until)
-
-
-def _generation(asked: TrialRequested) -> int:
-    return asked.leg.generation if asked.leg else 0
+def published_prefixes(request: TrialRequested, planned: PlannedPoint) -> Iterator[Prefix]:
+    """Training states that a trial publishes: of each of its runs at the end of its segment."""
+    if request.leg is not None and request.leg.until < 1:
+        for run in planned.runs:
+            yield prefix_at(run.spec, request.leg.until)

@@ -1,19 +1,24 @@
-"""A sweep's memory on disk: one JSON line for every point asked for, excluded or ended.
+"""A sweep's memory on disk: one JSON line for every point that was requested, excluded or ended.
 
-Append-only with one writer, the sweep's driver. It is all that a killed sweep needs to go on: what
-has ended is told to the search algorithm again, what had not ended is done first.
+Append-only, with one writer: the sweep's driver. A killed sweep resumes from it alone: outcomes are
+given to the search algorithm again, and trials without one run first.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from cola.errors import StorageError, one_line
 from cola.jsonl import LineWriter, read_lines
 from cola.records import PointExcluded, SweepFile, TrialFinished, TrialRequested
+from sweeps.space.storage import storage_errors
+
+log = logging.getLogger(__name__)
 
 KINDS: dict[str, type[BaseModel]] = {
     "asked": TrialRequested,
@@ -23,59 +28,84 @@ KINDS: dict[str, type[BaseModel]] = {
 
 
 class SweepLog:
-    """`trials.jsonl` in a sweep's folder; reads what is there when it is opened."""
+    """`trials.jsonl` in a sweep's folder, with the records that it holds by trial number."""
 
     def __init__(self, folder: Path) -> None:
+        """Read the log as it is now.
+
+        Raises:
+            StorageError: the file cannot be read, or a line of it is not a record of a sweep.
+        """
         self._path = folder / SweepFile.TRIALS
-        self.asked: dict[int, TrialRequested] = {}
-        self.ended: dict[int, TrialFinished] = {}
+        self.requests: dict[int, TrialRequested] = {}
+        self.outcomes: dict[int, TrialFinished] = {}
         self.excluded: list[PointExcluded] = []
-        for line in read_lines(self._path):
-            self._take(line)
+        with storage_errors(self._path):
+            lines = read_lines(self._path)
+        for line in lines:
+            self._parse(line)
+        log.debug("%s: %d lines", self._path, len(lines))
 
     def write(self, record: TrialRequested | TrialFinished | PointExcluded) -> None:
-        """Append one line, on the device before this returns."""
-        with LineWriter(self._path) as lines:
+        """Append a record; it is on the device when this returns.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        with storage_errors(self._path), LineWriter(self._path) as lines:
             lines.write(record.model_dump_json(), sync=True)
         self._add(record)
 
     def open_trials(self, arm: str) -> list[TrialRequested]:
-        """PointPlanner of an arm that were asked for and have not ended, in order."""
+        """Requests of an arm without an outcome, in order."""
         return [
-            asked
-            for number, asked in sorted(self.asked.items())
-            if number not in self.ended and asked.arm == arm
+            request
+            for number, request in sorted(self.requests.items())
+            if number not in self.outcomes and request.arm == arm
         ]
 
-    def ended_of(self, arm: str) -> list[tuple[TrialRequested, TrialFinished]]:
-        """Trials of an arm that ended, in order."""
+    def ended_trials(self, arm: str) -> list[tuple[TrialRequested, TrialFinished]]:
+        """Requests of an arm with their outcomes, in order."""
         return [
-            (self.asked[number], ended)
-            for number, ended in sorted(self.ended.items())
-            if self.asked[number].arm == arm
+            (self.requests[number], outcome)
+            for number, outcome in sorted(self.outcomes.items())
+            if self.requests[number].arm == arm
         ]
 
-    def of_identity(self, identity: str) -> TrialRequested | None:
-        """The trial that did, or does, the same."""
-        return next((a for a in self.asked.values() if a.identity == identity), None)
+    @property
+    def open_count(self) -> int:
+        """Number of trials without an outcome."""
+        return len(self.requests) - len(self.outcomes)
+
+    def with_identity(self, identity: str) -> TrialRequested | None:
+        """The first trial that does the same; None where no trial does."""
+        matches = (r for r in self.requests.values() if r.identity == identity)
+        return next(matches, None)
 
     def exclusions(self, arm: str) -> Counter[str]:
-        """How many points of an arm were excluded, by reason."""
-        return Counter(found.reason for found in self.excluded if found.arm == arm)
+        """Number of an arm's excluded points by reason."""
+        return Counter(record.reason for record in self.excluded if record.arm == arm)
 
     def next_number(self) -> int:
-        """Of the next trial: they count from 1."""
-        return max(self.asked, default=0) + 1
+        """Number of the next trial; the first is 1."""
+        return max(self.requests, default=0) + 1
 
-    def _take(self, values: dict[str, Any]) -> None:
+    def _parse(self, values: dict[str, Any]) -> None:
         kind = KINDS.get(values.get("event", ""))
-        if kind is not None:
+        if kind is None:
+            return
+        try:
             self._add(kind.model_validate(values))
+        except ValidationError as error:
+            raise StorageError(
+                f"{self._path}: holds a line that is no record of a sweep ({one_line(error)}); "
+                "move the sweep's folder away, or use the release that wrote it"
+            ) from None
 
     def _add(self, record: BaseModel) -> None:
         if isinstance(record, TrialRequested):
-            self.asked[record.trial] = record
+            self.requests[record.trial] = record
         elif isinstance(record, TrialFinished):
-            self.ended[record.trial] = record
+            self.outcomes[record.trial] = record
         elif isinstance(record, PointExcluded):
             self.excluded.append(record)

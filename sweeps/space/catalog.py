@@ -1,7 +1,8 @@
-"""Finding sweeps: those that ship with the product, and files."""
+"""Finds sweeps: those that ship with the product, and YAML files."""
 
 from __future__ import annotations
 
+import logging
 from importlib import resources
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from cola.study import StudySpec
 from orchestration.state.paths import OutputFolder, output_root
 from sweeps.space.spec import SCALES, Scale, SweepSpec
 
+log = logging.getLogger(__name__)
+
 
 def shipped_sweeps() -> dict[str, Path]:
-    """Sweeps that come with the product, by name."""
+    """Files of the sweeps that ship with the product, by name."""
     folder = Path(str(resources.files("sweeps") / "studies"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -21,38 +24,44 @@ def shipped_sweeps() -> dict[str, Path]:
 def load_sweep(
     name_or_file: str, scale: str | None, overrides: list[str] | None = None
 ) -> SweepSpec:
-    """A sweep by shipped name or YAML file, at a scale, with `key=value` settings of its own keys.
+    """The sweep of this shipped name or YAML file, at a scale, with `key=value` overrides.
 
-    A sweep with scales is taken at the first of them unless one is asked for.
+    Without `scale`, a sweep that has scales is taken at the first of them.
 
     Raises:
-        SpecError: for an unknown sweep or scale, and for anything invalid in it.
+        SpecError: the sweep or the scale is unknown, or the sweep is invalid.
     """
     shipped = shipped_sweeps()
     path = shipped.get(name_or_file, Path(name_or_file))
     if not path.exists():
         raise SpecError(
-            f"sweep {name_or_file}: neither a file nor a shipped sweep; "
-            f"shipped: {', '.join(shipped)}"
+            f"sweep {name_or_file}: neither a file nor a shipped sweep; name a YAML file or one of "
+            f"{', '.join(shipped)}"
         )
     sweep = SweepSpec.parse(load_yaml(path), origin=str(path))
-    sweep = sweep.at(_chosen(sweep, scale))
+    chosen_scale = _scale_of(sweep, scale)
+    log.info("sweep %s from %s at scale %s", sweep.name, path, chosen_scale or "none")
+    sweep = sweep.at(chosen_scale)
     if not overrides:
         return sweep
     values = apply_overrides(sweep.model_dump(mode="json"), overrides)
     return SweepSpec.parse(values, origin=str(path))
 
 
-def _chosen(sweep: SweepSpec, scale: str | None) -> Scale | None:
-    known = [name for name in SCALES if name in sweep.scales]
-    if scale is None:
-        scale = known[0] if known else None
-    elif scale not in known:
-        there = ", ".join(known) or "none"
-        raise SpecError(f"--scale {scale}: the sweep {sweep.name} has these scales: {there}")
-    return next((name for name in SCALES if name == scale), None)  # type: ignore[return-value]
+def _scale_of(sweep: SweepSpec, name: str | None) -> Scale | None:
+    scales = [scale for scale in SCALES if scale in sweep.scales]
+    if name is None:
+        return scales[0] if scales else None
+    for scale in scales:
+        if scale == name:
+            return scale
+    if not scales:
+        raise SpecError(f"--scale {name}: the sweep {sweep.name} has no scales; leave it out")
+    raise SpecError(
+        f"--scale {name}: unknown to the sweep {sweep.name}; choose one of {', '.join(scales)}"
+    )
 
 
 def sweep_folder(study: StudySpec) -> Path:
-    """Where the files of a sweep over this base study lie: `<output>/sweeps/<name>`."""
+    """The folder of the sweep over this base study: `<output>/sweeps/<name>`."""
     return OutputFolder(output_root(study)).sweeps / study.name

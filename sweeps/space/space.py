@@ -1,4 +1,4 @@
-"""PointPlanner of a space: all of them in order, or drawn by an Optuna trial."""
+"""Points of a space: enumerated in order, suggested by an Optuna trial, or described for people."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ def grid(space: Space) -> Iterator[Point]:
     yield from _grid(list(space.items()), {})
 
 
-def _grid(left: list[tuple[str, Any]], point: Point) -> Iterator[Point]:
-    if not left:
+def _grid(keys: list[tuple[str, Any]], point: Point) -> Iterator[Point]:
+    """All ways to complete `point` with values of `keys`."""
+    if not keys:
         yield dict(point)
         return
-    (key, domain), *rest = left
+    (key, domain), *later_keys = keys
     if not applies(domain, point):
-        yield from _grid(rest, point)
+        yield from _grid(later_keys, point)
         return
     for value in values_of(domain) or []:
-        yield from _grid(rest, {**point, key: value})
+        yield from _grid(later_keys, {**point, key: value})
 
 
 def applies(domain: Choice | Uniform | LogUniform | Integer, point: Point) -> bool:
-    """Whether a key takes part, given the values of those before it."""
+    """Whether a key is part of a point, given the values of the keys before it."""
     condition = domain.when
     return condition is None or point.get(condition.key, condition) in condition.among
 
@@ -39,11 +40,11 @@ def suggest_point(space: Space, trial: Any) -> Point:
     point: Point = {}
     for key, domain in space.items():
         if applies(domain, point):
-            point[key] = _suggested(key, domain, trial)
+            point[key] = _suggest_value(key, domain, trial)
     return point
 
 
-def _suggested(key: str, domain: Choice | Uniform | LogUniform | Integer, trial: Any) -> Any:
+def _suggest_value(key: str, domain: Choice | Uniform | LogUniform | Integer, trial: Any) -> Any:
     if isinstance(domain, Choice):
         labels = [canonical_json(value) for value in domain.values]
         return domain.values[labels.index(trial.suggest_categorical(key, labels))]
@@ -55,7 +56,7 @@ def _suggested(key: str, domain: Choice | Uniform | LogUniform | Integer, trial:
 
 
 def optuna_parameters(space: Space, point: Point) -> dict[str, Any]:
-    """The point in Optuna's own values (choices by their JSON)."""
+    """The point as Optuna's parameters: choices by their JSON, keys outside the space left out."""
     return {
         key: canonical_json(value) if isinstance(space[key], Choice) else value
         for key, value in point.items()
@@ -64,11 +65,13 @@ def optuna_parameters(space: Space, point: Point) -> dict[str, Any]:
 
 
 def describe_point(point: Point) -> str:
-    """A point for people: keys by their last part."""
-    return ", ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in point.items())
+    """One line with the last part of each key and its value."""
+    return ", ".join(
+        f"{key.rsplit('.', 1)[-1]}={_describe_value(value)}" for key, value in point.items()
+    )
 
 
-def _short(value: object) -> str:
+def _describe_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else canonical_json(value)

@@ -12,7 +12,7 @@ from cola.study.run import Seed
 from sweeps.space.domains import Space, Value, values_of
 
 Scale = Literal["laptop", "node", "cluster"]
-SCALES = ("laptop", "node", "cluster")
+SCALES: tuple[Scale, ...] = ("laptop", "node", "cluster")
 LEARNING_RATE = "training.optimizer.learning_rate"
 # Keys that only say how a finished model is used: points that differ in them share a training.
 INFERENCE_KEYS = ("evaluation.generation.", "evaluation.likelihood.", "evaluation.prompt_tokens")

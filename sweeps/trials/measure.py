@@ -1,7 +1,8 @@
-"""What a finished model does under other settings of likelihood and generation: no training."""
+"""Inference metrics of a finished model under other generation and likelihood settings."""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -18,16 +19,23 @@ from orchestration.planning.catalog import load_run_spec
 from orchestration.state.paths import RunFolder
 from orchestration.training.validation import VALIDATION_SEED, likelihood_rows, summary_of
 
-ROWS_AT_ONCE = 32
+log = logging.getLogger(__name__)
+
+# Chosen values: batches whose activations fit beside any model that trains on the same device.
+GENERATION_BATCH = 32  # sequences
+LIKELIHOOD_BATCH = 8  # sequences
 
 
 @torch.no_grad()
-def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dict[str, float]:
+def measure_inference(
+    run_folder: Path, settings: EvaluationSpec, likelihood: bool
+) -> dict[str, float]:
     """Metrics of the run's exported model on validation text, by their names in `cola.records`.
 
     Continuations of `validation_sequences` texts after `prompt_tokens` tokens; with `likelihood`
     also the NLL.
     """
+    began = time.perf_counter()
     spec = load_run_spec(run_folder)
     data = open_prepared(RunFolder(run_folder).data_folder())
     family = family_of(spec.family)
@@ -35,40 +43,41 @@ def measure(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dic
     model = family.load(RunFolder(run_folder).model).to(device).eval()
     subject = Subject(family, model, data.tokenizer, spec.data.sequence_length, device)
     ids = np.arange(settings.validation_sequences)
-    found = continuation_metrics(subject, data.validation.rows(ids), settings)
+    metrics = continuation_metrics(subject, data.validation.rows(ids), settings)
     if likelihood:
         rows: dict[int, dict[str, float]] = {}
-        for chosen in np.array_split(ids, -(-len(ids) // 8)):
+        for batch in np.array_split(ids, -(-len(ids) // LIKELIHOOD_BATCH)):
             rows |= likelihood_rows(
-                family, model, settings.likelihood, data=data, ids=chosen, device=device
+                family, model, settings.likelihood, data=data, ids=batch, device=device
             )
-        found |= summary_of(rows, ids, data)
-    return found
+        metrics |= summary_of(rows, ids, data)
+    log.info("%s: measured in %.1f s", run_folder.name[:12], time.perf_counter() - began)
+    return metrics
 
 
 def continuation_metrics(
     subject: Subject, rows_NL: np.ndarray, settings: EvaluationSpec
 ) -> dict[str, float]:
-    """How often continuations are the text's own: their first token, and all of them.
+    """Agreement of generated continuations with the texts' own, and what generating them cost.
 
-    Fractions in [0, 1], the standard error of the second over sequences, chrF, and what it cost:
-    seconds and network evaluations a new token.
+    Shares (0 to 1) of first tokens and of all tokens that agree, the standard error of the latter
+    over sequences, chrF, seconds for each new token and network evaluations for each new token.
     """
     task = ContinuationTask(rows_NL, settings.prompt_tokens, settings.generation, VALIDATION_SEED)
-    new = task.settings.max_new_tokens
+    new_tokens = task.settings.max_new_tokens
     began = time.perf_counter()
-    records = dict(task.answer(subject, task.ids(), ROWS_AT_ONCE))
+    records = dict(task.answer(subject, task.ids(), GENERATION_BATCH))
     seconds = time.perf_counter() - began
-    found = task.summary(records).metrics
+    summary = task.summary(records).metrics
     evaluations = subject.family.generation_evaluations(
         subject.model, task.settings, settings.prompt_tokens
     )
-    named = {
-        "first_token_accuracy": found["first_token_accuracy"],
-        "token_accuracy": found["accuracy"],
-        "token_accuracy_standard_error": found.get("accuracy_standard_error", float("nan")),
-        "chrf": found["chrf"],
-        "seconds_per_token": seconds / (len(rows_NL) * new),
-        "function_evaluations_per_token": evaluations / new,
+    metrics = {
+        "first_token_accuracy": summary["first_token_accuracy"],
+        "token_accuracy": summary["accuracy"],
+        "token_accuracy_standard_error": summary.get("accuracy_standard_error", float("nan")),
+        "chrf": summary["chrf"],
+        "seconds_per_token": seconds / (len(rows_NL) * new_tokens),
+        "function_evaluations_per_token": evaluations / new_tokens,
     }
-    return {Metric.continuation(name): value for name, value in named.items()}
+    return {Metric.continuation(name): value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""What a trial reads of its runs: how far they are, what they measured, what they spent."""
+"""What a run's journal shows of it: how far it is, what it measured, what it spent."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestration.state.paths import RunFolder
 
 @dataclass(frozen=True)
 class Position:
-    """The last step of a run, seconds inside of its steps, and of its workers' loop."""
+    """The last step of a run, and the seconds spent in steps and in the workers' loop."""
 
     step: int
-    elapsed: float
-    working: float
-    shared: bool = False  # another run carried out these steps
+    elapsed_seconds: float
+    working_seconds: float
+    shared: bool = False  # another run trained these steps
 
 
 def numbers(values: dict[str, Any]) -> dict[str, float]:
@@ -29,16 +29,16 @@ def numbers(values: dict[str, Any]) -> dict[str, float]:
 
 
 def last_metrics(run_folder: Path, until: int | None = None) -> dict[str, float]:
-    """The last value of every metric in a run's journal (up to the step `until`)."""
-    found: dict[str, float] = {}
+    """The last value of every metric in a run's journal, up to the step `until`."""
+    metrics: dict[str, float] = {}
     for line in JournalReader(RunFolder(run_folder).journal).new_lines():
         if line.kind != "event" and (until is None or line.step <= until):
-            found |= numbers(line.values)
-    return found
+            metrics |= numbers(line.values)
+    return metrics
 
 
-def position(run_folder: Path, since: float = 0.0) -> Position:
-    """How far a run's journal is; its workers' loop is counted from `since` (Unix seconds)."""
+def read_position(run_folder: Path, since: float = 0.0) -> Position:
+    """Where a run's journal ends; `working_seconds` count from `since` (Unix seconds)."""
     step, elapsed, times = 0, 0.0, []
     for line in JournalReader(RunFolder(run_folder).journal).new_lines():
         step = max(step, line.step)
@@ -49,27 +49,28 @@ def position(run_folder: Path, since: float = 0.0) -> Position:
 
 
 def published_position(folder: Path) -> Position:
-    """Where a first stage that another run has published ends."""
+    """Where a published prefix ends; step 0 where the folder holds no whole one."""
     cursor = verify(folder)
     if cursor is None:
         return Position(0, 0.0, 0.0)
     return Position(cursor.step, cursor.elapsed_seconds, 0.0, shared=True)
 
 
+def flops_between(spec: RunSpec, first: int, last: int) -> float:
+    """Executed FLOPs of the steps after `first`, up to `last`; 0 where there are none."""
+    spent = spec.train_flops_at(last, "executed", charged=False)
+    return max(0.0, spent - spec.train_flops_at(first, "executed", charged=False))
+
+
 def flops_since(spec: RunSpec, run_folder: Path, since: float) -> float:
     """Executed FLOPs of the steps that a run's workers made from `since` on (Unix seconds)."""
     lines = JournalReader(RunFolder(run_folder).journal).new_lines()
     steps = [line.step for line in lines if line.time >= since]  # the first: where they began
-    return (
-        spec.train_flops_at(max(steps), "executed", charged=False)
-        - spec.train_flops_at(min(steps), "executed", charged=False)
-        if steps
-        else 0.0
-    )
+    return flops_between(spec, min(steps), max(steps)) if steps else 0.0
 
 
-def means(tables: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of every metric that all tables have."""
+def mean_metrics(tables: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every metric that all tables have; empty without a table."""
     if not tables:
         return {}
     shared = set.intersection(*(set(table) for table in tables))

@@ -1,8 +1,11 @@
-"""Trials whose process died (killed, out of memory, hung): they are taken up again, from the
-checkpoints of their runs, as often as `resources.max_failures` allows."""
+"""Trials whose process died (killed, out of memory, hung).
+
+They resume from their runs' checkpoints in another process, up to `resources.max_failures` times.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 
@@ -12,67 +15,81 @@ from orchestration.state.paths import output_root
 from sweeps.space.points import PlannedPoint
 from sweeps.trials.readings import flops_since
 
+log = logging.getLogger(__name__)
+
 PROCESS_DIED = "the trial's process died"
 
 
 @dataclass(frozen=True)
 class LostWork:
-    """What the processes of a trial that died have done, `times` of them from `began` on.
+    """What the processes of a trial spent that died: `deaths` of them, the first from `began` on.
 
-    `told`: the share of the first run's budget up to which its evaluations are known.
+    Evaluations are known up to the share `reported_up_to` of the first run's budget.
     """
 
     began: float
-    times: int = 0
-    told: float = 0.0
+    deaths: int = 0
+    reported_up_to: float = 0.0
     flops: float = 0.0
     hours: float = 0.0
 
 
 class Retries:
-    """Of the trials of one driver, by their numbers."""
+    """Retries of one driver's trials, by their numbers."""
 
     def __init__(self) -> None:
         self._lost: dict[int, LostWork] = {}
 
-    def again(
-        self, asked: TrialRequested, candidate: PlannedPoint, began: float, told: float
+    def next_retry(
+        self,
+        request: TrialRequested,
+        planned: PlannedPoint,
+        *,
+        began: float,
+        reported_up_to: float,
     ) -> int | None:
-        """Which retry it is that a trial gets whose process, of `began`, died; None for none."""
-        lost = self._lost.get(asked.trial, LostWork(began))
-        needs = candidate.runs[0].resources
-        if lost.times >= needs.max_failures:
+        """Number of the retry after a process died that had `began` then; None where none is left.
+
+        Times are Unix seconds.
+        """
+        lost = self._lost.get(request.trial, LostWork(began))
+        resources = planned.runs[0].resources
+        if lost.deaths >= resources.max_failures:
+            log.warning("trial %d: its process died; no retry is left", request.trial)
             return None
-        ledger = Ledger(output_root(candidate.study))
-        done = sum(
-            flops_since(run.spec, ledger.run_folder(run.key), began) for run in candidate.runs
+        ledger = Ledger(output_root(planned.study))
+        flops = sum(
+            flops_since(run.spec, ledger.run_folder(run.key), began) for run in planned.runs
         )
-        units = needs.accelerators
-        self._lost[asked.trial] = replace(
+        retry = lost.deaths + 1
+        self._lost[request.trial] = replace(
             lost,
-            times=lost.times + 1,
-            told=max(lost.told, told),
-            flops=lost.flops + done,
-            hours=lost.hours + (time.time() - began) / 3600 * units,
+            deaths=retry,
+            reported_up_to=max(lost.reported_up_to, reported_up_to),
+            flops=lost.flops + flops,
+            hours=lost.hours + (time.time() - began) / 3600 * resources.accelerators,
         )
-        return lost.times + 1
+        log.warning("trial %d: its process died; retry %d", request.trial, retry)
+        return retry
 
-    def told(self, asked: TrialRequested) -> float:
+    def reported_up_to(self, request: TrialRequested) -> float:
         """The share of the budget up to which the trial's evaluations are known."""
-        lost = self._lost.get(asked.trial)
-        return lost.told if lost is not None else 0.0
+        lost = self._lost.get(request.trial)
+        return lost.reported_up_to if lost is not None else 0.0
 
-    def began(self, asked: TrialRequested, latest: float) -> float:
+    def began(self, request: TrialRequested, latest: float) -> float:
         """When the trial began; `latest` is when its last process did (Unix seconds)."""
-        lost = self._lost.get(asked.trial)
+        lost = self._lost.get(request.trial)
         return lost.began if lost is not None else latest
 
-    def whole(self, ended: TrialFinished) -> TrialFinished:
-        """What the last process told, with what those before it took."""
-        lost = self._lost.get(ended.trial)
+    def with_lost_work(self, outcome: TrialFinished) -> TrialFinished:
+        """The outcome that the last process reported, plus what the processes before it spent."""
+        lost = self._lost.get(outcome.trial)
         if lost is None:
-            return ended
-        hours = ended.accelerator_hours + lost.hours
-        return ended.model_copy(
-            update={"flops": ended.flops + lost.flops, "accelerator_hours": hours}
+            return outcome
+        return outcome.model_copy(
+            update={
+                "flops": outcome.flops + lost.flops,
+                "accelerator_hours": outcome.accelerator_hours + lost.hours,
+            }
         )

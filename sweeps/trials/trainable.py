@@ -1,12 +1,14 @@
-"""A trial on Ray Tune: a process that follows the trial's runs and tells of their evaluations.
+"""A trial on Ray Tune: the process that trains its runs, or follows them, and reports evaluations.
 
-It serves one trial after the other, so that only the first one waits for imports. Either it is the
-one worker of its runs itself, or it follows workers that Ray Train starts for every run.
+It serves one trial after the other, so that only the first one waits for imports. Runs of one
+worker train in the process itself where workers stay warm; others have workers of Ray Train's.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,65 +16,74 @@ from ray import tune
 
 from cola.logs import set_up_logging
 from cola.study.run import EvaluationSpec
-from sweeps.trials.trial import POLL_SECONDS, TrialExecutor, TrialSpec
+from sweeps.trials.trial import POLL_SECONDS, TrialExecutor
+from sweeps.trials.trial_spec import TrialSpec
 
-PATIENCE_SECONDS = 60.0
-ORDER, STATE, ENDED, SPENT = "order", "trial_state", "ended", "spent"
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 60.0  # chosen: for a step and a checkpoint, before a trial's process is given up
+# Keys of a trial's configuration and of its results.
+TRIAL_SPEC, STATE, OUTCOME, SPENT = "trial_spec", "trial_state", "outcome", "spent"
 
 
 class SweepTrial(tune.Trainable):
-    """Carries out the `TrialSpec` of its configuration."""
+    """Runs the `TrialSpec` of its configuration."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin the trial."""
+        """Start the trial."""
         set_up_logging()
-        order = TrialSpec.model_validate_json(config[ORDER])
-        self._work = TrialExecutor(order, measured(order))
+        spec = TrialSpec.model_validate_json(config[TRIAL_SPEC])
+        log.info("trial %d starts in this process", spec.trial)
+        self._executor = TrialExecutor(spec, measure_function(spec))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another trial; the one before has ended, or its workers are about to leave.
+        """Start another trial once the previous one has left this process.
 
         Raises:
-            TimeoutError: they do not. Tune tells its search of what is raised, not of False.
+            TimeoutError: it does not leave. Tune reports exceptions to its search, but not False.
         """
-        self._work.thread.join(PATIENCE_SECONDS)
-        if self._work.thread.is_alive():
-            raise TimeoutError(f"trial {self._work.order.trial} has not left this process")
+        self._executor.thread.join(PATIENCE_SECONDS)
+        if self._executor.thread.is_alive():
+            raise TimeoutError(f"trial {self._executor.spec.trial} has not left this process")
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next evaluation, or how the trial ended; waits for it."""
+        """Wait for the next evaluation, or for the end of the trial, and return it."""
         while True:
-            for found in self._work.evaluations():
-                return {**found, STATE: "running"}
-            ended = self._work.outcome()
-            if ended is not None:
-                told = {ENDED: ended.model_dump_json(), SPENT: 1.0}
-                return {**ended.metrics, **told, STATE: ended.state, "done": True}
-            if not self._work.thread.is_alive():
+            for evaluation in self._executor.evaluations():
+                return {**evaluation, STATE: "running"}
+            outcome = self._executor.outcome()
+            if outcome is not None:
+                end = {OUTCOME: outcome.model_dump_json(), SPENT: 1.0}
+                return {**outcome.metrics, **end, STATE: outcome.state, "done": True}
+            if not self._executor.thread.is_alive():
                 return {STATE: "interrupted", "done": True, SPENT: 1.0}
-            self._work.keep_alive()
+            self._executor.keep_alive()
             time.sleep(POLL_SECONDS)
 
     def cleanup(self) -> None:
-        """The trial is over for Tune: what still runs saves a checkpoint and leaves."""
-        self._work.stop("stopped with its sweep", PATIENCE_SECONDS)
+        """Ask what is still running to save a checkpoint and leave: Tune has ended the trial."""
+        self._executor.stop("stopped with its sweep", PATIENCE_SECONDS)
 
 
-def measured(order: TrialSpec) -> Any:
-    """`measure`, here or as a Ray task with the resources of one of the study's workers."""
+def measure_function(spec: TrialSpec) -> Callable[[Path, EvaluationSpec, bool], dict[str, float]]:
+    """`measure_inference`, or a call of it in a Ray task with the resources of one worker."""
     import ray
 
-    from sweeps.trials.measure import measure
+    from sweeps.trials.measure import measure_inference
 
-    if order.in_process:
-        return measure
-    needs = order.study.resources
-    task = ray.remote(num_cpus=needs.cpus_per_worker, num_gpus=needs.gpus_per_worker)(measure)
+    if spec.in_process:
+        return measure_inference
+    needs = spec.study.resources
+    task = ray.remote(num_cpus=needs.cpus_per_worker, num_gpus=needs.gpus_per_worker)(
+        measure_inference
+    )
 
-    def call(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dict[str, float]:
-        found: dict[str, float] = ray.get(task.remote(run_folder, settings, likelihood))
-        return found
+    def measure_in_task(
+        run_folder: Path, settings: EvaluationSpec, likelihood: bool
+    ) -> dict[str, float]:
+        metrics: dict[str, float] = ray.get(task.remote(run_folder, settings, likelihood))
+        return metrics
 
-    return call
+    return measure_in_task

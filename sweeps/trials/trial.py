@@ -1,8 +1,8 @@
-"""A trial: the runs of one point, one after the other, each exactly as a study's run.
+"""A trial: the training runs of one point, each exactly as a study's run.
 
-It runs in a thread of a process of its own, so that whoever follows it can look at its evaluations
-meanwhile. Ledger, leases and checkpoints are those of studies: what is finished is taken as it is,
-what another trial is doing is waited for, what was interrupted goes on.
+They run in a thread, so that the process can report their evaluations meanwhile. Ledger, leases and
+checkpoints are those of studies: finished runs are reused, runs that another trial or a study
+trains are waited for, interrupted ones resume.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from cola.errors import StorageError
-from cola.records import RunResult, TrialFinished, TrialSegment, TrialState
-from cola.study import StudySpec
+from cola.errors import StorageError, one_line
+from cola.records import RunResult, TrialFinished, TrialState
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
@@ -37,57 +34,43 @@ from orchestration.state.ledger import (
     lease_is_fresh,
 )
 from orchestration.state.paths import RunFolder, output_root
+from sweeps.trials.costs import TrialCosts
 from sweeps.trials.prefix_claims import PrefixClaims
 from sweeps.trials.readings import (
-    Position,
     last_metrics,
-    means,
+    mean_metrics,
     numbers,
-    position,
     published_position,
+    read_position,
 )
+from sweeps.trials.stopping import is_sweep_stopping, request_stop, stop_reason
+from sweeps.trials.trial_spec import TrialSpec, lease_name, with_trial_name
 
 log = logging.getLogger(__name__)
-POLL_SECONDS = 0.2
-SWEEP_STOP = "stop"  # file in the sweep's folder: a person asked all of it to stop
 
-
-class TrialSpec(BaseModel):
-    """What a trial is told: its study (one run a seed) and where everything lies."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    trial: int
-    study: StudySpec
-    fingerprint: str
-    data_folder: str
-    folder: str  # the sweep's
-    evaluation: EvaluationSpec | None  # the finished models are measured with it
-    likelihood: bool  # whether that takes their NLL too
-    preemptible: bool
-    in_process: bool  # runs train in the trial's own process, which outlives them
-    driver: str  # who ordered it
-    leg: TrialSegment | None = None  # the part of the runs that is carried out
-    told: float = 0.0  # share of the first run's budget up to which evaluations are known
+POLL_SECONDS = 0.2  # chosen: short beside the shortest runs, which take seconds
+# A trial of several runs has the state of the first of these that one of its runs has.
+STATES: tuple[TrialState, ...] = ("failed", "diverged", "paused", "finished")
 
 
 class TrialExecutor:
-    """Carries out an order; `measure` is called for every finished model."""
+    """Trains a trial's runs in a thread, which starts at once."""
 
     def __init__(
-        self, order: TrialSpec, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
+        self, spec: TrialSpec, measure: Callable[[Path, EvaluationSpec, bool], dict[str, float]]
     ) -> None:
-        self.order = order
-        self.ledger = Ledger(output_root(order.study), lease_name(order.driver, order.trial))
+        """`measure` gives more metrics of a finished model: of the run in this folder, with these
+        settings, with or without its NLL."""
+        self.spec = spec
+        self.ledger = Ledger(output_root(spec.study), lease_name(spec.driver, spec.trial))
         self.runs = [
-            with_trial_name(run, order.trial) for run in plan_study(order.study, order.fingerprint)
+            with_trial_name(run, spec.trial) for run in plan_study(spec.study, spec.fingerprint)
         ]
         self._measure = measure
-        self._claims = PrefixClaims(output_root(order.study), self.ledger)
+        self._claims = PrefixClaims(output_root(spec.study), self.ledger)
         self._results: list[RunResult] = []
-        self._flops = self._shared = self._hours = 0.0
-        self._training = self._working = 0.0
-        self._tries: Counter[str] = Counter()  # attempts made here, by run key
+        self._costs = TrialCosts()
+        self._attempts: Counter[str] = Counter()  # made by this process, by run key
         self._running: PlannedRun | None = None
         self._taken_over: set[str] = set()  # keys of runs that another driver took from here
         self._stopping = threading.Event()
@@ -95,23 +78,25 @@ class TrialExecutor:
         self._reader = JournalReader(RunFolder(self._folder(self.runs[0])).journal)
         self._error: str | None = None
         self._began = time.time()
-        self.thread = threading.Thread(target=self._carry_out, daemon=True, name="trial")
+        self.thread = threading.Thread(target=self._run_all, daemon=True, name="trial")
         self.thread.start()
 
     def evaluations(self) -> list[dict[str, float]]:
-        """New evaluations of the first seed's run before its last, each with the share `spent` of
-        its budget."""
+        """New evaluations of the first seed's run, each with the share `spent` of its budget.
+
+        The last one is left out: it is part of the trial's outcome.
+        """
         run = self.runs[0].spec
-        found = []
+        evaluations = []
         for line in self._reader.new_lines():
             if line.kind == "evaluation" and line.step < self._last_step(self.runs[0]):
                 share = run.train_flops_at(line.step, run.compute) / run.budget
-                if share > self.order.told:
-                    found.append({**numbers(line.values), "spent": share})
-        return found
+                if share > self.spec.reported_up_to:
+                    evaluations.append({**numbers(line.values), "spent": share})
+        return evaluations
 
     def keep_alive(self) -> None:
-        """Refresh the lease of the run that is under way, or leave it to whoever took it over."""
+        """Refresh the lease of the present run, or leave it to the driver that took it over."""
         running = self._running
         if running is None or time.time() - self._refreshed <= LEASE_REFRESH_SECONDS:
             return
@@ -124,7 +109,7 @@ class TrialExecutor:
             log.warning("%s: its lease is not refreshed: %s", running.name, error)
 
     def stop(self, reason: str, patience_seconds: float) -> None:
-        """Have the run that is under way save and leave; the others are not begun."""
+        """Ask the present run to save and leave, start no other, and wait for the thread to end."""
         self._stopping.set()
         running = self._running
         if running is not None and self.ledger.holds(running.key):
@@ -132,134 +117,154 @@ class TrialExecutor:
         self.thread.join(patience_seconds)
 
     def outcome(self) -> TrialFinished | None:
-        """How the trial ended; None where it goes on, or was stopped."""
+        """How the trial ended; None while it runs, and where it was stopped before its end."""
         if self.thread.is_alive():
             return None
-        states = {result.state for result in self._results}
-        order: tuple[TrialState, ...] = ("failed", "diverged", "paused", "finished")
-        state = next((s for s in order if s in states), None)
-        if state in ("paused", "finished") and len(self._results) < len(self.runs):
-            state = None
-        if self._error is not None:
-            state = "failed"
+        state = self._state()
         if state is None:
             return None
         decisive = [result for result in self._results if result.state == state]
         reasons = [result.reason for result in decisive if result.reason]
         return TrialFinished(
-            trial=self.order.trial,
+            trial=self.spec.trial,
             state=state,
             reason=self._error or (reasons[0] if reasons and state != "finished" else None),
             stop_code=decisive[0].stop_code if decisive else None,
-            metrics=means([result.metrics for result in self._results]),
+            metrics=mean_metrics([result.metrics for result in self._results]),
             runs=self._results,
             wall_seconds=time.time() - self._began,
-            working_seconds=self._working,
-            training_seconds=self._training,
-            flops=self._flops,
-            shared_flops=self._shared,
-            accelerator_hours=self._hours,
             time=time.time(),
+            **asdict(self._costs),
         )
 
-    def _carry_out(self) -> None:
+    def _state(self) -> TrialState | None:
+        """The trial's state; None where a stop left some of its runs undone."""
+        if self._error is not None:
+            return "failed"
+        run_states = {result.state for result in self._results}
+        state = next((state for state in STATES if state in run_states), None)
+        if state in ("paused", "finished") and len(self._results) < len(self.runs):
+            return None
+        return state
+
+    def _run_all(self) -> None:
+        """Train the runs until all have ended, one fails or diverges, or the trial stops."""
         try:
-            left = list(self.runs)
-            while left and not self._is_stopped():
-                for run in left:
-                    result = self._result(run)
-                    if result is not None:
-                        break
-                else:
-                    time.sleep(POLL_SECONDS)  # others are at all that is left
+            waiting = list(self.runs)
+            while waiting and not self._is_stopped():
+                ended = self._first_ended(waiting)
+                if ended is None:
+                    time.sleep(POLL_SECONDS)  # others are training all that is left
                     continue
-                left.remove(run)
+                run, result = ended
+                log.info("%s: %s (%s)", run.name, result.state, result.reason or "no reason")
+                waiting.remove(run)
                 self._results.append(result)
                 if result.state not in ("finished", "paused"):
                     return
-        except Exception as error:  # of any kind: it is the trial's reason, and others go on
-            self._error = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+        except Exception as error:  # of any kind: it is the trial's reason, and the sweep continues
+            log.exception("trial %d failed", self.spec.trial)
+            self._error = f"{type(error).__name__}: {one_line(error)}"
+
+    def _first_ended(self, runs: list[PlannedRun]) -> tuple[PlannedRun, RunResult] | None:
+        """The first of the runs that can be ended now, with its result; None where none can."""
+        for run in runs:
+            result = self._result(run)
+            if result is not None:
+                return run, result
+        return None
 
     def _result(self, run: PlannedRun) -> RunResult | None:
-        """What the run ended with, carried out here where nobody has; None where it is not over:
-        another trial or a study is at it, or at its first stage, or this trial is to stop."""
+        """The run's result, for which it is trained here unless it has ended.
+
+        None where it has not ended after that: another trial or a study trains it or its first
+        stage, it is to be tried again, or this trial is to stop.
+        """
         key = run.key
+        reused = key not in self._attempts
         entry = self.ledger.entry(key)
         if entry.state in ("finished", "diverged"):
-            return self._described(run, entry.state, entry.reason, key not in self._tries)
-        if entry.state == "interrupted" and self._is_at_end(run):
-            return self._described(run, "paused", None, key not in self._tries)
+            return self._described(run, entry.state, entry.reason, reused=reused)
+        if entry.state == "interrupted" and self._is_at_segment_end(run):
+            return self._described(run, "paused", None, reused=reused)
         if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
             return None
         prefixes = self._prefix_plan_of(run)
         if prefixes is None:
             return None
         try:
-            state, reason, again = self._attempt(run, prefixes)
+            state, reason, is_excused = self._attempt(run, prefixes)
         except LeaseHeldError:
             return None
         except LeaseLostError as lost:
             self._lose(run, lost)
             return None
-        self._tries[key] += 1
-        again = again and self._tries[key] <= run.resources.max_failures
-        if again or (state == "interrupted" and not self._is_at_end(run)):
+        self._attempts[key] += 1
+        if is_excused and self._attempts[key] <= run.resources.max_failures:
             return None
-        if state == "interrupted":
-            return self._described(run, "paused", None, False)
-        return self._described(run, state, reason, False)
+        if state != "interrupted":
+            return self._described(run, state, reason, reused=False)
+        if self._is_at_segment_end(run):
+            return self._described(run, "paused", None, reused=False)
+        return None
 
     def _prefix_plan_of(self, run: PlannedRun) -> PrefixPlan | None:
-        """As PrefixClaims, with what a leg begins from and leaves to others."""
-        leg, root = self.order.leg, output_root(self.order.study)
-        begins = prefix_at(run.spec, leg.since) if leg is not None and leg.since > 0 else None
-        if begins is not None and verify(begins.folder(root)) is not None:
-            prefixes: PrefixPlan | None = PrefixPlan(resumes_from=((begins, run.key),))
+        """The prefixes that the run resumes from and publishes, at a segment's ends too.
+
+        None while another run trains one that it could resume from.
+        """
+        segment, root = self.spec.segment, output_root(self.spec.study)
+        start = prefix_at(run.spec, segment.since) if segment and segment.since > 0 else None
+        if start is not None and verify(start.folder(root)) is not None:
+            prefixes: PrefixPlan | None = PrefixPlan(resumes_from=((start, run.key),))
         else:
             prefixes = self._claims.prefix_plan_of(run)
-        if prefixes is None or leg is None or leg.until == 1:
+        if prefixes is None or segment is None or segment.until == 1:
             return prefixes
-        return replace(prefixes, publishes=(*prefixes.publishes, prefix_at(run.spec, leg.until)))
+        end = prefix_at(run.spec, segment.until)
+        return replace(prefixes, publishes=(*prefixes.publishes, end))
 
     def _last_step(self, run: PlannedRun) -> int:
         """The step at which the trial's part of the run ends."""
-        leg = self.order.leg
-        return run.spec.step_at(leg.until) if leg is not None else run.spec.steps
+        segment = self.spec.segment
+        return run.spec.step_at(segment.until) if segment is not None else run.spec.steps
 
-    def _is_at_end(self, run: PlannedRun) -> bool:
-        """Whether the trial's part of the run is done, and not the whole run."""
+    def _is_at_segment_end(self, run: PlannedRun) -> bool:
+        """Whether the run is at the end of the trial's segment, which is not that of the run."""
         last = self._last_step(run)
-        return last < run.spec.steps and position(self._folder(run)).step >= last
+        return last < run.spec.steps and read_position(self._folder(run)).step >= last
 
     def _attempt(self, run: PlannedRun, prefixes: PrefixPlan) -> tuple[State, str | None, bool]:
-        """One attempt; the last is whether its end was no fault of the run's.
+        """State and reason at the end of one attempt, and whether the run is not to blame for it.
 
         Raises:
+            LeaseHeldError: another driver runs it.
             LeaseLostError: another driver took the run over.
         """
-        key, data = run.key, Path(self.order.data_folder)
+        key, folder, data = run.key, self._folder(run), Path(self.spec.data_folder)
         entry = open_attempt(run, self.ledger, data)
+        log.info("%s: attempt %d", run.name, len(entry.attempts))
         self._taken_over.discard(key)
         began, self._running = time.time(), run
         if self._is_stopped():
-            request_stop(self._folder(run), "stopped on request")
-        before = position(self._folder(run))
+            request_stop(folder, "stopped on request")
+        before = read_position(folder)
         if not before.step and prefixes.resumes_from:
             before = published_position(
-                prefixes.resumes_from[0][0].folder(output_root(self.order.study))
+                prefixes.resumes_from[0][0].folder(output_root(self.spec.study))
             )
         error: Exception | None = None
         try:
             fit_run(
                 assignment_of(
                     run,
-                    self.order.study,
-                    Path(self.order.folder),
+                    self.spec.study,
+                    Path(self.spec.folder),
                     data_folder=data,
                     attempt=len(entry.attempts),
                     prefixes=prefixes,
-                    preemptible=self.order.preemptible,
-                    in_process=self.order.in_process,
+                    preemptible=self.spec.preemptible,
+                    in_process=self.spec.in_process,
                     until=self._last_step(run),
                 )
             )
@@ -267,29 +272,23 @@ class TrialExecutor:
             error = caught
         finally:
             self._running = None
-            self._hours += (time.time() - began) / 3600 * run.resources.accelerators
+            self._costs.add_devices(run, began)
         self.ledger.refresh(key)  # fails where the folder's outcome is another driver's
-        state, reason = outcome_of(self._folder(run), error)
+        state, reason = outcome_of(folder, error)
         if state == "interrupted":
-            asked = stop_reason(self._folder(run))
-            if asked is not None:  # not a node's notice: then the run goes on elsewhere
+            request = stop_reason(folder)
+            if request is not None:  # not a node's notice, after which the run resumes elsewhere
                 self._stopping.set()
-                reason = asked
+                reason = request
         self.ledger.close(key, state, reason)
-        self._account(run, before, began)
-        return state, reason, isinstance(error, ControllerDiedError)
-
-    def _account(self, run: PlannedRun, before: Position, began: float) -> None:
-        """Add what an attempt cost: FLOPs of its steps, and seconds in them."""
-        after = position(self._folder(run), since=began)
-        done = run.spec.train_flops_at(before.step, "executed", charged=False)
-        self._flops += max(
-            0.0, run.spec.train_flops_at(after.step, "executed", charged=False) - done
+        self._costs.add_steps(
+            run,
+            before,
+            read_position(folder, since=began),
+            # What a population's member resumes_from of another is the population's own training.
+            charges_shared=self.spec.segment is None,
         )
-        # What a population's member takes of another is part of the population's own training.
-        self._shared += done if before.shared and self.order.leg is None else 0.0
-        self._training += max(0.0, after.elapsed - before.elapsed)
-        self._working += after.working
+        return state, reason, isinstance(error, ControllerDiedError)
 
     def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
         """Record once that a run was taken over."""
@@ -297,22 +296,21 @@ class TrialExecutor:
             return
         self._taken_over.add(run.key)
         log.warning("%s: %s", run.name, lost)
-        EventLog(Path(self.order.folder)).write(Event.LEASE_LOST, run.name, str(lost))
+        EventLog(Path(self.spec.folder)).write(Event.LEASE_LOST, run.name, str(lost))
 
     def _is_stopped(self) -> bool:
-        return self._stopping.is_set() or (Path(self.order.folder) / SWEEP_STOP).exists()
+        return self._stopping.is_set() or is_sweep_stopping(Path(self.spec.folder))
 
     def _described(
-        self, run: PlannedRun, state: str, reason: str | None, reused: bool
+        self, run: PlannedRun, state: str, reason: str | None, *, reused: bool
     ) -> RunResult:
-        metrics = last_metrics(self._folder(run), self._last_step(run))
-        if state == "finished" and self.order.evaluation is not None:
+        folder = self._folder(run)
+        metrics = last_metrics(folder, self._last_step(run))
+        if state == "finished" and self.spec.evaluation is not None:
             began = time.time()
-            metrics |= self._measure(
-                self._folder(run), self.order.evaluation, self.order.likelihood
-            )
-            self._working += time.time() - began
-        outcome = read_outcome(self._folder(run))
+            metrics |= self._measure(folder, self.spec.evaluation, self.spec.likelihood)
+            self._costs.working_seconds += time.time() - began
+        outcome = read_outcome(folder)
         return RunResult(
             name=run.name,
             run_key=run.key,
@@ -327,25 +325,3 @@ class TrialExecutor:
 
     def _folder(self, run: PlannedRun) -> Path:
         return self.ledger.run_folder(run.key)
-
-
-def with_trial_name(run: PlannedRun, trial: int) -> PlannedRun:
-    """The run under a name that tells the trial."""
-    return replace(run, name=f"trial{trial:03d}-{run.name}")
-
-
-def lease_name(driver: str, trial: int) -> str:
-    """What the leases of a trial's runs end with: its driver finds them by it."""
-    return f"{driver}-{trial}"
-
-
-def request_stop(run_folder: Path, reason: str) -> None:
-    """Workers leave after their next step, with a checkpoint; the file says why."""
-    run_folder.mkdir(parents=True, exist_ok=True)
-    RunFolder(run_folder).stop.write_text(reason)
-
-
-def stop_reason(run_folder: Path) -> str | None:
-    """Why the run was asked to stop."""
-    path = RunFolder(run_folder).stop
-    return (path.read_text() or None) if path.exists() else None

@@ -79,7 +79,7 @@ def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: 
     assert [entry["state"] for entry in ledgers(outputs)] == ["interrupted"]
     resumed = head.cola("resume", study)
     assert "cola-tiny-2: submitted" in resumed
-    assert "goes on from its checkpoint (stopped on request)" in resumed
+    assert "resumes from its checkpoint (stopped on request)" in resumed
     assert [entry["state"] for entry in ledgers(outputs)] == ["finished"]
     texts = [path.read_bytes() for path in outputs.rglob("*") if path.is_file()]
     texts += [json.dumps(head.jobs()).encode(), resumed.encode()]

@@ -169,7 +169,7 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     assert process.returncode == 130, output
     assert states(outputs) == ["interrupted"]
     resumed = output_of(head.run("run", study, "--address", head.address))
-    assert "goes on from its checkpoint" in resumed
+    assert "resumes from its checkpoint" in resumed
     assert states(outputs) == ["finished"] * 2
     whole, branched = sorted(map(events_of, journals(outputs)), key=len, reverse=True)
     names = [line.values["event"] for line in whole]

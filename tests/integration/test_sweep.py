@@ -50,23 +50,25 @@ def test_a_killed_population_goes_on_without_repeating(
     path.write_text(yaml.safe_dump(sweep, sort_keys=False))
     folder = outputs / "sweeps" / "rates"
     process = start("sweep", str(path))
-    until(lambda: bool(SweepLog(folder).ended), "a trial to end", process=process)
+    until(lambda: bool(SweepLog(folder).outcomes), "a trial to end", process=process)
     process.kill()
     process.communicate(timeout=60)
     before = SweepLog(folder)
-    assert len(before.ended) == 1
+    assert len(before.outcomes) == 1
 
     said = output_of(start("sweep", str(path)))
     assert "2 paused, 2 finished" in said
     log, ledger = SweepLog(folder), Ledger(outputs)
-    assert sorted(log.ended) == [1, 2, 3, 4]
-    keys = [key for asked in log.asked.values() for key in asked.run_keys]
+    assert sorted(log.outcomes) == [1, 2, 3, 4]
+    keys = [key for request in log.requests.values() for key in request.run_keys]
     runs = Counter(keys)
     assert sorted(runs.values()) == [1, 1, 2]  # one member was given up, the other trained on
-    for number in before.ended:
-        for key in before.asked[number].run_keys:
+    for number in before.outcomes:
+        for key in before.requests[number].run_keys:
             assert len(ledger.entry(key).attempts) == runs[key]  # nothing done is done again
-    (child,) = [a for a in log.asked.values() if a.leg and a.leg.parent not in (None, a.trial - 2)]
+    (child,) = [
+        a for a in log.requests.values() if a.leg and a.leg.parent not in (None, a.trial - 2)
+    ]
     (key,) = child.run_keys
     steps = [
         line.step for line in JournalReader(ledger.run_folder(key) / "journal.jsonl").new_lines()
@@ -131,7 +133,7 @@ def test_a_sweep_and_a_study_share_one_cpu(
     waits = outputs / "studies" / "tiny"
     until(lambda: "waiting" in names(waits), "the study to wait", process=runs)
     until(lambda: bool(list(outputs.glob(saved))), "a checkpoint", process=trials)
-    first = SweepLog(folder).asked[1].run_keys[0]
+    first = SweepLog(folder).requests[1].run_keys[0]
     lease = ledger.entry(first).lease
     assert lease is not None
     os.kill(int(lease.owner.split(":")[1]), signal.SIGKILL)

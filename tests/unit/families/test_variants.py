@@ -167,10 +167,10 @@ def test_a_sweep_goes_over_the_keys_of_an_entry(study: dict[str, Any]) -> None:
         "algorithm": {"kind": "grid"},
     }
     (arm,) = plan_sweep(PointPlanner(SweepSpec.parse(values), [])).arms
-    assert [candidate.point for candidate in arm.candidates] == [
+    assert [planned.point for planned in arm.points] == [
         {"families.mine.1.latent_dim": size} for size in (2, 4)
     ]
-    assert {run.name for c in arm.candidates for run in c.runs} == {"mine.1-2e+10-seed66"}
+    assert {run.name for c in arm.points for run in c.runs} == {"mine.1-2e+10-seed66"}
     values["space"] = {"families.mine.latent_dim": [2, 4]}
     with pytest.raises(SpecError, match=r"the study has no such entry; families has mine\.1"):
         PointPlanner(SweepSpec.parse(values), [])

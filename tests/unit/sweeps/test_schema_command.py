@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.spec.schema import json_schema
 from cola.study import StudySpec
 from sweeps.cli import app
@@ -82,5 +82,5 @@ def test_the_command_prints_and_writes_both_formats(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     given = ["schema", "--to", str(tmp_path / "absent" / "study.json")]
     error = CliRunner().invoke(app, given).exception
-    assert isinstance(error, SpecError)
+    assert isinstance(error, StorageError)
     assert str(error).startswith(f"--to {tmp_path}/absent/study.json: cannot be written (No such")

@@ -96,7 +96,7 @@ def by_task(report: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('{"id": 1, "prompt": "a", "answer": "b", "choices": ["b", "c"]}\n{"id": 2', "line 2"),
         ('{"id": 1, "prompt": "a", "choices": ["b", "c"]}', "answer: field required"),
@@ -105,22 +105,22 @@ def by_task(report: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_malformed_items_are_refused_before_anything_is_answered(
-    content: str, said: str, models: dict[str, Path], tmp_path: Path
+    content: str, message: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "obqa.jsonl").write_text(content)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         evaluate(tmp_path, models["ar"], "--tasks", "obqa", "--task-folder", tmp_path, *FEW)
     assert not (tmp_path / "evaluation").exists()
 
 
-def test_what_cannot_be_evaluated_is_told(
+def test_what_cannot_be_evaluated_is_refused(
     models: dict[str, Path], tasks: Path, tmp_path: Path
 ) -> None:
     few_shot = ["--tasks", "obqa", "--task-folder", tasks, *FEW]
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.json").write_text((models["ar"] / "config.json").read_text())
-    for arguments, said in (
+    for arguments, message in (
         ([bare, *few_shot], "without its tokenizer"),
         ([tasks, *few_shot], "holds no model that can be evaluated"),
         ([tmp_path / "nothing", *few_shot], "no such run"),
@@ -133,7 +133,7 @@ def test_what_cannot_be_evaluated_is_told(
         ([models["ar"], *few_shot, "--context", "20"], "leaves no room for a prompt"),
         ([models["ar"], *few_shot, "--reference", models["cola"]], "is of family cola"),
     ):
-        with pytest.raises(SpecError, match=said):
+        with pytest.raises(SpecError, match=message):
             evaluate(tmp_path, *arguments)
 
 

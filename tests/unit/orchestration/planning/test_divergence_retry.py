@@ -1,4 +1,4 @@
-"""Second tries of diverged runs: which run stands in a diverged one's place."""
+"""Retries of diverged runs: which run replaces a diverged one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import Ledger
 
 
-def test_a_diverged_run_gives_way_to_its_tries(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+def test_a_diverged_run_is_replaced_by_its_retries(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
     plan = plan_study(StudySpec.parse(tiny_study))
     ledger, retry = Ledger(tmp_path), DivergenceRetry(factor=0.1, times=2)
     assert with_retries(plan, retry, ledger) == plan
@@ -34,5 +36,5 @@ def test_a_diverged_run_gives_way_to_its_tries(tiny_study: dict[str, Any], tmp_p
     assert second.spec.training.optimizer.learning_rate == pytest.approx(0.01 * rate)
     ledger.acquire(second.key)
     ledger.close(second.key, "diverged", "loss is nan")
-    assert with_retries(plan, retry, ledger)[0] == second  # it had its tries
+    assert with_retries(plan, retry, ledger)[0] == second  # it has no retry left
     assert with_retries(plan, retry, ledger)[1:] == plan[1:]

@@ -302,7 +302,7 @@ def saved_bytes(module: StageModule, draws: dict[str, torch.Tensor]) -> int:
 
 
 def test_states_agree_with_deepspeeds_estimator() -> None:
-    """DeepSpeed reckons with 16-bit weights, which take 2 bytes less on every worker, and for them
+    """DeepSpeed assumes 16-bit weights, which take 2 bytes less on every worker, and for them
     with a 32-bit copy (4) and 16-bit gradients (2) more, which are sharded.
     """
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs

@@ -1,4 +1,4 @@
-"""Beginnings that runs share: equal keys mean equal training, and a trajectory has them."""
+"""Prefixes that runs share: equal keys mean equal training, and a trajectory has them."""
 
 from __future__ import annotations
 
@@ -96,16 +96,20 @@ def with_schedule(run: RunSpec, schedule: ScheduleSpec, steps: int) -> RunSpec:
     return run.model_copy(update={"training": training, "stages": stages})
 
 
-def test_every_point_of_a_trajectory_begins_as_the_longest(plan: list[PlannedRun]) -> None:
+def test_every_point_of_a_trajectory_shares_a_prefix_with_the_longest(
+    plan: list[PlannedRun],
+) -> None:
     prefixes = prefix_plans(plan)
     for family in ("ar", "llada", "cola"):
         *points, longest = runs_of(plan, family)
         stable = [max(branch_steps(run)) for run in points]
-        published = [found.step for found in prefixes[longest.run_key].publishes]
+        published = [prefix.step for prefix in prefixes[longest.run_key].publishes]
         assert set(stable) <= set(published)
         for run, step in zip(points, stable, strict=True):
             assert prefixes[run.run_key].first_step == step
-            assert all(who == longest.run_key for _, who in prefixes[run.run_key].resumes_from)
+            assert all(
+                publisher == longest.run_key for _, publisher in prefixes[run.run_key].resumes_from
+            )
             assert run.steps - step == round(0.2 * run.stages[-1].steps)
     first = {stage.steps for run in runs_of(plan, "cola") for stage in run.stages[:1]}
     assert len(first) == 1  # one VAE for all points
@@ -146,7 +150,7 @@ def test_budgets_hold_whether_the_vae_is_charged_or_amortised(tiny_study: dict[s
         assert amortised.stages[1].steps > charged.stages[1].steps
 
 
-def test_the_plan_counts_a_shared_beginning_once(tiny_study: dict[str, Any]) -> None:
+def test_the_plan_counts_a_shared_prefix_once(tiny_study: dict[str, Any]) -> None:
     study = StudySpec.parse(trajectory(tiny_study))
     runs = plan_study(study)
     plan = Plan.of(study, runs, CorpusSize(None, False), rates={})
@@ -165,7 +169,7 @@ def test_a_study_that_cannot_share_is_refused(tiny_study: dict[str, Any]) -> Non
         StudySpec.parse(values)
 
 
-def test_a_run_whose_rate_changes_goes_on_from_one_whose_rate_does_not(
+def test_a_run_whose_rate_changes_resumes_from_one_whose_rate_does_not(
     tiny_study: dict[str, Any],
     data: PreparedData,
     tmp_path: Path,
@@ -202,7 +206,7 @@ def test_a_point_that_branches_equals_one_trained_alone(
     data: PreparedData,
     tmp_path: Path,
 ) -> None:
-    point, longest = (runs_of(plan, family)[place] for place in (0, -1))
+    point, longest = (runs_of(plan, family)[index] for index in (0, -1))
     alone, branched = Losses(), Losses()
     expected = trained(point, data, alone).engine.full_state_dict()
     for step in branch_steps(point):

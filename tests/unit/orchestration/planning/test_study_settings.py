@@ -50,17 +50,17 @@ def test_a_batch_by_rule_is_the_nearest_multiple_that_is_not_zero(
 
 
 def test_the_plan_says_how_settings_were_tuned(tiny_study: dict[str, Any]) -> None:
-    said, keys = {}, set()
+    sentences, keys = {}, set()
     for tuning in ("none", "equal_trials", "unequal"):
         study = StudySpec.parse(tiny_study | {"matching": {"tuning": tuning}})
         runs = plan_study(study)
         keys |= {run.key for run in runs}
-        said[tuning] = matching_sentences(Plan.of(study, runs, CorpusSize(None, False), rates={}))[
-            0
-        ]
-    assert "No family's settings were tuned" in said["none"]
-    assert "tuned with equally many trials" in said["equal_trials"]
-    assert "NOT tuned with equal effort" in said["unequal"]
+        sentences[tuning] = matching_sentences(
+            Plan.of(study, runs, CorpusSize(None, False), rates={})
+        )[0]
+    assert "No family's settings were tuned" in sentences["none"]
+    assert "tuned with equally many trials" in sentences["equal_trials"]
+    assert "NOT tuned with equal effort" in sentences["unequal"]
     assert len(keys) == len(runs)  # it is a statement: no run is another one for it
 
 

@@ -14,8 +14,9 @@ from cola.records import TrialFinished, TrialRequested
 from cola.spec import apply_overrides
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
+from orchestration.state.ledger import LeaseHeldError
 from sweeps.driver.best import write_best
-from sweeps.driver.runner import exclusive_driver, save_spec
+from sweeps.driver.folder import exclusive_driver, save_spec
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
@@ -24,13 +25,13 @@ BLOCK = "families.cola.block_size"
 NLL = "val/nll_nats_per_token"
 
 
-def logged(folder: Path, points: PointPlanner, values: dict[int, float]) -> SweepLog:
+def logged(folder: Path, planner: PointPlanner, values: dict[int, float]) -> SweepLog:
     log = SweepLog(folder)
     for trial, (block, nll) in enumerate(values.items(), start=1):
-        candidate = points.of("", {BLOCK: block})
+        planned = planner.plan("", {BLOCK: block})
         log.write(TrialRequested(
-            trial=trial, arm="", point={BLOCK: block}, identity=candidate.identity,
-            run_keys=[run.spec.run_key for run in candidate.runs], time=time.time(),
+            trial=trial, arm="", point={BLOCK: block}, identity=planned.identity,
+            run_keys=[run.spec.run_key for run in planned.runs], time=time.time(),
         ))  # fmt: skip
         log.write(TrialFinished(
             trial=trial, state="finished", reason=None, metrics={NLL: nll}, runs=[],
@@ -44,11 +45,11 @@ def test_the_best_point_is_a_study_that_reuses_its_run(
     tiny_sweep: dict[str, Any], tmp_path: Path
 ) -> None:
     tiny_sweep["space"] = {BLOCK: [8, 16]}
-    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
-    log = logged(tmp_path, points, {8: 5.0, 16: 4.0})
-    settings, study = write_best(points.sweep, points, log, tmp_path)
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    log = logged(tmp_path, planner, {8: 5.0, 16: 4.0})
+    settings, study = write_best(planner, log, tmp_path)
     assert yaml.safe_load(settings.read_text()) == {BLOCK: 16}
-    wanted = log.asked[2].run_keys
+    wanted = log.requests[2].run_keys
     whole = StudySpec.parse(yaml.safe_load(study.read_text()))
     assert [run.spec.run_key for run in plan_study(whole)] == wanted
     values = {"name": "x", **tiny_sweep["study"]}
@@ -60,11 +61,11 @@ def test_another_sweep_of_the_same_name_is_refused(
     tiny_sweep: dict[str, Any], tmp_path: Path
 ) -> None:
     tiny_sweep["space"] = {BLOCK: [8, 16]}
-    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
-    save_spec(points.sweep, points.base, tmp_path)
-    logged(tmp_path, points, {8: 5.0})
-    more = points.sweep.model_copy(update={"description": "longer"})
-    save_spec(more, points.base, tmp_path)
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    save_spec(planner.sweep, planner.base, tmp_path)
+    logged(tmp_path, planner, {8: 5.0})
+    more = planner.sweep.model_copy(update={"description": "longer"})
+    save_spec(more, planner.base, tmp_path)
     tiny_sweep["space"] = {BLOCK: [8]}
     other = PointPlanner(SweepSpec.parse(tiny_sweep), ["max_epochs=50"])
     with pytest.raises(SpecError, match=r"other: space, study"):
@@ -72,6 +73,6 @@ def test_another_sweep_of_the_same_name_is_refused(
 
 
 def test_two_drivers_do_not_work_on_one_sweep(tmp_path: Path) -> None:
-    refused = pytest.raises(SpecError, match="by another process")
+    refused = pytest.raises(LeaseHeldError, match=f"by another process, which holds {tmp_path}")
     with exclusive_driver(tmp_path, "s"), refused, exclusive_driver(tmp_path, "s"):
         raise AssertionError

@@ -21,7 +21,7 @@ from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
-from sweeps.trials.trial import lease_name
+from sweeps.trials.trial_spec import lease_name
 
 
 def beat(folder: Path, step: int, attempt: int, pid: int) -> None:
@@ -49,21 +49,21 @@ def test_hung_workers_of_own_trials_are_ended_and_of_no_others(
     search = ArmSearch("", PointPlanner(SweepSpec.parse(tiny_sweep), []), SweepLog(tmp_path))
     trials = [found for _ in range(3) if (found := search.next()) is not None]
     said: list[str] = []
-    watch = TrialMonitor("mine", lambda: trials, EventLog(tmp_path), said.append)
+    monitor = TrialMonitor("mine", lambda: trials, EventLog(tmp_path), notify=said.append)
     root = Path(trials[0][1].study.output)
     # The third is carried out by a driver whose trial has the same number.
     owners = [lease_name("mine", 1), None, lease_name("other", 3)]
     folders = []
-    for (_, candidate), owner in zip(trials, owners, strict=True):
-        ledger, key = Ledger(root, owner), candidate.runs[0].key
+    for (_, planned), owner in zip(trials, owners, strict=True):
+        ledger, key = Ledger(root, owner), planned.runs[0].key
         ledger.acquire(key)
         assert ledger.owner.startswith(f"{socket.gethostname()}:{os.getpid()}:")
         folders.append(ledger.run_folder(key))
     for step in (0, 5):  # a first step may take long: the second is what counts
         for place, folder in enumerate(folders):
             beat(folder, step, 1, 100 + place)
-        watch.look()
-    watch.look()
+        monitor.check()
+    monitor.check()
     assert ended == [("n", 100)]
     (line,) = said
     assert line.startswith("trial 1: hung: rank 0 (process 100 on here) has made no step for")
@@ -74,12 +74,12 @@ def test_hung_workers_of_own_trials_are_ended_and_of_no_others(
     again = Ledger(root, lease_name("mine", 1))
     again.close(trials[0][1].runs[0].key, "failed")
     again.acquire(trials[0][1].runs[0].key)
-    watch.look()
+    monitor.check()
     assert len(ended) == 1
     for step in (5, 6):
         beat(folders[0], step, 2, 200)
-        watch.look()
-    watch.look()
+        monitor.check()
+    monitor.check()
     assert ended[1:] == [("n", 200)]
 
 
@@ -91,12 +91,12 @@ def test_a_run_that_another_driver_took_over_is_reported_once(
     assert found is not None
     key, root = found[1].runs[0].key, Path(found[1].study.output)
     said: list[str] = []
-    watch = TrialMonitor("mine", lambda: [found], EventLog(tmp_path), said.append)
+    monitor = TrialMonitor("mine", lambda: [found], EventLog(tmp_path), notify=said.append)
     Ledger(root, lease_name("mine", 1)).acquire(key)
-    watch.look()
+    monitor.check()
     later = time.time() + LEASE_STALE_SECONDS + 1
     other = Ledger(root, clock=lambda: later)
     other.acquire(key)
     for _ in range(2):
-        watch.look()
+        monitor.check()
     assert said == [f"trial 1: run {key[:12]} was taken over by {other.owner}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,12 @@ class Shared:
         self.queue = AdmissionQueue(lambda: ClusterState((self.node(),), ()))
         self.heard: list[str] = []
         sweep = SweepSpec.parse(values)
-        points, log = PointPlanner(sweep, []), SweepLog(folder)
-        search = ArmSearch("", points, log)
+        planner, log = PointPlanner(sweep, []), SweepLog(folder)
+        search = ArmSearch("", planner, log)
         self.asked: list[tuple[TrialRequested, PlannedPoint]] = [
             found for _ in range(2) if (found := search.next()) is not None
         ]
-        self.trials = TrialQueue(points.base, self, self.said.append, EventLog(folder))
+        self.trials = TrialQueue(planner.base, self, EventLog(folder), notify=self.said.append)
 
     def node(self) -> Node:
         return Node("a", self.cpus, 0, self.cpus, 0)
@@ -98,7 +99,7 @@ def test_a_trial_waits_for_the_others_and_they_for_it(shared: Callable[..., Shar
     assert world.other(wants=2) == 0
     assert world.may_start(0)  # its process may die: it goes on with what it has
     assert not world.may_start(1)
-    world.trials.ended(world.asked[0][0])
+    world.trials.release(world.asked[0][0])
     until(lambda: world.may_start(1) or world.other(wants=2) == 2)
 
 
@@ -129,9 +130,7 @@ def test_finished_runs_take_nothing_and_their_measurement_one_worker(
     until(lambda: world.may_start(0))
     assert world.other(wants=2) == 0
     assert world.other(wants=1) == 1
-    known = PlannedPoint(
-        "", other.point, other.study, other.fingerprint, other.runs, None, other.identity
-    )
+    known = replace(other, evaluation=None)
     assert world.trials.may_start(world.asked[1][0], known)
 
 

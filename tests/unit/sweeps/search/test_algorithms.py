@@ -34,9 +34,9 @@ def searching(values: dict[str, Any], folder: Path) -> tuple[ArmSearch, SweepLog
     return ArmSearch("", PointPlanner(SweepSpec.parse(values), []), log), log
 
 
-def value_at(asked: TrialRequested, point: int) -> float:
+def value_at(request: TrialRequested, point: int) -> float:
     """A curve that falls with training, lower the nearer the loc is to 0.7."""
-    return abs(float(asked.point[LOC]) - 0.7) + 8 / point
+    return abs(float(request.point[LOC]) - 0.7) + 8 / point
 
 
 def carry_out(search: ArmSearch, log: SweepLog, most: int) -> dict[int, int]:
@@ -46,15 +46,15 @@ def carry_out(search: ArmSearch, log: SweepLog, most: int) -> dict[int, int]:
         found = search.next()
         if found is None:
             break
-        asked, course, stopped = found[0], [], False
+        request, course, stopped = found[0], [], False
         for point in range(1, 8):
-            course.append((point / 8, value_at(asked, point)))
-            if search.prunes(asked.trial, *course[-1]):
+            course.append((point / 8, value_at(request, point)))
+            if search.prunes(request.trial, *course[-1]):
                 stopped = True
                 break
-        passed[asked.trial] = len(course)
-        last = course[-1][1] if stopped else value_at(asked, 8)
-        record = ended(asked, last).model_copy(
+        passed[request.trial] = len(course)
+        last = course[-1][1] if stopped else value_at(request, 8)
+        record = ended(request, last).model_copy(
             update={"course": course, "state": "stopped" if stopped else "finished"}
         )
         log.write(record)
@@ -71,7 +71,7 @@ def test_the_hopeless_end_early_and_a_second_driver_judges_alike(
     search, log = searching(pruned_sweep, tmp_path / "whole")
     whole = carry_out(search, log, 100)
     assert len(whole) == 16
-    best = min(log.asked.values(), key=lambda asked: value_at(asked, 8))
+    best = min(log.requests.values(), key=lambda request: value_at(request, 8))
     assert whole[best.trial] == 7
     assert 3 <= sum(passed < 7 for passed in whole.values()) <= 15
     assert min(whole.values()) >= 2  # the grace
@@ -95,7 +95,7 @@ def test_tpe_is_told_that_a_trial_was_stopped(pruned_sweep: dict[str, Any], tmp_
     }
     search, log = searching(pruned_sweep, tmp_path)
     carry_out(search, log, 100)
-    late = sorted(abs(log.asked[trial].point[LOC] - 0.7) for trial in range(21, 41))
+    late = sorted(abs(log.requests[trial].point[LOC] - 0.7) for trial in range(21, 41))
     assert late[10] < 2.5  # the median of an even draw is 4
 
 

@@ -19,9 +19,9 @@ BLOCK = "families.cola.block_size"
 NLL = "val/nll_nats_per_token"
 
 
-def ended(asked: TrialRequested, nll: float, flops: float = 1.0) -> TrialFinished:
+def ended(request: TrialRequested, nll: float, flops: float = 1.0) -> TrialFinished:
     return TrialFinished(
-        trial=asked.trial, state="finished", reason=None, metrics={NLL: nll}, runs=[],
+        trial=request.trial, state="finished", reason=None, metrics={NLL: nll}, runs=[],
         wall_seconds=1.0, working_seconds=1.0, training_seconds=1.0, flops=flops,
         accelerator_hours=0.1, time=1.0,
     )  # fmt: skip
@@ -34,11 +34,11 @@ def finish(search: ArmSearch, log: SweepLog, count: int) -> list[TrialRequested]
         found = search.next()
         if found is None:
             break
-        asked, _candidate = found
-        record = ended(asked, (asked.point.get(LOC, 0.0) - 0.7) ** 2)
+        request, _candidate = found
+        record = ended(request, (request.point.get(LOC, 0.0) - 0.7) ** 2)
         log.write(record)
         search.ended(record)
-        done.append(asked)
+        done.append(request)
     return done
 
 
@@ -50,7 +50,7 @@ def searching(values: dict[str, Any], folder: Path) -> tuple[ArmSearch, SweepLog
 def test_a_grid_is_gone_through_once_over_two_drivers(
     tiny_sweep: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The second driver takes up what the first had asked for and not ended, and nothing else."""
+    """The second driver takes up what the first had request for and not ended, and nothing else."""
     first, log = searching(tiny_sweep, tmp_path)
     assert len(finish(first, log, 2)) == 2
     left_open = first.next()
@@ -59,9 +59,9 @@ def test_a_grid_is_gone_through_once_over_two_drivers(
     done = finish(second, log, 10)
     assert done[0].trial == left_open[0].trial
     assert len(done) == 2
-    asked = list(log.asked.values())
-    assert sorted(a.trial for a in asked) == [1, 2, 3, 4]
-    assert len({a.identity for a in asked}) == 4
+    request = list(log.requests.values())
+    assert sorted(a.trial for a in request) == [1, 2, 3, 4]
+    assert len({a.identity for a in request}) == 4
     assert len(log.exclusions("")) == 2
     assert second.next() is None
     assert len(SweepLog(tmp_path).excluded) == 4  # each point once
@@ -73,10 +73,10 @@ def test_a_log_cut_off_in_a_line_is_read(tiny_sweep: dict[str, Any], tmp_path: P
     path = tmp_path / "trials.jsonl"
     path.write_text(path.read_text() + '{"event":"asked","tri')
     again = SweepLog(tmp_path)
-    assert list(again.asked) == [1]
-    again.write(log.asked[1])
+    assert list(again.requests) == [1]
+    again.write(log.requests[1])
     assert [json.loads(line)["event"] for line in path.read_text().splitlines() if line[-1] == "}"]
-    assert list(SweepLog(tmp_path).ended) == [1]
+    assert list(SweepLog(tmp_path).outcomes) == [1]
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe", "gp", "cma-es", "nsga2"])
@@ -89,10 +89,10 @@ def test_every_algorithm_goes_on_from_a_log(
     before = finish(first, log, 3)
     second, log = searching(tiny_sweep, tmp_path)
     after = finish(second, log, 10)
-    assert [asked.trial for asked in before + after] == [1, 2, 3, 4, 5, 6]
+    assert [request.trial for request in before + after] == [1, 2, 3, 4, 5, 6]
     assert second.why_over == "budget.trials=6"
-    assert len({asked.point[LOC] for asked in before + after}) == 6
-    assert {asked.point[BLOCK] for asked in before + after} == {8}
+    assert len({request.point[LOC] for request in before + after}) == 6
+    assert {request.point[BLOCK] for request in before + after} == {8}
 
 
 def test_tpe_finds_a_known_optimum(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_tpe_finds_a_known_optimum(tiny_sweep: dict[str, Any], tmp_path: Path) -
     tiny_sweep |= {"algorithm": {"kind": "tpe"}, "budget": {"trials": 40}}
     search, log = searching(tiny_sweep, tmp_path)
     done = finish(search, log, 40)
-    late = [abs(asked.point[LOC] - 0.7) for asked in done[-20:]]
+    late = [abs(request.point[LOC] - 0.7) for request in done[-20:]]
     assert sorted(late)[10] < 2.5  # the median of an even draw is 4
 
 
@@ -109,7 +109,7 @@ def test_an_exhausted_space_ends_the_search(tiny_sweep: dict[str, Any], tmp_path
     search, log = searching(tiny_sweep, tmp_path)
     assert len(finish(search, log, 50)) == 4  # 8 points, 4 of them possible
     assert search.repeats > 0
-    assert "no new possible point" in str(search.why_over)
+    assert "no new feasible point" in str(search.why_over)
 
 
 def test_flops_that_run_count_as_spent(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_the_worst_go_on_from_the_best(
 ) -> None:
     members = members_of(values, dead)
     settings = PopulationSpec(quantile=quantile, perturbation=perturbation)
-    found = successors(members, settings, 0.5, BOUNDS, random.Random(seed))
-    assert found == successors(members, settings, 0.5, BOUNDS, random.Random(seed))
+    found = successors(members, settings, random.Random(seed), at=0.5, bounds=BOUNDS)
+    assert found == successors(members, settings, random.Random(seed), at=0.5, bounds=BOUNDS)
     alive = {member.trial: member for member in members if member.alive}
     assert len(found) == (len(members) if alive else 0)
     taken = max(1, math.floor(quantile * len(members)))
@@ -70,7 +70,7 @@ def test_the_worst_go_on_from_the_best(
 
 def test_before_the_metric_is_measured_all_go_on() -> None:
     members = members_of([None, None, None], set())
-    found = successors(members, PopulationSpec(), 0.25, BOUNDS, random.Random(0))
+    found = successors(members, PopulationSpec(), random.Random(0), at=0.25, bounds=BOUNDS)
     assert [s.parent for s in found] == [10, 11, 12]
     assert [s.point for s in found] == [m.point for m in members]
 
@@ -92,11 +92,11 @@ def searching(values: dict[str, Any], folder: Path) -> tuple[PopulationSearch, S
     return PopulationSearch("", PointPlanner(SweepSpec.parse(values), []), log), log
 
 
-def badness(asked: TrialRequested) -> float:
+def badness(request: TrialRequested) -> float:
     """The best rate is 1e-3."""
-    changes = asked.point.get(RATE_CHANGES, [])
+    changes = request.point.get(RATE_CHANGES, [])
     factor = changes[-1]["factor"] if changes else 1.0
-    return abs(math.log(asked.point[LEARNING_RATE] * factor / 1e-3))
+    return abs(math.log(request.point[LEARNING_RATE] * factor / 1e-3))
 
 
 def carry_out(search: PopulationSearch, log: SweepLog, most: int) -> list[TrialRequested]:
@@ -110,20 +110,20 @@ def carry_out(search: PopulationSearch, log: SweepLog, most: int) -> list[TrialR
             continue
         if not running:
             break
-        asked = running.pop(0)
-        assert asked.leg is not None
-        state = "paused" if asked.leg.until < 1 else "finished"
-        record = ended(asked, badness(asked)).model_copy(update={"state": state})
+        request = running.pop(0)
+        assert request.leg is not None
+        state = "paused" if request.leg.until < 1 else "finished"
+        record = ended(request, badness(request)).model_copy(update={"state": state})
         log.write(record)
         search.ended(record)
-        done.append(asked)
+        done.append(request)
     return done
 
 
 def seen(log: SweepLog) -> list[tuple[Any, ...]]:
     return sorted(
         (a.leg.generation, a.leg.member, a.leg.since, a.leg.until, str(a.point))
-        for a in log.asked.values()
+        for a in log.requests.values()
         if a.leg
     )
 
@@ -139,12 +139,16 @@ def test_a_killed_driver_s_population_goes_on_as_if_nothing_had_happened(
     carry_out(first, log, before)
     second, log = searching(tiny_population, tmp_path / "killed")
     carry_out(second, log, 100)
-    assert sorted(log.ended) == list(range(1, 13))
+    assert sorted(log.outcomes) == list(range(1, 13))
     # Members of the first generation that a driver had not drawn are others after it: the random
     # numbers go on from another place. All that follows is the same.
     if before >= 4:
         assert seen(log) == seen(whole)
-    assert {asked.leg.until for asked in log.asked.values() if asked.leg} == {1 / 3, 2 / 3, 1.0}
+    assert {request.leg.until for request in log.requests.values() if request.leg} == {
+        1 / 3,
+        2 / 3,
+        1.0,
+    }
 
 
 def test_a_generation_that_was_asked_for_in_part_is_completed(
@@ -153,9 +157,9 @@ def test_a_generation_that_was_asked_for_in_part_is_completed(
     search, whole = searching(tiny_population, tmp_path / "whole")
     carry_out(search, whole, 100)
     lines = (tmp_path / "whole" / "trials.jsonl").read_text().splitlines(keepends=True)
-    asked = [place for place, line in enumerate(lines) if '"event":"asked"' in line]
+    request = [place for place, line in enumerate(lines) if '"event":"asked"' in line]
     (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / "trials.jsonl").write_text("".join(lines[: asked[5] + 1]))
+    (tmp_path / "cut" / "trials.jsonl").write_text("".join(lines[: request[5] + 1]))
     again, log = searching(tiny_population, tmp_path / "cut")
     carry_out(again, log, 100)
     assert seen(log) == seen(whole)
@@ -165,15 +169,15 @@ def test_a_child_begins_as_its_parent_ended(
     tiny_population: dict[str, Any], tmp_path: Path
 ) -> None:
     search, log = searching(tiny_population, tmp_path)
-    points = PointPlanner(SweepSpec.parse(tiny_population), [])
-    for asked in carry_out(search, log, 100):
-        if asked.leg is None or asked.leg.parent is None:
+    planner = PointPlanner(SweepSpec.parse(tiny_population), [])
+    for request in carry_out(search, log, 100):
+        if request.leg is None or request.leg.parent is None:
             continue
-        parent = log.asked[asked.leg.parent]
-        (published,) = published_prefixes(parent, points.of("", parent.point))
-        run = points.of("", asked.point).runs[0].spec
+        parent = log.requests[request.leg.parent]
+        (published,) = published_prefixes(parent, planner.plan("", parent.point))
+        run = planner.plan("", request.point).runs[0].spec
         assert has_prefix(run, published)
-        assert published.step == run.step_at(asked.leg.since)
+        assert published.step == run.step_at(request.leg.since)
 
 
 def test_a_population_without_a_member_left_is_over(
@@ -185,16 +189,16 @@ def test_a_population_without_a_member_left_is_over(
         log.write(record)
         search.ended(record)
     assert search.why_over == "no member of generation 0 is left"
-    assert len(log.asked) == 4
+    assert len(log.requests) == 4
 
 
 def test_a_population_does_not_go_on_without_an_interrupted_member(
     tiny_population: dict[str, Any], tmp_path: Path
 ) -> None:
     search, log = searching(tiny_population, tmp_path)
-    asked = [found[0] for found in (search.next() for _ in range(4)) if found is not None]
-    search.interrupted(asked[0].trial)
-    for each in asked[1:]:
+    request = [found[0] for found in (search.next() for _ in range(4)) if found is not None]
+    search.interrupted(request[0].trial)
+    for each in request[1:]:
         record = ended(each, 1.0).model_copy(update={"state": "paused"})
         log.write(record)
         search.ended(record)

@@ -23,9 +23,9 @@ def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
     sweep = load_sweep(name, scale)
     assert sweep.name == name
     plan = plan_sweep(PointPlanner(sweep, []))
-    assert all(arm.candidates for arm in plan.arms)
+    assert all(arm.points for arm in plan.arms)
     assert not any(arm.excluded for arm in plan.arms)
-    assert scale != "laptop" or plan.seconds < LAPTOP_SECONDS
+    assert scale != "laptop" or plan.effort.seconds < LAPTOP_SECONDS
     told = "\n".join(describe_plan(plan))
     assert sweep.question in told
     assert ("Equal effort: each of the 3 arms" in told) == (
@@ -36,7 +36,7 @@ def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
 def test_questions_about_use_train_one_model_a_seed() -> None:
     plan = plan_sweep(PointPlanner(load_sweep("first-block", "laptop"), []))
     assert len(plan.runs) == 2
-    assert len(plan.arms[0].candidates) == 16
+    assert len(plan.arms[0].points) == 16
 
 
 def test_an_unknown_scale_or_sweep_says_what_there_is() -> None:

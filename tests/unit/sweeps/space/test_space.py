@@ -58,7 +58,7 @@ def test_what_no_study_can_have_is_counted_with_its_reason(tiny_sweep: dict[str,
     """Sequences of 32 tokens hold whole blocks of 8 and 16, not of 24 or 64."""
     plan = plan_sweep(PointPlanner(SweepSpec.parse(tiny_sweep), []))
     (arm,) = plan.arms
-    assert {c.point[BLOCK] for c in arm.candidates} == {8, 16}
+    assert {c.point[BLOCK] for c in arm.points} == {8, 16}
     assert sorted(arm.excluded.values()) == [2, 2]
     assert all("must be a multiple of families.cola.patch_size" in r for r in arm.excluded)
     told = "\n".join(describe_plan(plan))
@@ -67,12 +67,12 @@ def test_what_no_study_can_have_is_counted_with_its_reason(tiny_sweep: dict[str,
 
 
 def test_a_point_is_the_same_run_as_in_a_study(tiny_sweep: dict[str, Any]) -> None:
-    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
-    candidate = points.of("", {BLOCK: 16, LOC: 1.0})
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    planned = planner.plan("", {BLOCK: 16, LOC: 1.0})
     values = {**tiny_sweep["study"], "name": "other"}
     values["families"]["cola"]["block_size"] = 16
-    (planned,) = plan_study(StudySpec.parse(values))
-    assert [run.spec.run_key for run in candidate.runs] == [planned.spec.run_key]
+    (run,) = plan_study(StudySpec.parse(values))
+    assert [own.key for own in planned.runs] == [run.key]
 
 
 def test_points_that_only_use_a_model_otherwise_share_its_training(
@@ -80,8 +80,8 @@ def test_points_that_only_use_a_model_otherwise_share_its_training(
 ) -> None:
     steps = "evaluation.generation.steps"
     tiny_sweep["space"] = {steps: [1, 4], BLOCK: [8, 16]}
-    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
-    found = [points.of("", point) for point in grid(points.sweep.space)]
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    found = [planner.plan("", point) for point in grid(planner.sweep.space)]
     assert len({c.identity for c in found}) == 4
     assert len({run.spec.run_key for c in found for run in c.runs}) == 2
     assert {c.evaluation.generation.steps for c in found if c.evaluation} == {1, 4}
@@ -94,7 +94,7 @@ def test_families_are_compared_in_arms_of_their_own(tiny_sweep: dict[str, Any]) 
     assert "make an arm of each" in refusal(tiny_sweep)
     tiny_sweep["arms"] = {name: {"set": {"families": {name: {}}}} for name in ("ar", "llada")}
     plan = plan_sweep(PointPlanner(SweepSpec.parse(tiny_sweep), []))
-    assert [{c.runs[0].spec.family for c in arm.candidates} for arm in plan.arms] == [
+    assert [{c.runs[0].spec.family for c in arm.points} for arm in plan.arms] == [
         {"ar"}, {"llada"},
     ]  # fmt: skip
 
@@ -104,8 +104,8 @@ def test_a_scale_changes_study_space_and_budget(tiny_sweep: dict[str, Any]) -> N
         "laptop": {"space": {BLOCK: [8]}, "set": {"max_epochs": 50}, "seeds": [1, 2]}
     }
     sweep = SweepSpec.parse(tiny_sweep).at("laptop")
-    points = PointPlanner(sweep, [])
-    assert points.base.max_epochs == 50
-    (arm,) = plan_sweep(points).arms
-    assert len(arm.candidates) == 2
-    assert [run.spec.seed for run in arm.candidates[0].runs] == [1, 2]
+    planner = PointPlanner(sweep, [])
+    assert planner.base.max_epochs == 50
+    (arm,) = plan_sweep(planner).arms
+    assert len(arm.points) == 2
+    assert [run.spec.seed for run in arm.points[0].runs] == [1, 2]

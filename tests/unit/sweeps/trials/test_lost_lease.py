@@ -15,7 +15,8 @@ from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
 from orchestration.state.paths import RunFolder, output_root
 from orchestration.worker.assignment import Assignment, RunOutcome
 from sweeps.trials import trial
-from sweeps.trials.trial import TrialExecutor, TrialSpec
+from sweeps.trials.trial import TrialExecutor
+from sweeps.trials.trial_spec import TrialSpec
 
 
 def outcome(attempt: int, state: str) -> str:
@@ -50,11 +51,11 @@ def test_a_run_that_was_taken_over_is_taken_as_its_successor_ends_it(
         successor.close(key, "finished")
 
     monkeypatch.setattr(trial, "fit_run", fit_run)
-    order = TrialSpec(
+    spec = TrialSpec(
         trial=1, study=study, fingerprint="x" * 64, data_folder=str(tmp_path), folder=str(tmp_path),
         evaluation=None, likelihood=False, preemptible=False, in_process=True, driver="d",
     )  # fmt: skip
-    work = TrialExecutor(order, lambda folder, settings, likelihood: {})
+    work = TrialExecutor(spec, lambda folder, settings, likelihood: {})
     ready.set()
     work.thread.join(60)
     ended = work.outcome()

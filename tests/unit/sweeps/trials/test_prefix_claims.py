@@ -24,8 +24,8 @@ def other_driver(root: Path) -> Ledger:
 
 
 def test_one_trains_it_and_the_others_take_it(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
-    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
-    (one,), (two,) = (points.of("", {BLOCK: 8, LOC: loc}).runs for loc in (0.0, 1.0))
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    (one,), (two,) = (planner.plan("", {BLOCK: 8, LOC: loc}).runs for loc in (0.0, 1.0))
     stage, same = next(stage_prefixes(one.spec)), next(stage_prefixes(two.spec))
     assert stage == same
     first = PrefixClaims(tmp_path, Ledger(tmp_path))
@@ -62,7 +62,7 @@ def test_runs_that_go_through_another_first_stage_share_nothing(
     tiny_sweep: dict[str, Any],
 ) -> None:
     tiny_sweep["space"] = {"families.cola.objective.stage1.lambda_mask": [0.0, 0.3]}
-    points = PointPlanner(SweepSpec.parse(tiny_sweep), [])
-    found = [points.of("", {key: value}) for key in tiny_sweep["space"] for value in (0.0, 0.3)]
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    found = [planner.plan("", {key: value}) for key in tiny_sweep["space"] for value in (0.0, 0.3)]
     stages = {next(stage_prefixes(c.runs[0].spec)).key for c in found}
     assert len(stages) == 2

@@ -9,7 +9,8 @@ import pytest
 
 from orchestration.cluster.session import ClusterResources
 from orchestration.state.event_log import EventLog
-from sweeps.driver.runner import SweepDriver
+from sweeps.driver.context import SweepContext
+from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
@@ -23,9 +24,18 @@ def test_a_trial_holds_its_worker_itself_only_with_warm_workers_and_one_worker(
 ) -> None:
     tiny_sweep["study"]["resources"] = {"workers": workers}
     sweep = SweepSpec.parse(tiny_sweep | {"warm_workers": warm})
-    base, log, events = PointPlanner(sweep, []).base, SweepLog(tmp_path), EventLog(tmp_path)
-    cluster = ClusterResources(cpus=4, gpus=0)
-    said: list[str] = []
-    drive = SweepDriver(sweep, base, tmp_path, log, None, None, cluster, None, events, said.append)  # type: ignore[arg-type]
-    # Tune is asked for the worker's cores, or only for the memory of one that follows workers.
-    assert ("cpu" in drive._trial_resources()) == stays
+    lines: list[str] = []
+    context = SweepContext(
+        sweep=sweep,
+        base=PointPlanner(sweep, []).base,
+        folder=tmp_path,
+        trial_log=SweepLog(tmp_path),
+        events=EventLog(tmp_path),
+        progress=None,  # type: ignore[arg-type]
+        corpora=None,  # type: ignore[arg-type]
+        cluster=ClusterResources(cpus=4, gpus=0),
+        queue=None,
+        notify=lines.append,
+    )
+    # Tune is request for the worker's cores, or only for the memory of one that follows workers.
+    assert ("cpu" in SweepDriver(context).trial_resources()) == stays

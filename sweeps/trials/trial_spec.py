@@ -1,0 +1,41 @@
+"""What a sweep's driver hands to the process of a trial, and the names that both know it by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydantic import BaseModel, ConfigDict
+
+from cola.records import TrialSegment
+from cola.study import StudySpec
+from cola.study.run import EvaluationSpec
+from orchestration.planning.plan import PlannedRun
+
+
+class TrialSpec(BaseModel):
+    """A trial: the study of its runs, one for each seed, and where everything is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial: int
+    study: StudySpec
+    fingerprint: str  # of the study's corpus
+    data_folder: str
+    folder: str  # the sweep's
+    evaluation: EvaluationSpec | None  # settings for measuring the finished models once more
+    likelihood: bool  # whether that includes their NLL
+    preemptible: bool
+    in_process: bool  # runs train in the trial's own process, which serves later trials too
+    driver: str  # id of the sweep's driver
+    segment: TrialSegment | None = None  # None: the runs are trained whole
+    reported_up_to: float = 0.0  # share of the first run's budget; evaluations up to it are known
+
+
+def with_trial_name(run: PlannedRun, trial: int) -> PlannedRun:
+    """The run under a name that includes the trial's number."""
+    return replace(run, name=f"trial{trial:03d}-{run.name}")
+
+
+def lease_name(driver: str, trial: int) -> str:
+    """The end of the lease owner of a trial's runs, by which its driver recognises them."""
+    return f"{driver}-{trial}"
