@@ -49,7 +49,7 @@ def newest_checkpoint(store: CheckpointStore, *, checksums: bool = True) -> Newe
         problem = _problem(store, stored, manifests, checksums)
         if problem is None:
             return NewestCheckpoint(manifests[0].cursor, tuple(damaged))
-        log.warning("checkpoint %s of %s is damaged: %s", stored.name, store.shown, problem)
+        log.info("checkpoint %s of %s is damaged: %s", stored.name, store.shown, problem)
         damaged.append(stored.step)
     return NewestCheckpoint(None, tuple(damaged))
 

@@ -289,7 +289,7 @@ class Launcher:
         self.mirror.leave_run(run.key)
         self.view.lost(run, str(lost))
         self.events.write(Event.LEASE_LOST, run.name, str(lost))
-        log.warning("%s: lease lost: %s", run.name, lost)
+        log.info("%s: lease lost: %s", run.name, lost)
 
     def _closing_tags(self, run: PlannedRun) -> dict[str, str]:
         tags = closing_tags(run, self.ledger)

@@ -23,7 +23,7 @@ from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
-from orchestration.state.event_log import EventLog
+from orchestration.state.event_log import Event, EventLog
 from orchestration.state.journal import JournalReader
 from orchestration.state.ledger import (
     LEASE_REFRESH_SECONDS,
@@ -305,7 +305,7 @@ class TrialExecutor:
             return
         self._taken_over.add(run.key)
         log.warning("%s: %s", run.name, lost)
-        EventLog(Path(self.spec.folder)).write("lease lost", run.name, str(lost))
+        EventLog(Path(self.spec.folder)).write(Event.LEASE_LOST, run.name, str(lost))
 
     def _is_stopped(self) -> bool:
         return self._stopping.is_set() or is_sweep_stopping(Path(self.spec.folder))
