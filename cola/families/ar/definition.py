@@ -5,27 +5,22 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cola.compute.activations import Precision, logit_bytes, trunk_bytes
 from cola.compute.flops import (
-    TRAINED,
-    Convention,
     FlopsBreakdown,
     ParameterCounts,
     trunk_forward,
-    trunk_nominal,
     trunk_parameters,
 )
-from cola.compute.sizing import PAPER_TRUNK, check_core, no_shape, trunk_sizes
-from cola.errors import SpecError
 from cola.families.ar.spec import ARModelSpec, ARSettings, NextToken
-from cola.families.interface.definition import FamilyDefinition, Look
+from cola.families.interface.definition import Look
+from cola.families.interface.trunk import TrunkDefinition
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
     from cola.families.interface.family import Family
 
 
-class ARDefinition(FamilyDefinition):
+class ARDefinition(TrunkDefinition):
     """See `FamilyDefinition`."""
 
     name = "ar"
@@ -50,37 +45,9 @@ class ARDefinition(FamilyDefinition):
 
         return ARFamily()
 
-    def paper_row(self, vocab_size: int, settings: ARSettings) -> ARModelSpec:
-        """See `FamilyDefinition.paper_row`."""
-        return ARModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **PAPER_TRUNK)
-
-    def size(self, core_parameters: int, vocab_size: int, settings: ARSettings) -> ARModelSpec:
-        """See `FamilyDefinition.size`."""
-        try:
-            sizes = trunk_sizes(core_parameters)
-        except SpecError as error:
-            raise no_shape(self.name, core_parameters, error) from None
-        model = ARModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **sizes)
-        check_core(self.name, core_parameters, self.parameter_counts(model).core)
-        return model
-
     def parameter_counts(self, model: ARModelSpec) -> ParameterCounts:
         """Both tables have a row for the start token."""
         return trunk_parameters(model, model.vocab_size + 1, model.vocab_size + 1)
-
-    def train_flops_per_token(
-        self,
-        model: ARModelSpec,
-        objective: NextToken,
-        length: int,
-        stage: str,
-        convention: Convention,
-    ) -> FlopsBreakdown:
-        """See `FamilyDefinition.train_flops_per_token`."""
-        if convention == "nominal":
-            return trunk_nominal(model, self.parameter_counts(model).head)
-        forward = self.forward(model, length)
-        return FlopsBreakdown({name: TRAINED * value for name, value in forward.items()})
 
     def likelihood_flops_per_token(
         self, model: ARModelSpec, settings: LikelihoodSpec, length: int
@@ -101,12 +68,6 @@ class ARDefinition(FamilyDefinition):
     def forward(self, model: ARModelSpec, length: int) -> dict[str, float]:
         """Forward FLOPs per token, with causal density."""
         return trunk_forward(model, (length + 1) / 2, model.vocab_size + 1)
-
-    def activation_bytes(
-        self, model: ARModelSpec, objective: NextToken, precision: Precision
-    ) -> float:
-        """See `FamilyDefinition.activation_bytes`."""
-        return trunk_bytes(model, precision) + logit_bytes(model.vocab_size, precision)
 
 
 AR = ARDefinition()

@@ -13,8 +13,6 @@ from cola.compute.flops import (
     dit_parameters,
     vae_parameters,
 )
-from cola.compute.sizing import check_core, no_shape
-from cola.errors import SpecError
 from cola.families.cola import flops, inference_flops, sizes
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import FamilyDefinition, Look
@@ -76,14 +74,11 @@ class ColaDefinition(FamilyDefinition):
         """See `FamilyDefinition.paper_row`."""
         return sizes.paper_row(vocab_size, settings)
 
-    def size(self, core_parameters: int, vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
-        """See `FamilyDefinition.size`."""
-        try:
-            model = sizes.core_sized(core_parameters, vocab_size, settings)
-        except SpecError as error:
-            raise no_shape(self.name, core_parameters, error) from None
-        check_core(self.name, core_parameters, self.parameter_counts(model).core)
-        return model
+    def nearest(
+        self, core_parameters: int, vocab_size: int, settings: ColaSettings
+    ) -> ColaModelSpec:
+        """See `FamilyDefinition.nearest`."""
+        return sizes.core_sized(core_parameters, vocab_size, settings)
 
     def parameter_counts(self, model: ColaModelSpec) -> ParameterCounts:
         """The embeddings are the VAE's."""

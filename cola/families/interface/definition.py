@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from cola.compute.flops import Convention, FlopsBreakdown, ParameterCounts
-from cola.compute.sizing import size_by_total
+from cola.compute.sizing import check_core, no_shape, size_by_total
+from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings, ModelSpec, ObjectiveSpec
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -68,12 +69,25 @@ class FamilyDefinition(ABC):
         """The model of the paper's row of about 2 B parameters (docs/model.md)."""
 
     @abstractmethod
+    def nearest(self, core_parameters: int, vocab_size: int, settings: Any) -> ModelSpec:
+        """The model with about this many parameters outside token embeddings and head.
+
+        Raises:
+            SpecError: when the target is too small for any shape.
+        """
+
     def size(self, core_parameters: int, vocab_size: int, settings: Any) -> ModelSpec:
         """The model with this many parameters outside token embeddings and head.
 
         Raises:
             SpecError: when no shape comes within the tolerance of `cola.compute.sizing`.
         """
+        try:
+            model = self.nearest(core_parameters, vocab_size, settings)
+        except SpecError as error:
+            raise no_shape(self.name, core_parameters, error) from None
+        check_core(self.name, core_parameters, self.parameter_counts(model).core)
+        return model
 
     def size_by_total(self, total_parameters: int, vocab_size: int, settings: Any) -> ModelSpec:
         """The model with this many parameters in all, embeddings included.

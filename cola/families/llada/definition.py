@@ -5,19 +5,14 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cola.compute.activations import Precision, logit_bytes, trunk_bytes
 from cola.compute.flops import (
-    TRAINED,
-    Convention,
     FlopsBreakdown,
     ParameterCounts,
     trunk_forward,
-    trunk_nominal,
     trunk_parameters,
 )
-from cola.compute.sizing import PAPER_TRUNK, check_core, no_shape, trunk_sizes
-from cola.errors import SpecError
-from cola.families.interface.definition import FamilyDefinition, Look
+from cola.families.interface.definition import Look
+from cola.families.interface.trunk import TrunkDefinition
 from cola.families.llada.spec import LLaDAModelSpec, LLaDASettings, MaskedDiffusion
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -25,7 +20,7 @@ if TYPE_CHECKING:
     from cola.families.interface.family import Family
 
 
-class LLaDADefinition(FamilyDefinition):
+class LLaDADefinition(TrunkDefinition):
     """See `FamilyDefinition`."""
 
     name = "llada"
@@ -55,39 +50,9 @@ class LLaDADefinition(FamilyDefinition):
 
         return LLaDAFamily()
 
-    def paper_row(self, vocab_size: int, settings: LLaDASettings) -> LLaDAModelSpec:
-        """See `FamilyDefinition.paper_row`."""
-        return LLaDAModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **PAPER_TRUNK)
-
-    def size(
-        self, core_parameters: int, vocab_size: int, settings: LLaDASettings
-    ) -> LLaDAModelSpec:
-        """See `FamilyDefinition.size`."""
-        try:
-            sizes = trunk_sizes(core_parameters)
-        except SpecError as error:
-            raise no_shape(self.name, core_parameters, error) from None
-        model = LLaDAModelSpec(vocab_size=vocab_size, rope_theta=settings.rope_theta, **sizes)
-        check_core(self.name, core_parameters, self.parameter_counts(model).core)
-        return model
-
     def parameter_counts(self, model: LLaDAModelSpec) -> ParameterCounts:
         """The embedding has a row for the mask token, which the head never predicts."""
         return trunk_parameters(model, model.vocab_size + 1, model.vocab_size)
-
-    def train_flops_per_token(
-        self,
-        model: LLaDAModelSpec,
-        objective: MaskedDiffusion,
-        length: int,
-        stage: str,
-        convention: Convention,
-    ) -> FlopsBreakdown:
-        """See `FamilyDefinition.train_flops_per_token`."""
-        if convention == "nominal":
-            return trunk_nominal(model, self.parameter_counts(model).head)
-        forward = self.forward(model, length)
-        return FlopsBreakdown({name: TRAINED * value for name, value in forward.items()})
 
     def likelihood_flops_per_token(
         self, model: LLaDAModelSpec, settings: LikelihoodSpec, length: int
@@ -113,12 +78,6 @@ class LLaDADefinition(FamilyDefinition):
     def forward(self, model: LLaDAModelSpec, length: int) -> dict[str, float]:
         """Forward FLOPs per token, where every token sees every other."""
         return trunk_forward(model, length, model.vocab_size)
-
-    def activation_bytes(
-        self, model: LLaDAModelSpec, objective: MaskedDiffusion, precision: Precision
-    ) -> float:
-        """See `FamilyDefinition.activation_bytes`."""
-        return trunk_bytes(model, precision) + logit_bytes(model.vocab_size, precision)
 
 
 LLADA = LLaDADefinition()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cola.compute.activations import Precision
 from cola.compute.flops import TRAINED, Convention, FlopsBreakdown, ParameterCounts
-from cola.compute.sizing import check_core
 from cola.families.interface.definition import FamilyDefinition, Look
 from cola.spec import GenerationSpec, LikelihoodSpec
 from toy_family.spec import ToyModelSpec, ToyObjective, ToySettings
@@ -41,15 +40,11 @@ class ToyDefinition(FamilyDefinition):
             vocab_size=vocab_size, width=2048, inner=8192, layers=27 * settings.layers
         )
 
-    def size(self, core_parameters: int, vocab_size: int, settings: ToySettings) -> ToyModelSpec:
-        """See `FamilyDefinition.size`."""
+    def nearest(self, core_parameters: int, vocab_size: int, settings: ToySettings) -> ToyModelSpec:
+        """See `FamilyDefinition.nearest`."""
         width = 64 if core_parameters >= 1_000_000 else 32
         inner = max(1, round(core_parameters / (2 * width * settings.layers)))
-        model = ToyModelSpec(
-            vocab_size=vocab_size, width=width, inner=inner, layers=settings.layers
-        )
-        check_core(self.name, core_parameters, self.parameter_counts(model).core)
-        return model
+        return ToyModelSpec(vocab_size=vocab_size, width=width, inner=inner, layers=settings.layers)
 
     def parameter_counts(self, model: ToyModelSpec) -> ParameterCounts:
         """The embedding has a row for the start of a text."""
