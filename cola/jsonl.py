@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 
-class LineWriter:
+class LineWriter(AbstractContextManager["LineWriter"]):
     """Appends objects to a file, one a line; several processes may append to the same file.
 
     Each line is one write to a file in append mode. What a full disk does not take is kept and
@@ -49,15 +49,7 @@ class LineWriter:
         os.fsync(self._file.fileno())
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _flush(self) -> None:

@@ -22,6 +22,23 @@ Budget = Annotated[float, Field(gt=0, le=1e30)]
 Parameters = Literal["core", "total"]
 Size = Annotated[int, Field(ge=1_000, le=10**13)]
 
+# The three ways to say a size; of a rung and of a trajectory one is given.
+CoreTarget = Annotated[
+    Size | None,
+    Field(
+        description="Size aimed at, in parameters without token embeddings and output head; for "
+        "`matching.parameters: core`."
+    ),
+]
+TotalTarget = Annotated[
+    Size | None,
+    Field(description="Size aimed at, in all parameters; for `matching.parameters: total`."),
+]
+PublishedRow = Annotated[
+    Literal["paper-2b"] | None,
+    Field(description="A published size by its name, in place of a number."),
+]
+
 
 class Rung(Spec):
     """One budget of the ladder and the size trained at it, by every family with every seed.
@@ -32,18 +49,9 @@ class Rung(Spec):
     budget: Budget = Field(
         description="Training FLOPs of each run, counted as `matching.compute` says."
     )
-    core_parameters: Size | None = Field(
-        default=None,
-        description="Size aimed at, in parameters without token embeddings and output head; for "
-        "`matching.parameters: core`.",
-    )
-    total_parameters: Size | None = Field(
-        default=None,
-        description="Size aimed at, in all parameters; for `matching.parameters: total`.",
-    )
-    row: Literal["paper-2b"] | None = Field(
-        default=None, description="A published size by its name, in place of a number."
-    )
+    core_parameters: CoreTarget = None
+    total_parameters: TotalTarget = None
+    row: PublishedRow = None
 
     @property
     def target(self) -> int | None:
@@ -152,18 +160,9 @@ class TrajectoryDesign(Spec):
     budgets: list[Budget] = Field(
         min_length=2, description="Training FLOPs of the points, each a different number."
     )
-    core_parameters: Size | None = Field(
-        default=None,
-        description="Size aimed at, in parameters without token embeddings and output head; for "
-        "`matching.parameters: core`.",
-    )
-    total_parameters: Size | None = Field(
-        default=None,
-        description="Size aimed at, in all parameters; for `matching.parameters: total`.",
-    )
-    row: Literal["paper-2b"] | None = Field(
-        default=None, description="A published size by its name, in place of a number."
-    )
+    core_parameters: CoreTarget = None
+    total_parameters: TotalTarget = None
+    row: PublishedRow = None
 
     def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large."""

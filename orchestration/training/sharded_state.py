@@ -8,11 +8,10 @@ the number of workers and the ZeRO stage may change, and nothing is unpickled.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -72,7 +71,7 @@ def write_tensors(
         raise OSError(f"{path.name}: {error}") from error
 
 
-class FragmentReader:
+class FragmentReader(AbstractContextManager["FragmentReader"]):
     """Reads ranges of the tensors that several workers wrote; a context manager.
 
     `steps` is the step count that `write_fragments` recorded.
@@ -97,15 +96,7 @@ class FragmentReader:
             self._parts.setdefault((kind, name), []).append((int(start), numel, file, key))
         return dict(file.metadata())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._files.close()
 
     def has(self, kind: str, name: str) -> bool:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cola.evaluation.items import Id
 from cola.evaluation.tasks.task import Record
 from cola.jsonl import LineWriter, read_lines
 
 
-class ItemLog:
+class ItemLog(AbstractContextManager["ItemLog"]):
     """Append-only, one writer; `records` holds the answers that are there when it is opened."""
 
     def __init__(self, path: Path) -> None:
@@ -27,13 +26,5 @@ class ItemLog:
         # A number of an answer may be infinite, which must read back as it was.
         self._lines.write(json.dumps({"id": item, "record": record}))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lines.close()
