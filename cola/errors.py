@@ -16,7 +16,7 @@ class ColaError(Exception):
 
 
 class SpecError(ColaError):
-    """A specification, an option or an input file that cannot be carried out as it is."""
+    """A specification, an option or an input file that is invalid or impossible here."""
 
     exit_code = 2
 

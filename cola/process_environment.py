@@ -32,7 +32,7 @@ def ray_driver() -> None:
     """A process that starts or joins a Ray cluster; its workers inherit all of it."""
     _default("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to others unasked
     _default("RAY_TRAIN_V2_ENABLED", "1")  # the only interface that the product is written for
-    # Workers without a GPU of their own keep CUDA_VISIBLE_DEVICES as it is: Ray warns otherwise.
+    # Workers without a GPU keep CUDA_VISIBLE_DEVICES as it is: Ray warns otherwise.
     _default("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cola.errors import FitError
+
 Array = NDArray[np.float64]
 EXPONENTS = (1e-3, 3.0)  # bounds of every exponent
 
@@ -23,6 +25,16 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self.loss)
+
+    def sizes(self) -> tuple[Array, Array]:
+        """Parameters and tokens of each point.
+
+        Raises:
+            FitError: where they are not known.
+        """
+        if self.parameters is None or self.tokens is None:
+            raise FitError("the number of parameters and of tokens of each point is needed")
+        return self.parameters, self.tokens
 
     def subset(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Inputs:
         """Some of the points."""

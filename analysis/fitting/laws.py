@@ -44,12 +44,7 @@ class TiedLaw:
 
     def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
         """See `Law`."""
-        assert points.parameters is not None
-        assert points.tokens is not None
-        x, y = (
-            np.log(v / s)
-            for v, s in zip((points.parameters, points.tokens), self.scales, strict=True)
-        )
+        x, y = (np.log(v / s) for v, s in zip(points.sizes(), self.scales, strict=True))
         floor, log_a, log_b, a, s = (theta_BP[:, i : i + 1] for i in range(5))
         size, data = np.exp(log_a - (1 - a) * x), np.exp(log_b - a * y)
         inside = size + data

@@ -14,7 +14,8 @@ PREFIX = "runs-"
 def attach_tooltips(markers: PathCollection, texts: Sequence[str]) -> None:
     """Attach a text to every marker of a scatter."""
     figure = markers.get_figure(root=True)
-    assert figure is not None
+    if figure is None:
+        raise ValueError("these markers are in no figure: draw them into axes first")
     kept: dict[str, list[str]] = figure.__dict__.setdefault("_tooltips", {})
     name = f"{PREFIX}{len(kept)}"
     markers.set_gid(name)

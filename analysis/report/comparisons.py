@@ -35,14 +35,19 @@ class Pair:
 
 def compare_pairs(fits: Mapping[str, FamilyFit], final: pd.DataFrame, compute: str) -> list[Pair]:
     """Every pair of families, or variants, that both have a curve."""
-    fitted = [fit for fit in fits.values() if fit.refits is not None]
-    return [compare_pair(one, other, final, compute) for one, other in combinations(fitted, 2)]
+    return [
+        pair
+        for one, other in combinations(fits.values(), 2)
+        if (pair := compare_pair(one, other, final, compute)) is not None
+    ]
 
 
-def compare_pair(one: FamilyFit, other: FamilyFit, final: pd.DataFrame, compute: str) -> Pair:
-    """One pair."""
-    assert one.refits is not None
-    assert other.refits is not None
+def compare_pair(
+    one: FamilyFit, other: FamilyFit, final: pd.DataFrame, compute: str
+) -> Pair | None:
+    """What two curves say of each other; None where one of them could not be fitted."""
+    if one.refits is None or other.refits is None:
+        return None
     name = f"{other.label} against {one.label}"
     caveat = bound_caveat(one, other)
     if not losses_overlap(one.refits.fit, other.refits.fit):

@@ -62,7 +62,7 @@ class FamilyFit:
 
     @property
     def intervals(self) -> str:
-        """95% intervals of the parameters that have a meaning of their own."""
+        """95% intervals of the parameters that mean something by themselves."""
         if self.refits is None:
             return "–"
         by_name = self.refits.intervals()

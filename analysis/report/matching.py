@@ -25,7 +25,7 @@ def matching_statements(runs: pd.DataFrame) -> list[str]:
     """Sentences on what is held equal and by how much the rest differs."""
     finished = runs[runs["status"] == "finished"]
     if finished.empty:
-        return ["No run is finished yet, so nothing can be said of the matching."]
+        return ["No run is finished yet, so the matching is not known."]
     compute = finished["compute"].iloc[0]
     statements = [_order_statement(finished), _budget_statement(finished, compute)]
     statements.append(_parameter_statement(finished))

@@ -18,7 +18,7 @@ from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table,
 from analysis.sweep_report.importance import is_number
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d00", "#30343b")
-FEW = 8  # values of a key that can be lines of their own
+FEW = 8  # values of a key that can each have a line
 
 
 def distinct_labels(column: pd.Series) -> list[str]:

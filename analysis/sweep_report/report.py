@@ -129,7 +129,7 @@ def effort(frames: SweepFrames) -> list[str]:
         if scheduler == "pbt":
             search_budget = f"a population of {frames.spec['scheduler']['population']['members']}"
         sentences.append(
-            f"Effort: every arm has a {algorithm} search of its own with {search_budget}, "
+            f"Effort: every arm has its own {algorithm} search with {search_budget}, "
             f"scheduler {scheduler}, and the same seeds."
         )
     if frames.open_trials:

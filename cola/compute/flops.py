@@ -2,7 +2,7 @@
 
 A multiply-add is two FLOPs. Conventions:
 
-- executed: matrix products that are carried out, attention with its visible density, forward plus
+- executed: matrix products that are computed, attention with its visible density, forward plus
   twice that for the backward pass of trained parts. Norms, activations and softmax are left out.
 - nominal: the literature's 6 N D, where N counts the blocks' attention and MLP matrices and the
   output head. For a latent diffusion model these are the DiT's and the VAE's, without AdaLN and

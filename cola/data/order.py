@@ -131,7 +131,7 @@ class OrderFingerprint:
         self._pending = ids[start:]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as plain JSON values."""
+        """Everything needed to resume, as plain JSON values."""
         return {
             "count": self.count,
             "chain": self._chain.hex(),

@@ -143,26 +143,25 @@ class PackedWriter:
         self.bytes += int(bytes_N.sum())
         start = 0
         while start < rows:
-            if self._files is None or self.shards[-1] == self._rows_per_shard:
-                self._open_shard()
+            files = self._files
+            if files is None or self.shards[-1] == self._rows_per_shard:
+                files = self._open_shard()
             stop = min(rows, start + self._rows_per_shard - self.shards[-1])
-            self._write(tokens_NL[start:stop], bytes_N[start:stop])
+            files[0].write(tokens_NL[start:stop].astype(self.dtype).tobytes())
+            files[1].write(bytes_N[start:stop].astype("<i4").tobytes())
+            self.shards[-1] += stop - start
             start = stop
 
-    def _write(self, tokens_NL: np.ndarray, bytes_N: np.ndarray) -> None:
-        assert self._files is not None
-        self._files[0].write(tokens_NL.astype(self.dtype).tobytes())
-        self._files[1].write(bytes_N.astype("<i4").tobytes())
-        self.shards[-1] += len(bytes_N)
-
-    def _open_shard(self) -> None:
+    def _open_shard(self) -> tuple[BinaryIO, BinaryIO]:
         self._close_shard()
         index = len(self.shards)
-        self._files = (
+        files = (
             token_file(self.folder, self.split, index).open("wb"),
             byte_file(self.folder, self.split, index).open("wb"),
         )
+        self._files = files
         self.shards.append(0)
+        return files
 
     def _close_shard(self) -> None:
         if self._files is None:

@@ -48,7 +48,7 @@ def judged(
     """-log p of whole texts, none empty, in nats, (B,) float64, and the last hidden state behind
     each one's last token, (B, C) float32."""
     start, longest = model.config.bos_token_id, max(map(len, rows))
-    # What stands behind a token changes nothing before it, so the padding may be any token.
+    # A causal model does not see what follows, so the padding may be any token.
     padded = [[start, *row, *[start] * (longest - len(row))] for row in rows]
     tokens_BL = torch.tensor(padded, device=device)
     found = model(input_ids=tokens_BL, use_cache=False, output_hidden_states=True)

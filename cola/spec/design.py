@@ -146,7 +146,7 @@ class GridDesign(Spec):
 class TrajectoryDesign(Spec):
     """One size along training: every budget is a finished model of it (the paper's RQ4).
 
-    All points share the stable phase of a WSD schedule and branch from it into decays of their own,
+    All points share the stable phase of a WSD schedule and branch from it into separate decays,
     so that the stable phase is trained once. Warm-up, rules and Cola DLM's first stage must not
     depend on the point: the first two are those of the largest budget's rules and the smallest
     budget's warm-up, and stage 1 is paid from the smallest budget.

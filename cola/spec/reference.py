@@ -18,7 +18,7 @@ SHORT = 60  # characters of a default that fits a table's cell
 
 
 def reference(schema: Schema, level: int) -> str:
-    """One table of the keys at the top and one for each key that has keys of its own.
+    """One table of the keys at the top and one for each key that holds a mapping.
 
     Headings begin at `level`. An alternative of a union has a table under a heading one level
     deeper. What occurs at several keys is written out at the first one.

@@ -50,7 +50,7 @@ def referred(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
 
 
 def tag_of(alternatives: list[dict[str, Any]], definitions: dict[str, Any]) -> str | None:
-    """The key by which the alternatives of a union are told apart: a constant in each of them."""
+    """The key that distinguishes the alternatives of a union: a constant in each of them."""
     constants = [
         {key for key, value in referred(item, definitions).get("properties", {}).items()
          if "const" in value}

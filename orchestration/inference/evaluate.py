@@ -40,7 +40,7 @@ class EvaluationRequest:
     """Settings of an evaluation.
 
     `reference` opens the model that judges unconditional texts; `held_out_files` are text for
-    models without data of their own.
+    models that come without data.
     """
 
     settings: EvaluationSpec

@@ -99,7 +99,7 @@ def model_card(run_folder: Path, spec: RunSpec) -> str:
 |---|---|
 {table}
 
-*Executed* FLOPs count the matrix products that are carried out, with attention's visible density;
+*Executed* FLOPs count the matrix products that are computed, with attention's visible density;
 *nominal* is the literature's 6 N D. The NLL is over fixed validation sequences of the training
 corpus, all tokens included; a *bound* is at least the model's true NLL.
 

@@ -54,7 +54,7 @@ class CheckpointFetcher:
         return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else None
 
     def share(self, chosen: tuple[Path, Cursor] | None) -> tuple[Path, Cursor] | None:
-        """Rank 0's choice on all workers, each with a folder of its own node (collective).
+        """Rank 0's choice on all workers, each with a folder on its node (collective).
 
         Raises:
             OSError: a node's copy is damaged.

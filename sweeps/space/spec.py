@@ -154,7 +154,7 @@ class BudgetSpec(Spec):
 
 
 class Arm(Spec):
-    """A part of the sweep with a search and a budget of its own."""
+    """A part of the sweep with its own search and budget."""
 
     set: dict[str, Value] = Field(
         default={}, description="Keys of the study by their paths, with the arm's values."

@@ -1,6 +1,6 @@
 """The few-shot tasks: of each its rule of scoring, its public data set and how its items are made.
 
-Eight are the public release's; two correct one of them and have a name of their own.
+Eight are the public release's; two correct one of them, under another name.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ def run(arguments: Sequence[str]) -> None:
     """Do what `lm_eval ARGUMENTS` does; its exits (`SystemExit`) are passed on.
 
     Raises:
-        SpecError: for arguments of the model that cannot be carried out.
+        SpecError: for invalid arguments of the model.
     """
     before = sys.argv
     sys.argv = ["lm_eval", *arguments]  # the harness reads no others

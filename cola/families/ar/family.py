@@ -85,7 +85,7 @@ class ARFamily(Family):
     def judge(
         self, model: LlamaForCausalLM, rows: Sequence[Sequence[int]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """See `Family.judge`: the start token stands before every text."""
+        """See `Family.judge`: the start token precedes every text."""
         return judged(model, rows, device)
 
     def generate(

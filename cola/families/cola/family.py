@@ -157,7 +157,7 @@ class ColaFamily(Family):
     ) -> Conditional:
         """See `Family.conditional_nll`: a difference of bounds; a bound where no row has a prompt.
 
-        Nothing is said of greedy: text is decoded from latents that are drawn.
+        `greedy_B` is None: decoding starts from sampled latents, so nothing is greedy.
         """
         pad = eos_token_id if eos_token_id is not None else 0
         nll_B = conditional_nll(model, prompts, continuations, settings, stream, pad)

@@ -43,7 +43,7 @@ class ColaModelSpec(ModelSpec):
 
     @property
     def tokens_per_block(self) -> int:
-        """Tokens that one block of latents stands for."""
+        """Tokens that one block of latents encodes."""
         return self.dit.block_size * self.vae.patch_size
 
 
@@ -136,7 +136,7 @@ class ColaSettings(FamilySettings):
 
     @property
     def tokens_per_block(self) -> int:
-        """Tokens that one block of latents stands for."""
+        """Tokens that one block of latents encodes."""
         return self.patch_size * self.block_size
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ MODEL_CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Look:
-    """How a family's curves are drawn: Okabe and Ito's palette is told apart with every common
+    """How a family's curves are drawn: Okabe and Ito's palette is distinct with every common
     colour blindness. `line` is the style of curves that compare another family with this one."""
 
     colour: str
