@@ -31,7 +31,9 @@ dist.init_process_group("gloo", store=store, rank=0, world_size=1)
 run = RunSpec.model_validate_json((folder / "spec.json").read_text())
 data = open_prepared(Path(json.loads((folder / "data.json").read_text())["folder"]))
 log = LogTraining(run, JournalWriter(target), log_every_steps)
-train(run, data.train, DeepSpeedEngine, LoopSettings(1), WorkerRank(), [log])
+train(
+    run, data.train, DeepSpeedEngine, settings=LoopSettings(1), worker=WorkerRank(), hooks=[log]
+)
 dist.destroy_process_group()
 """
 
