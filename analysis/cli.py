@@ -50,7 +50,7 @@ def report(
         raise SpecError(f"study {name}: {root} holds no such study; run it first, or give --output")
     spec = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
     uri = tracking_uri or spec["tracking"]["uri"] or f"sqlite:///{root / 'mlflow.db'}"
-    result = write_report(name, uri, folder / "report", spec, target or [])
+    result = write_report(name, uri, folder / "report", spec=spec, targets=target or [])
     console = Console()
     for fit in result.fits.values():
         console.print(f"{fit.label:9} ({fit.kind}): {fit.formula}", highlight=False)

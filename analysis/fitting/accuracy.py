@@ -47,7 +47,7 @@ class AccuracyFit:
 
 
 def fit_accuracy(
-    loss: Array, accuracy: Array, chance: float, samples: int, seed: int
+    loss: Array, accuracy: Array, chance: float, *, samples: int, seed: int
 ) -> AccuracyFit:
     """Least squares over many starts, and refits of accuracies simulated with the fit's scatter.
 

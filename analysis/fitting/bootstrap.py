@@ -59,6 +59,7 @@ def bootstrap(
     fit: Fit,
     samples: int,
     seed: int,
+    *,
     kind: Kind = "runs",
     strata: Sequence[object] | None = None,
     clusters: Sequence[object] | None = None,
@@ -84,9 +85,9 @@ def bootstrap(
         losses = np.log(fit.loss(fit.points)) + drawn
         data = Resampled(np.ones((samples, count)), losses)
     else:
-        data = Resampled(resampling_weights(count, samples, seed, strata, clusters))
+        data = Resampled(resampling_weights(count, samples, seed, strata=strata, clusters=clusters))
     estimator = "least-squares" if fit.estimator == "variable-projection" else fit.estimator
-    solutions = solve(fit.law, fit.points, start, estimator, data)
+    solutions = solve(fit.law, fit.points, start, estimator=estimator, data=data)
     return Refits(fit, solutions.theta, fit.diagnostics.residual_sd)
 
 
@@ -94,6 +95,7 @@ def resampling_weights(
     count: int,
     samples: int,
     seed: int,
+    *,
     strata: Sequence[object] | None = None,
     clusters: Sequence[object] | None = None,
 ) -> Array:

@@ -152,7 +152,7 @@ def _first_zero(gap: Array, x: Array) -> float:
 
 
 def exponent_difference(
-    law: str, one: pd.DataFrame, other: pd.DataFrame, name: str, samples: int, seed: int
+    law: str, one: pd.DataFrame, other: pd.DataFrame, *, name: str, samples: int, seed: int
 ) -> Estimate:
     """Difference of an exponent between families, budgets being resampled in pairs.
 
@@ -175,7 +175,7 @@ def exponent_difference(
         column_of_row = np.searchsorted(common, frame["budget"].to_numpy(float))
         data = Resampled(counts[:, column_of_row].astype(float))
         start = np.tile(fit.theta, (samples, 1))
-        theta = solve(fit.law, fit.points, start, fit.estimator, data).theta
+        theta = solve(fit.law, fit.points, start, estimator=fit.estimator, data=data).theta
         values.append(fit.law.public(theta)[:, column])
     difference = values[0] - values[1]
     estimate = fits[0].parameters[name] - fits[1].parameters[name]

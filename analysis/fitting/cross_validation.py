@@ -99,16 +99,16 @@ def _score(
     folds = []
     for split, train, test in splits:
         try:
-            fit = fit_law(law, inputs(rows[train]), estimator, STARTS, seed)
+            fit = fit_law(law, inputs(rows[train]), estimator, starts=STARTS, seed=seed)
         except FitError as error:
             log.debug("law %s: fold at %.3g skipped: %s", law, split, error)
             continue
-        folds.append(_fold(fit, float(split), rows[train], rows[test], seed))
+        folds.append(_fold(fit, float(split), rows[train], held_out=rows[test], seed=seed))
     return Score(law, tuple(folds)) if folds else None
 
 
 def _fold(
-    fit: Fit, split: float, training: pd.DataFrame, held_out: pd.DataFrame, seed: int
+    fit: Fit, split: float, training: pd.DataFrame, *, held_out: pd.DataFrame, seed: int
 ) -> Fold:
     points = inputs(held_out)
     strata = training["budget"].tolist()

@@ -74,6 +74,7 @@ def fit_law(
     name: str,
     points: Inputs,
     estimator: str = "huber",
+    *,
     starts: int = STARTS,
     seed: int = 0,
     law: Law | None = None,
@@ -86,13 +87,13 @@ def fit_law(
     check(name, points)
     bound: Law = LAWS[name].make(points) if law is None else law
     start = bound.starts(points, starts, np.random.default_rng(seed))
-    solutions = solve(bound, points, start, estimator)
+    solutions = solve(bound, points, start, estimator=estimator)
     best = int(solutions.objective.argmin())
-    return assess(bound, points, estimator, solutions, best, start[best])
+    return assess(bound, points, estimator, solutions=solutions, best=best, start=start[best])
 
 
 def solve(
-    law: Law, points: Inputs, start_BP: Array, estimator: str, data: Resampled | None = None
+    law: Law, points: Inputs, start_BP: Array, *, estimator: str, data: Resampled | None = None
 ) -> Solutions:
     """The estimator's optimum from every start (or for every resampled problem).
 
@@ -111,13 +112,13 @@ def solve(
     if data is not None:
         steps = steps[1:] or steps  # refits start at an optimum already
     for delta in steps:
-        solutions = minimise(law, points, theta, delta, data)
+        solutions = minimise(law, points, theta, delta=delta, data=data)
         theta = solutions.theta
     return solutions
 
 
 def assess(
-    law: Law, points: Inputs, estimator: str, solutions: Solutions, best: int, start: Array
+    law: Law, points: Inputs, estimator: str, *, solutions: Solutions, best: int, start: Array
 ) -> Fit:
     """The best solution with its diagnostics and warnings."""
     theta, objective = solutions.theta[best], float(solutions.objective[best])

@@ -55,7 +55,7 @@ class Resampled:
 
 
 def minimise(
-    law: Law, points: Inputs, start_BP: Array, delta: float, data: Resampled | None = None
+    law: Law, points: Inputs, start_BP: Array, *, delta: float, data: Resampled | None = None
 ) -> Solutions:
     """Minimise sum_i w_i Huber(log L_i - log L^(i)) from every start.
 
@@ -67,7 +67,7 @@ def minimise(
     low, high = law.bounds
     theta = np.clip(np.array(start_BP, float), low, high)
     data = Resampled(np.ones((len(theta), len(points)))) if data is None else data
-    objective, gradient = _objective(law, points, theta, data, delta)
+    objective, gradient = _objective(law, points, theta, data=data, delta=delta)
     share, small_steps = np.ones(len(theta)), np.zeros(len(theta), int)
     active = np.arange(len(theta))
     for _ in range(ITERATIONS):
@@ -76,7 +76,7 @@ def minimise(
         mine = data.rows(active)
         step = _step(law, points, theta[active], mine, delta, share[active])
         candidate = np.clip(theta[active] + step, low, high)
-        value, _ = _objective(law, points, candidate, mine, delta, False)
+        value, _ = _objective(law, points, candidate, data=mine, delta=delta, with_gradient=False)
         better = value < objective[active]
         gain = np.where(better, objective[active] - value, 0.0)
         small = gain <= TOLERANCE * objective[active]
@@ -85,7 +85,7 @@ def minimise(
         share[active] = np.clip(np.where(better, 0.25, 4.0) * share[active], 1e-6, 1e8)
         small_steps[active] = np.where(small, small_steps[active] + 1, 0)
         active = active[(small_steps[active] < PATIENCE) | (~better & (share[active] < 1e4))]
-    objective, gradient = _objective(law, points, theta, data, delta)
+    objective, gradient = _objective(law, points, theta, data=data, delta=delta)
     free = ~_held(theta, gradient, low, high)
     scale = np.maximum(objective, 1e-300)
     return Solutions(theta, objective, np.abs(np.where(free, gradient, 0.0)).max(1) / scale)
@@ -95,6 +95,7 @@ def _objective(
     law: Law,
     points: Inputs,
     theta: Array,
+    *,
     data: Resampled,
     delta: float,
     with_gradient: bool = True,

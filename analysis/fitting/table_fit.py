@@ -94,10 +94,14 @@ def shared_exponents(
     number = np.repeat(np.arange(len(groups)), [len(each) for each in groups.values()])
     points = inputs(rows)
     law = SharedLaw(make(points), number, tuple(groups))
-    fit = fit_law(request.law, points, request.estimator, 16, request.seed, law)
+    fit = fit_law(request.law, points, request.estimator, starts=16, seed=request.seed, law=law)
     apart = list(zip(number.tolist(), rows["budget"].tolist(), strict=True))
     kind = request.kind or "residuals"
-    refits = bootstrap(fit, request.samples, request.seed, kind, apart) if request.samples else None
+    refits = (
+        bootstrap(fit, request.samples, request.seed, kind=kind, strata=apart)
+        if request.samples
+        else None
+    )
     return {
         "parameters": fit.parameters,
         "intervals": {} if refits is None else {n: list(i) for n, i in refits.intervals().items()},
@@ -158,7 +162,9 @@ def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
         FitError: when the accuracies carry no curve.
     """
     loss, accuracy = rows["loss"].to_numpy(float), rows["accuracy"].to_numpy(float)
-    fitted = fit_accuracy(loss, accuracy, request.chance, request.samples, request.seed)
+    fitted = fit_accuracy(
+        loss, accuracy, request.chance, samples=request.samples, seed=request.seed
+    )
     names = ("ceiling", "slope", "middle")
     refits = {n: np.array([getattr(s, n) for s in fitted.refits]) for n in names}
     result: dict[str, Any] = {
@@ -171,7 +177,7 @@ def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     targets = [target["c"] for target in request.predict if "c" in target]
     if targets and request.samples:
         law = fit_law("compute-power", inputs(best_runs(rows)), request.estimator)
-        curve = bootstrap(law, request.samples, request.seed, "residuals")
+        curve = bootstrap(law, request.samples, request.seed, kind="residuals")
         result["predictions"] = [asdict(p) for p in chained(curve, fitted, np.array(targets))]
     return result
 
@@ -182,7 +188,9 @@ def refit_resampled(fit: Fit, rows: pd.DataFrame, request: Request) -> Refits:
     strata = rows["budget"].tolist() if several else None
     clusters = rows["run"].tolist() if "run" in rows else None
     kind: Kind = request.kind or ("runs" if several or len(rows) >= 50 else "residuals")
-    return bootstrap(fit, request.samples, request.seed, kind, strata, clusters)
+    return bootstrap(
+        fit, request.samples, request.seed, kind=kind, strata=strata, clusters=clusters
+    )
 
 
 def derived(fit: Fit) -> dict[str, float]:
@@ -347,7 +355,7 @@ def compare_at_common_loss(pair: Mapping[str, pd.DataFrame], request: Request) -
     if not losses_overlap(one, other):
         raise FitError("the losses of the two do not overlap: no loss is reached by both")
     refits = [
-        bootstrap(fit, max(request.samples, 1), request.seed + k, "residuals")
+        bootstrap(fit, max(request.samples, 1), request.seed + k, kind="residuals")
         for k, fit in enumerate((one, other))
     ]
     low = max(fit.points.loss.min() for fit in (one, other))

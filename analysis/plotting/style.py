@@ -60,7 +60,7 @@ def embeddable(svg: str, name: str) -> str:
     return svg.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
 
 
-def markers(axes: Axes, x: Any, y: Any, style: Style, kind: str) -> PathCollection:
+def markers(axes: Axes, x: Any, y: Any, *, style: Style, kind: str) -> PathCollection:
     """Runs: filled where the likelihood is exact, open where it is a bound."""
     return axes.scatter(
         x,

@@ -25,7 +25,7 @@ def residuals(fits: Mapping[str, FamilyFit], styles: Mapping[str, Style]) -> Fig
         for axes, (curve, fit) in zip(panels, fitted, strict=True):
             points, percent_off = fit.points, 100 * np.expm1(-fit.residual)
             axes.axhline(0, color=INK, lw=0.8)
-            markers(axes, points.compute, percent_off, styles[curve.variant], curve.kind)
+            markers(axes, points.compute, percent_off, style=styles[curve.variant], kind=curve.kind)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
             axes.xaxis.set_minor_formatter(NullFormatter())
@@ -52,7 +52,7 @@ def isoflop_profiles(
             ):
                 group = rows[rows["budget"] == budget]
                 strength = 0.35 + 0.65 * (rank + 1) / len(budgets)
-                markers(axes, group["parameters"], group["loss"], style, kinds[variant])
+                markers(axes, group["parameters"], group["loss"], style=style, kind=kinds[variant])
                 x, y = parabola(group)
                 axes.plot(x, y, color=style.colour, alpha=strength, lw=1.4)
                 axes.annotate(power_of_ten(budget), (x[-1], y[-1]), color=INK, fontsize=8)

@@ -103,7 +103,9 @@ def exponent_sentence(
         for fit in (one, other)
     ]
     try:
-        difference = exponent_difference("compute-power", rows[0], rows[1], "gamma", SAMPLES, SEED)
+        difference = exponent_difference(
+            "compute-power", rows[0], rows[1], name="gamma", samples=SAMPLES, seed=SEED
+        )
         method = "budgets resampled in pairs"
     except FitError:
         refits = [fit.refits for fit in (one, other)]

@@ -94,7 +94,7 @@ def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> 
     kind_of_refit: Kind = "runs" if several else "residuals"
     # Curves are compared refit by refit: with draws in common their noise would cancel.
     seed = SEED + curve_seed(variant, family)
-    refits = bootstrap(fit, SAMPLES, seed, kind_of_refit, strata)
+    refits = bootstrap(fit, SAMPLES, seed, kind=kind_of_refit, strata=strata)
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 

@@ -21,6 +21,7 @@ def draw_figures(
     frames: StudyFrames,
     fits: dict[str, FamilyFit],
     pairs: Sequence[Pair],
+    *,
     profiles: Profiles,
     styles: Mapping[str, Style],
     compute: str,
@@ -32,16 +33,25 @@ def draw_figures(
         (
             "loss_compute",
             "Validation loss against training compute",
-            loss_against_compute(final, fits, styles, "nll", "validation NLL, nats/token", compute),
+            loss_against_compute(
+                final,
+                fits,
+                styles,
+                column="nll",
+                label="validation NLL, nats/token",
+                compute=compute,
+            ),
             f"Each marker is a finished run. Filled: exact; {BOUND}. A curve goes through the best "
             "size of every budget. Dark band: where the curve may lie (90%); light band: where a "
             "new run may lie (90%).",
         ),
-        *derived_figures(frames, fits, pairs, profiles, styles),
+        *derived_figures(frames, fits, pairs, profiles=profiles, styles=styles),
         (
             "bits_per_byte",
             "Loss in bits per byte of text",
-            loss_against_compute(final, fits, styles, "bits_per_byte", "bits per byte", compute),
+            loss_against_compute(
+                final, fits, styles, column="bits_per_byte", label="bits per byte", compute=compute
+            ),
             f"Independent of the tokenizer. Filled: exact; {BOUND}.",
         ),
         (
@@ -67,6 +77,7 @@ def derived_figures(
     frames: StudyFrames,
     fits: dict[str, FamilyFit],
     pairs: Sequence[Pair],
+    *,
     profiles: Profiles,
     styles: Mapping[str, Style],
 ) -> list[Drawn]:

@@ -28,6 +28,7 @@ def read_histories(
     client: Any,
     tracking_uri: str,
     runs: Sequence[str],
+    *,
     finished: Sequence[str],
     metrics: Sequence[str],
     cache: Path | None,

@@ -24,6 +24,7 @@ def loss_against_compute(
     points: pd.DataFrame,
     fits: Mapping[str, FamilyFit],
     styles: Mapping[str, Style],
+    *,
     column: str,
     label: str,
     compute: str,
@@ -36,7 +37,9 @@ def loss_against_compute(
         for variant, group in points.groupby("variant"):
             kind = group["nll_kind"].iloc[0]
             style = styles[str(variant)]
-            drawn = markers(axes, group[f"train_flops_{compute}"], group[column], style, kind)
+            drawn = markers(
+                axes, group[f"train_flops_{compute}"], group[column], style=style, kind=kind
+            )
             attach_tooltips(drawn, describe_runs(group, column, compute))
             fit = fits.get(str(variant))
             ends[str(variant)] = float(group.sort_values("budget")[column].iloc[-1])

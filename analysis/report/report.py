@@ -49,6 +49,7 @@ def write_report(
     study: str,
     tracking_uri: str,
     folder: Path,
+    *,
     spec: dict[str, Any],
     targets: Sequence[float] = (),
 ) -> ReportResult:
@@ -76,7 +77,9 @@ def write_report(
     pairs = compare_pairs(fits, final, compute)
     profiles = study_profiles(final, compute)
     warnings = [*frames.notes, *grouped_warnings(fits), *profile_warnings(profiles)]
-    figures = draw_figures(frames, fits, pairs, profiles, styles, compute, folder)
+    figures = draw_figures(
+        frames, fits, pairs, profiles=profiles, styles=styles, compute=compute, folder=folder
+    )
     targets = list(targets) or [10 * float(final["budget"].max())]
     content = {
         "study": study,
@@ -102,7 +105,7 @@ def write_report(
         "colours": {variant: style.colour for variant, style in styles.items()},
         "compute": compute,
     }
-    files = write_tables(frames, fits, pairs, profiles, folder)
+    files = write_tables(frames, fits, pairs, profiles=profiles, folder=folder)
     for template in ("report.html", "report.md"):
         path = folder / template
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
@@ -115,6 +118,7 @@ def write_tables(
     frames: StudyFrames,
     fits: dict[str, FamilyFit],
     pairs: Sequence[Pair],
+    *,
     profiles: Profiles,
     folder: Path,
 ) -> list[Path]:

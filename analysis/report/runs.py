@@ -100,7 +100,9 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     )
     ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
     metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
-    histories = read_histories(client, address.uri, ids, finished, metrics, cache)
+    histories = read_histories(
+        client, address.uri, ids, finished=finished, metrics=metrics, cache=cache
+    )
     points = _joined(histories, runs, POINT_METRICS, "nll")
     curves = _joined(histories, runs, CURVE_METRICS, "train_loss")
     if not points.empty:

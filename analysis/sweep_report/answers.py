@@ -108,7 +108,7 @@ def least_difference(noise: Noise, seeds: int, comparisons: int) -> float:
     return float(stats.t.isf(tail, noise.freedom) * noise.deviation * math.sqrt(2 / seeds))
 
 
-def estimate_drift(arm: ArmFrame, goal: Goal, key: str, over: str, log: bool) -> Drift | None:
+def estimate_drift(arm: ArmFrame, goal: Goal, key: str, *, over: str, log: bool) -> Drift | None:
     """How the best value of `key` moves with `over`; None without seeds or enough values.
 
     The intervals come from refits of means with the seeds' noise added.

@@ -88,7 +88,10 @@ def read_sweep(folder: Path) -> SweepFrames:
     goals = [
         Goal(goal["name"], 1 if goal["direction"] == "minimize" else -1) for goal in spec["metrics"]
     ]
-    arms = [arm_frame(spec, name, asked, ended, excluded) for name in spec["arms"] or [""]]
+    arms = [
+        arm_frame(spec, name, asked, ended=ended, excluded=excluded)
+        for name in spec["arms"] or [""]
+    ]
     return SweepFrames(spec, content["study"], goals, arms, len(asked) - len(ended))
 
 
@@ -96,6 +99,7 @@ def arm_frame(
     spec: dict[str, Any],
     name: str,
     asked: dict[int, TrialRequested],
+    *,
     ended: dict[int, TrialFinished],
     excluded: list[PointExcluded],
 ) -> ArmFrame:

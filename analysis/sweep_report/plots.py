@@ -43,7 +43,7 @@ def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
             x = group[key].map(value_label).map(place)
             joined = is_number(done[key]) and (not others or by is not None)
             name = "not set" if label == "–" else label
-            draw_response(axes, arm, group, x, goal, colour, name, joined)
+            draw_response(axes, arm, group, x=x, goal=goal, colour=colour, label=name, lines=joined)
         if by is not None:
             axes.legend(title=short(by), frameon=False, fontsize=9, title_fontsize=9)
         axes.set_xlabel(short(key).replace("_", " "))
@@ -78,6 +78,7 @@ def draw_response(
     axes: Axes,
     arm: ArmFrame,
     group: pd.DataFrame,
+    *,
     x: pd.Series,
     goal: Goal,
     colour: str,
@@ -105,7 +106,9 @@ def quality_by_cost(arm: ArmFrame, goal: Goal, cost: str) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        draw_response(axes, arm, done, done[cost], goal, COLOURS[0], "", lines=False)
+        draw_response(
+            axes, arm, done, x=done[cost], goal=goal, colour=COLOURS[0], label="", lines=False
+        )
         for _, row in done.iterrows():
             at = (row[cost], row[goal.name])
             axes.annotate(point_label(arm, row), at, (4, 4), textcoords="offset points",

@@ -93,7 +93,9 @@ def answers(frames: SweepFrames) -> list[str]:
     for arm in frames.arms:
         if answer["kind"] == "drift" and {answer["key"], answer["over"]} <= set(arm.keys):
             for goal in frames.goals:
-                drift = estimate_drift(arm, goal, answer["key"], answer["over"], answer["log"])
+                drift = estimate_drift(
+                    arm, goal, answer["key"], over=answer["over"], log=answer["log"]
+                )
                 sentence = drift_sentence(drift, answer["key"], answer["over"])
                 sentences.append(f"By {goal.label}: {sentence}")
         if answer["kind"] == "tradeoff" and len(frames.goals) > 1:
@@ -179,7 +181,9 @@ def figures(frames: SweepFrames) -> Iterator[Drawn]:
                 continue
             suffix = stem if index == 0 else f"{stem}-{index}"
             if answer["kind"] == "drift" and {answer["key"], answer["over"]} <= set(arm.keys):
-                drift = estimate_drift(arm, goal, answer["key"], answer["over"], answer["log"])
+                drift = estimate_drift(
+                    arm, goal, answer["key"], over=answer["over"], log=answer["log"]
+                )
                 if drift is not None:
                     yield (
                         f"drift{suffix}",

@@ -165,15 +165,15 @@ def evaluate_target(
         settings,
         held_out_of(target, request, root),
         item_loader(settings.task_folder),
-        request.seed,
-        target.context,
-        request.reference,
+        seed=request.seed,
+        context=target.context,
+        reference=request.reference,
     )
     about = about_model(target.family, target.context, request.seed)
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
     with task_progress(target.name, show_progress) as report:
         answers = executor.answers(target)
-        results = list(evaluate_tasks(tasks, answers, target.answers, about, report))
+        results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
         return EvaluationReport(target, request.seed, results)

@@ -55,12 +55,14 @@ def task_metrics(
     )
     held = held_out(data, settings.task_items)
     items_of = item_loader(settings.task_folder)
-    tasks = make_tasks(settings, held, items_of, VALIDATION_SEED, evaluated.context)
+    tasks = make_tasks(settings, held, items_of, seed=VALIDATION_SEED, context=evaluated.context)
     log.info("answering tasks: %s", ", ".join(settings.tasks))
     answers = answer_locally(evaluated, ROWS_AT_ONCE)
     about = about_model(family.name, evaluated.context, VALIDATION_SEED)
     results = list(
-        evaluate_tasks(tasks, answers, folder, about, lambda task, done, total: keep_alive())
+        evaluate_tasks(
+            tasks, answers, folder, about=about, progress=lambda task, done, total: keep_alive()
+        )
     )
     collect_results(run_folder)
     return metrics_of(results)

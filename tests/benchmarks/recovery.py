@@ -50,8 +50,8 @@ def fitted(
     law: str, points: Inputs, truth: dict[str, float], refits: int, seed: int
 ) -> dict[str, Found]:
     """Least squares with the residual bootstrap, as a study's report has it."""
-    fit = fit_law(law, points, "least-squares", 16, seed)
-    intervals = bootstrap(fit, refits, seed, "residuals").intervals(LEVEL)
+    fit = fit_law(law, points, "least-squares", starts=16, seed=seed)
+    intervals = bootstrap(fit, refits, seed, kind="residuals").intervals(LEVEL)
     return {n: Found(v, fit.parameters[n], *intervals[n]) for n, v in truth.items()}
 
 
@@ -109,8 +109,8 @@ def families(noise: float, draw: Generator, refits: int, seed: int) -> dict[str,
     loss = noisy(floor + size / n**0.35 + 2100 / d**0.37, noise, draw)
     points = Inputs(loss, 6 * n * d, n, d)
     law = SharedLaw(chinchilla_law(points), group, ("x", "y"))
-    fit = fit_law("chinchilla", points, "least-squares", 16, seed, law)
-    intervals = bootstrap(fit, refits, seed, "residuals").intervals(LEVEL)
+    fit = fit_law("chinchilla", points, "least-squares", starts=16, seed=seed, law=law)
+    intervals = bootstrap(fit, refits, seed, kind="residuals").intervals(LEVEL)
     truth = {"alpha": 0.35, "beta": 0.37, "E[x]": 1.8, "E[y]": 1.6}
     return {k: Found(v, fit.parameters[k], *intervals[k]) for k, v in truth.items()}
 
@@ -166,7 +166,7 @@ def speed() -> None:
     law = chinchilla_law(points)
     theta = law.starts(points, 1000, draw)
     for delta in (np.inf, 1e-3):
-        found = minimise(law, points, theta, delta)
+        found = minimise(law, points, theta, delta=delta)
         theta = found.theta
     share = (found.objective <= found.objective.min() * (1 + 1e-6)).mean()
     print(f"random starts that reach the optimum: {share:.1%} of 1,000")

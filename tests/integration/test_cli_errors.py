@@ -183,6 +183,7 @@ def test_causes_of_different_branches_are_told_apart(
     assert "does not answer" in here.refusal("jobs", "x", "--address", "http://127.0.0.1:1", code=4)
 
 
+@pytest.mark.slow
 def test_logs_are_separate_from_results() -> None:
     """With all details, stdout is the one that it is without."""
     shown = [cola(*options, "plan", "demo", "--json") for options in ((), ("-vv",))]

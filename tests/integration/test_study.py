@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cola.errors import SpecError
+from cola.study import StudySpec
+from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalReader, Line
+from orchestration.state.ledger import Ledger
+from orchestration.state.paths import RunFolder, output_root
 from sweeps.cli import app
 from tests.conftest import write_study
 from tests.ray_nodes import RayNodes
@@ -195,3 +200,32 @@ def test_a_diverged_run_is_tried_at_a_lower_rate(
     assert "ar-2e+10-seed66-retry1: finished" in said
     assert sorted(states(outputs)) == ["diverged", "finished"]
     assert "nothing to train: all 1 runs are finished already" in here("run", study)
+
+
+def test_a_failed_run_names_its_workers_logs(
+    tiny_study: dict[str, Any], tmp_path: Path, head: RayNodes
+) -> None:
+    """COLA_LOG of the command reaches workers on nodes that were started without it."""
+    tiny_study["families"] = {"ar": {}}
+    tiny_study["resources"] = {"max_failures": 0}
+    study = StudySpec.parse(tiny_study)
+    (run,) = plan_study(study)
+    ledger = Ledger(output_root(study))
+    samples = RunFolder(ledger.run_folder(run.key)).samples
+    samples.mkdir(parents=True)  # a folder in the way of a file that the finished run writes
+
+    file = str(write_study(tiny_study, tmp_path))
+    process = head.run("run", file, "--address", head.address, COLA_LOG="debug")
+    output = output_of(process, code=1)
+    reason = ledger.entry(run.key).reason
+    assert reason is not None
+    assert f"failed ({reason})" in output
+    named = re.fullmatch(r"(.*); logs: [^:, ]+:(/.*)/(worker-\*-(\d+)\.err)", reason)
+    assert named is not None, reason
+    cause, folder, pattern, pid = named.groups()
+    assert cause.startswith("rank 0: [Errno 21] Is a directory: ")
+    (log,) = Path(folder).glob(pattern)
+    assert f"DEBUG cola.logs: process {pid} logs at level DEBUG" in log.read_text()
+    assert f"-> '{samples}'" in log.read_text()
+    # The driver, a child of the command on a joined cluster, logs to the command's stderr.
+    assert f"INFO orchestration.driver.launcher: {run.name}: launched" in output

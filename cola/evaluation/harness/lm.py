@@ -215,7 +215,12 @@ class ColaLM(TemplateLM):
             return any(stop in text for stop in until)
 
         made = continuations(
-            evaluated, prompts, asked.settings, self.seed, self.batch_size, ended if until else None
+            evaluated,
+            prompts,
+            asked.settings,
+            seed=self.seed,
+            rows=self.batch_size,
+            ended=ended if until else None,
         )
         yield from ((index, _before(found.text, until)) for index, found in made)
 

@@ -47,6 +47,7 @@ def make_tasks(
     settings: EvaluationSpec,
     held: HeldOut | None,
     items_of: Callable[[str, int], Sequence[Item]],
+    *,
     seed: int,
     context: int | None,
     reference: Callable[[], Reference] | None = None,
@@ -67,13 +68,15 @@ def make_tasks(
                 raise SpecError(
                     f"--tasks {name}: needs held-out text; name a run, or give --held-out FILE"
                 )
-            tasks.append(in_domain_task(name, settings, held, seed, reference))
+            tasks.append(in_domain_task(name, settings, held, seed=seed, reference=reference))
         else:
             generation = settings.generation.model_copy(
                 update={"max_new_tokens": FEW_SHOT_NEW_TOKENS}
             )
             items = items_of(name, settings.task_items)
-            tasks.append(TextTask(name, task_named(name).rule, items, generation, seed))
+            tasks.append(
+                TextTask(name, task_named(name).rule, items, settings=generation, seed=seed)
+            )
     for task in tasks:
         if isinstance(task.settings, GenerationSpec):
             room_for_prompts(context, task.settings)
@@ -84,6 +87,7 @@ def in_domain_task(
     name: str,
     settings: EvaluationSpec,
     held: HeldOut,
+    *,
     seed: int,
     reference: Callable[[], Reference] | None,
 ) -> Task:
@@ -108,7 +112,7 @@ def in_domain_task(
     if name == "continuation":
         return ContinuationTask(rows, prompt, generation, seed)
     if name == "infilling":
-        return InfillingTask(rows, prompt, settings.gap_tokens, generation, seed)
+        return InfillingTask(rows, prompt, settings.gap_tokens, settings=generation, seed=seed)
     if name == "unconditional":
-        return UnconditionalTask(rows, held.tokenizer, generation, seed, reference)
+        return UnconditionalTask(rows, held.tokenizer, generation, seed=seed, reference=reference)
     return SpeedTask(rows, prompt, generation)

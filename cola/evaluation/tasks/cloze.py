@@ -32,7 +32,7 @@ class ClozeTask(TextTask):
         likelihood: LikelihoodSpec,
         seed: int,
     ) -> None:
-        super().__init__("cloze", "first_word", items, generation, seed)
+        super().__init__("cloze", "first_word", items, settings=generation, seed=seed)
         self._likelihood = likelihood
         self.digest = digest_of(self.digest, likelihood.canonical_json())
 

@@ -29,6 +29,7 @@ def continuations(
     evaluated: EvaluatedModel,
     prompts: Mapping[Id, list[int]],
     settings: GenerationSpec,
+    *,
     seed: int,
     rows: int,
     ended: Callable[[str], bool] | None = None,

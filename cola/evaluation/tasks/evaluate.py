@@ -24,6 +24,7 @@ def evaluate_tasks(
     tasks: Sequence[Task],
     answers: Answers,
     folder: Path,
+    *,
     about: Mapping[str, Any],
     progress: Progress = lambda task, done, total: None,
 ) -> Iterator[TaskResult]:

@@ -53,7 +53,7 @@ class SpeedTask:
             latency = min(self._latency(evaluated) for _ in range(REPEATS))
             began = time.perf_counter()
             made = continuations(
-                evaluated, self._prompts, self.settings, 0, rows, ends_at_eos=False
+                evaluated, self._prompts, self.settings, seed=0, rows=rows, ends_at_eos=False
             )
             tokens = sum(len(found.tokens) for _, found in made)
             seconds = time.perf_counter() - began

@@ -22,7 +22,7 @@ class TextTask:
     """
 
     def __init__(
-        self, name: str, rule: Rule, items: Sequence[Item], settings: GenerationSpec, seed: int
+        self, name: str, rule: Rule, items: Sequence[Item], *, settings: GenerationSpec, seed: int
     ) -> None:
         self.name, self._rule, self._seed = name, rule, seed
         self._items = {item.id: item for item in items}
@@ -40,7 +40,9 @@ class TextTask:
         """See `Task.answer`."""
         encode = evaluated.tokenizer.encode
         prompts = {item: encode(self._items[item].prompt) for item in ids}
-        made = continuations(evaluated, prompts, self.settings, self._seed, rows, is_whole)
+        made = continuations(
+            evaluated, prompts, self.settings, seed=self._seed, rows=rows, ended=is_whole
+        )
         for item, found in made:
             yield (
                 item,

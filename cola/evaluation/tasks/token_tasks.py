@@ -46,7 +46,9 @@ class ContinuationTask:
     ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         prompts = {item: self._rows[int(item), : self._cut].tolist() for item in ids}
-        made = continuations(evaluated, prompts, self.settings, self._seed, rows, ends_at_eos=False)
+        made = continuations(
+            evaluated, prompts, self.settings, seed=self._seed, rows=rows, ends_at_eos=False
+        )
         for item, found in made:
             wanted = self._rows[int(item), self._cut : self._cut + len(found.tokens)].tolist()
             yield item, compare_tokens(evaluated, found.tokens, wanted)
@@ -72,6 +74,7 @@ class InfillingTask:
         rows_NL: np.ndarray,
         prompt_tokens: int,
         gap_tokens: int,
+        *,
         settings: GenerationSpec,
         seed: int,
     ) -> None:

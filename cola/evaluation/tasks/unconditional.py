@@ -36,6 +36,7 @@ class UnconditionalTask:
         rows_NL: np.ndarray,
         tokenizer: TextTokenizer,
         settings: GenerationSpec,
+        *,
         seed: int,
         reference: Callable[[], Reference] | None = None,
     ) -> None:
@@ -57,7 +58,9 @@ class UnconditionalTask:
     ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         prompts: dict[Id, list[int]] = {item: [] for item in ids}
-        made = continuations(evaluated, prompts, self.settings, self._seed, rows, ends_at_eos=False)
+        made = continuations(
+            evaluated, prompts, self.settings, seed=self._seed, rows=rows, ends_at_eos=False
+        )
         for item, found in made:
             yield item, {"tokens": found.tokens, "generation": found.text}
 

@@ -57,6 +57,7 @@ def study(tiny_study: dict[str, Any]) -> dict[str, Any]:
     return tiny_study | {"name": "toys", "families": FAMILIES}
 
 
+@pytest.mark.slow
 def test_it_is_planned_as_any_other(study: dict[str, Any], tmp_path: Path) -> None:
     path = str(write_study(study, tmp_path))
     shown = cola("plan", path)
@@ -94,6 +95,7 @@ def test_settings_that_no_family_of_the_study_reads_are_told(
     }
 
 
+@pytest.mark.slow
 def test_it_keeps_every_promise_of_a_family() -> None:
     quick = ("-n0", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", "toy", *PROMISES)
     said = run("-m", "pytest", *quick)
@@ -103,6 +105,7 @@ def test_it_keeps_every_promise_of_a_family() -> None:
     assert "failed" not in said
 
 
+@pytest.mark.slow
 def test_its_activations_are_estimated_from_above() -> None:
     test = (
         "tests/unit/orchestration/planning/test_plan.py::test_activations_are_estimated_from_above"
@@ -116,6 +119,7 @@ def test_without_its_package_it_is_unknown(study: dict[str, Any], tmp_path: Path
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_imported_is_named_in_one_line(
     study: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -220,7 +220,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_the_report_has_a_curve_a_variant(store: Store, tmp_path: Path) -> None:
     frames = read_study("curves", store.uri)
     assert list(frames.runs["variant"].unique()) == ["ar", "cola-d4", "cola-v1.5"]
-    fits = write_report("curves", store.uri, tmp_path, {}).fits
+    fits = write_report("curves", store.uri, tmp_path, spec={}).fits
     assert {name: fit.label for name, fit in fits.items()} == {
         "ar": "AR",
         "cola-d4": "cola-d4",
@@ -242,7 +242,7 @@ def test_the_report_has_a_curve_a_variant(store: Store, tmp_path: Path) -> None:
 
 
 def test_variants_do_not_share_their_noise(store: Store, tmp_path: Path) -> None:
-    fits = write_report("curves", store.uri, tmp_path, {}).fits
+    fits = write_report("curves", store.uri, tmp_path, spec={}).fits
     ours = {name: fit.refits for name, fit in fits.items() if fit.refits is not None}
     first, second = (ours[name].public[:, -1] for name in ("cola-d4", "cola-v1.5"))
     assert not (first == second).all()

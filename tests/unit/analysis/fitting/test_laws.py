@@ -169,7 +169,7 @@ def test_one_odd_run_does_not_decide() -> None:
 def test_the_solver_ends_where_the_gradient_vanishes() -> None:
     points = plane(chinchilla, noise=0.01)
     law = chinchilla_law(points)
-    found = minimise(law, points, law.starts(points, 16, np.random.default_rng(0)), np.inf)
+    found = minimise(law, points, law.starts(points, 16, np.random.default_rng(0)), delta=np.inf)
     best = found.objective.argmin()
     assert found.gradient[best] < 1e-6
     residual = law.log_loss(found.theta, points)[0] - np.log(points.loss)
@@ -179,7 +179,7 @@ def test_the_solver_ends_where_the_gradient_vanishes() -> None:
 
 def test_resampling_keeps_budgets_and_clusters() -> None:
     strata, clusters = [0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 2, 3, 4, 4]
-    weights = resampling_weights(7, 500, 0, strata, clusters)
+    weights = resampling_weights(7, 500, 0, strata=strata, clusters=clusters)
     assert np.array_equal(weights[:, 0], weights[:, 1])
     assert np.array_equal(weights[:, 5], weights[:, 6])
     each = weights[:, [0, 2, 3]].sum(1)
@@ -190,7 +190,7 @@ def test_resampling_keeps_budgets_and_clusters() -> None:
 @pytest.mark.parametrize("kind", ["runs", "residuals"])
 def test_bootstrap_and_delta_method_agree(kind: str) -> None:
     fit = fit_law("chinchilla", plane(chinchilla, noise=0.005), "least-squares")
-    refits = bootstrap(fit, 400, 0, kind)  # type: ignore[arg-type]
+    refits = bootstrap(fit, 400, 0, kind=kind)  # type: ignore[arg-type]
     errors = delta_method(fit)
     spread = dict(zip(fit.law.names, refits.public.std(0), strict=True))
     for name in ("E", "alpha", "beta"):

@@ -48,7 +48,7 @@ def test_random_starts_reach_it() -> None:
     law = chinchilla_law(points)
     theta = law.starts(points, 400, np.random.default_rng(7))
     for delta in (np.inf, 1e-3):
-        found = minimise(law, points, theta, delta)
+        found = minimise(law, points, theta, delta=delta)
         theta = found.theta
     assert (found.objective <= found.objective.min() * (1 + 1e-6)).mean() >= 0.95
 

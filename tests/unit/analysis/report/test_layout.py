@@ -63,7 +63,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "wide", family, rung, level=3.0 * (1 + 0.05 * away),
                     **{Tag.RUN_KEY: key, Tag.CORE_PARAMETERS: str(round(size))},
                 )  # fmt: skip
-    return write_report("wide", store.uri, folder / "report", {"name": "wide"}).html
+    return write_report("wide", store.uri, folder / "report", spec={"name": "wide"}).html
 
 
 def browse(*arguments: str) -> str:

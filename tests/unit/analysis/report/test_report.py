@@ -39,7 +39,7 @@ def test_one_row_an_evaluation_point_and_rules_that_are_told(store: Store) -> No
 
 def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     spec: dict[str, Any] = {"description": "A <test>.", "tracking": {"uri": None}}
-    result = write_report("full", store.uri, tmp_path, spec)
+    result = write_report("full", store.uri, tmp_path, spec=spec)
     for family, fit in result.fits.items():
         assert fit.kind == KINDS[family]
         assert fit.fit is not None
@@ -94,7 +94,7 @@ def test_runs_of_studies_and_restarts_change_nothing(store: Store) -> None:
 
 
 def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:
-    write_report("full", store.uri, tmp_path, {}, [1e15])
+    write_report("full", store.uri, tmp_path, spec={}, targets=[1e15])
     html = (tmp_path / "report.html").read_text()
     assert "LLaDA against AR: no loss is reached by both" in html
     assert "by an upper bound of the NLL: at its true NLL it needs less" in html
@@ -110,7 +110,7 @@ def test_families_do_not_share_their_noise(store: Store, tmp_path: Path) -> None
             key = f"noisy-{family}-{rung}"
             level = 4.0 * float(np.exp(0.01 * value))
             store.run("noisy", family, rung, level=level, **{Tag.RUN_KEY: key})
-    fits = write_report("noisy", store.uri, tmp_path, {}).fits
+    fits = write_report("noisy", store.uri, tmp_path, spec={}).fits
     drawn = [fit.refits.public[:, -1] for fit in fits.values() if fit.refits is not None]
     assert len(drawn) == 3
     correlations = np.corrcoef(drawn)[np.triu_indices(3, 1)]
@@ -125,7 +125,7 @@ def test_several_sizes_a_budget_give_profiles_and_no_cloud(store: Store, tmp_pat
                 "sizes", "ar", rung, level=3.0 * (1 + 0.05 * away),
                 **{Tag.RUN_KEY: f"{rung}-{place}", Tag.CORE_PARAMETERS: str(round(size))},
             )  # fmt: skip
-    result = write_report("sizes", store.uri, tmp_path, {})
+    result = write_report("sizes", store.uri, tmp_path, spec={})
     fit = result.fits["ar"].fit
     assert fit is not None
     assert len(fit.points) == 3  # the best size of every budget
@@ -137,15 +137,16 @@ def test_several_sizes_a_budget_give_profiles_and_no_cloud(store: Store, tmp_pat
     assert optima["parameters"].tolist() == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reported_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"no such experiment; it has: .*full"):
-        write_report("absent", store.uri, tmp_path, {})
+        write_report("absent", store.uri, tmp_path, spec={})
     store.run("unfinished", "ar", 0, **{Tag.STATUS: "running"})
     with pytest.raises(SpecError, match="no run is finished yet"):
-        write_report("unfinished", store.uri, tmp_path, {})
+        write_report("unfinished", store.uri, tmp_path, spec={})
     store.run("foreign", "ar", 0, **{Tag.SCHEMA_VERSION: "99"})
     with pytest.raises(TrackingError, match="schema version 99") as caught:
-        write_report("foreign", store.uri, tmp_path, {})
+        write_report("foreign", store.uri, tmp_path, spec={})
     assert caught.value.exit_code == 5
     with pytest.raises(TrackingError, match="MLflow cannot be read"):
         read_study("full", "http://127.0.0.1:9")  # the discard port: nothing listens

@@ -99,12 +99,13 @@ def bowl(slope: float) -> Metric:
 GRID = [{DIM: dim, LOC: loc} for dim in (4, 16, 64) for loc in (0.0, 0.75, 1.5, 2.25, 3.0)]
 
 
+@pytest.mark.slow
 def test_a_drift_is_found_with_an_interval_that_covers_it(tmp_path: Path) -> None:
     """0.25 a doubling: 1.0, 1.5 and 2.0 at 4, 16 and 64."""
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(0.25), 0.02, answer)
     frames = read_sweep(folder)
-    drift = estimate_drift(frames.arms[0], frames.goals[0], LOC, DIM, True)
+    drift = estimate_drift(frames.arms[0], frames.goals[0], LOC, over=DIM, log=True)
     assert drift is not None
     assert drift.low <= 0.25 / np.log(2) <= drift.high
     assert drift.table["optimum"].to_list() == pytest.approx([1.0, 1.5, 2.0], abs=0.1)

@@ -37,7 +37,9 @@ def test_what_was_answered_is_not_asked_again(
 ) -> None:
     task = ContinuationTask(held_out[:10], 12, GREEDY, 0)
     whole = list(
-        evaluate_tasks([task], answer_locally(evaluated_models["ar"], 4), tmp_path / "whole", ABOUT)
+        evaluate_tasks(
+            [task], answer_locally(evaluated_models["ar"], 4), tmp_path / "whole", about=ABOUT
+        )
     )
     asked: list[Id] = []
 
@@ -53,13 +55,13 @@ def test_what_was_answered_is_not_asked_again(
 
     for count in (3, 4):
         with pytest.raises(CutOffError):
-            list(evaluate_tasks([task], cut_off_after(count), tmp_path / "parts", ABOUT))
-    parts = list(evaluate_tasks([task], cut_off_after(99), tmp_path / "parts", ABOUT))
+            list(evaluate_tasks([task], cut_off_after(count), tmp_path / "parts", about=ABOUT))
+    parts = list(evaluate_tasks([task], cut_off_after(99), tmp_path / "parts", about=ABOUT))
     assert sorted(asked, key=int) == list(range(10))
     assert parts == whole
     (kept,) = (tmp_path / "parts").glob("*.json")
     assert json.loads(kept.read_text()) == ABOUT | parts[0].as_json()
-    assert list(evaluate_tasks([task], cut_off_after(0), tmp_path / "parts", ABOUT)) == whole
+    assert list(evaluate_tasks([task], cut_off_after(0), tmp_path / "parts", about=ABOUT)) == whole
 
 
 def test_other_settings_are_other_answers(held_out: np.ndarray) -> None:
@@ -93,7 +95,7 @@ def test_prompts_beyond_the_context_lose_their_beginning(
     evaluated = evaluated_models[name]
     long, short = list(range(1, 60)), list(range(1, 20))
     prompts: dict[Id, list[int]] = {"long": long, "short": short, "cut": long[-24:], "none": []}
-    found = dict(continuations(evaluated, prompts, GREEDY, 0, rows=2))
+    found = dict(continuations(evaluated, prompts, GREEDY, seed=0, rows=2))
     assert {item: made.cut_tokens for item, made in found.items()} == {
         "long": 59 - (32 - 8),
         "short": 0,
@@ -104,12 +106,12 @@ def test_prompts_beyond_the_context_lose_their_beginning(
         assert found["long"].tokens == found["cut"].tokens
     wide = GREEDY.model_copy(update={"max_new_tokens": 32})
     with pytest.raises(SpecError, match="leaves no room"):
-        list(continuations(evaluated, prompts, wide, 0, rows=2))
+        list(continuations(evaluated, prompts, wide, seed=0, rows=2))
 
 
 def test_empty_generations_are_misses(evaluated_models: dict[str, EvaluatedModel]) -> None:
     items = [Item(id=i, prompt="The lamp", answer="lamp", choices=["a", "b"]) for i in range(3)]
-    task = TextTask("lambada", "first_word", items, GREEDY, 0)
+    task = TextTask("lambada", "first_word", items, settings=GREEDY, seed=0)
     records = {
         0: {"generation": "", "cut_tokens": 0},
         1: {"generation": " lamp.", "cut_tokens": 3},

@@ -172,7 +172,7 @@ def test_right_tokens_are_counted_by_position(
     task: Task = (
         ContinuationTask(held_out, 12, SAMPLED, 0)
         if kind == "continuation"
-        else InfillingTask(held_out, 16, 8, SAMPLED, 0)
+        else InfillingTask(held_out, 16, 8, settings=SAMPLED, seed=0)
     )
     found = task.summary(dict(task.answer(evaluated, task.ids(), 4)))
     assert found.metrics["accuracy"] == 0.75
@@ -187,7 +187,7 @@ def test_right_tokens_are_counted_by_position(
 
 def test_a_gap_that_does_not_fit_is_refused(held_out: np.ndarray) -> None:
     with pytest.raises(SpecError, match=r"gap_tokens=16: a gap from token 22 .*32 tokens"):
-        InfillingTask(held_out, 30, 16, SAMPLED, 0)
+        InfillingTask(held_out, 30, 16, settings=SAMPLED, seed=0)
     with pytest.raises(SpecError, match="prompt_tokens=32"):
         ContinuationTask(held_out, 32, SAMPLED, 0)
 
@@ -198,7 +198,7 @@ def test_a_corpus_without_words_that_come_again_is_told(tokenizer: TextTokenizer
         all_tasks(rows, tokenizer, tasks=["cloze"])
     settings = EvaluationSpec(tasks=("cloze",))
     with pytest.raises(SpecError, match="needs held-out text"):
-        make_tasks(settings, None, no_items, 0, 32)
+        make_tasks(settings, None, no_items, seed=0, context=32)
 
 
 def test_variety_of_known_texts() -> None:
@@ -237,7 +237,7 @@ def test_mauve_tells_own_text_from_noise(
 ) -> None:
     rows = np.concatenate([held_out, held_out[::-1], held_out])
     reference = Reference("itself", evaluated_models["ar"])
-    task = UnconditionalTask(rows, tokenizer, SAMPLED, 0, lambda: reference)
+    task = UnconditionalTask(rows, tokenizer, SAMPLED, seed=0, reference=lambda: reference)
     natural = {i: answer(tokenizer, row[:8].tolist()) for i, row in enumerate(rows)}
     noise = {i: answer(tokenizer, [7] * 8) for i in range(len(rows))}
     alike, different = task.summary(natural), task.summary(noise)
@@ -258,7 +258,7 @@ def test_texts_that_are_empty_are_counted(
     evaluated_models: dict[str, EvaluatedModel], tokenizer: TextTokenizer, held_out: np.ndarray
 ) -> None:
     reference = Reference("itself", evaluated_models["ar"])
-    task = UnconditionalTask(held_out, tokenizer, SAMPLED, 0, lambda: reference)
+    task = UnconditionalTask(held_out, tokenizer, SAMPLED, seed=0, reference=lambda: reference)
     nothing = {i: answer(tokenizer, [tokenizer.eos_token_id] * 8) for i in range(20)}
     found = task.summary(nothing)
     assert (found.details["texts_judged"], found.details["texts_empty"]) == (0, 20)
