@@ -97,6 +97,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ORDERS)
 @pytest.mark.parametrize("imported_first", [True, False])
 def test_the_order_of_imports_changes_nothing(library: str, imported_first: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -62,12 +63,21 @@ def one_by_one(
     name: str, settings: GenerationSpec, prompts: list[list[int]], stops: bool, patch_size: int = 1
 ) -> list[list[int]]:
     """Every prompt's `generate` alone, cut afterwards."""
-    family, model = built(name, patch_size)
     alone = [
-        family.generate(model, [prompt], settings, Stream(0, 0, [index]), EOS)[0]
+        alone_generated(name, settings, tuple(prompt), index, patch_size)
         for index, prompt in enumerate(prompts)
     ]
-    return [cut_where(tokens, ended if stops else None) for tokens in alone]
+    return [cut_where(list(tokens), ended if stops else None) for tokens in alone]
+
+
+@cache
+def alone_generated(
+    name: str, settings: GenerationSpec, prompt: tuple[int, ...], index: int, patch_size: int
+) -> tuple[int, ...]:
+    """The uncut continuation, which does not depend on where it is cut."""
+    family, model = built(name, patch_size)
+    stream = Stream(0, 0, [index])
+    return tuple(family.generate(model, [list(prompt)], settings, stream, EOS)[0])
 
 
 def streamed(
