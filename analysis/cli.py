@@ -34,6 +34,7 @@ def report(
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow, or a reference to it (default: the study's).")
     ] = None,
+    *,
     target: Annotated[
         list[float] | None,
         typer.Option(help="Budget (FLOPs) to predict the loss at (repeatable)."),
@@ -66,6 +67,7 @@ def fit(
     d: Annotated[
         str | None, typer.Option("--d", help="Column of tokens (default: C / 6 N).")
     ] = None,
+    *,
     loss: Annotated[str, typer.Option(help="Column of the loss, nats.")] = "loss",
     flops: Annotated[
         str | None, typer.Option(help="Column of compute C, FLOPs (default: 6 N D).")

@@ -21,6 +21,7 @@ class Stream:
         seed: int,
         step: int,
         sample_ids: Sequence[int],
+        *,
         device: torch.device | str = "cpu",
     ) -> None:
         self.seed, self.step = seed, step
@@ -29,7 +30,9 @@ class Stream:
 
     def of(self, rows: Sequence[int]) -> Stream:
         """The stream of some of the batch's samples."""
-        return Stream(self.seed, self.step, [self.sample_ids[row] for row in rows], self.device)
+        return Stream(
+            self.seed, self.step, [self.sample_ids[row] for row in rows], device=self.device
+        )
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """N(0, 1) of shape (samples, *shape)."""

@@ -68,6 +68,7 @@ def run(
     context: typer.Context,
     sweep: Sweep,
     scale: ScaleOption = None,
+    *,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what it will run and cost; start nothing.")
     ] = False,
@@ -108,6 +109,7 @@ def status(
     sweep: Sweep,
     scale: ScaleOption = None,
     settings: Overrides = None,
+    *,
     sweep_settings: SweepOverrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -132,6 +134,7 @@ def report(
     context: typer.Context,
     sweep: Sweep,
     scale: ScaleOption = None,
+    *,
     settings: Overrides = None,
     sweep_settings: SweepOverrides = None,
 ) -> None:

@@ -56,7 +56,7 @@ class Drivers:
         for step in steps:
             for spec, journal in zip(self.specs, self.journals, strict=True):
                 values = {Metric.TRAIN_LOSS: 1 / step, Metric.TOKENS: 100.0 * step}
-                journal.write("train", step, 1000.0 + step, values)
+                journal.write("train", step, 1000.0 + step, values=values)
                 stamp = 1000 * (1000 + step)
                 self.expected.update((spec.run_key, k, step, stamp, v) for k, v in values.items())
 

@@ -25,10 +25,12 @@ def parameter_counts(model: ModelSpec) -> ParameterCounts:
 
 
 def train_flops_per_token(
-    model: ModelSpec, objective: ObjectiveSpec, length: int, stage: str, convention: Convention
+    model: ModelSpec, objective: ObjectiveSpec, length: int, *, stage: str, convention: Convention
 ) -> FlopsBreakdown:
     family = definition_of(model.family)
-    return family.train_flops_per_token(model, objective, length, stage, convention)
+    return family.train_flops_per_token(
+        model, objective, length, stage=stage, convention=convention
+    )
 
 
 def likelihood_flops_per_token(
@@ -38,6 +40,8 @@ def likelihood_flops_per_token(
 
 
 def generation_flops_per_token(
-    model: ModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+    model: ModelSpec, settings: GenerationSpec, prompt: int, *, batch: int = 1
 ) -> FlopsBreakdown:
-    return definition_of(model.family).generation_flops_per_token(model, settings, prompt, batch)
+    return definition_of(model.family).generation_flops_per_token(
+        model, settings, prompt, batch=batch
+    )

@@ -63,7 +63,7 @@ def fit_accuracy(
     above = accuracy - chance
     if np.polyfit(loss, above, 1)[0] >= 0:
         raise FitError("accuracy does not rise as loss falls: there is no curve to fit")
-    sigmoid = _solve(loss, accuracy, chance, _starts(loss))
+    sigmoid = _solve(loss, accuracy, chance, starts=_starts(loss))
     expected, freedom = sigmoid.at(loss), max(1, len(loss) - 3)
     spread = float(np.sqrt(((accuracy - expected) ** 2).sum() / freedom))
     generator = np.random.default_rng(seed)
@@ -71,8 +71,10 @@ def fit_accuracy(
     scatter = spread * np.sqrt(freedom / generator.chisquare(freedom, (samples, 1)))
     drawn = expected + scatter * generator.standard_normal((samples, len(loss)))
     start = [(sigmoid.ceiling, sigmoid.slope, sigmoid.middle)]
-    refits = tuple(_solve(loss, row, chance, start) for row in drawn)
-    return AccuracyFit(sigmoid, refits, spread, tuple(_warnings(sigmoid, loss, above, spread)))
+    refits = tuple(_solve(loss, row, chance, starts=start) for row in drawn)
+    return AccuracyFit(
+        sigmoid, refits, spread, tuple(_warnings(sigmoid, loss, above, spread=spread))
+    )
 
 
 def _starts(loss: Array) -> list[tuple[float, float, float]]:
@@ -87,6 +89,7 @@ def _solve(
     loss: Array,
     accuracy: Array,
     chance: float,
+    *,
     starts: list[tuple[float, float, float]],
 ) -> Sigmoid:
     def residual(values: Array) -> Array:
@@ -102,7 +105,7 @@ def _solve(
     return Sigmoid(chance, *(float(value) for value in best.x))
 
 
-def _warnings(sigmoid: Sigmoid, loss: Array, above: Array, spread: float) -> list[str]:
+def _warnings(sigmoid: Sigmoid, loss: Array, above: Array, *, spread: float) -> list[str]:
     warnings = []
     if above.max() < 2 * spread + 0.02:
         warnings.append("no point is clearly above chance: the sigmoid is not determined")

@@ -74,26 +74,26 @@ def rolling_origin(law: str, rows: pd.DataFrame, estimator: str = "huber") -> Sc
         (budget, rows["budget"] <= budget, rows["budget"] == following)
         for budget, following in pairwise(budgets)
     ]
-    return _score(law, rows, splits[LEAST_TRAINING_BUDGETS - 1 :], estimator, seed=SEED)
+    return _score(law, rows, splits[LEAST_TRAINING_BUDGETS - 1 :], estimator=estimator, seed=SEED)
 
 
 def leave_one_budget_out(
-    law: str, rows: pd.DataFrame, estimator: str = "huber", seed: int = 0
+    law: str, rows: pd.DataFrame, estimator: str = "huber", *, seed: int = 0
 ) -> Score | None:
     """Train on all budgets but one, test on that one."""
     splits = [
         (budget, rows["budget"] != budget, rows["budget"] == budget)
         for budget in np.sort(rows["budget"].unique())
     ]
-    return _score(law, rows, splits, estimator, seed=seed)
+    return _score(law, rows, splits, estimator=estimator, seed=seed)
 
 
 def _score(
     law: str,
     rows: pd.DataFrame,
     splits: Sequence[tuple[float, pd.Series, pd.Series]],
-    estimator: str,
     *,
+    estimator: str,
     seed: int,
 ) -> Score | None:
     folds = []

@@ -187,7 +187,7 @@ def check(name: str, points: Inputs) -> None:
         if wrong:
             raise FitError(f"{wrong} values of {column} are missing or not positive numbers")
     if LAWS[name].needs_size:
-        _check_plane(name, points, columns["parameters"], columns["tokens"])
+        _check_plane(name, points, columns["parameters"], tokens=columns["tokens"])
     else:
         _check_line(name, points)
 
@@ -205,7 +205,7 @@ def _check_line(name: str, points: Inputs) -> None:
         raise FitError("the loss does not fall with compute: there is no scaling law to fit")
 
 
-def _check_plane(name: str, points: Inputs, parameters: Array, tokens: Array) -> None:
+def _check_plane(name: str, points: Inputs, parameters: Array, *, tokens: Array) -> None:
     logs = np.stack([np.log(parameters), np.log(tokens)], axis=1)
     different = len(np.unique(np.round(logs, 2), axis=0))
     if different < 6:

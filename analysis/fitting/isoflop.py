@@ -120,7 +120,7 @@ def power_fit(compute: Array, values: Array) -> PowerFit:
 
 
 def bootstrap_isoflop(
-    points: pd.DataFrame, samples: int, seed: int, method: Method = "parabola"
+    points: pd.DataFrame, samples: int, seed: int, *, method: Method = "parabola"
 ) -> list[IsoFLOP]:
     """Whole analyses of data whose runs were drawn with replacement within every budget."""
     generator = np.random.default_rng(seed)
@@ -170,7 +170,7 @@ def optimum_multiplier(one: IsoFLOP, other: IsoFLOP, budget: int) -> float:
 
 
 def compare_isoflop(
-    families: Mapping[str, pd.DataFrame], samples: int, seed: int, method: Method = "parabola"
+    families: Mapping[str, pd.DataFrame], samples: int, seed: int, *, method: Method = "parabola"
 ) -> dict[str, dict[str, object]]:
     """Exponents of two families, their difference and compute multiplier, with intervals.
 
@@ -181,7 +181,8 @@ def compare_isoflop(
     (name, first), (other, second) = families.items()
     whole = (isoflop(first, method), isoflop(second, method))
     refits = [
-        bootstrap_isoflop(rows, samples, seed + k, method) for k, rows in enumerate((first, second))
+        bootstrap_isoflop(rows, samples, seed + k, method=method)
+        for k, rows in enumerate((first, second))
     ]
     a, b = (exponents(analyses) for analyses in refits)
     top = len(whole[0].optima) - 1

@@ -74,7 +74,7 @@ def minimise(
         if not len(active):
             break
         mine = data.rows(active)
-        step = _step(law, points, theta[active], mine, delta, share[active])
+        step = _step(law, points, theta[active], data=mine, delta=delta, share=share[active])
         candidate = np.clip(theta[active] + step, low, high)
         value, _ = _objective(law, points, candidate, data=mine, delta=delta, with_gradient=False)
         better = value < objective[active]
@@ -115,6 +115,7 @@ def _step(
     law: Law,
     points: Inputs,
     theta: Array,
+    *,
     data: Resampled,
     delta: float,
     share: Array,

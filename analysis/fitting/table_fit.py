@@ -265,7 +265,7 @@ def repeated(rows: pd.DataFrame) -> list[object]:
 def choice_as_json(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     """Laws by how well they predict larger budgets than they were fitted to, and left-out ones."""
     left_out = [
-        leave_one_budget_out(score.law, rows, request.estimator, request.seed)
+        leave_one_budget_out(score.law, rows, request.estimator, seed=request.seed)
         for score in choice.scores
     ]
     combination = {"weights": choice.weights, "mean_absolute_error": choice.combined_error}
@@ -300,7 +300,7 @@ def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
         raise FitError(f"fewer than two budgets have a minimum inside ({'; '.join(troubles)})")
     names = {"a": "size", "b": "tokens", "gamma": "loss"}
     sign = {"a": 1.0, "b": 1.0, "gamma": -1.0}
-    refits = bootstrap_isoflop(rows, request.samples, request.seed, request.minimum)
+    refits = bootstrap_isoflop(rows, request.samples, request.seed, method=request.minimum)
     return {
         "law": "isoflop",
         "points": len(rows),
@@ -332,7 +332,7 @@ def compare_groups(
             label = f"{one} / {other}"
             if request.law == "isoflop":
                 compared[label] = compare_isoflop(
-                    pair, request.samples, request.seed, request.minimum
+                    pair, request.samples, request.seed, method=request.minimum
                 )
                 continue
             try:

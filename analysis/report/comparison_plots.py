@@ -39,6 +39,7 @@ def isoflop_profiles(
     tables: Mapping[str, pd.DataFrame],
     analyses: Mapping[str, IsoFLOP],
     kinds: Mapping[str, str],
+    *,
     styles: Mapping[str, Style],
 ) -> Figure:
     """Loss against size at every budget, with the fitted parabolas and their minima."""

@@ -38,12 +38,12 @@ def compare_pairs(fits: Mapping[str, FamilyFit], final: pd.DataFrame, compute: s
     return [
         pair
         for one, other in combinations(fits.values(), 2)
-        if (pair := compare_pair(one, other, final, compute)) is not None
+        if (pair := compare_pair(one, other, final, compute=compute)) is not None
     ]
 
 
 def compare_pair(
-    one: FamilyFit, other: FamilyFit, final: pd.DataFrame, compute: str
+    one: FamilyFit, other: FamilyFit, final: pd.DataFrame, *, compute: str
 ) -> Pair | None:
     """What two curves say of each other; None where one of them could not be fitted."""
     if one.refits is None or other.refits is None:
@@ -54,7 +54,9 @@ def compare_pair(
         sentence = (
             f"{name}: no loss is reached by both, so their compute cannot be compared.{caveat}"
         )
-        return Pair(one, other, None, (sentence, *exponent_sentence(one, other, final, compute)))
+        return Pair(
+            one, other, None, (sentence, *exponent_sentence(one, other, final, compute=compute))
+        )
     measured = [refits.fit.points.loss for refits in (one.refits, other.refits)]
     loss = float(np.sqrt(max(map(np.min, measured)) * min(map(np.max, measured))))
     multiplier = multiplier_at(one.refits, other.refits, loss)
@@ -62,7 +64,7 @@ def compare_pair(
     crossing = crossover(one.refits, other.refits)
     if crossing is not None:
         sentences.append(f"{name}: {describe_crossover(crossing)}")
-    sentences += exponent_sentence(one, other, final, compute)
+    sentences += exponent_sentence(one, other, final, compute=compute)
     return Pair(one, other, multiplier_curve(one.refits, other.refits), tuple(sentences))
 
 
@@ -94,7 +96,7 @@ def describe_crossover(crossing: Crossover) -> str:
 
 
 def exponent_sentence(
-    one: FamilyFit, other: FamilyFit, final: pd.DataFrame, compute: str
+    one: FamilyFit, other: FamilyFit, final: pd.DataFrame, *, compute: str
 ) -> tuple[str, ...]:
     """Difference of the exponents of both families' plain power laws: budgets resampled in pairs
     where there are enough, else by each family's own refits."""

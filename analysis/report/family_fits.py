@@ -74,12 +74,12 @@ def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
     """Fit validation NLL of finished runs against training FLOPs, curve by curve."""
     final = points[points["is_final"]]
     return {
-        variant: fit_family(variant, family, final[final["variant"] == variant], compute)
+        variant: fit_family(variant, family, final[final["variant"] == variant], compute=compute)
         for variant, family in variants_of(final).items()
     }
 
 
-def fit_family(variant: str, family: str, final: pd.DataFrame, compute: str) -> FamilyFit:
+def fit_family(variant: str, family: str, final: pd.DataFrame, *, compute: str) -> FamilyFit:
     """The law that predicts larger budgets best, through the family's best size of every budget."""
     kind, rows = str(final["nll_kind"].iloc[0]), best_size_runs(fit_points(final, compute))
     try:

@@ -87,7 +87,7 @@ def derived_figures(
         caption = "Relative distance of each run from its curve."
         drawn.append(("residuals", "What the curves leave over", residuals(fits, styles), caption))
     if profiles.tables:
-        figure = isoflop_profiles(profiles.tables, profiles.analyses, profiles.kinds, styles)
+        figure = isoflop_profiles(profiles.tables, profiles.analyses, profiles.kinds, styles=styles)
         caption = (
             "One parabola in log N a budget (its FLOPs at the end); stars: minima inside the "
             f"profile. Filled: exact; {BOUND}."

@@ -58,7 +58,7 @@ def loss_against_compute(
                     )
                 ends[str(variant)] = float(curve["loss"].iloc[-1])
         log_axes(axes, f"training compute, FLOPs ({compute})", label)
-        end_labels(axes, points, styles, ends)
+        end_labels(axes, points, styles, ends=ends)
     return figure
 
 
@@ -92,7 +92,7 @@ def describe_runs(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
 
 
 def end_labels(
-    axes: Axes, points: pd.DataFrame, styles: Mapping[str, Style], ends: Mapping[str, float]
+    axes: Axes, points: pd.DataFrame, styles: Mapping[str, Style], *, ends: Mapping[str, float]
 ) -> None:
     """Names beside their curves' ends, moved apart where they would overlap."""
     low, high = np.log(axes.get_ylim())

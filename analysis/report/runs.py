@@ -103,8 +103,8 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     histories = read_histories(
         client, address.uri, ids, finished=finished, metrics=metrics, cache=cache
     )
-    points = _joined(histories, runs, POINT_METRICS, "nll")
-    curves = _joined(histories, runs, CURVE_METRICS, "train_loss")
+    points = _joined(histories, runs, POINT_METRICS, needed="nll")
+    curves = _joined(histories, runs, CURVE_METRICS, needed="train_loss")
     if not points.empty:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
@@ -184,7 +184,7 @@ def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _joined(
-    histories: pd.DataFrame, runs: pd.DataFrame, metrics: dict[str, str], needed: str
+    histories: pd.DataFrame, runs: pd.DataFrame, metrics: dict[str, str], *, needed: str
 ) -> pd.DataFrame:
     """One row a run and step with the metrics side by side; rows without the needed one are left
     out."""

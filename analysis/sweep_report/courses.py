@@ -93,7 +93,9 @@ def population_plot(arm: ArmFrame, goal: Goal) -> Figure:
         lines = {
             int(row["trial"]): descent(arm, int(row["trial"])) for _, row in arm.finished.iterrows()
         }
-        _draw_generations(upper, arm, goal, {trial for line in lines.values() for trial in line})
+        _draw_generations(
+            upper, arm, goal, kept={trial for line in lines.values() for trial in line}
+        )
         for index, (_, row) in enumerate(arm.finished.iterrows()):
             shares, rates = zip(*rates_of(row), strict=True)
             colour = COLOURS[index % len(COLOURS)]
@@ -108,7 +110,7 @@ def population_plot(arm: ArmFrame, goal: Goal) -> Figure:
     return figure
 
 
-def _draw_generations(axes: Axes, arm: ArmFrame, goal: Goal, kept: set[int]) -> None:
+def _draw_generations(axes: Axes, arm: ArmFrame, goal: Goal, *, kept: set[int]) -> None:
     """A segment from each trial's parent to it; what led to no last member is faint."""
     if goal.name not in arm.trials:
         return

@@ -193,11 +193,11 @@ def figures(frames: SweepFrames) -> Iterator[Drawn]:
                         "of refits under the seeds' noise.",
                     )
             if not is_population(arm):  # its last members are no independent points of the space
-                yield from goal_figures(arm, goal, suffix, prefix)
-        yield from arm_figures(frames, arm, stem, prefix)
+                yield from goal_figures(arm, goal, suffix, prefix=prefix)
+        yield from arm_figures(frames, arm, stem, prefix=prefix)
 
 
-def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, prefix: str) -> Iterator[Drawn]:
+def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, *, prefix: str) -> Iterator[Drawn]:
     """Of one metric: responses, the interaction, importance."""
     for index, key in enumerate(arm.keys):
         caption = "Large dots: means over seeds; small dots: single seeds."
@@ -214,7 +214,7 @@ def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, prefix: str) -> Iterato
         yield f"importance{suffix}", title, importance_bars(shares), caption
 
 
-def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, prefix: str) -> Iterator[Drawn]:
+def arm_figures(frames: SweepFrames, arm: ArmFrame, stem: str, *, prefix: str) -> Iterator[Drawn]:
     """Of all metrics together: the Pareto front, parallel coordinates."""
     goals = frames.goals
     if is_population(arm):

@@ -89,7 +89,7 @@ def trunk_forward(trunk: TransformerSpec, visible: float, head_rows: int) -> Com
     }
 
 
-def dit_layer_parameters(width: int, inner: int, head_dim: int, ratio: int, bias: bool) -> int:
+def dit_layer_parameters(width: int, inner: int, head_dim: int, *, ratio: int, bias: bool) -> int:
     """A DiT block without AdaLN: attention with QK LayerNorm per head, and the MLP."""
     attention = 4 * width * inner + 4 * head_dim + (3 * inner + width if bias else 0)
     return attention + 2 * ratio * width * width + (ratio + 1) * width
@@ -110,7 +110,7 @@ def dit_fixed_parameters(width: int, latent_dim: int) -> int:
 def dit_parameters(dit: DiTSpec) -> int:
     """The whole DiT."""
     width, inner = dit.hidden_size, dit.num_heads * dit.head_dim
-    layer = dit_layer_parameters(width, inner, dit.head_dim, dit.mlp_ratio, dit.qk_bias)
+    layer = dit_layer_parameters(width, inner, dit.head_dim, ratio=dit.mlp_ratio, bias=dit.qk_bias)
     layer += adaln_layer_parameters(width)
     return dit.num_layers * layer + dit_fixed_parameters(width, dit.latent_dim)
 

@@ -41,6 +41,7 @@ def size_by_total(
     name: str,
     total_parameters: int,
     vocab_size: int,
+    *,
     size: Callable[[int], tuple[Model, int]],
 ) -> Model:
     """The model with this many parameters in all, embeddings included.
@@ -100,7 +101,7 @@ def trunk_sizes(target: int) -> dict[str, int]:
         target,
         lambda layers, width, ffn: layers * trunk_layer_parameters(width, ffn) + width,
         width_step(target),
-        aspect(target),
+        wanted_aspect=aspect(target),
     )
     return {
         "hidden_size": shape.width,
@@ -138,6 +139,7 @@ def best_shape(
     target: float,
     size: Callable[[int, int, int], int],
     step: int,
+    *,
     wanted_aspect: float,
     tuned: bool = True,
     scale: float | None = None,
@@ -146,7 +148,7 @@ def best_shape(
     scale = scale or target
     best, least = None, math.inf
     for layers, width in _candidates(target, step):
-        ffns = _ffn_candidates(target, size, layers, width) if tuned else iter([4 * width])
+        ffns = _ffn_candidates(target, size, layers, width=width) if tuned else iter([4 * width])
         for ffn in ffns:
             parameters = size(layers, width, ffn)
             error = abs(parameters - target) / scale
@@ -174,7 +176,7 @@ def _candidates(target: float, step: int) -> Iterator[tuple[int, int]]:
 
 
 def _ffn_candidates(
-    target: float, size: Callable[[int, int, int], int], layers: int, width: int
+    target: float, size: Callable[[int, int, int], int], layers: int, *, width: int
 ) -> Iterator[int]:
     """MLP widths around the one that meets the target (sizes are linear in it)."""
     unit = 64 if width >= 1024 else 32 if width >= 512 else 16

@@ -17,7 +17,7 @@ _HASH_BLOCK = 256
 _REPLAY = 1 << 20
 
 
-def sequence_ids(seed: int, step: int, batch_sequences: int, num_sequences: int) -> np.ndarray:
+def sequence_ids(seed: int, step: int, batch_sequences: int, *, num_sequences: int) -> np.ndarray:
     """Ids of the global batch of `step`: (batch_sequences,) int64 in [0, num_sequences).
 
     Position p = step * batch_sequences + i is in epoch p // num_sequences; each epoch goes through
@@ -31,7 +31,9 @@ def sequence_ids(seed: int, step: int, batch_sequences: int, num_sequences: int)
     for name, size in (("batch_sequences", batch_sequences), ("num_sequences", num_sequences)):
         if size < 1:
             raise ValueError(f"{name}={size} must be at least 1")
-    return _ids_between(seed, step * batch_sequences, (step + 1) * batch_sequences, num_sequences)
+    return _ids_between(
+        seed, step * batch_sequences, (step + 1) * batch_sequences, num_sequences=num_sequences
+    )
 
 
 def worker_slice(ids: np.ndarray, rank: int, workers: int) -> np.ndarray:
@@ -68,7 +70,7 @@ def _part(ids: np.ndarray, index: int, parts: int) -> np.ndarray:
     return ids[index * len(ids) // parts : (index + 1) * len(ids) // parts]
 
 
-def permute(positions: np.ndarray, num_sequences: int, seed: int, epoch: int) -> np.ndarray:
+def permute(positions: np.ndarray, num_sequences: int, seed: int, *, epoch: int) -> np.ndarray:
     """The seeded permutation of [0, num_sequences) of that epoch, at `positions` (n,) int64.
 
     A Feistel network of modular additions on pairs (left, right) with left < a, right < b and
@@ -79,10 +81,10 @@ def permute(positions: np.ndarray, num_sequences: int, seed: int, epoch: int) ->
     rows = isqrt(num_sequences - 1) + 1  # so that rows * columns - num_sequences < rows
     columns = -(-num_sequences // rows)
     keys = _round_keys(seed, epoch)
-    image = _feistel(positions.astype(np.uint64), rows, columns, keys)
+    image = _feistel(positions.astype(np.uint64), rows, columns, keys=keys)
     outside = np.flatnonzero(image >= num_sequences)
     while len(outside):
-        image[outside] = _feistel(image[outside], rows, columns, keys)
+        image[outside] = _feistel(image[outside], rows, columns, keys=keys)
         outside = outside[image[outside] >= num_sequences]
     return image.astype(np.int64)
 
@@ -101,13 +103,15 @@ class OrderFingerprint:
         self._pending = np.zeros(0, dtype=np.int64)
 
     @classmethod
-    def at(cls, seed: int, step: int, batch_sequences: int, num_sequences: int) -> OrderFingerprint:
+    def at(
+        cls, seed: int, step: int, batch_sequences: int, *, num_sequences: int
+    ) -> OrderFingerprint:
         """The fingerprint after `step` whole steps of `sequence_ids` (about 10 M ids a second)."""
         fingerprint = cls()
         total = step * batch_sequences
         for start in range(0, total, _REPLAY):
             stop = min(total, start + _REPLAY)
-            fingerprint.update(_ids_between(seed, start, stop, num_sequences))
+            fingerprint.update(_ids_between(seed, start, stop, num_sequences=num_sequences))
         return fingerprint
 
     def update(self, ids: np.ndarray) -> None:
@@ -150,14 +154,14 @@ class OrderFingerprint:
         return hashlib.sha256(self._chain + data).digest()
 
 
-def _ids_between(seed: int, start: int, stop: int, num_sequences: int) -> np.ndarray:
+def _ids_between(seed: int, start: int, stop: int, *, num_sequences: int) -> np.ndarray:
     """Ids at the positions [start, stop) of the endless order."""
     parts: list[np.ndarray] = []
     while start < stop:
         epoch, offset = divmod(start, num_sequences)
         taken = min(stop - start, num_sequences - offset)
         positions = np.arange(offset, offset + taken, dtype=np.int64)
-        parts.append(permute(positions, num_sequences, seed, epoch))
+        parts.append(permute(positions, num_sequences, seed, epoch=epoch))
         start += taken
     return np.concatenate(parts)
 
@@ -167,7 +171,7 @@ def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
     return [np.uint64(key) for key in np.frombuffer(digest, dtype="<u8")]
 
 
-def _feistel(index: np.ndarray, rows: int, columns: int, keys: list[np.uint64]) -> np.ndarray:
+def _feistel(index: np.ndarray, rows: int, columns: int, *, keys: list[np.uint64]) -> np.ndarray:
     """A permutation of [0, rows * columns), index (n,) uint64."""
     a, b = np.uint64(rows), np.uint64(columns)
     left: np.ndarray = index % a

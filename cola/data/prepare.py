@@ -74,7 +74,7 @@ def prepare(spec: DataSpec, cache: Path, progress: Progress | None = None) -> Pr
     with _exclusive(folder.with_suffix(".lock")):
         found = _open_if_valid(folder)
         if found is None:
-            _build(spec, key, folder, progress or (lambda message, fraction: None))
+            _build(spec, key, folder, progress=progress or (lambda message, fraction: None))
             found = open_prepared(folder)
     return found
 
@@ -128,7 +128,7 @@ def _exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(spec: DataSpec, key: str, folder: Path, progress: Progress) -> None:
+def _build(spec: DataSpec, key: str, folder: Path, *, progress: Progress) -> None:
     started = time.monotonic()
     log.info("%s: preparing data", folder)
     prefix = f".building-{folder.name}-"
@@ -159,7 +159,7 @@ def _write(spec: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
     threshold = _split_threshold(spec)
     total = expected_bytes(spec.corpus)
     if isinstance(spec.tokenizer, TrainedBPE):
-        texts = _training_texts(spec, threshold, total, progress)
+        texts = _training_texts(spec, threshold, total, progress=progress)
         tokenizer = train_bpe(texts, spec.tokenizer.vocab_size)
     else:
         tokenizer = load_tokenizer(spec.tokenizer)
@@ -283,7 +283,7 @@ def _text_hash(text: str) -> int:
 
 
 def _training_texts(
-    spec: DataSpec, threshold: int, total: int | None, progress: Progress
+    spec: DataSpec, threshold: int, total: int | None, *, progress: Progress
 ) -> Iterator[str]:
     counts = ReadCounts()
     wanted = BPE_TRAINING_BYTES if total is None else min(total, BPE_TRAINING_BYTES)

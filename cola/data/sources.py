@@ -227,14 +227,14 @@ def _json_lines(path: Path, text_field: str, counts: ReadCounts) -> Iterator[Ite
                 raise SpecError(f"{where} is not JSON ({error}); mend or remove it") from error
             if not isinstance(row, dict):
                 raise SpecError(f"{where} is not a JSON object; write {{{text_field!r}: ...}}")
-            yield from _row_text(row, text_field, where, counts)
+            yield from _row_text(row, text_field, where, counts=counts)
 
 
 def _dataset_documents(corpus: HuggingFaceDataset, counts: ReadCounts) -> Iterator[Iterable[str]]:
     where = f"data.corpus.name={corpus.name}"
     rows = _dataset_rows(corpus)
     for row in itertools.islice(rows, corpus.max_documents):
-        yield from _row_text(row, corpus.text_field, where, counts)
+        yield from _row_text(row, corpus.text_field, where, counts=counts)
 
 
 def _dataset_rows(corpus: HuggingFaceDataset) -> Iterator[Mapping[str, object]]:
@@ -257,7 +257,7 @@ def _dataset_rows(corpus: HuggingFaceDataset) -> Iterator[Mapping[str, object]]:
 
 
 def _row_text(
-    row: Mapping[str, object], text_field: str, where: str, counts: ReadCounts
+    row: Mapping[str, object], text_field: str, where: str, *, counts: ReadCounts
 ) -> Iterator[Iterable[str]]:
     """The row's text as one document in blocks; nothing (but a count) when it is null."""
     if text_field not in row:

@@ -22,6 +22,7 @@ def conditional_nll(
     model: ColaDLM,
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
+    *,
     settings: LikelihoodSpec,
     stream: Stream,
     pad: int,
@@ -55,7 +56,7 @@ def conditional_nll(
     together, alone = [], []
     for sample in range(settings.importance_samples):
         parts = evidence_by_block(
-            model, pairs.tokens_BL, settings, draws, sample=sample, real_BL=pairs.real()
+            model, pairs.tokens_BL, settings, stream=draws, sample=sample, real_BL=pairs.real()
         )
         log_weight_Bb = -torch.stack(list(parts.values())).sum(0)
         together.append(log_weight_Bb.where(block_b < last_B1, 0.0).sum(1))

@@ -40,8 +40,8 @@ def evidence_by_block(
     model: ColaDLM,
     tokens_BL: Tensor,
     settings: LikelihoodSpec,
-    stream: Stream,
     *,
+    stream: Stream,
     sample: int = 0,
     real_BL: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], *, stream: S
 
 
 def importance_weighted_bound(
-    model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+    model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
 ) -> ImportanceBound:
     """Upper bound of -log p(x) from K = `importance_samples` samples of z0 (model.md, Eq. 26).
 
@@ -106,7 +106,7 @@ def importance_weighted_bound(
     """
     samples, columns = settings.importance_samples, []
     for sample in range(samples):
-        by_block = evidence_by_block(model, tokens_BL, settings, stream, sample=sample)
+        by_block = evidence_by_block(model, tokens_BL, settings, stream=stream, sample=sample)
         columns.append(-torch.stack(list(by_block.values())).sum((0, 2)))
     log_weights_BK = torch.stack(columns, dim=1)
     nll_B = math.log(samples) - log_weights_BK.logsumexp(1)

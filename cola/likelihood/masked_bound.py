@@ -14,7 +14,7 @@ from cola.objectives.masked_diffusion import masked_cross_entropy
 from cola.seeding import Stream
 
 
-def masked_samples(model: LLaDAModel, tokens_BL: Tensor, samples: int, stream: Stream) -> Tensor:
+def masked_samples(model: LLaDAModel, tokens_BL: Tensor, samples: int, *, stream: Stream) -> Tensor:
     """Samples of the bound by position in nats, (S, B, L) float64, 0 where a token is not masked.
 
     Mask counts are stratified: sample s draws its count from the s-th of S equal parts of 1..L.

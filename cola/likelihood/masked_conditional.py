@@ -23,6 +23,7 @@ def conditional_bound(
     model: LLaDAModel,
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
+    *,
     samples: int,
     stream: Stream,
 ) -> Tensor:

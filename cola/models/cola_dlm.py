@@ -34,7 +34,7 @@ class ColaDLM(nn.Module):
 
 
 def build_cola_dlm(
-    vae: TextVAESpec, dit: DiTSpec, scaling_factor: float, shifting_factor: float
+    vae: TextVAESpec, dit: DiTSpec, scaling_factor: float, *, shifting_factor: float
 ) -> ColaDLM:
     """A freshly initialised model of these sizes."""
     config = vae_config(vae, scaling_factor, shifting_factor)

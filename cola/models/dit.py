@@ -75,14 +75,14 @@ class ColaDiT(PreTrainedModel):
                 module.freqs.copy_(inverse_frequencies(2 * len(module.freqs), ROPE_THETA))
 
     def forward(
-        self, z0_Bnd: Tensor, zt_Bnd: Tensor, t_BK: Tensor, clean_Bn: Tensor | None = None
+        self, z0_Bnd: Tensor, zt_Bnd: Tensor, t_BK: Tensor, *, clean_Bn: Tensor | None = None
     ) -> Tensor:
         """Velocity (B, n, d) of the noisy copy in one pass on [clean | noisy] (model.md, Eq. 8).
 
         t_BK: times in [0, 1], one for each run of n / K latents (a sequence, a block or a latent).
         Where `clean_Bn` is True, a latent of the noisy copy is at time 0.
         """
-        return self.noisy_pass(zt_Bnd, t_BK, self.clean_history(z0_Bnd), clean_Bn)
+        return self.noisy_pass(zt_Bnd, t_BK, self.clean_history(z0_Bnd), clean_Bn=clean_Bn)
 
     def clean_history(self, z0_Bnd: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (B, H, n - block_size, D) of the clean copy, per layer.
@@ -102,7 +102,11 @@ class ColaDiT(PreTrainedModel):
             q, k, v = block.qkv(x_BmC, timesteps, rotary)
             history.append((k, v))
             if layer < len(self.layers) - 1 and length:
-                seen = attend(q, k, v, mask) if layout is None else attend_flex(q, k, v, layout)
+                seen = (
+                    attend(q, k, v, mask=mask)
+                    if layout is None
+                    else attend_flex(q, k, v, layout=layout)
+                )
                 x_BmC = block.finish(x_BmC, seen, timesteps)
         return history
 
@@ -111,6 +115,7 @@ class ColaDiT(PreTrainedModel):
         zt_Bnd: Tensor,
         t_BK: Tensor,
         history: list[tuple[Tensor, Tensor]],
+        *,
         clean_Bn: Tensor | None = None,
     ) -> Tensor:
         """Velocity (B, n, d) of every noisy block given the clean blocks before it.
@@ -128,7 +133,7 @@ class ColaDiT(PreTrainedModel):
                 seen = attend_in_chunks(q, past, (k, v), chunks=chunks)
             else:
                 keys, values = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-                seen = attend_flex(q, keys, values, layout)
+                seen = attend_flex(q, keys, values, layout=layout)
             x_BnC = block.finish(x_BnC, seen, timesteps)
         return self.velocity(x_BnC, timesteps)
 
@@ -144,6 +149,7 @@ class ColaDiT(PreTrainedModel):
         z_Bsd: Tensor,
         timesteps: TimestepEmbeddings,
         rotary: Tensor,
+        *,
         cache: KVCache,
         guided: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -164,10 +170,10 @@ class ColaDiT(PreTrainedModel):
             seen_k, seen_v = cache.behind(layer, k[:batch], v[:batch])
             heads, width = q.shape[1], q.shape[3]
             attended = q.new_empty(*x_BsC.shape[:2], heads, width)
-            behind = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask)
+            behind = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask=mask)
             attended[:batch] = behind.transpose(1, 2)
             if guided:
-                alone = attend(q[-batch:], k[-batch:], v[-batch:], None)
+                alone = attend(q[-batch:], k[-batch:], v[-batch:], mask=None)
                 attended[batch:] = alone.transpose(1, 2)
             x_BsC = block.finish(x_BsC, attended.transpose(1, 2), timesteps)
         velocity = self.velocity(x_BsC, timesteps)
@@ -186,7 +192,7 @@ class ColaDiT(PreTrainedModel):
             q, k, v = block.qkv(x_BmC, timesteps, rotary)
             if layer < len(self.layers) - 1:  # the last layer's output is never read
                 seen_k, seen_v = cache.behind(layer, k, v)
-                attended = attend(q, seen_k.to(q.dtype), seen_v.to(q.dtype), mask)
+                attended = attend(q, seen_k.to(q.dtype), seen_v.to(q.dtype), mask=mask)
                 x_BmC = block.finish(x_BmC, attended, timesteps)
             cache.write(layer, k, v)
         cache.advance(counts)

@@ -20,6 +20,7 @@ class DiTConfig(PretrainedConfig):
         txt_in_channels: int = 16,
         txt_out_channels: int = 16,
         txt_dim: int = 2048,
+        *,
         emb_dim: int = 2048,
         heads: int = 16,
         head_dim: int = 128,

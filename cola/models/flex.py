@@ -33,12 +33,12 @@ def noisy_layout(length: int, block_size: int, device: torch.device) -> BlockMas
     clean = length - block_size
 
     def mask_mod(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return visible(clean + query, key, block_size, clean)
+        return visible(clean + query, key, block_size, clean=clean)
 
     return create_block_mask(mask_mod, None, None, length, clean + length, device=str(device))
 
 
-def attend_flex(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, layout: BlockMask) -> Tensor:
+def attend_flex(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, layout: BlockMask) -> Tensor:
     """Scaled dot-product attention under a layout, (B, H, T, D).
 
     Off CUDA it runs unfused and has no backward pass.

@@ -82,7 +82,9 @@ class KVCache:
         """
         if noisy and count <= block_size and min(self.lengths) == self.filled:
             return None
-        return cached_prefix_mask(self.length_B, self.filled, count, block_size, noisy=noisy)
+        return cached_prefix_mask(
+            self.length_B, self.filled, count, block_size=block_size, noisy=noisy
+        )
 
     def write(self, layer: int, k_BHTD: Tensor, v_BHTD: Tensor) -> None:
         """Store T entries behind each sample's own; `advance` then makes them visible."""

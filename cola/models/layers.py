@@ -34,7 +34,7 @@ def merge_heads(x_BHTD: Tensor) -> Tensor:
 
 
 def attend(
-    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | None, *, causal: bool = False
+    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, mask: Tensor | None, causal: bool = False
 ) -> Tensor:
     """Scaled dot-product attention, (B, H, T, D); `mask` None: every key is visible.
 
@@ -42,11 +42,13 @@ def attend(
     """
     short = q_BHTD.shape[-2] <= FEW_QUERIES and not causal
     if short and q_BHTD.device.type == "cpu" and not torch.is_grad_enabled():
-        return attend_plainly(q_BHTD, k_BHSD, v_BHSD, mask)
+        return attend_plainly(q_BHTD, k_BHSD, v_BHSD, mask=mask)
     return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=mask, is_causal=causal)
 
 
-def attend_plainly(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | None) -> Tensor:
+def attend_plainly(
+    q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, mask: Tensor | None
+) -> Tensor:
     """`attend` by two products and a softmax: faster on a CPU for few queries."""
     # Keys are the left factor of the first product: the short side is then the transposed one.
     q_BHTD = q_BHTD * q_BHTD.shape[-1] ** -0.5
@@ -75,7 +77,7 @@ def attend_in_chunks(
     for c, chunk in enumerate(chunks):
         k = torch.cat([*past_k[: c + 1], own_k[c]], dim=2)
         v = torch.cat([*past_v[: c + 1], own_v[c]], dim=2)
-        attended.append(attend(queries[c], k, v, chunk.mask))
+        attended.append(attend(queries[c], k, v, mask=chunk.mask))
     return torch.cat(attended, dim=2)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 QUERY_CHUNK = 64
 
 
-def visible(query: Tensor, key: Tensor, block_size: int, clean: int) -> Tensor:
+def visible(query: Tensor, key: Tensor, block_size: int, *, clean: int) -> Tensor:
     """Whether `query` sees `key`, both indices into [clean | noisy] (model.md, Eq. 8).
 
     `clean` is the number of latents in the clean copy; positions start at 0 in both copies. The
@@ -49,11 +49,11 @@ def noisy_query_mask(length: int, block_size: int, device: torch.device) -> Tens
     clean = length - block_size
     query = clean + torch.arange(length, device=device)
     key = torch.arange(clean + length, device=device)
-    return visible(query[:, None], key, block_size, clean)
+    return visible(query[:, None], key, block_size, clean=clean)
 
 
 def cached_prefix_mask(
-    prefix_B: Tensor, filled: int, count: int, block_size: int, *, noisy: bool
+    prefix_B: Tensor, filled: int, count: int, *, block_size: int, noisy: bool
 ) -> Tensor:
     """Mask of `count` new latents behind cached clean prefixes: (B, 1, T or 1, filled + T).
 
@@ -67,7 +67,7 @@ def cached_prefix_mask(
     new_BT = position_BT + clean if noisy else position_BT
     query_BT = new_BT[:, :1] if noisy else new_BT
     key_BS = torch.cat([slot.expand(len(prefix_B), -1), new_BT], dim=1)
-    seen_BTS = visible(query_BT[:, :, None], key_BS[:, None], block_size, clean)
+    seen_BTS = visible(query_BT[:, :, None], key_BS[:, None], block_size, clean=clean)
     # Slots behind a sample's own prefix hold another sample's entries, or nothing.
     seen_BTS[..., :filled] &= (slot < prefix_B[:, None])[:, None]
     return seen_BTS[:, None]

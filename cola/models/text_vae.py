@@ -39,6 +39,7 @@ class TextVAEConfig(PretrainedConfig):
         vocab_size: int = 100278,
         dim: int = 1536,
         ffn_dim: int = 6144,
+        *,
         num_heads: int = 12,
         encoder_num_blocks: int = 4,
         decoder_num_blocks: int = 4,
@@ -155,7 +156,7 @@ class VAEBlock(nn.Module):
             past_k, past_v = cache.keys_values(layer)
             k = torch.cat([past_k.to(k.dtype), k], dim=2)
             v = torch.cat([past_v.to(v.dtype), v], dim=2)
-        return self.attn_out_proj(merge_heads(attend(q, k, v, mask, causal=mask is None)))
+        return self.attn_out_proj(merge_heads(attend(q, k, v, mask=mask, causal=mask is None)))
 
     def feed_forward(self, x_BnC: Tensor) -> Tensor:
         """SwiGLU: silu(gate) * x, where x and gate are the halves of one projection."""

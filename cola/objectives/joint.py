@@ -31,7 +31,7 @@ def joint_draws(
     if stage2.gradient_mode == "frozen_vae":
         noise = stream.normal("posterior", latents, config.latent_dim)
         return {**draws, "posterior_noise": noise}
-    return {**draws, **vae_draws(model.vae, stage1, tokens_BL, stream)}
+    return {**draws, **vae_draws(model.vae, stage1, tokens_BL, stream=stream)}
 
 
 def joint_loss(
@@ -50,7 +50,7 @@ def joint_loss(
         terms = {"log_snr": posterior.log_snr()}
         loss = z0.new_zeros(())
     else:
-        terms, posterior, z0 = vae_terms(model.vae, stage1, tokens_BL, draws)
+        terms, posterior, z0 = vae_terms(model.vae, stage1, tokens_BL, draws=draws)
         loss = stage2.lambda_vae * _vae_part(model, stage1, terms, posterior=posterior, z0=z0)
     z0 = model.to_dit(z0)
     if stage2.gradient_mode not in ("joint", "scratch"):

@@ -20,6 +20,7 @@ def masked_diffusion_draws(
     objective: MaskingSpec,
     tokens_BL: Tensor,
     stream: Stream,
+    *,
     positions: Sequence[int],
     global_size: int,
 ) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class Posterior:
 
 
 def vae_draws(
-    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, stream: Stream
+    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, *, stream: Stream
 ) -> dict[str, Tensor]:
     """Random inputs of `vae_terms`, without those of terms that are switched off.
 
@@ -63,7 +63,7 @@ def vae_draws(
 
 
 def vae_terms(
-    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, draws: dict[str, Tensor]
+    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, *, draws: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], Posterior, Tensor]:
     """Reconstruction, masked-token loss and diagnostics; the posterior and a sample of it."""
     inputs_BL = tokens_BL
@@ -123,10 +123,10 @@ def kl_to_standard_normal(posterior: Posterior, free_bits: float) -> Tensor:
 
 
 def stage1_loss(
-    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, draws: dict[str, Tensor]
+    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, *, draws: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """L_VAE (model.md, Eq. 11) and its parts, nats per token; "kl" is spread over the patch."""
-    terms, posterior, _ = vae_terms(vae, objective, tokens_BL, draws)
+    terms, posterior, _ = vae_terms(vae, objective, tokens_BL, draws=draws)
     kl = kl_to_standard_normal(posterior, objective.free_bits).mean() / vae.config.patch_size
     loss = terms["reconstruction"] + objective.beta * kl
     if "masked" in terms:

@@ -27,17 +27,23 @@ def generate(
     model: LlamaForCausalLM,
     prompts: list[list[int]],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     eos_token_id: int | None,
 ) -> list[list[int]]:
     """Continuations of at most `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    return in_order(iter_generate(model, prompts, settings, stream, eos_token_id, len(prompts)))
+    return in_order(
+        iter_generate(
+            model, prompts, settings, stream=stream, eos_token_id=eos_token_id, rows=len(prompts)
+        )
+    )
 
 
 def iter_generate(
     model: LlamaForCausalLM,
     prompts: Sequence[list[int]],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     eos_token_id: int | None,
     rows: int,
@@ -62,6 +68,7 @@ def stream_tokens(
     model: LlamaForCausalLM,
     prompt: list[int],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     eos_token_id: int | None,
 ) -> Iterator[list[int]]:
@@ -103,7 +110,7 @@ class ActiveBatch:
         inputs, real = left_padded(texts, start, self._model.device)
         position = (real.cumsum(1) - 1).clamp_min(0)
         cache = DynamicCache(config=self._model.config)
-        logits_BV = self._pass(inputs, real, position, cache)
+        logits_BV = self._pass(inputs, real, position, cache=cache)
         if self.samples:
             join_caches(self._cache, cache)
         else:
@@ -120,7 +127,7 @@ class ActiveBatch:
     def step(self) -> list[Sample]:
         """Generate a token for every sample that has not ended; those that end with it."""
         self._real = F.pad(self._real, (0, 1), value=1)
-        logits_BV = self._pass(self._inputs, self._real, self._position, self._cache)
+        logits_BV = self._pass(self._inputs, self._real, self._position, cache=self._cache)
         self._position = self._position + 1
         kept = [row for row, sample in enumerate(self.samples) if not sample.done]
         return self._choose(logits_BV[kept], kept)
@@ -142,7 +149,9 @@ class ActiveBatch:
             layer.keys = layer.keys[kept, :, unused:]
             layer.values = layer.values[kept, :, unused:]
 
-    def _pass(self, inputs: Tensor, real: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
+    def _pass(
+        self, inputs: Tensor, real: Tensor, position: Tensor, *, cache: DynamicCache
+    ) -> Tensor:
         """Logits (B, V) behind the last input; the cache grows by the inputs."""
         output = self._model(
             input_ids=inputs,

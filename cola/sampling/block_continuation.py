@@ -28,17 +28,23 @@ def generate(
     model: ColaDLM,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     eos_token_id: int | None,
 ) -> list[list[int]]:
     """Continuations of at most `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    return in_order(iter_generate(model, prompts, settings, stream, eos_token_id, len(prompts)))
+    return in_order(
+        iter_generate(
+            model, prompts, settings, stream=stream, eos_token_id=eos_token_id, rows=len(prompts)
+        )
+    )
 
 
 def iter_generate(
     model: ColaDLM,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     eos_token_id: int | None,
     rows: int,
@@ -54,6 +60,7 @@ def stream_blocks(
     model: ColaDLM,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     eos_token_id: int | None,
 ) -> Iterator[list[list[int]]]:

@@ -186,7 +186,7 @@ def denoise_block(
             z = pinned(z, t)
             if clean:
                 timesteps = solver_timesteps.with_clean(t, known.known_Bs)
-        conditional, alone = dit.denoise(z, timesteps, rotary, cache, guided)
+        conditional, alone = dit.denoise(z, timesteps, rotary, cache=cache, guided=guided)
         return alone + settings.guidance_scale * (conditional - alone) if guided else conditional
 
     z = integrate(velocity, z1_Bsd, solver_timesteps.grid, solver=settings.solver)
@@ -241,6 +241,7 @@ def infill(
     model: ColaDLM,
     lefts: Sequence[Sequence[int]],
     gaps: Sequence[int],
+    *,
     rights: Sequence[Sequence[int]],
     settings: GenerationSpec,
     stream: Stream,

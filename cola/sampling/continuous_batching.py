@@ -79,6 +79,7 @@ def in_chunks(
     generate: Generate,
     prompts: Sequence[list[int]],
     stream: Stream,
+    *,
     rows: int,
     ended: Ended | None,
 ) -> Iterator[tuple[int, list[int]]]:

@@ -24,12 +24,15 @@ def generate(
     model: LLaDAModel,
     prompts: list[list[int]],
     settings: GenerationSpec,
+    *,
     stream: Stream,
     eos_token_id: int | None,
 ) -> list[list[int]]:
     """Continuations of `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
     gaps = [settings.max_new_tokens] * len(prompts)
-    rows = infill(model, prompts, gaps, [[] for _ in prompts], settings, stream)
+    rows = infill(
+        model, prompts, gaps, rights=[[] for _ in prompts], settings=settings, stream=stream
+    )
     return [cut_after_eos(row, eos_token_id) for row in rows]
 
 
@@ -37,6 +40,7 @@ def infill(
     model: LLaDAModel,
     lefts: list[list[int]],
     gaps: list[int],
+    *,
     rights: list[list[int]],
     settings: GenerationSpec,
     stream: Stream,
@@ -49,7 +53,7 @@ def infill(
     """
     if max(gaps, default=0) == 0:
         return [[] for _ in gaps]
-    context = Context.of(model, lefts, gaps, rights)
+    context = Context.of(model, lefts, gaps, rights=rights)
     mask = model.config.mask_token_id
     gap = torch.full((len(gaps), max(gaps)), mask, device=model.device)
     schedules = [schedule(count, settings) for count in gaps]
@@ -107,7 +111,7 @@ class Context:
 
     @classmethod
     def of(
-        cls, model: LLaDAModel, lefts: list[list[int]], gaps: list[int], rights: list[list[int]]
+        cls, model: LLaDAModel, lefts: list[list[int]], gaps: list[int], *, rights: list[list[int]]
     ) -> Context:
         """The contexts of a batch. A gap shorter than the longest one is padded on its right."""
         mask, device = model.config.mask_token_id, model.device

@@ -89,7 +89,7 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise SpecError(f"--set {override}: the value is not valid YAML") from None
-        _assign(result, path.strip().split("."), value, override)
+        _assign(result, path.strip().split("."), value, override=override)
     return result
 
 
@@ -101,7 +101,7 @@ def with_values(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str
     """
     result = json.loads(json.dumps(values))
     for path, value in settings.items():
-        _assign(result, path.split("."), value, f"{path}={value}")
+        _assign(result, path.split("."), value, override=f"{path}={value}")
     return dict(result)
 
 
@@ -176,7 +176,7 @@ def check_distinct(values: Sequence[object]) -> None:
         raise ValueError(f"lists {named} more than once; list each value once")
 
 
-def _assign(node: Any, path: list[str], value: object, override: str) -> None:
+def _assign(node: Any, path: list[str], value: object, *, override: str) -> None:
     keys = _parts_of(node, path)
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1

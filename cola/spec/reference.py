@@ -83,10 +83,10 @@ class _Reference:
             if "oneOf" in part:
                 self._add_alternatives(where, part, unions)
             else:
-                yield from self._nested(where, part, (), unions)
+                yield from self._nested(where, part, (), unions=unions)
 
     def _nested(
-        self, path: str, schema: Schema, needed: tuple[str, ...], unions: list[_Table]
+        self, path: str, schema: Schema, needed: tuple[str, ...], *, unions: list[_Table]
     ) -> Iterator[_Row]:
         for row in self._keys(path, schema, needed):
             yield row
@@ -99,7 +99,9 @@ class _Reference:
             tag = model["properties"][key]["const"] if key else model.get("title", "")
             table = _Table(f"`{path}` with `{key}: {tag}`", [])
             unions.append(table)
-            table.rows.extend(self._nested(path, model, tuple(item.get("required", ())), unions))
+            table.rows.extend(
+                self._nested(path, model, tuple(item.get("required", ())), unions=unions)
+            )
 
     def _keys(self, path: str, schema: Schema, needed: tuple[str, ...]) -> Iterator[_Row]:
         """A row for each key of an object."""

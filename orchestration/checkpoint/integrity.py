@@ -46,7 +46,7 @@ def newest_checkpoint(store: CheckpointStore, *, checksums: bool = True) -> Newe
         manifests = store.manifests(stored)
         if not manifests:
             continue
-        problem = _problem(store, stored, manifests, checksums)
+        problem = _problem(store, stored, manifests, checksums=checksums)
         if problem is None:
             return NewestCheckpoint(manifests[0].cursor, tuple(damaged))
         log.info("checkpoint %s of %s is damaged: %s", stored.name, store.shown, problem)
@@ -55,7 +55,7 @@ def newest_checkpoint(store: CheckpointStore, *, checksums: bool = True) -> Newe
 
 
 def _problem(
-    store: CheckpointStore, stored: StoredCheckpoint, manifests: list[Manifest], checksums: bool
+    store: CheckpointStore, stored: StoredCheckpoint, manifests: list[Manifest], *, checksums: bool
 ) -> str | None:
     """What is wrong with a checkpoint, or None where nothing is found."""
     names = [name for manifest in manifests for name in manifest.files]

@@ -95,7 +95,9 @@ def admit(
 
     It does not depend on the order of the arguments' items.
     """
-    return _Round(nodes, holdings, now, rules).decide(sorted(requests, key=_order(now, rules)))
+    return _Round(nodes, holdings, now, rules=rules).decide(
+        sorted(requests, key=_order(now, rules))
+    )
 
 
 def has_aged(request: RunRequest, now: float, rules: AdmissionRules) -> bool:
@@ -122,6 +124,7 @@ class _Round:
         nodes: Sequence[Node],
         holdings: Sequence[RunAllocation],
         now: float,
+        *,
         rules: AdmissionRules,
     ) -> None:
         self.nodes = sorted((node for node in nodes if node.alive), key=lambda node: node.id)

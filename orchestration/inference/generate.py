@@ -27,8 +27,8 @@ def stream_text(
         model,
         tokenizer.encode(prompt),
         settings,
-        Stream(seed, 0, [0]),
-        tokenizer.eos_token_id,
+        stream=Stream(seed, 0, [0]),
+        eos_token_id=tokenizer.eos_token_id,
     )
     ids: list[int] = []
     shown = ""
@@ -57,8 +57,8 @@ def fill_text(
         model,
         [tokenizer.encode(left)],
         [settings.max_new_tokens],
-        [tokenizer.encode(right)],
-        settings,
-        Stream(seed, 0, [0]),
+        rights=[tokenizer.encode(right)],
+        settings=settings,
+        stream=Stream(seed, 0, [0]),
     )
     return tokenizer.decode(filling)

@@ -88,7 +88,7 @@ def sample_flops(spec: RunSpec) -> float:
     if not settings.samples:
         return 0.0
     per_token = definition_of(spec.family).generation_flops_per_token(
-        spec.model, settings.generation, settings.prompt_tokens, settings.samples
+        spec.model, settings.generation, settings.prompt_tokens, batch=settings.samples
     )
     return settings.samples * new * per_token.total
 

@@ -42,14 +42,16 @@ def decide(
         StorageError: the storage cannot be read.
     """
     before = saved_plan(study_folder)
-    decisions = [_decide_one(run, ledger, before.get(slot_of(run)), storage) for run in plan]
+    decisions = [
+        _decide_one(run, ledger, before.get(slot_of(run)), storage=storage) for run in plan
+    ]
     for decision in decisions:
         log.info("%s: %s, %s", decision.run.name, decision.action, decision.why)
     return decisions
 
 
 def _decide_one(
-    run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, storage: str | None
+    run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, *, storage: str | None
 ) -> RunDecision:
     entry = ledger.entry(run.key)
     if entry.state == "finished":

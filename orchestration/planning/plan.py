@@ -271,7 +271,7 @@ def stages_within_budget(
     cost = definition_of(model.family).train_flops_per_token
     for number, (stage, share) in enumerate(shares.items(), start=1):
         costs = {
-            convention: cost(model, objective, length, stage, convention).total
+            convention: cost(model, objective, length, stage=stage, convention=convention).total
             for convention in ("executed", "nominal")
         }
         per_step = costs[study.matching.compute] * tokens_per_step

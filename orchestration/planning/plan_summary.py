@@ -254,8 +254,8 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
                 spec.model,
                 spec.objective,
                 spec.data.sequence_length,
-                stage.name,
-                "executed",
+                stage=stage.name,
+                convention="executed",
             ).components
             for stage in spec.stages
         },

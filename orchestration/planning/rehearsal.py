@@ -116,7 +116,7 @@ def budget_of(study: StudySpec, core: int) -> float:
         length, convention = study.data.sequence_length, study.matching.compute
         for stage, share in settings.objective.stage_shares().items():
             flops = family.train_flops_per_token(
-                model, settings.objective, length, stage, convention
+                model, settings.objective, length, stage=stage, convention=convention
             )
             costs.append(flops.total * max(1.0, 0.1 / share))
     return STEPS * study.training.batch_sequences * study.data.sequence_length * max(costs)

@@ -40,7 +40,7 @@ class JournalWriter:
     def __init__(self, path: Path, fence: AttemptFence | None = None) -> None:
         self._lines, self._fence = LineWriter(path), fence
 
-    def write(self, kind: str, step: int, time: float, values: dict[str, Any]) -> None:
+    def write(self, kind: str, step: int, time: float, *, values: dict[str, Any]) -> None:
         """Append one line. Numbers that are not finite are recorded as strings."""
         if self._fence is not None and self._fence.superseded():
             return

@@ -239,7 +239,7 @@ class Mirror:
             run.opened = True
         self._send_lines(run, target)
         if closing is not None:
-            self._close(run, target.run_id, closing, tags)
+            self._close(run, target.run_id, closing, tags=tags)
 
     def _send_lines(self, run: MirroredRun, target: TrainingRun) -> None:
         while run.pending:
@@ -253,7 +253,7 @@ class Mirror:
             self._mlflow.write_restarts(target.run_id, run.name, run.folder, restarts=starts)
             run.restarts_written = changes
 
-    def _close(self, run: MirroredRun, run_id: str, state: str, tags: dict[str, str]) -> None:
+    def _close(self, run: MirroredRun, run_id: str, state: str, *, tags: dict[str, str]) -> None:
         for name in (Artifact.ENVIRONMENT, Artifact.SAMPLES, Artifact.EVALUATION):
             self._mlflow.attach(run_id, run.folder / name)
         self._mlflow.tag(run_id, tags)

@@ -194,7 +194,9 @@ class MlflowRuns:
         for key, number in ((Tag.ATTEMPT, restart.attempt), (Tag.WORKERS, restart.workers)):
             if number is not None:
                 tags[key] = str(number)
-        return self._create(Kind.RESTART, f"{name}-start-{restart.number}", tags, restart.began)
+        return self._create(
+            Kind.RESTART, f"{name}-start-{restart.number}", tags, time=restart.began
+        )
 
     def _end_restart(self, child: str, restart: Restart) -> None:
         from mlflow.entities import Metric as MlflowMetric
@@ -210,7 +212,9 @@ class MlflowRuns:
         self.tag(child, {Tag.CAUSE: restart.cause})
         self.end(child, str(restart.state), restart.ended)
 
-    def _create(self, kind: str, name: str, tags: dict[str, str], time: float | None = None) -> str:
+    def _create(
+        self, kind: str, name: str, tags: dict[str, str], *, time: float | None = None
+    ) -> str:
         shared = {Tag.KIND: kind, Tag.STUDY: self.study, Tag.SCHEMA_VERSION: SCHEMA_VERSION}
         created = self.client.create_run(
             self.experiment,

@@ -88,7 +88,9 @@ def seconds_per_step(spec: RunSpec, family: Family, module: StageModule, *, stag
     while len(seconds) <= MIN_STEPS or sum(seconds[1:]) < SECONDS:
         began = time.perf_counter()
         tokens = random_tokens(spec, rows, device)
-        batch = Batch(tokens, Stream(0, len(seconds), range(rows), device), list(range(rows)), rows)
+        batch = Batch(
+            tokens, Stream(0, len(seconds), range(rows), device=device), list(range(rows)), rows
+        )
         with torch.no_grad():
             inputs = module.draw(batch)
         engine.step([MicroBatch(inputs)], 1.0)
@@ -104,8 +106,8 @@ def seconds_per_evaluation(spec: RunSpec, family: Family, model: torch.nn.Module
     tokens = random_tokens(spec, rows, device)
     model.eval()
     began = time.perf_counter()
-    stream = Stream(0, 0, range(rows), device)
-    family.likelihood(model, tokens, spec.evaluation.likelihood, stream)
+    stream = Stream(0, 0, range(rows), device=device)
+    family.likelihood(model, tokens, spec.evaluation.likelihood, stream=stream)
     return (time.perf_counter() - began) * spec.evaluation.validation_sequences / rows
 
 

@@ -89,7 +89,7 @@ class CheckpointWriter:
             validation_nll=nll if evaluated == state.step else None,
             evaluation_point=state.step in self._points,
         )
-        done = self._pool.submit(self._upload_part, part, name, state.cursor(), note)
+        done = self._pool.submit(self._upload_part, part, name, state.cursor(), note=note)
         self._pending = _Upload(name, state.step, done)
         if self._upload == "sync":
             self.settle()
@@ -140,7 +140,7 @@ class CheckpointWriter:
         return part, failure
 
     def _upload_part(
-        self, part: Path, name: str, cursor: Cursor, note: CheckpointNote
+        self, part: Path, name: str, cursor: Cursor, *, note: CheckpointNote
     ) -> str | None:
         """Seal and upload this worker's part (in the thread); why it failed, or None."""
         try:
@@ -208,7 +208,7 @@ class CheckpointWriter:
         log.warning("step %d: %s: %s", step, event, reason)
         if self._journal is not None:
             values = {"event": event, "attempt": self._attempt, "reason": reason}
-            self._journal.write("event", step, time.time(), values)
+            self._journal.write("event", step, time.time(), values=values)
 
 
 def summarise(store: CheckpointStore, stored: StoredCheckpoint) -> CheckpointSummary:

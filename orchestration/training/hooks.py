@@ -73,7 +73,7 @@ class LogTraining:
             "train",
             state.step,
             time.time(),
-            progress_metrics(state)
+            values=progress_metrics(state)
             | {Metric.train(name): value for name, value in values.items()}
             | {
                 Metric.LEARNING_RATE: state.learning_rate,
@@ -117,7 +117,7 @@ class Evaluate:
         log.info("step %d: validation NLL %.4f nats/token", state.step, metrics[Metric.NLL])
         if self._journal is not None:
             self._journal.write(
-                "evaluation", state.step, time.time(), progress_metrics(state) | metrics
+                "evaluation", state.step, time.time(), values=progress_metrics(state) | metrics
             )
 
 
@@ -244,7 +244,9 @@ def order_digests(run: RunSpec, steps: int, num_sequences: int) -> dict[int, str
     fingerprint = OrderFingerprint()
     for step in range(steps):
         fingerprint.update(
-            sequence_ids(run.data.seed, step, run.training.batch_sequences, num_sequences)
+            sequence_ids(
+                run.data.seed, step, run.training.batch_sequences, num_sequences=num_sequences
+            )
         )
     return fingerprint.digests
 

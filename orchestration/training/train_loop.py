@@ -209,7 +209,7 @@ def draw_micro_batches(
     """
     run, worker, engine = state.run, state.worker, state.engine
     size = run.training.batch_sequences
-    ids = sequence_ids(run.data.seed, state.step, size, len(tokens))
+    ids = sequence_ids(run.data.seed, state.step, size, num_sequences=len(tokens))
     mine = worker_slice(np.arange(size), worker.rank, worker.world_size)
     count = micro_batches(size, worker.world_size, settings.micro_batch_sequences)
     batches = []
@@ -221,7 +221,7 @@ def draw_micro_batches(
                 tokens_BL=torch.from_numpy(tokens.rows(ids[positions])).to(engine.device),
                 # In a global batch of more than an epoch a sequence appears twice: draws are keyed
                 # by its position in the batch.
-                stream=Stream(run.seed, state.step, positions, engine.device),
+                stream=Stream(run.seed, state.step, positions, device=engine.device),
                 positions=positions,
                 global_size=size,
             )

@@ -108,8 +108,8 @@ def likelihood_rows(
 ) -> dict[int, dict[str, float]]:
     """NLL and its parts (nats per token), and diagnostics, of validation sequences by id."""
     tokens_BL = torch.from_numpy(data.validation.rows(ids)).to(device)
-    stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device)
-    likelihood = family.likelihood(model, tokens_BL, settings, stream)
+    stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device=device)
+    likelihood = family.likelihood(model, tokens_BL, settings, stream=stream)
     nats = {"nll": likelihood.nll_B, **likelihood.parts}
     length = tokens_BL.shape[1]
     values = {name: value / length for name, value in nats.items()}
@@ -150,8 +150,8 @@ def text_samples(
         model,
         [row[:cut].tolist() for row in rows],
         settings.generation,
-        Stream(VALIDATION_SEED, 0, [int(i) for i in ids]),
-        tokenizer.eos_token_id,
+        stream=Stream(VALIDATION_SEED, 0, [int(i) for i in ids]),
+        eos_token_id=tokenizer.eos_token_id,
     )
     end = cut + settings.generation.max_new_tokens
     return [

@@ -51,7 +51,7 @@ def finish(
         state.family.save(model, folder.model)
         evaluate_finished(state, model, data, folder=folder, journal=journal, heartbeat=heartbeat)
     values = {"event": state.stop, "attempt": assignment.attempt}
-    journal.write("event", state.step, time.time(), values)
+    journal.write("event", state.step, time.time(), values=values)
     journal.close()
     if fence.superseded(recheck=True):  # the measurements can take long
         return
@@ -78,7 +78,7 @@ def evaluate_finished(
     """Record diagnostics, text samples and task results of the finished model."""
     metrics = diagnostics(state.family, model, state.run, data=data)
     if metrics:
-        journal.write("diagnostic", state.step, time.time(), metrics)
+        journal.write("diagnostic", state.step, time.time(), values=metrics)
     samples = text_samples(state.family, model, state.run, data=data, step=state.step)
     lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
     write_atomically(folder.samples, lines)
@@ -92,4 +92,4 @@ def evaluate_finished(
         keep_alive=heartbeat.keep_alive,
     )
     if metrics:
-        journal.write("tasks", state.step, time.time(), metrics)
+        journal.write("tasks", state.step, time.time(), values=metrics)

@@ -53,5 +53,5 @@ class LeaveBeforePreemption:
         self._save(state)
         if self._journal is not None:
             values = {"event": "preempted", "reason": reason}
-            self._journal.write("event", state.step, time.time(), values)
+            self._journal.write("event", state.step, time.time(), values=values)
         raise PreemptedError(reason)

@@ -123,7 +123,7 @@ def record_start(
     }
     if resume is not None:
         values["from"] = str(resume[0])
-    journal.write("event", resume[1].step if resume else 0, time.time(), values)
+    journal.write("event", resume[1].step if resume else 0, time.time(), values=values)
 
 
 def worker_hooks(

@@ -63,7 +63,9 @@ def continuation_metrics(
     Shares (0 to 1) of first tokens and of all tokens that agree, the standard error of the latter
     over sequences, chrF, seconds for each new token and network evaluations for each new token.
     """
-    task = ContinuationTask(rows_NL, settings.prompt_tokens, settings.generation, VALIDATION_SEED)
+    task = ContinuationTask(
+        rows_NL, settings.prompt_tokens, settings.generation, seed=VALIDATION_SEED
+    )
     new_tokens = task.settings.max_new_tokens
     began = time.perf_counter()
     records = dict(task.answer(evaluated, task.ids(), GENERATION_BATCH))

@@ -79,7 +79,9 @@ def ours(run: RunSpec, data: PreparedData) -> nn.Module:
 def batches(data: PreparedData, steps: int) -> Iterator[Tensor]:
     """The sequences that our runs read, in their order, (B, L)."""
     for step in range(steps):
-        ids = sequence_ids(DataSpec.model_fields["seed"].default, step, BATCH, len(data.train))
+        ids = sequence_ids(
+            DataSpec.model_fields["seed"].default, step, BATCH, num_sequences=len(data.train)
+        )
         yield torch.from_numpy(data.train.rows(ids))
 
 

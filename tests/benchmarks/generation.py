@@ -73,7 +73,9 @@ def cola_job(model: ColaDLM, batch: int, autocast: bool) -> Callable[[], object]
 
     def run() -> object:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            return family.generate(model, rows, SETTINGS, Stream(0, 0, range(batch)), None)
+            return family.generate(
+                model, rows, SETTINGS, stream=Stream(0, 0, range(batch)), eos_token_id=None
+            )
 
     return run
 

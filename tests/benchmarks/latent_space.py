@@ -91,10 +91,10 @@ def run_spec(
             name=name,
             steps=count,
             train_flops_per_token_executed=train_flops_per_token(
-                model, objective, LENGTH, name, "executed"
+                model, objective, LENGTH, stage=name, convention="executed"
             ).total,
             train_flops_per_token_nominal=train_flops_per_token(
-                model, objective, LENGTH, name, "nominal"
+                model, objective, LENGTH, stage=name, convention="nominal"
             ).total,
         )
         for name, count in steps.items()
@@ -140,8 +140,8 @@ def vae_measurements(model: ColaDLM, tokens_BL: torch.Tensor) -> dict[str, Any]:
     smooth = latent_smoothness(model, tokens_BL, stream)
     hidden = ColaObjective().stage1.model_copy(update={"lambda_mask": 1.0})
     with torch.no_grad():
-        draws = vae_draws(model.vae, hidden, tokens_BL, stream)
-        terms, _, _ = vae_terms(model.vae, hidden, tokens_BL, draws)
+        draws = vae_draws(model.vae, hidden, tokens_BL, stream=stream)
+        terms, _, _ = vae_terms(model.vae, hidden, tokens_BL, draws=draws)
     return {
         "log_snr": snr,
         "accuracy_mean": accuracy["mean"],
@@ -160,7 +160,9 @@ def continuation_accuracy(model: ColaDLM, tokens_BL: torch.Tensor, scale: float)
     settings = GenerationSpec(max_new_tokens=16, steps=16, guidance_scale=scale)
     stream = Stream(0, 0, range(len(tokens_BL)))
     prompts = tokens_BL[:, :half].tolist()
-    made = torch.tensor(family_of("cola").generate(model, prompts, settings, stream, None))
+    made = torch.tensor(
+        family_of("cola").generate(model, prompts, settings, stream=stream, eos_token_id=None)
+    )
     right = (made == tokens_BL[:, half : half + 16]).double()
     return {"first_token": float(right[:, 0].mean()), "all_16": float(right.mean())}
 
@@ -235,7 +237,7 @@ def samples(model: ColaDLM, data: PreparedData, tokens_BL: torch.Tensor) -> list
     settings = GenerationSpec(max_new_tokens=48, steps=16, guidance_scale=3.0)
     prompts = tokens_BL[:3, :64].tolist()
     stream = Stream(0, 0, range(3))
-    made = family_of("cola").generate(model, prompts, settings, stream, None)
+    made = family_of("cola").generate(model, prompts, settings, stream=stream, eos_token_id=None)
     decode = data.tokenizer.decode
     return [
         {"prompt": decode(prompt), "continuation": decode(text)}

@@ -62,15 +62,17 @@ def jobs(
 
     def chunks() -> Found:
         return in_chunks(
-            lambda part, own: family.generate(model, part, settings, own, None),
+            lambda part, own: family.generate(model, part, settings, stream=own, eos_token_id=None),
             texts,
             stream,
-            rows,
-            ended,
+            rows=rows,
+            ended=ended,
         )
 
     def refilled() -> Found:
-        return family.iter_generate(model, texts, settings, stream, None, rows, ended)
+        return family.iter_generate(
+            model, texts, settings, stream=stream, eos_token_id=None, rows=rows, ended=ended
+        )
 
     return {"chunks": chunks, "refilled": refilled}
 

@@ -114,8 +114,12 @@ def executed_flops() -> dict[str, float]:
     """FLOPs a step (`cola.compute.flops`, executed convention)."""
     dit, size = cola_spec().dit, BATCH * LENGTH
     objective = ColaObjective()
-    ar = train_flops_per_token(ar_spec(), NextToken(), LENGTH, "train", "executed").total
-    joint = train_flops_per_token(cola_spec(), objective, LENGTH, "joint", "executed").total
+    ar = train_flops_per_token(
+        ar_spec(), NextToken(), LENGTH, stage="train", convention="executed"
+    ).total
+    joint = train_flops_per_token(
+        cola_spec(), objective, LENGTH, stage="joint", convention="executed"
+    ).total
     parts = dit_forward(dit, LENGTH, objective.stage2.prompt_block_probability > 0)
     # The latents are given: nothing is propagated through the input projection.
     flow = sum((2.0 if name in NO_INPUT_GRADIENT else 3.0) * v for name, v in parts.items())

@@ -84,7 +84,7 @@ def test_executed_agrees_with_torch(
     family: str, objective: ObjectiveSpec, stage: str, size: int, length: int
 ) -> None:
     spec = size_model(family, size, 300)
-    ours = train_flops_per_token(spec, objective, length, stage, "executed")
+    ours = train_flops_per_token(spec, objective, length, stage=stage, convention="executed")
     scores = sum(v for name, v in ours.components.items() if name.endswith("attention_scores"))
     outside, inside = counted(spec, objective, stage, length)
     spread = ours.components.get("dit_adaln_spread", 0.0)
@@ -115,7 +115,9 @@ def test_visible_pairs_of_the_dit_are_counted_one_by_one() -> None:
 def test_the_papers_row() -> None:
     cola = parameter_counts(PAPER_COLA)
     assert cola.total == 1_829_875_728 + 501_871_574
-    nominal = train_flops_per_token(PAPER_COLA, ColaObjective(), 512, "joint", "nominal").total
+    nominal = train_flops_per_token(
+        PAPER_COLA, ColaObjective(), 512, stage="joint", convention="nominal"
+    ).total
     assert nominal * PAPER_TOKENS == pytest.approx(2000e18, rel=0.02)
     for spec in (ARModelSpec, LLaDAModelSpec):
         counts = parameter_counts(spec(vocab_size=100_278, **PAPER_TRUNK))

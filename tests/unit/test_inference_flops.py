@@ -83,7 +83,9 @@ def test_validation_agrees_with_torch(family: str, settings: LikelihoodSpec, siz
     spec = size_model(family, size, 300)
     model, tokens = model_of(spec), torch.randint(0, 300, (BATCH, LENGTH))
     stream = Stream(0, 0, range(BATCH))
-    outside, inside = counted(lambda: family_of(family).likelihood(model, tokens, settings, stream))
+    outside, inside = counted(
+        lambda: family_of(family).likelihood(model, tokens, settings, stream=stream)
+    )
     ours = split(likelihood_flops_per_token(spec, settings, LENGTH), BATCH * LENGTH)
     assert ours[0] == pytest.approx(outside, rel=0.01)
     assert ours[1] <= inside * (1 + 1e-9)  # torch multiplies hidden pairs too
@@ -111,10 +113,10 @@ def test_generation_agrees_with_torch(family: str, changes: dict[str, Any], size
     with torch.no_grad():
         outside, inside = counted(
             lambda: family_of(family).generate(
-                model, prompts, settings, Stream(0, 0, range(BATCH)), None
+                model, prompts, settings, stream=Stream(0, 0, range(BATCH)), eos_token_id=None
             )
         )
-    ours = split(generation_flops_per_token(spec, settings, 32, BATCH), BATCH * 32)
+    ours = split(generation_flops_per_token(spec, settings, 32, batch=BATCH), BATCH * 32)
     assert ours[0] == pytest.approx(outside, rel=0.01)
     assert ours[1] <= inside * (1 + 1e-9)
     assert ours[1] > 0.3 * inside

@@ -28,7 +28,7 @@ def mmlu(record: Record, number: int) -> Item:
     """`question`, `choices`, `answer` (an index)."""
     choices = list(record["choices"])
     prompt = prompts.MMLU + with_options(f"Question: {record['question']}", choices)
-    return _choice_item(number, prompt, choices, int(record["answer"]))
+    return _choice_item(number, prompt, choices, truth=int(record["answer"]))
 
 
 def siqa(record: Record, number: int) -> Item:
@@ -71,7 +71,7 @@ def story_cloze(record: Record, number: int) -> Item:
         choices = [record["sentence_quiz1"], record["sentence_quiz2"]]
         truth = int(record["answer_right_ending"]) - 1
     prompt = prompts.STORY_CLOZE + with_options(f"Story: {story}", choices, cue="End:")
-    return _choice_item(number, prompt, choices, truth)
+    return _choice_item(number, prompt, choices, truth=truth)
 
 
 def obqa(record: Record, number: int) -> Item:
@@ -79,7 +79,7 @@ def obqa(record: Record, number: int) -> Item:
     choices = list(record["choices"]["text"])
     prompt = prompts.OBQA + with_options(f"Question: {record['question_stem']}", choices)
     truth = list(record["choices"]["label"]).index(record["answerKey"])
-    return _choice_item(number, prompt, choices, truth)
+    return _choice_item(number, prompt, choices, truth=truth)
 
 
 def race(record: Record, number: int) -> Item:
@@ -87,7 +87,7 @@ def race(record: Record, number: int) -> Item:
     choices = list(record["options"])
     question = f"Article: {record['article']} {record['question']}\nOptions:"
     prompt = prompts.RACE + with_options(question, choices)
-    return _choice_item(number, prompt, choices, ord(record["answer"]) - ord("A"))
+    return _choice_item(number, prompt, choices, truth=ord(record["answer"]) - ord("A"))
 
 
 def hellaswag(record: Record, number: int) -> Item:
@@ -97,16 +97,16 @@ def hellaswag(record: Record, number: int) -> Item:
     """
     choices = list(record["endings"])
     prompt = prompts.HELLASWAG + with_options(f"Context: {record['ctx']}", choices)
-    return _choice_item(number, prompt, choices, int(record["label"]))
+    return _choice_item(number, prompt, choices, truth=int(record["label"]))
 
 
 def _social(record: Record, number: int, question: str) -> Item:
     choices = [record[f"answer{letter}"] for letter in "ABC"]
     prompt = prompts.SIQA + with_options(f"Question: {question}", choices)
-    return _choice_item(number, prompt, choices, int(record["label"]) - 1)
+    return _choice_item(number, prompt, choices, truth=int(record["label"]) - 1)
 
 
-def _choice_item(number: Id, prompt: str, choices: Sequence[str], truth: int) -> Item:
+def _choice_item(number: Id, prompt: str, choices: Sequence[str], *, truth: int) -> Item:
     if not 0 <= truth < len(choices):
         raise ValueError(f"no choice number {truth} among {len(choices)}")
     return Item(id=number, prompt=prompt, answer=choices[truth], choices=list(choices))

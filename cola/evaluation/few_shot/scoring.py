@@ -73,11 +73,11 @@ def score_task(task: str, items: Sequence[Item], generations: Mapping[Id, str]) 
     Raises:
         SpecError: for an unknown task, or generations of which none is of these items.
     """
-    return score_items(task, task_named(task).rule, items, generations)
+    return score_items(task, task_named(task).rule, items, generations=generations)
 
 
 def score_items(
-    task: str, rule: Rule, items: Sequence[Item], generations: Mapping[Id, str]
+    task: str, rule: Rule, items: Sequence[Item], *, generations: Mapping[Id, str]
 ) -> TaskScore:
     """Score all `items` by a rule; those without a generation count as wrong.
 

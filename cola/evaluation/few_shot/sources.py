@@ -55,13 +55,13 @@ def load_items(
     """
     definition = task_named(task)
     if isinstance(source, Hub):
-        return _from_hub(definition, source, limit, option)
+        return _from_hub(definition, source, limit, option=option)
     path = source / f"{task}.jsonl" if source.is_dir() else source
     items = read_items(path, definition.needs_choices, definition.needs_answers, option=option)
     return items[:limit]
 
 
-def _from_hub(task: FewShotTask, hub: Hub, limit: int | None, option: str) -> list[Item]:
+def _from_hub(task: FewShotTask, hub: Hub, limit: int | None, *, option: str) -> list[Item]:
     dataset = hub.dataset_of(task)
     shown = _shown(dataset)
     items = []

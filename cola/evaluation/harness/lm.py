@@ -45,6 +45,7 @@ class ColaLM(TemplateLM):
         pretrained: str,
         batch_size: int | str = 1,
         device: str | None = None,
+        *,
         max_length: int | str | None = None,
         seed: int | str = 0,
         max_batch_size: int | None = None,
@@ -144,9 +145,9 @@ class ColaLM(TemplateLM):
                 self.evaluated.model,
                 [pairs[index][0] for index in chosen],
                 [pairs[index][1] for index in chosen],
-                self.likelihood_settings,
-                Stream(self.seed, 0, chosen, self._device),
-                self.eot_token_id,
+                settings=self.likelihood_settings,
+                stream=Stream(self.seed, 0, chosen, device=self._device),
+                eos_token_id=self.eot_token_id,
             )
             if found.greedy_B is None and not self.kinds:
                 log.warning("whether a continuation is greedy is not known here; it counts as no")

@@ -98,7 +98,7 @@ def in_domain_task(
     """
     rows, generation, prompt = held.rows_NL, settings.generation, settings.prompt_tokens
     if name == "likelihood":
-        return LikelihoodTask(rows, held.bytes_N, settings.likelihood, seed)
+        return LikelihoodTask(rows, held.bytes_N, settings.likelihood, seed=seed)
     if name == "cloze":
         # A word at the very end would leave no room to say it in.
         items = cloze_items(rows[:, :-CLOZE_TOKENS], held.tokenizer, settings.task_items)
@@ -108,9 +108,9 @@ def in_domain_task(
                 "letters in its second half; give longer or more text, or leave the task out"
             )
         short = generation.model_copy(update={"max_new_tokens": CLOZE_TOKENS})
-        return ClozeTask(items, short, settings.likelihood, seed)
+        return ClozeTask(items, short, settings.likelihood, seed=seed)
     if name == "continuation":
-        return ContinuationTask(rows, prompt, generation, seed)
+        return ContinuationTask(rows, prompt, generation, seed=seed)
     if name == "infilling":
         return InfillingTask(rows, prompt, settings.gap_tokens, settings=generation, seed=seed)
     if name == "unconditional":

@@ -30,6 +30,7 @@ class ClozeTask(TextTask):
         items: Sequence[Item],
         generation: GenerationSpec,
         likelihood: LikelihoodSpec,
+        *,
         seed: int,
     ) -> None:
         super().__init__("cloze", "first_word", items, settings=generation, seed=seed)
@@ -54,14 +55,14 @@ class ClozeTask(TextTask):
         if evaluated.context is not None:
             rooms = [evaluated.context - len(word) for word in words]
             prompts = [p[max(0, len(p) - room) :] for p, room in zip(prompts, rooms, strict=True)]
-        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], evaluated.device)
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], device=evaluated.device)
         likelihood = evaluated.family.conditional_nll(
             evaluated.model,
             prompts,
             words,
-            self._likelihood,
-            stream,
-            evaluated.tokenizer.eos_token_id,
+            settings=self._likelihood,
+            stream=stream,
+            eos_token_id=evaluated.tokenizer.eos_token_id,
         )
         return [
             {"word_nats": nats, "word_kind": likelihood.kind} for nats in likelihood.nll_B.tolist()

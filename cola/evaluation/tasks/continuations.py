@@ -48,16 +48,16 @@ def continuations(
     # Batches of like lengths waste little on padding; the longest first show a lack of memory.
     order = sorted(prompts, key=lambda item: len(prompts[item]), reverse=True)
     texts = [prompts[item][cut.get(item, 0) :] for item in order]
-    stream = Stream(seed, 0, [sample_id(item) for item in order], evaluated.device)
+    stream = Stream(seed, 0, [sample_id(item) for item in order], device=evaluated.device)
     decode = evaluated.tokenizer.decode
     made = evaluated.family.iter_generate(
         evaluated.model,
         texts,
         settings,
-        stream,
-        evaluated.tokenizer.eos_token_id if ends_at_eos else None,
-        rows,
-        None if ended is None else lambda tokens: ended(decode(tokens)),
+        stream=stream,
+        eos_token_id=evaluated.tokenizer.eos_token_id if ends_at_eos else None,
+        rows=rows,
+        ended=None if ended is None else lambda tokens: ended(decode(tokens)),
     )
     for index, tokens in made:
         item = order[index]

@@ -21,7 +21,7 @@ class LikelihoodTask:
     name = "likelihood"
 
     def __init__(
-        self, rows_NL: np.ndarray, bytes_N: np.ndarray, settings: LikelihoodSpec, seed: int
+        self, rows_NL: np.ndarray, bytes_N: np.ndarray, settings: LikelihoodSpec, *, seed: int
     ) -> None:
         self._rows, self._bytes, self._seed = rows_NL, bytes_N, seed
         self.settings = settings
@@ -51,8 +51,10 @@ class LikelihoodTask:
         self, evaluated: EvaluatedModel, ids: list[int], about: Record
     ) -> Iterator[tuple[Id, Record]]:
         tokens_BL = torch.from_numpy(self._rows[ids]).to(evaluated.device)
-        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], evaluated.device)
-        likelihood = evaluated.family.likelihood(evaluated.model, tokens_BL, self.settings, stream)
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], device=evaluated.device)
+        likelihood = evaluated.family.likelihood(
+            evaluated.model, tokens_BL, self.settings, stream=stream
+        )
         named = likelihood.parts | likelihood.diagnostics
         numbers = {name: value.tolist() for name, value in named.items()}
         by_position = (

@@ -76,9 +76,9 @@ class SpeedTask:
     def _latency(self, evaluated: EvaluatedModel) -> float:
         """Seconds until the first `FIRST_TOKENS` tokens of one continuation are made."""
         began, new_tokens = time.perf_counter(), 0
-        stream = Stream(0, 0, [0], evaluated.device)
+        stream = Stream(0, 0, [0], device=evaluated.device)
         pieces = evaluated.family.stream(
-            evaluated.model, self._prompts[0], self.settings, stream, None
+            evaluated.model, self._prompts[0], self.settings, stream=stream, eos_token_id=None
         )
         for piece in pieces:
             new_tokens += len(piece)

@@ -56,7 +56,9 @@ class TextTask:
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`; `details` are the score in per cent."""
         generations = {item: record["generation"] for item, record in records.items()}
-        found = score_items(self.name, self._rule, list(self._items.values()), generations)
+        found = score_items(
+            self.name, self._rule, list(self._items.values()), generations=generations
+        )
         accuracy, items = found.accuracy / 100, found.items
         metrics = {
             "accuracy": accuracy,

@@ -27,7 +27,7 @@ class ContinuationTask:
     name = "continuation"
 
     def __init__(
-        self, rows_NL: np.ndarray, prompt_tokens: int, settings: GenerationSpec, seed: int
+        self, rows_NL: np.ndarray, prompt_tokens: int, settings: GenerationSpec, *, seed: int
     ) -> None:
         check_prompt(rows_NL, prompt_tokens)
         new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
@@ -112,12 +112,16 @@ class InfillingTask:
     def _filled(self, evaluated: EvaluatedModel, ids: Sequence[Id]) -> list[list[int]]:
         rows = [self._rows[int(item)] for item in ids]
         lefts = [row[: self._start].tolist() for row in rows]
-        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], evaluated.device)
+        stream = Stream(self._seed, 0, [sample_id(item) for item in ids], device=evaluated.device)
         if not evaluated.family.fills_gaps:
-            return evaluated.family.generate(evaluated.model, lefts, self.settings, stream, None)
+            return evaluated.family.generate(
+                evaluated.model, lefts, self.settings, stream=stream, eos_token_id=None
+            )
         gaps = [self._end - self._start] * len(rows)
         rights = [row[self._end :].tolist() for row in rows]
-        return evaluated.family.infill(evaluated.model, lefts, gaps, rights, self.settings, stream)
+        return evaluated.family.infill(
+            evaluated.model, lefts, gaps, rights=rights, settings=self.settings, stream=stream
+        )
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""

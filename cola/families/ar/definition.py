@@ -56,7 +56,7 @@ class ARDefinition(TrunkDefinition):
         return FlopsBreakdown(self.forward(model, length))
 
     def generation_flops_per_token(
-        self, model: ARModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+        self, model: ARModelSpec, settings: GenerationSpec, prompt: int, *, batch: int = 1
     ) -> FlopsBreakdown:
         """Every token but the last is read once, behind a cache; the start token too."""
         new = settings.max_new_tokens

@@ -57,6 +57,7 @@ class ARFamily(Family):
         model: LlamaForCausalLM,
         tokens_BL: Tensor,
         settings: LikelihoodSpec,
+        *,
         stream: Stream,
     ) -> Likelihood:
         """See `Family.likelihood`: exact, by the chain rule."""
@@ -74,6 +75,7 @@ class ARFamily(Family):
         model: LlamaForCausalLM,
         prompts: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
+        *,
         settings: LikelihoodSpec,
         stream: Stream,
         eos_token_id: int | None,
@@ -93,41 +95,53 @@ class ARFamily(Family):
         model: LlamaForCausalLM,
         prompts: list[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> list[list[int]]:
         """See `Family.generate`."""
-        return generate(model, prompts, settings, stream, eos_token_id)
+        return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
 
     def iter_generate(
         self,
         model: LlamaForCausalLM,
         prompts: Sequence[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
         """See `Family.iter_generate`: a row that has ended is given to a prompt that waits."""
-        return iter_generate(model, prompts, settings, stream, eos_token_id, rows, ended)
+        return iter_generate(
+            model,
+            prompts,
+            settings,
+            stream=stream,
+            eos_token_id=eos_token_id,
+            rows=rows,
+            ended=ended,
+        )
 
     def stream(
         self,
         model: LlamaForCausalLM,
         prompt: list[int],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> Iterator[list[int]]:
         """See `Family.stream`: token by token."""
-        return stream_tokens(model, prompt, settings, stream, eos_token_id)
+        return stream_tokens(model, prompt, settings, stream=stream, eos_token_id=eos_token_id)
 
     def infill(
         self,
         model: LlamaForCausalLM,
         lefts: list[list[int]],
         gaps: list[int],
+        *,
         rights: list[list[int]],
         settings: GenerationSpec,
         stream: Stream,

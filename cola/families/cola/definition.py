@@ -92,13 +92,14 @@ class ColaDefinition(FamilyDefinition):
         model: ColaModelSpec,
         objective: ColaObjective,
         length: int,
+        *,
         stage: str,
         convention: Convention,
     ) -> FlopsBreakdown:
         """See `FamilyDefinition.train_flops_per_token`."""
         if convention == "nominal":
             return FlopsBreakdown(flops.nominal(model, stage))
-        return FlopsBreakdown(flops.executed(model, objective, length, stage))
+        return FlopsBreakdown(flops.executed(model, objective, length, stage=stage))
 
     def likelihood_flops_per_token(
         self, model: ColaModelSpec, settings: LikelihoodSpec, length: int
@@ -109,10 +110,10 @@ class ColaDefinition(FamilyDefinition):
         return FlopsBreakdown({name: samples * v / length for name, v in parts.items()})
 
     def generation_flops_per_token(
-        self, model: ColaModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+        self, model: ColaModelSpec, settings: GenerationSpec, prompt: int, *, batch: int = 1
     ) -> FlopsBreakdown:
         """Patches that a prompt splits are left out, and the second time of a repainted block."""
-        parts = inference_flops.block_decoding(model, settings, prompt, batch)
+        parts = inference_flops.block_decoding(model, settings, prompt, batch=batch)
         return FlopsBreakdown({name: v / settings.max_new_tokens for name, v in parts.items() if v})
 
     def activation_bytes(

@@ -46,12 +46,12 @@ class VAEStage(StageModule):
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
-        draws = vae_draws(self.vae, self._objective, batch.tokens_BL, batch.stream)
+        draws = vae_draws(self.vae, self._objective, batch.tokens_BL, stream=batch.stream)
         return {"tokens_BL": batch.tokens_BL, **draws}
 
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
         """See `StageModule`."""
-        return stage1_loss(self.vae, self._objective, tokens_BL, draws)
+        return stage1_loss(self.vae, self._objective, tokens_BL, draws=draws)
 
 
 class JointStage(StageModule):
@@ -84,7 +84,9 @@ class ColaFamily(Family):
 
     def build(self, spec: ColaModelSpec) -> ColaDLM:
         """See `Family.build`."""
-        return build_cola_dlm(spec.vae, spec.dit, spec.scaling_factor, spec.shifting_factor)
+        return build_cola_dlm(
+            spec.vae, spec.dit, spec.scaling_factor, shifting_factor=spec.shifting_factor
+        )
 
     def stage_module(self, model: ColaDLM, objective: ColaObjective, stage: str) -> StageModule:
         """See `Family.stage_module`; stages are vae and joint."""
@@ -118,14 +120,14 @@ class ColaFamily(Family):
         return "bound"
 
     def likelihood(
-        self, model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+        self, model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
         """See `Family.likelihood`: the evidence bound with its three parts, or IWAE's bound."""
         if settings.importance_samples > 1:
-            found = importance_weighted_bound(model, tokens_BL, settings, stream)
+            found = importance_weighted_bound(model, tokens_BL, settings, stream=stream)
             effective = {"effective_samples": found.effective_samples()}
             return Likelihood(found.nll_B, diagnostics=effective)
-        blocks = evidence_by_block(model, tokens_BL, settings, stream)
+        blocks = evidence_by_block(model, tokens_BL, settings, stream=stream)
         parts = {name: value_Bb.sum(1) for name, value_Bb in blocks.items()}
         per_block = model.tokens_per_block
         nll_Bb = torch.stack(list(blocks.values())).sum(0)
@@ -151,6 +153,7 @@ class ColaFamily(Family):
         model: ColaDLM,
         prompts: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
+        *,
         settings: LikelihoodSpec,
         stream: Stream,
         eos_token_id: int | None,
@@ -160,7 +163,9 @@ class ColaFamily(Family):
         `greedy_B` is None: decoding starts from sampled latents, so nothing is greedy.
         """
         pad = eos_token_id if eos_token_id is not None else 0
-        nll_B = conditional_nll(model, prompts, continuations, settings, stream, pad)
+        nll_B = conditional_nll(
+            model, prompts, continuations, settings=settings, stream=stream, pad=pad
+        )
         return Conditional(nll_B, "estimate" if any(map(len, prompts)) else "bound")
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
@@ -172,35 +177,48 @@ class ColaFamily(Family):
         model: ColaDLM,
         prompts: list[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> list[list[int]]:
         """See `Family.generate`."""
-        return generate(model, prompts, settings, stream, eos_token_id)
+        return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
 
     def iter_generate(
         self,
         model: ColaDLM,
         prompts: Sequence[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
         rows: int,
         ended: Ended | None = None,
     ) -> Iterator[tuple[int, list[int]]]:
         """See `Family.iter_generate`: freed rows are taken by waiting prompts at block borders."""
-        return iter_generate(model, prompts, settings, stream, eos_token_id, rows, ended)
+        return iter_generate(
+            model,
+            prompts,
+            settings,
+            stream=stream,
+            eos_token_id=eos_token_id,
+            rows=rows,
+            ended=ended,
+        )
 
     def stream(
         self,
         model: ColaDLM,
         prompt: list[int],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> Iterator[list[int]]:
         """See `Family.stream`: block by block."""
-        for (piece,) in stream_blocks(model, [prompt], settings, stream, eos_token_id):
+        for (piece,) in stream_blocks(
+            model, [prompt], settings, stream=stream, eos_token_id=eos_token_id
+        ):
             yield piece
 
     def infill(
@@ -208,12 +226,13 @@ class ColaFamily(Family):
         model: ColaDLM,
         lefts: list[list[int]],
         gaps: list[int],
+        *,
         rights: list[list[int]],
         settings: GenerationSpec,
         stream: Stream,
     ) -> list[list[int]]:
         """See `Family.infill`, and `cola.sampling.block_decode.infill` for what conditions it."""
-        return infill(model, lefts, gaps, rights, settings, stream)
+        return infill(model, lefts, gaps, rights=rights, settings=settings, stream=stream)
 
     def save(self, model: ColaDLM, folder: Path) -> None:
         """Two folders in the public release's layout: `cola_vae`, `cola_dit`."""

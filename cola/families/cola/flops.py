@@ -16,7 +16,9 @@ from cola.compute.flops import (
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 
 
-def executed(model: ColaModelSpec, objective: ColaObjective, length: int, stage: str) -> Components:
+def executed(
+    model: ColaModelSpec, objective: ColaObjective, length: int, *, stage: str
+) -> Components:
     """Per token of text."""
     vae = vae_forward(model.vae, length)
     encoder = {name: value for name, value in vae.items() if name.startswith("vae_encoder")}

@@ -35,7 +35,7 @@ def evidence(model: ColaModelSpec, settings: LikelihoodSpec, length: int) -> Com
 
 
 def block_decoding(
-    model: ColaModelSpec, settings: GenerationSpec, prompt: int, batch: int
+    model: ColaModelSpec, settings: GenerationSpec, prompt: int, *, batch: int
 ) -> Components:
     """Encode the prompt; then denoise, commit and decode block after block."""
     dit, vae = model.dit, model.vae
@@ -47,7 +47,7 @@ def block_decoding(
     pairs = block * block * sum(before + number + 1 for number in range(made))
     parts = _scaled(dit_pass(dit, made * block, pairs), evaluations)
     if settings.guidance_scale != 1.0:
-        parts |= _with_unconditional(parts, dit, made * block, evaluations)
+        parts |= _with_unconditional(parts, dit, made * block, evaluations=evaluations)
     committed = before + made - 1
     clean_pairs = block * block * committed * (committed + 1) / 2
     parts |= dit_commit(dit, committed * block, clean_pairs)
@@ -61,7 +61,7 @@ def block_decoding(
 
 
 def _with_unconditional(
-    conditional: Components, dit: DiTSpec, latents: int, evaluations: int
+    conditional: Components, dit: DiTSpec, latents: int, *, evaluations: int
 ) -> Components:
     """Both passes of guidance: the second sees its own block only, and begins behind the first
     layer's queries, keys and values, which both have in common."""

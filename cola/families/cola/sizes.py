@@ -26,7 +26,7 @@ def paper_row(vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
         "decoder_layers": 4,
     }
     dit = {"hidden_size": 2048, "num_layers": 24, "num_heads": 16, "head_dim": 128, "rope_dim": 96}
-    return model_of(vocab_size, settings, vae, dit)
+    return model_of(vocab_size, settings, vae, dit=dit)
 
 
 def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
@@ -41,7 +41,7 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
 
     def dit_size(layers: int, width: int, _: int) -> int:
         layer = dit_layer_parameters(
-            width, width, head_dim(width), settings.dit_mlp_ratio, settings.dit_qk_bias
+            width, width, head_dim(width), ratio=settings.dit_mlp_ratio, bias=settings.dit_qk_bias
         )
         return layers * (layer + adaln_layer_parameters(width)) + dit_fixed_parameters(
             width, latent_dim
@@ -52,10 +52,10 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
         return 2 * layers * vae_layer_parameters(width, ffn, settings.vae_qk_norm) + fixed
 
     dit_target = (1 - settings.vae_share) * target
-    dit = best_shape(dit_target, dit_size, step, aspect(dit_target), tuned=False)
+    dit = best_shape(dit_target, dit_size, step, wanted_aspect=aspect(dit_target), tuned=False)
     rest = target - dit.parameters
     # Encoder and decoder are shallow and wide: 4 + 4 layers of 1536 in the reference sizes.
-    vae = best_shape(rest, vae_size, step, 3 * aspect(rest), scale=target)
+    vae = best_shape(rest, vae_size, step, wanted_aspect=3 * aspect(rest), scale=target)
     width = head_dim(dit.width)
     vae_sizes = {
         "hidden_size": vae.width,
@@ -71,11 +71,11 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
         "head_dim": width,
         "rope_dim": width * 3 // 4,
     }
-    return model_of(vocab_size, settings, vae_sizes, dit_sizes)
+    return model_of(vocab_size, settings, vae_sizes, dit=dit_sizes)
 
 
 def model_of(
-    vocab_size: int, settings: ColaSettings, vae: dict[str, Any], dit: dict[str, Any]
+    vocab_size: int, settings: ColaSettings, vae: dict[str, Any], *, dit: dict[str, Any]
 ) -> ColaModelSpec:
     """A model of these sizes; the settings decide the rest."""
     return ColaModelSpec(

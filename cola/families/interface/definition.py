@@ -100,7 +100,7 @@ class FamilyDefinition(ABC):
             model = self.size(core, vocab_size, settings)
             return model, self.parameter_counts(model).total
 
-        return size_by_total(self.name, total_parameters, vocab_size, size)
+        return size_by_total(self.name, total_parameters, vocab_size, size=size)
 
     @abstractmethod
     def parameter_counts(self, model: Any) -> ParameterCounts:
@@ -108,7 +108,7 @@ class FamilyDefinition(ABC):
 
     @abstractmethod
     def train_flops_per_token(
-        self, model: Any, objective: Any, length: int, stage: str, convention: Convention
+        self, model: Any, objective: Any, length: int, *, stage: str, convention: Convention
     ) -> FlopsBreakdown:
         """Training FLOPs per token of a stage; see `cola.compute.flops` for the conventions."""
 
@@ -120,7 +120,7 @@ class FamilyDefinition(ABC):
 
     @abstractmethod
     def generation_flops_per_token(
-        self, model: Any, settings: GenerationSpec, prompt: int, batch: int = 1
+        self, model: Any, settings: GenerationSpec, prompt: int, *, batch: int = 1
     ) -> FlopsBreakdown:
         """Executed FLOPs of a continuation of `max_new_tokens` tokens, per new token, the prompt's
         part included.

@@ -119,7 +119,7 @@ class Family(ABC):
 
     @abstractmethod
     def likelihood(
-        self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+        self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
         """NLL (see `nll_kind`) of all L tokens of each sequence."""
 
@@ -139,6 +139,7 @@ class Family(ABC):
         model: Any,
         prompts: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
+        *,
         settings: LikelihoodSpec,
         stream: Stream,
         eos_token_id: int | None,
@@ -170,6 +171,7 @@ class Family(ABC):
         model: Any,
         prompts: list[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> list[list[int]]:
@@ -180,6 +182,7 @@ class Family(ABC):
         model: Any,
         prompts: Sequence[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
         rows: int,
@@ -192,11 +195,13 @@ class Family(ABC):
         the first token with which it holds.
         """
         return in_chunks(
-            lambda texts, part: self.generate(model, texts, settings, part, eos_token_id),
+            lambda texts, part: self.generate(
+                model, texts, settings, stream=part, eos_token_id=eos_token_id
+            ),
             prompts,
             stream,
-            rows,
-            ended,
+            rows=rows,
+            ended=ended,
         )
 
     def stream(
@@ -204,17 +209,21 @@ class Family(ABC):
         model: Any,
         prompt: list[int],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> Iterator[list[int]]:
         """The continuation of one prompt in the pieces in which it is made; see `generate`."""
-        yield from self.generate(model, [prompt], settings, stream, eos_token_id)
+        yield from self.generate(
+            model, [prompt], settings, stream=stream, eos_token_id=eos_token_id
+        )
 
     def infill(
         self,
         model: Any,
         lefts: list[list[int]],
         gaps: list[int],
+        *,
         rights: list[list[int]],
         settings: GenerationSpec,
         stream: Stream,

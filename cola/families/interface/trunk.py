@@ -28,7 +28,7 @@ class TrunkDefinition(FamilyDefinition):
         return self._model(vocab_size, settings, trunk_sizes(core_parameters))
 
     def train_flops_per_token(
-        self, model: Any, objective: Any, length: int, stage: str, convention: Convention
+        self, model: Any, objective: Any, length: int, *, stage: str, convention: Convention
     ) -> FlopsBreakdown:
         """One forward and backward pass of the whole sequence; nominal is 6 N D."""
         if convention == "nominal":

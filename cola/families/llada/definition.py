@@ -63,7 +63,7 @@ class LLaDADefinition(TrunkDefinition):
         return FlopsBreakdown({name: passes * value for name, value in forward.items()})
 
     def generation_flops_per_token(
-        self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+        self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, *, batch: int = 1
     ) -> FlopsBreakdown:
         """The whole sequence once a step, twice with guidance."""
         new = settings.max_new_tokens

@@ -29,7 +29,11 @@ class MaskedDiffusionStage(StageModule):
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
         draws = masked_diffusion_draws(
-            self._objective, batch.tokens_BL, batch.stream, batch.positions, batch.global_size
+            self._objective,
+            batch.tokens_BL,
+            batch.stream,
+            positions=batch.positions,
+            global_size=batch.global_size,
         )
         return {"tokens_BL": batch.tokens_BL, **draws}
 
@@ -59,13 +63,13 @@ class LLaDAFamily(Family):
         return "exact" if settings.masked == "chain_rule" else "bound"
 
     def likelihood(
-        self, model: LLaDAModel, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+        self, model: LLaDAModel, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
         """See `Family.likelihood`: the bound with its Monte Carlo error, or the chain rule."""
         if settings.masked == "chain_rule":
             nll_BL = chain_rule_nll(model, tokens_BL)
             return Likelihood(nll_BL.sum(1), by_position_BL=nll_BL)
-        samples_SBL = masked_samples(model, tokens_BL, settings.mask_samples, stream)
+        samples_SBL = masked_samples(model, tokens_BL, settings.mask_samples, stream=stream)
         bound_B, error_B = mean_and_error(samples_SBL.sum(2))
         error = {"monte_carlo_error": error_B / tokens_BL.shape[1]}
         return Likelihood(bound_B, diagnostics=error, by_position_BL=samples_SBL.mean(0))
@@ -91,6 +95,7 @@ class LLaDAFamily(Family):
         model: LLaDAModel,
         prompts: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
+        *,
         settings: LikelihoodSpec,
         stream: Stream,
         eos_token_id: int | None,
@@ -100,7 +105,7 @@ class LLaDAFamily(Family):
             nll_B, greedy_B = conditional_chain_rule(model, prompts, continuations)
             return Conditional(nll_B, "exact", greedy_B)
         samples = settings.mask_samples
-        nll_B = conditional_bound(model, prompts, continuations, samples, stream)
+        nll_B = conditional_bound(model, prompts, continuations, samples=samples, stream=stream)
         return Conditional(nll_B, "bound")
 
     def generate(
@@ -108,23 +113,25 @@ class LLaDAFamily(Family):
         model: LLaDAModel,
         prompts: list[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> list[list[int]]:
         """See `Family.generate`."""
-        return generate(model, prompts, settings, stream, eos_token_id)
+        return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
 
     def infill(
         self,
         model: LLaDAModel,
         lefts: list[list[int]],
         gaps: list[int],
+        *,
         rights: list[list[int]],
         settings: GenerationSpec,
         stream: Stream,
     ) -> list[list[int]]:
         """See `Family.infill`: the whole context on both sides conditions every token."""
-        return infill(model, lefts, gaps, rights, settings, stream)
+        return infill(model, lefts, gaps, rights=rights, settings=settings, stream=stream)
 
     def save(self, model: LLaDAModel, folder: Path) -> None:
         """A Hugging Face folder of model type `cola_llada`."""

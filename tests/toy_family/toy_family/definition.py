@@ -57,6 +57,7 @@ class ToyDefinition(FamilyDefinition):
         model: ToyModelSpec,
         objective: ToyObjective,
         length: int,
+        *,
         stage: str,
         convention: Convention,
     ) -> FlopsBreakdown:
@@ -70,7 +71,7 @@ class ToyDefinition(FamilyDefinition):
         return FlopsBreakdown(forward(model))
 
     def generation_flops_per_token(
-        self, model: ToyModelSpec, settings: GenerationSpec, prompt: int, batch: int = 1
+        self, model: ToyModelSpec, settings: GenerationSpec, prompt: int, *, batch: int = 1
     ) -> FlopsBreakdown:
         """The prompt is not read, but for its last token."""
         return FlopsBreakdown(forward(model))

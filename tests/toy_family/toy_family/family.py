@@ -78,7 +78,7 @@ class ToyFamily(Family):
         return Counting(model, objective)
 
     def likelihood(
-        self, model: ToyModel, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
+        self, model: ToyModel, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
         """See `Family.likelihood`: exact."""
         nll_BL = model.token_nll(tokens_BL).double()
@@ -94,6 +94,7 @@ class ToyFamily(Family):
         model: ToyModel,
         prompts: Sequence[Sequence[int]],
         continuations: Sequence[Sequence[int]],
+        *,
         settings: LikelihoodSpec,
         stream: Stream,
         eos_token_id: int | None,
@@ -121,6 +122,7 @@ class ToyFamily(Family):
         model: ToyModel,
         prompts: list[list[int]],
         settings: GenerationSpec,
+        *,
         stream: Stream,
         eos_token_id: int | None,
     ) -> list[list[int]]:

@@ -26,7 +26,7 @@ seeds = st.integers(0, 2**32 - 1)
 @settings(deadline=None)
 @given(n=st.integers(1, 3000), seed=seeds, epoch=st.integers(0, 10**6))
 def test_every_epoch_is_a_bijection(n: int, seed: int, epoch: int) -> None:
-    image = permute(np.arange(n), n, seed, epoch)
+    image = permute(np.arange(n), n, seed, epoch=epoch)
     assert np.array_equal(np.sort(image), np.arange(n))
 
 
@@ -36,16 +36,20 @@ def test_every_epoch_has_each_sequence_once_whatever_the_batch(
     n: int, batch: int, seed: int
 ) -> None:
     steps = -(-3 * n // batch)
-    order = np.concatenate([sequence_ids(seed, s, batch, n) for s in range(steps)])[: 3 * n]
+    order = np.concatenate([sequence_ids(seed, s, batch, num_sequences=n) for s in range(steps)])[
+        : 3 * n
+    ]
     for epoch in order.reshape(3, n):
         assert np.array_equal(np.sort(epoch), np.arange(n))
-    one_by_one = np.concatenate([sequence_ids(seed, p, 1, n) for p in range(min(3 * n, 40))])
+    one_by_one = np.concatenate(
+        [sequence_ids(seed, p, 1, num_sequences=n) for p in range(min(3 * n, 40))]
+    )
     assert np.array_equal(one_by_one, order[: len(one_by_one)])
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     n = 1000
-    orders = [permute(np.arange(n), n, seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    orders = [permute(np.arange(n), n, seed, epoch=epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
     for i, one in enumerate(orders):
         for other in orders[i + 1 :]:
             # Independent permutations agree on one place on average.
@@ -56,7 +60,7 @@ def test_first_places_are_uniform_over_seeds() -> None:
     n, draws = 10, 4000
     counts = np.zeros((3, n))
     for seed in range(draws):
-        counts[np.arange(3), permute(np.arange(3), n, seed, 0)] += 1
+        counts[np.arange(3), permute(np.arange(3), n, seed, epoch=0)] += 1
     chi_square = ((counts - draws / n) ** 2 / (draws / n)).sum(axis=1)
     # 9 degrees of freedom: above 33.7 with probability 1e-4.
     assert (chi_square < 33.7).all()
@@ -64,7 +68,7 @@ def test_first_places_are_uniform_over_seeds() -> None:
 
 def test_neighbours_are_scattered() -> None:
     n = 100_000
-    image = permute(np.arange(n), n, 7, 0).astype(float)
+    image = permute(np.arange(n), n, 7, epoch=0).astype(float)
     assert abs(np.corrcoef(image[:-1], image[1:])[0, 1]) < 0.02
     assert abs(np.corrcoef(image, np.arange(n))[0, 1]) < 0.02
 
@@ -72,12 +76,12 @@ def test_neighbours_are_scattered() -> None:
 def test_order_is_pinned() -> None:
     """The order is part of what a seed means: a change of it would change finished studies."""
     pinned = [10765, 1979, 3714, 3828, 12841, 11831, 6004, 11807]
-    assert sequence_ids(6198, 3, 8, 13323).tolist() == pinned
+    assert sequence_ids(6198, 3, 8, num_sequences=13323).tolist() == pinned
 
 
 def test_a_late_step_of_a_huge_corpus_costs_nothing() -> None:
     started = time.perf_counter()
-    ids = sequence_ids(1, 10**9, 4096, 10**12)
+    ids = sequence_ids(1, 10**9, 4096, num_sequences=10**12)
     assert time.perf_counter() - started < 1.0
     assert ids.dtype == np.int64
     assert len(np.unique(ids)) == 4096
@@ -87,7 +91,7 @@ def test_a_late_step_of_a_huge_corpus_costs_nothing() -> None:
 @settings(deadline=None)
 @given(workers=st.integers(1, 9), extra=st.integers(0, 30), step=st.integers(0, 1000))
 def test_slices_of_all_workers_are_the_batch(workers: int, extra: int, step: int) -> None:
-    ids = sequence_ids(3, step, workers + extra, 777)
+    ids = sequence_ids(3, step, workers + extra, num_sequences=777)
     slices = [worker_slice(ids, rank, workers) for rank in range(workers)]
     sizes = {len(part) for part in slices}
     assert min(sizes) >= 1
@@ -119,11 +123,11 @@ def test_micro_batches_of_all_workers_are_as_many_and_hold_the_batch(
 
 def test_impossible_requests_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^step=-1 must be at least 0$"):
-        sequence_ids(0, -1, 4, 10)
+        sequence_ids(0, -1, 4, num_sequences=10)
     with pytest.raises(ValueError, match=r"^num_sequences=0 must be at least 1$"):
-        sequence_ids(0, 0, 4, 0)
+        sequence_ids(0, 0, 4, num_sequences=0)
     with pytest.raises(ValueError, match=r"^batch_sequences=0 must be at least 1$"):
-        sequence_ids(0, 0, 0, 4)
+        sequence_ids(0, 0, 0, num_sequences=4)
     with pytest.raises(ValueError, match="cannot be divided"):
         worker_slice(np.arange(2), 0, 3)
     with pytest.raises(ValueError, match="rank 2"):
@@ -146,7 +150,7 @@ def reference_digests(ids: list[int]) -> dict[int, str]:
 @settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 700), max_size=8), restart=st.integers(0, 7))
 def test_fingerprint_ignores_batches_and_restarts(sizes: list[int], restart: int) -> None:
-    ids = sequence_ids(5, 0, max(1, sum(sizes)), 10**6)[: sum(sizes)]
+    ids = sequence_ids(5, 0, max(1, sum(sizes)), num_sequences=10**6)[: sum(sizes)]
     fingerprint, start = OrderFingerprint(), 0
     for number, size in enumerate(sizes):
         if number == restart:
@@ -164,12 +168,14 @@ def test_fingerprint_ignores_batches_and_restarts(sizes: list[int], restart: int
 def test_replay_equals_recording(step: int, batch: int, n: int) -> None:
     recorded = OrderFingerprint()
     for s in range(step):
-        recorded.update(sequence_ids(9, s, batch, n))
-    assert OrderFingerprint.at(9, step, batch, n).state_dict() == recorded.state_dict()
+        recorded.update(sequence_ids(9, s, batch, num_sequences=n))
+    assert (
+        OrderFingerprint.at(9, step, batch, num_sequences=n).state_dict() == recorded.state_dict()
+    )
 
 
 def test_runs_agree_up_to_the_shorter_and_differ_after_a_swap() -> None:
-    ids = sequence_ids(2, 0, 5000, 10**5)
+    ids = sequence_ids(2, 0, 5000, num_sequences=10**5)
     swapped = ids.copy()
     swapped[[700, 701]] = ids[[701, 700]]
     digests = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,9 @@ def test_every_trained_parameter_gets_a_gradient(name: str, stage: str) -> None:
 def test_likelihood_does_not_depend_on_the_batch(name: str) -> None:
     family, model = built(name)
     settings = LikelihoodSpec(mask_samples=4, ode_steps=2)
-    whole = family.likelihood(model, tokens(4), settings, Stream(0, 0, range(4))).nll_B
+    whole = family.likelihood(model, tokens(4), settings, stream=Stream(0, 0, range(4))).nll_B
     alone = [
-        family.likelihood(model, tokens(4)[i : i + 1], settings, Stream(0, 0, [i])).nll_B
+        family.likelihood(model, tokens(4)[i : i + 1], settings, stream=Stream(0, 0, [i])).nll_B
         for i in range(4)
     ]
     torch.testing.assert_close(torch.cat(alone), whole, atol=1e-3, rtol=1e-5)
@@ -104,9 +105,13 @@ def test_likelihood_does_not_depend_on_the_batch(name: str) -> None:
 def test_generation_does_not_depend_on_the_batch(name: str, temperature: float) -> None:
     family, model = built(name)
     settings = GenerationSpec(max_new_tokens=12, steps=4, temperature=temperature, top_p=0.95)
-    together = family.generate(model, PROMPTS, settings, Stream(0, 0, range(len(PROMPTS))), 0)
+    together = family.generate(
+        model, PROMPTS, settings, stream=Stream(0, 0, range(len(PROMPTS))), eos_token_id=0
+    )
     for index, prompt in enumerate(PROMPTS):
-        alone = family.generate(model, [prompt], settings, Stream(0, 0, [index]), 0)
+        alone = family.generate(
+            model, [prompt], settings, stream=Stream(0, 0, [index]), eos_token_id=0
+        )
         assert alone == [together[index]]
     assert all(0 < len(row) <= 12 for row in together)
     assert all(0 not in row[:-1] for row in together)
@@ -120,8 +125,8 @@ def test_an_exported_model_is_the_same_model(name: str, tmp_path: Path) -> None:
     family.save(model, tmp_path)
     again = family.load(tmp_path).eval()
     settings, stream = LikelihoodSpec(mask_samples=2, ode_steps=2), Stream(0, 0, range(2))
-    before = family.likelihood(model, tokens(2), settings, stream).nll_B
-    after = family.likelihood(again, tokens(2), settings, stream).nll_B
+    before = family.likelihood(model, tokens(2), settings, stream=stream).nll_B
+    after = family.likelihood(again, tokens(2), settings, stream=stream).nll_B
     torch.testing.assert_close(after, before, atol=0, rtol=1e-6)
 
 
@@ -130,8 +135,12 @@ def test_an_exported_model_is_the_same_model(name: str, tmp_path: Path) -> None:
 def test_a_stream_is_the_generation_in_pieces(name: str) -> None:
     family, model = built(name)
     settings, prompt = GenerationSpec(max_new_tokens=40, steps=3), list(range(9))
-    pieces = list(family.stream(model, prompt, settings, Stream(0, 0, [0]), None))
-    (whole,) = family.generate(model, [prompt], settings, Stream(0, 0, [0]), None)
+    pieces = list(
+        family.stream(model, prompt, settings, stream=Stream(0, 0, [0]), eos_token_id=None)
+    )
+    (whole,) = family.generate(
+        model, [prompt], settings, stream=Stream(0, 0, [0]), eos_token_id=None
+    )
     assert [token for piece in pieces for token in piece] == whole
     expected = {"ar": 40, "cola": 6}  # 7 beside the prompt's, 4 x 8, 1
     assert len(pieces) == expected.get(name, 1)
@@ -142,12 +151,20 @@ def test_a_stream_is_the_generation_in_pieces(name: str) -> None:
 def test_a_gap_is_filled_or_refused(name: str) -> None:
     family, model = built(name)
     settings = GenerationSpec(steps=3)
-    given = (model, [[1, 2, 3]], [5], [[4, 5]], settings, Stream(0, 0, [0]))
+    infill = functools.partial(
+        family.infill,
+        model,
+        [[1, 2, 3]],
+        [5],
+        rights=[[4, 5]],
+        settings=settings,
+        stream=Stream(0, 0, [0]),
+    )
     if family.fills_gaps:
-        assert [len(row) for row in family.infill(*given)] == [5]
+        assert [len(row) for row in infill()] == [5]
     else:
         with pytest.raises(SpecError, match=f"{name} models cannot fill a gap"):
-            family.infill(*given)
+            infill()
 
 
 @pytest.mark.slow
@@ -205,7 +222,11 @@ def test_a_trained_cola_dlm_continues_a_pattern() -> None:
     settings = GenerationSpec(max_new_tokens=16, steps=16, guidance_scale=3.0)
     for prompt in (16, 20):  # whole blocks, and a block that the prompt fills in half
         found = family.generate(
-            model.eval(), test[:, :prompt].tolist(), settings, Stream(0, 0, range(64)), None
+            model.eval(),
+            test[:, :prompt].tolist(),
+            settings,
+            stream=Stream(0, 0, range(64)),
+            eos_token_id=None,
         )
         right = (torch.tensor(found) == test[:, prompt : prompt + 16]).float()
         assert right.mean() > 0.6

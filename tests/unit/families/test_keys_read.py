@@ -59,7 +59,9 @@ def test_generation_depends_on_the_keys_that_the_family_reads_and_no_other(name:
 
     def made(**changes: Any) -> list[list[int]]:
         settings = GenerationSpec.parse(BASE | changes)
-        return family.generate(model, prompts, settings, Stream(0, 0, range(4)), None)
+        return family.generate(
+            model, prompts, settings, stream=Stream(0, 0, range(4)), eos_token_id=None
+        )
 
     before = made()
     changed = {key for key, value in GENERATION.items() if made(**{key: value}) != before}
@@ -75,7 +77,9 @@ def test_likelihood_depends_on_the_keys_that_the_family_reads_and_no_other(name:
 
     def measured(**changes: Any) -> list[float]:
         settings = LikelihoodSpec.parse({"mask_samples": 2, "ode_steps": 2} | changes)
-        return family.likelihood(model, tokens, settings, Stream(0, 0, range(2))).nll_B.tolist()
+        return family.likelihood(
+            model, tokens, settings, stream=Stream(0, 0, range(2))
+        ).nll_B.tolist()
 
     before = measured()
     changed = {key for key, changes in LIKELIHOOD.items() if measured(**changes) != before}

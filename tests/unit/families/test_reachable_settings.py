@@ -57,7 +57,7 @@ def built(spec: ModelSpec) -> nn.Module:
 def nll(spec: ModelSpec) -> torch.Tensor:
     tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     settings, stream = LikelihoodSpec(mask_samples=2, ode_steps=2), Stream(0, 0, range(2))
-    return family_of(spec.family).likelihood(built(spec), tokens, settings, stream).nll_B
+    return family_of(spec.family).likelihood(built(spec), tokens, settings, stream=stream).nll_B
 
 
 @pytest.mark.parametrize(("family", "settings"), EVERY)
@@ -85,7 +85,7 @@ def test_parameters_are_those_of_the_built_model(family: str, settings: dict[str
 @pytest.mark.parametrize("stage", ["vae", "joint"])
 def test_executed_flops_agree_with_torch(settings: dict[str, Any], stage: str) -> None:
     spec, objective = spec_of("cola", settings), definition_of("cola").objective()
-    ours = train_flops_per_token(spec, objective, 64, stage, "executed")
+    ours = train_flops_per_token(spec, objective, 64, stage=stage, convention="executed")
     scores = sum(v for name, v in ours.components.items() if name.endswith("attention_scores"))
     outside, inside = counted(spec, objective, stage, 64)
     spread = ours.components.get("dit_adaln_spread", 0.0)
@@ -122,9 +122,11 @@ def test_generation_does_not_depend_on_the_batch(settings: dict[str, Any]) -> No
     spec, family = spec_of("cola", settings), family_of("cola")
     model, prompts = built(spec), [[5, 6, 7], list(range(17)), [], [9] * 16]
     how = GenerationSpec(max_new_tokens=12, steps=3)
-    together = family.generate(model, prompts, how, Stream(0, 0, range(4)), 0)
+    together = family.generate(model, prompts, how, stream=Stream(0, 0, range(4)), eos_token_id=0)
     for index, prompt in enumerate(prompts):
-        assert family.generate(model, [prompt], how, Stream(0, 0, [index]), 0) == [together[index]]
+        assert family.generate(
+            model, [prompt], how, stream=Stream(0, 0, [index]), eos_token_id=0
+        ) == [together[index]]
 
 
 @torch.no_grad()
@@ -135,7 +137,7 @@ def test_the_likelihood_of_a_block_causal_vae_is_the_sum_over_blocks_that_see_th
     later[:, 16:] = 3
     settings, model = LikelihoodSpec(ode_steps=2), built(spec)
     first, second = (
-        family.likelihood(model, rows, settings, Stream(0, 0, [0])).by_position_BL
+        family.likelihood(model, rows, settings, stream=Stream(0, 0, [0])).by_position_BL
         for rows in (tokens, later)
     )
     assert first is not None

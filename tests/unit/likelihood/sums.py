@@ -18,7 +18,7 @@ def evidence_bound(
     model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, stream: Stream
 ) -> dict[str, Tensor]:
     """The bound's parts, summed over the blocks, (B,) each."""
-    by_block = evidence_by_block(model, tokens_BL, settings, stream)
+    by_block = evidence_by_block(model, tokens_BL, settings, stream=stream)
     return {name: value_Bb.sum(1) for name, value_Bb in by_block.items()}
 
 
@@ -26,7 +26,7 @@ def conditional_evidence(
     model: ColaDLM, tokens_BL: Tensor, prompt: int, settings: LikelihoodSpec, stream: Stream
 ) -> dict[str, Tensor]:
     """The parts of the blocks behind a prompt of whole blocks, (B,) each."""
-    by_block = evidence_by_block(model, tokens_BL, settings, stream)
+    by_block = evidence_by_block(model, tokens_BL, settings, stream=stream)
     skip = prompt // model.tokens_per_block
     return {name: value_Bb[:, skip:].sum(1) for name, value_Bb in by_block.items()}
 

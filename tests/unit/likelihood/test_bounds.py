@@ -94,7 +94,7 @@ def test_the_masked_bound_against_enumeration() -> None:
     model, tokens = tiny_llada(), torch.tensor([0, 2, 1, 1, 0])
     truth = enumerated_bound(model, tokens)
     rows = 200
-    samples = masked_samples(model, tokens.repeat(rows, 1), 8, Stream(0, 0, range(rows)))
+    samples = masked_samples(model, tokens.repeat(rows, 1), 8, stream=Stream(0, 0, range(rows)))
     found, error = mean_and_error(samples.sum(2))
     standard_error = float(found.std()) / math.sqrt(rows)
     assert abs(float(found.mean()) - truth) < 4 * standard_error
@@ -131,7 +131,7 @@ def test_the_chain_rule_is_a_distribution_and_one_order_of_the_bound() -> None:
         hidden[place] = tokens[place]
     family = family_of("llada")
     settings = LikelihoodSpec(masked="chain_rule")
-    found = family.likelihood(model, tokens[None], settings, Stream(0, 0, [0]))
+    found = family.likelihood(model, tokens[None], settings, stream=Stream(0, 0, [0]))
     assert float(found.nll_B[0]) == pytest.approx(expected, rel=1e-5)
     assert family.nll_kind(settings) == "exact"
     assert family.nll_kind(LikelihoodSpec()) == "bound"

@@ -73,7 +73,7 @@ def test_a_response_costs_the_whole_minus_its_prompt(
 
 def test_each_part_sums_over_its_blocks() -> None:
     stream = Stream(0, 0, range(3))
-    by_block = evidence_by_block(model(), tokens(), PROBED, stream)
+    by_block = evidence_by_block(model(), tokens(), PROBED, stream=stream)
     assert {value.shape for value in by_block.values()} == {(3, 4)}
     for name, value in evidence_bound(model(), tokens(), PROBED, stream).items():
         torch.testing.assert_close(value, by_block[name].sum(1))
@@ -122,7 +122,7 @@ def test_blocks_of_a_gaussian_flow_have_their_own_densities() -> None:
 
 def test_one_importance_sample_is_the_evidence_bound() -> None:
     stream = Stream(0, 0, range(3))
-    found = importance_weighted_bound(model(), tokens(), PROBED, stream)
+    found = importance_weighted_bound(model(), tokens(), PROBED, stream=stream)
     parts = evidence_bound(model(), tokens(), PROBED, stream)
     torch.testing.assert_close(found.nll_B, torch.stack(list(parts.values())).sum(0))
 
@@ -131,7 +131,7 @@ def test_the_bound_tightens_with_more_samples() -> None:
     rows, samples = 24, 8
     text = tokens(1, 8).repeat(rows, 1)
     settings = EXACT.model_copy(update={"importance_samples": samples})
-    found = importance_weighted_bound(model(), text, settings, Stream(0, 0, range(rows)))
+    found = importance_weighted_bound(model(), text, settings, stream=Stream(0, 0, range(rows)))
     log_w = found.log_weights_BK
 
     def bound(count: int) -> Tensor:
@@ -156,9 +156,9 @@ def test_several_samples_with_a_noisy_divergence_are_refused() -> None:
 def test_the_family_s_bound_is_the_importance_weighted_one_where_asked() -> None:
     built, text, stream = model(), tokens(), Stream(0, 0, range(3))
     several = EXACT.model_copy(update={"importance_samples": 4})
-    one = family_of("cola").likelihood(built, text, EXACT, stream)
-    found = family_of("cola").likelihood(built, text, several, stream)
-    expected = importance_weighted_bound(built, text, several, stream)
+    one = family_of("cola").likelihood(built, text, EXACT, stream=stream)
+    found = family_of("cola").likelihood(built, text, several, stream=stream)
+    expected = importance_weighted_bound(built, text, several, stream=stream)
     assert torch.equal(found.nll_B, expected.nll_B)
     assert (found.diagnostics["effective_samples"] <= 4).all()
     assert (found.nll_B != one.nll_B).all()

@@ -52,7 +52,14 @@ def measured(
 ) -> Conditional:
     family, model = built(name)
     stream = Stream(0, 0, ids if ids is not None else range(len(prompts)))
-    return family.conditional_nll(model, prompts, continuations, settings or SETTINGS, stream, EOS)
+    return family.conditional_nll(
+        model,
+        prompts,
+        continuations,
+        settings=settings or SETTINGS,
+        stream=stream,
+        eos_token_id=EOS,
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -127,9 +134,9 @@ def test_llada_s_bound_against_enumeration() -> None:
         model,
         [prompt for prompt, _ in texts] * rows,
         [continuation for _, continuation in texts] * rows,
-        LikelihoodSpec(mask_samples=4),
-        Stream(0, 0, range(2 * rows)),
-        None,
+        settings=LikelihoodSpec(mask_samples=4),
+        stream=Stream(0, 0, range(2 * rows)),
+        eos_token_id=None,
     )
     for row, (prompt, continuation) in enumerate(texts):
         nll = found.nll_B[row::2]
@@ -141,9 +148,9 @@ def test_llada_s_bound_against_enumeration() -> None:
 def test_without_a_prompt_llada_s_bound_is_the_sequence_s() -> None:
     model, text = tiny_llada(), [[0, 2, 1, 1, 0], [1, 1, 2, 0, 0]]
     stream = Stream(0, 0, [4, 9])
-    expected = masked_samples(model, torch.tensor(text), 8, stream).sum(2).mean(0)
+    expected = masked_samples(model, torch.tensor(text), 8, stream=stream).sum(2).mean(0)
     found = family_of("llada").conditional_nll(
-        model, [[], []], text, LikelihoodSpec(), stream, None
+        model, [[], []], text, settings=LikelihoodSpec(), stream=stream, eos_token_id=None
     )
     torch.testing.assert_close(found.nll_B, expected)
 
@@ -156,9 +163,9 @@ def test_llada_s_chain_rule_is_a_distribution_over_continuations() -> None:
         model,
         [prompt, *[prompt] * len(every)],
         [[1] * 6, *every],  # the first one pads the others
-        LikelihoodSpec(masked="chain_rule"),
-        Stream(0, 0, range(len(every) + 1)),
-        None,
+        settings=LikelihoodSpec(masked="chain_rule"),
+        stream=Stream(0, 0, range(len(every) + 1)),
+        eos_token_id=None,
     )
     assert found.kind == "exact"
     assert float((-found.nll_B[1:]).exp().sum()) == pytest.approx(1.0, abs=1e-5)
@@ -183,11 +190,15 @@ def test_cola_is_the_bound_of_both_less_the_bound_of_the_prompt(patch_size: int)
     text = torch.randint(0, VOCAB, (2, 3 * per_block), generator=generator)
     settings, stream = SETTINGS, Stream(0, 0, [3, 4])
     prompts, rest = text[:, :per_block].tolist(), text[:, per_block:].tolist()
-    found = family.conditional_nll(model, prompts, rest, settings, stream, EOS)
+    found = family.conditional_nll(
+        model, prompts, rest, settings=settings, stream=stream, eos_token_id=EOS
+    )
     expected = tensors(conditional_evidence(model, text, per_block, settings, stream))
     torch.testing.assert_close(found.nll_B, expected, rtol=1e-5, atol=1e-3)
     assert found.kind == "estimate"
-    alone = family.conditional_nll(model, [[], []], text.tolist(), settings, stream, EOS)
+    alone = family.conditional_nll(
+        model, [[], []], text.tolist(), settings=settings, stream=stream, eos_token_id=EOS
+    )
     whole = tensors(evidence_bound(model, text, settings, stream))
     torch.testing.assert_close(alone.nll_B, whole, rtol=1e-5, atol=1e-3)
     assert (alone.kind, alone.greedy_B) == ("bound", None)
@@ -220,11 +231,17 @@ def test_cola_takes_importance_weighted_bounds_where_asked() -> None:
     several = LikelihoodSpec(ode_steps=2, divergence="exact", importance_samples=3)
     family, model = built("cola")
     prompt, rest, stream = [1, 2, 3, 4], [5, 6, 7, 8], Stream(0, 0, [0])
-    found = family.conditional_nll(model, [prompt], [rest], several, stream, EOS)
-    whole = family.likelihood(model, torch.tensor([prompt + rest]), several, stream)
+    found = family.conditional_nll(
+        model, [prompt], [rest], settings=several, stream=stream, eos_token_id=EOS
+    )
+    whole = family.likelihood(model, torch.tensor([prompt + rest]), several, stream=stream)
     single = LikelihoodSpec(ode_steps=2, divergence="exact")
-    one = family.conditional_nll(model, [prompt], [rest], single, stream, EOS)
-    empty = family.conditional_nll(model, [[]], [prompt + rest], several, stream, EOS)
+    one = family.conditional_nll(
+        model, [prompt], [rest], settings=single, stream=stream, eos_token_id=EOS
+    )
+    empty = family.conditional_nll(
+        model, [[]], [prompt + rest], settings=several, stream=stream, eos_token_id=EOS
+    )
     torch.testing.assert_close(empty.nll_B, whole.nll_B, rtol=1e-5, atol=1e-3)
     assert abs(float(found.nll_B[0] - one.nll_B[0])) > 1e-3
     assert 0 < float(found.nll_B[0]) < float(empty.nll_B[0])
@@ -239,7 +256,9 @@ def test_an_ar_continuation_after_a_prompt_adds_up_to_the_whole() -> None:
     stream = Stream(0, 0, range(3))
     text = [4, 9, 1, 0, 22]
     prompts, rest = [[], [], text[:2]], [text, text[:2], text[2:]]
-    nll = family.conditional_nll(model, prompts, rest, LikelihoodSpec(), stream, None).nll_B
+    nll = family.conditional_nll(
+        model, prompts, rest, settings=LikelihoodSpec(), stream=stream, eos_token_id=None
+    ).nll_B
     assert float(nll[0]) == pytest.approx(float(nll[1] + nll[2]), rel=1e-5)
-    whole = family.likelihood(model, torch.tensor([text]), LikelihoodSpec(), stream).nll_B
+    whole = family.likelihood(model, torch.tensor([text]), LikelihoodSpec(), stream=stream).nll_B
     assert float(nll[0]) == pytest.approx(float(whole[0]), rel=1e-5)

@@ -68,7 +68,7 @@ def cached_velocity(dit: ColaDiT, z0: Tensor, zt: Tensor, t_Bb: Tensor) -> Tenso
     for block in range(z0.shape[1] // BLOCK):
         span = slice(block * BLOCK, (block + 1) * BLOCK)
         timesteps, rotary = dit.timesteps(t_Bb[:, block : block + 1]), dit.block_rotary(cache)
-        found.append(dit.denoise(zt[:, span], timesteps, rotary, cache, guided=False)[0])
+        found.append(dit.denoise(zt[:, span], timesteps, rotary, cache=cache, guided=False)[0])
         dit.commit(z0[:, span], cache, [BLOCK] * len(z0))
     return torch.cat(found, dim=1)
 
@@ -90,7 +90,7 @@ def test_committing_a_prefix_at_once_equals_block_by_block() -> None:
         cache = dit.new_cache(2, LATENTS, z0)
         dit.commit(z0[:, : LATENTS - BLOCK], cache, [LATENTS - BLOCK] * 2)
         rotary = dit.block_rotary(cache)
-        alone, _ = dit.denoise(zt[:, last], dit.timesteps(t_B1), rotary, cache, guided=False)
+        alone, _ = dit.denoise(zt[:, last], dit.timesteps(t_B1), rotary, cache=cache, guided=False)
         together = dit(z0, zt, t_B1)[:, last]
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
@@ -122,7 +122,9 @@ def test_the_unconditional_pass_equals_a_first_block() -> None:
         dit.commit(z0[:, : 2 * BLOCK], cache, [2 * BLOCK] * 2)
         rotary = dit.block_rotary(cache)
         block = zt[:, 2 * BLOCK : 3 * BLOCK]
-        conditional, alone = dit.denoise(block, dit.timesteps(t_B1[:1]), rotary, cache, guided=True)
+        conditional, alone = dit.denoise(
+            block, dit.timesteps(t_B1[:1]), rotary, cache=cache, guided=True
+        )
         first = dit(block, block, t_B1)
     torch.testing.assert_close(alone, first, atol=1e-5, rtol=0)
     assert (conditional - alone).abs().max() > 1e-3
@@ -149,7 +151,7 @@ def test_cached_timesteps_give_the_same_velocity() -> None:
         table = TimestepTable(dit.embed_times(torch.tensor([[0.2, 0.7]])))
         cached = CachedTimestep(table, index=1)
         rotary = dit.block_rotary(cache)
-        found = [dit.denoise(block, cached, rotary, cache, guided=False)[0] for _ in range(2)]
+        found = [dit.denoise(block, cached, rotary, cache=cache, guided=False)[0] for _ in range(2)]
         expected = dit(block, block, torch.full((2, 1), 0.7))
     assert torch.equal(found[0], found[1])
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
@@ -166,7 +168,7 @@ def test_rows_of_unequal_length_see_their_own_entries_only() -> None:
         cache = dit.new_cache(len(own), LATENTS, z0)
         dit.commit(z0[rows, : max(own)], cache, own)
         rotary = dit.block_rotary(cache)
-        return dit.denoise(zt[rows, :BLOCK], timesteps, rotary, cache, guided=True)[0]
+        return dit.denoise(zt[rows, :BLOCK], timesteps, rotary, cache=cache, guided=True)[0]
 
     with torch.no_grad():
         together = velocity(slice(0, 2))
@@ -194,7 +196,7 @@ def test_plain_attention_is_scaled_dot_product_attention(masked: bool) -> None:
     q, k, v = (torch.randn(2, 3, count, 8, generator=generator) for count in (4, 9, 9))
     mask = torch.rand(2, 1, 1, 9, generator=generator) < 0.7 if masked else None
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    torch.testing.assert_close(attend_plainly(q, k, v, mask), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(attend_plainly(q, k, v, mask=mask), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

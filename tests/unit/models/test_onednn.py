@@ -31,7 +31,7 @@ def velocity(dit: ColaDiT) -> torch.Tensor:
     dit.commit(prefix, cache, [2 * BLOCK, BLOCK, 2 * BLOCK])
     table = TimestepTable(dit.embed_times(torch.full((1, 1), 0.6)))
     timesteps, rotary = CachedTimestep(table, index=0), dit.block_rotary(cache)
-    return torch.cat(dit.denoise(z, timesteps, rotary, cache, guided=True)).float()
+    return torch.cat(dit.denoise(z, timesteps, rotary, cache=cache, guided=True)).float()
 
 
 @pytest.mark.parametrize("by", ["weights", "autocast"])

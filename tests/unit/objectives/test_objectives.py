@@ -154,7 +154,9 @@ def test_log_snr_is_the_ratio_of_mean_squares() -> None:
 def test_stratified_times_fill_the_unit_interval_over_the_global_batch() -> None:
     tokens = torch.zeros(8, LENGTH, dtype=torch.long)
     objective = MaskedDiffusion(min_mask_probability=1e-3)
-    draws = masked_diffusion_draws(objective, tokens, Stream(0, 5, range(8)), range(8), 8)
+    draws = masked_diffusion_draws(
+        objective, tokens, Stream(0, 5, range(8)), positions=range(8), global_size=8
+    )
     t = (draws["p_B1"][:, 0] - 1e-3) / (1 - 1e-3)
     assert (t * 8).floor().tolist() == list(range(8))
 

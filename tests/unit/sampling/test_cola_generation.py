@@ -58,8 +58,11 @@ def _no_gradients() -> Iterator[None]:
 @pytest.mark.parametrize("sampled", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_generation_does_not_depend_on_the_batch(patch_size: int, sampled: Settings) -> None:
     built, settings = model(patch_size), spec(repetition_penalty=1.2, **sampled)
-    together = generate(built, PROMPTS, settings, streams(5), 0)
-    alone = [generate(built, [p], settings, Stream(0, 0, [i]), 0)[0] for i, p in enumerate(PROMPTS)]
+    together = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=0)
+    alone = [
+        generate(built, [p], settings, stream=Stream(0, 0, [i]), eos_token_id=0)[0]
+        for i, p in enumerate(PROMPTS)
+    ]
     assert together == alone
     assert len({tuple(row) for row in together}) > 1
     assert all(0 < len(row) <= 10 for row in together)
@@ -72,9 +75,9 @@ def test_a_split_patch_reduces_to_the_divisible_case(patch_size: int, sampled: S
     built, settings = model(patch_size), spec(**sampled)
     fills = complete_patches(built, PROMPTS, settings, stream=streams(5), pad=0)
     assert [len(fill) for fill in fills] == [-len(p) % patch_size for p in PROMPTS]
-    found = generate(built, PROMPTS, settings, streams(5), None)
+    found = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=None)
     completed = [p + fill for p, fill in zip(PROMPTS, fills, strict=True)]
-    rest = generate(built, completed, settings, streams(5), None)
+    rest = generate(built, completed, settings, stream=streams(5), eos_token_id=None)
     for text, fill, continuation in zip(found, fills, rest, strict=True):
         assert text == (fill + continuation)[:10]
 
@@ -106,15 +109,15 @@ def test_a_fill_is_the_vae_s_prediction_of_the_masked_rest_of_the_patch() -> Non
 def test_a_fill_alone_can_be_all_that_is_asked_for() -> None:
     built, settings = model(2), spec(max_new_tokens=1)
     given = [[1, 2, 3], [4]]
-    chunks = list(stream_blocks(built, given, settings, streams(2), None))
+    chunks = list(stream_blocks(built, given, settings, stream=streams(2), eos_token_id=None))
     assert chunks == [complete_patches(built, given, settings, stream=streams(2), pad=0)]
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_a_stream_gives_the_generation_block_by_block(patch_size: int) -> None:
     built, settings = model(patch_size), spec(max_new_tokens=20, **SAMPLED)
-    whole = generate(built, PROMPTS, settings, streams(5), 3)
-    chunks = list(stream_blocks(built, PROMPTS, settings, streams(5), 3))
+    whole = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=3)
+    chunks = list(stream_blocks(built, PROMPTS, settings, stream=streams(5), eos_token_id=3))
     assert len(chunks) > 1
     assert [[*chain(*(chunk[row] for chunk in chunks))] for row in range(5)] == whole
     room = built.tokens_per_block + patch_size - 1
@@ -138,14 +141,14 @@ class RecordingStream(Stream):
 
 def test_a_stream_works_only_as_far_as_it_is_read_and_stops_at_eos() -> None:
     built, settings, recording = model(), spec(max_new_tokens=40), RecordingStream()
-    running = stream_blocks(built, [[1]], settings, recording, None)
+    running = stream_blocks(built, [[1]], settings, stream=recording, eos_token_id=None)
     next(running)
     assert recording.asked == ["z1/0"]
     second = next(running)[0]
     assert recording.asked == ["z1/0", "z1/1"]
     eos = second[-1]
     recording = RecordingStream()
-    (text,) = generate(built, [[1]], settings, recording, eos)
+    (text,) = generate(built, [[1]], settings, stream=recording, eos_token_id=eos)
     assert text[-1] == eos
     assert len(text) <= 7  # 3 tokens beside the prompt's, then 4
     assert len(recording.asked) <= 2
@@ -186,8 +189,8 @@ def test_padding_makes_a_prompt_of_whole_blocks(strategy: str) -> None:
     padded = padded_prompts(PROMPTS, strategy, 4, pad=0)
     assert padded[0] == ([0, 5, 6, 7] if strategy == "left_padding" else [5, 6, 7, 0])
     assert [len(prompt) for prompt in padded] == [4, 12, 0, 8, 8]
-    found = generate(built, PROMPTS, settings, streams(5), 0)
-    assert found == generate(built, padded, spec(), streams(5), 0)
+    found = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=0)
+    assert found == generate(built, padded, spec(), stream=streams(5), eos_token_id=0)
 
 
 def test_the_penalty_remembers_the_prompt_and_what_is_new_but_nothing_else() -> None:
@@ -237,18 +240,25 @@ LEFTS, GAPS, RIGHTS = [[1, 2, 3, 4, 5], [7, 8], []], [5, 3, 2], [[11, 12, 13], [
 @pytest.mark.parametrize("sampled", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_gaps_have_their_length_whatever_the_batch(patch_size: int, sampled: Settings) -> None:
     built, settings = model(patch_size), spec(**sampled)
-    together = infill(built, LEFTS, GAPS, RIGHTS, settings, streams(3))
+    together = infill(built, LEFTS, GAPS, rights=RIGHTS, settings=settings, stream=streams(3))
     assert [len(row) for row in together] == GAPS
     for i in range(3):
-        row = infill(built, [LEFTS[i]], [GAPS[i]], [RIGHTS[i]], settings, Stream(0, 0, [i]))
+        row = infill(
+            built,
+            [LEFTS[i]],
+            [GAPS[i]],
+            rights=[RIGHTS[i]],
+            settings=settings,
+            stream=Stream(0, 0, [i]),
+        )
         assert row == [together[i]]
 
 
 def test_a_gap_without_a_right_context_is_a_continuation() -> None:
     built, settings = model(), spec(max_new_tokens=9)
     lefts = [[1, 2, 3, 4, 5], [7, 8]]
-    gap = infill(built, lefts, [9, 9], [[], []], settings, streams(2))
-    assert gap == generate(built, lefts, settings, streams(2), None)
+    gap = infill(built, lefts, [9, 9], rights=[[], []], settings=settings, stream=streams(2))
+    assert gap == generate(built, lefts, settings, stream=streams(2), eos_token_id=None)
 
 
 def test_the_right_context_is_pinned_and_acts_inside_its_block_only() -> None:

@@ -61,11 +61,18 @@ def _no_gradients() -> Iterator[None]:
 @pytest.mark.parametrize("values", WAYS.values(), ids=WAYS)
 def test_gaps_have_their_length_whatever_the_batch(values: dict[str, object]) -> None:
     settings = spec(**values)
-    together = infill(model(), LEFTS, GAPS, RIGHTS, settings, streams(5))
+    together = infill(model(), LEFTS, GAPS, rights=RIGHTS, settings=settings, stream=streams(5))
     assert [len(row) for row in together] == GAPS
     assert all(0 <= token < VOCAB for row in together for token in row)
     for i in range(5):
-        (row,) = infill(model(), [LEFTS[i]], [GAPS[i]], [RIGHTS[i]], settings, Stream(0, 0, [i]))
+        (row,) = infill(
+            model(),
+            [LEFTS[i]],
+            [GAPS[i]],
+            rights=[RIGHTS[i]],
+            settings=settings,
+            stream=Stream(0, 0, [i]),
+        )
         assert row == together[i]
 
 
@@ -78,7 +85,9 @@ def test_a_gap_is_filled_like_this() -> None:
         masked = [place for place, token in enumerate(text) if token == MASK]
         place = max(masked, key=lambda place: float(probability[place].max()))
         text[place] = int(probability[place].argmax())
-    (found,) = infill(model(), [left], [gap], [right], spec(steps=4), streams(1))
+    (found,) = infill(
+        model(), [left], [gap], rights=[right], settings=spec(steps=4), stream=streams(1)
+    )
     assert found == text[3:7]
 
 
@@ -86,16 +95,18 @@ def test_a_gap_is_filled_like_this() -> None:
 def test_a_gap_without_a_right_context_is_a_continuation(values: dict[str, object]) -> None:
     settings = spec(max_new_tokens=7, **values)
     lefts = [[1, 2, 3], [4, 5, 6, 7, 8]]
-    made = infill(model(), lefts, [7, 7], [[], []], settings, streams(2))
-    assert made == generate(model(), lefts, settings, streams(2), None)
+    made = infill(model(), lefts, [7, 7], rights=[[], []], settings=settings, stream=streams(2))
+    assert made == generate(model(), lefts, settings, stream=streams(2), eos_token_id=None)
     eos = made[0][2]
-    (cut, _) = generate(model(), lefts, settings, streams(2), eos)
+    (cut, _) = generate(model(), lefts, settings, stream=streams(2), eos_token_id=eos)
     assert cut == made[0][: made[0].index(eos) + 1]
 
 
 def test_nothing_to_fill_takes_no_pass() -> None:
     broken: Any = None
-    assert infill(broken, [[1], []], [0, 0], [[2], [3]], spec(), streams(2)) == [[], []]
+    assert infill(
+        broken, [[1], []], [0, 0], rights=[[2], [3]], settings=spec(), stream=streams(2)
+    ) == [[], []]
 
 
 class CountsDown(nn.Module):
@@ -125,7 +136,14 @@ class CountsDown(nn.Module):
 def test_gaps_are_filled_from_the_right_context(values: dict[str, object]) -> None:
     counting: Any = CountsDown()
     lefts, rights = [[39, 39], [], [39] * 5], [[6, 5], [3], [20, 1, 1]]
-    made = infill(counting, lefts, [4, 2, 7], rights, spec(steps=8, **values), streams(3))
+    made = infill(
+        counting,
+        lefts,
+        [4, 2, 7],
+        rights=rights,
+        settings=spec(steps=8, **values),
+        stream=streams(3),
+    )
     assert made == [[10, 9, 8, 7], [5, 4], [27, 26, 25, 24, 23, 22, 21]]
 
 
@@ -133,7 +151,7 @@ def recorded(settings: GenerationSpec) -> list[Tensor]:
     """What the model reads, pass by pass, for one row: left 3, a gap of 6, right 2."""
     seen: list[Tensor] = []
     hook = model().register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
-    infill(model(), [[1, 2, 3]], [6], [[10, 11]], settings, streams(1))
+    infill(model(), [[1, 2, 3]], [6], rights=[[10, 11]], settings=settings, stream=streams(1))
     hook.remove()
     return seen
 

@@ -77,7 +77,9 @@ def alone_generated(
     """The uncut continuation, which does not depend on where it is cut."""
     family, model = built(name, patch_size)
     stream = Stream(0, 0, [index])
-    return tuple(family.generate(model, [list(prompt)], settings, stream, EOS)[0])
+    return tuple(
+        family.generate(model, [list(prompt)], settings, stream=stream, eos_token_id=EOS)[0]
+    )
 
 
 def streamed(
@@ -92,7 +94,11 @@ def streamed(
     family, model = built(name, patch_size)
     stream = Stream(0, 0, range(len(prompts)))
     predicate = ended if stops else None
-    found = list(family.iter_generate(model, prompts, settings, stream, EOS, rows, predicate))
+    found = list(
+        family.iter_generate(
+            model, prompts, settings, stream=stream, eos_token_id=EOS, rows=rows, ended=predicate
+        )
+    )
     assert sorted(index for index, _ in found) == list(range(len(prompts)))
     return [tokens for _, tokens in sorted(found)]
 
@@ -150,7 +156,15 @@ def test_the_cache_gives_what_reading_all_again_gives(temperature: float) -> Non
     family, model = built("ar")
     settings, double = spec(temperature=temperature), model.double()
     found = dict(
-        family.iter_generate(double, PROMPTS, settings, Stream(0, 0, range(9)), EOS, 3, None)
+        family.iter_generate(
+            double,
+            PROMPTS,
+            settings,
+            stream=Stream(0, 0, range(9)),
+            eos_token_id=EOS,
+            rows=3,
+            ended=None,
+        )
     )
     for index, prompt in enumerate(PROMPTS):
         made: list[int] = []
@@ -174,12 +188,18 @@ def test_a_continuation_is_yielded_before_longer_ones_end(name: str) -> None:
     prompts = [[index] for index in range(7)]
     settings = spec(max_new_tokens=60, temperature=1.0)
     stream = Stream(0, 0, range(7))
-    first = family.generate(model, prompts[:1], settings, stream.of([0]), None)[0]
+    first = family.generate(model, prompts[:1], settings, stream=stream.of([0]), eos_token_id=None)[
+        0
+    ]
 
     def short(made: list[int]) -> bool:
         return len(made) >= 4 and made != first[: len(made)]
 
-    found = list(family.iter_generate(model, prompts, settings, stream, None, 2, short))
+    found = list(
+        family.iter_generate(
+            model, prompts, settings, stream=stream, eos_token_id=None, rows=2, ended=short
+        )
+    )
     assert [index for index, _ in found] == [1, 2, 3, 4, 5, 6, 0]
     assert [len(tokens) for _, tokens in found] == [4] * 6 + [60]
 
@@ -200,7 +220,7 @@ def test_a_prompt_beyond_the_rows_waits_until_it_is_read_for(name: str) -> None:
     family, model = built(name)
     stream = CountingStream(0, 0, range(9))
     stream.asked = set()
-    running = family.iter_generate(model, PROMPTS, spec(), stream, EOS, 3)
+    running = family.iter_generate(model, PROMPTS, spec(), stream=stream, eos_token_id=EOS, rows=3)
     assert stream.asked == set()
     next(running)
     assert stream.asked == {0, 1, 2}

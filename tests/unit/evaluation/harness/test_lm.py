@@ -260,9 +260,9 @@ def test_requests_give_what_the_family_says(
             model.evaluated.model,
             [prompt],
             [tokenizer.encode(context + continuation)[len(prompt) :]],
-            LikelihoodSpec(ode_steps=1),
-            Stream(5, 0, [index]),
-            tokenizer.eos_token_id,
+            settings=LikelihoodSpec(ode_steps=1),
+            stream=Stream(5, 0, [index]),
+            eos_token_id=tokenizer.eos_token_id,
         )
         assert found[index][0] == pytest.approx(-float(expected.nll_B[0]), rel=1e-4)
         assert found[index][1] is False

@@ -35,7 +35,7 @@ class CutOffError(Exception):
 def test_what_was_answered_is_not_asked_again(
     evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray, tmp_path: Path
 ) -> None:
-    task = ContinuationTask(held_out[:10], 12, GREEDY, 0)
+    task = ContinuationTask(held_out[:10], 12, GREEDY, seed=0)
     whole = list(
         evaluate_tasks(
             [task], answer_locally(evaluated_models["ar"], 4), tmp_path / "whole", about=ABOUT
@@ -66,12 +66,12 @@ def test_what_was_answered_is_not_asked_again(
 
 def test_other_settings_are_other_answers(held_out: np.ndarray) -> None:
     def digest(**changes: Any) -> str:
-        return ContinuationTask(held_out, 12, GREEDY.model_copy(update=changes), 0).digest
+        return ContinuationTask(held_out, 12, GREEDY.model_copy(update=changes), seed=0).digest
 
     assert digest() == digest()
     assert len({digest(), digest(steps=5), digest(temperature=0.5), digest(max_new_tokens=7)}) == 4
-    assert ContinuationTask(held_out[:5], 12, GREEDY, 0).digest != digest()
-    assert ContinuationTask(held_out, 12, GREEDY, 1).digest != digest()
+    assert ContinuationTask(held_out[:5], 12, GREEDY, seed=0).digest != digest()
+    assert ContinuationTask(held_out, 12, GREEDY, seed=1).digest != digest()
 
 
 @pytest.mark.parametrize("torn", [b'{"id": 2, "rec', b'{"id": 2, "record": {}}', b"\xff\n"])
@@ -135,7 +135,7 @@ def test_a_plain_folder_is_opened_again(
     evaluated.tokenizer.save(tmp_path)
     opened = open_evaluated_model(tmp_path, 32)
     assert opened.family.name == name
-    task = ContinuationTask(held_out[:3], 12, GREEDY, 0)
+    task = ContinuationTask(held_out[:3], 12, GREEDY, seed=0)
     assert dict(task.answer(opened, task.ids(), 3)) == dict(task.answer(evaluated, task.ids(), 3))
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(SpecError, match="names no eos_token"):

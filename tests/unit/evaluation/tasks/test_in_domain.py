@@ -170,7 +170,7 @@ def test_right_tokens_are_counted_by_position(
     family: Any = Oracle(held_out, wrong=4)
     evaluated = EvaluatedModel(family, None, tokenizer, None, evaluated_models["ar"].device)
     task: Task = (
-        ContinuationTask(held_out, 12, SAMPLED, 0)
+        ContinuationTask(held_out, 12, SAMPLED, seed=0)
         if kind == "continuation"
         else InfillingTask(held_out, 16, 8, settings=SAMPLED, seed=0)
     )
@@ -189,7 +189,7 @@ def test_a_gap_that_does_not_fit_is_refused(held_out: np.ndarray) -> None:
     with pytest.raises(SpecError, match=r"gap_tokens=16: a gap from token 22 .*32 tokens"):
         InfillingTask(held_out, 30, 16, settings=SAMPLED, seed=0)
     with pytest.raises(SpecError, match="prompt_tokens=32"):
-        ContinuationTask(held_out, 32, SAMPLED, 0)
+        ContinuationTask(held_out, 32, SAMPLED, seed=0)
 
 
 def test_a_corpus_without_words_that_come_again_is_told(tokenizer: TextTokenizer) -> None:
@@ -285,7 +285,9 @@ def test_evaluations_of_the_network_are_counted_as_they_happen(
         evaluated = evaluated_models[name]
         hook = evaluated.model.register_forward_hook(count)
         counted.calls = 0
-        evaluated.family.generate(evaluated.model, [prompt], settings, Stream(0, 0, [0]), None)
+        evaluated.family.generate(
+            evaluated.model, [prompt], settings, stream=Stream(0, 0, [0]), eos_token_id=None
+        )
         hook.remove()
         expected = evaluated.family.generation_evaluations(evaluated.model, settings, len(prompt))
         assert counted.calls == expected, name
@@ -299,6 +301,8 @@ def test_evaluations_of_the_network_are_counted_as_they_happen(
 
     monkeypatch.setattr(dit, "denoise", counting)
     counted.calls = 0
-    evaluated.family.generate(evaluated.model, [prompt], settings, Stream(0, 0, [0]), None)
+    evaluated.family.generate(
+        evaluated.model, [prompt], settings, stream=Stream(0, 0, [0]), eos_token_id=None
+    )
     expected = evaluated.family.generation_evaluations(evaluated.model, settings, len(prompt))
     assert counted.calls == expected == 2 * 6 * 2  # blocks of 8 behind 3 left over, Heun

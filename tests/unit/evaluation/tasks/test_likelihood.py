@@ -22,7 +22,7 @@ SETTINGS = LikelihoodSpec(mask_samples=3, ode_steps=2)
 def test_positions_add_up(
     name: str, evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray
 ) -> None:
-    task = LikelihoodTask(held_out[:5], np.full(5, 70), SETTINGS, 0)
+    task = LikelihoodTask(held_out[:5], np.full(5, 70), SETTINGS, seed=0)
     records = dict(task.answer(evaluated_models[name], task.ids(), 3))
     for record in records.values():
         assert sum(record["by_position"]) == pytest.approx(record["nll"], rel=1e-9)
@@ -40,7 +40,7 @@ def test_positions_add_up(
 def test_ar_positions_are_its_tokens(
     evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray
 ) -> None:
-    task = LikelihoodTask(held_out[:2], np.full(2, 70), SETTINGS, 0)
+    task = LikelihoodTask(held_out[:2], np.full(2, 70), SETTINGS, seed=0)
     record = dict(task.answer(evaluated_models["ar"], [1], 1))[1]
     with torch.no_grad():
         expected = token_nll(evaluated_models["ar"].model, torch.from_numpy(held_out[1:2]))[0]
@@ -51,7 +51,7 @@ def test_the_chain_rule_is_exact_and_costs_a_pass_a_token(
     evaluated_models: dict[str, EvaluatedModel], held_out: np.ndarray
 ) -> None:
     settings = SETTINGS.model_copy(update={"masked": "chain_rule"})
-    task = LikelihoodTask(held_out[:2], np.full(2, 70), settings, 0)
+    task = LikelihoodTask(held_out[:2], np.full(2, 70), settings, seed=0)
     records = dict(task.answer(evaluated_models["llada"], task.ids(), 2))
     found = task.summary(records)
     assert found.details["kind"] == "exact"
@@ -64,12 +64,16 @@ def test_cola_spreads_a_block_over_its_tokens(
 ) -> None:
     evaluated = evaluated_models["cola"]
     tokens = torch.from_numpy(held_out[:2])
-    found = evaluated.family.likelihood(evaluated.model, tokens, SETTINGS, Stream(0, 0, [0, 1]))
+    found = evaluated.family.likelihood(
+        evaluated.model, tokens, SETTINGS, stream=Stream(0, 0, [0, 1])
+    )
     assert found.by_position_BL is not None
     blocks = found.by_position_BL.unflatten(1, (-1, 8))
     assert torch.equal(blocks, blocks[..., :1].expand_as(blocks))
     assert len(set(blocks[0, :, 0].tolist())) == 4
     weighted = LikelihoodSpec(importance_samples=2, divergence="exact", ode_steps=1)
-    found = evaluated.family.likelihood(evaluated.model, tokens, weighted, Stream(0, 0, [0, 1]))
+    found = evaluated.family.likelihood(
+        evaluated.model, tokens, weighted, stream=Stream(0, 0, [0, 1])
+    )
     assert found.by_position_BL is None
     assert evaluated.family.likelihood_evaluations(evaluated.model, weighted, 32) == 4

@@ -44,18 +44,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def start(journal: JournalWriter, step: int, attempt: int = 1) -> None:
     values = {"event": "start", "attempt": attempt, "workers": 2, "pid": step}
-    journal.write("event", step, time.time(), values)
+    journal.write("event", step, time.time(), values=values)
 
 
 def test_starts_and_what_is_carried_out_twice(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path / "journal.jsonl")
     watch = RunMonitor(tmp_path, 2)
     start(journal, 0)
-    journal.write("train", 40, 0.0, {"train/loss": 1.0})
+    journal.write("train", 40, 0.0, values={"train/loss": 1.0})
     start(journal, 30, attempt=2)
     assert watch.starts() == [WorkerStart(30, False, 10, 2)]
     beat(tmp_path, 57, attempt=2)
-    journal.write("train", 50, 0.0, {"train/loss": 1.0})
+    journal.write("train", 50, 0.0, values={"train/loss": 1.0})
     assert watch.starts() == []
     start(journal, 45, attempt=2)
     assert watch.starts() == [WorkerStart(45, True, 12, 2)]

@@ -36,7 +36,7 @@ def finished(
     (folder / "data.json").write_text(json.dumps({"folder": str(data.folder)}))
     journal = JournalWriter(folder / "journal.jsonl")
     for step, nll in ((3, 5.0), (spec.steps, 4.25)):
-        journal.write("evaluation", step, 0.0, {Metric.NLL: nll, Metric.BITS_PER_BYTE: 2.5})
+        journal.write("evaluation", step, 0.0, values={Metric.NLL: nll, Metric.BITS_PER_BYTE: 2.5})
     journal.close()
     return folder, spec, model
 
@@ -60,7 +60,7 @@ def test_an_exported_ar_model_opens_in_transformers(
     with torch.no_grad():
         mean = float(loaded(inputs, labels=inputs).loss)
         ours = family_of("ar").likelihood(
-            model.eval(), torch.tensor([ids]), LikelihoodSpec(), Stream(0, 0, [0])
+            model.eval(), torch.tensor([ids]), LikelihoodSpec(), stream=Stream(0, 0, [0])
         )
     assert mean * len(ids) == pytest.approx(float(ours.nll_B[0]), rel=1e-5)
     card = (target / "README.md").read_text()
@@ -89,8 +89,8 @@ def test_an_exported_ar_model_generates_what_ours_does(
             model.eval(),
             [data.tokenizer.encode(prompt)],
             GenerationSpec(max_new_tokens=12),
-            Stream(0, 0, [0]),
-            eos,
+            stream=Stream(0, 0, [0]),
+            eos_token_id=eos,
         )
         assert theirs.tolist() == ours[0]
         ended.append(ours[0][-1] == eos)

@@ -79,13 +79,13 @@ def test_a_stale_journal_writer_writes_nothing(tmp_path: Path) -> None:
 
     first.acquire("k")
     stale = writer(1)
-    stale.write("train", 1, clock.now, {"loss": 3.0})
+    stale.write("train", 1, clock.now, values={"loss": 3.0})
     clock.now += LEASE_STALE_SECONDS + 1
     second.acquire("k")
     fresh = writer(2)
-    stale.write("train", 2, clock.now, {"loss": 2.5})
-    fresh.write("train", 2, clock.now, {"loss": 2.0})
-    stale.write("event", 2, clock.now, {"event": "interrupted", "attempt": 1})
+    stale.write("train", 2, clock.now, values={"loss": 2.5})
+    fresh.write("train", 2, clock.now, values={"loss": 2.0})
+    stale.write("event", 2, clock.now, values={"event": "interrupted", "attempt": 1})
     stale.close()
     fresh.close()
     lines = [(line.step, line.values["loss"]) for line in JournalReader(path).new_lines()]

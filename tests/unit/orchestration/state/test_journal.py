@@ -18,9 +18,9 @@ def steps_of(path: Path) -> list[int]:
 def test_reads_what_was_written_once(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     writer, reader = JournalWriter(path), JournalReader(path)
-    writer.write("train", 1, 10.0, {"train/loss": 2.5})
+    writer.write("train", 1, 10.0, values={"train/loss": 2.5})
     first = list(reader.new_lines())
-    writer.write("evaluation", 1, 11.0, {"val": 3.0})
+    writer.write("evaluation", 1, 11.0, values={"val": 3.0})
     second = list(reader.new_lines())
     assert [(line.number, line.kind, line.values) for line in first + second] == [
         (1, "train", {"train/loss": 2.5}),
@@ -34,7 +34,7 @@ def test_repeated_steps_after_a_restart_are_kept_once(tmp_path: Path) -> None:
     for steps in ([1, 2, 3], [2, 3, 4]):
         writer = JournalWriter(path)
         for step in steps:
-            writer.write("train", step, 0.0, {"train/loss": float(step)})
+            writer.write("train", step, 0.0, values={"train/loss": float(step)})
         writer.close()
     assert steps_of(path) == [1, 2, 3, 4]
 
@@ -42,18 +42,18 @@ def test_repeated_steps_after_a_restart_are_kept_once(tmp_path: Path) -> None:
 def test_a_line_that_a_crash_cut_off_never_counted(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     writer = JournalWriter(path)
-    writer.write("train", 1, 0.0, {})
+    writer.write("train", 1, 0.0, values={})
     writer.close()
     with path.open("ab") as file:
         file.write(b'{"kind": "train", "step": 2, "ti')
     assert steps_of(path) == [1]
-    JournalWriter(path).write("train", 2, 0.0, {})
+    JournalWriter(path).write("train", 2, 0.0, values={})
     assert steps_of(path) == [1, 2]
 
 
 def test_numbers_that_are_not_finite_stay_readable(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    JournalWriter(path).write("train", 1, 0.0, {"a": math.nan, "b": math.inf, "c": 1.0})
+    JournalWriter(path).write("train", 1, 0.0, values={"a": math.nan, "b": math.inf, "c": 1.0})
     (line,) = JournalReader(path).new_lines()
     assert line.values == {"a": "nan", "b": "inf", "c": 1.0}
 
@@ -69,7 +69,7 @@ def test_any_split_of_the_bytes_gives_the_same_lines(
         whole, growing = Path(folder) / "whole", Path(folder) / "growing"
         writer = JournalWriter(whole)
         for step in range(5):
-            writer.write("train", step, 0.0, {"train/loss": step / 7})
+            writer.write("train", step, 0.0, values={"train/loss": step / 7})
         writer.close()
         data, reader, seen, position = whole.read_bytes(), JournalReader(growing), [], 0
         growing.touch()

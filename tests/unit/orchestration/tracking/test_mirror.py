@@ -39,11 +39,13 @@ def write(folder: Path, steps: range, start: dict[str, Any] | None = None, end: 
     """Journal lines of these steps, at a second each; `start` and `end` are events around them."""
     journal = JournalWriter(folder / "journal.jsonl")
     if start is not None:
-        journal.write("event", steps[0] - 1, 1000.0 + steps[0], {"event": "start", **start})
+        journal.write("event", steps[0] - 1, 1000.0 + steps[0], values={"event": "start", **start})
     for step in steps:
-        journal.write("train", step, 1000.0 + step, {Metric.TRAIN_LOSS: 1 / step, "part": step})
+        journal.write(
+            "train", step, 1000.0 + step, values={Metric.TRAIN_LOSS: 1 / step, "part": step}
+        )
     if end:
-        journal.write("event", steps[-1], 1001.0 + steps[-1], {"event": end})
+        journal.write("event", steps[-1], 1001.0 + steps[-1], values={"event": end})
     journal.close()
 
 
@@ -103,9 +105,9 @@ def test_every_line_once_over_several_drivers(uri: str, run: RunSpec, tmp_path: 
 
 def test_study_above_runs_above_restarts(uri: str, run: RunSpec, tmp_path: Path) -> None:
     write(tmp_path, range(1, 11), {"attempt": 1, "workers": 2, "pid": 1})
-    write(tmp_path, range(8, 15), {"attempt": 1, "workers": 1, "pid": 2}, "interrupted")
+    write(tmp_path, range(8, 15), {"attempt": 1, "workers": 1, "pid": 2}, values="interrupted")
     mirror_once(uri, "levels", run, tmp_path, "interrupted")
-    write(tmp_path, range(15, 21), {"attempt": 2, "workers": 2, "pid": 3}, "finished")
+    write(tmp_path, range(15, 21), {"attempt": 2, "workers": 2, "pid": 3}, values="finished")
     client = mirror_once(uri, "levels", run, tmp_path, "finished")
     (study,) = found(client, "levels", Kind.STUDY)
     assert study.info.status == "FINISHED"

@@ -162,9 +162,9 @@ def test_what_a_dead_process_did_is_charged(world: World) -> None:
     folder = Ledger(Path(order.study.output)).run_folder(run.key)
     folder.mkdir(parents=True)
     journal = JournalWriter(folder / "journal.jsonl")
-    journal.write("train", 30, began - 100, {})  # of an earlier driver
+    journal.write("train", 30, began - 100, values={})  # of an earlier driver
     for step in (20, 35, 50):
-        journal.write("train", step, time.time(), {})
+        journal.write("train", step, time.time(), values={})
     world.search.on_trial_complete("a", None, error=True)
     world.suggest("b")
     world.end("b", 1, flops=7.0)

@@ -41,7 +41,7 @@ def workers(*, state: str, stop_code: StopCode | None = None, error: str | None 
         journal = JournalWriter(folder.journal)
         for point in range(1, EVALUATIONS + 1):
             step = round(run.steps * point / EVALUATIONS)
-            journal.write("evaluation", step, time.time(), {Metric.NLL: 5.0 - point})
+            journal.write("evaluation", step, time.time(), values={Metric.NLL: 5.0 - point})
         journal.close()
         outcome = RunOutcome(
             attempt=assignment.attempt, state=state, reason=None if state == "finished" else "why",
