@@ -100,7 +100,7 @@ def test_models_that_are_not_the_validated_ones_are_named(store: Store) -> None:
         if difference is not None:
             store.client.log_metric(name, Metric.EXPORTED_NLL_DIFFERENCE, difference)
     notes = read_study("averaged", store.uri).notes
-    names = [f"ar-{budget:.3g}-seed66" for budget in BUDGETS]
+    names = [f"ar-{budget:.3g}-seed66" for budget in BUDGETS[:3]]
     (differing,) = [note for note in notes if "differs from the recorded one" in note]
     (unchecked,) = [note for note in notes if "was not compared" in note]
     assert [name in differing for name in names] == [False, True, False]
