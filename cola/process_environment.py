@@ -9,11 +9,10 @@ imported, the value is also passed to it directly, so that the order of imports 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-import psutil
 
 _own: dict[str, str] = {}  # what `_default` has set: another kind of process may set it otherwise
 
@@ -58,12 +57,8 @@ def private_cluster() -> Iterator[None]:
 
 
 def loopback_interface() -> str:
-    """Name of the network interface that has 127.0.0.1: `lo` on Linux, `lo0` on macOS."""
-    return next(
-        name
-        for name, addresses in psutil.net_if_addrs().items()
-        if any(address.address == "127.0.0.1" for address in addresses)
-    )
+    """Name of the loopback network interface: `lo` on Linux, `lo0` on macOS."""
+    return next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
 
 
 def elastic_trainer() -> None:
