@@ -144,7 +144,7 @@ def fit(
     if as_json:
         typer.echo(json.dumps(without_nan(result), indent=1, allow_nan=False))
         return
-    show_fit(result, Console())
+    show_fit(result, Console(markup=False, emoji=False))  # labels are text as written
 
 
 def check_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -97,8 +97,8 @@ def _named_budgets(labels: list[str], compute: np.ndarray) -> tuple[np.ndarray, 
         while mean in means.values():  # two labels of one compute stay two budgets
             mean = float(np.nextafter(mean, np.inf))
         means[label] = mean
-    kind = "text" if nominal is None else f"{ratio:.2g} of the runs' compute (median)"
-    note = f"the budget's column is {kind}: its {len(means)} values are labels of budgets"
+    kind = "no amounts of compute" if nominal is None else f"{ratio:.2g} of the runs' compute"
+    note = f"the budget's column holds {kind}: its {len(means)} values are labels of budgets"
     return np.array([means[label] for label in labels]), [note]
 
 

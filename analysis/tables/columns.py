@@ -195,7 +195,9 @@ def _missing(path: Path, records: Records, name: str, *, option: str, given: dic
     folded = {each.casefold(): each for each in names}
     near = [folded[each] for each in difflib.get_close_matches(name.casefold(), list(folded), n=3)]
     if near:
-        said += f"; did you mean {' or '.join(map(repr, near))}?"
+        said += f"; did you mean {' or '.join(map(repr, near))}"
+    if len(names) == 1 and set(given.values()) <= set(names[0].split()):
+        return f"{said}: its columns are separated by spaces; separate them by commas"
     more = f", ... ({len(names)} columns)" if len(names) > MOST_NAMES else ""
     return f"{said}; it has {', '.join(map(shown, names[:MOST_NAMES]))}{more}"
 
@@ -272,7 +274,7 @@ def _complete_rows(
         if frame[name].isna().all():
             raise SpecError(
                 f"{path}: column {given[name]!r} (for {OPTIONS[name]}) is empty in all "
-                f"{len(frame)} rows; give a column that holds numbers"
+                f"rows ({lines_text(frame['line'].tolist())}); give a column that holds numbers"
             )
     empty = [each.lines for each in counts.left_out]
     if empty:
@@ -281,7 +283,7 @@ def _complete_rows(
         lines = frame.loc[frame[name].isna(), "line"].tolist()
         if not lines:
             continue
-        reason = f"column {given[name]!r} is empty"
+        reason = f"column {given[name]!r} holds no number"
         counts = counts.without(reason, lines)
         frame = frame[frame[name].notna()]
         rows = "row is" if len(lines) == 1 else "rows are"

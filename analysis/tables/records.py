@@ -19,7 +19,7 @@ from cola.errors import SpecError, one_line
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SHOWN = 8  # ranges of lines in a message
-EXCEL_DIRECTIVE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+EXCEL_DIRECTIVE = re.compile(r'"?sep=([,;\t|:])"?\s*', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def lines_text(lines: Sequence[int]) -> str:
 def read_records(path: Path, wanted: Sequence[str]) -> Records:
     """All records of a file whose header should have the columns `wanted`.
 
+    Where it lacks one, records are returned as they are, for the caller to refuse.
+
     Raises:
         SpecError: a file without rows, records of another length than the header, open quotes, a
             line that may be a comment or a row.
@@ -84,11 +86,13 @@ def read_records(path: Path, wanted: Sequence[str]) -> Records:
             ragged.append((number, len(fields)))
         marked += [number] if hash_sign else []
         rows.append(Record(number, fields))
-    if not rows:
+    if all(row.is_empty for row in rows):
         raise SpecError(
             f"{path}: holds no rows below its header (line {header.line}); give a table with one "
             "row a run"
         )
+    if not set(wanted) <= set(header.fields):
+        return Records(header, tuple(rows), delimiter, tuple(comments))
     if ragged:
         _refuse_ragged(path, lines, ragged, width=width, delimiter=delimiter)
     if marked and len(marked) < len(rows):
@@ -174,7 +178,10 @@ def _record(
 
 def _split(line: str, delimiter: str) -> tuple[str, ...]:
     """Fields of a line by itself; open quotes do not matter."""
-    fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    try:
+        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:  # a field beyond the reader's limit
+        return (line,)
     return tuple(field.strip() for field in fields)
 
 
@@ -189,7 +196,7 @@ def _refuse_ragged(
     line, fields = ragged[0]
     text = lines[line - 1]
     other = next((d for d in DELIMITERS if d != delimiter and _width(text, d) == width), None)
-    if other:
+    if other and width > 1:
         remedy = f"its fields are separated by {DELIMITERS[other]}: use one separator throughout"
     elif fields < width:
         remedy = "the line is cut off or lacks a field: complete or remove it"

@@ -104,11 +104,12 @@ def _decoded(path: Path, data: bytes) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode(encoding, errors="ignore")
+        before = error.object[: error.start].decode(encoding, errors="ignore")
         kind = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+        byte = error.object[error.start]
         raise SpecError(
             f"{path}: line {line_at(before)} is not text in {kind} (byte "
-            f"0x{data[error.start]:02x}); save the file as UTF-8 (from Latin-1: iconv -f LATIN1 "
+            f"0x{byte:02x}); save the file as UTF-8 (from Latin-1: iconv -f LATIN1 "
             "-t UTF-8)"
         ) from None
 

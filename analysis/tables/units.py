@@ -75,7 +75,7 @@ def _other_unit(log_ratio: Array, values: Mapping[str, Array], column: str) -> l
         return []
     guess = unit_of(10.0**middle, values) or "do C, N and D use other units or conventions?"
     return [
-        f"{column}: C is {10.0**middle:.2g} of 6 N D (median): {guess}; fits take the numbers as "
+        f"{column}: C / 6 N D is {10.0**middle:.2g} (median): {guess}; fits take the numbers as "
         "given"
     ]
 
@@ -102,12 +102,15 @@ def _other_convention(log_ratio: Array, column: str) -> list[str]:
 
 def unit_of(ratio: float, values: Mapping[str, Array]) -> str | None:
     """The unit that a ratio C / 6ND speaks of, as a question; None: no usual one."""
+    small = _small(values)
+    if small:
+        return f"are {small}{'' if ratio > 1 else ', and C in GFLOPs or another unit'}?"
     for factor, unit in COMPUTE_UNITS.items():
         if factor / SAME_UNIT < ratio < factor * SAME_UNIT:
             return f"is it in {unit}? then multiply by {1 / factor:.3g}"
     for factor, unit in SIZE_UNITS.items():
         if factor / SAME_UNIT < ratio < factor * SAME_UNIT:
-            return f"are {_small(values) or unit}?"
+            return f"are {unit}?"
     return None
 
 
@@ -132,9 +135,10 @@ def _implausible(values: Mapping[str, Array], names: Mapping[str, str]) -> list[
                 f"{least:,.0f} {name}: are they in thousands, millions or billions? Laws, "
                 "--predict and --flops need counts"
             )
-    if "compute" in names and float(values["compute"].max()) < LEAST_COMPUTE:
+    compute = float(np.median(values["compute"]))
+    if "compute" in names and compute < LEAST_COMPUTE:
         notes.append(
-            f"column {names['compute']!r}: at most {values['compute'].max():.3g} FLOPs: is it in "
+            f"column {names['compute']!r}: a median of {compute:.3g} FLOPs: is it in "
             "GFLOPs, TFLOPs or in units of time? Laws and --predict need FLOPs"
         )
     if not notes and {"parameters", "tokens"} <= set(values):
