@@ -143,9 +143,10 @@ def read_columns(path: Path, columns: Columns) -> ColumnTable:
     if twice:
         counts = counts.without("equal in all columns to another row", twice)
         frame = frame[~frame["line"].isin(twice)]
+        which = "rows are exact duplicates" if len(twice) > 1 else "row is an exact duplicate"
         more.append(
-            f"{len(twice)} rows are exact duplicates of others and count once ({lines_text(twice)})"
-            "; a column that tells runs apart (a seed) makes them measurements"
+            f"{len(twice)} {which} of others and count once ({lines_text(twice)}); a column that "
+            "tells runs apart (a seed) makes them measurements"
         )
     more += _accuracy_gaps(path, frame, given)
     return ColumnTable(frame.reset_index(drop=True), counts, (*notes, *more))

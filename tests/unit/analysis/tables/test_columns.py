@@ -113,7 +113,7 @@ def test_duplicates_are_rows_equal_in_the_whole_file(tmp_path: Path) -> None:
     found = read(path, seeds)
     assert found.rows["line"].tolist() == [2, 3, 5]
     assert left_out(found) == {"equal in all columns to another row": (4,)}
-    assert any("1 rows are exact duplicates" in note for note in found.notes)
+    assert any("1 row is an exact duplicate of others" in note for note in found.notes)
     unseeded = read(path, [*LINES[:2], LINES[1], *LINES[2:]])
     assert unseeded.counts.used == 8
 
