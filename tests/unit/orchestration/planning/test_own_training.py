@@ -14,9 +14,6 @@ from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import prefix_key
 
 LADDER = [{"budget": budget, "core_parameters": 60_000} for budget in (2.0e9, 8.0e9)]
-    {"budget": 2.0e9, "core_parameters": 60_000},
-    {"budget": 8.0e9, "core_parameters": 60_000},
-]
 COLA = {
     "latent_dim": 4,
     "block_size": 8,
@@ -57,7 +54,8 @@ def test_a_study_that_travels_as_text_plans_the_same_runs(tiny_study: dict[str, 
     """A default that is written out must not count as given when it is read again."""
     import yaml
 
-    rules = {"learning_rate": {"kind": "power_law", "coefficient": 1e-3, "parameters_exponent": -0.1}}
+    rule = {"kind": "power_law", "coefficient": 1e-3, "parameters_exponent": -0.1}
+    rules = {"learning_rate": rule}
     study = study_of(
         tiny_study, ar={"training": {"batch_sequences": 16}, "rules": rules}, cola=COLA
     )
