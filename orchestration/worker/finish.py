@@ -9,14 +9,15 @@ from pathlib import Path
 from torch import nn
 
 from cola.data import PreparedData
+from cola.evaluation.reference_lines import ReferenceLines, reference_lines
 from cola.files import write_atomically
-from cola.records import Metric
+from cola.records import REFERENCE_LINES, Metric
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.final_tasks import task_metrics
 from orchestration.training.hooks import order_digests
-from orchestration.training.train_loop import TrainState, whole_model
+from orchestration.training.train_loop import TrainState, Validation, whole_model
 from orchestration.training.validation import diagnostics, text_samples
 from orchestration.worker.assignment import Assignment, RunOutcome
 from orchestration.worker.export_check import export_problem, exported_nll_difference
@@ -47,12 +48,12 @@ def finish(
         weights = state.engine.full_state_dict() if state.stop == "finished" else None
     if journal is None or fence.superseded(recheck=True):
         return
-    problem = None
+    remarks: list[str] = []
     if weights is not None:
         model = whole_model(state, weights)
         log.info("exporting the model to %s", folder.model)
         state.family.save(model, folder.model)
-        problem = evaluate_finished(
+        remarks = evaluate_finished(
             state, model, data, folder=folder, journal=journal, heartbeat=heartbeat
         )
     values = {"event": state.stop, "attempt": assignment.attempt}
@@ -63,7 +64,7 @@ def finish(
     outcome = RunOutcome(
         attempt=assignment.attempt,
         state=state.stop or "interrupted",
-        reason=state.stop_reason or problem,
+        reason="; ".join([*filter(None, [state.stop_reason]), *remarks]) or None,
         stop_code=state.stop_code,
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
@@ -79,20 +80,23 @@ def evaluate_finished(
     folder: RunFolder,
     journal: JournalWriter,
     heartbeat: Heartbeat,
-) -> str | None:
+) -> list[str]:
     """Record diagnostics, text samples and task results of the finished model.
 
-    Returns one sentence where the exported model is not the one that was validated.
+    Returns what a reader of its numbers must know: that the exported model is not the one that was
+    validated, that it is worse than a uniform guess.
     """
     metrics = diagnostics(state.family, model, state.run, data=data)
+    lines = reference_lines(data, state.run.evaluation.validation_sequences)
+    metrics |= reference_metrics(lines)
     difference = exported_nll_difference(state, folder.model, data, keep_alive=heartbeat.keep_alive)
     if difference is not None:
         metrics[Metric.EXPORTED_NLL_DIFFERENCE] = difference
     if metrics:
         journal.write("diagnostic", state.step, time.time(), values=metrics)
     samples = text_samples(state.family, model, state.run, data=data, step=state.step)
-    lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
-    write_atomically(folder.samples, lines)
+    text = "".join(sample.model_dump_json() + "\n" for sample in samples)
+    write_atomically(folder.samples, text)
     metrics = task_metrics(
         state.family,
         model,
@@ -104,4 +108,23 @@ def evaluate_finished(
     )
     if metrics:
         journal.write("tasks", state.step, time.time(), values=metrics)
-    return export_problem(difference)
+    remarks = [export_problem(difference), guess_problem(state.validation, lines)]
+    return [remark for remark in remarks if remark is not None]
+
+
+def reference_metrics(lines: ReferenceLines) -> dict[str, float]:
+    """Losses of guesses on the run's validation sequences, by metric."""
+    found = {Metric.reference(name): getattr(lines, name) for name in REFERENCE_LINES}
+    return found | {Metric.REFERENCE_XZ: lines.xz_bits_per_byte}
+
+
+def guess_problem(validation: Validation | None, lines: ReferenceLines) -> str | None:
+    """One sentence where the model knows less than that its tokens are tokens."""
+    if validation is None or validation.nll < lines.uniform:
+        return None
+    problem = (
+        f"its validation NLL of {validation.nll:.3f} nats a token is not below that of a uniform "
+        f"guess, {lines.uniform:.3f}"
+    )
+    log.warning("%s", problem)
+    return problem
