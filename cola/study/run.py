@@ -140,6 +140,13 @@ class RunSpec(Spec):
         """Tokens of one optimiser step, over all workers."""
         return self.training.batch_sequences * self.data.sequence_length
 
+    def learning_rates(self) -> dict[str, float]:
+        """Peak learning rate of each stage."""
+        return {
+            stage.name: self.training.of_stage(stage.name).optimizer.learning_rate
+            for stage in self.stages
+        }
+
     def train_flops_at(
         self, step: int, convention: Literal["executed", "nominal"], *, charged: bool = True
     ) -> float:

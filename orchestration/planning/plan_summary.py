@@ -247,7 +247,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "first_step": plan.prefixes[spec.run_key].first_step,
         "batch_sequences": spec.training.batch_sequences,
         "micro_batch_sequences": run.micro_batch_sequences,
-        "learning_rate": spec.training.optimizer.learning_rate,
+        "learning_rates": spec.learning_rates(),
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
         "train_flops_per_token": {
             stage.name: family.train_flops_per_token(
