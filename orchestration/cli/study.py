@@ -43,8 +43,8 @@ from orchestration.planning.plan_summary import (
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
 from orchestration.remote.endpoint import Endpoint
-from orchestration.state.ledger import Ledger
-from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
+from orchestration.state.ledger import Ledger, has_model, missing_model
+from orchestration.state.paths import OutputFolder, output_root, study_folder
 
 if TYPE_CHECKING:
     from orchestration.driver.study_runner import StudyResult
@@ -78,10 +78,11 @@ def plan(
 
         measure(spec, runs)
     costed = plan_with_costs(spec, runs)
+    decisions = decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage)
     if as_json:
-        typer.echo(json.dumps(plan_as_json(costed), indent=1))
+        typer.echo(json.dumps(plan_as_json(costed, decisions), indent=1))
     else:
-        show_plan(costed, decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage))
+        show_plan(costed, decisions)
 
 
 def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
@@ -244,8 +245,8 @@ def generate(
     from orchestration.inference.generate import fill_text, stream_text
 
     folder = find_run(run, output_folder(output))
-    if not RunFolder(folder).model.exists():
-        raise SpecError(f"run {run}: has no exported model yet; `cola run` its study to the end")
+    if not has_model(folder):
+        raise SpecError(f"run {run}: {missing_model(folder)}")
     spec = load_run_spec(folder)
     changes = list(settings or [])
     if max_new_tokens is not None:

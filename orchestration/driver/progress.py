@@ -21,7 +21,8 @@ from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 
 PLAIN_LINE_SECONDS = 15.0  # between two lines of a run without a terminal; a chosen value
-DONE = ("finished", "failed", "diverged", "interrupted", "reuse")
+DONE = ("finished", "failed", "diverged", "interrupted", "reuse", "set aside")
+LEFT_ALONE = ("reuse", "busy", "set aside")  # actions of runs that this driver does not train
 
 
 @dataclass
@@ -72,15 +73,18 @@ class StudyView:
 
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
-        state = action if action in ("reuse", "busy") else "queued"
+        state = action if action in LEFT_ALONE else "queued"
         row = RunProgress(run, JournalReader(RunFolder(folder).journal), state)
-        self._read(row)  # what earlier attempts did
+        if action != "set aside":
+            self._read(row)  # what earlier attempts did
         row.state = state
         self._rows[run.key] = row
 
     def started(self, run: PlannedRun) -> None:
         """Print that the run was launched."""
-        self._rows[run.key].state = "starting"
+        row = self._rows[run.key]
+        self._read(row)  # what others have done since it was queued
+        row.state, row.starts = "starting", 0
         self.event(run, "launched")
 
     def ended(self, run: PlannedRun, state: str, reason: str | None) -> None:
@@ -144,11 +148,19 @@ class StudyView:
                 row.loss = _number(line.values.get(Metric.TRAIN_LOSS))
                 row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
             elif line.kind == "event" and line.values.get("event") == "start":
-                row.starts += 1
-                if row.starts > 1 and row.state in ("starting", "training"):
-                    self.event(row.run, f"its workers restarted from step {line.step}")
+                self._show_start(row, line.step)
             elif line.kind == "evaluation":
                 row.nll = _number(line.values.get(Metric.NLL))
+
+    def _show_start(self, row: RunProgress, step: int) -> None:
+        """Print from where workers train; nothing of what earlier attempts did."""
+        if row.state not in ("starting", "training"):
+            return
+        row.starts += 1
+        if row.starts > 1:
+            self.event(row.run, f"its workers restarted from step {step}")
+        elif step:
+            self.event(row.run, f"training resumes at step {step} of {row.run.spec.steps}")
 
     def _report(self, row: RunProgress) -> None:
         since = time.monotonic() - row.last_reported_at
