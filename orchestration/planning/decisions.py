@@ -82,9 +82,18 @@ def _reuse_or_export_again(run: PlannedRun, run_folder: Path, storage: str | Non
     if has_model(run_folder):
         return RunDecision(run, "reuse", "finished already, with the same specification")
     newest = checkpoint_of(run_folder, storage).cursor
-    again = "from its start" if newest is None else f"from its checkpoint of step {newest.step}"
-    why = f"is finished, but its exported model is missing: trained again {again}"
-    return RunDecision(run, "start" if newest is None else "resume", why)
+    if newest is None:
+        ledger = RunFolder(run_folder).ledger
+        why = (
+            "finished already, but its exported model is missing and no checkpoint is left: remove "
+            f"{ledger} to train it again from its start"
+        )
+        return RunDecision(run, "reuse", why)
+    why = (
+        "is finished, but its exported model is missing: trained again from its checkpoint of step "
+        f"{newest.step}"
+    )
+    return RunDecision(run, "resume", why)
 
 
 def _seems_silent(ledger: Ledger, entry: Entry) -> bool:

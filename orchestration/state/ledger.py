@@ -327,7 +327,8 @@ def missing_model(run_folder: Path) -> str:
     if Ledger(folder.parents[1]).known_entry(folder.name).state == "finished":
         return (
             f"{model}: the exported model of this finished run is missing; `cola run` of its study "
-            "trains the last steps again from its newest checkpoint and exports it"
+            "trains the last steps again from its newest checkpoint and exports it (where no "
+            f"checkpoint is left, remove {RunFolder(folder).ledger.name} beside it first)"
         )
     return f"{model}: the run is not finished, so there is no model yet; resume it with `cola run`"
 
