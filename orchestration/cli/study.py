@@ -165,7 +165,9 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         )
     if not result.complete:
         left = {name: state for name, state in result.states.items() if state != "finished"}
-        view.note(f"not finished: {left}; the same command resumes from here")
+        others = [name for name, state in left.items() if state == "running"]
+        by_others = f"; another driver runs {', '.join(others)}" if others else ""
+        view.note(f"not finished: {left}{by_others}; the same command resumes from here")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
+
+log = logging.getLogger(__name__)
 
 PLAIN_LINE_SECONDS = 15.0  # between two lines of a run without a terminal; a chosen value
 DONE = ("finished", "failed", "diverged", "interrupted", "reuse", "set aside")
@@ -107,9 +110,11 @@ class StudyView:
     def note(self, text: str) -> None:
         """Print a line with the minutes and seconds since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        self.console.print(
-            f"[{minutes:02d}:{seconds:02d}] {text}", highlight=False, markup=False, soft_wrap=True
-        )
+        line = f"[{minutes:02d}:{seconds:02d}] {text}"
+        try:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        except OSError as error:  # lines may go to a file, on a disk that is full
+            log.debug("not printed (%s): %s", error, line)
 
     @contextmanager
     def live(self) -> Iterator[None]:
