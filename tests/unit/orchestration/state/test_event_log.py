@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,17 @@ def test_what_the_disk_does_not_take_is_written_with_the_next_event(
     assert [line["event"] for line in read_events(tmp_path)] == ["launched", "hung", "finished"]
 
 
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"0" * 4096):
+            pass
+
+
 def test_a_full_disk_loses_no_event(small_disk: Path) -> None:
     events = EventLog(small_disk)
     events.write(Event.LAUNCHED, "ar-1")
     filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-        while True:
-            file.write(b"0" * 4096)
+    fill(filler)
     for number in range(200):  # more than the last page of the log has room for
         events.write(Event.WAITING, f"ar-{number}", "x" * 100)
     filler.unlink()
