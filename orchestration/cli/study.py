@@ -106,6 +106,10 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
         console.print(memory)
     sentences = [total_sentence(plan), *matching_sentences(plan)]
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
+    aside = [decision for decision in decisions if decision.action == "set aside"]
+    sentences += [
+        f"Warning: {decision.run.name} is set aside: {decision.why}" for decision in aside
+    ]
     for sentence in sentences:
         console.print(sentence, highlight=False, soft_wrap=True)
 

@@ -14,6 +14,7 @@ from orchestration.state.paths import RunFolder
 
 VARIANT, WORKERS = "variant", "workers"
 UNREADABLE_LINES = "unreadable_lines"  # of the journal
+PROBLEM = "problem"  # which file is damaged or missing, and the remedy
 
 
 def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
@@ -53,6 +54,7 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         "nll_nats_per_token": last.get(Metric.NLL),
         "attempts": len(entry.attempts),
         "reason": problem or entry.reason,
+        PROBLEM: problem,
         UNREADABLE_LINES: reader.unreadable,
         WORKERS: [beat.model_dump() for beat in read_beats(folder)] if running else [],
     }
