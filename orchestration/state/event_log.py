@@ -56,6 +56,11 @@ class EventLog:
         self._writer = f"{socket.gethostname()}:{os.getpid()}"
         self._pending: deque[str] = deque(maxlen=MOST_PENDING)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the study or sweep whose events these are."""
+        return self._path.parent
+
     def write(
         self, event: str, run: str | None = None, reason: str | None = None, **values: Any
     ) -> None:

@@ -49,7 +49,7 @@ class TrialMonitor:
                     continue
                 attempt = run.key, len(entry.attempts)
                 monitor = self._monitors.get(attempt) or RunMonitor(
-                    ledger.run_folder(run.key), len(entry.attempts)
+                    ledger.run_folder(run.key), len(entry.attempts), self._events.folder
                 )
                 monitors[attempt] = monitor
                 supervise_workers(
