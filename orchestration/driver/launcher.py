@@ -70,6 +70,7 @@ class Launcher:
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
         self._monitors: dict[str, RunMonitor] = {}
+        self._unasked: list[PlannedRun] = []  # to stop
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
@@ -112,6 +113,7 @@ class Launcher:
 
     def _step(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         """Launch what may start, take up what has ended, look after what is running."""
+        self._ask_to_stop()
         self._launch_admitted(launches, pool)
         if not self._running:
             time.sleep(POLL_SECONDS)
@@ -139,11 +141,19 @@ class Launcher:
         self.view.note(f"stopping{why}: running trainings save a checkpoint and leave")
         self.events.write(Event.STOP_REQUESTED, None, reason)
         log.info("stop requested: %d runs are running", len(self._running))
-        for run in self._running.values():
+        self._unasked = list(self._running.values())
+        self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        """Ask the workers of the runs that are left to ask, as far as it is possible now."""
+        for run in list(self._unasked):
             try:
-                self.ledger.request_stop(run.key)
+                asked = self.ledger.request_stop(run.key)
             except StorageError as error:
-                self.view.event(run, f"its workers are not asked to stop: {error}")
+                log.warning("%s: its workers are not asked to stop yet: %s", run.name, error)
+                continue
+            if asked:
+                self._unasked.remove(run)
 
     def _launch_admitted(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         if self._waiting and self._budget.is_spent():

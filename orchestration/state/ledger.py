@@ -251,17 +251,21 @@ class Ledger:
             return self._write(entry.model_copy(update=values))
 
     def request_stop(self, run_key: str) -> bool:
-        """Ask the run's workers to save a checkpoint and leave; False where another driver has it.
+        """Ask the run's workers to save a checkpoint and leave, unless another driver has the run.
 
         The file is the workers' of whatever attempt is newest, so it is written under the lock.
+        False where that is held now: signal handlers, which may have interrupted its holder, must
+        not wait for it.
         """
-        with self._locked(run_key):
-            if not self.holds(run_key):
+        folder = RunFolder(self.run_folder(run_key))
+        with _as_storage_error(folder.stop):
+            try:
+                with file_lock(folder.ledger_lock, wait=False):
+                    if self.holds(run_key):
+                        folder.stop.touch()
+            except BlockingIOError:
                 return False
-            path = RunFolder(self.run_folder(run_key)).stop
-            with _as_storage_error(path):
-                path.touch()
-            return True
+        return True
 
     def _lease(self) -> Lease:
         return Lease(

@@ -43,7 +43,7 @@ class TrialMonitor:
         for request, planned in self._running_trials():
             ledger = Ledger(output_root(planned.study))
             for run in planned.runs:
-                entry = ledger.entry(run.key)
+                entry = ledger.known_entry(run.key)
                 if not is_run_by(entry, self._driver, request.trial):
                     self._report_loss(request, run.key, entry)
                     continue

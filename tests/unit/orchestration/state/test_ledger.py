@@ -249,8 +249,10 @@ def test_only_the_owner_asks_workers_to_stop(tmp_path: Path, clock: Clock) -> No
     stop = RunFolder(first.run_folder("k")).stop
     clock.now += LEASE_STALE_SECONDS + 1
     second.acquire("k")
-    assert not first.request_stop("k")
+    assert first.request_stop("k")
     assert not stop.exists()
+    with file_lock(RunFolder(first.run_folder("k")).ledger_lock):
+        assert not second.request_stop("k"), "a signal handler must not wait for its own process"
     assert second.request_stop("k")
     assert stop.exists()
 
