@@ -71,6 +71,7 @@ class Launcher:
         self._running: dict[Future[None], PlannedRun] = {}
         self._monitors: dict[str, RunMonitor] = {}
         self._unasked: list[PlannedRun] = []  # to stop
+        self._stop_delayed: set[str] = set()  # keys of runs that could not be asked at first
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
@@ -150,7 +151,9 @@ class Launcher:
             try:
                 asked = self.ledger.request_stop(run.key)
             except StorageError as error:
-                log.warning("%s: its workers are not asked to stop yet: %s", run.name, error)
+                if run.key not in self._stop_delayed:
+                    self._stop_delayed.add(run.key)
+                    self.view.event(run, f"its workers are not asked to stop yet: {error}")
                 continue
             if asked:
                 self._unasked.remove(run)

@@ -54,7 +54,7 @@ class LeaseKeeper:
                 lost.append((run, error))
             except StorageError as error:
                 trouble = f"the lease of {run.name} is not refreshed: {error}"
-                log.warning("%s", trouble)
+                log.log(logging.WARNING if self.trouble is None else logging.DEBUG, "%s", trouble)
                 self._check(run, str(error))
             else:
                 self.confirmed(run.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -83,16 +84,19 @@ def raised_in(error: BaseException) -> str:
 
 
 def _without_traceback(error: BaseException, lines: list[str]) -> str:
-    """A text of Ray's own: the first sentences of its first and last lines, with its class."""
+    """The class, the text and, where the error still has it, the place.
+
+    Of a long text, as Ray's own errors have it, the first sentences of its first and last lines.
+    """
     text = one_line(" ".join(lines) or error, MOST_CHARACTERS)
-    kind = type(error)
-    name = f"{kind.__name__}: " if kind.__module__.partition(".")[0] == "ray" else ""
-    if len(text) <= LONG_TEXT or len(lines) == 0:
-        return f"{name}{text}"
-    sentences = dict.fromkeys(
-        one_line(line.partition(". ")[0].rstrip(".")) for line in (lines[0], lines[-1])
-    )
-    return name + ": ".join(sentences)
+    if len(text) > LONG_TEXT and lines:
+        ends = (line.partition(". ")[0].rstrip(".") for line in (lines[0], lines[-1]))
+        text = ": ".join(dict.fromkeys(map(one_line, ends)))
+    name = type(error).__name__
+    named = text if text.startswith(name) else f"{name}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = _place([f'File "{frame.filename}", line {frame.lineno}' for frame in frames])
+    return f"{named} (at {place})" if place else named
 
 
 def _place(frames: list[str]) -> str | None:
