@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -269,11 +270,17 @@ def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], d
     for _, run in finished.drop_duplicates("variant", keep="last").iterrows():
         names = {item.path for item in client.list_artifacts(run["run_id"])}
         if Artifact.SAMPLES in names:
-            path = Path(client.download_artifacts(run["run_id"], Artifact.SAMPLES))
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = _artifact_text(client, run["run_id"], Artifact.SAMPLES).splitlines()
             about = {"run": run["name"], "variant": run["variant"]}
             samples += [json.loads(line) | about for line in lines]
         if Artifact.ENVIRONMENT in names and not environment:
-            path = Path(client.download_artifacts(run["run_id"], Artifact.ENVIRONMENT))
-            environment = json.loads(path.read_text(encoding="utf-8"))
+            environment = json.loads(_artifact_text(client, run["run_id"], Artifact.ENVIRONMENT))
     return samples, environment
+
+
+def _artifact_text(client: Any, run_id: str, name: str) -> str:
+    """An artifact's text. Without a folder of ours MLflow would leave its copy in the temporary
+    folder."""
+    with tempfile.TemporaryDirectory(prefix="cola-report-") as folder:
+        path = Path(client.download_artifacts(run_id, name, folder))
+        return path.read_text(encoding="utf-8")

@@ -42,10 +42,9 @@ class ReferenceLines:
 
 
 def reference_lines(data: PreparedData, sequences: int) -> ReferenceLines:
-    """The lines for the first `sequences` validation sequences; kept beside the prepared data.
+    """The lines for the first `sequences` validation sequences.
 
-    Raises:
-        StorageError: the prepared data's folder cannot be written.
+    They are kept beside the prepared data where its folder can be written.
     """
     file = data.folder / f"reference-lines-{sequences}.json"
     if file.is_file():
@@ -54,7 +53,10 @@ def reference_lines(data: PreparedData, sequences: int) -> ReferenceLines:
         except (ValueError, TypeError):
             log.warning("%s: is damaged; it is made again", file)
     lines = counted_lines(data, sequences)
-    write_atomically(file, json.dumps(asdict(lines), indent=1))
+    try:
+        write_atomically(file, json.dumps(asdict(lines), indent=1))
+    except OSError as error:
+        log.debug("%s: not kept (%s)", file, error)
     return lines
 
 

@@ -19,6 +19,7 @@ from orchestration.planning.costs import (
     sample_flops,
     task_flops,
 )
+from orchestration.planning.decisions import RunDecision
 from orchestration.planning.memory import MemoryPlan
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import Rates
@@ -214,9 +215,14 @@ def unread_settings(study: StudySpec) -> list[str]:
     ]
 
 
-def plan_as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values: `runs`, their `totals`, `matching`, `warnings`."""
+def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str, Any]:
+    """The plan as plain values: `runs`, their `totals`, `matching`, `warnings`.
+
+    Of `decisions` each run has its `action` and `why`.
+    """
     rows = [_run_as_json(plan, r, cost) for r, cost in zip(plan.runs, plan.costs, strict=True)]
+    for row, decision in zip(rows, decisions, strict=False):
+        row |= {"action": decision.action, "why": decision.why}
     return {
         "study": plan.study.name,
         "runs": rows,

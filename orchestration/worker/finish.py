@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -38,10 +40,11 @@ def finish(
     """Export the model, record its final measurements, and write the run's outcome.
 
     Every worker takes part in gathering the weights; rank 0 alone, which has the journal, writes.
-    A superseded attempt writes nothing.
+    A superseded attempt writes nothing. Of a run that was stopped, what a full disk does not take
+    is left out: it resumes from its checkpoint.
 
     Raises:
-        OSError: the run's folder cannot be written.
+        OSError: a finished run's folder cannot be written.
     """
     folder = RunFolder(Path(assignment.run_folder))
     with state.averaged():
@@ -53,12 +56,15 @@ def finish(
         model = whole_model(state, weights)
         log.info("exporting the model to %s", folder.model)
         state.family.save(model, folder.model)
+        if fence.superseded(recheck=True):
+            return
         remarks = evaluate_finished(
             state, model, data, folder=folder, journal=journal, heartbeat=heartbeat
         )
     values = {"event": state.stop, "attempt": assignment.attempt}
     journal.write("event", state.step, time.time(), values=values)
-    journal.close()
+    with _tolerant(state.stop != "finished"):
+        journal.close()
     if fence.superseded(recheck=True):  # the measurements can take long
         return
     outcome = RunOutcome(
@@ -69,7 +75,19 @@ def finish(
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )
-    write_atomically(folder.outcome, outcome.model_dump_json(indent=1))
+    with _tolerant(state.stop != "finished"):
+        write_atomically(folder.outcome, outcome.model_dump_json(indent=1))
+
+
+@contextmanager
+def _tolerant(tolerant: bool) -> Iterator[None]:
+    """Report an OSError of the block and continue, where it is `tolerant`."""
+    try:
+        yield
+    except OSError as error:
+        if not tolerant:
+            raise
+        log.warning("is not written: %s", error)
 
 
 def evaluate_finished(
