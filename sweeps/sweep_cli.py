@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from cola.errors import SpecError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
+from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
 from sweeps.space.points import PointPlanner
@@ -116,16 +117,22 @@ def status(
     """Show a sweep's trials, from its log."""
     planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
     spec, log = planner.sweep, SweepLog(sweep_folder(planner.base))
+    leave_out_trials(planner, log)
     rows = [trial_row(log, number, spec.metrics[0].name) for number in sorted(log.requests)]
     if as_json:
         excluded = {arm: dict(log.exclusions(arm)) for arm in spec.spaces()}
-        typer.echo(json.dumps({"sweep": spec.name, "trials": rows, "excluded": excluded}, indent=1))
+        notes = {arm: spec.search_notes(arm) for arm in spec.spaces()}
+        summary = {"sweep": spec.name, "trials": rows, "excluded": excluded, "notes": notes}
+        typer.echo(json.dumps(summary, indent=1))
         return
     for row in rows:
         typer.echo("  ".join(str(value) for value in row.values() if value is not None))
     for arm in spec.spaces():
         for reason, count in log.exclusions(arm).most_common():
             typer.echo(f"excluded: {count} {arm} ({reason})")
+    left_out = describe_left_out(log)
+    if left_out is not None:
+        typer.echo(f"note: {left_out}")
     typer.echo(f"{spec.name}: {len(log.outcomes)} trials ended, {log.open_count} open")
 
 
@@ -181,6 +188,7 @@ def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:
         "arm": request.arm or None,
         "point": describe_point(request.point),
         "state": outcome.state if outcome is not None else "open",
+        "left_out": log.left_out.get(number),
         metric: outcome.metrics.get(metric) if outcome is not None else None,
         "wall_seconds": round(outcome.wall_seconds, 1) if outcome is not None else None,
         "reason": outcome.reason if outcome is not None else None,
