@@ -26,6 +26,10 @@ FEW_SHOT_TASKS = (
     "squad_f1",
 )
 FEW_SHOT_NEW_TOKENS = 32
+# Nats a token by which an exported model's NLL may differ from the recorded one. Equal weights
+# differ by rounding alone: in a mean over sequences less than this even in bfloat16, and a moving
+# average that was missed differs by far more.
+EXPORTED_NLL_TOLERANCE = 1e-3
 IN_DOMAIN_TASKS = ("likelihood", "cloze", "continuation", "infilling", "unconditional", "speed")
 
 NllKind = Literal["exact", "bound"]
@@ -99,6 +103,7 @@ class Metric:
     NLL = "val/nll_nats_per_token"
     NLL_STANDARD_ERROR = "val/nll_standard_error"
     BITS_PER_BYTE = "val/bits_per_byte"
+    EXPORTED_NLL_DIFFERENCE = "val/exported_nll_difference"  # less the recorded one, same sequences
     TOKENS_PER_SECOND = "throughput/tokens_per_second"
     MFU = "throughput/mfu"
     ELAPSED_SECONDS = "elapsed_seconds"

@@ -18,7 +18,7 @@ import pandas as pd
 from analysis.report.histories import read_histories
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
-from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
+from cola.records import EXPORTED_NLL_TOLERANCE, SCHEMA_VERSION, Artifact, Kind, Metric, Tag
 from cola.spec.address import resolve_address
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     )
     ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
     metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
+    notes += _export_notes([run for run in mlflow_runs if run.info.run_id in set(finished)])
     histories = read_histories(
         client, address.uri, ids, finished=finished, metrics=metrics, cache=cache
     )
@@ -181,6 +182,31 @@ def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         notes.append(f"{len(group)} runs are {status} and kept out of the fits: {names}")
     order = ["rung", "family", "variant", "seed"]
     return kept.sort_values(order).reset_index(drop=True), notes
+
+
+def _export_notes(finished: list[Any]) -> list[str]:
+    """Which runs' exported models are not, or not known to be, the validated ones."""
+    unchecked, differing = [], []
+    for run in finished:
+        difference = run.data.metrics.get(Metric.EXPORTED_NLL_DIFFERENCE)
+        if difference is not None and abs(difference) > EXPORTED_NLL_TOLERANCE:
+            differing.append(f"{run.info.run_name} ({difference:+.4f})")
+        averaged = run.data.params.get("training.ema_decay", "None") != "None"
+        if difference is None and averaged:
+            unchecked.append(run.info.run_name)
+    notes = []
+    if differing:
+        notes.append(
+            "exported models whose validation NLL differs from the recorded one (nats a token), so "
+            f"that their tasks and samples are of other weights: {', '.join(sorted(differing))}"
+        )
+    if unchecked:
+        notes.append(
+            "runs with training.ema_decay whose exported model was not compared with the validated "
+            "one; tasks and samples may be of the last weights, not of their average: "
+            + ", ".join(sorted(unchecked))
+        )
+    return notes
 
 
 def _joined(

@@ -54,7 +54,7 @@ def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -
         t_Bn1 = t_Bn1.masked_fill(prompt_Bn[..., None], 0.0)
     zt_Bnd = (1 - t_Bn1) * z0_Bnd + t_Bn1 * z1  # model.md, Eq. 4
     target_velocity = z1 - z0_Bnd  # model.md, Eq. 5
-    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, prompt_Bn)
+    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, clean_Bn=prompt_Bn)
     square_Bn = (velocity.float() - target_velocity).square().mean(-1)
     if prompt_Bn is not None:
         square_Bn = square_Bn * ~prompt_Bn

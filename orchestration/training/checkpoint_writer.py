@@ -84,9 +84,9 @@ class CheckpointWriter:
             _remove(part)
             self._drop(name, state.step, reasons)
             return
-        evaluated, nll = state.validation or (-1, None)
+        found = state.validation
         note = CheckpointNote(
-            validation_nll=nll if evaluated == state.step else None,
+            validation_nll=found.nll if found and found.step == state.step else None,
             evaluation_point=state.step in self._points,
         )
         done = self._pool.submit(self._upload_part, part, name, state.cursor(), note=note)

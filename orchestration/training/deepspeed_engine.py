@@ -24,6 +24,7 @@ from orchestration.training.engine import (
     adamw,
     autocast,
     mean_scalars,
+    own_copy,
     set_learning_rates,
     weighted_scalars,
 )
@@ -113,13 +114,13 @@ class DeepSpeedEngine:
     def full_state_dict(self) -> dict[str, Tensor]:
         """See `Engine.full_state_dict`."""
         if self._settings.zero_stage < 3:
-            return {n: v.detach().cpu() for n, v in self.module.state_dict().items()}
+            return {n: own_copy(v) for n, v in self.module.state_dict().items()}
         deepspeed = import_deepspeed()
         persistent = self.module.state_dict().keys()
-        state = {n: v.detach().cpu() for n, v in self.module.named_buffers() if n in persistent}
+        state = {n: own_copy(v) for n, v in self.module.named_buffers() if n in persistent}
         for name, parameter in self.module.named_parameters(remove_duplicate=False):
             with deepspeed.zero.GatheredParameters([parameter]):
-                state[name] = parameter.detach().cpu().clone()
+                state[name] = own_copy(parameter)
         return state
 
     def close(self) -> None:

@@ -66,10 +66,18 @@ class Engine(Protocol):
         """Read what `save` wrote with any number of workers and any sharding."""
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """The module's whole state on the CPU, on every worker (collective)."""
+        """Copies of the module's whole state on the CPU, on every worker (collective).
+
+        They do not change with the module: see `own_copy`.
+        """
 
     def close(self) -> None:
         """Release memory and hooks; the engine cannot be used afterwards."""
+
+
+def own_copy(value: Tensor) -> Tensor:
+    """A copy on the CPU. (`.cpu()` returns the same memory where the tensor is there already.)"""
+    return value.detach().to("cpu", copy=True)
 
 
 @dataclass(frozen=True)

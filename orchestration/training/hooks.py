@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
@@ -26,8 +27,8 @@ from orchestration.training.distributed import (
     mean_over_workers,
 )
 from orchestration.training.hardware import peak_flops
-from orchestration.training.train_loop import TrainState
-from orchestration.training.validation import evaluation_steps, validation_metrics
+from orchestration.training.train_loop import TrainState, Validation
+from orchestration.training.validation import evaluation_steps, summary_of, validation_rows
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +113,10 @@ class Evaluate:
         if state.step not in self._steps:
             return
         with state.averaged():
-            metrics = validation_metrics(state, self._data)
-        state.validation = (state.step, metrics[Metric.NLL])
+            rows = validation_rows(state, self._data)
+        metrics = summary_of(rows, np.array(list(rows)), self._data)
+        nll_by_sequence = {sequence: row["nll"] for sequence, row in rows.items()}
+        state.validation = Validation(state.step, metrics[Metric.NLL], nll_by_sequence)
         log.info("step %d: validation NLL %.4f nats/token", state.step, metrics[Metric.NLL])
         if self._journal is not None:
             self._journal.write(

@@ -20,6 +20,7 @@ from orchestration.training.engine import (
     adamw,
     autocast,
     mean_scalars,
+    own_copy,
     set_learning_rates,
     weighted_scalars,
 )
@@ -78,7 +79,7 @@ class TorchEngine:
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """See `Engine.full_state_dict`."""
-        return {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
+        return {name: own_copy(value) for name, value in self.module.state_dict().items()}
 
     def close(self) -> None:
         """See `Engine.close`."""

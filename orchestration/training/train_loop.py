@@ -39,6 +39,15 @@ EngineFactory = Callable[[StageModule, ParameterGroups, EngineSettings], Engine]
 Outcome = Literal["finished", "interrupted", "diverged"]
 
 
+@dataclass(frozen=True)
+class Validation:
+    """NLL in nats per token after a step: of all validation sequences and of each, by id."""
+
+    step: int
+    nll: float
+    nll_by_sequence: dict[int, float]
+
+
 @dataclass
 class TrainState:
     """State of a run after a step, which hooks read; `step` counts steps over all stages."""
@@ -59,7 +68,7 @@ class TrainState:
     stop_reason: str | None = None
     stop_code: StopCode | None = None  # the reason for programs
     average: WeightAverage | None = None
-    validation: tuple[int, float] | None = None  # step and NLL (nats/token) of the last evaluation
+    validation: Validation | None = None  # the last one
 
     @property
     def stage(self) -> StagePlan:

@@ -36,26 +36,34 @@ def evaluation_steps(run: RunSpec) -> list[int]:
     return sorted(step for step in steps if step > first)
 
 
-@torch.no_grad()
 def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float]:
     """Validation NLL in nats per token and bits per byte over the run's fixed sequences.
 
-    Returns the same numbers on every worker. The standard error (nats per token) is over sequences:
-    it measures how well they represent the corpus, not how tight a bound is.
+    Returns the same numbers on every worker.
     """
-    settings = state.run.evaluation
-    ids = np.arange(settings.validation_sequences)
+    rows = validation_rows(state, data)
+    return summary_of(rows, np.array(list(rows)), data)
+
+
+@torch.no_grad()
+def validation_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str, float]]:
+    """Likelihood rows of the run's fixed sequences, by id; the same on every worker."""
+    ids = np.arange(state.run.evaluation.validation_sequences)
     log.debug("step %d: validating on %d sequences", state.step, len(ids))
     state.engine.module.eval()
     rows = gathered_rows(state, data, ids)
     state.engine.module.train()
-    return summary_of(rows, ids, data)
+    return {int(i): rows[int(i)] for i in ids}
 
 
 def summary_of(
     rows: dict[int, dict[str, float]], ids: np.ndarray, data: PreparedData
 ) -> dict[str, float]:
-    """Validation metrics of the sequences `ids`, from their likelihood rows by id."""
+    """Validation metrics of the sequences `ids`, from their likelihood rows by id.
+
+    The standard error (nats per token) is over sequences: it measures how well they represent the
+    corpus, not how tight a bound is.
+    """
     length = data.validation.rows(ids[:1]).shape[1]
     nll_B = np.array([rows[int(i)]["nll"] for i in ids])
     total_bytes = int(data.validation.bytes_of(ids).sum())

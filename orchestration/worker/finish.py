@@ -10,6 +10,7 @@ from torch import nn
 
 from cola.data import PreparedData
 from cola.files import write_atomically
+from cola.records import Metric
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
@@ -18,6 +19,7 @@ from orchestration.training.hooks import order_digests
 from orchestration.training.train_loop import TrainState, whole_model
 from orchestration.training.validation import diagnostics, text_samples
 from orchestration.worker.assignment import Assignment, RunOutcome
+from orchestration.worker.export_check import export_problem, exported_nll_difference
 from orchestration.worker.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,18 @@ def finish(
         weights = state.engine.full_state_dict() if state.stop == "finished" else None
     if journal is None or fence.superseded(recheck=True):
         return
+    problem = None
     if weights is not None:
         model = whole_model(state, weights)
         log.info("exporting the model to %s", folder.model)
         state.family.save(model, folder.model)
+        difference = exported_nll_difference(
+            state, folder.model, data, keep_alive=heartbeat.keep_alive
+        )
+        if difference is not None:
+            metrics = {Metric.EXPORTED_NLL_DIFFERENCE: difference}
+            journal.write("diagnostic", state.step, time.time(), values=metrics)
+        problem = export_problem(difference)
         evaluate_finished(state, model, data, folder=folder, journal=journal, heartbeat=heartbeat)
     values = {"event": state.stop, "attempt": assignment.attempt}
     journal.write("event", state.step, time.time(), values=values)
@@ -58,7 +68,7 @@ def finish(
     outcome = RunOutcome(
         attempt=assignment.attempt,
         state=state.stop or "interrupted",
-        reason=state.stop_reason,
+        reason=state.stop_reason or problem,
         stop_code=state.stop_code,
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),

@@ -33,7 +33,8 @@ class Store:
 
     def run(
         self, study: str, family: str, rung: int, level: float | None = None, **changes: str
-    ) -> None:
+    ) -> str:
+        """Write a finished run; returns its id."""
         self.count += 1
         budget = BUDGETS[rung]
         tags = {
@@ -82,3 +83,4 @@ class Store:
                   "reference": "x"}  # fmt: skip
         self.client.log_text(created.info.run_id, json.dumps(sample), Artifact.SAMPLES)
         self.client.log_text(created.info.run_id, '{"python": "3.11"}', Artifact.ENVIRONMENT)
+        return str(created.info.run_id)

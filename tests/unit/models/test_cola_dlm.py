@@ -137,7 +137,7 @@ def test_clean_latents_equal_times_written_out() -> None:
     t_Bb = torch.rand(2, LATENTS // BLOCK, generator=torch.Generator().manual_seed(4))
     t_Bn = t_Bb.repeat_interleave(BLOCK, dim=1).masked_fill(clean_Bn, 0.0)
     with torch.no_grad():
-        spread = dit(z0, zt, t_Bb, clean_Bn)
+        spread = dit(z0, zt, t_Bb, clean_Bn=clean_Bn)
         written_out = dit(z0, zt, t_Bn)
     torch.testing.assert_close(spread, written_out, atol=1e-6, rtol=0)
     assert (spread - dit(z0, zt, t_Bb)).abs().max() > 1e-3

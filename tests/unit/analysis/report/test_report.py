@@ -14,7 +14,7 @@ from analysis.report.report import write_report
 from analysis.report.runs import read_study
 from cola.errors import SpecError, TrackingError
 from cola.records import Kind, Metric, Tag
-from tests.unit.analysis.store import KINDS, Store
+from tests.unit.analysis.store import BUDGETS, KINDS, Store
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,21 @@ def test_runs_of_studies_and_restarts_change_nothing(store: Store) -> None:
     for name in ("runs", "points", "curves", "diagnostics", "evaluations"):
         pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
     assert (before.samples, before.notes) == (after.samples, after.notes)
+
+
+def test_models_that_are_not_the_validated_ones_are_named(store: Store) -> None:
+    for rung, (decay, difference) in enumerate([("0.9", None), ("0.9", 0.03), ("0.9", 1e-5)]):
+        name = store.run("averaged", "ar", rung)
+        store.client.log_param(name, "training.ema_decay", decay)
+        if difference is not None:
+            store.client.log_metric(name, Metric.EXPORTED_NLL_DIFFERENCE, difference)
+    notes = read_study("averaged", store.uri).notes
+    names = [f"ar-{budget:.3g}-seed66" for budget in BUDGETS[:3]]
+    (differing,) = [note for note in notes if "differs from the recorded one" in note]
+    (unchecked,) = [note for note in notes if "was not compared" in note]
+    assert [name in differing for name in names] == [False, True, False]
+    assert f"{names[1]} (+0.0300)" in differing
+    assert [name in unchecked for name in names] == [True, False, False]
 
 
 def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:

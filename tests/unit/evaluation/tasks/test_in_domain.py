@@ -153,10 +153,10 @@ class Oracle:
         true = row[len(prompt) : len(prompt) + count]
         return [(t + 1) % 300 if (i + 1) % self._wrong == 0 else t for i, t in enumerate(true)]
 
-    def generate(self, model: Any, prompts: Any, settings: Any, *_: Any) -> Any:
+    def generate(self, model: Any, prompts: Any, settings: Any, **_: Any) -> Any:
         return [self._after(prompt, settings.max_new_tokens) for prompt in prompts]
 
-    def iter_generate(self, model: Any, prompts: Any, settings: Any, *_: Any) -> Any:
+    def iter_generate(self, model: Any, prompts: Any, settings: Any, **_: Any) -> Any:
         yield from enumerate(self.generate(model, prompts, settings))
 
 
@@ -295,9 +295,9 @@ def test_evaluations_of_the_network_are_counted_as_they_happen(
     dit: Any = type(for_generation(evaluated.model.dit))
     real = dit.denoise
 
-    def counting(self: Any, *arguments: Any) -> Any:
+    def counting(self: Any, *arguments: Any, **named: Any) -> Any:
         counted.calls += 1
-        return real(self, *arguments)
+        return real(self, *arguments, **named)
 
     monkeypatch.setattr(dit, "denoise", counting)
     counted.calls = 0

@@ -154,6 +154,9 @@ def test_a_resumed_run_has_the_same_average(
     with reference.averaged(), resumed.averaged():
         expected, found = reference.engine.full_state_dict(), resumed.engine.full_state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    # What was taken inside the context stays the average after it.
+    last = reference.engine.module.state_dict()
+    assert any((expected[name] - last[name]).abs().max() > 1e-4 for name in last)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
