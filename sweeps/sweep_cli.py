@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cola.errors import SpecError
+from cola.errors import RunError, SpecError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
@@ -101,8 +102,30 @@ def run(
     if not result.complete:
         typer.echo("not complete: the same command resumes it")
         raise typer.Exit(130 if result.stopped else 1)
+    check_has_trials(name, SweepLog(result.folder))
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
+
+
+def check_has_trials(name: str, log: SweepLog) -> None:
+    """Check that a sweep that has ended had a point to train, and a trial that did not fail.
+
+    Raises:
+        SpecError: no point of its space is possible.
+        RunError: all of its trials failed.
+    """
+    if not log.requests and log.excluded:
+        (reason, count), *_ = Counter(record.reason for record in log.excluded).most_common()
+        raise SpecError(
+            f"sweep {name}: no study can have any point of the space; {count} of "
+            f"{len(log.excluded)} are excluded because: {reason}"
+        )
+    outcomes = list(log.outcomes.values())
+    if outcomes and all(outcome.state == "failed" for outcome in outcomes):
+        raise RunError(
+            f"sweep {name}: all of its {len(outcomes)} trials failed, the last because: "
+            f"{outcomes[-1].reason}"
+        )
 
 
 @app.command()

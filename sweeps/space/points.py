@@ -132,6 +132,7 @@ class PointPlanner:
 
     def _planned(self, arm: str, point: Point) -> PlannedPoint:
         study = located(StudySpec.parse(self.study_values(arm, point)))
+        check_comparable(study, "a point", self.sweep.name)
         trained = study
         has_inference = any(is_inference(key) for key in point)
         if has_inference:
@@ -189,14 +190,22 @@ class PointPlanner:
             study = StudySpec.parse(with_values(self._base, self._arm(arm).set))
         except SpecError:
             return  # it may need keys of the space; each point is checked by itself
-        where = f"arms.{arm}" if arm else "study"
-        if len(study.families) > 1:
-            raise SpecError(
-                f"{where}: has {len(study.families)} entries in families, whose metrics do not "
-                "compare; name one, or make an arm of each"
-            )
-        if len(study.rungs()) > 1:
-            raise SpecError(
-                f"{where}: has {len(study.rungs())} rungs, but a trial is one size at one budget; "
-                "give one size and budget in ladder or design"
-            )
+        check_comparable(study, f"arms.{arm}" if arm else "study", self.sweep.name)
+
+
+def check_comparable(study: StudySpec, where: str, sweep: str) -> None:
+    """Check that the runs of a trial are of one family at one budget.
+
+    Raises:
+        SpecError: their metrics have no common mean.
+    """
+    if len(study.families) > 1:
+        raise SpecError(
+            f"{where}: has {len(study.families)} entries in families ({', '.join(study.families)}),"
+            f" whose metrics do not compare; name one, or make an arm of each (in sweep {sweep})"
+        )
+    if len(study.rungs()) > 1:
+        raise SpecError(
+            f"{where}: has {len(study.rungs())} rungs, but a trial is one size at one budget; give "
+            f"one size and budget in ladder or design (in sweep {sweep})"
+        )
