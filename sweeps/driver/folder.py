@@ -23,8 +23,11 @@ from sweeps.space.storage import storage_errors
 
 log = logging.getLogger(__name__)
 
-# Keys of a sweep that do not change the results of its trials.
+# Keys of a sweep that do not change the results of its trials, or do so through the base study,
+# which is compared itself.
 CHANGEABLE_SWEEP_KEYS = (
+    "study",
+    "set",
     "description",
     "question",
     "answer",
