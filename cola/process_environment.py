@@ -9,6 +9,7 @@ imported, the value is also passed to it directly, so that the order of imports 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,9 +40,13 @@ def ray_driver() -> None:
 @contextmanager
 def private_cluster() -> Iterator[None]:
     """A driver while it runs a private Ray cluster on this machine."""
+    interface = loopback_interface()
     values = {
         # The node's address is 127.0.0.1, so Ray's servers listen on loopback only.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # So do a run's workers: by default they take the interface of the machine's host name.
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
         # Nobody takes this machine's only node away: saves every run an actor that would watch.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get(
             "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
@@ -51,6 +56,11 @@ def private_cluster() -> Iterator[None]:
         yield
 
 
+def loopback_interface() -> str:
+    """Name of the loopback network interface: `lo` on Linux, `lo0` on macOS."""
+    return next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+
+
 def elastic_trainer() -> None:
     """A process that starts an elastic run."""
     # Ray looks at the cluster every 20 s: until then it may ask for more than is left of it.
@@ -58,12 +68,15 @@ def elastic_trainer() -> None:
 
 
 @contextmanager
-def single_worker(port: int) -> Iterator[None]:
-    """A process while it is the only worker of a run: torch's process group of size 1 that meets
-    at this port of loopback."""
+def single_worker() -> Iterator[None]:
+    """A process while it is the only worker of a run.
+
+    Without MASTER_ADDR and MASTER_PORT, by which Ray Train's local mode would make a process group
+    that listens on every network interface.
+    """
     ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), "0")
     sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1")
-    with _within({**ranks, **sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}):
+    with _within({**ranks, **sizes}):
         yield
 
 

@@ -161,7 +161,8 @@ def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     Raises:
         FitError: when the accuracies carry no curve.
     """
-    loss, accuracy = rows["loss"].to_numpy(float), rows["accuracy"].to_numpy(float)
+    measured = rows[rows["accuracy"].notna()]
+    loss, accuracy = measured["loss"].to_numpy(float), measured["accuracy"].to_numpy(float)
     fitted = fit_accuracy(
         loss, accuracy, request.chance, samples=request.samples, seed=request.seed
     )
@@ -169,6 +170,7 @@ def accuracy_chain(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     refits = {n: np.array([getattr(s, n) for s in fitted.refits]) for n in names}
     result: dict[str, Any] = {
         "law": "sigmoid",
+        "points": len(measured),
         "parameters": asdict(fitted.sigmoid),
         "intervals": {n: list(percentiles(v)) for n, v in refits.items() if len(v)},
         "residual_sd": fitted.residual_sd,

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cola.errors import SpecError
+from cola.families.interface.pretrained import load_pretrained
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
 from cola.models.dit_layers import RotaryFrequencies
@@ -86,8 +87,8 @@ def check_release(folder: Path) -> list[Comparison]:
             raise SpecError(f"{folder}: holds no {name}; give a folder of reference tensors")
     expected = load_file(folder / "expected.safetensors")
     meta = json.loads((folder / "meta.json").read_text())
-    vae = TextVAE.from_pretrained(folder / "cola_vae", dtype=torch.float32).eval()
-    dit = ColaDiT.from_pretrained(folder / "cola_dit", dtype=torch.float32).eval()
+    vae = load_pretrained(TextVAE, folder / "cola_vae", dtype=torch.float32).eval()
+    dit = load_pretrained(ColaDiT, folder / "cola_dit", dtype=torch.float32).eval()
     comparisons = [*vae_comparisons(vae, expected), *fm_comparisons(dit, expected, meta)]
     if "fm.z0" in expected:
         cache_angles_by_length(dit, expected["fm.z0"].shape[1])

@@ -260,11 +260,15 @@ Rule = Annotated[PowerLawRule | TunedRule, Field(discriminator="kind")]
 
 
 class RulesSpec(Spec):
-    """Settings that follow from size and budget, by the same rule for all families."""
+    """Settings that follow from size and budget; the study's hold for all families."""
 
     learning_rate: Rule | None = Field(
         default=None,
         description="Rule for the peak learning rate; null: `training.optimizer.learning_rate`.",
+    )
+    stage_learning_rates: dict[str, Rule] = Field(
+        default={},
+        description="Rules for the peak learning rates of single stages, by the stage's name.",
     )
     batch_tokens: Rule | None = Field(
         default=None,

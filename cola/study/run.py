@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -21,6 +20,7 @@ from cola.spec.base import Spec, canonical_json, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.inference import GenerationSpec, LikelihoodSpec
 from cola.spec.locations import LocalPath
+from cola.spec.training import TrainingSpec
 
 if TYPE_CHECKING:
     Model = ModelSpec
@@ -29,103 +29,9 @@ else:
     Model = Annotated[union_of("model"), Field(discriminator="family")]
     Objective = Annotated[union_of("objective"), Field(discriminator="family")]
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 TASKS = IN_DOMAIN_TASKS + FEW_SHOT_TASKS
 Task = Annotated[str, Field(json_schema_extra={"enum": list(TASKS)})]
-
-
-class OptimizerSpec(Spec):
-    """AdamW, the same for every family."""
-
-    learning_rate: PositiveFloat = Field(
-        default=1.5e-4, description="Peak learning rate, which the schedule multiplies."
-    )
-    betas: tuple[Fraction, Fraction] = Field(
-        default=(0.9, 0.95), description="Decay rates of the first and the second moment."
-    )
-    eps: PositiveFloat = Field(
-        default=1e-8, description="Added to the root of the second moment, against division by 0."
-    )
-    weight_decay: NonNegativeFloat = Field(
-        default=0.01, description="Decoupled weight decay; 0: none."
-    )
-    grad_clip: PositiveFloat | None = Field(
-        default=1.0,
-        description="Largest norm of the gradient over all weights; null: it is not clipped.",
-    )
-
-
-class RateChange(Spec):
-    """A change of the learning rate, which holds until the next one."""
-
-    at: float = Field(
-        gt=0, lt=1, description="Share of all of the run's steps after which the change holds."
-    )
-    factor: PositiveFloat = Field(
-        description="What the schedule's learning rate is multiplied by from there on."
-    )
-
-
-class ScheduleSpec(Spec):
-    """The learning rate over a stage's steps: linear warm-up, then what `kind` says."""
-
-    kind: Literal["cosine", "wsd", "constant"] = Field(
-        default="cosine",
-        description="What follows the warm-up: `cosine` decay to the end, `wsd` (stable, then a "
-        "linear decay) or `constant`.",
-    )
-    warmup_fraction: Fraction = Field(
-        default=0.05, description="Share of a stage's steps in which the rate grows to its peak."
-    )
-    warmup_steps: NonNegativeInt | None = Field(
-        default=None, description="Warm-up in optimiser steps, in place of `warmup_fraction`."
-    )
-    decay_fraction: Fraction = Field(
-        default=0.2, description="Share of a stage's steps in which `wsd` decays."
-    )
-    final_ratio: Fraction = Field(
-        default=0.1, description="Learning rate at the end over the peak (`cosine` and `wsd`)."
-    )
-    rate_changes: tuple[RateChange, ...] = Field(
-        default=(),
-        description="Changes of the schedule's rate, in order; population based training finds "
-        "such schedules.",
-    )
-
-    @field_validator("rate_changes")
-    @classmethod
-    def _are_in_order(cls, changes: tuple[RateChange, ...]) -> tuple[RateChange, ...]:
-        shares = [change.at for change in changes]
-        if shares != sorted(set(shares)):
-            raise ValueError("their shares `at` must grow from one to the next")
-        return changes
-
-
-class TrainingSpec(Spec):
-    """Everything about the optimisation that changes its result."""
-
-    batch_sequences: PositiveInt = Field(
-        default=16, description="Sequences of an optimiser step, over all workers."
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="bfloat16",
-        description="Number format of forward and backward passes; weights and optimiser state "
-        "are float32.",
-    )
-    optimizer: OptimizerSpec = Field(
-        default=OptimizerSpec(), description="AdamW, the same for every family."
-    )
-    schedule: ScheduleSpec = Field(
-        default=ScheduleSpec(), description="The learning rate over the steps of each stage."
-    )
-    ema_decay: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Decay per step of an exponential moving average of the last stage's weights, "
-        "which is then evaluated and exported in place of the weights. Null: none.",
-    )
 
 
 class EvaluationSpec(Spec):

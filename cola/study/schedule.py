@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from cola.study.run import RunSpec, ScheduleSpec
+from cola.spec.training import ScheduleSpec
+from cola.study.run import RunSpec
 
 
 def learning_rate_factor(schedule: ScheduleSpec, step: int, total_steps: int) -> float:

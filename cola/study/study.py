@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
@@ -13,8 +13,9 @@ from cola.spec.data import DataSpec
 from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
 from cola.spec.locations import LocalPath
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
+from cola.spec.training import TrainingSpec
 from cola.study.families import Families, by_family
-from cola.study.run import EvaluationSpec, Seed, TrainingSpec
+from cola.study.run import EvaluationSpec, Seed
 
 
 class MatchingSpec(Spec):
@@ -98,7 +99,8 @@ class StudySpec(Spec):
     )
     rules: RulesSpec = Field(
         default=RulesSpec(),
-        description="Settings that follow from size and budget, by the same rule for all families.",
+        description="Settings that follow from size and budget, by the same rule for every family "
+        "that has none of its own.",
     )
     max_epochs: PositiveFloat = Field(
         default=4.0,
@@ -143,6 +145,19 @@ class StudySpec(Spec):
         "study on a cluster an absolute path on storage that every node sees.",
     )
 
+    def training_of(self, variant: str) -> TrainingSpec:
+        """The entry's training settings: its own where it gives some, else the study's."""
+        own = self.families[variant].training
+        if own is None:
+            return self.training
+        values = overlaid(self.training.model_dump(), own.model_dump(exclude_unset=True))
+        return TrainingSpec.model_validate(values)
+
+    def rules_of(self, variant: str) -> RulesSpec:
+        """The entry's rules: its own where it gives some, else the study's."""
+        own = self.families[variant].rules
+        return self.rules if own is None else self.rules.model_copy(update=given(own))
+
     def rungs(self) -> list[Rung]:
         """Budgets and sizes: the ladder, or what the design makes of its budgets."""
         if self.design is not None:
@@ -185,8 +200,26 @@ class StudySpec(Spec):
     @model_validator(mode="after")
     def _batch_divides(self) -> StudySpec:
         sizes = [0, *(item.core_parameters for item in self.resources.larger)]
-        for resources in map(self.resources.at, sizes):
-            check_batch(self.training, resources)
+        for variant in self.families:
+            training = self.training_of(variant)
+            for resources in map(self.resources.at, sizes):
+                check_batch(training, resources)
+        return self
+
+    @model_validator(mode="after")
+    def _stages_exist(self) -> StudySpec:
+        for variant, settings in self.families.items():
+            training, rules = settings.training, settings.rules
+            keys = [f"training.stages.{name}" for name in (training.stages if training else ())]
+            if rules is not None:
+                keys += [f"rules.stage_learning_rates.{n}" for n in rules.stage_learning_rates]
+            stages = list(settings.objective.stage_shares())
+            for key in keys:
+                if key.rpartition(".")[2] not in stages:
+                    raise ValueError(
+                        f"families.{variant}.{key}: {settings.family} has no such stage; it has "
+                        f"{', '.join(stages)}"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -207,6 +240,20 @@ class StudySpec(Spec):
                     f"= {multiple}"
                 )
         return self
+
+
+def given(spec: Spec) -> dict[str, Any]:
+    """The fields of a specification that were given, with their values."""
+    return {name: getattr(spec, name) for name in spec.model_fields_set}
+
+
+def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`below` with the values that `above` has in their place, mapping by mapping."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = overlaid(result[key], value) if both else value
+    return result
 
 
 def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:

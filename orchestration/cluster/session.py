@@ -14,6 +14,7 @@ from cola.errors import ClusterError, one_line
 from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
 from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, matches
+from orchestration.cluster.token_file import make_token_private
 from orchestration.compat.ray import free_resources_by_node, loopback_only
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
     process_environment.ray_driver()
     with contextlib.ExitStack() as stack:
         if address is None:
+            make_token_private()
             stack.enter_context(process_environment.private_cluster())
             stack.enter_context(loopback_only())
         yield stack.enter_context(_session(address))

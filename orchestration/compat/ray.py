@@ -7,8 +7,10 @@ module must pass.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 CHECKED_VERSION = "2.60.0"
@@ -65,6 +67,58 @@ def loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def torch_config(backend: str) -> Any:
+    """How a run's workers find each other (`ray.train.torch.TorchConfig`).
+
+    By Ray's way the first worker listens on every interface of its machine, and whoever connects
+    reads and writes torch's store without a token. On a cluster of this machine alone they meet at
+    a file of Ray's session instead; on others the network must keep strangers out.
+    """
+    import ray
+    from ray.train.torch import TorchConfig
+
+    if not ray.get_runtime_context().gcs_address.startswith("127.0.0.1:"):
+        return TorchConfig(backend=backend)
+    from ray.train.torch.config import (
+        _set_torch_distributed_env_vars,
+        _setup_torch_process_group,
+        _TorchBackend,
+    )
+
+    class FileBackend(_TorchBackend):  # type: ignore[misc]
+        """Starts the process group of a run's workers through a new file."""
+
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            """See `ray.train.backend.Backend.on_start`."""
+            session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+            file = session / f"rendezvous-{uuid.uuid4().hex}"
+            worker_group.execute(_set_torch_distributed_env_vars)
+            ray.get(
+                [
+                    worker_group.execute_single_async(
+                        rank,
+                        _setup_torch_process_group,
+                        backend=backend_config.backend,
+                        world_rank=rank,
+                        world_size=len(worker_group),
+                        init_method=file.as_uri(),
+                        timeout_s=backend_config.timeout_s,
+                    )
+                    for rank in range(len(worker_group))
+                ]
+            )
+
+    class FileConfig(TorchConfig):  # type: ignore[misc]
+        """`TorchConfig` with the backend above."""
+
+        @property
+        def backend_cls(self) -> type:
+            """See `ray.train.backend.BackendConfig.backend_cls`."""
+            return FileBackend
+
+    return FileConfig(backend=backend)
 
 
 def reread_environment() -> None:

@@ -35,7 +35,8 @@ def check_data(study: StudySpec, data: PreparedData) -> None:
     Raises:
         SpecError: it does not; the message has the largest value that would work.
     """
-    batch, validation = study.training.batch_sequences, study.evaluation.validation_sequences
+    batch = max(study.training_of(variant).batch_sequences for variant in study.families)
+    validation = study.evaluation.validation_sequences
     if len(data.train) < batch:
         raise SpecError(
             f"data.corpus: holds {len(data.train)} training sequences of "

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from cola import process_environment
 from cola.errors import RunError, one_line
 from cola.logs import set_up_logging
 from orchestration.checkpoint.store import store_address
+from orchestration.compat.ray import torch_config
 from orchestration.driver.worker_logs import worker_logs
 from orchestration.state.event_log import Event, EventLog
 from orchestration.worker.assignment import Assignment
@@ -47,7 +46,7 @@ def fit_run(assignment: Assignment) -> None:
 
     folder = Path(assignment.run_folder)
     try:
-        with single_process_group() if assignment.in_process else nullcontext():
+        with process_environment.single_worker() if assignment.in_process else nullcontext():
             trainer_of(assignment).fit()
     except WorkerGroupError as error:
         cause, ranks = cause_of(error.worker_failures), error.worker_failures.keys()
@@ -58,16 +57,6 @@ def fit_run(assignment: Assignment) -> None:
         raise ControllerDiedError(
             f"the run's controller died: {raised_in(error)}; logs: {worker_logs(folder)}"
         ) from error
-
-
-@contextmanager
-def single_process_group() -> Iterator[None]:
-    """Variables by which Ray Train's local mode makes a process group of this process alone."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with process_environment.single_worker(port):
-        yield
 
 
 def cause_of(failures: dict[int, Exception]) -> str:
@@ -89,7 +78,7 @@ def raised_in(error: BaseException) -> str:
 def trainer_of(assignment: Assignment) -> Any:
     """A Ray Train trainer for the assignment (`TorchTrainer`)."""
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     class FaultRecorder(ray.train.UserCallback):
         """Writes why workers failed into the study's event log; runs in the controller."""
@@ -111,7 +100,7 @@ def trainer_of(assignment: Assignment) -> Any:
     return TorchTrainer(
         train_in_process if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=torch_config("nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=assignment.ray_workers(),
             use_gpu=gpu,

@@ -24,12 +24,18 @@ def with_retries(
 
 
 def next_retry(run: PlannedRun, retry: DivergenceRetry | None) -> PlannedRun | None:
-    """The run again from its start at `factor` times its rate; None after the last retry."""
+    """The run again from its start at `factor` times its rates; None after the last retry."""
     if retry is None or run.retry >= retry.times:
         return None
     optimizer = run.spec.training.optimizer
     lower = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate * retry.factor})
-    training = run.spec.training.model_copy(update={"optimizer": lower})
+    stages = {
+        name: own
+        if own.learning_rate is None
+        else own.model_copy(update={"learning_rate": own.learning_rate * retry.factor})
+        for name, own in run.spec.training.stages.items()
+    }
+    training = run.spec.training.model_copy(update={"optimizer": lower, "stages": stages})
     number = run.retry + 1
     stem = run.name.removesuffix(f"-retry{run.retry}")
     return replace(

@@ -14,8 +14,8 @@ from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import definition_of
 from cola.spec.design import Rung, TrajectoryDesign
 from cola.spec.resources import ResourcesSpec
+from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import RunSpec, StagePlan, StudySpec
-from cola.study.run import TrainingSpec
 from cola.study.schedule import warmup_steps
 from orchestration.planning.accelerators import accelerator_of
 from orchestration.planning.memory import MemoryPlan, memory_by_stage
@@ -117,7 +117,7 @@ def plan_run(
     settings = study.families[variant]
     model = model_at_rung(study, variant, index, rung=rung)
     counts = definition_of(settings.family).parameter_counts(model)
-    training = training_at_rung(study, rung, counts.core)
+    training = training_at_rung(study, variant, rung, core=counts.core)
     stages = stages_within_budget(
         study, training, model, objective=settings.objective, index=index, budget=rung.budget
     )
@@ -186,13 +186,13 @@ def rung_key(study: StudySpec, index: int, key: str) -> str:
     return f"ladder.{index}.{key}" if study.ladder else f"design (rung {index}, {key})"
 
 
-def training_at_rung(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
-    """The study's training settings with its rules applied at this size and budget.
+def training_at_rung(study: StudySpec, variant: str, rung: Rung, *, core: int) -> TrainingSpec:
+    """The entry's training settings with its rules applied at this size and budget.
 
     The rung's target counts as the size, so that all families get the same settings; in a
     trajectory the largest budget counts, so that all of its points do.
     """
-    training, rules = study.training, study.rules
+    training, rules = study.training_of(variant), study.rules_of(variant)
     size = rung.target or core
     if isinstance(study.design, TrajectoryDesign):
         rung = study.rungs()[-1]
@@ -200,6 +200,13 @@ def training_at_rung(study: StudySpec, rung: Rung, core: int) -> TrainingSpec:
     if rules.learning_rate is not None:
         rate = rules.learning_rate.value(size, rung.budget)
         changes["optimizer"] = training.optimizer.model_copy(update={"learning_rate": rate})
+    if rules.stage_learning_rates:
+        stages = dict(training.stages)
+        for name, rule in rules.stage_learning_rates.items():
+            rate = rule.value(size, rung.budget)
+            own = stages.get(name, StageTraining())
+            stages[name] = own.model_copy(update={"learning_rate": rate})
+        changes["stages"] = stages
     if rules.batch_tokens is not None:
         sequences = rules.batch_tokens.value(size, rung.budget) / study.data.sequence_length
         multiple = rules.batch_multiple
@@ -215,9 +222,18 @@ def with_common_warmup(
     stages = stages_within_budget(
         study, training, model, objective=objective, index=0, budget=smallest
     )
-    steps = warmup_steps(training.schedule, stages[-1].steps)
-    schedule = training.schedule.model_copy(update={"warmup_steps": steps})
-    return training.model_copy(update={"schedule": schedule})
+    last = stages[-1]
+    steps = warmup_steps(training.of_stage(last.name).schedule, last.steps)
+    changes: dict[str, object] = {
+        "schedule": training.schedule.model_copy(update={"warmup_steps": steps})
+    }
+    own = training.stages.get(last.name)
+    if own is not None and own.schedule is not None:
+        schedule = own.schedule.model_copy(update={"warmup_steps": steps})
+        changes["stages"] = training.stages | {
+            last.name: own.model_copy(update={"schedule": schedule})
+        }
+    return training.model_copy(update=changes)
 
 
 def check_memory(

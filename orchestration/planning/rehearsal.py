@@ -110,6 +110,7 @@ def rung_sizes(study: StudySpec) -> tuple[int, ...]:
 def budget_of(study: StudySpec, core: int) -> float:
     """FLOPs of `STEPS` steps of the most expensive family, at least a tenth of them a stage."""
     costs = []
+    batch = max(study.training_of(variant).batch_sequences for variant in study.families)
     for settings in study.families.values():
         family = definition_of(settings.family)
         model = family.size(core, vocab_size_of(study.data), settings)
@@ -119,4 +120,4 @@ def budget_of(study: StudySpec, core: int) -> float:
                 model, settings.objective, length, stage=stage, convention=convention
             )
             costs.append(flops.total * max(1.0, 0.1 / share))
-    return STEPS * study.training.batch_sequences * study.data.sequence_length * max(costs)
+    return STEPS * batch * study.data.sequence_length * max(costs)

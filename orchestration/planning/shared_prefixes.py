@@ -20,8 +20,8 @@ from typing import Any
 
 from cola.families.registry import definition_of
 from cola.spec.base import canonical_json
+from cola.spec.training import ScheduleSpec
 from cola.study import RunSpec, StagePlan
-from cola.study.run import ScheduleSpec
 from cola.study.schedule import stable_steps, warmup_steps
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.paths import OutputFolder
@@ -94,7 +94,7 @@ def branch_steps(run: RunSpec) -> Iterator[int]:
     """Steps after which other runs may branch off: ends of stages and of stable phases."""
     before = 0
     for stage in run.stages:
-        stable = stable_steps(run.training.schedule, stage.steps)
+        stable = stable_steps(run.training.of_stage(stage.name).schedule, stage.steps)
         if stable:
             yield before + stable
         before += stage.steps
@@ -115,7 +115,7 @@ def prefix_at(run: RunSpec, share: float) -> Prefix:
 
 def prefix_key(run: RunSpec, step: int) -> str:
     """SHA-256 (hex) of all that decides the training state after `step` steps."""
-    training = run.training.model_dump(mode="json", exclude={"schedule"})
+    training = run.training.model_dump(mode="json", exclude={"schedule", "stages"})
     content = {
         "format": FORMAT,
         "seed": run.seed,
@@ -134,10 +134,14 @@ def _stages_until(run: RunSpec, step: int) -> Iterator[dict[str, Any]]:
         if left <= 0:
             return
         steps = min(left, stage.steps)
-        rates = _rates_until(run.training.schedule, stage, steps)
+        training = run.training.of_stage(stage.name)
+        rates = _rates_until(training.schedule, stage, steps)
         # What of model and objective decides the state at the end of the stage.
         deciding = definition_of(run.family).deciding(run.model, run.objective, stage.name)
-        yield {"stage": stage.name, "steps": steps, "rates": rates, **deciding}
+        own = {}
+        if stage.name in run.training.stages:
+            own = {"optimizer": training.optimizer.model_dump(mode="json")}
+        yield {"stage": stage.name, "steps": steps, "rates": rates, **own, **deciding}
         left -= steps
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +24,11 @@ STUDY_FILE = "study.yaml"
 CONSTRAINTS = "constraints.txt"
 PACKAGES = ("cola", "orchestration", "sweeps", "analysis")
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", CONSTRAINTS, *PACKAGES)
-# Not needed to build a package, whatever else is in its folder.
-EXCLUDED = ("__pycache__", "*.pyc", ".*", "*.egg-info", "build", "outputs", "tests")
+# What a package is built from: code, and the data files that pyproject.toml lists. Nothing else
+# that lies in its folder (keys, notes, results) leaves the machine.
+CODE_SUFFIXES = (".py", ".typed")
+DATA_SUFFIXES, DATA_FOLDERS = (".yaml", ".j2"), ("studies", "templates", "bases")
+LARGEST_SOURCE = 2**20  # bytes: several times the largest file of the project
 # Ray sets this variable while it builds an environment, and pip expands it in requirement lines.
 UNPACKED = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 # How long Ray waits after a stop request before it kills: running trainings save a checkpoint
@@ -79,12 +83,38 @@ def project_root() -> Path:
 
 
 def pack_sources(root: Path, folder: Path) -> None:
-    """Copy the files that building the project needs from `root`, and no others."""
+    """Copy the files that building the project needs from `root`, and no others.
+
+    Raises:
+        SpecError: one of them is a link or too large to be source.
+    """
     for name in SOURCES:
-        if (root / name).is_dir():
-            shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns(*EXCLUDED))
-        else:
-            shutil.copyfile(root / name, folder / name)
+        for file in source_files(root / name):
+            if file.is_symlink() or file.stat().st_size > LARGEST_SOURCE:
+                raise SpecError(
+                    f"--environment pinned: {file} is a link or larger than "
+                    f"{LARGEST_SOURCE // 2**20} MiB, which no source of the project is; move it "
+                    "out of the package, or use --environment cluster"
+                )
+            to = folder / file.relative_to(root)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, to)
+
+
+def source_files(path: Path) -> list[Path]:
+    """The file, or the source files of the package; folders that are links are not entered."""
+    if not path.is_dir():
+        return [path]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        data = DATA_SUFFIXES if Path(folder).name in DATA_FOLDERS else ()
+        found += [
+            Path(folder, name)
+            for name in sorted(names)
+            if name.endswith(CODE_SUFFIXES + data) and not name.startswith(".")
+        ]
+    return found
 
 
 def requirements(folder: Path) -> list[str]:

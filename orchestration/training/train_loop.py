@@ -189,18 +189,17 @@ def run_stage(
 ) -> None:
     """Train one stage, which begins at `first_step`, to its end or until a hook stops the run."""
     run, engine = state.run, state.engine
+    training = run.training.of_stage(state.stage.name)
     while state.step < first_step + state.stage.steps and state.stop is None:
         began = time.perf_counter()
         batches = draw_micro_batches(state, tokens, settings)
         state.data_seconds += time.perf_counter() - began
-        factor = learning_rate_factor(
-            run.training.schedule, state.step - first_step, state.stage.steps
-        )
+        factor = learning_rate_factor(training.schedule, state.step - first_step, state.stage.steps)
         factor *= rate_change_factor(run, state.step)
         state.result = engine.step(batches, factor)
         if state.average is not None:
             state.average.update()
-        state.learning_rate = factor * run.training.optimizer.learning_rate
+        state.learning_rate = factor * training.optimizer.learning_rate
         state.step += 1
         state.elapsed_seconds += time.perf_counter() - began
         for hook in hooks:
@@ -276,7 +275,9 @@ def open_stage(
     engine = engine_factory(
         module,
         groups,
-        EngineSettings(run.training, settings.zero_stage, count, settings.compile),
+        EngineSettings(
+            run.training.of_stage(stage.name), settings.zero_stage, count, settings.compile
+        ),
     )
     state = TrainState(run, family, worker, model, engine, settings.zero_stage, stage_index=index)
     if run.training.ema_decay is not None and index == len(run.stages) - 1:

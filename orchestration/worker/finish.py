@@ -52,14 +52,9 @@ def finish(
         model = whole_model(state, weights)
         log.info("exporting the model to %s", folder.model)
         state.family.save(model, folder.model)
-        difference = exported_nll_difference(
-            state, folder.model, data, keep_alive=heartbeat.keep_alive
+        problem = evaluate_finished(
+            state, model, data, folder=folder, journal=journal, heartbeat=heartbeat
         )
-        if difference is not None:
-            metrics = {Metric.EXPORTED_NLL_DIFFERENCE: difference}
-            journal.write("diagnostic", state.step, time.time(), values=metrics)
-        problem = export_problem(difference)
-        evaluate_finished(state, model, data, folder=folder, journal=journal, heartbeat=heartbeat)
     values = {"event": state.stop, "attempt": assignment.attempt}
     journal.write("event", state.step, time.time(), values=values)
     journal.close()
@@ -84,9 +79,15 @@ def evaluate_finished(
     folder: RunFolder,
     journal: JournalWriter,
     heartbeat: Heartbeat,
-) -> None:
-    """Record diagnostics, text samples and task results of the finished model."""
+) -> str | None:
+    """Record diagnostics, text samples and task results of the finished model.
+
+    Returns one sentence where the exported model is not the one that was validated.
+    """
     metrics = diagnostics(state.family, model, state.run, data=data)
+    difference = exported_nll_difference(state, folder.model, data, keep_alive=heartbeat.keep_alive)
+    if difference is not None:
+        metrics[Metric.EXPORTED_NLL_DIFFERENCE] = difference
     if metrics:
         journal.write("diagnostic", state.step, time.time(), values=metrics)
     samples = text_samples(state.family, model, state.run, data=data, step=state.step)
@@ -103,3 +104,4 @@ def evaluate_finished(
     )
     if metrics:
         journal.write("tasks", state.step, time.time(), values=metrics)
+    return export_problem(difference)

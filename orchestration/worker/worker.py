@@ -32,8 +32,14 @@ log = logging.getLogger(__name__)
 
 def train_in_process(config: dict[str, Any]) -> None:
     """`train_worker` in a process that trains other runs afterwards."""
+    import torch
+    from torch import distributed
+
     from orchestration.training.deepspeed_engine import close_process_group
 
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    # The store lies in this process's memory: no other process has to find it.
+    distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
     try:
         train_worker(config)
     finally:

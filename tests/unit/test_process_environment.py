@@ -53,10 +53,10 @@ def test_what_holds_for_a_private_cluster_ends_with_it() -> None:
 
 
 def test_a_single_worker_leaves_the_environment_as_it_was() -> None:
-    os.environ["MASTER_PORT"] = "1"
+    os.environ["WORLD_SIZE"] = "3"
     before = dict(os.environ)
-    with process_environment.single_worker(1234):
-        assert (os.environ["WORLD_SIZE"], os.environ["MASTER_PORT"]) == ("1", "1234")
+    with process_environment.single_worker():
+        assert (os.environ["WORLD_SIZE"], os.environ["RANK"]) == ("1", "0")
     assert dict(os.environ) == before
 
 

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from cola.errors import SpecError
 from cola.families.ar.spec import ARModelSpec, NextToken
 from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
+from cola.families.interface.pretrained import load_pretrained
 from cola.likelihood.next_token import conditional_nll, judged
 from cola.models.transformer import build_ar
 from cola.objectives.next_token import token_nll
@@ -157,7 +158,7 @@ class ARFamily(Family):
 
     def load(self, folder: Path) -> LlamaForCausalLM:
         """Load what `save` wrote."""
-        return LlamaForCausalLM.from_pretrained(folder)
+        return load_pretrained(LlamaForCausalLM, folder)
 
     def name_tokens(self, folder: Path, eos_token_id: int) -> int:
         """See `Family.name_tokens`: generation ends with EOS and never makes the start token."""

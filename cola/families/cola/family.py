@@ -20,6 +20,7 @@ from cola.families.interface.family import (
     StageModule,
     trained,
 )
+from cola.families.interface.pretrained import load_pretrained
 from cola.likelihood.latent_conditional import conditional_nll
 from cola.likelihood.latent_ode import evidence_by_block, importance_weighted_bound
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm
@@ -241,5 +242,5 @@ class ColaFamily(Family):
 
     def load(self, folder: Path) -> ColaDLM:
         """Load what `save` wrote, or a release checkpoint in that layout."""
-        vae = TextVAE.from_pretrained(folder / "cola_vae")
-        return ColaDLM(vae, ColaDiT.from_pretrained(folder / "cola_dit"))
+        vae = load_pretrained(TextVAE, folder / "cola_vae")
+        return ColaDLM(vae, load_pretrained(ColaDiT, folder / "cola_dit"))

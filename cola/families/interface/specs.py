@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from cola.spec.base import Spec
+from cola.spec.design import RulesSpec
+from cola.spec.training import TrainingSpec
 
 
 class FamilySpec(Spec):
@@ -45,6 +47,20 @@ class FamilySettings(FamilySpec):
             "Family of this entry; an entry that has the name of a family needs to give no other."
         )
     )
+    training: TrainingSpec | None = Field(
+        default=None,
+        description="Training settings of this entry, key by key in place of the study's "
+        "`training`; keys that it does not give are the study's.",
+    )
+    rules: RulesSpec | None = Field(
+        default=None,
+        description="Rules of this entry, key by key in place of the study's `rules`.",
+    )
+
+    @field_serializer("training", "rules")
+    def _only_what_was_given(self, value: Spec | None) -> dict[str, Any] | None:
+        """A key that is written with its default is an own setting when it is read again."""
+        return None if value is None else value.model_dump(mode="json", exclude_unset=True)
 
     if TYPE_CHECKING:
 

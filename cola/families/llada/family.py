@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
+from cola.families.interface.pretrained import load_pretrained
 from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
@@ -139,5 +140,4 @@ class LLaDAFamily(Family):
 
     def load(self, folder: Path) -> LLaDAModel:
         """Load what `save` wrote."""
-        loaded: LLaDAModel = LLaDAModel.from_pretrained(folder)
-        return loaded
+        return load_pretrained(LLaDAModel, folder)

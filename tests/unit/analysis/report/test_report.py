@@ -74,6 +74,8 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     assert len(table) == 13
     markdown = (tmp_path / "report.md").read_text()
     assert "![Validation loss against training compute](loss_compute.png)" in markdown
+    assert "A &lt;test>." in markdown
+    assert "`<b>def`" in markdown  # inert in a code span
 
 
 def test_runs_of_studies_and_restarts_change_nothing(store: Store) -> None:

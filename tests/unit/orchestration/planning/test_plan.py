@@ -16,8 +16,8 @@ from cola.families.interface.family import Batch, StageModule
 from cola.families.registry import definition_of, family_of
 from cola.seeding import Stream
 from cola.spec.design import TunedRule
+from cola.spec.training import ScheduleSpec
 from cola.study import StudySpec
-from cola.study.run import ScheduleSpec
 from cola.study.schedule import learning_rate_factor
 from orchestration.planning.accelerators import STARTUP_SECONDS
 from orchestration.planning.catalog import load_study, shipped_studies

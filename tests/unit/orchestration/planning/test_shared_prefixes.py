@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cola.data import PreparedData
 from cola.errors import SpecError
+from cola.spec.training import RateChange, ScheduleSpec
 from cola.study import RunSpec, StudySpec
-from cola.study.run import RateChange, ScheduleSpec
 from cola.study.schedule import learning_rate_factor, rate_change_factor
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.plan import PlannedRun, plan_study

@@ -116,7 +116,9 @@ def test_what_lies_beside_the_sources_stays(tmp_path: Path) -> None:
     for name in ("cola", "orchestration", "sweeps", "analysis", "tests", ".git", "outputs"):
         (root / name / "__pycache__").mkdir(parents=True)
         (root / name / "module.py").write_text("")
-        (root / name / ".env").write_text("TOKEN=hidden")
+        for secret in (".env", "id_rsa", "credentials.json", "secrets.yaml", "weights.bin"):
+            (root / name / secret).write_text("TOKEN=hidden")
+        (root / name / "away").symlink_to("/etc")
         (root / name / "__pycache__" / "module.pyc").write_text("")
     for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "notes.txt"):
         (root / name).write_text("")
@@ -124,6 +126,22 @@ def test_what_lies_beside_the_sources_stays(tmp_path: Path) -> None:
     packed = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     modules = {f"{name}/module.py" for name in ("cola", "orchestration", "sweeps", "analysis")}
     assert packed == modules | {"pyproject.toml", "README.md", "LICENSE", "constraints.txt"}
+
+
+@pytest.mark.parametrize("kind", ["link", "large"])
+def test_what_is_no_source_is_not_sent(tmp_path: Path, kind: str) -> None:
+    root, folder = tmp_path / "root", tmp_path / "folder"
+    for name in ("cola", "orchestration", "sweeps", "analysis"):
+        (root / name).mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
+        (root / name).write_text("")
+    odd = root / "cola" / "odd.py"
+    if kind == "link":
+        odd.symlink_to("/etc/hostname")
+    else:
+        odd.write_bytes(b"#" * 2**21)
+    with pytest.raises(SpecError, match=r"cola/odd\.py is a link or larger than 1 MiB"):
+        pack_sources(root, folder)
 
 
 def test_pinning_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

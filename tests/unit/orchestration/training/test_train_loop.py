@@ -13,8 +13,8 @@ from cola.errors import RunError
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.registry import family_of
 from cola.spec.objectives import JointObjective
+from cola.spec.training import OptimizerSpec, ScheduleSpec
 from cola.study import RunSpec, StudySpec
-from cola.study.run import OptimizerSpec, ScheduleSpec
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.planning.plan import plan_study
 from orchestration.training.distributed import WorkerRank

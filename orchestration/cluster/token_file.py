@@ -1,0 +1,36 @@
+"""The token of Ray clusters on this machine: a file that only its user can read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import stat
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+TOKEN_BYTES = 32  # as many as Ray's own tokens have
+GIVEN_BY = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+def make_token_private() -> None:
+    """Make Ray's token file if there is none, and take it from other users if they can read it.
+
+    Ray itself would write it with the mode that the process's umask leaves, 0644 by default. Where
+    the variables of Ray name another token, or the home folder cannot be written, nothing is done.
+    """
+    if any(name in os.environ for name in GIVEN_BY):
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be written
+        file = Path.home() / ".ray" / "auth_token"
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as opened:
+                opened.write(secrets.token_hex(TOKEN_BYTES))
+        found = file.stat()
+        if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077:
+            file.chmod(0o600)
+            log.info("%s: other users could read it; its mode is 0600 from here on", file)

@@ -1,0 +1,69 @@
+"""Nothing that the product starts on this machine can be reached from outside of it."""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import write_study
+
+COMMAND = "from sweeps.cli import main; main()"
+
+
+def listening(process: psutil.Process) -> set[tuple[str, str]]:
+    """(address, process name) of every socket on which the process or a child of it listens."""
+    found = set()
+    for each in [process, *process.children(recursive=True)]:
+        try:
+            name = each.name()
+            for connection in each.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.add((connection.laddr.ip, name))
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def on_loopback(address: str) -> bool:
+    """Also of an IPv4 address in IPv6 form, which `is_loopback` takes for another one."""
+    parsed = ipaddress.ip_address(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+@pytest.mark.slow(seconds=40)
+@pytest.mark.ray
+def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    ladder = [{"budget": 2.0e9, "core_parameters": 60_000}]
+    resources = {"workers": 2, "cpus_per_worker": 1, "zero_stage": 1}
+    study = tiny_study | {"ladder": ladder, "families": {"ar": {}}, "resources": resources}
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "run", str(write_study(study, tmp_path))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen: set[tuple[str, str]] = set()
+    names: set[str] = set()
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            seen |= listening(watched)
+            names |= {child.name() for child in watched.children(recursive=True)}
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(0.1)
+    assert process.stdout is not None
+    assert process.returncode == 0, process.stdout.read()
+    assert any("raylet" in name for name in names)
+    assert any("TrainWorker" in name for name in names)
+    outside = {(address, name) for address, name in seen if not on_loopback(address)}
+    assert seen
+    assert outside == set()
