@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cola.errors import SpecError
+from cola.errors import RunError, SpecError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
+from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
 from sweeps.space.points import PointPlanner
@@ -100,8 +102,30 @@ def run(
     if not result.complete:
         typer.echo("not complete: the same command resumes it")
         raise typer.Exit(130 if result.stopped else 1)
+    check_has_trials(name, SweepLog(result.folder))
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
+
+
+def check_has_trials(name: str, log: SweepLog) -> None:
+    """Check that a sweep that has ended had a point to train, and a trial that did not fail.
+
+    Raises:
+        SpecError: no point of its space is possible.
+        RunError: all of its trials failed.
+    """
+    if not log.requests and log.excluded:
+        (reason, count), *_ = Counter(record.reason for record in log.excluded).most_common()
+        raise SpecError(
+            f"sweep {name}: no study can have any point of the space; {count} of "
+            f"{len(log.excluded)} are excluded because: {reason}"
+        )
+    outcomes = list(log.outcomes.values())
+    if outcomes and all(outcome.state == "failed" for outcome in outcomes):
+        raise RunError(
+            f"sweep {name}: all of its {len(outcomes)} trials failed, the last because: "
+            f"{outcomes[-1].reason}"
+        )
 
 
 @app.command()
@@ -116,16 +140,22 @@ def status(
     """Show a sweep's trials, from its log."""
     planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
     spec, log = planner.sweep, SweepLog(sweep_folder(planner.base))
+    leave_out_trials(planner, log)
     rows = [trial_row(log, number, spec.metrics[0].name) for number in sorted(log.requests)]
     if as_json:
         excluded = {arm: dict(log.exclusions(arm)) for arm in spec.spaces()}
-        typer.echo(json.dumps({"sweep": spec.name, "trials": rows, "excluded": excluded}, indent=1))
+        notes = {arm: spec.search_notes(arm) for arm in spec.spaces()}
+        summary = {"sweep": spec.name, "trials": rows, "excluded": excluded, "notes": notes}
+        typer.echo(json.dumps(summary, indent=1))
         return
     for row in rows:
         typer.echo("  ".join(str(value) for value in row.values() if value is not None))
     for arm in spec.spaces():
         for reason, count in log.exclusions(arm).most_common():
             typer.echo(f"excluded: {count} {arm} ({reason})")
+    left_out = describe_left_out(log)
+    if left_out is not None:
+        typer.echo(f"note: {left_out}")
     typer.echo(f"{spec.name}: {len(log.outcomes)} trials ended, {log.open_count} open")
 
 
@@ -181,6 +211,7 @@ def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:
         "arm": request.arm or None,
         "point": describe_point(request.point),
         "state": outcome.state if outcome is not None else "open",
+        "left_out": log.left_out.get(number),
         metric: outcome.metrics.get(metric) if outcome is not None else None,
         "wall_seconds": round(outcome.wall_seconds, 1) if outcome is not None else None,
         "reason": outcome.reason if outcome is not None else None,

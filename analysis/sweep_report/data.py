@@ -57,6 +57,7 @@ class SweepFrames:
     goals: list[Goal]
     arms: list[ArmFrame]
     open_trials: int
+    left_out: int = 0  # trials of the log outside of the space, which was edited after them
 
 
 def read_sweep(folder: Path) -> SweepFrames:
@@ -81,6 +82,9 @@ def read_sweep(folder: Path) -> SweepFrames:
                 ended[values["trial"]] = TrialFinished.model_validate(values)
             case "excluded":
                 excluded.append(PointExcluded.model_validate(values))
+    # The driver's own verdict: an edited space no longer has these trials' points.
+    left_out = {int(number) for number in content.get("left_out", {})} & asked.keys()
+    ended = {number: trial for number, trial in ended.items() if number not in left_out}
     if not ended:
         raise SpecError(
             f"{folder}: no trial has ended yet, there is nothing to report; wait for one"
@@ -92,7 +96,8 @@ def read_sweep(folder: Path) -> SweepFrames:
         arm_frame(spec, name, asked, ended=ended, excluded=excluded)
         for name in spec["arms"] or [""]
     ]
-    return SweepFrames(spec, content["study"], goals, arms, len(asked) - len(ended))
+    waiting = len(asked) - len(ended) - len(left_out)
+    return SweepFrames(spec, content["study"], goals, arms, waiting, left_out=len(left_out))
 
 
 def arm_frame(

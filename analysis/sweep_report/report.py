@@ -136,6 +136,11 @@ def effort(frames: SweepFrames) -> list[str]:
         )
     if frames.open_trials:
         sentences.append(f"{frames.open_trials} trials have not ended yet.")
+    if frames.left_out:
+        sentences.append(
+            f"{frames.left_out} earlier trials are left out: the space, edited since, no longer "
+            "has their points. Their measurements are in trials.jsonl."
+        )
     return sentences
 
 

@@ -34,6 +34,7 @@ def source_fingerprint(spec: DataSpec) -> str:
     if isinstance(spec.corpus, HuggingFaceDataset):
         folder = Path(spec.corpus.name)
         if folder.is_dir():
+            del corpus["name"]  # where the folder lies
             corpus["files"] = _contents(folder_files(folder))
     else:
         corpus["files"] = _contents(corpus_files(spec.corpus))
@@ -62,6 +63,7 @@ def _tokenizer_identity(spec: DataSpec) -> dict[str, Any]:
     elif isinstance(spec.tokenizer, HubTokenizer):
         path = Path(spec.tokenizer.name) / TOKENIZER_FILE
         if path.is_file():
+            del values["name"]  # where the folder lies
             values["sha256"] = _digest_of(path)
     return values
 

@@ -4,12 +4,12 @@ from cola.spec.base import (
     Spec,
     apply_overrides,
     canonical_json,
-    check_path,
     load_yaml,
     with_values,
 )
 from cola.spec.data import DataSpec
 from cola.spec.inference import GenerationSpec, LikelihoodSpec
+from cola.spec.key_paths import check_path
 from cola.spec.networks import DiTSpec, TextVAESpec, TransformerSpec
 
 __all__ = [

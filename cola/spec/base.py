@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cola.errors import SpecError, one_line
+from cola.spec.key_paths import has_tag, models, step
+from cola.spec.typed_values import not_text
 
 
 class Spec(BaseModel):
@@ -52,21 +53,58 @@ def canonical_json(values: object) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values; a key that a mapping has twice is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """See yaml.SafeLoader."""
+        seen = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != MERGE:
+                if key_node.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key_node.value!r} twice", key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+MERGE = "tag:yaml.org,2002:merge"
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
+    """Read a YAML mapping of plain values: numbers, texts, truth values, null, lists, mappings.
 
     Raises:
-        SpecError: when the file is missing, is not YAML, or is not a mapping.
+        SpecError: when the file is missing, is not YAML, has a key twice or a value that is not
+            plain, or is not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: is not valid YAML ({one_line(error)})") from None
     if not isinstance(values, dict):
         raise SpecError(f"{path}: must hold a mapping of keys, found {type(values).__name__}")
+    check_plain(values, origin=str(path))
     return values
+
+
+def check_plain(value: object, *, origin: str, key: str = "") -> None:
+    """Refuse values of YAML that have no counterpart in a specification, as dates.
+
+    Raises:
+        SpecError: naming the key.
+    """
+    if isinstance(value, dict):
+        for name, item in value.items():
+            check_plain(item, origin=origin, key=f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_plain(item, origin=origin, key=f"{key}.{index}")
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise SpecError(f"{key}: {not_text(value)} (in {origin})")
 
 
 def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -89,6 +127,7 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise SpecError(f"--set {override}: the value is not valid YAML") from None
+        check_plain(value, origin=f"--set {override}", key=path.strip())
         _assign(result, path.strip().split("."), value, override=override)
     return result
 
@@ -103,50 +142,6 @@ def with_values(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str
     for path, value in settings.items():
         _assign(result, path.split("."), value, override=f"{path}={value}")
     return dict(result)
-
-
-def check_path(model: type[BaseModel], path: str, origin: str) -> None:
-    """Refuse a path that no specification of this type has.
-
-    Raises:
-        SpecError: naming the first unknown key, with what is near it.
-    """
-    annotations: list[Any] = [model]
-    keys = path.split(".")
-    if _resolves(annotations, keys):
-        return
-    for depth, key in enumerate(keys):
-        following = _step(annotations, key)
-        if following is None:
-            known = sorted({name for m in _models(annotations) for name in m.model_fields})
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = "it holds a value, not keys"
-            if known:
-                hint = f"valid keys: {', '.join(known)}"
-            if close:
-                hint = f"did you mean {'.'.join([*keys[:depth], close[0]])}?"
-            raise SpecError(f"{'.'.join(keys[: depth + 1])}: unknown key; {hint} (in {origin})")
-        annotations = following
-
-
-def _resolves(annotations: list[Any], keys: list[str]) -> bool:
-    """Whether the path leads somewhere; names that a user gives to entries may have dots."""
-    if not keys:
-        return True
-    named = any(get_origin(m) is dict for a in annotations for m in _members(a))
-    # An entry that is named after a kind has no dots in its name.
-    most = len(keys) - 1 if named and not _narrowed(annotations, keys[0]) else 1
-    for count in range(1, max(most, 1) + 1):
-        following = _step(annotations, ".".join(keys[:count]))
-        if following is not None and _resolves(following, keys[count:]):
-            return True
-    return False
-
-
-def _narrowed(annotations: list[Any], part: str) -> list[Any]:
-    """Kinds of a mapping's values that an entry of this name is one of."""
-    mappings = [m for a in annotations for m in _members(a) if get_origin(m) is dict]
-    return [m for d in mappings for m in _models([get_args(d)[1]]) if _has_tag(m, part)]
 
 
 def _parts_of(node: Any, path: list[str]) -> list[str]:
@@ -235,7 +230,7 @@ def _plain(model: type[BaseModel], location: list[str]) -> list[str]:
     plain: list[str] = []
     annotations: list[Any] = [model]
     for part in location:
-        following = _step(annotations, part)
+        following = step(annotations, part)
         if following is None:
             if not plain or not _is_tag(annotations, part):
                 plain.append(part)
@@ -248,60 +243,22 @@ def _plain(model: type[BaseModel], location: list[str]) -> list[str]:
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
     annotations: list[Any] = [model]
     for part in location:
-        following = _step(annotations, part)
+        following = step(annotations, part)
         if following is None:
-            annotations = [m for m in _models(annotations) if _has_tag(m, part)] or annotations
+            annotations = [m for m in models(annotations) if has_tag(m, part)] or annotations
         else:
             annotations = following
-    return sorted({key for found in _models(annotations) for key in found.model_fields})
+    return sorted({key for found in models(annotations) for key in found.model_fields})
 
 
 def _tags_at(model: type[BaseModel], location: list[str], key: str) -> list[str]:
     """Values of the discriminating key that are valid there."""
     annotations: list[Any] = [model]
     for part in location:
-        annotations = _step(annotations, part) or annotations
-    fields = [
-        found.model_fields[key] for found in _models(annotations) if key in found.model_fields
-    ]
+        annotations = step(annotations, part) or annotations
+    fields = [found.model_fields[key] for found in models(annotations) if key in found.model_fields]
     return [str(tag) for field in fields for tag in get_args(field.annotation)]
 
 
-def _step(annotations: list[Any], part: str) -> list[Any] | None:
-    found: list[Any] = []
-    for annotation in annotations:
-        for member in _members(annotation):
-            if isinstance(member, type) and issubclass(member, BaseModel):
-                if part in member.model_fields:
-                    found.append(member.model_fields[part].annotation)
-            elif get_origin(member) in (list, tuple) and part.isdigit():
-                found.append(get_args(member)[0])
-            elif get_origin(member) is dict:
-                # An entry that is named after a kind is of this kind.
-                found += _narrowed([member], part) or [get_args(member)[1]]
-    return found or None
-
-
-def _members(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [member for arg in get_args(annotation) for member in _members(arg)]
-    return [annotation]
-
-
-def _models(annotations: list[Any]) -> list[type[BaseModel]]:
-    members = [member for annotation in annotations for member in _members(annotation)]
-    return [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
-
-
-def _has_tag(model: type[BaseModel], tag: str) -> bool:
-    return any(
-        tag in get_args(field.annotation)
-        for field in model.model_fields.values()
-        if get_origin(field.annotation) is not None
-    )
-
-
 def _is_tag(annotations: list[Any], part: str) -> bool:
-    return any(_has_tag(model, part) for model in _models(annotations))
+    return any(has_tag(model, part) for model in models(annotations))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from cola.spec.base import Spec
+from cola.spec.locations import LocalPath, NameOrFolder
 
 
 class PythonStdlib(Spec):
@@ -25,7 +27,7 @@ class LocalFiles(Spec):
     """Text or JSON-lines files; any file that is not `.jsonl` or `.jsonl.gz` is one document."""
 
     source: Literal["files"] = Field(default="files", description="Files on this machine.")
-    paths: list[str] = Field(
+    paths: list[LocalPath] = Field(
         min_length=1,
         description="Files and folders; a folder stands for all files below it. Lines of `.jsonl` "
         "and `.jsonl.gz` files are documents, any other file is one document.",
@@ -41,7 +43,7 @@ class HuggingFaceDataset(Spec):
     source: Literal["huggingface"] = Field(
         default="huggingface", description="A data set of the Hugging Face hub."
     )
-    name: str = Field(
+    name: NameOrFolder = Field(
         description="Name of the data set on the hub, or a local folder that `datasets` can load."
     )
     config: str | None = Field(
@@ -91,7 +93,7 @@ class TokenizerFile(Spec):
     """A `tokenizer.json` of the `tokenizers` library."""
 
     kind: Literal["file"] = Field(default="file", description="Read a tokenizer from a file.")
-    path: str = Field(description="Path of a `tokenizer.json` of the `tokenizers` library.")
+    path: LocalPath = Field(description="Path of a `tokenizer.json` of the `tokenizers` library.")
     eos_token: str = Field(
         default="<|endoftext|>",
         description="Entry of the tokenizer that is put between documents.",
@@ -104,7 +106,9 @@ class HubTokenizer(Spec):
     kind: Literal["hub"] = Field(
         default="hub", description="Load a tokenizer of the Hugging Face hub."
     )
-    name: str = Field(description="Name on the hub, or a local folder, as `AutoTokenizer` takes.")
+    name: NameOrFolder = Field(
+        description="Name on the hub, or a local folder, as `AutoTokenizer` takes."
+    )
     vocab_size: PositiveInt = Field(
         description="Entries of the tokenizer, declared so that a plan needs no network; a wrong "
         "number is refused when the tokenizer is loaded."
@@ -141,3 +145,21 @@ class DataSpec(Spec):
         description="Seed of the order of the training sequences, which all families and all "
         "seeds of a study share.",
     )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides results, as plain values: all but where files lie.
+
+        Their content is in the fingerprint of the data.
+        """
+        values = self.model_dump(mode="json")
+        values["corpus"] = _without_places(values["corpus"])
+        values["tokenizer"] = _without_places(values["tokenizer"])
+        return values
+
+
+def _without_places(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without paths, and without a name that is a folder's path."""
+    local = {"path", "paths"}
+    if Path(str(values.get("name", ""))).is_absolute():
+        local.add("name")
+    return {key: value for key, value in values.items() if key not in local}

@@ -16,6 +16,7 @@ from pydantic import (
 
 from cola.spec.address import holds_password
 from cola.spec.base import Spec
+from cola.spec.locations import StorageAddress, StoreAddress
 
 
 class SizedResources(Spec):
@@ -186,7 +187,7 @@ class CheckpointSpec(Spec):
     keep_points: bool = Field(
         default=False, description="Also save and keep a checkpoint at every evaluation point."
     )
-    storage: str | None = Field(
+    storage: StorageAddress | None = Field(
         default=None,
         description="Folder that every node sees, or address of an object store "
         "(`s3://bucket/prefix`, ...); null: beside the run in `output`.",
@@ -218,7 +219,7 @@ class DivergenceRetry(Spec):
 class TrackingSpec(Spec):
     """MLflow, and how often a run logs."""
 
-    uri: str | None = Field(
+    uri: StoreAddress | None = Field(
         default=None,
         description="MLflow server or database; null: a SQLite file in `output`. An address with a "
         "password is given by reference: `env:NAME` (an environment variable) or `file:/path` "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import hashlib
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -15,9 +16,10 @@ from pydantic import (
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import union_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
-from cola.spec.base import Spec, check_distinct
+from cola.spec.base import Spec, canonical_json, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.inference import GenerationSpec, LikelihoodSpec
+from cola.spec.locations import LocalPath
 from cola.spec.training import TrainingSpec
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class EvaluationSpec(Spec):
     task_items: PositiveInt = Field(
         default=32, description="Items of each task that are answered, the first ones."
     )
-    task_folder: str | None = Field(
+    task_folder: LocalPath | None = Field(
         default=None,
         description="Folder with items of few-shot tasks as `TASK.jsonl`; null: the public data "
         "sets, from the Hugging Face hub.",
@@ -123,8 +125,12 @@ class RunSpec(Spec):
 
     @property
     def run_key(self) -> str:
-        """SHA-256 (hex) of the canonical JSON: equal keys mean equal results."""
-        return self.content_hash()
+        """SHA-256 (hex) of the identity's canonical JSON: equal keys mean equal results."""
+        return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's results, as plain values: all but where the corpus lies."""
+        return {**self.model_dump(mode="json"), "data": self.data.identity()}
 
     @property
     def steps(self) -> int:
@@ -161,7 +167,7 @@ class RunSpec(Spec):
         return total
 
     def flat(self) -> dict[str, str]:
-        """The specification as dotted keys and texts; lists of settings by index."""
+        """The identity as dotted keys and texts; lists of settings by index."""
         flat: dict[str, str] = {}
 
         def walk(prefix: str, value: object) -> None:
@@ -174,5 +180,5 @@ class RunSpec(Spec):
             else:
                 flat[prefix] = str(value)
 
-        walk("", self.model_dump(mode="json"))
+        walk("", self.identity())
         return flat

@@ -11,6 +11,7 @@ from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
+from cola.spec.locations import LocalPath
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.training import TrainingSpec
 from cola.study.families import Families, by_family
@@ -138,10 +139,10 @@ class StudySpec(Spec):
     tracking: TrackingSpec = Field(
         default=TrackingSpec(), description="MLflow, and how often a run logs."
     )
-    output: str = Field(
+    output: LocalPath = Field(
         default="outputs",
-        description="Folder of studies, runs and caches; for a study on a cluster an absolute path "
-        "on storage that every node sees.",
+        description="Folder of studies, runs and caches, relative to the working directory; for a "
+        "study on a cluster an absolute path on storage that every node sees.",
     )
 
     def training_of(self, variant: str) -> TrainingSpec:

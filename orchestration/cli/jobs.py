@@ -19,7 +19,7 @@ from orchestration.cli.options import (
     StudyName,
     output_folder,
 )
-from orchestration.planning.catalog import load_study
+from orchestration.planning.catalog import load_study, read_study
 from orchestration.recipes.registry import IMAGE, kinds
 from orchestration.recipes.registry import recipe as recipe_text
 from orchestration.remote import jobs
@@ -94,7 +94,7 @@ def start(
     environment: JobEnvironment,
 ) -> None:
     """Submit or attach, and follow."""
-    spec = load_study(study, settings)
+    spec = read_study(study, settings)
     client = jobs.client_of(endpoint)
     job, attached = jobs.submit(client, spec, environment)
     typer.echo(f"{job.submission_id}: {'runs already, attached' if attached else 'submitted'}")
@@ -176,7 +176,7 @@ def recipe(
     image: Annotated[str, typer.Option(help="Container image with this product in it.")] = IMAGE,
 ) -> None:
     """Print what starts a cluster for a study."""
-    spec = load_study(study, settings or [])
+    spec = read_study(study, settings or [])
     text = recipe_text(
         kind, spec, gpus_per_node, cpus_per_node=cpus_per_node, limit=nodes, image=image
     )

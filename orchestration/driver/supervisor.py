@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 
 from cola.errors import ClusterError, ColaError
 from cola.logs import set_up_logging
+from cola.spec.locations import located
 from cola.study import StudySpec
 from orchestration.cluster.session import NoClusterError
 from orchestration.driver.progress import StudyView
@@ -74,7 +75,7 @@ def _run_driver_process(study: StudySpec, address: str) -> tuple[DriverResult, i
     """What one driver process sent, and its exit code."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    values = study.model_dump(mode="json")
+    values = located(study).model_dump(mode="json")
     process = context.Process(target=_driver_main, args=(there, values, address))
     process.start()
     there.close()

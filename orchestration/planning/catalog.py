@@ -9,6 +9,7 @@ from pathlib import Path
 from cola.errors import SpecError, StorageError
 from cola.files import read_json
 from cola.spec import apply_overrides, load_yaml
+from cola.spec.locations import located
 from cola.study import RunSpec, StudySpec
 from orchestration.planning.decisions import known_plan, saved_plan
 from orchestration.state.ledger import Ledger
@@ -29,7 +30,18 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def load_study(name_or_file: str, overrides: list[str]) -> StudySpec:
+    """A study as `read_study` reads it, with absolute paths: for processes of this machine.
+
+    Raises:
+        SpecError: for an unknown study and for anything invalid in it.
+    """
+    return located(read_study(name_or_file, overrides))
+
+
+def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
     """A study by shipped name or YAML file, with `path.to.key=value` settings applied.
+
+    Its paths are as they were written: on another machine, relative ones would be others.
 
     Raises:
         SpecError: for an unknown study and for anything invalid in it.
@@ -68,7 +80,7 @@ def find_run(name: str, root: Path) -> Path:
         SpecError: when there is no such run, or several.
     """
     if RunFolder(Path(name)).spec.exists():
-        return Path(name)
+        return Path(name).absolute()
     study, _, run_name = name.partition("/")
     if run_name:
         for slot in saved_plan(OutputFolder(root).studies / study).values():

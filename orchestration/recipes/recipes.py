@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from cola.errors import SpecError
+from cola.spec.locations import file_paths
 from cola.study import StudySpec
 from orchestration.recipes.node_groups import NodeGroup, own_labels
-from orchestration.remote.packaging import paths_of
 
 MOUNT = "/shared"  # where containers see the storage that all nodes share
 
@@ -38,7 +38,7 @@ def check_mounted(study: StudySpec) -> None:
     Raises:
         SpecError: one is not; the message names its key.
     """
-    for key, value in paths_of(study).items():
+    for key, value in file_paths(study).items():
         if not PurePosixPath(value).is_relative_to(MOUNT):
             raise SpecError(
                 f"{key}={value}: containers see the shared storage at {MOUNT}, and lose what is "

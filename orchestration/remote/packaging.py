@@ -12,8 +12,9 @@ from typing import Any, Literal
 import cola
 from cola.errors import SpecError
 from cola.logs import inherited_variables
+from cola.spec.locations import relative_paths
 from cola.study import StudySpec
-from orchestration.checkpoint.address import is_folder, resolved
+from orchestration.checkpoint.address import resolved
 
 log = logging.getLogger(__name__)
 
@@ -152,22 +153,10 @@ def check_study(study: StudySpec) -> None:
     Raises:
         SpecError: it cannot; the message names the key.
     """
-    for key, value in paths_of(study).items():
-        if not Path(value).is_absolute():
-            raise SpecError(
-                f"{key}={value}: a submitted study needs an absolute path, on storage that every "
-                f"node of the cluster sees; give one with --set {key}=/..."
-            )
+    for key, value in relative_paths(study, Path.cwd()).items():
+        raise SpecError(
+            f"{key}={value}: a submitted study needs an absolute path, on storage that every "
+            f"node of the cluster sees; give one with --set {key}=/..."
+        )
     if study.checkpoint.storage is not None:
         resolved(study.checkpoint.storage)
-
-
-def paths_of(study: StudySpec) -> dict[str, str]:
-    """The study's files and folders, by key."""
-    paths = {"output": study.output}
-    for index, path in enumerate(getattr(study.data.corpus, "paths", [])):
-        paths[f"data.corpus.paths.{index}"] = str(path)
-    storage = study.checkpoint.storage
-    if storage is not None and is_folder(storage):
-        paths["checkpoint.storage"] = storage
-    return paths

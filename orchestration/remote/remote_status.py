@@ -12,7 +12,7 @@ from typing import Any
 
 from cola.errors import ClusterError, SpecError, one_line
 from cola.study import StudySpec
-from orchestration.planning.catalog import load_study, shipped_studies
+from orchestration.planning.catalog import read_study, shipped_studies
 from orchestration.remote.jobs import Job, jobs_of, refreshed, wait_for_end
 from orchestration.remote.packaging import (
     BUILD_SECONDS,
@@ -38,12 +38,12 @@ def study_and_job(client: Any, name: str, settings: list[str]) -> tuple[str, str
     """
     spec: StudySpec | None = None
     if settings or Path(name).is_file():
-        spec = load_study(name, settings)
+        spec = read_study(name, settings)
     study = spec.name if spec is not None else name
     jobs = jobs_of(client, study)
     output = jobs[-1].metadata.get("output") if jobs else None
     if output is None and spec is None and name in shipped_studies():
-        spec = load_study(name, settings)
+        spec = read_study(name, settings)
     if output is None:
         if spec is None:
             raise SpecError(

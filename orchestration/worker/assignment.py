@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict
 
 from cola.records import StopCode
+from cola.spec.locations import Absolute, AbsolutePath
 from cola.spec.resources import CheckpointSpec, ResourcesSpec
 from cola.study import RunSpec
 
@@ -14,17 +17,21 @@ class Assignment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: RunSpec
+    run: Annotated[RunSpec, Absolute]
     name: str
-    run_folder: str
-    study_folder: str  # of the event log that faults go to
-    data_folder: str
+    run_folder: AbsolutePath
+    study_folder: AbsolutePath  # of the event log that faults go to
+    data_folder: AbsolutePath
     attempt: int
     resources: ResourcesSpec  # of a run of this size, with the planned micro-batch
-    checkpoint: CheckpointSpec
+    checkpoint: Annotated[CheckpointSpec, Absolute]
     log_every_steps: int
-    publishes: dict[int, str] = {}  # last step of a prefix -> folder where its state is published
-    resumes_from: list[str] = []  # folders of published states that the run may resume from
+    publishes: dict[
+        int, AbsolutePath
+    ] = {}  # last step of a prefix -> folder where its state is published
+    resumes_from: list[
+        AbsolutePath
+    ] = []  # folders of published states that the run may resume from
     preemptible: bool = False  # whether nodes may be taken away with a notice
     in_process: bool = False  # train in the process that starts the run, with one worker
     until: int | None = None  # save a checkpoint after this step and leave

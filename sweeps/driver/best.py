@@ -9,6 +9,8 @@ import yaml
 
 from cola.files import write_atomically
 from cola.records import TrialFinished, TrialRequested
+from cola.spec.locations import located
+from cola.study import StudySpec
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import MetricGoal
@@ -35,7 +37,8 @@ def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list
         log.info("arm %r: trial %d is best", arm, request.trial)
         stem = f"best-{arm}" if arm else "best"
         settings = {**sweep.arms[arm].set, **request.point} if arm else dict(request.point)
-        study = planner.study_values(arm, request.point, inference=False)
+        point_study = StudySpec.parse(planner.study_values(arm, request.point, inference=False))
+        study = located(point_study).model_dump(mode="json")
         for name, values in ((f"{stem}.yaml", settings), (f"{stem}-study.yaml", study)):
             paths.append(folder / name)
             with storage_errors(paths[-1]):
@@ -49,7 +52,7 @@ def best_trial(
     """The finished trial of an arm that is best by a metric; None where no trial has it."""
     measured = [
         (request, outcome)
-        for request, outcome in trial_log.ended_trials(arm)
+        for request, outcome in trial_log.searched_trials(arm)
         if outcome.state == "finished" and goal.name in outcome.metrics
     ]
     sign = 1 if goal.direction == "minimize" else -1

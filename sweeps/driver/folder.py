@@ -14,15 +14,20 @@ from cola.errors import SpecError
 from cola.files import file_lock, write_atomically
 from cola.records import Artifact, SweepFile
 from cola.spec import load_yaml
+from cola.spec.locations import located
 from cola.study import StudySpec
 from orchestration.state.ledger import LeaseHeldError
+from sweeps.search.trial_log import SweepLog
 from sweeps.space.spec import SweepSpec
 from sweeps.space.storage import storage_errors
 
 log = logging.getLogger(__name__)
 
-# Keys of a sweep that do not change the results of its trials.
+# Keys of a sweep that do not change the results of its trials, or do so through the base study,
+# which is compared itself.
 CHANGEABLE_SWEEP_KEYS = (
+    "study",
+    "set",
     "description",
     "question",
     "answer",
@@ -57,16 +62,25 @@ def exclusive_driver(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def save_spec(sweep: SweepSpec, base: StudySpec, folder: Path) -> None:
+def save_spec(
+    sweep: SweepSpec, base: StudySpec, folder: Path, *, fingerprint: str, trial_log: SweepLog
+) -> None:
     """Write the sweep and its base study beside its trials.
+
+    `fingerprint` is that of the base study's corpus.
 
     Raises:
         SpecError: the folder holds trials of another sweep of this name.
         StorageError: a file cannot be written.
     """
     path = folder / SweepFile.SPEC
-    values = {"sweep": sweep.model_dump(mode="json"), "study": base.model_dump(mode="json")}
-    if path.exists() and (folder / SweepFile.TRIALS).exists():
+    values = {
+        "sweep": sweep.model_dump(mode="json"),
+        "study": base.model_dump(mode="json"),
+        "data_fingerprint": fingerprint,
+        "left_out": dict(trial_log.left_out),
+    }
+    if path.exists() and trial_log.requests:
         check_same_sweep(load_yaml(path), values, folder)
     log.debug("writing %s", path)
     with storage_errors(path):
@@ -80,14 +94,13 @@ def check_same_sweep(former: dict[str, Any], present: dict[str, Any], folder: Pa
     Raises:
         SpecError: keys that change their results differ.
     """
-    former_sweep = former.get("sweep", {})
-    differing = [
-        key
-        for key, value in present["sweep"].items()
-        if key not in CHANGEABLE_SWEEP_KEYS and former_sweep.get(key) != value
-    ]
+    before, now = fixed_settings(former.get("sweep", {})), fixed_settings(present["sweep"])
+    differing = [key for key, value in now.items() if before.get(key) != value]
     if result_settings(former.get("study", {})) != result_settings(present["study"]):
         differing.append("study")
+    known = former.get("data_fingerprint")
+    if known is not None and known != present["data_fingerprint"]:
+        differing.append("the content of the corpus")
     if differing:
         raise SpecError(
             f"{folder}: holds trials of another sweep of this name (other: "
@@ -95,6 +108,27 @@ def check_same_sweep(former: dict[str, Any], present: dict[str, Any], folder: Pa
         )
 
 
+def fixed_settings(sweep: dict[str, Any]) -> dict[str, Any]:
+    """The values of a sweep that its trials have in common.
+
+    Its space is none of them, as trials outside of the present one are left out, unless it is
+    that of a population, whose generations follow from each other.
+    """
+    changeable: tuple[str, ...] = CHANGEABLE_SWEEP_KEYS
+    fixed = dict(sweep)
+    if sweep.get("scheduler", {}).get("kind") != "pbt":
+        changeable += ("space", "start")
+        arms = sweep.get("arms") or {}
+        fixed["arms"] = {name: (arm or {}).get("set") for name, arm in arms.items()}
+    return {key: value for key, value in fixed.items() if key not in changeable}
+
+
 def result_settings(study: dict[str, Any]) -> dict[str, Any]:
-    """The values of a study that decide its results."""
-    return {key: value for key, value in study.items() if key not in CHANGEABLE_STUDY_KEYS}
+    """The values of a study that decide its results: not where its files lie."""
+    try:
+        spec = located(StudySpec.parse(study))
+    except SpecError:  # of another release
+        values = study
+    else:
+        values = {**spec.model_dump(mode="json"), "data": spec.data.identity()}
+    return {key: value for key, value in values.items() if key not in CHANGEABLE_STUDY_KEYS}

@@ -17,11 +17,15 @@ from orchestration.planning.rates import measured_rates
 from orchestration.planning.units import duration
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
+from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.population import generation_start
+from sweeps.search.trial_log import SweepLog
+from sweeps.space.catalog import sweep_folder
 from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
 from sweeps.space.points import PlannedPoint, PointPlanner
+from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, applies, grid
-from sweeps.space.spec import PopulationSpec, SweepSpec, is_inference
+from sweeps.space.spec import PopulationSpec, SweepSpec
 from sweeps.trials.prefix_claims import stage_prefixes
 from sweeps.trials.readings import flops_between
 
@@ -68,10 +72,13 @@ class SweepPlan:
     runs: list[PlannedRun]
     finished: int
     effort: Effort
+    left_out: str | None = None  # a sentence on known trials outside of the space
 
 
 def plan_sweep(planner: PointPlanner) -> SweepPlan:
     """Plan every arm over its whole space, or over a sample of it."""
+    trial_log = SweepLog(sweep_folder(planner.base))
+    leave_out_trials(planner, trial_log)
     arms = [plan_arm(planner, arm) for arm in planner.arms()]
     runs: dict[str, PlannedRun] = {}
     for arm in arms:
@@ -85,6 +92,7 @@ def plan_sweep(planner: PointPlanner) -> SweepPlan:
         runs=list(runs.values()),
         finished=len(runs) - len(unfinished),
         effort=effort_of(planner, unfinished),
+        left_out=describe_left_out(trial_log),
     )
 
 
@@ -196,6 +204,9 @@ def describe_plan(plan: SweepPlan) -> list[str]:
         lines.append(_describe_population(sweep.scheduler.population))
     for arm in plan.arms:
         lines += _describe_arm(arm)
+        lines += [f"    note: {note}" for note in sweep.search_notes(arm.arm)]
+    if plan.left_out is not None:
+        lines.append(f"note: {plan.left_out}.")
     lines += _describe_equal_effort(plan)
     at_most = " at most" if sweep.scheduler.kind not in ("none", "pbt") else ""
     lines.append(

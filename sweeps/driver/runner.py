@@ -25,6 +25,7 @@ from sweeps.driver.progress import TrialProgress
 from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.arm_search import ArmSearch, Search
+from sweeps.search.known_trials import describe_left_out, leave_out_trials, planned_trials
 from sweeps.search.population import PopulationSearch, published_prefixes
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
@@ -68,10 +69,12 @@ def run_sweep(
     check_storage(base.checkpoint.storage)
     folder = sweep_folder(base)
     with exclusive_driver(folder, sweep.name):
-        save_spec(sweep, base, folder)
+        trial_log = SweepLog(folder)
+        leave_out_trials(planner, trial_log)
+        save_spec(sweep, base, folder, fingerprint=planner.fingerprint(base), trial_log=trial_log)
         with storage_errors(folder / SWEEP_STOP):
             (folder / SWEEP_STOP).unlink(missing_ok=True)
-        trial_log = SweepLog(folder)
+        say_notes(planner, trial_log, notify)
         kind = PopulationSearch if sweep.is_population else ArmSearch
         arms: list[Search] = [kind(arm, planner, trial_log) for arm in planner.arms()]
         with ExitStack() as stack:
@@ -137,8 +140,9 @@ def run_arms(
     trial_log, progress = context.trial_log, context.progress
     progress.open(context.folder, output_root(context.base), context.cluster.dashboard)
     for arm in arms:
-        for request, _ in trial_log.ended_trials(arm.arm):
-            progress.trial_known(request, planner.plan(arm.arm, request.point))
+        ended = [request for request, _ in trial_log.ended_trials(arm.arm)]
+        for request, planned in planned_trials(planner, ended):
+            progress.trial_known(request, planned)
     driver = SweepDriver(context)
     with driver.stop_on_interrupt():
         driver.run(arms)
@@ -148,11 +152,21 @@ def run_arms(
     return driver.stopped, unmirrored
 
 
+def say_notes(planner: PointPlanner, trial_log: SweepLog, notify: Callable[[str], None]) -> None:
+    """Tell what the search leaves out: of the space's keys, and of trials of earlier calls."""
+    for arm in planner.arms():
+        name = f"arm {arm}" if arm else "note"
+        for note in planner.sweep.search_notes(arm):
+            notify(f"{name}: {note}")
+    left_out = describe_left_out(trial_log)
+    if left_out is not None:
+        notify(f"note: {left_out}")
+
+
 def remove_all_prefixes(planner: PointPlanner, trial_log: SweepLog) -> None:
     """Delete the training states that the trials of a complete sweep shared."""
     prefixes = []
-    for request in trial_log.requests.values():
-        planned = planner.plan(request.arm, request.point)
+    for request, planned in planned_trials(planner, trial_log.requests.values()):
         prefixes += [prefix for run in planned.runs for prefix in stage_prefixes(run.spec)]
         prefixes += published_prefixes(request, planned)
     remove_prefixes(prefixes, output_root(planner.base))

@@ -18,7 +18,7 @@ from sweeps.driver.context import SweepContext
 from sweeps.driver.trial_monitor import is_run_by
 from sweeps.search.arm_search import Search
 from sweeps.space.points import PlannedPoint
-from sweeps.space.spec import is_inference
+from sweeps.space.samplers import is_inference
 from sweeps.trials.readings import flops_between, last_metrics, read_position
 from sweeps.trials.retries import PROCESS_DIED, Retries
 from sweeps.trials.stopping import request_stop

@@ -2,7 +2,8 @@
 
 Trials that a killed driver left open come first. Infeasible points are excluded with their reason
 and drawn again; points with the identity of an earlier trial are not repeated. Outcomes of earlier
-drivers are given to the algorithm as if they had just come in. Infeasible points and diverged
+drivers are given to the algorithm as if they had just come in, unless the space no longer has their
+points. Infeasible points and diverged
 trials count as the worst result so far: an algorithm that learned nothing from them would propose
 them again.
 """
@@ -18,6 +19,7 @@ from typing import Protocol
 from cola.errors import SpecError
 from cola.records import PointExcluded, TrialFinished, TrialRequested, TrialSegment
 from sweeps.search.algorithms import Algorithm, Grid, OptunaAlgorithm
+from sweeps.search.known_trials import known_point
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint, PointPlanner, segment_identity, trial_request
 from sweeps.space.space import Point
@@ -124,7 +126,11 @@ class ArmSearch:
         self._algorithm.learn(draw, metrics, stopped=outcome.state == "stopped")
 
     def _drawn_trials(self) -> list[tuple[TrialRequested, TrialFinished]]:
-        """Trials that the algorithm drew and that ended."""
+        """Trials of the present space that the algorithm drew and that ended."""
+        return [pair for pair in self._log.searched_trials(self.arm) if is_drawn(pair[0])]
+
+    def _charged_trials(self) -> list[tuple[TrialRequested, TrialFinished]]:
+        """Trials that ended and count towards the budget: also those of an earlier space."""
         return [pair for pair in self._log.ended_trials(self.arm) if is_drawn(pair[0])]
 
     def _worst(self) -> dict[str, float] | None:
@@ -160,7 +166,7 @@ class ArmSearch:
         outcomes = {request.trial: outcome for request, outcome in ended}
         for request in earlier:
             draw = self._next_draw()
-            algorithm.draw_known(draw, self._planner.parameters(self.arm, request.point))
+            algorithm.draw_known(draw, self._planner.parameters(self.arm, known_point(request)))
             if request.trial not in outcomes:
                 self._draws[request.trial] = draw
                 continue
@@ -212,9 +218,9 @@ class ArmSearch:
         return request
 
     def _request_count(self) -> int:
-        """Number of trials that the algorithm drew, with and without an outcome."""
-        mine = (request for request in self._log.requests.values() if request.arm == self.arm)
-        return sum(is_drawn(request) for request in mine)
+        """Number of trials that the algorithm drew and that ended or are to end."""
+        waiting = sum(map(is_drawn, self._log.open_trials(self.arm)))
+        return len(self._charged_trials()) + waiting
 
     def _spent_budget(self) -> str | None:
         """The limit that is reached, with its key; None while none is.
@@ -222,7 +228,7 @@ class ArmSearch:
         Running trials count with all that they may still take.
         """
         budget, most = self._sweep.budget, self._sweep.trials_an_arm
-        outcomes = [outcome for _, outcome in self._drawn_trials()]
+        outcomes = [outcome for _, outcome in self._charged_trials()]
         if most is not None and self._request_count() >= most:
             key = "scheduler.population.members" if self._sweep.is_population else "budget.trials"
             return f"{key}={most}"
@@ -238,7 +244,7 @@ class ArmSearch:
 
     def _wall_seconds(self) -> float:
         """Seconds since this driver began, and those in which trials of earlier ones ran."""
-        spans = ((request.time, outcome.time) for request, outcome in self._drawn_trials())
+        spans = ((request.time, outcome.time) for request, outcome in self._charged_trials())
         earlier = union_length(span for span in spans if span[1] < self._began)
         return earlier + time.time() - self._began
 

@@ -20,8 +20,9 @@ from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.domains import Space
 from sweeps.space.points import PlannedPoint, PointPlanner, trial_request
+from sweeps.space.samplers import LEARNING_RATE
 from sweeps.space.space import Point
-from sweeps.space.spec import LEARNING_RATE, PopulationSpec
+from sweeps.space.spec import PopulationSpec
 
 log = logging.getLogger(__name__)
 

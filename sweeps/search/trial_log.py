@@ -40,6 +40,7 @@ class SweepLog:
         self.requests: dict[int, TrialRequested] = {}
         self.outcomes: dict[int, TrialFinished] = {}
         self.excluded: list[PointExcluded] = []
+        self.left_out: dict[int, str] = {}  # why trials are no part of the present search
         with storage_errors(self._path):
             lines = read_lines(self._path)
         for line in lines:
@@ -57,11 +58,11 @@ class SweepLog:
         self._add(record)
 
     def open_trials(self, arm: str) -> list[TrialRequested]:
-        """Requests of an arm without an outcome, in order."""
+        """Requests of an arm that wait for an outcome, in order."""
         return [
             request
             for number, request in sorted(self.requests.items())
-            if number not in self.outcomes and request.arm == arm
+            if number in self._open and request.arm == arm
         ]
 
     def ended_trials(self, arm: str) -> list[tuple[TrialRequested, TrialFinished]]:
@@ -74,12 +75,24 @@ class SweepLog:
 
     @property
     def open_count(self) -> int:
-        """Number of trials without an outcome."""
-        return len(self.requests) - len(self.outcomes)
+        """Number of trials that wait for an outcome."""
+        return len(self._open)
+
+    @property
+    def _open(self) -> set[int]:
+        """Trials without an outcome, unless the search has left them out."""
+        return self.requests.keys() - self.outcomes.keys() - self.left_out.keys()
+
+    def searched_trials(self, arm: str) -> list[tuple[TrialRequested, TrialFinished]]:
+        """Those of `ended_trials` that are part of the present search."""
+        return [pair for pair in self.ended_trials(arm) if pair[0].trial not in self.left_out]
 
     def with_identity(self, identity: str) -> TrialRequested | None:
-        """The first trial that does the same; None where no trial does."""
-        matches = (r for r in self.requests.values() if r.identity == identity)
+        """The first trial that does or did the same; None where no trial does."""
+        known = self._open | self.outcomes.keys()
+        matches = (
+            r for number, r in self.requests.items() if number in known and r.identity == identity
+        )
         return next(matches, None)
 
     def exclusions(self, arm: str) -> Counter[str]:

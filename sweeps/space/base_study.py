@@ -11,6 +11,7 @@ from typing import Any
 from cola.errors import SpecError
 from cola.spec import load_yaml, with_values
 from cola.spec.base import apply_overrides
+from cola.spec.locations import located
 from cola.study import StudySpec
 from orchestration.planning.catalog import shipped_studies
 from sweeps.space.spec import SweepSpec
@@ -36,7 +37,7 @@ def base_path(study: str) -> Path:
 
 
 def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
-    """The base study with all its defaults, as plain values.
+    """The base study with all its defaults and absolute paths, as plain values.
 
     `overrides` are `key=value` settings of the study; they win over the sweep's `set`.
 
@@ -54,5 +55,5 @@ def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
     if sweep.seeds is not None:
         values["seeds"] = list(sweep.seeds)
     values["name"] = sweep.name
-    study = StudySpec.parse(values, origin=f"sweep {sweep.name}")
+    study = located(StudySpec.parse(values, origin=f"sweep {sweep.name}"))
     return dict(json.loads(study.model_dump_json()))

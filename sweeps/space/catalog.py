@@ -11,6 +11,7 @@ from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.state.paths import OutputFolder, output_root
 from sweeps.space.spec import SCALES, Scale, SweepSpec
+from sweeps.space.typed_space import typed_sweep
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,23 @@ def load_sweep(
     sweep = SweepSpec.parse(load_yaml(path), origin=str(path))
     chosen_scale = _scale_of(sweep, scale)
     log.info("sweep %s from %s at scale %s", sweep.name, path, chosen_scale or "none")
-    sweep = sweep.at(chosen_scale)
+    scaled = {each: _at_scale(sweep, each, path) for each in (*sweep.scales, chosen_scale)}
+    sweep = scaled[chosen_scale]
     if not overrides:
         return sweep
     values = apply_overrides(sweep.model_dump(mode="json"), overrides)
-    return SweepSpec.parse(values, origin=str(path))
+    return typed_sweep(SweepSpec.parse(values, origin=str(path)), str(path))
+
+
+def _at_scale(sweep: SweepSpec, scale: Scale | None, path: Path) -> SweepSpec:
+    """The sweep at a scale, as a specification of its own.
+
+    Raises:
+        SpecError: what the scale changes makes it invalid.
+    """
+    origin = f"{path} at scale {scale}" if scale is not None else str(path)
+    scaled = SweepSpec.parse(sweep.at(scale).model_dump(mode="json"), origin=origin)
+    return typed_sweep(scaled, origin)
 
 
 def _scale_of(sweep: SweepSpec, name: str | None) -> Scale | None:

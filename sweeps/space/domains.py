@@ -5,12 +5,24 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
-from cola.spec import Spec
+from cola.spec import Spec, canonical_json
 from cola.spec.schema import or_list_of
+from cola.spec.typed_values import plain_value
 
-Value = Any  # whatever a key of a study can hold
+Value = Annotated[Any, AfterValidator(plain_value)]  # whatever a key of a study can hold
+
+
+STEP_TOLERANCE = 1e-6  # of a step, for rounding
 
 
 class Condition(Spec):
@@ -138,3 +150,28 @@ def values_of(domain: Choice | Uniform | LogUniform | Integer) -> list[Value] | 
         steps = math.floor((domain.high - domain.low) / domain.step + 1e-9)
         return [round(domain.low + index * domain.step, 12) for index in range(steps + 1)]
     return None
+
+
+def contains(domain: Choice | Uniform | LogUniform | Integer, value: Value) -> bool:
+    """Whether a value, in the form in which the key holds it, is one of a domain."""
+    if isinstance(domain, Choice):
+        return canonical_json(value) in map(canonical_json, domain.values)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if not domain.low <= value <= domain.high:
+        return False
+    if isinstance(domain, Integer):
+        return (value - domain.low) % domain.step == 0
+    if isinstance(domain, Uniform) and domain.step is not None:
+        steps = (value - domain.low) / domain.step
+        return abs(steps - round(steps)) < STEP_TOLERANCE
+    return True
+
+
+def describe_domain(domain: Choice | Uniform | LogUniform | Integer) -> str:
+    """The values of a domain, for messages."""
+    if isinstance(domain, Choice):
+        return ", ".join(map(canonical_json, domain.values))
+    step = getattr(domain, "step", None)
+    every = f" in steps of {step:g}" if step not in (None, 1) else ""
+    return f"{domain.low:g} to {domain.high:g}{every}"

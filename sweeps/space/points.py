@@ -14,12 +14,15 @@ from cola.errors import SpecError
 from cola.families.registry import names
 from cola.records import TrialRequested, TrialSegment
 from cola.spec import canonical_json, check_path, with_values
+from cola.spec.locations import located
 from cola.study import StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.planning.plan import PlannedRun, plan_study
 from sweeps.space.base_study import base_values
+from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, optuna_parameters
-from sweeps.space.spec import Arm, SweepSpec, is_inference
+from sweeps.space.spec import Arm, SweepSpec
+from sweeps.space.typed_space import typed_sweep
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class PointPlanner:
         Raises:
             SpecError: the base study, a key of the space or an arm is invalid.
         """
-        self.sweep = sweep
+        self.sweep = sweep = typed_sweep(sweep, f"sweep {sweep.name}")
         self._base = base_values(sweep, overrides)
         self._fingerprints: dict[str, str] = {}
         self._plans: dict[str, PlannedPoint | SpecError] = {}
@@ -128,12 +131,13 @@ class PointPlanner:
         return self.sweep.arms.get(arm, Arm())
 
     def _planned(self, arm: str, point: Point) -> PlannedPoint:
-        study = StudySpec.parse(self.study_values(arm, point))
+        study = located(StudySpec.parse(self.study_values(arm, point)))
+        check_comparable(study, "a point", self.sweep.name)
         trained = study
         has_inference = any(is_inference(key) for key in point)
         if has_inference:
-            trained = StudySpec.parse(self.study_values(arm, point, inference=False))
-        fingerprint = self._fingerprint(trained)
+            trained = located(StudySpec.parse(self.study_values(arm, point, inference=False)))
+        fingerprint = self.fingerprint(trained)
         runs = tuple(plan_study(trained, fingerprint))
         evaluation = study.evaluation if has_inference or self._measures else None
         content = [run.key for run in runs]
@@ -149,7 +153,12 @@ class PointPlanner:
             identity=hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16],
         )
 
-    def _fingerprint(self, study: StudySpec) -> str:
+    def fingerprint(self, study: StudySpec) -> str:
+        """The fingerprint of the study's corpus, computed once.
+
+        Raises:
+            SpecError: files are missing.
+        """
         key = study.data.canonical_json()
         if key not in self._fingerprints:
             self._fingerprints[key] = source_fingerprint(study.data)
@@ -158,12 +167,9 @@ class PointPlanner:
     def _check_keys(self) -> None:
         origin = f"sweep {self.sweep.name}"
         for name, space in self.sweep.spaces().items():
-            for key in [*space, *self._arm(name).set]:
+            for key in self._arm(name).set:
                 check_path(StudySpec, key, origin)
             self._check_entries(name, space)
-        for point in self.sweep.start:
-            for key in point:
-                check_path(StudySpec, key, origin)
 
     def _check_entries(self, arm: str, keys: Iterable[str]) -> None:
         """Refuse keys of entries of `families` that the arm's study does not have."""
@@ -184,14 +190,22 @@ class PointPlanner:
             study = StudySpec.parse(with_values(self._base, self._arm(arm).set))
         except SpecError:
             return  # it may need keys of the space; each point is checked by itself
-        where = f"arms.{arm}" if arm else "study"
-        if len(study.families) > 1:
-            raise SpecError(
-                f"{where}: has {len(study.families)} entries in families, whose metrics do not "
-                "compare; name one, or make an arm of each"
-            )
-        if len(study.rungs()) > 1:
-            raise SpecError(
-                f"{where}: has {len(study.rungs())} rungs, but a trial is one size at one budget; "
-                "give one size and budget in ladder or design"
-            )
+        check_comparable(study, f"arms.{arm}" if arm else "study", self.sweep.name)
+
+
+def check_comparable(study: StudySpec, where: str, sweep: str) -> None:
+    """Check that the runs of a trial are of one family at one budget.
+
+    Raises:
+        SpecError: their metrics have no common mean.
+    """
+    if len(study.families) > 1:
+        raise SpecError(
+            f"{where}: has {len(study.families)} entries in families ({', '.join(study.families)}),"
+            f" whose metrics do not compare; name one, or make an arm of each (in sweep {sweep})"
+        )
+    if len(study.rungs()) > 1:
+        raise SpecError(
+            f"{where}: has {len(study.rungs())} rungs, but a trial is one size at one budget; give "
+            f"one size and budget in ladder or design (in sweep {sweep})"
+        )

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from cola.spec.base import canonical_json
-from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
+from sweeps.space.domains import (
+    Choice,
+    Integer,
+    LogUniform,
+    Space,
+    Uniform,
+    contains,
+    describe_domain,
+    values_of,
+)
 
 Point = dict[str, Any]  # key of the study -> value
 
@@ -33,6 +42,28 @@ def applies(domain: Choice | Uniform | LogUniform | Integer, point: Point) -> bo
     """Whether a key is part of a point, given the values of the keys before it."""
     condition = domain.when
     return condition is None or point.get(condition.key, condition) in condition.among
+
+
+def why_outside(space: Space, point: Point, ignored: frozenset[str] = frozenset()) -> str | None:
+    """Why a point is none of a space, by the first key; None where it is one.
+
+    Keys in `ignored` do not count.
+    """
+    strangers = [key for key in point if key not in space and key not in ignored]
+    if strangers:
+        return f"{strangers[0]} is no key of the space"
+    earlier: Point = {}
+    for key, domain in space.items():
+        if not applies(domain, earlier):
+            if key in point:
+                return f"{key} is no part of this point (when)"
+            continue
+        if key not in point:
+            return f"it has no {key}"
+        if not contains(domain, point[key]):
+            return f"{key}={_describe_value(point[key])} is not one of {describe_domain(domain)}"
+        earlier[key] = point[key]
+    return None
 
 
 def suggest_point(space: Space, trial: Any) -> Point:

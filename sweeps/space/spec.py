@@ -10,12 +10,10 @@ from cola.records import RATE_CHANGES
 from cola.spec import Spec
 from cola.study.run import Seed
 from sweeps.space.domains import Space, Value, values_of
+from sweeps.space.samplers import check_population_keys, check_sampler, search_notes
 
 Scale = Literal["laptop", "node", "cluster"]
 SCALES: tuple[Scale, ...] = ("laptop", "node", "cluster")
-LEARNING_RATE = "training.optimizer.learning_rate"
-# Keys that only say how a finished model is used: points that differ in them share a training.
-INFERENCE_KEYS = ("evaluation.generation.", "evaluation.likelihood.", "evaluation.prompt_tokens")
 
 
 class MetricGoal(Spec):
@@ -170,7 +168,7 @@ class Arm(Spec):
 class ScaleSpec(Spec):
     """What is different at a scale; what is left out is as in the sweep."""
 
-    study: str | dict[str, Value] | None = Field(
+    study: str | dict[str, Any] | None = Field(
         default=None, description="In place of the sweep's `study`."
     )
     set: dict[str, Value] = Field(default={}, description="Added to the sweep's `set`.")
@@ -233,7 +231,7 @@ class SweepSpec(Spec):
     answer: Question = Field(
         default=BestQuestion(), description="What the report's answer is computed from."
     )
-    study: str | dict[str, Value] = Field(
+    study: str | dict[str, Any] = Field(
         description="Base study: name of one that ships, a YAML file, or the study itself (its "
         "name may be left out)."
     )
@@ -306,6 +304,17 @@ class SweepSpec(Spec):
         """How many points each arm draws at most; None where another budget ends it."""
         return self.scheduler.population.members if self.is_population else self.budget.trials
 
+    def search_notes(self, arm: str) -> list[str]:
+        """What the search does not do with the keys of an arm's space, a sentence each."""
+        notes = search_notes(
+            self.algorithm.kind,
+            self.spaces()[arm],
+            startup_trials=self.algorithm.startup_trials,
+            trials=self.trials_an_arm,
+            is_population=self.is_population,
+        )
+        return list(notes)
+
     @property
     def is_population(self) -> bool:
         """Whether its arms are populations."""
@@ -315,6 +324,7 @@ class SweepSpec(Spec):
     def _is_possible(self) -> SweepSpec:
         for space in self.spaces().values():
             _check_space(self, space)
+            check_sampler(self.algorithm.kind, space)
         if len(self.metrics) > 1 and self.scheduler.kind != "none":
             raise ValueError(
                 f"scheduler.kind={self.scheduler.kind!r} judges by one metric; with several use "
@@ -347,6 +357,7 @@ def _check_population(sweep: SweepSpec) -> None:
     for space in sweep.spaces().values():
         if RATE_CHANGES in space:
             raise ValueError(f"space.{RATE_CHANGES}: is what pbt finds; leave it out")
+        check_population_keys(space)
 
 
 def _check_space(sweep: SweepSpec, space: Space) -> None:
@@ -362,15 +373,6 @@ def _check_space(sweep: SweepSpec, space: Space) -> None:
             raise ValueError(
                 f"space.{key}: a grid needs finitely many values; give step, or another algorithm"
             )
-    for point in sweep.start:
-        strangers = sorted(set(point) - set(space)) if not sweep.arms else []
-        if strangers:
-            raise ValueError(f"start: {strangers[0]} is not a key of the space")
     limited = sweep.algorithm.kind == "grid" or sweep.is_population or sweep.scales
     if not limited and sweep.budget == BudgetSpec():
         raise ValueError("budget: give trials, flops, wall_seconds or accelerator_hours")
-
-
-def is_inference(key: str) -> bool:
-    """Whether a key only says how a finished model is used."""
-    return key.startswith(INFERENCE_KEYS)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from cola.errors import StorageError, one_line
+from cola.errors import ColaError, RunError, StorageError, one_line
 from cola.records import RunResult, TrialFinished, TrialState
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
@@ -44,7 +45,7 @@ from sweeps.trials.readings import (
     read_position,
 )
 from sweeps.trials.stopping import is_sweep_stopping, request_stop, stop_reason
-from sweeps.trials.trial_spec import TrialSpec, lease_name, with_trial_name
+from sweeps.trials.trial_spec import TrialSpec, lease_name, trial_errors, with_trial_name
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class TrialExecutor:
                     return
         except Exception as error:  # of any kind: it is the trial's reason, and the sweep continues
             log.exception("trial %d failed", self.spec.trial)
-            self._error = f"{type(error).__name__}: {one_line(error)}"
+            self._error = str(self._explained(error))
 
     def _first_ended(self, runs: list[PlannedRun]) -> tuple[PlannedRun, RunResult] | None:
         """The first of the runs that can be ended now, with its result; None where none can."""
@@ -287,8 +288,25 @@ class TrialExecutor:
             )
             fit_run(assignment)
         except Exception as error:  # of any kind: it is the run's reason
-            return error
+            return self._explained(error)
         return None
+
+    def _explained(self, error: Exception) -> ColaError:
+        """The error as one line with its cause and the file that has its traceback.
+
+        The project's own errors are such lines already.
+        """
+        if isinstance(error, ColaError):
+            return error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        path = trial_errors(Path(self.spec.folder), self.spec.trial)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write("".join(traceback.format_exception(error)))
+        except OSError as full:
+            return RunError(f"{reason}; its traceback cannot be written ({full.strerror})")
+        return RunError(f"{reason}; traceback: {path}")
 
     def _position_before(self, run: PlannedRun, prefixes: PrefixPlan) -> Position:
         """Where an attempt starts: at the end of the run's journal, or of a prefix."""

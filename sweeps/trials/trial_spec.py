@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
 from cola.records import TrialSegment
+from cola.spec.locations import Absolute, AbsolutePath
 from cola.study import StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.planning.plan import PlannedRun
@@ -18,10 +21,10 @@ class TrialSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial: int
-    study: StudySpec
+    study: Annotated[StudySpec, Absolute]
     fingerprint: str  # of the study's corpus
-    data_folder: str
-    folder: str  # the sweep's
+    data_folder: AbsolutePath
+    folder: AbsolutePath  # the sweep's
     evaluation: EvaluationSpec | None  # settings for measuring the finished models once more
     likelihood: bool  # whether that includes their NLL
     preemptible: bool
@@ -39,3 +42,8 @@ def with_trial_name(run: PlannedRun, trial: int) -> PlannedRun:
 def lease_name(driver: str, trial: int) -> str:
     """The end of the lease owner of a trial's runs, by which its driver recognises them."""
     return f"{driver}-{trial}"
+
+
+def trial_errors(folder: Path, trial: int) -> Path:
+    """The file in a sweep's folder with the tracebacks of a trial's errors."""
+    return folder / "errors" / f"trial-{trial:03d}.txt"

@@ -273,3 +273,15 @@ def test_trials_that_ended_early_are_drawn_as_far_as_they_came(tmp_path: Path) -
     assert (folder / "report" / "course.png").exists()
     drawn = course_plot(read_sweep(folder).arms[0], Goal(NLL, 1)).axes[0].lines
     assert [list(line.get_xdata()) for line in drawn] == [[0.25, 0.5, 1.0], [0.25]]
+
+
+def test_trials_outside_of_an_edited_space_are_left_out(tmp_path: Path) -> None:
+    points = [{LOC: float(loc), DIM: 4} for loc in range(4)]
+    folder = write_sweep(tmp_path, points, bowl(0.0), noise=0.0)
+    content = yaml.safe_load((folder / "sweep.yaml").read_text())
+    content["left_out"] = {2: "its loc is not one of the space", 4: "nor is this one's"}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
+    frames = read_sweep(folder)
+    assert list(frames.arms[0].trials["trial"]) == [1, 3]
+    assert (frames.open_trials, frames.left_out) == (0, 2)
+    assert "2 earlier trials are left out" in write_sweep_report(folder).read_text()

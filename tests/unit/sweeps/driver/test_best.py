@@ -11,12 +11,13 @@ import yaml
 
 from cola.errors import SpecError
 from cola.records import TrialFinished, TrialRequested
-from cola.spec import apply_overrides
+from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import LeaseHeldError
-from sweeps.driver.best import write_best
+from sweeps.driver.best import best_trial, write_best
 from sweeps.driver.folder import exclusive_driver, save_spec
+from sweeps.search.known_trials import leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
@@ -57,19 +58,78 @@ def test_the_best_point_is_a_study_that_reuses_its_run(
     assert [run.spec.run_key for run in plan_study(changed)] == wanted
 
 
+def save(planner: PointPlanner, folder: Path, **changes: Any) -> None:
+    """As a driver does before its first trial."""
+    trial_log = SweepLog(folder)
+    leave_out_trials(planner, trial_log)
+    sweep = planner.sweep.model_copy(update=changes)
+    fingerprint = planner.fingerprint(planner.base)
+    save_spec(sweep, planner.base, folder, fingerprint=fingerprint, trial_log=trial_log)
+
+
 def test_another_sweep_of_the_same_name_is_refused(
     tiny_sweep: dict[str, Any], tmp_path: Path
 ) -> None:
     tiny_sweep["space"] = {BLOCK: [8, 16]}
     planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
-    save_spec(planner.sweep, planner.base, tmp_path)
+    save(planner, tmp_path)
     logged(tmp_path, planner, {8: 5.0})
-    more = planner.sweep.model_copy(update={"description": "longer"})
-    save_spec(more, planner.base, tmp_path)
-    tiny_sweep["space"] = {BLOCK: [8]}
+    save(planner, tmp_path, description="longer")
+    tiny_sweep["seeds"] = [1, 2]
     other = PointPlanner(SweepSpec.parse(tiny_sweep), ["max_epochs=50"])
-    with pytest.raises(SpecError, match=r"other: space, study"):
-        save_spec(other.sweep, other.base, tmp_path)
+    with pytest.raises(SpecError, match=r"other: seeds, study"):
+        save(other, tmp_path)
+
+
+def test_an_edited_space_continues_without_the_trials_outside_of_it(
+    tiny_sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_sweep["space"] = {BLOCK: [8, 16]}
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    save(planner, tmp_path)
+    logged(tmp_path, planner, {8: 5.0, 16: 6.0})
+    tiny_sweep["space"] = {BLOCK: [16, 32]}
+    edited = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    save(edited, tmp_path)
+    saved = load_yaml(tmp_path / "sweep.yaml")
+    assert saved["left_out"] == {1: "families.cola.block_size=8 is not one of 16, 32"}
+    trial_log = SweepLog(tmp_path)
+    leave_out_trials(edited, trial_log)
+    best = best_trial(trial_log, "", edited.sweep.metrics[0])
+    assert best is not None
+    assert best[0].point == {BLOCK: 16}
+
+
+def test_a_population_keeps_its_space(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
+    tiny_sweep |= {"space": {BLOCK: [8, 16]}, "scheduler": {"kind": "pbt"}}
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    save(planner, tmp_path)
+    logged(tmp_path, planner, {8: 5.0})
+    tiny_sweep["space"] = {BLOCK: [8]}
+    with pytest.raises(SpecError, match=r"other: space\)"):
+        save(PointPlanner(SweepSpec.parse(tiny_sweep), []), tmp_path)
+
+
+def test_another_corpus_of_the_same_name_is_refused(
+    tiny_sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    """Moved files are the same corpus, edited ones are not."""
+    text = Path(tiny_sweep["study"]["data"]["corpus"]["paths"][0]).read_text()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "corpus.txt").write_text(text)
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    tiny_sweep["space"] = {BLOCK: [8, 16]}
+    tiny_sweep["study"]["data"]["corpus"]["paths"] = [str(tmp_path / "a" / "corpus.txt")]
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    save(planner, folder)
+    logged(folder, planner, {8: 5.0})
+    tiny_sweep["study"]["data"]["corpus"]["paths"] = [str(tmp_path / "b" / "corpus.txt")]
+    save(PointPlanner(SweepSpec.parse(tiny_sweep), []), folder)
+    (tmp_path / "b" / "corpus.txt").write_text(text + "More.")
+    with pytest.raises(SpecError, match="other: the content of the corpus"):
+        save(PointPlanner(SweepSpec.parse(tiny_sweep), []), folder)
 
 
 def test_two_drivers_do_not_work_on_one_sweep(tmp_path: Path) -> None:

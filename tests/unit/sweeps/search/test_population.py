@@ -17,7 +17,8 @@ from orchestration.planning.shared_prefixes import has_prefix
 from sweeps.search.population import Member, PopulationSearch, published_prefixes, successors
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
-from sweeps.space.spec import LEARNING_RATE, PopulationSpec, SweepSpec
+from sweeps.space.samplers import LEARNING_RATE
+from sweeps.space.spec import PopulationSpec, SweepSpec
 from tests.unit.sweeps.search.test_arm_search import NLL, ended
 
 BOUNDS = (1e-4, 1e-2)

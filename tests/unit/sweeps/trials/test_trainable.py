@@ -109,4 +109,6 @@ def test_a_failure_has_no_stop_code_and_its_error_on_one_line(
     monkeypatch.setattr(trial, "fit_run", workers(state="", error="first line\nsecond line"))
     outcome = TrialFinished.model_validate_json(reports(spec)[-1][OUTCOME])
     assert (outcome.state, outcome.stop_code) == ("failed", None)
-    assert outcome.reason == "first line second line"
+    traceback = Path(spec.folder) / "errors" / "trial-001.txt"
+    assert outcome.reason == f"RuntimeError: first line second line; traceback: {traceback}"
+    assert "first line\nsecond line" in traceback.read_text()
