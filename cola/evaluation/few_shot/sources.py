@@ -10,6 +10,7 @@ from typing import Any
 
 from cola.errors import SpecError, one_line
 from cola.evaluation.few_shot.definitions import FewShotTask, PublicDataset, task_named
+from cola.evaluation.few_shot.options import check_truth
 from cola.evaluation.items import Item, read_items
 
 
@@ -58,6 +59,9 @@ def load_items(
         return _from_hub(definition, source, limit, option=option)
     path = source / f"{task}.jsonl" if source.is_dir() else source
     items = read_items(path, definition.needs_choices, definition.needs_answers, option=option)
+    if definition.needs_choices:
+        for item in items:
+            check_truth(item, f"{option} {path}")
     return items[:limit]
 
 
