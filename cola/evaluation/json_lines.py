@@ -95,7 +95,7 @@ def _object_in(line: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
         raise SpecError(f"{where}: not JSON that can be read ({one_line(error)})") from None
     if not isinstance(value, dict):
-        kind = {list: "an array", str: "a text"}.get(type(value), "a value")
+        kind = "an array" if isinstance(value, list) else "a single value"
         raise SpecError(
             f"{where}: the line: input should be a JSON object, found {kind}; write one object a "
             "line"

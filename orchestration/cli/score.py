@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,18 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from cola.errors import StorageError
-from cola.evaluation.few_shot.scoring import TASKS, Paired, TaskScore, compare_paired, score_task
+from cola.evaluation.few_shot.scoring import (
+    TASKS,
+    Matching,
+    Paired,
+    TaskScore,
+    compare_paired,
+    score_task,
+)
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_generations, write_items
 from orchestration.cli.options import AsJson
-
-
-class MatchingRule(enum.Enum):
-    """How generations are compared with answers."""
-
-    strict = "strict"
-    release = "release"
-
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -43,25 +41,24 @@ def score(
         typer.Option(help="Another model's outputs, compared item by item (McNemar, exact)."),
     ] = None,
     matching: Annotated[
-        MatchingRule,
+        Matching,
         typer.Option(
             help="strict: what differs in sign, point, exponent or unit is another answer; letters "
             "and options count as whole words. release: the public release's rule, for parity."
         ),
-    ] = MatchingRule.strict,
+    ] = "strict",
     per_item: Annotated[
         Path | None, typer.Option(help="Write the answer found in every generation here, as JSONL.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score any model's generations on a few-shot task; rates are in per cent."""
-    rule = matching.value
     questions = load_items(task, items)
-    own = score_task(task, questions, read_generations(generations), matching=rule)
+    own = score_task(task, questions, read_generations(generations), matching=matching)
     other = paired = None
     if against is not None:
         theirs = read_generations(against, option="--against")
-        other = score_task(task, questions, theirs, matching=rule, option="--against")
+        other = score_task(task, questions, theirs, matching=matching, option="--against")
         paired = compare_paired(own, other)
     if per_item is not None:
         write_per_item(per_item, questions, own)

@@ -17,6 +17,7 @@ from cola.evaluation.few_shot.letters import CUE, Letter, is_label, letter_in
 from cola.evaluation.few_shot.phrases import one_typing_error_apart, options_within
 from cola.evaluation.few_shot.text_forms import (
     FORMS,
+    Form,
     plain,
     words_and_symbols,
     words_without_units,
@@ -71,8 +72,9 @@ def equal_option(text: str, choices: Sequence[str]) -> Match:
 
     The text may leave out an option's unit, not add one.
     """
-    forms = [(form, form) for form in FORMS]
-    for of_text, of_option in [*forms, (words_and_symbols, words_without_units)]:
+    forms: list[tuple[Form, Form]] = [(form, form) for form in FORMS]
+    forms.append((words_and_symbols, words_without_units))
+    for of_text, of_option in forms:
         reduced = of_text(text)
         if not reduced:
             continue
