@@ -18,13 +18,11 @@ _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,999})")
 
 
 def _as_id(value: object) -> object:
-    """A whole number that a program wrote as 1.0 is an integer; true and false are no numbers."""
-    if isinstance(value, bool):
-        raise ValueError(f"{str(value).lower()} is neither a whole number nor a text")
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError(f"{value} is neither a whole number nor a text")
+    """A whole number that a program wrote as 1.0 is an integer; true, null and lists are no ids."""
+    if isinstance(value, float) and value.is_integer():
         return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{json.dumps(value)} is neither a whole number nor a text")
     return value
 
 

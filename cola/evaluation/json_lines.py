@@ -90,8 +90,9 @@ def _object_in(line: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        hint = "; write one object a line, not an array" if line.strip() == "[" else ""
-        raise SpecError(f"{where}: not JSON ({error.msg}, column {error.colno}){hint}") from None
+        raise SpecError(
+            f"{where}: not JSON ({error.msg}, column {error.colno}){_hint(line)}"
+        ) from None
     except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
         raise SpecError(f"{where}: not JSON that can be read ({one_line(error)})") from None
     if not isinstance(value, dict):
@@ -100,4 +101,21 @@ def _object_in(line: str, where: str) -> dict[str, Any]:
             f"{where}: the line: input should be a JSON object, found {kind}; write one object a "
             "line"
         )
+    if "\\ud" in line.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise SpecError(
+                f"{where}: holds half of a surrogate pair (\\ud...), which is no character; write "
+                "the text as UTF-8"
+            ) from None
     return value
+
+
+def _hint(line: str) -> str:
+    """What probably is the matter with a line that is not JSON."""
+    if "\0" in line:
+        return "; holds NUL characters, as UTF-16 without a byte order mark does: save it as UTF-8"
+    if line.lstrip()[:1] == "[" or line.strip() == "{":
+        return "; write one object a line, not an array or an object over several lines"
+    return ""

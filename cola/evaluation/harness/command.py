@@ -16,7 +16,8 @@ from lm_eval.__main__ import HarnessCLI, setup_logging
 
 from cola.errors import ColaError, RunError, SpecError, one_line
 from cola.evaluation.harness.requests import NO_TEMPLATE
-from cola.evaluation.harness.settings import whole
+from cola.evaluation.harness.settings import request_of, whole
+from cola.spec import GenerationSpec
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ def check(asked: argparse.Namespace) -> None:
     if settings.get("apply_chat_template"):
         raise SpecError(NO_TEMPLATE)
     if settings.get("fewshot_as_multiturn"):
-        raise SpecError(NO_TEMPLATE.replace("apply_chat_template", "fewshot_as_multiturn", 1))
+        raise SpecError("--fewshot_as_multiturn: base models have no chat template; leave it out")
+    if isinstance(settings.get("gen_kwargs"), dict):
+        request_of(GenerationSpec(), settings["gen_kwargs"])
     for name in ("batch_size", "max_batch_size"):
         if settings.get(name) is not None:
             whole(name, settings[name], 1, option=f"--{name} ")
@@ -118,4 +121,6 @@ def _described(error: BaseException) -> str:
             f"--tasks {missing}: not found; `cola lm-eval ls tasks` lists the harness's own, and "
             "--include_path adds a folder of task files"
         )
+    if "larger than population" in text:
+        return "--num_fewshot: is more examples than a task has; give fewer"
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -78,7 +78,7 @@ class ColaLM(TemplateLM):
         self.generation, self.likelihood_settings = model_settings(options)
         self.batch_size = whole("batch_size", batch_size, 1)
         where = device_of(device)
-        self.evaluated = open_evaluated_model(Path(pretrained).expanduser(), None, where)
+        self.evaluated = open_evaluated_model(Path(str(pretrained)).expanduser(), None, where)
         self._device = self.evaluated.device
         self.max_length: int = self.evaluated.context or DEFAULT_LENGTH
         if max_length is not None:

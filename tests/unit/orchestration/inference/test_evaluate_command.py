@@ -130,11 +130,39 @@ def test_what_cannot_be_evaluated_is_refused(
             [models["ar"], *few_shot, "--set", "generation.stepz=3"],
             r"generation\.steps\?",
         ),
-        ([models["ar"], *few_shot, "--context", "20"], "leaves no room for a prompt"),
+        (
+            [models["ar"], *few_shot, "--context", "8"],
+            r"--tasks obqa: generates 8 tokens, which leaves no room for a prompt in the model's "
+            r"context of 8 tokens; give --set generation\.max_new_tokens= of less than 8",
+        ),
+        (
+            [models["ar"], *few_shot, "--set", "likelihood.ode_steps=2"],
+            r"--set likelihood\.ode_steps=2: has no effect on obqa; likelihood, cloze read it",
+        ),
         ([models["ar"], *few_shot, "--reference", models["cola"]], "is of family cola"),
     ):
         with pytest.raises(SpecError, match=message):
             evaluate(tmp_path, *arguments)
+
+
+def test_the_number_of_new_tokens_reaches_few_shot_tasks(
+    models: dict[str, Path], tasks: Path, tmp_path: Path
+) -> None:
+    given = [models["ar"], "--tasks", "obqa", "--task-folder", tasks]
+    found = {}
+    for new in (None, 1, 8):
+        own = [] if new is None else ["--set", f"generation.max_new_tokens={new}"]
+        (report,) = evaluate(tmp_path, *given, *own, "--set", "generation.steps=2")
+        assert report["unread_settings"] == ["generation.steps"]
+        (result,) = report["results"]
+        found[new] = result["details"]["generation"]["max_new_tokens"]
+    assert found == {None: 32, 1: 1, 8: 8}
+    longest = [
+        max(json.loads(line)["record"]["new_tokens"] for line in path.read_text().splitlines())
+        for path in Path(report["answers"]).glob("*.jsonl")
+    ]
+    assert sorted(longest)[0] == 1
+    assert sorted(longest)[1] <= 8
 
 
 @pytest.mark.slow
@@ -142,7 +170,8 @@ def test_what_cannot_be_evaluated_is_refused(
 def test_two_workers_answer_as_one_process(
     models: dict[str, Path], text: Path, tasks: Path, tmp_path: Path
 ) -> None:
-    given = [models["cola"], "--tasks", "obqa,unconditional", "--task-folder", tasks, *FEW, *TINY]
+    given = [models["cola"], "--tasks", "obqa,unconditional", "--task-folder", tasks, *FEW]
+    given += ["--context", "48"]
     given += ["--held-out", text, "--rows", "2", "--reference", models["ar"]]
     alone, spread = (
         [found["results"] for found in evaluate(tmp_path / name, *given, *workers)]
