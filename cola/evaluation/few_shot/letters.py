@@ -27,8 +27,8 @@ _FILLER = re.compile(
 _BRACKETED = r"(?<!\w)[(\[]\s*([A-Za-z])\s*[)\]](?!\w)"
 _LONE = re.compile(r"[\s\"']*(?:[(\[]\s*)?([A-Za-z])\s*[)\]]?\s*[.,;:!?\"']*\s*")
 _FIRST_BRACKETED = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]](?!\w)")
-_MARKED = re.compile(r"([A-Za-z])(?=\s*(?:—|-\s)|([.,:;])\s)")
-_CAPITAL = re.compile(r"([A-Z])(?=\s)")
+_MARKED = re.compile(r"([A-Za-z])(?=[\"']?(?:\s*(?:—|-\s)|([.,:;])\s))")
+_CAPITAL = re.compile(r"([A-Z])(?=[\"']?\s)")
 _REASON = re.compile(r"\s+(?:because|since|due|which|given)\b")
 _IS_RIGHT = re.compile(r"\s+(?:is|was)\s+(?:the\s+)?(?:correct|right|best|true|answer)\b", re.I)
 _NAMED = re.compile(

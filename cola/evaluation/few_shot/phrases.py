@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 from cola.evaluation.few_shot.text_forms import PROSE, numbers, trimmed, words_and_symbols
 
 SIMILAR_ENOUGH = 0.9  # difflib ratio of a text and an option that it misspells
+NEARBY = 300  # chosen: characters around a place in which its clause is looked for
 SHORTEST_MISSPELT = 4  # letters; shorter words that differ in one are other words
 
 _CLAUSE_END = re.compile(r"[.;:!?,—](?=\s|$)|\b(?:but|rather|instead)\b", re.IGNORECASE)
@@ -55,11 +56,11 @@ def options_within(text: str, choices: Sequence[str]) -> set[int]:
 
 def is_denied(text: str, start: int, end: int) -> bool:
     """Whether what stands there is negated: before it in its clause, or right behind it."""
-    before = text[:start]
+    before = text[max(0, start - NEARBY) : start]
     breaks = list(_CLAUSE_END.finditer(before))
     clause = before[breaks[-1].start() if breaks else 0 :]
     clause = re.sub(r"^\W*(?:but|rather(?!\s+than)|instead(?!\s+of))\b", "", clause, flags=re.I)
-    return bool(_NEGATION.search(clause) or _DENIED_BEHIND.match(text[end:]))
+    return bool(_NEGATION.search(clause) or _DENIED_BEHIND.match(text[end : end + NEARBY]))
 
 
 def one_typing_error_apart(text: str, option: str) -> bool:
@@ -107,7 +108,8 @@ def _spans(text: str, option: str, options: Sequence[str]) -> list[tuple[int, in
 def _is_whole(text: str, start: int, end: int) -> bool:
     """Whether only punctuation of prose joins the span to the spaces around it, and it is no part
     of a longer number or formula."""
-    before, after = text[:start].split(" "), text[end:].split(" ")
+    before = text[max(0, start - NEARBY) : start].split(" ")
+    after = text[end : end + NEARBY].split(" ")
     if before[-1].strip(_EDGE) or after[0].strip(_EDGE):
         return False
     if before[-1][-1:] in (".", ",", ":") and text[start].isdigit():

@@ -28,7 +28,7 @@ _LOOK_ALIKES = str.maketrans(
         **{chr(0xFF01 + place): chr(0x21 + place) for place in range(0x5E)},
     }
 )
-_EMPHASIS = re.compile(r"(?<!\w)(\*\*|__|\*|`)(?=\S)(.+?)(?<=\S)\1(?!\w)")
+_EMPHASIS = re.compile(r"(?<!\w)(\*\*|__|\*|`)(?=\S)(.{1,200}?)(?<=\S)\1(?!\w)")
 _DASH = re.compile(r"—|(?<=\s)–(?=\s)|(?<=[^\W\d])–(?=[^\W\d])")
 _UNARY_DASH = re.compile(r"(?<![\w)])–(?=\d)")
 _SPACE = re.compile(r"\s+")
