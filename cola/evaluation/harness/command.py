@@ -15,13 +15,13 @@ import yaml
 from lm_eval.__main__ import HarnessCLI, setup_logging
 
 from cola.errors import ColaError, RunError, SpecError, one_line
+from cola.evaluation.harness.lm import MODEL_TYPE
 from cola.evaluation.harness.requests import NO_TEMPLATE
 from cola.evaluation.harness.settings import request_of, whole
 from cola.spec import GenerationSpec
 
 log = logging.getLogger(__name__)
 
-MODEL = "cola"
 # What the harness raises for what was asked of it; the rest is a failure of the run.
 REFUSALS = (ValueError, TypeError, LookupError, OSError, AssertionError, NotImplementedError)
 
@@ -71,7 +71,7 @@ def check(asked: argparse.Namespace) -> None:
             raise SpecError(f"--include_path {folder}: is no folder; give one with task files")
     if not settings.get("tasks"):
         raise SpecError("--tasks: names no task; `cola lm-eval ls tasks` lists them")
-    if settings.get("model") != MODEL:
+    if settings.get("model") != MODEL_TYPE:
         return
     if settings.get("apply_chat_template"):
         raise SpecError(NO_TEMPLATE)

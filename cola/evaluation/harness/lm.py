@@ -35,13 +35,14 @@ from cola.evaluation.models.evaluated_model import open_evaluated_model
 from cola.evaluation.tasks.continuations import continuations
 from cola.seeding import Stream
 
+MODEL_TYPE = "cola"  # what `--model` calls it
 DEFAULT_LENGTH = 2048
 log = logging.getLogger(__name__)
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt and of its continuation
 
 
-@register_model("cola")
+@register_model(MODEL_TYPE)
 class ColaLM(TemplateLM):
     """A folder that `cola export` wrote (or of the public release, with its tokenizer).
 
