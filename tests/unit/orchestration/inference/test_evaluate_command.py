@@ -16,6 +16,7 @@ from tests.factories import tiny_model
 from tests.sizes import FAMILIES, SMALL
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
+STORY = "The lamp stands beside the river and the garden behind the lamp is dark. " * 4
 TINY = ["--set", "prompt_tokens=12", "--set", "gap_tokens=8", "--context", "48"]
 
 
@@ -46,7 +47,7 @@ def tasks(tmp_path: Path) -> Path:
     folder = tmp_path / "tasks"
     folder.mkdir()
     items = [
-        {"id": n, "prompt": f"Question {n}?\n(A) lamp\n(B) river\nAnswer:", "answer": "lamp",
+        {"id": n, "prompt": f"{STORY}Question {n}?\n(A) lamp\n(B) river\nAnswer:", "answer": "lamp",
          "choices": ["lamp", "river"]} for n in range(5)
     ]  # fmt: skip
     (folder / "obqa.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
@@ -125,7 +126,8 @@ def test_what_cannot_be_evaluated_is_refused(
         ([tasks, *few_shot], "holds no model that can be evaluated"),
         ([tmp_path / "nothing", *few_shot], "no such run"),
         ([models["ar"], "--tasks", "trivia", *FEW], "--tasks trivia: unknown; valid: likelihood"),
-        ([models["ar"], "--tasks", "cloze", *FEW], "needs held-out text"),
+        ([models["ar"], "--tasks", "cloze"], "needs held-out text"),
+        ([models["ar"], "--tasks", "cloze", *FEW], r"max_new_tokens=8: has no effect on cloze"),
         (
             [models["ar"], *few_shot, "--set", "generation.stepz=3"],
             r"generation\.steps\?",
