@@ -60,7 +60,7 @@ class EvaluationSpec(Spec):
     tasks: tuple[Task, ...] = Field(
         default=(),
         description="Tasks for the finished model, each listed once; `cola items` writes the items "
-        "of the few-shot ones.",
+        "of the few-shot ones, which generate 32 tokens whatever `generation.max_new_tokens` says.",
     )
     task_items: PositiveInt = Field(
         default=32, description="Items of each task that are answered, the first ones."
