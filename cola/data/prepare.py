@@ -17,9 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cola.data.corpus_files import shown
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
+from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
 from cola.data.sources import ReadCounts, expected_bytes, read_pieces
+from cola.data.summary import corpus_listing, summary_of
 from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
 from cola.errors import SpecError, StorageError
 from cola.files import file_lock
@@ -41,11 +44,11 @@ _EARLY_FIT_CHECK_TOKENS = 2_000_000
 class PreparedData:
     """Packed tokens of both splits with their tokenizer.
 
-    meta: `fingerprint`, `skipped_files`, `skipped_documents`, `corpus_documents`,
-    `sequence_length`, `vocab_size`, `eos_token`, `build_seconds`, and under `train` and
-    `validation` each: `documents` (pieces, see `cola.data.sources`), `sequences`, `tokens` (packed,
-    EOS included), `dropped_tokens` (the last part of a sequence), `bytes` (UTF-8 bytes of the
-    packed text) and `bytes_per_token`.
+    meta: `fingerprint`, `skipped_files`, `skipped_documents`, `corpus_documents`, `corpus` (see
+    `cola.data.summary.CorpusSummary`), `sequence_length`, `vocab_size`, `eos_token`,
+    `build_seconds`, and under `train` and `validation` each: `documents` (pieces, see
+    `cola.data.sources`), `sequences`, `tokens` (packed, EOS included), `dropped_tokens` (the last
+    part of a sequence), `bytes` (UTF-8 bytes of the packed text) and `bytes_per_token`.
     """
 
     folder: Path
@@ -155,7 +158,8 @@ def _build(spec: DataSpec, key: str, folder: Path, *, progress: Progress) -> Non
     progress("data ready", 1.0)
 
 
-def _write(spec: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
+def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
+    spec, commits = pinned(given)  # so that every pass reads the same
     threshold = _split_threshold(spec)
     total = expected_bytes(spec.corpus)
     if isinstance(spec.tokenizer, TrainedBPE):
@@ -199,6 +203,7 @@ def _write(spec: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
         "corpus_documents": counts.documents,
         "skipped_files": counts.skipped_files,
         "skipped_documents": counts.skipped_documents,
+        "corpus": summary_of(given, corpus_listing(given), counts, commits=commits).as_json(),
     }
 
 
@@ -265,8 +270,8 @@ def _split_threshold(spec: DataSpec) -> int:
             return threshold
     if largest < 0:
         raise SpecError(
-            f"data.corpus.source={spec.corpus.source}: holds no text (files skipped as not UTF-8: "
-            f"{counts.skipped_files}); give another corpus"
+            f"data.corpus.source={spec.corpus.source}: holds no text"
+            f"{_left_out(counts)}; give another corpus"
         )
     if smallest == largest:
         raise SpecError(
@@ -274,6 +279,21 @@ def _split_threshold(spec: DataSpec) -> int:
             "validation; give more text"
         )
     return max(threshold, smallest + 1) if largest >= threshold else largest
+
+
+def _left_out(counts: ReadCounts) -> str:
+    """A clause on what a corpus without text has in place of it."""
+    parts = [
+        f"{number:,} {what}"
+        for number, what in (
+            (counts.skipped_documents, "rows whose text is null"),
+            (counts.blank_documents, "documents without a visible character"),
+        )
+        if number
+    ]
+    if counts.skipped:
+        parts.append(f"files left out: {shown(counts.skipped)}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _text_hash(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
@@ -16,7 +17,7 @@ from pydantic import (
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import union_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
-from cola.spec.base import Spec, check_distinct
+from cola.spec.base import Spec, canonical_json, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.inference import GenerationSpec, LikelihoodSpec
 
@@ -217,8 +218,12 @@ class RunSpec(Spec):
 
     @property
     def run_key(self) -> str:
-        """SHA-256 (hex) of the canonical JSON: equal keys mean equal results."""
-        return self.content_hash()
+        """SHA-256 (hex) of the specification: equal keys mean equal results.
+
+        Where corpus and tokenizer lie is left out: `data_fingerprint` stands for what they hold.
+        """
+        values = self.model_dump(mode="json") | {"data": self.data.identity()}
+        return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
     @property
     def steps(self) -> int:
@@ -247,8 +252,11 @@ class RunSpec(Spec):
             left -= taken
         return total
 
-    def flat(self) -> dict[str, str]:
-        """The specification as dotted keys and texts; lists of settings by index."""
+    def flat(self, *, identity: bool = False) -> dict[str, str]:
+        """The specification as dotted keys and texts; lists of settings by index.
+
+        `identity` leaves out what the run's key leaves out.
+        """
         flat: dict[str, str] = {}
 
         def walk(prefix: str, value: object) -> None:
@@ -261,5 +269,6 @@ class RunSpec(Spec):
             else:
                 flat[prefix] = str(value)
 
-        walk("", self.model_dump(mode="json"))
+        values = self.model_dump(mode="json")
+        walk("", values | {"data": self.data.identity()} if identity else values)
         return flat

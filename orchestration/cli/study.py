@@ -103,7 +103,7 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
     memory = memory_table(plan)
     if memory is not None:
         console.print(memory)
-    sentences = [total_sentence(plan), *matching_sentences(plan)]
+    sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
     for sentence in sentences:
         console.print(sentence, highlight=False, soft_wrap=True)

@@ -119,7 +119,7 @@ def prefix_key(run: RunSpec, step: int) -> str:
     content = {
         "format": FORMAT,
         "seed": run.seed,
-        "data": run.data.model_dump(mode="json"),
+        "data": run.data.identity(),
         "data_fingerprint": run.data_fingerprint,
         "training": training,
         "stages": list(_stages_until(run, step)),
