@@ -258,8 +258,8 @@ def _files_at(given: str, key: str) -> tuple[list[CorpusFile], list[SkippedFile]
         return [_named_file(path, f"{key}={given}")], []
     if not is_folder:
         raise SpecError(
-            f"{key}={given}: no such file or folder (no wildcards); give files ({KNOWN}) or "
-            "folders of them"
+            f"{key}={given}: no such file or folder; give files ({KNOWN}) or folders of "
+            "them, without wildcards"
         )
     files, skipped = folder_files(path, key)
     if not files:

@@ -26,7 +26,7 @@ class ReadCounts:
     """What one pass over a corpus has met so far (bytes: UTF-8 bytes of text).
 
     `skipped_documents` are rows whose text is null, `blank_documents` those without a visible
-    character; `files_without_text` gave no document.
+    character; `files_without_text` are files of rows that gave no document.
     """
 
     documents: int = 0

@@ -184,7 +184,7 @@ def _encoding_problem(path: Path, encoding: str) -> str:
                 found = f"byte 0x{data[error.start]:02X} in line {line}"
             if not block:
                 break
-    name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+    name = encoding.upper().removesuffix("-SIG").removesuffix("-LE").removesuffix("-BE")
     remedy = f"convert it (such as iconv -f WINDOWS-1252 -t UTF-8 {path.name}) or leave it out"
     if name != "UTF-8":
         remedy = "copy it again or leave it out"

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cola.data.checksums import check_checksums
 from cola.data.corpus_files import shown
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.hub import pinned
@@ -27,7 +28,7 @@ from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bp
 from cola.errors import SpecError, StorageError
 from cola.files import file_lock
 from cola.spec import DataSpec
-from cola.spec.data import TrainedBPE
+from cola.spec.data import PythonStdlib, TrainedBPE
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,9 @@ def _build(spec: DataSpec, key: str, folder: Path, *, progress: Progress) -> Non
 
 def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
     spec, commits = pinned(given)  # so that every pass reads the same
+    listing = corpus_listing(given)
+    if listing is not None and not isinstance(given.corpus, PythonStdlib):
+        check_checksums(listing.files)
     threshold = _split_threshold(spec)
     total = expected_bytes(spec.corpus)
     if isinstance(spec.tokenizer, TrainedBPE):
@@ -203,7 +207,7 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
         "corpus_documents": counts.documents,
         "skipped_files": counts.skipped_files,
         "skipped_documents": counts.skipped_documents,
-        "corpus": summary_of(given, corpus_listing(given), counts, commits=commits).as_json(),
+        "corpus": summary_of(given, listing, counts, commits=commits).as_json(),
     }
 
 

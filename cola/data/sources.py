@@ -131,10 +131,10 @@ def _documents(corpus: Corpus, counts: ReadCounts) -> Iterator[Iterable[str]]:
 def _counted(
     file: CorpusFile, text_field: str, counts: ReadCounts, *, key: str
 ) -> Iterator[Iterable[str]]:
-    """The file's documents; it is counted where none of them has text."""
+    """The file's documents; a file of rows is counted where none of them has text."""
     before = counts.documents
     yield from file_documents(file, text_field, counts, key=key)
-    if counts.documents == before:
+    if counts.documents == before and file.format != "text":
         counts.files_without_text.append(file.name)
 
 
