@@ -67,12 +67,12 @@ def _tokenizer_identity(spec: DataSpec) -> dict[str, Any]:
             raise SpecError(
                 f"data.tokenizer.path={spec.tokenizer.path}: no such file; give a tokenizer.json"
             )
-        values["sha256"] = _digest_of(path)
+        values["sha256"] = digest_of(path)
     elif isinstance(spec.tokenizer, HubTokenizer):
         folder = local_folder(spec.tokenizer)
         if folder is not None and (folder / TOKENIZER_FILE).is_file():
             del values["name"]
-            values["sha256"] = _digest_of(folder / TOKENIZER_FILE)
+            values["sha256"] = digest_of(folder / TOKENIZER_FILE)
     return values
 
 
@@ -89,10 +89,15 @@ def _contents(files: list[CorpusFile], *, by_name: bool = False) -> list[list[st
     sizes = {file.path: file.path.stat().st_size for file in files}
     if sum(sizes.values()) > MAX_HASHED_BYTES:
         return [[f.name, sizes[f.path], f.path.stat().st_mtime_ns] for f in files]
-    return [[f.name if by_name else f.format, sizes[f.path], _digest_of(f.path)] for f in files]
+    return [[f.name if by_name else f.format, sizes[f.path], digest_of(f.path)] for f in files]
 
 
-def _digest_of(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 (hex) of a file, read once a process unless it changes.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
     status = path.stat()
     try:
         return _digest(path, status.st_size, status.st_mtime_ns)

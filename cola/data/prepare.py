@@ -18,12 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from cola.data.checksums import check_checksums
-from cola.data.corpus_files import shown
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
 from cola.data.sources import ReadCounts, expected_bytes, read_pieces
-from cola.data.summary import corpus_listing, summary_of
+from cola.data.summary import check_has_text, corpus_listing, summary_of
 from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
 from cola.errors import SpecError, StorageError
 from cola.files import file_lock
@@ -273,31 +272,13 @@ def _split_threshold(spec: DataSpec) -> int:
         if smallest < threshold <= largest:
             return threshold
     if largest < 0:
-        raise SpecError(
-            f"data.corpus.source={spec.corpus.source}: holds no text"
-            f"{_left_out(counts)}; give another corpus"
-        )
+        check_has_text(spec, counts)
     if smallest == largest:
         raise SpecError(
             f"data.corpus.source={spec.corpus.source}: holds one text only, none is left for "
             "validation; give more text"
         )
     return max(threshold, smallest + 1) if largest >= threshold else largest
-
-
-def _left_out(counts: ReadCounts) -> str:
-    """A clause on what a corpus without text has in place of it."""
-    parts = [
-        f"{number:,} {what}"
-        for number, what in (
-            (counts.skipped_documents, "rows whose text is null"),
-            (counts.blank_documents, "documents without a visible character"),
-        )
-        if number
-    ]
-    if counts.skipped:
-        parts.append(f"files left out: {shown(counts.skipped)}")
-    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _text_hash(text: str) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from cola.data.corpus_files import (
@@ -14,11 +14,14 @@ from cola.data.corpus_files import (
     SkippedFile,
     list_files,
     readable_files,
+    shown,
 )
 from cola.data.documents import ReadCounts
+from cola.data.fingerprint import MAX_HASHED_BYTES, digest_of
 from cola.data.formats import unpacked_name
 from cola.data.hub import dataset_listing, unpinned_notes
 from cola.data.sources import read_pieces
+from cola.errors import SpecError
 from cola.spec import DataSpec
 from cola.spec.data import HuggingFaceDataset, PythonStdlib
 
@@ -26,6 +29,8 @@ from cola.spec.data import HuggingFaceDataset, PythonStdlib
 COUNTED_BYTES = 32 * 10**6
 # Chosen: of larger ones a plan decodes the beginning of each file only.
 DECODED_BYTES = 10**9
+NULL_ROWS = ("row whose text is null", "rows whose text is null")
+BLANK = ("document without a visible character", "documents without a visible character")
 MOST_NAMES = 100  # of files left out that are kept by name for each rule
 
 
@@ -84,10 +89,11 @@ class CorpusSummary:
         """Text that is left out, and names that may stand for other data tomorrow."""
         lines = [f"left out of the corpus: {g}" for g in self.skipped if g.rule in LOSSES]
         if self.null_documents:
-            lines.append(f"left out of the corpus: {self.null_documents:,} rows whose text is null")
+            lines.append(f"left out of the corpus: {_many(self.null_documents, NULL_ROWS)}")
         if self.files_without_text:
             names = ", ".join(self.files_without_text[:3])
-            lines.append(f"no text in {len(self.files_without_text)} files of the corpus: {names}")
+            files = _many(len(self.files_without_text), ("file", "files"))
+            lines.append(f"no text in {files} of the corpus: {names}")
         return [*lines, *self.notes]
 
     def as_json(self) -> dict[str, Any]:
@@ -114,7 +120,7 @@ class CorpusSummary:
         groups = [group for group in self.skipped if group.rule not in LOSSES]
         parts = [f"{group.files:,} {group.rule} ({group.shown})" for group in groups]
         if self.blank_documents:
-            parts.append(f"{self.blank_documents:,} documents without a visible character")
+            parts.append(_many(self.blank_documents, BLANK))
         return f"Not read: {', '.join(parts)}." if parts else ""
 
 
@@ -131,6 +137,7 @@ def summarise(spec: DataSpec) -> CorpusSummary:
         counts = ReadCounts()
         for _ in read_pieces(spec, counts):
             pass
+        check_has_text(spec, counts)
     return summary_of(spec, listing, counts)
 
 
@@ -143,7 +150,9 @@ def summary_of(
 ) -> CorpusSummary:
     """A summary of what is listed and counted; `commits` are of what is read from the hub."""
     skipped = counts.skipped if counts is not None else listing.skipped if listing else ()
-    notes = unpinned_notes(spec) + (twin_notes(listing) if listing is not None else [])
+    notes = unpinned_notes(spec)
+    if listing is not None and not isinstance(spec.corpus, PythonStdlib):
+        notes += twin_notes(listing)
     summary = CorpusSummary(
         files=None if listing is None else len(listing.files),
         file_bytes=None if listing is None else listing.bytes,
@@ -184,18 +193,58 @@ def corpus_listing(spec: DataSpec) -> Listing | None:
     return readable_files(spec.corpus)
 
 
+def check_has_text(spec: DataSpec, counts: ReadCounts) -> None:
+    """Whether a corpus that was read to its end holds a document.
+
+    Raises:
+        SpecError: with what it has in place of one.
+    """
+    if counts.documents:
+        return
+    parts = [_many(n, what) for n, what in _without_text(counts) if n]
+    if counts.skipped:
+        parts.append(f"files left out: {shown(counts.skipped)}")
+    found = f" ({'; '.join(parts)})" if parts else ""
+    raise SpecError(
+        f"data.corpus.source={spec.corpus.source}: holds no text{found}; give another corpus"
+    )
+
+
+def _without_text(counts: ReadCounts) -> list[tuple[int, tuple[str, str]]]:
+    return [(counts.skipped_documents, NULL_ROWS), (counts.blank_documents, BLANK)]
+
+
+def _many(count: int, names: tuple[str, str]) -> str:
+    """A count with the name of one or of several."""
+    return f"{count:,} {names[count != 1]}"
+
+
 def twin_notes(listing: Listing) -> list[str]:
-    """A note on files that differ in nothing but their compression, as of one that was unpacked."""
-    first: dict[Path, CorpusFile] = {}
-    twins: list[str] = []
-    for file in listing.files:
-        other = first.setdefault(file.path.with_name(unpacked_name(file.path.name)), file)
-        if other is not file:
-            twins.append(f"{other.name} and {file.name}")
+    """A note on files of equal content, or that differ in nothing but their compression."""
+    twins: dict[str, None] = {}
+    sizes = Counter(file.path.stat().st_size for file in listing.files)
+    hashed = listing.bytes <= MAX_HASHED_BYTES
+    alike = [f for f in listing.files if hashed and sizes[f.path.stat().st_size] > 1]
+    for files, key in ((alike, _content), (listing.files, _unpacked)):
+        first: dict[object, CorpusFile] = {}
+        for file in files:
+            other = first.setdefault(key(file), file)
+            if other is not file:
+                twins[f"{other.name} and {file.name}"] = None
     if not twins:
         return []
     more = f" and {len(twins) - 1} more pairs" if len(twins) > 1 else ""
-    return [f"{twins[0]}{more} look like the same text twice; both are read, remove one if so"]
+    return [
+        f"{next(iter(twins))}{more} look like the same text twice; both are read: remove one if so"
+    ]
+
+
+def _content(file: CorpusFile) -> object:
+    return digest_of(file.path)
+
+
+def _unpacked(file: CorpusFile) -> object:
+    return file.path.with_name(unpacked_name(file.path.name))
 
 
 def _listing(spec: DataSpec) -> Listing | None:

@@ -11,6 +11,7 @@ import pytest
 from cola.data import prepare, source_fingerprint
 from cola.data.hub import pinned, with_absolute_folders
 from cola.data.summary import summarise, summary_in
+from cola.errors import SpecError
 from cola.spec import DataSpec
 from tests.unit.data.corpora import write_corpus
 
@@ -49,8 +50,8 @@ def test_plan_and_preparation_say_the_same(folder: Path, tmp_path: Path) -> None
     assert second == "Not read: 1 side file (LICENSE)."
     assert [warning.partition(",")[0] for warning in warnings] == [
         "Warning: left out of the corpus: 1 file that is not text",
-        "Warning: left out of the corpus: 1 rows whose text is null",
-        "Warning: no text in 1 files of the corpus: null.jsonl",
+        "Warning: left out of the corpus: 1 row whose text is null",
+        "Warning: no text in 1 file of the corpus: null.jsonl",
     ]
     assert "byte 0xE9 in line 1" in warnings[0]
 
@@ -69,6 +70,24 @@ def test_an_unpacked_file_beside_its_archive_is_noted(tmp_path: Path) -> None:
     write_corpus(tmp_path, ".jsonl", ".gz", TEXTS)
     notes = summarise(spec_of({"source": "files", "paths": [str(tmp_path)]})).notes
     assert "part-0.jsonl and part-0.jsonl.gz look like the same text twice" in notes[0]
+
+
+def test_files_of_equal_content_are_noted(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_corpus(tmp_path, ".jsonl", "", TEXTS).rename(tmp_path / f"{name}.jsonl")
+    notes = summarise(spec_of({"source": "files", "paths": [str(tmp_path)]})).notes
+    assert "a.jsonl and b.jsonl look like the same text twice" in notes[0]
+
+
+def test_a_corpus_without_documents_is_refused_before_a_run(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": " "}\n\n')
+    (tmp_path / ".b.txt").write_text("hidden")
+    with pytest.raises(SpecError) as caught:
+        summarise(spec_of({"source": "files", "paths": [str(tmp_path)]}))
+    assert str(caught.value) == (
+        "data.corpus.source=files: holds no text (1 row whose text is null; 1 document without a "
+        "visible character; files left out: .b.txt (hidden)); give another corpus"
+    )
 
 
 def test_hub_names_without_a_commit_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
