@@ -166,8 +166,11 @@ class RunSpec(Spec):
             left -= taken
         return total
 
-    def flat(self) -> dict[str, str]:
-        """The identity as dotted keys and texts; lists of settings by index."""
+    def flat(self, *, identity: bool = False) -> dict[str, str]:
+        """The specification as dotted keys and texts; lists of settings by index.
+
+        `identity` leaves out what the run's key leaves out.
+        """
         flat: dict[str, str] = {}
 
         def walk(prefix: str, value: object) -> None:
@@ -180,5 +183,5 @@ class RunSpec(Spec):
             else:
                 flat[prefix] = str(value)
 
-        walk("", self.identity())
+        walk("", self.identity() if identity else self.model_dump(mode="json"))
         return flat

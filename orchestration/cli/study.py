@@ -104,7 +104,7 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
     memory = memory_table(plan)
     if memory is not None:
         console.print(memory)
-    sentences = [total_sentence(plan), *matching_sentences(plan)]
+    sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
     aside = [decision for decision in decisions if decision.action == "set aside"]
     sentences += [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cola.data import PreparedData, prepare
+from cola.data.summary import summary_in
 from cola.errors import StorageError, one_line
 from cola.files import write_atomically
 from cola.study import StudySpec
@@ -92,6 +93,8 @@ def prepared_data(
         SpecError: it is too small, or holds no items for a task.
     """
     data = prepare(study.data, OutputFolder(root).cache, view.data_progress)
+    for sentence in summary_in(data.meta).sentences():
+        view.note(sentence)
     check_data(study, data)
     check_items(study.evaluation)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)

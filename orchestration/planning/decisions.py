@@ -26,6 +26,7 @@ PLAN_REMEDY = "remove it, and `cola run` of its study writes it anew; runs are f
 
 # "set aside": its files are damaged, so it is left alone while the others are trained.
 Action = Literal["reuse", "resume", "start", "busy", "set aside"]
+FINGERPRINT = "data_fingerprint"
 
 
 @dataclass(frozen=True)
@@ -208,11 +209,31 @@ def known_plan(study_folder: Path) -> dict[str, Any]:
 
 
 def changes(before: dict[str, Any], run: PlannedRun) -> str:
-    """At most three settings that differ from the slot's last plan, with both values."""
-    old, new = before["params"], run.spec.flat()
-    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    """At most three settings that differ from the slot's last plan, with both values.
+
+    Where corpus and tokenizer lie changes no result, and so is no cause.
+    """
+    old, new = before["params"], run.spec.flat(identity=True)
+    places = run.spec.flat().keys() - new.keys()
+    keys = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if key not in places and old.get(key) != new.get(key)
+    ]
     # Steps and costs follow from settings; they are named only where nothing else changed.
     causes = [key for key in keys if not key.startswith("stages.")] or keys
-    clauses = [f"{key} changed from {old.get(key)} to {new.get(key)}" for key in causes[:3]]
+    # So does the fingerprint from settings of the data.
+    if any(key.startswith("data.") and key != "data.seed" for key in causes):
+        causes = [key for key in causes if key != FINGERPRINT]
+    clauses = [_change(key, old.get(key), new.get(key)) for key in causes[:3]]
     more = len(causes) - len(clauses)
     return ", ".join(clauses) + (f" and {more} more" if more > 0 else "")
+
+
+def _change(key: str, old: str | None, new: str | None) -> str:
+    if key == FINGERPRINT and old and new:
+        return (
+            "the content of corpus or tokenizer, or the order of files, changed "
+            f"({FINGERPRINT} from {old[:12]} to {new[:12]})"
+        )
+    return f"{key} changed from {old} to {new}"

@@ -169,7 +169,7 @@ def matching_sentences(plan: Plan) -> list[str]:
 
 def warnings(plan: Plan) -> list[str]:
     """What to check before paying for the plan."""
-    cautions = []
+    cautions = plan.corpus.summary.cautions()
     most = max(plan.runs, key=lambda run: run.tokens)
     epochs = plan.epochs(most)
     if epochs is None:
@@ -216,7 +216,7 @@ def unread_settings(study: StudySpec) -> list[str]:
 
 
 def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str, Any]:
-    """The plan as plain values: `runs`, their `totals`, `matching`, `warnings`.
+    """The plan as plain values: `corpus`, `runs`, their `totals`, `matching`, `warnings`.
 
     Of `decisions` each run has its `action` and `why`.
     """
@@ -225,6 +225,8 @@ def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str,
         row |= {"action": decision.action, "why": decision.why}
     return {
         "study": plan.study.name,
+        "corpus": {"tokens": plan.corpus.tokens, "tokens_counted": plan.corpus.exact}
+        | plan.corpus.summary.as_json(),
         "runs": rows,
         "totals": totals(plan),
         "matching": matching_sentences(plan),

@@ -14,6 +14,7 @@ from orchestration.checkpoint.manifest import Cursor, seal
 from orchestration.driver.status import run_status
 from orchestration.planning.decisions import RunDecision, decide, save_plan, saved_plan
 from orchestration.planning.plan import plan_study
+from orchestration.planning.shared_prefixes import prefix_key
 from orchestration.state.ledger import Ledger
 from orchestration.state.process import ProcessIdentity
 
@@ -63,6 +64,36 @@ def test_a_changed_setting_is_named_with_both_values(
     assert first.why == (
         "run again because training.optimizer.learning_rate changed from 0.001 to 0.002"
     )
+
+
+def with_corpus(values: dict[str, Any], *paths: Path) -> dict[str, Any]:
+    corpus = {"source": "files", "paths": [str(path) for path in paths]}
+    return values | {"data": values["data"] | {"corpus": corpus}}
+
+
+def test_a_corpus_elsewhere_is_the_same_run_and_other_content_another(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    before, after = tmp_path / "mount", tmp_path / "renamed"
+    before.mkdir()
+    (before / "a.txt").write_text("one text of a corpus")
+    study = StudySpec.parse(with_corpus(tiny_study, before))
+    plan = plan_study(study)
+    save_plan(plan, tmp_path / "study")
+    before.rename(after)
+    moved = plan_study(StudySpec.parse(with_corpus(tiny_study, after)))
+    assert [run.key for run in moved] == [run.key for run in plan]
+    assert [prefix_key(run.spec, 1) for run in moved] == [prefix_key(r.spec, 1) for r in plan]
+    (after / "a.txt").write_text("another text of a corpus")
+    (first, *_) = decisions(with_corpus(tiny_study, after), tmp_path)
+    assert first.why.startswith(
+        "run again because the content of corpus or tokenizer, or the order of files, changed "
+        f"(data_fingerprint from {plan[0].spec.data_fingerprint[:12]} to "
+    )
+    changed = with_corpus(tiny_study, after)
+    changed["data"]["corpus"]["text_field"] = "body"
+    (first, *_) = decisions(changed, tmp_path)
+    assert first.why == "run again because data.corpus.text_field changed from text to body"
 
 
 def test_a_plan_says_that_the_newest_checkpoint_is_damaged(
