@@ -84,10 +84,11 @@ class DatasetListing(Listing):
 def dataset_listing(corpus: HuggingFaceDataset) -> DatasetListing | None:
     """The files of a split in a local folder, which `datasets` chooses, and those left out.
 
-    None for data sets of the hub, and where `datasets` finds no such split.
+    None for data sets of the hub, and where `datasets` names no files of the split.
 
     Raises:
-        SpecError: too large a share of the folder would be left out.
+        SpecError: it is no data set, has no such split, or too large a share of the folder would
+            be left out.
     """
     folder = local_folder(corpus)
     if folder is None:
@@ -95,7 +96,12 @@ def dataset_listing(corpus: HuggingFaceDataset) -> DatasetListing | None:
     splits, readable = _splits_of(folder, corpus.config, _state(folder))
     split = corpus.split.partition("[")[0]  # of a slice such as train[:10%]
     if split not in splits:
-        return None
+        if not splits or "+" in split:
+            return None
+        raise SpecError(
+            f"{KEY}={corpus.name}: cannot be read (data.corpus.split={corpus.split}: no such "
+            f"split; one of: {', '.join(splits)})"
+        )
     chosen = splits[split]
     others = {path for paths in splits.values() for path in paths} - set(chosen)
     files: dict[Path, CorpusFile] = {}
@@ -127,17 +133,17 @@ def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _splits_of(
     folder: Path, config: str | None, state: tuple[tuple[str, int, int], ...]
 ) -> tuple[dict[str, list[Path]], bool]:
-    """Files of every split, and whether they are plain files of rows; nothing where none is found.
+    """Files of every split, and whether they are plain files of rows; `state` is for the cache.
 
-    `state` is a part of the cache's key only.
+    Raises:
+        SpecError: `datasets` finds no data set in the folder.
     """
     import datasets  # heavy: only for this kind of corpus
 
     try:
         builder = datasets.load_dataset_builder(str(folder), config)
     except Exception as error:  # `datasets` raises whatever its parts raise
-        log.debug("%s: no data set (%s)", folder, one_line(error))
-        return {}, False
+        raise _cannot_be_read(str(folder), error) from error
     files: Mapping[Any, Iterable[str]] = builder.config.data_files or {}
     splits = {str(name): [Path(path).resolve() for path in paths] for name, paths in files.items()}
     formats = {format_of(path.name) for paths in splits.values() for path in paths}
@@ -181,11 +187,15 @@ def _library_rows(corpus: HuggingFaceDataset) -> Iterator[Mapping[str, object]]:
             streaming=corpus.streaming,
         )
     except Exception as error:  # `datasets` raises whatever its parts raise
-        cause = error.__cause__ or error  # it hides what is wrong with a file behind its own error
-        raise SpecError(
-            f"{KEY}={corpus.name}: cannot be read ({type(cause).__name__}: {one_line(cause)}); "
-            "check name, config, split and revision, the network, or use data.corpus.source=files"
-        ) from error
+        raise _cannot_be_read(corpus.name, error) from error
+
+
+def _cannot_be_read(name: str, error: Exception) -> SpecError:
+    cause = error.__cause__ or error  # `datasets` hides what is wrong with a file behind its own
+    return SpecError(
+        f"{KEY}={name}: cannot be read ({type(cause).__name__}: {one_line(cause)}); "
+        "check name, config, split and revision, the network, or use data.corpus.source=files"
+    )
 
 
 def pinned(spec: DataSpec) -> tuple[DataSpec, dict[str, str | None]]:
