@@ -1,0 +1,196 @@
+"""One IsoFLOP profile: the runs of a budget, and the minimum of their loss over log size.
+
+Shapes: n runs of a budget, K resampled profiles of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.interpolate import Akima1DInterpolator
+
+from analysis.profiles.budgets import numbered_groups
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Method = Literal["parabola", "akima"]
+
+LEAST_SIZES = 4  # one more than a parabola has coefficients
+# Sizes closer than this are one size with their mean loss: an interpolant through both would follow
+# the noise between them.
+SAME_SIZE = np.log(1.02)
+NEAR = np.log(2.0)  # chosen: sizes that are near the lowest one, besides the two on each side
+AKIMA_GRID = 801  # chosen: points of the interpolant, of which the lowest is taken
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The runs of one budget of `compute` FLOPs.
+
+    log_c: log of each run's compute over the budget's. size: each run's size, numbered from the
+    smallest. run: its label, where one is known.
+    """
+
+    compute: float
+    log_n: Array
+    log_d: Array
+    log_c: Array
+    loss: Array
+    size: NDArray[np.int64]
+    run: NDArray[np.object_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    @property
+    def sizes(self) -> int:
+        """How many different sizes it has."""
+        return int(self.size.max()) + 1
+
+    def subset(self, mask: Mask) -> Profile:
+        """Some of the runs; sizes keep their numbers."""
+        rows = (self.log_n, self.log_d, self.log_c, self.loss, self.size)
+        run = None if self.run is None else self.run[mask]
+        return Profile(self.compute, *(values[mask] for values in rows), run)
+
+    def means_by_size(self, values: Array) -> Array:
+        """Mean over each size's runs of values (..., n): (..., sizes)."""
+        member = self.size[:, None] == np.unique(self.size)
+        return np.asarray(values @ (member / member.sum(0)))
+
+
+def profiles_of(points: pd.DataFrame) -> tuple[Profile, ...]:
+    """The profile of every budget, from small to large.
+
+    Columns: budget (its FLOPs), parameters, tokens, compute, loss, perhaps run. Rows of one run and
+    size at a budget are evaluations of it and count once, by their mean; a label that covers several
+    sizes (a seed) counts once for each of them.
+    """
+    return tuple(_profile(float(c), rows) for c, rows in points.groupby("budget", sort=True))
+
+
+def _profile(compute: float, rows: pd.DataFrame) -> Profile:
+    columns = ("parameters", "tokens", "compute")
+    logs = {name: np.log(rows[name].to_numpy(float)) for name in columns}
+    frame = pd.DataFrame(logs | {"loss": rows["loss"].to_numpy(float)})
+    frame["size"] = numbered_groups(logs["parameters"], SAME_SIZE)
+    if "run" in rows:
+        frame["run"] = rows["run"].astype(str).to_numpy(object)
+        frame = frame.groupby(["run", "size"], sort=False, as_index=False).mean()
+    log_c = frame["compute"].to_numpy(float) - np.log(compute)
+    return Profile(
+        compute,
+        frame["parameters"].to_numpy(float),
+        frame["tokens"].to_numpy(float) - log_c,  # at the budget's compute
+        log_c,
+        frame["loss"].to_numpy(float),
+        frame["size"].to_numpy(np.int64),
+        frame["run"].to_numpy(object) if "run" in rows else None,
+    )
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Log size (K,), log tokens (K,) and loss (K,) at the minimum of each resampled profile; NaN
+    where there is none. curvature: d^2 loss / d (log N)^2 (NaN of an Akima interpolant)."""
+
+    log_n: Array
+    log_d: Array
+    loss: Array
+    curvature: Array
+
+
+def minimum(
+    profile: Profile, method: Method, loss_Kn: Array, weight_Kn: Array | None = None
+) -> Minimum:
+    """Minima of the profile with these losses; weights count a run more or less often.
+
+    Size and tokens each come from the profile in their own logarithm: with FLOPs that are not
+    exactly 6 N D, D* is not what N* leaves of the budget.
+    """
+    if method == "akima":
+        log_n, lowest = akima_minimum(profile, profile.log_n, loss_Kn)
+        log_d, _ = akima_minimum(profile, profile.log_d, loss_Kn)
+        return Minimum(log_n, log_d, lowest, np.full_like(log_n, np.nan))
+    log_n, lowest, curvature = parabola_minimum(profile.log_n, loss_Kn, weight_Kn)
+    log_d, _, _ = parabola_minimum(profile.log_d, loss_Kn, weight_Kn)
+    return Minimum(log_n, log_d, lowest, curvature)
+
+
+def parabola_minimum(
+    x_n: Array, loss_Kn: Array, weight_Kn: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Vertices of the least-squares parabolas, losses there, and curvatures, (K,) each.
+
+    NaN where a parabola is not convex or not determined.
+    """
+    centre, scale = x_n.mean(), max(float(np.ptp(x_n)), 1e-300)
+    design_nP = np.stack([np.ones_like(x_n), (x_n - centre) / scale, ((x_n - centre) / scale) ** 2], 1)
+    if weight_Kn is None:
+        level, slope, bend = (loss_Kn @ np.linalg.pinv(design_nP).T).T
+    else:
+        gram = np.einsum("kn,np,nq->kpq", weight_Kn, design_nP, design_nP)
+        singular = np.linalg.cond(gram) > 1e12
+        gram[singular] = np.eye(3)
+        right = (weight_Kn * loss_Kn) @ design_nP
+        level, slope, bend = np.linalg.solve(gram, right[..., None])[..., 0].T
+        bend = np.where(singular, np.nan, bend)
+    bend = np.where(bend > 0, bend, np.nan)
+    vertex = -slope / (2 * bend)
+    return vertex * scale + centre, level - slope**2 / (4 * bend), 2 * bend / scale**2
+
+
+def akima_minimum(profile: Profile, x_n: Array, loss_Kn: Array) -> tuple[Array, Array]:
+    """Lowest points of the Akima interpolants through the mean loss of every size, (K,) each.
+
+    NaN where the lowest point is the smallest or the largest size.
+    """
+    x, means = profile.means_by_size(x_n), profile.means_by_size(loss_Kn)
+    order = np.argsort(x)
+    x, means = x[order], means[:, order]
+    grid = np.linspace(x[0], x[-1], AKIMA_GRID)
+    curve = Akima1DInterpolator(x, means, axis=1)(grid)
+    index = curve.argmin(1)
+    inside = (index > 0) & (index < AKIMA_GRID - 1)
+    lowest = np.take_along_axis(curve, index[:, None], 1)[:, 0]
+    return np.where(inside, grid[index], np.nan), np.where(inside, lowest, np.nan)
+
+
+def why_no_minimum(profile: Profile, method: Method, found: Minimum) -> str | None:
+    """Why this minimum (K = 1) of a profile is not to be believed, or None."""
+    log_n, log_d, lowest = (float(v[0]) for v in (found.log_n, found.log_d, found.loss))
+    edge = "the minimum is at or beyond the edge of the profile"
+    if not np.isfinite(log_n) or not np.isfinite(log_d):
+        return edge if method == "akima" else "the profile is not convex: it has no minimum"
+    x, means = profile.means_by_size(profile.log_n), profile.means_by_size(profile.loss)
+    d = profile.log_d
+    if not x[0] < log_n < x[-1] or not d.min() < log_d < d.max():
+        return edge
+    # No smooth curve falls further below the lowest size than half of what it rises by near that (a
+    # parabola: an eighth).
+    at = int(means.argmin())
+    near = np.abs(x - x[at]) <= NEAR
+    near[max(0, at - 2) : at + 3] = True
+    rise = float(means[near].max() - means[at])
+    if lowest < means[at] - rise / 2:
+        return (
+            f"the loss at the minimum ({lowest:.4g}) is far below the lowest that was measured "
+            f"({means[at]:.4g})"
+        )
+    return None
+
+
+def carried_to_budget(profile: Profile, slope: float, curvature: float, best: float) -> Profile:
+    """The losses that the runs would have at the budget's compute, their size unchanged.
+
+    slope: fall of the loss per log compute at the best size (that of the optima themselves, by the
+    envelope theorem); curvature: of the profile, of which size and tokens are taken to have half
+    each; best: log of the best size.
+    """
+    falls = slope + curvature / 2 * (profile.log_n - best)
+    at_budget = profile.loss + falls * profile.log_c - curvature / 4 * profile.log_c**2
+    return replace(profile, loss=at_budget)
