@@ -48,7 +48,7 @@ LAYERS = {
         {"cli"},
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
-    "analysis": ({"fitting", "plotting"}, {"report", "sweep_report"}),
+    "analysis": ({"fitting", "plotting"}, {"table_fit"}, {"report", "sweep_report"}),
     "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
 }
 
