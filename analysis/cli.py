@@ -15,10 +15,10 @@ from rich.table import Table as RichTable
 
 from analysis.fitting.bootstrap import Kind, Progress
 from analysis.fitting.estimate import ESTIMATORS
-from analysis.fitting.isoflop import Method
 from analysis.fitting.laws import LAWS
 from analysis.fitting.table import Columns, read_table
 from analysis.fitting.table_fit import Request
+from analysis.profiles.profile import Method
 from analysis.report.report import write_report
 from analysis.table_fit.fit import fit_table
 from analysis.table_fit.options import check_options, check_together, parse_target

@@ -48,7 +48,12 @@ LAYERS = {
         {"cli"},
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
-    "analysis": ({"fitting", "plotting"}, {"table_fit"}, {"report", "sweep_report"}),
+    "analysis": (
+        {"profiles", "plotting"},
+        {"fitting"},
+        {"table_fit"},
+        {"report", "sweep_report"},
+    ),
     "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
 }
 

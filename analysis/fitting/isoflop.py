@@ -26,9 +26,10 @@ ENOUGH_RUNS = 12
 
 
 def resampling_kind(analysis: IsoFLOP, asked: Kind | None = None) -> Kind:
-    """Runs where every budget has enough of them, else residuals."""
+    """Runs where every budget has enough of them for parabolas, else residuals."""
     least = min((len(profile) for profile in analysis.fitted), default=0)
-    return asked or ("runs" if least >= ENOUGH_RUNS else "residuals")
+    several = least >= ENOUGH_RUNS and analysis.method == "parabola"
+    return asked or ("runs" if several else "residuals")
 
 
 def bootstrap_isoflop(
@@ -66,44 +67,6 @@ def _weights(profiles: Sequence[Profile], samples: int, seed: int) -> list[Array
     ]
     drawn = resampling_weights(len(budget), samples, seed, strata=budget, clusters=run)
     return np.split(drawn, np.cumsum([len(profile) for profile in profiles])[:-1], axis=1)
-
-
-@dataclass(frozen=True)
-class LossCurve:
-    """Loss of the optima over compute: E + K C^-gamma where four budgets carry it, else a power
-    law. refits: internal parameters (K, P) of the refits that have every minimum."""
-
-    fit: Fit
-    refits: Array | None
-
-    def at(self, compute: float) -> tuple[float, Array]:
-        """Loss at this C, and of every refit."""
-        point = Inputs(np.ones(1), np.array([compute]))
-        of_refits = np.zeros(0)
-        if self.refits is not None:
-            of_refits = np.exp(self.fit.law.log_loss(self.refits, point)[0][:, 0])
-        return float(self.fit.loss(point)[0]), of_refits
-
-
-def loss_curve(analysis: IsoFLOP, refits: IsoFLOPRefits | None) -> LossCurve:
-    """The curve through the optima's losses.
-
-    Raises:
-        FitError: when they do not fall with compute.
-    """
-    good = analysis.good
-    points = Inputs(np.array([o.loss for o in good]), np.array([o.compute for o in good]))
-    law = "compute" if len(good) >= LAWS["compute"].least_budgets else "compute-power"
-    if law == "compute-power" and analysis.loss is not None and len(good) == 2:
-        raise FitError("a loss can be predicted from three budgets with a minimum; these have 2")
-    fit = fit_law(law, points, "least-squares")
-    if refits is None:
-        return LossCurve(fit, None)
-    losses = refits.loss[np.isfinite(refits.loss).all(1)]
-    start = np.tile(fit.theta, (len(losses), 1))
-    data = Resampled(np.ones_like(losses), losses)
-    theta = solve(fit.law, points, start, estimator="least-squares", data=data).theta
-    return LossCurve(fit, theta)
 
 
 def compute_to_reach(compute: Array, log_loss: Array, target: float) -> float:

@@ -298,5 +298,5 @@ def candidates(sized: bool) -> list[str]:
 OPTIONS_READ: dict[str, frozenset[str]] = {
     **{name: entry.options for name, entry in LAWS.items()},
     "auto": LAW_OPTIONS,
-    "isoflop": TABLE_OPTIONS | {"minimum", "predict"},
+    "isoflop": TABLE_OPTIONS | {"minimum", "predict", "resample"},
 }

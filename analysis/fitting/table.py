@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.law import Inputs
+from analysis.profiles.budgets import group_compute
 from cola.errors import SpecError, one_line
-
-SAME_BUDGET = 0.05  # relative gap of compute that separates two budgets where no column names them
 
 
 @dataclass(frozen=True)
@@ -120,19 +119,8 @@ def _completed(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     elif "parameters" in known and "tokens" not in known:
         rows = rows.assign(tokens=rows["compute"] / (6.0 * rows["parameters"]))
     if "budget" not in known:
-        rows = rows.assign(budget=_budgets(rows["compute"].to_numpy(float)))
+        rows = rows.assign(budget=group_compute(rows["compute"].to_numpy(float)))
     return rows
-
-
-def _budgets(compute: np.ndarray) -> np.ndarray:
-    """Amounts of compute that lie close together are one budget, named by their smallest."""
-    order = np.argsort(compute)
-    logs = np.log(compute[order])
-    starts = np.concatenate([[True], np.diff(logs) > SAME_BUDGET])
-    names = compute[order][starts]
-    budget = np.empty_like(compute)
-    budget[order] = names[np.cumsum(starts) - 1]
-    return budget
 
 
 def _without_largest(path: Path, rows: pd.DataFrame, count: int) -> tuple[pd.DataFrame, str]:

@@ -15,25 +15,26 @@ from analysis.profiles.profile import (
     Method,
     Profile,
     carried_to_budget,
+    has_tokens,
     minimum,
     profiles_of,
     why_no_minimum,
 )
-from analysis.profiles.window import choose_window
+from analysis.profiles.window import Misfit, choose_window
 
-# Runs of a budget whose compute differs by less are taken as equal, as published analyses do: losses
-# would move by less than runs' noise.
-UNEVEN = np.log(1.1)
+SAME_COMPUTE = 1e-6  # relative: rounding
 NOT_ONE_BUDGET = np.log(3.0)  # chosen: beyond this the correction to one compute is no longer small
 CORRECTIONS = 4  # passes after which slopes are the same to five digits
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The minimum of one profile: N* and D* with the loss there. `trouble` says why it is none.
+    """The minimum of one profile: N* and D* with the loss there. `trouble` says why it is none;
+    tokens are NaN where the loss has no minimum over them alone.
 
-    runs, sizes: of the window between the sizes `smallest` and `largest` that was fitted;
-    residual_sd: relative, degrees of freedom taken out (NaN of an interpolant).
+    runs, sizes: of the window between the sizes `smallest` and `largest` that was fitted. position:
+    of the minimum between the profile's first (0) and last size (1), in log size. residual_sd:
+    relative, degrees of freedom taken out (NaN of an interpolant).
     """
 
     compute: float
@@ -45,6 +46,7 @@ class Optimum:
     sizes: int = 0
     smallest: float = np.nan
     largest: float = np.nan
+    position: float = np.nan
     residual_sd: float = np.nan
 
 
@@ -63,12 +65,13 @@ class PowerFit:
 
 @dataclass(frozen=True)
 class IsoFLOP:
-    """Optima by budget, and their growth with compute (None with fewer than two good optima).
+    """Optima by budget, and their growth with compute (None with fewer than two good optima; of
+    tokens also where a budget has no D*).
 
     fitted: the runs that each good optimum rests on, losses carried to the budget's compute;
     windowed: those within the window of a parabola, which are the same unless the method is an
     interpolant. window: factor around the minimum that the sizes lie in (infinite: whole profiles).
-    misfit: p of the F test of parabolas there. spread: lowest and highest compute of a run over its
+    misfit: of parabolas there. spread: lowest and highest compute of a run over its
     budget's C.
     """
 
@@ -80,7 +83,7 @@ class IsoFLOP:
     fitted: tuple[Profile, ...]
     windowed: tuple[Profile, ...]
     window: float
-    misfit: float | None
+    misfit: Misfit | None
     spread: tuple[float, float]
 
     @property
@@ -96,9 +99,9 @@ def isoflop(points: pd.DataFrame, method: Method = "parabola") -> IsoFLOP:
     along the slope of the analysis itself.
     """
     measured = profiles_of(points)
-    off = np.concatenate([profile.log_c for profile in measured])
-    spread = float(np.exp(off.min())), float(np.exp(off.max()))
-    if max(float(np.ptp(profile.log_c)) for profile in measured) < UNEVEN:
+    times = (points["compute"] / points["budget"]).to_numpy(float)
+    spread = float(times.min()), float(times.max())
+    if max(float(np.abs(profile.log_c).max()) for profile in measured) < SAME_COMPUTE:
         return _analysis(measured, method, spread)
     log_c = np.concatenate([p.log_c + np.log(p.compute) for p in measured])
     log_loss = np.log(np.concatenate([p.loss for p in measured]))
@@ -144,9 +147,7 @@ def _between(profile: Profile, optimum: Optimum) -> Mask:
     return (profile.log_n >= low) & (profile.log_n <= high)
 
 
-def _analysis(
-    profiles: Sequence[Profile], method: Method, spread: tuple[float, float]
-) -> IsoFLOP:
+def _analysis(profiles: Sequence[Profile], method: Method, spread: tuple[float, float]) -> IsoFLOP:
     usable = [_unusable(profile) is None for profile in profiles]
     chosen = [profile for profile, use in zip(profiles, usable, strict=True) if use]
     window = choose_window(chosen)
@@ -191,13 +192,14 @@ def _optimum(profile: Profile, rows: Profile, method: Method) -> Optimum:
     return Optimum(
         profile.compute,
         float(np.exp(found.log_n[0])),
-        float(np.exp(found.log_d[0])),
+        float(np.exp(found.log_d[0])) if has_tokens(profile, found) else np.nan,
         float(found.loss[0]),
         why_no_minimum(profile, method, found),
         len(rows),
         len(np.unique(rows.size)),
         float(np.exp(rows.log_n.min())),
         float(np.exp(rows.log_n.max())),
+        float((found.log_n[0] - profile.log_n.min()) / np.ptp(profile.log_n)),
         np.nan if method == "akima" else relative_sd([rows]),
     )
 
@@ -227,8 +229,12 @@ def _growth(good: Sequence[Optimum]) -> tuple[PowerFit | None, PowerFit | None, 
     if len(good) < 2:
         return None, None, None
     compute = np.array([optimum.compute for optimum in good])
-    size, tokens, loss = (
-        power_fit(compute, np.array([getattr(optimum, name) for optimum in good]))
+    values = {
+        name: np.array([getattr(optimum, name) for optimum in good])
         for name in ("parameters", "tokens", "loss")
+    }
+    return (
+        power_fit(compute, values["parameters"]),
+        power_fit(compute, values["tokens"]) if np.isfinite(values["tokens"]).all() else None,
+        power_fit(compute, values["loss"]),
     )
-    return size, tokens, loss

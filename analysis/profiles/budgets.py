@@ -1,8 +1,8 @@
-"""Which runs share a budget: runs of nearly the same compute, or those that a column names."""
+"""Which runs share a budget, where no column names it: those of nearly the same compute."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,7 @@ Array = NDArray[np.float64]
 # 10% (N* grows like C^0.5), which a first-order correction of the losses removes.
 WIDEST = 1.2
 CLEAR_GAP = 1.05  # chosen: below this factor two amounts of compute are never two budgets
-GAP_OVER_WIDTH = 3.0  # chosen: a gap this much wider than what it separates divides two budgets
-ANOTHER_UNIT = 10.0  # chosen: conventions of FLOPs differ by less than this, units by 1000 and more
+GAP_STANDS_OUT = 3.0  # chosen: times other gaps, or what it separates
 
 
 def group_compute(compute: Array) -> Array:
@@ -27,35 +26,11 @@ def group_compute(compute: Array) -> Array:
     return _centres(compute, numbered_groups(np.log(compute), np.log(WIDEST), np.log(CLEAR_GAP)))
 
 
-def named_compute(
-    labels: Sequence[object], compute: Array, column: str
-) -> tuple[Array, tuple[str, ...]]:
-    """The budget of each run where a column names it, and what to know of it.
-
-    A label that is a number and near its runs' compute is the budget's C (FLOPs). Other labels only
-    name the budgets: C is the geometric mean of their runs' compute.
-    """
-    text = pd.Series(list(labels), dtype=object).astype(str)
-    numbers = pd.to_numeric(text, errors="coerce").to_numpy(float)
-    codes = pd.factorize(text)[0] if np.isnan(numbers).any() else pd.factorize(numbers)[0]
-    centres = _centres(compute, codes)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        off = np.abs(np.log(numbers / centres))
-    if (off <= np.log(ANOTHER_UNIT)).all():  # NaN compares false
-        return numbers, ()
-    example = text.iloc[int(np.argmax(np.where(np.isfinite(off), off, np.inf)))]
-    note = (
-        f"column {column!r} only names the budgets: its value {example!r} is not the compute of "
-        "its runs in FLOPs; C of a budget is the geometric mean of its runs' compute"
-    )
-    return centres, (note,)
-
-
 def numbered_groups(values: Array, widest: float, gap: float = np.inf) -> NDArray[np.int64]:
     """A group's number for each value: groups are at most `widest` wide, numbered upwards.
 
-    They are divided at their largest gaps, and also where a gap above `gap` is much wider than the
-    two or more values on each side of it are apart.
+    What is wider is divided at a gap that stands out, or where none does into equal bins; what is
+    not, where a gap above `gap` is much wider than the two or more values on each side are apart.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -63,27 +38,33 @@ def numbered_groups(values: Array, widest: float, gap: float = np.inf) -> NDArra
     waiting = [(0, len(values))] if len(values) else []
     while waiting:
         low, high = waiting.pop()
-        cut = _division(ordered[low:high], widest, gap)
-        if cut is None:
-            starts[low] = True
+        cuts = _divisions(ordered[low:high], widest, gap)
+        ends = [low, *(low + cut for cut in cuts), high]
+        if cuts:
+            waiting += pairwise(ends)
         else:
-            waiting += [(low, low + cut), (low + cut, high)]
+            starts[low] = True
     numbers = np.empty(len(values), np.int64)
     numbers[order] = np.cumsum(starts) - 1
     return numbers
 
 
-def _division(values: Array, widest: float, gap: float) -> int | None:
-    """Where to divide these sorted values, or None."""
-    if values[-1] == values[0]:
-        return None
+def _divisions(values: Array, widest: float, gap: float) -> list[int]:
+    """Where to divide these sorted values; nowhere if they are one group."""
+    width = float(values[-1] - values[0])
+    if width == 0:
+        return []
     gaps = np.diff(values)
     cut = int(np.argmax(gaps)) + 1
+    largest = float(gaps[cut - 1])
+    if width > widest * (1 + 1e-9):
+        if largest > widest or largest >= GAP_STANDS_OUT * np.median(gaps[gaps > 0]):
+            return [cut]
+        bins = np.floor((values - values[0]) / width * np.ceil(width / widest) * (1 - 1e-12))
+        return [int(place) + 1 for place in np.flatnonzero(np.diff(bins))]
     left, right = values[cut - 1] - values[0], values[-1] - values[cut]
-    apart = gaps[cut - 1] > gap and gaps[cut - 1] >= GAP_OVER_WIDTH * max(left, right)
-    several = 2 <= cut <= len(values) - 2
-    too_wide = values[-1] - values[0] > widest * (1 + 1e-9)
-    return cut if too_wide or (apart and several) else None
+    apart = largest > gap and largest >= GAP_STANDS_OUT * max(left, right)
+    return [cut] if apart and 2 <= cut <= len(values) - 2 else []
 
 
 def _centres(compute: Array, codes: NDArray[np.int64]) -> Array:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.interpolate import Akima1DInterpolator
 
-from analysis.profiles.budgets import numbered_groups
+from analysis.profiles.budgets import WIDEST, numbered_groups
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -24,6 +24,12 @@ LEAST_SIZES = 4  # one more than a parabola has coefficients
 # the noise between them.
 SAME_SIZE = np.log(1.02)
 NEAR = np.log(2.0)  # chosen: sizes that are near the lowest one, besides the two on each side
+# Runs of a budget whose compute differs by less are taken as equal, as published analyses do:
+# losses would move by less than runs' noise.
+UNEVEN = np.log(1.1)
+# Runs that stop a step early, or go a step further, are nearer to their budget's compute.
+OTHER_CONVENTION = np.log(WIDEST)
+SAME_X = 1e-9  # of logs: rounding
 AKIMA_GRID = 801  # chosen: points of the interpolant, of which the lowest is taken
 
 
@@ -53,9 +59,15 @@ class Profile:
 
     def subset(self, mask: Mask) -> Profile:
         """Some of the runs; sizes keep their numbers."""
-        rows = (self.log_n, self.log_d, self.log_c, self.loss, self.size)
-        run = None if self.run is None else self.run[mask]
-        return Profile(self.compute, *(values[mask] for values in rows), run)
+        return Profile(
+            self.compute,
+            self.log_n[mask],
+            self.log_d[mask],
+            self.log_c[mask],
+            self.loss[mask],
+            self.size[mask],
+            None if self.run is None else self.run[mask],
+        )
 
     def means_by_size(self, values: Array) -> Array:
         """Mean over each size's runs of values (..., n): (..., sizes)."""
@@ -66,9 +78,11 @@ class Profile:
 def profiles_of(points: pd.DataFrame) -> tuple[Profile, ...]:
     """The profile of every budget, from small to large.
 
-    Columns: budget (its FLOPs), parameters, tokens, compute, loss, perhaps run. Rows of one run and
-    size at a budget are evaluations of it and count once, by their mean; a label that covers several
-    sizes (a seed) counts once for each of them.
+    Columns: budget (its FLOPs), parameters, tokens, compute, loss, perhaps run. Runs that all used
+    nearly the same compute count as having used its mean; where that is far from the budget's C, it
+    is counted by another convention, and only how they differ counts. Rows of one run and
+    size at a budget are evaluations of it and count once, by their mean; a label that covers
+    several sizes (a seed) counts once for each of them.
     """
     return tuple(_profile(float(c), rows) for c, rows in points.groupby("budget", sort=True))
 
@@ -82,6 +96,11 @@ def _profile(compute: float, rows: pd.DataFrame) -> Profile:
         frame["run"] = rows["run"].astype(str).to_numpy(object)
         frame = frame.groupby(["run", "size"], sort=False, as_index=False).mean()
     log_c = frame["compute"].to_numpy(float) - np.log(compute)
+    mean = log_c.mean()
+    if np.ptp(log_c) < UNEVEN:
+        log_c = np.full_like(log_c, mean)
+    if abs(mean) > OTHER_CONVENTION:
+        log_c = log_c - mean
     return Profile(
         compute,
         frame["parameters"].to_numpy(float),
@@ -89,8 +108,14 @@ def _profile(compute: float, rows: pd.DataFrame) -> Profile:
         log_c,
         frame["loss"].to_numpy(float),
         frame["size"].to_numpy(np.int64),
-        frame["run"].to_numpy(object) if "run" in rows else None,
+        _run_labels(frame) if "run" in rows else None,
     )
+
+
+def _run_labels(frame: pd.DataFrame) -> NDArray[np.object_]:
+    """Labels that tell the sizes of one label apart: a run has one size at all budgets."""
+    pairs = zip(frame["run"], frame["parameters"], strict=True)
+    return np.array([f"{label} {log_n:.9f}" for label, log_n in pairs], dtype=object)
 
 
 @dataclass(frozen=True)
@@ -113,8 +138,8 @@ def minimum(
     exactly 6 N D, D* is not what N* leaves of the budget.
     """
     if method == "akima":
-        log_n, lowest = akima_minimum(profile, profile.log_n, loss_Kn)
-        log_d, _ = akima_minimum(profile, profile.log_d, loss_Kn)
+        log_n, lowest = akima_minimum(profile.log_n, loss_Kn)
+        log_d, _ = akima_minimum(profile.log_d, loss_Kn)
         return Minimum(log_n, log_d, lowest, np.full_like(log_n, np.nan))
     log_n, lowest, curvature = parabola_minimum(profile.log_n, loss_Kn, weight_Kn)
     log_d, _, _ = parabola_minimum(profile.log_d, loss_Kn, weight_Kn)
@@ -128,8 +153,12 @@ def parabola_minimum(
 
     NaN where a parabola is not convex or not determined.
     """
-    centre, scale = x_n.mean(), max(float(np.ptp(x_n)), 1e-300)
-    design_nP = np.stack([np.ones_like(x_n), (x_n - centre) / scale, ((x_n - centre) / scale) ** 2], 1)
+    centre, scale = x_n.mean(), float(np.ptp(x_n))
+    if scale < SAME_X:
+        nothing = np.full(len(loss_Kn), np.nan)
+        return nothing, nothing, nothing
+    x = (x_n - centre) / scale
+    design_nP = np.stack([np.ones_like(x), x, x**2], 1)
     if weight_Kn is None:
         level, slope, bend = (loss_Kn @ np.linalg.pinv(design_nP).T).T
     else:
@@ -144,14 +173,18 @@ def parabola_minimum(
     return vertex * scale + centre, level - slope**2 / (4 * bend), 2 * bend / scale**2
 
 
-def akima_minimum(profile: Profile, x_n: Array, loss_Kn: Array) -> tuple[Array, Array]:
-    """Lowest points of the Akima interpolants through the mean loss of every size, (K,) each.
+def akima_minimum(x_n: Array, loss_Kn: Array) -> tuple[Array, Array]:
+    """Lowest points of the Akima interpolants through the mean loss of nearly equal x, (K,) each.
 
-    NaN where the lowest point is the smallest or the largest size.
+    NaN where the lowest point is the first or the last.
     """
-    x, means = profile.means_by_size(x_n), profile.means_by_size(loss_Kn)
-    order = np.argsort(x)
-    x, means = x[order], means[:, order]
+    number = numbered_groups(x_n, SAME_SIZE)
+    member = number[:, None] == np.arange(number.max() + 1)
+    share = member / member.sum(0)
+    x, means = x_n @ share, loss_Kn @ share
+    if len(x) < 2:
+        nothing = np.full(len(loss_Kn), np.nan)
+        return nothing, nothing
     grid = np.linspace(x[0], x[-1], AKIMA_GRID)
     curve = Akima1DInterpolator(x, means, axis=1)(grid)
     index = curve.argmin(1)
@@ -162,13 +195,12 @@ def akima_minimum(profile: Profile, x_n: Array, loss_Kn: Array) -> tuple[Array, 
 
 def why_no_minimum(profile: Profile, method: Method, found: Minimum) -> str | None:
     """Why this minimum (K = 1) of a profile is not to be believed, or None."""
-    log_n, log_d, lowest = (float(v[0]) for v in (found.log_n, found.log_d, found.loss))
+    log_n, lowest = float(found.log_n[0]), float(found.loss[0])
     edge = "the minimum is at or beyond the edge of the profile"
-    if not np.isfinite(log_n) or not np.isfinite(log_d):
+    if not np.isfinite(log_n):
         return edge if method == "akima" else "the profile is not convex: it has no minimum"
     x, means = profile.means_by_size(profile.log_n), profile.means_by_size(profile.loss)
-    d = profile.log_d
-    if not x[0] < log_n < x[-1] or not d.min() < log_d < d.max():
+    if not x[0] < log_n < x[-1]:
         return edge
     # No smooth curve falls further below the lowest size than half of what it rises by near that (a
     # parabola: an eighth).
@@ -182,6 +214,11 @@ def why_no_minimum(profile: Profile, method: Method, found: Minimum) -> str | No
             f"({means[at]:.4g})"
         )
     return None
+
+
+def has_tokens(profile: Profile, found: Minimum) -> bool:
+    """Whether the loss has a minimum (K = 1) inside the profile's tokens, too."""
+    return bool(profile.log_d.min() < found.log_d[0] < profile.log_d.max())
 
 
 def carried_to_budget(profile: Profile, slope: float, curvature: float, best: float) -> Profile:

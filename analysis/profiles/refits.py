@@ -51,8 +51,8 @@ def refit(
     losses: Sequence[Array],
     weights: Sequence[Array] | None = None,
 ) -> IsoFLOPRefits:
-    """Minima and growth of resampled profiles: losses (K, n) of each, weights (K, n) of its runs."""
-    each = weights or [None] * len(profiles)
+    """Minima and growth of resampled profiles: losses (K, n) of each, weights (K, n) of runs."""
+    each: Sequence[Array | None] = weights or [None] * len(profiles)
     found: list[Minimum] = [
         minimum(profile, method, loss, weight)
         for profile, loss, weight in zip(profiles, losses, each, strict=True)

@@ -9,9 +9,10 @@ import pandas as pd
 
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.table import Table
-from analysis.fitting.table_fit import Request, isoflop_group
+from analysis.fitting.table_fit import Request
 from analysis.table_fit.comparison import compare_laws, shared_exponents
 from analysis.table_fit.frontier import Frontier
+from analysis.table_fit.isoflop_group import isoflop_group
 from analysis.table_fit.law_group import law_group
 from cola.errors import FitError
 
@@ -83,6 +84,6 @@ def compare_profiles(groups: Mapping[str, pd.DataFrame], request: Request) -> di
         for other in names[index + 1 :]:
             pair = {one: groups[one], other: groups[other]}
             compared[f"{one} / {other}"] = compare_isoflop(
-                pair, request.samples, request.seed, method=request.minimum
+                pair, request.samples, request.seed, method=request.minimum, kind=request.kind
             )
     return compared

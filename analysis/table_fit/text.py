@@ -5,13 +5,14 @@ Everything that comes from the table (labels, names of columns) is plain text, n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from analysis.table_fit.isoflop_text import optima_table, profile_comparison
 
 Shown = RichTable | Text
 DIGITS = ".5g"
@@ -23,6 +24,8 @@ def shown(result: Mapping[str, Any]) -> Iterator[Shown]:
     for name, fitted in groups.items():
         title = f"{name} {fitted['law']}, {fitted['points']} points".strip()
         yield parameters(title, fitted)
+        if "optima" in fitted["diagnostics"]:
+            yield optima_table(f"{name} optima".strip(), fitted["diagnostics"]["optima"])
         for line in lines(fitted):
             yield Text(f"{name}: {line}" if name else line)
     if "shared" in result:
@@ -83,8 +86,6 @@ def choice(found: Mapping[str, Any]) -> Iterator[str]:
 
 def prediction(found: Mapping[str, Any]) -> str:
     """One prediction in a sentence."""
-    if "loss" not in found:
-        return f"prediction: {json.dumps(found)}"
     text = f"prediction at {place(found)}: loss {found['loss']:{DIGITS}}"
     if "confidence_interval" in found:
         text += f" (curve {interval(found['confidence_interval'])}"
@@ -128,7 +129,7 @@ def accuracy(found: Mapping[str, Any]) -> Iterator[str]:
 def comparison(found: Mapping[str, Any]) -> str:
     """Who needs less compute, and by how much."""
     if "at_loss" not in found:
-        return json.dumps(found, default=str)
+        return profile_comparison(found)
     first, second = found["first"], found["second"]
     loss, ends = found["at_loss"], found["interval"]
     if found["multiplier"] is None:

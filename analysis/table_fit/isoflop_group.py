@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Kind, percentiles
+from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.estimate import Fit, fit_law, solve
-from analysis.fitting.isoflop import bootstrap_isoflop, resampling_kind
-from analysis.fitting.isoflop_notes import far_from_budgets, notes, why_none
+from analysis.fitting.isoflop import bootstrap_isoflop, data_seed, resampling_kind
 from analysis.fitting.law import Array, Inputs
 from analysis.fitting.laws import LAWS
 from analysis.fitting.solver import Resampled
+from analysis.fitting.table_fit import Request
 from analysis.profiles.analysis import IsoFLOP, isoflop
-from analysis.profiles.profile import Method
 from analysis.profiles.refits import IsoFLOPRefits
+from analysis.table_fit.isoflop_notes import far_from_budgets, notes, why_none
 from cola.errors import FitError
 
 # Exponents by the name that is printed: what grows, and the sign. gamma_total is of the whole loss,
@@ -26,18 +26,7 @@ from cola.errors import FitError
 EXPONENTS = {"a": ("size", 1.0), "b": ("tokens", 1.0), "gamma_total": ("loss", -1.0)}
 
 
-@dataclass(frozen=True)
-class IsoFLOPRequest:
-    """Options of the command that an IsoFLOP analysis reads. predict: amounts of compute, FLOPs."""
-
-    samples: int
-    seed: int
-    method: Method = "parabola"
-    kind: Kind | None = None
-    predict: tuple[float, ...] = ()
-
-
-def isoflop_result(rows: pd.DataFrame, request: IsoFLOPRequest) -> dict[str, Any]:
+def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
     """Exponents of the optima of the IsoFLOP profiles, the optima, predictions, warnings.
 
     Raises:
@@ -46,34 +35,46 @@ def isoflop_result(rows: pd.DataFrame, request: IsoFLOPRequest) -> dict[str, Any
     """
     if "parameters" not in rows:
         raise FitError("IsoFLOP profiles need the number of parameters of each point (--n)")
-    analysis = isoflop(rows, request.method)
+    targets = compute_targets(request.predict)
+    analysis = isoflop(rows, request.minimum)
     if analysis.size is None:
         raise FitError(why_none(analysis, rows))
-    refits = bootstrap_isoflop(analysis, request.samples, request.seed, kind=request.kind)
+    seed = data_seed(rows, request.seed)
+    refits = bootstrap_isoflop(analysis, request.samples, seed, kind=request.kind)
     kind = resampling_kind(analysis, request.kind)
     result: dict[str, Any] = {
         "law": "isoflop",
-        "minimum": request.method,
+        "minimum": request.minimum,
         "resampling": kind if refits is not None else None,
         "points": len(rows),
-        "parameters": {n: s * getattr(analysis, g).exponent for n, (g, s) in EXPONENTS.items()},
+        "parameters": {n: s * exponent(analysis, g) for n, (g, s) in EXPONENTS.items()},
         "intervals": {
             n: list(percentiles(s * refits.exponent(g))) if refits is not None else []
             for n, (g, s) in EXPONENTS.items()
         },
-        "growth": {g: asdict(getattr(analysis, g)) for g, _ in EXPONENTS.values()},
+        "growth": {
+            g: asdict(fit)
+            for g, _ in EXPONENTS.values()
+            if (fit := getattr(analysis, g)) is not None
+        },
         "diagnostics": {
             "optima": optima(analysis, refits),
-            "window_factor": analysis.window if request.method == "parabola" else None,
-            "misfit_p": analysis.misfit,
+            "window_factor": analysis.window if request.minimum == "parabola" else None,
+            "misfit": None if analysis.misfit is None else asdict(analysis.misfit),
         },
         "warnings": notes(analysis, rows, refits=refits, samples=request.samples),
     }
-    if request.predict:
-        found, of_curve = predictions(analysis, refits, request.predict)
+    if targets:
+        found, of_curve = predictions(analysis, refits, targets)
         result["predictions"] = found
         result["warnings"] += of_curve
     return result
+
+
+def exponent(analysis: IsoFLOP, growth: str) -> float:
+    """Of the size, tokens or loss of the optima in compute; NaN where it is not known."""
+    fit = getattr(analysis, growth)
+    return float("nan") if fit is None else float(fit.exponent)
 
 
 def optima(analysis: IsoFLOP, refits: IsoFLOPRefits | None) -> list[dict[str, Any]]:
@@ -154,6 +155,8 @@ def _prediction(
     found: dict[str, Any] = {"c": target}
     for name, growth in (("parameters", "size"), ("tokens", "tokens")):
         fit = getattr(analysis, growth)
+        if fit is None:
+            continue
         found[name] = float(fit.at(np.array([target]))[0])
         if refits is not None:
             found[f"{name}_interval"] = list(percentiles(refits.at(growth, target)))

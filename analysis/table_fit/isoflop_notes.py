@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.law import Array
-from analysis.profiles.analysis import UNEVEN, IsoFLOP, Optimum, isoflop
+from analysis.profiles.analysis import IsoFLOP, isoflop
 from analysis.profiles.budgets import WIDEST
-from analysis.profiles.profile import SAME_SIZE, Method
+from analysis.profiles.profile import OTHER_CONVENTION, SAME_SIZE, Method
 from analysis.profiles.refits import IsoFLOPRefits, refit, simulated_losses
 from analysis.profiles.window import SIGNIFICANT
 
@@ -21,6 +21,7 @@ OTHER_SIZE = np.log(1.1)  # N* of parabola and interpolant
 OTHER_EXPONENT = 0.01
 BEYOND_NOISE = 2.0  # standard deviations that the difference must exceed, too
 COMPARED_DRAWS = 200  # of that standard deviation
+MATERIAL = 1e-3  # relative residuals of the parabolas
 FAR = 10.0  # times beyond the largest budget
 NAMED = 4  # budgets that a note names before it counts
 
@@ -29,7 +30,13 @@ def notes(
     analysis: IsoFLOP, rows: pd.DataFrame, *, refits: IsoFLOPRefits | None, samples: int
 ) -> list[str]:
     """All of them, in the order of the analysis."""
-    found = [*of_budgets(analysis, rows), *of_runs(rows), *troubles(analysis), *off_centre(analysis)]
+    found = [
+        *of_budgets(analysis, rows),
+        *of_runs(rows),
+        *troubles(analysis),
+        *off_centre(analysis),
+        *of_tokens(analysis),
+    ]
     found += of_window(analysis) + of_methods(analysis, rows)
     if len(analysis.good) == 2:
         found.append("exponents rest on two budgets: nothing tests that they are power laws")
@@ -56,7 +63,8 @@ def why_none(analysis: IsoFLOP, rows: pd.DataFrame) -> str:
     """Why there is no growth to be fitted, and what to do where budgets were taken from compute."""
     reasons = "; ".join(troubles(analysis)) or "there is one budget"
     advice = ""
-    if not _nominal(rows) and any(o.trouble and " at a budget" in o.trouble for o in analysis.optima):
+    few = any(o.trouble and " at a budget" in o.trouble for o in analysis.optima)
+    if few and not _nominal(rows) and _has_close_budgets(rows):
         advice = (
             f". Runs whose compute lies within a factor of {WIDEST:g} are one budget; where the "
             "table has a column of nominal budgets, name it with --budget"
@@ -71,6 +79,14 @@ def _nominal(rows: pd.DataFrame) -> bool:
     return bool((means.abs() > 1e-9).any())
 
 
+def _has_close_budgets(rows: pd.DataFrame) -> bool:
+    """Whether budgets of differing runs lie closer together than a budget may be wide."""
+    ranges = rows.groupby("budget")["compute"].agg(["min", "max"]).sort_index()
+    gaps = np.log(ranges["min"].to_numpy()[1:] / ranges["max"].to_numpy()[:-1])
+    uneven = bool((ranges["max"] / ranges["min"] > 1.001).any())
+    return uneven and bool((gaps < np.log(WIDEST)).any())
+
+
 def of_budgets(analysis: IsoFLOP, rows: pd.DataFrame) -> list[str]:
     """Which compute is a budget's C, where its runs' differ from it."""
     found = []
@@ -78,20 +94,22 @@ def of_budgets(analysis: IsoFLOP, rows: pd.DataFrame) -> list[str]:
     nominal = _nominal(rows)
     if max(high, 1 / low) > 1.01:
         which = "its value in the table" if nominal else "the geometric mean of its runs' compute"
-        spans = rows.groupby("budget")["compute"].agg(lambda c: np.log(c.max() / c.min()))
-        carried = float(spans.max()) >= UNEVEN
-        then = "losses are carried to C" if carried else "losses are taken as they are"
-        found.append(
-            f"C of a budget is {which}; its runs used {low:.3g} to {high:.3g} times that, and {then}"
+        off = np.log(rows["compute"] / rows["budget"]).groupby(rows["budget"]).mean().abs()
+        other = bool((off > OTHER_CONVENTION).any())
+        then = (
+            "this is taken for another way of counting FLOPs"
+            if other
+            else "the optima are carried to C along the fit"
         )
-    ranges = rows.groupby("budget")["compute"].agg(["min", "max"]).sort_index()
-    gaps = np.log(ranges["min"].to_numpy()[1:] / ranges["max"].to_numpy()[:-1])
-    wide = bool((ranges["max"] / ranges["min"] > 1.001).any())
-    if not nominal and wide and (gaps < np.log(WIDEST)).any():
         found.append(
-            f"the runs' compute has no clear gaps: the {len(ranges)} budgets are bins of at most a "
-            f"factor of {WIDEST:g}; where the table has a column of nominal budgets, name it with "
-            "--budget"
+            f"C of a budget is {which}; its runs used {low:.3g} to {high:.3g} times that, and "
+            f"{then}"
+        )
+    if not nominal and _has_close_budgets(rows):
+        found.append(
+            f"the runs' compute has no clear gaps: the {rows['budget'].nunique()} budgets are bins "
+            f"of at most a factor of {WIDEST:g}; where the table has a column of nominal budgets, "
+            "name it with --budget"
         )
     return found
 
@@ -104,14 +122,14 @@ def of_runs(rows: pd.DataFrame) -> list[str]:
     if not ((sizes.max() - sizes.min()) > SAME_SIZE).any():
         return []
     return [
-        "a label of --run covers several sizes of a budget (a seed?): each of its sizes counts as a "
-        "run; noise that they have in common is not in the intervals"
+        "a label of --run covers several sizes of a budget (a seed?): each of its sizes counts as "
+        "a run; noise that they have in common is not in the intervals"
     ]
 
 
 def off_centre(analysis: IsoFLOP) -> list[str]:
     """Minima near an end of their profile, where its shape decides the exponents."""
-    beside = [o.compute for o in analysis.good if _off_centre(o)]
+    beside = [o.compute for o in analysis.good if abs(o.position - 0.5) > 0.5 - OFF_CENTRE]
     if not beside:
         return []
     return [
@@ -120,9 +138,15 @@ def off_centre(analysis: IsoFLOP) -> list[str]:
     ]
 
 
-def _off_centre(optimum: Optimum) -> bool:
-    low, best, high = np.log([optimum.smallest, optimum.parameters, optimum.largest])
-    return bool(min(best - low, high - best) < OFF_CENTRE * (high - low))
+def of_tokens(analysis: IsoFLOP) -> list[str]:
+    """Budgets whose loss has no minimum over tokens."""
+    without = [o.compute for o in analysis.good if not np.isfinite(o.tokens)]
+    if not without:
+        return []
+    return [
+        f"{budgets_text(without)}: the loss has no minimum over tokens inside the profile, so b "
+        "and D* are not known"
+    ]
 
 
 def of_window(analysis: IsoFLOP) -> list[str]:
@@ -135,10 +159,11 @@ def of_window(analysis: IsoFLOP) -> list[str]:
             f"parabolas are fitted to the sizes within a factor of {analysis.window:g} of the "
             "minimum: over the whole profiles they do not fit"
         )
-    if analysis.misfit is not None and analysis.misfit < SIGNIFICANT:
-        sd = np.nanmedian([optimum.residual_sd for optimum in analysis.good])
+    sd = float(np.nanmedian([optimum.residual_sd for optimum in analysis.good]))
+    misfit = analysis.misfit
+    if misfit is not None and misfit.p < SIGNIFICANT and sd > MATERIAL:
         found.append(
-            f"the profiles are not quite parabolas (p = {analysis.misfit:.1g}, residuals of "
+            f"the profiles are not quite parabolas (p = {misfit.p:.1g}, residuals of "
             f"{sd:.2%}): compare --minimum akima"
         )
     return found
