@@ -197,7 +197,15 @@ def accuracy_chain(
     Raises:
         FitError: when the accuracies carry no curve.
     """
-    known = rows[np.isfinite(rows["accuracy"].to_numpy(float))]
+    values = pd.to_numeric(rows["accuracy"], errors="coerce")
+    texts = rows["accuracy"][values.isna() & rows["accuracy"].notna()]
+    if len(texts):
+        raise FitError(
+            f"--accuracy: {len(texts)} values are no numbers (the first is {texts.iloc[0]!r}); "
+            "give fractions between 0 and 1"
+        )
+    rows = rows.assign(accuracy=values)
+    known = rows[np.isfinite(values.to_numpy(float))]
     samples = request.samples if len(frontier.refits.theta_KP) else 0
     fitted = fit_accuracy(
         known["loss"].to_numpy(float),
