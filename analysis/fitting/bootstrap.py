@@ -86,8 +86,9 @@ class Refits:
 class Misfit:
     """How much wider than they claim the prediction bands of a law had to be.
 
-    Laws fitted to the smaller budgets were judged on the larger ones. times: the factor on the
-    band (of log loss) that would have held 95% of those points, never below 1. held: the share that
+    The law was fitted to the smaller budgets and judged on all larger ones, split by split. times:
+    the factor on the band (of log loss) with which it holds 95% of those points in every split,
+    and no less than so few splits allow. held: the share that
     the bands held as they were. horizon: log of how far beyond their data the points lay, in the
     median.
     """

@@ -30,9 +30,10 @@ AGREES = 1e-6  # relative difference of objectives that counts as the same optim
 # Chosen values above or below which a warning is due.
 FEW_AGREE, FAR_FROM_REST, ILL_CONDITIONED = 0.1, 0.01, 1e10
 RESOLVED = 1e-6  # chosen: scatter of log loss below which data count as noiseless
-# Chosen: N and D that keep this close to one line (sd across it, over the sd along it, or in logs)
-# grow together. Optima of budgets scatter by up to about 10% and stay below both.
-LINE_SHARE, LINE_WIDTH = 0.03, 0.25
+# Chosen: N and D that keep this close to one line (sd across it over the sd along it) grow
+# together; with fewer sizes than that at each amount of compute also those that keep this close in
+# logs: optima of budgets, which scatter by up to about 10%.
+LINE_SHARE, LINE_WIDTH, FEW_SIZES = 0.03, 0.25, 3
 NEAR_LINE = 0.25  # chosen: share below which a table of one size a budget may be one of optima
 
 
@@ -280,7 +281,8 @@ def _check_plane(name: str, points: Inputs, parameters: Array, *, tokens: Array)
                 "differ; fit law compute"
             )
     along, across = spread_of_sizes(points)
-    if across < max(LINE_SHARE * along, LINE_WIDTH):
+    optima = sizes_at_once(points) < FEW_SIZES and across < LINE_WIDTH
+    if optima or across < LINE_SHARE * along:
         raise FitError(
             f"parameters and tokens grow together in these data (they keep within "
             f"{np.expm1(across):.0%} of one line): their effects cannot be separated. Add other "
@@ -299,12 +301,16 @@ def spread_of_sizes(points: Inputs) -> tuple[float, float]:
     return float(spread[0]), float(spread[1])
 
 
+def sizes_at_once(points: Inputs) -> float:
+    """Different pairs of N and D for each different amount (within about 10%) of compute."""
+    pairs = np.unique(np.round(np.log(np.stack(points.sizes(), axis=1)), 2), axis=0)
+    return len(pairs) / len(np.unique(np.round(np.log(points.compute), 1)))
+
+
 def near_a_line(points: Inputs) -> bool:
     """Whether the points have one size an amount of compute and keep near one line."""
     along, across = spread_of_sizes(points)
-    pairs = np.unique(np.round(np.log(np.stack(points.sizes(), axis=1)), 1), axis=0)
-    budgets = len(np.unique(np.round(np.log(points.compute), 1)))
-    return across < NEAR_LINE * along and budgets >= 0.8 * len(pairs)
+    return across < NEAR_LINE * along and sizes_at_once(points) < FEW_SIZES / 2
 
 
 def optima_exponents(points: Inputs) -> str:

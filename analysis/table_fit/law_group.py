@@ -168,17 +168,20 @@ def built(refits: Refits) -> tuple[dict[str, Any] | None, list[str]]:
         return None, []
     misfit = refits.misfit
     if misfit is None:
-        note = (
-            "prediction intervals take the law as true: there are too few budgets to test it on "
-            "larger ones than it is fitted to"
-        )
-        return {"widening": 1.0, "folds": 0, "held_out_points": 0}, [note]
-    return {
+        return None, []
+    found = {
         "widening": misfit.times,
         "folds": misfit.folds,
         "held_out_points": misfit.points,
         "share_held_without_widening": misfit.held,
-    }, []
+    }
+    if misfit.folds:
+        return found, []
+    note = (
+        "there are too few budgets to test this law on larger ones than it is fitted to: beyond "
+        f"the data prediction intervals are widened {misfit.times:g} times untested"
+    )
+    return found, [note]
 
 
 def accuracy_chain(
@@ -194,7 +197,15 @@ def accuracy_chain(
     Raises:
         FitError: when the accuracies carry no curve.
     """
-    known = rows[np.isfinite(rows["accuracy"].to_numpy(float))]
+    values = pd.to_numeric(rows["accuracy"], errors="coerce")
+    texts = rows["accuracy"][values.isna() & rows["accuracy"].notna()]
+    if len(texts):
+        raise FitError(
+            f"--accuracy: {len(texts)} values are no numbers (the first is {texts.iloc[0]!r}); "
+            "give fractions between 0 and 1"
+        )
+    rows = rows.assign(accuracy=values)
+    known = rows[np.isfinite(values.to_numpy(float))]
     samples = request.samples if len(frontier.refits.theta_KP) else 0
     fitted = fit_accuracy(
         known["loss"].to_numpy(float),

@@ -63,9 +63,9 @@ def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
     if built and built["folds"]:
         yield (
             f"prediction intervals: refits, a run's own noise, and {built['widening']:.3g} times "
-            "that beyond the data, as the law's predictions of "
-            f"{built['held_out_points']} runs at larger budgets needed ({built['folds']} splits; "
-            f"unwidened they held {built['share_held_without_widening']:.0%})"
+            "that beyond the data, for the law's own misfit (tested on "
+            f"{built['held_out_points']} predictions of larger budgets in {built['folds']} splits; "
+            f"unwidened they hold {built['share_held_without_widening']:.0%})"
         )
     if "accuracy" in fitted:
         yield from accuracy(fitted["accuracy"])
