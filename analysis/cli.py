@@ -16,13 +16,14 @@ from rich.table import Table as RichTable
 from analysis.fitting.bootstrap import Kind, Progress
 from analysis.fitting.estimate import ESTIMATORS
 from analysis.fitting.laws import LAWS
-from analysis.fitting.table import Columns, read_table
+from analysis.fitting.table import read_table
 from analysis.fitting.table_fit import Request
 from analysis.profiles.profile import Method
 from analysis.report.report import write_report
 from analysis.table_fit.fit import fit_table
 from analysis.table_fit.options import check_options, check_together, parse_target
 from analysis.table_fit.text import shown
+from analysis.tables.columns import Columns
 from cola.errors import FitError, SpecError
 from cola.spec import load_yaml
 
@@ -69,26 +70,43 @@ def report(
 @app.command()
 def fit(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="A CSV with one row a run (or evaluation).")],
+    data: Annotated[
+        Path, typer.Argument(help="A CSV with a header and one row a run (or evaluation).")
+    ],
     *,
-    n: Annotated[str | None, typer.Option("--n", help="Column of parameters.")] = None,
+    n: Annotated[
+        str | None,
+        typer.Option(
+            "--n",
+            help="Column of parameters N, a count: with embeddings as published (Hoffmann), or "
+            "without (Kaplan), but one convention for all rows, as exponents depend on it.",
+        ),
+    ] = None,
     d: Annotated[
-        str | None, typer.Option("--d", help="Column of tokens (default: C / 6 N).")
+        str | None, typer.Option("--d", help="Column of training tokens D (default: C / 6 N).")
     ] = None,
-    loss: Annotated[str, typer.Option(help="Column of the loss, nats.")] = "loss",
+    loss: Annotated[str, typer.Option(help="Column of the loss, nats a token.")] = "loss",
     flops: Annotated[
-        str | None, typer.Option(help="Column of compute C, FLOPs (default: 6 N D).")
+        str | None, typer.Option(help="Column of training compute C, FLOPs (default: 6 N D).")
     ] = None,
-    group: Annotated[str | None, typer.Option(help="Column of the family to fit apart.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of labels of the families to fit apart.")
+    ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Column of the budget (default: runs of alike compute).")
+        str | None,
+        typer.Option(
+            help="Column of the budget, FLOPs or labels (default: runs of alike compute)."
+        ),
     ] = None,
     run: Annotated[
         str | None, typer.Option(help="Column of what is resampled together (a run, a seed).")
     ] = None,
     accuracy: Annotated[
         str | None,
-        typer.Option(help="Column of task accuracy (0 to 1): loss -> accuracy by a sigmoid."),
+        typer.Option(
+            help="Column of task accuracy (0 to 1, empty where there is none): loss -> accuracy by "
+            "a sigmoid."
+        ),
     ] = None,
     chance: Annotated[float, typer.Option(help="Accuracy of guessing.")] = 0.0,
     law: Annotated[
@@ -144,13 +162,13 @@ def fit(
     check_together(given, request)
     table = read_table(data, columns, drop_largest_losses)
     try:
-        result = fit_table(table, request)
+        result = fit_table(table, request) | {"rows": table.counts.as_json()}
     except FitError as error:
         raise FitError(f"{data}: {error}") from None
     if as_json:
         typer.echo(json.dumps(without_nan(result), indent=1, allow_nan=False))
         return
-    show_fit(result, Console())
+    show_fit(result, Console(markup=False, emoji=False))  # labels are text as written
 
 
 def check_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

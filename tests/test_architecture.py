@@ -49,7 +49,7 @@ LAYERS = {
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
     "analysis": (
-        {"profiles", "plotting"},
+        {"plotting", "profiles", "tables"},
         {"fitting"},
         {"table_fit"},
         {"report", "sweep_report"},

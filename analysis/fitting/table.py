@@ -10,44 +10,22 @@ import pandas as pd
 
 from analysis.fitting.law import Inputs
 from analysis.profiles.budgets import group_compute
-from cola.errors import SpecError, one_line
+from analysis.tables.columns import Columns, RowCounts, read_columns
+from analysis.tables.numbers import parse_number
+from analysis.tables.units import unit_notes
+from cola.errors import SpecError
 
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the CSV's columns; None: the file has none. Compute defaults to 6 N D, tokens to
-    C / (6 N)."""
-
-    loss: str = "loss"
-    n: str | None = None
-    d: str | None = None
-    compute: str | None = None
-    group: str | None = None
-    budget: str | None = None
-    run: str | None = None
-    accuracy: str | None = None
-
-    def given(self) -> dict[str, str]:
-        """What is read from the file, by our name."""
-        names = {
-            "loss": self.loss,
-            "parameters": self.n,
-            "tokens": self.d,
-            "compute": self.compute,
-            "group": self.group,
-            "budget": self.budget,
-            "run": self.run,
-            "accuracy": self.accuracy,
-        }
-        return {ours: theirs for ours, theirs in names.items() if theirs is not None}
+NOMINAL = 10.0  # chosen: nominal and counted FLOPs of one budget differ by less than this factor
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns loss, compute, budget, and where known parameters, tokens, group, run."""
+    """Columns line (of the file), loss, compute, budget, and where known parameters, tokens, group,
+    run, accuracy (NaN where it was not measured)."""
 
     rows: pd.DataFrame
     notes: tuple[str, ...]
+    counts: RowCounts
 
     def groups(self) -> dict[str, pd.DataFrame]:
         """The rows of each group; one group named `all` where the file has none."""
@@ -59,44 +37,24 @@ class Table:
 def read_table(path: Path, columns: Columns, drop_largest_losses: int = 0) -> Table:
     """Read and check a CSV.
 
-    Rules: exact duplicates count once; rows with a missing number are an error that names them;
-    `drop_largest_losses` rows of largest loss are left out of each group.
+    Rules: rows that are equal in all columns of the file count once; rows without a number that is
+    needed are left out; `drop_largest_losses` rows of largest loss are left out of each group. Each
+    is in `notes` and `counts`.
 
     Raises:
-        SpecError: a file that cannot be read, a column that it lacks, numbers that are none.
+        SpecError: a file that cannot be read, a column that it lacks, cells that are not what their
+            column needs.
     """
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise SpecError(
-            f"{path}: is not a CSV file that can be read ({one_line(error)}); give another"
-        ) from None
-    given = columns.given()
-    for ours, theirs in given.items():
-        if theirs not in frame:
-            raise SpecError(
-                f"{path}: has no column {theirs!r} (for {ours}); it has "
-                f"{', '.join(map(str, frame.columns))}"
-            )
-    rows, notes = frame[list(given.values())].set_axis(list(given), axis=1), []
-    for name in set(given) - {"group", "run", "accuracy"}:
-        rows[name] = pd.to_numeric(rows[name], errors="coerce")
-        wrong = rows.index[~(np.isfinite(rows[name]) & (rows[name] > 0))]
-        if len(wrong):
-            lines = ", ".join(str(row + 2) for row in wrong[:8])
-            raise SpecError(
-                f"{path}: column {given[name]!r} holds no positive number in {len(wrong)} rows "
-                f"(lines {lines}{', ...' if len(wrong) > 8 else ''}); remove or mend them"
-            )
-    twice = int(rows.duplicated().sum())
-    if twice:
-        rows = rows.drop_duplicates()
-        notes.append(f"{twice} rows are exact duplicates of others and count once")
-    rows = _completed(path, rows)
+    read = read_columns(path, columns)
+    names, notes, counts = columns.given(), list(read.notes), read.counts
+    rows, budget_notes = _completed(path, read.rows)
+    notes += unit_notes(rows, names) + budget_notes
     if drop_largest_losses:
-        rows, note = _without_largest(path, rows, drop_largest_losses)
+        kept, note = _without_largest(path, rows, drop_largest_losses)
         notes.append(note)
-    return Table(rows.reset_index(drop=True), tuple(notes))
+        counts = counts.without(note, sorted(set(rows["line"]) - set(kept["line"])))
+        rows = kept
+    return Table(rows.reset_index(drop=True), tuple(notes), counts)
 
 
 def inputs(rows: pd.DataFrame) -> Inputs:
@@ -106,8 +64,8 @@ def inputs(rows: pd.DataFrame) -> Inputs:
     return Inputs(loss, compute, *size)
 
 
-def _completed(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """Compute, tokens and budget where they follow from the rest."""
+def _completed(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Compute, tokens and budget where they follow from the rest, and what is said of budgets."""
     known = set(rows.columns)
     if "compute" not in known:
         if not {"parameters", "tokens"} <= known:
@@ -119,8 +77,37 @@ def _completed(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     elif "parameters" in known and "tokens" not in known:
         rows = rows.assign(tokens=rows["compute"] / (6.0 * rows["parameters"]))
     if "budget" not in known:
-        rows = rows.assign(budget=group_compute(rows["compute"].to_numpy(float)))
-    return rows
+        return rows.assign(budget=group_compute(rows["compute"].to_numpy(float))), []
+    budget, notes = _named_budgets(rows["budget"].tolist(), rows["compute"].to_numpy(float))
+    return rows.assign(budget=budget), notes
+
+
+def _named_budgets(labels: list[str], compute: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A number for each row's budget: the one in its column where that is an amount of compute,
+    else the mean compute of the runs of its label, which orders labels."""
+    nominal = _amounts(labels)
+    if nominal is not None:
+        ratio = float(np.exp(np.median(np.log(nominal / compute))))
+        if 1 / NOMINAL < ratio < NOMINAL:
+            return nominal, []
+    means: dict[str, float] = {}
+    for label in dict.fromkeys(labels):
+        members = np.array([each == label for each in labels])
+        mean = float(np.exp(np.log(compute[members]).mean()))
+        while mean in means.values():  # two labels of one compute stay two budgets
+            mean = float(np.nextafter(mean, np.inf))
+        means[label] = mean
+    kind = "no amounts of compute" if nominal is None else f"{ratio:.2g} of the runs' compute"
+    note = f"the budget's column holds {kind}: its {len(means)} values are labels of budgets"
+    return np.array([means[label] for label in labels]), [note]
+
+
+def _amounts(labels: list[str]) -> np.ndarray | None:
+    try:
+        values = np.array([parse_number(label) for label in labels])
+    except ValueError:
+        return None
+    return values if bool((values > 0).all()) else None
 
 
 def _without_largest(path: Path, rows: pd.DataFrame, count: int) -> tuple[pd.DataFrame, str]:

@@ -10,8 +10,10 @@ import pytest
 
 from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.isoflop import bootstrap_isoflop, compare_isoflop
-from analysis.fitting.table import Columns, read_table
+from analysis.fitting.table import read_table
 from analysis.profiles.analysis import isoflop
+from analysis.profiles.profile import Method
+from analysis.tables.columns import Columns
 from tests.benchmarks.isoflop_coverage import simulate
 from tests.paths import DATA
 from tests.unit.analysis.profiles.studies import BUDGETS, EXPONENT, loss_at, study
@@ -19,10 +21,8 @@ from tests.unit.analysis.profiles.studies import BUDGETS, EXPONENT, loss_at, stu
 
 @pytest.mark.parametrize("sizes", [4, 5, 8])
 @pytest.mark.parametrize("method", ["parabola", "akima"])
-def test_intervals_exist_from_four_sizes_on(sizes: int, method: str) -> None:
-    analysis = isoflop(
-        study(sizes, noise=0.003, seed=2), "akima" if method == "akima" else "parabola"
-    )
+def test_intervals_exist_from_four_sizes_on(sizes: int, method: Method) -> None:
+    analysis = isoflop(study(sizes, noise=0.003, seed=2), method)
     refits = bootstrap_isoflop(analysis, 400, 0)
     assert refits is not None
     low, high = percentiles(refits.exponent())

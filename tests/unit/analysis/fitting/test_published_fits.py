@@ -12,7 +12,8 @@ from analysis.fitting.estimate import fit_law
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.power_law import chinchilla_law
 from analysis.fitting.solver import minimise
-from analysis.fitting.table import Columns, Table, inputs, read_table
+from analysis.fitting.table import Table, inputs, read_table
+from analysis.tables.columns import Columns
 from tests.paths import DATA
 
 SCALING = DATA / "scaling"

@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.cli import app
+from analysis.fitting.table import read_table
+from analysis.tables.columns import Columns
 from cola.errors import FitError, SpecError
 
 GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
@@ -130,6 +132,84 @@ def test_exact_duplicates_count_once(tmp_path: Path) -> None:
     assert any("25 rows are exact duplicates" in warning for warning in second["warnings"])
 
 
+def test_rows_that_are_left_out_are_in_the_text_and_the_json(tmp_path: Path) -> None:
+    path = table(tmp_path / "k.csv", n=SIZES, d=TOKENS, loss=[np.nan, *noisy(1)[1:]])
+    options = ["--n", "n", "--d", "d", "--bootstrap", "0"]
+    found = fitted(path, *options)
+    assert found["points"] == 24
+    assert found["rows"] == {
+        "in_file": 25,
+        "used": 24,
+        "left_out": [{"reason": "column 'loss' holds no number", "lines": [2]}],
+    }
+    shown = CliRunner().invoke(app, ["fit", path, *options]).output
+    assert "1 row is left out: column 'loss' holds no number (line 2)" in shown
+
+
+def test_groups_have_all_rows_whatever_their_labels(tmp_path: Path) -> None:
+    labels = np.repeat(["None", "[/red]", ":smile:"], 25)
+    columns = {"n": np.tile(SIZES, 3), "d": np.tile(TOKENS, 3)}
+    losses = np.concatenate([noisy(seed) for seed in range(3)])
+    path = table(tmp_path / "l.csv", **columns, loss=losses, kind=labels)
+    options = ["--n", "n", "--d", "d", "--group", "kind", "--bootstrap", "0"]
+    found = fitted(path, *options)
+    assert {name: each["points"] for name, each in found["groups"].items()} == {
+        "None": 25, "[/red]": 25, ":smile:": 25,
+    }  # fmt: skip
+    shown = CliRunner().invoke(app, ["fit", path, *options], catch_exceptions=False).output
+    assert all(label in shown for label in labels)
+
+
+def test_repeated_seeds_of_equal_losses_are_measurements(tmp_path: Path) -> None:
+    # Losses rounded to two digits, as in a paper's table: many seeds agree exactly.
+    losses = np.concatenate([np.round(noisy(seed), 2) for seed in range(3)])
+    columns = {"n": np.tile(SIZES, 3), "d": np.tile(TOKENS, 3)}
+    path = table(tmp_path / "m.csv", **columns, loss=losses, seed=np.repeat([0, 1, 2], 25))
+    found = fitted(path, "--n", "n", "--d", "d", "--bootstrap", "0")
+    logs = np.log(losses.reshape(3, 25))
+    assert found["points"] == 75
+    assert found["seed_noise"]["degrees_of_freedom"] == 50
+    assert found["seed_noise"]["sd_of_log_loss"] == pytest.approx(
+        np.sqrt(logs.var(0, ddof=1).mean())
+    )
+
+
+def test_budgets_are_amounts_of_compute_or_labels(tmp_path: Path) -> None:
+    sizes, compute = np.tile(np.geomspace(1e8, 1e9, 3), 2), np.repeat([1e19, 1e20], 3)
+    columns = {"n": sizes, "c": compute, "loss": np.linspace(4, 3, 6)}
+    for budget, expected, notes in (
+        (np.repeat([1.1e19, 1.1e20], 3), [1.1e19, 1.1e20], 0),
+        (np.repeat([1.1e10, 1.1e11], 3), [1e19, 1e20], 1),
+        (np.repeat(["small", "007"], 3), [1e19, 1e20], 1),
+        (np.repeat([0, 1], 3), [1e19, 1e20], 1),
+    ):
+        path = table(tmp_path / "n.csv", **columns, b=budget)
+        found = read_table(Path(path), Columns(n="n", compute="c", budget="b"))
+        assert found.rows["budget"].unique() == pytest.approx(expected)
+        assert sum("labels of budgets" in note for note in found.notes) == notes
+
+
+def test_two_labels_of_one_compute_are_two_budgets(tmp_path: Path) -> None:
+    columns = {"c": [1e19] * 4, "loss": [4.0, 3.9, 3.8, 3.7], "b": ["x", "x", "y", "y"]}
+    path = table(tmp_path / "o.csv", **columns)
+    found = read_table(Path(path), Columns(compute="c", budget="b"))
+    assert found.rows.groupby("budget").size().tolist() == [2, 2]
+
+
+def test_the_accuracy_rests_on_the_rows_that_have_one(tmp_path: Path) -> None:
+    flops = np.geomspace(1e18, 1e22, 24)
+    loss = 3.0 * (flops / 1e20) ** -0.05
+    accuracy = np.where(np.arange(24) % 3 == 0, 0.25 + 0.6 / (1 + np.exp(4 * (loss - 3))), np.nan)
+    path = table(tmp_path / "p.csv", c=flops, loss=loss, right=accuracy)
+    found = fitted(
+        path, "--flops", "c", "--accuracy", "right", "--chance", "0.25", "--law", "compute-power",
+        "--bootstrap", "0",
+    )  # fmt: skip
+    assert (found["points"], found["accuracy"]["points"]) == (24, 8)
+    assert found["accuracy"]["parameters"]["ceiling"] == pytest.approx(0.85, abs=1e-3)
+    assert any("8 rows are used" in warning for warning in found["warnings"])
+
+
 def test_what_is_degenerate_is_refused_with_a_reason(tmp_path: Path) -> None:
     size = ["--n", "n", "--d", "d"]
     three = table(tmp_path / "1.csv", n=SIZES[:3], d=TOKENS[:3], loss=LOSS[:3])
@@ -138,8 +218,8 @@ def test_what_is_degenerate_is_refused_with_a_reason(tmp_path: Path) -> None:
     assert "different amounts of compute, the data have 1" in refused(
         single, "--flops", "c", "--law", "compute"
     )
-    broken = table(tmp_path / "3.csv", n=SIZES, d=TOKENS, loss=[np.nan, *LOSS[1:]])
-    assert "no positive number in 1 rows (lines 2)" in refused(broken, *size)
+    broken = table(tmp_path / "3.csv", n=SIZES, d=TOKENS, loss=[-1.0, *LOSS[1:]])
+    assert "line 2, column 'loss': '-1.0' is not positive" in refused(broken, *size)
     rising = table(tmp_path / "4.csv", c=np.geomspace(1e18, 1e20, 6), loss=np.linspace(2, 3, 6))
     assert "does not fall with compute" in refused(rising, "--flops", "c", "--law", "compute")
     up = table(tmp_path / "5.csv", n=SIZES, d=TOKENS, loss=LOSS[::-1])
@@ -148,7 +228,7 @@ def test_what_is_degenerate_is_refused_with_a_reason(tmp_path: Path) -> None:
     assert "must be one of" in refused(three, *size, "--law", "chincilla")
     assert "write it as n=1e9,d=2e10" in refused(three, *size, "--predict", "n:1")
     assert "cannot be read" not in refused(three, *size)
-    assert "is not a CSV file" in refused(str(tmp_path / "absent.csv"), *size)
+    assert "there is no such file" in refused(str(tmp_path / "absent.csv"), *size)
 
 
 def test_profiles_without_a_minimum_are_no_result(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_accuracies_in_per_cent_get_a_hint(tmp_path: Path) -> None:
     rows = grid(0.002)
     rows["acc"] = np.linspace(25, 40, len(rows))
     path = written(tmp_path, rows)
-    assert "divide per cent by 100" in refused(path, *SIZE, "--accuracy", "acc")
+    assert "accuracies are fractions" in refused(path, *SIZE, "--accuracy", "acc")
     path = written(tmp_path, rows.assign(acc=rows["acc"] / 100))
     assert "--chance 25" in refused(path, *SIZE, "--accuracy", "acc", "--chance", "25")
 

@@ -1,0 +1,1 @@
+"""Tables that people give: a file's text, its records, its columns, and what their units say."""
