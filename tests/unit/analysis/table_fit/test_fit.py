@@ -118,6 +118,18 @@ def test_seeds_given_as_runs_do_not_narrow_intervals(tmp_path: Path) -> None:
     assert any("span several sizes" in warning for warning in by_seed["warnings"])
 
 
+def test_few_runs_simulate_what_their_rows_share(tmp_path: Path) -> None:
+    six = written(tmp_path, checkpoints(6, 6))
+    found = fitted(six, *SIZE, "--run", "run", "--bootstrap", "100")
+    assert found["refits"]["resampled"] == "residuals"
+    assert any("6 runs (--run) are too few" in warning for warning in found["warnings"])
+    alone = fitted(six, *SIZE, "--bootstrap", "100")
+    assert width(found["intervals"]["alpha"]) > 1.5 * width(alone["intervals"]["alpha"])
+    four = fitted(written(tmp_path, checkpoints(4, 6)), *SIZE, "--run", "run")
+    assert four["intervals"] == {}
+    assert any("at least 5 are needed" in warning for warning in four["warnings"])
+
+
 def test_few_runs_without_sizes_have_no_intervals(tmp_path: Path) -> None:
     flops = np.tile(np.geomspace(1e18, 1e21, 8), 2)
     names = np.repeat(["one", "two"], 8)
@@ -305,8 +317,8 @@ def test_a_law_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_a_floor_at_the_smallest_loss_is_a_misfit(tmp_path: Path) -> None:
     flops = np.geomspace(1e18, 1e22, 24)
-    level = 2.0 + 0.002 * np.random.default_rng(0).standard_normal(24)
-    loss = np.maximum(level, 4.0 - 1.6 * np.log10(flops / 1e18))
+    loss = 2.0 + 0.5 * np.exp(-(np.log(flops / 1e18) ** 2) / 2)  # a level, reached too fast
+    loss[22] -= 0.02
     path = written(tmp_path, pd.DataFrame({"flops": flops, "loss": loss}))
     said = fitted(path, "--flops", "flops", "--law", "compute", "--bootstrap", "0")["warnings"]
     assert any("E sits on its upper bound" in warning for warning in said)
