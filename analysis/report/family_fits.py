@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.fitting.bootstrap import Kind, Refits, bootstrap
 from analysis.fitting.compare import Prediction, at_compute, predict
-from analysis.fitting.cross_validation import Choice, choose
+from analysis.fitting.cross_validation import Choice, choose, with_misfit
 from analysis.fitting.estimate import Fit, count_distinct, fit_law
 from analysis.fitting.laws import LAWS, candidates
 from analysis.fitting.table import inputs
@@ -95,6 +95,7 @@ def fit_family(variant: str, family: str, final: pd.DataFrame, *, compute: str) 
     # Curves are compared refit by refit: with draws in common their noise would cancel.
     seed = SEED + curve_seed(variant, family)
     refits = bootstrap(fit, SAMPLES, seed, kind=kind_of_refit, strata=strata)
+    refits = with_misfit(refits, rows)
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 
