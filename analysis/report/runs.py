@@ -19,7 +19,15 @@ import pandas as pd
 from analysis.report.histories import read_histories
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
-from cola.records import EXPORTED_NLL_TOLERANCE, SCHEMA_VERSION, Artifact, Kind, Metric, Tag
+from cola.records import (
+    EXPORTED_NLL_TOLERANCE,
+    REFERENCE_LINES,
+    SCHEMA_VERSION,
+    Artifact,
+    Kind,
+    Metric,
+    Tag,
+)
 from cola.spec.address import resolve_address
 
 log = logging.getLogger(__name__)
@@ -159,6 +167,8 @@ def _run_row(run: Any) -> dict[str, Any]:
         "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
+        **{f"reference_{name}": metrics.get(Metric.reference(name)) for name in REFERENCE_LINES},
+        "reference_xz": metrics.get(Metric.REFERENCE_XZ),
     }
 
 
