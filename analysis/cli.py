@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,16 +13,21 @@ import yaml
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from analysis.fitting.bootstrap import Kind
+from analysis.fitting.bootstrap import Kind, Progress
 from analysis.fitting.estimate import ESTIMATORS
-from analysis.fitting.isoflop import Method
 from analysis.fitting.laws import LAWS
 from analysis.fitting.table import read_table
-from analysis.fitting.table_fit import Request, fit_table
+from analysis.fitting.table_fit import Request
+from analysis.profiles.profile import Method
 from analysis.report.report import write_report
+from analysis.table_fit.fit import fit_table
+from analysis.table_fit.options import check_options, check_together, parse_target
+from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns
 from cola.errors import FitError, SpecError
 from cola.spec import load_yaml
+
+PROGRESS_SECONDS = 5.0  # between two lines on how far the refits are
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -63,9 +69,11 @@ def report(
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: Annotated[
         Path, typer.Argument(help="A CSV with a header and one row a run (or evaluation).")
     ],
+    *,
     n: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +85,6 @@ def fit(
     d: Annotated[
         str | None, typer.Option("--d", help="Column of training tokens D (default: C / 6 N).")
     ] = None,
-    *,
     loss: Annotated[str, typer.Option(help="Column of the loss, nats a token.")] = "loss",
     flops: Annotated[
         str | None, typer.Option(help="Column of training compute C, FLOPs (default: 6 N D).")
@@ -133,11 +140,28 @@ def fit(
     law = law or ("chinchilla" if n else "compute")
     check_one_of("--law", law, (*LAWS, "isoflop", "auto"))
     check_one_of("--estimator", estimator, tuple(ESTIMATORS))
+    given = {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    check_options(law, given)
     columns = Columns(loss, n, d, flops, group, budget, run, accuracy)
     targets = tuple(parse_target(text) for text in predict or [])
+    request = Request(
+        law,
+        estimator,
+        bootstrap,
+        seed,
+        resample,
+        targets,
+        chance,
+        minimum,
+        progress=show_progress(),
+    )
+    check_together(given, request)
     table = read_table(data, columns, drop_largest_losses)
     try:
-        request = Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum)
         result = fit_table(table, request) | {"rows": table.counts.as_json()}
     except FitError as error:
         raise FitError(f"{data}: {error}") from None
@@ -157,24 +181,6 @@ def check_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise SpecError(f"{option} {value}: must be one of {', '.join(allowed)}")
 
 
-def parse_target(text: str) -> dict[str, float]:
-    """`n=1e9,d=2e10` -> numbers.
-
-    Raises:
-        SpecError: when it is not of that form.
-    """
-    target: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = part.partition("=")
-        try:
-            target[name.strip()] = float(number)
-        except ValueError:
-            raise SpecError(f"--predict {text}: write it as n=1e9,d=2e10 or c=1e21") from None
-    if not set(target) <= {"n", "d", "c"} or not all(value > 0 for value in target.values()):
-        raise SpecError(f"--predict {text}: takes positive n, d and c only")
-    return target
-
-
 def without_nan(value: Any) -> Any:
     """Numbers that are not defined become null: JSON has no NaN."""
     if isinstance(value, dict):
@@ -187,36 +193,24 @@ def without_nan(value: Any) -> Any:
 
 
 def show_fit(result: dict[str, Any], console: Console) -> None:
-    """Parameters with intervals, what was compared or predicted, warnings."""
-    groups = result.get("groups", {"": result})
-    for name, fitted in groups.items():
-        table = RichTable(title=f"{name} {fitted['law']}, {fitted['points']} points".strip())
-        for column in ("parameter", "estimate", "95% interval"):
-            table.add_column(column, justify="left" if column == "parameter" else "right")
-        derived = fitted.get("derived", {})
-        intervals = {**fitted["intervals"], **fitted.get("derived_intervals", {})}
-        for key, value in {**fitted["parameters"], **derived}.items():
-            table.add_row(key, f"{value:.6g}", interval_text(intervals.get(key)))
-        console.print(table)
-        for prediction in fitted.get("predictions", []):
-            console.print(f"prediction: {json.dumps(prediction)}", highlight=False, soft_wrap=True)
-    if "shared" in result:
-        shared = result["shared"]
-        exponents = [name for name in shared["parameters"] if "[" not in name]
-        shared_exponents = [
-            f"{name} {shared['parameters'][name]:.5g} "
-            f"({interval_text(shared['intervals'].get(name))})"
-            for name in exponents
-        ]
-        console.print(
-            f"exponents in common: {', '.join(shared_exponents)}", highlight=False, soft_wrap=True
-        )
-    for pair, numbers in result.get("comparison", {}).items():
-        console.print(f"{pair}: {json.dumps(without_nan(numbers))}", soft_wrap=True)
+    """Parameters with intervals, what was chosen, compared and predicted, warnings."""
+    for item in shown(result):
+        console.print(item, highlight=False, soft_wrap=not isinstance(item, RichTable))
     for warning in result["warnings"]:
-        console.print(f"note: {warning}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(
+            f"note: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False
+        )
 
 
-def interval_text(interval: list[float] | None) -> str:
-    """low to high, or a dash."""
-    return "–" if not interval else f"{interval[0]:.5g} to {interval[1]:.5g}"
+def show_progress() -> Progress:
+    """A line on stderr that counts refits, from some seconds on."""
+    started, console = time.monotonic(), Console(stderr=True)
+    last = started
+
+    def show(done: int, count: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > PROGRESS_SECONDS:
+            last = time.monotonic()
+            console.print(f"{done:,} of {count:,} refits, {last - started:.0f} s", highlight=False)
+
+    return show

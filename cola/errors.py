@@ -6,6 +6,8 @@ command ends with; 1 is left for a study or sweep that ended with runs that are 
 
 from __future__ import annotations
 
+from typing import Any
+
 MOST_CHARACTERS = 300  # of a foreign error's text within one of ours: about four lines
 
 
@@ -58,3 +60,10 @@ def one_line(error: BaseException | str, limit: int = MOST_CHARACTERS) -> str:
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]} ..."
+
+
+def validation_problem(error: Any) -> str:
+    """The first problem of a pydantic ValidationError, with the key that has it."""
+    problem = error.errors()[0]
+    key = ".".join(map(str, problem["loc"]))
+    return f"{key}: {problem['msg']}" if key else str(problem["msg"])

@@ -6,10 +6,13 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from cola.errors import StorageError, one_line
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -34,6 +37,11 @@ def write_atomically(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether the name is one of those under which `write_atomically` writes."""
+    return re.fullmatch(r"\..+\.\d+\.[0-9a-f]{6}", path.name) is not None
+
+
 def sync_folder(folder: Path) -> None:
     """Force a folder's entries to the device: a new file's name can be lost in a crash otherwise.
 
@@ -47,17 +55,27 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; an absent file, or one that holds something else, is an empty one.
+def read_json(path: Path, *, remedy: str = "remove it, and it is written anew") -> dict[str, Any]:
+    """Read a JSON object; an absent file is an empty one.
 
     Raises:
-        ValueError: when it is not JSON.
+        StorageError: it cannot be read, or holds something else; the message ends with `remedy`.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"a {type(values).__name__} in place of an object")
     except FileNotFoundError:
         return {}
-    return values if isinstance(values, dict) else {}
+    except RecursionError:
+        raise StorageError(f"{path}: is no JSON object (nested too deep); {remedy}") from None
+    except ValueError as error:
+        raise StorageError(f"{path}: is no JSON object ({one_line(error)}); {remedy}") from None
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be read ({error.strerror or one_line(error)}); {remedy}"
+        ) from None
+    return values
 
 
 @contextlib.contextmanager

@@ -58,11 +58,12 @@ class LineWriter(AbstractContextManager["LineWriter"]):
 
 
 class LineReader:
-    """Follows a file while it grows."""
+    """Follows a file while it grows; `skipped` counts its lines that hold no object."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self.skipped = 0
 
     def new_lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Objects completed since the last call, each with its raw line; none of an absent file."""
@@ -79,6 +80,8 @@ class LineReader:
             record = _parsed(raw)
             if record is not None:
                 yield raw, record
+            elif raw.strip():
+                self.skipped += 1
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -89,7 +92,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def _parsed(raw: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(raw)
-    except ValueError:  # cut off by a crash, or empty
+    except (ValueError, RecursionError):  # cut off by a crash, or empty
         return None
     return record if isinstance(record, dict) else None
 

@@ -32,6 +32,9 @@ FEW_SHOT_NEW_TOKENS = 32
 EXPORTED_NLL_TOLERANCE = 1e-3
 IN_DOMAIN_TASKS = ("likelihood", "cloze", "continuation", "infilling", "unconditional", "speed")
 
+# Losses of guesses without a model, the worst first.
+REFERENCE_LINES = ("uniform", "unigram", "bigram")
+
 NllKind = Literal["exact", "bound"]
 
 # Why a hook stopped a run before its last step: its loss or gradient was not finite, its latent
@@ -104,6 +107,7 @@ class Metric:
     NLL_STANDARD_ERROR = "val/nll_standard_error"
     BITS_PER_BYTE = "val/bits_per_byte"
     EXPORTED_NLL_DIFFERENCE = "val/exported_nll_difference"  # less the recorded one, same sequences
+    REFERENCE_XZ = "reference/xz_bits_per_byte"
     TOKENS_PER_SECOND = "throughput/tokens_per_second"
     MFU = "throughput/mfu"
     ELAPSED_SECONDS = "elapsed_seconds"
@@ -111,6 +115,11 @@ class Metric:
     FIRST_STEP = "restart/first_step"  # steps done before the workers started
     LAST_STEP = "restart/last_step"
     SECONDS = "restart/seconds"
+
+    @staticmethod
+    def reference(line: str) -> str:
+        """What guessing without a model gives on the run's validation sequences (nats/token)."""
+        return f"reference/{line}_nats_per_token"
 
     @staticmethod
     def runs(state: str) -> str:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
+from sweeps.interrupts import leaving_at_once
 
-from analysis.cli import app as analysis_app
-from analysis.cli import report
-from analysis.sweep_report.report import write_sweep_report
-from cola import process_environment
-from cola.errors import ColaError
-from cola.logs import set_up_logging
-from orchestration.cli.evaluate import app as evaluate_app
-from orchestration.cli.jobs import app as jobs_app
-from orchestration.cli.score import app as scoring_app
-from orchestration.cli.study import app as orchestration_app
-from sweeps.schema_cli import app as schema_app
-from sweeps.sweep_cli import app as sweep_app
+with leaving_at_once():  # these take seconds
+    import typer
+    from rich.console import Console
+
+    from analysis.cli import app as analysis_app
+    from analysis.cli import report
+    from analysis.sweep_report.report import write_sweep_report
+    from cola import process_environment
+    from cola.errors import ColaError, StorageError, one_line
+    from cola.logs import set_up_logging
+    from orchestration.cli.evaluate import app as evaluate_app
+    from orchestration.cli.jobs import app as jobs_app
+    from orchestration.cli.score import app as scoring_app
+    from orchestration.cli.study import app as orchestration_app
+    from sweeps.schema_cli import app as schema_app
+    from sweeps.sweep_cli import app as sweep_app
+
+# The states of a disk or of its files that a person can mend.
+STORAGE_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE,
+    errno.EISDIR, errno.ENOTDIR,
+)  # fmt: skip
 
 app = typer.Typer(
     name="cola",
@@ -72,7 +82,25 @@ def main() -> None:
     try:
         app()
     except ColaError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        leave(error)
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        leave(storage_error(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def leave(error: ColaError) -> None:
+    """Print the error's line and end with its exit code."""
+    Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    sys.exit(error.exit_code)
+
+
+def storage_error(error: OSError) -> StorageError:
+    """An error of a disk that no command turned into one of its own."""
+    where = error.filename or "a file"
+    return StorageError(
+        f"{where}: {error.strerror or one_line(error)}; make room, or check that it is a file or "
+        "folder that this user may use"
+    )

@@ -48,7 +48,12 @@ LAYERS = {
         {"cli"},
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
-    "analysis": ({"plotting", "tables"}, {"fitting"}, {"report", "sweep_report"}),
+    "analysis": (
+        {"plotting", "profiles", "tables"},
+        {"fitting"},
+        {"table_fit"},
+        {"report", "sweep_report"},
+    ),
     "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
 }
 

@@ -6,19 +6,17 @@ model guesses, and below L0 it answers (the two-step prediction of arXiv 2407.21
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from analysis.fitting.bootstrap import Refits, percentiles
-from analysis.fitting.compare import curves
 from analysis.fitting.law import Array
 from cola.errors import FitError
 
 LEAST_POINTS = 5  # chosen: two more than the sigmoid has free parameters
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,32 @@ class AccuracyFit:
 
 
 def fit_accuracy(
-    loss: Array, accuracy: Array, chance: float, *, samples: int, seed: int
+    loss: Array,
+    accuracy: Array,
+    chance: float,
+    *,
+    samples: int,
+    seed: int,
+    clusters: Sequence[object] | None = None,
 ) -> AccuracyFit:
-    """Least squares over many starts, and refits of accuracies simulated with the fit's scatter.
+    """Least squares over many starts, and refits of accuracies simulated with the fit's scatter;
+    the residuals of one cluster (a run's checkpoints) are then scaled by one draw together.
 
     Raises:
         FitError: too few points, accuracies outside 0 .. 1, or none above chance.
     """
     if len(loss) < LEAST_POINTS:
         raise FitError(f"{len(loss)} points cannot carry a sigmoid; {LEAST_POINTS} are the least")
-    if not ((accuracy >= 0) & (accuracy <= 1)).all():
-        raise FitError("accuracies must lie between 0 and 1")
+    wrong = accuracy[~((accuracy >= 0) & (accuracy <= 1))]
+    if len(wrong):
+        hint = "; divide per cent by 100" if 1 < wrong.max() <= 100 else ""
+        raise FitError(
+            f"--accuracy: {len(wrong)} values are no fractions between 0 and 1 (the first is "
+            f"{wrong[0]:g}){hint}"
+        )
     if not 0 <= chance < 1:
-        raise FitError(f"chance={chance:g} must lie in 0 .. 1")
+        hint = "; divide per cent by 100" if 1 < chance <= 100 else ""
+        raise FitError(f"--chance {chance:g}: must lie between 0 and 1{hint}")
     above = accuracy - chance
     if np.polyfit(loss, above, 1)[0] >= 0:
         raise FitError("accuracy does not rise as loss falls: there is no curve to fit")
@@ -67,9 +78,15 @@ def fit_accuracy(
     expected, freedom = sigmoid.at(loss), max(1, len(loss) - 3)
     spread = float(np.sqrt(((accuracy - expected) ** 2).sum() / freedom))
     generator = np.random.default_rng(seed)
-    # The scatter is known from these points only: it is drawn too (Student's t).
-    scatter = spread * np.sqrt(freedom / generator.chisquare(freedom, (samples, 1)))
-    drawn = expected + scatter * generator.standard_normal((samples, len(loss)))
+    if clusters is None:
+        # The scatter is known from these points only: it is drawn too (Student's t).
+        scatter = spread * np.sqrt(freedom / generator.chisquare(freedom, (samples, 1)))
+        noise = scatter * generator.standard_normal((samples, len(loss)))
+    else:
+        number = np.unique(np.array([str(c) for c in clusters]), return_inverse=True)[1]
+        drawn_once = generator.standard_normal((samples, int(number.max()) + 1))[:, number]
+        noise = drawn_once * (accuracy - expected) * np.sqrt(len(loss) / freedom)
+    drawn = expected + noise
     start = [(sigmoid.ceiling, sigmoid.slope, sigmoid.middle)]
     refits = tuple(_solve(loss, row, chance, starts=start) for row in drawn)
     return AccuracyFit(
@@ -116,26 +133,6 @@ def _warnings(sigmoid: Sigmoid, loss: Array, above: Array, *, spread: float) -> 
     return warnings
 
 
-@dataclass(frozen=True)
-class ChainedPrediction:
-    """Accuracy at a compute, through the loss predicted there. Intervals hold both steps' doubt."""
-
-    compute: float
-    loss: float
-    accuracy: float
-    low: float
-    high: float
-
-
-def chained(refits: Refits, accuracy: AccuracyFit, compute: Array) -> list[ChainedPrediction]:
-    """The two-step prediction: every refit of the loss passes through a refit of the sigmoid."""
-    losses = curves(refits, compute)
-    count = min(len(losses) - 1, len(accuracy.refits))
-    drawn = np.array([accuracy.refits[k].at(losses[1 + k]) for k in range(count)])
-    best = accuracy.sigmoid.at(losses[0])
-    return [
-        ChainedPrediction(
-            float(c), float(losses[0][i]), float(best[i]), *percentiles(drawn[:, i], LEVEL)
-        )
-        for i, c in enumerate(compute)
-    ]
+def accuracies(sigmoids: Sequence[Sigmoid], losses: Array) -> Array:
+    """Accuracy (K,) of each refit of the sigmoid at its own loss (K,)."""
+    return np.array([s.at(loss) for s, loss in zip(sigmoids, losses, strict=True)])

@@ -5,28 +5,35 @@ K refits, n points, P parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.estimate import HUBER_DELTA, Fit, solve
+from analysis.fitting.estimate import HUBER_DELTA, Fit, at_bounds, solve
 from analysis.fitting.law import Array, Inputs, predicted
 from analysis.fitting.solver import Resampled
 
 LEVEL = 0.95
+CHUNK_NUMBERS = 2_000_000  # chosen: entries of one (refits, n, P) array; about ten live at once
 Kind = Literal["runs", "residuals"]
+Progress = Callable[[int, int], None]  # refits done, refits in all
 
 
 @dataclass(frozen=True)
 class Refits:
-    """Internal parameters of the refits (K, P), and the noise of single points in log loss."""
+    """Internal parameters of the refits (K, P), and the noise of single points in log loss.
+
+    misfit: what predictions of larger budgets have erred by beyond what the refits and the noise
+    explain; None where that was not, or could not be, tested.
+    """
 
     fit: Fit
     theta_KP: Array
     noise: float
+    misfit: Misfit | None = None
 
     @property
     def public(self) -> Array:
@@ -49,10 +56,54 @@ class Refits:
     def prediction_band(
         self, points: Inputs, seed: int = 0, level: float = LEVEL
     ) -> tuple[Array, Array]:
-        """Where a new run may lie: the curve's uncertainty and a run's own noise."""
+        """Where a new run may lie: the curve's uncertainty, a run's own noise and, beyond the
+        data, the law's misfit."""
         loss_Kn = predicted(self.fit.law, self.theta_KP, points)
-        drawn = np.random.default_rng(seed).standard_normal(loss_Kn.shape)
-        return _band(loss_Kn * np.exp(self.noise * drawn), level)
+        centre = self.fit.loss(points)
+        return self.new_run_band(centre, loss_Kn, points.compute, seed=seed, level=level)
+
+    def new_run_band(
+        self, centre: Array, loss_Kn: Array, compute: Array, *, seed: int = 0, level: float = LEVEL
+    ) -> tuple[Array, Array]:
+        """The same round predictions (n,) whose refits (K, n) are known, at these FLOPs."""
+        low, high = _band(self.new_runs(loss_Kn, seed), level)
+        if self.misfit is not None:
+            times = self.misfit.widening(compute / self.fit.points.compute.max())
+            low = centre * np.exp(-times * np.maximum(0.0, np.log(centre / low)))
+            high = centre * np.exp(times * np.maximum(0.0, np.log(high / centre)))
+        return low, high
+
+    def new_runs(self, loss_Kn: Array, seed: int = 0) -> Array:
+        """Losses of a run at each refit's curve. The noise is known from these points only: its
+        scatter is drawn too (Student's t)."""
+        generator, freedom = np.random.default_rng(seed), _freedom(self.fit)
+        drawn = generator.standard_normal(loss_Kn.shape)
+        scatter = np.sqrt(freedom / generator.chisquare(freedom, (len(loss_Kn), 1)))
+        return np.asarray(loss_Kn * np.exp(self.noise * scatter * drawn))
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How much wider than they claim the prediction bands of a law had to be.
+
+    The law was fitted to the smaller budgets and judged on all larger ones, split by split. times:
+    the factor on the band (of log loss) with which it holds 95% of those points in every split,
+    and no less than so few splits allow. held: the share that
+    the bands held as they were. horizon: log of how far beyond their data the points lay, in the
+    median.
+    """
+
+    times: float
+    held: float
+    folds: int
+    points: int
+    horizon: float
+
+    def widening(self, extrapolation: Array) -> Array:
+        """Factor on the band at these multiples of the largest compute: 1 inside the data, the
+        whole of it from the horizon on."""
+        share = np.log(np.maximum(1.0, extrapolation)) / max(self.horizon, 1e-9)
+        return np.asarray(1 + (self.times - 1) * np.minimum(1.0, share))
 
 
 def bootstrap(
@@ -63,6 +114,7 @@ def bootstrap(
     kind: Kind = "runs",
     strata: Sequence[object] | None = None,
     clusters: Sequence[object] | None = None,
+    progress: Progress | None = None,
 ) -> Refits:
     """Refit resampled data, each refit starting from the fit.
 
@@ -70,25 +122,153 @@ def bootstrap(
     all budgets; points of one cluster (a run, or a seed's runs) are drawn together. It assumes
     nothing of the noise, and needs many runs. `residuals`: losses are simulated from the fit with
     its own scatter. It assumes that the law holds and noise is alike everywhere, and serves a
-    handful of runs too. Variable projection is refitted by least squares of log loss, which it
-    approximates.
+    handful of runs too; points of one cluster share a part of their noise, as their residuals do.
+    Variable projection is refitted by least squares of log loss, which it approximates.
+
+    Refits are solved in chunks, so that memory does not grow with their number; the chunks do not
+    change the draws.
     """
-    count, start = len(fit.points), np.tile(fit.theta, (samples, 1))
-    if kind == "residuals":
-        generator = np.random.default_rng(seed)
-        # The scatter is known from few runs only: it is drawn too (Student's t instead of normal).
-        freedom = max(1, count - len(fit.theta))
-        scatter = fit.diagnostics.residual_sd * np.sqrt(
-            freedom / generator.chisquare(freedom, (samples, 1))
-        )
-        drawn = scatter * generator.standard_normal((samples, count))
-        losses = np.log(fit.loss(fit.points)) + drawn
-        data = Resampled(np.ones((samples, count)), losses)
-    else:
-        data = Resampled(resampling_weights(count, samples, seed, strata=strata, clusters=clusters))
+    count = len(fit.points)
+    draw = (
+        simulated_losses(fit, samples, seed, clusters=clusters)
+        if kind == "residuals"
+        else resampled_runs(count, seed, strata=strata, clusters=clusters)
+    )
     estimator = "least-squares" if fit.estimator == "variable-projection" else fit.estimator
-    solutions = solve(fit.law, fit.points, start, estimator=estimator, data=data)
-    return Refits(fit, solutions.theta, fit.diagnostics.residual_sd)
+    size = max(1, CHUNK_NUMBERS // (count * len(fit.theta)))
+    parts = [np.empty((0, len(fit.theta)))]
+    for first in range(0, samples, size):
+        here = min(size, samples - first)
+        start = np.tile(fit.theta, (here, 1))
+        parts.append(solve(fit.law, fit.points, start, estimator=estimator, data=draw(here)).theta)
+        if progress is not None:
+            progress(first + here, samples)
+    return Refits(fit, np.concatenate(parts), fit.diagnostics.residual_sd)
+
+
+Draw = Callable[[int], Resampled]  # the next so many refits' data, in the stream's order
+
+
+def simulated_losses(
+    fit: Fit, samples: int, seed: int, *, clusters: Sequence[object] | None = None
+) -> Draw:
+    """Log losses drawn round the fit: each point's noise and, of clusters, a part in common."""
+    generator, count = np.random.default_rng(seed), len(fit.points)
+    expected = np.log(fit.loss(fit.points))
+    if clusters is None:
+        # The scatter is known from few runs only: it is drawn too (Student's t, not normal).
+        freedom = _freedom(fit)
+        own_sd = fit.diagnostics.residual_sd * _unsure(freedom, samples, generator)
+        common_sd, number = None, np.zeros(count, int)
+    else:
+        number = _label_numbers(clusters)
+        parts = variance_components(fit, number)
+        own_sd = parts.own_sd * _unsure(parts.own_freedom, samples, generator)
+        common_sd = parts.common_sd * _unsure(parts.common_freedom, samples, generator)
+    of_clusters = np.random.default_rng([seed, 1])
+    done = 0
+
+    def draw(here: int) -> Resampled:
+        nonlocal done
+        mine = slice(done, done + here)
+        done += here
+        losses = expected + own_sd[mine] * generator.standard_normal((here, count))
+        if common_sd is not None:
+            shift = of_clusters.standard_normal((here, int(number.max()) + 1))
+            losses += (common_sd[mine] * shift)[:, number]
+        return Resampled(np.ones((here, count)), losses)
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Components:
+    """Standard deviations of log loss: of a point alone and of what its cluster has in common, each
+    with the degrees of freedom that it is known from."""
+
+    own_sd: float
+    own_freedom: float
+    common_sd: float
+    common_freedom: float
+
+
+def variance_components(fit: Fit, number: NDArray[np.int64]) -> Components:
+    """The residuals' scatter within and between clusters, by the method of moments.
+
+    The fit has absorbed a part of both: with residuals r = (I - H) e the mean squares r'r and
+    r'Mr (M: means by cluster) are set equal to what e = own + common noise makes of them.
+    """
+    slope = fit.law.log_loss(fit.theta[None], fit.points)[1][0]
+    free = ~at_bounds(fit.law, fit.theta)
+    basis = np.linalg.qr(slope[:, free])[0]
+    count, size = len(number), np.bincount(number)
+    sums = np.stack([np.bincount(number, weights=column) for column in basis.T])  # H Z, (P, m)
+    of_means = sums / np.sqrt(size)
+    own_between = len(size) - float((of_means**2).sum())  # tr M (I - H)
+    common_all = count - float((sums**2).sum())
+    common_between = common_all - float((sums**2).sum())
+    common_between += float(((of_means @ of_means.T) * (sums @ sums.T)).sum())
+    own_all = max(1.0, float(count - basis.shape[1]))
+    residual = fit.residual
+    squares = float((residual**2).sum())
+    between = float((np.bincount(number, weights=residual) ** 2 / size).sum())
+    system = np.array([[own_all, common_all], [own_between, common_between]])
+    if own_between < 1e-6 or abs(np.linalg.det(system)) < 1e-9 * common_all * own_all:
+        own, common = squares / own_all, 0.0
+    else:
+        own, common = np.linalg.solve(system, [squares, between])
+        if common <= 0:
+            own, common = squares / own_all, 0.0
+        elif own <= 0:
+            own, common = 0.0, between / max(common_between, 1e-300)
+    return Components(
+        float(np.sqrt(own)),
+        max(1.0, own_all - own_between),
+        float(np.sqrt(common)),
+        max(1.0, own_between),
+    )
+
+
+def _freedom(fit: Fit) -> int:
+    return max(1, len(fit.points) - len(fit.theta))
+
+
+def _unsure(freedom: float, samples: int, generator: np.random.Generator) -> Array:
+    """Factors (samples, 1) on a scatter that so many degrees of freedom have estimated."""
+    return np.asarray(np.sqrt(freedom / generator.chisquare(freedom, (samples, 1))))
+
+
+def resampled_runs(
+    count: int,
+    seed: int,
+    *,
+    strata: Sequence[object] | None = None,
+    clusters: Sequence[object] | None = None,
+) -> Draw:
+    """Weights of points drawn with replacement.
+
+    Of m clusters in a stratum m - 1 are drawn and weigh m / (m - 1) each (Rao and Wu's rescaling):
+    drawing m would make the scatter too small by that factor, which matters for two or three seeds.
+    One cluster alone is always there: its noise cannot be known.
+    """
+    cluster = _label_numbers(clusters if clusters is not None else range(count))
+    stratum = _label_numbers(strata if strata is not None else [0] * count)
+    first_of = np.unique(cluster, return_index=True)[1]
+    stratum_of_cluster = stratum[first_of]
+    members = [np.flatnonzero(stratum_of_cluster == s) for s in np.unique(stratum_of_cluster)]
+    # A stream for each stratum: how many are drawn at once changes nothing.
+    streams = [np.random.default_rng([seed, k] if k else seed) for k in range(len(members))]
+
+    def draw(here: int) -> Resampled:
+        weights = np.ones((here, len(first_of)))
+        for mine, stream in zip(members, streams, strict=True):
+            size = len(mine)
+            if size > 1:
+                drawn = stream.multinomial(size - 1, np.full(size, 1 / size), here)
+                weights[:, mine] = drawn * size / (size - 1)
+        return Resampled(weights[:, cluster])
+
+    return draw
 
 
 def resampling_weights(
@@ -99,25 +279,8 @@ def resampling_weights(
     strata: Sequence[object] | None = None,
     clusters: Sequence[object] | None = None,
 ) -> Array:
-    """(samples, count): weight of each point.
-
-    Of m clusters in a stratum m - 1 are drawn and weigh m / (m - 1) each (Rao and Wu's rescaling):
-    drawing m would make the scatter too small by that factor, which matters for two or three seeds.
-    One cluster alone is always there: its noise cannot be known.
-    """
-    generator = np.random.default_rng(seed)
-    cluster = _label_numbers(clusters if clusters is not None else range(count))
-    stratum = _label_numbers(strata if strata is not None else [0] * count)
-    first_of = np.unique(cluster, return_index=True)[1]
-    stratum_of_cluster = stratum[first_of]
-    weights = np.ones((samples, len(first_of)))
-    for number in np.unique(stratum_of_cluster):
-        mine = np.flatnonzero(stratum_of_cluster == number)
-        size = len(mine)
-        if size > 1:
-            drawn = generator.multinomial(size - 1, np.full(size, 1 / size), samples)
-            weights[:, mine] = drawn * size / (size - 1)
-    return weights[:, cluster]
+    """(samples, count): weight of each point, see `resampled_runs`."""
+    return resampled_runs(count, seed, strata=strata, clusters=clusters)(samples).weights
 
 
 def delta_method(fit: Fit) -> dict[str, float]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import linregress
+from scipy.stats import t as student_t
 
 from analysis.fitting.law import Array, Inputs, Law, predicted
 from analysis.fitting.laws import LAWS
@@ -26,18 +28,24 @@ ESTIMATORS: dict[str, tuple[float, ...]] = {
 STARTS = 64  # chosen: random starts of a fit
 AGREES = 1e-6  # relative difference of objectives that counts as the same optimum
 # Chosen values above or below which a warning is due.
-FEW_AGREE, LARGE_GRADIENT, ILL_CONDITIONED = 0.1, 1e-3, 1e10
+FEW_AGREE, FAR_FROM_REST, ILL_CONDITIONED = 0.1, 0.01, 1e10
+RESOLVED = 1e-6  # chosen: scatter of log loss below which data count as noiseless
+# Chosen: N and D that keep this close to one line (sd across it over the sd along it) grow
+# together; with fewer sizes than that at each amount of compute also those that keep this close in
+# logs: optima of budgets, which scatter by up to about 10%.
+LINE_SHARE, LINE_WIDTH, FEW_SIZES = 0.03, 0.25, 3
+NEAR_LINE = 0.25  # chosen: share below which a table of one size a budget may be one of optima
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """How the optimum was found. gradient: largest entry over the objective. condition: of the
-    Gauss-Newton matrix, columns scaled to 1. residual_sd: of log residuals, degrees of freedom
-    taken out."""
+    """How the optimum was found. distance_to_rest: the Newton step left, in standard errors.
+    condition: of the Gauss-Newton matrix, columns scaled to 1. residual_sd: of log residuals,
+    degrees of freedom taken out."""
 
     starts: int
     agreeing_starts: float
-    gradient: float
+    distance_to_rest: float
     condition: float
     residual_sd: float
     objective: float
@@ -59,6 +67,11 @@ class Fit:
         """By name, in the units of the data."""
         values = self.law.public(self.theta[None])[0]
         return {name: float(value) for name, value in zip(self.law.names, values, strict=True)}
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether the law takes parameters and tokens."""
+        return is_sized(self.law.name)
 
     def loss(self, points: Inputs) -> Array:
         """Predicted loss (n,)."""
@@ -123,13 +136,14 @@ def assess(
     """The best solution with its diagnostics and warnings."""
     theta, objective = solutions.theta[best], float(solutions.objective[best])
     log_loss, slope = law.log_loss(theta[None], points)
-    residual = log_loss[0] - np.log(points.loss)
+    residual = log_loss - np.log(points.loss)
     free = max(1, len(points) - len(theta))
+    last = (ESTIMATORS[estimator] or (np.inf,))[-1]
     columns = slope[0] / np.maximum(np.linalg.norm(slope[0], axis=0), 1e-300)
     diagnostics = Diagnostics(
         starts=len(solutions.objective),
         agreeing_starts=float((solutions.objective <= objective * (1 + AGREES) + 1e-15).mean()),
-        gradient=float(solutions.gradient[best]),
+        distance_to_rest=distance_to_rest(law, theta, residual[0], slope=slope[0], delta=last),
         condition=float(np.linalg.cond(columns.T @ columns)),
         residual_sd=float(np.sqrt((residual**2).sum() / free)),
         objective=objective,
@@ -138,33 +152,80 @@ def assess(
     return Fit(law, theta, points, estimator, diagnostics, tuple(warnings(fit, start)))
 
 
+def distance_to_rest(
+    law: Law, theta: Array, residual: Array, *, slope: Array, delta: float
+) -> float:
+    """Length of the Newton step that is left at (P,) `theta`, in standard errors: 0 at an optimum.
+
+    Residuals (n,) are judged against their own scatter, or against what counts as noiseless: a
+    gradient over an objective of almost nothing says nothing. Parameters on a bound do not count.
+    """
+    free = ~at_bounds(law, theta)
+    jacobian = slope[:, free]
+    pull = np.clip(residual, -delta, delta)
+    gradient = jacobian.T @ pull
+    inside = np.abs(residual) <= delta
+    # Where few points bend Huber's loss its curvature is not known: the reweighted one bounds it.
+    weight = np.where(inside, 1.0, delta / np.maximum(np.abs(residual), 1e-300))
+    curvature = (jacobian * weight[:, None]).T @ jacobian
+    left = float(gradient @ np.linalg.pinv(curvature, rcond=1e-12, hermitian=True) @ gradient)
+    scatter = max(float(np.sqrt((pull**2).mean())), min(RESOLVED, delta))
+    return float(np.sqrt(max(0.0, left))) / scatter
+
+
 def warnings(fit: Fit, start: Array) -> list[str]:
     """What a reader must know before quoting the fit."""
     messages, diagnostics = [], fit.diagnostics
-    for name in on_bounds(fit.law, fit.theta):
-        messages.append(f"{name} sits on its bound: the data do not decide it")
+    messages += [bound_note(fit, name) for name in on_bounds(fit.law, fit.theta)]
     still = np.flatnonzero(fit.theta == start)
-    inside = [i for i in still if not _at_bound(fit.law, fit.theta)[i]]
-    if inside and diagnostics.residual_sd > 0 and fit.estimator != "variable-projection":
+    inside = [i for i in still if not at_bounds(fit.law, fit.theta)[i]]
+    if inside and diagnostics.residual_sd > RESOLVED and fit.estimator != "variable-projection":
         messages.append("some parameters have not moved from where the search began")
     if diagnostics.agreeing_starts < FEW_AGREE:
         messages.append(f"only {diagnostics.agreeing_starts:.0%} of the starts reach this optimum")
-    if diagnostics.gradient > LARGE_GRADIENT:
-        messages.append(f"the search did not come to rest (gradient {diagnostics.gradient:.1g})")
+    if diagnostics.distance_to_rest > FAR_FROM_REST and fit.estimator != "variable-projection":
+        messages.append(
+            "the search did not come to rest: the next step would be "
+            f"{diagnostics.distance_to_rest:.2g} standard errors"
+        )
     if diagnostics.condition > ILL_CONDITIONED:
         messages.append("parameters trade off against each other almost freely (ill-conditioned)")
     if fit.law.name == "compute-power":
         messages.append("a power law without a floor falls to 0: it must not be extrapolated far")
+    if fit.is_sized and near_a_line(fit.points):
+        messages.append(
+            "nearly one size at each amount of compute: if the rows are the optima of their "
+            "budgets, this law does not fit them (their losses are of the best size, not of the "
+            "size that is given); fit law compute"
+        )
     return messages
+
+
+def is_sized(name: str) -> bool:
+    """Whether a law by this name takes parameters and tokens."""
+    return name in LAWS and LAWS[name].needs_size
+
+
+def bound_note(fit: Fit, name: str) -> str:
+    """What it means that a parameter sits on its bound: E on the upper one is a misfit."""
+    index = fit.law.names.index(name)
+    low, high = (side[index] for side in fit.law.bounds)
+    above = abs(fit.theta[index] - high) < abs(fit.theta[index] - low)
+    if name.startswith("E") and above:
+        return (
+            f"{name} sits on its upper bound, the smallest measured loss: the losses end in a "
+            "level that this law does not fit, its other parameters mean nothing"
+        )
+    return f"{name} sits on its bound: the data do not decide it"
 
 
 def on_bounds(law: Law, theta: Array) -> list[str]:
     """Names of the parameters at the edge of what the law allows."""
     names = law.names
-    return [names[i] for i in np.flatnonzero(_at_bound(law, theta)) if i < len(names)]
+    return [names[i] for i in np.flatnonzero(at_bounds(law, theta)) if i < len(names)]
 
 
-def _at_bound(law: Law, theta: Array) -> NDArray[np.bool_]:
+def at_bounds(law: Law, theta: Array) -> NDArray[np.bool_]:
     low, high = law.bounds
     near = 1e-6 * np.maximum(1.0, np.abs(high - low))
     return np.asarray((theta - low < near) | (high - theta < near))
@@ -206,23 +267,63 @@ def _check_line(name: str, points: Inputs) -> None:
 
 
 def _check_plane(name: str, points: Inputs, parameters: Array, *, tokens: Array) -> None:
-    logs = np.stack([np.log(parameters), np.log(tokens)], axis=1)
+    logs = np.log(np.stack([parameters, tokens], axis=1))
     different = len(np.unique(np.round(logs, 2), axis=0))
     if different < 6:
         raise FitError(
             f"law {name} has 5 parameters and needs at least 6 different pairs of parameters and "
             f"tokens, the data have {different}"
         )
-    spread = np.linalg.svd(logs - logs.mean(0), compute_uv=False)
-    if spread[1] < 0.02 * spread[0]:
+    for column, values in (("parameters", parameters), ("tokens", tokens)):
+        if count_distinct(values) < 2:
+            raise FitError(
+                f"all points have the same {column} ({values[0]:.4g}): law {name} needs them to "
+                "differ; fit law compute"
+            )
+    along, across = spread_of_sizes(points)
+    optima = sizes_at_once(points) < FEW_SIZES and across < LINE_WIDTH
+    if optima or across < LINE_SHARE * along:
         raise FitError(
-            "parameters and tokens grow together in these data: their effects cannot be "
-            "separated; add other sizes at the same budget, or fit law compute"
+            f"parameters and tokens grow together in these data (they keep within "
+            f"{np.expm1(across):.0%} of one line): their effects cannot be separated. Add other "
+            f"sizes at the same budget, or fit law compute. {optima_exponents(points)}"
         )
     design = np.column_stack([np.ones(len(logs)), logs])
     slopes = np.linalg.lstsq(design, np.log(points.loss), rcond=None)[0][1:]
     if (slopes >= 0).all():
         raise FitError("the loss falls neither with parameters nor with tokens")
+
+
+def spread_of_sizes(points: Inputs) -> tuple[float, float]:
+    """Standard deviations of (log N, log D) along their main direction and across it."""
+    logs = np.log(np.stack(points.sizes(), axis=1))
+    spread = np.linalg.svd(logs - logs.mean(0), compute_uv=False) / np.sqrt(len(logs) - 1)
+    return float(spread[0]), float(spread[1])
+
+
+def sizes_at_once(points: Inputs) -> float:
+    """Different pairs of N and D for each different amount (within about 10%) of compute."""
+    pairs = np.unique(np.round(np.log(np.stack(points.sizes(), axis=1)), 2), axis=0)
+    return len(pairs) / len(np.unique(np.round(np.log(points.compute), 1)))
+
+
+def near_a_line(points: Inputs) -> bool:
+    """Whether the points have one size an amount of compute and keep near one line."""
+    along, across = spread_of_sizes(points)
+    return across < NEAR_LINE * along and sizes_at_once(points) < FEW_SIZES / 2
+
+
+def optima_exponents(points: Inputs) -> str:
+    """If the rows are optima of budgets: exponents of N* and D* in compute, with 95% intervals."""
+    if count_distinct(points.compute) < 3:
+        return ""
+    logs, found = np.log(points.compute), []
+    for name, values in zip(("N ~ C^", "D ~ C^"), points.sizes(), strict=True):
+        line = linregress(logs, np.log(values))
+        half = float(student_t.ppf(0.975, len(logs) - 2)) * line.stderr
+        low, high = line.slope - half, line.slope + half
+        found.append(f"{name}{line.slope:.4g} [{low:.4g}, {high:.4g}]")
+    return f"If these are the optima of budgets, they grow as {', '.join(found)} (log regression)."
 
 
 def count_distinct(values: Array) -> int:

@@ -1,200 +1,201 @@
-"""IsoFLOP profiles: the best size at every budget, and how size, tokens and loss grow with budget.
+"""IsoFLOP analyses with their resampling, and two families against each other.
 
-At each budget the loss is a smooth function of log N with one minimum: a parabola, or an Akima
-interpolant through the points. The minima of all budgets then follow power laws in compute.
+At each budget the loss is a smooth function of log N with one minimum: a parabola near it, or an
+Akima interpolant. The minima of all budgets then follow power laws in compute.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import Akima1DInterpolator
 
-from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.bootstrap import Kind, percentiles, resampling_weights
 from analysis.fitting.law import Array
+from analysis.profiles.analysis import IsoFLOP, isoflop
+from analysis.profiles.profile import Method, Profile
+from analysis.profiles.refits import IsoFLOPRefits, refit, simulated_losses
+from cola.errors import FitError
 
-Method = Literal["parabola", "akima"]
-LEAST_SIZES = 4  # one more than a parabola has coefficients
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The minimum of one profile: N* and D* with the loss there. `trouble` says why it is none."""
-
-    compute: float
-    parameters: float
-    tokens: float
-    loss: float
-    trouble: str | None = None
+# Runs of a budget from which drawing them with replacement has 95% intervals that hold 95%;
+# with fewer, draws without a minimum or with three sizes are frequent.
+ENOUGH_RUNS = 12
 
 
-@dataclass(frozen=True)
-class PowerFit:
-    """y = coefficient (C / scale)^exponent, the least-squares line of the logs."""
-
-    coefficient: float
-    exponent: float
-    scale: float
-
-    def at(self, compute: Array) -> Array:
-        """y at these C."""
-        return np.asarray(self.coefficient * (compute / self.scale) ** self.exponent)
-
-
-@dataclass(frozen=True)
-class IsoFLOP:
-    """Optima by budget, and their growth with compute (None with fewer than two good optima)."""
-
-    optima: tuple[Optimum, ...]
-    size: PowerFit | None
-    tokens: PowerFit | None
-    loss: PowerFit | None
-
-    @property
-    def good(self) -> list[Optimum]:
-        """The optima that are minima inside their points."""
-        return [optimum for optimum in self.optima if optimum.trouble is None]
-
-
-def isoflop(points: pd.DataFrame, method: Method = "parabola") -> IsoFLOP:
-    """Fit every budget's profile. Columns: budget, parameters, tokens, compute, loss."""
-    optima = tuple(
-        profile_optimum(group, method) for _, group in points.groupby("budget", sort=True)
-    )
-    return _with_growth(optima)
-
-
-def profile_optimum(group: pd.DataFrame, method: Method = "parabola") -> Optimum:
-    """The minimum of one budget's profile; compute is the geometric mean of its runs'."""
-    log_n, loss = np.log(group["parameters"].to_numpy(float)), group["loss"].to_numpy(float)
-    compute = float(np.exp(np.log(group["compute"].to_numpy(float)).mean()))
-    sizes = len(np.unique(np.round(log_n, 3)))
-    if sizes < LEAST_SIZES:
-        trouble = f"{sizes} sizes at a budget; a profile needs {LEAST_SIZES}"
-        return Optimum(compute, np.nan, np.nan, np.nan, trouble)
-    minimum = parabola_minimum if method == "parabola" else akima_minimum
-    log_size, lowest, trouble_there = minimum(log_n, loss)
-    per_parameter = np.log(group["tokens"].to_numpy(float)) + log_n  # log (N D), nearly constant
-    tokens = float(np.exp(per_parameter.mean() - log_size)) if np.isfinite(log_size) else np.nan
-    return Optimum(compute, float(np.exp(log_size)), tokens, lowest, trouble_there)
-
-
-def parabola_minimum(log_n: Array, loss: Array) -> tuple[float, float, str | None]:
-    """Vertex of the least-squares parabola in log N, and why it is no minimum, if so."""
-    centre = log_n.mean()
-    curvature, slope, level = np.polyfit(log_n - centre, loss, 2)
-    if curvature <= 0:
-        return np.nan, np.nan, "the profile is not convex: it has no minimum"
-    vertex = -slope / (2 * curvature)
-    lowest = float(level - slope**2 / (4 * curvature))
-    return float(vertex + centre), lowest, _outside(float(vertex + centre), log_n)
-
-
-def akima_minimum(log_n: Array, loss: Array) -> tuple[float, float, str | None]:
-    """Lowest point of the Akima interpolant through the mean loss of every size."""
-    sizes = np.unique(log_n)
-    means = np.array([loss[log_n == size].mean() for size in sizes])
-    grid = np.linspace(sizes[0], sizes[-1], 2001)
-    curve = Akima1DInterpolator(sizes, means)(grid)
-    index = int(np.argmin(curve))
-    log_size = float(grid[index])
-    trouble = "the minimum is at the edge of the profile" if index in (0, len(grid) - 1) else None
-    return log_size, float(curve[index]), trouble
-
-
-def _outside(vertex: float, log_n: Array) -> str | None:
-    if vertex <= log_n.min() or vertex >= log_n.max():
-        return "the minimum is at or beyond the edge of the profile"
-    return None
-
-
-def power_fit(compute: Array, values: Array) -> PowerFit:
-    """The power law through these values (n,), by least squares of logs."""
-    scale = float(np.exp(np.log(compute).mean()))
-    exponent, level = np.polyfit(np.log(compute / scale), np.log(values), 1)
-    return PowerFit(float(np.exp(level)), float(exponent), scale)
+def resampling_kind(analysis: IsoFLOP, asked: Kind | None = None) -> Kind:
+    """Runs where every budget has enough of them for parabolas, else residuals."""
+    least = min((len(profile) for profile in analysis.fitted), default=0)
+    several = least >= ENOUGH_RUNS and analysis.method == "parabola"
+    return asked or ("runs" if several else "residuals")
 
 
 def bootstrap_isoflop(
-    points: pd.DataFrame, samples: int, seed: int, *, method: Method = "parabola"
-) -> list[IsoFLOP]:
-    """Whole analyses of data whose runs were drawn with replacement within every budget."""
-    generator = np.random.default_rng(seed)
-    groups = [group for _, group in points.groupby("budget", sort=True)]
-    analyses = []
-    for _ in range(samples):
-        drawn = [g.iloc[generator.integers(0, len(g), len(g))] for g in groups]
-        optima = tuple(profile_optimum(group, method) for group in drawn)
-        analyses.append(_with_growth(optima))
-    return analyses
+    analysis: IsoFLOP, samples: int, seed: int, *, kind: Kind | None = None
+) -> IsoFLOPRefits | None:
+    """Resampled analyses; None where there are none: fewer than two optima, or no run beyond the
+    parabolas' coefficients.
 
-
-def _with_growth(optima: tuple[Optimum, ...]) -> IsoFLOP:
-    good = [optimum for optimum in optima if optimum.trouble is None]
-    if len(good) < 2:
-        return IsoFLOP(optima, None, None, None)
-    compute = np.array([optimum.compute for optimum in good])
-    columns = ("parameters", "tokens", "loss")
-    fits = [power_fit(compute, np.array([getattr(o, name) for o in good])) for name in columns]
-    return IsoFLOP(optima, *fits)
-
-
-def exponents(analyses: Sequence[IsoFLOP], name: str = "size") -> Array:
-    """The exponent of N* (or tokens, loss) in every analysis; NaN where there is none."""
-    fits: list[PowerFit | None] = [getattr(analysis, name) for analysis in analyses]
-    return np.array([np.nan if fit is None else fit.exponent for fit in fits])
-
-
-def compute_to_reach(analysis: IsoFLOP, loss: float) -> float:
-    """Compute at which the optima's losses reach a target: linear in logs between budgets.
-
-    NaN where the target lies outside the optima: nothing is extrapolated.
+    `residuals`: losses are drawn about the parabolas with the noise of all budgets. `runs`: runs
+    are drawn with replacement within their budget.
     """
-    good = sorted(analysis.good, key=lambda optimum: -optimum.loss)
-    losses = np.log([optimum.loss for optimum in good])
-    if not len(good) or not losses[-1] <= np.log(loss) <= losses[0]:
+    profiles = analysis.fitted
+    if len(profiles) < 2 or not samples:
+        return None
+    if resampling_kind(analysis, kind) == "residuals":
+        losses = simulated_losses(analysis, samples, np.random.default_rng(seed))
+        return None if losses is None else refit(profiles, analysis.method, losses)
+    weights = _weights(profiles, samples, seed)
+    if analysis.method == "akima":
+        raise FitError(
+            "--resample runs needs --minimum parabola: an interpolant has no value where a size is "
+            "not drawn; leave --resample out"
+        )
+    losses = [np.broadcast_to(p.loss, (samples, len(p))) for p in profiles]
+    return refit(profiles, analysis.method, losses, weights)
+
+
+def _weights(profiles: Sequence[Profile], samples: int, seed: int) -> list[Array]:
+    """How often each run of each profile is drawn, (samples, n); points of one run together."""
+    budget = [number for number, profile in enumerate(profiles) for _ in range(len(profile))]
+    run = [
+        (number, row) if profile.run is None else str(profile.run[row])
+        for number, profile in enumerate(profiles)
+        for row in range(len(profile))
+    ]
+    drawn = resampling_weights(len(budget), samples, seed, strata=budget, clusters=run)
+    return np.split(drawn, np.cumsum([len(profile) for profile in profiles])[:-1], axis=1)
+
+
+def compute_to_reach(compute: Array, log_loss: Array, target: float) -> float:
+    """Compute at which optima's losses reach a target (log): linear in logs between budgets.
+
+    Infinite where the target lies below all of them, 0 where above: nothing is extrapolated. NaN
+    without losses.
+    """
+    order = np.argsort(-log_loss)
+    losses, logs = log_loss[order], np.log(compute)[order]
+    if not np.isfinite(losses).all() or not np.isfinite(target):
         return float("nan")
-    compute = np.log([optimum.compute for optimum in good])
-    return float(np.exp(np.interp(np.log(loss), losses[::-1], compute[::-1])))
-
-
-def optimum_multiplier(one: IsoFLOP, other: IsoFLOP, budget: int) -> float:
-    """How much less compute `other` needs for the loss that `one` has at its budget number
-    `budget` (counted from 0)."""
-    optimum = one.optima[budget]
-    return optimum.compute / compute_to_reach(other, optimum.loss)
+    if target < losses[-1]:
+        return float("inf")
+    if target > losses[0]:
+        return 0.0
+    return float(np.exp(np.interp(-target, -losses, logs)))
 
 
 def compare_isoflop(
-    families: Mapping[str, pd.DataFrame], samples: int, seed: int, *, method: Method = "parabola"
-) -> dict[str, dict[str, object]]:
+    families: Mapping[str, pd.DataFrame],
+    samples: int,
+    seed: int,
+    *,
+    method: Method = "parabola",
+    kind: Kind | None = None,
+) -> dict[str, dict[str, Any]]:
     """Exponents of two families, their difference and compute multiplier, with intervals.
 
-    Budgets are resampled independently in each family. Keys: the families' names, `difference`,
-    `multiplier` (how much less compute the second needs for the first's loss at its largest
-    budget).
+    Budgets are resampled independently in each family. Keys: the families' names, `difference` (of
+    the first's exponent of size from the second's), `multiplier` (see `multiplier`).
+
+    Raises:
+        FitError: when a family has fewer than two budgets with a minimum.
     """
-    (name, first), (other, second) = families.items()
-    whole = (isoflop(first, method), isoflop(second, method))
+    names = tuple(families)
+    whole = [isoflop(rows, method) for rows in families.values()]
+    for name, analysis in zip(names, whole, strict=True):
+        if analysis.size is None:
+            raise FitError(f"fewer than two budgets of {name} have a minimum inside")
+    # Draws belong to the data, so that names and order change no number.
     refits = [
-        bootstrap_isoflop(rows, samples, seed + k, method=method)
-        for k, rows in enumerate((first, second))
+        bootstrap_isoflop(analysis, samples, data_seed(rows, seed), kind=kind)
+        for analysis, rows in zip(whole, families.values(), strict=True)
     ]
-    a, b = (exponents(analyses) for analyses in refits)
-    top = len(whole[0].optima) - 1
-    times = np.array([optimum_multiplier(x, y, top) for x, y in zip(*refits, strict=True)])
-    estimate = [exponents([analysis])[0] for analysis in whole]
+    a = [analysis.size.exponent for analysis in whole if analysis.size is not None]
+    drawn = [np.zeros(0) if r is None else r.exponent() for r in refits]
+    apart = drawn[0] - drawn[1] if all(map(len, drawn)) else np.zeros(0)
     return {
-        name: _with_interval(estimate[0], a),
-        other: _with_interval(estimate[1], b),
-        "difference": _with_interval(estimate[0] - estimate[1], a - b),
-        "multiplier": _with_interval(optimum_multiplier(*whole, top), times),
+        names[0]: with_interval(a[0], drawn[0]),
+        names[1]: with_interval(a[1], drawn[1]),
+        "difference": with_interval(a[0] - a[1], apart),
+        "multiplier": multiplier(names, whole, refits),
     }
 
 
-def _with_interval(estimate: float, refits: Array) -> dict[str, object]:
-    return {"estimate": float(estimate), "interval": percentiles(refits)}
+def data_seed(rows: pd.DataFrame, seed: int) -> int:
+    """A seed of these rows' own, whatever they are called."""
+    numbers = np.sort(rows["loss"].to_numpy(float))
+    return zlib.crc32(numbers.tobytes()) ^ seed
+
+
+def with_interval(estimate: float, refits: Array) -> dict[str, Any]:
+    """A number and its 95% interval."""
+    return {"estimate": float(estimate), "interval": list(percentiles(refits))}
+
+
+def multiplier(
+    names: tuple[str, ...], analyses: Sequence[IsoFLOP], refits: Sequence[IsoFLOPRefits | None]
+) -> dict[str, Any]:
+    """How much more compute the family with the worse best loss needs for that loss: the lowest one
+    that both reach.
+
+    Where the other family is below that loss at its smallest budget already, there is a bound
+    alone, `more_than`; an interval's end that the budgets do not reach is NaN.
+    """
+    lowest = [min(optimum.loss for optimum in analysis.good) for analysis in analyses]
+    worse = int(np.argmax(lowest))
+    top = int(np.argmin([optimum.loss for optimum in analyses[worse].good]))
+    target, needs = lowest[worse], analyses[worse].good[top].compute
+    other = analyses[1 - worse].good
+    compute = np.array([optimum.compute for optimum in other])
+    reached = compute_to_reach(compute, np.log([optimum.loss for optimum in other]), np.log(target))
+    drawn = _times(needs, top, compute, of=refits[worse], other=refits[1 - worse])
+    low, high = _censored_interval(drawn)
+    more, less = names[worse], names[1 - worse]
+    if reached > 0:
+        times = needs / reached
+        if times < 1:  # the family with the better best loss has it from larger budgets
+            more, less, times, (low, high) = less, more, 1 / times, (1 / high, 1 / low)
+        found: dict[str, Any] = {"estimate": times, "interval": [low, high], "more_than": None}
+        known = "" if np.isnan(low) and np.isnan(high) else f" (95% {_ends(low, high)})"
+        number = f"{times:.3g} times{known}"
+    else:
+        bound = float(needs / compute.min())
+        found = {"estimate": float("nan"), "interval": [low, high], "more_than": bound}
+        number = f"more than {bound:.3g} times"
+    meaning = f"{more} needs {number} the compute of {less} for a loss of {target:.4g}"
+    return found | {"at_loss": target, "more": more, "less": less, "meaning": meaning}
+
+
+def _times(
+    needs: float,
+    top: int,
+    compute: Array,
+    *,
+    of: IsoFLOPRefits | None,
+    other: IsoFLOPRefits | None,
+) -> Array:
+    """The multiplier in every pair of refits: infinite or 0 where it is beyond the budgets."""
+    if of is None or other is None:
+        return np.zeros(0)
+    pairs = zip(of.loss[:, top], other.loss, strict=True)
+    reached = np.array([compute_to_reach(compute, losses, target) for target, losses in pairs])
+    with np.errstate(divide="ignore"):
+        return np.asarray(needs / reached)
+
+
+def _censored_interval(values: Array) -> tuple[float, float]:
+    """95% interval of values some of which are only known to be beyond what was measured."""
+    known = values[~np.isnan(values)]
+    if not len(known) or len(known) < 0.9 * len(values):
+        return float("nan"), float("nan")
+    low = float(np.percentile(known, 2.5, method="lower"))
+    high = float(np.percentile(known, 97.5, method="higher"))
+    return low if 0 < low < np.inf else float("nan"), high if np.isfinite(high) else float("nan")
+
+
+def _ends(low: float, high: float) -> str:
+    if np.isnan(high):
+        return f"more than {low:.3g}"
+    return f"less than {high:.3g}" if np.isnan(low) else f"{low:.3g} to {high:.3g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,32 @@ class Law(Protocol):
 
     def public(self, theta_BP: Array) -> Array:
         """(B, number of names): parameters in the units of the data."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The compute-optimal division of products N D (n,), by parameter vector: logs of N* and D*,
+    and the loss there, all (B, n)."""
+
+    log_parameters: Array
+    log_tokens: Array
+    loss: Array
+
+
+@runtime_checkable
+class SizedLaw(Law, Protocol):
+    """A law of parameters and tokens whose optimum at a given N D is known in closed form."""
+
+    def optimum(self, theta_BP: Array, log_product: Array) -> Split:
+        """The best N and D at every log (N D) (n,), and the loss."""
+
+
+@runtime_checkable
+class PowerOfCompute(Law, Protocol):
+    """A law whose compute-optimal loss is E + K C^-gamma exactly."""
+
+    def growth(self, theta_BP: Array) -> tuple[Array, Array]:
+        """E (B,) in nats and gamma (B,)."""
 
 
 def predicted(law: Law, theta_BP: Array, points: Inputs) -> Array:

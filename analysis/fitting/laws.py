@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.fitting.law import EXPONENTS, Array, Inputs, Law
+from analysis.fitting.law import EXPONENTS, Array, Inputs, Law, Split
 from analysis.fitting.power_law import (
     PowerLaw,
     _scales,
     chinchilla_law,
     compute_law,
+    optimal_logs,
     plain_compute_law,
 )
 
@@ -59,6 +60,19 @@ class TiedLaw:
             power * np.log(inside),
         ]
         return np.log(loss), np.stack(columns, axis=-1) / loss[..., None]
+
+    def optimum(self, theta_BP: Array, log_product: Array) -> Split:
+        """See `SizedLaw`: the inner sum is least where the loss is."""
+        floor, log_a, log_b, a, s = (theta_BP[:, i : i + 1] for i in range(5))
+        x, y = optimal_logs((log_a, log_b), (1 - a, a), log_product, scales=self.scales)
+        inside = np.exp(log_a - (1 - a) * x) + np.exp(log_b - a * y)
+        log_n, log_d = np.log(self.scales)
+        return Split(x + log_n, y + log_d, self.smallest * floor + inside**s)
+
+    def growth(self, theta_BP: Array) -> tuple[Array, Array]:
+        """See `PowerOfCompute`: gamma = s a (1 - a)."""
+        a, s = theta_BP[:, 3], theta_BP[:, 4]
+        return self.smallest * theta_BP[:, 0], s * a * (1 - a)
 
     def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
         """See `Law`: a and s random, size and data weighing the same, half the loss above E."""
@@ -232,6 +246,14 @@ class SharedLaw:
         return np.concatenate([*own, each[0][:, self._own :]], axis=1)
 
 
+# Options of `cola fit`, by their names in Python: of every law, and of fitted laws.
+TABLE_OPTIONS = frozenset(
+    {"data", "n", "d", "loss", "flops", "group", "budget", "run", "law", "drop_largest_losses"}
+    | {"bootstrap", "seed", "as_json"}
+)
+LAW_OPTIONS = TABLE_OPTIONS | {"accuracy", "chance", "estimator", "resample", "predict"}
+
+
 @dataclass(frozen=True)
 class LawEntry:
     """A law by its name for `--law`, and what the rest must know of it.
@@ -239,7 +261,7 @@ class LawEntry:
     needs_size: it takes parameters and tokens of each point, not compute alone. least_budgets: how
     many different amounts of compute a law of compute needs. shared: the law whose exponents groups
     may have in common. auto_with_size, auto: a candidate of `--law auto` where sizes are known, or
-    not.
+    not. options: what it reads of the options of `cola fit`; any other is refused.
     """
 
     make: Callable[[Inputs], Law]
@@ -248,6 +270,7 @@ class LawEntry:
     shared: Callable[[Inputs], PowerLaw] | None = None
     auto_with_size: bool = False
     auto: bool = False
+    options: frozenset[str] = LAW_OPTIONS
 
 
 # In the order in which candidates are tried and named.
@@ -269,3 +292,11 @@ LAWS: dict[str, LawEntry] = {
 def candidates(sized: bool) -> list[str]:
     """Names of the laws that `--law auto` chooses from, where sizes are known or not."""
     return [name for name, law in LAWS.items() if (law.auto_with_size if sized else law.auto)]
+
+
+# What each value of `--law` reads: laws by their entries, and the two that are no single law.
+OPTIONS_READ: dict[str, frozenset[str]] = {
+    **{name: entry.options for name, entry in LAWS.items()},
+    "auto": LAW_OPTIONS,
+    "isoflop": TABLE_OPTIONS | {"minimum", "predict", "resample"},
+}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize, nnls
 
-from analysis.fitting.law import EXPONENTS, Array, Inputs
+from analysis.fitting.law import EXPONENTS, Array, Inputs, Split
+from cola.errors import FitError
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,30 @@ class PowerLaw:
         floor, logs = linear[: self.floor] / self.smallest, np.log(linear[self.floor :])
         return np.clip(np.concatenate([floor, logs, exponents]), low, high)
 
+    def optimum(self, theta_BP: Array, log_product: Array) -> Split:
+        """See `SizedLaw`: alpha A / N^alpha = beta B / D^beta at the optimum.
+
+        Raises:
+            FitError: for a law of compute alone.
+        """
+        if len(self.axes) < 2:
+            raise FitError(f"law {self.name} knows no sizes: it has no optimal one")
+        floor, rest = theta_BP[:, : self.floor], theta_BP[:, self.floor :]
+        log_a, log_b, alpha, beta = (rest[:, i : i + 1] for i in range(4))
+        x, y = optimal_logs((log_a, log_b), (alpha, beta), log_product, scales=self.scales)
+        loss = np.exp(log_a - alpha * x) + np.exp(log_b - beta * y)
+        if self.floor:
+            loss = loss + self.smallest * floor
+        log_n, log_d = np.log(self.scales)
+        return Split(x + log_n, y + log_d, loss)
+
+    def growth(self, theta_BP: Array) -> tuple[Array, Array]:
+        """See `PowerOfCompute`: gamma = alpha beta / (alpha + beta)."""
+        count = len(theta_BP)
+        floor = self.smallest * theta_BP[:, 0] if self.floor else np.zeros(count)
+        exponents = theta_BP[:, self.floor + len(self.axes) :]
+        return floor, exponents.prod(1) / exponents.sum(1) ** (len(self.axes) - 1)
+
     def public(self, theta_BP: Array) -> Array:
         """See `Law`: coefficients in the units of the data, A = c N0^alpha."""
         terms = len(self.axes)
@@ -75,6 +100,21 @@ class PowerLaw:
         floor = [self.smallest * theta_BP[:, :1]] * self.floor
         parts = [*floor, np.exp(logs), exponent_BK]
         return np.concatenate(parts, axis=1)
+
+
+def optimal_logs(
+    coefficients: tuple[Array, Array],
+    exponents: tuple[Array, Array],
+    log_product: Array,
+    *,
+    scales: tuple[float, ...],
+) -> tuple[Array, Array]:
+    """Logs of N* and D* over their scales (B, n): where exp(a - p x) + exp(b - q y) is least at a
+    given x + y. All arguments but the products (n,) are (B, 1)."""
+    (log_a, log_b), (p, q) = coefficients, exponents
+    total = log_product - np.log(scales).sum()
+    x = (np.log(p / q) + log_a - log_b + q * total) / (p + q)
+    return x, total - x
 
 
 def chinchilla_law(points: Inputs) -> PowerLaw:

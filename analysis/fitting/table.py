@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.law import Inputs
+from analysis.profiles.budgets import group_compute
 from analysis.tables.columns import Columns, RowCounts, read_columns
 from analysis.tables.numbers import parse_number
 from analysis.tables.units import unit_notes
 from cola.errors import SpecError
 
-SAME_BUDGET = 0.05  # relative gap of compute that separates two budgets where no column names them
 NOMINAL = 10.0  # chosen: nominal and counted FLOPs of one budget differ by less than this factor
 
 
@@ -77,7 +77,7 @@ def _completed(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
     elif "parameters" in known and "tokens" not in known:
         rows = rows.assign(tokens=rows["compute"] / (6.0 * rows["parameters"]))
     if "budget" not in known:
-        return rows.assign(budget=_budgets(rows["compute"].to_numpy(float))), []
+        return rows.assign(budget=group_compute(rows["compute"].to_numpy(float))), []
     budget, notes = _named_budgets(rows["budget"].tolist(), rows["compute"].to_numpy(float))
     return rows.assign(budget=budget), notes
 
@@ -108,17 +108,6 @@ def _amounts(labels: list[str]) -> np.ndarray | None:
     except ValueError:
         return None
     return values if bool((values > 0).all()) else None
-
-
-def _budgets(compute: np.ndarray) -> np.ndarray:
-    """Amounts of compute that lie close together are one budget, named by their smallest."""
-    order = np.argsort(compute)
-    logs = np.log(compute[order])
-    starts = np.concatenate([[True], np.diff(logs) > SAME_BUDGET])
-    names = compute[order][starts]
-    budget = np.empty_like(compute)
-    budget[order] = names[np.cumsum(starts) - 1]
-    return budget
 
 
 def _without_largest(path: Path, rows: pd.DataFrame, count: int) -> tuple[pd.DataFrame, str]:

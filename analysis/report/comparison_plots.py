@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from analysis.fitting.isoflop import IsoFLOP
 from analysis.plotting.style import FAINT, INK, SIZE, STYLE, log_axes, markers, power_of_ten
 from analysis.plotting.variants import Style
+from analysis.profiles.analysis import IsoFLOP, Optimum
 from analysis.report.family_fits import FamilyFit
 
 
@@ -54,7 +54,7 @@ def isoflop_profiles(
                 group = rows[rows["budget"] == budget]
                 strength = 0.35 + 0.65 * (rank + 1) / len(budgets)
                 markers(axes, group["parameters"], group["loss"], style=style, kind=kinds[variant])
-                x, y = parabola(group)
+                x, y = parabola(group, optimum)
                 axes.plot(x, y, color=style.colour, alpha=strength, lw=1.4)
                 axes.annotate(power_of_ten(budget), (x[-1], y[-1]), color=INK, fontsize=8)
                 if optimum.trouble is None:
@@ -101,8 +101,11 @@ def task_panels(accuracies: pd.DataFrame, styles: Mapping[str, Style]) -> Figure
     return figure
 
 
-def parabola(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """The least-squares parabola in log N over a profile's sizes."""
+def parabola(group: pd.DataFrame, optimum: Optimum) -> tuple[np.ndarray, np.ndarray]:
+    """The least-squares parabola in log N over the sizes that the optimum rests on."""
+    if np.isfinite(optimum.smallest):
+        low, high = 0.999 * optimum.smallest, 1.001 * optimum.largest
+        group = group[group["parameters"].between(low, high)]
     log_n = np.log(group["parameters"].to_numpy(float))
     degree = min(2, len(np.unique(log_n)) - 1)
     curve = np.polyfit(log_n - log_n.mean(), group["loss"].to_numpy(float), degree)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.fitting.bootstrap import Kind, Refits, bootstrap
 from analysis.fitting.compare import Prediction, at_compute, predict
-from analysis.fitting.cross_validation import Choice, choose
+from analysis.fitting.cross_validation import Choice, choose, with_misfit
 from analysis.fitting.estimate import Fit, count_distinct, fit_law
 from analysis.fitting.laws import LAWS, candidates
 from analysis.fitting.table import inputs
@@ -70,19 +70,30 @@ class FamilyFit:
         return ", ".join(f"{n} {by_name[n][0]:.3g} to {by_name[n][1]:.3g}" for n in shown)
 
 
-def fit_families(points: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
-    """Fit validation NLL of finished runs against training FLOPs, curve by curve."""
-    final = points[points["is_final"]]
+def fit_families(final: pd.DataFrame, fitted: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
+    """Fit validation NLL against training FLOPs, curve by curve: of the finished runs `final`
+    those that are `fitted`."""
+    kinds = final.groupby("variant")["nll_kind"].first()
     return {
-        variant: fit_family(variant, family, final[final["variant"] == variant], compute=compute)
+        variant: fit_family(
+            variant,
+            family,
+            fitted[fitted["variant"] == variant],
+            kind=str(kinds[variant]),
+            compute=compute,
+        )
         for variant, family in variants_of(final).items()
     }
 
 
-def fit_family(variant: str, family: str, final: pd.DataFrame, *, compute: str) -> FamilyFit:
+def fit_family(
+    variant: str, family: str, fitted: pd.DataFrame, *, kind: str, compute: str
+) -> FamilyFit:
     """The law that predicts larger budgets best, through the family's best size of every budget."""
-    kind, rows = str(final["nll_kind"].iloc[0]), best_size_runs(fit_points(final, compute))
+    rows = best_size_runs(fit_points(fitted, compute))
     try:
+        if rows.empty:
+            raise FitError("no run is better than token frequencies")
         law, choice = chosen_law(rows)
         log.info("%s: law %s through %d points", variant, law, len(rows))
         fit = fit_law(law, inputs(rows), "least-squares", seed=SEED)
@@ -95,6 +106,7 @@ def fit_family(variant: str, family: str, final: pd.DataFrame, *, compute: str) 
     # Curves are compared refit by refit: with draws in common their noise would cancel.
     seed = SEED + curve_seed(variant, family)
     refits = bootstrap(fit, SAMPLES, seed, kind=kind_of_refit, strata=strata)
+    refits = with_misfit(refits, rows)
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 

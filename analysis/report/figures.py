@@ -26,8 +26,12 @@ def draw_figures(
     styles: Mapping[str, Style],
     compute: str,
     folder: Path,
+    lines: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, str]]:
-    """All figures, as inline SVG with their captions; PNG and SVG files beside the report."""
+    """All figures, as inline SVG with their captions; PNG and SVG files beside the report.
+
+    `lines`: what guesses without a model give, by the column that is drawn.
+    """
     final = frames.points[frames.points["is_final"]]
     drawn: list[Drawn] = [
         (
@@ -40,17 +44,25 @@ def draw_figures(
                 column="nll",
                 label="validation NLL, nats/token",
                 compute=compute,
+                lines=lines["nll"],
             ),
             f"Each marker is a finished run. Filled: exact; {BOUND}. A curve goes through the best "
             "size of every budget. Dark band: where the curve may lie (90%); light band: where a "
-            "new run may lie (90%).",
+            "new run may lie (90%). Dotted: guesses without a model; runs that are not below token "
+            "frequencies (unigram) are not fitted.",
         ),
         *derived_figures(frames, fits, pairs, profiles=profiles, styles=styles),
         (
             "bits_per_byte",
             "Loss in bits per byte of text",
             loss_against_compute(
-                final, fits, styles, column="bits_per_byte", label="bits per byte", compute=compute
+                final,
+                fits,
+                styles,
+                column="bits_per_byte",
+                label="bits per byte",
+                compute=compute,
+                lines=lines["bits_per_byte"],
             ),
             f"Independent of the tokenizer. Filled: exact; {BOUND}.",
         ),

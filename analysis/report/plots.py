@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plotting.style import SIZE, STYLE, log_axes, markers
+from analysis.plotting.style import INK, SIZE, STYLE, log_axes, markers
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.plotting.variants import Style
 from analysis.report.family_fits import FamilyFit
@@ -28,8 +28,12 @@ def loss_against_compute(
     column: str,
     label: str,
     compute: str,
+    lines: Mapping[str, float],
 ) -> Figure:
-    """Finished runs of every curve, their fitted curves and bands, labelled at the curve's end."""
+    """Finished runs of every curve, their fitted curves and bands, labelled at the curve's end.
+
+    `lines` are drawn across, dotted, with their names at the left.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
@@ -58,6 +62,11 @@ def loss_against_compute(
                     )
                 ends[str(variant)] = float(curve["loss"].iloc[-1])
         log_axes(axes, f"training compute, FLOPs ({compute})", label)
+        for name, value in lines.items():
+            axes.axhline(value, color=INK, lw=0.8, ls=":", alpha=0.7)
+            axes.annotate(
+                name, (0.005, value), xycoords=("axes fraction", "data"), va="bottom", fontsize=8
+            )
         end_labels(axes, points, styles, ends=ends)
     return figure
 

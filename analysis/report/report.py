@@ -17,6 +17,14 @@ from analysis.report.comparisons import Pair, compare_pairs
 from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, grouped_warnings
 from analysis.report.figures import draw_figures
 from analysis.report.matching import matching_statements
+from analysis.report.reference import (
+    floor_warnings,
+    headlines,
+    in_bits_per_byte,
+    informative,
+    line_rows,
+    lines_of,
+)
 from analysis.report.runs import StudyFrames, read_study
 from analysis.report.tables import (
     Profiles,
@@ -72,19 +80,37 @@ def write_report(
     compute = str(frames.runs["compute"].iloc[0])
     variants = variants_of(frames.runs)
     styles = styles_of(variants)
-    fits = fit_families(frames.points, compute)
+    labels = {variant: style.label for variant, style in styles.items()}
     final = frames.points[frames.points["is_final"]]
-    pairs = compare_pairs(fits, final, compute)
-    profiles = study_profiles(final, compute)
-    warnings = [*frames.notes, *grouped_warnings(fits), *profile_warnings(profiles)]
+    lines = lines_of(frames.runs)
+    bits = in_bits_per_byte(lines, frames.runs)
+    fitted = final[informative(final, lines)]
+    fits = fit_families(final, fitted, compute)
+    pairs = compare_pairs(fits, fitted, compute)
+    profiles = study_profiles(fitted, compute)
+    warnings = [
+        *frames.notes,
+        *floor_warnings(final, lines, labels),
+        *grouped_warnings(fits),
+        *profile_warnings(profiles),
+    ]
     figures = draw_figures(
-        frames, fits, pairs, profiles=profiles, styles=styles, compute=compute, folder=folder
+        frames,
+        fits,
+        pairs,
+        profiles=profiles,
+        styles=styles,
+        compute=compute,
+        folder=folder,
+        lines={"nll": lines, "bits_per_byte": bits},
     )
     targets = list(targets) or [10 * float(final["budget"].max())]
     content = {
         "study": study,
         "description": spec.get("description", ""),
+        "headlines": headlines(final, lines, labels),
         "summary": summary(frames, fits, compute),
+        "lines": line_rows(lines, bits),
         "matching": matching_statements(frames.runs),
         "figures": figures,
         "fits": list(fits.values()),
@@ -101,7 +127,7 @@ def write_report(
         "warnings": warnings,
         "environment": json.dumps(frames.environment, indent=1),
         "spec": json.dumps(spec, indent=1),
-        "labels": {variant: style.label for variant, style in styles.items()},
+        "labels": labels,
         "colours": {variant: style.colour for variant, style in styles.items()},
         "compute": compute,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ import pandas as pd
 from analysis.report.histories import read_histories
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
-from cola.records import EXPORTED_NLL_TOLERANCE, SCHEMA_VERSION, Artifact, Kind, Metric, Tag
+from cola.records import (
+    EXPORTED_NLL_TOLERANCE,
+    REFERENCE_LINES,
+    SCHEMA_VERSION,
+    Artifact,
+    Kind,
+    Metric,
+    Tag,
+)
 from cola.spec.address import resolve_address
 
 log = logging.getLogger(__name__)
@@ -158,6 +167,8 @@ def _run_row(run: Any) -> dict[str, Any]:
         "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
+        **{f"reference_{name}": metrics.get(Metric.reference(name)) for name in REFERENCE_LINES},
+        "reference_xz": metrics.get(Metric.REFERENCE_XZ),
     }
 
 
@@ -269,11 +280,17 @@ def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], d
     for _, run in finished.drop_duplicates("variant", keep="last").iterrows():
         names = {item.path for item in client.list_artifacts(run["run_id"])}
         if Artifact.SAMPLES in names:
-            path = Path(client.download_artifacts(run["run_id"], Artifact.SAMPLES))
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = _artifact_text(client, run["run_id"], Artifact.SAMPLES).splitlines()
             about = {"run": run["name"], "variant": run["variant"]}
             samples += [json.loads(line) | about for line in lines]
         if Artifact.ENVIRONMENT in names and not environment:
-            path = Path(client.download_artifacts(run["run_id"], Artifact.ENVIRONMENT))
-            environment = json.loads(path.read_text(encoding="utf-8"))
+            environment = json.loads(_artifact_text(client, run["run_id"], Artifact.ENVIRONMENT))
     return samples, environment
+
+
+def _artifact_text(client: Any, run_id: str, name: str) -> str:
+    """An artifact's text. Without a folder of ours MLflow would leave its copy in the temporary
+    folder."""
+    with tempfile.TemporaryDirectory(prefix="cola-report-") as folder:
+        path = Path(client.download_artifacts(run_id, name, folder))
+        return path.read_text(encoding="utf-8")

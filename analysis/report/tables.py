@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from analysis.fitting.bootstrap import percentiles
-from analysis.fitting.isoflop import LEAST_SIZES, IsoFLOP, bootstrap_isoflop, exponents, isoflop
+from analysis.fitting.isoflop import bootstrap_isoflop
 from analysis.plotting.variants import variants_of
+from analysis.profiles.analysis import IsoFLOP, isoflop
+from analysis.profiles.profile import LEAST_SIZES
 from analysis.report.comparisons import Pair
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_points, predictions
+from analysis.table_fit.isoflop_notes import of_intervals, off_centre, troubles
 from cola.families.registry import curve_label
-
-ISOFLOP_SAMPLES = SAMPLES // 4  # each is a whole analysis
 
 
 @dataclass(frozen=True)
@@ -55,25 +56,28 @@ def profile_sentences(profiles: Profiles) -> list[str]:
         if analysis.size is None:
             sentences.append(f"{label}: too few IsoFLOP minima to say how the best size grows.")
             continue
-        refits = bootstrap_isoflop(profiles.tables[variant], ISOFLOP_SAMPLES, SEED)
-        low, high = percentiles(exponents(refits))
+        refits = bootstrap_isoflop(analysis, SAMPLES, SEED)
+        interval, none = "", of_intervals(analysis, refits, SAMPLES)
+        if refits is not None and not none:
+            low, high = percentiles(refits.exponent())
+            interval = f"95% interval {low:.3f} to {high:.3f}, "
         sentences.append(
             f"{label}: the best size (core parameters) grows as C^{analysis.size.exponent:.3f} "
-            f"(95% interval {low:.3f} to {high:.3f}, from {len(analysis.good)} budgets)."
+            f"({interval}from {len(analysis.good)} budgets)."
         )
     return sentences
 
 
 def profile_warnings(profiles: Profiles) -> list[str]:
-    """Profiles that have no minimum inside, and exponents that rest on two of them."""
+    """Profiles that have no minimum inside or one near an end, exponents that rest on two of them
+    or have no interval."""
     warnings = []
     for variant, analysis in profiles.analyses.items():
         label = profiles.label(variant)
-        warnings += [
-            f"{label}, profile at {optimum.compute:.2g} FLOPs: {optimum.trouble}"
-            for optimum in analysis.optima
-            if optimum.trouble
-        ]
+        found = [*troubles(analysis), *off_centre(analysis)]
+        if analysis.size is not None:
+            found += of_intervals(analysis, bootstrap_isoflop(analysis, SAMPLES, SEED), SAMPLES)
+        warnings += [f"{label}, IsoFLOP profiles: {text}" for text in found]
         if len(analysis.good) == 2:
             warnings.append(f"{label}: the exponent of the best size rests on two budgets")
     return warnings

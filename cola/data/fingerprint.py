@@ -8,38 +8,46 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cola.data.sources import PIECE_CHARACTERS, CorpusFile, corpus_files, folder_files
+from cola.data.corpus_files import CorpusFile, list_files, walk
+from cola.data.formats import format_of
+from cola.data.hub import local_folder
+from cola.data.sources import PIECE_CHARACTERS
 from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
 from cola.spec import DataSpec, canonical_json
-from cola.spec.data import HubTokenizer, HuggingFaceDataset, LocalFiles, TokenizerFile
+from cola.spec.data import HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
 
 # To be raised with every change of code that changes the tokens made from the same text.
 FORMAT_VERSION = 1
+# The same, of files that are not the standard library's.
+READER_VERSION = 2
 MAX_HASHED_BYTES = 2 * 10**9
 
 
 def source_fingerprint(spec: DataSpec) -> str:
     """SHA-256 (hex) of everything that decides the packed tokens; `spec.seed` only orders them.
 
-    Of files: names relative to the given path, sizes and SHA-256 of the content. When a corpus
-    exceeds 2 GB in total, time of modification stands in for the content. Of a data set or
-    tokenizer of the hub: name, configuration, split and revision only, without any network; when
-    the name is a local folder, its files count too.
+    Of files: formats, sizes and SHA-256 of the content, in the order in which they are read; of
+    the standard library, names in place of formats. When a corpus exceeds 2 GB in total, name and
+    time of modification stand in for the content. Of a data set or tokenizer of the hub: name,
+    configuration, split and revision only, without any network; when the name is a local folder,
+    its files in place of it.
 
     Raises:
-        SpecError: when files are missing, or none is found.
+        SpecError: when files are missing, none is found, or too much would be left out.
     """
     corpus: dict[str, Any] = spec.corpus.model_dump(mode="json", exclude={"paths", "streaming"})
-    if isinstance(spec.corpus, HuggingFaceDataset):
-        folder = Path(spec.corpus.name)
-        if folder.is_dir():
-            del corpus["name"]  # where the folder lies
-            corpus["files"] = _contents(folder_files(folder))
-    else:
-        corpus["files"] = _contents(corpus_files(spec.corpus))
-        if not isinstance(spec.corpus, LocalFiles):
-            corpus["python"] = platform.python_version()
+    folder = local_folder(spec.corpus)
+    if isinstance(spec.corpus, LocalFiles):
+        corpus["files"] = _contents(list(list_files(spec.corpus).files))
+        corpus["reader"] = READER_VERSION
+    elif isinstance(spec.corpus, PythonStdlib):
+        corpus["files"] = _contents(list(list_files(spec.corpus).files), by_name=True)
+        corpus["python"] = platform.python_version()
+    elif folder is not None:
+        del corpus["name"]
+        corpus["files"] = _contents(_dataset_files(folder), by_name=True)
+        corpus["reader"] = READER_VERSION
     values = {
         "format": FORMAT_VERSION,
         "piece_characters": PIECE_CHARACTERS,
@@ -59,23 +67,37 @@ def _tokenizer_identity(spec: DataSpec) -> dict[str, Any]:
             raise SpecError(
                 f"data.tokenizer.path={spec.tokenizer.path}: no such file; give a tokenizer.json"
             )
-        values["sha256"] = _digest_of(path)
+        values["sha256"] = digest_of(path)
     elif isinstance(spec.tokenizer, HubTokenizer):
-        path = Path(spec.tokenizer.name) / TOKENIZER_FILE
-        if path.is_file():
-            del values["name"]  # where the folder lies
-            values["sha256"] = _digest_of(path)
+        folder = local_folder(spec.tokenizer)
+        if folder is not None and (folder / TOKENIZER_FILE).is_file():
+            del values["name"]
+            values["sha256"] = digest_of(folder / TOKENIZER_FILE)
     return values
 
 
-def _contents(files: list[CorpusFile]) -> list[list[str | int]]:
+def _dataset_files(folder: Path) -> list[CorpusFile]:
+    """Visible files of a data set's folder, among them a README, which may configure it."""
+    return [
+        CorpusFile(path, name, named=False, format=format_of(name))
+        for path, name in walk(folder)
+        if not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def _contents(files: list[CorpusFile], *, by_name: bool = False) -> list[list[str | int | None]]:
     sizes = {file.path: file.path.stat().st_size for file in files}
     if sum(sizes.values()) > MAX_HASHED_BYTES:
         return [[f.name, sizes[f.path], f.path.stat().st_mtime_ns] for f in files]
-    return [[f.name, sizes[f.path], _digest_of(f.path)] for f in files]
+    return [[f.name if by_name else f.format, sizes[f.path], digest_of(f.path)] for f in files]
 
 
-def _digest_of(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 (hex) of a file, read once a process unless it changes.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
     status = path.stat()
     try:
         return _digest(path, status.st_size, status.st_mtime_ns)

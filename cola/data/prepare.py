@@ -17,14 +17,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cola.data.checksums import check_checksums
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
+from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
 from cola.data.sources import ReadCounts, expected_bytes, read_pieces
+from cola.data.summary import check_has_text, corpus_listing, summary_of
 from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
 from cola.errors import SpecError, StorageError
 from cola.files import file_lock
 from cola.spec import DataSpec
-from cola.spec.data import TrainedBPE
+from cola.spec.data import PythonStdlib, TrainedBPE
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +44,11 @@ _EARLY_FIT_CHECK_TOKENS = 2_000_000
 class PreparedData:
     """Packed tokens of both splits with their tokenizer.
 
-    meta: `fingerprint`, `skipped_files`, `skipped_documents`, `corpus_documents`,
-    `sequence_length`, `vocab_size`, `eos_token`, `build_seconds`, and under `train` and
-    `validation` each: `documents` (pieces, see `cola.data.sources`), `sequences`, `tokens` (packed,
-    EOS included), `dropped_tokens` (the last part of a sequence), `bytes` (UTF-8 bytes of the
-    packed text) and `bytes_per_token`.
+    meta: `fingerprint`, `skipped_files`, `skipped_documents`, `corpus_documents`, `corpus` (see
+    `cola.data.summary.CorpusSummary`), `sequence_length`, `vocab_size`, `eos_token`,
+    `build_seconds`, and under `train` and `validation` each: `documents` (pieces, see
+    `cola.data.sources`), `sequences`, `tokens` (packed, EOS included), `dropped_tokens` (the last
+    part of a sequence), `bytes` (UTF-8 bytes of the packed text) and `bytes_per_token`.
     """
 
     folder: Path
@@ -155,7 +158,11 @@ def _build(spec: DataSpec, key: str, folder: Path, *, progress: Progress) -> Non
     progress("data ready", 1.0)
 
 
-def _write(spec: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
+def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
+    spec, commits = pinned(given)  # so that every pass reads the same
+    listing = corpus_listing(given)
+    if listing is not None and not isinstance(given.corpus, PythonStdlib):
+        check_checksums(listing.files)
     threshold = _split_threshold(spec)
     total = expected_bytes(spec.corpus)
     if isinstance(spec.tokenizer, TrainedBPE):
@@ -199,6 +206,7 @@ def _write(spec: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
         "corpus_documents": counts.documents,
         "skipped_files": counts.skipped_files,
         "skipped_documents": counts.skipped_documents,
+        "corpus": summary_of(given, listing, counts, commits=commits).as_json(),
     }
 
 
@@ -264,10 +272,7 @@ def _split_threshold(spec: DataSpec) -> int:
         if smallest < threshold <= largest:
             return threshold
     if largest < 0:
-        raise SpecError(
-            f"data.corpus.source={spec.corpus.source}: holds no text (files skipped as not UTF-8: "
-            f"{counts.skipped_files}); give another corpus"
-        )
+        check_has_text(spec, counts)
     if smallest == largest:
         raise SpecError(
             f"data.corpus.source={spec.corpus.source}: holds one text only, none is left for "

@@ -153,7 +153,8 @@ def load_tokenizer(spec: TokenizerFile | HubTokenizer) -> TextTokenizer:
 
     where = f"data.tokenizer.name={spec.name}"
     try:
-        loaded = AutoTokenizer.from_pretrained(spec.name, revision=spec.revision)
+        name = str(Path(spec.name).expanduser()) if spec.name.startswith("~") else spec.name
+        loaded = AutoTokenizer.from_pretrained(name, revision=spec.revision)
     except (OSError, ValueError, ImportError) as error:
         reason = one_line(error)
         raise SpecError(

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from cola.errors import SpecError, StorageError
+from cola.evaluation.json_lines import numbered_objects
 
 Id = int | str
+_WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,999})")
+
+
+def _as_id(value: object) -> object:
+    """A whole number that a program wrote as 1.0 is an integer; true, null and lists are no ids."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{json.dumps(value)} is neither a whole number nor a text")
+    return value
+
+
+_ReadId = Annotated[Id, BeforeValidator(_as_id)]
+
+
+def id_key(identity: Id) -> Id:
+    """What two ids of the same item have in common: 1 and "1" are one."""
+    if isinstance(identity, str) and _WHOLE_NUMBER.fullmatch(identity.strip()):
+        return int(identity)
+    return identity
 
 
 class Item(BaseModel):
@@ -22,7 +44,7 @@ class Item(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: Id
+    id: _ReadId
     prompt: str
     answer: str
     choices: list[str] | None = None
@@ -34,7 +56,7 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: Id
+    id: _ReadId
     generation: str
 
 
@@ -52,14 +74,14 @@ def read_items(
     Raises:
         SpecError: naming file and line of what is malformed, twice there, or lacks a field.
     """
-    items = _read(path, Item, option)
-    for item in items:
+    items = []
+    for number, item in _read(path, Item, option):
+        where = f"{option} {path}, line {number}: item {item.id!r}"
         if needs_choices and not (item.choices and len(item.choices) > 1):
-            raise SpecError(f"{option} {path}: item {item.id!r} needs at least two `choices`")
+            raise SpecError(f"{where} needs at least two `choices`")
         if needs_answers and not item.answers:
-            raise SpecError(
-                f"{option} {path}: item {item.id!r} needs `answers`, all that count as right"
-            )
+            raise SpecError(f"{where} needs `answers`, all that count as right")
+        items.append(item)
     return items
 
 
@@ -85,36 +107,70 @@ def read_generations(path: Path, *, option: str = "--generations") -> dict[Id, s
     Raises:
         SpecError: as `read_items`.
     """
-    records = _read(path, Generation, option)
-    return {record.id: record.generation for record in records}
+    return {record.id: record.generation for _, record in _read(path, Generation, option)}
 
 
-def _read(path: Path, kind: type[Record], option: str) -> list[Record]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{option} {path}: cannot be read ({error}); give another file") from None
-    records: list[Record] = []
-    seen: set[Id] = set()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        record = _parsed(line, kind, f"{option} {path}, line {number}")
-        if record.id in seen:
-            raise SpecError(f"{option} {path}, line {number}: id {record.id!r} is there twice")
-        seen.add(record.id)
-        records.append(record)
+def matched_generations(
+    items: Sequence[Item], generations: Mapping[Id, str], *, option: str = "--generations"
+) -> dict[Id, str]:
+    """The generations of these items, by the items' own ids; 1 and "1" are one id.
+
+    Raises:
+        SpecError: when no generation is of these items, or all are numbered one off.
+    """
+    by_key = {id_key(identity): text for identity, text in generations.items()}
+    found = {item.id: by_key[id_key(item.id)] for item in items if id_key(item.id) in by_key}
+    asked = {id_key(item.id) for item in items}
+    if not found:
+        raise SpecError(
+            f"{option}: no id is one of the items'; is it another task's file? Its ids: "
+            f"{_some(list(generations))}; the items': {_some([item.id for item in items])}"
+        )
+    for shift in (1, -1):
+        if len(found) < len(by_key) and _shifted(asked, shift) == by_key.keys():
+            raise SpecError(
+                f"{option}: its ids are the items' {'plus' if shift > 0 else 'minus'} 1, so every "
+                "generation would be scored as its neighbour's; number both from the same start"
+            )
+    return found
+
+
+def _shifted(keys: set[Id], shift: int) -> set[Id]:
+    return {key + shift if isinstance(key, int) else key for key in keys}
+
+
+def _some(ids: Sequence[Id]) -> str:
+    more = ", ..." if len(ids) > 3 else ""
+    return ", ".join(map(repr, ids[:3])) + more if ids else "none"
+
+
+def _read(path: Path, kind: type[Record], option: str) -> list[tuple[int, Record]]:
+    records: list[tuple[int, Record]] = []
+    lines: dict[Id, int] = {}
+    for number, values in numbered_objects(path, option):
+        where = f"{option} {path}, line {number}"
+        record = _parsed(values, kind, where)
+        first = lines.setdefault(id_key(record.id), number)
+        if first != number:
+            raise SpecError(
+                f"{where}: id {record.id!r} is there twice, first in line {first}; "
+                "give every item one line"
+            )
+        records.append((number, record))
     if not records:
         raise SpecError(f"{option} {path}: holds no line; each is a JSON object")
     return records
 
 
-def _parsed(line: str, kind: type[Record], where: str) -> Record:
+def _parsed(values: Mapping[str, Any], kind: type[Record], where: str) -> Record:
     try:
-        return kind.model_validate(json.loads(line))
-    except json.JSONDecodeError as error:
-        raise SpecError(f"{where}: not JSON ({error.msg})") from None
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the line"
-        raise SpecError(f"{where}: {key}: {first['msg'].lower()}") from None
+        names = [part for part in first["loc"] if part not in ("int", "str")]
+        key = ".".join(map(str, names)) or "the line"
+        problem = first["msg"].removeprefix("Value error, ")
+        fields = ""
+        if first["type"] == "missing":
+            fields = f"; its fields: {', '.join(values) or 'none'}"
+        raise SpecError(f"{where}: {key}: {problem[:1].lower()}{problem[1:]}{fields}") from None

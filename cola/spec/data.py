@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from cola.spec.base import Spec
 from cola.spec.locations import LocalPath, NameOrFolder
+
+PATH_STARTS = ("/", ".", "~")  # of the name of a data set or tokenizer that is a local folder
 
 
 class PythonStdlib(Spec):
@@ -24,16 +25,20 @@ class PythonStdlib(Spec):
 
 
 class LocalFiles(Spec):
-    """Text or JSON-lines files; any file that is not `.jsonl` or `.jsonl.gz` is one document."""
+    """Files of text, JSON, CSV or Parquet, each also compressed (gzip, bzip2, xz or zstd)."""
 
     source: Literal["files"] = Field(default="files", description="Files on this machine.")
     paths: list[LocalPath] = Field(
         min_length=1,
-        description="Files and folders; a folder stands for all files below it. Lines of `.jsonl` "
-        "and `.jsonl.gz` files are documents, any other file is one document.",
+        description="Files and folders; a folder stands for all files below it. Rows of `.jsonl`, "
+        "`.ndjson`, `.json`, `.csv`, `.tsv` and `.parquet` files are documents; a file of text "
+        "(`.txt`, `.md`, source code) is one. Each may be compressed: `.gz`, `.bz2`, `.xz`, "
+        "`.zst`. What a folder holds besides is left out and shown; more than a tenth of the bytes "
+        "is refused.",
     )
     text_field: str = Field(
-        default="text", description="Field of a JSON line that holds the document's text."
+        default="text",
+        description="Field of a JSON object, or column of a table, with the document's text.",
     )
 
 
@@ -147,19 +152,16 @@ class DataSpec(Spec):
     )
 
     def identity(self) -> dict[str, Any]:
-        """What decides results, as plain values: all but where files lie.
+        """The specification as plain values, without where files lie.
 
-        Their content is in the fingerprint of the data.
+        A fingerprint of the files' content stands for them. Names that are paths (absolute, or
+        beginning with `.` or `~`) are of local folders; any other is a name on the hub.
         """
         values = self.model_dump(mode="json")
-        values["corpus"] = _without_places(values["corpus"])
-        values["tokenizer"] = _without_places(values["tokenizer"])
+        values["corpus"].pop("paths", None)
+        values["tokenizer"].pop("path", None)
+        for part in (values["corpus"], values["tokenizer"]):
+            if str(part.get("name", "")).startswith(PATH_STARTS):
+                del part["name"]
+                part.pop("streaming", None)
         return values
-
-
-def _without_places(values: dict[str, Any]) -> dict[str, Any]:
-    """The values without paths, and without a name that is a folder's path."""
-    local = {"path", "paths"}
-    if Path(str(values.get("name", ""))).is_absolute():
-        local.add("name")
-    return {key: value for key, value in values.items() if key not in local}

@@ -60,7 +60,7 @@ class EvaluationSpec(Spec):
     tasks: tuple[Task, ...] = Field(
         default=(),
         description="Tasks for the finished model, each listed once; `cola items` writes the items "
-        "of the few-shot ones.",
+        "of the few-shot ones, which generate 32 tokens whatever `generation.max_new_tokens` says.",
     )
     task_items: PositiveInt = Field(
         default=32, description="Items of each task that are answered, the first ones."
@@ -146,6 +146,13 @@ class RunSpec(Spec):
         """Tokens of one optimiser step, over all workers."""
         return self.training.batch_sequences * self.data.sequence_length
 
+    def learning_rates(self) -> dict[str, float]:
+        """Peak learning rate of each stage."""
+        return {
+            stage.name: self.training.of_stage(stage.name).optimizer.learning_rate
+            for stage in self.stages
+        }
+
     def train_flops_at(
         self, step: int, convention: Literal["executed", "nominal"], *, charged: bool = True
     ) -> float:
@@ -159,8 +166,11 @@ class RunSpec(Spec):
             left -= taken
         return total
 
-    def flat(self) -> dict[str, str]:
-        """The identity as dotted keys and texts; lists of settings by index."""
+    def flat(self, *, identity: bool = False) -> dict[str, str]:
+        """The specification as dotted keys and texts; lists of settings by index.
+
+        `identity` leaves out what the run's key leaves out.
+        """
         flat: dict[str, str] = {}
 
         def walk(prefix: str, value: object) -> None:
@@ -173,5 +183,5 @@ class RunSpec(Spec):
             else:
                 flat[prefix] = str(value)
 
-        walk("", self.identity())
+        walk("", self.identity() if identity else self.model_dump(mode="json"))
         return flat

@@ -262,7 +262,8 @@ def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:
     if few_shot and length <= FEW_SHOT_NEW_TOKENS:
         raise ValueError(
             f"evaluation.tasks: {few_shot[0]} generates {FEW_SHOT_NEW_TOKENS} tokens, which leaves "
-            f"no room for a prompt in data.sequence_length={length}"
+            f"no room for a prompt in data.sequence_length={length}; leave the task out or choose "
+            "longer sequences"
         )
     prompt, gap = evaluation.prompt_tokens, evaluation.gap_tokens
     if {"continuation", "speed"} & set(evaluation.tasks) and prompt >= length:

@@ -12,7 +12,7 @@ import json
 import logging
 from dataclasses import dataclass
 
-from orchestration.checkpoint.manifest import Cursor, Manifest, verify
+from orchestration.checkpoint.manifest import Cursor, Manifest, manifest_name, verify
 from orchestration.checkpoint.store import CheckpointStore, StoredCheckpoint
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,9 @@ def newest_checkpoint(store: CheckpointStore, *, checksums: bool = True) -> Newe
     for stored in by_age:
         manifests = store.manifests(stored)
         if not manifests:
+            if manifest_name(0) in stored.files and store.manifest(stored) is None:
+                log.info("checkpoint %s of %s has a damaged manifest", stored.name, store.shown)
+                damaged.append(stored.step)
             continue
         problem = _problem(store, stored, manifests, checksums=checksums)
         if problem is None:

@@ -114,13 +114,22 @@ def verify(folder: Path) -> Cursor | None:
 
 
 def newest_valid(
-    folders: Iterable[Path], fetch: Callable[[Path], None] = lambda folder: None
+    folders: Iterable[Path],
+    fetch: Callable[[Path], None] = lambda folder: None,
+    *,
+    damaged: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[Path, Cursor] | None:
     """The whole checkpoint with the most steps, in any sharding, or None.
 
     At first only the manifests of each folder need to be there: `fetch` brings the rest of one.
+    `damaged` is called with each newer one that is passed over for its content; what a crash left
+    without the manifests of all workers is not.
     """
     manifests = [(folder, read_manifest(folder / manifest_name(0))) for folder in folders]
+    for folder, manifest in manifests:
+        if manifest is None and (folder / manifest_name(0)).exists():
+            log.warning("checkpoint %s has a damaged manifest: it is passed over", folder)
+            damaged(folder)
     by_step = [(manifest.cursor.step, folder) for folder, manifest in manifests if manifest]
     for _, folder in sorted(by_step, reverse=True):
         fetch(folder)
@@ -128,7 +137,17 @@ def newest_valid(
         if cursor is not None:
             return folder, cursor
         log.warning("checkpoint %s is not whole: an older one is tried", folder)
+        if _is_sealed(folder):
+            damaged(folder)
     return None
+
+
+def _is_sealed(folder: Path) -> bool:
+    """Whether the manifests of all workers are there, so that the checkpoint was once whole."""
+    first = read_manifest(folder / manifest_name(0))
+    return first is not None and all(
+        (folder / manifest_name(rank)).exists() for rank in range(first.cursor.world_size)
+    )
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -151,7 +170,11 @@ def _holds(folder: Path, name: str, digest: str) -> bool:
     """Whether the file has this checksum and is within the folder, links resolved."""
     path = folder / PurePosixPath(name)
     within = path.resolve().is_relative_to(folder.resolve())
-    return within and path.is_file() and _sha256(path) == digest
+    try:
+        return within and path.is_file() and _sha256(path) == digest
+    except OSError as error:  # a bad block, or no permission
+        log.warning("%s: cannot be read: %s", path, error)
+        return False
 
 
 def _sha256(path: Path) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cola.errors import SpecError
+from cola.evaluation.tasks.settings_read import NEW_TOKENS, check_read, unread_by_family
 from cola.families.registry import judges
-from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
+from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec import apply_overrides
 from cola.study import EvaluationSpec
 from orchestration.cli.options import AsJson, Output, RayAddress, Seed, output_folder
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from orchestration.inference.target import Target
 
 log = logging.getLogger(__name__)
+
+UNCHANGED = "\0unchanged"  # stands for a value that no option gives
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -114,10 +117,17 @@ def evaluate(
     judge = None if reference is None else reference_of(find_target(reference, root, None))
     changes = evaluation_changes(settings or [], items, task_folder)
     texts = tuple(held_out or ())
-    requests = [
-        (model, EvaluationRequest(evaluation_settings(model, tasks, changes), seed, judge, texts))
-        for model in models
-    ]
+    requests = []
+    for model in models:
+        wanted = evaluation_settings(model, tasks, changes)
+        given = given_settings(model, changes)
+        check_read(given, wanted.tasks)
+        tokens = wanted.generation.max_new_tokens if NEW_TOKENS in given else FEW_SHOT_NEW_TOKENS
+        unread = tuple(unread_by_family(given, model.family))
+        request = EvaluationRequest(
+            wanted, seed, judge, texts, few_shot_tokens=tokens, unread=unread
+        )
+        requests.append((model, request))
     hands = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
     reports = evaluate_all(requests, hands, root, show_progress=not as_json)
     show_reports(reports, as_json)
@@ -157,6 +167,30 @@ def evaluation_settings(target: Target, tasks: str | None, changes: list[str]) -
         values["tasks"] = task_names(tasks)
     values["tasks"] = values["tasks"] or list(GROUPS["in-domain"])
     return EvaluationSpec.parse(values, origin="--set")
+
+
+def given_settings(target: Target, changes: list[str]) -> dict[str, object]:
+    """The settings that the command line gives, by path, equal to the target's own or not."""
+    own = target.settings().model_dump(mode="json")
+    marked = apply_overrides(_each_value(own, lambda value: UNCHANGED), changes)
+    given: dict[str, object] = {}
+
+    def collect(prefix: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                collect(f"{prefix}.{key}" if prefix else str(key), item)
+        elif value != UNCHANGED:
+            given[prefix] = value
+
+    collect("", marked)
+    return given
+
+
+def _each_value(values: dict[str, Any], of: Callable[[object], object]) -> dict[str, Any]:
+    return {
+        key: _each_value(value, of) if isinstance(value, dict) else of(value)
+        for key, value in values.items()
+    }
 
 
 def task_names(text: str) -> list[str]:

@@ -95,6 +95,8 @@ def remarks(report: EvaluationReport) -> list[str]:
             f"prompts that were longer than the context of {report.target.context} tokens lost "
             f"their beginning: {counts}"
         )
+    if report.unread:
+        sentences.append(f"models of its family do not read {', '.join(report.unread)}")
     if details.get("likelihood", {}).get("kind") == "bound":
         sentences.append("the NLL is an upper bound")
     kind = details.get("cloze", {}).get("word_kind", "exact")

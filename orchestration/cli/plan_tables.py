@@ -14,7 +14,7 @@ def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
     """A row a run: what it is, what it costs, and what will happen to it."""
     table = Table(title=f"{plan.study.name}: budgets count {plan.study.matching.compute} FLOPs")
     columns = (
-        "run", "core", "total", "tokens", "epochs", "steps", "batch", "executed", "nominal",
+        "run", "core", "total", "tokens", "epochs", "steps", "batch", "rate", "executed", "nominal",
         "unspent", "time", "hours",
     )  # fmt: skip
     for column in columns:
@@ -34,6 +34,7 @@ def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
             "?" if epochs is None else f"{plan.corpus.sign}{epochs:.2g}",
             " + ".join(f"{stage.steps}" for stage in run.spec.stages),
             f"{batch}" if micro is None else f"{batch} ({micro})",
+            " + ".join(f"{rate:.3g}" for rate in dict.fromkeys(run.spec.learning_rates().values())),
             f"{run.train_flops('executed'):.3g}",
             f"{run.train_flops('nominal'):.3g}",
             f"{run.budget_deviation_steps:.2f} step",

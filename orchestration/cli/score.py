@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from cola.errors import StorageError
-from cola.evaluation.few_shot.scoring import TASKS, Paired, TaskScore, compare_paired, score_task
+from cola.evaluation.few_shot.scoring import (
+    TASKS,
+    Matching,
+    Paired,
+    TaskScore,
+    compare_paired,
+    score_task,
+)
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_generations, write_items
 from orchestration.cli.options import AsJson
@@ -33,17 +40,25 @@ def score(
         Path | None,
         typer.Option(help="Another model's outputs, compared item by item (McNemar, exact)."),
     ] = None,
+    matching: Annotated[
+        Matching,
+        typer.Option(
+            help="strict: what differs in sign, point, exponent or unit is another answer; letters "
+            "and options count as whole words. release: the public release's rule, for parity."
+        ),
+    ] = "strict",
     per_item: Annotated[
         Path | None, typer.Option(help="Write the answer found in every generation here, as JSONL.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score any model's generations as the public release does; rates are in per cent."""
+    """Score any model's generations on a few-shot task; rates are in per cent."""
     questions = load_items(task, items)
-    own = score_task(task, questions, read_generations(generations))
+    own = score_task(task, questions, read_generations(generations), matching=matching)
     other = paired = None
     if against is not None:
-        other = score_task(task, questions, read_generations(against))
+        theirs = read_generations(against, option="--against")
+        other = score_task(task, questions, theirs, matching=matching, option="--against")
         paired = compare_paired(own, other)
     if per_item is not None:
         write_per_item(per_item, questions, own)
@@ -117,7 +132,8 @@ def sentence(score: TaskScore) -> str:
     """The score in words."""
     low, high = score.accuracy_interval
     text = f"{score.task}: accuracy {score.accuracy:.2f}% [{low:.2f}, {high:.2f}] "
-    text += f"on {score.items} items (95% bootstrap), valid answers {score.valid:.2f}%"
+    text += f"on {score.items} items (95% bootstrap, matching {score.matching}), "
+    text += f"valid answers {score.valid:.2f}%"
     if score.accuracy_given_valid is not None:
         text += f", accuracy given a valid one {score.accuracy_given_valid:.2f}%"
     if score.f1 is not None:
@@ -126,8 +142,30 @@ def sentence(score: TaskScore) -> str:
         text += f", chance {score.chance:.2f}%"
     if score.position_bias is not None:
         text += f", position bias {score.position_bias:.1f} of 100"
+    notes = [release_note(score)] if score.matching != "release" or has_options(score) else []
+    if score.ties:
+        notes.append(f"{score.ties} generations fit several options and choose none")
     if score.missing:
-        text += f"; {score.missing} items have no generation and count as wrong"
+        notes.append(f"{score.missing} items have no generation and count as wrong")
+    if score.extra:
+        notes.append(f"{score.extra} generations are of no item and are left out")
+    return "; ".join([text, *notes])
+
+
+def has_options(score: TaskScore) -> bool:
+    """Whether the task's answers are options."""
+    return score.release.letters is not None
+
+
+def release_note(score: TaskScore) -> str:
+    """What the release's rule gives, and how much of it hangs on letters and substrings."""
+    found = score.release
+    text = f"by the release's rule accuracy {found.accuracy:.2f}%, valid {found.valid:.2f}%"
+    if has_options(score):
+        text += (
+            f", options found by a letter in {found.letters:.2f}% of the items and by a substring "
+            f"in {found.substrings:.2f}%"
+        )
     return text
 
 

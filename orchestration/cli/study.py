@@ -43,8 +43,8 @@ from orchestration.planning.plan_summary import (
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
 from orchestration.remote.endpoint import Endpoint
-from orchestration.state.ledger import Ledger
-from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
+from orchestration.state.ledger import Ledger, has_model, missing_model
+from orchestration.state.paths import OutputFolder, output_root, study_folder
 
 if TYPE_CHECKING:
     from orchestration.driver.study_runner import StudyResult
@@ -78,10 +78,11 @@ def plan(
 
         measure(spec, runs)
     costed = plan_with_costs(spec, runs)
+    decisions = decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage)
     if as_json:
-        typer.echo(json.dumps(plan_as_json(costed), indent=1))
+        typer.echo(json.dumps(plan_as_json(costed, decisions), indent=1))
     else:
-        show_plan(costed, decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage))
+        show_plan(costed, decisions)
 
 
 def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
@@ -103,8 +104,12 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
     memory = memory_table(plan)
     if memory is not None:
         console.print(memory)
-    sentences = [total_sentence(plan), *matching_sentences(plan)]
+    sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
+    aside = [decision for decision in decisions if decision.action == "set aside"]
+    sentences += [
+        f"Warning: {decision.run.name} is set aside: {decision.why}" for decision in aside
+    ]
     for sentence in sentences:
         console.print(sentence, highlight=False, soft_wrap=True)
 
@@ -164,7 +169,9 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         )
     if not result.complete:
         left = {name: state for name, state in result.states.items() if state != "finished"}
-        view.note(f"not finished: {left}; the same command resumes from here")
+        others = [name for name, state in left.items() if state == "running"]
+        by_others = f"; another driver runs {', '.join(others)}" if others else ""
+        view.note(f"not finished: {left}{by_others}; the same command resumes from here")
 
 
 @app.command()
@@ -244,8 +251,8 @@ def generate(
     from orchestration.inference.generate import fill_text, stream_text
 
     folder = find_run(run, output_folder(output))
-    if not RunFolder(folder).model.exists():
-        raise SpecError(f"run {run}: has no exported model yet; `cola run` its study to the end")
+    if not has_model(folder):
+        raise SpecError(f"run {run}: {missing_model(folder)}")
     spec = load_run_spec(folder)
     changes = list(settings or [])
     if max_new_tokens is not None:

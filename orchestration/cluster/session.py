@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 
 from cola import process_environment
 from cola.errors import ClusterError, one_line
 from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
 from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, matches
+from orchestration.cluster.temporary_folder import (
+    SESSION_LOCK,
+    ray_folder,
+    remove_old_sessions,
+    too_long,
+)
 from orchestration.cluster.token_file import make_token_private
 from orchestration.compat.ray import free_resources_by_node, loopback_only
+from orchestration.state.scratch import held_lock, remove_abandoned
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +76,7 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _temp_dir=_short_temporary_folder(),
+                _temp_dir=str(_prepared_folder()),
             )
         else:
             context = ray.init(
@@ -82,6 +90,7 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
             f"--address {address or 'local'}: no Ray cluster answers ({one_line(error, 200)}); "
             + (DOCTOR if address is None else "check the address, and that the cluster is up")
         ) from None
+    lock = None if address is not None else _session_lock(context)
     try:
         total = ray.cluster_resources()
         labels = tuple(dict(node["Labels"]) for node in ray.nodes() if node["Alive"])
@@ -89,6 +98,28 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
         yield ClusterResources(total.get("CPU", 0.0), total.get("GPU", 0.0), labels, dashboard)
     finally:
         ray.shutdown()
+        if lock is not None:
+            lock.close()
+
+
+def _prepared_folder() -> Path:
+    """The folder of a new private cluster, without the sessions of drivers that have ended."""
+    problem = too_long()
+    if problem is not None:
+        log.warning("%s", problem)
+    folder = ray_folder()
+    remove_abandoned()
+    remove_old_sessions(folder)
+    return folder
+
+
+def _session_lock(context: Any) -> IO[str] | None:
+    """The lock by which others see that this session's driver lives."""
+    try:
+        return held_lock(Path(context.address_info["session_dir"]) / SESSION_LOCK)
+    except OSError as error:
+        log.info("Ray's session is not locked, so nobody removes it later: %s", error)
+        return None
 
 
 def log_environment() -> dict[str, dict[str, str]] | None:
@@ -160,9 +191,3 @@ def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:
             f"resources.labels={dict(resources.labels)}: the cluster has no node with them; leave "
             "them out, or give the --address of a cluster that has"
         )
-
-
-def _short_temporary_folder() -> str:
-    """Folder for Ray's sessions; a long TMPDIR is not used, as a socket's path has 107 bytes."""
-    base = tempfile.gettempdir()
-    return os.path.join(base if len(base) < 20 else "/tmp", f"ray-{os.getuid()}")  # noqa: S108, PTH118

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 import psutil
@@ -19,6 +18,7 @@ from cola.errors import ColaError
 from cola.spec.address import resolve_address
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
+from orchestration.cluster.temporary_folder import ray_folder
 from orchestration.doctor.cluster_checks import cluster
 from orchestration.doctor.finding import Finding
 from orchestration.doctor.network_checks import collectives, sockets
@@ -128,10 +128,11 @@ def memory() -> Finding:
 
 def ray_temporary_folder() -> Finding:
     """Whether there is room for Ray's logs and objects."""
-    free = shutil.disk_usage(tempfile.gettempdir()).free
+    folder = ray_folder().parent
+    free = shutil.disk_usage(folder).free
     enough = free > SPARE_BYTES
     remedy = "" if enough else "make room, or set TMPDIR to a short path on a larger disk"
-    detail = f"{tempfile.gettempdir()}, {free / 1e9:.0f} GB free"
+    detail = f"{folder}, {free / 1e9:.0f} GB free"
     return Finding("temporary folder", "ok" if enough else "warn", detail, remedy)
 
 

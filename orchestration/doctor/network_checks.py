@@ -13,13 +13,10 @@ import psutil
 import torch
 
 from cola.errors import one_line
+from orchestration.cluster.temporary_folder import ray_folder, too_long
 from orchestration.doctor.finding import Finding
 
 COLLECTIVE_SECONDS = 45  # for all processes: importing torch takes most of it; a chosen value
-# The longest path that Ray makes below its temporary folder: session_2026-01-01_00-00-00_000000_
-# 0000000/sockets/plasma_store.
-RAY_SOCKET = "ray-1000/" + "s" * 48 + "/sockets/plasma_store"
-SOCKET_PATH_BYTES = 107  # `sun_path` of unix(7), less the closing zero
 
 
 def sockets() -> Finding:
@@ -28,7 +25,7 @@ def sockets() -> Finding:
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
-        folder = socket_folder()
+        folder = ray_folder().parent
         with (
             tempfile.TemporaryDirectory(dir=folder) as temporary,
             socket.socket(socket.AF_UNIX) as local,
@@ -36,15 +33,10 @@ def sockets() -> Finding:
             local.bind(str(Path(temporary) / "s"))
     except OSError as error:
         return Finding("sockets", "fail", one_line(error), remedy)
-    if len(f"{folder}/{RAY_SOCKET}") > SOCKET_PATH_BYTES:
-        return Finding("sockets", "fail", f"{folder}: too long", "set TMPDIR to a short path")
+    problem = too_long()
+    if problem is not None:
+        return Finding("sockets", "warn", problem, "set TMPDIR to a shorter path")
     return Finding("sockets", "ok", f"127.0.0.1 and {folder}")
-
-
-def socket_folder() -> str:
-    """The folder for a private cluster's sockets: TMPDIR, or /tmp where that is long."""
-    base = tempfile.gettempdir()
-    return base if len(base) < 20 else "/tmp"  # noqa: S108
 
 
 def collectives() -> Finding:

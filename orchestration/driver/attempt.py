@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
-from cola.errors import ColaError, one_line
+from pydantic import ValidationError
+
+from cola.errors import ColaError, StorageError, one_line, validation_problem
 from cola.families.registry import family_of
-from cola.files import write_atomically
+from cola.files import is_temporary, write_atomically
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.store import with_absolute_storage
@@ -22,20 +25,31 @@ from orchestration.worker.assignment import Assignment, RunOutcome
 
 log = logging.getLogger(__name__)
 
+MAKE_ROOM = "make room, or check its permissions; the same command resumes the run"
+ABANDONED_SECONDS = 600.0  # chosen: a file is written within milliseconds, on a slow disk seconds
+
 
 def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
     """The ledger's entry of a new attempt, whose lease this driver has, with its folder ready.
 
     Raises:
         LeaseHeldError: another driver runs it.
+        StorageError: the run's folder cannot be written.
     """
     entry = ledger.acquire(run.key)
     folder = ledger.run_folder(run.key)
-    write_atomically(RunFolder(folder).spec, run.spec.model_dump_json(indent=1))
-    write_atomically(RunFolder(folder).data, json.dumps({"folder": str(data_folder)}))
-    RunFolder(folder).stop.unlink(missing_ok=True)
-    RunFolder(folder).outcome.unlink(missing_ok=True)
-    forget_beats(folder)
+    try:
+        write_atomically(RunFolder(folder).spec, run.spec.model_dump_json(indent=1))
+        write_atomically(RunFolder(folder).data, json.dumps({"folder": str(data_folder)}))
+        RunFolder(folder).stop.unlink(missing_ok=True)
+        RunFolder(folder).outcome.unlink(missing_ok=True)
+        forget_beats(folder)
+        remove_temporary_files(folder)
+    except OSError as error:
+        problem = StorageError(f"{folder}: cannot be written ({one_line(error)}); {MAKE_ROOM}")
+        with suppress(StorageError):
+            ledger.close(run.key, "failed", str(problem))
+        raise problem from None
     log.debug("%s: attempt %d opened in %s", run.name, len(entry.attempts), folder)
     return entry
 
@@ -78,26 +92,73 @@ def assignment_of(
     )
 
 
-def outcome_of(run_folder: Path, error: BaseException | None) -> tuple[State, str | None]:
-    """How the attempt ended, and why; `error` is what `fit_run` raised."""
-    outcome = read_outcome(run_folder)
+def outcome_of(
+    run_folder: Path, error: BaseException | None, *, attempt: int | None = None
+) -> tuple[State, str | None]:
+    """How the attempt ended, and why; `error` is what `fit_run` raised.
+
+    With `attempt`, an outcome that another attempt wrote counts for nothing.
+    """
+    path = RunFolder(run_folder).outcome
+    problem = "not written, though no worker failed"
+    outcome: RunOutcome | None = None
+    try:
+        outcome = _outcome(path)
+    except StorageError as damaged:
+        problem = str(damaged).removeprefix(f"{path}: ")
+    if outcome is not None and attempt is not None and outcome.attempt != attempt:
+        problem = f"is of attempt {outcome.attempt}, this one is {attempt}"
+        outcome = None
     if error is not None:
         # Errors of the project are one line already, with the place of the logs at the end.
         return "failed", str(error) if isinstance(error, ColaError) else one_line(error)
     if outcome is None:
-        missing = RunFolder(run_folder).outcome
         return "failed", (
-            f"{missing}: not written, though no worker failed; the same command resumes the run "
-            f"from its last checkpoint; logs: {worker_logs(run_folder)}"
+            f"{path}: {problem}; the same command resumes the run from its last checkpoint; "
+            f"logs: {worker_logs(run_folder)}"
         )
     states: dict[str, State] = {"finished": "finished", "diverged": "diverged"}
     return states.get(outcome.state, "interrupted"), outcome.reason
 
 
 def read_outcome(run_folder: Path) -> RunOutcome | None:
-    """How the run's training ended; None after a crash, which leaves no outcome."""
-    path = RunFolder(run_folder).outcome
-    return RunOutcome.model_validate_json(path.read_text()) if path.exists() else None
+    """How the run's training ended; None after a crash, which leaves no outcome.
+
+    A damaged file is reported and passes for none.
+    """
+    try:
+        return _outcome(RunFolder(run_folder).outcome)
+    except StorageError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _outcome(path: Path) -> RunOutcome | None:
+    """The outcome in a file; None where there is no file.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    try:
+        return RunOutcome.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        problem = validation_problem(error)
+    except (OSError, UnicodeDecodeError) as error:
+        problem = one_line(error)
+    raise StorageError(f"{path}: is no outcome that this version reads ({problem}); remove it")
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what writers that were killed left of files in a run's folder.
+
+    Only what is old by the storage's own clock: an earlier attempt's workers may still write.
+    """
+    newest = RunFolder(folder).data.stat().st_mtime
+    for path in folder.glob(".*.json*"):
+        if is_temporary(path) and newest - path.stat().st_mtime > ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
@@ -122,7 +183,7 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
 
 def closing_tags(run: PlannedRun, ledger: Ledger) -> dict[str, str]:
     """MLflow's tags of a run that ended."""
-    entry = ledger.entry(run.key)
+    entry = ledger.known_entry(run.key)
     outcome = read_outcome(ledger.run_folder(run.key))
     tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
     if outcome is not None:

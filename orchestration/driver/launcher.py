@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 
 from cola.data import PreparedData
-from cola.errors import StorageError
+from cola.errors import StorageError, one_line
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
@@ -25,7 +25,8 @@ from orchestration.driver.attempt import (
     outcome_of,
 )
 from orchestration.driver.launch_queue import LaunchQueue
-from orchestration.driver.monitor import RunMonitor, supervise_workers
+from orchestration.driver.leases import LeaseKeeper
+from orchestration.driver.monitor import RunMonitor, report_failures, supervise_workers
 from orchestration.driver.progress import StudyView
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.driver.retry_policy import RetryPolicy
@@ -37,14 +38,8 @@ from orchestration.planning.rates import measured_rates
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
-from orchestration.state.ledger import (
-    LEASE_REFRESH_SECONDS,
-    LeaseHeldError,
-    LeaseLostError,
-    Ledger,
-    State,
-)
-from orchestration.state.paths import RunFolder, output_root, study_folder
+from orchestration.state.ledger import Lease, LeaseHeldError, LeaseLostError, Ledger, State
+from orchestration.state.paths import output_root, study_folder
 from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
 
 log = logging.getLogger(__name__)
@@ -75,6 +70,8 @@ class Launcher:
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
         self._monitors: dict[str, RunMonitor] = {}
+        self._unasked: list[PlannedRun] = []  # to stop
+        self._stop_delayed: set[str] = set()  # keys of runs that could not be asked at first
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
         self._launched_at: dict[str, float] = {}
         self._rates = measured_rates(output_root(study))
@@ -83,15 +80,18 @@ class Launcher:
         self._budget = RunBudget(study.resources.max_accelerator_hours, plan, ledger)
         self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
-        self._refreshed = time.time()
+        self._leases = LeaseKeeper(ledger)
 
     def admit(self, decision: RunDecision) -> None:
         """Show a planned run, and give MLflow the state that an earlier driver left it in."""
         run = decision.run
         folder = self.ledger.run_folder(run.key)
         self.view.add(run, folder, decision.action)
-        entry = self.ledger.entry(run.key)
-        if decision.action != "busy" and entry.state != "new":
+        if decision.action == "set aside":
+            self.events.write(Event.SET_ASIDE, run.name, decision.why)
+            return
+        entry = self.ledger.known_entry(run.key)
+        if decision.action != "busy" and entry.state not in ("new", "unreadable"):
             tags = self._closing_tags(run)
             if entry.state == "running":
                 tags[Tag.STATUS_REASON] = DRIVER_DIED
@@ -105,26 +105,58 @@ class Launcher:
             self.study, queue, self.view, events=self.events, seconds_of=self._planned_seconds
         )
         with self.view.live(), ThreadPoolExecutor(len(todo)) as pool, closing(launches):
-            while self._running or (self._waiting and not self.stopping.is_set()):
-                self._launch_admitted(launches, pool)
-                if not self._running:
-                    time.sleep(POLL_SECONDS)
-                done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
-                for future in done:
-                    self._ended(self._running.pop(future), future.exception())
-                self._supervise()
-                self._refresh_leases()
-                self.view.refresh(self.mirror.trouble)
+            try:
+                while self._running or (self._waiting and not self.stopping.is_set()):
+                    self._step(launches, pool)
+            except Exception as error:  # the pool waits for the runs: without a stop, to their end
+                self._fail(error)
+                raise
 
-    def request_stop(self) -> None:
-        """Ask every running run to save a checkpoint and leave; nothing new starts."""
+    def _step(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
+        """Launch what may start, take up what has ended, look after what is running."""
+        self._ask_to_stop()
+        self._launch_admitted(launches, pool)
+        if not self._running:
+            time.sleep(POLL_SECONDS)
+        done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
+        for future in done:
+            self._ended(self._running.pop(future), future.exception())
+        self._supervise()
+        self._refresh_leases()
+        self.view.refresh(self.mirror.trouble)
+
+    def _fail(self, error: Exception) -> None:
+        """Record an error that ends this driver, and ask the running runs to leave."""
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        self.events.write(Event.DRIVER_FAILED, None, reason)
+        log.error("the driver fails: %s", reason)
+        self.request_stop(f"the driver fails ({reason})")
+
+    def request_stop(self, reason: str | None = None) -> None:
+        """Ask every running run to save a checkpoint and leave; nothing new starts.
+
+        `reason` is None where a person asks.
+        """
         self.stopping.set()
-        self.view.note("stopping: running trainings save a checkpoint and leave")
-        self.events.write(Event.STOP_REQUESTED)
+        why = "" if reason is None else f": {reason}"
+        self.view.note(f"stopping{why}: running trainings save a checkpoint and leave")
+        self.events.write(Event.STOP_REQUESTED, None, reason)
         log.info("stop requested: %d runs are running", len(self._running))
-        for run in self._running.values():
-            if self.ledger.holds(run.key):  # the file is the workers' of whatever attempt is newest
-                RunFolder(self.ledger.run_folder(run.key)).stop.touch()
+        self._unasked = list(self._running.values())
+        self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        """Ask the workers of the runs that are left to ask, as far as it is possible now."""
+        for run in list(self._unasked):
+            try:
+                asked = self.ledger.request_stop(run.key)
+            except StorageError as error:
+                if run.key not in self._stop_delayed:
+                    self._stop_delayed.add(run.key)
+                    self.view.event(run, f"its workers are not asked to stop yet: {error}")
+                continue
+            if asked:
+                self._unasked.remove(run)
 
     def _launch_admitted(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         if self._waiting and self._budget.is_spent():
@@ -156,17 +188,21 @@ class Launcher:
             log.info("%s: not started: %s", run.name, reason)
 
     def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
-        key = run.key
+        key, former = run.key, self.ledger.known_entry(run.key).lease
         try:
             entry = open_attempt(run, self.ledger, self.data.folder)
-        except LeaseHeldError as error:
-            self.view.event(run, f"skipped: {error}")
-            self.events.write(Event.SKIPPED, run.name, str(error))
-            log.warning("%s: skipped: %s", run.name, error)
+        except (LeaseHeldError, StorageError) as error:
+            held = isinstance(error, LeaseHeldError)
+            event = Event.SKIPPED if held else Event.NOT_STARTED
+            self.view.event(run, f"{event}: {error}")
+            self.events.write(event, run.name, str(error))
+            log.warning("%s: %s: %s", run.name, event, error)
             return
         folder, attempt = self.ledger.run_folder(key), len(entry.attempts)
+        if former is not None:
+            self._report_takeover(run, former)
         self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
-        self._monitors[key] = RunMonitor(folder, attempt)
+        self._monitors[key] = RunMonitor(folder, attempt, study_folder(self.study))
         assignment = assignment_of(
             run,
             self.study,
@@ -177,23 +213,34 @@ class Launcher:
             preemptible=self._joined,
         )
         self._running[pool.submit(fit_run, assignment)] = run
+        self._leases.confirmed(key)
         self.launched += 1
         self._launched_at[key] = time.monotonic()
         self.view.started(run)
         self.events.write(Event.LAUNCHED, run.name, f"attempt {attempt}")
         log.info("%s: launched, attempt %d, in %s", run.name, attempt, folder)
 
+    def _report_takeover(self, run: PlannedRun, former: Lease) -> None:
+        text = f"taken over from {former.owner}, which is gone or silent"
+        self.view.event(run, text)
+        self.events.write(Event.LEASE_TAKEN, run.name, text)
+        log.info("%s: %s", run.name, text)
+
     def _supervise(self) -> None:
         if self._retries.has_lost_controllers:
             free_dead_groups()
         for run in self._running.values():
             notify = partial(self.view.event, run)
-            supervise_workers(run, self._monitors[run.key], self.events, notify=notify)
+            monitor = self._monitors[run.key]
+            if self._leases.trouble is None:
+                supervise_workers(run, monitor, self.events, notify=notify)
+            else:  # a disk that takes no lease takes no heartbeats: silence says nothing
+                report_failures(run, monitor, notify=notify)
 
     def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
-        key = run.key
-        self._monitors.pop(key)
-        ending = self._closed(run, error)
+        key, monitor = run.key, self._monitors.pop(run.key)
+        report_failures(run, monitor, notify=partial(self.view.event, run))
+        ending = self._closed(run, error, monitor.attempt)
         if ending is None:
             return
         state, reason = ending
@@ -210,19 +257,24 @@ class Launcher:
             self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
 
     def _closed(
-        self, run: PlannedRun, error: BaseException | None
+        self, run: PlannedRun, error: BaseException | None, attempt: int
     ) -> tuple[State, str | None] | None:
         """How the attempt ended, and why, once recorded; None if another driver has the run."""
         if run.key in self._lost:
             self._lost.remove(run.key)
             return None
-        state, reason = outcome_of(self.ledger.run_folder(run.key), error)
+        state, reason = outcome_of(self.ledger.run_folder(run.key), error, attempt=attempt)
+        if state == "failed" and self._leases.gave_up is not None:
+            # Workers that find no room for their outcome fail of that, not of their training.
+            state, reason = "interrupted", f"{self._leases.gave_up} ({reason})"
         try:
             self.ledger.close(run.key, state, reason)
         except LeaseLostError as lost:
             self._lose(run, lost)
             self._lost.remove(run.key)
             return None
+        except StorageError as full:  # the next driver finds a lease without a process
+            self.view.event(run, f"its end is not recorded: {full}")
         return state, reason
 
     def _retry(self, run: PlannedRun, reason: str) -> bool:
@@ -266,18 +318,20 @@ class Launcher:
         ).seconds
 
     def _refresh_leases(self) -> None:
-        if time.time() - self._refreshed < LEASE_REFRESH_SECONDS:
-            return
-        self._refreshed = time.time()
-        for run in self._running.values():
-            if run.key in self._lost:
-                continue
-            try:
-                self.ledger.refresh(run.key)
-            except LeaseLostError as lost:
-                self._lose(run, lost)
-            except StorageError as error:  # a full disk: others may take over after 90 s, not now
-                log.warning("%s: its lease is not refreshed: %s", run.name, error)
+        held = [run for run in self._running.values() if run.key not in self._lost]
+        for run, lost in self._leases.refresh(held):
+            self._lose(run, lost)
+        trouble = self._leases.new_trouble()
+        if trouble is not None:
+            self.view.note(trouble)
+            self.events.write(Event.LEASE_NOT_REFRESHED, None, trouble)
+        if self._leases.gave_up is not None and not self.stopping.is_set():
+            self.request_stop(self._leases.gave_up)
+
+    @property
+    def storage_failure(self) -> str | None:
+        """Why the output folder ended this driver's runs; None where it did not."""
+        return self._leases.gave_up
 
     def _lose(self, run: PlannedRun, lost: LeaseLostError) -> None:
         """Leave a run to the driver that took it over.

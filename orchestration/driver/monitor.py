@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from cola.errors import StorageError
 from orchestration.cluster.processes import end_workers
 from orchestration.planning.plan import PlannedRun
-from orchestration.state.event_log import Event, EventLog
+from orchestration.state.event_log import Event, EventLog, FailureReader
 from orchestration.state.heartbeat import Beat, read_beats
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
@@ -25,12 +27,42 @@ START_SECONDS = 300.0
 def supervise_workers(
     run: PlannedRun, monitor: RunMonitor, events: EventLog, *, notify: Callable[[str], None]
 ) -> None:
-    """Report restarted workers and kill hung ones, so that Ray Train restarts them."""
-    limit = run.resources.hang_seconds
+    """Report failed and restarted workers, and kill hung ones, so that Ray Train restarts them."""
+    report_failures(run, monitor, notify=notify)
+    try:
+        report_starts(run, monitor, events, notify=notify)
+    except StorageError as error:  # the next call reads it again
+        log.debug("%s: %s", run.name, error)
+    end_hung_workers(run, monitor, events, notify=notify)
+
+
+def report_failures(run: PlannedRun, monitor: RunMonitor, *, notify: Callable[[str], None]) -> None:
+    """Report each failure of workers that the run's controller has written down."""
+    for failure in monitor.failures(run.name):
+        logs = f"; logs: {failure['logs']}" if failure.get("logs") else ""
+        notify(f"workers failed: {failure.get('reason')}{logs}")
+
+
+def report_starts(
+    run: PlannedRun, monitor: RunMonitor, events: EventLog, *, notify: Callable[[str], None]
+) -> None:
+    """Write an event for each start of workers, and report what they could not resume from."""
     for start in monitor.starts():
         event = Event.WORKERS_RESTARTED if start.again else Event.WORKERS_STARTED
         events.write(event, run.name, **asdict(start))
         log.info("%s: %s at step %d", run.name, event, start.step)
+        if start.damaged:
+            names = ", ".join(start.damaged)
+            text = f"checkpoint {names} is damaged; training resumes from step {start.step}"
+            notify(text)
+            events.write(Event.CHECKPOINT_DAMAGED, run.name, text)
+
+
+def end_hung_workers(
+    run: PlannedRun, monitor: RunMonitor, events: EventLog, *, notify: Callable[[str], None]
+) -> None:
+    """Kill the workers of a run if none of them makes steps any more."""
+    limit = run.resources.hang_seconds
     hung = monitor.hung(limit) if limit is not None else []
     if not hung:
         return
@@ -51,20 +83,23 @@ class WorkerStart:
     """A start of the workers from `step`; `again`: not the first one in this attempt.
 
     `repeated` steps are trained a second time. It is a lower bound: only steps that the former
-    workers reported in a heartbeat or the journal are known.
+    workers reported in a heartbeat or the journal are known. `damaged` names newer checkpoints
+    that could not be used.
     """
 
     step: int
     again: bool
     repeated: int
     workers: int | None
+    damaged: tuple[str, ...] = ()
 
 
 class RunMonitor:
-    """Follows one attempt's journal and heartbeats."""
+    """Follows one attempt's journal and heartbeats, and in `log_folder` its workers' failures."""
 
-    def __init__(self, run_folder: Path, attempt: int) -> None:
-        self._folder, self._attempt = run_folder, attempt
+    def __init__(self, run_folder: Path, attempt: int, log_folder: Path | None = None) -> None:
+        self._folder, self.attempt = run_folder, attempt
+        self._failures = None if log_folder is None else FailureReader(log_folder)
         self._reader = JournalReader(RunFolder(run_folder).journal)
         self._furthest = 0
         self._starts = 0
@@ -79,14 +114,25 @@ class RunMonitor:
         self._read_beats()
         for line in self._reader.new_lines():
             is_start = line.kind == "event" and line.values.get("event") == "start"
-            if is_start and line.values.get("attempt") == self._attempt:
+            if is_start and line.values.get("attempt") == self.attempt:
                 self._starts += 1
                 repeated = max(0, self._furthest - line.step)
                 workers = line.values.get("workers")
-                starts.append(WorkerStart(line.step, self._starts > 1, repeated, workers))
+                damaged = tuple(map(str, line.values.get("damaged", ())))
+                again = self._starts > 1
+                starts.append(WorkerStart(line.step, again, repeated, workers, damaged))
                 self._furthest = line.step
             self._furthest = max(self._furthest, line.step)
         return starts
+
+    def failures(self, name: str) -> list[dict[str, Any]]:
+        """Events of failed workers of this attempt, at the run so named, since the last call."""
+        new = self._failures.new_failures() if self._failures is not None else []
+        return [
+            event
+            for event in new
+            if event.get("run") == name and event.get("attempt") == self.attempt
+        ]
 
     def hung(self, seconds: float) -> list[Beat]:
         """The workers if none of them has made a step for `seconds`; otherwise an empty list.
@@ -114,7 +160,7 @@ class RunMonitor:
         return time.monotonic() - since >= seconds
 
     def _read_beats(self) -> None:
-        for beat in read_beats(self._folder, self._attempt):
+        for beat in read_beats(self._folder, self.attempt):
             if beat.process in self._replaced:
                 continue
             self._first_steps.setdefault(beat.process, beat.step)

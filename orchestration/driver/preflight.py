@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from cola.data import PreparedData
@@ -9,6 +11,8 @@ from cola.errors import SpecError, StorageError
 from cola.files import write_atomically
 from cola.study import StudySpec
 from orchestration.state.paths import output_root
+
+PROBE_BYTES = 65536  # chosen: all small files of a study's start
 
 
 def check_output(study: StudySpec) -> Path:
@@ -20,11 +24,16 @@ def check_output(study: StudySpec) -> Path:
     root = output_root(study)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        write_atomically(root / ".writable", "")
-        (root / ".writable").unlink()
+        probe = root / f".writable.{os.getpid()}"
+        try:
+            write_atomically(probe, "x" * PROBE_BYTES)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room in it, or choose another folder" if full else "choose another folder"
         raise StorageError(
-            f"output={study.output}: cannot be written ({error.strerror}); choose another folder"
+            f"output={study.output}: cannot be written ({error.strerror}); {remedy}"
         ) from None
     return root
 

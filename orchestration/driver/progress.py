@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,11 @@ from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 
+log = logging.getLogger(__name__)
+
 PLAIN_LINE_SECONDS = 15.0  # between two lines of a run without a terminal; a chosen value
-DONE = ("finished", "failed", "diverged", "interrupted", "reuse")
+DONE = ("finished", "failed", "diverged", "interrupted", "reuse", "set aside")
+LEFT_ALONE = ("reuse", "busy", "set aside")  # actions of runs that this driver does not train
 
 
 @dataclass
@@ -72,15 +76,18 @@ class StudyView:
 
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
-        state = action if action in ("reuse", "busy") else "queued"
+        state = action if action in LEFT_ALONE else "queued"
         row = RunProgress(run, JournalReader(RunFolder(folder).journal), state)
-        self._read(row)  # what earlier attempts did
+        if action != "set aside":
+            self._read(row)  # what earlier attempts did
         row.state = state
         self._rows[run.key] = row
 
     def started(self, run: PlannedRun) -> None:
         """Print that the run was launched."""
-        self._rows[run.key].state = "starting"
+        row = self._rows[run.key]
+        self._read(row)  # what others have done since it was queued
+        row.state, row.starts = "starting", 0
         self.event(run, "launched")
 
     def ended(self, run: PlannedRun, state: str, reason: str | None) -> None:
@@ -103,9 +110,11 @@ class StudyView:
     def note(self, text: str) -> None:
         """Print a line with the minutes and seconds since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        self.console.print(
-            f"[{minutes:02d}:{seconds:02d}] {text}", highlight=False, markup=False, soft_wrap=True
-        )
+        line = f"[{minutes:02d}:{seconds:02d}] {text}"
+        try:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        except OSError as error:  # lines may go to a file, on a disk that is full
+            log.debug("not printed (%s): %s", error, line)
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -144,11 +153,19 @@ class StudyView:
                 row.loss = _number(line.values.get(Metric.TRAIN_LOSS))
                 row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
             elif line.kind == "event" and line.values.get("event") == "start":
-                row.starts += 1
-                if row.starts > 1 and row.state in ("starting", "training"):
-                    self.event(row.run, f"its workers restarted from step {line.step}")
+                self._show_start(row, line.step)
             elif line.kind == "evaluation":
                 row.nll = _number(line.values.get(Metric.NLL))
+
+    def _show_start(self, row: RunProgress, step: int) -> None:
+        """Print from where workers train; nothing of what earlier attempts did."""
+        if row.state not in ("starting", "training"):
+            return
+        row.starts += 1
+        if row.starts > 1:
+            self.event(row.run, f"its workers restarted from step {step}")
+        elif step:
+            self.event(row.run, f"training resumes at step {step} of {row.run.spec.steps}")
 
     def _report(self, row: RunProgress) -> None:
         since = time.monotonic() - row.last_reported_at

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cola import process_environment
-from cola.errors import RunError, one_line
+from cola.errors import RunError
 from cola.logs import set_up_logging
 from orchestration.checkpoint.store import store_address
 from orchestration.compat.ray import torch_config
-from orchestration.driver.worker_logs import worker_logs
+from orchestration.driver.worker_logs import cause_of, raised_in, worker_logs
 from orchestration.state.event_log import Event, EventLog
 from orchestration.worker.assignment import Assignment
 from orchestration.worker.worker import train_in_process, train_worker
 
 log = logging.getLogger(__name__)
-
-# Characters of a worker's error beyond which only its first sentence is kept: two lines.
-LONG_CAUSE = 160
 
 
 class ControllerDiedError(RunError):
@@ -59,22 +56,6 @@ def fit_run(assignment: Assignment) -> None:
         ) from error
 
 
-def cause_of(failures: dict[int, Exception]) -> str:
-    """Which ranks failed of what, with ranks of the same cause together; at most two causes."""
-    ranks_of: dict[str, list[int]] = {}
-    for rank, failure in sorted(failures.items()):
-        ranks_of.setdefault(raised_in(failure), []).append(rank)
-    causes = [f"rank {', '.join(map(str, ranks))}: {cause}" for cause, ranks in ranks_of.items()]
-    return "; ".join(causes[:2])
-
-
-def raised_in(error: BaseException) -> str:
-    """The last line of an error's text: where that holds a traceback, what was raised in it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    last = one_line(lines[-1] if lines else error)
-    return last.partition(". ")[0] if len(last) > LONG_CAUSE else last
-
-
 def trainer_of(assignment: Assignment) -> Any:
     """A Ray Train trainer for the assignment (`TorchTrainer`)."""
     import ray.train
@@ -85,9 +66,16 @@ def trainer_of(assignment: Assignment) -> Any:
 
         def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
             set_up_logging()  # of the controller's process
-            events = EventLog(Path(assignment.study_folder))
-            cause = cause_of(dict(worker_exceptions))
-            events.write(Event.WORKERS_FAILED, assignment.name, cause, attempt=assignment.attempt)
+            failures = dict(worker_exceptions)
+            cause = cause_of(failures)
+            # The study's driver reads it here, and prints it at once.
+            EventLog(Path(assignment.study_folder)).write(
+                Event.WORKERS_FAILED,
+                assignment.name,
+                cause,
+                attempt=assignment.attempt,
+                logs=worker_logs(Path(assignment.run_folder), failures.keys()),
+            )
             log.warning("%s: workers failed: %s", assignment.name, cause)
 
     if not isinstance(assignment.ray_workers(), int):

@@ -27,7 +27,7 @@ class RunBudget:
         """Whether the ledger's attempts, running ones up to now, have reached the limit."""
         if self._limit is None:
             return False
-        entries = ((self._ledger.entry(key), needs) for key, needs in self._resources.items())
+        entries = ((self._ledger.known_entry(key), needs) for key, needs in self._resources.items())
         return accelerator_hours(entries, time.time()) >= self._limit
 
     @property

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+from cola.errors import StorageError
 from cola.families.registry import definition_of
 from cola.records import Metric
 from orchestration.planning.decisions import checkpoint_of
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
-from orchestration.state.ledger import Ledger
+from orchestration.state.ledger import Ledger, has_model, missing_model
 from orchestration.state.paths import RunFolder
 
 VARIANT, WORKERS = "variant", "workers"
+UNREADABLE_LINES = "unreadable_lines"  # of the journal
+PROBLEM = "problem"  # which file is damaged or missing, and the remedy
 
 
 def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str, object]:
     """One run's row of the status table.
 
     `checkpoint` is the step from which the run would resume (None: from its start), and the
-    workers' rows are their last heartbeats, of a running run only.
+    workers' rows are their last heartbeats, of a running run only. The state of a run whose files
+    are damaged is "unreadable"; its reason names the file and the remedy.
     """
-    entry = ledger.entry(run.key)
+    entry, folder = ledger.known_entry(run.key), ledger.run_folder(run.key)
+    problem = entry.reason if entry.state == "unreadable" else RunFolder(folder).problem()
     last: dict[str, object] = {}
     running = entry.state == "running"
-    unfinished = entry.state not in ("new", "finished")
-    folder = ledger.run_folder(run.key)
+    reader = JournalReader(RunFolder(folder).journal)
     kept = None
-    if unfinished:  # of one that is running, checkpoints may be pruned while they are read
-        kept = checkpoint_of(folder, storage, checksums=not running).cursor
-    for line in JournalReader(RunFolder(folder).journal).new_lines():
-        if line.kind != "event":
-            last |= {"step": line.step, **line.values}
+    if problem is None:
+        if entry.state not in ("new", "finished"):
+            # Of one that is running, checkpoints may be pruned while they are read.
+            kept = checkpoint_of(folder, storage, checksums=not running).cursor
+        try:
+            for line in reader.new_lines():
+                if line.kind != "event":
+                    last |= {"step": line.step, **line.values}
+        except StorageError as error:
+            problem = str(error)
+    if problem is None and entry.state == "finished" and not has_model(folder):
+        problem = missing_model(folder)
     return {
         "run": run.name,
         "family": definition_of(run.spec.family).label,
         VARIANT: run.variant,
-        "state": entry.state,
+        "state": entry.state if problem is None or entry.state == "finished" else "unreadable",
         "step": last.get("step", 0),
         "steps": run.spec.steps,
         "checkpoint": None if kept is None else kept.step,
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
         "attempts": len(entry.attempts),
-        "reason": entry.reason,
+        "reason": problem or entry.reason,
+        PROBLEM: problem,
+        UNREADABLE_LINES: reader.unreadable,
         WORKERS: [beat.model_dump() for beat in read_beats(folder)] if running else [],
     }

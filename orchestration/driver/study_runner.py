@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cola.data import PreparedData, prepare
+from cola.data.summary import summary_in
+from cola.errors import StorageError, one_line
 from cola.files import write_atomically
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
 from orchestration.cluster.session import check_fits, ray_cluster
 from orchestration.driver.launcher import Launcher
+from orchestration.driver.leases import watch_unseen_drivers
 from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import handle_signals, stop_once
@@ -55,6 +58,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     Raises:
         ColaError: anything found wrong before the first run starts. Nothing is written then but
             the output folder and the prepared corpus.
+        StorageError: the output folder took nothing for a minute, and the runs were stopped.
     """
     root = check_output(study)
     check_storage(study.checkpoint.storage)
@@ -63,6 +67,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
     data = prepared_data(study, plan, root, view=view)
+    watch_unseen_drivers(ledger, plan, view.note)
     decisions = decide(plan, ledger, study_folder(study), storage=study.checkpoint.storage)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
@@ -70,7 +75,9 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     run_decided(launcher, plan, decisions, address=address)
     unmirrored = mirror.finish(patience_seconds=MIRROR_PATIENCE_SECONDS)
     plan = with_retries(plan, study.retry_diverged, ledger)
-    states = {run.name: ledger.entry(run.key).state for run in plan}
+    states = {run.name: ledger.known_entry(run.key).state for run in plan}
+    if launcher.storage_failure is not None:
+        raise StorageError(f"{launcher.storage_failure}; then the same command resumes the study")
     if all(state == "finished" for state in states.values()):
         remove_published_prefixes(planned, root)
     log.info("study %s ends: %s", study.name, states)
@@ -86,6 +93,8 @@ def prepared_data(
         SpecError: it is too small, or holds no items for a task.
     """
     data = prepare(study.data, OutputFolder(root).cache, view.data_progress)
+    for sentence in summary_in(data.meta).sentences():
+        view.note(sentence)
     check_data(study, data)
     check_items(study.evaluation)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
@@ -132,7 +141,17 @@ def run_decided(
 
 
 def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
-    """Write the study's specification and plan into its folder."""
+    """Write the study's specification and plan into its folder.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     folder = study_folder(study)
-    write_atomically(StudyFolder(folder).spec, study.to_yaml())
-    save_plan(plan, folder)
+    try:
+        write_atomically(StudyFolder(folder).spec, study.to_yaml())
+        save_plan(plan, folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written ({one_line(error)}); make room, or remove what is there "
+            "in place of study.yaml or plan.json"
+        ) from None

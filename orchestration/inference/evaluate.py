@@ -21,7 +21,7 @@ from cola.evaluation.statistics import Difference, paired_difference
 from cola.evaluation.tasks.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.tasks.evaluate import Answers, answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
-from cola.records import IN_DOMAIN_TASKS
+from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
 from cola.spec import DataSpec
 from cola.study import EvaluationSpec, RunSpec
 from orchestration.inference.target import Target
@@ -40,13 +40,16 @@ class EvaluationRequest:
     """Settings of an evaluation.
 
     `reference` opens the model that judges unconditional texts; `held_out_files` are text for
-    models that come without data.
+    models that come without data; `few_shot_tokens` is how many new tokens few-shot tasks make;
+    `unread` names given settings that the model's family does not read.
     """
 
     settings: EvaluationSpec
     seed: int
     reference: Callable[[], Reference] | None
     held_out_files: tuple[Path, ...]
+    few_shot_tokens: int = FEW_SHOT_NEW_TOKENS
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class EvaluationExecutor:
 class EvaluationReport:
     """Results of one model.
 
-    `untracked` gives, by study, why MLflow did not get them; `against_first`, by task, the
+    `untracked` gives, by study, why MLflow did not get them; `unread` names given settings that the
+    model's family does not read; `against_first`, by task, the
     difference to the first model of the same command.
     """
 
@@ -104,6 +108,7 @@ class EvaluationReport:
     seed: int
     results: list[TaskResult]
     untracked: dict[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
     against_first: dict[str, Difference] = field(default_factory=dict)
 
     def compared(self, first: EvaluationReport) -> EvaluationReport:
@@ -126,6 +131,7 @@ class EvaluationReport:
             "answers": str(self.target.answers),
             "results": [result.as_json() for result in self.results],
             "untracked": self.untracked,
+            "unread_settings": list(self.unread),
             "against_first": {
                 task: asdict(difference) for task, difference in self.against_first.items()
             },
@@ -168,6 +174,7 @@ def evaluate_target(
         seed=request.seed,
         context=target.context,
         reference=request.reference,
+        few_shot_tokens=request.few_shot_tokens,
     )
     about = about_model(target.family, target.context, request.seed)
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
@@ -176,7 +183,7 @@ def evaluate_target(
         results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
-        return EvaluationReport(target, request.seed, results)
+        return EvaluationReport(target, request.seed, results, unread=request.unread)
     from orchestration.inference.tracking import send_results
 
     own = has_study_settings(spec, request, target.context)
@@ -186,7 +193,7 @@ def evaluate_target(
     untracked = {study: why for study, why in outcome.items() if why}
     if not own:
         untracked = dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
-    return EvaluationReport(target, request.seed, results, untracked)
+    return EvaluationReport(target, request.seed, results, untracked, request.unread)
 
 
 def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int | None) -> bool:
@@ -196,6 +203,7 @@ def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int |
     """
     tasks = {"tasks", "task_items", "task_folder"}
     same = request.settings.model_dump(exclude=tasks) == spec.evaluation.model_dump(exclude=tasks)
+    same = same and request.few_shot_tokens == FEW_SHOT_NEW_TOKENS
     return same and context == spec.data.sequence_length and request.seed == VALIDATION_SEED
 
 

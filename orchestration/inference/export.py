@@ -14,6 +14,7 @@ from cola.families.registry import definition_of, family_of
 from cola.records import Metric
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
+from orchestration.state.ledger import has_model, missing_model
 from orchestration.state.paths import RunFolder
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,8 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         StorageError: the model holds other files than it may, or the target cannot be written.
     """
     model = RunFolder(run_folder).model
-    if not model.exists():
-        raise SpecError(
-            f"run {run_folder.name}: is not finished, so it has no model to export; resume it with "
-            "`cola run`"
-        )
+    if not has_model(run_folder):
+        raise SpecError(f"run {run_folder.name}: {missing_model(run_folder)}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SpecError(f"--to {target}: holds something already; name a new or an empty folder")
     check_plain_files(model)

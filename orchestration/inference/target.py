@@ -21,6 +21,7 @@ from cola.evaluation.models.evaluated_model import (
 from cola.families.registry import family_of
 from cola.study import EvaluationSpec, RunSpec
 from orchestration.planning.catalog import find_run, load_run_spec
+from orchestration.state.ledger import has_model, missing_model
 from orchestration.state.paths import OutputFolder, RunFolder
 
 log = logging.getLogger(__name__)
@@ -86,10 +87,8 @@ def find_target(name: str, root: Path, context: int | None) -> Target:
         return Target(name, family, folder.resolve(), None, context, in_context(answers, context))
     run_folder = find_run(name, root)
     spec = load_run_spec(run_folder)
-    if not RunFolder(run_folder).model.exists():
-        raise SpecError(
-            f"run {name}: is not finished, so it has no exported model; resume it with `cola run`"
-        )
+    if not has_model(run_folder):
+        raise SpecError(f"run {name}: {missing_model(run_folder)}")
     own = spec.data.sequence_length
     answers = RunFolder(run_folder).answers
     if context not in (None, own):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from importlib import resources
 from pathlib import Path
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
+from cola.files import read_json
 from cola.spec import apply_overrides, load_yaml
 from cola.spec.locations import located
 from cola.study import RunSpec, StudySpec
-from orchestration.planning.decisions import saved_plan
+from orchestration.planning.decisions import known_plan, saved_plan
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder
 
 log = logging.getLogger(__name__)
+
+SPEC_REMEDY = (
+    "the resolved specification of a run cannot be made from anything else in its folder: remove "
+    "ledger.json there, and `cola run` of its study writes it again"
+)
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -88,7 +93,7 @@ def find_run(name: str, root: Path) -> Path:
     known = [
         f"{folder.name}/{slot['name']}"
         for folder in sorted(OutputFolder(root).studies.glob("*"))
-        for slot in saved_plan(folder).values()
+        for slot in known_plan(folder).values()
     ]
     problem = f"fits {len(matches)} runs" if matches else "no such run"
     hint = (
@@ -104,6 +109,10 @@ def load_run_spec(run_folder: Path) -> RunSpec:
 
     Raises:
         SpecError: its family is not installed, or it is not valid.
+        StorageError: the file is damaged.
     """
     path = RunFolder(run_folder).spec
-    return RunSpec.parse(json.loads(path.read_text()), origin=str(path))
+    values = read_json(path, remedy=SPEC_REMEDY)
+    if not values:
+        raise StorageError(f"{path}: is missing or empty; {SPEC_REMEDY}")
+    return RunSpec.parse(values, origin=str(path))

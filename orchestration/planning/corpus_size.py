@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cola.data.fingerprint import source_fingerprint
-from cola.data.sources import expected_bytes
+from cola.data.summary import CorpusSummary, summarise, summary_in
 from cola.errors import SpecError
 from cola.spec.data import HuggingFaceDataset
 from cola.study import StudySpec
@@ -18,10 +18,14 @@ BYTES_PER_TOKEN = 3.5
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """Training tokens of a corpus (None: unknown); `exact` is False for an estimate from bytes."""
+    """Training tokens of a corpus (None: unknown); `exact` is False for an estimate from bytes.
+
+    `summary` has its documents, and what of it is left out.
+    """
 
     tokens: int | None
     exact: bool
+    summary: CorpusSummary = field(default_factory=CorpusSummary)
 
     @property
     def sign(self) -> str:
@@ -30,18 +34,23 @@ class CorpusSize:
 
 
 def corpus_size(study: StudySpec, cache: Path) -> CorpusSize:
-    """Size of the study's corpus: counted where it is prepared, else declared or estimated."""
+    """Size of the study's corpus: counted where it is prepared, else declared or estimated.
+
+    Raises:
+        SpecError: a corpus that is not prepared yet cannot be read, as far as it is read here.
+    """
     meta = cache / source_fingerprint(study.data)[:24] / "meta.json"
     if meta.is_file():
-        return CorpusSize(int(json.loads(meta.read_text())["train"]["tokens"]), True)
-    corpus = study.data.corpus
-    if isinstance(corpus, HuggingFaceDataset):
-        return CorpusSize(corpus.tokens, True)
-    size = expected_bytes(corpus)
+        values = json.loads(meta.read_text(encoding="utf-8"))
+        return CorpusSize(int(values["train"]["tokens"]), True, summary_in(values))
+    corpus, summary = study.data.corpus, summarise(study.data)
+    if isinstance(corpus, HuggingFaceDataset) and corpus.tokens is not None:
+        return CorpusSize(corpus.tokens, True, summary)
+    size = summary.text_bytes or summary.file_bytes
     if size is None:
-        return CorpusSize(None, False)
+        return CorpusSize(None, False, summary)
     share = 1 - study.data.validation_fraction
-    return CorpusSize(round(size * share / BYTES_PER_TOKEN), False)
+    return CorpusSize(round(size * share / BYTES_PER_TOKEN), False, summary)
 
 
 def check_epochs(study: StudySpec, name: str, tokens: int, *, corpus: CorpusSize) -> None:

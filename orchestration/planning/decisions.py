@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,16 @@ from orchestration.checkpoint.integrity import NewestCheckpoint, newest_checkpoi
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
-from orchestration.state.ledger import Ledger, lease_is_fresh
-from orchestration.state.paths import StudyFolder
+from orchestration.state.ledger import LEASE_STALE_SECONDS, Entry, Ledger, has_model
+from orchestration.state.paths import RunFolder, StudyFolder
 
 log = logging.getLogger(__name__)
 
-Action = Literal["reuse", "resume", "start", "busy"]
+PLAN_REMEDY = "remove it, and `cola run` of its study writes it anew; runs are found by their keys"
+
+# "set aside": its files are damaged, so it is left alone while the others are trained.
+Action = Literal["reuse", "resume", "start", "busy", "set aside"]
+FINGERPRINT = "data_fingerprint"
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def decide(
     Raises:
         StorageError: the storage cannot be read.
     """
-    before = saved_plan(study_folder)
+    before = known_plan(study_folder)
     decisions = [
         _decide_one(run, ledger, before.get(slot_of(run)), storage=storage) for run in plan
     ]
@@ -53,18 +58,57 @@ def decide(
 def _decide_one(
     run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, *, storage: str | None
 ) -> RunDecision:
-    entry = ledger.entry(run.key)
+    entry, run_folder = ledger.known_entry(run.key), ledger.run_folder(run.key)
+    if entry.state == "unreadable":
+        return RunDecision(run, "set aside", entry.reason or "")
+    problem = RunFolder(run_folder).problem()
+    if problem is not None:
+        return RunDecision(run, "set aside", problem)
     if entry.state == "finished":
-        return RunDecision(run, "reuse", "finished already, with the same specification")
-    if lease_is_fresh(entry):
-        owner = entry.lease.owner if entry.lease else "another driver"
-        return RunDecision(run, "busy", f"being run by {owner}")
-    ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
-    run_folder = ledger.run_folder(run.key)
+        return _reuse_or_export_again(run, run_folder, storage)
+    silent = ""
+    if entry.lease is not None and ledger.is_held(entry):
+        if not _seems_silent(ledger, entry):
+            return RunDecision(run, "busy", f"being run by {entry.lease.owner}")
+        silent = f", {entry.lease.owner}: whether it is, is watched for {LEASE_STALE_SECONDS:g} s"
+    ended = entry.reason or {"running": f"its driver died{silent}"}.get(entry.state, entry.state)
     if entry.state != "new":
         return _resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
     changed = changes(before, run) if before else ""
     return RunDecision(run, "start", f"run again because {changed}" if changed else "new")
+
+
+def _reuse_or_export_again(run: PlannedRun, run_folder: Path, storage: str | None) -> RunDecision:
+    """The decision for a finished run, whose exported model may have been removed."""
+    if has_model(run_folder):
+        return RunDecision(run, "reuse", "finished already, with the same specification")
+    newest = checkpoint_of(run_folder, storage).cursor
+    if newest is None:
+        ledger = RunFolder(run_folder).ledger
+        why = (
+            "finished already, but its exported model is missing and no checkpoint is left: remove "
+            f"{ledger} to train it again from its start"
+        )
+        return RunDecision(run, "reuse", why)
+    why = (
+        "is finished, but its exported model is missing: trained again from its checkpoint of step "
+        f"{newest.step}"
+    )
+    return RunDecision(run, "resume", why)
+
+
+def _seems_silent(ledger: Ledger, entry: Entry) -> bool:
+    """Whether a driver that cannot be seen from here has probably ended.
+
+    By the clocks of this machine and of the storage: for announcements, never for taking a lease.
+    """
+    if ledger.hold(entry) != "unknown":
+        return False
+    try:
+        written = RunFolder(ledger.run_folder(entry.run_key)).ledger.stat().st_mtime
+    except OSError:
+        return False
+    return time.time() - written > LEASE_STALE_SECONDS
 
 
 def _resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> RunDecision:
@@ -137,16 +181,59 @@ def save_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:
 
 
 def saved_plan(study_folder: Path) -> dict[str, Any]:
-    """The plan of the last `cola run`, by slot; empty where there was none."""
-    return dict(read_json(StudyFolder(study_folder).plan))
+    """The plan of the last `cola run`, by slot; empty where there was none.
+
+    Raises:
+        StorageError: it cannot be read, or is no plan.
+    """
+    path = StudyFolder(study_folder).plan
+    slots = read_json(path, remedy=PLAN_REMEDY)
+    for name, slot in slots.items():
+        values = slot if isinstance(slot, dict) else {}
+        texts = all(isinstance(values.get(key), str) for key in ("run_key", "name"))
+        if not texts or not isinstance(values.get("params"), dict):
+            raise StorageError(f"{path}: {name} is no run of a plan; {PLAN_REMEDY}")
+    return slots
+
+
+def known_plan(study_folder: Path) -> dict[str, Any]:
+    """As `saved_plan`, but one that is damaged is reported and passes for none.
+
+    It only tells what changed: the run keys decide what is trained.
+    """
+    try:
+        return saved_plan(study_folder)
+    except StorageError as error:
+        log.warning("%s; what changed since the last `cola run` is not shown", error)
+        return {}
 
 
 def changes(before: dict[str, Any], run: PlannedRun) -> str:
-    """At most three settings that differ from the slot's last plan, with both values."""
-    old, new = before["params"], run.spec.flat()
-    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    """At most three settings that differ from the slot's last plan, with both values.
+
+    Where corpus and tokenizer lie changes no result, and so is no cause.
+    """
+    old, new = before["params"], run.spec.flat(identity=True)
+    places = run.spec.flat().keys() - new.keys()
+    keys = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if key not in places and old.get(key) != new.get(key)
+    ]
     # Steps and costs follow from settings; they are named only where nothing else changed.
     causes = [key for key in keys if not key.startswith("stages.")] or keys
-    clauses = [f"{key} changed from {old.get(key)} to {new.get(key)}" for key in causes[:3]]
+    # So does the fingerprint from settings of the data.
+    if any(key.startswith("data.") and key != "data.seed" for key in causes):
+        causes = [key for key in causes if key != FINGERPRINT]
+    clauses = [_change(key, old.get(key), new.get(key)) for key in causes[:3]]
     more = len(causes) - len(clauses)
     return ", ".join(clauses) + (f" and {more} more" if more > 0 else "")
+
+
+def _change(key: str, old: str | None, new: str | None) -> str:
+    if key == FINGERPRINT and old and new:
+        return (
+            "the content of corpus or tokenizer, or the order of files, changed "
+            f"({FINGERPRINT} from {old[:12]} to {new[:12]})"
+        )
+    return f"{key} changed from {old} to {new}"

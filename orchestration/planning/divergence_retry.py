@@ -47,7 +47,7 @@ def next_retry(run: PlannedRun, retry: DivergenceRetry | None) -> PlannedRun | N
 
 
 def _latest_retry(run: PlannedRun, retry: DivergenceRetry | None, ledger: Ledger) -> PlannedRun:
-    while ledger.entry(run.key).state == "diverged":
+    while ledger.known_entry(run.key).state == "diverged":
         following = next_retry(run, retry)
         if following is None:
             return run

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cola.data.fingerprint import source_fingerprint
+from cola.data.hub import with_absolute_folders
 from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
@@ -126,7 +127,7 @@ def plan_run(
     spec = RunSpec(
         model=model,
         objective=settings.objective,
-        data=study.data,
+        data=with_absolute_folders(study.data),
         data_fingerprint=fingerprint,
         training=training,
         evaluation=study.evaluation,

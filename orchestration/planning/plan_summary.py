@@ -19,6 +19,7 @@ from orchestration.planning.costs import (
     sample_flops,
     task_flops,
 )
+from orchestration.planning.decisions import RunDecision
 from orchestration.planning.memory import MemoryPlan
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import Rates
@@ -168,7 +169,7 @@ def matching_sentences(plan: Plan) -> list[str]:
 
 def warnings(plan: Plan) -> list[str]:
     """What to check before paying for the plan."""
-    cautions = []
+    cautions = plan.corpus.summary.cautions()
     most = max(plan.runs, key=lambda run: run.tokens)
     epochs = plan.epochs(most)
     if epochs is None:
@@ -214,11 +215,18 @@ def unread_settings(study: StudySpec) -> list[str]:
     ]
 
 
-def plan_as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values: `runs`, their `totals`, `matching`, `warnings`."""
+def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str, Any]:
+    """The plan as plain values: `corpus`, `runs`, their `totals`, `matching`, `warnings`.
+
+    Of `decisions` each run has its `action` and `why`.
+    """
     rows = [_run_as_json(plan, r, cost) for r, cost in zip(plan.runs, plan.costs, strict=True)]
+    for row, decision in zip(rows, decisions, strict=False):
+        row |= {"action": decision.action, "why": decision.why}
     return {
         "study": plan.study.name,
+        "corpus": {"tokens": plan.corpus.tokens, "tokens_counted": plan.corpus.exact}
+        | plan.corpus.summary.as_json(),
         "runs": rows,
         "totals": totals(plan),
         "matching": matching_sentences(plan),
@@ -247,7 +255,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "first_step": plan.prefixes[spec.run_key].first_step,
         "batch_sequences": spec.training.batch_sequences,
         "micro_batch_sequences": run.micro_batch_sequences,
-        "learning_rate": spec.training.optimizer.learning_rate,
+        "learning_rates": spec.learning_rates(),
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
         "train_flops_per_token": {
             stage.name: family.train_flops_per_token(

@@ -8,12 +8,15 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from cola.errors import StorageError
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
 from orchestration.state.paths import OutputFolder
 
 log = logging.getLogger(__name__)
+
+REMEDY = "remove it, and `cola plan --calibrate` measures again"
 
 Rates = Mapping[str, float]  # by `rate_key`
 
@@ -31,10 +34,24 @@ def rate_key(spec: RunSpec, resources: ResourcesSpec, what: str) -> str:
 
 
 def measured_rates(root: Path) -> dict[str, float]:
-    """All rates measured so far in an output folder, by `rate_key`."""
-    return {
-        key: float(str(value)) for key, value in read_json(OutputFolder(root).calibration).items()
-    }
+    """All rates measured so far in an output folder, by `rate_key`.
+
+    A damaged file is reported and passes for none: rates only make costs more exact.
+    """
+    path = OutputFolder(root).calibration
+    try:
+        values = read_json(path, remedy=REMEDY)
+        wrong = [key for key, value in values.items() if not _is_rate(value)]
+        if wrong:
+            raise StorageError(f"{path}: {wrong[0]} is no positive number; {REMEDY}")
+    except StorageError as error:
+        log.warning("%s; costs rest on an assumed rate", error)
+        return {}
+    return {key: float(value) for key, value in values.items()}
+
+
+def _is_rate(value: object) -> bool:
+    return type(value) in (int, float) and 0 < float(str(value)) < float("inf")
 
 
 def save_rates(root: Path, rates: Rates) -> None:

@@ -4,14 +4,21 @@ reason."""
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-from cola.jsonl import LineWriter, read_lines
+from cola.errors import one_line
+from cola.jsonl import LineReader, LineWriter, read_lines
 from orchestration.state.paths import StudyFolder
+
+log = logging.getLogger(__name__)
+
+MOST_PENDING = 1000  # chosen: events that wait for a disk
 
 
 class Event:
@@ -20,33 +27,44 @@ class Event:
     LAUNCHED = "launched"
     NOT_STARTED = "not started"  # refused or given up; the reason says what would help
     SKIPPED = "skipped"  # another driver has the run
+    SET_ASIDE = "set aside"  # its files are damaged; the reason says which, and the remedy
     WAITING = "waiting"  # for room on a cluster
     WORKERS_STARTED = "workers started"
     WORKERS_RESTARTED = "workers restarted"  # within the same attempt
     WORKERS_FAILED = "workers failed"
+    LEASE_TAKEN = "lease taken"  # from a driver that is gone or silent
     LEASE_LOST = "lease lost"  # another driver has taken the run over
+    LEASE_NOT_REFRESHED = "lease not refreshed"  # the output folder takes nothing: a full disk
+    CHECKPOINT_DAMAGED = "checkpoint damaged"  # an older one is taken
     HUNG = "hung"  # a worker made no step for too long and was killed
     RETRIED = "retried"
     STOP_REQUESTED = "stop requested"
     DRIVER_LOST = "driver lost"
+    DRIVER_FAILED = "driver failed"  # by an error that it does not handle
     FINISHED = "finished"
 
 
 class EventLog:
-    """Appends to `events.jsonl` in the study's folder; lines of several processes may alternate."""
+    """Appends to `events.jsonl` in the study's folder; lines of several processes may alternate.
+
+    Events never end what they tell of: what the disk does not take is kept, up to a limit, and
+    written with the next one.
+    """
 
     def __init__(self, study_folder: Path) -> None:
         self._path = StudyFolder(study_folder).events
         self._writer = f"{socket.gethostname()}:{os.getpid()}"
+        self._pending: deque[str] = deque(maxlen=MOST_PENDING)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the study or sweep whose events these are."""
+        return self._path.parent
 
     def write(
         self, event: str, run: str | None = None, reason: str | None = None, **values: Any
     ) -> None:
-        """Append one event, with the name of its run, its reason and further values.
-
-        Raises:
-            OSError: where the disk does not take it.
-        """
+        """Append one event, with the name of its run, its reason and further values."""
         line = {
             "time": time.time(),
             "driver": self._writer,
@@ -55,8 +73,30 @@ class EventLog:
             "reason": reason,
             **values,
         }
-        with LineWriter(self._path) as lines:
-            lines.write(json.dumps(line))
+        self._pending.append(json.dumps(line))
+        try:
+            with LineWriter(self._path) as lines:
+                while self._pending:
+                    lines.write(self._pending[0])
+                    self._pending.popleft()
+        except OSError as error:
+            log.warning("%s: an event is not written: %s", self._path, one_line(error))
+
+
+class FailureReader:
+    """Follows what the controllers of a study write about failed workers, from now on."""
+
+    def __init__(self, study_folder: Path) -> None:
+        self._lines = LineReader(StudyFolder(study_folder).events)
+        self.new_failures()  # those of earlier drivers
+
+    def new_failures(self) -> list[dict[str, Any]]:
+        """Events of failed workers since the last call."""
+        try:
+            events = [record for _, record in self._lines.new_lines()]
+        except OSError:  # the log's writers report it
+            return []
+        return [event for event in events if event.get("event") == Event.WORKERS_FAILED]
 
 
 def read_events(study_folder: Path) -> list[dict[str, Any]]:

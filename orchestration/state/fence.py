@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cola.errors import StorageError
 from cola.files import read_json
 from orchestration.state.paths import RunFolder
 
@@ -25,7 +26,7 @@ class AttemptFence:
     """Compares one attempt's number with the ledger of its run."""
 
     def __init__(
-        self, run_folder: Path, attempt: int, *, clock: Callable[[], float] = time.time
+        self, run_folder: Path, attempt: int, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._path, self.attempt, self._clock = RunFolder(run_folder).ledger, attempt, clock
         self._checked: float | None = None
@@ -55,7 +56,7 @@ class AttemptFence:
     def _newest_attempt(self) -> int:
         try:
             attempts = read_json(self._path).get("attempts", [])
-        except (OSError, ValueError) as error:
-            log.debug("%s: cannot be read: %s", self._path, error)
+        except StorageError as error:
+            log.debug("%s", error)
             return 0
         return len(attempts) if isinstance(attempts, list) else 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cola.errors import StorageError, one_line
 from cola.jsonl import LineReader, LineWriter
 from orchestration.state.fence import AttemptFence
 
@@ -58,17 +59,35 @@ class JournalWriter:
 
 
 class JournalReader:
-    """Follows a journal while it grows; `new_lines` yields each kept line once."""
+    """Follows a journal while it grows; `new_lines` yields each kept line once.
+
+    `unreadable` counts lines that are no records of a run: cut off by a crash, or damaged.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._lines = LineReader(path)
+        self._path, self._lines = path, LineReader(path)
+        self.unreadable = 0
         self._number = 0
         self._seen: set[tuple[str, int, str]] = set()
 
     def new_lines(self) -> Iterator[Line]:
-        """Lines completed since the last call."""
-        for raw, record in self._lines.new_lines():
-            if record.get("kind") not in KINDS:
+        """Lines completed since the last call.
+
+        Raises:
+            StorageError: the journal cannot be read.
+        """
+        try:
+            records = list(self._lines.new_lines())
+        except OSError as error:
+            raise StorageError(
+                f"{self._path}: cannot be read ({error.strerror or one_line(error)}); move it "
+                "away, or repair its permissions"
+            ) from None
+        self.unreadable += self._lines.skipped
+        self._lines.skipped = 0
+        for raw, record in records:
+            if not _is_record(record):
+                self.unreadable += 1
                 continue
             # Events of one step differ (a stop, the start after it); metrics of one step repeat.
             detail = raw.decode() if record["kind"] == "event" else ""
@@ -80,6 +99,16 @@ class JournalReader:
             yield Line(
                 self._number, record["kind"], record["step"], record["time"], record["values"]
             )
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether it has what every line of a journal has, of the right types."""
+    return (
+        record.get("kind") in KINDS
+        and type(record.get("step")) is int
+        and type(record.get("time")) in (int, float)
+        and isinstance(record.get("values"), dict)
+    )
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cola.errors import StorageError
+from cola.files import read_json
 from cola.records import Artifact
 from cola.study import StudySpec
 
@@ -87,8 +88,32 @@ class RunFolder:
         return self.path / Artifact.EVALUATION
 
     def data_folder(self) -> Path:
-        """Folder with the run's tokens and tokenizer."""
-        return Path(json.loads(self.data.read_text(encoding="utf-8"))["folder"])
+        """Folder with the run's tokens and tokenizer.
+
+        Raises:
+            StorageError: the file that names it is missing or damaged.
+        """
+        remedy = (
+            'write {"folder": "FOLDER"} into it, with the folder below cache/ of the output that '
+            "holds the run's corpus"
+        )
+        folder = read_json(self.data, remedy=remedy).get("folder")
+        if not isinstance(folder, str) or not folder:
+            raise StorageError(f"{self.data}: names no folder of prepared data; {remedy}")
+        return Path(folder)
+
+    def problem(self) -> str | None:
+        """What keeps the run's files from being used, with its remedy; None where nothing does.
+
+        Only kinds of files are looked at: what is in them is checked where they are read.
+        """
+        for path in (self.spec, self.data, self.ledger, self.journal, self.outcome, self.stop):
+            if path.is_dir():
+                return f"{path}: is a folder in place of a file; remove it"
+        for path in (self.heartbeats, self.ray, self.model, self.answers):
+            if path.exists() and not path.is_dir():
+                return f"{path}: is a file in place of a folder; remove it"
+        return None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cola.records import Artifact, Kind, Tag
 from cola.spec.address import resolve_address
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader, Line
-from orchestration.state.ledger import Entry, Ledger, State, lease_is_fresh
+from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder
 from orchestration.tracking.mlflow_client import (
     check_answers,
@@ -74,7 +74,7 @@ class MirroredStudy:
 
     def states(self) -> dict[str, int]:
         """How many planned runs are in each state, by the ledger."""
-        counts: Counter[str] = Counter(self.ledger.entry(key).state for key in self.keys)
+        counts: Counter[str] = Counter(self.ledger.known_entry(key).state for key in self.keys)
         return {state: counts[state] for state in (*MLFLOW_STATUS, "new")}
 
 
@@ -181,8 +181,8 @@ class Mirror:
     def _take_up_left_runs(self, study: MirroredStudy) -> None:
         """Mirror runs that are no longer planned, but running in MLflow since their driver died."""
         for key, left in self._mlflow.left_running().items():
-            entry, folder = study.ledger.entry(key), study.ledger.run_folder(key)
-            if key in study.keys or not entry.attempts or lease_is_fresh(entry):
+            entry, folder = study.ledger.known_entry(key), study.ledger.run_folder(key)
+            if key in study.keys or not entry.attempts or study.ledger.is_held(entry):
                 continue
             state = state_left(entry)
             tags = {Tag.STATUS: state, Tag.STATUS_REASON: entry.reason or DRIVER_DIED}

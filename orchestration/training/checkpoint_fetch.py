@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from pathlib import Path
 
 import torch.distributed as dist
 
 from orchestration.checkpoint.manifest import Cursor, verify
 from orchestration.checkpoint.store import CheckpointStore
+from orchestration.state.scratch import Scratch
 from orchestration.training.distributed import WorkerRank, gather_objects
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class CheckpointFetcher:
 
     def __init__(self, store: CheckpointStore, worker: WorkerRank, node: int = 0) -> None:
         self._store, self._worker, self._node = store, worker, node
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: Scratch | None = None
 
     def folders(self) -> list[Path]:
         """A folder for each checkpoint of the store, which holds its manifests at least.
@@ -80,10 +80,10 @@ class CheckpointFetcher:
     def remove_copies(self) -> None:
         """Remove the copies, once every worker of the node has loaded."""
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.remove()
             self._temporary = None
 
     def _root(self) -> Path:
         if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="cola-resume-")
-        return Path(self._temporary.name).resolve()
+            self._temporary = Scratch("resume")
+        return self._temporary.path.resolve()

@@ -7,13 +7,10 @@ it, the journal records why, and the next one is tried at its time.
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from cola.errors import one_line
@@ -22,6 +19,7 @@ from orchestration.checkpoint.retention import CheckpointSummary, RetentionPolic
 from orchestration.checkpoint.store import CheckpointStore, StoredCheckpoint, checkpoint_name
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
+from orchestration.state.scratch import Scratch
 from orchestration.training.distributed import WorkerRank, gather_objects
 from orchestration.training.train_loop import TrainState
 
@@ -119,14 +117,15 @@ class CheckpointWriter:
         self.settle()
         self._pool.shutdown()
 
-    def _save_part(self, state: TrainState, name: str) -> tuple[Path | None, str | None]:
+    def _save_part(self, state: TrainState, name: str) -> tuple[Scratch | None, str | None]:
         """This worker's part on the local disk (None: not begun), and why it failed, if it did."""
-        part, failure = None, None
+        part: Scratch | None = None
+        failure: str | None = None
         try:
             if self._worker.rank == 0:
                 self._check_fence()
                 self._clear(name)
-            part = Path(tempfile.mkdtemp(prefix="cola-checkpoint-"))
+            part = Scratch("checkpoint")
         except OSError as error:
             failure = one_line(error)
         # Saving makes collective calls: it begins on all workers or on none.
@@ -134,20 +133,20 @@ class CheckpointWriter:
         if reasons or part is None:
             return part, failure
         try:
-            state.save(part)
+            state.save(part.path)
         except OSError as error:
             failure = one_line(error)
         return part, failure
 
     def _upload_part(
-        self, part: Path, name: str, cursor: Cursor, *, note: CheckpointNote
+        self, part: Scratch, name: str, cursor: Cursor, *, note: CheckpointNote
     ) -> str | None:
         """Seal and upload this worker's part (in the thread); why it failed, or None."""
         try:
             if self._worker.rank == 0:  # without its manifest the other parts are no checkpoint
                 self._check_fence()
-            seal(part, cursor, self._worker.rank, note=note)
-            self._store.upload(part, name)
+            seal(part.path, cursor, self._worker.rank, note=note)
+            self._store.upload(part.path, name)
         except OSError as error:
             return one_line(error)
         finally:
@@ -225,6 +224,6 @@ def summarise(store: CheckpointStore, stored: StoredCheckpoint) -> CheckpointSum
     )
 
 
-def _remove(part: Path | None) -> None:
+def _remove(part: Scratch | None) -> None:
     if part is not None:
-        shutil.rmtree(part, ignore_errors=True)
+        part.remove()

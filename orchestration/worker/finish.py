@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 
 from cola.data import PreparedData
+from cola.evaluation.reference_lines import ReferenceLines, reference_lines
 from cola.files import write_atomically
-from cola.records import Metric
+from cola.records import REFERENCE_LINES, Metric
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.training.final_tasks import task_metrics
 from orchestration.training.hooks import order_digests
-from orchestration.training.train_loop import TrainState, whole_model
+from orchestration.training.train_loop import TrainState, Validation, whole_model
 from orchestration.training.validation import diagnostics, text_samples
 from orchestration.worker.assignment import Assignment, RunOutcome
 from orchestration.worker.export_check import export_problem, exported_nll_difference
@@ -37,38 +40,54 @@ def finish(
     """Export the model, record its final measurements, and write the run's outcome.
 
     Every worker takes part in gathering the weights; rank 0 alone, which has the journal, writes.
-    A superseded attempt writes nothing.
+    A superseded attempt writes nothing. Of a run that was stopped, what a full disk does not take
+    is left out: it resumes from its checkpoint.
 
     Raises:
-        OSError: the run's folder cannot be written.
+        OSError: a finished run's folder cannot be written.
     """
     folder = RunFolder(Path(assignment.run_folder))
     with state.averaged():
         weights = state.engine.full_state_dict() if state.stop == "finished" else None
     if journal is None or fence.superseded(recheck=True):
         return
-    problem = None
+    remarks: list[str] = []
     if weights is not None:
         model = whole_model(state, weights)
         log.info("exporting the model to %s", folder.model)
         state.family.save(model, folder.model)
-        problem = evaluate_finished(
+        if fence.superseded(recheck=True):
+            return
+        remarks = evaluate_finished(
             state, model, data, folder=folder, journal=journal, heartbeat=heartbeat
         )
     values = {"event": state.stop, "attempt": assignment.attempt}
     journal.write("event", state.step, time.time(), values=values)
-    journal.close()
+    with _tolerant(state.stop != "finished"):
+        journal.close()
     if fence.superseded(recheck=True):  # the measurements can take long
         return
     outcome = RunOutcome(
         attempt=assignment.attempt,
         state=state.stop or "interrupted",
-        reason=state.stop_reason or problem,
+        reason="; ".join([*filter(None, [state.stop_reason]), *remarks]) or None,
         stop_code=state.stop_code,
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )
-    write_atomically(folder.outcome, outcome.model_dump_json(indent=1))
+    with _tolerant(state.stop != "finished"):
+        write_atomically(folder.outcome, outcome.model_dump_json(indent=1))
+
+
+@contextmanager
+def _tolerant(tolerant: bool) -> Iterator[None]:
+    """Report an OSError of the block and continue, where it is `tolerant`."""
+    try:
+        yield
+    except OSError as error:
+        if not tolerant:
+            raise
+        log.warning("is not written: %s", error)
 
 
 def evaluate_finished(
@@ -79,20 +98,23 @@ def evaluate_finished(
     folder: RunFolder,
     journal: JournalWriter,
     heartbeat: Heartbeat,
-) -> str | None:
+) -> list[str]:
     """Record diagnostics, text samples and task results of the finished model.
 
-    Returns one sentence where the exported model is not the one that was validated.
+    Returns what a reader of its numbers must know: that the exported model is not the one that was
+    validated, that it is worse than a uniform guess.
     """
     metrics = diagnostics(state.family, model, state.run, data=data)
+    lines = reference_lines(data, state.run.evaluation.validation_sequences)
+    metrics |= reference_metrics(lines)
     difference = exported_nll_difference(state, folder.model, data, keep_alive=heartbeat.keep_alive)
     if difference is not None:
         metrics[Metric.EXPORTED_NLL_DIFFERENCE] = difference
     if metrics:
         journal.write("diagnostic", state.step, time.time(), values=metrics)
     samples = text_samples(state.family, model, state.run, data=data, step=state.step)
-    lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
-    write_atomically(folder.samples, lines)
+    text = "".join(sample.model_dump_json() + "\n" for sample in samples)
+    write_atomically(folder.samples, text)
     metrics = task_metrics(
         state.family,
         model,
@@ -104,4 +126,23 @@ def evaluate_finished(
     )
     if metrics:
         journal.write("tasks", state.step, time.time(), values=metrics)
-    return export_problem(difference)
+    remarks = [export_problem(difference), guess_problem(state.validation, lines)]
+    return [remark for remark in remarks if remark is not None]
+
+
+def reference_metrics(lines: ReferenceLines) -> dict[str, float]:
+    """Losses of guesses on the run's validation sequences, by metric."""
+    found = {Metric.reference(name): getattr(lines, name) for name in REFERENCE_LINES}
+    return found | {Metric.REFERENCE_XZ: lines.xz_bits_per_byte}
+
+
+def guess_problem(validation: Validation | None, lines: ReferenceLines) -> str | None:
+    """One sentence where the model knows less than that its tokens are tokens."""
+    if validation is None or validation.nll < lines.uniform:
+        return None
+    problem = (
+        f"its validation NLL of {validation.nll:.3f} nats a token is not below that of a uniform "
+        f"guess, {lines.uniform:.3f}"
+    )
+    log.warning("%s", problem)
+    return problem

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from orchestration.state.fence import AttemptFence
 from orchestration.state.heartbeat import Beat
 from orchestration.state.paths import RunFolder
 
 if TYPE_CHECKING:
     from orchestration.training.train_loop import TrainState
+
+log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 2.0  # chosen: short beside any `resources.hang_seconds`
 
@@ -30,12 +35,22 @@ class WorkerIdentity:
 
 
 class Heartbeat:
-    """Writes this worker's heartbeat file, at most every few seconds."""
+    """Writes this worker's heartbeat file, at most every few seconds.
 
-    def __init__(self, run_folder: Path, worker: WorkerIdentity, step: int) -> None:
-        self._worker = worker
+    Training does not depend on it: what a full disk does not take is left out. A superseded
+    attempt, which `fence` knows of, writes none.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        worker: WorkerIdentity,
+        step: int,
+        *,
+        fence: AttemptFence | None = None,
+    ) -> None:
+        self._worker, self._fence = worker, fence
         self._path = RunFolder(run_folder).heartbeats / f"rank-{worker.rank:05d}.json"
-        self._path.parent.mkdir(exist_ok=True)
         self._last = (step, 0.0, 0.0)
         self._written = 0.0
         self._write(step, None, None)
@@ -58,6 +73,9 @@ class Heartbeat:
             self._write(self._last[0], None, None)
 
     def _write(self, step: int, seconds: float | None, data_share: float | None) -> None:
+        self._written = time.monotonic()
+        if self._fence is not None and self._fence.superseded():
+            return
         beat = Beat(
             attempt=self._worker.attempt,
             rank=self._worker.rank,
@@ -72,6 +90,11 @@ class Heartbeat:
         )
         # Without fsync: nobody misses a heartbeat that a crash loses.
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(beat.model_dump_json())
-        temporary.replace(self._path)
-        self._written = time.monotonic()
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            temporary.write_text(beat.model_dump_json())
+            temporary.replace(self._path)
+        except OSError as error:
+            log.debug("%s: is not written: %s", self._path, error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from orchestration.checkpoint.store import CheckpointStore, open_store
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
+from orchestration.state.scratch import remove_abandoned, scratch_folder
 from orchestration.worker.assignment import Assignment
 from orchestration.worker.environment import describe_environment
 
@@ -68,19 +69,22 @@ def train_worker(config: dict[str, Any]) -> None:
     context, resources = ray.train.get_context(), assignment.resources
     worker = WorkerRank(context.get_world_rank(), context.get_world_size())
     log.info("%s: worker %d of %d", assignment.name, worker.rank, worker.world_size)
+    remove_abandoned()
     data = open_prepared(Path(assignment.data_folder))
     folder = Path(assignment.run_folder)
     store = open_store(assignment.checkpoint.storage, folder)
     fetcher = CheckpointFetcher(store, worker, context.get_node_rank())
-    resume = resume_point(assignment, worker, fetcher)
+    damaged: list[Path] = []
+    resume = resume_point(assignment, worker, fetcher, damaged=damaged)
     first_step = resume[1].step if resume is not None else 0
     fence = AttemptFence(folder, assignment.attempt)
     journal = JournalWriter(RunFolder(folder).journal, fence) if worker.rank == 0 else None
     if journal is not None:
-        record_start(assignment, worker, journal, resume=resume, fence=fence)
+        names = [fetcher.name_of(folder) or str(folder) for folder in damaged]
+        record_start(assignment, worker, journal, resume=resume, damaged=names, fence=fence)
     node_id = ray.get_runtime_context().get_node_id()
     identity = WorkerIdentity(assignment.attempt, worker.rank, node_id)
-    heartbeat = Heartbeat(folder, identity, first_step)
+    heartbeat = Heartbeat(folder, identity, first_step, fence=fence)
     writer = checkpoint_writer(
         assignment,
         worker,
@@ -115,12 +119,20 @@ def record_start(
     journal: JournalWriter,
     *,
     resume: tuple[Path, Cursor] | None,
+    damaged: Sequence[str] = (),
     fence: AttemptFence,
 ) -> None:
-    """Write the environment of this attempt, and its start into the journal."""
+    """Write the environment of this attempt, and its start into the journal.
+
+    `damaged` names newer checkpoints that could not be used.
+    """
     environment = describe_environment(assignment.resources.zero_stage, worker.world_size)
+    path = RunFolder(Path(assignment.run_folder)).environment
     if not fence.superseded(recheck=True):
-        write_atomically(RunFolder(Path(assignment.run_folder)).environment, environment)
+        try:
+            write_atomically(path, environment)
+        except OSError as error:  # training does not depend on it
+            log.warning("%s: is not written: %s", path, error)
     values: dict[str, Any] = {
         "event": "start",
         "attempt": assignment.attempt,
@@ -129,6 +141,8 @@ def record_start(
     }
     if resume is not None:
         values["from"] = str(resume[0])
+    if damaged:
+        values["damaged"] = list(damaged)
     journal.write("event", resume[1].step if resume else 0, time.time(), values=values)
 
 
@@ -229,8 +243,7 @@ def publish_prefix(state: Any, folder: Path) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="cola-prefix-") as temporary:
-        part = Path(temporary)
+    with scratch_folder("prefix") as part:
         state.save(part)
         shutil.copytree(part, folder, dirs_exist_ok=True)
         manifest = seal(part, state.cursor(), state.worker.rank)
@@ -239,14 +252,19 @@ def publish_prefix(state: Any, folder: Path) -> None:
 
 
 def resume_point(
-    assignment: Assignment, worker: WorkerRank, fetcher: CheckpointFetcher
+    assignment: Assignment,
+    worker: WorkerRank,
+    fetcher: CheckpointFetcher,
+    *,
+    damaged: list[Path],
 ) -> tuple[Path, Cursor] | None:
     """The newest valid checkpoint of any attempt, or published prefix; None: train from the start.
 
-    Rank 0 chooses for all workers; each gets a folder that it can read.
+    Rank 0 chooses for all workers, and adds newer ones that cannot be used to `damaged`; each gets
+    a folder that it can read.
     """
     chosen = None
     if worker.rank == 0:
         folders = [*fetcher.folders(), *map(Path, assignment.resumes_from)]
-        chosen = newest_valid(folders, fetcher.fetch)
+        chosen = newest_valid(folders, fetcher.fetch, damaged=damaged.append)
     return fetcher.share(chosen)

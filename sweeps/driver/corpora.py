@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from cola.data import PreparedData, prepare
+from cola.data.summary import summary_in
 from cola.study import StudySpec
 from orchestration.driver.preflight import check_data
 
@@ -29,5 +30,7 @@ class PreparedCorpora:
         if key not in self._prepared:
             self._prepared[key] = prepare(study.data, self._cache)
             log.info("corpus in %s", self._prepared[key].folder)
+            for caution in summary_in(self._prepared[key].meta).cautions():
+                log.warning("%s", caution)
         check_data(study, self._prepared[key])
         return self._prepared[key]

@@ -85,7 +85,7 @@ def plan_sweep(planner: PointPlanner) -> SweepPlan:
         for planned in arm.points[: arm.trials]:
             runs |= {run.key: run for run in planned.runs}
     ledger = Ledger(output_root(planner.base))
-    unfinished = [run for key, run in runs.items() if ledger.entry(key).state != "finished"]
+    unfinished = [run for key, run in runs.items() if ledger.known_entry(key).state != "finished"]
     return SweepPlan(
         planner=planner,
         arms=arms,

@@ -118,8 +118,8 @@ class TrialProgress:
     def _close_runs(self, planned: PlannedPoint, reason: str | None = None) -> None:
         ledger = Ledger(output_root(planned.study))
         for run in planned.runs:
-            entry = ledger.entry(run.key)
-            if entry.state != "new":
+            entry = ledger.known_entry(run.key)
+            if entry.state not in ("new", "unreadable"):
                 tags = closing_tags(run, ledger)
                 # The workers of a run that was stopped early may leave later: its ledger has no
                 # reason yet.

@@ -43,13 +43,13 @@ class TrialMonitor:
         for request, planned in self._running_trials():
             ledger = Ledger(output_root(planned.study))
             for run in planned.runs:
-                entry = ledger.entry(run.key)
+                entry = ledger.known_entry(run.key)
                 if not is_run_by(entry, self._driver, request.trial):
                     self._report_loss(request, run.key, entry)
                     continue
                 attempt = run.key, len(entry.attempts)
                 monitor = self._monitors.get(attempt) or RunMonitor(
-                    ledger.run_folder(run.key), len(entry.attempts)
+                    ledger.run_folder(run.key), len(entry.attempts), self._events.folder
                 )
                 monitors[attempt] = monitor
                 supervise_workers(

@@ -105,7 +105,7 @@ class TrialQueue:
         ledger, rates = Ledger(root), measured_rates(root)
         unfinished, seconds = 0, 0.0
         for run in planned.runs:
-            is_done = ledger.entry(run.key).state in ("finished", "diverged")
+            is_done = ledger.known_entry(run.key).state in ("finished", "diverged")
             unfinished += not is_done
             first = run.spec.steps if is_done else 0
             keep, parameters = self._base.checkpoint.keep, run.total_parameters

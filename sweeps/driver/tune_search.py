@@ -197,7 +197,7 @@ class TuneSearch(Searcher):
     def _ask_to_stop(self, trial: ArmTrial, reason: str) -> None:
         ledger = Ledger(output_root(trial.planned.study))
         for run in trial.planned.runs:
-            if is_run_by(ledger.entry(run.key), self._context.driver, trial.number):
+            if is_run_by(ledger.known_entry(run.key), self._context.driver, trial.number):
                 request_stop(ledger.run_folder(run.key), reason)
 
     def _spec(self, trial: ArmTrial) -> TrialSpec:

@@ -20,7 +20,7 @@ from cola.study import RunSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import Prefix, PrefixPlan, prefix_key
-from orchestration.state.ledger import Ledger, lease_is_fresh
+from orchestration.state.ledger import Ledger
 from sweeps.space.storage import storage_errors
 
 log = logging.getLogger(__name__)
@@ -61,11 +61,15 @@ class PrefixClaims:
         with storage_errors(claim), file_lock(claim.with_suffix(".lock")):
             if claim.exists() and claim.read_text() != run_key:
                 is_new = time.time() - claim.stat().st_mtime < SETTLE_SECONDS
-                if is_new or lease_is_fresh(self._ledger.entry(claim.read_text())):
+                if is_new or self._is_held(claim.read_text()):
                     return False
             write_atomically(claim, run_key)
         log.info("%s: trains prefix %s", run_key[:12], folder.name[:12])
         return True
+
+    def _is_held(self, run_key: str) -> bool:
+        """Whether a driver keeps the run: another one, or this one itself."""
+        return self._ledger.holds(run_key) or self._ledger.is_held(self._ledger.entry(run_key))
 
 
 def stage_prefixes(run: RunSpec) -> Iterator[Prefix]:

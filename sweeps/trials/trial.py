@@ -32,7 +32,6 @@ from orchestration.state.ledger import (
     LeaseLostError,
     Ledger,
     State,
-    lease_is_fresh,
 )
 from orchestration.state.paths import RunFolder, output_root
 from sweeps.trials.costs import TrialCosts
@@ -189,7 +188,7 @@ class TrialExecutor:
             return self._described(run, entry.state, entry.reason, reused=reused)
         if entry.state == "interrupted" and self._is_at_segment_end(run):
             return self._described(run, "paused", None, reused=reused)
-        if lease_is_fresh(entry) and entry.lease and entry.lease.owner != self.ledger.owner:
+        if self.ledger.is_held(entry):
             return None
         prefixes = self._prefix_plan_of(run)
         if prefixes is None:

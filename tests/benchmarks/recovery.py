@@ -20,11 +20,12 @@ import pandas as pd
 
 from analysis.fitting.bootstrap import bootstrap, percentiles
 from analysis.fitting.estimate import fit_law
-from analysis.fitting.isoflop import bootstrap_isoflop, exponents, isoflop
+from analysis.fitting.isoflop import bootstrap_isoflop
 from analysis.fitting.law import Inputs
 from analysis.fitting.laws import SharedLaw
 from analysis.fitting.power_law import chinchilla_law
 from analysis.fitting.solver import minimise
+from analysis.profiles.analysis import isoflop
 from cola.errors import FitError
 
 LEVEL = 0.9
@@ -95,9 +96,11 @@ def profiles(noise: float, draw: Generator, refits: int, seed: int) -> dict[str,
             "loss": noisy(loss, min(noise, 0.005), draw),
         }
     )
-    estimate = float(exponents([isoflop(rows)])[0])
-    interval = percentiles(exponents(bootstrap_isoflop(rows, refits, seed)), LEVEL)
-    return {"a": Found(0.52, estimate, *interval)}
+    analysis = isoflop(rows)
+    resampled = bootstrap_isoflop(analysis, refits, seed)
+    if analysis.size is None or resampled is None:
+        raise FitError("fewer than two profiles have a minimum")
+    return {"a": Found(0.52, analysis.size.exponent, *percentiles(resampled.exponent(), LEVEL))}
 
 
 def families(noise: float, draw: Generator, refits: int, seed: int) -> dict[str, Found]:

@@ -1,6 +1,7 @@
 """From a raw continuation to an answer: cut, normalise, find the chosen option.
 
-The rules are those of the public release's few-shot protocol, so that its outputs score the same.
+The rules are those of the public release's few-shot protocol, so that its outputs score the same
+by the rule `release`. Cutting is the same by every rule.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from typing import Literal
+
+ReleaseHow = Literal["letter", "text", "substring", "similarity"]
 
 SIMILAR_ENOUGH = 0.9  # difflib ratio of a text and the option that it is taken for
 SHORT_TEXT = 40  # characters; in longer texts a bracketed letter is part of a sentence
@@ -47,33 +51,38 @@ def first_word(text: str) -> str:
 
 
 def chosen_option(text: str, choices: Sequence[str]) -> int | None:
-    """Index of the option that `text` names; None where it names none.
+    """Index of the option that `text` names by the release's rule; None where it names none."""
+    return release_choice(text, choices)[0]
+
+
+def release_choice(text: str, choices: Sequence[str]) -> tuple[int | None, ReleaseHow | None]:
+    """Index of the option that `text` names by the release's rule, and by what it is found.
 
     What follows the last "answer" cue is tried first, where there is one, then the whole.
     """
     cues = list(_CUE.finditer(text))
     if cues:
         found = _chosen_in(text[cues[-1].end() :], choices)
-        if found is not None:
+        if found[0] is not None:
             return found
     return _chosen_in(text, choices)
 
 
-def _chosen_in(text: str, choices: Sequence[str]) -> int | None:
+def _chosen_in(text: str, choices: Sequence[str]) -> tuple[int | None, ReleaseHow | None]:
     by_letter = _by_letter(text.strip(), len(choices))
     if by_letter is not None:
-        return by_letter
+        return by_letter, "letter"
     options = [normalise(choice) for choice in choices]
     whole, bare = normalise(text), normalise(_LEAD.sub("", text))
     for candidate in (whole, bare):
         if candidate and candidate in options:
-            return options.index(candidate)
+            return options.index(candidate), "text"
     contained = [index for index, option in enumerate(options) if option and option in bare]
     if len(contained) == 1:
-        return contained[0]
+        return contained[0], "substring"
     ratios = [SequenceMatcher(None, bare, option).ratio() for option in options]
     best = max(range(len(options)), key=ratios.__getitem__)
-    return best if ratios[best] >= SIMILAR_ENOUGH else None
+    return (best, "similarity") if ratios[best] >= SIMILAR_ENOUGH else (None, None)
 
 
 def _by_letter(text: str, options: int) -> int | None:

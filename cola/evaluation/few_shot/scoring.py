@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import binomtest
 
-from cola.errors import SpecError
-from cola.evaluation.few_shot.answers import chosen_option, cut, first_word, normalise
+from cola.evaluation.few_shot.answers import (
+    chosen_option,
+    cut,
+    first_word,
+    normalise,
+    release_choice,
+)
 from cola.evaluation.few_shot.definitions import DEFINITIONS, Rule, task_named
+from cola.evaluation.few_shot.options import equal_option, strict_choice, true_option
 from cola.evaluation.few_shot.squad_metrics import squad_exact_match, squad_f1
-from cola.evaluation.items import Id, Item
+from cola.evaluation.few_shot.text_forms import numbers
+from cola.evaluation.items import Id, Item, matched_generations
 from cola.evaluation.statistics import RESAMPLES, percentile_interval
 
+# strict: answers that differ in sign, point, exponent or unit are different, and letters and
+# options count as whole words (`cola.evaluation.few_shot.options`). release: the public release's.
+Matching = Literal["strict", "release"]
 TASKS = tuple(DEFINITIONS)
 MULTIPLE_CHOICE = frozenset(name for name, task in DEFINITIONS.items() if task.needs_choices)
 
 
 @dataclass(frozen=True)
 class ItemScore:
-    """One item: `choice` is the index of the option that was found in the generation.
+    """One item: `choice` is the index of the option that was found in the generation, `by` what.
 
     `valid`: something was answered; for multiple choice: an option was found. `f1` is the token
     F1, 0 to 1, None where the task has none. An item without a generation is `missing`, and wrong.
+    `tie`: the generation fits several options, and chooses none.
     """
 
     id: Id
@@ -36,6 +47,22 @@ class ItemScore:
     choice: int | None
     truth: int | None
     f1: float | None = None
+    by: str | None = None
+    tie: bool = False
+
+
+@dataclass(frozen=True)
+class ReleaseScore:
+    """What the release's rule gives, in per cent of all items.
+
+    `letters` and `substrings` are the shares of items whose option it finds by a letter, or by a
+    part of the text that need not be a whole word; None where no option is chosen.
+    """
+
+    accuracy: float
+    valid: float
+    letters: float | None
+    substrings: float | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +72,8 @@ class TaskScore:
     `chance` is that of guessing an option, None where answers are free text. `position_bias`
     compares how often each place was chosen and how often it holds the truth (total variation,
     0 to 100, over items with a choice); None where no option is chosen. `f1` is the mean token F1
-    of tasks with several accepted answers.
+    of tasks with several accepted answers. `ties` counts generations that fit several options,
+    `extra` generations of no item, `found_by` the items by what their option was found.
     """
 
     task: str
@@ -59,6 +87,11 @@ class TaskScore:
     position_bias: float | None
     f1: float | None
     per_item: tuple[ItemScore, ...]
+    matching: Matching
+    ties: int
+    extra: int
+    found_by: dict[str, int]
+    release: ReleaseScore
 
     def summary(self) -> dict[str, Any]:
         """Everything but the single items."""
@@ -67,26 +100,46 @@ class TaskScore:
         return values
 
 
-def score_task(task: str, items: Sequence[Item], generations: Mapping[Id, str]) -> TaskScore:
+def score_task(
+    task: str,
+    items: Sequence[Item],
+    generations: Mapping[Id, str],
+    *,
+    matching: Matching = "strict",
+    option: str = "--generations",
+) -> TaskScore:
     """Score all `items` of a few-shot task; see `score_items`.
 
     Raises:
         SpecError: for an unknown task, or generations of which none is of these items.
     """
-    return score_items(task, task_named(task).rule, items, generations=generations)
+    rule = task_named(task).rule
+    return score_items(task, rule, items, generations=generations, matching=matching, option=option)
 
 
 def score_items(
-    task: str, rule: Rule, items: Sequence[Item], *, generations: Mapping[Id, str]
+    task: str,
+    rule: Rule,
+    items: Sequence[Item],
+    *,
+    generations: Mapping[Id, str],
+    matching: Matching = "strict",
+    option: str = "--generations",
 ) -> TaskScore:
     """Score all `items` by a rule; those without a generation count as wrong.
+
+    Args:
+        matching: how a generation is compared with answers and options.
+        option: what the caller calls the generations, for messages.
 
     Raises:
         SpecError: when no generation is of these items.
     """
-    if not any(item.id in generations for item in items):
-        raise SpecError("--generations: no id is one of the items'; is it another task's file?")
-    scores = tuple(score_item(rule, item, generations.get(item.id)) for item in items)
+    texts = matched_generations(items, generations, option=option)
+    by_release = [score_item(rule, item, texts.get(item.id), matching="release") for item in items]
+    scores = tuple(by_release)
+    if matching == "strict":
+        scores = tuple(score_item(rule, item, texts.get(item.id)) for item in items)
     correct = np.array([score.correct for score in scores])
     valid = np.array([score.valid for score in scores])
     f1 = [score.f1 for score in scores if score.f1 is not None]
@@ -102,17 +155,37 @@ def score_items(
         position_bias=position_bias(scores),
         f1=100 * float(np.mean(f1)) if f1 else None,
         per_item=scores,
+        matching=matching,
+        ties=sum(score.tie for score in scores),
+        extra=len(generations) - len(texts),
+        found_by=dict(Counter(score.by for score in scores if score.by is not None)),
+        release=_release_score(by_release, rule),
     )
 
 
-def score_item(rule: Rule, item: Item, generation: str | None) -> ItemScore:
+def _release_score(scores: Sequence[ItemScore], rule: Rule) -> ReleaseScore:
+    def share(of: Callable[[ItemScore], bool]) -> float:
+        return 100 * sum(map(of, scores)) / len(scores)
+
+    has_options = rule == "multiple_choice"
+    return ReleaseScore(
+        accuracy=share(lambda score: score.correct),
+        valid=share(lambda score: score.valid),
+        letters=share(lambda score: score.by == "letter") if has_options else None,
+        substrings=share(lambda score: score.by == "substring") if has_options else None,
+    )
+
+
+def score_item(
+    rule: Rule, item: Item, generation: str | None, *, matching: Matching = "strict"
+) -> ItemScore:
     """Score one item by a rule."""
     if generation is None:
         f1 = 0.0 if rule == "any_answer" else None
         return ItemScore(item.id, False, False, True, None, None, f1)
     text = cut(generation)
     if rule == "multiple_choice":
-        return _score_choice(item, text)
+        return _by_release(item, text) if matching == "release" else _by_strict(item, text)
     if rule == "any_answer":
         answers = item.answers or [item.answer]
         correct = squad_exact_match(text, answers)
@@ -121,15 +194,49 @@ def score_item(rule: Rule, item: Item, generation: str | None) -> ItemScore:
     reduced = first_word if rule == "first_word" else normalise
     given = reduced(text)
     correct = bool(given) and given == reduced(item.answer)
+    if correct and matching == "strict":
+        return _free_text(rule, item, text)
     return ItemScore(item.id, correct, bool(given), False, None, None)
 
 
-def _score_choice(item: Item, text: str) -> ItemScore:
+def _free_text(rule: Rule, item: Item, text: str) -> ItemScore:
+    """A text that is the answer but for punctuation, which may be that of a number or an option."""
+    given, wanted = numbers(text), numbers(item.answer)
+    if rule == "first_word":
+        has_number = any(character.isdigit() for character in first_word(text))
+        return ItemScore(
+            item.id, not has_number or given[:1] == wanted[:1], True, False, None, None
+        )
+    options = item.choices if item.choices and item.answer in item.choices else [item.answer]
+    nearest = equal_option(text, options)
+    other = nearest.choice is not None and options[nearest.choice] != item.answer
+    correct = given == wanted and not nearest.tie and not other
+    return ItemScore(item.id, correct, True, False, None, None, tie=nearest.tie)
+
+
+def _by_strict(item: Item, text: str) -> ItemScore:
     choices = item.choices or []
-    choice, truth = chosen_option(text, choices), chosen_option(item.answer, choices)
+    found, truth = strict_choice(text, choices), true_option(item)
+    valid = found.choice is not None
+    # Of an option that is listed twice, either place is the truth.
+    correct = (
+        found.choice is not None
+        and truth is not None
+        and choices[found.choice].strip() == choices[truth].strip()
+    )
+    return ItemScore(
+        item.id, correct, valid, False, found.choice, truth, by=found.by, tie=found.tie
+    )
+
+
+def _by_release(item: Item, text: str) -> ItemScore:
+    choices = item.choices or []
+    choice, by = release_choice(text, choices)
+    truth = chosen_option(item.answer, choices)
     same_text = bool(normalise(text)) and normalise(text) == normalise(item.answer)
     correct = (choice is not None and choice == truth) or same_text
-    return ItemScore(item.id, correct, choice is not None or same_text, False, choice, truth)
+    valid = choice is not None or same_text
+    return ItemScore(item.id, correct, valid, False, choice, truth, by=by)
 
 
 def bootstrap_interval(correct: np.ndarray) -> tuple[float, float]:

@@ -5,39 +5,53 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from dataclasses import asdict, replace
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 import lm_eval.models  # noqa: F401  (the harness lists its own models only while it has none)
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.utils import (
+    get_rolling_token_windows,
+    make_disjoint_window,
+    simple_parse_args_string,
+)
 from tqdm import tqdm
 
 from cola.errors import SpecError
-from cola.evaluation.harness.settings import Request, model_settings, request_of, whole
+from cola.evaluation.harness.requests import NO_TEMPLATE, Cuts, end_of, item_of
+from cola.evaluation.harness.settings import (
+    Request,
+    device_of,
+    model_settings,
+    request_of,
+    whole,
+)
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import open_evaluated_model
 from cola.evaluation.tasks.continuations import continuations
 from cola.seeding import Stream
 
+MODEL_TYPE = "cola"  # what `--model` calls it
 DEFAULT_LENGTH = 2048
 log = logging.getLogger(__name__)
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt and of its continuation
 
 
-@register_model("cola")
+@register_model(MODEL_TYPE)
 class ColaLM(TemplateLM):
     """A folder that `cola export` wrote (or of the public release, with its tokenizer).
 
     A text's number does not depend on the batch it is in. AR's are those of the harness's `hf`
-    model on the same folder; where a text is longer than `max_length`, `hf` drops the start token
-    and this class keeps it, as in training.
+    model on the same folder, but for two kinds of text. Where one is longer than `max_length`, `hf`
+    drops the start token and this class keeps it, as in training. Where a continuation changes how
+    the end of its context is tokenised, `hf` scores the tokens behind as many as the context has
+    (none, of a continuation that is merged into the last one), and this class those behind the
+    tokens that context and both together have in common.
     """
 
     def __init__(
@@ -64,14 +78,59 @@ class ColaLM(TemplateLM):
         super().__init__()
         self.generation, self.likelihood_settings = model_settings(options)
         self.batch_size = whole("batch_size", batch_size, 1)
-        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.evaluated = open_evaluated_model(Path(pretrained).expanduser(), None, where)
+        where = device_of(device)
+        self.evaluated = open_evaluated_model(Path(str(pretrained)).expanduser(), None, where)
         self._device = self.evaluated.device
         self.max_length: int = self.evaluated.context or DEFAULT_LENGTH
         if max_length is not None:
             self.max_length = whole("max_length", max_length, 1)
         self.seed = whole("seed", seed, 0)
         self.kinds: set[str] = set()
+        self.cuts = Cuts()
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> ColaLM:
+        """Open the folder with the command's options, over which `--model_args` win."""
+        given = {k: v for k, v in (additional_config or {}).items() if v is not None} | arg_dict
+        if "pretrained" not in given:
+            raise SpecError(
+                "--model_args: lacks pretrained=DIR, a folder that `cola export` wrote; add it"
+            )
+        return cls(**given)
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> ColaLM:
+        """As `create_from_arg_obj`, from `key=value,key=value`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """No template, as none is asked for.
+
+        Raises:
+            SpecError: where one is.
+        """
+        if chat_template:
+            raise SpecError(NO_TEMPLATE)
+        return ""
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Refuse: these are base models.
+
+        Raises:
+            SpecError: always.
+        """
+        raise SpecError(NO_TEMPLATE)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness keys prompts by that it made with a template: refused, as above."""
+        raise SpecError(NO_TEMPLATE)
 
     @property
     def eot_token_id(self) -> int:
@@ -90,6 +149,7 @@ class ColaLM(TemplateLM):
             "family": self.evaluated.family.name,
             "loglikelihood_kinds": sorted(self.kinds),
             "max_length": self.max_length,
+            "cut_to_max_length": asdict(self.cuts),
             "model_seed": self.seed,
             "generation": self.generation.model_dump(),
             "likelihood": self.likelihood_settings.model_dump(),
@@ -100,15 +160,37 @@ class ColaLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """log p(continuation | context) in nats, and whether greedy generation makes it.
 
-        Where the family cannot say so (see `cola.families.Conditional`), False.
+        Both are of the tokens behind those that the context's and the joint text's tokens begin
+        with in common: where the continuation is merged into the end of the context, of that end
+        too. Where the family cannot say what is greedy (see `cola.families.Conditional`), False.
+
+        Raises:
+            SpecError: for a continuation without tokens of its own, naming its item.
         """
         keyed = []
-        for context, continuation in (request.args for request in requests):
-            pair: Pair = ([], self.tok_encode(continuation))
-            if context:
-                pair = self._encode_pair(context, continuation)
-            keyed.append(((context, continuation), *pair))
+        for request in requests:
+            context, continuation = request.args
+            prompt, answer = self._encode_pair(context, continuation) if continuation else ([], [])
+            if not answer:
+                raise SpecError(
+                    f"{item_of(request)}: the continuation {continuation!r} of the context "
+                    f"{end_of(context)!r} has no token of its own, so it has no likelihood; "
+                    "give the item options with text"
+                )
+            keyed.append(((context, continuation), prompt, answer))
         return self._loglikelihood_tokens(keyed, disable_tqdm=disable_tqdm)
+
+    def _encode_pair(self, context: str, continuation: str) -> Pair:
+        """Tokens in common with the context's, and the rest of the joint text's.
+
+        As in the harness, spaces at the end of the context go with the continuation.
+        """
+        text, ended = context + continuation, context.rstrip()
+        joint = self.tok_encode(text)
+        alone = self.tok_encode(ended) if ended else []
+        pairs = zip(alone, joint, strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return joint[:common], joint[common:]
 
     def _loglikelihood_tokens(
         self,
@@ -118,8 +200,8 @@ class ColaLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         pairs = [self._fitting(prompt, continuation) for _, prompt, continuation in requests]
         cut = sum(len(pair[0]) < len(asked[1]) for pair, asked in zip(pairs, requests, strict=True))
-        if cut:
-            log.warning("%d contexts are cut to their ends to fit into %d", cut, self.max_length)
+        self.cuts.likelihood_contexts += cut
+        self._warn(cut, len(requests), "contexts of loglikelihood lose their beginning")
         found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="loglikelihood") as bar:
             for index, nll, greedy in self._conditional(pairs):
@@ -128,12 +210,16 @@ class ColaLM(TemplateLM):
                 bar.update()
         return found
 
+    def _warn(self, cut: int, total: int, what: str) -> None:
+        if cut:
+            log.warning("%d of %d %s to fit max_length=%d", cut, total, what, self.max_length)
+
     def _fitting(self, prompt: list[int], continuation: list[int]) -> Pair:
         room = self.max_length - len(continuation)
         if room < 0:
             raise SpecError(
                 f"--model_args max_length={self.max_length}: a continuation has "
-                f"{len(continuation)} tokens; raise it if the model can"
+                f"{len(continuation)} tokens; raise it if the model can, or leave the task out"
             )
         return prompt[len(prompt) - min(room, len(prompt)) :], continuation
 
@@ -162,12 +248,23 @@ class ColaLM(TemplateLM):
 
         A text that is longer than `max_length` is read in windows where the family's number is
         exact. A bound stays one only of the whole text, whatever its length.
+
+        Raises:
+            SpecError: for a text without tokens, naming its item.
         """
-        owners, pairs = [], []
+        owners, pairs, long = [], [], 0
         for owner, request in enumerate(requests):
-            for pair in self._windows(self.tok_encode(request.args[0])):
+            tokens = self.tok_encode(request.args[0])
+            if not tokens:
+                raise SpecError(
+                    f"{item_of(request)}: the text {request.args[0]!r} has no tokens, so it has no "
+                    "likelihood; leave the item out"
+                )
+            long += len(tokens) > self.max_length
+            for pair in self._windows(tokens):
                 owners.append(owner)
                 pairs.append(pair)
+        self._report_long(long, len(requests))
         totals = [0.0] * len(requests)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="loglikelihood_rolling") as bar:
             for index, nll, _ in self._conditional(pairs):
@@ -177,9 +274,26 @@ class ColaLM(TemplateLM):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
 
+    @property
+    def _exact(self) -> bool:
+        return self.evaluated.family.nll_kind(self.likelihood_settings) == "exact"
+
+    def _report_long(self, long: int, total: int) -> None:
+        if self._exact:
+            self.cuts.rolling_texts_in_windows += long
+            self._warn(long, total, "texts of loglikelihood_rolling are read in windows")
+        elif long:
+            self.cuts.rolling_texts_beyond_length += long
+            log.warning(
+                "%d of %d texts of loglikelihood_rolling are read whole beyond max_length=%d: "
+                "a bound holds of the whole text only",
+                long,
+                total,
+                self.max_length,
+            )
+
     def _windows(self, tokens: list[int]) -> Iterator[Pair]:
-        exact = self.evaluated.family.nll_kind(self.likelihood_settings) == "exact"
-        if not exact or len(tokens) <= self.max_length:
+        if not self._exact or len(tokens) <= self.max_length:
             yield [], tokens
             return
         # The start token takes one place of every window; it is also what the first one begins
@@ -209,6 +323,12 @@ class ColaLM(TemplateLM):
 
     def _continued(self, contexts: dict[Id, str], asked: Request) -> Iterator[tuple[Id, str]]:
         evaluated = replace(self.evaluated, context=self.max_length)
+        if self.max_length <= asked.settings.max_new_tokens:
+            raise SpecError(
+                f"--model_args max_length={self.max_length}: max_new_tokens="
+                f"{asked.settings.max_new_tokens}: leaves no room for a prompt in the model's "
+                f"context; give --gen_kwargs max_gen_toks= of less than {self.max_length}"
+            )
         prompts = {index: self.tok_encode(text) for index, text in contexts.items()}
         until = asked.until
 
@@ -223,7 +343,12 @@ class ColaLM(TemplateLM):
             rows=self.batch_size,
             ended=ended if until else None,
         )
-        yield from ((index, _before(found.text, until)) for index, found in made)
+        cut = 0
+        for index, found in made:
+            cut += found.cut_tokens > 0
+            yield index, _before(found.text, until)
+        self.cuts.generation_prompts += cut
+        self._warn(cut, len(contexts), "prompts of generate_until lose their beginning")
 
 
 def _before(text: str, stops: Iterable[str]) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cola.errors import SpecError
+import torch
+
+from cola.errors import SpecError, one_line
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 # Where neither the task nor the user says: as many tokens as the harness's `hf` model makes.
@@ -43,8 +45,11 @@ def model_settings(options: Mapping[str, Any]) -> tuple[GenerationSpec, Likeliho
     )
 
 
-def whole(name: str, value: Any, least: int) -> int:
+def whole(name: str, value: Any, least: int, *, option: str | None = None) -> int:
     """A whole number of at least `least`, which the command line may give as text.
+
+    Args:
+        option: what is before the value where it was given (None: a key of `--model_args`).
 
     Raises:
         SpecError: for anything else.
@@ -52,8 +57,27 @@ def whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, str) and value.isdigit():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SpecError(f"--model_args {name}={value}: must be a whole number from {least} on")
+        shown = option or f"--model_args {name}="
+        raise SpecError(f"{shown}{value}: must be a whole number from {least} on")
     return value
+
+
+def device_of(device: str | None) -> str:
+    """The device of that name; None: the first CUDA device, or where there is none the CPU.
+
+    Raises:
+        SpecError: for a device that is not there.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SpecError(
+            f"--device {device}: is not on this machine ({one_line(error, 80)}); use cpu, or leave "
+            "the option out"
+        ) from None
+    return device
 
 
 def request_of(base: GenerationSpec, asked: Mapping[str, Any]) -> Request:

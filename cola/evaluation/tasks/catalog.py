@@ -13,7 +13,6 @@ from cola.evaluation.few_shot.definitions import task_named
 from cola.evaluation.items import Item
 from cola.evaluation.models.judge import Reference
 from cola.evaluation.tasks.cloze import ClozeTask, cloze_items
-from cola.evaluation.tasks.continuations import room_for_prompts
 from cola.evaluation.tasks.likelihood import LikelihoodTask
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
@@ -51,11 +50,13 @@ def make_tasks(
     seed: int,
     context: int | None,
     reference: Callable[[], Reference] | None = None,
+    few_shot_tokens: int = FEW_SHOT_NEW_TOKENS,
 ) -> list[Task]:
     """The tasks that `settings` names, in that order, for a model of that context.
 
     `items_of` gives the first items of a few-shot task, up to a number; `reference` judges
-    unconditional texts.
+    unconditional texts. Few-shot tasks make `few_shot_tokens` new tokens, as the release does,
+    whatever `settings.generation.max_new_tokens` says.
 
     Raises:
         SpecError: when a task needs held-out text and there is none, holds no item, or generates
@@ -70,17 +71,35 @@ def make_tasks(
                 )
             tasks.append(in_domain_task(name, settings, held, seed=seed, reference=reference))
         else:
-            generation = settings.generation.model_copy(
-                update={"max_new_tokens": FEW_SHOT_NEW_TOKENS}
-            )
+            generation = settings.generation.model_copy(update={"max_new_tokens": few_shot_tokens})
             items = items_of(name, settings.task_items)
             tasks.append(
                 TextTask(name, task_named(name).rule, items, settings=generation, seed=seed)
             )
     for task in tasks:
-        if isinstance(task.settings, GenerationSpec):
-            room_for_prompts(context, task.settings)
+        check_room(task, context)
     return tasks
+
+
+def check_room(task: Task, context: int | None) -> None:
+    """Whether a model's context has room for a prompt beside what the task generates.
+
+    Raises:
+        SpecError: naming the task and what helps.
+    """
+    if not isinstance(task.settings, GenerationSpec) or context is None:
+        return
+    new = task.settings.max_new_tokens
+    if new >= context:
+        helps = f"give --set generation.max_new_tokens= of less than {context}"
+        if task.name == "infilling":
+            helps = f"give --set gap_tokens= of less than {context}"
+        elif task.name == "cloze":
+            helps = f"give a --context of more than {new}, or leave the task out"
+        raise SpecError(
+            f"--tasks {task.name}: generates {new} tokens, which leaves no room for a prompt in "
+            f"the model's context of {context} tokens; {helps}"
+        )
 
 
 def in_domain_task(

@@ -51,11 +51,16 @@ class ContinuationTask:
         )
         for item, found in made:
             wanted = self._rows[int(item), self._cut : self._cut + len(found.tokens)].tolist()
-            yield item, compare_tokens(evaluated, found.tokens, wanted)
+            compared = compare_tokens(evaluated, found.tokens, wanted)
+            yield item, compared | {"cut_tokens": found.cut_tokens}
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
-        details = {"prompt_tokens": self._cut, "generation": self.settings.model_dump()}
+        details = {
+            "prompt_tokens": self._cut,
+            "prompts_cut": sum(record.get("cut_tokens", 0) > 0 for record in records.values()),
+            "generation": self.settings.model_dump(),
+        }
         return token_result(self.name, records, details)
 
 

@@ -79,7 +79,11 @@ def test_files_of_a_folder_in_order_of_their_names(tmp_path: Path) -> None:
     pieces, counts = read_files(tmp_path)
     assert [piece.text for piece in pieces] == ["first\r\nline", "of b", "zipped é"]
     assert all(piece.first for piece in pieces)
-    assert counts == ReadCounts(documents=3, bytes=11 + 4 + 9)
+    assert (counts.documents, counts.bytes, counts.blank_documents) == (3, 11 + 4 + 9, 1)
+    assert {file.name: file.rule for file in counts.skipped} == {
+        ".git/": "hidden",
+        ".hidden": "hidden",
+    }
     assert expected_bytes(LocalFiles(paths=[str(tmp_path / "b")])) == 4
 
 
@@ -111,13 +115,18 @@ def test_json_lines(tmp_path: Path) -> None:
 
 
 def test_not_utf8_is_skipped_in_a_folder_and_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "good.txt").write_text("good")
+    good = "".join(f"good {i}\n" for i in range(600_000))
+    (tmp_path / "good.txt").write_text(good)
     bad = tmp_path / "latin.txt"
     bad.write_bytes(b"x" * 600_000 + b"\xe9")
     pieces, counts = read_files(tmp_path)
-    assert [piece.text for piece in pieces] == ["good"]
-    assert counts.skipped_files == 1
-    assert f"data.corpus.paths={bad}: is not UTF-8 text; convert it" in error_of(bad)
+    assert "".join(piece.text for piece in pieces) == good
+    assert [(file.name, file.rule) for file in counts.skipped] == [("latin.txt", "not text")]
+    assert "byte 0xE9 in line 1" in counts.skipped[0].detail
+    assert (
+        f"data.corpus.paths={bad}: is not UTF-8 text (byte 0xE9 in line 1); convert it"
+        in error_of(bad)
+    )
 
 
 def test_errors_name_the_key_and_the_remedy(tmp_path: Path) -> None:
@@ -174,14 +183,37 @@ def test_hugging_face_data_set(dataset_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_only_a_data_set_that_is_not_streamed_is_kept_on_disk(
+def test_a_data_set_of_local_files_is_read_where_it_lies(
     dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
-    pieces, _ = read(source="huggingface", name=str(dataset_folder), streaming=streaming)
+    pieces, counts = read(source="huggingface", name=str(dataset_folder), streaming=streaming)
     assert [piece.text for piece in pieces] == ["row 0", "row 1", "row 2", "row 4", "row 5"]
-    assert bool(list(cache.rglob("*.arrow"))) != streaming
+    assert [(file.name, file.rule) for file in counts.skipped] == [
+        ("validation.jsonl", "other split")
+    ]
+    assert not list(cache.rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_what_only_the_library_reads_is_read_by_it(
+    dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    """A part of a split, and files whose README configures how they are read."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
+    name = str(dataset_folder)
+    if streaming:
+        header = "---\nconfigs:\n- config_name: default\n  data_files: t.csv\n  sep: ';'\n---\n"
+        (dataset_folder / "README.md").write_text(header)
+        (dataset_folder / "t.csv").write_text("id;text\n1;" + "row " * 999)
+        pieces, _ = read(source="huggingface", name=name, streaming=True)
+        assert [piece.text.strip() for piece in pieces] == [("row " * 999).strip()]
+    else:
+        pieces, _ = read(source="huggingface", name=name, split="train[:2]", streaming=False)
+        assert [piece.text for piece in pieces] == ["row 0", "row 1"]
+        assert list(cache.rglob("*.arrow"))
 
 
 def test_hugging_face_parquet_gives_what_json_lines_give(

@@ -198,7 +198,7 @@ def test_defaults_leave_run_keys_as_they_were() -> None:
     }
     runs = plan_study(StudySpec.parse(study), fingerprint="0" * 64)
     assert {run.spec.family: run.key[:16] for run in runs} == {
-        "ar": "65c8f97ff6b0337d",
-        "llada": "ef5dfa21e3f49e6e",
-        "cola": "82eb5181315ad85f",
+        "ar": "775432da0172cbb6",
+        "llada": "9759aa40978688b6",
+        "cola": "da3a98a7cc42bb0c",
     }

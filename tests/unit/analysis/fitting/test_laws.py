@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.fitting import bootstrap as bootstrap_module
 from analysis.fitting.bootstrap import (
+    Misfit,
     bootstrap,
     delta_method,
     percentiles,
     resampling_weights,
     seed_noise,
+    variance_components,
 )
 from analysis.fitting.estimate import fit_law
-from analysis.fitting.law import Array, Inputs, Law, predicted
+from analysis.fitting.law import Array, Inputs, Law, PowerOfCompute, SizedLaw, predicted
 from analysis.fitting.laws import LAWS, SharedLaw
 from analysis.fitting.power_law import chinchilla_law
 from analysis.fitting.solver import huber, minimise
@@ -216,3 +219,67 @@ def test_an_interval_takes_nine_refits_in_ten() -> None:
     assert percentiles(refits)[1] == pytest.approx(0.975, abs=0.01)
     refits[10] = np.nan
     assert np.isnan(percentiles(refits)).all()
+
+
+@pytest.mark.parametrize("kind", ["runs", "residuals"])
+@pytest.mark.parametrize("labels", [None, [f"run {i // 5}" for i in range(25)]])
+def test_refits_do_not_hang_on_the_size_of_their_chunks(
+    kind: str, labels: list[object] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = fit_law("chinchilla", plane(chinchilla, noise=0.005), starts=8)
+    strata = list(range(5)) * 5 if labels is None else None
+    seen: list[tuple[int, int]] = []
+
+    def refits(chunk: int) -> Array:
+        monkeypatch.setattr(bootstrap_module, "CHUNK_NUMBERS", chunk * 25 * 5)
+        found = bootstrap(
+            fit, 12, 0, kind=kind, strata=strata, clusters=labels,  # type: ignore[arg-type]
+            progress=lambda done, count: seen.append((done, count)),
+        )  # fmt: skip
+        return found.theta_KP
+
+    whole = refits(12)
+    np.testing.assert_allclose(refits(5), whole, rtol=1e-9)
+    assert seen == [(12, 12), (5, 12), (10, 12), (12, 12)]
+
+
+def test_the_scatter_between_runs_is_told_from_that_within() -> None:
+    n, d = np.repeat(np.geomspace(1e7, 1e9, 60), 8), np.tile(np.geomspace(1e9, 1e11, 8), 60)
+    number, draw = np.repeat(np.arange(60), 8), np.random.default_rng(0)
+    noise = 0.006 * draw.standard_normal(60)[number] + 0.002 * draw.standard_normal(480)
+    points = Inputs(chinchilla(n, d) * np.exp(noise), 6 * n * d, n, d)
+    parts = variance_components(fit_law("chinchilla", points, "least-squares", starts=8), number)
+    assert parts.common_sd == pytest.approx(0.006, rel=0.2)
+    assert parts.own_sd == pytest.approx(0.002, rel=0.1)
+    assert 50 < parts.common_freedom < 60
+
+
+def test_bands_widen_beyond_the_data_alone() -> None:
+    misfit = Misfit(times=2.0, held=0.7, folds=3, points=20, horizon=float(np.log(10)))
+    found = misfit.widening(np.array([0.1, 1.0, np.sqrt(10), 10, 1e4]))
+    np.testing.assert_allclose(found, [1, 1, 1.5, 2, 2])
+
+
+def test_the_optimal_split_is_where_the_loss_is_least() -> None:
+    points = plane(chinchilla)
+    for name in ("chinchilla", "tied"):
+        law = LAWS[name].make(points)
+        assert isinstance(law, SizedLaw)
+        assert isinstance(law, PowerOfCompute)
+        theta = law.starts(points, 3, np.random.default_rng(3))
+        products = np.log(np.geomspace(1e16, 1e22, 4))
+        split = law.optimum(theta, products)
+        np.testing.assert_allclose(
+            split.log_parameters + split.log_tokens, np.tile(products, (3, 1))
+        )
+        for row in range(3):
+            for column, product in enumerate(products):
+                logs = split.log_parameters[row, column] + np.linspace(-2, 2, 41)
+                around = Inputs(np.ones(41), np.ones(41), np.exp(logs), np.exp(product - logs))
+                losses = predicted(law, theta[row : row + 1], around)[0]
+                assert losses.argmin() == 20
+                assert losses[20] == pytest.approx(split.loss[row, column])
+        floor, gamma = law.growth(theta)
+        above = split.loss - floor[:, None]
+        expected = -np.diff(np.log(above), axis=1) / np.diff(products)
+        np.testing.assert_allclose(expected, np.tile(gamma[:, None], (1, 3)), rtol=1e-6)

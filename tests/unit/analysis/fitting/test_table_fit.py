@@ -91,17 +91,20 @@ def test_without_refits_there_are_no_intervals(tmp_path: Path) -> None:
     assert found["comparison"]["x / y"]["difference"]["estimate"] == pytest.approx(0, abs=1e-9)
 
 
-def test_families_without_overlap_are_not_compared(tmp_path: Path) -> None:
+def test_families_without_overlap_have_a_bound(tmp_path: Path) -> None:
     flops = np.tile(np.geomspace(1e18, 1e20, 5), 2)
     family = np.repeat(["x", "y"], 5)
-    loss = np.where(family == "y", 9.0, 3.0) * (flops / 1e20) ** -0.02
-    path = table(tmp_path / "c.csv", flops=flops, loss=loss, family=family)
-    found = fitted(
-        path, "--flops", "flops", "--group", "family", "--law", "compute-power",
-        "--bootstrap", "20",
-    )  # fmt: skip
-    assert found["comparison"] == {}
-    assert any("do not overlap" in warning for warning in found["warnings"])
+    loss = np.where(family == "y", 3.0, 9.0) * (flops / 1e20) ** -0.02
+    options = ["--flops", "flops", "--group", "family", "--law", "compute-power"]
+    for better, names in (("y", family), ("a", np.where(family == "y", "a", "x"))):
+        path = table(tmp_path / f"{better}.csv", flops=flops, loss=loss, family=names)
+        found = fitted(path, *options, "--bootstrap", "20")
+        ((_, pair),) = found["comparison"].items()
+        assert pair["multiplier"] is None
+        # At 1e20 the worse family still has not what the better one has at 1e18.
+        expected = [100.0, None] if better == "y" else [0.0, 0.01]
+        assert pair["interval"] == [e if e is None else pytest.approx(e) for e in expected]
+        assert any("do not overlap" in warning for warning in found["warnings"])
 
 
 def test_the_law_is_chosen_where_asked(tmp_path: Path) -> None:

@@ -17,17 +17,6 @@ from cola.records import Kind, Metric, Tag
 from tests.unit.analysis.store import BUDGETS, KINDS, Store
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"))
-    for family in KINDS:
-        for rung in range(4):
-            store.run("full", family, rung)
-    store.run("full", "ar", 0, **{Tag.STATUS: "failed"})  # the first, unlucky try of a finished run
-    store.run("full", "ar", 1, **{Tag.RUN_KEY: "other", Tag.STATUS: "diverged"})
-    return store
-
-
 def test_one_row_an_evaluation_point_and_rules_that_are_told(store: Store) -> None:
     frames = read_study("full", store.uri)
     assert len(frames.runs) == 13

@@ -22,6 +22,7 @@ from cola.evaluation.few_shot.scoring import (
     score_item,
     score_task,
 )
+from cola.evaluation.few_shot.sources import load_items
 from cola.evaluation.items import Item, read_generations, read_items, write_items
 from sweeps.cli import app
 from tests.unit.evaluation.made_up import GENERATIONS, made_up_items
@@ -33,7 +34,7 @@ CHOICES = ["the red house", "a blue boat", "cats", "green"]
 def test_generations_score_by_the_releases_rules(task: str, tmp_path: Path) -> None:
     items, right = made_up_items(task), [correct for _, correct in GENERATIONS[task]]
     outputs = {i.id: text for i, (text, _) in zip(items, GENERATIONS[task], strict=True)}
-    found = score_task(task, items, outputs)
+    found = score_task(task, items, outputs, matching="release")
     assert [score.correct for score in found.per_item] == right
     # The command, by way of files.
     write_items(tmp_path / "items.jsonl", items)
@@ -41,6 +42,7 @@ def test_generations_score_by_the_releases_rules(task: str, tmp_path: Path) -> N
     (tmp_path / "outputs.jsonl").write_text("\n".join(lines))
     files = ("--items", str(tmp_path / "items.jsonl"), "--generations")
     command = ["score", "--task", task, *files, str(tmp_path / "outputs.jsonl"), "--json"]
+    command += ["--matching", "release"]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     shown = json.loads(done.stdout)
     assert (shown["accuracy"], shown["missing"]) == (found.accuracy, 0)
@@ -139,6 +141,68 @@ def test_the_paired_interval_is_narrower_than_that_of_two_independent_shares() -
     assert (low, high) == pytest.approx((10 - 4.34, 10 + 4.34), abs=0.3)
     assert paired_interval(300, 200, 1000) == (low, high)
     assert paired_interval(200, 300, 1000) == pytest.approx((-high, -low), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "generation", "right"),
+    [
+        ("squad", "1.5", "15", False),
+        ("squad", "1.5", " 1.5.", True),
+        ("squad", "-3", "3", False),
+        ("squad", "$1,500", "$1500", True),
+        ("squad", "2e10", "210", False),
+        ("squad", "the 3rd", "The 3rd!", True),
+        ("lambada", "1.5", "15 m", False),
+        ("lambada", "-3", "-3, he said", True),
+        ("lambada", "mother's", "mothers", True),
+    ],
+)
+def test_numbers_of_free_text_keep_their_signs_and_points(
+    task: str, answer: str, generation: str, right: bool
+) -> None:
+    items = [Item(id=1, prompt="", answer=answer)]
+    assert (score_task(task, items, {1: generation}).accuracy == 100.0) is right
+
+
+def test_endings_that_differ_in_punctuation_are_different() -> None:
+    choices = ["He left; she stayed.", "He left. She stayed."]
+    item = Item(id=1, prompt="", answer=choices[0], choices=choices)
+    for text, right, tie in ((choices[0], 1, 0), (choices[1], 0, 0), ("he left she stayed", 0, 1)):
+        found = score_task("hellaswag", [item], {1: text})
+        assert (found.accuracy, found.ties) == (100.0 * right, tie)
+
+
+def test_the_share_that_the_release_decides_by_letters_and_substrings_is_shown(
+    tmp_path: Path,
+) -> None:
+    choices = ["a sieve", "6", "cats", "green"]
+    items = [Item(id=n, prompt="", answer="cats", choices=choices) for n in range(4)]
+    texts = ["The answer is a tool", "I counted 16 of them", "cats", "green cats"]
+    found = score_task("obqa", items, dict(enumerate(texts)))
+    assert (found.accuracy, found.valid, found.ties) == (25.0, 25.0, 1)
+    assert (found.release.letters, found.release.substrings) == (25.0, 25.0)
+    assert (found.release.accuracy, found.release.valid) == (25.0, 75.0)
+    write_items(tmp_path / "i.jsonl", items)
+    lines = [json.dumps({"id": str(n), "generation": text}) for n, text in enumerate(texts)]
+    (tmp_path / "g.jsonl").write_text("\n".join([*lines, '{"id": 9, "generation": "x"}']))
+    files = ["--items", str(tmp_path / "i.jsonl"), "--generations", str(tmp_path / "g.jsonl")]
+    shown = CliRunner().invoke(app, ["score", "--task", "obqa", *files]).stdout
+    assert "matching strict" in shown
+    assert "by a letter in 25.00% of the items and by a substring in 25.00%" in shown
+    assert "1 generations fit several options and choose none" in shown
+    assert "1 generations are of no item and are left out" in shown
+    as_json = json.loads(
+        CliRunner().invoke(app, ["score", "--task", "obqa", *files, "--json"]).stdout
+    )
+    assert as_json["release"]["letters"] == 25.0
+    assert (as_json["ties"], as_json["extra"], as_json["found_by"]) == (1, 1, {"exact": 1})
+
+
+def test_an_answer_that_is_no_option_is_refused(tmp_path: Path) -> None:
+    items = [Item(id=3, prompt="", answer="B", choices=["x", "y"])]
+    write_items(tmp_path / "obqa.jsonl", items)
+    with pytest.raises(SpecError, match="item 3: answer 'B' is none of its choices"):
+        load_items("obqa", tmp_path)
 
 
 def test_siqa_with_context_scores_as_siqa() -> None:

@@ -79,3 +79,16 @@ def test_a_checkpoint_of_another_format_is_not_taken(tmp_path: Path) -> None:
     values = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({name: values[name] for name in ("cursor", "files")}))
     assert newest_valid([folder]) is None
+
+
+def test_newer_checkpoints_that_are_damaged_are_named(tmp_path: Path) -> None:
+    """What a crash left without the manifests of all workers is not called damaged."""
+    folders = [write(tmp_path / f"c{step}", step) for step in (1, 2, 3, 4, 5)]
+    (folders[2] / "shard-0.bin").write_bytes(b"")
+    (folders[3] / "manifest-00000.json").write_text("{")
+    (folders[4] / "manifest-00001.json").unlink()
+    damaged: list[Path] = []
+    chosen = newest_valid(folders, damaged=damaged.append)
+    assert chosen is not None
+    assert chosen[0] == folders[1]
+    assert sorted(damaged) == folders[2:4]

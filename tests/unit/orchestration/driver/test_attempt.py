@@ -11,8 +11,8 @@ import pytest
 from cola.records import StopCode, Tag
 from cola.study import StudySpec
 from orchestration.driver.attempt import closing_tags, outcome_of, read_outcome
-from orchestration.driver.ray_trainer import TrainingError, cause_of
-from orchestration.driver.worker_logs import MOST_FILES, files_of
+from orchestration.driver.ray_trainer import TrainingError
+from orchestration.driver.worker_logs import MOST_FILES, cause_of, files_of, raised_in
 from orchestration.planning.plan import plan_study
 from orchestration.state.heartbeat import Beat
 from orchestration.state.ledger import Ledger
@@ -91,7 +91,78 @@ def test_the_workers_outcome_decides(written: str, state: str, tmp_path: Path) -
 def test_ranks_of_the_same_cause_are_named_together() -> None:
     trace = "Traceback (most recent call last):\n  File\nOSError: no room\n"
     failures = {2: OSError(trace), 0: OSError(trace), 1: ValueError("other"), 3: KeyError("third")}
-    assert cause_of(failures) == "rank 0, 2: OSError: no room; rank 1: other"
+    assert cause_of(failures) == "rank 0, 2: OSError: no room; rank 1: ValueError: other; 1 more"
+
+
+OUT_OF_MEMORY = """ray.exceptions.RayTaskError: ray::RayTrainWorker() (pid=7)
+Traceback (most recent call last):
+  File "/venv/lib/python3.11/site-packages/ray/train/worker.py", line 40, in run
+    train_func()
+  File "/checkout/orchestration/training/train_loop.py", line 120, in train
+    state.engine.step()
+    ^^^^^^^^^^^^^^^^^^^
+  File "/venv/lib/python3.11/site-packages/torch/nn/functional.py", line 2000, in linear
+    return torch.linear(x)
+RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate \
+memory: you tried to allocate 137438953472 bytes. Error code 12 (Cannot allocate memory)
+"""
+CHAINED = """Traceback (most recent call last):
+  File "/x/cola/files.py", line 3, in read
+    open()
+FileNotFoundError: first
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/x/cola/data/packed.py", line 9, in rows
+    raise ValueError(text)
+ValueError: the shard is damaged:
+  rows 3 to 5
+remove it
+"""
+
+
+def test_a_cause_has_class_message_and_place() -> None:
+    assert raised_in(RuntimeError(OUT_OF_MEMORY)) == (
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
+        "allocate memory: you tried to allocate 137438953472 bytes. Error code 12 (Cannot "
+        "allocate memory) (at orchestration/training/train_loop.py:120)"
+    )
+    assert raised_in(ValueError(CHAINED)) == (
+        "ValueError: the shard is damaged: rows 3 to 5 remove it (at cola/data/packed.py:9)"
+    )
+
+
+def test_a_cause_without_a_traceback_keeps_its_first_and_last_sentences() -> None:
+    died = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker\n"
+        + "\tactor_id: 0123456789\n" * 8
+        + "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
+    )
+    assert raised_in(RuntimeError(died)) == (
+        "RuntimeError: The actor died unexpectedly before finishing this task: "
+        "The actor is dead because its worker process has died"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"attempt": "x"}', '{"later": 1}'])
+def test_a_damaged_outcome_is_named_and_passes_for_none(tmp_path: Path, content: str) -> None:
+    path = RunFolder(tmp_path).outcome
+    path.write_text(content)
+    assert read_outcome(tmp_path) is None
+    state, reason = outcome_of(tmp_path, None)
+    assert state == "failed"
+    assert reason is not None
+    assert reason.startswith(f"{path}: is no outcome that this version reads (")
+    assert "the same command resumes" in reason
+
+
+def test_another_attempts_outcome_counts_for_nothing(tmp_path: Path) -> None:
+    outcome = RunOutcome(attempt=1, state="finished", reason=None, step=3, order_digests={})
+    RunFolder(tmp_path).outcome.write_text(outcome.model_dump_json())
+    assert outcome_of(tmp_path, None, attempt=1) == ("finished", None)
+    state, reason = outcome_of(tmp_path, None, attempt=2)
+    assert (state, "is of attempt 1, this one is 2" in str(reason)) == ("failed", True)
 
 
 @pytest.mark.parametrize("code", ["collapsed", "diverged", None])

@@ -13,12 +13,19 @@ from cola.data import prepare
 from cola.study import StudySpec
 from orchestration.driver.attempt import open_attempt, opening_tags
 from orchestration.driver.launcher import Launcher
+from orchestration.driver.leases import (
+    GIVE_UP_SECONDS,
+    RETRY_SECONDS,
+    LeaseKeeper,
+    watch_unseen_drivers,
+)
 from orchestration.driver.monitor import RunMonitor
 from orchestration.driver.progress import StudyView
 from orchestration.planning.plan import plan_study
 from orchestration.state.event_log import read_events
-from orchestration.state.ledger import LEASE_STALE_SECONDS, Ledger
+from orchestration.state.ledger import LEASE_REFRESH_SECONDS, LEASE_STALE_SECONDS, Ledger
 from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
+from orchestration.state.process import ProcessIdentity
 from orchestration.tracking.mirror import Mirror
 
 
@@ -45,13 +52,13 @@ class Frozen:
         mirror.follow(
             self.run.name, self.run.spec, self.folder, tags=opening_tags("tiny", self.run)
         )
+        self.launcher._leases = LeaseKeeper(self.ledger, clock=lambda: self.now)
         self.launcher._running[Future()] = self.run
         self.launcher._monitors[self.run.key] = RunMonitor(self.folder, 1)
 
     def is_taken_over(self) -> None:
         self.now += LEASE_STALE_SECONDS + 1
         self.taken = self.other.acquire(self.run.key)
-        self.launcher._refreshed = 0.0
 
     def events(self) -> list[str]:
         return [line["event"] for line in read_events(study_folder(self.study))]
@@ -65,8 +72,8 @@ def frozen(tiny_study: dict[str, Any]) -> Frozen:
 def test_a_lost_lease_is_reported_once_and_the_run_left_to_its_successor(frozen: Frozen) -> None:
     frozen.is_taken_over()
     for _ in range(2):
-        frozen.launcher._refreshed = 0.0
         frozen.launcher._refresh_leases()
+        frozen.now += LEASE_REFRESH_SECONDS
     frozen.launcher._ended(frozen.run, None)
     assert frozen.ledger.entry(frozen.run.key) == frozen.taken
     assert frozen.events() == ["lease lost"]
@@ -94,19 +101,53 @@ def test_stopping_does_not_stop_the_successors_workers(frozen: Frozen) -> None:
     assert not stop.exists()
 
 
-def test_a_disk_that_takes_no_refresh_does_not_end_the_driver(
-    frozen: Frozen, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_disk_that_takes_no_refresh_for_a_minute_stops_the_runs(frozen: Frozen) -> None:
     ledger = RunFolder(frozen.folder).ledger
-    whole = ledger.read_text()
+    whole, launcher = ledger.read_text(), frozen.launcher
+    launcher._leases.confirmed(frozen.run.key)
+    frozen.now += LEASE_REFRESH_SECONDS
     ledger.write_text("{")  # unreadable: refused as a full disk is
-    frozen.launcher._refreshed = 0.0
-    frozen.launcher._refresh_leases()
-    assert "its lease is not refreshed" in caplog.text
+    launcher._refresh_leases()
+    assert frozen.events() == ["lease not refreshed"]
+    assert frozen.shown.getvalue().count("is not refreshed") == 1
     ledger.write_text(whole)
-    frozen.launcher._refreshed = 0.0
-    frozen.now += 30
-    frozen.launcher._refresh_leases()
+    frozen.now += RETRY_SECONDS
+    launcher._refresh_leases()
     lease = frozen.ledger.entry(frozen.run.key).lease
     assert lease is not None
     assert lease.refreshed == frozen.now
+    assert not launcher.stopping.is_set()
+    ledger.write_text("{")
+    frozen.now += LEASE_REFRESH_SECONDS
+    launcher._refresh_leases()
+    assert launcher.storage_failure is None
+    frozen.now += GIVE_UP_SECONDS - LEASE_REFRESH_SECONDS
+    launcher._refresh_leases()
+    assert launcher.stopping.is_set()
+    assert launcher.storage_failure is not None
+    assert launcher.storage_failure.startswith("no lease was refreshed for 60 s")
+    launcher._ended(frozen.run, RuntimeError("no room for its outcome"))
+    assert "its end is not recorded" in frozen.shown.getvalue()
+
+
+def test_drivers_that_cannot_be_seen_are_watched_until_it_is_known(frozen: Frozen) -> None:
+    """Of two other machines: one driver lives, and refreshes; the other is gone."""
+    there = ProcessIdentity(clock="there", namespace="there", pid=1, started=1)
+    far = Ledger(frozen.ledger.runs.parent, process=there)
+    frozen.ledger.close(frozen.run.key, "interrupted")
+    far.acquire(frozen.run.key)
+    for alive, waited in ((True, 30.0), (False, LEASE_STALE_SECONDS)):
+        mine = Ledger(frozen.ledger.runs.parent, clock=lambda: frozen.now)
+        began, lines = frozen.now, []
+
+        def sleep(seconds: float, alive: bool = alive, began: float = began) -> None:
+            frozen.now += seconds
+            if alive and frozen.now - began >= 30.0:
+                far.refresh(frozen.run.key)
+
+        watch_unseen_drivers(
+            mine, [frozen.run], lines.append, clock=lambda: frozen.now, sleep=sleep
+        )
+        assert waited <= frozen.now - began <= waited + 2
+        assert (len(lines), far.owner in lines[0]) == (1, True)
+        assert mine.hold(mine.entry(frozen.run.key)) == ("held" if alive else "free")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cola.study import StudySpec
 from orchestration.driver import monitor
-from orchestration.driver.monitor import RunMonitor, WorkerStart
+from orchestration.driver.monitor import RunMonitor, WorkerStart, report_failures, report_starts
+from orchestration.planning.plan import plan_study
+from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.heartbeat import Beat, read_beats
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
@@ -96,3 +100,30 @@ def test_beats_of_other_attempts_and_torn_files_are_none(tmp_path: Path) -> None
     beat(tmp_path, 9, rank=1, attempt=1)
     (RunFolder(tmp_path).heartbeats / "rank-00002.json").write_text('{"attempt": 2')
     assert read_beats(tmp_path) == read_beats(tmp_path, 2) == [mine]
+
+
+def test_a_damaged_checkpoint_is_reported_once(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    (run, *_) = plan_study(StudySpec.parse(tiny_study))
+    journal = JournalWriter(tmp_path / "journal.jsonl")
+    watch, events, lines = RunMonitor(tmp_path, 2, tmp_path), EventLog(tmp_path), list[str]()
+    damaged = ["attempt-1/step-000000040"]
+    values = {"event": "start", "attempt": 2, "workers": 1, "pid": 1, "damaged": damaged}
+    journal.write("event", 30, time.time(), values=values)
+    for _ in range(2):
+        report_starts(run, watch, events, notify=lines.append)
+    expected = f"checkpoint {damaged[0]} is damaged; training resumes from step 30"
+    assert lines == [expected]
+    found = [event for event in read_events(tmp_path) if event["event"] == "checkpoint damaged"]
+    assert [event["reason"] for event in found] == [expected]
+
+
+def test_failed_workers_of_this_attempt_are_reported_with_their_logs(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    run, other = plan_study(StudySpec.parse(tiny_study))[:2]
+    watch, events, lines = RunMonitor(tmp_path, 2, tmp_path), EventLog(tmp_path), list[str]()
+    for name, attempt in ((run.name, 1), (other.name, 2), (run.name, 2)):
+        events.write("workers failed", name, f"of {attempt}", attempt=attempt, logs="vm:/w-*.err")
+    for _ in range(2):
+        report_failures(run, watch, notify=lines.append)
+    assert lines == ["workers failed: of 2; logs: vm:/w-*.err"]

@@ -16,6 +16,7 @@ from tests.factories import tiny_model
 from tests.sizes import FAMILIES, SMALL
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
+STORY = "The lamp stands beside the river and the garden behind the lamp is dark. " * 4
 TINY = ["--set", "prompt_tokens=12", "--set", "gap_tokens=8", "--context", "48"]
 
 
@@ -46,7 +47,7 @@ def tasks(tmp_path: Path) -> Path:
     folder = tmp_path / "tasks"
     folder.mkdir()
     items = [
-        {"id": n, "prompt": f"Question {n}?\n(A) lamp\n(B) river\nAnswer:", "answer": "lamp",
+        {"id": n, "prompt": f"{STORY}Question {n}?\n(A) lamp\n(B) river\nAnswer:", "answer": "lamp",
          "choices": ["lamp", "river"]} for n in range(5)
     ]  # fmt: skip
     (folder / "obqa.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
@@ -125,16 +126,45 @@ def test_what_cannot_be_evaluated_is_refused(
         ([tasks, *few_shot], "holds no model that can be evaluated"),
         ([tmp_path / "nothing", *few_shot], "no such run"),
         ([models["ar"], "--tasks", "trivia", *FEW], "--tasks trivia: unknown; valid: likelihood"),
-        ([models["ar"], "--tasks", "cloze", *FEW], "needs held-out text"),
+        ([models["ar"], "--tasks", "cloze"], "needs held-out text"),
+        ([models["ar"], "--tasks", "cloze", *FEW], r"max_new_tokens=8: has no effect on cloze"),
         (
             [models["ar"], *few_shot, "--set", "generation.stepz=3"],
             r"generation\.steps\?",
         ),
-        ([models["ar"], *few_shot, "--context", "20"], "leaves no room for a prompt"),
+        (
+            [models["ar"], *few_shot, "--context", "8"],
+            r"--tasks obqa: generates 8 tokens, which leaves no room for a prompt in the model's "
+            r"context of 8 tokens; give --set generation\.max_new_tokens= of less than 8",
+        ),
+        (
+            [models["ar"], *few_shot, "--set", "likelihood.ode_steps=2"],
+            r"--set likelihood\.ode_steps=2: has no effect on obqa; likelihood, cloze read it",
+        ),
         ([models["ar"], *few_shot, "--reference", models["cola"]], "is of family cola"),
     ):
         with pytest.raises(SpecError, match=message):
             evaluate(tmp_path, *arguments)
+
+
+def test_the_number_of_new_tokens_reaches_few_shot_tasks(
+    models: dict[str, Path], tasks: Path, tmp_path: Path
+) -> None:
+    given = [models["ar"], "--tasks", "obqa", "--task-folder", tasks]
+    found = {}
+    for new in (None, 1, 8):
+        own = [] if new is None else ["--set", f"generation.max_new_tokens={new}"]
+        (report,) = evaluate(tmp_path, *given, *own, "--set", "generation.steps=2")
+        assert report["unread_settings"] == ["generation.steps"]
+        (result,) = report["results"]
+        found[new] = result["details"]["generation"]["max_new_tokens"]
+    assert found == {None: 32, 1: 1, 8: 8}
+    longest = [
+        max(json.loads(line)["record"]["new_tokens"] for line in path.read_text().splitlines())
+        for path in Path(report["answers"]).glob("*.jsonl")
+    ]
+    assert sorted(longest)[0] == 1
+    assert sorted(longest)[1] <= 8
 
 
 @pytest.mark.slow
@@ -142,7 +172,8 @@ def test_what_cannot_be_evaluated_is_refused(
 def test_two_workers_answer_as_one_process(
     models: dict[str, Path], text: Path, tasks: Path, tmp_path: Path
 ) -> None:
-    given = [models["cola"], "--tasks", "obqa,unconditional", "--task-folder", tasks, *FEW, *TINY]
+    given = [models["cola"], "--tasks", "obqa,unconditional", "--task-folder", tasks, *FEW]
+    given += ["--context", "48"]
     given += ["--held-out", text, "--rows", "2", "--reference", models["ar"]]
     alone, spread = (
         [found["results"] for found in evaluate(tmp_path / name, *given, *workers)]

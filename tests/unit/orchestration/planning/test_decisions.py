@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from cola.errors import StorageError
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import Cursor, seal
-from orchestration.planning.decisions import RunDecision, decide, save_plan
+from orchestration.driver.status import run_status
+from orchestration.planning.decisions import RunDecision, decide, save_plan, saved_plan
 from orchestration.planning.plan import plan_study
+from orchestration.planning.shared_prefixes import prefix_key
 from orchestration.state.ledger import Ledger
+from orchestration.state.process import ProcessIdentity
 
 
 def decisions(values: dict[str, Any], root: Path) -> list[RunDecision]:
@@ -62,6 +66,36 @@ def test_a_changed_setting_is_named_with_both_values(
     )
 
 
+def with_corpus(values: dict[str, Any], *paths: Path) -> dict[str, Any]:
+    corpus = {"source": "files", "paths": [str(path) for path in paths]}
+    return values | {"data": values["data"] | {"corpus": corpus}}
+
+
+def test_a_corpus_elsewhere_is_the_same_run_and_other_content_another(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    before, after = tmp_path / "mount", tmp_path / "renamed"
+    before.mkdir()
+    (before / "a.txt").write_text("one text of a corpus")
+    study = StudySpec.parse(with_corpus(tiny_study, before))
+    plan = plan_study(study)
+    save_plan(plan, tmp_path / "study")
+    before.rename(after)
+    moved = plan_study(StudySpec.parse(with_corpus(tiny_study, after)))
+    assert [run.key for run in moved] == [run.key for run in plan]
+    assert [prefix_key(run.spec, 1) for run in moved] == [prefix_key(r.spec, 1) for r in plan]
+    (after / "a.txt").write_text("another text of a corpus")
+    (first, *_) = decisions(with_corpus(tiny_study, after), tmp_path)
+    assert first.why.startswith(
+        "run again because the content of corpus or tokenizer, or the order of files, changed "
+        f"(data_fingerprint from {plan[0].spec.data_fingerprint[:12]} to "
+    )
+    changed = with_corpus(tiny_study, after)
+    changed["data"]["corpus"]["text_field"] = "body"
+    (first, *_) = decisions(changed, tmp_path)
+    assert first.why == "run again because data.corpus.text_field changed from text to body"
+
+
 def test_a_plan_says_that_the_newest_checkpoint_is_damaged(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -101,3 +135,86 @@ def test_a_storage_that_cannot_be_read_is_an_error_of_the_storage(
     with pytest.raises(StorageError, match=r"checkpoint\.storage=.*cannot be read") as caught:
         decide([run], ledger, tmp_path / "study", storage=str(tmp_path / "storage"))
     assert caught.value.exit_code == 3
+
+
+def test_a_finished_run_without_its_model_is_exported_again_from_a_checkpoint(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    (run, *_) = plan_study(StudySpec.parse(tiny_study))
+    ledger = Ledger(tmp_path)
+    ledger.acquire(run.key)
+    ledger.close(run.key, "finished")
+    (first, *_) = decisions(tiny_study, tmp_path)
+    assert first.action == "reuse", "no checkpoint is left: nothing expensive starts unasked"
+    assert "its exported model is missing" in first.why
+    assert f"remove {tmp_path}/runs/{run.key}/ledger.json" in first.why
+    checkpoint = ledger.run_folder(run.key) / "ray" / "attempt-1" / "step-000000005"
+    checkpoint.mkdir(parents=True)
+    seal(checkpoint, Cursor(stage=0, step=5, world_size=1, zero_stage=1, elapsed_seconds=1.0), 0)
+    (first, *_) = decisions(tiny_study, tmp_path)
+    assert first.action == "resume"
+    assert "its exported model is missing: trained again from its checkpoint of step 5" in first.why
+    (ledger.run_folder(run.key) / "model").mkdir()
+    (ledger.run_folder(run.key) / "model" / "config.json").write_text("{}")
+    assert decisions(tiny_study, tmp_path)[0].why == "finished already, with the same specification"
+
+
+@pytest.mark.parametrize("name", ["ledger.json", "journal.jsonl", "outcome.json", "data.json"])
+def test_a_run_with_a_folder_in_place_of_a_file_is_set_aside(
+    tiny_study: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    run = plan_study(StudySpec.parse(tiny_study))[1]
+    path = Ledger(tmp_path).run_folder(run.key) / name
+    path.mkdir(parents=True)
+    found = decisions(tiny_study, tmp_path)
+    assert [d.action for d in found] == ["start", "set aside", "start"]
+    assert str(path) in found[1].why
+    assert "remove it" in found[1].why
+    status = run_status(run, Ledger(tmp_path), None)
+    assert (status["state"], status["reason"]) == ("unreadable", found[1].why)
+
+
+def test_a_damaged_ledger_sets_its_run_alone_aside(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    run = plan_study(StudySpec.parse(tiny_study))[0]
+    path = Ledger(tmp_path).run_folder(run.key) / "ledger.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"run_key": "cut')
+    found = decisions(tiny_study, tmp_path)
+    assert [d.action for d in found] == ["set aside", "start", "start"]
+    assert found[0].why.startswith(f"{path}: ")
+    assert run_status(run, Ledger(tmp_path), None)["reason"] == found[0].why
+
+
+DAMAGED_PLANS = ["", "{", "[]", '{"ar/0/0": 3}', '{"ar/0/0": {"name": "x"}}', '{"a": {"name": 1}}']
+
+
+@pytest.mark.parametrize("text", DAMAGED_PLANS)
+def test_a_damaged_plan_keeps_nobody_from_planning(
+    tiny_study: dict[str, Any], tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "study" / "plan.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    assert [d.why for d in decisions(tiny_study, tmp_path)] == ["new"] * 3
+    assert f"{path}: is no" in caplog.text or f"{path}: a" in caplog.text
+    with pytest.raises(StorageError, match="remove it") as caught:
+        saved_plan(tmp_path / "study")
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_driver_that_cannot_be_seen_is_announced_by_the_age_of_its_lease(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    (run, *_) = plan_study(StudySpec.parse(tiny_study))
+    there = ProcessIdentity(clock="there", namespace="there", pid=1, started=1)
+    far = Ledger(tmp_path, process=there)
+    far.acquire(run.key)
+    (first, *_) = decisions(tiny_study, tmp_path)
+    assert (first.action, far.owner in first.why) == ("busy", True)
+    path = far.run_folder(run.key) / "ledger.json"
+    os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+    (first, *_) = decisions(tiny_study, tmp_path)
+    assert first.action == "start"
+    assert f"{far.owner}: whether it is, is watched for 90 s" in first.why

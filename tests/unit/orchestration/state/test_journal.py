@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cola.errors import StorageError
 from orchestration.state.journal import JournalReader, JournalWriter
 
 
@@ -79,3 +82,30 @@ def test_any_split_of_the_bytes_gives_the_same_lines(
             position += cut
             seen += list(reader.new_lines())
         assert seen == list(JournalReader(whole).new_lines())
+
+
+def test_lines_that_are_no_records_are_counted_and_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    good = {"kind": "train", "step": 1, "time": 2.0, "values": {"loss": 3.0}}
+    bad: list[object] = [
+        {"kind": "train"},
+        good | {"step": "1"},
+        good | {"step": True},
+        good | {"time": None},
+        good | {"values": [1]},
+        good | {"kind": "later"},
+        [good],
+        7,
+    ]
+    lines = [json.dumps(line) for line in [*bad, good]] + ['{"kind": "train", "st', "\x00garbage"]
+    path.write_text("\n".join(lines) + "\n")
+    reader = JournalReader(path)
+    assert [line.step for line in reader.new_lines()] == [1]
+    assert reader.unreadable == len(bad) + 2
+
+
+def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(StorageError, match="move it away") as caught:
+        list(JournalReader(tmp_path / "journal.jsonl").new_lines())
+    assert str(caught.value).startswith(f"{tmp_path}/journal.jsonl: ")

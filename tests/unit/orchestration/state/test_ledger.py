@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +10,20 @@ from pathlib import Path
 import pytest
 
 from cola.errors import RunError, StorageError
+from cola.files import file_lock
 from orchestration.state.ledger import (
+    LEASE_REFRESH_SECONDS,
     LEASE_STALE_SECONDS,
+    Entry,
+    Lease,
     LeaseHeldError,
     LeaseLostError,
     Ledger,
-    lease_is_fresh,
+    RunFinishedError,
+    missing_model,
 )
+from orchestration.state.paths import RunFolder
+from orchestration.state.process import ProcessIdentity, this_process
 
 
 class Clock:
@@ -114,22 +120,152 @@ def test_the_attempt_of_a_lost_driver_ends_with_its_last_refresh(
     assert now.ended is None
 
 
-def test_a_lease_of_a_dead_driver_on_this_host_is_not_fresh(tmp_path: Path) -> None:
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        capture_output=True,
-        text=True,
-        check=True,
+def a_process(pid: int, machine: str = "here", container: str = "host") -> ProcessIdentity:
+    return ProcessIdentity(clock=machine, namespace=container, pid=pid, started=1)
+
+
+def gone() -> ProcessIdentity:
+    """This process with the id of one that has ended."""
+    code = "import os; print(os.getpid())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return this_process().model_copy(update={"pid": int(shown.stdout)})
+
+
+def test_a_dead_driver_of_this_machine_keeps_nothing(tmp_path: Path) -> None:
+    dead, second = Ledger(tmp_path, process=gone()), Ledger(tmp_path)
+    dead.acquire("k")
+    assert second.hold(second.entry("k")) == "free"
+    assert len(second.acquire("k").attempts) == 2
+
+
+def test_a_process_with_the_id_of_the_dead_driver_is_not_it(tmp_path: Path) -> None:
+    """Process ids are reused: the start of the process tells them apart."""
+    me = this_process()
+    earlier = Ledger(tmp_path, process=me.model_copy(update={"started": me.started - 1}))
+    earlier.acquire("k")
+    assert Ledger(tmp_path).hold(earlier.entry("k")) == "free"
+
+
+def test_a_process_that_has_ended_but_is_not_reaped_keeps_nothing() -> None:
+    """As in a container without an init process."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        me = this_process()
+        zombie = me.model_copy(update={"pid": child.pid, "started": int(started)})
+        assert me.is_alive(me) is True
+        assert zombie.is_alive(me) is False
+    finally:
+        child.wait()
+
+
+def test_a_driver_of_another_container_of_this_host_keeps_its_run(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """Both have one host name, neither sees the other's process; they share the kernel's clock."""
+    first = Ledger(tmp_path, clock=clock, process=a_process(7, container="a"))
+    second = Ledger(tmp_path, clock=clock, process=a_process(7, container="b"))
+    first.acquire("k")
+    for _ in range(4):
+        clock.now += LEASE_REFRESH_SECONDS
+        first.refresh("k")
+        with pytest.raises(LeaseHeldError):
+            second.acquire("k")
+    clock.now += LEASE_STALE_SECONDS + 1
+    assert len(second.acquire("k").attempts) == 2
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, -95.0, 0.0, 95.0, 3600.0])
+@pytest.mark.parametrize("since_boot", [-1e6, 0.0, 1e6])
+def test_a_driver_of_another_machine_is_judged_by_what_it_refreshes(
+    tmp_path: Path, ahead: float, since_boot: float
+) -> None:
+    """Neither Unix time nor monotonic time of the other machine says anything here."""
+    near, far = Clock(), Clock()
+    first = Ledger(
+        tmp_path,
+        clock=lambda: far.now + ahead,
+        elapsed=lambda: far.now + since_boot,
+        process=a_process(7, "there"),
     )
+    second = Ledger(tmp_path, clock=near, process=a_process(7))
+
+    def pass_time(seconds: float) -> None:
+        near.now += seconds
+        far.now += seconds
+
+    first.acquire("k")
+    assert second.hold(second.entry("k")) == "unknown"
+    for _ in range(6):
+        pass_time(LEASE_REFRESH_SECONDS)
+        first.refresh("k")
+        with pytest.raises(LeaseHeldError):
+            second.acquire("k")
+        assert second.hold(second.entry("k")) in ("held", "unknown")
+    pass_time(LEASE_STALE_SECONDS)
+    assert second.is_held(second.entry("k"))
+    pass_time(1)
+    assert second.hold(second.entry("k")) == "free"
+    assert len(second.acquire("k").attempts) == 2
+
+
+def test_a_lease_that_changes_is_held(tmp_path: Path, clock: Clock) -> None:
+    first = Ledger(tmp_path, clock=clock, process=a_process(7, "there"))
+    second = Ledger(tmp_path, clock=clock, process=a_process(7))
+    first.acquire("k")
+    assert second.hold(second.entry("k")) == "unknown"
+    clock.now += LEASE_REFRESH_SECONDS
+    first.refresh("k")
+    assert second.hold(second.entry("k")) == "held"
+
+
+def test_a_lease_of_an_older_release_is_watched(tmp_path: Path, clock: Clock) -> None:
+    ledger = Ledger(tmp_path, clock=clock)
+    entry = Entry(run_key="k", state="running", lease=Lease(owner="h:1:x", refreshed=9e9))
+    assert ledger.hold(entry) == "unknown"
+    clock.now += LEASE_STALE_SECONDS + 1
+    assert ledger.hold(entry) == "free"
+
+
+def test_a_finished_run_is_not_begun_again_while_its_model_is_there(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    entry = ledger.acquire("k")
-    assert lease_is_fresh(entry)
-    assert entry.lease is not None
-    assert entry.lease.owner.startswith(f"{socket.gethostname()}:{os.getpid()}:")
-    dead = entry.lease.model_copy(
-        update={"owner": f"{socket.gethostname()}:{gone.stdout.strip()}:0"}
-    )
-    assert not lease_is_fresh(entry.model_copy(update={"lease": dead}))
+    ledger.acquire("k")
+    finished = ledger.close("k", "finished")
+    model = RunFolder(ledger.run_folder("k")).model
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    with pytest.raises(RunFinishedError, match="finished already"):
+        Ledger(tmp_path).acquire("k")
+    assert ledger.entry("k") == finished
+    (model / "config.json").unlink()
+    assert "`cola run` of its study trains the last steps again" in missing_model(model.parent)
+    assert Ledger(tmp_path).acquire("k").state == "running"
+
+
+def test_only_the_owner_asks_workers_to_stop(tmp_path: Path, clock: Clock) -> None:
+    first, second = Ledger(tmp_path, clock=clock), Ledger(tmp_path, clock=clock)
+    first.acquire("k")
+    stop = RunFolder(first.run_folder("k")).stop
+    clock.now += LEASE_STALE_SECONDS + 1
+    second.acquire("k")
+    assert first.request_stop("k")
+    assert not stop.exists()
+    with file_lock(RunFolder(first.run_folder("k")).ledger_lock):
+        assert not second.request_stop("k"), "a signal handler must not wait for its own process"
+    assert second.request_stop("k")
+    assert stop.exists()
+
+
+def test_a_lock_whose_holder_is_frozen_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.state.ledger.LOCK_SECONDS", 0.1)
+    ledger = Ledger(tmp_path)
+    lock = RunFolder(ledger.run_folder("k")).ledger_lock
+    with file_lock(lock), pytest.raises(StorageError, match="locked by another process"):
+        ledger.acquire("k")
+    assert ledger.acquire("k").state == "running"
 
 
 def test_refreshing_keeps_the_lease_and_the_attempts(tmp_path: Path, clock: Clock) -> None:
@@ -143,12 +279,40 @@ def test_refreshing_keeps_the_lease_and_the_attempts(tmp_path: Path, clock: Cloc
     assert after.attempts == before.attempts
 
 
-@pytest.mark.parametrize("text", ["", '{"run_key": "k", "sta', '{"run_key": "k", "later": 1}'])
-def test_a_damaged_ledger_is_named_with_its_remedy(tmp_path: Path, text: str) -> None:
+DAMAGES = [
+    b"",
+    b'{"run_key": "k", "sta',
+    b'{"run_key": "k", "later": 1}',
+    b'{"run_key": "k", "state": "sleeping"}',
+    b'{"run_key": "k", "attempts": 3}',
+    b'{"run_key": "other"}',
+    b"[]",
+    b"null",
+    b"\xff\xfe\x00garbage",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("content", DAMAGES, ids=range(len(DAMAGES)))
+def test_a_damaged_ledger_is_named_with_its_remedy(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "runs" / "k" / "ledger.json"
     path.parent.mkdir(parents=True)
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(StorageError, match="remove") as caught:
         Ledger(tmp_path).entry("k")
     assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 3
+    known = Ledger(tmp_path).known_entry("k")
+    assert (known.state, known.reason) == ("unreadable", str(caught.value))
+    with pytest.raises(StorageError):
+        Ledger(tmp_path).acquire("k")
+    assert path.read_bytes() == content, "what cannot be read is not overwritten"
+
+
+def test_a_folder_in_place_of_a_ledger_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "k" / "ledger.json"
+    path.mkdir(parents=True)
+    with pytest.raises(StorageError, match="remove") as caught:
+        Ledger(tmp_path).entry("k")
+    assert str(caught.value).startswith(f"{path}: ")

@@ -139,7 +139,10 @@ def test_the_exported_model_is_the_validated_average(
 ) -> None:
     difference, outcome = ended(with_average(tiny_study, family), lambda state: None)
     assert abs(difference) < 1e-6
-    assert (outcome.state, outcome.reason) == ("finished", None)
+    assert outcome.state == "finished"
+    # Cola DLM learns nothing in so few steps, and that is said of it alone.
+    assert ("not below that of a uniform guess" in (outcome.reason or "")) == (family == "cola")
+    assert "differs by" not in (outcome.reason or "")
 
 
 def test_an_export_that_is_not_the_validated_model_is_reported(tiny_study: dict[str, Any]) -> None:

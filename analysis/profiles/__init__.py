@@ -1,0 +1,1 @@
+"""IsoFLOP profiles: budgets, the minimum of each profile, growth with compute, resampling."""

@@ -1,0 +1,89 @@
+"""What guesses without a model give, and which runs know more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from cola.records import REFERENCE_LINES
+
+# What each line is, for people; the worst guess first.
+DESCRIPTIONS = {
+    "uniform": "a uniform guess",
+    "unigram": "token frequencies",
+    "bigram": "frequencies after the token before",
+}
+
+
+def lines_of(runs: pd.DataFrame) -> dict[str, float]:
+    """The lines of the study's validation sequences, in nats per token; empty where no run has any.
+
+    The runs of a study share their sequences, so any run's lines are those of all.
+    """
+    found = {name: runs[f"reference_{name}"].dropna() for name in REFERENCE_LINES}
+    return {name: float(values.iloc[0]) for name, values in found.items() if len(values)}
+
+
+def in_bits_per_byte(lines: Mapping[str, float], runs: pd.DataFrame) -> dict[str, float]:
+    """The lines in bits per byte, with the compressor's."""
+    known = runs.dropna(subset=["nll", "bits_per_byte"])
+    if known.empty:
+        return {}
+    factor = float(known["bits_per_byte"].iloc[0] / known["nll"].iloc[0])
+    xz = runs["reference_xz"].dropna()
+    compressed = {"xz": float(xz.iloc[0])} if len(xz) else {}
+    return {name: value * factor for name, value in lines.items()} | compressed
+
+
+def informative(final: pd.DataFrame, lines: Mapping[str, float]) -> pd.Series:
+    """Whether each run is better than token frequencies: what is not is drawn and not fitted."""
+    return final["nll"] < lines.get("unigram", float("inf"))
+
+
+def floor_warnings(
+    final: pd.DataFrame, lines: Mapping[str, float], labels: Mapping[str, str]
+) -> list[str]:
+    """Which runs are left out of fits, predictions and comparisons, a sentence a curve."""
+    warnings = []
+    left_out = final[~informative(final, lines)]
+    for variant, group in left_out.groupby("variant", sort=False):
+        of = int((final["variant"] == variant).sum())
+        names = ", ".join(group.sort_values("budget")["name"])
+        warnings.append(
+            f"{labels[str(variant)]}: {len(group)} of {of} runs are not better than token "
+            f"frequencies ({lines['unigram']:.3f} nats per token); they are drawn, and left out of "
+            f"fits, predictions and comparisons: {names}"
+        )
+    return warnings
+
+
+def headlines(
+    final: pd.DataFrame, lines: Mapping[str, float], labels: Mapping[str, str]
+) -> list[str]:
+    """One sentence a curve that has no run, or not its largest one, above a guess's knowledge."""
+    sentences = []
+    for variant, group in final.groupby("variant", sort=False):
+        means = group.groupby("budget")["nll"].mean().sort_index()
+        passed = [name for name in REFERENCE_LINES if means.iloc[-1] < lines.get(name, -1.0)]
+        if not lines or "unigram" in passed:
+            continue
+        worst = "uniform" if "uniform" not in passed else "unigram"
+        sentences.append(
+            f"{labels[str(variant)]} at its largest budget is not better than "
+            f"{DESCRIPTIONS[worst]} ({means.iloc[-1]:.3f} against {lines[worst]:.3f} nats per "
+            "token): its runs say nothing yet of how it scales."
+        )
+    return sentences
+
+
+def line_rows(lines: Mapping[str, float], bits: Mapping[str, float]) -> list[dict[str, str]]:
+    """The table of lines, formatted; the compressor has no nats per token."""
+    rows = [
+        {"line": DESCRIPTIONS[name], "nats": f"{value:.3f}", "bits": f"{bits[name]:.3f}"}
+        for name, value in lines.items()
+        if name in bits
+    ]
+    if "xz" in bits:
+        rows.append({"line": "LZMA (xz)", "nats": "–", "bits": f"{bits['xz']:.3f}"})
+    return rows

@@ -1,0 +1,289 @@
+"""One group of rows under a law: parameters, intervals, diagnostics, predictions, warnings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.fitting.accuracy import fit_accuracy
+from analysis.fitting.bootstrap import Refits, delta_method, percentiles
+from analysis.fitting.cross_validation import (
+    Choice,
+    Score,
+    choose,
+    leave_one_budget_out,
+    with_misfit,
+)
+from analysis.fitting.estimate import Fit, check, fit_law
+from analysis.fitting.laws import candidates
+from analysis.fitting.resampling import Plan, plan_of
+from analysis.fitting.table import inputs
+from analysis.fitting.table_fit import Request
+from analysis.table_fit.frontier import Frontier, convention_of
+from analysis.table_fit.lack_of_fit import LackOfFit, lack_of_fit
+from analysis.table_fit.options import candidates_of
+from analysis.table_fit.predictions import Place, accuracy_at, notes_on, place_of, prediction
+from cola.errors import FitError
+
+log = logging.getLogger(__name__)
+
+FEW_REFITS = 100  # chosen: below, the ends of a 95% interval are single refits
+
+
+@dataclass(frozen=True)
+class LawGroup:
+    """`result`: what is printed; `frontier`: the fit with its refits, for comparisons."""
+
+    result: dict[str, Any]
+    frontier: Frontier
+
+
+def law_group(rows: pd.DataFrame, request: Request, seed: int) -> LawGroup:
+    """Fit the asked law, or the one that predicts best (auto).
+
+    Raises:
+        FitError: what the rows cannot carry.
+    """
+    law, choice, notes = chosen_law(rows, request)
+    fit = fit_law(law, inputs(rows), request.estimator, seed=request.seed)
+    plan, misfits = plan_of(rows, request.kind), lack_of_fit(fit, rows)
+    refits = plan.refit(fit, request.samples, seed, progress=request.progress)
+    if len(refits.theta_KP) and request.predict:
+        refits = with_misfit(refits, rows, request.seed)
+    convention = convention_of(rows)
+    factor = convention.factor if convention is not None else 6.0
+    frontier = Frontier(refits, factor)
+    places = [place_of(frontier, target, convention) for target in request.predict]
+    result = {
+        **described(fit, rows, misfits),
+        **uncertainty(refits, plan),
+        **({"predictions": [prediction(frontier, p) for p in places]} if places else {}),
+    }
+    result["warnings"] = [*notes, *fit.warnings, *misfits.notes, *_resampling_notes(plan, refits)]
+    result["warnings"] += notes_on(frontier, places, convention)
+    if request.predict:
+        result["prediction_intervals"], note = built(refits)
+        result["warnings"] += note
+    if "accuracy" in rows:
+        result["accuracy"] = accuracy_chain(rows, request, frontier, places=places, plan=plan)
+        result["warnings"] += result["accuracy"]["warnings"]
+    if choice is not None:
+        result["choice"] = choice_as_json(choice, rows, request)
+    return LawGroup(result, frontier)
+
+
+def chosen_law(rows: pd.DataFrame, request: Request) -> tuple[str, Choice | None, list[str]]:
+    """The law to fit, how it was chosen (`auto`), and what to say of that.
+
+    Raises:
+        FitError: when no law can be fitted at all.
+    """
+    if request.law != "auto":
+        return request.law, None, []
+    sized = "parameters" in rows
+    names = candidates_of(candidates(sized), request.estimator)
+    try:
+        choice = choose(names, rows, request.estimator)
+    except FitError as error:
+        law = carried(names, rows)
+        return law, None, [f"law {law} is taken untested: {error}"]
+    log.info("law %s chosen among %d by rolling origin", choice.best, len(choice.scores))
+    return choice.best, choice, []
+
+
+def carried(names: list[str], rows: pd.DataFrame) -> str:
+    """The first of these laws that the rows determine.
+
+    Raises:
+        FitError: with the reason of each that they do not.
+    """
+    reasons = []
+    for name in names:
+        try:
+            check(name, inputs(rows))
+        except FitError as error:
+            reasons.append(f"{name}: {error}")
+        else:
+            return name
+    raise FitError(f"no law can be fitted ({'; '.join(reasons)})")
+
+
+def described(fit: Fit, rows: pd.DataFrame, misfits: LackOfFit) -> dict[str, Any]:
+    """The fit itself."""
+    found: dict[str, Any] = {
+        "law": fit.law.name,
+        "estimator": fit.estimator,
+        "convention": "loss in nats, compute in FLOPs, as the table gives them",
+        "points": len(rows),
+        "parameters": fit.parameters,
+        "derived": derived(fit),
+        "diagnostics": asdict(fit.diagnostics),
+    }
+    if misfits.outliers:
+        found["outliers"] = list(misfits.outliers)
+    if misfits.repeats is not None:
+        noise, freedom = misfits.repeats
+        found["seed_noise"] = {"sd_of_log_loss": noise, "degrees_of_freedom": freedom}
+    return found
+
+
+def uncertainty(refits: Refits, plan: Plan) -> dict[str, Any]:
+    """Intervals and standard errors from the refits, and how these were drawn."""
+    if not len(refits.theta_KP):
+        return {"intervals": {}}
+    names, public = refits.fit.law.names, refits.public
+    by_run = plan.clusters is not None
+    return {
+        "intervals": {n: list(i) for n, i in refits.intervals().items()},
+        "derived_intervals": derived_intervals(refits),
+        "standard_errors": {
+            "bootstrap": dict(zip(names, public.std(0).tolist(), strict=True)),
+            "delta_method": delta_method(refits.fit),
+        },
+        "refits": {
+            "count": len(public),
+            "resampled": plan.kind,
+            "clusters": len(set(plan.clusters or [])) if by_run else None,
+            "within_budgets": plan.strata is not None,
+        },
+    }
+
+
+def _resampling_notes(plan: Plan, refits: Refits) -> list[str]:
+    notes = [*plan.notes, *([plan.none] if plan.none else [])]
+    count = len(refits.theta_KP)
+    if 0 < count < FEW_REFITS:
+        notes.append(f"intervals rest on {count} refits: their ends are rough below {FEW_REFITS}")
+    return notes
+
+
+def built(refits: Refits) -> tuple[dict[str, Any] | None, list[str]]:
+    """How prediction intervals are built, as the JSON has it, and what to warn of."""
+    if not len(refits.theta_KP):
+        return None, []
+    misfit = refits.misfit
+    if misfit is None:
+        return None, []
+    found = {
+        "widening": misfit.times,
+        "folds": misfit.folds,
+        "held_out_points": misfit.points,
+        "share_held_without_widening": misfit.held,
+    }
+    if misfit.folds:
+        return found, []
+    note = (
+        "there are too few budgets to test this law on larger ones than it is fitted to: beyond "
+        f"the data prediction intervals are widened {misfit.times:g} times untested"
+    )
+    return found, [note]
+
+
+def accuracy_chain(
+    rows: pd.DataFrame,
+    request: Request,
+    frontier: Frontier,
+    *,
+    places: list[Place],
+    plan: Plan,
+) -> dict[str, Any]:
+    """Loss -> accuracy by a sigmoid, and accuracy at the predicted places through their losses.
+
+    Raises:
+        FitError: when the accuracies carry no curve.
+    """
+    values = pd.to_numeric(rows["accuracy"], errors="coerce")
+    texts = rows["accuracy"][values.isna() & rows["accuracy"].notna()]
+    if len(texts):
+        raise FitError(
+            f"--accuracy: {len(texts)} values are no numbers (the first is {texts.iloc[0]!r}); "
+            "give fractions between 0 and 1"
+        )
+    rows = rows.assign(accuracy=values)
+    known = rows[np.isfinite(values.to_numpy(float))]
+    samples = request.samples if len(frontier.refits.theta_KP) else 0
+    fitted = fit_accuracy(
+        known["loss"].to_numpy(float),
+        known["accuracy"].to_numpy(float),
+        request.chance,
+        samples=samples,
+        seed=request.seed,
+        clusters=known["run"].tolist() if plan.clusters is not None else None,
+    )
+    names = ("ceiling", "slope", "middle")
+    refits = {n: np.array([getattr(s, n) for s in fitted.refits]) for n in names}
+    result: dict[str, Any] = {
+        "law": "sigmoid",
+        "points": len(known),
+        "parameters": asdict(fitted.sigmoid),
+        "intervals": {n: list(percentiles(v)) for n, v in refits.items() if len(v)},
+        "residual_sd": fitted.residual_sd,
+        "warnings": [f"accuracy: {warning}" for warning in fitted.warnings],
+    }
+    if len(known) < len(rows):
+        result["warnings"].append(
+            f"accuracy: {len(known)} of {len(rows)} rows have one; the sigmoid is of those"
+        )
+    if places:
+        result["predictions"] = [
+            accuracy_at(frontier, place, fitted, seed=request.seed) for place in places
+        ]
+    return result
+
+
+def derived(fit: Fit) -> dict[str, float]:
+    """What follows from the parameters: exponents of the compute-optimal size, tokens and loss."""
+    values = fit.law.public(fit.theta[None])
+    return {name: float(f(values)[0]) for name, f in derivations(fit).items()}
+
+
+def derived_intervals(refits: Refits) -> dict[str, list[float]]:
+    """The same with intervals from the refits."""
+    return {
+        name: list(percentiles(f(refits.public))) for name, f in derivations(refits.fit).items()
+    }
+
+
+def derivations(fit: Fit) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Functions of public parameters (K, names)."""
+    if fit.law.name == "chinchilla":
+        return {
+            "a": lambda v: v[:, 4] / (v[:, 3] + v[:, 4]),
+            "b": lambda v: v[:, 3] / (v[:, 3] + v[:, 4]),
+            "gamma": lambda v: v[:, 3] * v[:, 4] / (v[:, 3] + v[:, 4]),
+        }
+    if fit.law.name == "tied":
+        return {
+            "b": lambda v: 1 - v[:, 3],
+            "gamma": lambda v: v[:, 4] * v[:, 3] * (1 - v[:, 3]),
+        }
+    return {}
+
+
+def choice_as_json(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]:
+    """Laws by how well they predict larger budgets than they were fitted to, and left-out ones."""
+    left_out = [
+        leave_one_budget_out(score.law, rows, request.estimator, seed=request.seed)
+        for score in choice.scores
+    ]
+    combination = {"weights": choice.weights, "mean_absolute_error": choice.combined_error}
+    return {
+        "rolling_origin": {score.law: score_as_json(score) for score in choice.scores},
+        "leave_one_budget_out": {s.law: score_as_json(s) for s in left_out if s is not None},
+        "combination": combination if choice.weights else None,
+    }
+
+
+def score_as_json(score: Score) -> dict[str, float]:
+    """A law's errors on held-out points, as the JSON reports them."""
+    return {
+        "mean_absolute_error": score.mean_absolute_error,
+        "signed_error": score.signed_error,
+        "coverage_of_90%_intervals": score.coverage,
+        "folds": len(score.folds),
+    }

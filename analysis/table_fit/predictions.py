@@ -1,0 +1,118 @@
+"""What a fit predicts: the loss at n and d or at a compute, optimal sizes, accuracy through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.fitting.accuracy import AccuracyFit, accuracies
+from analysis.fitting.bootstrap import LEVEL, percentiles
+from analysis.fitting.law import Array, Inputs, predicted
+from analysis.table_fit.frontier import Convention, Frontier
+from cola.errors import FitError
+
+FAR = 10  # chosen: times the largest compute from which a prediction rests on the law alone
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place to predict at: loss of the fit and of every refit (1 + K,), its compute C, and where
+    only C was given and the law has sizes, N* and D* (1 + K,)."""
+
+    target: Mapping[str, float]
+    compute: float
+    losses: Array
+    sizes: tuple[Array, Array] | None = None
+
+
+def place_of(
+    frontier: Frontier, target: Mapping[str, float], convention: Convention | None
+) -> Place:
+    """See `Place`.
+
+    Raises:
+        FitError: n and d for a law of compute, where the table's C is not 6 N D.
+    """
+    if "c" in target:
+        compute = np.array([target["c"]])
+        sizes = frontier.sizes(compute)
+        columns = None if sizes is None else (sizes[0][:, 0], sizes[1][:, 0])
+        return Place(target, target["c"], frontier.loss(compute)[:, 0], columns)
+    n, d = target["n"], target["d"]
+    fit = frontier.refits.fit
+    if not fit.is_sized:
+        if convention is not None and not convention.usual:
+            raise FitError(
+                f"--predict n={n:g},d={d:g}: law {fit.law.name} knows compute alone, and in this "
+                f"table {convention}, not 6 N D; give c=... in the table's FLOPs"
+            )
+        return Place(target, 6 * n * d, frontier.loss(np.array([6 * n * d]))[:, 0])
+    compute = np.array([frontier.factor * n * d])
+    point = Inputs(np.ones(1), compute, np.array([n]), np.array([d]))
+    losses = predicted(fit.law, frontier.theta, point)[:, 0]
+    return Place(target, float(compute[0]), losses)
+
+
+def prediction(frontier: Frontier, place: Place) -> dict[str, Any]:
+    """The loss with confidence and prediction interval, optimal sizes, how far it extrapolates."""
+    refits, losses = frontier.refits, place.losses
+    found: dict[str, Any] = dict(place.target) | {"loss": float(losses[0])}
+    if len(losses) > 1:
+        low, high = refits.new_run_band(losses[:1], losses[1:, None], np.array([place.compute]))
+        found["confidence_interval"] = list(percentiles(losses[1:]))
+        found["prediction_interval"] = [float(low[0]), float(high[0])]
+    if place.sizes is not None:
+        for name, values in zip(("parameters", "tokens"), place.sizes, strict=True):
+            found[name] = float(values[0])
+            if len(values) > 1:
+                found[f"{name}_interval"] = list(percentiles(values[1:]))
+    return found | {"extrapolation": place.compute / frontier.span[1]}
+
+
+def accuracy_at(
+    frontier: Frontier, place: Place, accuracy: AccuracyFit, *, seed: int
+) -> dict[str, Any]:
+    """Accuracy through the predicted loss. low, high: 95% of the expected accuracy, by both steps'
+    doubt; prediction_interval: of one new run, with its noise and the law's misfit."""
+    refits, losses = frontier.refits, place.losses
+    found: dict[str, Any] = dict(place.target) | {
+        "compute": place.compute,
+        "loss": float(losses[0]),
+        "accuracy": float(accuracy.sigmoid.at(losses[:1])[0]),
+    }
+    count = min(len(losses) - 1, len(accuracy.refits))
+    if not count:
+        return found
+    drawn = accuracies(accuracy.refits[:count], losses[1 : 1 + count])
+    new = refits.new_runs(losses[1 : 1 + count, None], seed)[:, 0]
+    if refits.misfit is not None:
+        times = float(refits.misfit.widening(np.array(place.compute / frontier.span[1])))
+        new = losses[0] * (new / losses[0]) ** times
+    noise = accuracy.residual_sd * np.random.default_rng([seed, 2]).standard_normal(count)
+    of_new = np.clip(accuracies(accuracy.refits[:count], new) + noise, 0.0, 1.0)
+    low, high = percentiles(drawn, LEVEL)
+    return found | {"low": low, "high": high, "prediction_interval": list(percentiles(of_new))}
+
+
+def notes_on(frontier: Frontier, places: list[Place], convention: Convention | None) -> list[str]:
+    """What predictions rest on: the law far beyond the data, or an assumed convention of C."""
+    notes = []
+    for place in places:
+        beyond = place.compute / frontier.span[1]
+        if beyond > FAR:
+            notes.append(
+                f"a prediction lies {beyond:,.0f} times beyond the largest compute of the data"
+            )
+    sized = frontier.refits.fit.is_sized
+    at_compute = any("c" in place.target for place in places)
+    if sized and at_compute and convention is not None and not convention.usual:
+        notes.append(f"predictions at c= take compute as the table counts it: {convention}")
+    if not sized and convention is None and any("n" in place.target for place in places):
+        notes.append(
+            "predictions at n=, d= take C = 6 N D; the table has no sizes to tell whether its "
+            "compute is counted so"
+        )
+    return notes

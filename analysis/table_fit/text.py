@@ -1,0 +1,148 @@
+"""A fit for people: tables of parameters, sentences on choice, predictions and comparisons.
+
+Everything that comes from the table (labels, names of columns) is plain text, never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Any
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from analysis.table_fit.isoflop_text import optima_table, profile_comparison
+
+Shown = RichTable | Text
+DIGITS = ".5g"
+
+
+def shown(result: Mapping[str, Any]) -> Iterator[Shown]:
+    """Everything but the warnings, group by group."""
+    groups = result.get("groups", {"": result})
+    for name, fitted in groups.items():
+        title = f"{name} {fitted['law']}, {fitted['points']} points".strip()
+        yield parameters(title, fitted)
+        if "optima" in fitted["diagnostics"]:
+            yield optima_table(f"{name} optima".strip(), fitted["diagnostics"]["optima"])
+        for line in lines(fitted):
+            yield Text(f"{name}: {line}" if name else line)
+    if "shared" in result:
+        yield parameters("exponents in common", result["shared"])
+    for pair, numbers in result.get("comparison", {}).items():
+        yield Text(f"{pair}: {comparison(numbers)}")
+
+
+def parameters(title: str, fitted: Mapping[str, Any]) -> RichTable:
+    """Parameters and what follows from them, with intervals."""
+    table = RichTable(title=Text(title))
+    for column in ("parameter", "estimate", "95% interval"):
+        table.add_column(column, justify="left" if column == "parameter" else "right")
+    intervals = {**fitted["intervals"], **fitted.get("derived_intervals", {})}
+    for key, value in {**fitted["parameters"], **fitted.get("derived", {})}.items():
+        table.add_row(Text(key), f"{value:.6g}", Text(interval(intervals.get(key))))
+    return table
+
+
+def interval(ends: list[float | None] | None) -> str:
+    """low to high, or a dash; an end that is not known or infinite is left open."""
+    if not ends or all(end is None or end != end for end in ends):
+        return "–"
+    low, high = ("..." if end is None or not isfinite(end) else f"{end:{DIGITS}}" for end in ends)
+    return f"{low} to {high}"
+
+
+def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
+    """The choice of the law, predictions and accuracy of one group."""
+    if "choice" in fitted:
+        yield from choice(fitted["choice"])
+    for each in fitted.get("predictions", []):
+        yield prediction(each)
+    built = fitted.get("prediction_intervals")
+    if built and built["folds"]:
+        yield (
+            f"prediction intervals: refits, a run's own noise, and {built['widening']:.3g} times "
+            "that beyond the data, for the law's own misfit (tested on "
+            f"{built['held_out_points']} predictions of larger budgets in {built['folds']} splits; "
+            f"unwidened they hold {built['share_held_without_widening']:.0%})"
+        )
+    if "accuracy" in fitted:
+        yield from accuracy(fitted["accuracy"])
+
+
+def choice(found: Mapping[str, Any]) -> Iterator[str]:
+    """Laws in the order of their errors on larger budgets."""
+    scores = found["rolling_origin"]
+    yield "chosen by the mean error on larger budgets than were fitted: " + ", ".join(
+        f"{law} {score['mean_absolute_error']:.2%} ({score['folds']} splits)"
+        for law, score in scores.items()
+    )
+    combined = found.get("combination")
+    if combined:
+        weights = ", ".join(f"{law} {weight:.2f}" for law, weight in combined["weights"].items())
+        yield f"a mean of laws did better: {combined['mean_absolute_error']:.2%} with {weights}"
+
+
+def prediction(found: Mapping[str, Any]) -> str:
+    """One prediction in a sentence."""
+    text = f"prediction at {place(found)}: loss {found['loss']:{DIGITS}}"
+    if "confidence_interval" in found:
+        text += f" (curve {interval(found['confidence_interval'])}"
+    if "prediction_interval" in found:
+        text += f", a new run {interval(found['prediction_interval'])}"
+    text += ")" if "confidence_interval" in found else ""
+    for name, symbol in (("parameters", "N*"), ("tokens", "D*")):
+        if name in found:
+            ends = found.get(f"{name}_interval")
+            text += f", {symbol} {found[name]:{DIGITS}}" + (f" ({interval(ends)})" if ends else "")
+    beyond = found.get("extrapolation", 0.0)
+    return text + (f"; {beyond:.3g} times the largest compute" if beyond > 1 else "")
+
+
+def place(found: Mapping[str, Any]) -> str:
+    """n=..., d=... or c=..., as it was asked for."""
+    return ", ".join(f"{name}={found[name]:g}" for name in ("n", "d", "c") if name in found)
+
+
+def accuracy(found: Mapping[str, Any]) -> Iterator[str]:
+    """The sigmoid and what it predicts."""
+    values, ends = found["parameters"], found["intervals"]
+    named = ", ".join(
+        f"{name} {value:{DIGITS}}" + (f" ({interval(ends[name])})" if name in ends else "")
+        for name, value in values.items()
+    )
+    yield f"accuracy by a sigmoid of the loss, {found['points']} points: {named}"
+    for each in found.get("predictions", []):
+        text = (
+            f"accuracy at {place(each)}: {each['accuracy']:.4f} through loss "
+            f"{each['loss']:{DIGITS}}"
+        )
+        if "low" in each:
+            text += (
+                f" (expected {interval([each['low'], each['high']])}, a new run "
+                f"{interval(each['prediction_interval'])})"
+            )
+        yield text
+
+
+def comparison(found: Mapping[str, Any]) -> str:
+    """Who needs less compute, and by how much."""
+    if "at_loss" not in found:
+        return profile_comparison(found)
+    first, second = found["first"], found["second"]
+    loss, ends = found["at_loss"], found["interval"]
+    if found["multiplier"] is None:
+        times = ends[0] if found["bound"] == "more than" else 1 / ends[1]
+        better, worse = (second, first) if found["bound"] == "more than" else (first, second)
+        sure = found["supported_by"]
+        support = "" if sure is None else f" ({sure:.0%} of the refits agree on the order)"
+        return f"{better} needs more than {times:.3g} times less compute than {worse} for loss " + (
+            f"{loss:{DIGITS}}{support}" if times > 1 else f"{loss:{DIGITS}}, which says nothing"
+        )
+    text = f"{second} needs {found['multiplier']:.4g} times less compute than {first} for loss "
+    text += f"{loss:{DIGITS}}" + (f" (95% interval {interval(ends)})" if ends else "")
+    for name, each in found.get("difference", {}).items():
+        text += f"; {name} differs by {each['estimate']:.3g}"
+        text += f" ({interval(each['interval'])})" if each["interval"] else ""
+    return text

@@ -1,0 +1,69 @@
+"""Which keys of an evaluation's settings each task reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cola.errors import SpecError
+from cola.families.registry import definition_of
+from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
+
+NEW_TOKENS = "generation.max_new_tokens"
+# How an evaluation is made up, and not how one of its tasks is answered.
+_OF_ALL = frozenset({"tasks", "task_items", "task_folder"})
+# A key here stands for those below it too.
+_READ_BY: dict[str, tuple[str, ...]] = {
+    NEW_TOKENS: (*FEW_SHOT_TASKS, "continuation", "unconditional", "speed"),
+    "generation": (
+        *FEW_SHOT_TASKS,
+        "cloze",
+        "continuation",
+        "infilling",
+        "unconditional",
+        "speed",
+    ),
+    "likelihood": ("likelihood", "cloze"),
+    "prompt_tokens": ("continuation", "infilling", "speed"),
+    "gap_tokens": ("infilling",),
+}
+
+
+def check_read(given: Mapping[str, object], tasks: Sequence[str]) -> None:
+    """Whether each of the given keys (by path) is read by one of the tasks.
+
+    Raises:
+        SpecError: naming a key that none of them reads, and the tasks that do.
+    """
+    for path, value in given.items():
+        readers = readers_of(path)
+        if not set(readers) & set(tasks):
+            known = f"{_listed(readers)} read it" if readers else "no task reads it"
+            raise SpecError(
+                f"--set {path}={value}: has no effect on {', '.join(tasks)}; {known}, so leave it "
+                f"out{' or name one of these tasks' if readers else ''}"
+            )
+
+
+def readers_of(path: str) -> tuple[str, ...]:
+    """The tasks that read a key of the evaluation's settings."""
+    if path.partition(".")[0] in _OF_ALL:
+        return IN_DOMAIN_TASKS + FEW_SHOT_TASKS
+    return _READ_BY.get(path) or _READ_BY.get(path.partition(".")[0], ())
+
+
+def unread_by_family(given: Iterable[str], family: str) -> list[str]:
+    """The given keys of generation and likelihood that models of a family do not read."""
+    definition = definition_of(family)
+    read = {"generation": definition.generation_keys, "likelihood": definition.likelihood_keys}
+    unread = []
+    for path in given:
+        group, _, key = path.partition(".")
+        if key and group in read and key not in read[group]:
+            unread.append(path)
+    return unread
+
+
+def _listed(tasks: Sequence[str]) -> str:
+    few_shot = set(FEW_SHOT_TASKS) <= set(tasks)
+    names = [task for task in tasks if not (few_shot and task in FEW_SHOT_TASKS)]
+    return ", ".join((["the few-shot tasks"] if few_shot else []) + names)

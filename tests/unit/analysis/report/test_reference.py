@@ -1,0 +1,70 @@
+"""Runs that know no more than how frequent tokens are: drawn, named, and not fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.report.reference import floor_warnings, headlines, in_bits_per_byte, informative
+from analysis.report.report import write_report
+from tests.unit.analysis.store import BUDGETS, KINDS, Store
+
+LINES = {"uniform": 7.6, "unigram": 6.2, "bigram": 4.1}
+LABELS = {"ar": "AR", "cola": "Cola DLM"}
+
+
+def final(**losses: list[float]) -> pd.DataFrame:
+    rows = [
+        {"variant": variant, "budget": 10.0**k, "nll": nll, "name": f"{variant}-{k}"}
+        for variant, values in losses.items()
+        for k, nll in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_only_runs_below_token_frequencies_count() -> None:
+    runs = final(ar=[6.3, 5.0, 4.0], cola=[9.0, 8.0, 7.7])
+    assert informative(runs, LINES).tolist() == [False, True, True, False, False, False]
+    assert informative(runs, {}).all()
+    ar, cola = floor_warnings(runs, LINES, LABELS)
+    assert ar.startswith("AR: 1 of 3 runs are not better than token frequencies (6.200")
+    assert ar.endswith("comparisons: ar-0")
+    assert cola.endswith("cola-0, cola-1, cola-2")
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [(7.7, "a uniform guess (7.700 against 7.600"), (7.0, "token frequencies (7.000 against 6.200"),
+     (6.0, None)],
+)  # fmt: skip
+def test_the_headline_names_the_worst_guess_that_is_not_beaten(
+    last: float, said: str | None
+) -> None:
+    sentences = headlines(final(cola=[9.0, last]), LINES, LABELS)
+    assert [said in sentence for sentence in sentences] == ([True] if said else [])
+
+
+def test_lines_in_bits_per_byte_keep_their_ratio_to_the_loss() -> None:
+    runs = pd.DataFrame({"nll": [4.0], "bits_per_byte": [2.0], "reference_xz": [2.5]})
+    assert in_bits_per_byte({"unigram": 6.2}, runs) == {"unigram": 3.1, "xz": 2.5}
+
+
+@pytest.mark.slow
+def test_a_report_fits_nothing_that_sits_on_a_floor(store: Store, tmp_path: Path) -> None:
+    levels = {"ar": 4.0, "llada": 5.0, "cola": 9.0}
+    for family in KINDS:
+        for rung in range(len(BUDGETS)):
+            store.run("floors", family, rung, levels[family], LINES)
+    spec: dict[str, Any] = {"tracking": {"uri": None}}
+    result = write_report("floors", store.uri, tmp_path, spec=spec)
+    assert result.fits["ar"].fit is not None
+    assert result.fits["cola"].fit is None
+    html = (tmp_path / "report.html").read_text()
+    assert "Cola DLM at its largest budget is not better than a uniform guess" in html
+    assert "are drawn, and left out of fits" in html
+    assert "Cola DLM against" not in html
+    assert "<td>token frequencies</td><td>6.200</td>" in html
+    assert "cola-4e+12-seed66: " in html  # drawn all the same
