@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import SharedQueue
-from orchestration.cluster.session import check_fits, ray_cluster
+from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
 from orchestration.driver.preflight import check_output
 from orchestration.state.event_log import EventLog
 from orchestration.state.paths import OutputFolder, output_root
@@ -24,7 +24,8 @@ from sweeps.driver.folder import exclusive_driver, save_spec
 from sweeps.driver.progress import TrialProgress
 from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.driver.trial_queue import TrialQueue
-from sweeps.search.arm_search import ArmSearch, Search
+from sweeps.search.ahead import SearchAhead
+from sweeps.search.arm_search import ArmSearch
 from sweeps.search.known_trials import describe_left_out, leave_out_trials, planned_trials
 from sweeps.search.population import PopulationSearch, published_prefixes
 from sweeps.search.trial_log import SweepLog
@@ -76,9 +77,12 @@ def run_sweep(
             (folder / SWEEP_STOP).unlink(missing_ok=True)
         say_notes(planner, trial_log, notify)
         kind = PopulationSearch if sweep.is_population else ArmSearch
-        arms: list[Search] = [kind(arm, planner, trial_log) for arm in planner.arms()]
+        arms = [SearchAhead(kind(arm, planner, trial_log)) for arm in planner.arms()]
+        is_over = not any(arm.has_next() for arm in arms)
         with ExitStack() as stack:
-            context = open_context(stack, planner, trial_log, address=address, notify=notify)
+            context = open_context(
+                stack, planner, trial_log, address=address, notify=notify, is_over=is_over
+            )
             stopped, unmirrored = run_arms(arms, planner, context)
     states: Counter[str] = Counter(outcome.state for outcome in trial_log.outcomes.values())
     states["open"] = trial_log.open_count
@@ -97,8 +101,11 @@ def open_context(
     *,
     address: str | None,
     notify: Callable[[str], None],
+    is_over: bool,
 ) -> SweepContext:
     """Open what the driver needs, until the stack is closed: corpus, MLflow, cluster and queue.
+
+    A sweep that `is_over` has no trial to run, and gets neither cluster nor queue.
 
     Raises:
         SpecError: the corpus does not fill a batch, or the workers do not fit on this machine.
@@ -109,9 +116,11 @@ def open_context(
     corpora = PreparedCorpora(output.cache)
     corpora.of(base)
     mirror = open_mirror(tracking_uri(base), sweep.name, output.artifacts / sweep.name)
-    cluster = stack.enter_context(ray_cluster(address))
+    cluster = ClusterResources(0, 0) if is_over else stack.enter_context(ray_cluster(address))
     queue = None
-    if address is None:
+    if is_over:
+        log.info("sweep %s: no trial is left to run", sweep.name)
+    elif address is None:
         check_fits(base.resources, cluster)
     else:
         queue = TrialQueue(base, SharedQueue(), events, notify=notify)
@@ -131,7 +140,7 @@ def open_context(
 
 
 def run_arms(
-    arms: list[Search], planner: PointPlanner, context: SweepContext
+    arms: list[SearchAhead], planner: PointPlanner, context: SweepContext
 ) -> tuple[bool, list[str]]:
     """Run every arm from where earlier drivers left it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -26,7 +27,11 @@ MONITOR_SECONDS = 1.0  # chosen: short beside `resources.hang_seconds`
 FOLLOWER_BYTES = 500e6
 # They log, with tracebacks, processes that died, which the sweep reports and may retry, and what
 # the search has raised, which the driver raises.
-TUNE_LOGGERS = ("ray.tune.tune", "ray.tune.execution.tune_controller")
+TUNE_LOGGERS = (
+    "ray.tune.tune",
+    "ray.tune.execution.tune_controller",
+    "ray.tune.execution.experiment_state",  # snapshots, which nobody reads
+)
 
 
 class SweepDriver:
@@ -40,15 +45,19 @@ class SweepDriver:
         self._search: Any = None
         self.stopped = False
 
-    def run(self, arms: list[Search]) -> None:
+    def run(self, arms: Sequence[Search]) -> None:
         """Run all arms, until they are over or a person stops the sweep.
 
         Raises:
             ColaError: the log cannot be written, or something else that a trial does not survive.
         """
         scheduler = self._context.sweep.scheduler
+        if not any(arm.why_over is None for arm in arms):  # Tune would start with nothing to run
+            for arm in arms:
+                self._context.progress.arm_over(arm)
+            return
         together = scheduler.kind in ("none", "pbt") or scheduler.is_pruner
-        for group in [arms] if together else [[arm] for arm in arms]:
+        for group in [[*arms]] if together else [[arm] for arm in arms]:
             if not self.stopped:
                 self._tune(group)
 

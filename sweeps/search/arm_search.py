@@ -35,7 +35,10 @@ class Search(Protocol):
     """Decides what an arm runs next."""
 
     arm: str
-    why_over: str | None
+
+    @property
+    def why_over(self) -> str | None:
+        """Why no trial comes after those that are known; None while one may."""
 
     def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
         """The next trial, which is in the log.
