@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
 
 from cola.evaluation.items import Id
 
@@ -18,6 +21,41 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def share_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Clopper and Pearson's exact 95% interval of a share, 0 to 1: never empty, as a bootstrap's is
+    where all items are right, or none."""
+    found = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
+    return float(found.low), float(found.high)
+
+
+def paired_share_interval(only_first: int, only_second: int, items: int) -> tuple[float, float]:
+    """Tango's score interval (1998) of the difference of two shares of the same items, -1 to 1.
+
+    `only_first` and `only_second` count the items that one of the two alone has. It holds where
+    they are few, and has a width where there is none.
+    """
+    z = float(norm.ppf(0.5 + CONFIDENCE / 2))
+
+    def score(difference: float) -> float:
+        """The score statistic of this difference, less z where it is below the estimate."""
+        a = 2 * items
+        b = -only_first - only_second + (2 * items - only_first + only_second) * difference
+        c = -only_second * difference * (1 - difference)
+        share = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
+        variance = items * (2 * share + difference * (1 - difference))
+        excess = only_first - only_second - items * difference
+        return excess / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, excess)
+
+    estimate, edge = (only_first - only_second) / items, 1e-12
+    at_least, at_most = -1 + edge, 1 - edge
+    low, high = -1.0, 1.0
+    if score(at_least) > z:
+        low = float(brentq(lambda d: score(d) - z, at_least, max(estimate - edge, at_least)))
+    if score(at_most) < -z:
+        high = float(brentq(lambda d: score(d) + z, min(estimate + edge, at_most), at_most))
+    return low, high
 
 
 @dataclass(frozen=True)

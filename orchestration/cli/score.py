@@ -132,7 +132,7 @@ def sentence(score: TaskScore) -> str:
     """The score in words."""
     low, high = score.accuracy_interval
     text = f"{score.task}: accuracy {score.accuracy:.2f}% [{low:.2f}, {high:.2f}] "
-    text += f"on {score.items} items (95% bootstrap, matching {score.matching}), "
+    text += f"on {score.items} items (exact 95% interval, matching {score.matching}), "
     text += f"valid answers {score.valid:.2f}%"
     if score.accuracy_given_valid is not None:
         text += f", accuracy given a valid one {score.accuracy_given_valid:.2f}%"
@@ -174,6 +174,6 @@ def paired_sentence(paired: Paired) -> str:
     low, high = paired.difference_interval
     return (
         f"difference {paired.difference:+.2f} points [{low:+.2f}, {high:+.2f}] (95% paired "
-        f"bootstrap): {paired.only_first} items right only in the first, {paired.only_second} only "
-        f"in the second, McNemar p = {paired.p_value:.3g}"
+        f"score interval): {paired.only_first} items right only in the first, "
+        f"{paired.only_second} only in the second, McNemar p = {paired.p_value:.3g}"
     )

@@ -22,7 +22,7 @@ from cola.evaluation.few_shot.options import equal_option, strict_choice, true_o
 from cola.evaluation.few_shot.squad_metrics import squad_exact_match, squad_f1
 from cola.evaluation.few_shot.text_forms import numbers
 from cola.evaluation.items import Id, Item, matched_generations
-from cola.evaluation.statistics import RESAMPLES, percentile_interval
+from cola.evaluation.statistics import paired_share_interval, share_interval
 
 # strict: answers that differ in sign, point, exponent or unit are different, and letters and
 # options count as whole words (`cola.evaluation.few_shot.options`). release: the public release's.
@@ -67,7 +67,7 @@ class ReleaseScore:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Scores of a task; rates in per cent, the interval a 95% bootstrap over items (seed 0).
+    """Scores of a task; rates in per cent, the interval an exact 95% one (Clopper-Pearson).
 
     `chance` is that of guessing an option, None where answers are free text. `position_bias`
     compares how often each place was chosen and how often it holds the truth (total variation,
@@ -148,7 +148,7 @@ def score_items(
         items=len(scores),
         missing=sum(score.missing for score in scores),
         accuracy=100 * float(correct.mean()),
-        accuracy_interval=bootstrap_interval(correct),
+        accuracy_interval=in_per_cent(share_interval(int(correct.sum()), len(correct))),
         valid=100 * float(valid.mean()),
         accuracy_given_valid=100 * float(correct[valid].mean()) if valid.any() else None,
         chance=chance_level(items),
@@ -239,13 +239,9 @@ def _by_release(item: Item, text: str) -> ItemScore:
     return ItemScore(item.id, correct, valid, False, choice, truth, by=by)
 
 
-def bootstrap_interval(correct: np.ndarray) -> tuple[float, float]:
-    """Percentile interval of the mean in per cent, items drawn with replacement.
-
-    Of right and wrong answers, a resample is a binomial count.
-    """
-    draws = np.random.default_rng(0).binomial(len(correct), correct.mean(), RESAMPLES)
-    return percentile_interval(100 * draws / len(correct))
+def in_per_cent(interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval of shares, 0 to 1, in per cent."""
+    return 100 * interval[0], 100 * interval[1]
 
 
 def chance_level(items: Sequence[Item]) -> float | None:
@@ -269,8 +265,8 @@ def position_bias(scores: Sequence[ItemScore]) -> float | None:
 class Paired:
     """Two models on the same items: who alone was right, and McNemar's exact p-value (two-sided).
 
-    `difference` is first minus second in accuracy, in percentage points; its interval a 95%
-    bootstrap over items, both models' answers to an item drawn together (seed 0).
+    `difference` is first minus second in accuracy, in percentage points; its interval Tango's
+    95% score interval for shares of the same items.
     """
 
     difference: float
@@ -294,18 +290,8 @@ def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
     discordant = only_first + only_second
     return Paired(
         difference=100 * (only_first - only_second) / len(pairs),
-        difference_interval=paired_interval(only_first, only_second, len(pairs)),
+        difference_interval=in_per_cent(paired_share_interval(only_first, only_second, len(pairs))),
         only_first=only_first,
         only_second=only_second,
         p_value=float(binomtest(only_first, discordant).pvalue) if discordant else 1.0,
     )
-
-
-def paired_interval(only_first: int, only_second: int, items: int) -> tuple[float, float]:
-    """Percentile interval of the difference in accuracy in points, items drawn with replacement.
-
-    An item adds 1, -1 or 0 to the difference, so a resample is a multinomial count.
-    """
-    shares = np.array([only_first, only_second, items - only_first - only_second]) / items
-    draws = np.random.default_rng(0).multinomial(items, shares, RESAMPLES)
-    return percentile_interval(100 * (draws[:, 0] - draws[:, 1]) / items)
