@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cola.errors import SpecError
+from cola.errors import SpecError, TrackingError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
 from sweeps.search.trial_log import SweepLog
@@ -102,6 +102,8 @@ def run(
         raise typer.Exit(130 if result.stopped else 1)
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
+    if result.unmirrored:
+        raise typer.Exit(TrackingError.exit_code)
 
 
 @app.command()

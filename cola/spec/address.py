@@ -16,6 +16,7 @@ from cola.errors import SpecError
 
 # A password before the host, or as an option behind the question mark.
 INLINE_PASSWORD = re.compile(r"://[^@\s]*:[^@\s]+@|[?&][a-z_]*(password|token|secret)=", re.I)
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,22 @@ def resolve_address(given: str, key: str = "tracking.uri") -> Address:
     else:
         return Address(given, redacted(given), _userinfo(given))
     return Address(uri, given, _parts(uri))
+
+
+def sqlite_uri(file: Path) -> str:
+    """The address of a SQLite store in this file, whatever characters its path has.
+
+    They are quoted as SQLAlchemy, which opens the store, reads them.
+    """
+    return SQLITE + urllib.parse.quote(str(file), safe=" /")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The absolute path of a SQLite store's file; None for any other address."""
+    database = urllib.parse.unquote(uri.removeprefix(SQLITE).partition("?")[0])
+    if not uri.startswith(SQLITE) or database in ("", ":memory:"):
+        return None
+    return Path(database).absolute()
 
 
 def holds_password(uri: str) -> bool:

@@ -56,7 +56,10 @@ TaskFolder = Annotated[
 ]
 HeldOut = Annotated[
     list[Path] | None,
-    typer.Option(help="Text for in-domain tasks of a plain model folder (repeatable)."),
+    typer.Option(
+        help="Text for in-domain tasks, in place of a run's validation split (repeatable). The "
+        "likelihood is measured of all of it, or of the first --items sequences."
+    ),
 ]
 Judge = Annotated[
     str | None,
@@ -114,10 +117,11 @@ def evaluate(
     judge = None if reference is None else reference_of(find_target(reference, root, None))
     changes = evaluation_changes(settings or [], items, task_folder)
     texts = tuple(held_out or ())
-    requests = [
-        (model, EvaluationRequest(evaluation_settings(model, tasks, changes), seed, judge, texts))
-        for model in models
-    ]
+    limited = any(change.partition("=")[0].strip() == "task_items" for change in changes)
+    requests = []
+    for model in models:
+        chosen = evaluation_settings(model, tasks, changes)
+        requests.append((model, EvaluationRequest(chosen, seed, judge, texts, limited)))
     hands = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
     reports = evaluate_all(requests, hands, root, show_progress=not as_json)
     show_reports(reports, as_json)

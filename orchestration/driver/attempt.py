@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
+from cola.checksums import damage_in
 from cola.errors import ColaError, one_line
 from cola.families.registry import family_of
 from cola.files import write_atomically
@@ -29,15 +31,28 @@ def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
     Raises:
         LeaseHeldError: another driver runs it.
     """
-    entry = ledger.acquire(run.key)
     folder = ledger.run_folder(run.key)
+    if ledger.entry(run.key).state == "finished":
+        set_aside_damaged(RunFolder(folder).model)
+    entry = ledger.acquire(run.key)
     write_atomically(RunFolder(folder).spec, run.spec.model_dump_json(indent=1))
-    write_atomically(RunFolder(folder).data, json.dumps({"folder": str(data_folder)}))
+    RunFolder(folder).write_data(data_folder)
     RunFolder(folder).stop.unlink(missing_ok=True)
     RunFolder(folder).outcome.unlink(missing_ok=True)
     forget_beats(folder)
     log.debug("%s: attempt %d opened in %s", run.name, len(entry.attempts), folder)
     return entry
+
+
+def set_aside_damaged(model: Path) -> None:
+    """Rename an exported model that is not as it was written; the attempt exports it anew."""
+    damage = damage_in(model) if model.is_dir() else None
+    if damage is None:
+        return
+    aside = model.with_name(f"{model.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.rename(aside)
+    log.warning("%s: %s; set aside as %s", model, damage, aside.name)
 
 
 def assignment_of(

@@ -14,18 +14,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cola.data import prepare
-from cola.evaluation.models.evaluated_model import tokenizer_in
 from cola.evaluation.models.judge import Reference, check_can_judge
 from cola.evaluation.statistics import Difference, paired_difference
 from cola.evaluation.tasks.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.tasks.evaluate import Answers, answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
 from cola.records import IN_DOMAIN_TASKS
-from cola.spec import DataSpec
 from cola.study import EvaluationSpec, RunSpec
+from orchestration.inference.held_out import held_out_text
 from orchestration.inference.target import Target
-from orchestration.state.paths import OutputFolder
 from orchestration.training.final_tasks import about_model, collect_results, item_loader, metrics_of
 from orchestration.training.validation import VALIDATION_SEED
 
@@ -39,14 +36,15 @@ PLAIN_SEQUENCE = 128  # chosen: tokens of held-out sequences where a model names
 class EvaluationRequest:
     """Settings of an evaluation.
 
-    `reference` opens the model that judges unconditional texts; `held_out_files` are text for
-    models that come without data.
+    `reference` opens the model that judges unconditional texts; `held_out_files` are text in place
+    of a run's validation split, of which the likelihood is measured whole unless `limited`.
     """
 
     settings: EvaluationSpec
     seed: int
     reference: Callable[[], Reference] | None
     held_out_files: tuple[Path, ...]
+    limited: bool = False  # whether the number of items was asked for
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ def evaluate_target(
     settings = request.settings
     tasks = make_tasks(
         settings,
-        held_out_of(target, request, root),
+        held_out_of(target, request),
         item_loader(settings.task_folder),
         seed=request.seed,
         context=target.context,
@@ -196,30 +194,28 @@ def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int |
     """
     tasks = {"tasks", "task_items", "task_folder"}
     same = request.settings.model_dump(exclude=tasks) == spec.evaluation.model_dump(exclude=tasks)
+    if request.held_out_files and set(request.settings.tasks) & set(IN_DOMAIN_TASKS):
+        return False
     return same and context == spec.data.sequence_length and request.seed == VALIDATION_SEED
 
 
-def held_out_of(target: Target, request: EvaluationRequest, root: Path) -> HeldOut | None:
-    """Validation split of the target's data, or else of the held-out files; None without both."""
+def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
+    """The held-out files, or else the validation split of the target's data; None without both.
+
+    Raises:
+        SpecError: a file cannot be used.
+        StorageError: the run's prepared corpus is gone or damaged.
+    """
     if not set(request.settings.tasks) & set(IN_DOMAIN_TASKS):
         return None
-    data = target.data()
-    if data is None and request.held_out_files:
-        tokenizer = tokenizer_in(target.model_folder)
-        spec = DataSpec.parse(
-            {
-                "corpus": {"source": "files", "paths": [str(p) for p in request.held_out_files]},
-                "tokenizer": {
-                    "kind": "file",
-                    "path": str(target.model_folder / "tokenizer.json"),
-                    "eos_token": tokenizer.eos_token,
-                },
-                "sequence_length": target.context or PLAIN_SEQUENCE,
-                "validation_fraction": 0.49,
-            },
-            origin="--held-out",
+    if request.held_out_files:
+        return held_out_text(
+            request.held_out_files,
+            target.tokenizer(),
+            target.context or PLAIN_SEQUENCE,
+            every_sequence=not request.limited,
         )
-        data = prepare(spec, OutputFolder(root).cache)
+    data = target.data()
     return None if data is None else held_out(data, request.settings.task_items)
 
 

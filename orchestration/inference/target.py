@@ -9,21 +9,26 @@ from pathlib import Path
 
 import torch
 
-from cola.data import PreparedData, open_prepared
+from cola.data import PreparedData, TextTokenizer, open_prepared
+from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import (
     EvaluatedModel,
     context_in,
     family_in,
+    load_model,
     open_evaluated_model,
     tokenizer_in,
 )
 from cola.families.registry import family_of
 from cola.study import EvaluationSpec, RunSpec
 from orchestration.planning.catalog import find_run, load_run_spec
+from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder
 
 log = logging.getLogger(__name__)
+
+RUN_AGAIN = "`cola run` of its study exports the model again"
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,17 @@ class Target:
         log.debug("opening the model in %s", self.model_folder)
         if self.run_folder is None:
             return open_evaluated_model(self.model_folder, self.context, device)
-        family = family_of(self.family)
-        model = family.load(self.model_folder).to(device).eval()
-        tokenizer = open_prepared(RunFolder(self.run_folder).data_folder()).tokenizer
-        return EvaluatedModel(family, model, tokenizer, self.context, torch.device(device))
+        return open_run_model(self.run_folder, self.family, self.context, device=device)
+
+    def tokenizer(self) -> TextTokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            StorageError: it is gone.
+        """
+        if self.run_folder is None:
+            return tokenizer_in(self.model_folder)
+        return run_tokenizer(self.run_folder)
 
     def run_spec(self) -> RunSpec | None:
         """The run's specification; None for a plain folder."""
@@ -68,6 +80,53 @@ class Target:
         )
 
 
+def open_run_model(
+    run_folder: Path, family_name: str, context: int | None, *, device: torch.device | str = "cpu"
+) -> EvaluatedModel:
+    """A finished run's model on this device, with its tokenizer.
+
+    Raises:
+        StorageError: a file is missing or damaged.
+    """
+    family = family_of(family_name)
+    model = load_model(family, RunFolder(run_folder).model, RUN_AGAIN).to(device).eval()
+    return EvaluatedModel(family, model, run_tokenizer(run_folder), context, torch.device(device))
+
+
+def run_tokenizer(run_folder: Path) -> TextTokenizer:
+    """The tokenizer of a finished run: beside its model, or of its prepared corpus.
+
+    Raises:
+        StorageError: both are gone.
+    """
+    folder = RunFolder(run_folder)
+    if (folder.model / TOKENIZER_FILE).exists():
+        return tokenizer_in(folder.model)
+    return open_prepared(folder.data_folder()).tokenizer
+
+
+def check_finished(run_folder: Path, name: str) -> None:
+    """Refuse a run without an exported model.
+
+    Raises:
+        SpecError: it is not finished, or its model is gone.
+        StorageError: its ledger cannot be read.
+    """
+    folder = RunFolder(run_folder)
+    if folder.model.is_dir():
+        return
+    # The folder may be given by a path from within it.
+    key, root = run_folder.resolve().name, run_folder.resolve().parent.parent
+    if Ledger(root).entry(key).state == "finished":
+        raise SpecError(
+            f"run {name}: is finished, but its model {folder.model} is gone; `cola run` of its "
+            "study exports it again"
+        )
+    raise SpecError(
+        f"run {name}: is not finished, so it has no exported model; resume it with `cola run`"
+    )
+
+
 def find_target(name: str, root: Path, context: int | None) -> Target:
     """A finished run by the names of `find_run`, or a folder with a model and its tokenizer.
 
@@ -75,6 +134,7 @@ def find_target(name: str, root: Path, context: int | None) -> Target:
 
     Raises:
         SpecError: there is no such run or model, or the run is not finished.
+        StorageError: a state file of the run cannot be read.
     """
     folder = Path(name).expanduser()
     if folder.is_dir() and not RunFolder(folder).spec.exists():
@@ -86,10 +146,7 @@ def find_target(name: str, root: Path, context: int | None) -> Target:
         return Target(name, family, folder.resolve(), None, context, in_context(answers, context))
     run_folder = find_run(name, root)
     spec = load_run_spec(run_folder)
-    if not RunFolder(run_folder).model.exists():
-        raise SpecError(
-            f"run {name}: is not finished, so it has no exported model; resume it with `cola run`"
-        )
+    check_finished(run_folder, name)
     own = spec.data.sequence_length
     answers = RunFolder(run_folder).answers
     if context not in (None, own):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cola.checksums import damage_in
 from cola.errors import StorageError, one_line
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
@@ -17,7 +18,7 @@ from orchestration.checkpoint.manifest import Cursor
 from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.ledger import Ledger, lease_is_fresh
-from orchestration.state.paths import StudyFolder
+from orchestration.state.paths import RunFolder, StudyFolder
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +55,27 @@ def _decide_one(
     run: PlannedRun, ledger: Ledger, before: dict[str, Any] | None, *, storage: str | None
 ) -> RunDecision:
     entry = ledger.entry(run.key)
+    run_folder = ledger.run_folder(run.key)
     if entry.state == "finished":
-        return RunDecision(run, "reuse", "finished already, with the same specification")
+        damage = damage_of_model(run_folder)
+        if damage is None:
+            return RunDecision(run, "reuse", "finished already, with the same specification")
+        ended = f"finished, but its model cannot be used: {damage}"
+        return _resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
     if lease_is_fresh(entry):
         owner = entry.lease.owner if entry.lease else "another driver"
         return RunDecision(run, "busy", f"being run by {owner}")
     ended = entry.reason or {"running": "its driver died"}.get(entry.state, entry.state)
-    run_folder = ledger.run_folder(run.key)
     if entry.state != "new":
         return _resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
     changed = changes(before, run) if before else ""
     return RunDecision(run, "start", f"run again because {changed}" if changed else "new")
+
+
+def damage_of_model(run_folder: Path) -> str | None:
+    """Why a finished run's exported model cannot be used; None where it can."""
+    model = RunFolder(run_folder).model
+    return damage_in(model) if model.is_dir() else f"{model} is missing"
 
 
 def _resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> RunDecision:

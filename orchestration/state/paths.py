@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cola.errors import StorageError, one_line
+from cola.files import write_atomically
 from cola.records import Artifact
 from cola.study import StudySpec
 
@@ -86,9 +89,41 @@ class RunFolder:
         """Results of all tasks of the finished model."""
         return self.path / Artifact.EVALUATION
 
+    def write_data(self, folder: Path) -> None:
+        """Record the folder of the prepared corpus, relative to the run's where both lie in one
+        output folder: the output folder can then be moved and copied.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        output = self.path.absolute().parent.parent
+        inside = folder.absolute().is_relative_to(output)
+        given = os.path.relpath(folder.absolute(), self.path.absolute()) if inside else str(folder)
+        write_atomically(self.data, json.dumps({"folder": given}))
+
     def data_folder(self) -> Path:
-        """Folder with the run's tokens and tokenizer."""
-        return Path(json.loads(self.data.read_text(encoding="utf-8"))["folder"])
+        """Folder with the run's tokens and tokenizer, wherever the output folder lies.
+
+        Raises:
+            StorageError: it is gone, or its name cannot be read.
+        """
+        try:
+            given = Path(json.loads(self.data.read_text(encoding="utf-8"))["folder"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise StorageError(
+                f"{self.data}: does not name the run's prepared corpus ({one_line(error)}); "
+                "`cola run` of its study writes it again"
+            ) from None
+        # Its own output folder first: a copy must not read the original's.
+        places = [OutputFolder(self.path.absolute().parent.parent).cache / given.name]
+        places += [Path(os.path.normpath(self.path.absolute() / given)), self.path / given]
+        found = next((place for place in places if place.is_dir()), None)
+        if found is None:
+            raise StorageError(
+                f"run {self.path.name}: its prepared corpus {places[0]} is gone; `cola run` of its "
+                "study prepares it again (`cola evaluate` also takes other text: --held-out FILE)"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -157,7 +192,7 @@ class OutputFolder:
     @property
     def artifacts(self) -> Path:
         """MLflow's artifacts, one folder an experiment."""
-        return self.path / "mlartifacts"
+        return self.path / Artifact.FOLDER
 
     @property
     def calibration(self) -> Path:

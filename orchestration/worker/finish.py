@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from pathlib import Path
 
 from torch import nn
 
-from cola.data import PreparedData
-from cola.files import write_atomically
+from cola.checksums import write_checksums
+from cola.data import PreparedData, TextTokenizer
+from cola.families.interface.family import Family
+from cola.files import sync_folder, write_atomically
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
@@ -48,7 +51,7 @@ def finish(
     if weights is not None:
         model = whole_model(state, weights)
         log.info("exporting the model to %s", folder.model)
-        state.family.save(model, folder.model)
+        save_model(state.family, model, data.tokenizer, folder=folder.model)
         evaluate_finished(state, model, data, folder=folder, journal=journal, heartbeat=heartbeat)
     values = {"event": state.stop, "attempt": assignment.attempt}
     journal.write("event", state.step, time.time(), values=values)
@@ -64,6 +67,27 @@ def finish(
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )
     write_atomically(folder.outcome, outcome.model_dump_json(indent=1))
+
+
+def save_model(family: Family, model: nn.Module, tokenizer: TextTokenizer, *, folder: Path) -> None:
+    """Write a finished model with its tokenizer and checksums into `folder`: whole, or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    building = folder.with_name(f".{folder.name}")
+    shutil.rmtree(building, ignore_errors=True)  # what a crash has left
+    try:
+        building.mkdir(parents=True)
+        family.save(model, building)
+        tokenizer.save(building)
+        write_checksums(building)
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
 
 
 def evaluate_finished(

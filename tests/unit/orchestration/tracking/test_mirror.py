@@ -105,9 +105,9 @@ def test_every_line_once_over_several_drivers(uri: str, run: RunSpec, tmp_path: 
 
 def test_study_above_runs_above_restarts(uri: str, run: RunSpec, tmp_path: Path) -> None:
     write(tmp_path, range(1, 11), {"attempt": 1, "workers": 2, "pid": 1})
-    write(tmp_path, range(8, 15), {"attempt": 1, "workers": 1, "pid": 2}, values="interrupted")
+    write(tmp_path, range(8, 15), {"attempt": 1, "workers": 1, "pid": 2}, end="interrupted")
     mirror_once(uri, "levels", run, tmp_path, "interrupted")
-    write(tmp_path, range(15, 21), {"attempt": 2, "workers": 2, "pid": 3}, values="finished")
+    write(tmp_path, range(15, 21), {"attempt": 2, "workers": 2, "pid": 3}, end="finished")
     client = mirror_once(uri, "levels", run, tmp_path, "finished")
     (study,) = found(client, "levels", Kind.STUDY)
     assert study.info.status == "FINISHED"
