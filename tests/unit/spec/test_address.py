@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
+from sqlalchemy import make_url
 
 from cola.errors import SpecError
-from cola.spec.address import redacted, resolve_address
+from cola.spec.address import redacted, resolve_address, sqlite_file, sqlite_uri
 from cola.spec.resources import TrackingSpec
 
 SECRET = "postgresql://me:s3cret@db.example:5433/runs"
@@ -64,3 +67,29 @@ def test_a_password_in_a_specification_is_refused_and_not_repeated(uri: str) -> 
 def test_no_password_is_seen_where_there_is_none() -> None:
     for uri in ("http://host:5000", "sqlite:////tmp/a:b@c/mlflow.db", "https://me@host/x?y=1"):
         assert TrackingSpec.parse({"uri": uri}).uri == uri
+
+
+PARTS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@hypothesis.given(
+    st.lists(PARTS.filter(lambda part: part not in (".", "..")), min_size=1, max_size=3)
+)
+@hypothesis.example(["a%20b", "q?x=1#h", "it's; p ünï\nnl%"])
+@hypothesis.example([":memory:"])
+def test_a_store_in_any_path_is_the_file_that_sqlalchemy_opens(parts: list[str]) -> None:
+    path = Path("/", *parts)
+    uri = sqlite_uri(path)
+    assert make_url(uri).database == str(path)
+    assert sqlite_file(uri) == path
+    assert len(uri.splitlines()) == 1
+
+
+@pytest.mark.parametrize("uri", ["http://host", "postgresql://host/db", "sqlite://", "sqlite:///"])
+def test_what_is_no_file_of_sqlite(uri: str) -> None:
+    assert sqlite_file(uri) is None
+    assert sqlite_file("sqlite:///:memory:") is None
+
+
+def test_a_relative_store_is_of_the_working_directory() -> None:
+    assert sqlite_file("sqlite:///runs.db?timeout=5") == Path.cwd() / "runs.db"
