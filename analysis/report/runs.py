@@ -21,7 +21,7 @@ from analysis.report.histories import read_histories
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
-from cola.spec.address import Address, resolve_address, sqlite_file
+from cola.spec.address import Address, remove_quoted_folder, resolve_address, sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
         )
     client = MlflowClient(tracking_uri=address.uri)
     experiment = client.get_experiment_by_name(study)
+    remove_quoted_folder(address.uri)
     if experiment is None:
         known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
         raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")

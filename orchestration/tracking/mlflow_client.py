@@ -13,7 +13,7 @@ from typing import Any
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
 from cola.files import file_lock
-from cola.spec.address import Address, sqlite_file
+from cola.spec.address import Address, remove_quoted_folder, sqlite_file
 
 CONNECT_SECONDS = 5.0  # chosen value: a host in the same network answers within milliseconds
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -56,19 +56,21 @@ def check_answers(address: Address) -> None:
             "address"
         )
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
     try:
         _connect(address.uri)
         if address.is_server or _has_tables(address):
             client_of(address).search_experiments(max_results=1)
+            remove_quoted_folder(address.uri)
     except ModuleNotFoundError as error:
         raise TrackingError(
             f"{where}: needs the Python package {error.name}; for PostgreSQL install "
             "cola-scaling[postgres]"
         ) from None
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
-        verb = "reached" if isinstance(error, OSError) or address.is_server else "used"
+        reached = isinstance(error, MlflowException | DatabaseError) and not address.is_server
+        verb = "used" if reached and not isinstance(error, OperationalError) else "reached"
         raise TrackingError(
             f"{where}: MLflow cannot be {verb} ({failure_reason(address, error)})"
             + remedy_of(address, error)
@@ -96,6 +98,10 @@ def remedy_of(address: Address, error: Exception) -> str:
         return "; start the server, or leave tracking.uri out to use a SQLite file"
     if sqlite_file(address.uri) is None:
         return "; start the database, or leave tracking.uri out to use a SQLite file"
+    if "unable to open" in str(error) or "readonly" in str(error):
+        return "; check that its folder is there and can be written, or name another file"
+    if "locked" in str(error):
+        return "; wait for the program that uses it, or end that"
     return (
         "; restore the file from a copy, or move it away: `cola run` makes a new one and fills it "
         "from the runs' journals"

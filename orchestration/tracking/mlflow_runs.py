@@ -19,7 +19,7 @@ import yaml
 from cola.errors import TrackingError
 from cola.files import file_lock
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
-from cola.spec.address import Address
+from cola.spec.address import Address, remove_quoted_folder
 from cola.study import RunSpec
 from orchestration.state.journal import KINDS, Line
 from orchestration.tracking.mlflow_client import client_of, creation_lock
@@ -90,6 +90,7 @@ class MlflowRuns:
             adopt_artifacts(address, artifacts.parent)
             self.client: Any = client_of(address)
             self.experiment = self._open_experiment(artifacts)
+            remove_quoted_folder(address.uri)
 
     def _open_experiment(self, artifacts: Path) -> str:
         from mlflow.exceptions import MlflowException

@@ -11,7 +11,13 @@ from pathlib import Path
 from cola import process_environment
 from cola.errors import SpecError
 from cola.files import file_lock
-from cola.spec.address import Address, holds_password, resolve_address, sqlite_uri
+from cola.spec.address import (
+    Address,
+    holds_password,
+    remove_quoted_folder,
+    resolve_address,
+    sqlite_uri,
+)
 from orchestration.state.paths import OutputFolder
 from orchestration.tracking.mlflow_client import check_answers, store_lock, with_driver
 from orchestration.tracking.relocation import adopt_artifacts
@@ -45,6 +51,7 @@ def serve(
     finally:
         process.terminate()
         process.wait()
+        remove_quoted_folder(address.uri)
 
 
 def backend(root: Path, store: str | None) -> Address:

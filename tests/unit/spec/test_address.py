@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url
 
 from cola.errors import SpecError
-from cola.spec.address import redacted, resolve_address, sqlite_file, sqlite_uri
+from cola.spec.address import (
+    redacted,
+    remove_quoted_folder,
+    resolve_address,
+    sqlite_file,
+    sqlite_uri,
+)
 from cola.spec.resources import TrackingSpec
 
 SECRET = "postgresql://me:s3cret@db.example:5433/runs"
@@ -83,6 +89,23 @@ def test_a_store_in_any_path_is_the_file_that_sqlalchemy_opens(parts: list[str])
     assert make_url(uri).database == str(path)
     assert sqlite_file(uri) == path
     assert len(uri.splitlines()) == 1
+
+
+def test_the_folder_with_a_quoted_name_goes_if_it_is_empty(tmp_path: Path) -> None:
+    uri = sqlite_uri(tmp_path / "a%20b" / "c?" / "mlflow.db")
+    (tmp_path / "a%20b" / "c?").mkdir(parents=True)
+    quoted = tmp_path / "a%2520b" / "c%3F"
+    quoted.mkdir(parents=True)
+    (quoted / "mine").touch()
+    remove_quoted_folder(uri)
+    assert (quoted / "mine").exists()
+    (quoted / "mine").unlink()
+    remove_quoted_folder(uri)
+    remove_quoted_folder(uri)
+    assert [path.name for path in tmp_path.iterdir()] == ["a%20b"]
+    remove_quoted_folder(sqlite_uri(tmp_path / "plain" / "mlflow.db"))
+    remove_quoted_folder("http://host/a%20b/c")
+    assert (tmp_path / "a%20b" / "c?").is_dir()
 
 
 @pytest.mark.parametrize("uri", ["http://host", "postgresql://host/db", "sqlite://", "sqlite:///"])

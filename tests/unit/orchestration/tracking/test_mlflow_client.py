@@ -132,7 +132,9 @@ def make_store(kind: str, path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TABLE recipes (name TEXT)")
     else:
-        MlflowRuns(resolve_address(sqlite_uri(path)), "any", path.parent / "artifacts")
+        made = path.with_name("made.db")  # MLflow looks at a store's schema once a process
+        MlflowRuns(resolve_address(sqlite_uri(made)), "any", path.parent / "artifacts")
+        made.rename(path)
         if kind == "cut":
             os.truncate(path, path.stat().st_size // 2)
         else:

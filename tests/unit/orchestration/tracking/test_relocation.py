@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking._tracking_service import utils
 
 from cola.records import Artifact
 from cola.spec.address import resolve_address, sqlite_uri
@@ -17,6 +18,7 @@ from orchestration.tracking.relocation import local_path
 
 def open_output(root: Path, store: Path | None = None, study: str = "a-study") -> MlflowRuns:
     """The study's experiment in the output folder's store, or in another one."""
+    utils._artifact_repos_cache.clear()  # by run, as if each folder were one process's
     folder = OutputFolder(root)
     address = resolve_address(sqlite_uri(store or folder.mlflow))
     return MlflowRuns(address, study, folder.artifacts / study)
