@@ -169,8 +169,8 @@ def evaluate_target(
     )
     about = about_model(target.family, target.context, request.seed)
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
+    answers = executor.answers(target)
     with task_progress(target.name, show_progress) as report:
-        answers = executor.answers(target)
         results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
     spec = target.run_spec()
     if spec is None or target.run_folder is None:

@@ -28,6 +28,9 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
     for key in (done, cut, busy):
         ledger.acquire(key)
     ledger.close(done, "finished")
+    model = ledger.run_folder(done) / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
     ledger.close(cut, "interrupted", "stopped on request")
     found = decisions(tiny_study, tmp_path)
     assert [d.action for d in found] == ["reuse", "start", "busy"]
