@@ -26,6 +26,7 @@ from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns
 from cola.errors import FitError, SpecError
 from cola.spec import load_yaml
+from cola.spec.address import sqlite_uri
 
 PROGRESS_SECONDS = 5.0  # between two lines on how far the refits are
 
@@ -57,7 +58,7 @@ def report(
     if not (folder / "study.yaml").exists():
         raise SpecError(f"study {name}: {root} holds no such study; run it first, or give --output")
     spec = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
-    uri = tracking_uri or spec["tracking"]["uri"] or f"sqlite:///{root / 'mlflow.db'}"
+    uri = tracking_uri or spec["tracking"]["uri"] or sqlite_uri(root / "mlflow.db")
     result = write_report(name, uri, folder / "report", spec=spec, targets=target or [])
     console = Console()
     for fit in result.fits.values():

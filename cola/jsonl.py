@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+REMEMBERED = 128  # bytes that tell whether a file is still the one that was read; a chosen value
+
 
 class LineWriter(AbstractContextManager["LineWriter"]):
     """Appends objects to a file, one a line; several processes may append to the same file.
@@ -58,23 +60,33 @@ class LineWriter(AbstractContextManager["LineWriter"]):
 
 
 class LineReader:
-    """Follows a file while it grows; `skipped` counts its lines that hold no object."""
+    """Follows a file while it grows; `skipped` counts its lines that hold no object.
+
+    A file that lost its end is read again from its start: what was there before comes again, lines
+    are counted anew, and `restarts` says how often that was.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
-        self.skipped = 0
+        self._last = b""  # what is read of the file ends with this
+        self.skipped = self.restarts = 0
 
     def new_lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Objects completed since the last call, each with its raw line; none of an absent file."""
         try:
             with self._path.open("rb") as file:
-                file.seek(self._offset)
+                file.seek(self._offset - len(self._last))
+                if file.read(len(self._last)) != self._last:
+                    self._offset, self._last = 0, b""
+                    self.skipped, self.restarts = 0, self.restarts + 1
+                    file.seek(0)
                 data = file.read()
         except FileNotFoundError:
             return
         end = data.rfind(b"\n") + 1
         self._offset += end
+        self._last = (self._last + data[:end])[-REMEMBERED:]
         # Not splitlines(): JSON texts may hold other line separators.
         for raw in data[:end].split(b"\n"):
             record = _parsed(raw)

@@ -111,7 +111,7 @@ class Metric:
     TOKENS_PER_SECOND = "throughput/tokens_per_second"
     MFU = "throughput/mfu"
     ELAPSED_SECONDS = "elapsed_seconds"
-    JOURNAL_LINE = "journal_line"
+    JOURNAL_LINE = "journal_line"  # how many lines of the journal MLflow has
     FIRST_STEP = "restart/first_step"  # steps done before the workers started
     LAST_STEP = "restart/last_step"
     SECONDS = "restart/seconds"
@@ -120,6 +120,11 @@ class Metric:
     def reference(line: str) -> str:
         """What guessing without a model gives on the run's validation sequences (nats/token)."""
         return f"reference/{line}_nats_per_token"
+
+    @staticmethod
+    def journal_step(kind: str) -> str:
+        """The last step of a kind of journal lines that MLflow has."""
+        return f"journal_step/{kind}"
 
     @staticmethod
     def runs(state: str) -> str:
@@ -180,7 +185,9 @@ class Metric:
 
 
 class Artifact:
-    """Files of an MLflow run."""
+    """Files of an MLflow run, and the folder of the output folder that holds them."""
+
+    FOLDER = "mlartifacts"
 
     SPEC = "spec.yaml"
     STUDY = "study.yaml"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cola.errors import RunError, SpecError
+from cola.errors import RunError, SpecError, TrackingError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
@@ -105,6 +105,8 @@ def run(
     check_has_trials(name, SweepLog(result.folder))
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
+    if result.unmirrored:
+        raise typer.Exit(TrackingError.exit_code)
 
 
 def check_has_trials(name: str, log: SweepLog) -> None:

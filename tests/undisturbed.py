@@ -10,7 +10,7 @@ from orchestration.state.journal import JournalReader
 
 # A process of its own: DeepSpeed keeps what it made of a process group.
 SCRIPT = """
-import json, os, sys
+import os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from cola.data import open_prepared
 from cola.study import RunSpec
 from orchestration.state.journal import JournalWriter
+from orchestration.state.paths import RunFolder
 from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import LogTraining
@@ -29,7 +30,7 @@ store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)
 os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 dist.init_process_group("gloo", store=store, rank=0, world_size=1)
 run = RunSpec.model_validate_json((folder / "spec.json").read_text())
-data = open_prepared(Path(json.loads((folder / "data.json").read_text())["folder"]))
+data = open_prepared(RunFolder(folder).data_folder())
 log = LogTraining(run, JournalWriter(target), log_every_steps)
 train(
     run, data.train, DeepSpeedEngine, settings=LoopSettings(1), worker=WorkerRank(), hooks=[log]

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from cola.errors import one_line
+from cola.spec.address import sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ def read_histories(
     known = set(cached["run_id"])
     missing = [run for run in runs if run not in known]
     log.debug("histories: %d runs from the cache, %d to read", len(known), len(missing))
-    database = sqlite_path(tracking_uri)
-    if database is not None:
+    database = sqlite_file(tracking_uri)
+    if database is not None and database.is_file():
         fresh = _by_sql(database, missing, metrics)
     else:
         fresh = _by_client(client, missing, metrics)
@@ -48,15 +49,6 @@ def read_histories(
     if cache is not None and set(missing) & set(finished):
         _keep(cache, histories[histories["run_id"].isin(finished)], metrics)
     return histories[histories["run_id"].isin(runs)]
-
-
-def sqlite_path(tracking_uri: str) -> Path | None:
-    """The store's file; None for a server or another database."""
-    prefix = "sqlite:///"
-    if not tracking_uri.startswith(prefix):
-        return None
-    path = Path(tracking_uri.removeprefix(prefix))
-    return path if path.is_file() else None
 
 
 def _by_sql(database: Path, runs: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

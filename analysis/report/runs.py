@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from cola.records import (
     Metric,
     Tag,
 )
-from cola.spec.address import resolve_address
+from cola.spec.address import Address, remove_quoted_folder, resolve_address, sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -86,22 +87,43 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     process_environment.mlflow_reader()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it shows addresses
+    try:
+        return _read(study, address, cache)
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = address.clean(getattr(error, "orig", None) or error)
+        raise TrackingError(
+            f"tracking.uri={address.shown}: MLflow cannot be read ({reason}); check the address, "
+            "the network and the credentials, and that the store is of this MLflow release "
+            "(cola doctor)"
+        ) from None
+
+
+def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
     from mlflow.tracking import MlflowClient
 
-    try:
-        client = MlflowClient(tracking_uri=address.uri)
-        experiment = client.get_experiment_by_name(study)
-    except MlflowException as error:
-        raise TrackingError(
-            f"tracking.uri={address.shown}: MLflow cannot be read ({address.clean(error)}); check "
-            "the address, the network and the credentials"
-        ) from None
+    file = sqlite_file(address.uri)
+    if file is not None and not file.is_file():
+        raise SpecError(
+            f"tracking.uri={address.shown}: no such file; `cola run` makes it from the runs' "
+            "journals"
+        )
+    client = MlflowClient(tracking_uri=address.uri)
+    experiment = client.get_experiment_by_name(study)
+    remove_quoted_folder(address.uri)
     if experiment is None:
         known = ", ".join(e.name for e in client.search_experiments() if e.name != "Default")
         raise SpecError(f"study {study}: MLflow has no such experiment; it has: {known or 'none'}")
+    if experiment.lifecycle_stage == "deleted":
+        raise SpecError(
+            f"study {study}: its experiment was deleted in MLflow; restore it (`mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}`)"
+        )
     mlflow_runs = _training_runs(client, experiment.experiment_id)
     if not mlflow_runs:
-        raise SpecError(f"study {study}: its experiment holds no runs yet; run the study first")
+        raise SpecError(f"study {study}: {_without_runs(client, experiment.experiment_id)}")
     _check_schema(study, mlflow_runs)
     runs, notes = _without_duplicates(pd.DataFrame([_run_row(run) for run in mlflow_runs]))
     log.info(
@@ -118,7 +140,7 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     if not points.empty:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
-    samples, environment = _artifacts(client, runs)
+    samples, environment = _artifacts(client, runs, _own_artifacts(file, study))
     diagnostics, evaluations = _diagnostics(mlflow_runs, runs), _evaluations(mlflow_runs, runs)
     return StudyFrames(runs, points, curves, diagnostics, evaluations, samples, environment, notes)
 
@@ -132,6 +154,19 @@ def _training_runs(client: Any, experiment_id: str) -> list[Any]:
         token = page.token
         if not token:
             return mlflow_runs
+
+
+def _without_runs(client: Any, experiment_id: str) -> str:
+    """Why an experiment has no training runs, and what to do."""
+    from mlflow.entities import ViewType
+
+    deleted = client.search_runs([experiment_id], run_view_type=ViewType.DELETED_ONLY)
+    if not any(run.data.tags.get(Tag.KIND, Kind.RUN) == Kind.RUN for run in deleted):
+        return "its experiment holds no runs yet; run the study first"
+    return (
+        "its experiment's runs were deleted in MLflow; restore them (`mlflow runs restore`), or "
+        "`cola run` the study: it sends the runs' journals again"
+    )
 
 
 def _check_schema(study: str, mlflow_runs: list[Any]) -> None:
@@ -272,25 +307,41 @@ def _evaluations(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*about, "task", "metric", "value"])
 
 
-def _artifacts(client: Any, runs: pd.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _artifacts(
+    client: Any, runs: pd.DataFrame, own: Path | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Samples of each curve's largest finished run, and the environment of one run."""
     samples: list[dict[str, Any]] = []
     environment: dict[str, Any] = {}
     finished = runs[runs["status"] == "finished"].sort_values("budget")
     for _, run in finished.drop_duplicates("variant", keep="last").iterrows():
-        names = {item.path for item in client.list_artifacts(run["run_id"])}
-        if Artifact.SAMPLES in names:
-            lines = _artifact_text(client, run["run_id"], Artifact.SAMPLES).splitlines()
-            about = {"run": run["name"], "variant": run["variant"]}
-            samples += [json.loads(line) | about for line in lines]
-        if Artifact.ENVIRONMENT in names and not environment:
-            environment = json.loads(_artifact_text(client, run["run_id"], Artifact.ENVIRONMENT))
+        text = _artifact(client, run["run_id"], Artifact.SAMPLES, own=own)
+        about = {"run": run["name"], "variant": run["variant"]}
+        # Not splitlines(): JSON texts may hold other line separators.
+        samples += [json.loads(line) | about for line in text.split("\n") if line.strip()]
+        if not environment:
+            text = _artifact(client, run["run_id"], Artifact.ENVIRONMENT, own=own)
+            environment = json.loads(text) if text else {}
     return samples, environment
 
 
-def _artifact_text(client: Any, run_id: str, name: str) -> str:
-    """An artifact's text. Without a folder of ours MLflow would leave its copy in the temporary
-    folder."""
+def _own_artifacts(store: Path | None, study: str) -> Path | None:
+    """The folder of the experiment's artifacts beside a SQLite store, if there is one.
+
+    The database names their place when they were written, which is another one once the output
+    folder is moved or copied.
+    """
+    folder = None if store is None else store.parent / Artifact.FOLDER / study
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _artifact(client: Any, run_id: str, name: str, *, own: Path | None) -> str:
+    """The text of a run's file; empty where it has none."""
+    if own is not None and (own / run_id).is_dir():
+        path = own / run_id / "artifacts" / name
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    if name not in {item.path for item in client.list_artifacts(run_id)}:
+        return ""
     with tempfile.TemporaryDirectory(prefix="cola-report-") as folder:
-        path = Path(client.download_artifacts(run_id, name, folder))
+        path = Path(client.download_artifacts(run_id, name, dst_path=folder))
         return path.read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from pathlib import Path
 from cola.data.corpus_files import (
     PATHS,
     CorpusFile,
+    Listing,
     corpus_files,
     expected_bytes,
     listing_of,
@@ -23,7 +24,6 @@ from cola.data.corpus_files import (
 )
 from cola.data.documents import ReadCounts, file_documents
 from cola.data.hub import dataset_documents
-from cola.errors import SpecError
 from cola.spec import DataSpec
 from cola.spec.data import HuggingFaceDataset, LocalFiles, PythonStdlib
 
@@ -33,8 +33,8 @@ __all__ = [
     "ReadCounts",
     "corpus_files",
     "expected_bytes",
+    "read_file_pieces",
     "read_pieces",
-    "read_texts",
     "split_text",
 ]
 
@@ -61,7 +61,23 @@ def read_pieces(spec: DataSpec, counts: ReadCounts) -> Iterator[Piece]:
         SpecError: when something named in the specification cannot be read, or too much of the
             corpus would be left out.
     """
-    for blocks in _documents(spec.corpus, counts):
+    yield from _pieces(_documents(spec.corpus, counts), counts)
+
+
+def read_file_pieces(
+    paths: Iterable[Path], counts: ReadCounts, *, key: str, text_field: str = "text"
+) -> Iterator[Piece]:
+    """All pieces of the files at these paths, and of folders', as of a corpus of files.
+
+    Raises:
+        SpecError: beginning with `key`, as `read_pieces`.
+    """
+    listing = without_binaries(listing_of(map(str, paths), key), key)
+    yield from _pieces(_file_documents(listing, text_field, counts, key=key), counts)
+
+
+def _pieces(documents: Iterable[Iterable[str]], counts: ReadCounts) -> Iterator[Piece]:
+    for blocks in documents:
         first = True
         for text in split_text(blocks):
             if not text.strip():
@@ -71,34 +87,6 @@ def read_pieces(spec: DataSpec, counts: ReadCounts) -> Iterator[Piece]:
             first = False
         counts.documents += not first
         counts.blank_documents += first
-
-
-def read_texts(
-    path: Path, text_field: str = "text", counts: ReadCounts | None = None, *, key: str = "file"
-) -> Iterator[str]:
-    """The text of every document of a file (or of the files of a folder), whole and in order.
-
-    Formats and rules are those of a corpus of files; `counts` grows as texts are taken. Documents
-    without a visible character are left out.
-
-    Raises:
-        SpecError: beginning with `key`=path, when it cannot be read, is of no known format, or
-            holds no text.
-    """
-    counts = ReadCounts() if counts is None else counts
-    listing = without_binaries(listing_of([str(path)], key), key)
-    counts.skipped = listing.skipped
-    for file in listing.files:
-        for blocks in _counted(file, text_field, counts, key=key):
-            text = _without_surrogates("".join(blocks))
-            if text.strip():
-                counts.documents += 1
-                counts.bytes += len(text.encode("utf-8"))
-                yield text
-            else:
-                counts.blank_documents += 1
-    if not counts.documents:
-        raise SpecError(f"{key}={path}: holds no text; give another file")
 
 
 def split_text(blocks: Iterable[str]) -> Iterator[str]:
@@ -122,10 +110,15 @@ def _documents(corpus: Corpus, counts: ReadCounts) -> Iterator[Iterable[str]]:
         yield from dataset_documents(corpus, counts)
         return
     text_field = corpus.text_field if isinstance(corpus, LocalFiles) else ""
-    listing = readable_files(corpus)
+    yield from _file_documents(readable_files(corpus), text_field, counts, key=PATHS)
+
+
+def _file_documents(
+    listing: Listing, text_field: str, counts: ReadCounts, *, key: str
+) -> Iterator[Iterable[str]]:
     counts.skipped = listing.skipped
     for file in listing.files:
-        yield from _counted(file, text_field, counts, key=PATHS)
+        yield from _counted(file, text_field, counts, key=key)
 
 
 def _counted(

@@ -85,15 +85,15 @@ class CorpusSummary:
         """What is there, and what is left out without loss."""
         return [line for line in (self._holds(), self._harmless()) if line]
 
-    def cautions(self) -> list[str]:
-        """Text that is left out, and names that may stand for other data tomorrow."""
-        lines = [f"left out of the corpus: {g}" for g in self.skipped if g.rule in LOSSES]
+    def cautions(self, text: str = "the corpus") -> list[str]:
+        """What of `text` is left out, and names that may stand for other data tomorrow."""
+        lines = [f"left out of {text}: {g}" for g in self.skipped if g.rule in LOSSES]
         if self.null_documents:
-            lines.append(f"left out of the corpus: {_many(self.null_documents, NULL_ROWS)}")
+            lines.append(f"left out of {text}: {_many(self.null_documents, NULL_ROWS)}")
         if self.files_without_text:
             names = ", ".join(self.files_without_text[:3])
             files = _many(len(self.files_without_text), ("file", "files"))
-            lines.append(f"no text in {files} of the corpus: {names}")
+            lines.append(f"no text in {files} of {text}: {names}")
         return [*lines, *self.notes]
 
     def as_json(self) -> dict[str, Any]:
@@ -170,6 +170,16 @@ def summary_of(
         blank_documents=counts.blank_documents,
         files_without_text=tuple(counts.files_without_text[:MOST_NAMES]),
     )
+
+
+def left_out_of(text: str, counts: ReadCounts) -> list[str]:
+    """A sentence on each loss of a `text` that was read with these counts."""
+    summary = CorpusSummary(
+        null_documents=counts.skipped_documents,
+        files_without_text=tuple(counts.files_without_text[:MOST_NAMES]),
+        skipped=tuple(_groups(counts.skipped)),
+    )
+    return summary.cautions(text)
 
 
 def summary_in(meta: Mapping[str, Any]) -> CorpusSummary:

@@ -6,6 +6,7 @@ the store resolves it; everything that is written or shown keeps the reference.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import urllib.parse
@@ -16,6 +17,8 @@ from cola.errors import SpecError
 
 # A password before the host, or as an option behind the question mark.
 INLINE_PASSWORD = re.compile(r"://[^@\s]*:[^@\s]+@|[?&][a-z_]*(password|token|secret)=", re.I)
+SQLITE = "sqlite:///"
+QUOTED = {"%", "?", *map(chr, range(32)), "\x7f", "\x85", "\u2028", "\u2029"}  # and ends of lines
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,38 @@ def resolve_address(given: str, key: str = "tracking.uri") -> Address:
     else:
         return Address(given, redacted(given), _userinfo(given))
     return Address(uri, given, _parts(uri))
+
+
+def sqlite_uri(file: Path) -> str:
+    """The address of a SQLite store in this file, whatever characters its path has.
+
+    Those that SQLAlchemy, which opens the store, would read otherwise are quoted, and no others:
+    see `remove_quoted_folder`.
+    """
+    return SQLITE + "".join(urllib.parse.quote(c) if c in QUOTED else c for c in str(file))
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The absolute path of a SQLite store's file; None for any other address."""
+    database = urllib.parse.unquote(uri.removeprefix(SQLITE).partition("?")[0])
+    if not uri.startswith(SQLITE) or database in ("", ":memory:"):
+        return None
+    return Path(database).absolute()
+
+
+def remove_quoted_folder(uri: str) -> None:
+    """Remove the empty folder that MLflow makes on opening a SQLite store with a quoted address.
+
+    It makes the folder that the address names with its quotes, and the store in the one without.
+    """
+    file = sqlite_file(uri)
+    quoted = Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+    if file is None or quoted == file:
+        return
+    with contextlib.suppress(OSError):
+        for folder in quoted.parents:
+            if folder not in file.parents:
+                folder.rmdir()
 
 
 def holds_password(uri: str) -> bool:

@@ -59,7 +59,10 @@ TaskFolder = Annotated[
 ]
 HeldOut = Annotated[
     list[Path] | None,
-    typer.Option(help="Text for in-domain tasks of a plain model folder (repeatable)."),
+    typer.Option(
+        help="Text for in-domain tasks, in place of a run's validation split (repeatable). The "
+        "likelihood is measured of all of it, or of the first --items sequences."
+    ),
 ]
 Judge = Annotated[
     str | None,
@@ -123,9 +126,14 @@ def evaluate(
         given = given_settings(model, changes)
         check_read(given, wanted.tasks)
         tokens = wanted.generation.max_new_tokens if NEW_TOKENS in given else FEW_SHOT_NEW_TOKENS
-        unread = tuple(unread_by_family(given, model.family))
         request = EvaluationRequest(
-            wanted, seed, judge, texts, few_shot_tokens=tokens, unread=unread
+            wanted,
+            seed,
+            judge,
+            texts,
+            limited="task_items" in given,
+            few_shot_tokens=tokens,
+            unread=tuple(unread_by_family(given, model.family)),
         )
         requests.append((model, request))
     hands = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)

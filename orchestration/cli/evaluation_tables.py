@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -88,15 +89,21 @@ def remarks(report: EvaluationReport) -> list[str]:
     """What a reader must know beside the numbers, one sentence each."""
     sentences = []
     details = {result.task: result.details for result in report.results}
-    cut = {task: values.get("prompts_cut") for task, values in details.items()}
-    counts = ", ".join(f"{task} {count}" for task, count in cut.items() if count)
+    counts = ", ".join(
+        f"{task} {values['prompts_cut']} ({values['tokens_cut']:,} tokens)"
+        for task, values in details.items()
+        if values.get("prompts_cut")
+    )
     if counts:
         sentences.append(
-            f"prompts that were longer than the context of {report.target.context} tokens lost "
-            f"their beginning: {counts}"
+            f"prompts that leave no room for the answer in the context of {report.target.context} "
+            f"tokens lost their beginning: {counts}"
         )
     if report.unread:
         sentences.append(f"models of its family do not read {', '.join(report.unread)}")
+    sentences += report.left_out
+    if details.get("likelihood", {}).get("measured"):
+        sentences.append(measured_sentence(details["likelihood"]))
     if details.get("likelihood", {}).get("kind") == "bound":
         sentences.append("the NLL is an upper bound")
     kind = details.get("cloze", {}).get("word_kind", "exact")
@@ -106,6 +113,17 @@ def remarks(report: EvaluationReport) -> list[str]:
     if details.get("infilling", {}).get("right_context") is False:
         sentences.append("infilling: the family sees no right context; it continued the left one")
     return sentences
+
+
+def measured_sentence(details: Mapping[str, Any]) -> str:
+    """Of how much text the likelihood is, and how much of the given text that is."""
+    measured, text = details["measured"], details["text"]
+    amount = "the likelihood is of {sequences:,} sequences, {tokens:,} tokens, {bytes:,} bytes"
+    sentence = amount.format(**measured)
+    if text is None:
+        return sentence
+    share = measured["bytes"] / max(1, text["bytes"])
+    return f"{sentence}, {share:.1%} of the {text['bytes']:,} bytes of the held-out text"
 
 
 def _table(first: str, *more: str, reports: Sequence[EvaluationReport]) -> Table:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cola.errors import SpecError
+from cola.errors import TrackingError
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.cli.options import (
@@ -43,7 +44,7 @@ from orchestration.planning.plan_summary import (
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
 from orchestration.remote.endpoint import Endpoint
-from orchestration.state.ledger import Ledger, has_model, missing_model
+from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, output_root, study_folder
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def run(
     show_result(result, view)
     if not result.complete:
         raise typer.Exit(130 if result.stopped else 1)
+    if result.unmirrored:
+        raise typer.Exit(TrackingError.exit_code)
     if rehearse and context.obj is not None:
         context.obj.report(spec.name, spec.output)
         view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
@@ -164,8 +167,9 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         view.note(f"nothing to train: all {len(result.states)} runs are finished already")
     if result.unmirrored:
         view.note(
-            f"MLflow did not take everything of {', '.join(result.unmirrored)}; their journals are "
-            "whole on disk and the next `cola run` sends the rest"
+            f"MLflow did not take everything of {', '.join(result.unmirrored)} "
+            f"({result.trouble or 'it was too slow'}); their journals are whole on disk and the "
+            "next `cola run` sends the rest"
         )
     if not result.complete:
         left = {name: state for name, state in result.states.items() if state != "finished"}
@@ -249,20 +253,23 @@ def generate(
 ) -> None:
     """Continue a text, or fill a gap in one, with a finished run's model."""
     from orchestration.inference.generate import fill_text, stream_text
+    from orchestration.inference.target import check_model, open_run_model
 
     folder = find_run(run, output_folder(output))
-    if not has_model(folder):
-        raise SpecError(f"run {run}: {missing_model(folder)}")
+    check_model(folder, run, contents=False)
     spec = load_run_spec(folder)
     changes = list(settings or [])
     if max_new_tokens is not None:
         changes.append(f"max_new_tokens={max_new_tokens}")
     values = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
     generation = GenerationSpec.parse(values)
+    model = open_run_model(folder, spec.family, spec.data.sequence_length)
+    note = partial(typer.echo, err=True)
     if right is not None:
-        typer.echo(fill_text(folder, spec, prompt, right=right, settings=generation, seed=seed))
+        found = fill_text(model, prompt, right, settings=generation, seed=seed, notify=note)
+        typer.echo(found)
         return
-    for piece in stream_text(folder, spec, prompt, settings=generation, seed=seed):
+    for piece in stream_text(model, prompt, generation, seed=seed, notify=note):
         typer.echo(piece, nl=False)
     typer.echo()
 

@@ -15,7 +15,7 @@ import torch
 from packaging.requirements import Requirement
 
 from cola.errors import ColaError
-from cola.spec.address import resolve_address
+from cola.spec.address import resolve_address, sqlite_file
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.cluster.temporary_folder import ray_folder
@@ -26,7 +26,8 @@ from orchestration.doctor.storage_checks import SPARE_BYTES, clock, locks, renam
 from orchestration.planning.plan import plan_study
 from orchestration.remote.endpoint import Endpoint
 from orchestration.state.paths import output_root
-from orchestration.tracking.mlflow_client import check_answers, sqlite_file
+from orchestration.tracking.address import tracking_uri
+from orchestration.tracking.mlflow_client import check_answers
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def examine(study: StudySpec | None, endpoint: Endpoint | None = None) -> Iterat
                 yield from (locks(root), renames(root), clock(root))
             yield plan(study)
             yield enough_devices(runs)
-        yield tracking(study.tracking.uri)
+        yield tracking(tracking_uri(study), decides=endpoint is None)
     if endpoint is not None:
         yield from cluster(endpoint, runs)
 
@@ -144,17 +145,23 @@ def plan(study: StudySpec) -> Finding:
         return Finding("plan", "fail", str(error), "correct the study until `cola plan` takes it")
 
 
-def tracking(uri: str | None) -> Finding:
-    """Whether the MLflow store answers, asked as a study's driver would ask it."""
-    if uri is None:
-        return Finding("tracking", "ok", "a SQLite file in the output folder")
+def tracking(uri: str, *, decides: bool = True) -> Finding:
+    """Whether the MLflow store answers and is MLflow's, asked as a study's driver would ask it.
+
+    A store that does not answer fails the check if it `decides`: if the driver runs here. A SQLite
+    file that is not there yet is none to ask: the first study makes it.
+    """
     try:
         address = resolve_address(uri)
-        if sqlite_file(address.uri) is None:
-            check_answers(address)
+        file = sqlite_file(address.uri)
+        if file is not None and not decides:
+            return Finding("tracking", "ok", f"{address.shown}, on the cluster")
+        if file is not None and not file.exists():
+            return Finding("tracking", "ok", f"{address.shown}, made by the first study")
+        check_answers(address)
     except ColaError as error:
         remedy = "start it (cola mlflow), or correct tracking.uri: no study starts without it"
-        return Finding("tracking", "warn", str(error), remedy)
+        return Finding("tracking", "fail" if decides else "warn", str(error), remedy)
     return Finding("tracking", "ok", address.shown)
 
 

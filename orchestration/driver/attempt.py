@@ -21,6 +21,7 @@ from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.heartbeat import forget_beats
 from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder, output_root
+from orchestration.state.run_model import set_aside_damaged
 from orchestration.worker.assignment import Assignment, RunOutcome
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,12 @@ def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
         LeaseHeldError: another driver runs it.
         StorageError: the run's folder cannot be written.
     """
-    entry = ledger.acquire(run.key)
     folder = ledger.run_folder(run.key)
+    entry = ledger.acquire(run.key)
     try:
+        set_aside_damaged(folder)
         write_atomically(RunFolder(folder).spec, run.spec.model_dump_json(indent=1))
-        write_atomically(RunFolder(folder).data, json.dumps({"folder": str(data_folder)}))
+        RunFolder(folder).write_data(data_folder)
         RunFolder(folder).stop.unlink(missing_ok=True)
         RunFolder(folder).outcome.unlink(missing_ok=True)
         forget_beats(folder)

@@ -9,8 +9,9 @@ from orchestration.planning.decisions import checkpoint_of
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
-from orchestration.state.ledger import Ledger, has_model, missing_model
+from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
+from orchestration.state.run_model import damage_of_model, model_problem
 
 VARIANT, WORKERS = "variant", "workers"
 UNREADABLE_LINES = "unreadable_lines"  # of the journal
@@ -40,8 +41,9 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
                     last |= {"step": line.step, **line.values}
         except StorageError as error:
             problem = str(error)
-    if problem is None and entry.state == "finished" and not has_model(folder):
-        problem = missing_model(folder)
+    if problem is None and entry.state == "finished":
+        damage = damage_of_model(folder, contents=False)
+        problem = None if damage is None else model_problem(folder, damage)
     return {
         "run": run.name,
         "family": definition_of(run.spec.family).label,

@@ -45,6 +45,7 @@ class StudyResult:
     trained: int  # runs that this call launched
     stopped: bool  # a person asked to stop
     unmirrored: list[str]  # runs whose journal MLflow has not taken whole
+    trouble: str | None = None  # why
 
     @property
     def complete(self) -> bool:
@@ -81,7 +82,8 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     if all(state == "finished" for state in states.values()):
         remove_published_prefixes(planned, root)
     log.info("study %s ends: %s", study.name, states)
-    return StudyResult(states, launcher.launched, launcher.stopping.is_set(), unmirrored)
+    trouble = mirror.trouble if unmirrored else None
+    return StudyResult(states, launcher.launched, launcher.stopping.is_set(), unmirrored, trouble)
 
 
 def prepared_data(

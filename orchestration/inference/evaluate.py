@@ -14,18 +14,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cola.data import prepare
-from cola.evaluation.models.evaluated_model import tokenizer_in
 from cola.evaluation.models.judge import Reference, check_can_judge
 from cola.evaluation.statistics import Difference, paired_difference
 from cola.evaluation.tasks.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.tasks.evaluate import Answers, answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
-from cola.spec import DataSpec
 from cola.study import EvaluationSpec, RunSpec
+from orchestration.inference.held_out import held_out_text
 from orchestration.inference.target import Target
-from orchestration.state.paths import OutputFolder
 from orchestration.training.final_tasks import about_model, collect_results, item_loader, metrics_of
 from orchestration.training.validation import VALIDATION_SEED
 
@@ -39,8 +36,9 @@ PLAIN_SEQUENCE = 128  # chosen: tokens of held-out sequences where a model names
 class EvaluationRequest:
     """Settings of an evaluation.
 
-    `reference` opens the model that judges unconditional texts; `held_out_files` are text for
-    models that come without data; `few_shot_tokens` is how many new tokens few-shot tasks make;
+    `reference` opens the model that judges unconditional texts; `held_out_files` are text in place
+    of a run's validation split, of which the likelihood is measured whole unless `limited`: the
+    number of items was asked for. `few_shot_tokens` is how many new tokens few-shot tasks make;
     `unread` names given settings that the model's family does not read.
     """
 
@@ -48,6 +46,7 @@ class EvaluationRequest:
     seed: int
     reference: Callable[[], Reference] | None
     held_out_files: tuple[Path, ...]
+    limited: bool = False
     few_shot_tokens: int = FEW_SHOT_NEW_TOKENS
     unread: tuple[str, ...] = ()
 
@@ -100,8 +99,8 @@ class EvaluationReport:
     """Results of one model.
 
     `untracked` gives, by study, why MLflow did not get them; `unread` names given settings that the
-    model's family does not read; `against_first`, by task, the
-    difference to the first model of the same command.
+    model's family does not read; `left_out` has sentences on what is missing of the held-out text;
+    `against_first`, by task, the difference to the first model of the same command.
     """
 
     target: Target
@@ -109,6 +108,7 @@ class EvaluationReport:
     results: list[TaskResult]
     untracked: dict[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     against_first: dict[str, Difference] = field(default_factory=dict)
 
     def compared(self, first: EvaluationReport) -> EvaluationReport:
@@ -132,6 +132,7 @@ class EvaluationReport:
             "results": [result.as_json() for result in self.results],
             "untracked": self.untracked,
             "unread_settings": list(self.unread),
+            "left_out": list(self.left_out),
             "against_first": {
                 task: asdict(difference) for task, difference in self.against_first.items()
             },
@@ -167,9 +168,10 @@ def evaluate_target(
         SpecError: a task cannot be made; nothing has been answered by then.
     """
     settings = request.settings
+    held = held_out_of(target, request)
     tasks = make_tasks(
         settings,
-        held_out_of(target, request, root),
+        held,
         item_loader(settings.task_folder),
         seed=request.seed,
         context=target.context,
@@ -178,12 +180,16 @@ def evaluate_target(
     )
     about = about_model(target.family, target.context, request.seed)
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
+    answers = executor.answers(target)
     with task_progress(target.name, show_progress) as report:
-        answers = executor.answers(target)
         results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
+    left_out = () if held is None else held.left_out
+    reported = EvaluationReport(
+        target, request.seed, results, unread=request.unread, left_out=left_out
+    )
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
-        return EvaluationReport(target, request.seed, results, unread=request.unread)
+        return reported
     from orchestration.inference.tracking import send_results
 
     own = has_study_settings(spec, request, target.context)
@@ -193,7 +199,7 @@ def evaluate_target(
     untracked = {study: why for study, why in outcome.items() if why}
     if not own:
         untracked = dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
-    return EvaluationReport(target, request.seed, results, untracked, request.unread)
+    return replace(reported, untracked=untracked)
 
 
 def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int | None) -> bool:
@@ -204,30 +210,28 @@ def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int |
     tasks = {"tasks", "task_items", "task_folder"}
     same = request.settings.model_dump(exclude=tasks) == spec.evaluation.model_dump(exclude=tasks)
     same = same and request.few_shot_tokens == FEW_SHOT_NEW_TOKENS
+    if request.held_out_files and set(request.settings.tasks) & set(IN_DOMAIN_TASKS):
+        return False
     return same and context == spec.data.sequence_length and request.seed == VALIDATION_SEED
 
 
-def held_out_of(target: Target, request: EvaluationRequest, root: Path) -> HeldOut | None:
-    """Validation split of the target's data, or else of the held-out files; None without both."""
+def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
+    """The held-out files, or else the validation split of the target's data; None without both.
+
+    Raises:
+        SpecError: a file cannot be used.
+        StorageError: the run's prepared corpus is gone or damaged.
+    """
     if not set(request.settings.tasks) & set(IN_DOMAIN_TASKS):
         return None
-    data = target.data()
-    if data is None and request.held_out_files:
-        tokenizer = tokenizer_in(target.model_folder)
-        spec = DataSpec.parse(
-            {
-                "corpus": {"source": "files", "paths": [str(p) for p in request.held_out_files]},
-                "tokenizer": {
-                    "kind": "file",
-                    "path": str(target.model_folder / "tokenizer.json"),
-                    "eos_token": tokenizer.eos_token,
-                },
-                "sequence_length": target.context or PLAIN_SEQUENCE,
-                "validation_fraction": 0.49,
-            },
-            origin="--held-out",
+    if request.held_out_files:
+        return held_out_text(
+            request.held_out_files,
+            target.tokenizer(),
+            target.context or PLAIN_SEQUENCE,
+            every_sequence=not request.limited,
         )
-        data = prepare(spec, OutputFolder(root).cache)
+    data = target.data()
     return None if data is None else held_out(data, request.settings.task_items)
 
 

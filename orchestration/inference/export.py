@@ -8,17 +8,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cola.data import open_prepared
+from cola.checksums import write_checksums
 from cola.errors import SpecError, StorageError, one_line
 from cola.families.registry import definition_of, family_of
 from cola.records import Metric
 from cola.study import RunSpec
+from orchestration.inference.target import check_model, run_tokenizer
 from orchestration.state.journal import JournalReader
-from orchestration.state.ledger import has_model, missing_model
 from orchestration.state.paths import RunFolder
 
 log = logging.getLogger(__name__)
 
+MODEL_CARD = "README.md"  # for people to edit
 PLAIN = {".safetensors", ".json"}  # nothing that opening the folder unpickles or runs
 
 
@@ -27,15 +28,15 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
 
     Raises:
         SpecError: the run is not finished, or the target holds something already.
-        StorageError: the model holds other files than it may, or the target cannot be written.
+        StorageError: the model is damaged or holds other files than it may, or the target cannot
+            be written.
     """
     model = RunFolder(run_folder).model
-    if not has_model(run_folder):
-        raise SpecError(f"run {run_folder.name}: {missing_model(run_folder)}")
+    check_model(run_folder, run_folder.name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SpecError(f"--to {target}: holds something already; name a new or an empty folder")
     check_plain_files(model)
-    tokenizer = open_prepared(RunFolder(run_folder).data_folder()).tokenizer
+    tokenizer = run_tokenizer(run_folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cola-export-", dir=target.parent) as temporary:
@@ -45,7 +46,8 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
             start = family.implementation().name_tokens(built, tokenizer.eos_token_id)
             tokenizer.save(built, start)
             write_context_length(built / family.config_file(), spec.data.sequence_length)
-            (built / "README.md").write_text(model_card(run_folder, spec), encoding="utf-8")
+            (built / MODEL_CARD).write_text(model_card(run_folder, spec), encoding="utf-8")
+            write_checksums(built, leave_out=[MODEL_CARD])
             built.rename(target)
     except OSError as error:
         raise StorageError(

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import torch
 
-from cola.data import open_prepared
-from cola.families.registry import family_of
+from cola.evaluation.models.context import (
+    cut_sentence,
+    fitted_gap,
+    fitted_prompt,
+    room_for_prompts,
+)
+from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
-from cola.study import RunSpec
-from orchestration.state.paths import RunFolder
+
+Notify = Callable[[str], None]
 
 
 @torch.no_grad()
 def stream_text(
-    folder: Path, spec: RunSpec, prompt: str, *, settings: GenerationSpec, seed: int
+    evaluated: EvaluatedModel,
+    prompt: str,
+    settings: GenerationSpec,
+    *,
+    seed: int,
+    notify: Notify = lambda line: None,
 ) -> Iterator[str]:
-    """Pieces of the continuation of `prompt` by the run in `folder`, as they are generated."""
-    tokenizer = open_prepared(RunFolder(folder).data_folder()).tokenizer
-    family = family_of(spec.family)
-    model = family.load(RunFolder(folder).model).eval()
-    pieces = family.stream(
-        model,
-        tokenizer.encode(prompt),
+    """Pieces of the continuation of `prompt`, as they are generated.
+
+    `notify` takes a line where the prompt is cut (see `cola.evaluation.models.context`).
+
+    Raises:
+        SpecError: the context has no room for a prompt.
+    """
+    tokenizer = evaluated.tokenizer
+    given = tokenizer.encode(prompt)
+    room = room_for_prompts(evaluated.context, settings)
+    tokens, cut = fitted_prompt(given, room)
+    if cut:
+        notify(cut_sentence(len(given), cut, evaluated.context, settings.max_new_tokens))
+    pieces = evaluated.family.stream(
+        evaluated.model,
+        tokens,
         settings,
-        stream=Stream(seed, 0, [0]),
+        stream=Stream(seed, 0, [0], device=evaluated.device),
         eos_token_id=tokenizer.eos_token_id,
     )
     ids: list[int] = []
@@ -43,22 +61,32 @@ def stream_text(
 
 @torch.no_grad()
 def fill_text(
-    folder: Path, spec: RunSpec, left: str, *, right: str, settings: GenerationSpec, seed: int
+    evaluated: EvaluatedModel,
+    left: str,
+    right: str,
+    *,
+    settings: GenerationSpec,
+    seed: int,
+    notify: Notify = lambda line: None,
 ) -> str:
-    """Text of `max_new_tokens` tokens between `left` and `right`, by the run in `folder`.
+    """Text of `max_new_tokens` tokens between `left` and `right`; `notify` as of `stream_text`.
 
     Raises:
-        SpecError: the run's family cannot fill a gap.
+        SpecError: the family cannot fill a gap, or the context has no room for the texts.
     """
-    tokenizer = open_prepared(RunFolder(folder).data_folder()).tokenizer
-    family = family_of(spec.family)
-    model = family.load(RunFolder(folder).model).eval()
-    (filling,) = family.infill(
-        model,
-        [tokenizer.encode(left)],
+    encode = evaluated.tokenizer.encode
+    given = (encode(left), encode(right))
+    room = room_for_prompts(evaluated.context, settings)
+    before, behind, cut = fitted_gap(*given, room)
+    if cut:
+        tokens = sum(map(len, given))
+        notify(cut_sentence(tokens, cut, evaluated.context, settings.max_new_tokens))
+    (filling,) = evaluated.family.infill(
+        evaluated.model,
+        [before],
         [settings.max_new_tokens],
-        rights=[tokenizer.encode(right)],
+        rights=[behind],
         settings=settings,
-        stream=Stream(seed, 0, [0]),
+        stream=Stream(seed, 0, [0], device=evaluated.device),
     )
-    return tokenizer.decode(filling)
+    return evaluated.tokenizer.decode(filling)

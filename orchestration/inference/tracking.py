@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cola.errors import ColaError
+from cola.errors import ColaError, TrackingError
 from cola.spec import load_yaml
 from cola.spec.address import resolve_address
 from cola.study import RunSpec, StudySpec
@@ -27,7 +27,9 @@ def studies_with_run(run_key: str, root: Path) -> list[StudySpec]:
         planned = {slot["run_key"] for slot in saved_plan(folder).values()}
         path = StudyFolder(folder).spec
         if run_key in planned and path.exists():
-            studies.append(StudySpec.parse(load_yaml(path), origin=str(path)))
+            study = StudySpec.parse(load_yaml(path), origin=str(path))
+            # The folder may have been moved or copied since: its own store is meant.
+            studies.append(study.model_copy(update={"output": str(root)}))
     return studies
 
 
@@ -58,6 +60,9 @@ def send_results(
                 runs.add_metrics(run_id, metrics, step=spec.steps, time=time.time())
             runs.attach(run_id, artifact)
             outcome[study.name] = None
+        except TrackingError as error:
+            outcome[study.name] = str(error)
+            log.warning("%s: results not sent to MLflow: %s", study.name, error)
         except client_errors() as error:
             outcome[study.name] = failure_reason(address, error)
             log.warning("%s: results not sent to MLflow: %s", study.name, outcome[study.name])

@@ -17,8 +17,9 @@ from orchestration.checkpoint.integrity import NewestCheckpoint, newest_checkpoi
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
-from orchestration.state.ledger import LEASE_STALE_SECONDS, Entry, Ledger, has_model
+from orchestration.state.ledger import LEASE_STALE_SECONDS, Entry, Ledger
 from orchestration.state.paths import RunFolder, StudyFolder
+from orchestration.state.run_model import damage_of_model
 
 log = logging.getLogger(__name__)
 
@@ -79,19 +80,20 @@ def _decide_one(
 
 
 def _reuse_or_export_again(run: PlannedRun, run_folder: Path, storage: str | None) -> RunDecision:
-    """The decision for a finished run, whose exported model may have been removed."""
-    if has_model(run_folder):
+    """The decision for a finished run, whose exported model may be missing or damaged."""
+    damage = damage_of_model(run_folder)
+    if damage is None:
         return RunDecision(run, "reuse", "finished already, with the same specification")
     newest = checkpoint_of(run_folder, storage).cursor
     if newest is None:
         ledger = RunFolder(run_folder).ledger
         why = (
-            "finished already, but its exported model is missing and no checkpoint is left: remove "
+            f"finished already, but its exported model {damage} and no checkpoint is left: remove "
             f"{ledger} to train it again from its start"
         )
         return RunDecision(run, "reuse", why)
     why = (
-        "is finished, but its exported model is missing: trained again from its checkpoint of step "
+        f"is finished, but its exported model {damage}: trained again from its checkpoint of step "
         f"{newest.step}"
     )
     return RunDecision(run, "resume", why)

@@ -61,14 +61,18 @@ class JournalWriter:
 class JournalReader:
     """Follows a journal while it grows; `new_lines` yields each kept line once.
 
-    `unreadable` counts lines that are no records of a run: cut off by a crash, or damaged.
+    A journal that lost its end in a crash is read again: what was kept of it does not come again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._lines = path, LineReader(path)
-        self.unreadable = 0
-        self._number = 0
+        self._number = self._foreign = 0  # lines that were kept; objects that are no records
         self._seen: set[tuple[str, int, str]] = set()
+
+    @property
+    def unreadable(self) -> int:
+        """How many lines are no records of a run: cut off by a crash, or damaged."""
+        return self._lines.skipped + self._foreign
 
     def new_lines(self) -> Iterator[Line]:
         """Lines completed since the last call.
@@ -76,6 +80,7 @@ class JournalReader:
         Raises:
             StorageError: the journal cannot be read.
         """
+        restarts = self._lines.restarts
         try:
             records = list(self._lines.new_lines())
         except OSError as error:
@@ -83,11 +88,11 @@ class JournalReader:
                 f"{self._path}: cannot be read ({error.strerror or one_line(error)}); move it "
                 "away, or repair its permissions"
             ) from None
-        self.unreadable += self._lines.skipped
-        self._lines.skipped = 0
+        if self._lines.restarts > restarts:
+            self._foreign = 0
         for raw, record in records:
             if not _is_record(record):
-                self.unreadable += 1
+                self._foreign += 1
                 continue
             # Events of one step differ (a stop, the start after it); metrics of one step repeat.
             detail = raw.decode() if record["kind"] == "event" else ""

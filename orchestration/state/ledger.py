@@ -28,6 +28,7 @@ from cola.errors import RunError, StorageError, one_line, validation_problem
 from cola.files import file_lock, write_atomically
 from orchestration.state.paths import OutputFolder, RunFolder
 from orchestration.state.process import ProcessIdentity, this_process
+from orchestration.state.run_model import damage_of_model
 
 log = logging.getLogger(__name__)
 
@@ -209,11 +210,15 @@ class Ledger:
 
         Raises:
             LeaseHeldError: another driver has the lease, or may have it.
-            RunFinishedError: the run is finished, and its model is there.
+            RunFinishedError: the run is finished, and its model is there and whole.
         """
+        seen = self.entry(run_key)
+        # Before the lock is taken: a large model takes longer than others wait for it.
+        lacks_model = seen.state == "finished" and damage_of_model(self.run_folder(run_key))
         with self._locked(run_key):
             entry, now = self.entry(run_key), self._clock()
-            if entry.state == "finished" and has_model(self.run_folder(run_key)):
+            # An entry that has changed is that of a driver that has just finished the run.
+            if entry.state == "finished" and not (lacks_model and entry == seen):
                 raise RunFinishedError(f"run {run_key[:12]}: is finished already")
             if self.is_held(entry) and entry.lease:
                 raise LeaseHeldError(
@@ -314,27 +319,6 @@ class Ledger:
                 time.sleep(LOCK_POLL_SECONDS)
             else:
                 return
-
-
-def has_model(run_folder: Path) -> bool:
-    """Whether a run's exported model is there, whole or not."""
-    try:
-        return any(RunFolder(run_folder).model.iterdir())
-    except OSError:
-        return False
-
-
-def missing_model(run_folder: Path) -> str:
-    """What to do about a run without an exported model, finished or not."""
-    model = RunFolder(run_folder).model
-    folder = run_folder.resolve()
-    if Ledger(folder.parents[1]).known_entry(folder.name).state == "finished":
-        return (
-            f"{model}: the exported model of this finished run is missing; `cola run` of its study "
-            "trains the last steps again from its newest checkpoint and exports it (where no "
-            f"checkpoint is left, remove {RunFolder(folder).ledger.name} beside it first)"
-        )
-    return f"{model}: the run is not finished, so there is no model yet; resume it with `cola run`"
 
 
 @contextmanager

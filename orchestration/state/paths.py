@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from cola.errors import StorageError
-from cola.files import read_json
+from cola.files import read_json, write_atomically
 from cola.records import Artifact
 from cola.study import StudySpec
 
@@ -87,20 +89,42 @@ class RunFolder:
         """Results of all tasks of the finished model."""
         return self.path / Artifact.EVALUATION
 
-    def data_folder(self) -> Path:
-        """Folder with the run's tokens and tokenizer.
+    def write_data(self, folder: Path) -> None:
+        """Record the folder of the prepared corpus, relative to the run's where both lie in one
+        output folder: the output folder can then be moved and copied.
 
         Raises:
-            StorageError: the file that names it is missing or damaged.
+            OSError: the file cannot be written.
+        """
+        output = self.path.absolute().parent.parent
+        inside = folder.absolute().is_relative_to(output)
+        given = os.path.relpath(folder.absolute(), self.path.absolute()) if inside else str(folder)
+        write_atomically(self.data, json.dumps({"folder": given}))
+
+    def data_folder(self) -> Path:
+        """Folder with the run's tokens and tokenizer, wherever the output folder lies.
+
+        Raises:
+            StorageError: it is gone, or the file that names it is missing or damaged.
         """
         remedy = (
             'write {"folder": "FOLDER"} into it, with the folder below cache/ of the output that '
             "holds the run's corpus"
         )
-        folder = read_json(self.data, remedy=remedy).get("folder")
-        if not isinstance(folder, str) or not folder:
+        name = read_json(self.data, remedy=remedy).get("folder")
+        if not isinstance(name, str) or not name:
             raise StorageError(f"{self.data}: names no folder of prepared data; {remedy}")
-        return Path(folder)
+        given = Path(name)
+        # Its own output folder first: a copy must not read the original's.
+        places = [OutputFolder(self.path.absolute().parent.parent).cache / given.name]
+        places += [Path(os.path.normpath(self.path.absolute() / given)), self.path / given]
+        found = next((place for place in places if place.is_dir()), None)
+        if found is None:
+            raise StorageError(
+                f"run {self.path.name}: its prepared corpus {places[0]} is gone; `cola run` of its "
+                "study prepares it again (`cola evaluate` also takes other text: --held-out FILE)"
+            )
+        return found
 
     def problem(self) -> str | None:
         """What keeps the run's files from being used, with its remedy; None where nothing does.
@@ -182,7 +206,7 @@ class OutputFolder:
     @property
     def artifacts(self) -> Path:
         """MLflow's artifacts, one folder an experiment."""
-        return self.path / "mlartifacts"
+        return self.path / Artifact.FOLDER
 
     @property
     def calibration(self) -> Path:

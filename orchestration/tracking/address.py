@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cola.spec.address import sqlite_uri
 from cola.study import StudySpec
 from orchestration.state.paths import OutputFolder, output_root
 
@@ -9,4 +10,4 @@ from orchestration.state.paths import OutputFolder, output_root
 def tracking_uri(study: StudySpec) -> str:
     """Address of the MLflow store, or a reference to it; by default a SQLite file in the output
     folder."""
-    return study.tracking.uri or f"sqlite:///{OutputFolder(output_root(study)).mlflow}"
+    return study.tracking.uri or sqlite_uri(OutputFolder(output_root(study)).mlflow)

@@ -1,8 +1,9 @@
 """MLflow as a mirror of the runs' journals.
 
 Training never waits for MLflow: workers write JSON lines, and the driver's mirror sends them. What
-cannot be sent stays in the journal for the next `cola run`. A batch carries the number of its last
-journal line and is stored in one transaction, so nothing is sent twice.
+cannot be sent stays in the journal for the next `cola run`. A batch carries the last step of each
+kind of lines and is stored in one transaction, so nothing is sent twice, and nothing is left out
+where a crash took the journal's end: what is written again counts by its step.
 """
 
 from __future__ import annotations
@@ -119,12 +120,18 @@ class Mirror:
         self._changed.set()
 
     def finish(self, patience_seconds: float) -> list[str]:
-        """Send the rest for at most `patience_seconds`; returns names of runs not fully sent."""
+        """Send the rest for at most `patience_seconds`; returns names of runs not fully sent.
+
+        Where only the study's own run is left, it is the study's name.
+        """
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=patience_seconds)
         with self._lock:
-            return [run.name for run in self._runs.values() if run.closing and not run.closed]
+            late = [run.name for run in self._runs.values() if run.closing and not run.closed]
+        if not late and self._thread is not None and self._thread.is_alive():
+            return [self._mlflow.study]
+        return late
 
     def _follow(self, study: MirroredStudy) -> None:
         wait = 1.0
@@ -221,12 +228,12 @@ class Mirror:
         for line in run.reader.new_lines():
             run.restarts.read(line)
             run.pending.append(line)
-            run.last_time = line.time
+            run.last_time = max(line.time, run.last_time or 0.0)
         target = run.target
         if isinstance(target, RunSpec):
             target = self._mlflow.training_run(target, run.name, run.folder, tags=tags)
             run.target = target
-        run.pending = [line for line in run.pending if line.number > target.sent]
+        run.pending = target.missing(run.pending)
         if closing is not None:
             run.restarts.close(closing, tags.get(Tag.STATUS_REASON, ""))
         if not run.opened:
@@ -244,8 +251,7 @@ class Mirror:
     def _send_lines(self, run: MirroredRun, target: TrainingRun) -> None:
         while run.pending:
             batch = first_batch(run.pending)
-            self._mlflow.send(target.run_id, batch)
-            target.sent = batch[-1].number
+            self._mlflow.send(target, batch)
             del run.pending[: len(batch)]
         starts = run.restarts.starts
         changes = len(starts) + sum(start.state is not None for start in starts)

@@ -13,7 +13,7 @@ from typing import Any
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
 from cola.files import file_lock
-from cola.spec.address import Address
+from cola.spec.address import Address, remove_quoted_folder, sqlite_file
 
 CONNECT_SECONDS = 5.0  # chosen value: a host in the same network answers within milliseconds
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -56,36 +56,69 @@ def check_answers(address: Address) -> None:
             "address"
         )
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
     try:
         _connect(address.uri)
-        if address.is_server:
+        if address.is_server or _has_tables(address):
             client_of(address).search_experiments(max_results=1)
-        else:
-            _ask_database(address.uri)
+            remove_quoted_folder(address.uri)
     except ModuleNotFoundError as error:
         raise TrackingError(
             f"{where}: needs the Python package {error.name}; for PostgreSQL install "
             "cola-scaling[postgres]"
         ) from None
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
-        remedy = "start the server, or leave tracking.uri out to use a SQLite file"
+        reached = isinstance(error, MlflowException | DatabaseError) and not address.is_server
+        verb = "used" if reached and not isinstance(error, OperationalError) else "reached"
         raise TrackingError(
-            f"{where}: MLflow cannot be reached ({failure_reason(address, error)})"
-            + (f"; {remedy}" if http_status(error) >= 500 else "")
+            f"{where}: MLflow cannot be {verb} ({failure_reason(address, error)})"
+            + remedy_of(address, error)
         ) from None
 
 
 def failure_reason(address: Address, error: Exception) -> str:
     """One-line, secret-free reason for a failed MLflow request."""
-    reason = address.clean(error)
+    reason = database_reason(address.clean(getattr(error, "orig", None) or error))
     if http_status(error) in (401, 403):
         return f"MLflow refuses the credentials; set {CREDENTIALS} where the driver runs"
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return (
             "the server's certificate is not trusted here; set MLFLOW_TRACKING_SERVER_CERT_PATH "
             "to the file of the authority that signed it"
+        )
+    return reason
+
+
+def remedy_of(address: Address, error: Exception) -> str:
+    """What to do about a store that does not answer, as the end of a message; maybe empty."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error) or http_status(error) in (401, 403):
+        return ""  # the reason names it
+    if address.is_server:
+        return "; start the server, or leave tracking.uri out to use a SQLite file"
+    if sqlite_file(address.uri) is None:
+        return "; start the database, or leave tracking.uri out to use a SQLite file"
+    if "unable to open" in str(error) or "readonly" in str(error):
+        return "; check that its folder is there and can be written, or name another file"
+    if "locked" in str(error):
+        return "; wait for the program that uses it, or end that"
+    return (
+        "; restore the file from a copy, or move it away: `cola run` makes a new one and fills it "
+        "from the runs' journals"
+    )
+
+
+def database_reason(reason: str) -> str:
+    """The reason in this product's words where MLflow's own would mislead."""
+    if "database schema" in reason and "mlflow db upgrade" in reason:
+        return (
+            "its tables are those of another MLflow release; use that release, or `mlflow db "
+            "upgrade` after a backup if it is an older one"
+        )
+    if "'active' state" in reason and "deleted" in reason:
+        return (
+            "the experiment or the run was deleted in MLflow; restore it there (`mlflow "
+            "experiments restore`, `mlflow runs restore`)"
         )
     return reason
 
@@ -119,14 +152,29 @@ def _connect(uri: str) -> None:
             return
 
 
-def _ask_database(uri: str) -> None:
+def _has_tables(address: Address) -> bool:
+    """Whether the database holds MLflow's tables; a new one is empty until its first study.
+
+    Raises:
+        SQLAlchemyError: it is no database, or cannot be reached.
+        TrackingError: it is a SQLite file of something else.
+    """
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(with_driver(uri), hide_parameters=True)
+    engine = sqlalchemy.create_engine(with_driver(address.uri), hide_parameters=True)
     try:
-        engine.connect().close()
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
     finally:
         engine.dispose()
+    if "experiments" in tables:
+        return True
+    if tables and sqlite_file(address.uri) is not None:
+        raise TrackingError(
+            f"tracking.uri={address.shown}: is a database of something else (it has the table "
+            f"{tables[0]}, none of MLflow's); name another file"
+        )
+    return False
 
 
 @contextlib.contextmanager
@@ -140,12 +188,6 @@ def creation_lock(address: Address, artifacts: Path) -> Iterator[None]:
     path = artifacts.parent / "store.lock" if file is None else store_lock(file)
     with file_lock(path):
         yield
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None for any other."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
 
 
 def store_lock(store: Path) -> Path:

@@ -9,19 +9,21 @@ primary key).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cola.errors import TrackingError
 from cola.files import file_lock
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
-from cola.spec.address import Address
+from cola.spec.address import Address, remove_quoted_folder
 from cola.study import RunSpec
-from orchestration.state.journal import Line
+from orchestration.state.journal import KINDS, Line
 from orchestration.tracking.mlflow_client import client_of, creation_lock
+from orchestration.tracking.relocation import adopt_artifacts
 from orchestration.tracking.restarts import Restart
 
 # MLflow takes 100 parameters and 1,000 metrics a request, and 6,000 characters a parameter.
@@ -39,35 +41,63 @@ MLFLOW_STATUS = {
 
 @dataclass
 class TrainingRun:
-    """A training run in MLflow, which has the first `sent` lines of its journal."""
+    """A training run in MLflow, and what of its journal it has: of each kind of lines those up to
+    a step, in all `sent` lines."""
 
     run_id: str
     name: str
     sent: int
     status: str
     tags: dict[str, str]
+    steps: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Any) -> TrainingRun:
         """The training run that an MLflow run describes."""
-        sent = int(run.data.metrics.get(Metric.JOURNAL_LINE, 0))
-        return cls(run.info.run_id, run.info.run_name, sent, run.info.status, dict(run.data.tags))
+        metrics = run.data.metrics
+        sent = int(metrics.get(Metric.JOURNAL_LINE, 0))
+        marks = {kind: metrics.get(Metric.journal_step(kind)) for kind in KINDS}
+        steps = {kind: int(step) for kind, step in marks.items() if step is not None}
+        info = run.info
+        return cls(info.run_id, info.run_name, sent, info.status, dict(run.data.tags), steps)
+
+    def missing(self, lines: Sequence[Line]) -> list[Line]:
+        """Those of the lines that it lacks; events are never sent as metrics.
+
+        Steps decide, not places in the file: a journal that lost its end in a crash is written on
+        from an earlier line. A run without steps comes from a release that counted lines.
+        """
+        if self.sent and not self.steps:
+            for line in lines:
+                if line.number <= self.sent:
+                    self.steps[line.kind] = max(line.step, self.steps.get(line.kind, 0))
+        return [
+            line
+            for line in lines
+            if line.kind != "event" and line.step > self.steps.get(line.kind, -1)
+        ]
 
 
 class MlflowRuns:
-    """One experiment. All methods raise `client_errors()` where MLflow fails or refuses."""
+    """One experiment. All methods raise `client_errors()` where MLflow fails or refuses.
+
+    Opening it raises TrackingError where the experiment was deleted.
+    """
 
     def __init__(self, address: Address, study: str, artifacts: Path) -> None:
         self.study, self.address = study, address
         with creation_lock(address, artifacts):
+            adopt_artifacts(address, artifacts.parent)
             self.client: Any = client_of(address)
             self.experiment = self._open_experiment(artifacts)
+            remove_quoted_folder(address.uri)
 
     def _open_experiment(self, artifacts: Path) -> str:
         from mlflow.exceptions import MlflowException
 
         experiment = self.client.get_experiment_by_name(self.study)
         if experiment is not None:
+            self._check_not_deleted(experiment)
             return str(experiment.experiment_id)
         # A server keeps artifacts itself; beside a database they are the output folder's.
         location = None if self.address.is_server else artifacts.as_uri()
@@ -78,6 +108,14 @@ class MlflowRuns:
             if experiment is None:
                 raise
             return str(experiment.experiment_id)  # another driver was faster
+
+    def _check_not_deleted(self, experiment: Any) -> None:
+        if experiment.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"study {self.study}: its experiment was deleted in MLflow "
+                f"(tracking.uri={self.address.shown}); restore it (`mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}`), or give the study another name"
+            )
 
     def study_run(self, folder: Path, tags: dict[str, str]) -> str:
         """MLflow's id of the study's run, set to running, with the `study.yaml` of its folder."""
@@ -148,9 +186,14 @@ class MlflowRuns:
         self.client.update_run(run_id, status="RUNNING")
         self.tag(run_id, tags)
 
-    def send(self, run_id: str, lines: Sequence[Line]) -> None:
-        """Store journal lines in one transaction."""
-        self.client.log_batch(run_id, metrics=list(batch_metrics(lines)))
+    def send(self, target: TrainingRun, lines: Sequence[Line]) -> None:
+        """Store journal lines, and that the run has them, in one transaction."""
+        steps = dict(target.steps)
+        for line in lines:
+            steps[line.kind] = max(line.step, steps.get(line.kind, 0))
+        sent = target.sent + len(lines)
+        self.client.log_batch(target.run_id, metrics=list(batch_metrics(lines, sent, steps)))
+        target.sent, target.steps = sent, steps
 
     def tag(self, run_id: str, tags: dict[str, str]) -> None:
         """Set tags of a run."""
@@ -177,26 +220,34 @@ class MlflowRuns:
     def write_restarts(
         self, run_id: str, name: str, folder: Path, *, restarts: Sequence[Restart]
     ) -> None:
-        """Create the restarts of a run that are missing; end those that have ended."""
+        """Create the restarts of a run that are missing; end those that have ended.
+
+        They are known by when they began: a journal that lost its end counts them anew.
+        """
         with file_lock(folder / "mlflow.lock"):
-            known = {
-                int(run.data.tags[Tag.RESTART]): run.info
-                for run in self._runs(f"tags.`{Tag.PARENT}` = '{run_id}'")
-            }
+            children = self._runs(f"tags.`{Tag.PARENT}` = '{run_id}'")
+            known = {int(run.info.start_time): run.info for run in children}
+            number = max((int(run.data.tags[Tag.RESTART]) for run in children), default=0)
             for restart in restarts:
-                info = known.get(restart.number)
-                child = info.run_id if info else self._create_restart(run_id, name, restart)
+                info = known.pop(int(restart.began * 1000), None)
+                if info is None:
+                    number += 1
+                    child = self._create_restart(run_id, name, restart, number=number)
+                else:
+                    child = info.run_id
                 if restart.state is not None and (info is None or info.status == "RUNNING"):
                     self._end_restart(child, restart)
+            for lost in known.values():
+                if lost.status == "RUNNING":
+                    self.tag(lost.run_id, {Tag.CAUSE: "its end is missing in the journal"})
+                    self.end(lost.run_id, "interrupted")
 
-    def _create_restart(self, run_id: str, name: str, restart: Restart) -> str:
-        tags = {Tag.PARENT: run_id, Tag.RESTART: str(restart.number)}
-        for key, number in ((Tag.ATTEMPT, restart.attempt), (Tag.WORKERS, restart.workers)):
-            if number is not None:
-                tags[key] = str(number)
-        return self._create(
-            Kind.RESTART, f"{name}-start-{restart.number}", tags, time=restart.began
-        )
+    def _create_restart(self, run_id: str, name: str, restart: Restart, *, number: int) -> str:
+        tags = {Tag.PARENT: run_id, Tag.RESTART: str(number)}
+        for key, value in ((Tag.ATTEMPT, restart.attempt), (Tag.WORKERS, restart.workers)):
+            if value is not None:
+                tags[key] = str(value)
+        return self._create(Kind.RESTART, f"{name}-start-{number}", tags, time=restart.began)
 
     def _end_restart(self, child: str, restart: Restart) -> None:
         from mlflow.entities import Metric as MlflowMetric
@@ -236,19 +287,22 @@ class MlflowRuns:
                 return runs
 
 
-def batch_metrics(lines: Sequence[Line]) -> Iterator[Any]:
-    """MLflow metrics of some journal lines; the last one records how far the journal is sent."""
+def batch_metrics(lines: Sequence[Line], sent: int, steps: Mapping[str, int]) -> Iterator[Any]:
+    """MLflow metrics of some journal lines, then what of the journal the run has with them: `sent`
+    lines in all, of each kind those up to its step."""
     from mlflow.entities import Metric as MlflowMetric
 
     for line in lines:
         stamp = int(line.time * 1000)
         for name, value in line.values.items():
             # A number that is not finite is a string in the journal; its run is tagged diverged.
-            if isinstance(value, int | float) and line.kind != "event":
+            if isinstance(value, int | float):
                 yield MlflowMetric(name, float(value), stamp, line.step)
-    last = lines[-1]
-    # Its step is the line's number, so MLflow's latest value is that of the last line sent.
-    yield MlflowMetric(Metric.JOURNAL_LINE, last.number, int(last.time * 1000), last.number)
+    # Each is its own step, so MLflow's latest value is the largest one.
+    stamp = int(lines[-1].time * 1000)
+    yield MlflowMetric(Metric.JOURNAL_LINE, sent, stamp, sent)
+    for kind, step in steps.items():
+        yield MlflowMetric(Metric.journal_step(kind), step, stamp, step)
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -11,9 +11,16 @@ from pathlib import Path
 from cola import process_environment
 from cola.errors import SpecError
 from cola.files import file_lock
-from cola.spec.address import Address, holds_password, resolve_address
+from cola.spec.address import (
+    Address,
+    holds_password,
+    remove_quoted_folder,
+    resolve_address,
+    sqlite_uri,
+)
 from orchestration.state.paths import OutputFolder
-from orchestration.tracking.mlflow_client import store_lock, with_driver
+from orchestration.tracking.mlflow_client import check_answers, store_lock, with_driver
+from orchestration.tracking.relocation import adopt_artifacts
 
 HOST = "127.0.0.1"
 
@@ -29,6 +36,7 @@ def serve(
     Raises:
         SpecError: when the folder has no store, the address is none of a database or contains a
             password, or the port is taken.
+        TrackingError: when the folder's store is not one of MLflow.
     """
     address = backend(root, store)
     port = free_port(port)
@@ -43,6 +51,7 @@ def serve(
     finally:
         process.terminate()
         process.wait()
+        remove_quoted_folder(address.uri)
 
 
 def backend(root: Path, store: str | None) -> Address:
@@ -55,8 +64,11 @@ def backend(root: Path, store: str | None) -> Address:
         file = OutputFolder(root).mlflow
         if not file.is_file():
             raise SpecError(f"output={root}: holds no mlflow.db; run a study first")
+        address = resolve_address(sqlite_uri(file), "--store")
         with file_lock(store_lock(file)):  # a study may be creating it
-            return resolve_address(f"sqlite:///{file}", "--store")
+            check_answers(address)
+            adopt_artifacts(address, OutputFolder(root).artifacts)
+        return address
     if holds_password(store):
         raise SpecError(
             "--store: holds a password, which others see in the list of processes; put the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from pathlib import Path
 
 from torch import nn
 
-from cola.data import PreparedData
+from cola.checksums import write_checksums
+from cola.data import PreparedData, TextTokenizer
 from cola.evaluation.reference_lines import ReferenceLines, reference_lines
-from cola.files import write_atomically
+from cola.families.interface.family import Family
+from cola.files import sync_folder, write_atomically
 from cola.records import REFERENCE_LINES, Metric
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
@@ -55,7 +58,7 @@ def finish(
     if weights is not None:
         model = whole_model(state, weights)
         log.info("exporting the model to %s", folder.model)
-        state.family.save(model, folder.model)
+        save_model(state.family, model, data.tokenizer, folder=folder.model)
         if fence.superseded(recheck=True):
             return
         remarks = evaluate_finished(
@@ -88,6 +91,27 @@ def _tolerant(tolerant: bool) -> Iterator[None]:
         if not tolerant:
             raise
         log.warning("is not written: %s", error)
+
+
+def save_model(family: Family, model: nn.Module, tokenizer: TextTokenizer, *, folder: Path) -> None:
+    """Write a finished model with its tokenizer and checksums into `folder`: whole, or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    building = folder.with_name(f".{folder.name}")
+    shutil.rmtree(building, ignore_errors=True)  # what a crash has left
+    try:
+        building.mkdir(parents=True)
+        family.save(model, building)
+        tokenizer.save(building)
+        write_checksums(building)
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
 
 
 def evaluate_finished(

@@ -12,9 +12,9 @@ import torch
 from cola.data import open_prepared
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.token_tasks import ContinuationTask
-from cola.families.registry import family_of
 from cola.records import Metric
 from cola.study.run import EvaluationSpec
+from orchestration.inference.target import open_run_model
 from orchestration.planning.catalog import load_run_spec
 from orchestration.state.paths import RunFolder
 from orchestration.training.validation import VALIDATION_SEED, likelihood_rows, summary_of
@@ -38,10 +38,9 @@ def measure_inference(
     began = time.perf_counter()
     spec = load_run_spec(run_folder)
     data = open_prepared(RunFolder(run_folder).data_folder())
-    family = family_of(spec.family)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = family.load(RunFolder(run_folder).model).to(device).eval()
-    evaluated = EvaluatedModel(family, model, data.tokenizer, spec.data.sequence_length, device)
+    evaluated = open_run_model(run_folder, spec.family, spec.data.sequence_length, device=device)
+    family, model = evaluated.family, evaluated.model
     ids = np.arange(settings.validation_sequences)
     metrics = continuation_metrics(evaluated, data.validation.rows(ids), settings)
     if likelihood:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from cola.data import open_prepared
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader
+from orchestration.state.paths import RunFolder
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
@@ -32,7 +32,7 @@ def nodes(tmp_path: Path) -> Iterator[RayNodes]:
 def undisturbed(run_folder: Path) -> dict[int, float]:
     """Losses by step of the same run on one process, without Ray and DeepSpeed."""
     run = RunSpec.model_validate_json((run_folder / "spec.json").read_text())
-    data = open_prepared(Path(json.loads((run_folder / "data.json").read_text())["folder"]))
+    data = open_prepared(RunFolder(run_folder).data_folder())
     found: dict[int, float] = {}
 
     def record(state: TrainState) -> None:

@@ -56,6 +56,22 @@ def test_a_reader_follows_a_growing_file(tmp_path: Path) -> None:
     assert list(reader.new_lines()) == []
 
 
+@pytest.mark.parametrize("kept", [0, 1, 9, 10, 25, 50])
+def test_a_file_that_lost_its_end_is_read_again(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    reader = LineReader(path)
+    path.write_text("".join(f'{{"a": {n}}}\n' for n in range(6)))  # 9 bytes a line
+    assert len(list(reader.new_lines())) == 6
+    path.write_bytes(path.read_bytes()[:kept])
+    with LineWriter(path) as lines:
+        for n in range(100, 108):  # longer than what was lost
+            lines.write({"a": n})
+    found = [record["a"] for _, record in reader.new_lines()]
+    whole = kept // 9
+    assert found == [*range(whole), *range(100, 108)]
+    assert list(reader.new_lines()) == []
+
+
 def test_writers_of_one_file_alternate_in_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     first, second = LineWriter(path), LineWriter(path)

@@ -31,6 +31,7 @@ from cola.evaluation.harness.settings import (
     whole,
 )
 from cola.evaluation.items import Id
+from cola.evaluation.models.context import fitted_prompt, room_for_prompts
 from cola.evaluation.models.evaluated_model import open_evaluated_model
 from cola.evaluation.tasks.continuations import continuations
 from cola.seeding import Stream
@@ -221,7 +222,7 @@ class ColaLM(TemplateLM):
                 f"--model_args max_length={self.max_length}: a continuation has "
                 f"{len(continuation)} tokens; raise it if the model can, or leave the task out"
             )
-        return prompt[len(prompt) - min(room, len(prompt)) :], continuation
+        return fitted_prompt(prompt, room)[0], continuation
 
     def _conditional(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float, bool]]:
         """(index, nats, greedy) of every pair, batches of the longest first."""
@@ -323,12 +324,13 @@ class ColaLM(TemplateLM):
 
     def _continued(self, contexts: dict[Id, str], asked: Request) -> Iterator[tuple[Id, str]]:
         evaluated = replace(self.evaluated, context=self.max_length)
-        if self.max_length <= asked.settings.max_new_tokens:
-            raise SpecError(
-                f"--model_args max_length={self.max_length}: max_new_tokens="
-                f"{asked.settings.max_new_tokens}: leaves no room for a prompt in the model's "
-                f"context; give --gen_kwargs max_gen_toks= of less than {self.max_length}"
-            )
+        new, length = asked.settings.max_new_tokens, self.max_length
+        room_for_prompts(
+            length,
+            asked.settings,
+            asked=f"--model_args max_length={length}: max_new_tokens={new}:",
+            remedy=f"give --gen_kwargs max_gen_toks= of less than {length}",
+        )
         prompts = {index: self.tok_encode(text) for index, text in contexts.items()}
         until = asked.until
 

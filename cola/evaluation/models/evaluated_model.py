@@ -11,13 +11,18 @@ from typing import Any
 
 import torch
 
+from cola.checksums import CHECKSUMS_FILE, check_folder
 from cola.data import TextTokenizer
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError, one_line
 from cola.families.interface.definition import MODEL_CONFIG
 from cola.families.interface.family import Family
 from cola.families.registry import definitions, family_of
 
 log = logging.getLogger(__name__)
+
+EXPORT_AGAIN = (
+    f"export the model again, or remove {CHECKSUMS_FILE} where its files were changed on purpose"
+)
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,33 @@ def open_evaluated_model(
 
     Raises:
         SpecError: when the folder holds no model of a known family, or no tokenizer.
+        StorageError: when a file is damaged.
     """
     family = family_of(family_in(folder))
     tokenizer = tokenizer_in(folder)
-    model = family.load(folder).to(device).eval()
+    check_folder(folder, EXPORT_AGAIN)
+    model = load_model(family, folder, EXPORT_AGAIN).to(device).eval()
     if context is None:
         context = context_in(folder)
     log.info("%s: model of family %s, context %s", folder, family.name, context)
     return EvaluatedModel(family, model, tokenizer, context, torch.device(device))
+
+
+def load_model(family: Family, folder: Path, remedy: str) -> Any:
+    """The model in a folder, whose files are as they were written as far as is known.
+
+    Raises:
+        StorageError: what is there is no model; `remedy` ends the message.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return family.load(folder)
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+        raise StorageError(
+            f"{folder}: its model cannot be opened ({type(error).__name__}: {one_line(error)}); "
+            f"{remedy}"
+        ) from error
 
 
 def family_in(folder: Path) -> str:

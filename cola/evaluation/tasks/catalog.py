@@ -11,16 +11,17 @@ from cola.data import PreparedData, TextTokenizer
 from cola.errors import SpecError
 from cola.evaluation.few_shot.definitions import task_named
 from cola.evaluation.items import Item
+from cola.evaluation.models.context import room_for_prompts
 from cola.evaluation.models.judge import Reference
 from cola.evaluation.tasks.cloze import ClozeTask, cloze_items
-from cola.evaluation.tasks.likelihood import LikelihoodTask
+from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
-from cola.spec import GenerationSpec
+from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.study import EvaluationSpec
 
 CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
@@ -28,11 +29,50 @@ CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Packed sequences that no model was trained on: rows_NL, UTF-8 bytes of each, tokenizer."""
+    """Packed sequences that no model was trained on: rows_NL, UTF-8 bytes of each, tokenizer.
+
+    `last_T` is the beginning of a sequence that the text does not fill, of `last_bytes` UTF-8
+    bytes (None: there is none). `every_sequence`: the likelihood is measured of all of it, not of
+    the first `task_items`. `left_out` has a sentence on each part of the text that was not read.
+    """
 
     rows_NL: np.ndarray
     bytes_N: np.ndarray
     tokenizer: TextTokenizer
+    last_T: np.ndarray | None = None
+    last_bytes: int = 0
+    every_sequence: bool = False
+    left_out: tuple[str, ...] = ()
+
+    def likelihood_task(self, items: int, settings: LikelihoodSpec, seed: int) -> LikelihoodTask:
+        """The likelihood of the first `items` sequences, or of every one."""
+        count = len(self.rows_NL) if self.every_sequence else items
+        last = self.last_T if self.last_T is not None and len(self.last_T) else None
+        whole_text = count > len(self.rows_NL) or self.every_sequence
+        return LikelihoodTask(
+            self.rows_NL[:count],
+            self.bytes_N[:count],
+            settings,
+            seed=seed,
+            last=(last, self.last_bytes) if last is not None and whole_text else None,
+            total=None if self.last_T is None else self.total,
+        )
+
+    @property
+    def total(self) -> Amount:
+        """How much text there is, measured or not."""
+        last = 0 if self.last_T is None else len(self.last_T)
+        return Amount(
+            sequences=len(self.rows_NL) + (last > 0),
+            tokens=self.rows_NL.size + last,
+            bytes=int(self.bytes_N.sum()) + self.last_bytes,
+        )
+
+    def first_rows(self, items: int) -> np.ndarray:
+        """The first sequences, for tasks that generate; the unfilled one if there is no other."""
+        if len(self.rows_NL) or self.last_T is None:
+            return self.rows_NL[:items]
+        return self.last_T[None]
 
 
 def held_out(data: PreparedData, items: int) -> HeldOut:
@@ -87,19 +127,16 @@ def check_room(task: Task, context: int | None) -> None:
     Raises:
         SpecError: naming the task and what helps.
     """
-    if not isinstance(task.settings, GenerationSpec) or context is None:
+    if not isinstance(task.settings, GenerationSpec):
         return
     new = task.settings.max_new_tokens
-    if new >= context:
-        helps = f"give --set generation.max_new_tokens= of less than {context}"
-        if task.name == "infilling":
-            helps = f"give --set gap_tokens= of less than {context}"
-        elif task.name == "cloze":
-            helps = f"give a --context of more than {new}, or leave the task out"
-        raise SpecError(
-            f"--tasks {task.name}: generates {new} tokens, which leaves no room for a prompt in "
-            f"the model's context of {context} tokens; {helps}"
-        )
+    remedy = f"give --set generation.max_new_tokens= of less than {context}"
+    if task.name == "infilling":
+        remedy = f"give --set gap_tokens= of less than {context}"
+    elif task.name == "cloze":
+        remedy = f"give a --context of more than {new}, or leave the task out"
+    asked = f"--tasks {task.name}: generates {new} tokens, which"
+    room_for_prompts(context, task.settings, asked=asked, remedy=remedy)
 
 
 def in_domain_task(
@@ -115,9 +152,11 @@ def in_domain_task(
     Raises:
         SpecError: when its sequences do not give what the task needs.
     """
-    rows, generation, prompt = held.rows_NL, settings.generation, settings.prompt_tokens
+    generation, prompt = settings.generation, settings.prompt_tokens
     if name == "likelihood":
-        return LikelihoodTask(rows, held.bytes_N, settings.likelihood, seed=seed)
+        return held.likelihood_task(settings.task_items, settings.likelihood, seed)
+    # A search for cloze items goes on until there are enough.
+    rows = held.first_rows(len(held.rows_NL) if name == "cloze" else settings.task_items)
     if name == "cloze":
         # A word at the very end would leave no room to say it in.
         items = cloze_items(rows[:, :-CLOZE_TOKENS], held.tokenizer, settings.task_items)

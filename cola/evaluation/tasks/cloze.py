@@ -11,6 +11,7 @@ import torch
 
 from cola.data import TextTokenizer
 from cola.evaluation.items import Id, Item
+from cola.evaluation.models.context import fitted_prompt
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
 from cola.evaluation.tasks.text_task import TextTask
@@ -53,8 +54,8 @@ class ClozeTask(TextTask):
         words = [encode(f" {self._items[item].answer}") for item in ids]
         prompts = [encode(self._items[item].prompt) for item in ids]
         if evaluated.context is not None:
-            rooms = [evaluated.context - len(word) for word in words]
-            prompts = [p[max(0, len(p) - room) :] for p, room in zip(prompts, rooms, strict=True)]
+            rooms = [max(0, evaluated.context - len(word)) for word in words]
+            prompts = [fitted_prompt(p, room)[0] for p, room in zip(prompts, rooms, strict=True)]
         stream = Stream(self._seed, 0, [sample_id(item) for item in ids], device=evaluated.device)
         likelihood = evaluated.family.conditional_nll(
             evaluated.model,

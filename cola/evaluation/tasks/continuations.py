@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from cola.errors import SpecError
 from cola.evaluation.items import Id
+from cola.evaluation.models.context import fitted_prompt, room_for_prompts
 from cola.evaluation.models.evaluated_model import EvaluatedModel
-from cola.evaluation.tasks.task import sample_id
+from cola.evaluation.tasks.task import Record, sample_id
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
@@ -37,17 +37,18 @@ def continuations(
 ) -> Iterator[tuple[Id, Continuation]]:
     """Each prompt's continuation, longest prompts first, at most `rows` at once.
 
-    A prompt that leaves no room for `max_new_tokens` in the model's context loses its first tokens.
+    A prompt that leaves no room for `max_new_tokens` loses its first tokens (see
+    `cola.evaluation.models.context`).
     A continuation stops where `ended` holds of its text so far.
 
     Raises:
         SpecError: when the context has no room for a prompt at all.
     """
     room = room_for_prompts(evaluated.context, settings)
-    cut = {item: max(0, len(tokens) - room) for item, tokens in prompts.items()} if room else {}
+    fitted = {item: fitted_prompt(tokens, room) for item, tokens in prompts.items()}
     # Batches of like lengths waste little on padding; the longest first show a lack of memory.
     order = sorted(prompts, key=lambda item: len(prompts[item]), reverse=True)
-    texts = [prompts[item][cut.get(item, 0) :] for item in order]
+    texts = [fitted[item][0] for item in order]
     stream = Stream(seed, 0, [sample_id(item) for item in order], device=evaluated.device)
     decode = evaluated.tokenizer.decode
     made = evaluated.family.iter_generate(
@@ -61,20 +62,10 @@ def continuations(
     )
     for index, tokens in made:
         item = order[index]
-        yield item, Continuation(tokens, decode(tokens), cut.get(item, 0))
+        yield item, Continuation(tokens, decode(tokens), fitted[item][1])
 
 
-def room_for_prompts(context: int | None, settings: GenerationSpec) -> int | None:
-    """Tokens that a prompt may have; None: any number.
-
-    Raises:
-        SpecError: when there is no room for a single one.
-    """
-    if context is None:
-        return None
-    if context <= settings.max_new_tokens:
-        raise SpecError(
-            f"generation.max_new_tokens={settings.max_new_tokens}: leaves no room for a prompt in "
-            f"the model's context of {context} tokens; choose fewer"
-        )
-    return context - settings.max_new_tokens
+def cuts_of(records: Mapping[Id, Record]) -> dict[str, int]:
+    """How many prompts were longer than their room, and how many tokens they lost in all."""
+    cuts = [record.get("cut_tokens", 0) for record in records.values()]
+    return {"prompts_cut": sum(cut > 0 for cut in cuts), "tokens_cut": sum(cuts)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,21 +16,44 @@ from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 
 
+@dataclass(frozen=True)
+class Amount:
+    """An amount of text; bytes are those of its UTF-8 form."""
+
+    sequences: int
+    tokens: int
+    bytes: int
+
+
 class LikelihoodTask:
-    """NLL of each sequence (rows_NL, its UTF-8 bytes in bytes_N), with its kind and its cost."""
+    """NLL of each sequence (rows_NL, its UTF-8 bytes in bytes_N), with its kind and its cost.
+
+    `last` is a shorter sequence behind them, with its bytes: its NLL is that of a continuation of
+    nothing, a bound where that of a sequence is one. `total` is the text that they are taken from,
+    where that is known.
+    """
 
     name = "likelihood"
 
     def __init__(
-        self, rows_NL: np.ndarray, bytes_N: np.ndarray, settings: LikelihoodSpec, *, seed: int
+        self,
+        rows_NL: np.ndarray,
+        bytes_N: np.ndarray,
+        settings: LikelihoodSpec,
+        *,
+        seed: int,
+        last: tuple[np.ndarray, int] | None = None,
+        total: Amount | None = None,
     ) -> None:
         self._rows, self._bytes, self._seed = rows_NL, bytes_N, seed
+        self._last, self._total = last, total
         self.settings = settings
-        self.digest = digest_of(self.name, settings.canonical_json(), seed, rows_NL.tobytes())
+        parts = [rows_NL.tobytes()] if last is None else [rows_NL.tobytes(), last[0].tobytes()]
+        self.digest = digest_of(self.name, settings.canonical_json(), seed, *parts)
 
     def ids(self) -> list[Id]:
         """See `Task.ids`."""
-        return list(range(len(self._rows)))
+        return list(range(len(self._rows) + (self._last is not None)))
 
     def answer(
         self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
@@ -42,9 +66,11 @@ class LikelihoodTask:
                 evaluated.model, self.settings, length
             ),
         }
-        for start in range(0, len(ids), rows):
-            chosen = [int(item) for item in ids[start : start + rows]]
-            yield from self._likelihoods(evaluated, chosen, about)
+        whole = [int(item) for item in ids if int(item) < len(self._rows)]
+        for start in range(0, len(whole), rows):
+            yield from self._likelihoods(evaluated, whole[start : start + rows], about)
+        if self._last is not None and len(self._rows) in ids:
+            yield len(self._rows), about | self._last_likelihood(evaluated, *self._last)
 
     @torch.no_grad()
     def _likelihoods(
@@ -72,36 +98,63 @@ class LikelihoodTask:
                 },
             )
 
+    @torch.no_grad()
+    def _last_likelihood(self, evaluated: EvaluatedModel, ids_T: np.ndarray, size: int) -> Record:
+        item = len(self._rows)
+        found = evaluated.family.conditional_nll(
+            evaluated.model,
+            [[]],
+            [ids_T.tolist()],
+            settings=self.settings,
+            stream=Stream(self._seed, 0, [sample_id(item)], device=evaluated.device),
+            eos_token_id=evaluated.tokenizer.eos_token_id,
+        )
+        nll = float(found.nll_B[0])
+        return {"nll": nll, "bytes": size, "tokens": len(ids_T), "parts": {}, "by_position": None}
+
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`.
 
         Metrics: nats per token with the standard error over sequences, bits per byte, and network
         evaluations a sequence. The error says how well these sequences stand for the corpus, not
-        how tight a bound is. Details: `kind`, nats a token by position (None: not known).
+        how tight a bound is. Details: `kind`, nats a token by position and parts (None: not known)
+        of the sequences of full length, the amount of text `measured` and, where known, in `text`.
         """
         ordered, length = list(records.values()), self._rows.shape[1]
         nll_B = np.array([record["nll"] for record in ordered])
+        tokens_B = np.array([record.get("tokens", length) for record in ordered])
         total_bytes = sum(record["bytes"] for record in ordered)
+        rate = float(nll_B.mean() / tokens_B.mean())
         metrics = {
-            "nll_nats_per_token": float(nll_B.mean() / length),
-            "bits_per_byte": float(nll_B.sum() / math.log(2) / total_bytes),
+            "nll_nats_per_token": rate,
             "function_evaluations": float(ordered[0]["function_evaluations"]),
         }
+        if total_bytes:
+            metrics["bits_per_byte"] = float(nll_B.sum() / math.log(2) / total_bytes)
         if len(nll_B) > 1:
-            error = nll_B.std(ddof=1) / len(nll_B) ** 0.5 / length
+            # Of a ratio: what a shorter sequence lacks of the others' tokens counts at the mean.
+            alike_B = nll_B - rate * (tokens_B - length)
+            error = alike_B.std(ddof=1) / len(nll_B) ** 0.5 / tokens_B.mean()
             metrics["nll_standard_error"] = float(error)
-        positions = [record["by_position"] for record in ordered]
-        by_position = None if None in positions else np.array(positions).mean(0).round(4).tolist()
+        full = [record for record in ordered if "tokens" not in record]
+        positions = [record["by_position"] for record in full]
+        known = bool(positions) and None not in positions
+        by_position = np.array(positions).mean(0).round(4).tolist() if known else None
         parts = {
-            name: float(np.mean([record["parts"][name] for record in ordered]))
-            for name in ordered[0]["parts"]
+            name: float(np.mean([record["parts"][name] for record in full]))
+            for name in (full[0]["parts"] if full else ())
         }
+        measured = Amount(len(ordered), int(tokens_B.sum()), total_bytes)
         details = {
             "kind": ordered[0]["kind"],
             "tokens": length,
+            "measured": asdict(measured),
+            "text": None if self._total is None else asdict(self._total),
             "parts_nats_per_sequence": parts,
             "nll_by_position": by_position,
             "likelihood": self.settings.model_dump(),
         }
-        nats = {item: record["nll"] / length for item, record in records.items()}
+        nats = {
+            item: record["nll"] / record.get("tokens", length) for item, record in records.items()
+        }
         return TaskResult(self.name, len(ordered), metrics, details, nats)

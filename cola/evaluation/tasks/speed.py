@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cola.evaluation.items import Id
+from cola.evaluation.models.context import fitted_prompt, room_for_prompts
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
@@ -77,8 +78,10 @@ class SpeedTask:
         """Seconds until the first `FIRST_TOKENS` tokens of one continuation are made."""
         began, new_tokens = time.perf_counter(), 0
         stream = Stream(0, 0, [0], device=evaluated.device)
+        room = room_for_prompts(evaluated.context, self.settings)
+        prompt, _ = fitted_prompt(self._prompts[0], room)
         pieces = evaluated.family.stream(
-            evaluated.model, self._prompts[0], self.settings, stream=stream, eos_token_id=None
+            evaluated.model, prompt, self.settings, stream=stream, eos_token_id=None
         )
         for piece in pieces:
             new_tokens += len(piece)

@@ -9,7 +9,7 @@ from cola.evaluation.few_shot.definitions import Rule
 from cola.evaluation.few_shot.scoring import score_items
 from cola.evaluation.items import Id, Item
 from cola.evaluation.models.evaluated_model import EvaluatedModel
-from cola.evaluation.tasks.continuations import continuations
+from cola.evaluation.tasks.continuations import continuations, cuts_of
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
 from cola.spec import GenerationSpec
 
@@ -69,8 +69,7 @@ class TextTask:
             metrics["chance"] = found.chance / 100
         if found.f1 is not None:
             metrics["f1"] = found.f1 / 100
-        cuts = sum(record["cut_tokens"] > 0 for record in records.values())
-        details = found.summary() | {"prompts_cut": cuts, "generation": self.settings.model_dump()}
+        details = found.summary() | cuts_of(records) | {"generation": self.settings.model_dump()}
         right = {score.id: float(score.correct) for score in found.per_item}
         return TaskResult(self.name, items, metrics, details, right)
 

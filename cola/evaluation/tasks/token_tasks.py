@@ -10,8 +10,9 @@ import torch
 
 from cola.errors import SpecError
 from cola.evaluation.items import Id
+from cola.evaluation.models.context import fitted_gap, fitted_prompt, room_for_prompts
 from cola.evaluation.models.evaluated_model import EvaluatedModel
-from cola.evaluation.tasks.continuations import continuations
+from cola.evaluation.tasks.continuations import continuations, cuts_of
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -51,14 +52,13 @@ class ContinuationTask:
         )
         for item, found in made:
             wanted = self._rows[int(item), self._cut : self._cut + len(found.tokens)].tolist()
-            compared = compare_tokens(evaluated, found.tokens, wanted)
-            yield item, compared | {"cut_tokens": found.cut_tokens}
+            cut = {"cut_tokens": found.cut_tokens}
+            yield item, compare_tokens(evaluated, found.tokens, wanted) | cut
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
         details = {
             "prompt_tokens": self._cut,
-            "prompts_cut": sum(record.get("cut_tokens", 0) > 0 for record in records.values()),
             "generation": self.settings.model_dump(),
         }
         return token_result(self.name, records, details)
@@ -108,25 +108,39 @@ class InfillingTask:
         for start in range(0, len(ids), rows):
             chosen = ids[start : start + rows]
             filled = self._filled(evaluated, chosen)
-            for item, tokens in zip(chosen, filled, strict=True):
+            for item, (tokens, cut) in zip(chosen, filled, strict=True):
                 wanted = self._rows[int(item), self._start : self._end].tolist()
-                right = {"right_context": evaluated.family.fills_gaps}
-                yield item, compare_tokens(evaluated, tokens, wanted) | right
+                how = {"right_context": evaluated.family.fills_gaps, "cut_tokens": cut}
+                yield item, compare_tokens(evaluated, tokens, wanted) | how
 
     @torch.no_grad()
-    def _filled(self, evaluated: EvaluatedModel, ids: Sequence[Id]) -> list[list[int]]:
+    def _filled(self, evaluated: EvaluatedModel, ids: Sequence[Id]) -> list[tuple[list[int], int]]:
+        """The tokens of each gap, and how many tokens round it were cut."""
         rows = [self._rows[int(item)] for item in ids]
         lefts = [row[: self._start].tolist() for row in rows]
+        room = room_for_prompts(evaluated.context, self.settings)
         stream = Stream(self._seed, 0, [sample_id(item) for item in ids], device=evaluated.device)
         if not evaluated.family.fills_gaps:
-            return evaluated.family.generate(
-                evaluated.model, lefts, self.settings, stream=stream, eos_token_id=None
+            prompts = [fitted_prompt(left, room) for left in lefts]
+            made = evaluated.family.generate(
+                evaluated.model,
+                [prompt for prompt, _ in prompts],
+                self.settings,
+                stream=stream,
+                eos_token_id=None,
             )
-        gaps = [self._end - self._start] * len(rows)
+            return list(zip(made, (cut for _, cut in prompts), strict=True))
         rights = [row[self._end :].tolist() for row in rows]
-        return evaluated.family.infill(
-            evaluated.model, lefts, gaps, rights=rights, settings=self.settings, stream=stream
+        fitted = [fitted_gap(*texts, room) for texts in zip(lefts, rights, strict=True)]
+        made = evaluated.family.infill(
+            evaluated.model,
+            [left for left, _, _ in fitted],
+            [self._end - self._start] * len(rows),
+            rights=[right for _, right, _ in fitted],
+            settings=self.settings,
+            stream=stream,
         )
+        return list(zip(made, (cut for _, _, cut in fitted), strict=True))
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
@@ -178,6 +192,6 @@ def token_result(name: str, records: Mapping[Id, Record], details: dict[str, Any
         error = share_B.std(ddof=1) / len(share_B) ** 0.5
         metrics["accuracy_standard_error"] = float(error)
     by_position = [round(float(value), 4) for value in right_BN.mean(0)]
-    details = details | {"accuracy_by_position": by_position}
+    details = details | cuts_of(records) | {"accuracy_by_position": by_position}
     shares = dict(zip(records, share_B.tolist(), strict=True))
     return TaskResult(name, len(ordered), metrics, details, shares)

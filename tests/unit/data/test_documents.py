@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cola.data.documents import ReadCounts
-from cola.data.sources import read_pieces, read_texts
+from cola.data.sources import read_file_pieces, read_pieces
+from cola.data.summary import left_out_of
 from cola.errors import SpecError
 from cola.spec import DataSpec
 from tests.unit.data.corpora import COMPRESSIONS, ROWS, write_corpus
@@ -60,7 +61,8 @@ def test_rows_come_back(ending: str, compression: str, tmp_path: Path, texts: li
 def test_a_file_of_text_is_one_document(ending: str, compression: str, tmp_path: Path) -> None:
     path = write_corpus(tmp_path, ending, compression, ["one é\r\n", "{two}\n"])
     assert read(path) == ["one é\r\n{two}\n"]
-    assert list(read_texts(path)) == ["one é\r\n{two}\n"]
+    (piece,) = read_file_pieces([path], ReadCounts(), key="--held-out")
+    assert (piece.text, piece.first) == ("one é\r\n{two}\n", True)
 
 
 @pytest.mark.parametrize("name", ["A.JSONL", "a.NdJson", "a.b-00000-of-00002.JSON.GZ"])
@@ -210,8 +212,13 @@ def test_null_and_blank_texts_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": null}\n{"text": " "}\n{"text": "x"}\n')
     (tmp_path / "b.jsonl").write_text('{"text": null}\n')
     counts = ReadCounts()
-    assert list(read_texts(tmp_path, counts=counts)) == ["x"]
+    (piece,) = read_file_pieces([tmp_path], counts, key="--held-out")
+    assert piece.text == "x"
     assert (counts.documents, counts.skipped_documents, counts.blank_documents) == (1, 2, 1)
     assert counts.files_without_text == ["b.jsonl"]
-    with pytest.raises(SpecError, match=r"--held-out=.*b.jsonl: holds no text; give another file"):
-        list(read_texts(tmp_path / "b.jsonl", key="--held-out"))
+    assert left_out_of("the held-out text", counts) == [
+        "left out of the held-out text: 2 rows whose text is null",
+        "no text in 1 file of the held-out text: b.jsonl",
+    ]
+    with pytest.raises(SpecError, match=r"^--held-out=.*c\.jsonl: no such file or folder"):
+        list(read_file_pieces([tmp_path / "c.jsonl"], ReadCounts(), key="--held-out"))

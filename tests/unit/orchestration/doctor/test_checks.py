@@ -44,9 +44,9 @@ def test_what_is_wrong_is_found(tmp_path: Path, tiny_study: dict[str, Any]) -> N
     assert [check(absent).verdict for check in (locks, renames, clock)] == ["fail", "fail", "warn"]
     assert [check(tmp_path).verdict for check in (locks, renames, clock)] == ["ok"] * 3
     silent = tracking(f"http://127.0.0.1:{free_port(0)}")
-    assert (silent.verdict, "cannot be reached" in silent.detail) == ("warn", True)
+    assert (silent.verdict, "cannot be reached" in silent.detail) == ("fail", True)
     unset = tracking("env:COLA_NOT_SET")
-    assert (unset.verdict, "is not set" in unset.detail) == ("warn", True)
+    assert (unset.verdict, "is not set" in unset.detail) == ("fail", True)
     large = StudySpec.parse(tiny_study | {"resources": {"workers": 8, "cpus_per_worker": 64}})
     devices = enough_devices(resources_of(large))
     assert (devices.verdict, "cola submit" in devices.remedy) == ("warn", True)

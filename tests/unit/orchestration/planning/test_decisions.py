@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cola.checksums import write_checksums
 from cola.errors import StorageError
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import Cursor, seal
@@ -32,6 +33,9 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
     for key in (done, cut, busy):
         ledger.acquire(key)
     ledger.close(done, "finished")
+    model = ledger.run_folder(done) / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
     ledger.close(cut, "interrupted", "stopped on request")
     found = decisions(tiny_study, tmp_path)
     assert [d.action for d in found] == ["reuse", "start", "busy"]
@@ -157,6 +161,43 @@ def test_a_finished_run_without_its_model_is_exported_again_from_a_checkpoint(
     (ledger.run_folder(run.key) / "model").mkdir()
     (ledger.run_folder(run.key) / "model" / "config.json").write_text("{}")
     assert decisions(tiny_study, tmp_path)[0].why == "finished already, with the same specification"
+
+
+def test_a_finished_run_whose_model_is_damaged_is_exported_again_from_a_checkpoint(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    (run, *_) = plan_study(StudySpec.parse(tiny_study))
+    ledger = Ledger(tmp_path)
+    ledger.acquire(run.key)
+    ledger.close(run.key, "finished")
+    model = ledger.run_folder(run.key) / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(bytes(2000))
+    write_checksums(model)
+    assert decisions(tiny_study, tmp_path)[0].why == "finished already, with the same specification"
+    assert run_status(run, ledger, None)["problem"] is None
+    (model / "model.safetensors").write_bytes(bytes(1000))
+    (first, *_) = decisions(tiny_study, tmp_path)
+    damage = "is damaged (model.safetensors has 1,000 bytes, 2,000 were written)"
+    assert first.action == "reuse", "no checkpoint is left: nothing expensive starts unasked"
+    assert first.why == (
+        f"finished already, but its exported model {damage} and no checkpoint is left: remove "
+        f"{ledger.run_folder(run.key)}/ledger.json to train it again from its start"
+    )
+    status = run_status(run, ledger, None)
+    assert status["state"] == "finished"
+    assert f"{model}: the exported model of this finished run {damage}; `cola run` of" in str(
+        status["problem"]
+    )
+    checkpoint = ledger.run_folder(run.key) / "ray" / "attempt-1" / "step-000000005"
+    checkpoint.mkdir(parents=True)
+    seal(checkpoint, Cursor(stage=0, step=5, world_size=1, zero_stage=1, elapsed_seconds=1.0), 0)
+    (first, *_) = decisions(tiny_study, tmp_path)
+    assert (first.action, first.why) == (
+        "resume",
+        f"is finished, but its exported model {damage}: trained again from its checkpoint of "
+        "step 5",
+    )
 
 
 @pytest.mark.parametrize("name", ["ledger.json", "journal.jsonl", "outcome.json", "data.json"])

@@ -104,6 +104,18 @@ def test_lines_that_are_no_records_are_counted_and_skipped(tmp_path: Path) -> No
     assert reader.unreadable == len(bad) + 2
 
 
+def test_a_journal_that_lost_its_end_is_read_again_without_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    lines = [f'{{"kind": "train", "step": {step}, "time": 0, "values": {{}}}}' for step in range(4)]
+    path.write_text("\n".join([lines[0], "{cut", '{"no": "record"}', *lines[1:3]]) + "\n")
+    reader = JournalReader(path)
+    assert [line.step for line in reader.new_lines()] == [0, 1, 2]
+    assert reader.unreadable == 2
+    path.write_text("\n".join([lines[0], "{cut", '{"no": "record"}', lines[3]]) + "\n")
+    assert [(line.step, line.number) for line in reader.new_lines()] == [(3, 4)]
+    assert reader.unreadable == 2, "a line that is read again is counted once"
+
+
 def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").mkdir()
     with pytest.raises(StorageError, match="move it away") as caught:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cola.checksums import write_checksums
 from cola.errors import RunError, StorageError
 from cola.files import file_lock
 from orchestration.state.ledger import (
@@ -20,10 +21,10 @@ from orchestration.state.ledger import (
     LeaseLostError,
     Ledger,
     RunFinishedError,
-    missing_model,
 )
 from orchestration.state.paths import RunFolder
 from orchestration.state.process import ProcessIdentity, this_process
+from orchestration.state.run_model import damage_of_model
 
 
 class Clock:
@@ -239,8 +240,43 @@ def test_a_finished_run_is_not_begun_again_while_its_model_is_there(tmp_path: Pa
         Ledger(tmp_path).acquire("k")
     assert ledger.entry("k") == finished
     (model / "config.json").unlink()
-    assert "`cola run` of its study trains the last steps again" in missing_model(model.parent)
     assert Ledger(tmp_path).acquire("k").state == "running"
+
+
+def test_a_finished_run_is_begun_again_where_its_model_is_damaged(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.acquire("k")
+    ledger.close("k", "finished")
+    model = RunFolder(ledger.run_folder("k")).model
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    write_checksums(model)
+    with pytest.raises(RunFinishedError):
+        Ledger(tmp_path).acquire("k")
+    (model / "config.json").write_text("[]")
+    assert Ledger(tmp_path).acquire("k").state == "running"
+
+
+def test_a_run_that_another_driver_finishes_meanwhile_is_not_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.acquire("k")
+    first.close("k", "finished")
+
+    def compared_slowly(run_folder: Path) -> str | None:
+        """The model is seen missing; then another driver exports it and finishes."""
+        monkeypatch.undo()
+        damage = damage_of_model(run_folder)
+        second.acquire("k")
+        RunFolder(run_folder).model.mkdir()
+        (RunFolder(run_folder).model / "config.json").write_text("{}")
+        second.close("k", "finished")
+        return damage
+
+    monkeypatch.setattr("orchestration.state.ledger.damage_of_model", compared_slowly)
+    with pytest.raises(RunFinishedError):
+        first.acquire("k")
 
 
 def test_only_the_owner_asks_workers_to_stop(tmp_path: Path, clock: Clock) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from cola.errors import TrackingError
 from cola.records import Kind, Metric, Tag
 from cola.spec.address import resolve_address
 from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import plan_study
-from orchestration.state.journal import JournalWriter, Line
+from orchestration.state.journal import JournalReader, JournalWriter, Line
 from orchestration.state.ledger import Ledger
 from orchestration.tracking.mirror import (
     METRICS_PER_BATCH,
@@ -21,7 +22,7 @@ from orchestration.tracking.mirror import (
     first_batch,
     open_mirror,
 )
-from orchestration.tracking.mlflow_runs import MlflowRuns
+from orchestration.tracking.mlflow_runs import MlflowRuns, TrainingRun
 
 
 @pytest.fixture
@@ -104,11 +105,113 @@ def test_every_line_once_over_several_drivers(uri: str, run: RunSpec, tmp_path: 
     assert seen.data.params["training.batch_sequences"] == "8"
 
 
+def cut_in_half(journal: Path) -> int:
+    """Cut the journal within a line, as a crash of the machine does; the last step that it has."""
+    content = journal.read_bytes()
+    middle = content.index(b"\n", len(content) // 2) - 10
+    journal.write_bytes(content[:middle])
+    return max(line.step for line in JournalReader(journal).new_lines())
+
+
+@pytest.mark.parametrize("resumed_from", [20, 45, 90])
+def test_a_journal_that_lost_its_end_loses_and_doubles_nothing(
+    resumed_from: int, uri: str, run: RunSpec, tmp_path: Path
+) -> None:
+    study = f"shrunk-{resumed_from}"
+    write(tmp_path, range(1, 101), {"attempt": 1})
+    mirror_once(uri, study, run, tmp_path, "interrupted")
+    assert 30 < cut_in_half(tmp_path / "journal.jsonl") < 60
+    write(tmp_path, range(resumed_from + 1, 131), {"attempt": 2}, end="finished")
+    mirror_once(uri, study, run, tmp_path, "finished")
+    client = mirror_once(uri, study, run, tmp_path, "finished")
+    expected = [(step, 1 / step) for step in range(1, 131)]
+    assert history(client, study, Metric.TRAIN_LOSS) == expected
+    restarts = found(client, study, Kind.RESTART)
+    assert [r.data.tags[Tag.ATTEMPT] for r in restarts] == ["1", "2"]
+    assert {r.info.status for r in restarts} == {"KILLED", "FINISHED"}
+
+
+def test_a_journal_that_lost_a_start_of_its_workers(uri: str, run: RunSpec, tmp_path: Path) -> None:
+    write(tmp_path, range(1, 11), {"attempt": 1}, end="interrupted")
+    kept = (tmp_path / "journal.jsonl").read_bytes()
+    write(tmp_path, range(11, 21), {"attempt": 2}, end="interrupted")
+    mirror_once(uri, "lost-start", run, tmp_path, "interrupted")
+    (tmp_path / "journal.jsonl").write_bytes(kept)
+    write(tmp_path, range(15, 31), {"attempt": 3}, end="finished")
+    client = mirror_once(uri, "lost-start", run, tmp_path, "finished")
+    steps = [step for step, _ in history(client, "lost-start", Metric.TRAIN_LOSS)]
+    assert steps == list(range(1, 31))
+    restarts = found(client, "lost-start", Kind.RESTART)
+    assert [r.data.tags[Tag.ATTEMPT] for r in restarts] == ["1", "2", "3"]
+    assert [r.data.tags[Tag.RESTART] for r in restarts] == ["1", "2", "3"]
+
+
+def test_kinds_of_lines_are_counted_apart(uri: str, run: RunSpec, tmp_path: Path) -> None:
+    journal = JournalWriter(tmp_path / "journal.jsonl")
+    journal.write("train", 10, 1010.0, values={Metric.TRAIN_LOSS: 1.0})
+    journal.close()
+    mirror_once(uri, "kinds", run, tmp_path, "interrupted")
+    journal = JournalWriter(tmp_path / "journal.jsonl")
+    journal.write("evaluation", 10, 1011.0, values={Metric.NLL: 2.0})
+    journal.write("tasks", 10, 1012.0, values={Metric.accuracy("obqa"): 0.5})
+    journal.close()
+    client = mirror_once(uri, "kinds", run, tmp_path, "finished")
+    assert history(client, "kinds", Metric.NLL) == [(10, 2.0)]
+    assert history(client, "kinds", Metric.accuracy("obqa")) == [(10, 0.5)]
+
+
+def test_a_run_of_a_release_that_counted_lines() -> None:
+    lines = [
+        Line(1, "event", 0, 0.0, {"event": "start"}),
+        Line(2, "train", 5, 0.0, {"a": 1.0}),
+        Line(3, "evaluation", 5, 0.0, {"b": 1.0}),
+        Line(4, "train", 10, 0.0, {"a": 1.0}),
+        Line(5, "evaluation", 10, 0.0, {"b": 1.0}),
+    ]
+    counted = TrainingRun("id", "name", 4, "RUNNING", {})
+    assert [line.number for line in counted.missing(lines)] == [5]
+    assert counted.steps == {"event": 0, "train": 10, "evaluation": 5}
+    assert [line.number for line in TrainingRun("id", "name", 0, "RUNNING", {}).missing(lines)] == [
+        2, 3, 4, 5
+    ]  # fmt: skip
+
+
+def test_a_run_deleted_in_mlflow_is_sent_again(uri: str, run: RunSpec, tmp_path: Path) -> None:
+    write(tmp_path, range(1, 11))
+    client = mirror_once(uri, "run-deleted", run, tmp_path, "finished")
+    (seen,) = found(client, "run-deleted", Kind.RUN)
+    client.delete_run(seen.info.run_id)
+    mirror_once(uri, "run-deleted", run, tmp_path, "finished")
+    assert len(history(client, "run-deleted", Metric.TRAIN_LOSS)) == 10
+
+
+def test_an_experiment_deleted_in_mlflow_waits_until_it_is_restored(
+    uri: str, run: RunSpec, tmp_path: Path
+) -> None:
+    write(tmp_path, range(1, 11))
+    mirror, ledger = open_mirror(uri, "deleted", tmp_path / "artifacts"), Ledger(tmp_path)
+    client = mirror._mlflow.client
+    experiment = client.get_experiment_by_name("deleted").experiment_id
+    client.delete_experiment(experiment)
+    ledger.acquire(run.run_key)
+    mirror.start(study_of(tmp_path, ledger, run.run_key))
+    mirror.follow("a-run", run, tmp_path, tags={Tag.STATUS: "running"})
+    ledger.close(run.run_key, "finished")
+    mirror.close_run(run.run_key, "finished", {})
+    assert mirror.finish(patience_seconds=2) == ["a-run"]
+    assert "was deleted in MLflow; restore it" in str(mirror.trouble)
+    with pytest.raises(TrackingError, match="study deleted: its experiment was deleted in MLflow"):
+        open_mirror(uri, "deleted", tmp_path / "artifacts")
+    client.restore_experiment(experiment)
+    mirror_once(uri, "deleted", run, tmp_path, "finished")
+    assert len(history(client, "deleted", Metric.TRAIN_LOSS)) == 10
+
+
 def test_study_above_runs_above_restarts(uri: str, run: RunSpec, tmp_path: Path) -> None:
     write(tmp_path, range(1, 11), {"attempt": 1, "workers": 2, "pid": 1})
-    write(tmp_path, range(8, 15), {"attempt": 1, "workers": 1, "pid": 2}, "interrupted")
+    write(tmp_path, range(8, 15), {"attempt": 1, "workers": 1, "pid": 2}, end="interrupted")
     mirror_once(uri, "levels", run, tmp_path, "interrupted")
-    write(tmp_path, range(15, 21), {"attempt": 2, "workers": 2, "pid": 3}, "finished")
+    write(tmp_path, range(15, 21), {"attempt": 2, "workers": 2, "pid": 3}, end="finished")
     client = mirror_once(uri, "levels", run, tmp_path, "finished")
     (study,) = found(client, "levels", Kind.STUDY)
     assert study.info.status == "FINISHED"
@@ -158,7 +261,8 @@ def test_a_killed_driver_leaves_nothing_running(
     seen = runs.client.get_run(place.run_id)
     assert (seen.info.status, seen.data.tags[Tag.STATUS]) == ("KILLED", "interrupted")
     assert seen.data.tags[Tag.STATUS_REASON] == "its driver died"
-    assert seen.data.metrics[Metric.JOURNAL_LINE] == 6
+    assert seen.data.metrics[Metric.JOURNAL_LINE] == 5
+    assert seen.data.metrics[Metric.journal_step("train")] == 5
     (restart,) = found(runs.client, "zombie", Kind.RESTART)
     assert (restart.info.status, restart.data.tags[Tag.CAUSE]) == ("KILLED", "its driver died")
 

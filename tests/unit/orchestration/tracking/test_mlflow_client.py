@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import datetime
 import ipaddress
+import os
+import sqlite3
 import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,8 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from analysis.report.runs import read_study
 from cola.errors import ColaError, SpecError, TrackingError
-from cola.spec.address import resolve_address
+from cola.spec.address import resolve_address, sqlite_uri
+from orchestration.doctor.local_checks import tracking
 from orchestration.tracking.mirror import open_mirror
 from orchestration.tracking.mlflow_client import check_answers
 from orchestration.tracking.mlflow_runs import MlflowRuns
@@ -117,13 +122,65 @@ def test_a_store_that_does_not_answer_is_refused(
     assert caught.value.exit_code == {SpecError: 2, TrackingError: 5}[kind]
 
 
-def test_a_damaged_database_is_an_error_of_tracking(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(
-        TrackingError, match=r"tracking\.uri=sqlite:.*MLflow cannot be used"
-    ) as error:
-        open_mirror(f"sqlite:///{tmp_path / 'mlflow.db'}", "any", tmp_path)
-    assert len(str(error.value).splitlines()) == 1
+def make_store(kind: str, path: Path) -> None:
+    """A file that is no store of this MLflow release."""
+    if kind == "garbage":
+        path.write_bytes(b"not a database" * 100)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "something else's":
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE recipes (name TEXT)")
+    else:
+        made = path.with_name("made.db")  # MLflow looks at a store's schema once a process
+        MlflowRuns(resolve_address(sqlite_uri(made)), "any", path.parent / "artifacts")
+        made.rename(path)
+        if kind == "cut":
+            os.truncate(path, path.stat().st_size // 2)
+        else:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("UPDATE alembic_version SET version_num = 'abc'")
+
+
+STORES = {
+    "garbage": "file is not a database",
+    "folder": "unable to open database file",
+    "something else's": "is a database of something else (it has the table recipes",
+    "another release's": "its tables are those of another MLflow release",
+    "cut": "malformed",
+}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_store_that_is_none_is_one_line_everywhere(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    make_store(kind, path)
+    uri = sqlite_uri(path)
+    with pytest.raises(TrackingError) as refusal:
+        open_mirror(uri, "any", tmp_path / "artifacts")
+    finding = tracking(uri)
+    for text in (str(refusal.value), finding.detail):
+        assert STORES[kind] in text
+        assert str(path) in text
+        assert len(text.splitlines()) == 1
+    assert finding.verdict == "fail"
+    if kind != "something else's":  # which is read as a store without experiments
+        with pytest.raises(ColaError) as unread:
+            read_study("any", uri)
+        assert len(str(unread.value).splitlines()) == 1
+
+
+def test_a_store_that_is_not_there_yet_is_made_by_the_first_study(tmp_path: Path) -> None:
+    finding = tracking(sqlite_uri(tmp_path / "new" / "mlflow.db"))
+    assert (finding.verdict, "made by the first study" in finding.detail) == ("ok", True)
+    assert list(tmp_path.iterdir()) == []
+    MlflowRuns(resolve_address(sqlite_uri(tmp_path / "mlflow.db")), "any", tmp_path / "artifacts")
+    assert tracking(sqlite_uri(tmp_path / "mlflow.db")).verdict == "ok"
+
+
+def test_what_only_a_cluster_reaches_does_not_fail_here() -> None:
+    assert tracking("http://127.0.0.1:9", decides=False).verdict == "warn"
+    assert tracking("sqlite:////on/the/cluster.db", decides=False).verdict == "ok"
 
 
 def test_an_address_by_reference_is_not_shown(

@@ -1,0 +1,81 @@
+"""Text that an evaluation is given, as packed sequences: all of it, in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cola.data import TextTokenizer
+from cola.data.sources import Piece, ReadCounts, read_file_pieces
+from cola.data.summary import left_out_of
+from cola.data.tokenizer import Encoder
+from cola.errors import SpecError
+from cola.evaluation.tasks.catalog import HeldOut
+
+log = logging.getLogger(__name__)
+
+OPTION = "--held-out"
+ENCODED_AT_ONCE = 64  # chosen: pieces of 16,384 characters, which the tokenizer's threads share
+
+
+def held_out_text(
+    files: Sequence[Path], tokenizer: TextTokenizer, length: int, *, every_sequence: bool
+) -> HeldOut:
+    """The files' documents, an end of text behind each, in sequences of `length` tokens.
+
+    What does not fill a last sequence is kept as its beginning. `every_sequence`: the likelihood is
+    measured of all, not of the first `task_items`.
+
+    Raises:
+        SpecError: a file cannot be read, holds no text, or does not fit the tokenizer.
+    """
+    counts = ReadCounts()
+    paths = [path.expanduser() for path in files]
+    ids_T, bytes_T = encoded(read_file_pieces(paths, counts, key=OPTION), tokenizer)
+    rows = len(ids_T) // length
+    used = rows * length
+    log.info("%s: %d tokens, %d of %d", OPTION, len(ids_T), rows, length)
+    return HeldOut(
+        ids_T[:used].reshape(rows, length),
+        bytes_T[:used].reshape(rows, length).sum(axis=1),
+        tokenizer,
+        last_T=ids_T[used:],
+        last_bytes=int(bytes_T[used:].sum()),
+        every_sequence=every_sequence,
+        left_out=tuple(left_out_of("the held-out text", counts)),
+    )
+
+
+def encoded(pieces: Iterator[Piece], tokenizer: TextTokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (T,) of all documents with ends of text, and the UTF-8 bytes of each (0: an end).
+
+    Raises:
+        SpecError: there is no text, or the tokenizer does not fit it.
+    """
+    encoder = Encoder(tokenizer)
+    end = (np.array([tokenizer.eos_token_id]), np.zeros(1, dtype=np.int64))
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for batch in batches(pieces):
+        found = encoder.encode([piece.text for piece in batch])
+        for piece, part in zip(batch, found, strict=True):
+            parts += [end, part] if piece.first and parts else [part]
+    if not parts:
+        raise SpecError(f"{OPTION}: holds no text; give a file with some")
+    encoder.check_fit()
+    ids, lengths = zip(*parts, end, strict=True)
+    return np.concatenate(ids).astype(np.int64), np.concatenate(lengths).astype(np.int64)
+
+
+def batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    """The pieces in lists of at most `ENCODED_AT_ONCE`."""
+    batch: list[Piece] = []
+    for piece in pieces:
+        batch.append(piece)
+        if len(batch) == ENCODED_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
