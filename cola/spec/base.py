@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cola.errors import SpecError, one_line
 from cola.spec.key_paths import has_tag, models, step
 from cola.spec.typed_values import not_text
+from cola.spec.yaml_text import parse_yaml
 
 
 class Spec(BaseModel):
@@ -53,25 +54,6 @@ def canonical_json(values: object) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's plain values; a key that a mapping has twice is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """See yaml.SafeLoader."""
-        seen = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != MERGE:
-                if key_node.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key_node.value!r} twice", key_node.start_mark
-                    )
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-MERGE = "tag:yaml.org,2002:merge"
-
-
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping of plain values: numbers, texts, truth values, null, lists, mappings.
 
@@ -80,7 +62,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
             plain, or is not a mapping.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -124,7 +106,7 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
         if not separator or not path.strip():
             raise SpecError(f"--set {override}: write it as path.to.key=value")
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text)
         except yaml.YAMLError:
             raise SpecError(f"--set {override}: the value is not valid YAML") from None
         check_plain(value, origin=f"--set {override}", key=path.strip())

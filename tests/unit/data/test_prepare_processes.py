@@ -77,6 +77,7 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
     pytest.fail(f"the process ended without {line!r}")
 
 
+@pytest.mark.slow
 def test_one_builds_while_three_wait(spec: DataSpec, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     builder = start(spec, cache, mode="hold")

@@ -12,6 +12,7 @@ from tests.paths import SHARED
 from tests.unit.data.test_prepare import english_rows, spec_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tinyshakespeare.txt", "books_pd.val.jsonl"])
 def test_english_text(name: str, tmp_path: Path) -> None:
     path = SHARED / "corpora" / name

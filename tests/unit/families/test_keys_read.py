@@ -51,6 +51,7 @@ def built(name: str) -> tuple[Family, nn.Module]:
     return family, model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_generation_depends_on_the_keys_that_the_family_reads_and_no_other(name: str) -> None:
@@ -69,6 +70,7 @@ def test_generation_depends_on_the_keys_that_the_family_reads_and_no_other(name:
     assert changed == definition_of(name).generation_keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_likelihood_depends_on_the_keys_that_the_family_reads_and_no_other(name: str) -> None:

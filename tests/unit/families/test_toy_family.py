@@ -81,6 +81,7 @@ def test_it_is_planned_as_any_other(study: dict[str, Any], tmp_path: Path) -> No
     assert "evaluation.generation.steps is set" not in plan["warnings"]
 
 
+@pytest.mark.slow
 def test_settings_that_no_family_of_the_study_reads_are_told(
     study: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_its_activations_are_estimated_from_above() -> None:
     assert "1 passed" in run("-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", test)
 
 
+@pytest.mark.slow
 def test_without_its_package_it_is_unknown(study: dict[str, Any], tmp_path: Path) -> None:
     said = cola("plan", str(write_study(study, tmp_path)), path=tmp_path, code=2)
     assert "families.toy: unknown family 'toy'; valid: ar, llada, cola" in said

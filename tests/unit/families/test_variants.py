@@ -219,6 +219,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_the_report_has_a_curve_a_variant(store: Store, tmp_path: Path) -> None:
     frames = read_study("curves", store.uri)
     assert list(frames.runs["variant"].unique()) == ["ar", "cola-d4", "cola-v1.5"]
@@ -243,6 +244,7 @@ def test_the_report_has_a_curve_a_variant(store: Store, tmp_path: Path) -> None:
     assert ("cola-d4", "cola-v1.5") in set(zip(pairs["one"], pairs["other"], strict=True))
 
 
+@pytest.mark.slow
 def test_variants_do_not_share_their_noise(store: Store, tmp_path: Path) -> None:
     fits = write_report("curves", store.uri, tmp_path, spec={}).fits
     ours = {name: fit.refits for name, fit in fits.items() if fit.refits is not None}

@@ -199,6 +199,7 @@ def test_plain_attention_is_scaled_dot_product_attention(masked: bool) -> None:
     torch.testing.assert_close(attend_plainly(q, k, v, mask=mask), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("length", [LATENTS, BLOCK, 160])
 def test_flex_attention_gives_the_same_velocity(length: int) -> None:

@@ -207,6 +207,7 @@ def test_the_penalty_remembers_the_prompt_and_what_is_new_but_nothing_else() -> 
     assert [rows[0][:3], rows[1][:1]] == [[5, 6, 7], [8]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["heun", "midpoint"])
 def test_better_solvers_meet_euler_with_many_steps(solver: str) -> None:
     built = model()

@@ -125,6 +125,7 @@ def test_split_patches_and_part_filled_blocks_join_too(patch_size: int, strategy
     assert streamed("cola", settings, PROMPTS, True, 3, patch_size) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ar", "cola"])
 @examples(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(

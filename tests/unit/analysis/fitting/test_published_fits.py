@@ -44,6 +44,7 @@ def test_the_optimum_to_four_digits(drop: int, expected: dict[str, float]) -> No
         assert fit.diagnostics.objective == pytest.approx(1.01827e-3, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_random_starts_reach_it() -> None:
     points = inputs(chinchilla().rows)
     law = chinchilla_law(points)
@@ -64,6 +65,7 @@ def test_the_published_protocol_has_the_published_intervals() -> None:
         assert found[name] == pytest.approx(interval, rel=0.03), name
 
 
+@pytest.mark.slow
 def test_the_exponent_of_the_optimal_size_has_the_published_error() -> None:
     fit = fit_law("chinchilla", inputs(chinchilla().rows))
     refits = bootstrap(fit, 2000, 0)

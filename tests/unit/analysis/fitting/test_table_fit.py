@@ -107,6 +107,7 @@ def test_families_without_overlap_have_a_bound(tmp_path: Path) -> None:
         assert any("do not overlap" in warning for warning in found["warnings"])
 
 
+@pytest.mark.slow
 def test_the_law_is_chosen_where_asked(tmp_path: Path) -> None:
     flops = np.repeat(np.geomspace(1e16, 1e22, 9), 2)
     noise = np.exp(0.002 * np.random.default_rng(0).standard_normal(len(flops)))

@@ -99,6 +99,7 @@ def test_models_that_are_not_the_validated_ones_are_named(store: Store) -> None:
     assert [name in unchecked for name in names] == [True, False, False]
 
 
+@pytest.mark.slow
 def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:
     write_report("full", store.uri, tmp_path, spec={}, targets=[1e15])
     html = (tmp_path / "report.html").read_text()
@@ -109,6 +110,7 @@ def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> No
     assert f"<td>{predicted:.3f}</td>" in html
 
 
+@pytest.mark.slow
 def test_families_do_not_share_their_noise(store: Store, tmp_path: Path) -> None:
     away = np.random.default_rng(0).standard_normal((3, 4))
     for family, row in zip(KINDS, away, strict=True):
@@ -123,6 +125,7 @@ def test_families_do_not_share_their_noise(store: Store, tmp_path: Path) -> None
     assert np.abs(correlations).max() < 0.15
 
 
+@pytest.mark.slow
 def test_several_sizes_a_budget_give_profiles_and_no_cloud(store: Store, tmp_path: Path) -> None:
     for rung in range(3):
         for place, size in enumerate(np.geomspace(1e5, 4e5, 5) * 1.5**rung):

@@ -156,6 +156,7 @@ def test_a_metric_that_nothing_moves_has_no_best_point(tmp_path: Path) -> None:
     assert "best by" not in found
 
 
+@pytest.mark.slow
 def test_quality_stands_against_the_cost_of_generation(tmp_path: Path) -> None:
     cost = "continuation/function_evaluations_per_token"
     steps = [{RATE: steps} for steps in (1.0, 4.0, 16.0)]
@@ -194,6 +195,7 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
     assert pareto_front(frames.arms[0].finished, frames.goals) == [1, 2, 4, 5]
 
 
+@pytest.mark.slow
 def test_collapsed_runs_are_labelled_and_names_are_escaped(tmp_path: Path) -> None:
     reason = "latents collapsed at 5 consecutive points: fm 0.02 is below 0.05 (step 90)"
     folder = write_sweep(
@@ -206,6 +208,7 @@ def test_collapsed_runs_are_labelled_and_names_are_escaped(tmp_path: Path) -> No
     assert html.count("<svg") >= 5
 
 
+@pytest.mark.slow
 def test_only_the_stop_code_makes_a_run_a_collapsed_one(tmp_path: Path) -> None:
     """The reason is for people, and a record without a code (an older one) claims nothing."""
     folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, diverged={3: "latents collapsed"})

@@ -103,6 +103,7 @@ def test_a_record_in_another_schema_is_named_with_its_fields(tmp_path: Path) -> 
         load_items("obqa", Hub(str(folder), split="train"))
 
 
+@pytest.mark.slow
 def test_without_a_network_the_message_says_what_to_do() -> None:
     """In a process of its own, since the hub's client reads the variable when it is imported."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -161,6 +161,7 @@ def metrics(found: dict[str, Any], task: str) -> dict[str, Any]:
     return {key: value for key, value in found["results"][task].items() if "stderr" not in key}
 
 
+@pytest.mark.slow
 def test_ar_has_the_numbers_of_the_harness_s_own_hf_model(
     folders: dict[str, Path], tasks: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_ar_has_the_numbers_of_the_harness_s_own_hf_model(
     assert ours["config"]["loglikelihood_kinds"] == ["exact"]
 
 
+@pytest.mark.slow
 def test_ar_has_the_perplexity_of_the_harness_s_own_hf_model(
     folders: dict[str, Path], tasks: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_ar_has_the_perplexity_of_the_harness_s_own_hf_model(
     assert mine["word_perplexity,none"] == pytest.approx(other["word_perplexity,none"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "kinds"),
     [

@@ -86,6 +86,7 @@ def test_a_batch_takes_whole_lines_that_fit() -> None:
     assert first_batch([]) == []
 
 
+@pytest.mark.slow
 def test_every_line_once_over_several_drivers(uri: str, run: RunSpec, tmp_path: Path) -> None:
     last = METRICS_PER_BATCH + 7  # more than one batch
     write(tmp_path, range(1, last))
@@ -189,6 +190,7 @@ def refusing(uri: str, study: str, failures: int, folder: Path, run: RunSpec) ->
     return mirror, real
 
 
+@pytest.mark.slow
 def test_an_outage_loses_and_doubles_nothing(uri: str, run: RunSpec, tmp_path: Path) -> None:
     write(tmp_path, range(1, 101), {"attempt": 1})
     mirror, real = refusing(uri, "outage", 2, tmp_path, run)

@@ -73,6 +73,7 @@ def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> Tr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_resumed_run_is_the_same_run_bit_by_bit(
     family: str, runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
@@ -117,6 +118,7 @@ def with_average(run: RunSpec, decay: float) -> RunSpec:
     return run.model_copy(update={"training": training})
 
 
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_what_its_definition_says(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
@@ -142,6 +144,7 @@ def test_the_average_of_the_weights_is_what_its_definition_says(
     assert all(torch.equal(p, last[n]) for n, p in state.model.named_parameters())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_average(
     runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
 ) -> None:
@@ -252,6 +255,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     assert (caught.value.exit_code, str(tmp_path) in str(caught.value)) == (6, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_lowers_the_validation_nll(
     family: str, runs: dict[str, RunSpec], data: PreparedData

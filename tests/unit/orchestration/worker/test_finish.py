@@ -133,6 +133,7 @@ def with_average(study: dict[str, Any], family: str) -> dict[str, Any]:
     return study | {"ladder": ladder, "families": {family: {}}, "training": training}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_exported_model_is_the_validated_average(
     tiny_study: dict[str, Any], family: str
