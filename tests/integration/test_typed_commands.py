@@ -24,7 +24,7 @@ from sweeps.cli import main
 from tests.paths import ROOT
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=160), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=110), pytest.mark.ray, pytest.mark.deepspeed]
 
 COMMAND = [sys.executable, "-c", "from sweeps.cli import main; main()"]
 RATE = "training.optimizer.learning_rate"
