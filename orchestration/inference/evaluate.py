@@ -46,6 +46,11 @@ class EvaluationRequest:
     held_out_files: tuple[Path, ...]
     limited: bool = False  # whether the number of items was asked for
 
+    @property
+    def held_out_names(self) -> list[str] | None:
+        """The files that in-domain tasks are made from; None: the run's validation split."""
+        return [str(path) for path in self.held_out_files] or None
+
 
 @dataclass(frozen=True)
 class EvaluationExecutor:
@@ -101,6 +106,7 @@ class EvaluationReport:
     target: Target
     seed: int
     results: list[TaskResult]
+    held_out: list[str] | None = None
     untracked: dict[str, str] = field(default_factory=dict)
     against_first: dict[str, Difference] = field(default_factory=dict)
 
@@ -121,6 +127,7 @@ class EvaluationReport:
             "family": self.target.family,
             "context": self.target.context,
             "seed": self.seed,
+            "held_out": self.held_out,
             "answers": str(self.target.answers),
             "results": [result.as_json() for result in self.results],
             "untracked": self.untracked,
@@ -168,13 +175,14 @@ def evaluate_target(
         reference=request.reference,
     )
     about = about_model(target.family, target.context, request.seed)
+    about["held_out"] = request.held_out_names
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
     answers = executor.answers(target)
     with task_progress(target.name, show_progress) as report:
         results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
-        return EvaluationReport(target, request.seed, results)
+        return EvaluationReport(target, request.seed, results, request.held_out_names)
     from orchestration.inference.tracking import send_results
 
     own = has_study_settings(spec, request, target.context)
@@ -184,7 +192,7 @@ def evaluate_target(
     untracked = {study: why for study, why in outcome.items() if why}
     if not own:
         untracked = dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
-    return EvaluationReport(target, request.seed, results, untracked)
+    return EvaluationReport(target, request.seed, results, request.held_out_names, untracked)
 
 
 def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int | None) -> bool:

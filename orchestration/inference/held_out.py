@@ -32,7 +32,11 @@ def held_out_text(
     Raises:
         SpecError: a file cannot be read, holds no text, or does not fit the tokenizer.
     """
-    ids_T, bytes_T = encoded(pieces_of(files), tokenizer)
+    parts = encoded(pieces_of(files), tokenizer)
+    if not parts:
+        given = ", ".join(map(str, files))
+        raise SpecError(f"{OPTION} {given}: holds no text; give a file with some")
+    ids_T, bytes_T = (np.concatenate(part).astype(np.int64) for part in zip(*parts, strict=True))
     rows = len(ids_T) // length
     used = rows * length
     log.info("%s: %d tokens, %d of %d", OPTION, len(ids_T), rows, length)
@@ -63,11 +67,14 @@ def pieces_of(files: Sequence[Path]) -> Iterator[Piece]:
         raise SpecError(str(error).replace("data.corpus.paths=", f"{OPTION} ")) from error
 
 
-def encoded(pieces: Iterator[Piece], tokenizer: TextTokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids (T,) of all documents with ends of text, and the UTF-8 bytes of each (0: an end).
+def encoded(
+    pieces: Iterator[Piece], tokenizer: TextTokenizer
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Token ids of all documents with ends of text, and the UTF-8 bytes of each (0: an end), in
+    parts that follow each other; none where there is no text.
 
     Raises:
-        SpecError: there is no text, or the tokenizer does not fit it.
+        SpecError: the tokenizer does not fit the text.
     """
     encoder = Encoder(tokenizer)
     end = (np.array([tokenizer.eos_token_id]), np.zeros(1, dtype=np.int64))
@@ -76,11 +83,8 @@ def encoded(pieces: Iterator[Piece], tokenizer: TextTokenizer) -> tuple[np.ndarr
         found = encoder.encode([piece.text for piece in batch])
         for piece, part in zip(batch, found, strict=True):
             parts += [end, part] if piece.first and parts else [part]
-    if not parts:
-        raise SpecError(f"{OPTION}: holds no text; give a file with some")
     encoder.check_fit()
-    ids, lengths = zip(*parts, end, strict=True)
-    return np.concatenate(ids).astype(np.int64), np.concatenate(lengths).astype(np.int64)
+    return [*parts, end] if parts else []
 
 
 def batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
