@@ -94,6 +94,8 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         return _read(study, address, cache)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = address.clean(getattr(error, "orig", None) or error)
+        if "mlflow db upgrade" in reason:
+            reason = "its tables are those of another MLflow release"
         raise TrackingError(
             f"tracking.uri={address.shown}: MLflow cannot be read ({reason}); check the address, "
             "the network and the credentials, and that the store is of this MLflow release "

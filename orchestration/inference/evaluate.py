@@ -50,6 +50,11 @@ class EvaluationRequest:
     few_shot_tokens: int = FEW_SHOT_NEW_TOKENS
     unread: tuple[str, ...] = ()
 
+    @property
+    def held_out_names(self) -> list[str] | None:
+        """The files that in-domain tasks are made from; None: the run's validation split."""
+        return [str(path) for path in self.held_out_files] or None
+
 
 @dataclass(frozen=True)
 class EvaluationExecutor:
@@ -106,6 +111,7 @@ class EvaluationReport:
     target: Target
     seed: int
     results: list[TaskResult]
+    held_out: list[str] | None = None
     untracked: dict[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -128,6 +134,7 @@ class EvaluationReport:
             "family": self.target.family,
             "context": self.target.context,
             "seed": self.seed,
+            "held_out": self.held_out,
             "answers": str(self.target.answers),
             "results": [result.as_json() for result in self.results],
             "untracked": self.untracked,
@@ -179,13 +186,19 @@ def evaluate_target(
         few_shot_tokens=request.few_shot_tokens,
     )
     about = about_model(target.family, target.context, request.seed)
+    about["held_out"] = request.held_out_names
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
     answers = executor.answers(target)
     with task_progress(target.name, show_progress) as report:
         results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
     left_out = () if held is None else held.left_out
     reported = EvaluationReport(
-        target, request.seed, results, unread=request.unread, left_out=left_out
+        target,
+        request.seed,
+        results,
+        held_out=request.held_out_names,
+        unread=request.unread,
+        left_out=left_out,
     )
     spec = target.run_spec()
     if spec is None or target.run_folder is None:

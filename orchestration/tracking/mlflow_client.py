@@ -92,7 +92,8 @@ def failure_reason(address: Address, error: Exception) -> str:
 
 def remedy_of(address: Address, error: Exception) -> str:
     """What to do about a store that does not answer, as the end of a message; maybe empty."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error) or http_status(error) in (401, 403):
+    named = "CERTIFICATE_VERIFY_FAILED" in str(error) or "mlflow db upgrade" in str(error)
+    if named or http_status(error) in (401, 403):
         return ""  # the reason names it
     if address.is_server:
         return "; start the server, or leave tracking.uri out to use a SQLite file"

@@ -83,6 +83,11 @@ def test_three_models_on_every_kind_of_task(
         assert by_name["infilling"]["details"]["right_context"] is (report["family"] != "ar")
         kept = sorted(path.name for path in Path(report["answers"]).glob("*.json"))
         assert len(kept) == 7
+        assert report["held_out"] == [str(text)]
+        # Five items were asked for: the likelihood is of five sequences, and says of how many.
+        details = by_name["likelihood"]["details"]
+        assert (details["measured"]["sequences"], details["measured"]["tokens"]) == (5, 5 * 48)
+        assert details["text"]["bytes"] == text.stat().st_size
     assert found[0]["against_first"] == {}
     assert set(found[2]["against_first"]) == set(names) - {"unconditional", "speed"}
     difference = found[2]["against_first"]["continuation"]["mean"]
