@@ -15,6 +15,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import logging
 import random
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ from tests.paths import left_out
 
 if TYPE_CHECKING:
     from cola.data import PreparedData
+
+# A shell's background job ignores interrupts, and so would every command that a test interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore_glob = list(left_out())
 

@@ -33,11 +33,13 @@ _SIDE_FILES = re.compile(
     r"|(md5|sha1|sha256|sha512)sums?(\.txt)?|checksums?(\.(txt|md5|sha256))?"
     r"|.*\.(md5|sha1|sha256|sha512|crc|asc|sig|lock|ds_store)"
     r"|_(success|started|committed.*|metadata|common_metadata)"
+    r"|__pycache__|.*\.py[co]"
     r"|(dataset_infos?|dataset_dict|manifest|metadata)\.json|(thumbs\.db|desktop\.ini)",
     re.IGNORECASE,
 )
+COMPILED = "__pycache__"  # what Python makes of the files beside it
 _TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
-_FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages", "__pycache__"})
+_FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages", COMPILED})
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def shown(files: Iterable[SkippedFile], most: int = 3) -> str:
 def walk(root: Path) -> Iterator[tuple[Path, str]]:
     """Files below `root` with their relative names, sorted; hidden ones too.
 
-    A hidden folder is given in place of what is in it. Links to folders are followed, each folder
+    A hidden folder, or one of compiled Python, is given in place of what is in it. Links to folders are followed, each folder
     once.
 
     Raises:
@@ -201,7 +203,7 @@ def walk(root: Path) -> Iterator[tuple[Path, str]]:
         entered: list[str] = []
         for name in sorted(names):
             path = here / name
-            if name.startswith("."):
+            if name.startswith(".") or name == COMPILED:
                 found.append((path, f"{path.relative_to(root).as_posix()}/"))
             elif path.resolve() not in seen:
                 seen.add(path.resolve())

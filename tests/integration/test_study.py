@@ -162,7 +162,8 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     budgets = [4e10, 8e10]
     values["design"] = {"kind": "trajectory", "budgets": budgets, "core_parameters": 60_000}
     outputs, study = Path(values["output"]), str(write_study(values, tmp_path))
-    assert "are those of cola-8e+10-seed66" in here("plan", study)
+    plan = json.loads(here("plan", study, "--json"))
+    assert [run["first_step"] > 0 for run in plan["runs"]] == [True, False]
     process = head.run("run", study, "--address", head.address)
     until(
         lambda: any(len(losses_of(path)) >= 3 for path in journals(outputs)),
@@ -223,7 +224,7 @@ def test_a_failed_run_names_its_workers_logs(
     named = re.fullmatch(r"(.*); logs: [^:, ]+:(/.*)/(worker-\*-(\d+)\.err)", reason)
     assert named is not None, reason
     cause, folder, pattern, pid = named.groups()
-    assert cause.startswith("rank 0: [Errno 21] Is a directory: ")
+    assert cause.startswith("rank 0: IsADirectoryError: [Errno 21] Is a directory: ")
     (log,) = Path(folder).glob(pattern)
     assert f"DEBUG cola.logs: process {pid} logs at level DEBUG" in log.read_text()
     assert f"-> '{samples}'" in log.read_text()

@@ -55,6 +55,16 @@ def test_names_give_formats(name: str, expected: str | None) -> None:
     assert format_of(name) == expected
 
 
+def test_compiled_python_beside_its_source_is_aside(tmp_path: Path) -> None:
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "module.py").write_text("text")
+    (tmp_path / "old.pyc").write_bytes(bytes(100))
+    for number in range(9):
+        (tmp_path / "__pycache__" / f"m{number}.cpython-311.pyc").write_bytes(bytes(1000))
+    assert names(tmp_path) == ["module.py"]
+    assert skipped(tmp_path) == {"__pycache__/": "side file", "old.pyc": "side file"}
+
+
 def test_a_folder_names_what_it_leaves_out(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x" * 1000)
     for name in ("README.md", "LICENSE", "a.txt.sha256", "_SUCCESS", "SHA256SUMS", ".DS_Store"):
