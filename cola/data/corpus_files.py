@@ -186,8 +186,8 @@ def shown(files: Iterable[SkippedFile], most: int = 3) -> str:
 def walk(root: Path) -> Iterator[tuple[Path, str]]:
     """Files below `root` with their relative names, sorted; hidden ones too.
 
-    A hidden folder, or one of compiled Python, is given in place of what is in it. Links to folders are followed, each folder
-    once.
+    A hidden folder, or one of compiled Python, is given in place of what is in it. Links to folders
+    are followed, each folder once.
 
     Raises:
         SpecError: when a folder cannot be listed.
