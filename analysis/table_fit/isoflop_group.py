@@ -15,10 +15,10 @@ from analysis.fitting.isoflop import bootstrap_isoflop, data_seed, resampling_ki
 from analysis.fitting.law import Array, Inputs
 from analysis.fitting.laws import LAWS
 from analysis.fitting.solver import Resampled
-from analysis.fitting.table_fit import Request
 from analysis.profiles.analysis import IsoFLOP, isoflop
 from analysis.profiles.refits import IsoFLOPRefits
 from analysis.table_fit.isoflop_notes import far_from_budgets, notes, why_none
+from analysis.table_fit.request import Request
 from cola.errors import FitError
 
 # Exponents by the name that is printed: what grows, and the sign. gamma_total is of the whole loss,

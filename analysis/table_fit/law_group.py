@@ -23,11 +23,11 @@ from analysis.fitting.estimate import Fit, check, fit_law
 from analysis.fitting.laws import candidates
 from analysis.fitting.resampling import Plan, plan_of
 from analysis.fitting.table import inputs
-from analysis.fitting.table_fit import Request
 from analysis.table_fit.frontier import Frontier, convention_of
 from analysis.table_fit.lack_of_fit import LackOfFit, lack_of_fit
 from analysis.table_fit.options import candidates_of
 from analysis.table_fit.predictions import Place, accuracy_at, notes_on, place_of, prediction
+from analysis.table_fit.request import Request
 from cola.errors import FitError
 
 log = logging.getLogger(__name__)
