@@ -1,4 +1,4 @@
-"""Commands that say what runs say: report on a study, fit any table."""
+"""The commands of analysis: report on a study, fit a scaling law to any table."""
 
 from __future__ import annotations
 

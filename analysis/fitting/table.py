@@ -65,7 +65,7 @@ def inputs(rows: pd.DataFrame) -> Inputs:
 
 
 def _completed(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Compute, tokens and budget where they follow from the rest, and what is said of budgets."""
+    """Compute, tokens and budget where they follow from the rest, and notes on budgets."""
     known = set(rows.columns)
     if "compute" not in known:
         if not {"parameters", "tokens"} <= known:

@@ -172,8 +172,9 @@ def of_window(analysis: IsoFLOP) -> list[str]:
 def of_methods(analysis: IsoFLOP, rows: pd.DataFrame) -> list[str]:
     """Where a parabola and an interpolant find different minima, by more than noise explains."""
     other: Method = "akima" if analysis.method == "parabola" else "parabola"
-    one, two = _on_common_budgets(analysis, isoflop(rows, other))
-    if one is None or two is None or one.size is None or two.size is None:
+    one, two = analysis, isoflop(rows, other)
+    same_budgets = [o.compute for o in one.good] == [o.compute for o in two.good]
+    if not same_budgets or one.size is None or two.size is None:
         return []
     spread = _difference_by_noise(one, two)
     sizes = [np.log([o.parameters for o in each.good]) for each in (one, two)]
@@ -195,12 +196,6 @@ def of_methods(analysis: IsoFLOP, rows: pd.DataFrame) -> list[str]:
             "profiles' shape decides it"
         )
     return found
-
-
-def _on_common_budgets(one: IsoFLOP, two: IsoFLOP) -> tuple[IsoFLOP | None, IsoFLOP | None]:
-    """Both analyses, or None where they do not have the same budgets' minima."""
-    same = [o.compute for o in one.good] == [o.compute for o in two.good]
-    return (one, two) if same else (None, None)
 
 
 def _difference_by_noise(one: IsoFLOP, two: IsoFLOP) -> Array:
