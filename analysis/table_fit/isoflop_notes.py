@@ -14,6 +14,7 @@ from analysis.profiles.budgets import WIDEST
 from analysis.profiles.profile import OTHER_CONVENTION, SAME_SIZE, Method
 from analysis.profiles.refits import IsoFLOPRefits, refit, simulated_losses
 from analysis.profiles.window import SIGNIFICANT
+from cola.errors import first_of
 
 # Chosen values from which a note is due.
 OFF_CENTRE = 0.25  # share of a profile's log width that the minimum keeps from either end
@@ -45,9 +46,8 @@ def notes(
 
 def budgets_text(budgets: Sequence[float]) -> str:
     """The first few by their compute, and how many more."""
-    shown = ", ".join(f"{budget:.3g}" for budget in budgets[:NAMED])
-    more = f" and {len(budgets) - NAMED} more" if len(budgets) > NAMED else ""
-    return f"{'budget' if len(budgets) == 1 else 'budgets'} {shown}{more}"
+    shown = first_of([f"{budget:.3g}" for budget in budgets], NAMED)
+    return f"{'budget' if len(budgets) == 1 else 'budgets'} {shown}"
 
 
 def troubles(analysis: IsoFLOP) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from cola.data.formats import KNOWN, Format, NotTextError, format_of, text_blocks, unpacked_name
-from cola.errors import SpecError, one_line
+from cola.errors import SpecError, first_of, one_line
 from cola.spec.data import LocalFiles, PythonStdlib
 
 Rule = Literal[
@@ -144,18 +144,6 @@ def without_binaries(listing: Listing, key: str | None, *, whole: bool = True) -
     return checked
 
 
-def corpus_files(corpus: PythonStdlib | LocalFiles) -> list[CorpusFile]:
-    """The files of `list_files`."""
-    return list(list_files(corpus).files)
-
-
-def expected_bytes(corpus: object) -> int | None:
-    """Size of the corpus' files in bytes (for progress only); None when it is not known."""
-    if not isinstance(corpus, PythonStdlib | LocalFiles):
-        return None
-    return list_files(corpus).bytes
-
-
 def check_share(listing: Listing, key: str) -> None:
     """Refuse a corpus of which more than `MOST_LOST` of the bytes would be left out.
 
@@ -175,10 +163,7 @@ def check_share(listing: Listing, key: str) -> None:
 
 def shown(files: Iterable[SkippedFile], most: int = 3) -> str:
     """Files left out as one clause: the first few with their reasons, and how many more."""
-    files = list(files)
-    texts = [f"{file.name} ({file.detail or file.rule})" for file in files[:most]]
-    more = len(files) - len(texts)
-    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+    return first_of([f"{file.name} ({file.detail or file.rule})" for file in files], most)
 
 
 def walk(root: Path) -> Iterator[tuple[Path, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,10 @@ def source_fingerprint(spec: DataSpec) -> str:
     corpus: dict[str, Any] = spec.corpus.model_dump(mode="json", exclude={"paths", "streaming"})
     folder = local_folder(spec.corpus)
     if isinstance(spec.corpus, LocalFiles):
-        corpus["files"] = _contents(list(list_files(spec.corpus).files))
+        corpus["files"] = _contents(list_files(spec.corpus).files)
         corpus["reader"] = READER_VERSION
     elif isinstance(spec.corpus, PythonStdlib):
-        corpus["files"] = _contents(list(list_files(spec.corpus).files), by_name=True)
+        corpus["files"] = _contents(list_files(spec.corpus).files, by_name=True)
         corpus["python"] = platform.python_version()
     elif folder is not None:
         del corpus["name"]
@@ -85,7 +86,9 @@ def _dataset_files(folder: Path) -> list[CorpusFile]:
     ]
 
 
-def _contents(files: list[CorpusFile], *, by_name: bool = False) -> list[list[str | int | None]]:
+def _contents(
+    files: Sequence[CorpusFile], *, by_name: bool = False
+) -> list[list[str | int | None]]:
     sizes = {file.path: file.path.stat().st_size for file in files}
     if sum(sizes.values()) > MAX_HASHED_BYTES:
         return [[f.name, sizes[f.path], f.path.stat().st_mtime_ns] for f in files]

@@ -21,7 +21,7 @@ from cola.data.checksums import check_checksums
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
-from cola.data.sources import ReadCounts, expected_bytes, read_pieces
+from cola.data.sources import ReadCounts, read_pieces
 from cola.data.summary import check_has_text, corpus_listing, summary_of
 from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
 from cola.errors import SpecError, StorageError
@@ -164,7 +164,7 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
     if listing is not None and not isinstance(given.corpus, PythonStdlib):
         check_checksums(listing.files)
     threshold = _split_threshold(spec)
-    total = expected_bytes(spec.corpus)
+    total = None if listing is None else listing.bytes  # for progress alone
     if isinstance(spec.tokenizer, TrainedBPE):
         texts = _training_texts(spec, threshold, total, progress=progress)
         tokenizer = train_bpe(texts, spec.tokenizer.vocab_size)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from cola.errors import SpecError, StorageError
+from cola.errors import SpecError, StorageError, first_of
 from cola.evaluation.json_lines import numbered_objects
 
 Id = int | str
@@ -140,8 +140,7 @@ def _shifted(keys: set[Id], shift: int) -> set[Id]:
 
 
 def _some(ids: Sequence[Id]) -> str:
-    more = ", ..." if len(ids) > 3 else ""
-    return ", ".join(map(repr, ids[:3])) + more if ids else "none"
+    return first_of([repr(identity) for identity in ids]) or "none"
 
 
 def _read(path: Path, kind: type[Record], option: str) -> list[tuple[int, Record]]:

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cola.data.corpus_files import list_files
 from cola.data.sources import (
     PIECE_CHARACTERS,
     Piece,
     ReadCounts,
-    corpus_files,
-    expected_bytes,
     read_pieces,
     split_text,
 )
@@ -84,7 +83,7 @@ def test_files_of_a_folder_in_order_of_their_names(tmp_path: Path) -> None:
         ".git/": "hidden",
         ".hidden": "hidden",
     }
-    assert expected_bytes(LocalFiles(paths=[str(tmp_path / "b")])) == 4
+    assert list_files(LocalFiles(paths=[str(tmp_path / "b")])).bytes == 4
 
 
 def test_a_file_given_twice_is_read_once(tmp_path: Path) -> None:
@@ -153,12 +152,12 @@ def test_errors_name_the_key_and_the_remedy(tmp_path: Path) -> None:
 
 
 def test_standard_library() -> None:
-    names = {file.name for file in corpus_files(PythonStdlib())}
+    names = {file.name for file in list_files(PythonStdlib()).files}
     assert {"argparse.py", "json/decoder.py"} < names
     assert all(name.endswith(".py") for name in names)
     parts = {part for name in names for part in name.split("/")}
     assert parts.isdisjoint({"site-packages", "test", "tests", "idle_test", "__pycache__"})
-    with_tests = {file.name for file in corpus_files(PythonStdlib(include_tests=True))}
+    with_tests = {file.name for file in list_files(PythonStdlib(include_tests=True)).files}
     assert names < with_tests
     assert "test/test_json/__init__.py" in with_tests or "test/support/__init__.py" in with_tests
 
