@@ -64,17 +64,19 @@ def fit_accuracy(
         raise FitError(f"{len(loss)} points cannot carry a sigmoid; {LEAST_POINTS} are the least")
     wrong = accuracy[~((accuracy >= 0) & (accuracy <= 1))]
     if len(wrong):
-        hint = "; divide per cent by 100" if 1 < wrong.max() <= 100 else ""
+        hint = "divide per cent by 100" if 1 < wrong.max() <= 100 else "mend or remove them"
         raise FitError(
             f"--accuracy: {len(wrong)} values are no fractions between 0 and 1 (the first is "
-            f"{wrong[0]:g}){hint}"
+            f"{wrong[0]:g}); {hint}"
         )
     if not 0 <= chance < 1:
         hint = "; divide per cent by 100" if 1 < chance <= 100 else ""
         raise FitError(f"--chance {chance:g}: must lie between 0 and 1{hint}")
     above = accuracy - chance
     if np.polyfit(loss, above, 1)[0] >= 0:
-        raise FitError("accuracy does not rise as loss falls: there is no curve to fit")
+        raise FitError(
+            "accuracy does not rise as loss falls: there is no curve to fit; leave --accuracy out"
+        )
     sigmoid = _solve(loss, accuracy, chance, starts=_starts(loss))
     expected = sigmoid.at(loss)
     noise = _noise(accuracy - expected, samples, np.random.default_rng(seed), clusters=clusters)

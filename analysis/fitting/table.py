@@ -115,5 +115,7 @@ def _without_largest(path: Path, rows: pd.DataFrame, count: int) -> tuple[pd.Dat
     rank = groups.rank(ascending=False, method="first")
     kept = rows[rank > count]
     if kept.empty:
-        raise SpecError(f"--drop-largest-losses {count}: nothing is left of {path}")
+        raise SpecError(
+            f"--drop-largest-losses {count}: nothing is left of {path}; leave out fewer"
+        )
     return kept, f"the {count} largest losses (of each group) are left out"

@@ -120,7 +120,7 @@ def loss_curve(analysis: IsoFLOP, refits: IsoFLOPRefits | None) -> LossCurve:
     if len(good) < LAWS["compute-power"].least_budgets:
         raise FitError(
             f"--predict: a curve of the loss needs {LAWS['compute-power'].least_budgets} budgets "
-            f"with a minimum, these are {len(good)}"
+            f"with a minimum, these are {len(good)}; add budgets, or leave the option out"
         )
     points = Inputs(np.array([o.loss for o in good]), np.array([o.compute for o in good]))
     law = "compute" if len(good) >= LAWS["compute"].least_budgets else "compute-power"

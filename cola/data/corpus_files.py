@@ -238,7 +238,9 @@ def _files_at(given: str, key: str) -> tuple[list[CorpusFile], list[SkippedFile]
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
-        raise SpecError(f"{key}={given}: cannot be read ({one_line(error)})") from None
+        raise SpecError(
+            f"{key}={given}: cannot be read ({one_line(error)}); check its mode"
+        ) from None
     if is_file:
         return [_named_file(path, f"{key}={given}")], []
     if not is_folder:

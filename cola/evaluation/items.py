@@ -78,9 +78,9 @@ def read_items(
     for number, item in _read(path, Item, option):
         where = f"{option} {path}, line {number}: item {item.id!r}"
         if needs_choices and not (item.choices and len(item.choices) > 1):
-            raise SpecError(f"{where} needs at least two `choices`")
+            raise SpecError(f"{where} needs at least two `choices`; add them")
         if needs_answers and not item.answers:
-            raise SpecError(f"{where} needs `answers`, all that count as right")
+            raise SpecError(f"{where} needs `answers`, all that count as right; add them")
         items.append(item)
     return items
 

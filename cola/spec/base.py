@@ -64,7 +64,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+        raise SpecError(
+            f"{path}: cannot be read ({error.strerror}); check its name and mode"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: is not valid YAML ({one_line(error)})") from None
     if not isinstance(values, dict):
