@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,32 +171,14 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
     else:
         tokenizer = load_tokenizer(spec.tokenizer)
     tokenizer.save(folder)
-    encoder = Encoder(tokenizer)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     counts = ReadCounts()
-    writers: dict[Split, PackedWriter] = {}
-    documents: dict[Split, int] = {"train": 0, "validation": 0}
-    with ExitStack() as stack:
-        for name in documents:
-            writer = PackedWriter(folder, name, spec.sequence_length, dtype)
-            writers[name] = stack.enter_context(writer)
-        for batch in _batches(_split_pieces(spec, threshold, counts)):
-            for piece, (ids, lengths) in zip(
-                batch, encoder.encode([piece.text for piece in batch]), strict=True
-            ):
-                if piece.ends:
-                    ids, lengths = np.append(ids, tokenizer.eos_token_id), np.append(lengths, 0)
-                writers[piece.split].append(ids, lengths)
-                documents[piece.split] += 1
-            if encoder.tokens > _EARLY_FIT_CHECK_TOKENS:
-                encoder.check_fit()
-            progress("encoding", 0.4 + 0.59 * _fraction(counts.bytes, total))
-        for writer in writers.values():
-            writer.flush()
-    encoder.check_fit()
-    for name, writer in writers.items():
-        _check_not_empty(spec, name, writer)
-    splits = {name: _describe(writers[name], documents[name]) for name in documents}
+    batches = _batches(_split_pieces(spec, threshold, counts))
+
+    def encoded() -> None:
+        progress("encoding", 0.4 + 0.59 * _fraction(counts.bytes, total))
+
+    splits = _pack(spec, folder, batches, tokenizer=tokenizer, dtype=dtype, encoded=encoded)
     return splits | {
         "format": FORMAT_VERSION,
         "dtype": dtype,
@@ -208,6 +190,46 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
         "skipped_documents": counts.skipped_documents,
         "corpus": summary_of(given, listing, counts, commits=commits).as_json(),
     }
+
+
+def _pack(
+    spec: DataSpec,
+    folder: Path,
+    batches: Iterable[list[_SplitPiece]],
+    *,
+    tokenizer: TextTokenizer,
+    dtype: str,
+    encoded: Callable[[], None],
+) -> dict[str, Any]:
+    """Write the packed tokens of both splits; what each holds. `encoded` is called by batch.
+
+    Raises:
+        SpecError: when the tokenizer does not fit the text, or a split holds no sequence.
+    """
+    encoder = Encoder(tokenizer)
+    writers: dict[Split, PackedWriter] = {}
+    documents: dict[Split, int] = {"train": 0, "validation": 0}
+    with ExitStack() as stack:
+        for name in documents:
+            writer = PackedWriter(folder, name, spec.sequence_length, dtype)
+            writers[name] = stack.enter_context(writer)
+        for batch in batches:
+            for piece, (ids, lengths) in zip(
+                batch, encoder.encode([piece.text for piece in batch]), strict=True
+            ):
+                if piece.ends:
+                    ids, lengths = np.append(ids, tokenizer.eos_token_id), np.append(lengths, 0)
+                writers[piece.split].append(ids, lengths)
+                documents[piece.split] += 1
+            if encoder.tokens > _EARLY_FIT_CHECK_TOKENS:
+                encoder.check_fit()
+            encoded()
+        for writer in writers.values():
+            writer.flush()
+    encoder.check_fit()
+    for name, writer in writers.items():
+        _check_not_empty(spec, name, writer)
+    return {name: _describe(writers[name], documents[name]) for name in documents}
 
 
 def _describe(writer: PackedWriter, documents: int) -> dict[str, Any]:

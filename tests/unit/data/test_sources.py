@@ -1,4 +1,4 @@
-"""Corpora as pieces: nothing is lost, and what cannot be read is said in one line."""
+"""Corpora as pieces: nothing is lost, and what cannot be read is named in one line."""
 
 from __future__ import annotations
 
@@ -229,14 +229,14 @@ def test_hugging_face_parquet_gives_what_json_lines_give(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"split": "nowhere"}, "cannot be read"),
         ({"text_field": "body"}, "data.corpus.text_field=body: no such field"),
     ],
 )
-def test_hugging_face_errors(dataset_folder: Path, settings: dict[str, str], said: str) -> None:
-    with pytest.raises(SpecError, match=said) as caught:
+def test_hugging_face_errors(dataset_folder: Path, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
         read(source="huggingface", name=str(dataset_folder), **settings)
     assert "\n" not in str(caught.value)
 
