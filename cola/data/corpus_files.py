@@ -42,7 +42,7 @@ _FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages", "__pycache__"})
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A file of a corpus. `named`: given by the user himself, not found in a folder."""
+    """A file of a corpus. `named`: given by its own path, not found in a folder."""
 
     path: Path
     name: str

@@ -15,6 +15,7 @@ from cola.data.hub import local_folder
 from cola.data.sources import PIECE_CHARACTERS
 from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
+from cola.files import sha256_of
 from cola.spec import DataSpec, canonical_json
 from cola.spec.data import HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
 
@@ -111,5 +112,4 @@ def digest_of(path: Path) -> str:
 @lru_cache(maxsize=100_000)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
     """Kept per process, so that planning many runs reads a corpus once (a change is noticed)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

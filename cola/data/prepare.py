@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cola.data.checksums import check_checksums
+from cola.data.checksum_files import check_checksums
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
