@@ -44,7 +44,7 @@ KNOWN = (
 )
 
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # chosen: bytes that are decoded at once in search of a wrong one
 
 
 class NotTextError(SpecError):
