@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from cola.data.formats import open_bytes, open_text
+from cola.data.formats import open_text
 from cola.errors import SpecError, one_line
 
 # Formats that are recognised by their first bytes, to be named where they are refused.
@@ -38,12 +38,10 @@ def numbered_objects(path: Path, option: str) -> Iterator[tuple[int, dict[str, A
 
 
 def _text_of(path: Path, where: str) -> str:
-    with open_bytes(path, where) as stream:
-        head = stream.read(4)
-    for mark, what in _OTHER_FORMATS.items():
-        if head == mark:
-            raise SpecError(f"{where}: is {what}")
-    with open_text(path, where) as handle:
+    with open_text(path, where) as handle:  # opened once: it may be a pipe
+        head = cast(Any, handle).buffer.peek(4)[:4]
+        if head in _OTHER_FORMATS:
+            raise SpecError(f"{where}: is {_OTHER_FORMATS[head]}")
         return handle.read()
 
 

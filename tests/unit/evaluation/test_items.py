@@ -6,6 +6,8 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +93,15 @@ def test_what_is_wrong_is_named_with_its_line(content: bytes, message: str, tmp_
         read_generations(path)
     assert str(caught.value).startswith(f"--generations {path}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(LINES,))
+    writer.start()
+    assert read_generations(pipe) == WANTED
+    writer.join()
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
