@@ -71,7 +71,7 @@ def fit_groups(
 def seeds(groups: Mapping[str, pd.DataFrame], seed: int) -> dict[str, int]:
     """A seed for the refits of each group: with draws in common the noise of two would cancel.
 
-    They hang on the groups' losses, not on their names: a renamed group has the same intervals.
+    They depend on the groups' losses, not on their names: a renamed group has the same intervals.
     """
     order = sorted(groups, key=lambda name: tuple(groups[name]["loss"].tolist()))
     return {name: seed + 1000 * place for place, name in enumerate(order)}
