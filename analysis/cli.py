@@ -1,4 +1,4 @@
-"""Commands that say what runs say: report on a study, fit any table."""
+"""The commands of analysis: report on a study, fit a scaling law to any table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from analysis.fitting.bootstrap import Kind, Progress
 from analysis.fitting.estimate import ESTIMATORS
 from analysis.fitting.laws import LAWS
 from analysis.fitting.table import read_table
-from analysis.fitting.table_fit import Request
 from analysis.profiles.profile import Method
 from analysis.report.report import write_report
 from analysis.table_fit.fit import fit_table
 from analysis.table_fit.options import check_options, check_together, parse_target
+from analysis.table_fit.request import Request
 from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns
 from cola.errors import FitError, SpecError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Collection
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cola.errors import StorageError, one_line
-from cola.files import write_atomically
+from cola.files import sha256_of, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,10 @@ def write_checksums(folder: Path, leave_out: Collection[str] = ()) -> None:
         OSError: a file cannot be read, or the sums not be written.
     """
     sums = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in {CHECKSUMS_FILE, *leave_out}
     }
@@ -89,13 +91,8 @@ def _damage_of(folder: Path, name: str, size: int, *, sha256: str | None) -> str
         found = path.stat().st_size
         if found != size:
             return f"{name} has {found:,} bytes, {size:,} were written"
-        if sha256 is not None and _sha256(path) != sha256:
+        if sha256 is not None and sha256_of(path) != sha256:
             return f"{name} was changed after it was written (its SHA-256 differs)"
     except OSError as error:
         return f"{name} cannot be read ({one_line(error)})"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ command ends with; 1 is left for a study or sweep that ended with runs that are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 MOST_CHARACTERS = 300  # of a foreign error's text within one of ours: about four lines
@@ -60,6 +61,12 @@ def one_line(error: BaseException | str, limit: int = MOST_CHARACTERS) -> str:
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]} ..."
+
+
+def first_of(texts: Sequence[str], most: int = 3) -> str:
+    """The first texts as one clause, and how many more there are: "a, b, c and 4 more"."""
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def validation_problem(error: Any) -> str:

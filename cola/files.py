@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -40,6 +41,16 @@ def write_atomically(path: Path, text: str) -> None:
 def is_temporary(path: Path) -> bool:
     """Whether the name is one of those under which `write_atomically` writes."""
     return re.fullmatch(r"\..+\.\d+\.[0-9a-f]{6}", path.name) is not None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file's content.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 from scipy.optimize import least_squares
 
+from analysis.fitting.bootstrap import scatter_factors
 from analysis.fitting.law import Array
 from cola.errors import FitError
 
@@ -63,35 +64,53 @@ def fit_accuracy(
         raise FitError(f"{len(loss)} points cannot carry a sigmoid; {LEAST_POINTS} are the least")
     wrong = accuracy[~((accuracy >= 0) & (accuracy <= 1))]
     if len(wrong):
-        hint = "; divide per cent by 100" if 1 < wrong.max() <= 100 else ""
+        hint = "divide per cent by 100" if 1 < wrong.max() <= 100 else "mend or remove them"
         raise FitError(
             f"--accuracy: {len(wrong)} values are no fractions between 0 and 1 (the first is "
-            f"{wrong[0]:g}){hint}"
+            f"{wrong[0]:g}); {hint}"
         )
     if not 0 <= chance < 1:
         hint = "; divide per cent by 100" if 1 < chance <= 100 else ""
         raise FitError(f"--chance {chance:g}: must lie between 0 and 1{hint}")
     above = accuracy - chance
     if np.polyfit(loss, above, 1)[0] >= 0:
-        raise FitError("accuracy does not rise as loss falls: there is no curve to fit")
+        raise FitError(
+            "accuracy does not rise as loss falls: there is no curve to fit; leave --accuracy out"
+        )
     sigmoid = _solve(loss, accuracy, chance, starts=_starts(loss))
-    expected, freedom = sigmoid.at(loss), max(1, len(loss) - 3)
-    spread = float(np.sqrt(((accuracy - expected) ** 2).sum() / freedom))
-    generator = np.random.default_rng(seed)
-    if clusters is None:
-        # The scatter is known from these points only: it is drawn too (Student's t).
-        scatter = spread * np.sqrt(freedom / generator.chisquare(freedom, (samples, 1)))
-        noise = scatter * generator.standard_normal((samples, len(loss)))
-    else:
-        number = np.unique(np.array([str(c) for c in clusters]), return_inverse=True)[1]
-        drawn_once = generator.standard_normal((samples, int(number.max()) + 1))[:, number]
-        noise = drawn_once * (accuracy - expected) * np.sqrt(len(loss) / freedom)
-    drawn = expected + noise
+    expected = sigmoid.at(loss)
+    noise = _noise(accuracy - expected, samples, np.random.default_rng(seed), clusters=clusters)
     start = [(sigmoid.ceiling, sigmoid.slope, sigmoid.middle)]
-    refits = tuple(_solve(loss, row, chance, starts=start) for row in drawn)
+    refits = tuple(_solve(loss, expected + row, chance, starts=start) for row in noise)
+    spread = _spread(accuracy - expected)
     return AccuracyFit(
         sigmoid, refits, spread, tuple(_warnings(sigmoid, loss, above, spread=spread))
     )
+
+
+def _freedom(residual: Array) -> int:
+    return max(1, len(residual) - 3)
+
+
+def _spread(residual: Array) -> float:
+    return float(np.sqrt((residual**2).sum() / _freedom(residual)))
+
+
+def _noise(
+    residual: Array,
+    samples: int,
+    generator: np.random.Generator,
+    *,
+    clusters: Sequence[object] | None,
+) -> Array:
+    """(samples, n): noise of accuracies as large as the residuals."""
+    freedom = _freedom(residual)
+    if clusters is None:
+        scatter = _spread(residual) * scatter_factors(freedom, samples, generator)
+        return np.asarray(scatter * generator.standard_normal((samples, len(residual))))
+    number = np.unique(np.array([str(c) for c in clusters]), return_inverse=True)[1]
+    drawn_once = generator.standard_normal((samples, int(number.max()) + 1))[:, number]
+    return np.asarray(drawn_once * residual * np.sqrt(len(residual) / freedom))
 
 
 def _starts(loss: Array) -> list[tuple[float, float, float]]:

@@ -40,14 +40,10 @@ class Refits:
         """(K, number of names) in the units of the data."""
         return self.fit.law.public(self.theta_KP)
 
-    def interval(self, values_K: Array, level: float = LEVEL) -> tuple[float, float]:
-        """Percentile interval of a number computed from every refit."""
-        return percentiles(values_K, level)
-
     def intervals(self, level: float = LEVEL) -> dict[str, tuple[float, float]]:
         """Of every parameter, by name."""
         columns = zip(self.fit.law.names, self.public.T, strict=True)
-        return {name: self.interval(column, level) for name, column in columns}
+        return {name: percentiles(column, level) for name, column in columns}
 
     def confidence_band(self, points: Inputs, level: float = LEVEL) -> tuple[Array, Array]:
         """Where the curve may lie, at these points."""
@@ -76,9 +72,9 @@ class Refits:
     def new_runs(self, loss_Kn: Array, seed: int = 0) -> Array:
         """Losses of a run at each refit's curve. The noise is known from these points only: its
         scatter is drawn too (Student's t)."""
-        generator, freedom = np.random.default_rng(seed), _freedom(self.fit)
+        generator = np.random.default_rng(seed)
         drawn = generator.standard_normal(loss_Kn.shape)
-        scatter = np.sqrt(freedom / generator.chisquare(freedom, (len(loss_Kn), 1)))
+        scatter = scatter_factors(_freedom(self.fit), len(loss_Kn), generator)
         return np.asarray(loss_Kn * np.exp(self.noise * scatter * drawn))
 
 
@@ -87,10 +83,9 @@ class Misfit:
     """How much wider than they claim the prediction bands of a law had to be.
 
     The law was fitted to the smaller budgets and judged on all larger ones, split by split. times:
-    the factor on the band (of log loss) with which it holds 95% of those points in every split,
-    and no less than so few splits allow. held: the share that
-    the bands held as they were. horizon: log of how far beyond their data the points lay, in the
-    median.
+    the factor on the band (of log loss) with which it holds 95% of those points in every split, and
+    no less than so few splits allow. held: the share that the bands held as they were. horizon: log
+    of how far beyond their data the points lay, in the median.
     """
 
     times: float
@@ -158,13 +153,13 @@ def simulated_losses(
     if clusters is None:
         # The scatter is known from few runs only: it is drawn too (Student's t, not normal).
         freedom = _freedom(fit)
-        own_sd = fit.diagnostics.residual_sd * _unsure(freedom, samples, generator)
+        own_sd = fit.diagnostics.residual_sd * scatter_factors(freedom, samples, generator)
         common_sd, number = None, np.zeros(count, int)
     else:
         number = _label_numbers(clusters)
         parts = variance_components(fit, number)
-        own_sd = parts.own_sd * _unsure(parts.own_freedom, samples, generator)
-        common_sd = parts.common_sd * _unsure(parts.common_freedom, samples, generator)
+        own_sd = parts.own_sd * scatter_factors(parts.own_freedom, samples, generator)
+        common_sd = parts.common_sd * scatter_factors(parts.common_freedom, samples, generator)
     of_clusters = np.random.default_rng([seed, 1])
     done = 0
 
@@ -233,8 +228,9 @@ def _freedom(fit: Fit) -> int:
     return max(1, len(fit.points) - len(fit.theta))
 
 
-def _unsure(freedom: float, samples: int, generator: np.random.Generator) -> Array:
-    """Factors (samples, 1) on a scatter that so many degrees of freedom have estimated."""
+def scatter_factors(freedom: float, samples: int, generator: np.random.Generator) -> Array:
+    """Factors (samples, 1) on a scatter that so many degrees of freedom have estimated: with them
+    normal noise is Student's t."""
     return np.asarray(np.sqrt(freedom / generator.chisquare(freedom, (samples, 1))))
 
 

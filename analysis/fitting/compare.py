@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Refits, percentiles
+from analysis.fitting.bootstrap import LEVEL, Refits, percentiles
 from analysis.fitting.estimate import Fit, fit_law, solve
 from analysis.fitting.law import Array, Inputs, predicted
 from analysis.fitting.solver import Resampled
@@ -20,7 +20,6 @@ from cola.errors import FitError
 MULTIPLIER_POINTS = 60  # chosen: losses at which a multiplier curve is drawn
 PREDICTION_SEED = 0  # of a new run's noise
 GRID = 400  # points of compute in which curves are inverted
-LEVEL = 0.95
 PAIRED_BUDGETS = 6  # from which resampling whole budgets says something
 
 

@@ -241,7 +241,10 @@ def check(name: str, points: Inputs) -> None:
     columns = {"loss": points.loss, "compute": points.compute}
     if LAWS[name].needs_size:
         if points.parameters is None or points.tokens is None:
-            raise FitError(f"law {name} needs the number of parameters and of tokens of each point")
+            raise FitError(
+                f"law {name} needs the number of parameters and of tokens of each point; give "
+                "them, or fit law compute"
+            )
         columns |= {"parameters": points.parameters, "tokens": points.tokens}
     for column, values in columns.items():
         wrong = int((~(np.isfinite(values) & (values > 0))).sum())
@@ -259,7 +262,7 @@ def _check_line(name: str, points: Inputs) -> None:
     if budgets < least:
         raise FitError(
             f"law {name} needs at least {least} different amounts of compute, the data have "
-            f"{budgets}"
+            f"{budgets}; add budgets, or fit another law"
         )
     slope = np.polyfit(np.log(points.compute), np.log(points.loss), 1)[0]
     if slope >= 0:
@@ -272,7 +275,7 @@ def _check_plane(name: str, points: Inputs, parameters: Array, *, tokens: Array)
     if different < 6:
         raise FitError(
             f"law {name} has 5 parameters and needs at least 6 different pairs of parameters and "
-            f"tokens, the data have {different}"
+            f"tokens, the data have {different}; add runs of other sizes, or fit law compute"
         )
     for column, values in (("parameters", parameters), ("tokens", tokens)):
         if count_distinct(values) < 2:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from analysis.fitting.law import EXPONENTS, Array, Inputs, Law, Split
 from analysis.fitting.power_law import (
     PowerLaw,
-    _scales,
     chinchilla_law,
     compute_law,
     optimal_logs,
     plain_compute_law,
+    profiled,
+    scales_of,
 )
 
 
@@ -100,7 +101,7 @@ class TiedLaw:
 
 def tied_law(points: Inputs) -> TiedLaw:
     """See `TiedLaw`."""
-    scales, smallest = _scales(points, 2)
+    scales, smallest = scales_of(points, 2)
     return TiedLaw((scales[0], scales[1]), smallest)
 
 
@@ -168,7 +169,7 @@ class BrokenPowerLaw:
 
 def broken_law(points: Inputs) -> BrokenPowerLaw:
     """See `BrokenPowerLaw`; the break lies between the smallest and the largest compute."""
-    scales, smallest = _scales(points, 1)
+    scales, smallest = scales_of(points, 1)
     logs = np.log(points.compute / scales[0])
     return BrokenPowerLaw(scales[0], smallest, float(logs.min()), float(logs.max()))
 
@@ -227,8 +228,6 @@ class SharedLaw:
 
     def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
         """See `Law`: every family profiled at the same random exponents."""
-        from analysis.fitting.power_law import profiled
-
         terms, rows = len(self.base.axes), []
         for _ in range(count):
             exponents = np.exp(generator.uniform(np.log(0.02), np.log(1.5), terms))

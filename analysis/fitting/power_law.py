@@ -57,7 +57,6 @@ class PowerLaw:
 
     def starts(self, points: Inputs, count: int, generator: np.random.Generator) -> Array:
         """See `Law`: exponents log-uniform in 0.02 .. 1.5, linear parameters profiled out."""
-
         terms = len(self.axes)
         exponents = np.exp(generator.uniform(np.log(0.02), np.log(1.5), (count, terms)))
         return np.stack([profiled(self, row, points) for row in exponents])
@@ -120,20 +119,23 @@ def optimal_logs(
 def chinchilla_law(points: Inputs) -> PowerLaw:
     """L = E + A / N^alpha + B / D^beta (arXiv 2203.15556, Eq. 2)."""
     names = ("E", "A", "B", "alpha", "beta")
-    return PowerLaw("chinchilla", names, ("parameters", "tokens"), *_scales(points, 2))
+    return PowerLaw("chinchilla", names, ("parameters", "tokens"), *scales_of(points, 2))
 
 
 def compute_law(points: Inputs) -> PowerLaw:
     """L = E + K C^-gamma."""
-    return PowerLaw("compute", ("E", "K", "gamma"), ("compute",), *_scales(points, 1))
+    return PowerLaw("compute", ("E", "K", "gamma"), ("compute",), *scales_of(points, 1))
 
 
 def plain_compute_law(points: Inputs) -> PowerLaw:
     """L = K C^-gamma, without a floor."""
-    return PowerLaw("compute-power", ("K", "gamma"), ("compute",), *_scales(points, 1), floor=False)
+    return PowerLaw(
+        "compute-power", ("K", "gamma"), ("compute",), *scales_of(points, 1), floor=False
+    )
 
 
-def _scales(points: Inputs, terms: int) -> tuple[tuple[float, ...], float]:
+def scales_of(points: Inputs, terms: int) -> tuple[tuple[float, ...], float]:
+    """Geometric means of the inputs (compute; of two terms N and D), and the lowest loss."""
     axes = ("parameters", "tokens") if terms == 2 else ("compute",)
     logs = [np.log(getattr(points, axis)).mean() for axis in axes]
     return tuple(float(np.exp(value)) for value in logs), float(points.loss.min())

@@ -109,7 +109,7 @@ def _span_sizes(rows: pd.DataFrame) -> bool:
 
 def _too_few(count: int, rows: pd.DataFrame) -> str:
     sized = "parameters" in rows
-    known = "" if sized else ", and without sizes (--n) seeds cannot be told from runs"
+    known = "" if sized else ", and without sizes (--n) seeds cannot be distinguished from runs"
     least = LEAST_CLUSTERS if sized else MANY_CLUSTERS
     return (
         f"no intervals: --run names {count} different runs{known}; at least {least} are needed. "

@@ -65,7 +65,7 @@ def inputs(rows: pd.DataFrame) -> Inputs:
 
 
 def _completed(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Compute, tokens and budget where they follow from the rest, and what is said of budgets."""
+    """Compute, tokens and budget where they follow from the rest, and notes on budgets."""
     known = set(rows.columns)
     if "compute" not in known:
         if not {"parameters", "tokens"} <= known:
@@ -115,5 +115,7 @@ def _without_largest(path: Path, rows: pd.DataFrame, count: int) -> tuple[pd.Dat
     rank = groups.rank(ascending=False, method="first")
     kept = rows[rank > count]
     if kept.empty:
-        raise SpecError(f"--drop-largest-losses {count}: nothing is left of {path}")
+        raise SpecError(
+            f"--drop-largest-losses {count}: nothing is left of {path}; leave out fewer"
+        )
     return kept, f"the {count} largest losses (of each group) are left out"

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from analysis.profiles.analysis import IsoFLOP, fitted_loss, relative_sd
 from analysis.profiles.profile import Array, Method, Minimum, Profile, minimum
 
-GROWING = ("size", "tokens", "loss")
-
 
 @dataclass(frozen=True)
 class IsoFLOPRefits:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from analysis.plotting.style import Drawn, save_figure
 from analysis.plotting.variants import Style
 from analysis.report.comparison_plots import isoflop_profiles, multipliers, residuals, task_panels
@@ -33,19 +35,17 @@ def draw_figures(
     `lines`: what guesses without a model give, by the column that is drawn.
     """
     final = frames.points[frames.points["is_final"]]
+
+    def losses(column: str, label: str) -> Figure:
+        return loss_against_compute(
+            final, fits, styles, column=column, label=label, compute=compute, lines=lines[column]
+        )
+
     drawn: list[Drawn] = [
         (
             "loss_compute",
             "Validation loss against training compute",
-            loss_against_compute(
-                final,
-                fits,
-                styles,
-                column="nll",
-                label="validation NLL, nats/token",
-                compute=compute,
-                lines=lines["nll"],
-            ),
+            losses("nll", "validation NLL, nats/token"),
             f"Each marker is a finished run. Filled: exact; {BOUND}. A curve goes through the best "
             "size of every budget. Dark band: where the curve may lie (90%); light band: where a "
             "new run may lie (90%). Dotted: guesses without a model; runs that are not below token "
@@ -55,15 +55,7 @@ def draw_figures(
         (
             "bits_per_byte",
             "Loss in bits per byte of text",
-            loss_against_compute(
-                final,
-                fits,
-                styles,
-                column="bits_per_byte",
-                label="bits per byte",
-                compute=compute,
-                lines=lines["bits_per_byte"],
-            ),
+            losses("bits_per_byte", "bits per byte"),
             f"Independent of the tokenizer. Filled: exact; {BOUND}.",
         ),
         (

@@ -12,29 +12,18 @@ from typing import Any
 import pandas as pd
 
 from analysis.plotting.templates import render
-from analysis.plotting.variants import styles_of, variants_of
-from analysis.report.comparisons import Pair, compare_pairs
-from analysis.report.family_fits import FamilyFit, falls_with_budget, fit_families, grouped_warnings
+from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.figures import draw_figures
+from analysis.report.findings import Findings, findings_of
 from analysis.report.matching import matching_statements
-from analysis.report.reference import (
-    floor_warnings,
-    headlines,
-    in_bits_per_byte,
-    informative,
-    line_rows,
-    lines_of,
-)
+from analysis.report.reference import headlines, line_rows
 from analysis.report.runs import StudyFrames, read_study
 from analysis.report.tables import (
-    Profiles,
     choice_rows,
     multiplier_table,
     optima_table,
     prediction_rows,
     profile_sentences,
-    profile_warnings,
-    study_profiles,
 )
 from analysis.report.task_results import task_note, task_table
 from cola.errors import SpecError
@@ -77,81 +66,70 @@ def write_report(
             "for one, or resume the study with `cola run`"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    compute = str(frames.runs["compute"].iloc[0])
-    variants = variants_of(frames.runs)
-    styles = styles_of(variants)
-    labels = {variant: style.label for variant, style in styles.items()}
-    final = frames.points[frames.points["is_final"]]
-    lines = lines_of(frames.runs)
-    bits = in_bits_per_byte(lines, frames.runs)
-    fitted = final[informative(final, lines)]
-    fits = fit_families(final, fitted, compute)
-    pairs = compare_pairs(fits, fitted, compute)
-    profiles = study_profiles(fitted, compute)
-    warnings = [
-        *frames.notes,
-        *floor_warnings(final, lines, labels),
-        *grouped_warnings(fits),
-        *profile_warnings(profiles),
-    ]
-    figures = draw_figures(
+    found = findings_of(frames)
+    content = page(study, frames, found, spec=spec, targets=targets)
+    content["figures"] = draw_figures(
         frames,
-        fits,
-        pairs,
-        profiles=profiles,
-        styles=styles,
-        compute=compute,
+        found.fits,
+        found.pairs,
+        profiles=found.profiles,
+        styles=found.styles,
+        compute=found.compute,
         folder=folder,
-        lines={"nll": lines, "bits_per_byte": bits},
+        lines={"nll": found.lines, "bits_per_byte": found.bits},
     )
+    files = write_tables(frames, found, folder)
+    for template in ("report.html", "report.md"):
+        path = folder / template
+        path.write_text(render(f"{template}.j2", content), encoding="utf-8")
+        files.append(path)
+    log.info("study %s: report in %s (%d warnings)", study, folder, len(found.warnings))
+    return ReportResult(folder / "report.html", files, found.fits, found.warnings)
+
+
+def page(
+    study: str,
+    frames: StudyFrames,
+    found: Findings,
+    *,
+    spec: dict[str, Any],
+    targets: Sequence[float],
+) -> dict[str, Any]:
+    """What the templates show, but for the figures."""
+    fits, final, variants = found.fits, found.final, found.variants
     targets = list(targets) or [10 * float(final["budget"].max())]
-    content = {
+    return {
         "study": study,
         "description": spec.get("description", ""),
-        "headlines": headlines(final, lines, labels),
-        "summary": summary(frames, fits, compute),
-        "lines": line_rows(lines, bits),
+        "headlines": headlines(final, found.lines, found.labels),
+        "summary": summary(frames, fits, found.compute),
+        "lines": line_rows(found.lines, found.bits),
         "matching": matching_statements(frames.runs),
-        "figures": figures,
         "fits": list(fits.values()),
-        "comparisons": [sentence for pair in pairs for sentence in pair.sentences],
+        "comparisons": [sentence for pair in found.pairs for sentence in pair.sentences],
         "predictions": prediction_rows(fits, targets),
         "choices": choice_rows(fits),
-        "profiles": profile_sentences(profiles),
-        "runs": run_rows(frames.runs, compute),
+        "profiles": profile_sentences(found.profiles),
+        "runs": run_rows(frames.runs, found.compute),
         "diagnostics": diagnostic_rows(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(variants.values()),
         "tasks": task_table(frames.evaluations, list(variants)),
         "task_note": task_note(variants.values()),
         "samples": frames.samples,
-        "warnings": warnings,
+        "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),
         "spec": json.dumps(spec, indent=1),
-        "labels": labels,
-        "colours": {variant: style.colour for variant, style in styles.items()},
-        "compute": compute,
+        "labels": found.labels,
+        "colours": {variant: style.colour for variant, style in found.styles.items()},
+        "compute": found.compute,
     }
-    files = write_tables(frames, fits, pairs, profiles=profiles, folder=folder)
-    for template in ("report.html", "report.md"):
-        path = folder / template
-        path.write_text(render(f"{template}.j2", content), encoding="utf-8")
-        files.append(path)
-    log.info("study %s: report in %s (%d warnings)", study, folder, len(warnings))
-    return ReportResult(folder / "report.html", files, fits, warnings)
 
 
-def write_tables(
-    frames: StudyFrames,
-    fits: dict[str, FamilyFit],
-    pairs: Sequence[Pair],
-    *,
-    profiles: Profiles,
-    folder: Path,
-) -> list[Path]:
+def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Path]:
     """results.csv (one row a run) and the data behind every figure."""
     curves = [
         fit.curve.assign(family=fit.family, variant=variant)
-        for variant, fit in fits.items()
+        for variant, fit in found.fits.items()
         if fit.curve is not None
     ]
     tables = {
@@ -162,8 +140,8 @@ def write_tables(
         "task_accuracies.csv": frames.accuracies,
         "task_measurements.csv": frames.evaluations,
         "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
-        "multipliers.csv": multiplier_table(pairs),
-        "isoflop_optima.csv": optima_table(profiles),
+        "multipliers.csv": multiplier_table(found.pairs),
+        "isoflop_optima.csv": optima_table(found.profiles),
     }
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)

@@ -12,6 +12,7 @@ from analysis.fitting.isoflop import bootstrap_isoflop
 from analysis.plotting.variants import variants_of
 from analysis.profiles.analysis import IsoFLOP, isoflop
 from analysis.profiles.profile import LEAST_SIZES
+from analysis.profiles.refits import IsoFLOPRefits
 from analysis.report.comparisons import Pair
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_points, predictions
 from analysis.table_fit.isoflop_notes import of_intervals, off_centre, troubles
@@ -20,10 +21,12 @@ from cola.families.registry import curve_label
 
 @dataclass(frozen=True)
 class Profiles:
-    """IsoFLOP analyses of the curves that were trained at several sizes a budget, by variant."""
+    """IsoFLOP analyses of the curves that were trained at several sizes a budget, by variant, and
+    their refits (None: too few minima, or no run beyond the parabolas' coefficients)."""
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     analyses: dict[str, IsoFLOP] = field(default_factory=dict)
+    refits: dict[str, IsoFLOPRefits | None] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     families: dict[str, str] = field(default_factory=dict)
 
@@ -42,7 +45,8 @@ def study_profiles(final: pd.DataFrame, compute: str) -> Profiles:
         if sizes.empty or sizes.max() < LEAST_SIZES:
             continue
         profiles.tables[variant] = rows
-        profiles.analyses[variant] = isoflop(rows)
+        analysis = profiles.analyses[variant] = isoflop(rows)
+        profiles.refits[variant] = bootstrap_isoflop(analysis, SAMPLES, SEED)
         profiles.kinds[variant] = str(mine["nll_kind"].iloc[0])
         profiles.families[variant] = family
     return profiles
@@ -56,7 +60,7 @@ def profile_sentences(profiles: Profiles) -> list[str]:
         if analysis.size is None:
             sentences.append(f"{label}: too few IsoFLOP minima to say how the best size grows.")
             continue
-        refits = bootstrap_isoflop(analysis, SAMPLES, SEED)
+        refits = profiles.refits[variant]
         interval, none = "", of_intervals(analysis, refits, SAMPLES)
         if refits is not None and not none:
             low, high = percentiles(refits.exponent())
@@ -76,7 +80,7 @@ def profile_warnings(profiles: Profiles) -> list[str]:
         label = profiles.label(variant)
         found = [*troubles(analysis), *off_centre(analysis)]
         if analysis.size is not None:
-            found += of_intervals(analysis, bootstrap_isoflop(analysis, SAMPLES, SEED), SAMPLES)
+            found += of_intervals(analysis, profiles.refits[variant], SAMPLES)
         warnings += [f"{label}, IsoFLOP profiles: {text}" for text in found]
         if len(analysis.good) == 2:
             warnings.append(f"{label}: the exponent of the best size rests on two budgets")

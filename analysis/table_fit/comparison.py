@@ -16,8 +16,8 @@ from analysis.fitting.law import Array, PowerOfCompute
 from analysis.fitting.laws import LAWS, SharedLaw
 from analysis.fitting.resampling import plan_of
 from analysis.fitting.table import Table, inputs
-from analysis.fitting.table_fit import Request
 from analysis.table_fit.frontier import Frontier
+from analysis.table_fit.request import Request
 
 MEANING = "compute of the first over compute of the second for this loss, each at its best size"
 

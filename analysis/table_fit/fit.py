@@ -9,11 +9,11 @@ import pandas as pd
 
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.table import Table
-from analysis.fitting.table_fit import Request
 from analysis.table_fit.comparison import compare_laws, shared_exponents
 from analysis.table_fit.frontier import Frontier
 from analysis.table_fit.isoflop_group import isoflop_group
 from analysis.table_fit.law_group import law_group
+from analysis.table_fit.request import Request
 from cola.errors import FitError
 
 
@@ -71,7 +71,7 @@ def fit_groups(
 def seeds(groups: Mapping[str, pd.DataFrame], seed: int) -> dict[str, int]:
     """A seed for the refits of each group: with draws in common the noise of two would cancel.
 
-    They hang on the groups' losses, not on their names: a renamed group has the same intervals.
+    They depend on the groups' losses, not on their names: a renamed group has the same intervals.
     """
     order = sorted(groups, key=lambda name: tuple(groups[name]["loss"].tolist()))
     return {name: seed + 1000 * place for place, name in enumerate(order)}

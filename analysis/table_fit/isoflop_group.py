@@ -15,10 +15,10 @@ from analysis.fitting.isoflop import bootstrap_isoflop, data_seed, resampling_ki
 from analysis.fitting.law import Array, Inputs
 from analysis.fitting.laws import LAWS
 from analysis.fitting.solver import Resampled
-from analysis.fitting.table_fit import Request
 from analysis.profiles.analysis import IsoFLOP, isoflop
 from analysis.profiles.refits import IsoFLOPRefits
 from analysis.table_fit.isoflop_notes import far_from_budgets, notes, why_none
+from analysis.table_fit.request import Request
 from cola.errors import FitError
 
 # Exponents by the name that is printed: what grows, and the sign. gamma_total is of the whole loss,
@@ -120,7 +120,7 @@ def loss_curve(analysis: IsoFLOP, refits: IsoFLOPRefits | None) -> LossCurve:
     if len(good) < LAWS["compute-power"].least_budgets:
         raise FitError(
             f"--predict: a curve of the loss needs {LAWS['compute-power'].least_budgets} budgets "
-            f"with a minimum, these are {len(good)}"
+            f"with a minimum, these are {len(good)}; add budgets, or leave the option out"
         )
     points = Inputs(np.array([o.loss for o in good]), np.array([o.compute for o in good]))
     law = "compute" if len(good) >= LAWS["compute"].least_budgets else "compute-power"

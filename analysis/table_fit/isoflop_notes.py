@@ -14,6 +14,7 @@ from analysis.profiles.budgets import WIDEST
 from analysis.profiles.profile import OTHER_CONVENTION, SAME_SIZE, Method
 from analysis.profiles.refits import IsoFLOPRefits, refit, simulated_losses
 from analysis.profiles.window import SIGNIFICANT
+from cola.errors import first_of
 
 # Chosen values from which a note is due.
 OFF_CENTRE = 0.25  # share of a profile's log width that the minimum keeps from either end
@@ -45,9 +46,8 @@ def notes(
 
 def budgets_text(budgets: Sequence[float]) -> str:
     """The first few by their compute, and how many more."""
-    shown = ", ".join(f"{budget:.3g}" for budget in budgets[:NAMED])
-    more = f" and {len(budgets) - NAMED} more" if len(budgets) > NAMED else ""
-    return f"{'budget' if len(budgets) == 1 else 'budgets'} {shown}{more}"
+    shown = first_of([f"{budget:.3g}" for budget in budgets], NAMED)
+    return f"{'budget' if len(budgets) == 1 else 'budgets'} {shown}"
 
 
 def troubles(analysis: IsoFLOP) -> list[str]:
@@ -172,8 +172,9 @@ def of_window(analysis: IsoFLOP) -> list[str]:
 def of_methods(analysis: IsoFLOP, rows: pd.DataFrame) -> list[str]:
     """Where a parabola and an interpolant find different minima, by more than noise explains."""
     other: Method = "akima" if analysis.method == "parabola" else "parabola"
-    one, two = _on_common_budgets(analysis, isoflop(rows, other))
-    if one is None or two is None or one.size is None or two.size is None:
+    one, two = analysis, isoflop(rows, other)
+    same_budgets = [o.compute for o in one.good] == [o.compute for o in two.good]
+    if not same_budgets or one.size is None or two.size is None:
         return []
     spread = _difference_by_noise(one, two)
     sizes = [np.log([o.parameters for o in each.good]) for each in (one, two)]
@@ -195,12 +196,6 @@ def of_methods(analysis: IsoFLOP, rows: pd.DataFrame) -> list[str]:
             "profiles' shape decides it"
         )
     return found
-
-
-def _on_common_budgets(one: IsoFLOP, two: IsoFLOP) -> tuple[IsoFLOP | None, IsoFLOP | None]:
-    """Both analyses, or None where they do not have the same budgets' minima."""
-    same = [o.compute for o in one.good] == [o.compute for o in two.good]
-    return (one, two) if same else (None, None)
 
 
 def _difference_by_noise(one: IsoFLOP, two: IsoFLOP) -> Array:

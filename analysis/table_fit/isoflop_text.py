@@ -8,7 +8,9 @@ from typing import Any
 from rich.table import Table as RichTable
 from rich.text import Text
 
-DIGITS = ".4g"
+from analysis.table_fit.intervals import with_interval
+
+DIGITS = ".4g"  # five columns of numbers and their intervals
 
 
 def optima_table(title: str, optima: list[dict[str, Any]]) -> RichTable:
@@ -20,7 +22,9 @@ def optima_table(title: str, optima: list[dict[str, Any]]) -> RichTable:
         cells = [f"{each['compute']:{DIGITS}}"]
         if each["trouble"] is None:
             names = ("parameters", "tokens", "loss")
-            cells += [_with_ends(each[name], each.get(f"{name}_interval")) for name in names]
+            cells += [
+                with_interval(each[name], each.get(f"{name}_interval"), DIGITS) for name in names
+            ]
             cells.append(f"{each['sizes']}: {each['smallest']:.3g} to {each['largest']:.3g}")
         else:
             cells += ["–", "–", "–", str(each["sizes"])]
@@ -28,13 +32,8 @@ def optima_table(title: str, optima: list[dict[str, Any]]) -> RichTable:
     return table
 
 
-def _with_ends(value: float, ends: list[float] | None) -> str:
-    if not ends or any(end != end for end in ends):
-        return f"{value:{DIGITS}}"
-    return f"{value:{DIGITS}} ({ends[0]:{DIGITS}} to {ends[1]:{DIGITS}})"
-
-
 def profile_comparison(found: Mapping[str, Any]) -> str:
     """Difference of the exponents of size, and the multiplier."""
-    difference = _with_ends(found["difference"]["estimate"], found["difference"]["interval"])
-    return f"{found['multiplier']['meaning']}; a differs by {difference}"
+    difference = found["difference"]
+    by = with_interval(difference["estimate"], difference["interval"], DIGITS)
+    return f"{found['multiplier']['meaning']}; a differs by {by}"

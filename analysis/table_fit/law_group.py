@@ -23,11 +23,11 @@ from analysis.fitting.estimate import Fit, check, fit_law
 from analysis.fitting.laws import candidates
 from analysis.fitting.resampling import Plan, plan_of
 from analysis.fitting.table import inputs
-from analysis.fitting.table_fit import Request
 from analysis.table_fit.frontier import Frontier, convention_of
 from analysis.table_fit.lack_of_fit import LackOfFit, lack_of_fit
 from analysis.table_fit.options import candidates_of
 from analysis.table_fit.predictions import Place, accuracy_at, notes_on, place_of, prediction
+from analysis.table_fit.request import Request
 from cola.errors import FitError
 
 log = logging.getLogger(__name__)
@@ -197,15 +197,7 @@ def accuracy_chain(
     Raises:
         FitError: when the accuracies carry no curve.
     """
-    values = pd.to_numeric(rows["accuracy"], errors="coerce")
-    texts = rows["accuracy"][values.isna() & rows["accuracy"].notna()]
-    if len(texts):
-        raise FitError(
-            f"--accuracy: {len(texts)} values are no numbers (the first is {texts.iloc[0]!r}); "
-            "give fractions between 0 and 1"
-        )
-    rows = rows.assign(accuracy=values)
-    known = rows[np.isfinite(values.to_numpy(float))]
+    known = rows[rows["accuracy"].notna()]
     samples = request.samples if len(frontier.refits.theta_KP) else 0
     fitted = fit_accuracy(
         known["loss"].to_numpy(float),
@@ -225,10 +217,6 @@ def accuracy_chain(
         "residual_sd": fitted.residual_sd,
         "warnings": [f"accuracy: {warning}" for warning in fitted.warnings],
     }
-    if len(known) < len(rows):
-        result["warnings"].append(
-            f"accuracy: {len(known)} of {len(rows)} rows have one; the sigmoid is of those"
-        )
     if places:
         result["predictions"] = [
             accuracy_at(frontier, place, fitted, seed=request.seed) for place in places

@@ -6,7 +6,7 @@ import math
 from collections.abc import Set
 
 from analysis.fitting.laws import LAWS, OPTIONS_READ
-from analysis.fitting.table_fit import Request
+from analysis.table_fit.request import Request
 from cola.errors import SpecError
 
 PLACES = ({"n", "d"}, {"c"})  # what a place to predict at is given by

@@ -6,12 +6,12 @@ Everything that comes from the table (labels, names of columns) is plain text, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.table_fit.intervals import interval, with_interval
 from analysis.table_fit.isoflop_text import optima_table, profile_comparison
 
 Shown = RichTable | Text
@@ -43,14 +43,6 @@ def parameters(title: str, fitted: Mapping[str, Any]) -> RichTable:
     for key, value in {**fitted["parameters"], **fitted.get("derived", {})}.items():
         table.add_row(Text(key), f"{value:.6g}", Text(interval(intervals.get(key))))
     return table
-
-
-def interval(ends: list[float | None] | None) -> str:
-    """low to high, or a dash; an end that is not known or infinite is left open."""
-    if not ends or all(end is None or end != end for end in ends):
-        return "–"
-    low, high = ("..." if end is None or not isfinite(end) else f"{end:{DIGITS}}" for end in ends)
-    return f"{low} to {high}"
 
 
 def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
@@ -94,8 +86,7 @@ def prediction(found: Mapping[str, Any]) -> str:
     text += ")" if "confidence_interval" in found else ""
     for name, symbol in (("parameters", "N*"), ("tokens", "D*")):
         if name in found:
-            ends = found.get(f"{name}_interval")
-            text += f", {symbol} {found[name]:{DIGITS}}" + (f" ({interval(ends)})" if ends else "")
+            text += f", {symbol} {with_interval(found[name], found.get(f'{name}_interval'))}"
     beyond = found.get("extrapolation", 0.0)
     return text + (f"; {beyond:.3g} times the largest compute" if beyond > 1 else "")
 
@@ -109,8 +100,7 @@ def accuracy(found: Mapping[str, Any]) -> Iterator[str]:
     """The sigmoid and what it predicts."""
     values, ends = found["parameters"], found["intervals"]
     named = ", ".join(
-        f"{name} {value:{DIGITS}}" + (f" ({interval(ends[name])})" if name in ends else "")
-        for name, value in values.items()
+        f"{name} {with_interval(value, ends.get(name))}" for name, value in values.items()
     )
     yield f"accuracy by a sigmoid of the loss, {found['points']} points: {named}"
     for each in found.get("predictions", []):
@@ -143,6 +133,5 @@ def comparison(found: Mapping[str, Any]) -> str:
     text = f"{second} needs {found['multiplier']:.4g} times less compute than {first} for loss "
     text += f"{loss:{DIGITS}}" + (f" (95% interval {interval(ends)})" if ends else "")
     for name, each in found.get("difference", {}).items():
-        text += f"; {name} differs by {each['estimate']:.3g}"
-        text += f" ({interval(each['interval'])})" if each["interval"] else ""
+        text += f"; {name} differs by {with_interval(each['estimate'], each['interval'], '.3g')}"
     return text

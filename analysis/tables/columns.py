@@ -1,7 +1,7 @@
 """The columns of a table that a fit reads: numbers, labels, and which rows count.
 
-Labels are text as written. A row that lacks a number that is needed is left out, which is said;
-a number that cannot be right, and a blank label, are errors that name their lines.
+Labels are text as written. A row that lacks a number that is needed is left out, with a note; a
+number that cannot be right, and a blank label, are errors that name their lines.
 """
 
 from __future__ import annotations
@@ -187,20 +187,20 @@ def _places(path: Path, records: Records, given: dict[str, str]) -> dict[str, in
 
 def _missing(path: Path, records: Records, name: str, *, option: str, given: dict[str, str]) -> str:
     names, line = [each for each in records.header.fields if each], records.header.line
-    said = f"{path}: line {line} (the header) has no column {name!r} (for {option})"
+    problem = f"{path}: line {line} (the header) has no column {name!r} (for {option})"
     other = line_with(path, tuple(given.values()))
     if other is not None:
-        return f"{said}; line {other} has it: remove the lines above it"
+        return f"{problem}; line {other} has it: remove the lines above it"
     if len(records.rows) and all(_is_number(each) for each in names):
-        return f"{said} but numbers; add a line with the columns' names"
+        return f"{problem} but numbers; add a line with the columns' names"
     folded = {each.casefold(): each for each in names}
     near = [folded[each] for each in difflib.get_close_matches(name.casefold(), list(folded), n=3)]
     if near:
-        said += f"; did you mean {' or '.join(map(repr, near))}"
+        problem += f"; did you mean {' or '.join(map(repr, near))}"
     if len(names) == 1 and set(given.values()) <= set(names[0].split()):
-        return f"{said}: its columns are separated by spaces; separate them by commas"
+        return f"{problem}: its columns are separated by spaces; separate them by commas"
     more = f", ... ({len(names)} columns)" if len(names) > MOST_NAMES else ""
-    return f"{said}; it has {', '.join(map(shown, names[:MOST_NAMES]))}{more}"
+    return f"{problem}; it has {', '.join(map(shown, names[:MOST_NAMES]))}{more}"
 
 
 def _is_number(cell: str) -> bool:
@@ -269,7 +269,7 @@ CHECKS: dict[str, Callable[[float], None]] = {
 def _complete_rows(
     path: Path, frame: pd.DataFrame, counts: RowCounts, *, given: dict[str, str]
 ) -> tuple[pd.DataFrame, RowCounts, list[str]]:
-    """Rows with all numbers that are needed, and what is said of the others."""
+    """Rows with all numbers that are needed, and notes on the others."""
     needed, notes = [name for name in NEEDED if name in given], []
     for name in [*needed, "accuracy"] if "accuracy" in given else needed:
         if frame[name].isna().all():

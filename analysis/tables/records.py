@@ -160,11 +160,11 @@ def _record(
     try:
         fields = next(csv.reader(feed(), delimiter=delimiter, skipinitialspace=True, strict=True))
     except csv.Error as error:
-        reason = str(error)
-        said = "a quotation mark is not closed" if "end of data" in reason else one_line(reason)
+        open_quote = "end of data" in str(error)
+        problem = "a quotation mark is not closed" if open_quote else one_line(error)
         raise SpecError(
-            f"{path}: line {at + 1} cannot be read: {said}; close quotation marks, and write one "
-            'inside a field twice ("")'
+            f"{path}: line {at + 1} cannot be read: {problem}; close quotation marks, and write "
+            'one inside a field twice ("")'
         ) from None
     # A stray quotation mark that meets another one swallows the delimiters of whole records.
     for field in fields:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import codecs
 import gzip
 import json
 import lzma
@@ -12,12 +11,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from cola.byte_marks import compression_of, encoding_of
 from cola.errors import SpecError, one_line
 
-COMPRESSED: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": gzip.decompress,
-    b"BZh": bz2.decompress,
-    b"\xfd7zXZ\x00": lzma.decompress,
+UNPACKERS: dict[str | None, Callable[[bytes], bytes]] = {
+    "gzip": gzip.decompress,
+    "bzip2": bz2.decompress,
+    "xz": lzma.decompress,
 }
 # First bytes of what is often given for a CSV (each from the format's specification) -> its name
 # and what to do.
@@ -33,14 +33,6 @@ OTHER_FORMATS = {
     b"\x93NUMPY": ("a NumPy file", "write it as CSV with a header"),
     b"%PDF": ("a PDF", "give the table as CSV"),
     b"version https://git-lfs": ("a Git LFS pointer and not the data", "run git lfs pull"),
-}
-# Longest first: the mark of UTF-32 begins as that of UTF-16.
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
 }
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
@@ -87,20 +79,19 @@ def _bytes(path: Path) -> bytes:
 
 
 def _unpacked(path: Path, data: bytes) -> bytes:
-    for start, unpack in COMPRESSED.items():
-        if data.startswith(start):
-            try:
-                return unpack(data)
-            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-                raise SpecError(
-                    f"{path}: cannot be unpacked ({one_line(error)}): is it cut off? give it again"
-                ) from None
-    return data
+    unpack = UNPACKERS.get(compression_of(data))
+    if unpack is None:
+        return data
+    try:
+        return unpack(data)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise SpecError(
+            f"{path}: cannot be unpacked ({one_line(error)}): is it cut off? give it again"
+        ) from None
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    found = (each for mark, each in BYTE_ORDER_MARKS.items() if data.startswith(mark))
-    encoding = next(found, "utf-8")
+    encoding = encoding_of(data)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

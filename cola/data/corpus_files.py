@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from cola.data.formats import KNOWN, Format, NotTextError, format_of, text_blocks, unpacked_name
-from cola.errors import SpecError, one_line
+from cola.errors import SpecError, first_of, one_line
 from cola.spec.data import LocalFiles, PythonStdlib
 
 Rule = Literal[
@@ -25,7 +25,7 @@ LOSSES: tuple[Rule, ...] = ("unknown format", "not text")
 # on is no longer the corpus that was named.
 MOST_LOST = 0.1
 SURVEYED_BYTES = 1 << 20  # of each file, where a look at the beginning has to do
-BLOCK_CHARACTERS = 1 << 18
+BLOCK_CHARACTERS = 1 << 18  # chosen: sixteen pieces of text (see `cola.data.sources`)
 
 _SIDE_FILES = re.compile(
     r"(readme|licen[cs]e|copying|notice|authors|contributing|changelog|citation)"
@@ -44,7 +44,7 @@ _FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages", COMPILED})
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A file of a corpus. `named`: given by the user himself, not found in a folder."""
+    """A file of a corpus. `named`: given by its own path, not found in a folder."""
 
     path: Path
     name: str
@@ -146,18 +146,6 @@ def without_binaries(listing: Listing, key: str | None, *, whole: bool = True) -
     return checked
 
 
-def corpus_files(corpus: PythonStdlib | LocalFiles) -> list[CorpusFile]:
-    """The files of `list_files`."""
-    return list(list_files(corpus).files)
-
-
-def expected_bytes(corpus: object) -> int | None:
-    """Size of the corpus' files in bytes (for progress only); None when it is not known."""
-    if not isinstance(corpus, PythonStdlib | LocalFiles):
-        return None
-    return list_files(corpus).bytes
-
-
 def check_share(listing: Listing, key: str) -> None:
     """Refuse a corpus of which more than `MOST_LOST` of the bytes would be left out.
 
@@ -177,10 +165,7 @@ def check_share(listing: Listing, key: str) -> None:
 
 def shown(files: Iterable[SkippedFile], most: int = 3) -> str:
     """Files left out as one clause: the first few with their reasons, and how many more."""
-    files = list(files)
-    texts = [f"{file.name} ({file.detail or file.rule})" for file in files[:most]]
-    more = len(files) - len(texts)
-    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+    return first_of([f"{file.name} ({file.detail or file.rule})" for file in files], most)
 
 
 def walk(root: Path) -> Iterator[tuple[Path, str]]:
@@ -255,7 +240,9 @@ def _files_at(given: str, key: str) -> tuple[list[CorpusFile], list[SkippedFile]
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
-        raise SpecError(f"{key}={given}: cannot be read ({one_line(error)})") from None
+        raise SpecError(
+            f"{key}={given}: cannot be read ({one_line(error)}); check its mode"
+        ) from None
     if is_file:
         return [_named_file(path, f"{key}={given}")], []
     if not is_folder:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from cola.byte_marks import HEAD_BYTES, compression_of
 from cola.data.corpus_files import BLOCK_CHARACTERS, CorpusFile, SkippedFile
-from cola.data.formats import compression_of, nul_problem, open_bytes, open_text, text_blocks
+from cola.data.formats import nul_problem, open_bytes, open_text, text_blocks
 from cola.errors import SpecError, one_line
 
 _ROWS = 1024  # of a Parquet file, read at once
@@ -312,7 +313,7 @@ def _parquet_source(path: Path, where: str) -> Any:
     import pyarrow as pa
 
     with path.open("rb") as file:
-        if compression_of(file.read(6)) is None:
+        if compression_of(file.read(HEAD_BYTES)) is None:
             return str(path)
     with open_bytes(path, where) as stream:
         return pa.BufferReader(stream.read())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cola.data.hub import local_folder
 from cola.data.sources import PIECE_CHARACTERS
 from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
+from cola.files import sha256_of
 from cola.spec import DataSpec, canonical_json
 from cola.spec.data import HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
 
@@ -39,10 +41,10 @@ def source_fingerprint(spec: DataSpec) -> str:
     corpus: dict[str, Any] = spec.corpus.model_dump(mode="json", exclude={"paths", "streaming"})
     folder = local_folder(spec.corpus)
     if isinstance(spec.corpus, LocalFiles):
-        corpus["files"] = _contents(list(list_files(spec.corpus).files))
+        corpus["files"] = _contents(list_files(spec.corpus).files)
         corpus["reader"] = READER_VERSION
     elif isinstance(spec.corpus, PythonStdlib):
-        corpus["files"] = _contents(list(list_files(spec.corpus).files), by_name=True)
+        corpus["files"] = _contents(list_files(spec.corpus).files, by_name=True)
         corpus["python"] = platform.python_version()
     elif folder is not None:
         del corpus["name"]
@@ -85,7 +87,9 @@ def _dataset_files(folder: Path) -> list[CorpusFile]:
     ]
 
 
-def _contents(files: list[CorpusFile], *, by_name: bool = False) -> list[list[str | int | None]]:
+def _contents(
+    files: Sequence[CorpusFile], *, by_name: bool = False
+) -> list[list[str | int | None]]:
     sizes = {file.path: file.path.stat().st_size for file in files}
     if sum(sizes.values()) > MAX_HASHED_BYTES:
         return [[f.name, sizes[f.path], f.path.stat().st_mtime_ns] for f in files]
@@ -108,5 +112,4 @@ def digest_of(path: Path) -> str:
 @lru_cache(maxsize=100_000)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
     """Kept per process, so that planning many runs reads a corpus once (a change is noticed)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

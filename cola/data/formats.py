@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
+from cola.byte_marks import HEAD_BYTES, compression_of, encoding_of
 from cola.errors import SpecError, one_line
 
 Format = Literal["text", "json-lines", "json", "parquet", "csv", "tsv"]
@@ -42,23 +43,8 @@ KNOWN = (
     "with .gz, .bz2, .xz or .zst"
 )
 
-_MAGIC = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-_SKIPPABLE_FRAME = range(0x184D2A50, 0x184D2A60)  # with which zstd streams may begin
-# The longer marks first: that of UTF-32 begins with that of UTF-16.
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # chosen: bytes that are decoded at once in search of a wrong one
 
 
 class NotTextError(SpecError):
@@ -79,13 +65,6 @@ def unpacked_name(name: str) -> str:
     return stem if stem and extension.lower() in COMPRESSED else name
 
 
-def compression_of(head: bytes) -> str | None:
-    """The compression that a file's first bytes (6 are enough) belong to, if any."""
-    if len(head) >= 4 and int.from_bytes(head[:4], "little") in _SKIPPABLE_FRAME:
-        return "zstd"
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-
-
 @contextmanager
 def open_bytes(path: Path, where: str) -> Iterator[BinaryIO]:
     """The content of a file, decompressed while it is read.
@@ -97,7 +76,7 @@ def open_bytes(path: Path, where: str) -> Iterator[BinaryIO]:
     try:
         with ExitStack() as stack:
             raw = stack.enter_context(path.open("rb"))
-            compression = compression_of(raw.peek(6)[:6])
+            compression = compression_of(raw.peek(HEAD_BYTES)[:HEAD_BYTES])
             stream = _decompressed(raw, compression)
             yield raw if stream is raw else stack.enter_context(stream)
     except _DAMAGE as error:
@@ -135,9 +114,8 @@ def open_text(path: Path, where: str) -> Iterator[TextIO]:
     """
     try:
         with open_bytes(path, where) as stream:
-            head = cast(Any, stream).peek(4)[:4]
-            encoding = next((e for mark, e in _MARKS.items() if head.startswith(mark)), "utf-8")
-            yield io.TextIOWrapper(stream, encoding=encoding, newline="")
+            head = cast(Any, stream).peek(HEAD_BYTES)[:HEAD_BYTES]
+            yield io.TextIOWrapper(stream, encoding=encoding_of(head), newline="")
     except UnicodeDecodeError as error:
         raise NotTextError(f"{where}: {_encoding_problem(path, error.encoding)}") from error
 

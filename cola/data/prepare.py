@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cola.data.checksums import check_checksums
+from cola.data.checksum_files import check_checksums
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
-from cola.data.sources import ReadCounts, expected_bytes, read_pieces
+from cola.data.sources import ReadCounts, read_pieces
 from cola.data.summary import check_has_text, corpus_listing, summary_of
 from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
 from cola.errors import SpecError, StorageError
@@ -164,39 +164,21 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
     if listing is not None and not isinstance(given.corpus, PythonStdlib):
         check_checksums(listing.files)
     threshold = _split_threshold(spec)
-    total = expected_bytes(spec.corpus)
+    total = None if listing is None else listing.bytes  # for progress alone
     if isinstance(spec.tokenizer, TrainedBPE):
         texts = _training_texts(spec, threshold, total, progress=progress)
         tokenizer = train_bpe(texts, spec.tokenizer.vocab_size)
     else:
         tokenizer = load_tokenizer(spec.tokenizer)
     tokenizer.save(folder)
-    encoder = Encoder(tokenizer)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     counts = ReadCounts()
-    writers: dict[Split, PackedWriter] = {}
-    documents: dict[Split, int] = {"train": 0, "validation": 0}
-    with ExitStack() as stack:
-        for name in documents:
-            writer = PackedWriter(folder, name, spec.sequence_length, dtype)
-            writers[name] = stack.enter_context(writer)
-        for batch in _batches(_split_pieces(spec, threshold, counts)):
-            for piece, (ids, lengths) in zip(
-                batch, encoder.encode([piece.text for piece in batch]), strict=True
-            ):
-                if piece.ends:
-                    ids, lengths = np.append(ids, tokenizer.eos_token_id), np.append(lengths, 0)
-                writers[piece.split].append(ids, lengths)
-                documents[piece.split] += 1
-            if encoder.tokens > _EARLY_FIT_CHECK_TOKENS:
-                encoder.check_fit()
-            progress("encoding", 0.4 + 0.59 * _fraction(counts.bytes, total))
-        for writer in writers.values():
-            writer.flush()
-    encoder.check_fit()
-    for name, writer in writers.items():
-        _check_not_empty(spec, name, writer)
-    splits = {name: _describe(writers[name], documents[name]) for name in documents}
+    batches = _batches(_split_pieces(spec, threshold, counts))
+
+    def encoded() -> None:
+        progress("encoding", 0.4 + 0.59 * _fraction(counts.bytes, total))
+
+    splits = _pack(spec, folder, batches, tokenizer=tokenizer, dtype=dtype, encoded=encoded)
     return splits | {
         "format": FORMAT_VERSION,
         "dtype": dtype,
@@ -208,6 +190,46 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
         "skipped_documents": counts.skipped_documents,
         "corpus": summary_of(given, listing, counts, commits=commits).as_json(),
     }
+
+
+def _pack(
+    spec: DataSpec,
+    folder: Path,
+    batches: Iterable[list[_SplitPiece]],
+    *,
+    tokenizer: TextTokenizer,
+    dtype: str,
+    encoded: Callable[[], None],
+) -> dict[str, Any]:
+    """Write the packed tokens of both splits; what each holds. `encoded` is called by batch.
+
+    Raises:
+        SpecError: when the tokenizer does not fit the text, or a split holds no sequence.
+    """
+    encoder = Encoder(tokenizer)
+    writers: dict[Split, PackedWriter] = {}
+    documents: dict[Split, int] = {"train": 0, "validation": 0}
+    with ExitStack() as stack:
+        for name in documents:
+            writer = PackedWriter(folder, name, spec.sequence_length, dtype)
+            writers[name] = stack.enter_context(writer)
+        for batch in batches:
+            for piece, (ids, lengths) in zip(
+                batch, encoder.encode([piece.text for piece in batch]), strict=True
+            ):
+                if piece.ends:
+                    ids, lengths = np.append(ids, tokenizer.eos_token_id), np.append(lengths, 0)
+                writers[piece.split].append(ids, lengths)
+                documents[piece.split] += 1
+            if encoder.tokens > _EARLY_FIT_CHECK_TOKENS:
+                encoder.check_fit()
+            encoded()
+        for writer in writers.values():
+            writer.flush()
+    encoder.check_fit()
+    for name, writer in writers.items():
+        _check_not_empty(spec, name, writer)
+    return {name: _describe(writers[name], documents[name]) for name in documents}
 
 
 def _describe(writer: PackedWriter, documents: int) -> dict[str, Any]:

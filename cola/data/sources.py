@@ -16,8 +16,6 @@ from cola.data.corpus_files import (
     PATHS,
     CorpusFile,
     Listing,
-    corpus_files,
-    expected_bytes,
     listing_of,
     readable_files,
     without_binaries,
@@ -31,8 +29,6 @@ __all__ = [
     "PIECE_CHARACTERS",
     "Piece",
     "ReadCounts",
-    "corpus_files",
-    "expected_bytes",
     "read_file_pieces",
     "read_pieces",
     "split_text",
@@ -54,8 +50,8 @@ class Piece:
 def read_pieces(spec: DataSpec, counts: ReadCounts) -> Iterator[Piece]:
     """All pieces of the corpus in a fixed order; `counts` grows as they are taken.
 
-    What is left out is counted: files of a folder by the rules of `corpus_files`, rows whose text
-    is null, documents without a visible character.
+    What is left out is counted: files of a folder by the rules of `cola.data.corpus_files`, rows
+    whose text is null, documents without a visible character.
 
     Raises:
         SpecError: when something named in the specification cannot be read, or too much of the

@@ -29,6 +29,7 @@ from cola.spec.data import HuggingFaceDataset, PythonStdlib
 COUNTED_BYTES = 32 * 10**6
 # Chosen: of larger ones a plan decodes the beginning of each file only.
 DECODED_BYTES = 10**9
+FILES = ("file", "files")
 NULL_ROWS = ("row whose text is null", "rows whose text is null")
 BLANK = ("document without a visible character", "documents without a visible character")
 MOST_NAMES = 100  # of files left out that are kept by name for each rule
@@ -46,10 +47,10 @@ class SkippedGroup:
 
     def __str__(self) -> str:
         what = {"not text": "that is not text", "unknown format": "of unknown format"}
-        files = "1 file" if self.files == 1 else f"{self.files:,} files"
         detail = f", {self.detail}" if self.detail else ""
         return (
-            f"{files} {what.get(self.rule, self.rule)}, {self.bytes:,} bytes: {self.shown}{detail}"
+            f"{_many(self.files, FILES)} {what.get(self.rule, self.rule)}, {self.bytes:,} bytes: "
+            f"{self.shown}{detail}"
         )
 
     @property
@@ -92,7 +93,7 @@ class CorpusSummary:
             lines.append(f"left out of {text}: {_many(self.null_documents, NULL_ROWS)}")
         if self.files_without_text:
             names = ", ".join(self.files_without_text[:3])
-            files = _many(len(self.files_without_text), ("file", "files"))
+            files = _many(len(self.files_without_text), FILES)
             lines.append(f"no text in {files} of {text}: {names}")
         return [*lines, *self.notes]
 
@@ -103,9 +104,7 @@ class CorpusSummary:
     def _holds(self) -> str:
         commits = [f"{part} of commit {commit}" for part, commit in self.commits.items() if commit]
         found = f"; {', '.join(commits)}" if commits else ""
-        files = (
-            "" if self.files is None else "1 file" if self.files == 1 else f"{self.files:,} files"
-        )
+        files = "" if self.files is None else _many(self.files, FILES)
         if self.file_bytes is not None:
             files += f" ({self.file_bytes:,} bytes on disk)"
         if self.documents is None:

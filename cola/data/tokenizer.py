@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cola.data.hub import local_folder
 from cola.errors import SpecError, one_line
 from cola.spec import DataSpec
 from cola.spec.data import HubTokenizer, TokenizerFile
@@ -153,8 +154,9 @@ def load_tokenizer(spec: TokenizerFile | HubTokenizer) -> TextTokenizer:
 
     where = f"data.tokenizer.name={spec.name}"
     try:
-        name = str(Path(spec.name).expanduser()) if spec.name.startswith("~") else spec.name
-        loaded = AutoTokenizer.from_pretrained(name, revision=spec.revision)
+        loaded = AutoTokenizer.from_pretrained(
+            str(local_folder(spec) or spec.name), revision=spec.revision
+        )
     except (OSError, ValueError, ImportError) as error:
         reason = one_line(error)
         raise SpecError(

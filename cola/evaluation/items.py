@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from cola.errors import SpecError, StorageError
+from cola.errors import SpecError, StorageError, first_of
 from cola.evaluation.json_lines import numbered_objects
 
 Id = int | str
@@ -78,9 +78,9 @@ def read_items(
     for number, item in _read(path, Item, option):
         where = f"{option} {path}, line {number}: item {item.id!r}"
         if needs_choices and not (item.choices and len(item.choices) > 1):
-            raise SpecError(f"{where} needs at least two `choices`")
+            raise SpecError(f"{where} needs at least two `choices`; add them")
         if needs_answers and not item.answers:
-            raise SpecError(f"{where} needs `answers`, all that count as right")
+            raise SpecError(f"{where} needs `answers`, all that count as right; add them")
         items.append(item)
     return items
 
@@ -140,8 +140,7 @@ def _shifted(keys: set[Id], shift: int) -> set[Id]:
 
 
 def _some(ids: Sequence[Id]) -> str:
-    more = ", ..." if len(ids) > 3 else ""
-    return ", ".join(map(repr, ids[:3])) + more if ids else "none"
+    return first_of([repr(identity) for identity in ids]) or "none"
 
 
 def _read(path: Path, kind: type[Record], option: str) -> list[tuple[int, Record]]:

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import bz2
-import codecs
-import gzip
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from cola.data.formats import open_text
 from cola.errors import SpecError, one_line
 
-_DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": gzip.decompress,
-    b"BZh": bz2.decompress,
-    b"\xfd7zXZ\x00": lzma.decompress,
-}
 # Formats that are recognised by their first bytes, to be named where they are refused.
 _OTHER_FORMATS = {
-    b"\x28\xb5\x2f\xfd": "zstd-compressed; decompress it",
     b"PK\x03\x04": "a zip archive; give the file in it",
     b"PAR1": "a Parquet file; write it as JSON lines",
-}
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
-_ENCODINGS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
 def numbered_objects(path: Path, option: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file of JSON lines, each with the number of its line from 1 on.
 
-    Blank lines are passed over. The file may be gzip, bzip2 or xz, whatever its name, begin with a
-    byte order mark (UTF-8, UTF-16 or UTF-32; none: UTF-8) and end its lines with CR LF.
+    Blank lines are passed over. The file may be compressed (gzip, bzip2, xz or zstd), whatever its
+    name, begin with a byte order mark (UTF-8, UTF-16 or UTF-32; none: UTF-8) and end its lines with
+    CR LF.
 
     Args:
         option: what the caller calls the file, for messages.
@@ -55,35 +38,11 @@ def numbered_objects(path: Path, option: str) -> Iterator[tuple[int, dict[str, A
 
 
 def _text_of(path: Path, where: str) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SpecError(f"{where}: cannot be read ({error.strerror}); give another file") from None
-    for mark, decompress in _DECOMPRESSORS.items():
-        if content.startswith(mark):
-            content = _decompressed(content, decompress, where)
-            break
-    for mark, what in _OTHER_FORMATS.items():
-        if content.startswith(mark):
-            raise SpecError(f"{where}: is {what}")
-    encodings = (name for mark, name in _ENCODINGS.items() if content.startswith(mark))
-    encoding = next(encodings, "utf-8")
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SpecError(
-            f"{where}, line {line}: is not {encoding.upper()} ({error.reason}); save it as UTF-8"
-        ) from None
-
-
-def _decompressed(content: bytes, decompress: Callable[[bytes], bytes], where: str) -> bytes:
-    try:
-        return decompress(content)
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise SpecError(
-            f"{where}: cannot be decompressed ({one_line(error)}); write it again"
-        ) from None
+    with open_text(path, where) as handle:  # opened once: it may be a pipe
+        head = cast(Any, handle).buffer.peek(4)[:4]
+        if head in _OTHER_FORMATS:
+            raise SpecError(f"{where}: is {_OTHER_FORMATS[head]}")
+        return handle.read()
 
 
 def _object_in(line: str, where: str) -> dict[str, Any]:

@@ -94,8 +94,8 @@ def bigram_probabilities(
     p(b | a) = (c(a, b) + T(a) p(b)) / (c(a) + T(a)).
     """
     vocab = len(unigram_V)
-    pairs, counts = np.unique(train_NL[:, :-1].ravel() * vocab + train_NL[:, 1:].ravel(),
-                              return_counts=True)  # fmt: skip
+    codes = train_NL[:, :-1].ravel() * vocab + train_NL[:, 1:].ravel()
+    pairs, counts = np.unique(codes, return_counts=True)
     first = pairs // vocab
     begun_V = np.bincount(first, weights=counts, minlength=vocab)
     kinds_V = np.bincount(first, minlength=vocab)

@@ -24,8 +24,10 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def share_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Clopper and Pearson's exact 95% interval of a share, 0 to 1: never empty, as a bootstrap's is
-    where all items are right, or none."""
+    """Clopper and Pearson's exact 95% interval of a share, 0 to 1.
+
+    It has a width where all items are right, or none, where a bootstrap's has none.
+    """
     found = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
     return float(found.low), float(found.high)
 

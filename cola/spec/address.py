@@ -13,7 +13,7 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from cola.errors import SpecError
+from cola.errors import SpecError, one_line
 
 # A password before the host, or as an option behind the question mark.
 INLINE_PASSWORD = re.compile(r"://[^@\s]*:[^@\s]+@|[?&][a-z_]*(password|token|secret)=", re.I)
@@ -36,10 +36,10 @@ class Address:
 
     def clean(self, error: object) -> str:
         """The error as one line in which no part of a hidden address is left."""
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).split()) or type(error).__name__
         for part in sorted(self.hidden, key=len, reverse=True):
             text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "***", text)
-        return text[:300]
+        return one_line(text)
 
 
 def resolve_address(given: str, key: str = "tracking.uri") -> Address:

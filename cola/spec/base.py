@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cola.errors import SpecError, one_line
-from cola.spec.key_paths import has_tag, models, step
+from cola.spec.key_paths import has_tag, models, nearest_key, step
 from cola.spec.typed_values import not_text
 from cola.spec.yaml_text import parse_yaml
 
@@ -64,7 +63,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+        raise SpecError(
+            f"{path}: cannot be read ({error.strerror}); check its name and mode"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: is not valid YAML ({one_line(error)})") from None
     if not isinstance(values, dict):
@@ -183,13 +184,7 @@ def _describe(model: type[BaseModel], item: Any) -> str:
     if item["type"] == "extra_forbidden":
         parent = location[:-1]
         known = _keys_at(model, parent)
-        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        if close:
-            hint = f"did you mean {'.'.join([*_plain(model, parent), close[0]])}?"
-        elif known:
-            hint = f"valid keys: {', '.join(sorted(known))}"
-        else:
-            hint = "remove it"
+        hint = nearest_key(_plain(model, parent), location[-1], known) or "remove it"
         return f"{'.'.join(_plain(model, location))}: unknown key; {hint}"
     path = ".".join(_plain(model, location)) or "specification"
     if item["type"] == "union_tag_not_found":

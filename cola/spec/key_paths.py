@@ -30,14 +30,17 @@ def check_path(model: type[BaseModel], path: str, origin: str) -> None:
         following = step(annotations, key)
         if following is None:
             known = sorted({name for m in models(annotations) for name in m.model_fields})
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = "it holds a value, not keys"
-            if known:
-                hint = f"valid keys: {', '.join(known)}"
-            if close:
-                hint = f"did you mean {'.'.join([*keys[:depth], close[0]])}?"
+            hint = nearest_key(keys[:depth], key, known) or "it holds a value, not keys"
             raise SpecError(f"{'.'.join(keys[: depth + 1])}: unknown key; {hint} (in {origin})")
         annotations = following
+
+
+def nearest_key(parents: list[str], key: str, known: list[str]) -> str:
+    """A clause on what an unknown key may have been meant as; empty where no key is known."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {'.'.join([*parents, close[0]])}?"
+    return f"valid keys: {', '.join(known)}" if known else ""
 
 
 def types_at(model: type[BaseModel], path: str) -> list[Any]:

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.table import Columns, read_table
-from analysis.fitting.table_fit import Request
 from analysis.table_fit.comparison import compare_pair
 from analysis.table_fit.law_group import LawGroup, law_group
+from analysis.table_fit.request import Request
 from cola.errors import FitError
 
 E, A, B, ALPHA, BETA = 1.80, 450.0, 2000.0, 0.345, 0.365

@@ -49,8 +49,10 @@ TIE = Match(None, tie=True)
 
 
 def true_option(item: Item) -> int | None:
-    """The index of the true answer among the item's options, by their texts alone; None: it is
-    none of them, or fits several."""
+    """The index of the true answer among the item's options, by their texts alone.
+
+    None: it is none of them, or fits several.
+    """
     return equal_option(item.answer, item.choices or []).choice
 
 

@@ -28,7 +28,6 @@ from cola.evaluation.statistics import paired_share_interval, share_interval
 # options count as whole words (`cola.evaluation.few_shot.options`). release: the public release's.
 Matching = Literal["strict", "release"]
 TASKS = tuple(DEFINITIONS)
-MULTIPLE_CHOICE = frozenset(name for name, task in DEFINITIONS.items() if task.needs_choices)
 
 
 @dataclass(frozen=True)

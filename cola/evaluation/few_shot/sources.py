@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cola.data.formats import COMPRESSED
 from cola.errors import SpecError, one_line
 from cola.evaluation.few_shot.definitions import FewShotTask, PublicDataset, task_named
 from cola.evaluation.few_shot.options import check_truth
@@ -42,12 +43,12 @@ def load_items(
 ) -> list[Item]:
     """The first `limit` items (None: all) in the source's order.
 
-    A path is a JSONL file of items or a folder with `<task>.jsonl` (or `.jsonl.gz`). The release's
-    own files number the first 1,000 records as here, but list them as eight processes took them (0,
-    8, 16, ...): the first N lines of such a file are other items than the first N records of the
-    data set. Its Story Cloze is a separate selection. Generations belong to the items that they
-    were made from: ids from two sources are the same items only where both read the same records in
-    the same order.
+    A path is a JSONL file of items or a folder with `<task>.jsonl`, compressed or not. The
+    release's own files number the first 1,000 records as here, but list them as eight processes
+    took them (0, 8, 16, ...): the first N lines of such a file are other items than the first N
+    records of the data set. Its Story Cloze is a separate selection. Generations belong to the
+    items that they were made from: ids from two sources are the same items only where both read the
+    same records in the same order.
 
     Args:
         option: what the caller calls the source, for messages.
@@ -68,9 +69,9 @@ def load_items(
 
 def _file_in(folder: Path, task: str) -> Path:
     """The folder's file of a task, compressed or not; the plain one's path where there is none."""
-    names = [f"{task}.jsonl{compression}" for compression in ("", ".gz", ".bz2", ".xz")]
-    paths = [folder / name for name in names]
-    return next((path for path in paths if path.is_file()), paths[0])
+    plain = folder / f"{task}.jsonl"
+    paths = [plain, *(folder / f"{task}.jsonl.{extension}" for extension in COMPRESSED)]
+    return next((path for path in paths if path.is_file()), plain)
 
 
 def _from_hub(task: FewShotTask, hub: Hub, limit: int | None, *, option: str) -> list[Item]:

@@ -97,7 +97,9 @@ def _config_in(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"--config {path}: cannot be read ({one_line(error)})") from None
+        raise SpecError(
+            f"--config {path}: cannot be read ({one_line(error)}); give a YAML file of options"
+        ) from None
     if not isinstance(content, dict):
         raise SpecError(f"--config {path}: must hold a mapping of options")
     return content

@@ -64,7 +64,8 @@ def load_model(family: Family, folder: Path, remedy: str) -> Any:
     """The model in a folder, whose files are as they were written as far as is known.
 
     Raises:
-        StorageError: what is there is no model; `remedy` ends the message.
+        SpecError: what is there is no model (see `cola.families.interface.pretrained`).
+        StorageError: it cannot be read for any other reason; `remedy` ends the message.
     """
     from safetensors import SafetensorError
 

@@ -96,7 +96,7 @@ def make_tasks(
 
     `items_of` gives the first items of a few-shot task, up to a number; `reference` judges
     unconditional texts. Few-shot tasks make `few_shot_tokens` new tokens, as the release does,
-    whatever `settings.generation.max_new_tokens` says.
+    whatever `settings.generation.max_new_tokens` is.
 
     Raises:
         SpecError: when a task needs held-out text and there is none, holds no item, or generates
@@ -155,7 +155,7 @@ def in_domain_task(
     generation, prompt = settings.generation, settings.prompt_tokens
     if name == "likelihood":
         return held.likelihood_task(settings.task_items, settings.likelihood, seed)
-    # A search for cloze items goes on until there are enough.
+    # Cloze items are looked for in all sequences, until there are enough.
     rows = held.first_rows(len(held.rows_NL) if name == "cloze" else settings.task_items)
     if name == "cloze":
         # A word at the very end would leave no room to say it in.

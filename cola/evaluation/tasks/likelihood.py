@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,38 +124,47 @@ class LikelihoodTask:
         ordered, length = list(records.values()), self._rows.shape[1]
         nll_B = np.array([record["nll"] for record in ordered])
         tokens_B = np.array([record.get("tokens", length) for record in ordered])
-        total_bytes = sum(record["bytes"] for record in ordered)
-        rate = float(nll_B.mean() / tokens_B.mean())
-        metrics = {
-            "nll_nats_per_token": rate,
-            "function_evaluations": float(ordered[0]["function_evaluations"]),
-        }
-        if total_bytes:
-            metrics["bits_per_byte"] = float(nll_B.sum() / math.log(2) / total_bytes)
-        if len(nll_B) > 1:
-            # Of a ratio: what a shorter sequence lacks of the others' tokens counts at the mean.
-            alike_B = nll_B - rate * (tokens_B - length)
-            error = alike_B.std(ddof=1) / len(nll_B) ** 0.5 / tokens_B.mean()
-            metrics["nll_standard_error"] = float(error)
-        full = [record for record in ordered if "tokens" not in record]
-        positions = [record["by_position"] for record in full]
-        known = bool(positions) and None not in positions
-        by_position = np.array(positions).mean(0).round(4).tolist() if known else None
-        parts = {
-            name: float(np.mean([record["parts"][name] for record in full]))
-            for name in (full[0]["parts"] if full else ())
-        }
-        measured = Amount(len(ordered), int(tokens_B.sum()), total_bytes)
+        measured = Amount(
+            len(ordered), int(tokens_B.sum()), sum(record["bytes"] for record in ordered)
+        )
+        metrics = _rates(nll_B, tokens_B, measured.bytes)
+        metrics["function_evaluations"] = float(ordered[0]["function_evaluations"])
         details = {
             "kind": ordered[0]["kind"],
             "tokens": length,
             "measured": asdict(measured),
             "text": None if self._total is None else asdict(self._total),
-            "parts_nats_per_sequence": parts,
-            "nll_by_position": by_position,
+            **_means([record for record in ordered if "tokens" not in record]),
             "likelihood": self.settings.model_dump(),
         }
         nats = {
             item: record["nll"] / record.get("tokens", length) for item, record in records.items()
         }
         return TaskResult(self.name, len(ordered), metrics, details, nats)
+
+
+def _rates(nll_B: np.ndarray, tokens_B: np.ndarray, total_bytes: int) -> dict[str, float]:
+    """Nats per token with the standard error over sequences, and bits per byte."""
+    rate = float(nll_B.mean() / tokens_B.mean())
+    metrics = {"nll_nats_per_token": rate}
+    if total_bytes:
+        metrics["bits_per_byte"] = float(nll_B.sum() / math.log(2) / total_bytes)
+    if len(nll_B) > 1:
+        # Of a ratio: what a shorter sequence lacks of the others' tokens counts at the mean.
+        alike_B = nll_B - rate * (tokens_B - tokens_B.max())
+        error = alike_B.std(ddof=1) / len(nll_B) ** 0.5 / tokens_B.mean()
+        metrics["nll_standard_error"] = float(error)
+    return metrics
+
+
+def _means(full: Sequence[Record]) -> dict[str, Any]:
+    """Parts and nats by position, over the sequences of full length."""
+    positions = [record["by_position"] for record in full]
+    known = bool(positions) and None not in positions
+    return {
+        "parts_nats_per_sequence": {
+            name: float(np.mean([record["parts"][name] for record in full]))
+            for name in (full[0]["parts"] if full else ())
+        },
+        "nll_by_position": np.array(positions).mean(0).round(4).tolist() if known else None,
+    }

@@ -57,10 +57,7 @@ class ContinuationTask:
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
-        details = {
-            "prompt_tokens": self._cut,
-            "generation": self.settings.model_dump(),
-        }
+        details = {"prompt_tokens": self._cut, "generation": self.settings.model_dump()}
         return token_result(self.name, records, details)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig, PreTrainedModel
 
-from cola.errors import SpecError, one_line
+from cola.errors import SpecError, first_of, one_line
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -18,6 +18,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+COPY_AGAIN = "copy or export the model again"
 # Far above any configuration or index of a model that the families can build.
 LARGEST_JSON = 64 * 2**20
 # Keys of a configuration that choose code instead of sizes: kernels of the hub, classes of the
@@ -29,7 +30,7 @@ def load_pretrained(model_class: type[Model], folder: Path, **options: Any) -> M
     """A model of this class from a Hugging Face folder.
 
     Only safetensors are opened, only inside the folder; what config.json says about code (a hub
-    kernel for attention, classes of its own, a quantiser) is not heeded.
+    kernel for attention, classes of its own, a quantiser) is ignored.
 
     Raises:
         SpecError: a file is missing, malformed or leads out of the folder, or the weights are not
@@ -50,7 +51,9 @@ def load_pretrained(model_class: type[Model], folder: Path, **options: Any) -> M
             **options,
         )
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise SpecError(f"{folder}: is no {model_class.__name__} ({one_line(error)})") from None
+        raise SpecError(
+            f"{folder}: is no {model_class.__name__} ({one_line(error)}); {COPY_AGAIN}"
+        ) from None
     check_complete(folder, report)
     return model
 
@@ -66,14 +69,19 @@ def read_config(config_class: type[PretrainedConfig] | None, folder: Path) -> Pr
     values = read_json(file)
     kind = values.get("model_type")
     if kind != config_class.model_type:
-        raise SpecError(f"{file}: model_type is {kind!r}, not {config_class.model_type!r}")
+        raise SpecError(
+            f"{file}: model_type is {kind!r}, not {config_class.model_type!r}; give a folder with "
+            "such a model"
+        )
     plain = {key: value for key, value in values.items() if not chooses_code(key)}
     try:
         config = config_class.from_dict(plain)
     except Exception as error:  # whatever a foreign value breaks in the class
-        raise SpecError(f"{file}: is no configuration of {kind} ({one_line(error)})") from None
+        raise SpecError(
+            f"{file}: is no configuration of {kind} ({one_line(error)}); {COPY_AGAIN}"
+        ) from None
     if not isinstance(config, config_class):
-        raise SpecError(f"{file}: is no configuration of {kind}")
+        raise SpecError(f"{file}: is no configuration of {kind}; {COPY_AGAIN}")
     return config
 
 
@@ -98,7 +106,7 @@ def weight_files(folder: Path) -> list[Path]:
         )
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
-        raise SpecError(f"{index}: has no weight_map")
+        raise SpecError(f"{index}: has no weight_map; {COPY_AGAIN}")
     return [weight_file(index, name) for name in sorted(set(map(str, names.values())))]
 
 
@@ -109,9 +117,11 @@ def weight_file(index: Path, name: str) -> Path:
         SpecError: the name is no plain one, or there is no such file in the folder.
     """
     if Path(name).name != name or not name.endswith(".safetensors"):
-        raise SpecError(f"{index}: names {name!r}, which is no safetensors file of its folder")
+        raise SpecError(
+            f"{index}: names {name!r}, which is no safetensors file of its folder; {COPY_AGAIN}"
+        )
     if not (index.parent / name).is_file():
-        raise SpecError(f"{index}: names {name}, which is missing")
+        raise SpecError(f"{index}: names {name}, which is missing; {COPY_AGAIN}")
     return index.parent / name
 
 
@@ -122,7 +132,7 @@ def check_safetensors(file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise SpecError(
-            f"{file}: cannot be read as safetensors ({one_line(error)}); copy or export it again"
+            f"{file}: cannot be read as safetensors ({one_line(error)}); {COPY_AGAIN}"
         ) from None
 
 
@@ -131,14 +141,15 @@ def check_complete(folder: Path, report: dict[str, Any]) -> None:
     for problem in ("missing", "unexpected", "mismatched"):
         found = report.get(f"{problem}_keys") or ()
         if found:
-            raise SpecError(f"{folder}: its weights do not fit {CONFIG}: {problem} {some(found)}")
+            raise SpecError(
+                f"{folder}: its weights do not fit {CONFIG}: {problem} {some(found)}; {COPY_AGAIN}"
+            )
 
 
 def some(names: Iterable[Any]) -> str:
     """The first names and how many there are."""
     listed = sorted(str(name[0] if isinstance(name, tuple) else name) for name in names)
-    shown = ", ".join(listed[:3])
-    return shown if len(listed) <= 3 else f"{shown} and {len(listed) - 3} more"
+    return first_of(listed)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -148,13 +159,13 @@ def read_json(file: Path) -> dict[str, Any]:
         SpecError: the file is missing, too large or no JSON object.
     """
     if not file.is_file():
-        raise SpecError(f"{file}: is missing")
+        raise SpecError(f"{file}: is missing; {COPY_AGAIN}")
     if file.stat().st_size > LARGEST_JSON:
-        raise SpecError(f"{file}: is larger than {LARGEST_JSON // 2**20} MiB")
+        raise SpecError(f"{file}: is larger than {LARGEST_JSON // 2**20} MiB; {COPY_AGAIN}")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"{file}: is no JSON ({one_line(error)})") from None
+        raise SpecError(f"{file}: is no JSON ({one_line(error)}); {COPY_AGAIN}") from None
     if not isinstance(values, dict):
-        raise SpecError(f"{file}: is no JSON object")
+        raise SpecError(f"{file}: is no JSON object; {COPY_AGAIN}")
     return values

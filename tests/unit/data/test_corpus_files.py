@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.data.checksums import check_checksums
+from cola.data.checksum_files import check_checksums
 from cola.data.corpus_files import Listing, list_files, readable_files
 from cola.data.formats import format_of
 from cola.errors import SpecError

@@ -127,7 +127,7 @@ def test_a_changed_byte_never_ends_in_a_traceback(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.jsonl", b'{"text": "x"}\n\n{oops\n', "line 3 is not JSON"),
         ("a.jsonl", b'{"text": "x"}\n["x"]\n', 'line 2 is not a JSON object (["x"])'),
@@ -162,11 +162,11 @@ def test_a_changed_byte_never_ends_in_a_traceback(
     ],
 )
 def test_what_is_wrong_has_its_line_and_the_remedy(
-    name: str, content: bytes, said: str, tmp_path: Path
+    name: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    assert said in error_of(path)
+    assert message in error_of(path)
 
 
 def test_the_line_of_a_wrong_byte_is_exact_in_large_files(tmp_path: Path) -> None:

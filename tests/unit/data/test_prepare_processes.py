@@ -90,11 +90,11 @@ def test_one_builds_while_three_wait(spec: DataSpec, tmp_path: Path) -> None:
         others[-1].wait(timeout=1)
     assert all(process.poll() is None for process in others)
     out, errors = builder.communicate("go on\n", timeout=60)
-    *told, result = out.splitlines()
+    *progress, result = out.splitlines()
     assert (builder.returncode, errors) == (0, "")
-    assert told[-1] == "data ready"
+    assert progress[-1] == "data ready"
     for process in others:
-        # Only a builder tells progress: nothing comes before the result.
+        # Only a builder shows progress: nothing comes before the result.
         assert process.communicate(timeout=60) == (result + "\n", "")
         assert process.returncode == 0
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 1

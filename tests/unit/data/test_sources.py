@@ -1,4 +1,4 @@
-"""Corpora as pieces: nothing is lost, and what cannot be read is said in one line."""
+"""Corpora as pieces: nothing is lost, and what cannot be read is named in one line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cola.data.corpus_files import list_files
 from cola.data.sources import (
     PIECE_CHARACTERS,
     Piece,
     ReadCounts,
-    corpus_files,
-    expected_bytes,
     read_pieces,
     split_text,
 )
@@ -84,7 +83,7 @@ def test_files_of_a_folder_in_order_of_their_names(tmp_path: Path) -> None:
         ".git/": "hidden",
         ".hidden": "hidden",
     }
-    assert expected_bytes(LocalFiles(paths=[str(tmp_path / "b")])) == 4
+    assert list_files(LocalFiles(paths=[str(tmp_path / "b")])).bytes == 4
 
 
 def test_a_file_given_twice_is_read_once(tmp_path: Path) -> None:
@@ -153,12 +152,12 @@ def test_errors_name_the_key_and_the_remedy(tmp_path: Path) -> None:
 
 
 def test_standard_library() -> None:
-    names = {file.name for file in corpus_files(PythonStdlib())}
+    names = {file.name for file in list_files(PythonStdlib()).files}
     assert {"argparse.py", "json/decoder.py"} < names
     assert all(name.endswith(".py") for name in names)
     parts = {part for name in names for part in name.split("/")}
     assert parts.isdisjoint({"site-packages", "test", "tests", "idle_test", "__pycache__"})
-    with_tests = {file.name for file in corpus_files(PythonStdlib(include_tests=True))}
+    with_tests = {file.name for file in list_files(PythonStdlib(include_tests=True)).files}
     assert names < with_tests
     assert "test/test_json/__init__.py" in with_tests or "test/support/__init__.py" in with_tests
 
@@ -230,14 +229,14 @@ def test_hugging_face_parquet_gives_what_json_lines_give(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"split": "nowhere"}, "cannot be read"),
         ({"text_field": "body"}, "data.corpus.text_field=body: no such field"),
     ],
 )
-def test_hugging_face_errors(dataset_folder: Path, settings: dict[str, str], said: str) -> None:
-    with pytest.raises(SpecError, match=said) as caught:
+def test_hugging_face_errors(dataset_folder: Path, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
         read(source="huggingface", name=str(dataset_folder), **settings)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""What a corpus holds is counted, and what is left out of it is said in text and in JSON."""
+"""What a corpus holds is counted, and what is left out of it is in text and in JSON."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_corpus_without_documents_is_refused_before_a_run(tmp_path: Path) -> N
     )
 
 
-def test_hub_names_without_a_commit_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_names_without_a_commit_are_noted() -> None:
     hub = {"kind": "hub", "name": "some/tokenizer", "vocab_size": 300}
     spec = spec_of({"source": "huggingface", "name": "some/data"}, tokenizer=hub)
     notes = summarise(spec).notes

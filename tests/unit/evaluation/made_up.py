@@ -6,6 +6,11 @@ from cola.evaluation.few_shot.definitions import DEFINITIONS
 from cola.evaluation.items import Item
 from tests.unit.evaluation.taken_apart import FORMS
 
+# Tasks of the release that are scored by the option chosen.
+CHOICE_TASKS = [
+    name for name, task in DEFINITIONS.items() if task.needs_choices and name != "siqa_context"
+]
+
 # Of each item: its prompt behind the task's prefix, its options, its answer.
 _ITEMS: dict[str, list[tuple[str, list[str] | None, str]]] = {
     "lambada": [

@@ -6,9 +6,12 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +44,7 @@ WANTED = {1: " lantern", "b": "é"}
         lambda text: gzip.compress(b"\xef\xbb\xbf" + text.encode()),
         lambda text: bz2.compress(text.encode()),
         lambda text: lzma.compress(text.encode()),
+        lambda text: pa.compress(text.encode(), codec="zstd", asbytes=True),
         lambda text: text.replace('"id": 1', '"id": 1.0').encode(),
     ],
 )
@@ -71,13 +75,13 @@ def test_every_form_of_a_file_reads_the_same(
         (b'{\n"id": 1\n}', r"line 1: not JSON .* one object a line"),
         (b"7", r"line 1: the line: input should be a JSON object, found a single value"),
         (b"id,generation\n1,a\n", r"line 1: not JSON"),
-        (b'{"id": 1, "generation": "\xe9"}', r"line 1: is not UTF-8 .*; save it as UTF-8"),
+        (b'{"id": 1, "generation": "\xe9"}', r"is not UTF-8 text \(byte 0xE9 in line 1\); convert"),
         ('{"id": 1}'.encode("utf-16-le"), r"line 1: not JSON .*NUL characters"),
         (b'{"id": 1, "generation": "\\ud800"}', r"line 1: holds half of a surrogate pair"),
         (b"[" * 100_000, r"line 1: not JSON that can be read"),
         (b'{"id": ' + b"9" * 5000 + b"}", r"line 1: not JSON that can be read"),
-        (gzip.compress(LINES.encode() * 99)[:-9], r"cannot be decompressed"),
-        (b"\x28\xb5\x2f\xfd....", r"is zstd-compressed; decompress it"),
+        (gzip.compress(LINES.encode() * 99)[:-9], r"cannot be read to its end as gzip"),
+        (b"PK\x03\x04....", r"is a zip archive; give the file in it"),
         (b"PAR1....", r"is a Parquet file"),
         (b"", r"holds no line"),
     ],
@@ -89,6 +93,15 @@ def test_what_is_wrong_is_named_with_its_line(content: bytes, message: str, tmp_
         read_generations(path)
     assert str(caught.value).startswith(f"--generations {path}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(LINES,))
+    writer.start()
+    assert read_generations(pipe) == WANTED
+    writer.join()
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

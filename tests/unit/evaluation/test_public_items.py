@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cola.evaluation.few_shot.definitions import DEFINITIONS
-from cola.evaluation.few_shot.scoring import MULTIPLE_CHOICE, score_task
+from cola.evaluation.few_shot.scoring import score_task
 from cola.evaluation.items import Item, read_items
 from sweeps.cli import app
 from tests.paths import SHARED
+from tests.unit.evaluation.made_up import CHOICE_TASKS
 from tests.unit.evaluation.taken_apart import FORMS, built_again
 
 BENCHMARKS = SHARED / "benchmarks"
@@ -41,14 +42,14 @@ def test_the_released_outputs_score_as_published_by_the_release_s_rule(
 
 
 @pytest.mark.parametrize("form", ["({})", "{}", "The answer is {}.", "{}. because of it"])
-@pytest.mark.parametrize("task", sorted(MULTIPLE_CHOICE - {"siqa_context"}))
+@pytest.mark.parametrize("task", CHOICE_TASKS)
 def test_every_true_letter_is_right(task: str, form: str) -> None:
     items = release_items(task)
     letters = {i.id: form.format("ABCDE"[(i.choices or []).index(i.answer)]) for i in items}
     assert score_task(task, items, letters).accuracy == 100.0
 
 
-@pytest.mark.parametrize("task", sorted(MULTIPLE_CHOICE - {"siqa_context"}))
+@pytest.mark.parametrize("task", CHOICE_TASKS)
 def test_every_true_answer_is_right_but_for_those_of_several_lines(task: str) -> None:
     items = [
         item

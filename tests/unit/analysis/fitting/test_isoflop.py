@@ -66,7 +66,7 @@ def two_families(swapped: bool = False, levels: float = 1.0) -> Mapping[str, pd.
     return dict(sorted(zip(names, (one, other), strict=True)))
 
 
-def test_a_multiplier_does_not_hang_on_the_names() -> None:
+def test_a_multiplier_does_not_depend_on_the_names() -> None:
     plain, swapped = (compare_isoflop(two_families(s), 300, 0)["multiplier"] for s in (False, True))
     assert plain["estimate"] == pytest.approx(2.5, rel=0.05)
     low, high = plain["interval"]

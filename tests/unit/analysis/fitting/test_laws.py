@@ -223,7 +223,7 @@ def test_an_interval_takes_nine_refits_in_ten() -> None:
 
 @pytest.mark.parametrize("kind", ["runs", "residuals"])
 @pytest.mark.parametrize("labels", [None, [f"run {i // 5}" for i in range(25)]])
-def test_refits_do_not_hang_on_the_size_of_their_chunks(
+def test_refits_do_not_depend_on_the_size_of_their_chunks(
     kind: str, labels: list[object] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = fit_law("chinchilla", plane(chinchilla, noise=0.005), starts=8)

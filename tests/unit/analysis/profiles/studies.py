@@ -10,7 +10,7 @@ EXPONENT = BETA / (ALPHA + BETA)  # 0.5141
 BUDGETS = (1e18, 4e18, 1.6e19, 6.4e19)
 
 
-def loss_at(n: np.ndarray, d: np.ndarray) -> np.ndarray:
+def loss_at(n: np.ndarray | float, d: np.ndarray | float) -> np.ndarray:
     """The law."""
     return np.asarray(E + A / n**ALPHA + B / d**BETA)
 

@@ -36,15 +36,15 @@ def test_only_runs_below_token_frequencies_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("last", "expected"),
     [(7.7, "a uniform guess (7.700 against 7.600"), (7.0, "token frequencies (7.000 against 6.200"),
      (6.0, None)],
 )  # fmt: skip
 def test_the_headline_names_the_worst_guess_that_is_not_beaten(
-    last: float, said: str | None
+    last: float, expected: str | None
 ) -> None:
     sentences = headlines(final(cola=[9.0, last]), LINES, LABELS)
-    assert [said in sentence for sentence in sentences] == ([True] if said else [])
+    assert [expected in sentence for sentence in sentences] == ([True] if expected else [])
 
 
 def test_lines_in_bits_per_byte_keep_their_ratio_to_the_loss() -> None:

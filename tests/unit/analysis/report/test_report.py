@@ -17,7 +17,7 @@ from cola.records import Kind, Metric, Tag
 from tests.unit.analysis.store import BUDGETS, KINDS, Store
 
 
-def test_one_row_an_evaluation_point_and_rules_that_are_told(store: Store) -> None:
+def test_one_row_an_evaluation_point_and_notes_on_what_is_left_out(store: Store) -> None:
     frames = read_study("full", store.uri)
     assert len(frames.runs) == 13
     assert len(frames.points) == 26
@@ -161,12 +161,16 @@ def test_what_cannot_be_reported_is_refused(store: Store, tmp_path: Path) -> Non
         read_study("full", "http://127.0.0.1:9")  # the discard port: nothing listens
 
 
-def test_a_lower_rate_after_divergence_is_told(store: Store) -> None:
+def test_a_lower_rate_after_divergence_is_named(store: Store) -> None:
     runs = read_study("full", store.uri).runs
-    assert not any("learning rate" in said for said in matching_statements(runs))
+    assert not any("learning rate" in sentence for sentence in matching_statements(runs))
     runs.loc[0, "retry"] = 1
-    (said,) = [said for said in matching_statements(runs) if "learning rate" in said]
-    assert said.startswith(f"Not matched: the learning rate of {runs.loc[0, 'name']}, which was")
+    (sentence,) = [
+        sentence for sentence in matching_statements(runs) if "learning rate" in sentence
+    ]
+    assert sentence.startswith(
+        f"Not matched: the learning rate of {runs.loc[0, 'name']}, which was"
+    )
 
 
 def test_orders_are_compared_where_all_runs_have_a_digest() -> None:

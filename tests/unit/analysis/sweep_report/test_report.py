@@ -119,23 +119,23 @@ def test_where_the_data_do_not_decide_the_page_says_so(
 ) -> None:
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(slope), noise, answer)
-    said = " ".join(answers(read_sweep(folder)))
-    assert "the data do not decide whether the best loc moves with dim" in said.lower()
+    sentences = " ".join(answers(read_sweep(folder)))
+    assert "the data do not decide whether the best loc moves with dim" in sentences.lower()
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(0.5), 0.0, answer, seeds=(1,))
-    said = " ".join(answers(read_sweep(folder)))
-    assert "that takes two seeds" in said
-    assert "with one seed a point the data do not decide" in said
+    sentences = " ".join(answers(read_sweep(folder)))
+    assert "that takes two seeds" in sentences
+    assert "with one seed a point the data do not decide" in sentences
 
 
 def test_an_optimum_at_the_edge_is_told(tmp_path: Path) -> None:
     answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True}
     folder = write_sweep(tmp_path, GRID, bowl(1.0), 0.01, answer)
-    said = " ".join(answers(read_sweep(folder)))
-    assert "optima lie at the edge of what was tried" in said
+    sentences = " ".join(answers(read_sweep(folder)))
+    assert "optima lie at the edge of what was tried" in sentences
 
 
 def test_a_point_is_best_only_beyond_the_seeds_noise(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_only_the_stop_code_makes_a_run_a_collapsed_one(tmp_path: Path) -> None:
 def test_agreement_of_two_metrics_is_ranked(tmp_path: Path) -> None:
     answer = {"kind": "tradeoff"}
     folder = write_sweep(tmp_path, GRID, bowl(0.0), 0.01, answer)
-    assert any(said.endswith(": they agree.") for said in answers(read_sweep(folder)))
+    assert any(line.endswith(": they agree.") for line in answers(read_sweep(folder)))
 
 
 def test_an_optimum_lies_between_the_values_that_were_tried() -> None:
@@ -239,11 +239,11 @@ def test_a_population_s_best_member_is_told_with_its_rates(tmp_path: Path) -> No
     folder = write_sweep(tmp_path, points, lambda point: {NLL: point[rate]}, 0.0, seeds=(1,))
     lines: list[TrialRequested | TrialFinished] = []
     child = {rate: 0.01, changes: [{"at": 0.5, "factor": 0.8}]}
-    told = [
+    expected = [
         (1, 0, 0, None, points[0], 3.0), (2, 0, 1, None, points[1], 4.0),
         (3, 1, 0, 1, points[0], 2.5), (4, 1, 1, 1, child, 2.4),
     ]  # fmt: skip
-    for trial, generation, member, parent, point, value in told:
+    for trial, generation, member, parent, point, value in expected:
         leg = TrialSegment(generation=generation, member=member, parent=parent,
                   since=generation / 2, until=(generation + 1) / 2)  # fmt: skip
         state: TrialState = "finished" if generation else "paused"

@@ -1,37 +1,25 @@
-"""`cola fit` by its laws: options, clusters, comparisons, predictions, what is said of a misfit."""
+"""`cola fit` by its laws: options, clusters, comparisons, predictions, notes on a misfit."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from analysis.cli import app
-from cola.errors import FitError, SpecError
+from tests.unit.analysis import fit_command
+from tests.unit.analysis.fit_command import fitted, refused, text
+from tests.unit.analysis.profiles.studies import EXPONENT, best_size, loss_at
 
-E, A, B, ALPHA, BETA = 1.80, 450.0, 2000.0, 0.345, 0.365
-EXPONENT = BETA / (ALPHA + BETA)
 SIZE = ["--n", "params", "--d", "tokens"]
-
-
-def truth(n: Any, d: Any) -> Any:
-    return E + A / n**ALPHA + B / d**BETA
-
-
-def best(compute: Any) -> Any:
-    return (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA)) * (compute / 6) ** EXPONENT
 
 
 def grid(noise: float, seed: int = 0, budgets: int = 6) -> pd.DataFrame:
     compute = np.repeat(np.geomspace(1e18, 3e20, budgets), 6)
-    n = best(compute) * np.tile(np.geomspace(0.25, 4, 6), budgets)
+    n = best_size(compute) * np.tile(np.geomspace(0.25, 4, 6), budgets)
     d = compute / (6 * n)
-    loss = truth(n, d) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n)))
+    loss = loss_at(n, d) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n)))
     return pd.DataFrame({"params": n, "tokens": d, "flops": compute, "loss": loss})
 
 
@@ -42,26 +30,12 @@ def checkpoints(runs: int, steps: int, noise: float = 0.01) -> pd.DataFrame:
     shared = np.repeat(noise * draw.standard_normal(runs), steps)
     own = 0.001 * draw.standard_normal(len(n))
     names = np.repeat([f"run-{i}" for i in range(runs)], steps)
-    loss = truth(n, d) * np.exp(shared + own)
+    loss = loss_at(n, d) * np.exp(shared + own)
     return pd.DataFrame({"run": names, "params": n, "tokens": d, "loss": loss})
 
 
 def written(folder: Path, rows: pd.DataFrame, name: str = "t.csv") -> str:
-    rows.to_csv(folder / name, index=False)
-    return str(folder / name)
-
-
-def fitted(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(app, ["fit", *arguments, "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    values: dict[str, Any] = json.loads(result.stdout)
-    return values
-
-
-def refused(*arguments: str) -> str:
-    with pytest.raises((FitError, SpecError)) as caught:
-        CliRunner().invoke(app, ["fit", *arguments], catch_exceptions=False, standalone_mode=False)
-    return str(caught.value)
+    return fit_command.written(folder / name, rows)
 
 
 def width(interval: list[float]) -> float:
@@ -144,19 +118,19 @@ def test_few_runs_without_sizes_have_no_intervals(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scatter", [0.0, 0.03, 0.1])
 def test_optima_of_budgets_are_refused_with_their_exponents(tmp_path: Path, scatter: float) -> None:
     compute = np.geomspace(1e18, 1e22, 12)
-    n = best(compute) * np.exp(scatter * np.random.default_rng(2).standard_normal(12))
-    loss = truth(best(compute), compute / (6 * best(compute)))
+    n = best_size(compute) * np.exp(scatter * np.random.default_rng(2).standard_normal(12))
+    loss = loss_at(best_size(compute), compute / (6 * best_size(compute)))
     rows = pd.DataFrame({"params": n, "tokens": compute / (6 * n), "loss": loss})
     path = written(tmp_path, rows)
     for law in ("chinchilla", "tied"):
-        said = refused(path, *SIZE, "--law", law)
-        assert "grow together" in said
-        assert "N ~ C^0.5" in said
+        message = refused(path, *SIZE, "--law", law)
+        assert "grow together" in message
+        assert "N ~ C^0.5" in message
 
 
 def test_equal_tokens_have_a_reason_of_their_own(tmp_path: Path) -> None:
     n = np.geomspace(1e7, 1e10, 8)
-    rows = pd.DataFrame({"params": n, "tokens": 3e11, "loss": truth(n, 3e11)})
+    rows = pd.DataFrame({"params": n, "tokens": 3e11, "loss": loss_at(n, 3e11)})
     assert "same tokens" in refused(written(tmp_path, rows), *SIZE)
 
 
@@ -166,9 +140,9 @@ def test_optimal_sizes_at_a_compute(tmp_path: Path, law: str) -> None:
     found = fitted(path, *SIZE, "--law", law, "--predict", "c=1e21", "--bootstrap", "100")
     (prediction,) = found["predictions"]
     tolerance = 0.05 if law == "chinchilla" else 0.5
-    assert prediction["parameters"] == pytest.approx(best(1e21), rel=tolerance)
+    assert prediction["parameters"] == pytest.approx(best_size(1e21), rel=tolerance)
     assert prediction["parameters"] * prediction["tokens"] == pytest.approx(1e21 / 6)
-    expected = truth(best(1e21), 1e21 / 6 / best(1e21))
+    expected = loss_at(best_size(1e21), 1e21 / 6 / best_size(1e21))
     assert prediction["loss"] == pytest.approx(expected, rel=0.01)
     low, high = prediction["parameters_interval"]
     assert low < prediction["parameters"] < high
@@ -231,10 +205,10 @@ def test_accuracy_follows_the_loss_that_is_printed(tmp_path: Path) -> None:
         assert accuracy["loss"] == loss["loss"]
         expected = 0.25 + 0.6 / (1 + np.exp(4 * (loss["loss"] - middle)))
         assert accuracy["accuracy"] == pytest.approx(expected, abs=0.01)
-    text = CliRunner().invoke(app, ["fit", path, *options]).output
-    assert "accuracy at c=1e+22" in text
-    assert "accuracy at n=1e+09, d=1e+11" in text
-    assert "N*" in text
+    shown = text(path, *options)
+    assert "accuracy at c=1e+22" in shown
+    assert "accuracy at n=1e+09, d=1e+11" in shown
+    assert "N*" in shown
 
 
 def test_accuracies_in_per_cent_get_a_hint(tmp_path: Path) -> None:
@@ -251,7 +225,7 @@ def test_auto_works_with_three_budgets_and_shows_its_scores(tmp_path: Path) -> N
     path = written(tmp_path, grid(0.001, budgets=3))
     options = [*SIZE, "--law", "auto", "--bootstrap", "20"]
     assert set(fitted(path, *options)["choice"]["rolling_origin"]) >= {"chinchilla", "tied"}
-    assert "mean error on larger budgets" in CliRunner().invoke(app, ["fit", path, *options]).output
+    assert "mean error on larger budgets" in text(path, *options)
     flops = np.repeat([1e18, 1e19, 1e20], 3)
     draw = np.exp(0.001 * np.random.default_rng(0).standard_normal(9))
     rows = pd.DataFrame({"flops": flops, "loss": 3 * (flops / 1e18) ** -0.05 * draw})
@@ -265,9 +239,9 @@ def test_auto_works_with_three_budgets_and_shows_its_scores(tmp_path: Path) -> N
 def test_auto_bins_single_runs_of_spread_compute(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     compute = np.geomspace(1e18, 3.5e20, 60)
-    n = best(compute) * np.exp(draw.uniform(-1.5, 1.5, 60))
+    n = best_size(compute) * np.exp(draw.uniform(-1.5, 1.5, 60))
     d = compute / (6 * n)
-    loss = truth(n, d) * np.exp(0.001 * draw.standard_normal(60))
+    loss = loss_at(n, d) * np.exp(0.001 * draw.standard_normal(60))
     path = written(tmp_path, pd.DataFrame({"params": n, "tokens": d, "loss": loss}))
     found = fitted(path, *SIZE, "--law", "auto", "--bootstrap", "20")
     assert found["law"] == "chinchilla"
@@ -280,7 +254,7 @@ def test_prediction_intervals_say_how_they_are_built(tmp_path: Path) -> None:
     built = fitted(path, *options)["prediction_intervals"]
     assert built["folds"] == 3
     assert built["widening"] >= 1 + 1.5 / 4
-    assert "larger budgets in 3 splits" in CliRunner().invoke(app, ["fit", path, *options]).output
+    assert "larger budgets in 3 splits" in text(path, *options)
     path = written(tmp_path, grid(0.002, budgets=2))
     found = fitted(path, *options)
     assert found["prediction_intervals"]["widening"] == 2.5
@@ -299,8 +273,8 @@ def test_noiseless_data_come_to_rest(tmp_path: Path) -> None:
 
 def test_a_law_that_does_not_fit_is_named(tmp_path: Path) -> None:
     noisy = written(tmp_path, grid(0.08, 3), "noisy.csv")
-    said = fitted(noisy, *SIZE, "--bootstrap", "0")["warnings"]
-    assert any("the residuals scatter by" in warning for warning in said)
+    warnings = fitted(noisy, *SIZE, "--bootstrap", "0")["warnings"]
+    assert any("the residuals scatter by" in warning for warning in warnings)
     spiked = grid(0.001)
     spiked.loc[7, "loss"] *= 1.1
     found = fitted(written(tmp_path, spiked), *SIZE, "--bootstrap", "0")
@@ -309,8 +283,8 @@ def test_a_law_that_does_not_fit_is_named(tmp_path: Path) -> None:
     assert any("1 of 36 points lie far" in warning for warning in found["warnings"])
     twice = pd.concat([grid(0.0005, seed) for seed in (0, 1)], ignore_index=True)
     twice["loss"] += 0.1 * np.sin(np.log(twice["params"]))  # what no such law follows
-    said = fitted(written(tmp_path, twice), *SIZE, "--bootstrap", "0")["warnings"]
-    assert any("lack of fit" in warning or "scatter by" in warning for warning in said)
+    warnings = fitted(written(tmp_path, twice), *SIZE, "--bootstrap", "0")["warnings"]
+    assert any("lack of fit" in warning or "scatter by" in warning for warning in warnings)
     right = fitted(written(tmp_path, grid(0.003)), *SIZE, "--bootstrap", "0")["warnings"]
     assert right == []
 
@@ -320,17 +294,16 @@ def test_a_floor_at_the_smallest_loss_is_a_misfit(tmp_path: Path) -> None:
     loss = 2.0 + 0.5 * np.exp(-(np.log(flops / 1e18) ** 2) / 2)  # a level, reached too fast
     loss[22] -= 0.02
     path = written(tmp_path, pd.DataFrame({"flops": flops, "loss": loss}))
-    said = fitted(path, "--flops", "flops", "--law", "compute", "--bootstrap", "0")["warnings"]
-    assert any("E sits on its upper bound" in warning for warning in said)
+    warnings = fitted(path, "--flops", "flops", "--law", "compute", "--bootstrap", "0")["warnings"]
+    assert any("E sits on its upper bound" in warning for warning in warnings)
 
 
 def test_labels_are_text_and_no_markup(tmp_path: Path) -> None:
     rows = pd.concat([grid(0.002, k).assign(family=name) for k, name in enumerate(("[b]", "[/]"))])
     path = written(tmp_path, rows)
-    output = CliRunner().invoke(app, ["fit", path, *SIZE, "--group", "family", "--bootstrap", "20"])
-    assert output.exit_code == 0, output.output
-    assert "[b]" in output.output
-    assert "[/]" in output.output
+    shown = text(path, *SIZE, "--group", "family", "--bootstrap", "20")
+    assert "[b]" in shown
+    assert "[/]" in shown
 
 
 def test_variable_projection_fits_groups_too(tmp_path: Path) -> None:

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from analysis.cli import app
-from cola.errors import FitError, SpecError
+from tests.unit.analysis import fit_command
+from tests.unit.analysis.fit_command import written
 from tests.unit.analysis.profiles.studies import EXPONENT, best_size, loss_at, study
 
 OPTIONS = ["--n", "parameters", "--d", "tokens", "--flops", "compute", "--law", "isoflop"]
 FIVE = (1e18, 3e18, 1e19, 3e19, 1e20)
 
 
-def written(path: Path, rows: pd.DataFrame) -> str:
-    rows.to_csv(path, index=False)
-    return str(path)
-
-
 def text(*arguments: str) -> str:
-    result = CliRunner().invoke(
-        app, ["fit", *arguments, *OPTIONS], catch_exceptions=False, env={"COLUMNS": "200"}
-    )
-    assert result.exit_code == 0, result.output
-    return result.output
+    return fit_command.text(*arguments, *OPTIONS)
 
 
 def fitted(*arguments: str) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(text(*arguments, "--json"))
-    return values
+    return fit_command.fitted(*arguments, *OPTIONS)
 
 
 def refused(*arguments: str) -> str:
-    with pytest.raises((FitError, SpecError)) as caught:
-        CliRunner().invoke(
-            app, ["fit", *arguments, *OPTIONS], catch_exceptions=False, standalone_mode=False
-        )
-    return str(caught.value)
+    return fit_command.refused(*arguments, *OPTIONS)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_a_blank_label_is_an_error_with_its_lines(tmp_path: Path, option: str) -
 
 
 @pytest.mark.parametrize("cell", sorted(MISSING))
-def test_a_row_without_a_needed_number_is_left_out_and_said(tmp_path: Path, cell: str) -> None:
+def test_a_row_without_a_needed_number_is_left_out_with_a_note(tmp_path: Path, cell: str) -> None:
     lines = [*LINES[:3], f"4e7,{cell},4.6", *LINES[4:]]
     found = read(tmp_path / "a.csv", lines)
     assert found.rows["line"].tolist() == [2, 3, 5, 6, 7, 8, 9]

@@ -48,7 +48,7 @@ def refused(tmp_path: Path, text: str) -> str:
         ('"run","params","loss"\n"a","1e7","4.5"\n"b","2e7","4.2"\n"c","4e7","4.0"', [2, 3, 4]),
     ],
 )
-def test_the_same_table_in_other_clothes_has_the_same_records(
+def test_the_same_table_written_otherwise_has_the_same_records(
     tmp_path: Path, text: str, lines: list[int]
 ) -> None:
     found = records(tmp_path, text)

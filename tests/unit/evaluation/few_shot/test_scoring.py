@@ -14,7 +14,6 @@ from cola.errors import SpecError
 from cola.evaluation.few_shot.answers import chosen_option, cut, normalise
 from cola.evaluation.few_shot.definitions import task_named
 from cola.evaluation.few_shot.scoring import (
-    MULTIPLE_CHOICE,
     compare_paired,
     score_item,
     score_task,
@@ -22,7 +21,7 @@ from cola.evaluation.few_shot.scoring import (
 from cola.evaluation.few_shot.sources import load_items
 from cola.evaluation.items import Item, read_generations, read_items, write_items
 from sweeps.cli import app
-from tests.unit.evaluation.made_up import GENERATIONS, made_up_items
+from tests.unit.evaluation.made_up import CHOICE_TASKS, GENERATIONS, made_up_items
 
 CHOICES = ["the red house", "a blue boat", "cats", "green"]
 
@@ -46,7 +45,7 @@ def test_generations_score_by_the_releases_rules(task: str, tmp_path: Path) -> N
     assert found.accuracy == pytest.approx(100 * sum(right) / len(right))
 
 
-@pytest.mark.parametrize("task", sorted(MULTIPLE_CHOICE - {"siqa_context"}))
+@pytest.mark.parametrize("task", CHOICE_TASKS)
 def test_every_true_answer_is_right(task: str) -> None:
     items = made_up_items(task)
     as_text = score_task(task, items, {item.id: f" {item.answer}\n\nMore" for item in items})

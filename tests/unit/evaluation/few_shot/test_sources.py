@@ -112,11 +112,11 @@ def test_without_a_network_the_message_says_what_to_do() -> None:
     done = subprocess.run(
         [*command, "--revision", "v1"], env=environment, capture_output=True, text=True
     )
-    said = " ".join(done.stderr.split())
+    shown = " ".join(done.stderr.split())
     assert done.returncode == 2
-    assert "data set cais/mmlu (config all, split test, revision v1): cannot be loaded" in said
-    assert "give a folder with mmlu.jsonl as `cola score --items` (`cola items mmlu --to" in said
-    assert "Traceback" not in said
+    assert "data set cais/mmlu (config all, split test, revision v1): cannot be loaded" in shown
+    assert "give a folder with mmlu.jsonl as `cola score --items` (`cola items mmlu --to" in shown
+    assert "Traceback" not in shown
 
 
 def test_a_written_line_is_an_object_without_empty_fields(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_prompts_beyond_the_context_lose_their_beginning(
         "cut": 0,
         "none": 0,
     }
-    if name == "ar":  # greedy: the same prompt goes on in the same way
+    if name == "ar":  # greedy: the same prompt has the same continuation
         assert found["long"].tokens == found["cut"].tokens
     wide = GREEDY.model_copy(update={"max_new_tokens": 32})
     with pytest.raises(SpecError, match="leaves no room"):

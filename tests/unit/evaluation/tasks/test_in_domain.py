@@ -141,7 +141,7 @@ def test_no_right_item_is_no_certainty() -> None:
 
 
 class Oracle:
-    """Says what the texts go on with, but for every `wrong`-th token."""
+    """Continues the texts as they do, but for every `wrong`-th token."""
 
     name, fills_gaps = "oracle", False
 

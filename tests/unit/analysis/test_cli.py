@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from analysis.cli import app
 from analysis.fitting.table import read_table
 from analysis.tables.columns import Columns
-from cola.errors import FitError, SpecError
+from tests.unit.analysis.fit_command import fitted, refused, text, written
 
 GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
 SIZES, TOKENS = (axis.ravel() for axis in GRID)
@@ -22,21 +19,7 @@ LOSS = 1.7 + 400 / SIZES**0.34 + 2000 / TOKENS**0.37
 
 
 def table(path: Path, **columns: Any) -> str:
-    pd.DataFrame(columns).to_csv(path, index=False)
-    return str(path)
-
-
-def fitted(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(app, ["fit", *arguments, "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    values: dict[str, Any] = json.loads(result.stdout)
-    return values
-
-
-def refused(*arguments: str) -> str:
-    with pytest.raises((FitError, SpecError)) as caught:
-        CliRunner().invoke(app, ["fit", *arguments], catch_exceptions=False, standalone_mode=False)
-    return str(caught.value)
+    return written(path, pd.DataFrame(columns))
 
 
 def noisy(seed: int) -> np.ndarray:
@@ -143,7 +126,7 @@ def test_rows_that_are_left_out_are_in_the_text_and_the_json(tmp_path: Path) -> 
         "used": 24,
         "left_out": [{"reason": "column 'loss' holds no number", "lines": [2]}],
     }
-    shown = CliRunner().invoke(app, ["fit", path, *options]).output
+    shown = text(path, *options)
     assert "1 row is left out: column 'loss' holds no number (line 2)" in shown
 
 
@@ -157,7 +140,7 @@ def test_groups_have_all_rows_whatever_their_labels(tmp_path: Path) -> None:
     assert {name: each["points"] for name, each in found["groups"].items()} == {
         "None": 25, "[/red]": 25, ":smile:": 25,
     }  # fmt: skip
-    shown = CliRunner().invoke(app, ["fit", path, *options], catch_exceptions=False).output
+    shown = text(path, *options)
     assert all(label in shown for label in labels)
 
 
@@ -238,8 +221,8 @@ def test_profiles_without_a_minimum_are_no_result(tmp_path: Path) -> None:
     edge = 3 + 0.05 * np.log(sizes) + 0.001 * np.log(sizes) ** 2 + 0.3 * (budgets == 1e18)
     for name, loss, reason in (("6", concave, "not convex"), ("7", edge, "edge of the profile")):
         path = table(tmp_path / f"{name}.csv", n=sizes, c=budgets, budget=budgets, loss=loss)
-        said = refused(path, "--n", "n", "--flops", "c", "--budget", "budget", "--law", "isoflop")
-        assert reason in said
+        columns = ["--n", "n", "--flops", "c", "--budget", "budget"]
+        assert reason in refused(path, *columns, "--law", "isoflop")
 
 
 def test_accuracy_follows_from_compute_through_the_loss(tmp_path: Path) -> None:
