@@ -267,7 +267,7 @@ class TrialExecutor:
             run,
             before,
             read_position(folder, since=began),
-            # What a population's member resumes_from of another is the population's own training.
+            # What a population's member resumes from another is the population's own training.
             charges_shared=self.spec.segment is None,
         )
         return state, reason, isinstance(error, ControllerDiedError)
