@@ -14,7 +14,7 @@ from orchestration.driver.status import PROBLEM, UNREADABLE_LINES, VARIANT, WORK
 
 def print_runs(study: str, rows: list[dict[str, Any]], workers: bool) -> None:
     """Print the status of runs as a table, and with `workers` a table of their workers."""
-    # A column says nothing new where every curve has its family's name.
+    # A column adds nothing where every curve has its family's name.
     named = any(row.get(VARIANT) not in (None, *names()) for row in rows)
     left_out = {WORKERS, PROBLEM} | (set() if named else {VARIANT})
     if not any(row.get(UNREADABLE_LINES) for row in rows):

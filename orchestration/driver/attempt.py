@@ -7,11 +7,9 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from cola.errors import ColaError, StorageError, one_line, validation_problem
+from cola.errors import ColaError, StorageError, one_line
 from cola.families.registry import family_of
-from cola.files import is_temporary, write_atomically
+from cola.files import is_temporary, read_record, write_atomically
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.store import with_absolute_storage
@@ -141,15 +139,7 @@ def _outcome(path: Path) -> RunOutcome | None:
     Raises:
         StorageError: it is damaged.
     """
-    try:
-        return RunOutcome.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        problem = validation_problem(error)
-    except (OSError, UnicodeDecodeError) as error:
-        problem = one_line(error)
-    raise StorageError(f"{path}: is no outcome that this version reads ({problem}); remove it")
+    return read_record(path, RunOutcome, what="an outcome", remedy="remove it")
 
 
 def remove_temporary_files(folder: Path) -> None:

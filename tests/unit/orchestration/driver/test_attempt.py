@@ -153,7 +153,7 @@ def test_a_damaged_outcome_is_named_and_passes_for_none(tmp_path: Path, content:
     state, reason = outcome_of(tmp_path, None)
     assert state == "failed"
     assert reason is not None
-    assert reason.startswith(f"{path}: is no outcome that this version reads (")
+    assert reason.startswith(f"{path}: is not an outcome that this version reads (")
     assert "the same command resumes" in reason
 
 
