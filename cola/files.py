@@ -108,6 +108,20 @@ def read_record(path: Path, kind: type[Record], *, what: str, remedy: str) -> Re
 
 
 @contextlib.contextmanager
+def storage_errors(where: Path | str, *, remedy: str, done: str = "written") -> Iterator[None]:
+    """Turn an OSError of the block into one line that names `where` and ends with `remedy`.
+
+    Raises:
+        StorageError: in place of an OSError; it says that `where` cannot be `done`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise StorageError(f"{where}: cannot be {done} ({reason}); {remedy}") from None
+
+
+@contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of this file. The file is left in place.
 

@@ -24,8 +24,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from cola.errors import RunError, StorageError, one_line
-from cola.files import file_lock, read_record, write_atomically
+from cola.errors import RunError, StorageError
+from cola.files import file_lock, read_record, storage_errors, write_atomically
 from orchestration.state.paths import OutputFolder, RunFolder
 from orchestration.state.process import ProcessIdentity, this_process
 from orchestration.state.run_model import damage_of_model
@@ -38,7 +38,8 @@ LEASE_STALE_SECONDS = 90.0
 # Chosen: an entry is written within milliseconds, on a slow disk within seconds.
 LOCK_SECONDS = 30.0
 LOCK_POLL_SECONDS = 0.02
-REMEDY = "remove it, and the run resumes from its newest checkpoint"
+REMOVE = "remove it, and the run resumes from its newest checkpoint"
+MAKE_ROOM = "free space in the output folder, or check its permissions"
 # "unreadable" is never written: it stands for an entry that cannot be read.
 State = Literal["new", "running", "finished", "interrupted", "failed", "diverged", "unreadable"]
 # Of a lease, for whoever is not its owner. unknown: not yet known whether its owner lives.
@@ -137,11 +138,11 @@ class Ledger:
     def entry(self, run_key: str) -> Entry:
         """The entry as it is now; a run never started has state new."""
         path = RunFolder(self.run_folder(run_key)).ledger
-        entry = read_record(path, Entry, what="a ledger entry", remedy=REMEDY)
+        entry = read_record(path, Entry, what="a ledger entry", remedy=REMOVE)
         if entry is None:
             return Entry(run_key=run_key)
         if entry.run_key != run_key:
-            raise StorageError(f"{path}: is that of run {entry.run_key[:12]}; {REMEDY}")
+            raise StorageError(f"{path}: is that of run {entry.run_key[:12]}; {REMOVE}")
         return entry
 
     def known_entry(self, run_key: str) -> Entry:
@@ -252,7 +253,7 @@ class Ledger:
         not wait for it.
         """
         folder = RunFolder(self.run_folder(run_key))
-        with _as_storage_error(folder.stop):
+        with storage_errors(folder.stop, remedy=MAKE_ROOM):
             try:
                 with file_lock(folder.ledger_lock, wait=False):
                     if self.holds(run_key):
@@ -281,7 +282,7 @@ class Ledger:
 
     def _write(self, entry: Entry) -> Entry:
         path = RunFolder(self.run_folder(entry.run_key)).ledger
-        with _as_storage_error(path):
+        with storage_errors(path, remedy=MAKE_ROOM):
             write_atomically(path, entry.model_dump_json(indent=1))
         return entry
 
@@ -289,7 +290,7 @@ class Ledger:
     def _locked(self, run_key: str) -> Iterator[None]:
         path = RunFolder(self.run_folder(run_key)).ledger_lock
         with ExitStack() as stack:
-            with _as_storage_error(path):
+            with storage_errors(path, remedy=MAKE_ROOM):
                 self._enter(stack, path)
             yield
 
@@ -308,17 +309,6 @@ class Ledger:
                 time.sleep(LOCK_POLL_SECONDS)
             else:
                 return
-
-
-@contextmanager
-def _as_storage_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({one_line(error)}); free space in the output folder, "
-            "or check its permissions"
-        ) from None
 
 
 def _without_open_attempt(entry: Entry) -> list[Attempt]:
