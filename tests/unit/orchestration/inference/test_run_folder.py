@@ -112,7 +112,7 @@ def test_a_damaged_model_is_refused_everywhere_and_exported_again(
     assert (folder / "model.damaged").is_dir()
 
 
-def test_a_missing_model_is_told_from_an_unfinished_run(
+def test_a_missing_model_is_not_an_unfinished_run(
     run: tuple[Path, RunSpec], tmp_path: Path
 ) -> None:
     folder, spec = run
