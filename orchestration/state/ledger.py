@@ -37,7 +37,7 @@ LEASE_REFRESH_SECONDS = 30.0
 LEASE_STALE_SECONDS = 90.0
 # Chosen: an entry is written within milliseconds, on a slow disk within seconds.
 LOCK_SECONDS = 30.0
-LOCK_POLL_SECONDS = 0.02
+LOCK_POLL_SECONDS = 0.02  # chosen: about what writing an entry takes
 REMOVE = "remove it, and the run resumes from its newest checkpoint"
 MAKE_ROOM = "free space in the output folder, or check its permissions"
 # "unreadable" is never written: it stands for an entry that cannot be read.
