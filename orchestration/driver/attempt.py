@@ -93,11 +93,11 @@ def assignment_of(
 
 
 def outcome_of(
-    run_folder: Path, error: BaseException | None, *, attempt: int | None = None
+    run_folder: Path, error: BaseException | None, *, attempt: int
 ) -> tuple[State, str | None]:
     """How the attempt ended, and why; `error` is what `fit_run` raised.
 
-    With `attempt`, an outcome that another attempt wrote counts for nothing.
+    An outcome that another attempt wrote counts for nothing.
     """
     path = RunFolder(run_folder).outcome
     problem = "not written, though no worker failed"
@@ -106,7 +106,7 @@ def outcome_of(
         outcome = _outcome(path)
     except StorageError as damaged:
         problem = str(damaged).removeprefix(f"{path}: ")
-    if outcome is not None and attempt is not None and outcome.attempt != attempt:
+    if outcome is not None and outcome.attempt != attempt:
         problem = f"is of attempt {outcome.attempt}, this one is {attempt}"
         outcome = None
     if error is not None:

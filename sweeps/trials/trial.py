@@ -256,7 +256,7 @@ class TrialExecutor:
             self._running = None
             self._costs.add_devices(run, began)
         self.ledger.refresh(key)  # fails where the folder's outcome is another driver's
-        state, reason = outcome_of(folder, error)
+        state, reason = outcome_of(folder, error, attempt=len(entry.attempts))
         if state == "interrupted":
             request = stop_reason(folder)
             if request is not None:  # not a node's notice, after which the run resumes elsewhere
