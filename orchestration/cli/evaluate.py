@@ -200,7 +200,7 @@ def evaluation_settings(target: Target, tasks: str | None, changes: list[str]) -
 def given_settings(target: Target, changes: list[str]) -> dict[str, object]:
     """The settings that the command line gives, by path, equal to the target's own or not."""
     own = target.settings().model_dump(mode="json")
-    marked = apply_overrides(_each_value(own, lambda value: UNCHANGED), changes)
+    marked = apply_overrides(_unchanged(own), changes)
     given: dict[str, object] = {}
 
     def collect(prefix: str, value: object) -> None:
@@ -214,9 +214,10 @@ def given_settings(target: Target, changes: list[str]) -> dict[str, object]:
     return given
 
 
-def _each_value(values: dict[str, Any], of: Callable[[object], object]) -> dict[str, Any]:
+def _unchanged(values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of nested values, each with `UNCHANGED`."""
     return {
-        key: _each_value(value, of) if isinstance(value, dict) else of(value)
+        key: _unchanged(value) if isinstance(value, dict) else UNCHANGED
         for key, value in values.items()
     }
 
