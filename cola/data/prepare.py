@@ -123,7 +123,7 @@ def _open_if_whole(folder: Path) -> PreparedData | None:
     try:
         return open_prepared(folder)
     except StorageError as error:
-        log.warning("%s; it is built again", error)
+        log.warning("%s (`cola run` does so)", error)
         return None
 
 
