@@ -1,7 +1,8 @@
 """What can go wrong, as a tree: each branch is for another person or another remedy.
 
 A message names the path (key or file), the value and the remedy. `exit_code` is what the `cola`
-command ends with; 1 is left for a study or sweep that ended with runs that are not finished.
+command ends with; 1 is left for a study or sweep that ended with runs that are not finished, and
+INTERRUPTED for a command that a person stopped.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+INTERRUPTED = 130  # as a shell has it: 128 and the number of SIGINT
 MOST_CHARACTERS = 300  # of a foreign error's text within one of ours: about four lines
 
 

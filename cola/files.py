@@ -11,9 +11,13 @@ import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cola.errors import StorageError, one_line
+from pydantic import BaseModel, ValidationError
+
+from cola.errors import StorageError, one_line, validation_problem
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -87,6 +91,45 @@ def read_json(path: Path, *, remedy: str = "remove it, and it is written anew") 
             f"{path}: cannot be read ({error.strerror or one_line(error)}); {remedy}"
         ) from None
     return values
+
+
+def read_record(path: Path, kind: type[Record], *, what: str, remedy: str) -> Record | None:
+    """The record in a JSON file; None where there is no file.
+
+    Raises:
+        StorageError: it cannot be read, or is not `what` it should be; the message ends with a
+            remedy, of a damaged file the one that is given.
+    """
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        problem = validation_problem(error)
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        problem = one_line(error)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be read ({error.strerror or one_line(error)}); check its permissions "
+            "and the disk"
+        ) from None
+    raise StorageError(
+        f"{path}: is not {what} that this version reads ({one_line(problem)}); {remedy}"
+    )
+
+
+@contextlib.contextmanager
+def storage_errors(where: Path | str, *, remedy: str, done: str = "written") -> Iterator[None]:
+    """Turn an OSError of the block into one line that names `where` and ends with `remedy`.
+
+    Raises:
+        StorageError: in place of an OSError; it says that `where` cannot be `done`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise StorageError(f"{where}: cannot be {done} ({reason}); {remedy}") from None
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ with leaving_at_once():  # these take seconds
     from analysis.cli import report
     from analysis.sweep_report.report import write_sweep_report
     from cola import process_environment
-    from cola.errors import ColaError, StorageError, one_line
+    from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
     from cola.logs import set_up_logging
     from orchestration.cli.evaluate import app as evaluate_app
     from orchestration.cli.jobs import app as jobs_app
@@ -88,7 +88,7 @@ def main() -> None:
             raise
         leave(storage_error(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def leave(error: ColaError) -> None:

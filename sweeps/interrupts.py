@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-INTERRUPTED = 130  # as a shell has it: 128 and the number of SIGINT
+from cola.errors import INTERRUPTED
 
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Within, an interrupt ends the process with exit code 130, without a word.
+    """Within, an interrupt ends the process with exit code 130 and prints nothing.
 
     Nothing is open yet that would have to be closed, and an exception would surface as whatever the
     library that is being imported makes of it.

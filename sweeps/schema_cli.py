@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cola.errors import StorageError
+from cola.files import storage_errors
 from cola.spec import Spec
 from cola.spec.reference import reference
 from cola.spec.schema import json_schema
@@ -71,12 +71,8 @@ def schema(
     if to is None:
         typer.echo(text, nl=False)
         return
-    try:
+    with storage_errors(f"--to {to}", remedy="name a file in a folder that exists"):
         to.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"--to {to}: cannot be written ({error.strerror}); name a file in a folder that exists"
-        ) from None
     typer.echo(str(to))
 
 

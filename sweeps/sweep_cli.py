@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cola.errors import RunError, SpecError, TrackingError
+from cola.errors import INTERRUPTED, RunError, SpecError, TrackingError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
@@ -101,7 +101,7 @@ def run(
         typer.echo("MLflow did not take everything; the same command sends the rest")
     if not result.complete:
         typer.echo("not complete: the same command resumes it")
-        raise typer.Exit(130 if result.stopped else 1)
+        raise typer.Exit(INTERRUPTED if result.stopped else 1)
     check_has_trials(name, SweepLog(result.folder))
     if context.obj is not None:
         context.obj.sweep_report(result.folder)

@@ -1,12 +1,15 @@
-"""Where the data and the optional programs of the tests are."""
+"""Where the data and the programs of the tests are."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
+# The product's command, in a process of its own.
+COLA = [sys.executable, "-c", "from sweeps.cli import main; main()"]
 # Public data sets and texts that may not be committed.
 SHARED = ROOT.parent / "shared"
 # Programs of the newest PostgreSQL, as Debian lays them out; None where there is none.

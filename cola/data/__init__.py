@@ -9,7 +9,7 @@ from cola.data.order import (
     worker_slice,
 )
 from cola.data.packed import PackedTokens
-from cola.data.prepare import PreparedData, open_prepared, prepare
+from cola.data.prepare import PreparedData, find_prepared, open_prepared, prepare
 from cola.data.tokenizer import TextTokenizer, vocab_size_of
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "PackedTokens",
     "PreparedData",
     "TextTokenizer",
+    "find_prepared",
     "micro_batches",
     "micro_slices",
     "open_prepared",

@@ -69,17 +69,26 @@ def prepare(spec: DataSpec, cache: Path, progress: Progress | None = None) -> Pr
         StorageError: when `cache` cannot be written or locked.
     """
     key = source_fingerprint(spec)
-    folder = cache.absolute() / key[:24]
-    found = _open_if_valid(folder)
+    folder = _folder(cache, key)
+    found = _open_if_whole(folder)
     if found is not None:
         log.debug("%s: prepared data found", folder)
         return found
     with _exclusive(folder.with_suffix(".lock")):
-        found = _open_if_valid(folder)
+        found = _open_if_whole(folder)
         if found is None:
             _build(spec, key, folder, progress=progress or (lambda message, fraction: None))
             found = open_prepared(folder)
     return found
+
+
+def find_prepared(spec: DataSpec, cache: Path) -> PreparedData | None:
+    """The packed data of `spec` where `prepare` has built them; None where it would build them.
+
+    Raises:
+        SpecError: when corpus or tokenizer cannot be used.
+    """
+    return _open_if_whole(_folder(cache, source_fingerprint(spec)))
 
 
 def open_prepared(folder: Path) -> PreparedData:
@@ -97,20 +106,24 @@ def open_prepared(folder: Path) -> PreparedData:
             for name in ("train", "validation")
         )
         tokenizer = TextTokenizer.open(folder, meta["eos_token"])
-    except (OSError, ValueError, KeyError, SpecError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SpecError) as error:
         raise StorageError(
             f"{folder}: is not a folder of prepared data ({error}); delete it and prepare again"
         ) from error
     return PreparedData(folder, train, validation, tokenizer, meta)
 
 
-def _open_if_valid(folder: Path) -> PreparedData | None:
+def _folder(cache: Path, fingerprint: str) -> Path:
+    return cache.absolute() / fingerprint[:24]
+
+
+def _open_if_whole(folder: Path) -> PreparedData | None:
     if not folder.is_dir():
         return None
     try:
         return open_prepared(folder)
     except StorageError as error:
-        log.warning("%s; it is built again", error)
+        log.warning("%s (`cola run` does so)", error)
         return None
 
 

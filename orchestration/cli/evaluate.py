@@ -19,6 +19,7 @@ from cola.study import EvaluationSpec
 from orchestration.cli.options import AsJson, Output, RayAddress, Seed, output_folder
 
 if TYPE_CHECKING:
+    from cola.evaluation.models.judge import Reference
     from orchestration.inference.evaluate import (
         EvaluationExecutor,
         EvaluationReport,
@@ -112,7 +113,7 @@ def evaluate(
     Answers and results are kept beside the run (or in OUTPUT/evaluation), and a run's results go
     to MLflow.
     """
-    from orchestration.inference.evaluate import EvaluationExecutor, EvaluationRequest, reference_of
+    from orchestration.inference.evaluate import EvaluationExecutor, reference_of
     from orchestration.inference.target import find_target
 
     root = output_folder(output)
@@ -120,24 +121,12 @@ def evaluate(
     judge = None if reference is None else reference_of(find_target(reference, root, None))
     changes = evaluation_changes(settings or [], items, task_folder)
     texts = tuple(held_out or ())
-    requests = []
-    for model in models:
-        wanted = evaluation_settings(model, tasks, changes)
-        given = given_settings(model, changes)
-        check_read(given, wanted.tasks)
-        tokens = wanted.generation.max_new_tokens if NEW_TOKENS in given else FEW_SHOT_NEW_TOKENS
-        request = EvaluationRequest(
-            wanted,
-            seed,
-            judge,
-            texts,
-            limited="task_items" in given,
-            few_shot_tokens=tokens,
-            unread=tuple(unread_by_family(given, model.family)),
-        )
-        requests.append((model, request))
-    hands = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
-    reports = evaluate_all(requests, hands, root, show_progress=not as_json)
+    requests = [
+        (model, request_of(model, tasks, changes, seed=seed, judge=judge, texts=texts))
+        for model in models
+    ]
+    executor = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
+    reports = evaluate_all(requests, executor, root, show_progress=not as_json)
     show_reports(reports, as_json)
 
 
@@ -152,6 +141,37 @@ def models_of(targets: Sequence[str], root: Path, context: int | None) -> list[T
 
     names = [name for target in targets for name in finished_runs(target, root) or [target]]
     return [find_target(name, root, context) for name in names]
+
+
+def request_of(
+    model: Target,
+    tasks: str | None,
+    changes: list[str],
+    *,
+    seed: int,
+    judge: Callable[[], Reference] | None,
+    texts: tuple[Path, ...],
+) -> EvaluationRequest:
+    """What is asked of one model.
+
+    Raises:
+        SpecError: an unknown task, key or value, or a key that none of the tasks reads.
+    """
+    from orchestration.inference.evaluate import EvaluationRequest
+
+    wanted = evaluation_settings(model, tasks, changes)
+    given = given_settings(model, changes)
+    check_read(given, wanted.tasks)
+    tokens = wanted.generation.max_new_tokens if NEW_TOKENS in given else FEW_SHOT_NEW_TOKENS
+    return EvaluationRequest(
+        wanted,
+        seed,
+        judge,
+        texts,
+        limited="task_items" in given,
+        few_shot_tokens=tokens,
+        unread=tuple(unread_by_family(given, model.family)),
+    )
 
 
 def evaluation_changes(
@@ -180,7 +200,7 @@ def evaluation_settings(target: Target, tasks: str | None, changes: list[str]) -
 def given_settings(target: Target, changes: list[str]) -> dict[str, object]:
     """The settings that the command line gives, by path, equal to the target's own or not."""
     own = target.settings().model_dump(mode="json")
-    marked = apply_overrides(_each_value(own, lambda value: UNCHANGED), changes)
+    marked = apply_overrides(_unchanged(own), changes)
     given: dict[str, object] = {}
 
     def collect(prefix: str, value: object) -> None:
@@ -194,9 +214,10 @@ def given_settings(target: Target, changes: list[str]) -> dict[str, object]:
     return given
 
 
-def _each_value(values: dict[str, Any], of: Callable[[object], object]) -> dict[str, Any]:
+def _unchanged(values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of nested values, each with `UNCHANGED`."""
     return {
-        key: _each_value(value, of) if isinstance(value, dict) else of(value)
+        key: _unchanged(value) if isinstance(value, dict) else UNCHANGED
         for key, value in values.items()
     }
 
@@ -220,7 +241,7 @@ def task_names(text: str) -> list[str]:
 
 def evaluate_all(
     requests: Sequence[tuple[Target, EvaluationRequest]],
-    hands: EvaluationExecutor,
+    executor: EvaluationExecutor,
     root: Path,
     *,
     show_progress: bool,
@@ -229,10 +250,12 @@ def evaluate_all(
     from orchestration.inference.evaluate import evaluate_target
 
     reports: list[EvaluationReport] = []
-    with hands.session():
+    with executor.session():
         for target, request in requests:
             log.info("%s: evaluating %s", target.name, ", ".join(request.settings.tasks))
-            report = evaluate_target(target, request, hands, root=root, show_progress=show_progress)
+            report = evaluate_target(
+                target, request, executor, root=root, show_progress=show_progress
+            )
             reports.append(report.compared(reports[0]) if reports else report)
     return reports
 

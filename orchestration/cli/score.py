@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from cola.errors import StorageError
 from cola.evaluation.few_shot.scoring import (
     TASKS,
     Matching,
@@ -20,6 +19,7 @@ from cola.evaluation.few_shot.scoring import (
 )
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_generations, write_items
+from cola.files import storage_errors
 from orchestration.cli.options import AsJson
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -120,12 +120,8 @@ def write_per_item(path: Path, items: list[Item], score: TaskScore) -> None:
         json.dumps(asdict(scored) | {"answer": item.answer}) + "\n"
         for item, scored in zip(items, score.per_item, strict=True)
     ]
-    try:
+    with storage_errors(f"--per-item {path}", remedy="give another file"):
         path.write_text("".join(lines), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"--per-item {path}: cannot be written ({error.strerror}); give another file"
-        ) from None
 
 
 def sentence(score: TaskScore) -> str:

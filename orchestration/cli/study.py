@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cola.errors import TrackingError
+from cola.errors import INTERRUPTED, TrackingError
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.cli.options import (
@@ -138,7 +138,7 @@ def run(
     result = run_here_or_on(spec, address, view)
     show_result(result, view)
     if not result.complete:
-        raise typer.Exit(130 if result.stopped else 1)
+        raise typer.Exit(INTERRUPTED if result.stopped else 1)
     if result.unmirrored:
         raise typer.Exit(TrackingError.exit_code)
     if rehearse and context.obj is not None:

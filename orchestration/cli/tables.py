@@ -14,18 +14,18 @@ from orchestration.driver.status import PROBLEM, UNREADABLE_LINES, VARIANT, WORK
 
 def print_runs(study: str, rows: list[dict[str, Any]], workers: bool) -> None:
     """Print the status of runs as a table, and with `workers` a table of their workers."""
-    # A column says nothing new where every curve has its family's name.
+    # A column adds nothing where every curve has its family's name.
     named = any(row.get(VARIANT) not in (None, *names()) for row in rows)
     left_out = {WORKERS, PROBLEM} | (set() if named else {VARIANT})
     if not any(row.get(UNREADABLE_LINES) for row in rows):
         left_out.add(UNREADABLE_LINES)
     plain = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
     print_table(f"study {study}", plain)
+    console = wide_console()
     for row in rows:
         if row.get(PROBLEM):  # whole, on one line: a cell of the table is cut
-            wide_console().print(
-                f"{row['run']}: {row[PROBLEM]}", highlight=False, markup=False, soft_wrap=True
-            )
+            line = f"{row['run']}: {row[PROBLEM]}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     beats = [worker_row(row["run"], beat) for row in rows for beat in row[WORKERS]]
     if workers and beats:
         print_table("workers, by their last heartbeat", beats)

@@ -35,7 +35,7 @@ from orchestration.state.paths import RunFolder, study_folder
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2  # a chosen value: short beside the seconds that a recovery takes
 PATIENCE_SECONDS = 300.0  # for each recovery; a chosen value
 WORKER, CONTROLLER = "RayTrainWorker", "TrainController"  # in titles of processes of Ray
 

@@ -131,10 +131,10 @@ def _inject_all(
     victim = Victim(disturbed, max(plan, key=lambda run: len(run.spec.stages)))
     parts = iter(range(1, PARTS + 1))
 
-    def tell(text: str) -> None:
+    def begin(text: str) -> None:
         notify(f"part {next(parts)} of {PARTS}: {text}")
 
-    tell("the study undisturbed")
+    begin("the study undisturbed")
     driver = drivers.start(reference, disturbed)
 
     def undisturbed_is_finished() -> bool:
@@ -146,22 +146,18 @@ def _inject_all(
         wait_until(driver, victim.has_fresh_checkpoint, f"a checkpoint before: {fault}")
         if fault == HANG:
             wait_until(driver, victim.has_stepped, f"a sign of life before: {fault}")
-        tell(f"injecting: {fault}")
+        begin(f"injecting: {fault}")
         injections.append(_inject(driver, victim, fault))
     wait_until(driver, victim.has_fresh_checkpoint, f"a checkpoint before: {FROZEN}")
-    tell(f"injecting: {FROZEN}, until its lease is stale" + (", and a full disk" if disk else ""))
+    begin(f"injecting: {FROZEN}, until its lease is stale" + (", and a full disk" if disk else ""))
     meanwhile = disk.fill if disk is not None else lambda: None
     injections.append(freeze(driver, victim, drivers, meanwhile=meanwhile, notify=notify))
     successor = drivers.last
     wait_until(successor, victim.has_fresh_checkpoint, "a checkpoint before: driver killed")
-    tell("injecting: driver killed")
-    pid = drivers.kill_last()
-    began, seen = time.time(), len(victim.starts())
-    driver = drivers.start(disturbed)
-    wait_until(driver, lambda: len(victim.starts()) > seen, "the runs to resume")
-    injections.append(measured("driver killed", pid, victim, seen=seen, began=began))
-    tell("the runs to their end")
-    driver.join()
+    begin("injecting: driver killed")
+    injections.append(_kill_driver(drivers, victim))
+    begin("the runs to their end")
+    drivers.last.join()
     if disk is not None:
         disk.resumed.join()
     return injections
@@ -177,7 +173,17 @@ def _inject(driver: BaseProcess, victim: Victim, fault: str) -> Injection:
     return measured(fault, pid, victim, seen=seen, began=began)
 
 
+def _kill_driver(drivers: Drivers, victim: Victim) -> Injection:
+    """Kill the last driver, start another one, and wait until the run trains again."""
+    pid = drivers.kill_last()
+    began, seen = time.time(), len(victim.starts())
+    driver = drivers.start(victim.study)
+    wait_until(driver, lambda: len(victim.starts()) > seen, "the runs to resume")
+    return measured("driver killed", pid, victim, seen=seen, began=began)
+
+
 def _checks(reference: StudySpec, disturbed: StudySpec, ended_well: bool) -> list[Check]:
+    """What must hold of the disturbed study, whatever its faults."""
     plan, ledger = plan_study(disturbed), Ledger(Path(disturbed.output))
     done = [run for run in plan if ledger.entry(run.key).state == "finished"]
     finished = events(disturbed, Event.FINISHED)

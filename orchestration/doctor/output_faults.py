@@ -32,7 +32,7 @@ from orchestration.state.ledger import LEASE_STALE_SECONDS
 
 FROZEN = "driver frozen"
 DISK_MEGABYTES = 32  # chosen: a few times what the drill's study writes
-CHUNK_BYTES = 65536
+CHUNK_BYTES = 65536  # chosen: what is left below it is filled byte by byte
 
 
 def freeze(

@@ -7,11 +7,9 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from cola.errors import ColaError, StorageError, one_line, validation_problem
+from cola.errors import ColaError, StorageError, one_line
 from cola.families.registry import family_of
-from cola.files import is_temporary, write_atomically
+from cola.files import is_temporary, read_record, write_atomically
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.store import with_absolute_storage
@@ -95,11 +93,11 @@ def assignment_of(
 
 
 def outcome_of(
-    run_folder: Path, error: BaseException | None, *, attempt: int | None = None
+    run_folder: Path, error: BaseException | None, *, attempt: int
 ) -> tuple[State, str | None]:
     """How the attempt ended, and why; `error` is what `fit_run` raised.
 
-    With `attempt`, an outcome that another attempt wrote counts for nothing.
+    An outcome that another attempt wrote counts for nothing.
     """
     path = RunFolder(run_folder).outcome
     problem = "not written, though no worker failed"
@@ -108,7 +106,7 @@ def outcome_of(
         outcome = _outcome(path)
     except StorageError as damaged:
         problem = str(damaged).removeprefix(f"{path}: ")
-    if outcome is not None and attempt is not None and outcome.attempt != attempt:
+    if outcome is not None and outcome.attempt != attempt:
         problem = f"is of attempt {outcome.attempt}, this one is {attempt}"
         outcome = None
     if error is not None:
@@ -141,15 +139,7 @@ def _outcome(path: Path) -> RunOutcome | None:
     Raises:
         StorageError: it is damaged.
     """
-    try:
-        return RunOutcome.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        problem = validation_problem(error)
-    except (OSError, UnicodeDecodeError) as error:
-        problem = one_line(error)
-    raise StorageError(f"{path}: is no outcome that this version reads ({problem}); remove it")
+    return read_record(path, RunOutcome, what="an outcome", remedy="remove it")
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -69,7 +69,7 @@ class StudyView:
         """Print what will happen to each run, and why."""
         for decision in decisions:
             self.console.print(
-                f"{decision.run.name:28} {decision.action:7} {decision.why}",
+                f"{decision.run.name:28} {decision.action:9} {decision.why}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cola.data import PreparedData, prepare
 from cola.data.summary import summary_in
-from cola.errors import StorageError, one_line
-from cola.files import write_atomically
+from cola.errors import StorageError
+from cola.files import storage_errors, write_atomically
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
@@ -149,11 +149,7 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
         StorageError: the folder cannot be written.
     """
     folder = study_folder(study)
-    try:
+    remedy = "make room, or remove what is there in place of study.yaml or plan.json"
+    with storage_errors(folder, remedy=remedy):
         write_atomically(StudyFolder(folder).spec, study.to_yaml())
         save_plan(plan, folder)
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be written ({one_line(error)}); make room, or remove what is there "
-            "in place of study.yaml or plan.json"
-        ) from None

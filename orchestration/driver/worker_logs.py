@@ -12,9 +12,9 @@ from cola.errors import one_line
 from cola.logs import PACKAGES
 from orchestration.state.heartbeat import Beat, read_beats
 
-MOST_FILES = 2  # that a message names: workers of one run mostly fail of the same cause
-MOST_CAUSES = 2  # that a message names: workers of one run mostly fail of the same cause
-MOST_CHARACTERS = 1000  # chosen: of a message, which is shown whole where it is not an essay
+# That a message names; chosen: workers of one run mostly fail of the same cause.
+MOST_FILES = MOST_CAUSES = 2
+MOST_CHARACTERS = 1000  # of a cause's own text; chosen: errors of libraries are shorter
 # Characters of a text without a traceback beyond which its sentences are chosen from: two lines.
 LONG_TEXT = 160
 TRACEBACK = "Traceback (most recent call last)"

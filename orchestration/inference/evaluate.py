@@ -191,18 +191,24 @@ def evaluate_target(
     answers = executor.answers(target)
     with task_progress(target.name, show_progress) as report:
         results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
-    left_out = () if held is None else held.left_out
-    reported = EvaluationReport(
+    return EvaluationReport(
         target,
         request.seed,
         results,
         held_out=request.held_out_names,
+        untracked=track(target, request, results, root=root),
         unread=request.unread,
-        left_out=left_out,
+        left_out=() if held is None else held.left_out,
     )
+
+
+def track(
+    target: Target, request: EvaluationRequest, results: list[TaskResult], *, root: Path
+) -> dict[str, str]:
+    """Send a run's results to MLflow; by study, why MLflow did not get them."""
     spec = target.run_spec()
     if spec is None or target.run_folder is None:
-        return reported
+        return {}
     from orchestration.inference.tracking import send_results
 
     own = has_study_settings(spec, request, target.context)
@@ -210,9 +216,7 @@ def evaluate_target(
         spec, metrics_of(results) if own else {}, collect_results(target.run_folder), root=root
     )
     untracked = {study: why for study, why in outcome.items() if why}
-    if not own:
-        untracked = dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
-    return replace(reported, untracked=untracked)
+    return untracked if own else dict.fromkeys(outcome, OTHER_SETTINGS) | untracked
 
 
 def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int | None) -> bool:

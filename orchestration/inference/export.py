@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 from cola.checksums import write_checksums
-from cola.errors import SpecError, StorageError, one_line
+from cola.errors import SpecError, StorageError
 from cola.families.registry import definition_of, family_of
+from cola.files import storage_errors
 from cola.records import Metric
 from cola.study import RunSpec
 from orchestration.inference.target import check_model, run_tokenizer
@@ -37,7 +38,7 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
         raise SpecError(f"--to {target}: holds something already; name a new or an empty folder")
     check_plain_files(model)
     tokenizer = run_tokenizer(run_folder)
-    try:
+    with storage_errors(f"--to {target}", remedy="choose another folder"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cola-export-", dir=target.parent) as temporary:
             built = Path(temporary) / "model"
@@ -49,10 +50,6 @@ def export_run(run_folder: Path, spec: RunSpec, target: Path) -> None:
             (built / MODEL_CARD).write_text(model_card(run_folder, spec), encoding="utf-8")
             write_checksums(built, leave_out=[MODEL_CARD])
             built.rename(target)
-    except OSError as error:
-        raise StorageError(
-            f"--to {target}: cannot be written ({one_line(error)}); choose another folder"
-        ) from None
     log.info("exported %s to %s", run_folder.name, target)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cola.batches import batches
 from cola.data import TextTokenizer
 from cola.data.sources import Piece, ReadCounts, read_file_pieces
 from cola.data.summary import left_out_of
@@ -58,7 +59,7 @@ def encoded(pieces: Iterator[Piece], tokenizer: TextTokenizer) -> tuple[np.ndarr
     encoder = Encoder(tokenizer)
     end = (np.array([tokenizer.eos_token_id]), np.zeros(1, dtype=np.int64))
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    for batch in batches(pieces):
+    for batch in batches(pieces, ENCODED_AT_ONCE):
         found = encoder.encode([piece.text for piece in batch])
         for piece, part in zip(batch, found, strict=True):
             parts += [end, part] if piece.first and parts else [part]
@@ -67,15 +68,3 @@ def encoded(pieces: Iterator[Piece], tokenizer: TextTokenizer) -> tuple[np.ndarr
     encoder.check_fit()
     ids, lengths = zip(*parts, end, strict=True)
     return np.concatenate(ids).astype(np.int64), np.concatenate(lengths).astype(np.int64)
-
-
-def batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
-    """The pieces in lists of at most `ENCODED_AT_ONCE`."""
-    batch: list[Piece] = []
-    for piece in pieces:
-        batch.append(piece)
-        if len(batch) == ENCODED_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cola.data.fingerprint import source_fingerprint
+from cola.data import find_prepared
 from cola.data.summary import CorpusSummary, summarise, summary_in
 from cola.errors import SpecError
 from cola.spec.data import HuggingFaceDataset
@@ -39,10 +38,10 @@ def corpus_size(study: StudySpec, cache: Path) -> CorpusSize:
     Raises:
         SpecError: a corpus that is not prepared yet cannot be read, as far as it is read here.
     """
-    meta = cache / source_fingerprint(study.data)[:24] / "meta.json"
-    if meta.is_file():
-        values = json.loads(meta.read_text(encoding="utf-8"))
-        return CorpusSize(int(values["train"]["tokens"]), True, summary_in(values))
+    prepared = find_prepared(study.data, cache)
+    if prepared is not None:
+        meta = prepared.meta
+        return CorpusSize(int(meta["train"]["tokens"]), True, summary_in(meta))
     corpus, summary = study.data.corpus, summarise(study.data)
     if isinstance(corpus, HuggingFaceDataset) and corpus.tokens is not None:
         return CorpusSize(corpus.tokens, True, summary)

@@ -201,7 +201,7 @@ def saved_plan(study_folder: Path) -> dict[str, Any]:
 def known_plan(study_folder: Path) -> dict[str, Any]:
     """As `saved_plan`, but one that is damaged is reported and passes for none.
 
-    It only tells what changed: the run keys decide what is trained.
+    It only names what changed: the run keys decide what is trained.
     """
     try:
         return saved_plan(study_folder)

@@ -47,8 +47,8 @@ class Event:
 class EventLog:
     """Appends to `events.jsonl` in the study's folder; lines of several processes may alternate.
 
-    Events never end what they tell of: what the disk does not take is kept, up to a limit, and
-    written with the next one.
+    A full disk ends nothing: events that it does not take are kept, up to a limit, and written with
+    the next one.
     """
 
     def __init__(self, study_folder: Path) -> None:

@@ -22,10 +22,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from cola.errors import RunError, StorageError, one_line, validation_problem
-from cola.files import file_lock, write_atomically
+from cola.errors import RunError, StorageError
+from cola.files import file_lock, read_record, storage_errors, write_atomically
 from orchestration.state.paths import OutputFolder, RunFolder
 from orchestration.state.process import ProcessIdentity, this_process
 from orchestration.state.run_model import damage_of_model
@@ -35,13 +35,14 @@ log = logging.getLogger(__name__)
 # Chosen values: two refreshes may be missed (a slow disk, a busy machine) before a lease is stale.
 LEASE_REFRESH_SECONDS = 30.0
 LEASE_STALE_SECONDS = 90.0
-LOCK_SECONDS = (
-    30.0  # chosen: an entry is written within milliseconds, on a slow disk within seconds
-)
-LOCK_POLL_SECONDS = 0.02
+# Chosen: an entry is written within milliseconds, on a slow disk within seconds.
+LOCK_SECONDS = 30.0
+LOCK_POLL_SECONDS = 0.02  # chosen: about what writing an entry takes
+REMOVE = "remove it, and the run resumes from its newest checkpoint"
+MAKE_ROOM = "free space in the output folder, or check its permissions"
 # "unreadable" is never written: it stands for an entry that cannot be read.
 State = Literal["new", "running", "finished", "interrupted", "failed", "diverged", "unreadable"]
-# Of a lease, for whoever is not its owner. unknown: nothing tells yet whether its owner lives.
+# Of a lease, for whoever is not its owner. unknown: not yet known whether its owner lives.
 Hold = Literal["free", "held", "unknown"]
 
 
@@ -119,7 +120,7 @@ class Ledger:
         elapsed: Callable[[], float] | None = None,
         process: ProcessIdentity | None = None,
     ) -> None:
-        """`name` (without colons) tells the leases of this object from others of this process.
+        """`name` (without colons) distinguishes this object's leases from others of this process.
 
         Tests replace the Unix time `clock`, the monotonic time `elapsed` (by default the same as a
         `clock` that is given), and the `process`.
@@ -137,22 +138,11 @@ class Ledger:
     def entry(self, run_key: str) -> Entry:
         """The entry as it is now; a run never started has state new."""
         path = RunFolder(self.run_folder(run_key)).ledger
-        try:
-            entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
-            if entry.run_key != run_key:
-                raise ValueError(f"it is that of run {entry.run_key[:12]}")
-        except FileNotFoundError:
+        entry = read_record(path, Entry, what="a ledger entry", remedy=REMOVE)
+        if entry is None:
             return Entry(run_key=run_key)
-        except (ValueError, IsADirectoryError) as error:
-            problem = validation_problem(error) if isinstance(error, ValidationError) else error
-            raise StorageError(
-                f"{path}: is not a ledger entry that this version reads ({one_line(problem)}); "
-                "remove it, and the run resumes from its newest checkpoint"
-            ) from None
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be read ({one_line(error)}); check the output folder"
-            ) from None
+        if entry.run_key != run_key:
+            raise StorageError(f"{path}: is that of run {entry.run_key[:12]}; {REMOVE}")
         return entry
 
     def known_entry(self, run_key: str) -> Entry:
@@ -263,7 +253,7 @@ class Ledger:
         not wait for it.
         """
         folder = RunFolder(self.run_folder(run_key))
-        with _as_storage_error(folder.stop):
+        with storage_errors(folder.stop, remedy=MAKE_ROOM):
             try:
                 with file_lock(folder.ledger_lock, wait=False):
                     if self.holds(run_key):
@@ -292,7 +282,7 @@ class Ledger:
 
     def _write(self, entry: Entry) -> Entry:
         path = RunFolder(self.run_folder(entry.run_key)).ledger
-        with _as_storage_error(path):
+        with storage_errors(path, remedy=MAKE_ROOM):
             write_atomically(path, entry.model_dump_json(indent=1))
         return entry
 
@@ -300,7 +290,7 @@ class Ledger:
     def _locked(self, run_key: str) -> Iterator[None]:
         path = RunFolder(self.run_folder(run_key)).ledger_lock
         with ExitStack() as stack:
-            with _as_storage_error(path):
+            with storage_errors(path, remedy=MAKE_ROOM):
                 self._enter(stack, path)
             yield
 
@@ -319,17 +309,6 @@ class Ledger:
                 time.sleep(LOCK_POLL_SECONDS)
             else:
                 return
-
-
-@contextmanager
-def _as_storage_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({one_line(error)}); free space in the output folder, "
-            "or check its permissions"
-        ) from None
 
 
 def _without_open_attempt(entry: Entry) -> list[Attempt]:

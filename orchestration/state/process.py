@@ -1,4 +1,4 @@
-"""Which process this is, so that another one can tell whether it lives.
+"""Which process this is, so that another one can find out whether it lives.
 
 A host's name and a process id are not enough: containers share names, ids are reused, and each PID
 namespace counts its own. The kernel's boot, the namespace and the start of the process are.
@@ -45,9 +45,9 @@ class ProcessIdentity(BaseModel):
 
 def this_process() -> ProcessIdentity:
     """The identity of this process; empty parts where the system does not give them."""
-    stat = _stat("self")
+    stat, boot = _stat("self"), _text(BOOT_ID)
     return ProcessIdentity(
-        clock=f"{_text(BOOT_ID)}/{_link('time')}" if _text(BOOT_ID) else "",
+        clock=f"{boot}/{_link('time')}" if boot else "",
         namespace=_link("pid"),
         pid=os.getpid(),
         started=int(stat[START_FIELD]) if stat else 0,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cola.batches import batches
 from cola.errors import TrackingError
 from cola.files import file_lock
 from cola.records import SCHEMA_VERSION, Artifact, Kind, Metric, Tag
@@ -178,7 +178,7 @@ class MlflowRuns:
     def _describe(self, run_id: str, spec: RunSpec) -> None:
         text = yaml.safe_dump(spec.model_dump(mode="json"))
         self.client.log_text(run_id, text, Artifact.SPEC)
-        for batch in batches(list(spec.flat().items()), PARAMS_PER_BATCH):
+        for batch in batches(spec.flat().items(), PARAMS_PER_BATCH):
             self.client.log_batch(run_id, params=[_param(*item) for item in batch])
 
     def reopen(self, run_id: str, tags: dict[str, str]) -> None:
@@ -303,13 +303,6 @@ def batch_metrics(lines: Sequence[Line], sent: int, steps: Mapping[str, int]) ->
     yield MlflowMetric(Metric.JOURNAL_LINE, sent, stamp, sent)
     for kind, step in steps.items():
         yield MlflowMetric(Metric.journal_step(kind), step, stamp, step)
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Consecutive batches of at most `size`."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _param(key: str, value: str) -> Any:

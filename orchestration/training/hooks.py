@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
 
@@ -114,7 +113,7 @@ class Evaluate:
             return
         with state.averaged():
             rows = validation_rows(state, self._data)
-        metrics = summary_of(rows, np.array(list(rows)), self._data)
+        metrics = summary_of(rows, self._data)
         nll_by_sequence = {sequence: row["nll"] for sequence, row in rows.items()}
         state.validation = Validation(state.step, metrics[Metric.NLL], nll_by_sequence)
         log.info("step %d: validation NLL %.4f nats/token", state.step, metrics[Metric.NLL])

@@ -36,15 +36,6 @@ def evaluation_steps(run: RunSpec) -> list[int]:
     return sorted(step for step in steps if step > first)
 
 
-def validation_metrics(state: TrainState, data: PreparedData) -> dict[str, float]:
-    """Validation NLL in nats per token and bits per byte over the run's fixed sequences.
-
-    Returns the same numbers on every worker.
-    """
-    rows = validation_rows(state, data)
-    return summary_of(rows, np.array(list(rows)), data)
-
-
 @torch.no_grad()
 def validation_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str, float]]:
     """Likelihood rows of the run's fixed sequences, by id; the same on every worker."""
@@ -56,24 +47,23 @@ def validation_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str
     return {int(i): rows[int(i)] for i in ids}
 
 
-def summary_of(
-    rows: dict[int, dict[str, float]], ids: np.ndarray, data: PreparedData
-) -> dict[str, float]:
-    """Validation metrics of the sequences `ids`, from their likelihood rows by id.
+def summary_of(rows: dict[int, dict[str, float]], data: PreparedData) -> dict[str, float]:
+    """NLL in nats per token, bits per byte and the rest, from likelihood rows by sequence id.
 
     The standard error (nats per token) is over sequences: it measures how well they represent the
     corpus, not how tight a bound is.
     """
+    ids = np.array(list(rows))
     length = data.validation.rows(ids[:1]).shape[1]
-    nll_B = np.array([rows[int(i)]["nll"] for i in ids])
+    nll_B = np.array([row["nll"] for row in rows.values()])
     total_bytes = int(data.validation.bytes_of(ids).sum())
     metrics = {
         Metric.NLL: float(nll_B.mean()),
         Metric.NLL_STANDARD_ERROR: standard_error(nll_B),
         Metric.BITS_PER_BYTE: float(nll_B.sum() * length / math.log(2) / total_bytes),
     }
-    for name in sorted(set(rows[0]) - {"nll"}):
-        metrics[Metric.val(name)] = float(np.mean([rows[int(i)][name] for i in ids]))
+    for name in sorted(rows[ids[0]].keys() - {"nll"}):
+        metrics[Metric.val(name)] = float(np.mean([row[name] for row in rows.values()]))
     return metrics
 
 

@@ -26,12 +26,10 @@ class Assignment(BaseModel):
     resources: ResourcesSpec  # of a run of this size, with the planned micro-batch
     checkpoint: Annotated[CheckpointSpec, Absolute]
     log_every_steps: int
-    publishes: dict[
-        int, AbsolutePath
-    ] = {}  # last step of a prefix -> folder where its state is published
-    resumes_from: list[
-        AbsolutePath
-    ] = []  # folders of published states that the run may resume from
+    # Where the state after a prefix is published, by the prefix' last step.
+    publishes: dict[int, AbsolutePath] = {}
+    # Folders of published states that the run may resume from.
+    resumes_from: list[AbsolutePath] = []
     preemptible: bool = False  # whether nodes may be taken away with a notice
     in_process: bool = False  # train in the process that starts the run, with one worker
     until: int | None = None  # save a checkpoint after this step and leave

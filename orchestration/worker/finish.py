@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,8 +68,18 @@ def finish(
     journal.write("event", state.step, time.time(), values=values)
     with _tolerant(state.stop != "finished"):
         journal.close()
-    if fence.superseded(recheck=True):  # the measurements can take long
-        return
+    if not fence.superseded(recheck=True):  # the measurements can take long
+        write_outcome(assignment, state, data, remarks=remarks)
+
+
+def write_outcome(
+    assignment: Assignment, state: TrainState, data: PreparedData, *, remarks: Sequence[str]
+) -> None:
+    """Write how the training ended, with what a reader of its numbers must know.
+
+    Raises:
+        OSError: a finished run's folder cannot be written.
+    """
     outcome = RunOutcome(
         attempt=assignment.attempt,
         state=state.stop or "interrupted",
@@ -78,8 +88,9 @@ def finish(
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),
     )
+    path = RunFolder(Path(assignment.run_folder)).outcome
     with _tolerant(state.stop != "finished"):
-        write_atomically(folder.outcome, outcome.model_dump_json(indent=1))
+        write_atomically(path, outcome.model_dump_json(indent=1))
 
 
 @contextmanager

@@ -74,17 +74,14 @@ def train_worker(config: dict[str, Any]) -> None:
     folder = Path(assignment.run_folder)
     store = open_store(assignment.checkpoint.storage, folder)
     fetcher = CheckpointFetcher(store, worker, context.get_node_rank())
-    damaged: list[Path] = []
-    resume = resume_point(assignment, worker, fetcher, damaged=damaged)
-    first_step = resume[1].step if resume is not None else 0
+    resume, damaged = resume_point(assignment, worker, fetcher)
     fence = AttemptFence(folder, assignment.attempt)
     journal = JournalWriter(RunFolder(folder).journal, fence) if worker.rank == 0 else None
     if journal is not None:
-        names = [fetcher.name_of(folder) or str(folder) for folder in damaged]
-        record_start(assignment, worker, journal, resume=resume, damaged=names, fence=fence)
+        record_start(assignment, worker, journal, resume=resume, damaged=damaged, fence=fence)
     node_id = ray.get_runtime_context().get_node_id()
     identity = WorkerIdentity(assignment.attempt, worker.rank, node_id)
-    heartbeat = Heartbeat(folder, identity, first_step, fence=fence)
+    heartbeat = Heartbeat(folder, identity, resume[1].step if resume else 0, fence=fence)
     writer = checkpoint_writer(
         assignment,
         worker,
@@ -119,7 +116,7 @@ def record_start(
     journal: JournalWriter,
     *,
     resume: tuple[Path, Cursor] | None,
-    damaged: Sequence[str] = (),
+    damaged: Sequence[str],
     fence: AttemptFence,
 ) -> None:
     """Write the environment of this attempt, and its start into the journal.
@@ -252,19 +249,17 @@ def publish_prefix(state: Any, folder: Path) -> None:
 
 
 def resume_point(
-    assignment: Assignment,
-    worker: WorkerRank,
-    fetcher: CheckpointFetcher,
-    *,
-    damaged: list[Path],
-) -> tuple[Path, Cursor] | None:
+    assignment: Assignment, worker: WorkerRank, fetcher: CheckpointFetcher
+) -> tuple[tuple[Path, Cursor] | None, list[str]]:
     """The newest valid checkpoint of any attempt, or published prefix; None: train from the start.
 
-    Rank 0 chooses for all workers, and adds newer ones that cannot be used to `damaged`; each gets
-    a folder that it can read.
+    With the names of newer ones that cannot be used. Rank 0, which alone has these, chooses for all
+    workers; each gets a folder that it can read.
     """
     chosen = None
+    damaged: list[Path] = []
     if worker.rank == 0:
         folders = [*fetcher.folders(), *map(Path, assignment.resumes_from)]
         chosen = newest_valid(folders, fetcher.fetch, damaged=damaged.append)
-    return fetcher.share(chosen)
+    names = [fetcher.name_of(folder) or str(folder) for folder in damaged]
+    return fetcher.share(chosen), names

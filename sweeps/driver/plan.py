@@ -21,7 +21,7 @@ from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.population import generation_start
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
-from sweeps.space.domains import Choice, Integer, LogUniform, Space, Uniform, values_of
+from sweeps.space.domains import Domain, LogUniform, Space, Uniform, values_of
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, applies, grid
@@ -183,7 +183,7 @@ def sample_points(space: Space, count: int, seed: int) -> list[Point]:
     return points
 
 
-def _draw_value(domain: Choice | Uniform | LogUniform | Integer, draws: random.Random) -> Any:
+def _draw_value(domain: Domain, draws: random.Random) -> Any:
     if isinstance(domain, LogUniform):
         return domain.low * (domain.high / domain.low) ** draws.random()
     if isinstance(domain, Uniform) and domain.step is None:

@@ -75,7 +75,7 @@ def run_sweep(
         save_spec(sweep, base, folder, fingerprint=planner.fingerprint(base), trial_log=trial_log)
         with storage_errors(folder / SWEEP_STOP):
             (folder / SWEEP_STOP).unlink(missing_ok=True)
-        say_notes(planner, trial_log, notify)
+        show_notes(planner, trial_log, notify)
         kind = PopulationSearch if sweep.is_population else ArmSearch
         arms = [SearchAhead(kind(arm, planner, trial_log)) for arm in planner.arms()]
         is_over = not any(arm.has_next() for arm in arms)
@@ -161,8 +161,8 @@ def run_arms(
     return driver.stopped, unmirrored
 
 
-def say_notes(planner: PointPlanner, trial_log: SweepLog, notify: Callable[[str], None]) -> None:
-    """Tell what the search leaves out: of the space's keys, and of trials of earlier calls."""
+def show_notes(planner: PointPlanner, trial_log: SweepLog, notify: Callable[[str], None]) -> None:
+    """Print what the search leaves out: of the space's keys, and of trials of earlier calls."""
     for arm in planner.arms():
         name = f"arm {arm}" if arm else "note"
         for note in planner.sweep.search_notes(arm):

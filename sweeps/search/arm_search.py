@@ -3,9 +3,8 @@
 Trials that a killed driver left open come first. Infeasible points are excluded with their reason
 and drawn again; points with the identity of an earlier trial are not repeated. Outcomes of earlier
 drivers are given to the algorithm as if they had just come in, unless the space no longer has their
-points. Infeasible points and diverged
-trials count as the worst result so far: an algorithm that learned nothing from them would propose
-them again.
+points. Infeasible points and diverged trials count as the worst result so far: an algorithm that
+learned nothing from them would propose them again.
 """
 
 from __future__ import annotations

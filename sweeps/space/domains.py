@@ -20,8 +20,6 @@ from cola.spec.schema import or_list_of
 from cola.spec.typed_values import plain_value
 
 Value = Annotated[Any, AfterValidator(plain_value)]  # whatever a key of a study can hold
-
-
 STEP_TOLERANCE = 1e-6  # of a step, for rounding
 
 
@@ -137,10 +135,11 @@ Domain = Annotated[
     ),
     Field(json_schema_extra=or_list_of({})),
 ]
+Range = Uniform | LogUniform | Integer
 Space = dict[str, Domain]
 
 
-def values_of(domain: Choice | Uniform | LogUniform | Integer) -> list[Value] | None:
+def values_of(domain: Domain) -> list[Value] | None:
     """All values of a domain in order, or None where they cannot be counted."""
     if isinstance(domain, Choice):
         return list(domain.values)
@@ -152,7 +151,7 @@ def values_of(domain: Choice | Uniform | LogUniform | Integer) -> list[Value] | 
     return None
 
 
-def contains(domain: Choice | Uniform | LogUniform | Integer, value: Value) -> bool:
+def contains(domain: Domain, value: Value) -> bool:
     """Whether a value, in the form in which the key holds it, is one of a domain."""
     if isinstance(domain, Choice):
         return canonical_json(value) in map(canonical_json, domain.values)
@@ -168,7 +167,7 @@ def contains(domain: Choice | Uniform | LogUniform | Integer, value: Value) -> b
     return True
 
 
-def describe_domain(domain: Choice | Uniform | LogUniform | Integer) -> str:
+def describe_domain(domain: Domain) -> str:
     """The values of a domain, for messages."""
     if isinstance(domain, Choice):
         return ", ".join(map(canonical_json, domain.values))

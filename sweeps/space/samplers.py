@@ -1,7 +1,7 @@
 """What each algorithm and scheduler makes of the keys of a space: modelled, drawn at random, kept.
 
-Optuna draws at random, without a word, what a sampler cannot model; a sweep says so, or refuses a
-space of which nothing is left to model.
+Optuna draws at random, without a message, what a sampler cannot model; a sweep names such keys, or
+refuses a space of which nothing is left to model.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from sweeps.space.domains import Choice, Space
 
 LEARNING_RATE = "training.optimizer.learning_rate"
-# Keys that only say how a finished model is used: points that differ in them share a training.
+# Keys that only set how a finished model is used: points that differ in them share a training.
 INFERENCE_KEYS = ("evaluation.generation.", "evaluation.likelihood.", "evaluation.prompt_tokens")
 # Samplers that draw all keys of a point together: a key that only some points have is none of them.
 JOINT_SAMPLERS = ("gp", "cma-es", "nsga2")
 
 
 def is_inference(key: str) -> bool:
-    """Whether a key only says how a finished model is used."""
+    """Whether a key only sets how a finished model is used."""
     return key.startswith(INFERENCE_KEYS)
 
 
@@ -55,7 +55,7 @@ def check_population_keys(space: Space) -> None:
     """Refuse keys that no member of a population trains with.
 
     Raises:
-        ValueError: a key only says how finished models are used.
+        ValueError: a key only sets how finished models are used.
     """
     for key in filter(is_inference, space):
         raise ValueError(
@@ -72,7 +72,7 @@ def search_notes(
     if reasons:
         listed = ", ".join(f"{key} ({reason})" for key, reason in reasons.items())
         modelled = ", ".join(key for key in space if key not in reasons)
-        yield (f"{kind} models {modelled} alone; drawn at random: {listed}. tpe models every key.")
+        yield f"{kind} models {modelled} alone; drawn at random: {listed}. tpe models every key."
     models = kind not in ("grid", "random")
     if models and not is_population and trials is not None and trials <= startup_trials:
         yield (

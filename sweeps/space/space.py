@@ -8,10 +8,10 @@ from typing import Any
 from cola.spec.base import canonical_json
 from sweeps.space.domains import (
     Choice,
+    Domain,
     Integer,
     LogUniform,
     Space,
-    Uniform,
     contains,
     describe_domain,
     values_of,
@@ -38,7 +38,7 @@ def _grid(keys: list[tuple[str, Any]], point: Point) -> Iterator[Point]:
         yield from _grid(later_keys, {**point, key: value})
 
 
-def applies(domain: Choice | Uniform | LogUniform | Integer, point: Point) -> bool:
+def applies(domain: Domain, point: Point) -> bool:
     """Whether a key is part of a point, given the values of the keys before it."""
     condition = domain.when
     return condition is None or point.get(condition.key, condition) in condition.among
@@ -75,7 +75,7 @@ def suggest_point(space: Space, trial: Any) -> Point:
     return point
 
 
-def _suggest_value(key: str, domain: Choice | Uniform | LogUniform | Integer, trial: Any) -> Any:
+def _suggest_value(key: str, domain: Domain, trial: Any) -> Any:
     if isinstance(domain, Choice):
         labels = [canonical_json(value) for value in domain.values]
         return domain.values[labels.index(trial.suggest_categorical(key, labels))]

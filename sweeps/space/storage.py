@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cola.errors import StorageError
+from cola import files
 
 FREE_SPACE = "make room or mend the disk, then the same command resumes the sweep"
 
 
-@contextmanager
-def storage_errors(path: Path, *, remedy: str = FREE_SPACE) -> Iterator[None]:
-    """Turn an OSError of the block, which reads or writes `path`, into one with a remedy.
-
-    Raises:
-        StorageError: in place of an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"{path}: cannot be used ({reason}); {remedy}") from None
+def storage_errors(path: Path, *, remedy: str = FREE_SPACE) -> AbstractContextManager[None]:
+    """As `cola.files.storage_errors`, for a block that reads or writes a file of a sweep."""
+    return files.storage_errors(path, remedy=remedy, done="used")

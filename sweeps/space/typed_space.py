@@ -12,10 +12,10 @@ from cola.study import StudySpec
 from sweeps.space.domains import (
     Choice,
     Condition,
+    Domain,
     Integer,
-    LogUniform,
+    Range,
     Space,
-    Uniform,
     contains,
     describe_domain,
     values_of,
@@ -24,7 +24,6 @@ from sweeps.space.space import Point
 from sweeps.space.spec import SweepSpec
 
 MOST_PROBES = 9  # values of a range that are tried; a chosen value
-Domain = Choice | Uniform | LogUniform | Integer
 
 
 def typed_sweep(sweep: SweepSpec, origin: str) -> SweepSpec:
@@ -128,7 +127,7 @@ def _check_distinct(values: list[Any], where: str, origin: str) -> None:
 
 
 def _check_range(
-    domain: Uniform | LogUniform | Integer,
+    domain: Range,
     convert: Callable[[Any], Any],
     where: str,
     *,
@@ -157,7 +156,7 @@ def _takes(convert: Callable[[Any], Any], value: Any) -> bool:
     return True
 
 
-def _probes(domain: Uniform | LogUniform | Integer) -> Iterator[float]:
+def _probes(domain: Range) -> Iterator[float]:
     """Some values of a range: of one without steps, none that is a whole number by chance."""
     if isinstance(domain, Integer):
         count = (domain.high - domain.low) // domain.step

@@ -75,7 +75,7 @@ class TrialExecutor:
         self._running: PlannedRun | None = None
         self._taken_over: set[str] = set()  # keys of runs that another driver took from here
         self._stopping = threading.Event()
-        self._refreshed = time.time()
+        self._refreshed = time.monotonic()
         self._reader = JournalReader(RunFolder(self._folder(self.runs[0])).journal)
         self._error: str | None = None
         self._began = time.time()
@@ -99,9 +99,9 @@ class TrialExecutor:
     def keep_alive(self) -> None:
         """Refresh the lease of the present run, or leave it to the driver that took it over."""
         running = self._running
-        if running is None or time.time() - self._refreshed <= LEASE_REFRESH_SECONDS:
+        if running is None or time.monotonic() - self._refreshed <= LEASE_REFRESH_SECONDS:
             return
-        self._refreshed = time.time()
+        self._refreshed = time.monotonic()
         try:
             self.ledger.refresh(running.key)
         except LeaseLostError as lost:
@@ -256,7 +256,7 @@ class TrialExecutor:
             self._running = None
             self._costs.add_devices(run, began)
         self.ledger.refresh(key)  # fails where the folder's outcome is another driver's
-        state, reason = outcome_of(folder, error)
+        state, reason = outcome_of(folder, error, attempt=len(entry.attempts))
         if state == "interrupted":
             request = stop_reason(folder)
             if request is not None:  # not a node's notice, after which the run resumes elsewhere
@@ -267,7 +267,7 @@ class TrialExecutor:
             run,
             before,
             read_position(folder, since=began),
-            # What a population's member resumes_from of another is the population's own training.
+            # What a population's member resumes from another is the population's own training.
             charges_shared=self.spec.segment is None,
         )
         return state, reason, isinstance(error, ControllerDiedError)

@@ -30,6 +30,7 @@ from orchestration.state.event_log import read_events
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import study_folder
 from tests.benchmarks.setting import machine, verdict
+from tests.paths import COLA
 from tests.ray_nodes import free_ports
 
 STEPS_BAR, STARTUP_BAR = 0.05, 20.0
@@ -110,7 +111,7 @@ def machinery_seconds(study: StudySpec, folder: Path) -> tuple[float, float]:
     """(Seconds a step from the tenth on, seconds from launch to the first step)."""
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(study.model_dump(mode="json")))
-    command = [sys.executable, "-c", "from sweeps.cli import main; main()", "run", str(file)]
+    command = [*COLA, "run", str(file)]
     subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     key = plan_study(study)[0].spec.run_key
     journal = Path(study.output) / "runs" / key / "journal.jsonl"

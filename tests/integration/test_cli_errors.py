@@ -21,12 +21,12 @@ from cola.errors import (
 )
 from sweeps.cli import main
 from tests.conftest import write_study
+from tests.paths import COLA
 
 
 def cola(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    code = "from sweeps.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [*COLA, *arguments],
         capture_output=True,
         text=True,
         timeout=120,

@@ -31,7 +31,7 @@ from orchestration.checkpoint.manifest import Cursor
 from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
 from orchestration.training.distributed import WorkerRank, mean_over_workers
 from orchestration.training.train_loop import LoopSettings, train
-from orchestration.training.validation import validation_metrics
+from orchestration.training.validation import summary_of, validation_rows
 
 import_deepspeed()
 for name in ("ar", "llada", "cola"):
@@ -57,7 +57,7 @@ def carry_out(job, worker):
                 (folder / "cursor.json").write_text(state.cursor().model_dump_json())
         if state.step == job["stop"]:
             if job["evaluate"]:
-                evaluations.append(validation_metrics(state, data))
+                evaluations.append(summary_of(validation_rows(state, data), data))
             weights.extend(some_weights(state))
             with state.averaged():
                 average.extend(some_weights(state))

@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.slow(seconds=400), pytest.mark.ray, pytest.mark.deepsp
 
 @pytest.mark.timeout(1200)
 def test_the_drill_finds_nothing_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+    shown: list[str] = []
     with s3_bucket(monkeypatch) as storage:
-        injections, checks = drill(tmp_path, said.append, storage)
+        injections, checks = drill(tmp_path, shown.append, storage)
         folders = sorted((tmp_path / "disturbed" / "runs").iterdir())
         assert len(folders) == 2
         for folder in folders:
@@ -29,7 +29,7 @@ def test_the_drill_finds_nothing_lost(tmp_path: Path, monkeypatch: pytest.Monkey
             assert not list(folder.glob("ray/*"))  # all of it went to the bucket
     faults = [*FAULTS, FROZEN, "driver killed"]
     assert [injection.fault for injection in injections] == faults
-    skipped = any("skipped: a full disk" in line for line in said)
+    skipped = any("skipped: a full disk" in line for line in shown)
     assert len(checks) == (6 if skipped else 10)
     assert [check.claim for check in checks if not check.holds] == []
     assert "restarted from step" in (tmp_path / "drivers.log").read_text()

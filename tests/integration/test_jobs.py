@@ -34,7 +34,7 @@ class Head(RayNodes):
         return shown
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All that the cluster tells of its jobs."""
+        """All that the cluster reports of its jobs."""
         asked = urllib.request.Request(
             f"{self.url}/api/jobs/",
             headers={"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"},
@@ -62,8 +62,8 @@ def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: 
     assert "refuses this token" in head.cola("jobs", "tiny", code=4, RAY_AUTH_TOKEN="0" * 32)
     # Two at the same time end with one job.
     both = [head.start("submit", study, "--detach") for _ in range(2)]
-    said = sorted(line for each in both for line in head.result(each).splitlines())
-    assert said == ["cola-tiny-1: runs already, attached", "cola-tiny-1: submitted"]
+    shown = sorted(line for each in both for line in head.result(each).splitlines())
+    assert shown == ["cola-tiny-1: runs already, attached", "cola-tiny-1: submitted"]
     until(lambda: [e["state"] for e in ledgers(outputs)] == ["running"], "a run that runs")
     # By name alone, from the cluster's storage.
     status = json.loads(head.cola("status", "tiny", "--json"))
@@ -74,8 +74,8 @@ def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: 
     stopped = head.cola("stop", "tiny", "--wait")
     assert "asked to stop" in stopped
     assert "cola-tiny-1: stopped" in stopped
-    told = head.cola("logs", "tiny", code=1)
-    assert "stopping: running trainings save a checkpoint and leave" in told
+    logs = head.cola("logs", "tiny", code=1)
+    assert "stopping: running trainings save a checkpoint and leave" in logs
     assert [entry["state"] for entry in ledgers(outputs)] == ["interrupted"]
     resumed = head.cola("resume", study)
     assert "cola-tiny-2: submitted" in resumed

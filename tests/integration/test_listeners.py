@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import write_study
-
-COMMAND = "from sweeps.cli import main; main()"
+from tests.paths import COLA
 
 
 def listening(process: psutil.Process) -> set[tuple[str, str]]:
@@ -45,7 +43,7 @@ def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_pa
     resources = {"workers": 2, "cpus_per_worker": 1, "zero_stage": 1}
     study = tiny_study | {"ladder": ladder, "families": {"ar": {}}, "resources": resources}
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "run", str(write_study(study, tmp_path))],
+        [*COLA, "run", str(write_study(study, tmp_path))],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

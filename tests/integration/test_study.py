@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,18 @@ from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder, output_root
 from sweeps.cli import app
 from tests.conftest import write_study
+from tests.paths import COLA
 from tests.ray_nodes import RayNodes
 from tests.undisturbed import losses_of
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow(seconds=150), pytest.mark.ray, pytest.mark.deepspeed]
 TASKS = ("cloze", "continuation", "infilling", "unconditional")
-COMMAND = [sys.executable, "-c", "from sweeps.cli import main; main()"]
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*COLA, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -45,7 +44,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def output_of(process: subprocess.Popen[str], code: int = 0) -> str:
-    """What a command says until it ends, errors and all."""
+    """What a command prints until it ends, errors and all."""
     output, _ = process.communicate(timeout=400)
     assert process.returncode == code, output
     return output
@@ -196,9 +195,9 @@ def test_a_diverged_run_is_tried_at_a_lower_rate(
     tiny_study["training"]["optimizer"] = {"learning_rate": 1e18}
     tiny_study["retry_diverged"] = {"factor": 1e-21, "times": 1}
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
-    said = output_of(head.run("run", study, "--address", head.address))
-    assert "diverged" in said
-    assert "ar-2e+10-seed66-retry1: finished" in said
+    shown = output_of(head.run("run", study, "--address", head.address))
+    assert "diverged" in shown
+    assert "ar-2e+10-seed66-retry1: finished" in shown
     assert sorted(states(outputs)) == ["diverged", "finished"]
     assert "nothing to train: all 1 runs are finished already" in here("run", study)
 

@@ -21,12 +21,11 @@ import pytest
 import yaml
 
 from sweeps.cli import main
-from tests.paths import ROOT
+from tests.paths import COLA, ROOT
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow(seconds=110), pytest.mark.ray, pytest.mark.deepspeed]
 
-COMMAND = [sys.executable, "-c", "from sweeps.cli import main; main()"]
 RATE = "training.optimizer.learning_rate"
 
 
@@ -39,7 +38,7 @@ class Place:
 
     def start(self, *arguments: str, within: str = ".") -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*COLA, *arguments],
             cwd=self.folder / within,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -49,7 +48,7 @@ class Place:
         )
 
     def cola(self, *arguments: str, within: str = ".", code: int = 0) -> str:
-        """What the command prints, errors and all; only what starts processes is one itself."""
+        """What the command prints, errors and all; it has its own process if it starts others."""
         if arguments[0] in ("run", "sweep", "doctor"):
             process = self.start(*arguments, within=within)
             shown, _ = process.communicate(timeout=300)

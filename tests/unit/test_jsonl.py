@@ -1,4 +1,4 @@
-"""JSON lines that survive crashes, and files that are whole or absent."""
+"""JSON lines that survive crashes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cola.errors import StorageError
-from cola.files import file_lock, is_temporary, read_json, write_atomically
 from cola.jsonl import LineReader, LineWriter, read_lines
 
 RECORDS = st.lists(st.dictionaries(st.text(), st.integers() | st.text()), min_size=1, max_size=5)
@@ -86,40 +84,3 @@ def test_writers_of_one_file_alternate_in_whole_lines(tmp_path: Path) -> None:
 def test_numbers_that_json_cannot_name_are_refused(tmp_path: Path) -> None:
     with LineWriter(tmp_path / "log.jsonl") as lines, pytest.raises(ValueError, match="JSON"):
         lines.write({"loss": float("nan")})
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "kept.json"
-    write_atomically(path, '{"a": 1}')
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "\ud800")
-    assert read_json(path) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_lock_that_is_held_is_refused_without_waiting(tmp_path: Path) -> None:
-    path = tmp_path / "a.lock"
-    with file_lock(path), pytest.raises(BlockingIOError), file_lock(path, wait=False):
-        pass
-    with file_lock(path, wait=False):
-        pass
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "7", "\x00"])
-def test_a_damaged_document_is_named_with_its_remedy(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "plan.json"
-    assert read_json(path) == {}
-    path.write_text(text)
-    with pytest.raises(StorageError, match="ask a doctor") as caught:
-        read_json(path, remedy="ask a doctor")
-    assert str(caught.value).startswith(f"{path}: is no JSON object (")
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(StorageError, match="cannot be read"):
-        read_json(path)
-
-
-def test_temporary_files_are_told_by_their_names(tmp_path: Path) -> None:
-    assert is_temporary(tmp_path / ".ledger.json.4711.0a1b2c")
-    for name in ("ledger.json", ".writable", ".ledger.json", "ledger.json.1.abcdef", ".cola.claim"):
-        assert not is_temporary(tmp_path / name)

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lm_eval.utils import (
 )
 from tqdm import tqdm
 
+from cola.batches import batches
 from cola.errors import SpecError
 from cola.evaluation.harness.requests import NO_TEMPLATE, Cuts, end_of, item_of
 from cola.evaluation.harness.settings import (
@@ -227,7 +228,7 @@ class ColaLM(TemplateLM):
     def _conditional(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, float, bool]]:
         """(index, nats, greedy) of every pair, batches of the longest first."""
         order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
-        for chosen in _batches(order, self.batch_size):
+        for chosen in batches(order, self.batch_size):
             found = self.evaluated.family.conditional_nll(
                 self.evaluated.model,
                 [pairs[index][0] for index in chosen],
@@ -358,9 +359,3 @@ def _before(text: str, stops: Iterable[str]) -> str:
     for stop in stops:
         text = text.split(stop)[0]
     return text
-
-
-def _batches(items: Sequence[int], size: int) -> Iterator[list[int]]:
-    left = iter(items)
-    while batch := list(islice(left, size)):
-        yield batch

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.conftest import write_study
+from tests.paths import COLA
 
 ROOT = Path(__file__).resolve().parents[3]
 TOY = ROOT / "tests" / "toy_family"
@@ -49,7 +50,7 @@ def run(*arguments: str, path: Path = TOY, code: int = 0, seconds: float = 400) 
 
 
 def cola(*arguments: str, **options: Any) -> str:
-    return run("-c", "from sweeps.cli import main; main()", *arguments, **options)
+    return run(*COLA[1:], *arguments, **options)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def run(before: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-def test_an_interrupt_while_loading_ends_with_130_and_without_a_word() -> None:
+def test_an_interrupt_while_loading_ends_with_130_and_prints_nothing() -> None:
     done = run()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 

@@ -101,7 +101,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     assert verify(inside) is None  # the same bytes, but somebody else's
 
 
-def test_what_is_not_a_checkpoint_is_not_listed(store: CheckpointStore, tmp_path: Path) -> None:
+def test_what_is_not_a_checkpoint_is_not_listed(store: CheckpointStore) -> None:
     root = Path(store.root)
     for name in (
         "attempt-1/other/a",

@@ -1,4 +1,4 @@
-"""The admission policy: what fits, who comes first, who is overtaken, and what is said of it."""
+"""The admission policy: what fits, who comes first, who is overtaken, and what a run waits for."""
 
 from __future__ import annotations
 
@@ -327,19 +327,19 @@ def test_sentences() -> None:
     running = run("ar-1e+21-seed66", 5, gpus=1.0, owner="you", study="theirs")
     held = [RunAllocation(running, 5, 0.0, ("a",) * 5)]
 
-    def said(request: RunRequest) -> str:
+    def reason(request: RunRequest) -> str:
         decision = admit(nodes, held, [request], now=10.0)
         return why(decision, request.id)
 
-    assert said(run("x", 8, gpus=1.0, labels=H100)) == (
+    assert reason(run("x", 8, gpus=1.0, labels=H100)) == (
         "waits for 8 GPUs on nodes with ray.io/accelerator-type=H100: 3 are free, "
         "theirs/ar-1e+21-seed66 holds 5 of them for longer than planned"
     )
-    assert said(run("x", labels={"kind": "z"})) == (
+    assert reason(run("x", labels={"kind": "z"})) == (
         "waits for a node with kind=z: the cluster has no node with that label"
     )
-    assert said(run("x", 16, gpus=1.0)) == "waits for 16 GPUs: the cluster holds 8 in all"
-    assert said(run("x", cpus=16.0)) == (
+    assert reason(run("x", 16, gpus=1.0)) == "waits for 16 GPUs: the cluster holds 8 in all"
+    assert reason(run("x", cpus=16.0)) == (
         "waits for a node with 16 CPUs for one worker: the largest has 8 CPUs and 8 GPUs"
     )
     limited = admit(nodes, held, [run("x", owner="you", at_once=1)], now=10.0)

@@ -55,3 +55,4 @@ def test_a_home_that_cannot_be_written_stops_nothing(
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     make_token_private()
+    assert (tmp_path / "file").read_text() == ""

@@ -66,7 +66,7 @@ def test_storage_whose_locks_do_not_hold_is_found(
 
 
 @pytest.mark.slow
-def test_a_collective_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_collective_that_fails_is_reported(tmp_path: Path) -> None:
     failure = all_reduce("nothing", 1, tmp_path / "meet")
     assert failure is not None
     assert "nothing" in failure

@@ -58,11 +58,11 @@ def test_without_heartbeats_the_folders_of_living_nodes_are_named() -> None:
 def test_a_failures_message_is_whole(tmp_path: Path) -> None:
     """Long causes are cut where they are read, so that the place of the logs is not cut off."""
     message = "rank 0: " + "x" * 300 + "; logs: one:/tmp/worker-*-100.err"
-    assert outcome_of(tmp_path, TrainingError(message)) == ("failed", message)
+    assert outcome_of(tmp_path, TrainingError(message), attempt=1) == ("failed", message)
 
 
 def test_a_foreign_errors_text_is_one_short_line(tmp_path: Path) -> None:
-    state, reason = outcome_of(tmp_path, ValueError("a\n" + "b" * 1000))
+    state, reason = outcome_of(tmp_path, ValueError("a\n" + "b" * 1000), attempt=1)
     assert state == "failed"
     assert reason is not None
     assert reason.startswith("a bbb")
@@ -70,7 +70,7 @@ def test_a_foreign_errors_text_is_one_short_line(tmp_path: Path) -> None:
 
 
 def test_no_outcome_names_the_file_the_remedy_and_the_logs(tmp_path: Path) -> None:
-    state, reason = outcome_of(tmp_path, None)
+    state, reason = outcome_of(tmp_path, None, attempt=1)
     assert state == "failed"
     assert reason is not None
     assert reason.startswith(f"{RunFolder(tmp_path).outcome}: not written")
@@ -85,7 +85,7 @@ def test_no_outcome_names_the_file_the_remedy_and_the_logs(tmp_path: Path) -> No
 def test_the_workers_outcome_decides(written: str, state: str, tmp_path: Path) -> None:
     outcome = RunOutcome(attempt=1, state=written, reason="why", step=3, order_digests={})
     RunFolder(tmp_path).outcome.write_text(outcome.model_dump_json())
-    assert outcome_of(tmp_path, None) == (state, "why")
+    assert outcome_of(tmp_path, None, attempt=1) == (state, "why")
 
 
 def test_ranks_of_the_same_cause_are_named_together() -> None:
@@ -150,10 +150,10 @@ def test_a_damaged_outcome_is_named_and_passes_for_none(tmp_path: Path, content:
     path = RunFolder(tmp_path).outcome
     path.write_text(content)
     assert read_outcome(tmp_path) is None
-    state, reason = outcome_of(tmp_path, None)
+    state, reason = outcome_of(tmp_path, None, attempt=1)
     assert state == "failed"
     assert reason is not None
-    assert reason.startswith(f"{path}: is no outcome that this version reads (")
+    assert reason.startswith(f"{path}: is not an outcome that this version reads (")
     assert "the same command resumes" in reason
 
 

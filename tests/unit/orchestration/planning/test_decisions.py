@@ -18,6 +18,7 @@ from orchestration.planning.plan import plan_study
 from orchestration.planning.shared_prefixes import prefix_key
 from orchestration.state.ledger import Ledger
 from orchestration.state.process import ProcessIdentity
+from tests.factories import exported_model
 
 
 def decisions(values: dict[str, Any], root: Path) -> list[RunDecision]:
@@ -33,9 +34,7 @@ def test_each_state_has_its_action_and_reason(tiny_study: dict[str, Any], tmp_pa
     for key in (done, cut, busy):
         ledger.acquire(key)
     ledger.close(done, "finished")
-    model = ledger.run_folder(done) / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
+    exported_model(ledger.run_folder(done))
     ledger.close(cut, "interrupted", "stopped on request")
     found = decisions(tiny_study, tmp_path)
     assert [d.action for d in found] == ["reuse", "start", "busy"]
@@ -158,8 +157,7 @@ def test_a_finished_run_without_its_model_is_exported_again_from_a_checkpoint(
     (first, *_) = decisions(tiny_study, tmp_path)
     assert first.action == "resume"
     assert "its exported model is missing: trained again from its checkpoint of step 5" in first.why
-    (ledger.run_folder(run.key) / "model").mkdir()
-    (ledger.run_folder(run.key) / "model" / "config.json").write_text("{}")
+    exported_model(ledger.run_folder(run.key))
     assert decisions(tiny_study, tmp_path)[0].why == "finished already, with the same specification"
 
 

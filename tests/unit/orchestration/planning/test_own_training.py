@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from cola.errors import SpecError
+from cola.spec.resources import DivergenceRetry
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import StudySpec
 from orchestration.planning.divergence_retry import next_retry
@@ -52,8 +54,6 @@ def test_an_entry_s_settings_take_the_place_of_the_study_s_key_by_key(
 
 def test_a_study_that_travels_as_text_plans_the_same_runs(tiny_study: dict[str, Any]) -> None:
     """A default that is written out must not count as given when it is read again."""
-    import yaml
-
     rule = {"kind": "power_law", "coefficient": 1e-3, "parameters_exponent": -0.1}
     rules = {"learning_rate": rule}
     study = study_of(
@@ -117,13 +117,7 @@ def test_bad_settings_are_one_line(
 
 def test_a_retry_lowers_the_rates_of_all_stages(tiny_study: dict[str, Any]) -> None:
     study = study_of(tiny_study, cola=COLA)
-    retry = (
-        study.retry_diverged
-        or StudySpec.parse(
-            tiny_study | {"retry_diverged": {"times": 1, "factor": 0.5}}
-        ).retry_diverged
-    )
-    following = next_retry(first_runs(study)["cola"], retry)
+    following = next_retry(first_runs(study)["cola"], DivergenceRetry(times=1, factor=0.5))
     assert following is not None
     training = following.spec.training
     assert training.of_stage("vae").optimizer.learning_rate == pytest.approx(4e-3)
@@ -145,5 +139,5 @@ def test_runs_share_a_first_stage_whatever_the_second_trains_with(
     assert with_rate("vae") != prefix_key(run, vae)
 
 
-def test_settings_without_stages_are_written_as_before_there_were_any() -> None:
+def test_settings_without_stages_are_written_without_them() -> None:
     assert "stages" not in TrainingSpec().model_dump(mode="json")

@@ -112,9 +112,7 @@ def test_a_ray_job_says_all_that_kuberay_needs(paper: StudySpec) -> None:
         recipe("kuberay", paper.model_copy(update={"output": "/data/out"}), 8, cpus_per_node=96)
 
 
-def test_labelled_groups_are_what_the_autoscaler_reads(
-    mixed: StudySpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labelled_groups_are_what_the_autoscaler_reads(mixed: StudySpec) -> None:
     """Ray's own autoscaler makes its node types of the groups."""
     from ray.autoscaler._private.kuberay.autoscaling_config import (
         _derive_autoscaling_config_from_ray_cr,

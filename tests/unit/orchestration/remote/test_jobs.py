@@ -218,7 +218,7 @@ def test_another_refusal_is_an_error(tiny_study: dict[str, Any]) -> None:
         submit(Full(), StudySpec.parse(tiny_study))
 
 
-def test_pinning_needs_the_clusters_ray(tiny_study: dict[str, Any]) -> None:
+def test_pinning_needs_the_clusters_ray() -> None:
     with pytest.raises(ClusterError, match=r"constraints\.txt pins ray==.*, the cluster runs 0\.0"):
         check_same_ray(Cluster())
 

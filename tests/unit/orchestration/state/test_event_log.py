@@ -1,4 +1,4 @@
-"""The event log never ends what it tells of, and its failures reach the driver once."""
+"""A full disk loses no event and ends nothing; failures of workers reach the driver once."""
 
 from __future__ import annotations
 

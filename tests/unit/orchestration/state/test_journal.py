@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,8 @@ def test_numbers_that_are_not_finite_stay_readable(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(min_value=0, max_value=60), min_size=1, max_size=6))
-def test_any_split_of_the_bytes_gives_the_same_lines(
-    tmp_path_factory: object, cuts: list[int]
-) -> None:
+def test_any_split_of_the_bytes_gives_the_same_lines(cuts: list[int]) -> None:
     """A reader that polls while the file grows sees what a reader at the end sees."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         whole, growing = Path(folder) / "whole", Path(folder) / "growing"
         writer = JournalWriter(whole)

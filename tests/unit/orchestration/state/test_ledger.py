@@ -25,6 +25,7 @@ from orchestration.state.ledger import (
 from orchestration.state.paths import RunFolder
 from orchestration.state.process import ProcessIdentity, this_process
 from orchestration.state.run_model import damage_of_model
+from tests.factories import exported_model
 
 
 class Clock:
@@ -140,7 +141,7 @@ def test_a_dead_driver_of_this_machine_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_a_process_with_the_id_of_the_dead_driver_is_not_it(tmp_path: Path) -> None:
-    """Process ids are reused: the start of the process tells them apart."""
+    """Process ids are reused: the start of the process distinguishes them."""
     me = this_process()
     earlier = Ledger(tmp_path, process=me.model_copy(update={"started": me.started - 1}))
     earlier.acquire("k")
@@ -233,13 +234,11 @@ def test_a_finished_run_is_not_begun_again_while_its_model_is_there(tmp_path: Pa
     ledger = Ledger(tmp_path)
     ledger.acquire("k")
     finished = ledger.close("k", "finished")
-    model = RunFolder(ledger.run_folder("k")).model
-    model.mkdir()
-    (model / "config.json").write_text("{}")
+    model = exported_model(ledger.run_folder("k"))
     with pytest.raises(RunFinishedError, match="finished already"):
         Ledger(tmp_path).acquire("k")
     assert ledger.entry("k") == finished
-    (model / "config.json").unlink()
+    model.unlink()
     assert Ledger(tmp_path).acquire("k").state == "running"
 
 
@@ -247,13 +246,11 @@ def test_a_finished_run_is_begun_again_where_its_model_is_damaged(tmp_path: Path
     ledger = Ledger(tmp_path)
     ledger.acquire("k")
     ledger.close("k", "finished")
-    model = RunFolder(ledger.run_folder("k")).model
-    model.mkdir()
-    (model / "config.json").write_text("{}")
-    write_checksums(model)
+    model = exported_model(ledger.run_folder("k"))
+    write_checksums(model.parent)
     with pytest.raises(RunFinishedError):
         Ledger(tmp_path).acquire("k")
-    (model / "config.json").write_text("[]")
+    model.write_text("[]")
     assert Ledger(tmp_path).acquire("k").state == "running"
 
 
@@ -269,8 +266,7 @@ def test_a_run_that_another_driver_finishes_meanwhile_is_not_begun_again(
         monkeypatch.undo()
         damage = damage_of_model(run_folder)
         second.acquire("k")
-        RunFolder(run_folder).model.mkdir()
-        (RunFolder(run_folder).model / "config.json").write_text("{}")
+        exported_model(run_folder)
         second.close("k", "finished")
         return damage
 

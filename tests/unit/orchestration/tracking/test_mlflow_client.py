@@ -1,4 +1,4 @@
-"""A store is asked with the credentials that will be used; what it says is told without secrets."""
+"""A store is asked with the credentials that will be used; its errors are shown without secrets."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from orchestration.training.train_loop import (
     open_stage,
     train,
 )
-from orchestration.training.validation import evaluation_steps, validation_metrics
+from orchestration.training.validation import evaluation_steps, summary_of, validation_rows
 from tests.sizes import FAMILIES
 
 
@@ -264,7 +264,8 @@ def test_training_lowers_the_validation_nll(
 
     def evaluate(state: TrainState) -> None:
         if state.step in (run.steps - run.stages[-1].steps + 1, run.steps):
-            seen.append(validation_metrics(state, data)["val/nll_nats_per_token"])
+            rows = validation_rows(state, data)
+            seen.append(summary_of(rows, data)["val/nll_nats_per_token"])
 
     run = runs[family]
     trained(run, data, evaluate)
@@ -277,7 +278,7 @@ def test_validation_is_the_same_every_time(runs: dict[str, RunSpec], data: Prepa
 
     def evaluate(state: TrainState) -> None:
         if state.step == 3:
-            found.extend(validation_metrics(state, data) for _ in range(2))
+            found.extend(summary_of(validation_rows(state, data), data) for _ in range(2))
             state.stop = "interrupted"
 
     trained(runs["llada"], data, evaluate)

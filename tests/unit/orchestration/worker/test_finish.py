@@ -141,7 +141,7 @@ def test_the_exported_model_is_the_validated_average(
     difference, outcome = ended(with_average(tiny_study, family), lambda state: None)
     assert abs(difference) < 1e-6
     assert outcome.state == "finished"
-    # Cola DLM learns nothing in so few steps, and that is said of it alone.
+    # Cola DLM learns nothing in so few steps, and that is reported of it alone.
     assert ("not below that of a uniform guess" in (outcome.reason or "")) == (family == "cola")
     assert "differs by" not in (outcome.reason or "")
 

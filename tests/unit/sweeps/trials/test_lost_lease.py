@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_a_run_that_was_taken_over_is_taken_as_its_successor_ends_it(
         starts.append(assignment.attempt)
         key, folder = assignment.run.run_key, RunFolder(Path(assignment.run_folder))
         successor.acquire(key)
-        work._refreshed = 0.0
+        work._refreshed = -math.inf  # due
         work.keep_alive()
         stopping = threading.Thread(target=work.stop, args=("stopped with its sweep", 0.0))
         stopping.start()
