@@ -95,10 +95,11 @@ class Place:
         return sorted(path.name for path in self.folder.iterdir())
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Place:
+@pytest.fixture
+def place(tmp_path: Path, corpus_file: Path) -> Place:
     """The folder, in which the study has been run."""
-    folder = tmp_path_factory.mktemp("typed")
+    folder = tmp_path / "typed"
+    folder.mkdir()
     (folder / "texts").mkdir()
     (folder / "elsewhere").mkdir()
     (folder / "texts" / "corpus.txt").write_bytes(corpus_file.read_bytes())
@@ -142,7 +143,22 @@ def study() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_study_is_found_again_from_wherever_it_is_typed(place: Place) -> None:
+def test_a_study_typed_in_a_fresh_folder(place: Place) -> None:
+    """One test, for the study is trained once for all of it."""
+    found_again_from_wherever_it_is_typed(place)
+    models_are_used_from_relative_folders(place)
+    reports_and_fits_are_written_here(place)
+    what_goes_to_a_cluster_has_no_relative_path(place)
+    environment_and_store_are_looked_at_here(place)
+    stores_beside_the_output_are_kept(place)
+
+
+def test_sweeps_typed_in_a_fresh_folder(place: Place) -> None:
+    a_sweep_keeps_what_it_trains(place)
+    models_of_a_shipped_sweep_are_shared(place)
+
+
+def found_again_from_wherever_it_is_typed(place: Place) -> None:
     (run_key,) = place.keys("study.yaml")
     assert list(place.journals()) == [run_key]
     assert place.files() == ["elsewhere", "outputs", "rates.yaml", "study.yaml", "texts"]
@@ -160,7 +176,7 @@ def test_a_study_is_found_again_from_wherever_it_is_typed(place: Place) -> None:
     assert not list((place.folder / "elsewhere").iterdir())
 
 
-def test_a_sweep_keeps_what_it_trains(place: Place) -> None:
+def a_sweep_keeps_what_it_trains(place: Place) -> None:
     """The study's rate is one of the sweep's: that run is taken."""
     before = place.journals()
     assert "1 of them finished already" in place.cola("sweep", "rates.yaml", "--plan")
@@ -179,7 +195,7 @@ def test_a_sweep_keeps_what_it_trains(place: Place) -> None:
     assert "nothing to train" in place.cola("run", "study.yaml", "--set", best)
 
 
-def test_the_models_of_a_shipped_sweep_are_shared_by_its_trials(place: Place) -> None:
+def models_of_a_shipped_sweep_are_shared(place: Place) -> None:
     """16 trials measure the same two models; typed again, the sweep trains nothing."""
     small = {
         "ladder": "[{budget: 1.0e+10, core_parameters: 60_000}]",
@@ -202,7 +218,7 @@ def test_the_models_of_a_shipped_sweep_are_shared_by_its_trials(place: Place) ->
     assert (place.folder / "outputs" / "sweeps" / "first-block" / "best.yaml").exists()
 
 
-def test_models_are_used_from_relative_folders(place: Place) -> None:
+def models_are_used_from_relative_folders(place: Place) -> None:
     run = "books/ar-2e+09-seed66"
     (key,) = place.keys("study.yaml")
     by_path = f"outputs/runs/{key}"
@@ -224,7 +240,7 @@ def test_models_are_used_from_relative_folders(place: Place) -> None:
     assert "mmlu" in place.cola("score", "--task", "mmlu", *made)
 
 
-def test_reports_and_fits_are_written_where_they_are_typed(place: Place) -> None:
+def reports_and_fits_are_written_here(place: Place) -> None:
     place.cola("report", "study.yaml")
     place.cola("report", "books", "--output", "../outputs", within="elsewhere")
     page = place.folder / "outputs" / "studies" / "books" / "report" / "report.html"
@@ -236,7 +252,7 @@ def test_reports_and_fits_are_written_where_they_are_typed(place: Place) -> None
     assert "alpha" in place.cola("fit", "runs.csv", *columns, "--json")
 
 
-def test_what_goes_to_a_cluster_has_no_relative_path(place: Place) -> None:
+def what_goes_to_a_cluster_has_no_relative_path(place: Place) -> None:
     """Relative paths would be other ones there: the first is named, with the way to give it."""
     recipe = ["recipe", "study.yaml", "--kind", "slurm"]
     assert "data.corpus.paths.0=texts/: a submitted study needs an absolute path" in place.cola(
@@ -248,7 +264,7 @@ def test_what_goes_to_a_cluster_has_no_relative_path(place: Place) -> None:
     assert "tracking.uri=sqlite:///mlflow.db: a submitted" in place.cola(*recipe, code=2)
 
 
-def test_the_environment_and_the_tracking_store_are_looked_at_here(place: Place) -> None:
+def environment_and_store_are_looked_at_here(place: Place) -> None:
     assert str(place.folder / "outputs") in place.cola("doctor", "study.yaml")
     server = place.start("mlflow", "--output", "outputs")
     lines = [""]
@@ -264,7 +280,7 @@ def test_the_environment_and_the_tracking_store_are_looked_at_here(place: Place)
         server.communicate(timeout=60)
 
 
-def test_stores_beside_the_output_are_those_of_the_folder(place: Place) -> None:
+def stores_beside_the_output_are_kept(place: Place) -> None:
     """Checkpoints and MLflow at relative addresses."""
     stores = ["--set", "checkpoint.storage=kept", "--set", "tracking.uri=sqlite:///track.db",
               "--set", "output=other"]  # fmt: skip
