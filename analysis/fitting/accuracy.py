@@ -73,6 +73,11 @@ def fit_accuracy(
         hint = "; divide per cent by 100" if 1 < chance <= 100 else ""
         raise FitError(f"--chance {chance:g}: must lie between 0 and 1{hint}")
     above = accuracy - chance
+    if above.max() <= 0:
+        raise FitError(
+            f"--chance {chance:g}: no accuracy is above it (the highest is {accuracy.max():g}); "
+            "give the accuracy of guessing, or leave --accuracy out"
+        )
     if np.polyfit(loss, above, 1)[0] >= 0:
         raise FitError(
             "accuracy does not rise as loss falls: there is no curve to fit; leave --accuracy out"

@@ -11,7 +11,8 @@ import pandas as pd
 from analysis.fitting.law import Inputs
 from analysis.profiles.budgets import group_compute
 from analysis.tables.columns import Columns, RowCounts, read_columns
-from analysis.tables.numbers import parse_number
+from analysis.tables.numbers import parse_number, shown
+from analysis.tables.records import lines_text
 from analysis.tables.units import unit_notes
 from cola.errors import SpecError
 
@@ -74,12 +75,25 @@ def _completed(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
                 "(--d)"
             )
         rows = rows.assign(compute=6.0 * rows["parameters"] * rows["tokens"])
+        _check_derived(path, rows, "compute", formula="6 N D")
     elif "parameters" in known and "tokens" not in known:
         rows = rows.assign(tokens=rows["compute"] / (6.0 * rows["parameters"]))
+        _check_derived(path, rows, "tokens", formula="C / 6 N")
     if "budget" not in known:
         return rows.assign(budget=group_compute(rows["compute"].to_numpy(float))), []
     budget, notes = _named_budgets(rows["budget"].tolist(), rows["compute"].to_numpy(float))
     return rows.assign(budget=budget), notes
+
+
+def _check_derived(path: Path, rows: pd.DataFrame, name: str, *, formula: str) -> None:
+    """Raises: SpecError, for rows whose derived number is beyond what a float holds."""
+    values = rows[name].to_numpy(float)
+    wrong = rows.loc[~(np.isfinite(values) & (values > 0)), "line"].tolist()
+    if wrong:
+        raise SpecError(
+            f"{path}: {lines_text(wrong)}: {formula} is beyond what a number holds; mend the row's "
+            "parameters, tokens or compute, or remove it"
+        )
 
 
 def _named_budgets(labels: list[str], compute: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -118,4 +132,12 @@ def _without_largest(path: Path, rows: pd.DataFrame, count: int) -> tuple[pd.Dat
         raise SpecError(
             f"--drop-largest-losses {count}: nothing is left of {path}; leave out fewer"
         )
+    if "group" in rows:
+        lost = sorted(set(rows["group"]) - set(kept["group"]))
+        if lost:
+            named = f"group{'s' if len(lost) > 1 else ''} {', '.join(map(shown, lost))}"
+            raise SpecError(
+                f"--drop-largest-losses {count}: nothing is left of {path}'s {named}; leave out "
+                "fewer, or remove these rows"
+            )
     return kept, f"the {count} largest losses (of each group) are left out"

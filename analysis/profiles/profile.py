@@ -30,6 +30,7 @@ UNEVEN = np.log(1.1)
 # Runs that stop a step early, or go a step further, are nearer to their budget's compute.
 OTHER_CONVENTION = np.log(WIDEST)
 SAME_X = 1e-9  # of logs: rounding
+ROUNDING = 1e-12  # relative: losses that differ by less are equal
 AKIMA_GRID = 801  # chosen: points of the interpolant, of which the lowest is taken
 
 
@@ -197,6 +198,8 @@ def why_no_minimum(profile: Profile, method: Method, found: Minimum) -> str | No
     """Why this minimum (K = 1) of a profile is not to be believed, or None."""
     log_n, lowest = float(found.log_n[0]), float(found.loss[0])
     edge = "the minimum is at or beyond the edge of the profile"
+    if np.ptp(profile.loss) <= ROUNDING * float(np.abs(profile.loss).max()):
+        return "the loss is the same at all sizes: it has no minimum"
     if not np.isfinite(log_n):
         return edge if method == "akima" else "the profile is not convex: it has no minimum"
     x, means = profile.means_by_size(profile.log_n), profile.means_by_size(profile.loss)

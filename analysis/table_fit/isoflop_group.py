@@ -62,7 +62,9 @@ def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
             "window_factor": analysis.window if request.minimum == "parabola" else None,
             "misfit": None if analysis.misfit is None else asdict(analysis.misfit),
         },
-        "warnings": notes(analysis, rows, refits=refits, samples=request.samples),
+        "warnings": notes(
+            analysis, rows, refits=refits, samples=request.samples, kind=request.kind
+        ),
     }
     if targets:
         found, of_curve = predictions(analysis, refits, targets)
@@ -144,7 +146,7 @@ def predictions(
     curve = loss_curve(analysis, refits)
     found = [_prediction(analysis, refits, target, curve=curve) for target in targets]
     of_curve = [f"loss at the optima: {warning}" for warning in curve.fit.warnings]
-    return found, of_curve + far_from_budgets(found)
+    return found, of_curve + far_from_budgets(found, analysis)
 
 
 def _prediction(

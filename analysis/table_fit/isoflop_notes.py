@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.fitting.bootstrap import Kind, seed_noise
+from analysis.fitting.isoflop import ENOUGH_RUNS
 from analysis.fitting.law import Array
-from analysis.profiles.analysis import IsoFLOP, isoflop
+from analysis.profiles.analysis import IsoFLOP, isoflop, relative_sd
 from analysis.profiles.budgets import WIDEST
 from analysis.profiles.profile import OTHER_CONVENTION, SAME_SIZE, Method
 from analysis.profiles.refits import IsoFLOPRefits, refit, simulated_losses
 from analysis.profiles.window import SIGNIFICANT
+from analysis.table_fit.lack_of_fit import repeated
+from analysis.table_fit.predictions import times_text
 from cola.errors import first_of
 
 # Chosen values from which a note is due.
@@ -24,16 +28,23 @@ BEYOND_NOISE = 2.0  # standard deviations that the difference must exceed, too
 COMPARED_DRAWS = 200  # of that standard deviation
 MATERIAL = 1e-3  # relative residuals of the parabolas
 FAR = 10.0  # times beyond the largest budget
+TOO_ALIKE = 3.0  # times: scatter of the profiles over that of repeated rows
 NAMED = 4  # budgets that a note names before it counts
 
 
 def notes(
-    analysis: IsoFLOP, rows: pd.DataFrame, *, refits: IsoFLOPRefits | None, samples: int
+    analysis: IsoFLOP,
+    rows: pd.DataFrame,
+    *,
+    refits: IsoFLOPRefits | None,
+    samples: int,
+    kind: Kind | None,
 ) -> list[str]:
     """All of them, in the order of the analysis."""
     found = [
         *of_budgets(analysis, rows),
         *of_runs(rows),
+        *of_repeats(analysis, rows),
         *troubles(analysis),
         *off_centre(analysis),
         *of_tokens(analysis),
@@ -41,7 +52,7 @@ def notes(
     found += of_window(analysis) + of_methods(analysis, rows)
     if len(analysis.good) == 2:
         found.append("exponents rest on two budgets: nothing tests that they are power laws")
-    return found + of_intervals(analysis, refits, samples)
+    return found + of_intervals(analysis, refits, samples, kind=kind)
 
 
 def budgets_text(budgets: Sequence[float]) -> str:
@@ -124,6 +135,21 @@ def of_runs(rows: pd.DataFrame) -> list[str]:
     return [
         "a label of --run covers several sizes of a budget (a seed?): each of its sizes counts as "
         "a run; noise that they have in common is not in the intervals"
+    ]
+
+
+def of_repeats(analysis: IsoFLOP, rows: pd.DataFrame) -> list[str]:
+    """Rows of one size, data and compute that agree much better than runs do."""
+    if "run" in rows or not analysis.windowed:
+        return []
+    repeats = seed_noise(rows["loss"].to_numpy(float), repeated(rows))
+    scatter = relative_sd(analysis.windowed)
+    if repeats is None or not scatter > max(TOO_ALIKE * repeats[0], MATERIAL):
+        return []
+    return [
+        f"rows of equal size, tokens and compute agree within {repeats[0]:.2g} of the loss, and "
+        f"profiles with their parabolas within {scatter:.2g}: if such rows are evaluations of one "
+        "run, name it with --run, else the intervals are too narrow"
     ]
 
 
@@ -212,8 +238,10 @@ def _difference_by_noise(one: IsoFLOP, two: IsoFLOP) -> Array:
     return np.append(by_budget, exponent)
 
 
-def of_intervals(analysis: IsoFLOP, refits: IsoFLOPRefits | None, samples: int) -> list[str]:
-    """Why there are no intervals, where they were asked for."""
+def of_intervals(
+    analysis: IsoFLOP, refits: IsoFLOPRefits | None, samples: int, *, kind: Kind | None = None
+) -> list[str]:
+    """Why there are no intervals, where they were asked for; `kind`: the resampling asked for."""
     if not samples:
         return []
     if refits is None:
@@ -225,17 +253,29 @@ def of_intervals(analysis: IsoFLOP, refits: IsoFLOPRefits | None, samples: int) 
     if np.isnan(refits.exponent()).mean() <= 0.1:
         return []
     beside = [o.compute for o, share in zip(analysis.good, lost, strict=True) if share > 0.01]
+    few = kind == "runs" and min(map(len, analysis.fitted)) < ENOUGH_RUNS
+    remedy = "leave --resample runs out" if few else "add sizes or runs there"
     return [
         f"no intervals: in {np.isnan(refits.exponent()).mean():.0%} of the refits a profile has no "
-        f"minimum ({budgets_text(beside)}); add sizes or runs there"
+        f"minimum ({budgets_text(beside)}); {remedy}"
     ]
 
 
-def far_from_budgets(predictions: Sequence[dict[str, Any]]) -> list[str]:
+def far_from_budgets(predictions: Sequence[dict[str, Any]], analysis: IsoFLOP) -> list[str]:
     """Predictions that rest on the power laws and not on data."""
-    return [
-        f"the prediction at {p['c']:.3g} lies {p['extrapolation']:,.0f} times beyond the largest "
-        "budget"
-        for p in predictions
-        if p["extrapolation"] > FAR
-    ]
+    budgets = [optimum.compute for optimum in analysis.good]
+    smallest, largest = min(budgets), max(budgets)
+    found = []
+    for each in predictions:
+        above, below = each["c"] / largest, smallest / each["c"]
+        if above > FAR:
+            found.append(
+                f"the prediction at {each['c']:.3g} lies {times_text(above)} times beyond the "
+                "largest budget"
+            )
+        elif below > FAR:
+            found.append(
+                f"the prediction at {each['c']:.3g} lies {times_text(below)} times below the "
+                "smallest budget"
+            )
+    return found

@@ -79,6 +79,8 @@ def parse_target(text: str) -> dict[str, float]:
         raise SpecError(f"--predict {text}: takes positive n, d and c only")
     if set(target) not in PLACES:
         raise SpecError(f"--predict {text}: give n and d together, or c alone")
+    if "n" in target and not 0 < 6 * target["n"] * target["d"] < math.inf:
+        raise SpecError(f"--predict {text}: 6 N D is beyond what a number holds; give counts")
     return target
 
 

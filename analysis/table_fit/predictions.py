@@ -97,15 +97,34 @@ def accuracy_at(
     return found | {"low": low, "high": high, "prediction_interval": list(percentiles(of_new))}
 
 
+def _far_from_data(frontier: Frontier, place: Place) -> str | None:
+    """By how much compute, or else size or tokens, lie outside what was measured; None: not far."""
+    points = frontier.refits.fit.points
+    measured = {"compute": (place.compute, points.compute)}
+    if frontier.refits.fit.is_sized and "n" in place.target:
+        sizes = zip(("number of parameters", "number of tokens"), "nd", points.sizes(), strict=True)
+        measured |= {name: (place.target[key], values) for name, key, values in sizes}
+    for name, (value, values) in measured.items():
+        above, below = value / float(values.max()), float(values.min()) / value
+        if above > FAR:
+            return (
+                f"a prediction lies {times_text(above)} times beyond the largest {name} of the data"
+            )
+        if below > FAR:
+            return (
+                f"a prediction lies {times_text(below)} times below the smallest {name} of the data"
+            )
+    return None
+
+
+def times_text(factor: float) -> str:
+    """A factor for people, without dozens of digits."""
+    return f"{factor:,.0f}" if factor < 1e6 else f"{factor:.3g}"
+
+
 def notes_on(frontier: Frontier, places: list[Place], convention: Convention | None) -> list[str]:
     """What predictions rest on: the law far beyond the data, or an assumed convention of C."""
-    notes = []
-    for place in places:
-        beyond = place.compute / frontier.span[1]
-        if beyond > FAR:
-            notes.append(
-                f"a prediction lies {beyond:,.0f} times beyond the largest compute of the data"
-            )
+    notes = [note for place in places if (note := _far_from_data(frontier, place))]
     sized = frontier.refits.fit.is_sized
     at_compute = any("c" in place.target for place in places)
     if sized and at_compute and convention is not None and not convention.usual:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables.numbers import parse_number, shown
+from analysis.tables.numbers import NUMBER, parse_number, shown
 from analysis.tables.records import (
     DELIMITERS,
     Record,
@@ -139,14 +139,17 @@ def read_columns(path: Path, columns: Columns) -> ColumnTable:
             frame[ours] = _numbers(cells, frame["line"].tolist(), ours, where=where)
     frame, counts, more = _complete_rows(path, frame, counts, given=given)
     _check_labels(path, frame, given)
-    twice = _repeated(filled, set(frame["line"]))
+    labels = {place[name] for name in LABELS if name in given}
+    twice = _repeated(filled, set(frame["line"]), set(place.values()) - labels)
     if twice:
         counts = counts.without("equal in all columns to another row", twice)
         frame = frame[~frame["line"].isin(twice)]
-        which = "rows are exact duplicates" if len(twice) > 1 else "row is an exact duplicate"
+        many = len(twice) > 1
+        which = "rows are exact duplicates" if many else "row is an exact duplicate"
         more.append(
-            f"{len(twice)} {which} of others and count once ({lines_text(twice)}); a column that "
-            "tells runs apart (a seed) makes them measurements"
+            f"{len(twice)} {which} of others and count{'' if many else 's'} once "
+            f"({lines_text(twice)}); a column that tells runs apart (a seed) makes them "
+            "measurements"
         )
     more += _accuracy_gaps(path, frame, given)
     return ColumnTable(frame.reset_index(drop=True), counts, (*notes, *more))
@@ -306,16 +309,23 @@ def _check_labels(path: Path, frame: pd.DataFrame, given: dict[str, str]) -> Non
             )
 
 
-def _repeated(rows: Sequence[Record], kept: set[int]) -> list[int]:
-    """Lines of rows that are equal in all columns of the file to a row above them."""
-    seen: set[tuple[str, ...]] = set()
+def _repeated(rows: Sequence[Record], kept: set[int], numbers: set[int]) -> list[int]:
+    """Lines of rows that are equal in all columns of the file to a row above them.
+
+    In the columns `numbers` cells are equal however they are written (2.5, 2.50).
+    """
+    seen: set[tuple[str | float, ...]] = set()
     found = []
     for row in rows:
         if row.line not in kept:
             continue
-        if row.fields in seen:
+        key = tuple(
+            float(field) if at in numbers and NUMBER.fullmatch(field) else field
+            for at, field in enumerate(row.fields)
+        )
+        if key in seen:
             found.append(row.line)
-        seen.add(row.fields)
+        seen.add(key)
     return found
 
 

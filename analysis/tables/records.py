@@ -95,6 +95,12 @@ def read_records(path: Path, wanted: Sequence[str]) -> Records:
         return Records(header, tuple(rows), delimiter, tuple(comments))
     if ragged:
         _refuse_ragged(path, lines, ragged, width=width, delimiter=delimiter)
+    again = [row.line for row in rows if row.fields == header.fields]
+    if again:
+        raise SpecError(
+            f"{path}: {lines_text(again)} repeat{'' if len(again) > 1 else 's'} the header, as "
+            "where files are joined; remove it there"
+        )
     if marked and len(marked) < len(rows):
         raise SpecError(
             f"{path}: {lines_text(marked)} begins with # and has as many fields as a row: remove a "

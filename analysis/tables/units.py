@@ -70,7 +70,8 @@ def unit_notes(rows: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
 
 
 def _other_unit(log_ratio: Array, values: Mapping[str, Array], column: str) -> list[str]:
-    middle = float(np.median(log_ratio))
+    # Of a row: a mean of two rows in different units would be a third unit.
+    middle = float(np.quantile(log_ratio, 0.5, method="inverted_cdf"))
     if abs(middle) <= np.log10(SAME_UNIT):
         return []
     guess = unit_of(10.0**middle, values) or "do C, N and D use other units or conventions?"

@@ -168,8 +168,16 @@ def _parsed(values: Mapping[str, Any], kind: type[Record], where: str) -> Record
         first = error.errors()[0]
         names = [part for part in first["loc"] if part not in ("int", "str")]
         key = ".".join(map(str, names)) or "the line"
-        problem = first["msg"].removeprefix("Value error, ")
+        own = first["msg"].removeprefix("Value error, ")
+        problem = own if own != first["msg"] else own[:1].lower() + own[1:]
         fields = ""
         if first["type"] == "missing":
             fields = f"; its fields: {', '.join(values) or 'none'}"
-        raise SpecError(f"{where}: {key}: {problem[:1].lower()}{problem[1:]}{fields}") from None
+        elif own == first["msg"]:
+            fields = f", found {_excerpt(first['input'])}"
+        raise SpecError(f"{where}: {key}: {problem}{fields}") from None
+
+
+def _excerpt(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -77,4 +77,8 @@ def _hint(line: str) -> str:
         return "; holds NUL characters, as UTF-16 without a byte order mark does: save it as UTF-8"
     if line.lstrip()[:1] == "[" or line.strip() == "{":
         return "; write one object a line, not an array or an object over several lines"
-    return ""
+    if line.rstrip().endswith("},"):
+        return "; remove the comma behind the object: every line is an object of its own"
+    if line.lstrip().startswith("{'"):
+        return "; write texts in double quotation marks, as JSON has them"
+    return "; write one JSON object a line"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cola.errors import SpecError
 from cola.evaluation.few_shot.scoring import (
     TASKS,
     Matching,
@@ -53,6 +54,8 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score any model's generations on a few-shot task; rates are in per cent."""
+    if per_item is not None:
+        check_apart(per_item, items, generations, against)
     questions = load_items(task, items)
     own = score_task(task, questions, read_generations(generations), matching=matching)
     other = paired = None
@@ -108,6 +111,17 @@ def lm_eval(context: typer.Context) -> None:
     from cola.evaluation.harness import run  # an optional dependency, and slow to import
 
     run(context.args)
+
+
+def check_apart(per_item: Path, *inputs: Path | None) -> None:
+    """Check that what is written is not what is read.
+
+    Raises:
+        SpecError: where it is.
+    """
+    for path in inputs:
+        if path is not None and path.exists() and per_item.exists() and per_item.samefile(path):
+            raise SpecError(f"--per-item {per_item}: is a file that is read; give another file")
 
 
 def write_per_item(path: Path, items: list[Item], score: TaskScore) -> None:

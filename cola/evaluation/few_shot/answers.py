@@ -33,10 +33,9 @@ _LEAD = re.compile(
 
 def cut(generation: str) -> str:
     """The generation up to the first newline that has a word character before it."""
-    for match in re.finditer("\n", generation):
-        if re.search(r"\w", generation[: match.start()]):
-            return generation[: match.start()]
-    return generation
+    word = re.search(r"\w", generation)
+    end = generation.find("\n", word.end()) if word else -1
+    return generation if end < 0 else generation[:end]
 
 
 def normalise(text: str) -> str:

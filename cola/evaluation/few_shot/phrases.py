@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import accumulate
 
 from cola.evaluation.few_shot.text_forms import PROSE, numbers, trimmed, words_and_symbols
 
@@ -44,7 +46,7 @@ def options_within(text: str, choices: Sequence[str]) -> set[int]:
     taken: list[tuple[int, int]] = []
     found: set[int] = set()
     for option in sorted(set(folded) - {""}, key=len, reverse=True):
-        spans = [span for span in _spans(lower, option, folded) if not _is_inside(span, taken)]
+        spans = _outside(_spans(lower, option, folded), taken)
         taken += spans
         for start, end in spans:
             if not is_denied(lower, start, end):
@@ -140,5 +142,16 @@ def _joins(neighbour: str, word: str, *, ahead: bool, following: str = "") -> bo
     return bare in NUMBER_WORDS or bare[:1].isdigit() or (not ahead and bare in _SIGNS)
 
 
-def _is_inside(span: tuple[int, int], taken: Sequence[tuple[int, int]]) -> bool:
-    return any(start <= span[0] and span[1] <= end for start, end in taken)
+def _outside(
+    spans: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The spans that lie within none of those taken."""
+    ordered = sorted(taken)
+    starts = [start for start, _ in ordered]
+    furthest = list(accumulate((end for _, end in ordered), max))
+    found = []
+    for start, end in spans:
+        before = bisect_right(starts, start)
+        if not before or furthest[before - 1] < end:
+            found.append((start, end))
+    return found

@@ -24,6 +24,12 @@ _LOOK_ALIKES = str.maketrans(
         "\u2212": "-",  # the minus sign
         "\u2011": "-",  # the hyphen that does not break
         "\u00a0": " ",
+        # Punctuation of other scripts.
+        **dict.fromkeys("。।۔", "."),
+        **dict.fromkeys("、،", ","),
+        **dict.fromkeys("「」『』《》", '"'),
+        "؛": ";",
+        "؟": "?",
         # The fullwidth forms of ASCII, as East Asian texts have them.
         **{chr(0xFF01 + place): chr(0x21 + place) for place in range(0x5E)},
     }
@@ -31,6 +37,13 @@ _LOOK_ALIKES = str.maketrans(
 _EMPHASIS = re.compile(r"(?<!\w)(\*\*|__|\*|`)(?=\S)(.{1,200}?)(?<=\S)\1(?!\w)")
 _DASH = re.compile(r"—|(?<=\s)–(?=\s)|(?<=[^\W\d])–(?=[^\W\d])")
 _UNARY_DASH = re.compile(r"(?<![\w)])–(?=\d)")
+# A dash that begins a number or follows a relation is a minus sign, spaced or not.
+_SPACED_MINUS = re.compile(r"(^\s*|[=<>≤≥]\s*)–(?=\s*[\d.])")
+_LATEX = re.compile(
+    r"(?<![\w$])\$(?=[^\s$])([^$]{1,200}?)(?<=\S)\$(?![\w$])"  # $...$
+    r"|\\\(\s*(.{1,200}?)\s*\\\)"  # \(...\)
+    r"|\\boxed\{([^{}]{1,200})\}"
+)
 _SPACE = re.compile(r"\s+")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,]|\.\d+,)")
 _NUMBER = re.compile(
@@ -42,8 +55,11 @@ _HYPHEN = re.compile(r"(?<=\w)-(?=[^\W\d])|(?<=[^\W\d])-(?=\w)")
 
 @lru_cache(maxsize=4096)
 def plain(text: str) -> str:
-    """The text with one kind of quotes, minus signs and spaces, and without Markdown's emphasis."""
+    """The text with one kind of quotes, minus signs and spaces, and without Markdown's emphasis
+    and LaTeX's marks of formulas and boxes."""
     text = unicodedata.normalize("NFC", text).translate(_LOOK_ALIKES)
+    text = _LATEX.sub(lambda found: next(each for each in found.groups() if each), text)
+    text = _SPACED_MINUS.sub(r"\1-", text)
     text = _UNARY_DASH.sub("-", text)
     text = _DASH.sub(" — ", text)
     text = _EMPHASIS.sub(r"\2", text)

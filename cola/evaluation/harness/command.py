@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ import torch
 import yaml
 from lm_eval.__main__ import HarnessCLI, setup_logging
 
-from cola.errors import ColaError, RunError, SpecError, one_line
+from cola.errors import ColaError, RunError, SpecError, StorageError, one_line
 from cola.evaluation.harness.lm import MODEL_TYPE
 from cola.evaluation.harness.requests import NO_TEMPLATE
 from cola.evaluation.harness.settings import request_of, whole
@@ -71,6 +72,7 @@ def check(asked: argparse.Namespace) -> None:
             raise SpecError(f"--include_path {folder}: is no folder; give one with task files")
     if not settings.get("tasks"):
         raise SpecError("--tasks: names no task; `cola lm-eval ls tasks` lists them")
+    _check_outputs(settings)
     if settings.get("model") != MODEL_TYPE:
         return
     if settings.get("apply_chat_template"):
@@ -115,13 +117,39 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _check_outputs(settings: Mapping[str, Any]) -> None:
+    """Raises: StorageError, SpecError, for what results and answers could not be written to."""
+    output, cache = settings.get("output_path"), settings.get("use_cache")
+    if output:
+        path = Path(str(output))
+        _make_folder("--output_path", path.parent if path.suffix == ".json" else path)
+    if cache:
+        _make_folder("--use_cache", Path(str(cache)).parent)
+    if settings.get("wandb_args") and importlib.util.find_spec("wandb") is None:
+        raise SpecError(
+            "--wandb_args: the package wandb is not installed; pip install wandb, or leave the "
+            "option out"
+        )
+
+
+def _make_folder(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{option} {folder}: is no folder that can be made ({error.strerror}); give another"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{option} {folder}: cannot be written to; give another folder")
+
+
 def _described(error: BaseException) -> str:
     text = one_line(error)
     missing = text.removeprefix("Tasks not found: ")
     if missing != text:
         return (
             f"--tasks {missing}: not found; `cola lm-eval ls tasks` lists the harness's own, and "
-            "--include_path adds a folder of task files"
+            "--include_path adds a folder of task files (YAML that can be read)"
         )
     if "larger than population" in text:
         return "--num_fewshot: is more examples than a task has; give fewer"

@@ -246,3 +246,37 @@ def test_accuracy_follows_from_compute_through_the_loss(tmp_path: Path) -> None:
     assert "does not rise as loss falls" in refused(
         falling, "--flops", "c", "--accuracy", "right", "--law", "compute-power"
     )
+
+
+def test_duplicates_are_equal_in_value_and_labels_in_spelling(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    path.write_text("n,d,loss\n1e7,2e8,2.5\n2e7,4e8,2.4\n10000000.0,2.00E+8,2.50\n1e7,2e8,2.51\n")
+    found = read_table(path, Columns("loss", "n", "d"))
+    assert found.rows["line"].tolist() == [2, 3, 5]
+    assert "1 row is an exact duplicate of others and counts once (line 4)" in found.notes[0]
+    path.write_text("n,d,loss,run\n1e7,2e8,2.5,01\n1e7,2e8,2.5,1\n")
+    assert len(read_table(path, Columns("loss", "n", "d", run="run")).rows) == 2
+
+
+@pytest.mark.parametrize("value", [1e200, 1e-200])
+def test_a_product_beyond_all_numbers_is_refused_with_its_line(
+    tmp_path: Path, value: float
+) -> None:
+    sizes, tokens = SIZES.copy(), TOKENS.copy()
+    sizes[3] = tokens[3] = value
+    path = table(tmp_path / "o.csv", n=sizes, d=tokens, loss=LOSS)
+    assert "line 5: 6 N D is beyond what a number holds" in refused(path, "--n", "n", "--d", "d")
+
+
+def test_no_group_vanishes_with_its_largest_losses(tmp_path: Path) -> None:
+    labels = np.array(["big"] * 22 + ["small"] * 3)
+    path = table(tmp_path / "g.csv", n=SIZES, d=TOKENS, loss=noisy(0), g=labels)
+    options = [path, "--n", "n", "--d", "d", "--group", "g", "--drop-largest-losses", "3"]
+    assert "nothing is left of" in refused(*options)
+    assert "group 'small'" in refused(*options)
+
+
+def test_a_chance_above_all_accuracies_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", n=SIZES, d=TOKENS, loss=LOSS, acc=0.8 - 0.1 * LOSS)
+    options = [path, "--n", "n", "--d", "d", "--accuracy", "acc", "--bootstrap", "0"]
+    assert "--chance 0.9: no accuracy is above it" in refused(*options, "--chance", "0.9")

@@ -311,3 +311,23 @@ def test_variable_projection_fits_groups_too(tmp_path: Path) -> None:
     path = written(tmp_path, rows)
     options = ["--group", "family", "--estimator", "variable-projection", "--bootstrap", "10"]
     assert fitted(path, *SIZE, *options)["shared"]["estimator"] == "least-squares"
+
+
+@pytest.mark.parametrize(
+    ("place", "note"),
+    [
+        ("n=1e13,d=1e7", "times beyond the largest number of parameters"),
+        ("n=1e5,d=1e15", "times below the smallest number of parameters"),
+        ("c=1e12", "times below the smallest compute"),
+        ("c=1e300", "lies 3.33e+279 times beyond the largest compute"),
+    ],
+)
+def test_a_prediction_far_from_the_data_is_noted(tmp_path: Path, place: str, note: str) -> None:
+    options = [written(tmp_path, grid(0.002)), *SIZE, "--bootstrap", "0", "--predict"]
+    assert any(note in warning for warning in fitted(*options, place)["warnings"])
+    assert not any("a prediction" in w for w in fitted(*options, "n=1e9,d=2e10")["warnings"])
+
+
+def test_a_place_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, grid(0.002))
+    assert "6 N D is beyond" in refused(path, *SIZE, "--predict", "n=1e300,d=1e300")

@@ -144,3 +144,34 @@ def test_labels_with_brackets_reach_the_text(tmp_path: Path) -> None:
     )
     shown = text(written(tmp_path / "g.csv", two), "--group", "family", "--bootstrap", "50")
     assert "x[b] needs more than 64 times the compute of [/red]" in shown
+
+
+def test_equal_losses_have_no_minimum(tmp_path: Path) -> None:
+    flat = study(7, budgets=FIVE, spread=8.0).assign(loss=2.5)
+    assert "the loss is the same at all sizes" in refused(written(tmp_path / "f.csv", flat))
+
+
+def test_evaluations_of_one_run_that_are_not_named_are_noted(tmp_path: Path) -> None:
+    runs = study(7, budgets=FIVE, spread=8.0, noise=3e-3, seed=1)
+    draw = np.random.default_rng(0)
+    several = runs.loc[runs.index.repeat(4)].reset_index(drop=True)
+    several["run"] = np.repeat(np.arange(len(runs)), 4)
+    several["loss"] *= 1 + 1e-4 * draw.standard_normal(len(several))
+    path, note = written(tmp_path / "e.csv", several), "evaluations of one run"
+    few = ["--bootstrap", "20"]
+    assert any(note in warning for warning in fitted(path, *few)["warnings"])
+    assert not any(note in warning for warning in fitted(path, *few, "--run", "run")["warnings"])
+    seeds = several.assign(loss=several["loss"] * (1 + 3e-3 * draw.standard_normal(len(several))))
+    other = fitted(written(tmp_path / "s.csv", seeds), *few)
+    assert not any(note in warning for warning in other["warnings"])
+
+
+def test_a_prediction_far_below_the_budgets_is_noted(table: str) -> None:
+    found = fitted(table, "--predict", "c=1e12", "--bootstrap", "0")
+    assert any("1e+06 times below the smallest budget" in each for each in found["warnings"])
+
+
+def test_few_runs_drawn_with_replacement_have_the_remedy(tmp_path: Path) -> None:
+    rows = study(6, budgets=FIVE, spread=8.0, noise=3e-3, seed=2)
+    found = fitted(written(tmp_path / "r.csv", rows), "--resample", "runs", "--bootstrap", "50")
+    assert any("leave --resample runs out" in warning for warning in found["warnings"])

@@ -129,3 +129,8 @@ def test_what_the_standard_writer_writes_is_read_as_written(
     found = records(tmp_path_factory.mktemp("table"), stream.getvalue())
     assert [row.fields[0] for row in found.rows] == labels
     assert [row.line for row in found.rows] == list(range(2, len(labels) + 2))
+
+
+def test_a_header_inside_the_table_is_named(tmp_path: Path) -> None:
+    assert "line 5 repeats the header" in refused(tmp_path, GOOD + GOOD)
+    assert "lines 5, 9 repeat the header" in refused(tmp_path, GOOD * 3)

@@ -88,3 +88,10 @@ def test_sizes_that_make_no_sense_are_noted(
 def test_a_perplexity_is_noted() -> None:
     (note,) = notes(loss=35)
     assert "perplexity" in note
+
+
+def test_of_two_units_none_between_them_is_named() -> None:
+    factor = np.where(np.arange(len(N)) < len(N) // 2, 1e-12, 1.0)
+    found = notes(c=factor)
+    assert any("rows in several units" in note for note in found)
+    assert not any("MFLOPs" in note or "1e+06" in note for note in found)

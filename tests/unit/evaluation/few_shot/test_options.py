@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import time
 
 import pytest
 from hypothesis import assume, given
@@ -47,6 +48,19 @@ def test_options_that_differ_in_a_sign_are_different_answers(choices: list[str],
         ("−1", ["1", "-1"], 1),  # the minus sign
         ("–1.", ["1", "-1"], 1),  # an en dash
         ("(-1)", ["1", "-1"], 1),
+        ("– 1", ["1", "-1"], None),  # as "- 1"
+        ("x = – 1", ["1", "-1"], None),
+        ("$-1$", ["1", "-1"], 1),
+        (r"The answer is \(-1\).", ["1", "-1"], 1),
+        (r"\boxed{-1}", ["1", "-1"], 1),
+        (r"\boxed{B}", ["1", "-1"], 1),
+        (r"\frac{1}{2}", [r"$\frac{1}{2}$", r"$\frac{2}{1}$"], 0),
+        ("$5", ["5", "$5"], 1),
+        ("$5$", ["$5", "5"], 1),
+        ("from $5 to $10", ["5", "10"], None),
+        ("東京。", ["東京", "京都"], 0),
+        ("「京都」", ["東京", "京都"], 1),
+        ("لا؟", ["نعم", "لا"], 1),
         ("1", ["-1", "0"], None),
         ("15", ["1.5", "2"], None),
         ("1024", ["1,024", "1.024"], 0),
@@ -215,3 +229,9 @@ def test_a_number_is_never_a_part_of_a_longer_one(number: int, more: int) -> Non
     for text in (f"it is {number}{more} of them", f"it is {number}.{more}", f"it is 1{number} now"):
         assert strict_choice(text, choices).choice is None
     assert strict_choice(f"it is {number} of them", choices).choice == 0
+
+
+def test_a_long_text_of_options_takes_no_square_of_its_length() -> None:
+    before = time.process_time()
+    assert strict_choice("blue green red " * 4000, ["red", "blue", "green"]).tie
+    assert time.process_time() - before < 10

@@ -237,3 +237,25 @@ def test_a_missing_file_and_other_ids_are_refused(tmp_path: Path) -> None:
         score_task("lambada", [Item(id=1, prompt="", answer="a")], {2: "a"})
     with pytest.raises(SpecError, match="unknown; valid: hellaswag, lambada"):
         score_task("arc", [Item(id=1, prompt="", answer="a")], {1: "a"})
+
+
+@pytest.mark.parametrize("option", ["--items", "--generations", "--against"])
+def test_answers_are_not_written_over_what_is_read(option: str, tmp_path: Path) -> None:
+    items = made_up_items("mmlu")
+    paths = {name: tmp_path / f"{name.strip('-')}.jsonl" for name in ("--items", "--generations")}
+    paths["--against"] = tmp_path / "against.jsonl"
+    write_items(paths["--items"], items)
+    lines = [json.dumps({"id": item.id, "generation": item.answer}) + "\n" for item in items]
+    for name in ("--generations", "--against"):
+        paths[name].write_text("".join(lines))
+    before = paths[option].read_bytes()
+    arguments = [part for name, path in paths.items() for part in (name, str(path))]
+    asked = ["score", "--task", "mmlu", *arguments, "--per-item", str(paths[option])]
+    with pytest.raises(SpecError, match="is a file that is read"):
+        CliRunner().invoke(app, asked, catch_exceptions=False, standalone_mode=False)
+    assert paths[option].read_bytes() == before
+
+
+def test_a_cut_takes_no_square_of_the_number_of_lines() -> None:
+    assert cut("\n" * 200_000 + "red\nblue") == "\n" * 200_000 + "red"
+    assert cut(" \n " * 3) == " \n " * 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 
 pytest.importorskip("lm_eval")
 
@@ -35,6 +35,7 @@ MODEL = ["--model", "cola", "--model_args", "pretrained=nowhere", "--tasks", "x"
         (["--gen_kwargs", "foo=3"], "generation_kwargs foo=3: no such key"),
         (["--gen_kwargs", "top_p=3"], "top_p"),
         (["--log_samples"], "lm-eval: Specify --output_path"),
+        (["--wandb_args", "project=x"], "--wandb_args: the package wandb is not installed"),
         (["--config", "/no/such.yaml"], "--config /no/such.yaml: cannot be read"),
     ],
 )
@@ -45,6 +46,13 @@ def test_an_option_that_cannot_be_is_one_line(arguments: list[str], message: str
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sys.argv == before
+
+
+@pytest.mark.parametrize("option", ["--output_path", "--use_cache"])
+def test_what_cannot_be_written_is_refused_before_the_run(option: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=f"{option} .*file.*give another"):
+        run([*MODEL, option, str(tmp_path / "file" / "folder" / "x")])
 
 
 def test_options_of_a_configuration_file_are_checked_too(tmp_path: Path) -> None:
