@@ -11,6 +11,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,10 +45,11 @@ KNOWN = (
 
 _MAGIC = {
     b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
+# Text may begin with the letters BZh: what follows them is looked at, too (a level, then a mark).
+_BZIP2 = re.compile(rb"BZh[1-9](1A|\x17r)")
 _SKIPPABLE_FRAME = range(0x184D2A50, 0x184D2A60)  # with which zstd streams may begin
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _MARKS = {
@@ -57,6 +59,10 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# What `git clone` leaves in place of a large file where Git LFS is not installed.
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+HEAD_BYTES = len(_LFS_POINTER)  # what tells kinds of files apart
+_CONTROL = frozenset(range(32)) - frozenset(b"\a\b\t\n\v\f\r\x1b")  # bytes that text does not have
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _BLOCK = 1 << 20
 
@@ -80,10 +86,25 @@ def unpacked_name(name: str) -> str:
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression that a file's first bytes (6 are enough) belong to, if any."""
+    """The compression that a file's first bytes (`HEAD_BYTES`) belong to, if any."""
     if len(head) >= 4 and int.from_bytes(head[:4], "little") in _SKIPPABLE_FRAME:
         return "zstd"
+    if _BZIP2.match(head):
+        return "bzip2"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def check_is_fetched(head: bytes, where: str) -> None:
+    """Refuse a file of which only a Git LFS pointer is there, by its first bytes.
+
+    Raises:
+        SpecError: beginning with `where`.
+    """
+    if head.startswith(_LFS_POINTER):
+        raise SpecError(
+            f"{where}: is a Git LFS pointer in place of the file; fetch it (git lfs pull), or "
+            "leave it out"
+        )
 
 
 @contextmanager
@@ -91,13 +112,16 @@ def open_bytes(path: Path, where: str) -> Iterator[BinaryIO]:
     """The content of a file, decompressed while it is read.
 
     Raises:
-        SpecError: beginning with `where`, when the file cannot be read or is cut short or damaged.
+        SpecError: beginning with `where`, when the file cannot be read, is cut short or damaged, or
+            only a Git LFS pointer.
     """
     compression: str | None = None
     try:
         with ExitStack() as stack:
             raw = stack.enter_context(path.open("rb"))
-            compression = compression_of(raw.peek(6)[:6])
+            head = raw.peek(HEAD_BYTES)[:HEAD_BYTES]
+            check_is_fetched(head, where)
+            compression = compression_of(head)
             stream = _decompressed(raw, compression)
             yield raw if stream is raw else stack.enter_context(stream)
     except _DAMAGE as error:
@@ -170,10 +194,13 @@ def nul_problem(line: int, path: Path) -> str:
 def _encoding_problem(path: Path, encoding: str) -> str:
     """A clause about the first bytes of a file that its encoding cannot have."""
     decoder, line = codecs.getincrementaldecoder(encoding)(), 1
-    found = ""
+    found, is_binary = "", False
     with open_bytes(path, str(path)) as stream:
         while not found:
             block = stream.read(_BLOCK)
+            is_binary = is_binary or (
+                encoding.startswith("utf-8") and not _CONTROL.isdisjoint(block)
+            )
             before = decoder.getstate()[0]
             try:
                 line += decoder.decode(block, final=not block).count("\n")
@@ -188,4 +215,6 @@ def _encoding_problem(path: Path, encoding: str) -> str:
     remedy = f"convert it (such as iconv -f WINDOWS-1252 -t UTF-8 {path.name}) or leave it out"
     if name != "UTF-8":
         remedy = "copy it again or leave it out"
+    elif is_binary:
+        remedy = "it is a binary file (an archive, say): unpack it or leave it out"
     return f"is not {name} text ({found or 'cut short'}); {remedy}"

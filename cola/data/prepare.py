@@ -97,7 +97,7 @@ def open_prepared(folder: Path) -> PreparedData:
             for name in ("train", "validation")
         )
         tokenizer = TextTokenizer.open(folder, meta["eos_token"])
-    except (OSError, ValueError, KeyError, SpecError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SpecError) as error:
         raise StorageError(
             f"{folder}: is not a folder of prepared data ({error}); delete it and prepare again"
         ) from error

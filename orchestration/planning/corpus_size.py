@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cola.data.fingerprint import source_fingerprint
 from cola.data.summary import CorpusSummary, summarise, summary_in
-from cola.errors import SpecError
+from cola.errors import SpecError, one_line
 from cola.spec.data import HuggingFaceDataset
 from cola.study import StudySpec
+
+log = logging.getLogger(__name__)
 
 # Chosen, of English under a small BPE (larger vocabularies reach 4.5): only warnings rest on it.
 BYTES_PER_TOKEN = 3.5
@@ -41,8 +44,11 @@ def corpus_size(study: StudySpec, cache: Path) -> CorpusSize:
     """
     meta = cache / source_fingerprint(study.data)[:24] / "meta.json"
     if meta.is_file():
-        values = json.loads(meta.read_text(encoding="utf-8"))
-        return CorpusSize(int(values["train"]["tokens"]), True, summary_in(values))
+        try:
+            values = json.loads(meta.read_text(encoding="utf-8"))
+            return CorpusSize(int(values["train"]["tokens"]), True, summary_in(values))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s: is damaged (%s), the corpus is prepared again", meta, one_line(error))
     corpus, summary = study.data.corpus, summarise(study.data)
     if isinstance(corpus, HuggingFaceDataset) and corpus.tokens is not None:
         return CorpusSize(corpus.tokens, True, summary)
