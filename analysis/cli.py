@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -24,7 +23,7 @@ from analysis.table_fit.options import check_options, check_together, parse_targ
 from analysis.table_fit.request import Request
 from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns
-from cola.errors import FitError, SpecError
+from cola.errors import FitError, SpecError, StorageError
 from cola.spec import load_yaml
 from cola.spec.address import sqlite_uri
 
@@ -57,7 +56,7 @@ def report(
     folder = root / "studies" / name
     if not (folder / "study.yaml").exists():
         raise SpecError(f"study {name}: {root} holds no such study; run it first, or give --output")
-    spec = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    spec = saved_study(folder / "study.yaml")
     uri = tracking_uri or spec["tracking"]["uri"] or sqlite_uri(root / "mlflow.db")
     result = write_report(name, uri, folder / "report", spec=spec, targets=target or [])
     console = Console()
@@ -66,6 +65,24 @@ def report(
     for warning in result.warnings:
         console.print(f"note: {warning}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"report: {result.html}", highlight=False, soft_wrap=True)
+
+
+def saved_study(path: Path) -> dict[str, Any]:
+    """The study as it was last run.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    problem = "it is not the whole study"
+    try:
+        spec = load_yaml(path)
+        if isinstance(spec.get("tracking"), dict) and "uri" in spec["tracking"]:
+            return spec
+    except SpecError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+    raise StorageError(
+        f"{path}: is damaged ({problem}); remove it, and `cola run` of the study writes it anew"
+    )
 
 
 @app.command()

@@ -16,6 +16,7 @@ from orchestration.cli.options import AsJson, RayAddress
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
+from sweeps.space.metrics import missing_metric
 from sweeps.space.points import PointPlanner
 from sweeps.space.space import describe_point
 
@@ -103,6 +104,7 @@ def run(
         typer.echo("not complete: the same command resumes it")
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     check_has_trials(name, SweepLog(result.folder))
+    check_has_metrics(planner, SweepLog(result.folder))
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
     if result.unmirrored:
@@ -128,6 +130,21 @@ def check_has_trials(name: str, log: SweepLog) -> None:
             f"sweep {name}: all of its {len(outcomes)} trials failed, the last because: "
             f"{outcomes[-1].reason}"
         )
+
+
+def check_has_metrics(planner: PointPlanner, log: SweepLog) -> None:
+    """Check that what the sweep optimises was measured.
+
+    Raises:
+        SpecError: a finished trial has no such metric.
+    """
+    leave_out_trials(planner, log)
+    names = [goal.name for goal in planner.sweep.metrics]
+    for number, outcome in log.outcomes.items():
+        if outcome.state == "finished" and number not in log.left_out:
+            missing = missing_metric(names, outcome.metrics)
+            if missing is not None:
+                raise SpecError(f"sweep {planner.sweep.name}: {missing}")
 
 
 @app.command()

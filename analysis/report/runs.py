@@ -7,10 +7,12 @@ an error, since its numbers may mean something else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sqlite3
 import tempfile
+import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,13 @@ from cola.records import (
     Metric,
     Tag,
 )
-from cola.spec.address import Address, remove_quoted_folder, resolve_address, sqlite_file
+from cola.spec.address import (
+    SQLITE,
+    Address,
+    remove_quoted_folder,
+    resolve_address,
+    sqlite_file,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +100,11 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it shows addresses
     try:
         return _read(study, address, cache)
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            f"tracking.uri={address.shown}: needs the Python package {error.name}, which is not "
+            "installed"
+        ) from None
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = address.clean(getattr(error, "orig", None) or error)
         if "mlflow db upgrade" in reason:
@@ -103,15 +116,40 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         ) from None
 
 
+def check_store(address: Address) -> None:
+    """Refuse what is no MLflow store: MLflow's client would make its tables in any database.
+
+    Raises:
+        SpecError: the address is none of a store, or its file is missing or of something else.
+        sqlite3.Error: the file cannot be read as a database.
+    """
+    where = f"tracking.uri={address.shown}"
+    if urllib.parse.urlsplit(address.uri).scheme in ("", "file") or address.uri == SQLITE:
+        raise SpecError(
+            f"{where}: is not a tracking store; give sqlite:///FILE.db or a server's http(s) "
+            "address"
+        )
+    file = sqlite_file(address.uri)
+    if file is None:
+        return
+    if not file.is_file():
+        raise SpecError(f"{where}: no such file; `cola run` makes it from the runs' journals")
+    source = f"file:{urllib.parse.quote(str(file))}?mode=ro"
+    with contextlib.closing(sqlite3.connect(source, uri=True)) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = [name for (name,) in found]
+    if "experiments" not in tables:
+        what = f"of something else (it has the table {tables[0]})" if tables else "empty"
+        raise SpecError(
+            f"{where}: the database is {what}, and no MLflow store; name that of the study's runs"
+        )
+
+
 def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
     from mlflow.tracking import MlflowClient
 
     file = sqlite_file(address.uri)
-    if file is not None and not file.is_file():
-        raise SpecError(
-            f"tracking.uri={address.shown}: no such file; `cola run` makes it from the runs' "
-            "journals"
-        )
+    check_store(address)
     client = MlflowClient(tracking_uri=address.uri)
     experiment = client.get_experiment_by_name(study)
     remove_quoted_folder(address.uri)

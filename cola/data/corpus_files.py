@@ -245,6 +245,13 @@ def _files_at(given: str, key: str) -> tuple[list[CorpusFile], list[SkippedFile]
         ) from None
     if is_file:
         return [_named_file(path, f"{key}={given}")], []
+    if not given.strip():
+        raise SpecError(f"{key}: an empty path; name a file or folder (. is the working directory)")
+    if not is_folder and path.exists():
+        raise SpecError(
+            f"{key}={given}: is neither a file nor a folder, but a pipe or device, which can be "
+            "read once only; write its content to a file"
+        )
     if not is_folder:
         raise SpecError(
             f"{key}={given}: no such file or folder; give files ({KNOWN}) or folders of "

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from cola.byte_marks import HEAD_BYTES, compression_of
 from cola.data.corpus_files import BLOCK_CHARACTERS, CorpusFile, SkippedFile
-from cola.data.formats import nul_problem, open_bytes, open_text, text_blocks
+from cola.data.formats import check_is_fetched, nul_problem, open_bytes, open_text, text_blocks
 from cola.errors import SpecError, one_line
 
 _ROWS = 1024  # of a Parquet file, read at once
@@ -91,9 +91,7 @@ def row_text(
     """
     if text_field not in row:
         names = one_line(", ".join(map(str, row)))
-        raise SpecError(
-            f"data.corpus.text_field={text_field}: no such field ({where}); one of: {names}"
-        )
+        raise SpecError(f"{_field(text_field, where)}: no such field ({where}); one of: {names}")
     text = row[text_field]
     if text is None:
         counts.skipped_documents += 1
@@ -104,24 +102,36 @@ def row_text(
         )
     else:
         raise SpecError(
-            f"data.corpus.text_field={text_field}: holds {type(text).__name__}, not text ({where});"
-            " name a field of strings"
+            f"{_field(text_field, where)}: holds {type(text).__name__}, not text ({where}); "
+            "name a field of strings"
         )
 
 
+def _field(name: str, where: str) -> str:
+    """What names the field of the text: the study's key, or nothing for files of an option."""
+    return f"data.corpus.text_field={name}" if where.startswith("data.") else f"field {name!r}"
+
+
 def _json_lines(handle: TextIO, where: str) -> Iterator[Row]:
+    first = True
     for number, line in enumerate(handle, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
+            if first and line.strip() in ("[", "{"):
+                raise _of_several_lines(f"{where}: line {number}", line) from error
             raise _not_json(f"{where}: line {number}", error, line) from error
-        if isinstance(row, list) and number == 1:
-            raise SpecError(
-                f"{where}: line 1 is not a JSON object but an array; name the file .json"
-            )
+        if isinstance(row, list) and first:
+            raise _of_several_lines(f"{where}: line {number}", "[")
+        first = False
         yield f"line {number}", _object(row, f"{where}: line {number}")
+
+
+def _of_several_lines(where: str, line: str) -> SpecError:
+    found = "an array" if line.startswith("[") else "the beginning of one"
+    return SpecError(f"{where} is not a JSON object but {found}; name the file .json")
 
 
 def _object(value: object, where: str) -> Mapping[str, object]:
@@ -313,7 +323,9 @@ def _parquet_source(path: Path, where: str) -> Any:
     import pyarrow as pa
 
     with path.open("rb") as file:
-        if compression_of(file.read(HEAD_BYTES)) is None:
-            return str(path)
+        head = file.read(HEAD_BYTES)
+    check_is_fetched(head, where)
+    if compression_of(head) is None:
+        return str(path)
     with open_bytes(path, where) as stream:
         return pa.BufferReader(stream.read())

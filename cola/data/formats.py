@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, cast
 
-from cola.byte_marks import HEAD_BYTES, compression_of, encoding_of
+from cola.byte_marks import HEAD_BYTES, compression_of, encoding_of, is_lfs_pointer
 from cola.errors import SpecError, one_line
 
 Format = Literal["text", "json-lines", "json", "parquet", "csv", "tsv"]
@@ -43,6 +43,7 @@ KNOWN = (
     "with .gz, .bz2, .xz or .zst"
 )
 
+_CONTROL = frozenset(range(32)) - frozenset(b"\a\b\t\n\v\f\r\x1b")  # bytes that text does not have
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _BLOCK = 1 << 20  # chosen: bytes that are decoded at once in search of a wrong one
 
@@ -65,18 +66,34 @@ def unpacked_name(name: str) -> str:
     return stem if stem and extension.lower() in COMPRESSED else name
 
 
+def check_is_fetched(head: bytes, where: str) -> None:
+    """Refuse a file of which only a Git LFS pointer is there, by its first bytes.
+
+    Raises:
+        SpecError: beginning with `where`.
+    """
+    if is_lfs_pointer(head):
+        raise SpecError(
+            f"{where}: is a Git LFS pointer in place of the file; fetch it (git lfs pull), or "
+            "leave it out"
+        )
+
+
 @contextmanager
 def open_bytes(path: Path, where: str) -> Iterator[BinaryIO]:
     """The content of a file, decompressed while it is read.
 
     Raises:
-        SpecError: beginning with `where`, when the file cannot be read or is cut short or damaged.
+        SpecError: beginning with `where`, when the file cannot be read, is cut short or damaged, or
+            only a Git LFS pointer.
     """
     compression: str | None = None
     try:
         with ExitStack() as stack:
             raw = stack.enter_context(path.open("rb"))
-            compression = compression_of(raw.peek(HEAD_BYTES)[:HEAD_BYTES])
+            head = raw.peek(HEAD_BYTES)[:HEAD_BYTES]
+            check_is_fetched(head, where)
+            compression = compression_of(head)
             stream = _decompressed(raw, compression)
             yield raw if stream is raw else stack.enter_context(stream)
     except _DAMAGE as error:
@@ -148,10 +165,13 @@ def nul_problem(line: int, path: Path) -> str:
 def _encoding_problem(path: Path, encoding: str) -> str:
     """A clause about the first bytes of a file that its encoding cannot have."""
     decoder, line = codecs.getincrementaldecoder(encoding)(), 1
-    found = ""
+    found, is_binary = "", False
     with open_bytes(path, str(path)) as stream:
         while not found:
             block = stream.read(_BLOCK)
+            is_binary = is_binary or (
+                encoding.startswith("utf-8") and not _CONTROL.isdisjoint(block)
+            )
             before = decoder.getstate()[0]
             try:
                 line += decoder.decode(block, final=not block).count("\n")
@@ -166,4 +186,6 @@ def _encoding_problem(path: Path, encoding: str) -> str:
     remedy = f"convert it (such as iconv -f WINDOWS-1252 -t UTF-8 {path.name}) or leave it out"
     if name != "UTF-8":
         remedy = "copy it again or leave it out"
+    elif is_binary:
+        remedy = "it is a binary file (an archive, say): unpack it or leave it out"
     return f"is not {name} text ({found or 'cut short'}); {remedy}"

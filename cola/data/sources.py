@@ -22,6 +22,7 @@ from cola.data.corpus_files import (
 )
 from cola.data.documents import ReadCounts, file_documents
 from cola.data.hub import dataset_documents
+from cola.data.tokenizer import without_surrogates
 from cola.spec import DataSpec
 from cola.spec.data import HuggingFaceDataset, LocalFiles, PythonStdlib
 
@@ -92,7 +93,7 @@ def split_text(blocks: Iterable[str]) -> Iterator[str]:
     """
     pending = ""
     for block in blocks:
-        pending += _without_surrogates(block)
+        pending += without_surrogates(block)
         while len(pending) > PIECE_CHARACTERS:
             cut = _cut(pending)
             yield pending[:cut]
@@ -135,12 +136,3 @@ def _cut(text: str) -> int:
         if found >= 0:
             return found + kept
     return PIECE_CHARACTERS
-
-
-def _without_surrogates(text: str) -> str:
-    """Lone surrogates (possible in JSON escapes) have no UTF-8 form: replaced by U+FFFD."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -21,7 +21,7 @@ from cola.data.fingerprint import MAX_HASHED_BYTES, digest_of
 from cola.data.formats import unpacked_name
 from cola.data.hub import dataset_listing, unpinned_notes
 from cola.data.sources import read_pieces
-from cola.errors import SpecError
+from cola.errors import SpecError, one_line
 from cola.spec import DataSpec
 from cola.spec.data import HuggingFaceDataset, PythonStdlib
 
@@ -84,7 +84,10 @@ class CorpusSummary:
 
     def facts(self) -> list[str]:
         """What is there, and what is left out without loss."""
-        return [line for line in (self._holds(), self._harmless()) if line]
+        not_read = self.harmless()
+        return [
+            line for line in (self._holds(), f"Not read: {not_read}." if not_read else "") if line
+        ]
 
     def cautions(self, text: str = "the corpus") -> list[str]:
         """What of `text` is left out, and names that may stand for other data tomorrow."""
@@ -114,13 +117,13 @@ class CorpusSummary:
         of = f" in {files}" if files else ""
         return f"Corpus: {self.documents:,} documents{size}{of}{found}."
 
-    def _harmless(self) -> str:
-        """Files left out by rules that lose nothing."""
+    def harmless(self) -> str:
+        """What is left out by rules that lose nothing, as a clause; empty where there is none."""
         groups = [group for group in self.skipped if group.rule not in LOSSES]
         parts = [f"{group.files:,} {group.rule} ({group.shown})" for group in groups]
         if self.blank_documents:
             parts.append(_many(self.blank_documents, BLANK))
-        return f"Not read: {', '.join(parts)}." if parts else ""
+        return ", ".join(parts)
 
 
 def summarise(spec: DataSpec) -> CorpusSummary:
@@ -172,13 +175,15 @@ def summary_of(
 
 
 def left_out_of(text: str, counts: ReadCounts) -> list[str]:
-    """A sentence on each loss of a `text` that was read with these counts."""
+    """A sentence on each thing that is left out of a `text` that was read with these counts."""
     summary = CorpusSummary(
         null_documents=counts.skipped_documents,
+        blank_documents=counts.blank_documents,
         files_without_text=tuple(counts.files_without_text[:MOST_NAMES]),
         skipped=tuple(_groups(counts.skipped)),
     )
-    return summary.cautions(text)
+    not_read = summary.harmless()
+    return summary.cautions(text) + ([f"not read of {text}: {not_read}"] if not_read else [])
 
 
 def summary_in(meta: Mapping[str, Any]) -> CorpusSummary:
@@ -211,6 +216,8 @@ def check_has_text(spec: DataSpec, counts: ReadCounts) -> None:
     if counts.documents:
         return
     parts = [_many(n, what) for n, what in _without_text(counts) if n]
+    if counts.files_without_text:
+        parts.append(f"no text in {one_line(', '.join(counts.files_without_text[:3]))}")
     if counts.skipped:
         parts.append(f"files left out: {shown(counts.skipped)}")
     found = f" ({'; '.join(parts)})" if parts else ""

@@ -84,6 +84,7 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without any special token."""
+        text = without_surrogates(text)
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
@@ -112,6 +113,15 @@ class TextTokenizer:
     def __reduce__(self) -> tuple[object, ...]:
         # Pickling the backend alone would lose `encode_special_tokens`.
         return (_from_json, (self.backend.to_str(), self.eos_token))
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for lone surrogates: JSON's escapes can have them, UTF-8 cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> TextTokenizer:

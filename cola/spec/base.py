@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cola.errors import SpecError, one_line
 from cola.spec.key_paths import has_tag, models, nearest_key, step
 from cola.spec.typed_values import not_text
-from cola.spec.yaml_text import parse_yaml
+from cola.spec.yaml_text import dump_yaml, parse_yaml
 
 
 class Spec(BaseModel):
@@ -28,7 +28,7 @@ class Spec(BaseModel):
 
     def to_yaml(self) -> str:
         """The whole specification as YAML, which `parse` reads again."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json"))
 
     def content_hash(self) -> str:
         """SHA-256 (hex) of `canonical_json()`."""
@@ -82,6 +82,9 @@ def check_plain(value: object, *, origin: str, key: str = "") -> None:
     """
     if isinstance(value, dict):
         for name, item in value.items():
+            if not (name is None or isinstance(name, bool | int | float | str)):
+                where = f"{key}.{name}" if key else str(name)
+                raise SpecError(f"{where}: the key {not_text(name)} (in {origin})")
             check_plain(item, origin=origin, key=f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for index, item in enumerate(value):
@@ -111,7 +114,7 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
         except yaml.YAMLError:
             raise SpecError(f"--set {override}: the value is not valid YAML") from None
         check_plain(value, origin=f"--set {override}", key=path.strip())
-        _assign(result, path.strip().split("."), value, override=override)
+        _assign(result, path.strip().split("."), value, override=f"--set {override}")
     return result
 
 
@@ -161,9 +164,7 @@ def _assign(node: Any, path: list[str], value: object, *, override: str) -> None
         where = ".".join(keys[: depth + 1])
         if isinstance(node, list):
             if not key.isdigit() or int(key) >= len(node):
-                raise SpecError(
-                    f"--set {override}: {where} is not an item of a list of {len(node)}"
-                )
+                raise SpecError(f"{override}: {where} is not an item of a list of {len(node)}")
             if last:
                 node[int(key)] = value
             else:
@@ -176,7 +177,7 @@ def _assign(node: Any, path: list[str], value: object, *, override: str) -> None
                     node[key] = {}
                 node = node[key]
         else:
-            raise SpecError(f"--set {override}: {'.'.join(keys[:depth])} holds a value, not keys")
+            raise SpecError(f"{override}: {'.'.join(keys[:depth])} holds a value, not keys")
 
 
 def _describe(model: type[BaseModel], item: Any) -> str:

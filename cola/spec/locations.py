@@ -37,6 +37,8 @@ class Location:
 
 
 def _absolute_path(text: str, base: Path) -> str:
+    if not text.strip():
+        raise ValueError("is an empty path; name one (. is the working directory)")
     try:
         return str(base / Path(text).expanduser())
     except RuntimeError:

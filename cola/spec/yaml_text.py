@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -11,6 +12,9 @@ MERGE = "tag:yaml.org,2002:merge"
 # Values of a document with every alias written out: far above any study's, far below what fills
 # memory.
 MOST_VALUES = 100_000
+# YAML 1.1, which PyYAML reads, takes 1e6 and 1.0e6 for text: its exponents need a sign.
+FLOAT = "tag:yaml.org,2002:float"
+EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -38,6 +42,14 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
 
+class PlainDumper(yaml.SafeDumper):
+    """Writes what `PlainLoader` reads: text that looks like a number is quoted."""
+
+
+for _class in (PlainLoader, PlainDumper):
+    _class.add_implicit_resolver(FLOAT, EXPONENT, list("-+.0123456789"))
+
+
 def count_values(node: yaml.Node, counted: dict[int, int | None]) -> int:
     """Values below a node with every alias written out.
 
@@ -59,6 +71,11 @@ def count_values(node: yaml.Node, counted: dict[int, int | None]) -> int:
         parts = [part for pair in node.value for part in pair]
     counted[id(node)] = total = 1 + sum(count_values(part, counted) for part in parts)
     return total
+
+
+def dump_yaml(values: Any) -> str:
+    """The values as YAML, which `parse_yaml` reads again; mappings keep their order."""
+    return str(yaml.dump(values, Dumper=PlainDumper, sort_keys=False))
 
 
 def parse_yaml(text: str) -> Any:

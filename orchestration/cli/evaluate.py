@@ -59,10 +59,11 @@ TaskFolder = Annotated[
     typer.Option(help="Few-shot items, <task>.jsonl each. Default: the public data sets."),
 ]
 HeldOut = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
+        metavar="PATH",
         help="Text for in-domain tasks, in place of a run's validation split (repeatable). The "
-        "likelihood is measured of all of it, or of the first --items sequences."
+        "likelihood is measured of all of it, or of the first --items sequences.",
     ),
 ]
 Judge = Annotated[
@@ -120,14 +121,62 @@ def evaluate(
     models = models_of(targets, root, context)
     judge = None if reference is None else reference_of(find_target(reference, root, None))
     changes = evaluation_changes(settings or [], items, task_folder)
-    texts = tuple(held_out or ())
+    texts = held_out_paths(held_out or [])
+    options = {
+        "--held-out": bool(texts),
+        "--reference": reference is not None,
+        "--task-folder": task_folder is not None,
+        "--context": context is not None,
+    }
+    given = [name for name, is_given in options.items() if is_given]
     requests = [
-        (model, request_of(model, tasks, changes, seed=seed, judge=judge, texts=texts))
+        (
+            model,
+            request_of(model, tasks, changes, options=given, seed=seed, judge=judge, texts=texts),
+        )
         for model in models
     ]
     executor = EvaluationExecutor(rows, workers, cpus_per_worker, gpu, address)
     reports = evaluate_all(requests, executor, root, show_progress=not as_json)
     show_reports(reports, as_json)
+
+
+def held_out_paths(given: Sequence[str]) -> tuple[Path, ...]:
+    """The paths of `--held-out`.
+
+    Raises:
+        SpecError: one is empty, which stands for the whole working directory elsewhere.
+    """
+    if not all(path.strip() for path in given):
+        raise SpecError("--held-out: an empty path; name a file, or . for the working directory")
+    return tuple(map(Path, given))
+
+
+def check_options_read(given: Sequence[str], tasks: Sequence[str]) -> None:
+    """Whether each of the given options has an effect on one of the tasks.
+
+    Raises:
+        SpecError: naming an option that none of them reads, and the tasks that do.
+    """
+    readers = {
+        "--held-out": IN_DOMAIN_TASKS,
+        "--reference": ("unconditional",),
+        "--task-folder": FEW_SHOT_TASKS,
+        "--context": tuple(
+            task for task in IN_DOMAIN_TASKS + FEW_SHOT_TASKS if task != "likelihood"
+        ),
+    }
+    if "--held-out" in given:  # whose sequences are as long as the context
+        readers["--context"] += ("likelihood",)
+    for option in given:
+        if not set(readers[option]) & set(tasks):
+            known = (
+                "the few-shot tasks" if option == "--task-folder" else ", ".join(readers[option])
+            )
+            raise SpecError(
+                f"{option}: has no effect on {', '.join(tasks)}; {known} read it, so leave it out "
+                "or name one of these tasks"
+            )
 
 
 def models_of(targets: Sequence[str], root: Path, context: int | None) -> list[Target]:
@@ -148,11 +197,12 @@ def request_of(
     tasks: str | None,
     changes: list[str],
     *,
+    options: list[str],
     seed: int,
     judge: Callable[[], Reference] | None,
     texts: tuple[Path, ...],
 ) -> EvaluationRequest:
-    """What is asked of one model.
+    """What is asked of one model; `options` are those of the command that only some tasks read.
 
     Raises:
         SpecError: an unknown task, key or value, or a key that none of the tasks reads.
@@ -162,6 +212,7 @@ def request_of(
     wanted = evaluation_settings(model, tasks, changes)
     given = given_settings(model, changes)
     check_read(given, wanted.tasks)
+    check_options_read(options, wanted.tasks)
     tokens = wanted.generation.max_new_tokens if NEW_TOKENS in given else FEW_SHOT_NEW_TOKENS
     return EvaluationRequest(
         wanted,

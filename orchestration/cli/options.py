@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cola.errors import SpecError
 from orchestration.remote.packaging import JobEnvironment
 
 Study = Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")]
@@ -55,5 +56,11 @@ Environment = Annotated[
 
 
 def output_folder(output: str) -> Path:
-    """The absolute path of an `--output` folder."""
+    """The absolute path of an `--output` folder.
+
+    Raises:
+        SpecError: it is empty, as a variable of a script that is not set gives it.
+    """
+    if not output.strip():
+        raise SpecError("--output: an empty path; name a folder, or . for the working directory")
     return Path(output).expanduser().resolve()

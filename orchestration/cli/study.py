@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cola.errors import INTERRUPTED, TrackingError
+from cola.errors import INTERRUPTED, SpecError, TrackingError
+from cola.evaluation.tasks.settings_read import unread_by_family
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.cli.options import (
@@ -262,9 +263,14 @@ def generate(
     if max_new_tokens is not None:
         changes.append(f"max_new_tokens={max_new_tokens}")
     values = apply_overrides(spec.evaluation.generation.model_dump(mode="json"), changes)
-    generation = GenerationSpec.parse(values)
+    generation = GenerationSpec.parse(values, origin="--set or --max-new-tokens")
+    for option, text in (("--prompt", prompt), ("--right", right)):
+        check_is_text(option, text)
     model = open_run_model(folder, spec.family, spec.data.sequence_length)
     note = partial(typer.echo, err=True)
+    given = [change.partition("=")[0].strip() for change in changes]
+    for key in unread_by_family((f"generation.{key}" for key in given), spec.family):
+        note(f"{key} has no effect: {spec.family} models do not read it")
     if right is not None:
         found = fill_text(model, prompt, right, settings=generation, seed=seed, notify=note)
         typer.echo(found)
@@ -272,6 +278,22 @@ def generate(
     for piece in stream_text(model, prompt, generation, seed=seed, notify=note):
         typer.echo(piece, nl=False)
     typer.echo()
+
+
+def check_is_text(option: str, text: str | None) -> None:
+    """Refuse text of the command line that the terminal sent in another encoding than UTF-8.
+
+    Raises:
+        SpecError: naming the option and the first such byte.
+    """
+    strange = next(
+        (character for character in text or "" if "\ud800" <= character <= "\udfff"), None
+    )
+    if strange is not None:
+        raise SpecError(
+            f"{option}: is not UTF-8 text (byte 0x{ord(strange) & 0xFF:02X}); set the terminal or "
+            "the script that calls to UTF-8"
+        )
 
 
 @app.command()

@@ -17,6 +17,7 @@ from orchestration.state.paths import OutputFolder, RunFolder
 
 log = logging.getLogger(__name__)
 
+SHOWN_KEY = 12  # characters of a run key in messages; a chosen value
 SPEC_REMEDY = (
     "the resolved specification of a run cannot be made from anything else in its folder: remove "
     "ledger.json there, and `cola run` of its study writes it again"
@@ -96,6 +97,8 @@ def find_run(name: str, root: Path) -> Path:
         for slot in known_plan(folder).values()
     ]
     problem = f"fits {len(matches)} runs" if matches else "no such run"
+    # Of runs that no readable plan names, the keys are left.
+    known = known or [folder.name[:SHOWN_KEY] for folder in folders]
     hint = (
         f"give one of: {', '.join(known[:8])}"
         if known

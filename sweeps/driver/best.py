@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import yaml
-
 from cola.files import write_atomically
 from cola.records import TrialFinished, TrialRequested
 from cola.spec.locations import located
+from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
@@ -42,7 +41,7 @@ def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list
         for name, values in ((f"{stem}.yaml", settings), (f"{stem}-study.yaml", study)):
             paths.append(folder / name)
             with storage_errors(paths[-1]):
-                write_atomically(paths[-1], yaml.safe_dump(values, sort_keys=False))
+                write_atomically(paths[-1], dump_yaml(values))
     return paths
 
 

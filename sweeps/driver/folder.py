@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cola.errors import SpecError
 from cola.files import file_lock, write_atomically
 from cola.records import Artifact, SweepFile
 from cola.spec import load_yaml
 from cola.spec.locations import located
+from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
 from orchestration.state.ledger import LeaseHeldError
 from sweeps.search.trial_log import SweepLog
@@ -84,7 +83,7 @@ def save_spec(
         check_same_sweep(load_yaml(path), values, folder)
     log.debug("writing %s", path)
     with storage_errors(path):
-        write_atomically(path, yaml.safe_dump(values, sort_keys=False))
+        write_atomically(path, dump_yaml(values))
         write_atomically(folder / Artifact.STUDY, base.to_yaml())
 
 

@@ -21,6 +21,7 @@ from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.population import generation_start
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
+from sweeps.space.checks import space_size
 from sweeps.space.domains import Domain, LogUniform, Space, Uniform, values_of
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.samplers import is_inference
@@ -33,12 +34,14 @@ log = logging.getLogger(__name__)
 
 # Points drawn from a space that is infinite, or larger than this; a chosen value.
 SAMPLE_SIZE = 64
+MOST_REASONS = 5  # of excluded points that are shown for each arm; a chosen value
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmPlan:
     """An arm's feasible points (of a sample, where `is_sampled`), and reasons of the others.
 
+    `repeated` points come to the same runs as another one.
     `trials` is how many the budget allows (a FLOPs budget: if no trial stops early); None where
     that depends on how they go.
     """
@@ -49,6 +52,7 @@ class ArmPlan:
     points: list[PlannedPoint]
     excluded: Counter[str]
     trials: int | None
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,17 +130,19 @@ def plan_arm(planner: PointPlanner, arm: str) -> ArmPlan:
     """Feasible and excluded points of an arm, and how many trials its budget allows."""
     sweep = planner.sweep
     space = sweep.spaces()[arm]
-    is_finite = all(values_of(domain) is not None for domain in space.values())
-    is_whole = is_finite and (sweep.algorithm.kind == "grid" or space_size(space) <= SAMPLE_SIZE)
+    size = space_size(space)
+    is_whole = size is not None and (sweep.algorithm.kind == "grid" or size <= SAMPLE_SIZE)
     points = (
         list(grid(space)) if is_whole else sample_points(space, SAMPLE_SIZE, sweep.algorithm.seed)
     )
     excluded: Counter[str] = Counter()
+    repeated = 0
     feasible: dict[str, PlannedPoint] = {}
     for point in points:
         try:
             planned = planner.plan(arm, point)
-            feasible.setdefault(planned.identity, planned)
+            first = feasible.setdefault(planned.identity, planned)
+            repeated += first.point != planned.point
         except SpecError as error:
             excluded[str(error)] += 1
     log.info("arm %r: %d of %d points are feasible", arm, len(feasible), len(points))
@@ -146,6 +152,7 @@ def plan_arm(planner: PointPlanner, arm: str) -> ArmPlan:
         is_sampled=not is_whole,
         points=list(feasible.values()),
         excluded=excluded,
+        repeated=repeated,
         trials=trial_limit(sweep, list(feasible.values()), is_whole=is_whole),
     )
 
@@ -160,14 +167,6 @@ def trial_limit(sweep: SweepSpec, feasible: list[PlannedPoint], *, is_whole: boo
     if sweep.algorithm.kind == "grid" or (limit is not None and is_whole):
         limit = min(len(feasible), limit or len(feasible))
     return limit
-
-
-def space_size(space: Space) -> int:
-    """Number of points of a finite space without its conditions: an upper bound."""
-    size = 1
-    for domain in space.values():
-        size *= len(values_of(domain) or [])
-    return size
 
 
 def sample_points(space: Space, count: int, seed: int) -> list[Point]:
@@ -230,8 +229,16 @@ def _describe_arm(arm: ArmPlan) -> list[str]:
     sample = f" of {SAMPLE_SIZE} drawn" if arm.is_sampled else ""
     trials = f", {arm.trials} trials" if arm.trials is not None else ""
     lines = [f"  {name}: {keys}{kind}: {len(arm.points)}{sample} points are possible{trials}."]
-    for reason, count in arm.excluded.most_common():
+    for reason, count in arm.excluded.most_common(MOST_REASONS):
         lines.append(f"    excluded: {count} ({reason})")
+    if len(arm.excluded) > MOST_REASONS:
+        others = arm.excluded.total() - sum(n for _, n in arm.excluded.most_common(MOST_REASONS))
+        lines.append(f"    excluded: {others} more, for {len(arm.excluded) - MOST_REASONS} reasons")
+    if arm.repeated:
+        lines.append(
+            f"    note: {arm.repeated} more points come to the same runs as one of these, so that "
+            "they are no trials of their own: keys that have no effect on them change nothing."
+        )
     return lines
 
 

@@ -20,6 +20,7 @@ from cola.records import PointExcluded, TrialFinished, TrialRequested, TrialSegm
 from sweeps.search.algorithms import Algorithm, Grid, OptunaAlgorithm
 from sweeps.search.known_trials import known_point
 from sweeps.search.trial_log import SweepLog
+from sweeps.space.metrics import missing_metric
 from sweeps.space.points import PlannedPoint, PointPlanner, segment_identity, trial_request
 from sweeps.space.space import Point
 from sweeps.space.spec import MetricGoal
@@ -114,6 +115,9 @@ class ArmSearch:
     def ended(self, outcome: TrialFinished) -> None:
         """See Search."""
         self._planned_flops.pop(outcome.trial, None)
+        if outcome.state == "finished":
+            names = [goal.name for goal in self._sweep.metrics]
+            self.why_over = self.why_over or missing_metric(names, outcome.metrics)
         draw = self._draws.pop(outcome.trial, None)
         if draw is not None:
             self._learn(draw, outcome)

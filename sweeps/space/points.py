@@ -19,6 +19,8 @@ from cola.study import StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.planning.plan import PlannedRun, plan_study
 from sweeps.space.base_study import base_values
+from sweeps.space.domains import Space
+from sweeps.space.metrics import check_tasks
 from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, optuna_parameters
 from sweeps.space.spec import Arm, SweepSpec
@@ -84,7 +86,7 @@ class PointPlanner:
         self._plans: dict[str, PlannedPoint | SpecError] = {}
         self._measures = any(goal.name.startswith("continuation/") for goal in sweep.metrics)
         self.base = StudySpec.parse(self._base, origin=f"the base study of {sweep.name}")
-        self._check_keys()
+        self._check_keys(overrides)
         for arm in self.arms():
             self._check_arm(arm)
 
@@ -164,12 +166,18 @@ class PointPlanner:
             self._fingerprints[key] = source_fingerprint(study.data)
         return self._fingerprints[key]
 
-    def _check_keys(self) -> None:
+    def _check_keys(self, overrides: list[str]) -> None:
         origin = f"sweep {self.sweep.name}"
-        for name, space in self.sweep.spaces().items():
+        spaces = self.sweep.spaces()
+        for name, space in spaces.items():
             for key in self._arm(name).set:
                 check_path(StudySpec, key, origin)
+                check_has_effect(key, [space], f"arms.{name}.set", origin=origin)
             self._check_entries(name, space)
+        for key in self.sweep.set:
+            check_has_effect(key, spaces.values(), "set", origin=origin)
+        for key in (given.partition("=")[0].strip() for given in overrides):
+            check_has_effect(key, spaces.values(), "--set", origin=origin)
 
     def _check_entries(self, arm: str, keys: Iterable[str]) -> None:
         """Refuse keys of entries of `families` that the arm's study does not have."""
@@ -190,7 +198,27 @@ class PointPlanner:
             study = StudySpec.parse(with_values(self._base, self._arm(arm).set))
         except SpecError:
             return  # it may need keys of the space; each point is checked by itself
+        where = f"arm {arm} of sweep {self.sweep.name}" if arm else f"sweep {self.sweep.name}"
+        check_tasks((goal.name for goal in self.sweep.metrics), study.evaluation.tasks, where)
         check_comparable(study, f"arms.{arm}" if arm else "study", self.sweep.name)
+
+
+def check_has_effect(key: str, spaces: Iterable[Space], where: str, *, origin: str) -> None:
+    """Refuse a setting that every point of all these spaces replaces.
+
+    Raises:
+        SpecError: naming it, and the key of the space that replaces it.
+    """
+    replacing = ""
+    for space in spaces:
+        within = (k for k, d in space.items() if d.when is None and f"{key}.".startswith(f"{k}."))
+        replacing = next(within, "")
+        if not replacing:
+            return
+    raise SpecError(
+        f"{where} {key}: has no effect, as the space has {replacing}; leave one of them out "
+        f"(in {origin})"
+    )
 
 
 def check_comparable(study: StudySpec, where: str, sweep: str) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from cola.records import RATE_CHANGES
 from cola.spec import Spec
 from cola.study.run import Seed
-from sweeps.space.domains import Space, Value, values_of
-from sweeps.space.samplers import check_population_keys, check_sampler, search_notes
+from sweeps.space.checks import check_answer, check_arm_names, check_population, check_space
+from sweeps.space.domains import Space, Value
+from sweeps.space.metrics import check_metrics
+from sweeps.space.samplers import check_sampler, search_notes
 
 Scale = Literal["laptop", "node", "cluster"]
 SCALES: tuple[Scale, ...] = ("laptop", "node", "cluster")
@@ -313,6 +314,12 @@ class SweepSpec(Spec):
             trials=self.trials_an_arm,
             is_population=self.is_population,
         )
+        untried = 0 if self.trials_an_arm is None else len(self.start) - self.trials_an_arm
+        if untried > 0:
+            late = (
+                f"The last {untried} of {len(self.start)} start points are not tried: an arm has "
+            )
+            return [*notes, f"{late}{self.trials_an_arm} trials."]
         return list(notes)
 
     @property
@@ -322,16 +329,30 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _is_possible(self) -> SweepSpec:
-        for space in self.spaces().values():
-            _check_space(self, space)
+        check_arm_names(self.arms)
+        check_metrics([goal.name for goal in self.metrics])
+        spaces, answer = self.spaces(), self.answer
+        for space in spaces.values():
+            check_space(space, self.algorithm.kind)
             check_sampler(self.algorithm.kind, space)
+        limited = self.algorithm.kind == "grid" or self.is_population or self.scales
+        if not limited and self.budget == BudgetSpec():
+            raise ValueError("budget: give trials, flops, wall_seconds or accelerator_hours")
+        keys = (answer.key, answer.over) if isinstance(answer, DriftQuestion) else ()
+        check_answer(answer.kind, keys, spaces=spaces, metrics=len(self.metrics))
         if len(self.metrics) > 1 and self.scheduler.kind != "none":
             raise ValueError(
                 f"scheduler.kind={self.scheduler.kind!r} judges by one metric; with several use "
                 "'none'"
             )
         if self.is_population:
-            _check_population(self)
+            if self.budget != BudgetSpec() or any(s.budget for s in self.scales.values()):
+                raise ValueError(
+                    "budget: a population takes what scheduler.population.members whole runs take; "
+                    "leave budget out"
+                )
+            members = self.scheduler.population.members
+            check_population(self.metrics[0].name, spaces.values(), members)
         if self.scheduler.is_pruner and self.algorithm.kind == "grid":
             raise ValueError(
                 f"scheduler.kind={self.scheduler.kind!r} belongs to Optuna's algorithms; with a "
@@ -343,36 +364,3 @@ class SweepSpec(Spec):
                 "nsga2, random or grid"
             )
         return self
-
-
-def _check_population(sweep: SweepSpec) -> None:
-    name = sweep.metrics[0].name
-    if not name.startswith("val/"):
-        raise ValueError(f"metrics: {name} is not measured while runs train; pbt needs a val/ one")
-    if sweep.budget != BudgetSpec() or any(scale.budget for scale in sweep.scales.values()):
-        raise ValueError(
-            "budget: a population takes what scheduler.population.members whole runs take; leave "
-            "budget out"
-        )
-    for space in sweep.spaces().values():
-        if RATE_CHANGES in space:
-            raise ValueError(f"space.{RATE_CHANGES}: is what pbt finds; leave it out")
-        check_population_keys(space)
-
-
-def _check_space(sweep: SweepSpec, space: Space) -> None:
-    if not space:
-        raise ValueError("space: name at least one key (in the sweep or in each of its arms)")
-    before: set[str] = set()
-    for key, domain in space.items():
-        condition = domain.when
-        if condition is not None and condition.key not in before:
-            raise ValueError(f"space.{key}.when.key={condition.key!r} must be a key before it")
-        before.add(key)
-        if sweep.algorithm.kind == "grid" and values_of(domain) is None:
-            raise ValueError(
-                f"space.{key}: a grid needs finitely many values; give step, or another algorithm"
-            )
-    limited = sweep.algorithm.kind == "grid" or sweep.is_population or sweep.scales
-    if not limited and sweep.budget == BudgetSpec():
-        raise ValueError("budget: give trials, flops, wall_seconds or accelerator_hours")

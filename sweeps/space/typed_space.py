@@ -50,6 +50,7 @@ def typed_sweep(sweep: SweepSpec, origin: str) -> SweepSpec:
             where = f"arms.{name}.space.{key}" if key in own else f"space.{key}"
             _check_condition(space, key, where, origin=origin)
     _check_start(typed, origin)
+    _check_drift(typed, origin)
     return typed
 
 
@@ -185,9 +186,29 @@ def _check_condition(space: Space, key: str, where: str, *, origin: str) -> None
             )
 
 
+def _check_drift(sweep: SweepSpec, origin: str) -> None:
+    """Refuse a drift of, or over, values that are no numbers: it would be a slope of names."""
+    if sweep.answer.kind != "drift":
+        return
+    for side, key in (("key", sweep.answer.key), ("over", sweep.answer.over)):
+        for space in sweep.spaces().values():
+            values = (values_of(space[key]) if key in space else None) or []
+            names = [value for value in values if not _is_number(value)]
+            if names:
+                raise SpecError(
+                    f"answer.{side}: {key} has the value {canonical_json(names[0])}, and a drift "
+                    f"is of numbers; ask for the best (kind: best) (in {origin})"
+                )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_start(sweep: SweepSpec, origin: str) -> None:
     """Refuse start points that are not of the space: no search could draw them."""
     spaces = sweep.spaces()
+    _check_distinct(list(sweep.start), "start", origin)
     for index, point in enumerate(sweep.start):
         where = f"start.{index}"
         for key in point:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from cola.errors import SpecError
 from cola.spec import DataSpec
 from tests.unit.data.corpora import COMPRESSIONS, ROWS, write_corpus
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 documents = st.lists(
     st.text(
         alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1
@@ -69,7 +71,7 @@ def test_a_file_of_text_is_one_document(ending: str, compression: str, tmp_path:
 def test_letter_case_and_further_dots_do_not_matter(name: str, tmp_path: Path) -> None:
     data = b'{"text": "one"}\n{"text": "two"}\n'
     path = tmp_path / name
-    path.write_bytes(gzip.compress(data) if name.endswith("GZ") else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if name.endswith("GZ") else data)
     assert read(path) == ["one", "two"]
 
 
@@ -132,6 +134,13 @@ def test_a_changed_byte_never_ends_in_a_traceback(
         ("a.jsonl", b'{"text": "x"}\n\n{oops\n', "line 3 is not JSON"),
         ("a.jsonl", b'{"text": "x"}\n["x"]\n', 'line 2 is not a JSON object (["x"])'),
         ("a.jsonl", b'[{"text": "x"}]', "line 1 is not a JSON object but an array; name the file"),
+        ("a.jsonl", b'[\n {"text": "x"}\n]', "line 1 is not a JSON object but an array; name the"),
+        ("a.jsonl", b'{\n "text": "x"\n}', "the beginning of one; name the file .json"),
+        ("a.jsonl", gzip.compress(gzip.compress(b"{}", mtime=0)), "it is a binary file (an archive, say)"),
+        ("a.jsonl", b"PK\x03\x04\x14\0\xa9", "it is a binary file (an archive, say)"),
+        ("a.jsonl.gz", POINTER, "is a Git LFS pointer in place of the file; fetch it"),
+        ("a.parquet", POINTER, "is a Git LFS pointer in place of the file; fetch it"),
+        ("a.txt", POINTER, "is a Git LFS pointer in place of the file; fetch it"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xe9"}\n', "byte 0xE9 in line 2"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "y', "line 2 is not JSON (Unterminated string"),
         ("a.jsonl", b'{"body": "x"}\n', "no such field"),
@@ -219,6 +228,19 @@ def test_null_and_blank_texts_are_counted(tmp_path: Path) -> None:
     assert left_out_of("the held-out text", counts) == [
         "left out of the held-out text: 2 rows whose text is null",
         "no text in 1 file of the held-out text: b.jsonl",
+        "not read of the held-out text: 1 document without a visible character",
     ]
     with pytest.raises(SpecError, match=r"^--held-out=.*c\.jsonl: no such file or folder"):
         list(read_file_pieces([tmp_path / "c.jsonl"], ReadCounts(), key="--held-out"))
+
+
+@pytest.mark.parametrize("text", ["BZhou wrote", "BZh9 and so on", "BZ", "BZh"])
+def test_text_that_begins_as_bzip2_does_is_text(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    assert read(path) == [text]
+
+
+def test_a_pipe_is_told_from_a_missing_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    assert "is neither a file nor a folder, but a pipe" in error_of(tmp_path / "a.txt")

@@ -86,7 +86,8 @@ def test_a_corpus_without_documents_is_refused_before_a_run(tmp_path: Path) -> N
         summarise(spec_of({"source": "files", "paths": [str(tmp_path)]}))
     assert str(caught.value) == (
         "data.corpus.source=files: holds no text (1 row whose text is null; 1 document without a "
-        "visible character; files left out: .b.txt (hidden)); give another corpus"
+        "visible character; no text in a.jsonl; files left out: .b.txt (hidden)); give another "
+        "corpus"
     )
 
 

@@ -268,3 +268,9 @@ def test_unusable_tokenizers_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(SpecError, match="has no eos_token"):
         load_tokenizer(HubTokenizer(name=str(tmp_path), vocab_size=400))
+
+
+def test_text_that_utf_8_cannot_have_is_encoded_as_in_a_corpus() -> None:
+    tokenizer = train_bpe(["the river and the stone"], 260)
+    assert tokenizer.encode("a\ud800b") == tokenizer.encode("a\ufffdb")
+    assert tokenizer.encode("\ud83d\ude42") == tokenizer.encode("🙂"), "a pair is a character"

@@ -147,6 +147,23 @@ def test_what_cannot_be_evaluated_is_refused(
             r"--set likelihood\.ode_steps=2: has no effect on obqa; likelihood, cloze read it",
         ),
         ([models["ar"], *few_shot, "--reference", models["cola"]], "is of family cola"),
+        (
+            [models["ar"], *few_shot, "--reference", models["ar"]],
+            "--reference: has no effect on obqa; unconditional read it",
+        ),
+        (
+            [models["ar"], *few_shot, "--held-out", tasks / "obqa.jsonl"],
+            "--held-out: has no effect on obqa; likelihood, cloze, ",
+        ),
+        (
+            [models["ar"], "--tasks", "cloze", "--task-folder", tasks],
+            "--task-folder: has no effect on cloze; the few-shot tasks read it",
+        ),
+        (
+            [models["ar"], "--tasks", "likelihood", "--context", "16"],
+            "--context: has no effect on likelihood",
+        ),
+        ([models["ar"], *few_shot, "--held-out", ""], "--held-out: an empty path"),
     ):
         with pytest.raises(SpecError, match=message):
             evaluate(tmp_path, *arguments)

@@ -149,3 +149,21 @@ def test_what_is_left_out_of_the_text_is_named(tokenizer: TextTokenizer, tmp_pat
     )
     assert held.total.bytes == len(TEXT.encode())
     assert read(tokenizer, tmp_path / "a.txt").left_out == ()
+
+
+def test_what_is_left_out_by_a_rule_is_named_too(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "README.md").write_text("read me")
+    (not_read,) = read(tokenizer, tmp_path).left_out
+    assert not_read == "not read of the held-out text: 1 side file (README.md)"
+    twice = read(tokenizer, tmp_path / "a.txt", tmp_path / "a.txt")
+    assert twice.left_out == ("not read of the held-out text: 1 found twice (a.txt)",)
+    assert twice.total.bytes == len(TEXT.encode())
+
+
+def test_a_field_of_held_out_rows_is_not_named_as_a_study_s(
+    tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"content": "x"}\n')
+    with pytest.raises(SpecError, match=r"^field 'text': no such field \(--held-out=.*: line 1\)"):
+        read(tokenizer, tmp_path / "a.jsonl")

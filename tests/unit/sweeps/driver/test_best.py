@@ -101,11 +101,15 @@ def test_an_edited_space_continues_without_the_trials_outside_of_it(
 
 
 def test_a_population_keeps_its_space(tiny_sweep: dict[str, Any], tmp_path: Path) -> None:
-    tiny_sweep |= {"space": {BLOCK: [8, 16]}, "scheduler": {"kind": "pbt"}}
+    population = {"members": 2, "generations": 2}
+    tiny_sweep |= {
+        "space": {BLOCK: [8, 16, 32]},
+        "scheduler": {"kind": "pbt", "population": population},
+    }
     planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     save(planner, tmp_path)
     logged(tmp_path, planner, {8: 5.0})
-    tiny_sweep["space"] = {BLOCK: [8]}
+    tiny_sweep["space"] = {BLOCK: [8, 16]}
     with pytest.raises(SpecError, match=r"other: space\)"):
         save(PointPlanner(SweepSpec.parse(tiny_sweep), []), tmp_path)
 

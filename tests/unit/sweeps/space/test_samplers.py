@@ -58,7 +58,10 @@ def test_too_few_trials_for_a_model_are_named(tiny_sweep: dict[str, Any]) -> Non
 
 def test_a_population_names_what_it_keeps(tiny_sweep: dict[str, Any]) -> None:
     del tiny_sweep["algorithm"]
-    pbt = {"scheduler": {"kind": "pbt", "population": {"generations": 2}}, "budget": {}}
+    pbt = {
+        "scheduler": {"kind": "pbt", "population": {"members": 2, "generations": 2}},
+        "budget": {},
+    }
     text = plan_text(tiny_sweep, "random", {BATCH: [4, 8]}, **pbt)
     assert f"a member keeps what it has of {BATCH}" in text
     assert f"the space has no {RATE}" in text

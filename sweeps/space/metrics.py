@@ -1,0 +1,92 @@
+"""Names of metrics that a sweep can optimise, as far as they are known before anything is trained.
+
+Families name parts of their losses themselves; a name of such a part is checked when the first
+trial has finished.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from cola.errors import SpecError, one_line
+from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, Metric
+
+VALIDATION = (Metric.NLL, Metric.NLL_STANDARD_ERROR, Metric.BITS_PER_BYTE)
+CONTINUATION = tuple(
+    Metric.continuation(name)
+    for name in (
+        "first_token_accuracy",
+        "token_accuracy",
+        "token_accuracy_standard_error",
+        "chrf",
+        "seconds_per_token",
+        "function_evaluations_per_token",
+    )
+)
+GROUPS = ("val/", "train/", "diagnostic/", "continuation/", "eval/", "reference/", "throughput/")
+ALONE = (Metric.GRADIENT_NORM, Metric.LEARNING_RATE, Metric.ELAPSED_SECONDS)
+NEAR = 0.8  # of a name to a known one, by difflib's ratio; a chosen value
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Refuse metrics that no run measures, and one that is named twice.
+
+    Raises:
+        ValueError: naming what is meant, or what there is.
+    """
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"metrics.{index}.name: {name} is there twice; name each metric once")
+        problem = _problem(name)
+        if problem:
+            raise ValueError(f"metrics.{index}.name: {name} is no metric of a run; {problem}")
+
+
+def check_tasks(names: Iterable[str], tasks: Sequence[str], where: str) -> None:
+    """Refuse metrics of tasks that the study's finished models do not answer.
+
+    Raises:
+        SpecError: ending with `where`.
+    """
+    for name in names:
+        found = Metric.task_and_name(name)
+        if found is not None and found[0] not in tasks:
+            given = ", ".join(tasks) or "none"
+            raise SpecError(
+                f"metrics: {name} needs the task {found[0]} in evaluation.tasks, which has {given} "
+                f"({where})"
+            )
+
+
+def missing_metric(names: Iterable[str], measured: Iterable[str]) -> str | None:
+    """Why a finished trial says nothing about one of the metrics; None where it has all of them."""
+    known = sorted(measured)
+    missing = next((name for name in names if name not in known), None)
+    if missing is None:
+        return None
+    alike = [name for name in known if name.partition("/")[0] == missing.partition("/")[0]]
+    return (
+        f"metrics: a finished trial has no {missing}; it has {one_line(', '.join(alike or known))}"
+    )
+
+
+def _problem(name: str) -> str:
+    known = (*VALIDATION, *CONTINUATION)
+    if name in known or name in ALONE:
+        return ""
+    if name.startswith("continuation/"):
+        return f"there are {', '.join(CONTINUATION)}"
+    if name.startswith("eval/"):
+        found = Metric.task_and_name(name)
+        tasks = FEW_SHOT_TASKS + IN_DOMAIN_TASKS
+        known_task = found is not None and found[0] in tasks
+        return "" if known_task else f"write eval/TASK/NAME, with one of {', '.join(tasks)}"
+    near = [k for k in known if k.startswith(name)] or difflib.get_close_matches(
+        name, known, n=1, cutoff=NEAR
+    )
+    if near:
+        return f"did you mean {near[0]}?"
+    if not name.startswith(GROUPS):
+        return f"names begin with {', '.join(GROUPS)}, as in MLflow: {Metric.NLL}"
+    return ""
