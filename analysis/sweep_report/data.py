@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError, validation_problem
 from cola.jsonl import read_lines
 from cola.records import RATE_CHANGES, PointExcluded, SweepFile, TrialFinished, TrialRequested
 from cola.spec import load_yaml
@@ -60,6 +61,25 @@ class SweepFrames:
     left_out: int = 0  # trials of the log outside of the space, which was edited after them
 
 
+def saved_sweep(path: Path) -> dict[str, Any]:
+    """The sweep and its base study as it was last started.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    problem = "it is not the whole sweep"
+    try:
+        content = load_yaml(path)
+        if isinstance(content.get("sweep"), dict) and "metrics" in content["sweep"]:
+            return content
+    except SpecError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+    raise StorageError(
+        f"{path}: is damaged ({problem}); remove it, and `cola sweep` of the same sweep writes it "
+        "anew"
+    )
+
+
 def read_sweep(folder: Path) -> SweepFrames:
     """Everything of a sweep.
 
@@ -69,19 +89,27 @@ def read_sweep(folder: Path) -> SweepFrames:
     spec_file, log = folder / SweepFile.SPEC, folder / SweepFile.TRIALS
     if not (spec_file.exists() and log.exists()):
         raise SpecError(f"{folder}: holds no sweep yet; `cola sweep` makes one")
-    content = load_yaml(spec_file)
+    content = saved_sweep(spec_file)
     spec = content["sweep"]
     asked: dict[int, TrialRequested] = {}
     ended: dict[int, TrialFinished] = {}
     excluded: list[PointExcluded] = []
-    for values in read_lines(log):
-        match values["event"]:
-            case "asked":
-                asked[values["trial"]] = TrialRequested.model_validate(values)
-            case "ended":
-                ended[values["trial"]] = TrialFinished.model_validate(values)
-            case "excluded":
-                excluded.append(PointExcluded.model_validate(values))
+    try:
+        for values in read_lines(log):
+            match values.get("event"):
+                case "asked":
+                    request = TrialRequested.model_validate(values)
+                    asked[request.trial] = request
+                case "ended":
+                    outcome = TrialFinished.model_validate(values)
+                    ended[outcome.trial] = outcome
+                case "excluded":
+                    excluded.append(PointExcluded.model_validate(values))
+    except ValidationError as error:
+        raise StorageError(
+            f"{log}: holds a line that is no record of a sweep ({validation_problem(error)}); move "
+            "the sweep's folder away, or use the release that wrote it"
+        ) from None
     # The driver's own verdict: an edited space no longer has these trials' points.
     left_out = {int(number) for number in content.get("left_out", {})} & asked.keys()
     ended = {number: trial for number, trial in ended.items() if number not in left_out}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.files import file_lock, write_atomically
 from cola.records import Artifact, SweepFile
 from cola.spec import load_yaml
@@ -80,11 +80,32 @@ def save_spec(
         "left_out": dict(trial_log.left_out),
     }
     if path.exists() and trial_log.requests:
-        check_same_sweep(load_yaml(path), values, folder)
+        check_same_sweep(former_sweep(path), values, folder)
     log.debug("writing %s", path)
     with storage_errors(path):
         write_atomically(path, dump_yaml(values))
         write_atomically(folder / Artifact.STUDY, base.to_yaml())
+
+
+def former_sweep(path: Path) -> dict[str, Any]:
+    """The sweep and its base study of the call before.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    try:
+        former = load_yaml(path)
+    except SpecError as error:
+        raise StorageError(
+            f"{error}; if the trials beside it are of this sweep, remove the file, and it is "
+            "written anew"
+        ) from None
+    if not isinstance(former.get("sweep"), dict):
+        raise StorageError(
+            f"{path}: is damaged (it holds no sweep); if the trials beside it are of this sweep, "
+            "remove the file, and it is written anew"
+        )
+    return former
 
 
 def check_same_sweep(former: dict[str, Any], present: dict[str, Any], folder: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from cola.errors import SpecError
-from cola.records import RATE_CHANGES, TrialRequested
+from cola.records import RATE_CHANGES, SweepFile, TrialRequested
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.space import Point, describe_point, why_outside
@@ -40,10 +40,13 @@ def known_point(request: TrialRequested) -> Point:
 
 
 def describe_left_out(trial_log: SweepLog) -> str | None:
-    """A sentence on trials that the search leaves out; None where it leaves out none."""
+    """A sentence on trials that the search leaves out, and on damaged lines of the log; None where
+    there are none."""
     left_out = trial_log.left_out
+    lines = trial_log.unreadable
+    damaged = f"{lines} lines of {SweepFile.TRIALS} are no records of trials and left out"
     if not left_out:
-        return None
+        return damaged if lines else None
     named = [
         f"{number} ({describe_point(trial_log.requests[number].point)}: {reason})"
         for number, reason in list(left_out.items())[:MOST_NAMED]
@@ -51,7 +54,7 @@ def describe_left_out(trial_log: SweepLog) -> str | None:
     more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
     return (
         f"{len(left_out)} of {len(trial_log.requests)} known trials are outside of the space and "
-        f"left out of the search: {', '.join(named)}{more}"
+        f"left out of the search: {', '.join(named)}{more}" + (f"; {damaged}" if lines else "")
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cola.errors import StorageError, one_line
-from cola.jsonl import LineWriter, read_lines
+from cola.jsonl import LineReader, LineWriter
 from cola.records import PointExcluded, SweepFile, TrialFinished, TrialRequested
 from sweeps.space.storage import storage_errors
 
@@ -41,8 +41,10 @@ class SweepLog:
         self.outcomes: dict[int, TrialFinished] = {}
         self.excluded: list[PointExcluded] = []
         self.left_out: dict[int, str] = {}  # why trials are no part of the present search
+        reader = LineReader(self._path)
         with storage_errors(self._path):
-            lines = read_lines(self._path)
+            lines = [record for _, record in reader.new_lines()]
+        self.unreadable = reader.skipped  # lines that are no records
         for line in lines:
             self._parse(line)
         log.debug("%s: %d lines", self._path, len(lines))
@@ -106,6 +108,7 @@ class SweepLog:
     def _parse(self, values: dict[str, Any]) -> None:
         kind = KINDS.get(values.get("event", ""))
         if kind is None:
+            self.unreadable += 1
             return
         try:
             self._add(kind.model_validate(values))

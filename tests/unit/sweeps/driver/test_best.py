@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from cola.records import TrialFinished, TrialRequested
 from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
@@ -17,7 +17,7 @@ from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import LeaseHeldError
 from sweeps.driver.best import best_trial, write_best
 from sweeps.driver.folder import exclusive_driver, save_spec
-from sweeps.search.known_trials import leave_out_trials
+from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
@@ -141,3 +141,21 @@ def test_two_drivers_do_not_work_on_one_sweep(tmp_path: Path) -> None:
     with exclusive_driver(tmp_path, "s"), refused as error, exclusive_driver(tmp_path, "s"):
         raise AssertionError
     assert error.value.exit_code == 6
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[1]", b"{}"])
+def test_a_damaged_sweep_file_is_one_line_with_the_remedy(
+    tiny_sweep: dict[str, Any], tmp_path: Path, content: bytes
+) -> None:
+    planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
+    save(planner, tmp_path)
+    logged(tmp_path, planner, {8: 5.0})
+    (tmp_path / "sweep.yaml").write_bytes(content)
+    with pytest.raises(StorageError, match="remove the file, and it is written anew"):
+        save(planner, tmp_path)
+
+
+def test_lines_that_are_no_records_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "trials.jsonl").write_bytes(b'\x00\xff\n[1]\n{}\n{"event": "new"}\n')
+    sentence = describe_left_out(SweepLog(tmp_path))
+    assert sentence == "4 lines of trials.jsonl are no records of trials and left out"
