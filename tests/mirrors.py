@@ -10,12 +10,12 @@ from typing import Any
 import sqlalchemy
 
 from cola.records import Kind, Metric, Tag
+from cola.spec.address import with_driver
 from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
 from orchestration.tracking.mirror import Mirror, MirroredStudy, open_mirror
-from orchestration.tracking.mlflow_client import with_driver
 from orchestration.tracking.mlflow_runs import TrainingRun
 
 Point = tuple[str, str, int, int, float]  # run key, metric, step, time in ms, value

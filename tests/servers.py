@@ -18,8 +18,8 @@ import pytest
 import requests
 
 from cola import process_environment
+from cola.spec.address import with_driver
 from orchestration.checkpoint.store import CheckpointStore
-from orchestration.tracking.mlflow_client import with_driver
 from orchestration.tracking.mlflow_server import free_port, server_command
 from tests.paths import POSTGRES
 

@@ -37,6 +37,7 @@ from cola.spec.address import (
     remove_quoted_folder,
     resolve_address,
     sqlite_file,
+    with_driver,
 )
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
 
     file = sqlite_file(address.uri)
     check_store(address)
-    client = MlflowClient(tracking_uri=address.uri)
+    client = MlflowClient(tracking_uri=with_driver(address.uri))
     experiment = client.get_experiment_by_name(study)
     remove_quoted_folder(address.uri)
     if experiment is None:

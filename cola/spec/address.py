@@ -80,6 +80,13 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(database).absolute()
 
 
+def with_driver(uri: str) -> str:
+    """The address, for PostgreSQL with the Python driver that this project installs, if it names
+    none: SQLAlchemy's default differs between its versions."""
+    scheme, separator, location = uri.partition("://")
+    return f"postgresql+psycopg2://{location}" if separator and scheme == "postgresql" else uri
+
+
 def remove_quoted_folder(uri: str) -> None:
     """Remove the empty folder that MLflow makes on opening a SQLite store with a quoted address.
 

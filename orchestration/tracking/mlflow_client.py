@@ -13,7 +13,7 @@ from typing import Any
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
 from cola.files import file_lock
-from cola.spec.address import Address, remove_quoted_folder, sqlite_file
+from cola.spec.address import Address, remove_quoted_folder, sqlite_file, with_driver
 
 CONNECT_SECONDS = 5.0  # chosen value: a host in the same network answers within milliseconds
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -32,13 +32,6 @@ def client_of(address: Address) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=with_driver(address.uri))
-
-
-def with_driver(uri: str) -> str:
-    """The address, for PostgreSQL with the Python driver that this project installs, if it names
-    none: SQLAlchemy's default differs between its versions."""
-    scheme, separator, location = uri.partition("://")
-    return f"postgresql+psycopg2://{location}" if separator and scheme == "postgresql" else uri
 
 
 def check_answers(address: Address) -> None:

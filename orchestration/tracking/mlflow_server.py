@@ -17,9 +17,10 @@ from cola.spec.address import (
     remove_quoted_folder,
     resolve_address,
     sqlite_uri,
+    with_driver,
 )
 from orchestration.state.paths import OutputFolder
-from orchestration.tracking.mlflow_client import check_answers, store_lock, with_driver
+from orchestration.tracking.mlflow_client import check_answers, store_lock
 from orchestration.tracking.relocation import adopt_artifacts
 
 HOST = "127.0.0.1"

@@ -12,8 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from cola.spec.address import Address, sqlite_file
-from orchestration.tracking.mlflow_client import with_driver
+from cola.spec.address import Address, sqlite_file, with_driver
 
 log = logging.getLogger(__name__)
 

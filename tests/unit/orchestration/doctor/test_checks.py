@@ -10,6 +10,7 @@ import pytest
 
 from cola import process_environment
 from cola.errors import ColaError
+from cola.spec.address import with_driver
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.doctor import storage_checks as doctor_storage
@@ -19,7 +20,6 @@ from orchestration.doctor.local_checks import enough_devices, examine, plan, res
 from orchestration.doctor.network_checks import all_reduce, sockets
 from orchestration.doctor.storage_checks import clock, locks, renames, storage
 from orchestration.remote.endpoint import Endpoint
-from orchestration.tracking.mlflow_client import with_driver
 from orchestration.tracking.mlflow_server import (
     backend,
     free_port,
