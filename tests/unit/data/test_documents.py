@@ -136,7 +136,11 @@ def test_a_changed_byte_never_ends_in_a_traceback(
         ("a.jsonl", b'[{"text": "x"}]', "line 1 is not a JSON object but an array; name the file"),
         ("a.jsonl", b'[\n {"text": "x"}\n]', "line 1 is not a JSON object but an array; name the"),
         ("a.jsonl", b'{\n "text": "x"\n}', "the beginning of one; name the file .json"),
-        ("a.jsonl", gzip.compress(gzip.compress(b"{}", mtime=0)), "it is a binary file (an archive, say)"),
+        (
+            "a.jsonl",
+            gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0),
+            "it is a binary file (an archive, say)",
+        ),
         ("a.jsonl", b"PK\x03\x04\x14\0\xa9", "it is a binary file (an archive, say)"),
         ("a.jsonl.gz", POINTER, "is a Git LFS pointer in place of the file; fetch it"),
         ("a.parquet", POINTER, "is a Git LFS pointer in place of the file; fetch it"),
