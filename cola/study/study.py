@@ -21,7 +21,7 @@ from cola.study.run import EvaluationSpec, Seed
 class MatchingSpec(Spec):
     """What is held equal between families at a rung; the report says by how much the rest differs.
 
-    Data order and optimiser are always the same.
+    Data order and optimiser are always the same; its rate and schedule may be an entry's own.
     """
 
     parameters: Literal["core", "total"] = Field(

@@ -154,10 +154,14 @@ def matching_sentences(plan: Plan) -> list[str]:
         "equal_trials": "every family's settings were tuned with equally many trials",
         "unequal": "the families' settings were NOT tuned with equal effort",
     }[matching.tuning]
+    own = [name for name, entry in plan.study.families.items() if entry.training or entry.rules]
+    common = "data order and optimiser" if own else "data order, optimiser and schedule"
     sentences = [
-        f"Matched: {held}, data order, optimiser and schedule. {effort[0].upper()}{effort[1:]}.",
+        f"Matched: {held}, {common}. {effort[0].upper()}{effort[1:]}.",
         f"Not matched: {unmatched}.",
     ]
+    if own:
+        sentences.append(f"With training settings of their own: {', '.join(own)}.")
     if any(prefixes.resumes_from for prefixes in plan.prefixes.values()):
         how = "in full to each" if matching.stage1 == "charged" else "in equal parts to all"
         sentences.append(

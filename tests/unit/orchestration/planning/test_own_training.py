@@ -11,8 +11,10 @@ from cola.errors import SpecError
 from cola.spec.resources import DivergenceRetry
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import StudySpec
+from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.divergence_retry import next_retry
 from orchestration.planning.plan import PlannedRun, plan_study
+from orchestration.planning.plan_summary import Plan, matching_sentences
 from orchestration.planning.shared_prefixes import prefix_key
 
 LADDER = [{"budget": budget, "core_parameters": 60_000} for budget in (2.0e9, 8.0e9)]
@@ -141,3 +143,15 @@ def test_runs_share_a_first_stage_whatever_the_second_trains_with(
 
 def test_settings_without_stages_are_written_without_them() -> None:
     assert "stages" not in TrainingSpec().model_dump(mode="json")
+
+
+def test_the_plan_names_entries_with_settings_of_their_own(tiny_study: dict[str, Any]) -> None:
+    def sentences(**families: dict[str, Any]) -> str:
+        study = study_of(tiny_study, **families)
+        plan = Plan.of(study, plan_study(study, "x" * 64), CorpusSize(None, False), rates={})
+        return " ".join(matching_sentences(plan))
+
+    assert "data order, optimiser and schedule" in sentences(ar={}, llada={})
+    own = sentences(ar={}, cola=COLA)
+    assert "data order and optimiser." in own
+    assert "With training settings of their own: cola." in own
