@@ -18,6 +18,7 @@ from analysis.tables.source import read_text
 from cola.errors import SpecError, one_line
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+NO_WIDTH = "\u200b\u200e\u200f\u2060\ufeff"  # spaces, direction and byte-order marks
 SHOWN = 8  # ranges of lines in a message
 EXCEL_DIRECTIVE = re.compile(r'"?sep=([,;\t|:])"?\s*', re.IGNORECASE)
 
@@ -179,7 +180,12 @@ def _record(
                 f"{path}: a quotation mark that opens in line {at + 1} closes in line {end} and "
                 "takes whole rows into one field; close it where the field ends"
             )
-    return tuple(field.strip() for field in fields), end
+    return tuple(map(_bare, fields)), end
+
+
+def _bare(field: str) -> str:
+    """A field without space and marks of no width around it: two labels look alike with these."""
+    return field.strip().strip(NO_WIDTH).strip()
 
 
 def _split(line: str, delimiter: str) -> tuple[str, ...]:
@@ -188,7 +194,7 @@ def _split(line: str, delimiter: str) -> tuple[str, ...]:
         fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:  # a field beyond the reader's limit
         return (line,)
-    return tuple(field.strip() for field in fields)
+    return tuple(map(_bare, fields))
 
 
 def _width(line: str, delimiter: str) -> int:

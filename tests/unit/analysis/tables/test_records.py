@@ -134,3 +134,9 @@ def test_what_the_standard_writer_writes_is_read_as_written(
 def test_a_header_inside_the_table_is_named(tmp_path: Path) -> None:
     assert "line 5 repeats the header" in refused(tmp_path, GOOD + GOOD)
     assert "lines 5, 9 repeat the header" in refused(tmp_path, GOOD * 3)
+
+
+def test_marks_of_no_width_tell_no_labels_apart(tmp_path: Path) -> None:
+    found = records(tmp_path, GOOD.replace("b,", "a\u200b,").replace("c,", "\ufeffa ,"))
+    assert [row.fields[0] for row in found.rows] == ["a", "a", "a"]
+    assert "line 5 repeats the header" in refused(tmp_path, GOOD + "\ufeff" + GOOD)
