@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-quick check docs clean
+.PHONY: demo test test-drill test-quick check docs clean
 
 # Train three families at several budgets, fit their scaling curves, write the report.
 demo: $(READY)
@@ -16,10 +16,14 @@ demo: $(READY)
 
 # Every check and every test.
 test: check
-	$(PYTEST)
+	$(PYTEST) -m "not drill"
+
+# Faults injected into a real study, alone on the machine for about nine minutes.
+test-drill: $(READY)
+	$(VENV)/bin/python -m pytest -m drill
 
 test-quick: $(READY)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not drill"
 
 check: $(READY)
 	$(VENV)/bin/ruff check .

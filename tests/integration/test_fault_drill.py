@@ -15,6 +15,7 @@ from tests.servers import s3_bucket
 pytestmark = [pytest.mark.slow(seconds=400), pytest.mark.ray, pytest.mark.deepspeed]
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(1200)
 def test_the_drill_finds_nothing_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
