@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from cola.errors import SpecError, StorageError, validation_problem
 from cola.jsonl import read_lines
 from cola.records import RATE_CHANGES, PointExcluded, SweepFile, TrialFinished, TrialRequested
-from cola.spec import load_yaml
+from cola.spec import load_saved_yaml
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,6 @@ class SweepFrames:
     left_out: int = 0  # trials of the log outside of the space, which was edited after them
 
 
-def saved_sweep(path: Path) -> dict[str, Any]:
-    """The sweep and its base study as it was last started.
-
-    Raises:
-        StorageError: the file is damaged.
-    """
-    problem = "it is not the whole sweep"
-    try:
-        content = load_yaml(path)
-        if isinstance(content.get("sweep"), dict) and "metrics" in content["sweep"]:
-            return content
-    except SpecError as error:
-        problem = str(error).removeprefix(f"{path}: ")
-    raise StorageError(
-        f"{path}: is damaged ({problem}); remove it, and `cola sweep` of the same sweep writes it "
-        "anew"
-    )
-
-
 def read_sweep(folder: Path) -> SweepFrames:
     """Everything of a sweep.
 
@@ -89,7 +70,9 @@ def read_sweep(folder: Path) -> SweepFrames:
     spec_file, log = folder / SweepFile.SPEC, folder / SweepFile.TRIALS
     if not (spec_file.exists() and log.exists()):
         raise SpecError(f"{folder}: holds no sweep yet; `cola sweep` makes one")
-    content = saved_sweep(spec_file)
+    content = load_saved_yaml(
+        spec_file, "sweep", "metrics", what="sweep", command="`cola sweep` of the same sweep"
+    )
     spec = content["sweep"]
     asked: dict[int, TrialRequested] = {}
     ended: dict[int, TrialFinished] = {}

@@ -4,6 +4,7 @@ from cola.spec.base import (
     Spec,
     apply_overrides,
     canonical_json,
+    load_saved_yaml,
     load_yaml,
     with_values,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "apply_overrides",
     "canonical_json",
     "check_path",
+    "load_saved_yaml",
     "load_yaml",
     "with_values",
 ]

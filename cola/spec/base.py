@@ -11,7 +11,7 @@ from typing import Any, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cola.errors import SpecError, one_line
+from cola.errors import SpecError, StorageError, one_line
 from cola.spec.key_paths import has_tag, models, nearest_key, step
 from cola.spec.typed_values import not_text
 from cola.spec.yaml_text import dump_yaml, parse_yaml
@@ -72,6 +72,24 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path}: must hold a mapping of keys, found {type(values).__name__}")
     check_plain(values, origin=str(path))
     return values
+
+
+def load_saved_yaml(
+    path: Path, section: str, key: str, *, what: str, command: str
+) -> dict[str, Any]:
+    """Read a YAML file that a command wrote, in which mapping `section` has the `key`.
+
+    Raises:
+        StorageError: it is damaged: not the whole `what`, which `command` writes anew.
+    """
+    problem = f"it is not the whole {what}"
+    try:
+        values = load_yaml(path)
+        if isinstance(values.get(section), dict) and key in values[section]:
+            return values
+    except SpecError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+    raise StorageError(f"{path}: is damaged ({problem}); remove it, and {command} writes it anew")
 
 
 def check_plain(value: object, *, origin: str, key: str = "") -> None:

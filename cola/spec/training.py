@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class OptimizerSpec(Spec):
-    """AdamW, the same for every family."""
+    """AdamW: the optimiser of every family."""
 
     learning_rate: PositiveFloat = Field(
         default=1.5e-4, description="Peak learning rate, which the schedule multiplies."
@@ -123,7 +123,7 @@ class TrainingSpec(Spec):
         "are float32.",
     )
     optimizer: OptimizerSpec = Field(
-        default=OptimizerSpec(), description="AdamW, the same for every family."
+        default=OptimizerSpec(), description="AdamW: the optimiser of every family."
     )
     schedule: ScheduleSpec = Field(
         default=ScheduleSpec(), description="The learning rate over the steps of each stage."

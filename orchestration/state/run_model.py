@@ -12,7 +12,7 @@ from orchestration.state.paths import RunFolder
 log = logging.getLogger(__name__)
 
 EXPORT_AGAIN = (
-    "`cola run` of its study trains the last steps again from its newest checkpoint and exports it "
+    "`cola run` of its study trains it on from its newest checkpoint and exports it again "
     "(where no checkpoint is left, remove ledger.json beside it first)"
 )
 

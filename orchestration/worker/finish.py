@@ -83,7 +83,7 @@ def write_outcome(
     outcome = RunOutcome(
         attempt=assignment.attempt,
         state=state.stop or "interrupted",
-        reason="; ".join([*filter(None, [state.stop_reason]), *remarks]) or None,
+        reason="; ".join(filter(None, [state.stop_reason, *remarks])) or None,
         stop_code=state.stop_code,
         step=state.step,
         order_digests=order_digests(state.run, state.step, len(data.train)),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import write_study
 from tests.paths import COLA
+from tests.waiting import until
 
 
 def listening(process: psutil.Process) -> set[tuple[str, str]]:
@@ -51,13 +52,13 @@ def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_pa
     seen: set[tuple[str, str]] = set()
     names: set[str] = set()
     watched = psutil.Process(process.pid)
-    while process.poll() is None:
-        try:
-            seen |= listening(watched)
-            names |= {child.name() for child in watched.children(recursive=True)}
-        except psutil.NoSuchProcess:
-            pass
-        time.sleep(0.1)
+
+    def look() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seen.update(listening(watched))
+            names.update(child.name() for child in watched.children(recursive=True))
+
+    until(lambda: process.poll() is not None, "the end of the run", meanwhile=look)
     assert process.stdout is not None
     assert process.returncode == 0, process.stdout.read()
     assert any("raylet" in name for name in names)

@@ -151,11 +151,13 @@ def test_a_study_typed_in_a_fresh_folder(place: Place) -> None:
     what_goes_to_a_cluster_has_no_relative_path(place)
     environment_and_store_are_looked_at_here(place)
     stores_beside_the_output_are_kept(place)
+    assert list(place.journals()) == place.keys("study.yaml"), "nothing else was trained here"
 
 
 def test_sweeps_typed_in_a_fresh_folder(place: Place) -> None:
     a_sweep_keeps_what_it_trains(place)
     models_of_a_shipped_sweep_are_shared(place)
+    assert len(place.journals()) == 4, "two rates, one of them the study's, and two shared models"
 
 
 def found_again_from_wherever_it_is_typed(place: Place) -> None:

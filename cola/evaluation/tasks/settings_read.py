@@ -34,14 +34,18 @@ def check_read(given: Mapping[str, object], tasks: Sequence[str]) -> None:
     Raises:
         SpecError: naming a key that none of them reads, and the tasks that do.
     """
-    for path, value in given.items():
+    for path in unread_by_tasks(given, tasks):
         readers = readers_of(path)
-        if not set(readers) & set(tasks):
-            known = f"{_listed(readers)} read it" if readers else "no task reads it"
-            raise SpecError(
-                f"--set {path}={value}: has no effect on {', '.join(tasks)}; {known}, so leave it "
-                f"out{' or name one of these tasks' if readers else ''}"
-            )
+        known = f"{_listed(readers)} read it" if readers else "no task reads it"
+        raise SpecError(
+            f"--set {path}={given[path]}: has no effect on {', '.join(tasks)}; {known}, so leave "
+            f"it out{' or name one of these tasks' if readers else ''}"
+        )
+
+
+def unread_by_tasks(given: Iterable[str], tasks: Sequence[str]) -> list[str]:
+    """The given keys (by path) that none of the tasks reads."""
+    return [path for path in given if not set(readers_of(path)) & set(tasks)]
 
 
 def readers_of(path: str) -> tuple[str, ...]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cola.errors import SpecError
-from cola.evaluation.tasks.settings_read import check_read, readers_of, unread_by_family
+from cola.evaluation.tasks.settings_read import (
+    check_read,
+    readers_of,
+    unread_by_family,
+    unread_by_tasks,
+)
 from cola.study import EvaluationSpec
 
 
@@ -26,9 +31,11 @@ def test_a_key_without_effect_is_refused(path: str, tasks: list[str], message: s
 
 
 def test_a_key_that_one_task_reads_is_accepted() -> None:
-    check_read({"generation.max_new_tokens": 8, "generation.steps": 2}, ["lambada"])
-    check_read({"likelihood.ode_steps": 2, "gap_tokens": 3}, ["lambada", "infilling", "cloze"])
-    check_read({"task_items": 3, "task_folder": "x"}, ["likelihood"])
+    assert unread_by_tasks(["generation.max_new_tokens", "generation.steps"], ["lambada"]) == []
+    both = ["likelihood.ode_steps", "gap_tokens"]
+    assert unread_by_tasks(both, ["lambada", "infilling", "cloze"]) == []
+    assert unread_by_tasks(both, ["lambada"]) == both
+    assert unread_by_tasks(["task_items", "task_folder"], ["likelihood"]) == []
 
 
 def test_every_key_of_an_evaluation_is_accounted_for() -> None:

@@ -100,7 +100,7 @@ def test_a_damaged_model_is_refused_everywhere_and_exported_again(
         with pytest.raises(StorageError) as refusal:
             use()
         assert expected in str(refusal.value)
-        assert "`cola run` of its study trains the last steps again" in str(refusal.value)
+        assert "trains it on from its newest checkpoint" in str(refusal.value)
         assert len(str(refusal.value).splitlines()) == 1
     assert not (tmp_path / "new").exists()
     (decision,) = decide(plan, ledger, study_folder(study))

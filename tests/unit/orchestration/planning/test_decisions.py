@@ -14,9 +14,9 @@ from cola.study import StudySpec
 from orchestration.checkpoint.manifest import Cursor, seal
 from orchestration.driver.status import run_status
 from orchestration.planning.decisions import RunDecision, decide, save_plan, saved_plan
-from orchestration.planning.plan import plan_study
+from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import prefix_key
-from orchestration.state.ledger import Ledger
+from orchestration.state.ledger import Ledger, State
 from orchestration.state.process import ProcessIdentity
 from tests.factories import exported_model
 
@@ -69,6 +69,17 @@ def test_a_changed_setting_is_named_with_both_values(
     )
 
 
+def ended_run(
+    values: dict[str, Any], root: Path, state: State, reason: str | None = None
+) -> tuple[PlannedRun, Ledger]:
+    """The study's first run, which ended in that state, and the ledger that has it."""
+    (run, *_) = plan_study(StudySpec.parse(values))
+    ledger = Ledger(root)
+    ledger.acquire(run.key)
+    ledger.close(run.key, state, reason)
+    return run, ledger
+
+
 def with_corpus(values: dict[str, Any], *paths: Path) -> dict[str, Any]:
     corpus = {"source": "files", "paths": [str(path) for path in paths]}
     return values | {"data": values["data"] | {"corpus": corpus}}
@@ -102,10 +113,7 @@ def test_a_corpus_elsewhere_is_the_same_run_and_other_content_another(
 def test_a_plan_says_that_the_newest_checkpoint_is_damaged(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    (run, *_) = plan_study(StudySpec.parse(tiny_study))
-    ledger = Ledger(tmp_path)
-    ledger.acquire(run.key)
-    ledger.close(run.key, "interrupted", "stopped on request")
+    run, ledger = ended_run(tiny_study, tmp_path, "interrupted", "stopped on request")
     folders = {}
     for step in (5, 9):
         folders[step] = ledger.run_folder(run.key) / "ray" / "attempt-1" / f"step-{step:09d}"
@@ -129,10 +137,7 @@ def test_a_plan_says_that_the_newest_checkpoint_is_damaged(
 def test_a_storage_that_cannot_be_read_is_an_error_of_the_storage(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    (run, *_) = plan_study(StudySpec.parse(tiny_study))
-    ledger = Ledger(tmp_path)
-    ledger.acquire(run.key)
-    ledger.close(run.key, "interrupted")
+    run, ledger = ended_run(tiny_study, tmp_path, "interrupted")
     (tmp_path / "storage").mkdir()
     (tmp_path / "storage" / run.key).write_text("a file where the checkpoints should be")
     with pytest.raises(StorageError, match=r"checkpoint\.storage=.*cannot be read") as caught:
@@ -143,10 +148,7 @@ def test_a_storage_that_cannot_be_read_is_an_error_of_the_storage(
 def test_a_finished_run_without_its_model_is_exported_again_from_a_checkpoint(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    (run, *_) = plan_study(StudySpec.parse(tiny_study))
-    ledger = Ledger(tmp_path)
-    ledger.acquire(run.key)
-    ledger.close(run.key, "finished")
+    run, ledger = ended_run(tiny_study, tmp_path, "finished")
     (first, *_) = decisions(tiny_study, tmp_path)
     assert first.action == "reuse", "no checkpoint is left: nothing expensive starts unasked"
     assert "its exported model is missing" in first.why
@@ -164,10 +166,7 @@ def test_a_finished_run_without_its_model_is_exported_again_from_a_checkpoint(
 def test_a_finished_run_whose_model_is_damaged_is_exported_again_from_a_checkpoint(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    (run, *_) = plan_study(StudySpec.parse(tiny_study))
-    ledger = Ledger(tmp_path)
-    ledger.acquire(run.key)
-    ledger.close(run.key, "finished")
+    run, ledger = ended_run(tiny_study, tmp_path, "finished")
     model = ledger.run_folder(run.key) / "model"
     model.mkdir()
     (model / "model.safetensors").write_bytes(bytes(2000))

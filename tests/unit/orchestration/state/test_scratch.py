@@ -12,12 +12,12 @@ import pytest
 from orchestration.state.scratch import Scratch, remove_abandoned, scratch_folder
 
 HOLD = """
-import sys, time
+import signal
 from orchestration.state.scratch import Scratch
 scratch = Scratch("checkpoint")
 (scratch.path / "shard").write_text("weights")
 print(scratch.path.parent, flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 

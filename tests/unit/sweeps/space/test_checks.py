@@ -47,7 +47,8 @@ def test_a_metric_of_a_task_that_the_study_has_is_taken(tiny_sweep: dict[str, An
         "metrics": [{"name": "eval/cloze/accuracy", "direction": "maximize"}],
         "set": {"evaluation.tasks": ["cloze"]},
     }
-    PointPlanner(SweepSpec.parse(values), [])
+    (goal,) = PointPlanner(SweepSpec.parse(values), []).sweep.metrics
+    assert goal.name == "eval/cloze/accuracy"
 
 
 def test_a_metric_is_named_once(tiny_sweep: dict[str, Any]) -> None:
@@ -91,17 +92,21 @@ def test_settings_that_every_point_replaces_are_refused(
 
 
 def test_settings_that_some_arm_or_point_reads_are_taken(tiny_sweep: dict[str, Any]) -> None:
-    for space in (
-        {"arms": {"a": {"space": {RATE: [1e-3, 2e-3]}}, "b": {"space": {BATCH: [4, 8]}}}},
-        {
-            "space": {
-                BATCH: [4, 8],
-                RATE: {"values": [1e-3, 2e-3], "when": {"key": BATCH, "among": [4]}},
-            }
-        },
+    for space, arms in (
+        ({"arms": {"a": {"space": {RATE: [1e-3, 2e-3]}}, "b": {"space": {BATCH: [4, 8]}}}}, "ab"),
+        (
+            {
+                "space": {
+                    BATCH: [4, 8],
+                    RATE: {"values": [1e-3, 2e-3], "when": {"key": BATCH, "among": [4]}},
+                }
+            },
+            [""],
+        ),
     ):
         values = tiny_sweep | {"space": {}, "algorithm": {"kind": "grid"}} | space
-        PointPlanner(SweepSpec.parse(values), [f"{RATE}=0.01"])
+        planner = PointPlanner(SweepSpec.parse(values), [f"{RATE}=0.01"])
+        assert list(planner.arms()) == list(arms)
 
 
 def test_questions_that_cannot_be_answered_are_refused(tiny_sweep: dict[str, Any]) -> None:
