@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.plotting.variants import styles_of, variants_of
+from cola.families.registry import curve_label
+
+UNSET = "none"  # of a setting that a run does not have
 
 
 def common_order(orders: Mapping[str, Mapping[str, str]]) -> tuple[int, bool]:
@@ -32,6 +35,7 @@ def matching_statements(runs: pd.DataFrame) -> list[str]:
     other = "nominal" if compute == "executed" else "executed"
     statements.append(_ratio_statement(finished, f"train_flops_{other}", f"{other} training FLOPs"))
     statements.append(_ratio_statement(finished, "tokens", "training tokens"))
+    statements += _training_statements(finished)
     retried = finished[finished["retry"] > 0]
     if not retried.empty:
         names = ", ".join(sorted(retried["name"]))
@@ -83,3 +87,16 @@ def _ratio_statement(finished: pd.DataFrame, column: str, name: str) -> str:
     means, styles = top.groupby("variant")[column].mean(), styles_of(variants_of(top))
     shown = ", ".join(f"{styles[str(v)].label} {value:.3g}" for v, value in means.items())
     return f"Not matched: {name} (top rung: {shown})."
+
+
+def _training_statements(finished: pd.DataFrame) -> list[str]:
+    """The training settings that differ between curves, with their values at the largest rung."""
+    largest = finished[finished["rung"] == finished["rung"].max()].drop_duplicates("variant")
+    names = [curve_label(str(run["variant"]), str(run["family"])) for _, run in largest.iterrows()]
+    differing = []
+    for key in sorted({key for values in largest["training"] for key in values}):
+        found = [values.get(key, UNSET) for values in largest["training"]]
+        if len(set(found)) > 1:
+            each = ", ".join(f"{name} {value}" for name, value in zip(names, found, strict=True))
+            differing.append(f"{key} ({each})")
+    return [f"Not matched: {'; '.join(differing)}."] if differing else []

@@ -133,7 +133,7 @@ def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Pat
         if fit.curve is not None
     ]
     tables = {
-        "results.csv": frames.runs.drop(columns=["data_order"]),
+        "results.csv": frames.runs.drop(columns=["data_order", "training"]),
         "evaluations.csv": frames.points,
         "training_curves.csv": frames.curves,
         "diagnostics.csv": frames.diagnostics,

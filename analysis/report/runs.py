@@ -241,6 +241,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "attempts": int(tags.get(Tag.ATTEMPTS, "0")),
         "retry": int(tags.get(Tag.RETRY, "0")),
         "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
+        "training": {k: v for k, v in run.data.params.items() if k.startswith("training.")},
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
         **{f"reference_{name}": metrics.get(Metric.reference(name)) for name in REFERENCE_LINES},

@@ -173,6 +173,19 @@ def test_a_lower_rate_after_divergence_is_named(store: Store) -> None:
     )
 
 
+def test_training_settings_that_differ_between_families_are_named(store: Store) -> None:
+    for family, rate in (("ar", "0.004"), ("cola", "0.012")):
+        run = store.run("rates", family, 0)
+        store.client.log_param(run, "training.optimizer.learning_rate", rate)
+        store.client.log_param(run, "training.batch_sequences", "8")
+    (found,) = [
+        sentence
+        for sentence in matching_statements(read_study("rates", store.uri).runs)
+        if "training.optimizer" in sentence
+    ]
+    assert found == ("Not matched: training.optimizer.learning_rate (AR 0.004, Cola DLM 0.012).")
+
+
 def test_orders_are_compared_where_all_runs_have_a_digest() -> None:
     short, long = {"1": "a", "2": "b"}, {"1": "a", "2": "b", "4": "c"}
     assert common_order({"x": short, "y": long}) == (2, True)
