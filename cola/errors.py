@@ -65,10 +65,10 @@ def one_line(error: BaseException | str, limit: int = MOST_CHARACTERS) -> str:
     return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
-def first_of(texts: Sequence[str], most: int = 3) -> str:
+def first_of(texts: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """The first texts as one clause, and how many more there are: "a, b, c and 4 more"."""
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    return separator.join(texts[:most]) + more
 
 
 def validation_problem(error: Any) -> str:

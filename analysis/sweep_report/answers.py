@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table, short, value_label
+from cola.errors import first_of
 
 LEVEL = 0.95
 REFITS = 2000  # chosen: noise draws behind an interval
@@ -94,7 +95,7 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
             f"{sentence}; better than every other point: the next is {gap:.4f} behind, and "
             f"{margin:.4f} would do at {LEVEL:.0%} over {table.shape[1]} seeds."
         )
-    shown = "; ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+    shown = first_of(others, 4, separator="; ")
     return (
         f"{sentence}, but the data do not decide: within {margin:.4f} ({LEVEL:.0%}, "
         f"{table.shape[1]} seeds) of it {'is' if len(others) == 1 else 'are'} {shown}."

@@ -7,13 +7,14 @@ is there and every checksum matches, so manifests are written last.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from cola.files import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def seal(folder: Path, cursor: Cursor, rank: int, *, note: CheckpointNote | None
         OSError: where a file cannot be read or the manifest not written.
     """
     sums = {
-        path.relative_to(folder).as_posix(): _sha256(path)
+        path.relative_to(folder).as_posix(): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -171,12 +172,7 @@ def _holds(folder: Path, name: str, digest: str) -> bool:
     path = folder / PurePosixPath(name)
     within = path.resolve().is_relative_to(folder.resolve())
     try:
-        return within and path.is_file() and _sha256(path) == digest
+        return within and path.is_file() and sha256_of(path) == digest
     except OSError as error:  # a bad block, or no permission
         log.warning("%s: cannot be read: %s", path, error)
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from cola.errors import one_line
+from cola.errors import first_of, one_line
 from cola.logs import PACKAGES
 from orchestration.state.heartbeat import Beat, read_beats
 
@@ -57,9 +57,7 @@ def cause_of(failures: dict[int, Exception]) -> str:
     for rank, failure in sorted(failures.items()):
         ranks_of.setdefault(raised_in(failure), []).append(rank)
     causes = [f"rank {', '.join(map(str, ranks))}: {cause}" for cause, ranks in ranks_of.items()]
-    left_out = len(causes) - MOST_CAUSES
-    more = [f"{left_out} more"] if left_out > 0 else []
-    return "; ".join([*causes[:MOST_CAUSES], *more])
+    return first_of(causes, MOST_CAUSES, separator="; ")
 
 
 def raised_in(error: BaseException) -> str:

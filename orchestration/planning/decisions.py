@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cola.errors import StorageError, one_line
+from cola.errors import StorageError, first_of, one_line
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
 from orchestration.checkpoint.integrity import NewestCheckpoint, newest_checkpoint
@@ -227,9 +227,7 @@ def changes(before: dict[str, Any], run: PlannedRun) -> str:
     # So does the fingerprint from settings of the data.
     if any(key.startswith("data.") and key != "data.seed" for key in causes):
         causes = [key for key in causes if key != FINGERPRINT]
-    clauses = [_change(key, old.get(key), new.get(key)) for key in causes[:3]]
-    more = len(causes) - len(clauses)
-    return ", ".join(clauses) + (f" and {more} more" if more > 0 else "")
+    return first_of([_change(key, old.get(key), new.get(key)) for key in causes])
 
 
 def _change(key: str, old: str | None, new: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 
-from cola.errors import SpecError
+from cola.errors import SpecError, first_of
 from cola.records import RATE_CHANGES, SweepFile, TrialRequested
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint, PointPlanner
@@ -49,12 +49,11 @@ def describe_left_out(trial_log: SweepLog) -> str | None:
         return damaged if lines else None
     named = [
         f"{number} ({describe_point(trial_log.requests[number].point)}: {reason})"
-        for number, reason in list(left_out.items())[:MOST_NAMED]
+        for number, reason in left_out.items()
     ]
-    more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
     return (
         f"{len(left_out)} of {len(trial_log.requests)} known trials are outside of the space and "
-        f"left out of the search: {', '.join(named)}{more}" + (f"; {damaged}" if lines else "")
+        f"left out of the search: {first_of(named, MOST_NAMED)}" + (f"; {damaged}" if lines else "")
     )
 
 

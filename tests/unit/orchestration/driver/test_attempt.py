@@ -91,7 +91,7 @@ def test_the_workers_outcome_decides(written: str, state: str, tmp_path: Path) -
 def test_ranks_of_the_same_cause_are_named_together() -> None:
     trace = "Traceback (most recent call last):\n  File\nOSError: no room\n"
     failures = {2: OSError(trace), 0: OSError(trace), 1: ValueError("other"), 3: KeyError("third")}
-    assert cause_of(failures) == "rank 0, 2: OSError: no room; rank 1: ValueError: other; 1 more"
+    assert cause_of(failures) == "rank 0, 2: OSError: no room; rank 1: ValueError: other and 1 more"
 
 
 OUT_OF_MEMORY = """ray.exceptions.RayTaskError: ray::RayTrainWorker() (pid=7)
