@@ -18,7 +18,7 @@ demo: $(READY)
 test: check
 	$(PYTEST) -m "not drill"
 
-# Faults injected into a real study, alone on the machine for about nine minutes.
+# Faults injected into a real study, alone on the machine for about eight minutes.
 test-drill: $(READY)
 	$(VENV)/bin/python -m pytest -m drill
 
