@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class RayNodes:
 
     def __post_init__(self) -> None:
         self.gcs, self.dashboard, self._client = free_ports(3)
+        # Of a short path, as sockets lie in it, which pytest's own folder does not have.
+        self._temporary = Path(f"/tmp/ray-{secrets.token_hex(3)}")
         self._added = 0
         self.environment = {
             **os.environ,
@@ -81,7 +84,7 @@ class RayNodes:
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={self.dashboard}",
             f"--ray-client-server-port={self._client}",
-            f"--temp-dir=/tmp/ray-{secrets.token_hex(3)}",
+            f"--temp-dir={self._temporary}",
             cpus=self.head_cpus,
         )
         until(lambda: self._listens(self.dashboard), "the head's dashboard", 90)
@@ -110,9 +113,10 @@ class RayNodes:
         process.wait(30)
 
     def stop(self) -> None:
-        """End all nodes, the head last."""
+        """End all nodes, the head last, and remove what they wrote."""
         for name in reversed(list(self.nodes)):
             self.kill(name)
+        shutil.rmtree(self._temporary, ignore_errors=True)
 
     def run(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
         """`cola` with the cluster's token, in a process group of its own."""
