@@ -254,12 +254,11 @@ def _without_nul(handle: TextIO, path: Path, where: str) -> Iterator[str]:
 
 
 def _table_rows(lines: Iterator[str], where: str, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(_LARGEST_CELL)  # of the process: the default refuses long documents
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header: list[str] | None = None
         before = 0
-        for cells in reader:
+        while (cells := _next_record(reader)) is not None:
             place, before = f"line {before + 1}", reader.line_num
             if not cells:
                 continue
@@ -277,6 +276,19 @@ def _table_rows(lines: Iterator[str], where: str, delimiter: str) -> Iterator[Ro
             f"{where}: line {before + 1} is not {'CSV' if delimiter == ',' else 'TSV'} "
             f"({one_line(error)}); text with quotes stands in double quotes, its own ones doubled"
         ) from error
+
+
+def _next_record(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next record, None after the last one.
+
+    The limit of a cell belongs to the process and its default refuses long documents: it is raised
+    for one record at a time, so that readers of other files keep theirs.
+    """
+    before = csv.field_size_limit(_LARGEST_CELL)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(cells: list[str], where: str, delimiter: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -181,6 +182,15 @@ def test_what_is_wrong_has_its_line_and_the_remedy(
     path = tmp_path / name
     path.write_bytes(content)
     assert message in error_of(path)
+
+
+def test_a_long_cell_is_read_and_the_limit_of_other_readers_stays(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    path = write_corpus(tmp_path, ".csv", "", ["x" * (before + 1), "y"])
+    data = DataSpec.parse({"corpus": {"source": "files", "paths": [str(path)]}})
+    pieces = [piece.text for piece in read_pieces(data, ReadCounts())]
+    assert "".join(pieces) == "x" * (before + 1) + "y"
+    assert csv.field_size_limit() == before
 
 
 def test_the_line_of_a_wrong_byte_is_exact_in_large_files(tmp_path: Path) -> None:
