@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 OTHER_SETTINGS = "MLflow has metrics at the study's settings alone; these results are a file there"
 NOT_COMPARED = (
-    "its answers are a {}, the first model's a {}; with --set generation.temperature=1 every family "
-    "draws"
+    "its answers are a {}, the first model's a {}; with --set generation.temperature=1 every "
+    "family draws"
 )
 PLAIN_SEQUENCE = 128  # chosen: tokens of held-out sequences where a model names no length
 

@@ -135,7 +135,8 @@ def adamw(groups: ParameterGroups, settings: EngineSettings) -> torch.optim.Adam
 def set_learning_rates(
     groups: Sequence[dict[str, Any]], training: TrainingSpec, factor: float, *, step: int
 ) -> None:
-    """Write this step's rate into each group; one with `interval` k rests but in every k-th step."""
+    """Write this step's rate into each group; one with `interval` k rests in all but the
+    last of every k steps."""
     for group in groups:
         active = (step + 1) % group.get("interval", 1) == 0
         if "interval" in group:

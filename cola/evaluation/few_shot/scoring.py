@@ -209,7 +209,7 @@ def score_item(
     score = ItemScore(
         item.id, bool(given) and given == reduced(item.answer), bool(given), False, None, None
     )
-    if score.correct and matching == "strict":
+    if score.correct and matching == "strict" and rule != "leading_word":
         score = _free_text(rule, item, text)
     if rule == "exact_text" and item.choices and len(item.choices) > 1:
         read = _by_strict(item, text) if matching == "strict" else _by_release(item, text)

@@ -49,9 +49,9 @@ def load_items(
     A path is a JSONL file of items or a folder with `<task>.jsonl`, compressed or not. The
     release's own files number the first 1,000 records as here, but list them as eight processes
     took them (0, 8, 16, ...): the first N lines of such a file are other items than the first N
-    records of the data set. An item of a file is of the stratum that it names. The release's Story Cloze is a separate selection. Generations belong to the
+    records of the data set. Its Story Cloze is a separate selection. Generations belong to the
     items that they were made from: ids from two sources are the same items only where both read the
-    same records in the same order.
+    same records in the same order. An item of a file is of the stratum that it names.
 
     Args:
         option: what the caller calls the source, for messages.

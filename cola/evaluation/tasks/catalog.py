@@ -92,8 +92,9 @@ def make_tasks(
 ) -> list[Task]:
     """The tasks that `settings` names, in that order, for a model of that context.
 
-    `items_of` gives the selected items of a few-shot task; `reference` judges unconditional texts. Few-shot tasks make `few_shot_tokens` new tokens, as the release does,
-    whatever `settings.generation.max_new_tokens` is.
+    `items_of` gives the selected items of a few-shot task; `reference` judges unconditional texts.
+    Few-shot tasks make `few_shot_tokens` new tokens, as the release does, whatever
+    `settings.generation.max_new_tokens` is.
 
     Raises:
         SpecError: when a task needs held-out text and there is none, holds no item, or generates
