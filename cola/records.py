@@ -26,6 +26,8 @@ FEW_SHOT_TASKS = (
     "squad_f1",
 )
 FEW_SHOT_NEW_TOKENS = 32
+# Which items of a few-shot task are asked: spread over its parts by a seed, or the first ones.
+TaskSelection = Literal["stratified", "first"]
 # Nats a token by which an exported model's NLL may differ from the recorded one. Chosen: on a CPU
 # equal weights give equal numbers, in bfloat16 too; a GPU may round by the batch. A moving average
 # that was missed moved runs of the demo's size by 0.002 to 0.03.

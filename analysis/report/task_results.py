@@ -9,7 +9,15 @@ import pandas as pd
 
 from cola.families.registry import definition_of
 
-SHARES = ("accuracy", "first_token_accuracy", "valid", "f1")  # shown in per cent
+# Shown in per cent.
+SHARES = (
+    "accuracy",
+    "first_token_accuracy",
+    "valid",
+    "accuracy_given_valid",
+    "choice_accuracy",
+    "f1",
+)
 BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance")  # shown with what they are of
 STANDARD_ERRORS = {
     "accuracy": "accuracy_standard_error",
@@ -77,4 +85,6 @@ def _cell(values: pd.Series, task: str, metric: str) -> str:
         return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
     share = f"{100 * value:.1f}%" + (f" ± {100 * error:.1f}" if error is not None else "")
     chance = values.get((task, "chance"))
-    return f"{share} (chance {100 * chance:.1f}%)" if chance and metric == "accuracy" else share
+    # Chance is that of choosing an option, which an answer's exact text is not.
+    choice = "accuracy" if pd.isna(values.get((task, "choice_accuracy"))) else "choice_accuracy"
+    return f"{share} (chance {100 * chance:.1f}%)" if chance and metric == choice else share

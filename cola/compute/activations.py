@@ -30,7 +30,12 @@ def trunk_bytes(trunk: TransformerSpec, precision: Precision) -> float:
     return _scale(precision) * trunk.num_layers * layer
 
 
-def vae_bytes(vae: TextVAESpec, precision: Precision, copies: int) -> float:
+def encoder_share(vae: TextVAESpec) -> float:
+    """The encoder's share of the VAE's layers."""
+    return vae.encoder_layers / (vae.encoder_layers + vae.decoder_layers)
+
+
+def vae_bytes(vae: TextVAESpec, precision: Precision, copies: float) -> float:
     """Of one token of text in encoder and decoder, of `copies` of the sequence; logits left out."""
     width, ffn = VAE
     layers = vae.encoder_layers + vae.decoder_layers

@@ -40,6 +40,7 @@ class Item(BaseModel):
     """A question: `prompt` holds the few-shot prefix, `choices` the options in their order.
 
     `answers` are all that count as right where there are several; `answer` is the first of them.
+    `stratum` is the part of the data set that it is of, such as a subject.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,6 +50,7 @@ class Item(BaseModel):
     answer: str
     choices: list[str] | None = None
     answers: list[str] | None = None
+    stratum: str | None = None
 
 
 class Generation(BaseModel):

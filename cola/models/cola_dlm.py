@@ -79,3 +79,38 @@ def dit_config(spec: DiTSpec) -> DiTConfig:
         qk_bias=spec.qk_bias,
         block_size=spec.block_size,
     )
+
+
+def vae_sizes(config: TextVAEConfig) -> TextVAESpec:
+    """The reverse of `vae_config`."""
+    return TextVAESpec(
+        vocab_size=config.vocab_size,
+        hidden_size=config.dim,
+        ffn_size=config.ffn_dim,
+        num_heads=config.num_heads,
+        encoder_layers=config.encoder_num_blocks,
+        decoder_layers=config.decoder_num_blocks,
+        latent_dim=config.latent_dim,
+        patch_size=config.patch_size,
+        attention="block_causal" if config.block_causal and not config.causal else "causal",
+        block_size=config.block_size,
+        log_snr=config.log_snr,
+        rope_theta=config.rope_theta,
+        qk_norm=config.qk_norm,
+        post_norm=config.post_norm,
+    )
+
+
+def dit_sizes(config: DiTConfig) -> DiTSpec:
+    """The reverse of `dit_config`."""
+    return DiTSpec(
+        latent_dim=config.txt_in_channels,
+        hidden_size=config.emb_dim,
+        num_heads=config.heads,
+        head_dim=config.head_dim,
+        mlp_ratio=config.expand_ratio,
+        num_layers=config.num_layers,
+        rope_dim=config.rope_dim,
+        qk_bias=config.qk_bias,
+        block_size=config.block_size,
+    )

@@ -99,5 +99,16 @@ def _llama_sizes(spec: TransformerSpec) -> dict[str, Any]:
     }
 
 
+def llama_sizes(config: LlamaConfig) -> dict[str, Any]:
+    """Sizes of a `TransformerSpec` from the configuration of the model built from it."""
+    return {
+        "vocab_size": config.vocab_size - 1,
+        "hidden_size": config.hidden_size,
+        "ffn_size": config.intermediate_size,
+        "num_layers": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+    }
+
+
 AutoConfig.register(LLaDAConfig.model_type, LLaDAConfig)
 AutoModel.register(LLaDAConfig, LLaDAModel)

@@ -19,7 +19,8 @@ def flow_draws(
     """Random inputs of `flow_matching_loss`.
 
     z1: (B, n, d). t_Bb: times (model.md, Eq. 6), one per block or the same for all of a sequence's
-    blocks. prompt_Bn (absent at probability 0): True at latents that are a block's known prompt.
+    blocks. prompt_Bn (absent at probability 0, and in blocks of one latent, which have no part to
+    know): True at latents that are a block's known prompt.
     """
     _, latents, width = shape_Bnd
     blocks = latents // block
@@ -30,7 +31,7 @@ def flow_draws(
     else:
         t_BK = stream.uniform("timestep", count)
     draws = {"z1": stream.normal("z1", latents, width), "t_Bb": t_BK.expand(-1, blocks)}
-    if objective.prompt_block_probability > 0:
+    if objective.has_prompts(block):
         is_prompt_Bb = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
         # 1 to s - 1 known latents on the left: a wholly known block has nothing to learn.
         known_Bb = 1 + (stream.uniform("prompt_length", blocks) * (block - 1)).long()

@@ -15,6 +15,8 @@ from cola.objectives.vae import Posterior, vae_draws, vae_terms
 from cola.seeding import Stream
 from cola.spec.objectives import JointObjective, VAEObjective
 
+RESTING_NOISE = "resting_noise"  # the posterior's noise in a step that does not train the VAE
+
 
 def joint_draws(
     model: ColaDLM,
@@ -22,15 +24,16 @@ def joint_draws(
     stage2: JointObjective,
     tokens_BL: Tensor,
     stream: Stream,
+    *,
+    vae_rests: bool = False,
 ) -> dict[str, Tensor]:
-    """Random inputs of `joint_loss`."""
+    """Random inputs of `joint_loss`; `vae_rests`: the VAE only encodes in this step."""
     config = model.vae.config
     latents = tokens_BL.shape[1] // config.patch_size
     shape = (len(tokens_BL), latents, config.latent_dim)
     draws = flow_draws(stage2, shape, model.dit.config.block_size, stream=stream)
-    if stage2.gradient_mode == "frozen_vae":
-        noise = stream.normal("posterior", latents, config.latent_dim)
-        return {**draws, "posterior_noise": noise}
+    if vae_rests:
+        return {**draws, RESTING_NOISE: stream.normal("posterior", latents, config.latent_dim)}
     return {**draws, **vae_draws(model.vae, stage1, tokens_BL, stream=stream)}
 
 
@@ -42,15 +45,18 @@ def joint_loss(
     tokens_BL: Tensor,
     draws: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """The loss and its parts; `gradient_mode` decides which of them reach the VAE."""
-    if stage2.gradient_mode == "frozen_vae":
+    """The loss and its parts; `gradient_mode` decides which of them reach the VAE.
+
+    Where the VAE rests, the loss is the prior's alone and nothing of the VAE is differentiated.
+    """
+    if RESTING_NOISE in draws:
         with torch.no_grad():
             posterior = Posterior(*model.vae.encoder(tokens_BL))
-            z0 = posterior.sample(draws["posterior_noise"])
+            z0 = posterior.sample(draws[RESTING_NOISE])
         terms = {"log_snr": posterior.log_snr()}
         loss = z0.new_zeros(())
     else:
-        terms, posterior, z0 = vae_terms(model.vae, stage1, tokens_BL, draws=draws)
+        terms, posterior, z0 = vae_terms(model.vae, stage1, tokens_BL, draws=draws, whole_text=True)
         loss = stage2.lambda_vae * _vae_part(model, stage1, terms, posterior=posterior, z0=z0)
     z0 = model.to_dit(z0)
     if stage2.gradient_mode not in ("joint", "scratch"):

@@ -63,9 +63,18 @@ def vae_draws(
 
 
 def vae_terms(
-    vae: TextVAE, objective: VAEObjective, tokens_BL: Tensor, *, draws: dict[str, Tensor]
+    vae: TextVAE,
+    objective: VAEObjective,
+    tokens_BL: Tensor,
+    *,
+    draws: dict[str, Tensor],
+    whole_text: bool = False,
 ) -> tuple[dict[str, Tensor], Posterior, Tensor]:
-    """Reconstruction, masked-token loss and diagnostics; the posterior and a sample of it."""
+    """Reconstruction, masked-token loss and diagnostics; the posterior and a sample of it.
+
+    With token dropout the posterior is that of the text as the encoder sees it, or with
+    `whole_text` of the text itself, which is then encoded too.
+    """
     inputs_BL = tokens_BL
     if "dropped_BL" in draws:
         inputs_BL = tokens_BL.masked_fill(draws["dropped_BL"], vae.config.mask_token_id)
@@ -74,10 +83,14 @@ def vae_terms(
         masked_BL = tokens_BL.scatter(1, draws["masked_BM"], vae.config.mask_token_id)
         encoded = torch.cat([inputs_BL, masked_BL])
         noise = torch.cat([noise, draws["masked_noise"]])
+    batch, decoded_rows = len(tokens_BL), len(encoded)
+    if whole_text and "dropped_BL" in draws:
+        encoded = torch.cat([encoded, tokens_BL])
+        noise = torch.cat([noise, draws["posterior_noise"]])
     # The clean and the masked sequences pass encoder and decoder as one batch.
-    both = Posterior(*vae.encoder(encoded))
-    z0 = both.sample(noise)
-    batch = len(tokens_BL)
+    encoded_rows = Posterior(*vae.encoder(encoded))
+    every_z0 = encoded_rows.sample(noise)
+    z0 = every_z0[:decoded_rows]
     decoded = z0 if "kept_Bn" not in draws else _drop_latents(z0, draws["kept_Bn"])
     features = vae.decoder.features(decoded)
     logits_BLV = vae.decoder.final_layer(features[:batch])
@@ -88,9 +101,11 @@ def vae_terms(
     if "masked_BM" in draws:
         masked_BLC = features[batch:]
         terms["masked"] = masked_loss(vae, masked_BLC, tokens_BL, masked_BM=draws["masked_BM"])
-    posterior = Posterior(both.mean[:batch], both.log_variance[:batch])
+    first = decoded_rows if len(encoded) > decoded_rows else 0
+    own = slice(first, first + batch)
+    posterior = Posterior(encoded_rows.mean[own], encoded_rows.log_variance[own])
     terms["log_snr"] = posterior.log_snr()
-    return terms, posterior, z0[:batch]
+    return terms, posterior, every_z0[own]
 
 
 def masked_loss(

@@ -48,7 +48,7 @@ def infill(
     """Exactly `gaps[i]` tokens between `lefts[i]` and `rights[i]`.
 
     Every step sees both contexts and the tokens unmasked so far. A gap is unmasked in blocks of
-    `unmasking_block` from left to right (None: one block), each in an equal share of the `steps`
+    `unmasking_block` from left to right (None: one block), `tokens_per_pass` of them a pass
     (`schedule`). EOS does not end a gap.
     """
     if max(gaps, default=0) == 0:
@@ -87,12 +87,9 @@ def schedule(gap: int, settings: GenerationSpec) -> list[Step]:
 
     An empty gap has steps, too, which unmask nothing.
     """
-    size = settings.unmasking_block or max(1, gap)
-    starts = range(0, max(1, gap), size)
-    count = max(1, settings.steps // len(starts))
     return [
         Step(start, end, number, round((end - start) * (number + 1) / count))
-        for start, end in ((start, min(start + size, gap)) for start in starts)
+        for start, end, count in settings.unmasking_blocks(gap)
         for number in range(count)
     ]
 

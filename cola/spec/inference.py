@@ -6,9 +6,17 @@ A family reads the settings that apply to it (`FamilyDefinition.generation_keys`
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from cola.spec.base import Spec
 
@@ -32,9 +40,7 @@ class GenerationSpec(Spec):
     repetition_penalty: PositiveFloat = Field(
         default=1.0, description="Divides the logits of tokens already present; 1 is off."
     )
-    steps: PositiveInt = Field(
-        default=16, description="Steps of the solver a block, or of unmasking a continuation."
-    )
+    steps: PositiveInt = Field(default=16, description="Steps of the flow's solver a block.")
     guidance_scale: PositiveFloat = Field(
         default=3.0, description="Classifier-free guidance of the velocity; 1 is off."
     )
@@ -53,6 +59,11 @@ class GenerationSpec(Spec):
     remasking: Literal["low_confidence", "random"] = Field(
         default="low_confidence", description="Which tokens an unmasking step masks again."
     )
+    tokens_per_pass: PositiveInt = Field(
+        default=1,
+        description="Tokens that a pass of a masked-diffusion model unmasks; the passes of a "
+        "continuation share its tokens evenly.",
+    )
     unmasking_block: PositiveInt | None = Field(
         default=None,
         description="Tokens that are unmasked before the next block of them; null is all at once.",
@@ -60,6 +71,45 @@ class GenerationSpec(Spec):
     unmasking_guidance_scale: PositiveFloat = Field(
         default=1.0, description="Classifier-free guidance of the unmasking logits; 1 is off."
     )
+
+    @model_serializer(mode="wrap")
+    def _without_default_passes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs that unmask a token a pass have the keys of those before it was a setting."""
+        values: dict[str, Any] = handler(self)
+        if self.tokens_per_pass == 1:
+            values.pop("tokens_per_pass", None)
+        return values
+
+    def ancestral(self) -> GenerationSpec:
+        """The same settings with draws from the model's own distribution in every family: no
+        temperature, cut-off, penalty or guidance, and one token a pass in random order."""
+        return self.model_copy(update=ANCESTRAL)
+
+    def unmasking_blocks(self, tokens: int) -> list[tuple[int, int, int]]:
+        """(first token, end, passes) of the blocks in which so many tokens are unmasked, at least
+        one."""
+        size = self.unmasking_block or max(1, tokens)
+        starts = range(0, max(1, tokens), size)
+        blocks = [(start, min(start + size, tokens)) for start in starts]
+        return [(a, b, max(1, -(-(b - a) // self.tokens_per_pass))) for a, b in blocks]
+
+    def unmasking_passes(self, tokens: int) -> int:
+        """Passes of a masked-diffusion model that unmask so many tokens, guidance left out."""
+        return sum(passes for _, _, passes in self.unmasking_blocks(tokens))
+
+
+# How text is drawn from the model as it is, whatever else is asked for.
+ANCESTRAL: dict[str, Any] = {
+    "temperature": 1.0,
+    "top_k": None,
+    "top_p": None,
+    "repetition_penalty": 1.0,
+    "guidance_scale": 1.0,
+    "remasking": "random",
+    "tokens_per_pass": 1,
+    "unmasking_block": None,
+    "unmasking_guidance_scale": 1.0,
+}
 
 
 class LikelihoodSpec(Spec):

@@ -72,7 +72,12 @@ class VAEObjective(Spec):
         description="KL in nats a latent dimension below which it is not pushed down further.",
     )
     token_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of the encoder's tokens replaced by [mask]."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the encoder's tokens replaced by [mask] where its text is "
+        "reconstructed; stage 2 encodes the whole text beside it, for prior, entropy and "
+        "reference.",
     )
     latent_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the decoder's latents set to zero."
@@ -90,12 +95,14 @@ class JointObjective(Spec):
         description=(
             "Which parameters the terms reach: frozen_vae (the DiT only), detach_target (the VAE "
             "by its own loss), joint (the flow-matching target reaches the encoder, held by the "
-            "reference KL), interval (detach_target, with the VAE updated one step in "
-            "`vae_interval`), scratch (joint from a fresh VAE, no stage 1)."
+            "reference KL), interval (detach_target one step in `vae_interval`, frozen_vae on the "
+            "others), scratch (joint from a fresh VAE, no stage 1)."
         ),
     )
     vae_interval: PositiveInt = Field(
-        default=4, description="Steps from one update of the VAE to the next in mode interval."
+        default=4,
+        description="Steps from one update of the VAE to the next in mode interval; the last of "
+        "each such row of steps trains it.",
     )
     vae_lr_ratio: PositiveFloat = Field(
         default=1.0, description="Learning rate of the VAE over that of the DiT."
@@ -116,9 +123,19 @@ class JointObjective(Spec):
         default=0.05,
         description=(
             "Probability that a random left part of a block stays clean and without loss, like a "
-            "prompt that ends inside it."
+            "prompt that ends inside it. A block of one latent has no such part."
         ),
     )
+
+    def trains_vae(self, step: int) -> bool:
+        """Whether the step, counted from the stage's first at 0, trains the VAE."""
+        if self.gradient_mode == "interval":
+            return (step + 1) % self.vae_interval == 0
+        return self.gradient_mode != "frozen_vae"
+
+    def has_prompts(self, block_size: int) -> bool:
+        """Whether blocks of this many latents may have a known part, the rest being learned."""
+        return self.prompt_block_probability > 0 and block_size > 1
 
     @property
     def uses_reference(self) -> bool:

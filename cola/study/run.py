@@ -10,12 +10,14 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
 )
 
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import union_of
-from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
+from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, TaskSelection
 from cola.spec.base import Spec, canonical_json, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.inference import GenerationSpec, LikelihoodSpec
@@ -62,8 +64,12 @@ class EvaluationSpec(Spec):
         description="Tasks for the finished model, each listed once; `cola items` writes the items "
         "of the few-shot ones, which generate 32 tokens whatever `generation.max_new_tokens` says.",
     )
-    task_items: PositiveInt = Field(
-        default=32, description="Items of each task that are answered, the first ones."
+    task_items: PositiveInt = Field(default=32, description="Items of each task, at most.")
+    task_selection: TaskSelection = Field(
+        default="stratified",
+        description="Which items of few-shot tasks: `stratified`, drawn by the seed from every "
+        "part of the data set (subjects of MMLU, sources of HellaSwag, levels of RACE), or the "
+        "`first` ones, as the public release took them.",
     )
     task_folder: LocalPath | None = Field(
         default=None,
@@ -79,6 +85,14 @@ class EvaluationSpec(Spec):
     likelihood: LikelihoodSpec = Field(
         default=LikelihoodSpec(), description="How likelihoods and their bounds are computed."
     )
+
+    @model_serializer(mode="wrap")
+    def _without_unread_selection(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs without few-shot tasks have the keys of those before items were selected."""
+        values: dict[str, Any] = handler(self)
+        if self.task_selection == "stratified" and not set(self.tasks) & set(FEW_SHOT_TASKS):
+            values.pop("task_selection", None)
+        return values
 
     @field_validator("tasks")
     @classmethod

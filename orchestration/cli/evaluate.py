@@ -53,7 +53,14 @@ Tasks = Annotated[
         f"{', '.join(GROUPS)}. Default: the study's, or in-domain.",
     ),
 ]
-Items = Annotated[int | None, typer.Option(min=1, help="Items a task: the first ones.")]
+Items = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Items a task, at most. Of few-shot tasks they are drawn by --seed from every part of "
+        "the data set, or with --set task_selection=first the first ones.",
+    ),
+]
 TaskFolder = Annotated[
     str | None,
     typer.Option(help="Few-shot items, <task>.jsonl each. Default: the public data sets."),

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cola.evaluation.few_shot.definitions import DEFINITIONS
 from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
@@ -14,6 +15,11 @@ from orchestration.cli.tables import wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
 OTHERS = {
+    **{
+        task.name: ("valid", "accuracy_given_valid", "choice_accuracy", "chance")
+        for task in DEFINITIONS.values()
+        if task.rule == "exact_text"
+    },
     "cloze": ("word_nats",),
     "likelihood": ("nll_nats_per_token", "bits_per_byte", "function_evaluations"),
     "continuation": ("first_token_accuracy", "chrf"),
@@ -26,7 +32,12 @@ OTHERS = {
         "distinct_4",
         "repetition_4",
     ),
-    "speed": ("tokens_per_second", "first_tokens_seconds", "function_evaluations_per_token"),
+    "speed": (
+        "tokens_per_second",
+        "first_tokens_seconds",
+        "function_evaluations_per_token",
+        "flops_per_token",
+    ),
 }
 
 
@@ -54,7 +65,9 @@ def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:
         results = [_result(report, task) for report in reports]
         first = next(result for result in results if result is not None)
         if "accuracy" in first.metrics:
-            chance = first.metrics.get("chance")
+            # Chance is that of choosing an option, which an answer's exact text is not.
+            chosen = "choice_accuracy" in first.metrics
+            chance = None if chosen else first.metrics.get("chance")
             shown = "–" if chance is None else f"{100 * chance:.1f}"
             table.add_row(task, shown, str(first.items), *map(_accuracy, results))
     return table
@@ -64,7 +77,10 @@ def measurement_table(reports: Sequence[EvaluationReport]) -> Table:
     """Everything else that is measured: a row a measurement of `OTHERS`."""
     table = _table("measurement", reports=reports)
     for task in _tasks(reports):
-        for name in OTHERS.get(task, ()):
+        names = OTHERS.get(task, ())
+        if not any("choice_accuracy" in r.metrics for r in _results(reports, task)):
+            names = tuple(name for name in names if name not in ("valid", "chance"))
+        for name in names:
             cells = [_number(_result(report, task), name) for report in reports]
             if any(cell != "–" for cell in cells):
                 table.add_row(f"{task}: {name}", *cells)
@@ -106,12 +122,46 @@ def remarks(report: EvaluationReport) -> list[str]:
         sentences.append(measured_sentence(details["likelihood"]))
     if details.get("likelihood", {}).get("kind") == "bound":
         sentences.append("the NLL is an upper bound")
+    sentences += [f"{tasks}: {how}" for how, tasks in _protocols(details).items()]
+    sentences += [f"{task} is not compared: {why}" for task, why in report.not_compared.items()]
+    sentences += _selections(details)
+    absent = details.get("cloze", {}).get("word_nats_absent")
+    if absent is not None:
+        sentences.append(f"the cloze has no nats of words: {absent}")
     kind = details.get("cloze", {}).get("word_kind", "exact")
     if kind != "exact":
         estimate = "a bound" if kind == "bound" else "an estimate"
         sentences.append(f"the cloze words' nats are {estimate}")
     if details.get("infilling", {}).get("right_context") is False:
         sentences.append("infilling: the family sees no right context; it continued the left one")
+    return sentences
+
+
+def _protocols(details: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """How answers were made, to the tasks that were answered so."""
+    found: dict[str, list[str]] = {}
+    for task, values in details.items():
+        if "protocol" in values:
+            how = f"{values['protocol']['kind']} ({values['protocol']['text']})"
+            found.setdefault(how, []).append(task)
+    return {how: ", ".join(tasks) for how, tasks in found.items()}
+
+
+def _selections(details: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How the items of few-shot tasks were selected."""
+    chosen = {
+        task: values["selection"] for task, values in details.items() if "selection" in values
+    }
+    first = [task for task, selection in chosen.items() if selection["how"] == "first"]
+    drawn = [
+        f"{task} ({selection['strata'] or 'no'} strata)"
+        for task, selection in chosen.items()
+        if selection["how"] != "first"
+    ]
+    sentences = [f"items are the first ones of {', '.join(first)}"] if first else []
+    if drawn:
+        seed = next(s["seed"] for s in chosen.values() if s["how"] != "first")
+        sentences.append(f"items are drawn by seed {seed}, evenly over strata: {', '.join(drawn)}")
     return sentences
 
 
@@ -138,6 +188,11 @@ def _table(first: str, *more: str, reports: Sequence[EvaluationReport]) -> Table
 
 def _tasks(reports: Sequence[EvaluationReport]) -> list[str]:
     return list(dict.fromkeys(result.task for report in reports for result in report.results))
+
+
+def _results(reports: Sequence[EvaluationReport], task: str) -> list[TaskResult]:
+    found = (_result(report, task) for report in reports)
+    return [result for result in found if result is not None]
 
 
 def _result(report: EvaluationReport, task: str) -> TaskResult | None:

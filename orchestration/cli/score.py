@@ -18,9 +18,11 @@ from cola.evaluation.few_shot.scoring import (
     compare_paired,
     score_task,
 )
+from cola.evaluation.few_shot.selection import Selection
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_generations, write_items
 from cola.files import storage_errors
+from cola.records import TaskSelection
 from orchestration.cli.options import AsJson
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -81,8 +83,18 @@ def score(
 def write_public_items(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
     to: Annotated[Path, typer.Option(help="The JSONL file to write.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many items. Default: all.")
+    ] = None,
     *,
+    selection: Annotated[
+        TaskSelection,
+        typer.Option(
+            help="Which items --limit takes: stratified, drawn by --seed from every part of the "
+            "data set; or the first ones, as the public release took them."
+        ),
+    ] = "stratified",
+    seed: Annotated[int, typer.Option(min=0, help="Of the stratified draw.")] = 0,
     dataset: Annotated[
         str | None,
         typer.Option(help="Another data set in the same schema: a hub name or a local folder."),
@@ -93,7 +105,8 @@ def write_public_items(
 ) -> None:
     """Write a task's public data set as prompted items, for use where there is no network."""
     source = Hub(dataset, config, split, revision)
-    items = load_items(task, source, limit=limit, option="`cola score --items`")
+    chosen = Selection(limit, selection, seed)
+    items = load_items(task, source, selection=chosen, option="`cola score --items`")
     write_items(to, items)
     typer.echo(f"{to}: {len(items)} items of {task}")
 
@@ -144,8 +157,12 @@ def sentence(score: TaskScore) -> str:
     text = f"{score.task}: accuracy {score.accuracy:.2f}% [{low:.2f}, {high:.2f}] "
     text += f"on {score.items} items (exact 95% interval, matching {score.matching}), "
     text += f"valid answers {score.valid:.2f}%"
+    if score.choice_accuracy is not None:
+        text = text.replace("valid answers", "read as choices: valid")
     if score.accuracy_given_valid is not None:
         text += f", accuracy given a valid one {score.accuracy_given_valid:.2f}%"
+    if score.choice_accuracy is not None:
+        text += f", of all {score.choice_accuracy:.2f}%"
     if score.f1 is not None:
         text += f", F1 {score.f1:.2f}%"
     if score.chance is not None:

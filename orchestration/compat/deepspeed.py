@@ -56,6 +56,13 @@ def wrapped_optimizer(optimizer: Any) -> Any:
     return optimizer.optimizer
 
 
+def forget_gradients(optimizer: Any) -> None:
+    """Zero stage 3's gradients: it keeps those of a parameter that the next pass does not reach."""
+    buffer = optimizer.grad_partitions_flat_buffer
+    if buffer is not None:  # before the first pass there is none
+        buffer.zero_()
+
+
 @contextmanager
 def loading_weights(optimizer: Any, zero_stage: int) -> Iterator[None]:
     """Within, a stage's weights may be overwritten: stage 3 drops the copies it has gathered."""

@@ -29,6 +29,10 @@ from orchestration.training.validation import VALIDATION_SEED
 log = logging.getLogger(__name__)
 
 OTHER_SETTINGS = "MLflow has metrics at the study's settings alone; these results are a file there"
+NOT_COMPARED = (
+    "its answers are a {}, the first model's a {}; with --set generation.temperature=1 every "
+    "family draws"
+)
 PLAIN_SEQUENCE = 128  # chosen: tokens of held-out sequences where a model names no length
 
 
@@ -105,7 +109,8 @@ class EvaluationReport:
 
     `untracked` gives, by study, why MLflow did not get them; `unread` names given settings that the
     model's family does not read; `left_out` has sentences on what is missing of the held-out text;
-    `against_first`, by task, the difference to the first model of the same command.
+    `against_first`, by task, the difference to the first model of the same command;
+    `not_compared`, by task, why there is none where the items are the same.
     """
 
     target: Target
@@ -116,16 +121,28 @@ class EvaluationReport:
     unread: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     against_first: dict[str, Difference] = field(default_factory=dict)
+    not_compared: dict[str, str] = field(default_factory=dict)
 
     def compared(self, first: EvaluationReport) -> EvaluationReport:
-        """This report with the differences to the first model's results on the same items."""
-        theirs = {result.task: result.per_item for result in first.results}
-        differences = {
-            result.task: paired_difference(result.per_item, theirs[result.task])
-            for result in self.results
-            if result.per_item and result.per_item.keys() == theirs.get(result.task, {}).keys()
-        }
-        return replace(self, against_first=differences)
+        """This report with the differences to the first model's results on the same items.
+
+        Draws are compared with draws and modes with modes: a draw of a model is right less often
+        than its most probable answer, whatever the model.
+        """
+        theirs = {result.task: result for result in first.results}
+        differences, without = {}, {}
+        for result in self.results:
+            other = theirs.get(result.task)
+            if other is None or not result.per_item:
+                continue
+            if result.per_item.keys() != other.per_item.keys():
+                continue
+            kinds = [kind_of(result), kind_of(other)]
+            if kinds[0] == kinds[1]:
+                differences[result.task] = paired_difference(result.per_item, other.per_item)
+            else:
+                without[result.task] = NOT_COMPARED.format(*kinds)
+        return replace(self, against_first=differences, not_compared=without)
 
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -143,7 +160,14 @@ class EvaluationReport:
             "against_first": {
                 task: asdict(difference) for task, difference in self.against_first.items()
             },
+            "not_compared": self.not_compared,
         }
+
+
+def kind_of(result: TaskResult) -> str | None:
+    """Whether a result is of modes or of draws; None where nothing is generated."""
+    protocol = result.details.get("protocol")
+    return None if protocol is None else str(protocol["kind"])
 
 
 def reference_of(target: Target) -> Callable[[], Reference]:
@@ -179,7 +203,7 @@ def evaluate_target(
     tasks = make_tasks(
         settings,
         held,
-        item_loader(settings.task_folder),
+        item_loader(settings, request.seed),
         seed=request.seed,
         context=target.context,
         reference=request.reference,
@@ -224,7 +248,9 @@ def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int |
 
     The metrics that a study's report compares are at these settings alone.
     """
-    tasks = {"tasks", "task_items", "task_folder"}
+    tasks = {"tasks", "task_items", "task_folder", "task_selection"}
+    if request.settings.task_selection != spec.evaluation.task_selection:
+        return False
     same = request.settings.model_dump(exclude=tasks) == spec.evaluation.model_dump(exclude=tasks)
     same = same and request.few_shot_tokens == FEW_SHOT_NEW_TOKENS
     if request.held_out_files and set(request.settings.tasks) & set(IN_DOMAIN_TASKS):

@@ -79,8 +79,13 @@ def measure_rates(spec: RunSpec, threads: int, seed: int) -> dict[str, float]:
 
 
 def seconds_per_step(spec: RunSpec, family: Family, module: StageModule, *, stage: str) -> float:
-    """Median seconds of a few optimiser steps with their draws."""
+    """Median seconds of a few optimiser steps with their draws.
+
+    Where a group of parameters rests in most steps, steps of both kinds are measured in turn, and
+    weighed as often as training makes them.
+    """
     groups = family.parameter_groups(module, spec.objective, stage)
+    interval = max(int(group.get("interval", 1)) for group in groups)
     rows = spec.training.batch_sequences
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     engine = TorchEngine(module, groups, EngineSettings(spec.training, 0, 1), device=device)
@@ -89,13 +94,21 @@ def seconds_per_step(spec: RunSpec, family: Family, module: StageModule, *, stag
         began = time.perf_counter()
         tokens = random_tokens(spec, rows, device)
         batch = Batch(
-            tokens, Stream(0, len(seconds), range(rows), device=device), list(range(rows)), rows
+            tokens,
+            Stream(0, len(seconds), range(rows), device=device),
+            list(range(rows)),
+            rows,
+            stage_step=interval - 1 if len(seconds) % 2 else 0,
         )
         with torch.no_grad():
             inputs = module.draw(batch)
         engine.step([MicroBatch(inputs)], 1.0)
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])  # the first step includes lazy initialisation
+    # The first step includes lazy initialisation.
+    if interval == 1:
+        return statistics.median(seconds[1:])
+    trained, rested = (statistics.median(seconds[first::2]) for first in (1, 2))
+    return (trained + (interval - 1) * rested) / interval
 
 
 @torch.no_grad()

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from cola import process_environment
 from cola.families.interface.family import StageModule
-from orchestration.compat.deepspeed import switch_off_shared_memory_collectives
+from orchestration.compat.deepspeed import (
+    forget_gradients,
+    switch_off_shared_memory_collectives,
+)
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
@@ -23,6 +26,7 @@ from orchestration.training.engine import (
     StepResult,
     adamw,
     autocast,
+    intervals,
     mean_scalars,
     own_copy,
     set_learning_rates,
@@ -74,8 +78,12 @@ class DeepSpeedEngine:
         self.module: StageModule = engine.module
         self.device: torch.device = torch.device(engine.device)
         self._state = ZeroState(
-            engine, settings.zero_stage, WorkerRank(dist.get_rank(), dist.get_world_size())
+            engine,
+            settings.zero_stage,
+            WorkerRank(dist.get_rank(), dist.get_world_size()),
+            intervals=intervals(groups),
         )
+        self._has_resting = bool(intervals(groups))
         self._steps = 0
 
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:
@@ -83,6 +91,8 @@ class DeepSpeedEngine:
         groups = self._engine.optimizer.param_groups
         set_learning_rates(groups, self._settings.training, factor, step=self._steps)
         outputs, unsharded_norm = [], None
+        if self._has_resting and self._settings.zero_stage == 3:
+            forget_gradients(self._engine.optimizer)
         for batch in batches:
             output = self._engine(**batch.inputs)
             self._engine.backward(batch.weight * output["loss"])

@@ -99,10 +99,31 @@ def optimizer_groups(groups: ParameterGroups, training: TrainingSpec) -> Paramet
     return [{**group, "lr": peak * group.get("lr_ratio", 1.0)} for group in groups]
 
 
+class RestingAdamW(torch.optim.AdamW):
+    """AdamW that passes over groups marked `rests`: weights, moments and step count stay."""
+
+    def step(self, closure: Any = None) -> Any:
+        """One step of the other groups."""
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group.get("rests", False)]
+        try:
+            return super().step(closure)
+        finally:
+            self.param_groups = groups
+
+
+def intervals(groups: ParameterGroups) -> dict[torch.nn.Parameter, int]:
+    """How many steps lie between two updates of the parameters that are not updated by each."""
+    return {
+        p: group["interval"] for group in groups if "interval" in group for p in group["params"]
+    }
+
+
 def adamw(groups: ParameterGroups, settings: EngineSettings) -> torch.optim.AdamW:
     """The optimiser that every family and engine uses."""
     optimizer = settings.training.optimizer
-    return torch.optim.AdamW(
+    kind = RestingAdamW if intervals(groups) else torch.optim.AdamW
+    return kind(
         optimizer_groups(groups, settings.training),
         betas=optimizer.betas,
         eps=optimizer.eps,
@@ -114,9 +135,12 @@ def adamw(groups: ParameterGroups, settings: EngineSettings) -> torch.optim.Adam
 def set_learning_rates(
     groups: Sequence[dict[str, Any]], training: TrainingSpec, factor: float, *, step: int
 ) -> None:
-    """Write this step's rate into each group; one with `interval` k is updated every k-th step."""
+    """Write this step's rate into each group; one with `interval` k rests in all but the
+    last of every k steps."""
     for group in groups:
-        active = step % group.get("interval", 1) == 0
+        active = (step + 1) % group.get("interval", 1) == 0
+        if "interval" in group:
+            group["rests"] = not active
         peak = training.optimizer.learning_rate * group.get("lr_ratio", 1.0)
         group["lr"] = peak * factor * active
 

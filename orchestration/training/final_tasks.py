@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from cola.data import PreparedData
+from cola.evaluation.few_shot.selection import Selection
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item
 from cola.evaluation.models.evaluated_model import EvaluatedModel
@@ -54,7 +55,7 @@ def task_metrics(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
     )
     held = held_out(data, settings.task_items)
-    items_of = item_loader(settings.task_folder)
+    items_of = item_loader(settings, VALIDATION_SEED)
     tasks = make_tasks(settings, held, items_of, seed=VALIDATION_SEED, context=evaluated.context)
     log.info("answering tasks: %s", ", ".join(settings.tasks))
     answers = answer_locally(evaluated, ROWS_AT_ONCE)
@@ -91,14 +92,17 @@ def collect_results(run_folder: Path) -> Path:
     return path
 
 
-def item_loader(folder: str | None) -> Callable[[str, int], Sequence[Item]]:
-    """A function of task and limit that gives the first items of a few-shot task.
+def item_loader(settings: EvaluationSpec, seed: int) -> Callable[[str], Sequence[Item]]:
+    """A function that gives the items of a few-shot task that the settings select.
 
-    They are read from `<folder>/<task>.jsonl`, or from the task's public data set without a folder.
+    They are read from `<task_folder>/<task>.jsonl`, or from the task's public data set without a
+    folder.
     """
+    folder = settings.task_folder
     source = Hub() if folder is None else Path(folder).expanduser()
-    return lambda task, limit: load_items(
-        task, source, limit=limit, option="evaluation.task_folder"
+    selection = Selection(settings.task_items, settings.task_selection, seed)
+    return lambda task: load_items(
+        task, source, selection=selection, option="evaluation.task_folder"
     )
 
 
@@ -108,6 +112,6 @@ def check_items(settings: EvaluationSpec) -> None:
     Raises:
         SpecError: the items of a task cannot be read.
     """
-    items_of = item_loader(settings.task_folder)
+    items_of = item_loader(settings, VALIDATION_SEED)
     for task in set(settings.tasks) & set(FEW_SHOT_TASKS):
-        items_of(task, settings.task_items)
+        items_of(task)

@@ -19,6 +19,7 @@ from orchestration.training.engine import (
     StepResult,
     adamw,
     autocast,
+    intervals,
     mean_scalars,
     own_copy,
     set_learning_rates,
@@ -45,7 +46,7 @@ class TorchEngine:
             module.compile()
         self.optimizer = adamw(groups, settings)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._state = ZeroState(self, 0, WorkerRank())
+        self._state = ZeroState(self, 0, WorkerRank(), intervals=intervals(groups))
         self._steps = 0
 
     def step(self, batches: Sequence[MicroBatch], factor: float) -> StepResult:

@@ -75,6 +75,11 @@ class TrainState:
         """The stage in training."""
         return self.run.stages[self.stage_index]
 
+    @property
+    def stage_step(self) -> int:
+        """Steps of the stage in training."""
+        return self.step - sum(stage.steps for stage in self.run.stages[: self.stage_index])
+
     def averaged(self) -> AbstractContextManager[None]:
         """A context in which the model has its averaged weights, if the run keeps an average."""
         return self.average.applied() if self.average is not None else nullcontext()
@@ -94,8 +99,7 @@ class TrainState:
         self.engine.load(folder)
         self.step, self.elapsed_seconds = cursor.step, cursor.elapsed_seconds
         if self.average is not None:
-            before = sum(stage.steps for stage in self.run.stages[: self.stage_index])
-            self.average.load(folder, cursor.step - before)
+            self.average.load(folder, self.stage_step)
 
     def cursor(self) -> Cursor:
         """Position and sharding of a checkpoint taken now."""
@@ -232,6 +236,7 @@ def draw_micro_batches(
                 stream=Stream(run.seed, state.step, positions, device=engine.device),
                 positions=positions,
                 global_size=size,
+                stage_step=state.stage_step,
             )
             batches.append(MicroBatch(engine.module.draw(batch), weight))
     return batches

@@ -8,7 +8,7 @@ shards of both. See `orchestration.training.sharded_state` for the files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,19 @@ class Shard:
 class ZeroState:
     """The training state of one engine whose optimiser is torch's AdamW."""
 
-    def __init__(self, engine: Any, zero_stage: int, worker: WorkerRank) -> None:
-        """`engine` has a `module` and an `optimizer`: AdamW, which stages 1 to 3 wrap."""
+    def __init__(
+        self,
+        engine: Any,
+        zero_stage: int,
+        worker: WorkerRank,
+        *,
+        intervals: Mapping[nn.Parameter, int],
+    ) -> None:
+        """`engine` has a `module` and an `optimizer`: AdamW, which stages 1 to 3 wrap.
+
+        `intervals`: parameters that are updated by every so many steps only.
+        """
+        self._intervals = intervals
         self._module: nn.Module = engine.module
         self._zero, self._stage = engine.optimizer, zero_stage
         adamw = wrapped_optimizer(engine.optimizer) if zero_stage else engine.optimizer
@@ -117,7 +128,9 @@ class ZeroState:
             shard.of(state[kind]).copy_(moment)
         # As torch's AdamW does: on the device only where the fused kernel reads it.
         device = shard.flat.device if self._adamw.defaults["fused"] else None
-        state["step"] = torch.tensor(float(reader.steps), device=device)
+        parameter = self._module.get_parameter(shard.name)
+        updates = reader.steps // self._intervals.get(parameter, 1)
+        state["step"] = torch.tensor(float(updates), device=device)
 
     def _shards(self) -> Iterator[Shard]:
         """This worker's part of each trained parameter."""

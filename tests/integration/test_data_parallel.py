@@ -204,7 +204,9 @@ def test_a_checkpoint_resumes_with_any_workers_at_any_zero_stage(
     """Cola DLM interrupted inside its second stage (both engines' turn), at 8 sequences a step.
 
     Three workers have 2, 3 and 3 of them; with micro-batches of one, the first makes an empty pass.
+    Its VAE is trained in every other step: in between its optimiser rests.
     """
+    jobs["cola"]["run"]["objective"]["stage2"] |= {"gradient_mode": "interval", "vae_interval": 2}
     first = jobs["cola"]["run"]["stages"][0]["steps"] = 3
     base = jobs["cola"] | {"stop": first + 6, "evaluate": False}
 

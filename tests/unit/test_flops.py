@@ -36,6 +36,7 @@ COLA_VARIANTS = {
     "default": ColaObjective(),
     "frozen": ColaObjective(stage2=JointObjective(gradient_mode="frozen_vae")),
     "joint": ColaObjective(stage2=JointObjective(gradient_mode="joint", lambda_ref=0.1)),
+    "dropout": ColaObjective(stage1=VAEObjective(token_dropout=0.2)),
     "plain": ColaObjective(
         stage1=VAEObjective(lambda_mask=0.0), stage2=JointObjective(prompt_block_probability=0.0)
     ),
@@ -56,9 +57,9 @@ CASES += [
 
 
 def counted(
-    spec: ModelSpec, objective: ObjectiveSpec, stage: str, length: int
+    spec: ModelSpec, objective: ObjectiveSpec, stage: str, length: int, *, step: int = 0
 ) -> tuple[float, float]:
-    """FLOPs per token of a training step by torch: (outside attention products, inside).
+    """FLOPs per token of a stage's training step by torch: (outside attention products, inside).
 
     Under the math kernel attention is batched products, as is AdaLN's spreading over the latents;
     everything else is not.
@@ -68,7 +69,8 @@ def counted(
     module = family.stage_module(family.build(spec), objective, stage)
     vocab = spec.vocab_size
     tokens = torch.randint(0, vocab, (BATCH, length))
-    draws = module.draw(Batch(tokens, Stream(0, 0, range(BATCH)), list(range(BATCH)), BATCH))
+    stream = Stream(0, step, range(BATCH))
+    draws = module.draw(Batch(tokens, stream, list(range(BATCH)), BATCH, stage_step=step))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(**draws)["loss"].backward()
     by_operator = counter.get_flop_counts()["Global"]
@@ -95,6 +97,29 @@ def test_executed_agrees_with_torch(
         assert scores == pytest.approx(inside)
     if family == "ar":
         assert scores == pytest.approx(inside * (length + 1) / (2 * length))
+
+
+def test_an_interval_is_charged_its_mean_step() -> None:
+    spec = size_model("cola", 100_000, 300)
+    objective = ColaObjective(stage2=JointObjective(gradient_mode="interval", vae_interval=3))
+    steps = [counted(spec, objective, "joint", 64, step=step)[0] for step in range(3)]
+    assert steps[0] == steps[1] < 0.7 * steps[2]
+    ours = train_flops_per_token(spec, objective, 64, stage="joint", convention="executed")
+    inside = sum(v for name, v in ours.components.items() if name.endswith("attention_scores"))
+    inside += ours.components["dit_adaln_spread"]
+    assert ours.total - inside == pytest.approx(sum(steps) / 3, rel=0.01)
+
+
+def test_blocks_of_one_latent_have_no_prompt_to_pay_for() -> None:
+    spec = size_model("cola", 100_000, 300, block_size=1)
+    with_default, without = (
+        train_flops_per_token(
+            spec, COLA_VARIANTS[name], 64, stage="joint", convention="executed"
+        ).components
+        for name in ("default", "plain")
+    )
+    assert with_default["dit_adaln"] == without["dit_adaln"]
+    assert "dit_adaln_spread" not in with_default
 
 
 def test_visible_pairs_of_the_dit_are_counted_one_by_one() -> None:

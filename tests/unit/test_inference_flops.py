@@ -97,8 +97,11 @@ def test_validation_agrees_with_torch(family: str, settings: LikelihoodSpec, siz
     ("family", "changes"),
     [
         ("ar", {}),
-        ("llada", {"steps": 5}),
-        ("llada", {"steps": 4, "unmasking_block": 16, "unmasking_guidance_scale": 2.0}),
+        ("llada", {"tokens_per_pass": 7}),
+        (
+            "llada",
+            {"tokens_per_pass": 8, "unmasking_block": 12, "unmasking_guidance_scale": 2.0},
+        ),
         ("cola", {"steps": 3, "guidance_scale": 1.0}),
         ("cola", {"steps": 3, "guidance_scale": 4.0}),
         ("cola", {"steps": 2, "solver": "heun"}),

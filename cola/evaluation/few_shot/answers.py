@@ -16,6 +16,7 @@ ReleaseHow = Literal["letter", "text", "substring", "similarity"]
 SIMILAR_ENOUGH = 0.9  # difflib ratio of a text and the option that it is taken for
 SHORT_TEXT = 40  # characters; in longer texts a bracketed letter is part of a sentence
 
+_LEADING = re.compile(r"\s*([^\W\d_]+)")
 _NOT_WORD = re.compile(r"[^\w\s]")
 _SPACE = re.compile(r"\s+")
 _CUE = re.compile(r"\b(?:final\s+)?answer\b\s*(?:is\b|:|=)?\s*", re.IGNORECASE)
@@ -47,6 +48,13 @@ def first_word(text: str) -> str:
     """First word of the normalised text; empty where there is none."""
     words = normalise(text).split(" ", 1)
     return words[0]
+
+
+def leading_word(text: str) -> str:
+    """The letters that the text begins with behind white space, in lower case; empty where it
+    begins with anything else."""
+    found = _LEADING.match(text)
+    return found.group(1).lower() if found else ""
 
 
 def chosen_option(text: str, choices: Sequence[str]) -> int | None:

@@ -13,7 +13,7 @@ from cola.errors import SpecError
 from cola.evaluation.few_shot import public_records as records
 from cola.evaluation.items import Item
 
-Rule = Literal["first_word", "exact_text", "multiple_choice", "any_answer"]
+Rule = Literal["first_word", "leading_word", "exact_text", "multiple_choice", "any_answer"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class FewShotTask:
     """`rule` says when a generation is right:
 
     - first_word: its first word is the answer's;
-    - exact_text: its first line is the answer, but for case, punctuation and white space;
+    - leading_word: the letters that it begins with are the answer, but for case;
+    - exact_text: its first line is the answer, but for case, punctuation and white space; whether
+      it names an option is measured beside;
     - multiple_choice: the option found in it is the true one;
     - any_answer: it is one of several answers, articles left out too; and token F1.
 
     `item` makes an item of a record and its number; numbers begin at `first_number`, as in the
-    release's files.
+    release's files. `stratum` says of which part of the data set a record is, such as the subject
+    (None: it has no parts that a selection of items should cover).
     """
 
     name: str
@@ -44,6 +47,7 @@ class FewShotTask:
     dataset: PublicDataset
     item: Callable[[Mapping[str, Any], int], Item]
     first_number: int = 0
+    stratum: Callable[[Mapping[str, Any]], str] | None = None
 
     @property
     def needs_choices(self) -> bool:
@@ -75,13 +79,26 @@ _DEFINED = (
         rule="multiple_choice",
         dataset=PublicDataset("cais/mmlu", "all", "test"),
         item=records.mmlu,
+        stratum=records.subject,
     ),
     FewShotTask(name="siqa", rule="multiple_choice", dataset=_SIQA, item=records.siqa),
     FewShotTask(
         name="siqa_context", rule="multiple_choice", dataset=_SIQA, item=records.siqa_context
     ),
-    FewShotTask(name="squad", rule="exact_text", dataset=_SQUAD, item=records.squad),
-    FewShotTask(name="squad_f1", rule="any_answer", dataset=_SQUAD, item=records.squad_f1),
+    FewShotTask(
+        name="squad",
+        rule="exact_text",
+        dataset=_SQUAD,
+        item=records.squad,
+        stratum=records.article,
+    ),
+    FewShotTask(
+        name="squad_f1",
+        rule="any_answer",
+        dataset=_SQUAD,
+        item=records.squad_f1,
+        stratum=records.article,
+    ),
     FewShotTask(
         name="story_cloze",
         rule="exact_text",
@@ -100,12 +117,14 @@ _DEFINED = (
         rule="multiple_choice",
         dataset=PublicDataset("ehovy/race", "all", "test"),
         item=records.race,
+        stratum=records.level,
     ),
     FewShotTask(
         name="hellaswag",
         rule="exact_text",
         dataset=PublicDataset("Rowan/hellaswag", None, "validation"),
         item=records.hellaswag,
+        stratum=records.source,
     ),
 )
 DEFINITIONS = {task.name: task for task in sorted(_DEFINED, key=lambda task: task.name)}

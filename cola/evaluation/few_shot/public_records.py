@@ -7,6 +7,7 @@ or whose true answer is held back (as in some test splits).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -98,6 +99,33 @@ def hellaswag(record: Record, number: int) -> Item:
     choices = list(record["endings"])
     prompt = prompts.HELLASWAG + with_options(f"Context: {record['ctx']}", choices)
     return _choice_item(number, prompt, choices, truth=int(record["label"]))
+
+
+def subject(record: Record) -> str:
+    """MMLU's `subject`."""
+    return str(record["subject"])
+
+
+def article(record: Record) -> str:
+    """SQuAD's `title`."""
+    return str(record["title"])
+
+
+def level(record: Record) -> str:
+    """RACE's level of schools, which `example_id` begins with: "high" or "middle"."""
+    return _letters(record["example_id"])
+
+
+def source(record: Record) -> str:
+    """HellaSwag's source, which `source_id` begins with: "activitynet" or "wikihow"."""
+    return _letters(record["source_id"])
+
+
+def _letters(identity: object) -> str:
+    found = re.match(r"[^\W\d_]+", str(identity))
+    if found is None:
+        raise ValueError(f"{identity!r} does not begin with letters")
+    return found.group()
 
 
 def _social(record: Record, number: int, question: str) -> Item:

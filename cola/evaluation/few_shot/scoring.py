@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from cola.evaluation.few_shot.answers import (
     chosen_option,
     cut,
     first_word,
+    leading_word,
     normalise,
     release_choice,
 )
@@ -28,15 +29,18 @@ from cola.evaluation.statistics import paired_share_interval, share_interval
 # options count as whole words (`cola.evaluation.few_shot.options`). release: the public release's.
 Matching = Literal["strict", "release"]
 TASKS = tuple(DEFINITIONS)
+# What of a text must be equal to the answer's, by the rule.
+_REDUCED = {"first_word": first_word, "leading_word": leading_word, "exact_text": normalise}
 
 
 @dataclass(frozen=True)
 class ItemScore:
     """One item: `choice` is the index of the option that was found in the generation, `by` what.
 
-    `valid`: something was answered; for multiple choice: an option was found. `f1` is the token
+    `valid`: something was answered; where the item has options: one was found. `f1` is the token
     F1, 0 to 1, None where the task has none. An item without a generation is `missing`, and wrong.
-    `tie`: the generation fits several options, and chooses none.
+    `tie`: the generation fits several options, and chooses none. `chosen` is whether the option
+    that was found is the true one, None where answers are free text.
     """
 
     id: Id
@@ -48,6 +52,7 @@ class ItemScore:
     f1: float | None = None
     by: str | None = None
     tie: bool = False
+    chosen: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ class TaskScore:
     0 to 100, over items with a choice); None where no option is chosen. `f1` is the mean token F1
     of tasks with several accepted answers. `ties` counts generations that fit several options,
     `extra` generations of no item, `found_by` the items by what their option was found.
+
+    Where a generation is right only as the answer's exact text, though the item has options, it is
+    also read as a choice: `choice_accuracy` is the share of items whose true option it chooses
+    (None for other tasks), and `accuracy_given_valid` is of those that choose an option.
     """
 
     task: str
@@ -91,6 +100,7 @@ class TaskScore:
     extra: int
     found_by: dict[str, int]
     release: ReleaseScore
+    choice_accuracy: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """Everything but the single items."""
@@ -142,6 +152,9 @@ def score_items(
     correct = np.array([score.correct for score in scores])
     valid = np.array([score.valid for score in scores])
     f1 = [score.f1 for score in scores if score.f1 is not None]
+    chosen = correct
+    if any(score.chosen is not None for score in scores):
+        chosen = np.array([bool(score.chosen) for score in scores])
     return TaskScore(
         task=task,
         items=len(scores),
@@ -149,7 +162,7 @@ def score_items(
         accuracy=100 * float(correct.mean()),
         accuracy_interval=in_per_cent(share_interval(int(correct.sum()), len(correct))),
         valid=100 * float(valid.mean()),
-        accuracy_given_valid=100 * float(correct[valid].mean()) if valid.any() else None,
+        accuracy_given_valid=100 * float(chosen[valid].mean()) if valid.any() else None,
         chance=chance_level(items),
         position_bias=position_bias(scores),
         f1=100 * float(np.mean(f1)) if f1 else None,
@@ -159,6 +172,7 @@ def score_items(
         extra=len(generations) - len(texts),
         found_by=dict(Counter(score.by for score in scores if score.by is not None)),
         release=_release_score(by_release, rule),
+        choice_accuracy=None if chosen is correct else 100 * float(chosen.mean()),
     )
 
 
@@ -190,12 +204,30 @@ def score_item(
         correct = squad_exact_match(text, answers)
         f1 = squad_f1(text, answers)
         return ItemScore(item.id, correct, bool(normalise(text)), False, None, None, f1)
-    reduced = first_word if rule == "first_word" else normalise
+    reduced = _REDUCED[rule]
     given = reduced(text)
-    correct = bool(given) and given == reduced(item.answer)
-    if correct and matching == "strict":
-        return _free_text(rule, item, text)
-    return ItemScore(item.id, correct, bool(given), False, None, None)
+    score = ItemScore(
+        item.id, bool(given) and given == reduced(item.answer), bool(given), False, None, None
+    )
+    if score.correct and matching == "strict" and rule != "leading_word":
+        score = _free_text(rule, item, text)
+    if rule == "exact_text" and item.choices and len(item.choices) > 1:
+        read = _by_strict(item, text) if matching == "strict" else _by_release(item, text)
+        return _as_choice(score, read)
+    return score
+
+
+def _as_choice(exact: ItemScore, read: ItemScore) -> ItemScore:
+    """An exact text's score with the option that the text chooses; a right text chooses its own."""
+    return replace(
+        exact,
+        valid=read.valid or exact.correct,
+        choice=read.choice,
+        truth=read.truth,
+        by=read.by,
+        tie=read.tie,
+        chosen=read.correct or exact.correct,
+    )
 
 
 def _free_text(rule: Rule, item: Item, text: str) -> ItemScore:

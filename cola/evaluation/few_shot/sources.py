@@ -12,7 +12,10 @@ from cola.data.formats import COMPRESSED
 from cola.errors import SpecError, one_line
 from cola.evaluation.few_shot.definitions import FewShotTask, PublicDataset, task_named
 from cola.evaluation.few_shot.options import check_truth
+from cola.evaluation.few_shot.selection import Selection
 from cola.evaluation.items import Item, read_items
+
+EVERY = Selection()
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,16 @@ class Hub:
 
 
 def load_items(
-    task: str, source: Path | Hub, *, limit: int | None = None, option: str = "--items"
+    task: str, source: Path | Hub, *, selection: Selection = EVERY, option: str = "--items"
 ) -> list[Item]:
-    """The first `limit` items (None: all) in the source's order.
+    """The selected items in the source's order.
 
     A path is a JSONL file of items or a folder with `<task>.jsonl`, compressed or not. The
     release's own files number the first 1,000 records as here, but list them as eight processes
     took them (0, 8, 16, ...): the first N lines of such a file are other items than the first N
     records of the data set. Its Story Cloze is a separate selection. Generations belong to the
     items that they were made from: ids from two sources are the same items only where both read the
-    same records in the same order.
+    same records in the same order. An item of a file is of the stratum that it names.
 
     Args:
         option: what the caller calls the source, for messages.
@@ -58,13 +61,14 @@ def load_items(
     """
     definition = task_named(task)
     if isinstance(source, Hub):
-        return _from_hub(definition, source, limit, option=option)
+        return _from_hub(definition, source, selection, option=option)
     path = _file_in(source, task) if source.is_dir() else source
     items = read_items(path, definition.needs_choices, definition.needs_answers, option=option)
     if definition.needs_choices:
         for item in items:
             check_truth(item, f"{option} {path}")
-    return items[:limit]
+    chosen = selection.of([item.id for item in items], [item.stratum for item in items])
+    return [items[place] for place in chosen]
 
 
 def _file_in(folder: Path, task: str) -> Path:
@@ -74,13 +78,18 @@ def _file_in(folder: Path, task: str) -> Path:
     return next((path for path in paths if path.is_file()), plain)
 
 
-def _from_hub(task: FewShotTask, hub: Hub, limit: int | None, *, option: str) -> list[Item]:
+def _from_hub(task: FewShotTask, hub: Hub, selection: Selection, *, option: str) -> list[Item]:
     dataset = hub.dataset_of(task)
     shown = _shown(dataset)
+    read = selection.limit if selection.how == "first" else None
+    records = list(islice(_records(dataset, task.name, option), read))
+    strata = [_stratum(task, record) for record in records]
     items = []
-    for number, record in enumerate(islice(_records(dataset, task.name, option), limit)):
+    for number in selection.of(range(len(records)), strata):
+        record = records[number]
         try:
-            items.append(task.item(record, task.first_number + number))
+            item = task.item(record, task.first_number + number)
+            items.append(item.model_copy(update={"stratum": strata[number]}))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SpecError(
                 f"{shown}: record {number} is not what {task.name} is made of "
@@ -89,6 +98,17 @@ def _from_hub(task: FewShotTask, hub: Hub, limit: int | None, *, option: str) ->
     if not items:
         raise SpecError(f"{shown}: holds no record; give another split or data set")
     return items
+
+
+def _stratum(task: FewShotTask, record: Mapping[str, Any]) -> str | None:
+    """The record's part of the data set; None where the task has none, or this data set does not
+    say it."""
+    if task.stratum is None:
+        return None
+    try:
+        return task.stratum(record)
+    except (KeyError, ValueError):
+        return None
 
 
 def _records(dataset: PublicDataset, task: str, option: str) -> Iterator[Mapping[str, Any]]:

@@ -39,6 +39,10 @@ from cola.seeding import Stream
 
 MODEL_TYPE = "cola"  # what `--model` calls it
 DEFAULT_LENGTH = 2048
+WHOLE_BLOCKS = (
+    "whole blocks: they include the price of the latents that pad the last one, which is not the "
+    "text's and may outweigh it in short answers"
+)
 log = logging.getLogger(__name__)
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt and of its continuation
@@ -89,6 +93,7 @@ class ColaLM(TemplateLM):
         self.seed = whole("seed", seed, 0)
         self.kinds: set[str] = set()
         self.cuts = Cuts()
+        self.padded = 0  # continuations whose number has the price of what fills up their block
 
     @classmethod
     def create_from_arg_obj(
@@ -150,6 +155,8 @@ class ColaLM(TemplateLM):
         return {
             "family": self.evaluated.family.name,
             "loglikelihood_kinds": sorted(self.kinds),
+            "loglikelihood_of": "tokens" if not self.padded else WHOLE_BLOCKS,
+            "continuations_padded": self.padded,
             "max_length": self.max_length,
             "cut_to_max_length": asdict(self.cuts),
             "model_seed": self.seed,
@@ -204,6 +211,7 @@ class ColaLM(TemplateLM):
         cut = sum(len(pair[0]) < len(asked[1]) for pair, asked in zip(pairs, requests, strict=True))
         self.cuts.likelihood_contexts += cut
         self._warn(cut, len(requests), "contexts of loglikelihood lose their beginning")
+        self._count_padded([len(continuation) for _, continuation in pairs])
         found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="loglikelihood") as bar:
             for index, nll, greedy in self._conditional(pairs):
@@ -211,6 +219,19 @@ class ColaLM(TemplateLM):
                 self.cache_hook.add_partial("loglikelihood", requests[index][0], found[index])
                 bar.update()
         return found
+
+    def _count_padded(self, lengths: Sequence[int]) -> None:
+        """Count, and warn of, continuations that the family prices with padding."""
+        priced_tokens, model = self.evaluated.family.priced_tokens, self.evaluated.model
+        padded = sum(priced_tokens(model, length) != length for length in lengths)
+        self.padded += padded
+        if padded:
+            log.warning(
+                "%d of %d continuations do not fill their last block: their numbers are of %s",
+                padded,
+                len(lengths),
+                WHOLE_BLOCKS,
+            )
 
     def _warn(self, cut: int, total: int, what: str) -> None:
         if cut:

@@ -13,7 +13,7 @@ from cola.evaluation.few_shot.definitions import task_named
 from cola.evaluation.items import Item
 from cola.evaluation.models.context import room_for_prompts
 from cola.evaluation.models.judge import Reference
-from cola.evaluation.tasks.cloze import ClozeTask, cloze_items
+from cola.evaluation.tasks.cloze import WORD_TOKENS, ClozeTask, cloze_items
 from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
@@ -23,8 +23,6 @@ from cola.evaluation.tasks.unconditional import UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.study import EvaluationSpec
-
-CLOZE_TOKENS = 8  # a word has fewer, in any tokenizer of a few thousand entries
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def held_out(data: PreparedData, items: int) -> HeldOut:
 def make_tasks(
     settings: EvaluationSpec,
     held: HeldOut | None,
-    items_of: Callable[[str, int], Sequence[Item]],
+    items_of: Callable[[str], Sequence[Item]],
     *,
     seed: int,
     context: int | None,
@@ -94,9 +92,9 @@ def make_tasks(
 ) -> list[Task]:
     """The tasks that `settings` names, in that order, for a model of that context.
 
-    `items_of` gives the first items of a few-shot task, up to a number; `reference` judges
-    unconditional texts. Few-shot tasks make `few_shot_tokens` new tokens, as the release does,
-    whatever `settings.generation.max_new_tokens` is.
+    `items_of` gives the selected items of a few-shot task; `reference` judges unconditional texts.
+    Few-shot tasks make `few_shot_tokens` new tokens, as the release does, whatever
+    `settings.generation.max_new_tokens` is.
 
     Raises:
         SpecError: when a task needs held-out text and there is none, holds no item, or generates
@@ -112,9 +110,15 @@ def make_tasks(
             tasks.append(in_domain_task(name, settings, held, seed=seed, reference=reference))
         else:
             generation = settings.generation.model_copy(update={"max_new_tokens": few_shot_tokens})
-            items = items_of(name, settings.task_items)
+            items = items_of(name)
+            selected = {
+                "how": settings.task_selection,
+                "seed": seed,
+                "strata": len({item.stratum for item in items} - {None}),
+            }
+            rule = task_named(name).rule
             tasks.append(
-                TextTask(name, task_named(name).rule, items, settings=generation, seed=seed)
+                TextTask(name, rule, items, settings=generation, seed=seed, selected=selected)
             )
     for task in tasks:
         check_room(task, context)
@@ -159,13 +163,13 @@ def in_domain_task(
     rows = held.first_rows(len(held.rows_NL) if name == "cloze" else settings.task_items)
     if name == "cloze":
         # A word at the very end would leave no room to say it in.
-        items = cloze_items(rows[:, :-CLOZE_TOKENS], held.tokenizer, settings.task_items)
+        items = cloze_items(rows[:, :-WORD_TOKENS], held.tokenizer, settings.task_items)
         if not items:
             raise SpecError(
                 f"--tasks cloze: none of the {len(rows)} held-out sequences repeats a word of four "
                 "letters in its second half; give longer or more text, or leave the task out"
             )
-        short = generation.model_copy(update={"max_new_tokens": CLOZE_TOKENS})
+        short = generation.model_copy(update={"max_new_tokens": WORD_TOKENS})
         return ClozeTask(items, short, settings.likelihood, seed=seed)
     if name == "continuation":
         return ContinuationTask(rows, prompt, generation, seed=seed)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cola.data import TextTokenizer
+from cola.evaluation.few_shot.answers import cut, leading_word
 from cola.evaluation.items import Id, Item
 from cola.evaluation.models.context import fitted_prompt
 from cola.evaluation.models.evaluated_model import EvaluatedModel
@@ -20,6 +21,7 @@ from cola.spec import GenerationSpec, LikelihoodSpec
 
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly function words
 LEAST_CANDIDATES = 2
+WORD_TOKENS = 8  # of a continuation: a word has fewer, in any tokenizer of a few thousand entries
 SHARE_OF_WORD = 20  # chosen: at most one item in this many asks for the same word
 
 
@@ -34,9 +36,9 @@ class ClozeTask(TextTask):
         *,
         seed: int,
     ) -> None:
-        super().__init__("cloze", "first_word", items, settings=generation, seed=seed)
+        super().__init__("cloze", "leading_word", items, settings=generation, seed=seed)
         self._likelihood = likelihood
-        self.digest = digest_of(self.digest, likelihood.canonical_json())
+        self.digest = digest_of(self.digest, "leading_word", likelihood.canonical_json())
 
     def answer(
         self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
@@ -50,8 +52,15 @@ class ClozeTask(TextTask):
 
     @torch.no_grad()
     def _word_nats(self, evaluated: EvaluatedModel, ids: Sequence[Id]) -> list[Record]:
+        """The price of each word; none where the family would price what fills up its block."""
         encode = evaluated.tokenizer.encode
         words = [encode(f" {self._items[item].answer}") for item in ids]
+        priced = [evaluated.family.priced_tokens(evaluated.model, len(word)) for word in words]
+        if any(count != len(word) for count, word in zip(priced, words, strict=True)):
+            return [
+                {"word_nats": None, "word_tokens": len(word), "word_tokens_priced": count}
+                for count, word in zip(priced, words, strict=True)
+            ]
         prompts = [encode(self._items[item].prompt) for item in ids]
         if evaluated.context is not None:
             rooms = [max(0, evaluated.context - len(word)) for word in words]
@@ -70,9 +79,21 @@ class ClozeTask(TextTask):
         ]
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
-        """See `Task.summary`; `word_nats` is the mean of -log p(word | prompt), of `word_kind`."""
+        """See `Task.summary`; `word_nats` is the mean of -log p(word | prompt), of `word_kind`.
+
+        It is absent where the family prices more than a word's tokens: `word_nats_absent` says why.
+        """
         result = super().summary(records)
         nats = [record["word_nats"] for record in records.values()]
+        if None in nats:
+            padded = [r for r in records.values() if r["word_nats"] is None]
+            words = sum(record["word_tokens"] for record in padded)
+            priced = sum(record["word_tokens_priced"] for record in padded)
+            result.details["word_nats_absent"] = (
+                f"the likelihood prices whole blocks: {priced} tokens' places for the {words} "
+                f"tokens of {len(padded)} words, and the price of padding is no word's"
+            )
+            return result
         kinds = sorted({record["word_kind"] for record in records.values()})
         result.metrics["word_nats"] = float(np.mean(nats))
         result.details["word_kind"] = kinds[0] if len(kinds) == 1 else kinds
@@ -82,6 +103,7 @@ class ClozeTask(TextTask):
 def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: int) -> list[Item]:
     """At most one item a sequence, of the first `limit` sequences that give one.
 
+    The text itself answers each: its own next tokens are scored as right.
     No word is asked for by more than one item in twenty: saying the same word always, as a model
     that knows word frequencies alone does, is right that often at most. The id is the sequence's
     place. `choices` are the words of the prompt that could be meant, so
@@ -92,7 +114,10 @@ def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: 
     for index, row_L in enumerate(rows_NL):
         text = longest_document(row_L.tolist(), tokenizer)
         unasked = (
-            q for q in questions(text) if asked[q[1].lower()] < max(1, limit // SHARE_OF_WORD)
+            q
+            for q in questions(text)
+            if asked[q[1].lower()] < max(1, limit // SHARE_OF_WORD)
+            and is_answered(text, *q[:2], tokenizer=tokenizer)
         )
         question = next(unasked, None)
         if question is not None:
@@ -102,6 +127,13 @@ def cloze_items(rows_NL: Iterable[np.ndarray], tokenizer: TextTokenizer, limit: 
         if len(items) == limit:
             break
     return items
+
+
+def is_answered(text: str, prompt: str, word: str, *, tokenizer: TextTokenizer) -> bool:
+    """Whether the text's own continuation of a prompt says the word in as many tokens as a model
+    has for it."""
+    said = tokenizer.decode(tokenizer.encode(text[len(prompt) :])[:WORD_TOKENS])
+    return leading_word(cut(said)) == word.lower()
 
 
 def longest_document(ids: Sequence[int], tokenizer: TextTokenizer) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.answer_log import ItemLog
 from cola.evaluation.tasks.task import Record, Task, TaskResult
+from cola.families.registry import definition_of
 from cola.files import write_atomically
+from cola.spec import GenerationSpec
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +50,18 @@ def evaluate_tasks(
                 done += 1
                 progress(task.name, done, len(ids))
             result = task.summary({item: answer_log.records[item] for item in ids})
+            result = with_protocol(result, task, about.get("family"))
         content = {**about, **result.as_json()}
         write_atomically(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
         yield result
+
+
+def with_protocol(result: TaskResult, task: Task, family: str | None) -> TaskResult:
+    """The result with how the family's answers were made, where the task has text generated."""
+    if family is None or not isinstance(task.settings, GenerationSpec):
+        return result
+    protocol = asdict(definition_of(family).protocol(task.settings))
+    return replace(result, details=result.details | {"protocol": protocol})
 
 
 def answer_locally(evaluated: EvaluatedModel, rows: int) -> Answers:

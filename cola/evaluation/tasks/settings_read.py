@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cola.errors import SpecError
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
+from cola.spec.inference import ANCESTRAL
 
 NEW_TOKENS = "generation.max_new_tokens"
 # How an evaluation is made up, and not how one of its tasks is answered.
@@ -23,6 +24,12 @@ _READ_BY: dict[str, tuple[str, ...]] = {
         "speed",
     ),
     "likelihood": ("likelihood", "cloze"),
+    # Texts from nothing are drawn from the model as it is.
+    **{
+        f"generation.{key}": (*FEW_SHOT_TASKS, "cloze", "continuation", "infilling", "speed")
+        for key in ANCESTRAL
+    },
+    "task_selection": FEW_SHOT_TASKS,
     "prompt_tokens": ("continuation", "infilling", "speed"),
     "gap_tokens": ("infilling",),
 }

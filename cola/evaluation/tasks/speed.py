@@ -14,6 +14,7 @@ from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
 from cola.evaluation.tasks.token_tasks import check_prompt
+from cola.families.registry import definition_of
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
@@ -67,11 +68,25 @@ class SpeedTask:
                     "tokens_per_second": tokens / seconds,
                     "first_tokens_seconds": latency,
                     "function_evaluations_per_token": evaluations / self.settings.max_new_tokens,
+                    "flops_per_token": self._flops(evaluated, rows),
                     "rows": rows,
                     "device": str(evaluated.device),
                     "threads": torch.get_num_threads(),
                 },
             )
+
+    def _flops(self, evaluated: EvaluatedModel, rows: int) -> float | None:
+        """Executed FLOPs of a new token, the prompt's part included; None: not known."""
+        sizes = evaluated.family.sizes_of(evaluated.model)
+        if sizes is None:
+            return None
+        room = room_for_prompts(evaluated.context, self.settings)
+        prompt = self._cut if room is None else min(self._cut, room)
+        definition = definition_of(evaluated.family.name)
+        batch = min(rows, len(self._prompts))
+        return definition.generation_flops_per_token(
+            sizes, self.settings, prompt, batch=batch
+        ).total
 
     @torch.no_grad()
     def _latency(self, evaluated: EvaluatedModel) -> float:
@@ -91,9 +106,12 @@ class SpeedTask:
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`: tokens/s over all prompts, seconds to the first tokens of one
-        continuation (the least of three), network evaluations a new token."""
+        continuation (the least of three), network evaluations and FLOPs a new token: of
+        evaluations of different networks, only FLOPs compare."""
         (record,) = records.values()
-        names = ("tokens_per_second", "first_tokens_seconds", "function_evaluations_per_token")
+        names = ["tokens_per_second", "first_tokens_seconds", "function_evaluations_per_token"]
+        if record.get("flops_per_token") is not None:
+            names.append("flops_per_token")
         details = {name: record[name] for name in ("rows", "device", "threads")} | {
             "prompts": len(self._prompts),
             "prompt_tokens": self._cut,

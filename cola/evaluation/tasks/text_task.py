@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from cola.evaluation.few_shot.answers import cut
 from cola.evaluation.few_shot.definitions import Rule
@@ -22,9 +23,18 @@ class TextTask:
     """
 
     def __init__(
-        self, name: str, rule: Rule, items: Sequence[Item], *, settings: GenerationSpec, seed: int
+        self,
+        name: str,
+        rule: Rule,
+        items: Sequence[Item],
+        *,
+        settings: GenerationSpec,
+        seed: int,
+        selected: Mapping[str, Any] | None = None,
     ) -> None:
+        """`selected` says in the result how the items were selected."""
         self.name, self._rule, self._seed = name, rule, seed
+        self._selected = {} if selected is None else {"selection": dict(selected)}
         self._items = {item.id: item for item in items}
         self.settings = settings
         asked = (part for item in items for part in (item.id, item.prompt))
@@ -69,7 +79,12 @@ class TextTask:
             metrics["chance"] = found.chance / 100
         if found.f1 is not None:
             metrics["f1"] = found.f1 / 100
-        details = found.summary() | cuts_of(records) | {"generation": self.settings.model_dump()}
+        if found.choice_accuracy is not None:
+            metrics["choice_accuracy"] = found.choice_accuracy / 100
+        if found.choice_accuracy is not None and found.accuracy_given_valid is not None:
+            metrics["accuracy_given_valid"] = found.accuracy_given_valid / 100
+        details = found.summary() | cuts_of(records) | self._selected
+        details |= {"generation": self.settings.model_dump()}
         right = {score.id: float(score.correct) for score in found.per_item}
         return TaskResult(self.name, items, metrics, details, right)
 

@@ -24,7 +24,8 @@ class UnconditionalTask:
     """Texts of `max_new_tokens` tokens behind the empty prompt, beside the same numbers of the
     held-out sequences rows_NL cut to that length.
 
-    They are sampled at temperature 1 where the settings are greedy: all greedy ones are the same.
+    They are drawn from the model as it is, in every family (`GenerationSpec.ancestral`): steps and
+    solver of a flow are all that counts of the settings.
     A `reference`, opened when it is needed, adds its likelihood of the texts and MAUVE (2102.01454)
     on its hidden states.
     """
@@ -40,11 +41,8 @@ class UnconditionalTask:
         seed: int,
         reference: Callable[[], Reference] | None = None,
     ) -> None:
-        temperature = settings.temperature or 1.0
         new = min(settings.max_new_tokens, rows_NL.shape[1] - 1)
-        self.settings = settings.model_copy(
-            update={"temperature": temperature, "max_new_tokens": new}
-        )
+        self.settings = settings.ancestral().model_copy(update={"max_new_tokens": new})
         self._rows, self._tokenizer, self._seed = rows_NL[:, :new], tokenizer, seed
         self._reference = reference
         self.digest = digest_of(self.name, self.settings.canonical_json(), seed, len(rows_NL))

@@ -14,7 +14,7 @@ from cola.families.ar.spec import ARModelSpec, NextToken
 from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
 from cola.families.interface.pretrained import load_pretrained
 from cola.likelihood.next_token import conditional_nll, judged
-from cola.models.transformer import build_ar
+from cola.models.transformer import build_ar, llama_sizes
 from cola.objectives.next_token import token_nll
 from cola.sampling.autoregressive import generate, iter_generate, stream_tokens
 from cola.sampling.continuous_batching import Ended
@@ -151,6 +151,10 @@ class ARFamily(Family):
         raise SpecError(
             "ar models cannot fill a gap: they see only what is left of it; use another family's"
         )
+
+    def sizes_of(self, model: LlamaForCausalLM) -> ARModelSpec:
+        """See `Family.sizes_of`."""
+        return ARModelSpec(**llama_sizes(model.config))
 
     def save(self, model: LlamaForCausalLM, folder: Path) -> None:
         """A plain Llama folder."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from cola.compute.activations import Precision, dit_bytes, logit_bytes, vae_bytes
+from cola.compute.activations import (
+    Precision,
+    dit_bytes,
+    encoder_share,
+    logit_bytes,
+    vae_bytes,
+)
 from cola.compute.flops import (
     Convention,
     FlopsBreakdown,
@@ -15,7 +21,7 @@ from cola.compute.flops import (
 )
 from cola.families.cola import flops, inference_flops, sizes
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
-from cola.families.interface.definition import FamilyDefinition, Look
+from cola.families.interface.definition import FamilyDefinition, Look, Protocol
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
@@ -57,7 +63,10 @@ class ColaDefinition(FamilyDefinition):
             "probe_majority_at_offset": "the same of always guessing the most frequent token",
         }
     )
-    task_note = "word nats of the cloze are an estimate."
+    task_note = (
+        "word nats of the cloze are an estimate, given only where every word fills its blocks; at "
+        "temperature 0 an answer is still a draw, of latents, where other families' are the mode."
+    )
     opening_note = (
         "`cola_dit/` and `cola_vae/` are in the layout of Cola DLM's public release; "
         "`AutoTokenizer` opens this folder."
@@ -116,16 +125,27 @@ class ColaDefinition(FamilyDefinition):
         parts = inference_flops.block_decoding(model, settings, prompt, batch=batch)
         return FlopsBreakdown({name: v / settings.max_new_tokens for name, v in parts.items() if v})
 
+    def protocol(self, settings: GenerationSpec) -> Protocol:
+        """See `FamilyDefinition.protocol`: latents are drawn at every temperature."""
+        scale = settings.guidance_scale
+        guided = "without guidance" if scale == 1.0 else f"with guidance {scale:g}"
+        how = f"{settings.steps} steps of {settings.solver}"
+        text = f"latents drawn {guided} in {how}; {super().protocol(settings).text}"
+        return Protocol("draw", text)
+
     def activation_bytes(
         self, model: ColaModelSpec, objective: ColaObjective, precision: Precision
     ) -> float:
         """Of stage 2, or of stage 1 where that keeps more."""
         masked = objective.stage1.lambda_mask > 0
-        part = vae_bytes(model.vae, precision, 2 if masked else 1)
+        copies = 2.0 if masked else 1.0
+        frozen = objective.stage2.gradient_mode == "frozen_vae"
+        if objective.stage1.token_dropout > 0 and not frozen:
+            copies += encoder_share(model.vae)
+        part = vae_bytes(model.vae, precision, copies)
         logits = logit_bytes(model.vocab_size, precision)
         head = logits * (1 + (objective.stage1.mask_rate if masked else 0.0))
         prior = dit_bytes(model.dit, precision, model.vae.patch_size)
-        frozen = objective.stage2.gradient_mode == "frozen_vae"
         return max(part + head, prior if frozen else part + head + prior)
 
     def frozen_parameters(self, model: ColaModelSpec, objective: ColaObjective) -> int:

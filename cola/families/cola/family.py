@@ -23,7 +23,7 @@ from cola.families.interface.family import (
 from cola.families.interface.pretrained import load_pretrained
 from cola.likelihood.latent_conditional import conditional_nll
 from cola.likelihood.latent_ode import evidence_by_block, importance_weighted_bound
-from cola.models.cola_dlm import ColaDLM, build_cola_dlm
+from cola.models.cola_dlm import ColaDLM, build_cola_dlm, dit_sizes, vae_sizes
 from cola.models.dit import ColaDiT
 from cola.models.text_vae import TextVAE
 from cola.objectives.collapse import collapse_reason
@@ -68,7 +68,13 @@ class JointStage(StageModule):
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
-        draws = joint_draws(self.model, *self._stages, batch.tokens_BL, batch.stream)
+        draws = joint_draws(
+            self.model,
+            *self._stages,
+            batch.tokens_BL,
+            batch.stream,
+            vae_rests=not self._stages[1].trains_vae(batch.stage_step),
+        )
         return {"tokens_BL": batch.tokens_BL, **draws}
 
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
@@ -168,6 +174,20 @@ class ColaFamily(Family):
             model, prompts, continuations, settings=settings, stream=stream, pad=pad
         )
         return Conditional(nll_B, "estimate" if any(map(len, prompts)) else "bound")
+
+    def priced_tokens(self, model: ColaDLM, tokens: int) -> int:
+        """See `Family.priced_tokens`: those of whole blocks."""
+        return -(-tokens // model.tokens_per_block) * model.tokens_per_block
+
+    def sizes_of(self, model: ColaDLM) -> ColaModelSpec:
+        """See `Family.sizes_of`."""
+        config = model.vae.config
+        return ColaModelSpec(
+            vae=vae_sizes(config),
+            dit=dit_sizes(model.dit.config),
+            scaling_factor=config.scaling_factor,
+            shifting_factor=config.shifting_factor,
+        )
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: what the latents are like."""

@@ -27,16 +27,31 @@ def executed(
     if stage == "vae":
         return _per_token(trained_vae, length)
     stage2 = objective.stage2
-    frozen = stage2.gradient_mode == "frozen_vae"
-    total = {name: FROZEN * value for name, value in encoder.items()} if frozen else trained_vae
+    resting = {name: FROZEN * value for name, value in encoder.items()}
+    if objective.stage1.token_dropout > 0:  # the whole text is encoded beside it
+        trained_vae |= {f"whole_text_{name}": TRAINED * v for name, v in encoder.items()}
+    if stage2.gradient_mode == "frozen_vae":
+        total = resting
+    elif stage2.gradient_mode == "interval":
+        total = _mean_of_interval(trained_vae, resting, stage2.vae_interval)
+    else:
+        total = trained_vae
     if stage2.uses_reference:
         for name, value in encoder.items():
             total[name.replace("vae", "reference")] = FROZEN * value
     latents = length // model.vae.patch_size
-    prompt_blocks = stage2.prompt_block_probability > 0
+    prompt_blocks = stage2.has_prompts(model.dit.block_size)
     for name, value in dit_forward(model.dit, latents, prompt_blocks).items():
         total[f"dit_{name}"] = (FIRST if name in NO_INPUT_GRADIENT else TRAINED) * value
     return _per_token(total, length)
+
+
+def _mean_of_interval(trained: Components, resting: Components, interval: int) -> Components:
+    """A step's mean where one in `interval` trains the VAE, and the others only encode with it."""
+    steps = {name: value / interval for name, value in trained.items()}
+    for name, value in resting.items():
+        steps[name] += value * (interval - 1) / interval
+    return steps
 
 
 def nominal(model: ColaModelSpec, stage: str) -> Components:

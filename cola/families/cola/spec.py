@@ -140,6 +140,18 @@ class ColaSettings(FamilySettings):
         return self.patch_size * self.block_size
 
     @model_validator(mode="after")
+    def _prompts_have_an_effect(self) -> ColaSettings:
+        stage2 = self.objective.stage2
+        probability = stage2.prompt_block_probability
+        default = type(stage2).model_fields["prompt_block_probability"].default
+        if self.block_size == 1 and probability not in (0.0, default):
+            raise ValueError(
+                f"objective.stage2.prompt_block_probability={probability:g} has no effect with "
+                "block_size=1: a block of one latent has no left part to know; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _vae_blocks_fit(self) -> ColaSettings:
         size, block = self.vae_block_size, self.block_size
         if self.vae_attention == "causal" and size != 1:

@@ -31,6 +31,15 @@ class Look:
     marker: str = "o"
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How texts are made: `mode`, the model's most probable answer as its decoding finds it, or a
+    `draw` of many possible ones; `text` says it for people."""
+
+    kind: Literal["mode", "draw"]
+    text: str
+
+
 class FamilyDefinition(ABC):
     """One model family without its networks.
 
@@ -128,6 +137,20 @@ class FamilyDefinition(ABC):
         Rows of a batch are counted alone: what a batch shares is divided by `batch`. Stops at EOS
         are left out.
         """
+
+    def protocol(self, settings: GenerationSpec) -> Protocol:
+        """How texts are made at these settings: by default as a model that draws tokens does."""
+        read, drawn = self.generation_keys, settings.temperature > 0
+        text = f"tokens drawn at temperature {settings.temperature:g}"
+        if not drawn:
+            text = "the most probable token"
+        for key in ("top_k", "top_p") if drawn else ():
+            value = getattr(settings, key)
+            if key in read and value is not None:
+                text += f", {key} {value:g}"
+        if "repetition_penalty" in read and settings.repetition_penalty != 1.0:
+            text += f", repetition penalty {settings.repetition_penalty:g}"
+        return Protocol("draw" if drawn else "mode", text)
 
     @abstractmethod
     def activation_bytes(

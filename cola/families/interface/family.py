@@ -28,13 +28,15 @@ class Batch:
     """Token ids and where they stand in the run.
 
     tokens_BL: (B, L) int64. `stream` is keyed by the sequences' ids. `positions` are the rows'
-    places in the global batch of `global_size` sequences (for stratified draws).
+    places in the global batch of `global_size` sequences (for stratified draws). `stage_step`
+    counts the stage's optimiser steps before this one.
     """
 
     tokens_BL: Tensor
     stream: Stream
     positions: Sequence[int]
     global_size: int
+    stage_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,11 @@ class Family(ABC):
     def parameter_groups(
         self, module: StageModule, objective: Any, stage: str
     ) -> list[dict[str, Any]]:
-        """Trained parameters as optimiser groups: {"params": [...], "lr_ratio": float}."""
+        """Trained parameters as optimiser groups: {"params": [...], "lr_ratio": float}.
+
+        A group with `interval` k is updated by the last of every k steps alone; the module gives
+        its parameters no gradient in the others.
+        """
         return [{"params": trained(module), "lr_ratio": 1.0}]
 
     def collapse(
@@ -149,6 +155,15 @@ class Family(ABC):
         A row's number does not depend on the other rows. A prompt may be empty. `eos_token_id` is
         what a family pads with that must fill up blocks (None: 0).
         """
+
+    def priced_tokens(self, model: Any, tokens: int) -> int:
+        """How many tokens' places `conditional_nll` prices of a continuation of so many tokens:
+        more, where a family fills up its last block."""
+        return tokens
+
+    def sizes_of(self, model: Any) -> Any:
+        """The specification of a model, from its networks; None where the family gives none."""
+        return None
 
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""

@@ -11,7 +11,7 @@ from cola.compute.flops import (
     trunk_forward,
     trunk_parameters,
 )
-from cola.families.interface.definition import Look
+from cola.families.interface.definition import Look, Protocol
 from cola.families.interface.trunk import TrunkDefinition
 from cola.families.llada.spec import LLaDAModelSpec, LLaDASettings, MaskedDiffusion
 from cola.spec import GenerationSpec, LikelihoodSpec
@@ -34,7 +34,7 @@ class LLaDADefinition(TrunkDefinition):
             "temperature",
             "top_k",
             "top_p",
-            "steps",
+            "tokens_per_pass",
             "remasking",
             "unmasking_block",
             "unmasking_guidance_scale",
@@ -65,15 +65,26 @@ class LLaDADefinition(TrunkDefinition):
     def generation_flops_per_token(
         self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, *, batch: int = 1
     ) -> FlopsBreakdown:
-        """The whole sequence once a step, twice with guidance."""
+        """The whole sequence once a pass, twice with guidance."""
         new = settings.max_new_tokens
-        starts = -(-new // (settings.unmasking_block or new))
-        passes = starts * max(1, settings.steps // starts)
+        passes = settings.unmasking_passes(new)
         if settings.unmasking_guidance_scale != 1.0:
             passes *= 2
         total = prompt + new
         forward = self.forward(model, total)
         return FlopsBreakdown({name: passes * total * v / new for name, v in forward.items()})
+
+    def protocol(self, settings: GenerationSpec) -> Protocol:
+        """See `FamilyDefinition.protocol`: the order in which tokens are unmasked counts too."""
+        count, drawn = settings.tokens_per_pass, settings.remasking == "random"
+        order = "in random order" if drawn else "the most certain first"
+        how = f"{count} token{'s' if count > 1 else ''} a pass, {order}"
+        if settings.unmasking_block is not None:
+            how += f", in blocks of {settings.unmasking_block}"
+        if settings.unmasking_guidance_scale != 1.0:
+            how += f", guidance {settings.unmasking_guidance_scale:g}"
+        tokens = super().protocol(settings)
+        return Protocol("draw" if drawn else tokens.kind, f"{tokens.text}; {how}")
 
     def forward(self, model: LLaDAModelSpec, length: int) -> dict[str, float]:
         """Forward FLOPs per token, where every token sees every other."""

@@ -12,7 +12,7 @@ from cola.families.interface.pretrained import load_pretrained
 from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
-from cola.models.transformer import LLaDAModel, build_llada
+from cola.models.transformer import LLaDAModel, build_llada, llama_sizes
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.records import NllKind
 from cola.sampling.iterative_unmasking import generate, infill
@@ -84,12 +84,9 @@ class LLaDAFamily(Family):
     def generation_evaluations(
         self, model: LLaDAModel, settings: GenerationSpec, prompt: int
     ) -> int:
-        """See `Family.generation_evaluations`: one a step of unmasking."""
-        blocks = -(
-            -settings.max_new_tokens // (settings.unmasking_block or settings.max_new_tokens)
-        )
-        passes = 1 if settings.unmasking_guidance_scale == 1.0 else 2
-        return passes * blocks * max(1, settings.steps // blocks)
+        """See `Family.generation_evaluations`: one a pass of unmasking, two with guidance."""
+        guided = 1 if settings.unmasking_guidance_scale == 1.0 else 2
+        return guided * settings.unmasking_passes(settings.max_new_tokens)
 
     def conditional_nll(
         self,
@@ -133,6 +130,10 @@ class LLaDAFamily(Family):
     ) -> list[list[int]]:
         """See `Family.infill`: the whole context on both sides conditions every token."""
         return infill(model, lefts, gaps, rights=rights, settings=settings, stream=stream)
+
+    def sizes_of(self, model: LLaDAModel) -> LLaDAModelSpec:
+        """See `Family.sizes_of`."""
+        return LLaDAModelSpec(**llama_sizes(model.config))
 
     def save(self, model: LLaDAModel, folder: Path) -> None:
         """A Hugging Face folder of model type `cola_llada`."""

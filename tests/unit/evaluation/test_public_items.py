@@ -16,6 +16,7 @@ from tests.unit.evaluation.made_up import CHOICE_TASKS
 from tests.unit.evaluation.taken_apart import FORMS, built_again
 
 BENCHMARKS = SHARED / "benchmarks"
+AS_CHOICES = {"hellaswag": (68.7, 23.1), "story_cloze": (78.0, 50.4)}
 
 
 def release_items(task: str) -> list[Item]:
@@ -37,6 +38,14 @@ def test_the_released_outputs_score_as_published_by_the_release_s_rule(
     arguments += ["--matching", "release"]
     shown = json.loads(CliRunner().invoke(app, ["score", *arguments]).stdout)
     assert round(shown["accuracy"], 2) == accuracy
+    # Read as choices, beside the exact texts: how many name an option, and how many of these the
+    # true one.
+    if task in AS_CHOICES:
+        assert (round(strict["valid"], 1), round(strict["accuracy_given_valid"], 1)) == AS_CHOICES[
+            task
+        ]
+        share = strict["valid"] * strict["accuracy_given_valid"] / 100
+        assert strict["choice_accuracy"] == pytest.approx(share)
     # Free texts without numbers score the same by both rules.
     assert round(strict["accuracy"], 2) == (18.0 if task == "mmlu" else accuracy)
 

@@ -28,6 +28,7 @@ GENERATION: dict[str, Any] = {
     "time_grid": "quadratic",
     "first_block": "left_padding",
     "remasking": "random",
+    "tokens_per_pass": 3,
     "unmasking_block": 4,
     "unmasking_guidance_scale": 3.0,
 }

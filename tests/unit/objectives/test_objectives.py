@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from cola.families.cola.spec import ColaObjective
+from cola.errors import SpecError
+from cola.families.cola.spec import ColaObjective, ColaSettings
 from cola.families.interface.family import Batch
 from cola.families.llada.spec import MaskedDiffusion
 from cola.families.registry import family_of
@@ -28,9 +29,11 @@ def cola() -> ColaDLM:
     return model
 
 
-def batch(rows: int = 4) -> Batch:
+def batch(rows: int = 4, *, stage_step: int = 3) -> Batch:
+    """A batch of the step in which an interval of 4 trains the VAE."""
     tokens = torch.randint(0, VOCAB, (rows, LENGTH), generator=torch.Generator().manual_seed(1))
-    return Batch(tokens, Stream(0, 0, range(rows)), list(range(rows)), rows)
+    stream = Stream(0, 0, range(rows))
+    return Batch(tokens, stream, list(range(rows)), rows, stage_step=stage_step)
 
 
 def gradient_reaches(objective: ColaObjective) -> dict[str, bool]:
@@ -60,6 +63,39 @@ def test_the_flow_matching_loss_reaches_the_encoder_only_in_joint_modes(mode: st
 def test_the_vae_learns_by_its_own_loss_in_every_other_mode(mode: str) -> None:
     objective = ColaObjective(stage2=JointObjective(gradient_mode=mode))
     assert gradient_reaches(objective) == {"encoder": True, "decoder": True, "dit": True}
+
+
+def test_between_two_updates_of_an_interval_the_vae_gets_no_gradient_and_no_pass_but_encoding() -> (
+    None
+):
+    """A step in between is one of `frozen_vae`: the same draws, the same loss."""
+    model, found = cola(), {}
+    for mode in ("interval", "frozen_vae"):
+        objective = ColaObjective(stage2=JointObjective(gradient_mode=mode))
+        module = family_of("cola").stage_module(model, objective, "joint")
+        terms = module(**module.draw(batch(stage_step=2)))
+        terms["loss"].backward()
+        found[mode] = {name: float(value.detach()) for name, value in terms.items()}
+        assert all(p.grad is None for p in model.vae.parameters())
+    assert found["interval"] == found["frozen_vae"]
+    assert found["interval"].keys() == {"loss", "log_snr", "fm"}
+
+
+def test_stage_2_learns_from_latents_of_the_whole_text() -> None:
+    """Token dropout changes what is reconstructed from, and nothing else."""
+    model = cola()
+    joint = JointObjective(gradient_mode="joint", lambda_ref=1.0)
+
+    def terms(dropout: float) -> dict[str, float]:
+        objective = ColaObjective(stage1=VAEObjective(token_dropout=dropout), stage2=joint)
+        module = family_of("cola").stage_module(model, objective, "joint")
+        with torch.no_grad():
+            return {name: float(value) for name, value in module(**module.draw(batch())).items()}
+
+    whole, dropped = terms(0.0), terms(0.5)
+    for name in ("fm", "log_q", "log_snr", "reference_kl", "masked"):
+        assert dropped[name] == pytest.approx(whole[name], rel=1e-5, abs=1e-6), name
+    assert dropped["reconstruction"] != pytest.approx(whole["reconstruction"], rel=1e-3)
 
 
 def test_a_frozen_vae_gets_nothing() -> None:
@@ -108,6 +144,21 @@ def test_prompt_blocks_keep_a_part_clean_and_some_of_it_noisy() -> None:
     assert (known >= 1).all()
     assert (known <= 7).all()
     assert (prompt[..., 1:] <= prompt[..., :-1]).all()  # known latents are a left part
+
+
+def test_blocks_of_one_latent_lose_no_loss_to_prompts() -> None:
+    torch.manual_seed(0)
+    model = family_of("cola").build(size_model("cola", 60_000, VOCAB, latent_dim=4, block_size=1))
+    module = family_of("cola").stage_module(model, ColaObjective(), "joint")
+    assert "prompt_Bn" not in module.draw(batch())
+    message = r"prompt_block_probability=0.5 has no effect with block_size=1"
+    with pytest.raises(SpecError, match=message):
+        ColaSettings.parse(
+            {
+                "block_size": 1,
+                "objective": {"stage2": {"prompt_block_probability": 0.5}},
+            }
+        )
 
 
 @pytest.mark.parametrize("loc", [0.0, 1.0, 2.3])

@@ -45,7 +45,7 @@ def model() -> LLaDAModel:
 
 
 def spec(**values: object) -> GenerationSpec:
-    return GenerationSpec.parse({"steps": 4} | values)
+    return GenerationSpec.parse({"tokens_per_pass": 2} | values)
 
 
 def streams(count: int) -> Stream:
@@ -86,7 +86,7 @@ def test_a_gap_is_filled_like_this() -> None:
         place = max(masked, key=lambda place: float(probability[place].max()))
         text[place] = int(probability[place].argmax())
     (found,) = infill(
-        model(), [left], [gap], rights=[right], settings=spec(steps=4), stream=streams(1)
+        model(), [left], [gap], rights=[right], settings=GenerationSpec(), stream=streams(1)
     )
     assert found == text[3:7]
 
@@ -141,7 +141,7 @@ def test_gaps_are_filled_from_the_right_context(values: dict[str, object]) -> No
         lefts,
         [4, 2, 7],
         rights=rights,
-        settings=spec(steps=8, **values),
+        settings=spec(tokens_per_pass=1, **values),
         stream=streams(3),
     )
     assert made == [[10, 9, 8, 7], [5, 4], [27, 26, 25, 24, 23, 22, 21]]
@@ -157,7 +157,7 @@ def recorded(settings: GenerationSpec) -> list[Tensor]:
 
 
 def test_known_tokens_stay_and_guidance_hides_both_contexts() -> None:
-    for tokens in recorded(spec(steps=6, unmasking_guidance_scale=2.0)):
+    for tokens in recorded(spec(tokens_per_pass=1, unmasking_guidance_scale=2.0)):
         conditional, unconditional = tokens
         assert conditional[:3].tolist() == [1, 2, 3]
         assert conditional[-2:].tolist() == [10, 11]
@@ -169,16 +169,33 @@ def test_blocks_are_unmasked_from_left_to_right_with_growing_counts() -> None:
     still = [(tokens[0, 3:9] == MASK).int() for tokens in recorded(spec(unmasking_block=3))]
     counts = [[int(row[:3].sum()), int(row[3:].sum())] for row in still]
     assert counts == [[3, 3], [1, 3], [0, 3], [0, 1]]
-    whole = [int((tokens == MASK).sum()) for tokens in recorded(spec(steps=3))]
+    whole = [int((tokens == MASK).sum()) for tokens in recorded(spec())]
     assert whole == [6, 4, 2]
 
 
 @pytest.mark.parametrize("gap", [0, 1, 5, 12])
 @pytest.mark.parametrize("block", [None, 1, 4])
-@pytest.mark.parametrize("steps", [1, 3, 16])
-def test_a_schedule_fills_the_whole_gap(gap: int, block: int | None, steps: int) -> None:
-    planned = schedule(gap, spec(steps=steps, unmasking_block=block))
+@pytest.mark.parametrize("at_once", [1, 3, 16])
+def test_a_schedule_fills_the_whole_gap(gap: int, block: int | None, at_once: int) -> None:
+    settings = spec(tokens_per_pass=at_once, unmasking_block=block)
+    planned = schedule(gap, settings)
     last = {step.start: step for step in planned}
     assert sum(step.end - step.start for step in last.values()) == gap
     assert all(step.unmasked == step.end - step.start for step in last.values())
-    assert len(planned) <= max(steps, len(last))
+    before = 0
+    for step in planned:
+        before = 0 if step.number == 0 else before
+        assert step.unmasked - before <= at_once
+        before = step.unmasked
+    assert len(planned) == settings.unmasking_passes(gap)
+
+
+def test_a_pass_unmasks_one_token_whatever_the_steps_of_a_flow() -> None:
+    for steps in (1, 16):
+        assert [step.unmasked for step in schedule(5, GenerationSpec(steps=steps))] == [
+            1,
+            2,
+            3,
+            4,
+            5,
+        ]

@@ -105,6 +105,7 @@ RECORDS: dict[str, tuple[dict[str, Any], str, str, list[str] | None]] = {
         {
             "ind": 24,
             "activity_label": "Roof shingle removal",
+            "source_id": "wikihow~12",
             "ctx_a": "A man sits on a roof.",
             "ctx_b": "he",
             "ctx": "A man sits on a roof. he",

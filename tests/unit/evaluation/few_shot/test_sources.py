@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 
 from cola.errors import SpecError, StorageError
 from cola.evaluation.few_shot.definitions import DEFINITIONS
+from cola.evaluation.few_shot.selection import Selection
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item, read_items, write_items
 from sweeps.cli import app
 from tests.unit.evaluation.few_shot.test_public_records import RECORDS
+
+STRATA = {"mmlu": "m", "race": "high", "squad": "Tea", "squad_f1": "Tea", "hellaswag": "wikihow"}
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +55,10 @@ def test_a_public_data_set_gives_the_items_of_its_records(name: str, tmp_path: P
     records = [record | {"id": f"r{n}"} for n in range(3)] if "id" in record else [record] * 3
     config, split = task.dataset.config or "default", task.dataset.split
     folder = dataset_folder(tmp_path / "set", config, split, records, parquet=name != "mmlu")
-    items = load_items(name, Hub(str(folder), config), limit=2)
-    first = task.first_number
-    assert items == [task.item(records[n], first + n) for n in range(2)]
+    items = load_items(name, Hub(str(folder), config), selection=Selection(2, "first"))
+    first, stratum = task.first_number, STRATA.get(name)
+    expected = [task.item(records[n], first + n) for n in range(2)]
+    assert items == [item.model_copy(update={"stratum": stratum}) for item in expected]
     assert len(load_items(name, Hub(str(folder), config))) == 3
 
 
@@ -67,7 +71,7 @@ def test_items_are_written_and_read_back(tmp_path: Path) -> None:
     command = ["items", *arguments, "--config", "plain", "--split", "dev"]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.stdout.endswith("1 items of squad_f1\n")
-    expected = [DEFINITIONS["squad_f1"].item(record, 0)]
+    expected = [DEFINITIONS["squad_f1"].item(record, 0).model_copy(update={"stratum": "Tea"})]
     assert load_items("squad_f1", written) == expected
     assert load_items("squad_f1", written.parent) == expected
 
@@ -76,7 +80,8 @@ def test_a_local_file_is_taken_in_its_order_up_to_the_limit(tmp_path: Path) -> N
     items = [Item(id=n, prompt="p\n“q”", answer="a", choices=["a", "b"]) for n in (8, 0, 16)]
     write_items(tmp_path / "mmlu.jsonl", items)
     assert load_items("mmlu", tmp_path) == items
-    assert load_items("mmlu", tmp_path / "mmlu.jsonl", limit=2) == items[:2]
+    first = Selection(2, "first")
+    assert load_items("mmlu", tmp_path / "mmlu.jsonl", selection=first) == items[:2]
 
 
 def test_messages_name_the_callers_option(tmp_path: Path) -> None:

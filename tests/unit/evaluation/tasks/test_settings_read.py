@@ -22,6 +22,8 @@ from cola.study import EvaluationSpec
         ("generation.max_new_tokens", ["cloze", "infilling"], "the few-shot tasks, continuation"),
         ("prompt_tokens", ["mmlu", "cloze"], "continuation, infilling, speed read it"),
         ("gap_tokens", ["speed"], "infilling read it"),
+        ("generation.guidance_scale", ["unconditional"], "the few-shot tasks, cloze, .* read it"),
+        ("task_selection", ["continuation"], "the few-shot tasks read it"),
         ("samples", ["mmlu"], "no task reads it, so leave it out$"),
     ],
 )
@@ -47,4 +49,5 @@ def test_every_key_of_an_evaluation_is_accounted_for() -> None:
 def test_a_family_s_unread_keys_are_named() -> None:
     given = ["generation.steps", "generation.top_k", "likelihood.ode_steps", "prompt_tokens"]
     assert unread_by_family(given, "ar") == ["generation.steps", "likelihood.ode_steps"]
-    assert unread_by_family(given, "llada") == ["likelihood.ode_steps"]
+    assert unread_by_family(given, "llada") == ["generation.steps", "likelihood.ode_steps"]
+    assert unread_by_family(["generation.tokens_per_pass"], "llada") == []

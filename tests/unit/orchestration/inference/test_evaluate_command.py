@@ -89,10 +89,20 @@ def test_three_models_on_every_kind_of_task(
         assert (details["measured"]["sequences"], details["measured"]["tokens"]) == (5, 5 * 48)
         assert details["text"]["bytes"] == text.stat().st_size
     assert found[0]["against_first"] == {}
-    assert set(found[2]["against_first"]) == set(names) - {"unconditional", "speed"}
-    difference = found[2]["against_first"]["continuation"]["mean"]
+    compared = set(names) - {"unconditional", "speed"}
+    assert set(found[1]["against_first"]) == compared
+    difference = found[1]["against_first"]["continuation"]["mean"]
     shares = [by_task(report)["continuation"]["accuracy"] for report in found]
-    assert difference == pytest.approx(shares[2] - shares[0])
+    assert difference == pytest.approx(shares[1] - shares[0])
+    # At temperature 0 Cola DLM's answers are draws of latents, the first model's are modes.
+    assert set(found[2]["against_first"]) == {"likelihood"}
+    assert set(found[2]["not_compared"]) == compared - {"likelihood"}
+    assert "a draw, the first model's a mode" in found[2]["not_compared"]["obqa"]
+    kinds = [result["details"]["protocol"]["kind"] for r in found for result in r["results"]
+             if result["task"] == "continuation"]  # fmt: skip
+    assert kinds == ["mode", "mode", "draw"]
+    for report in found:
+        assert by_task(report)["speed"]["flops_per_token"] > 0
     again = evaluate(tmp_path, *given, "--held-out", text, "--reference", models["ar"])
     assert again == found  # the speed too: it is not measured again
 

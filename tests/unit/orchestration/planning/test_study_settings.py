@@ -125,7 +125,12 @@ def test_diagnostics_are_of_the_first_sequences_and_none_of_fewer_than_two(cola_
 def test_items_of_few_shot_tasks_are_read_from_the_task_folder(tmp_path: Path) -> None:
     items = [Item(id=str(number), prompt=f"{number} and", answer="one") for number in range(3)]
     write_items(tmp_path / "lambada.jsonl", items)
-    assert [item.id for item in item_loader(str(tmp_path))("lambada", 2)] == ["0", "1"]
+    asked = {"tasks": ["lambada"], "task_folder": str(tmp_path), "task_items": 2}
+    first = EvaluationSpec.parse(asked | {"task_selection": "first"})
+    assert [item.id for item in item_loader(first, 0)("lambada")] == ["0", "1"]
+    drawn = {tuple(i.id for i in item_loader(EvaluationSpec.parse(asked), seed)("lambada"))
+             for seed in range(20)}  # fmt: skip
+    assert len(drawn) == 3
     check_items(EvaluationSpec(tasks=("lambada",), task_folder=str(tmp_path)))
     with pytest.raises(SpecError, match=r"evaluation.task_folder .*squad.jsonl"):
         check_items(EvaluationSpec(tasks=("squad",), task_folder=str(tmp_path)))
