@@ -105,6 +105,10 @@ def run(
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     check_has_trials(name, SweepLog(result.folder))
     check_has_metrics(planner, SweepLog(result.folder))
+    if isinstance(result.tuned, Path):
+        typer.echo(f"tuned settings: {result.tuned} (cola run STUDY --set @{result.tuned})")
+    elif result.tuned is not None:
+        typer.echo(f"{name}: no tuned.yaml is written: {result.tuned}")
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
     if result.unmirrored:
