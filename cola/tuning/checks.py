@@ -37,7 +37,7 @@ def check_data(record: TuningRecord, data: DataSpec) -> None:
 
 
 def why_other_corpus(record: TuningRecord, fingerprint: str) -> str | None:
-    """Why the record is of another corpus than the one of this fingerprint; None where it is not."""
+    """Why the record is of another corpus than this fingerprint's; None where it is not."""
     theirs = record.data.fingerprint
     if theirs == fingerprint:
         return None
@@ -58,7 +58,9 @@ def check_counts(record: TuningRecord, *, compute: str, parameters: str) -> None
         ("parameters", record.parameters, parameters),
     ):
         if theirs != mine:
-            raise ValueError(f"tuning.{key}={theirs}: the study's matching.{key} is {mine}; {REMEDY}")
+            raise ValueError(
+                f"tuning.{key}={theirs}: the study's matching.{key} is {mine}; {REMEDY}"
+            )
 
 
 def check_entries(
@@ -118,9 +120,7 @@ def check_reach(
         _check_near(where, tuned_sizes, known, unit=f"{record.parameters} parameters")
 
 
-def _check_near(
-    where: str, tuned: Sequence[float], asked: Sequence[float], *, unit: str
-) -> None:
+def _check_near(where: str, tuned: Sequence[float], asked: Sequence[float], *, unit: str) -> None:
     low, high = min(tuned) / FARTHEST, max(tuned) * FARTHEST
     if not any(low <= value <= high for value in asked):
         raise ValueError(

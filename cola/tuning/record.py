@@ -29,9 +29,7 @@ class BudgetTuning(Spec):
     """The search of one entry at one budget."""
 
     budget: Budget = Field(description="Training FLOPs of each trial's run.")
-    parameters: PositiveInt | None = Field(
-        description="Size aimed at; null: a published row's."
-    )
+    parameters: PositiveInt | None = Field(description="Size aimed at; null: a published row's.")
     trials: NonNegativeInt = Field(description="Trials that were started.")
     finished: NonNegativeInt = Field(description="Those that trained to their end.")
     stopped: NonNegativeInt = Field(description="Those that the scheduler ended early.")
@@ -159,7 +157,5 @@ class TuningRecord(Spec):
 
     def equal_trials(self, entries: list[str]) -> bool:
         """Whether all these entries were tuned, with equally many trials that were drawn."""
-        drawn = {
-            self.families[name].drawn if name in self.families else None for name in entries
-        }
+        drawn = {self.families[name].drawn if name in self.families else None for name in entries}
         return len(drawn) == 1 and None not in drawn

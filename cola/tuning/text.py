@@ -40,7 +40,9 @@ def tuning_sentences(
     """How the entries' settings were tuned; `declared` is the author's word (`matching.tuning`)."""
     if record is None:
         word = DECLARED.get(declared, declared)
-        return [f"Tuning: not measured; the author's word (matching.tuning: {declared}) is: {word}."]
+        return [
+            f"Tuning: not measured; the author's word (matching.tuning: {declared}) is: {word}."
+        ]
     sentences = [_effort(record, curves)]
     for name, curve in curves.items():
         entry = record.families.get(name)
@@ -144,8 +146,8 @@ def _extrapolated(entry: EntryTuning, curve: TunedCurve) -> list[str]:
     listed = first_of([f"{value:.3g}" for value in beyond])
     tuned = span([item.budget for item in entry.budgets])
     return [
-        f"{curve.label}: tuned at {tuned}, extrapolated to {listed} (there the rules hold the value "
-        "of the nearest tuned budget)."
+        f"{curve.label}: tuned at {tuned}, extrapolated to {listed} (the value of the "
+        "nearest tuned budget holds there)."
     ]
 
 
@@ -160,8 +162,8 @@ def _found(entry: EntryTuning) -> str:
                 values = [rule.value(item.parameters or 1e6, item.budget) for item in entry.budgets]
                 found.append(f"{name} {', '.join(f'{value:.3g}' for value in values)}")
     if entry.training is not None:
-        values = flat(entry.training.model_dump(mode="json", exclude_unset=True))
-        found += [f"{key} {value}" for key, value in values.items()]
+        settings = flat(entry.training.model_dump(mode="json", exclude_unset=True))
+        found += [f"{key} {value}" for key, value in settings.items()]
     return "; ".join(found)
 
 

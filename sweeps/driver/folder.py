@@ -142,7 +142,11 @@ def fixed_settings(sweep: dict[str, Any]) -> dict[str, Any]:
         changeable += ("space", "start")
         arms = sweep.get("arms") or {}
         fixed["arms"] = {
-            name: {k: value for k, value in (arm or {}).items() if k != "space" and value not in (None, {})}
+            name: {
+                k: value
+                for k, value in (arm or {}).items()
+                if k != "space" and value not in (None, {})
+            }
             for name, arm in arms.items()
         }
     return {key: value for key, value in fixed.items() if key not in changeable}

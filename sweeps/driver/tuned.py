@@ -27,8 +27,8 @@ from sweeps.space.space import Point
 from sweeps.space.storage import storage_errors
 
 HEADER = (
-    "# What a tuning sweep found: `cola run STUDY --set @FILE`. Plans and reports say whether it is "
-    "as it was written.\n"
+    "# What a tuning sweep found: `cola run STUDY --set @FILE`. Plans and reports say whether it "
+    "is as it was written.\n"
 )
 STATES = ("finished", "stopped", "diverged", "failed")
 
@@ -113,7 +113,7 @@ def tuning_record(
         {
             "sweep": sweep.name,
             "sweep_hash": sweep.content_hash(),
-            "metric": {**goal.model_dump(), "split": "validation"},
+            "metric": {"name": goal.name, "direction": goal.direction, "split": "validation"},
             "seeds": list(base.seeds),
             "compute": base.matching.compute,
             "parameters": base.matching.parameters,
@@ -154,7 +154,7 @@ def entry_values(entry: str, results: Sequence[ArmResult]) -> dict[str, Any]:
 
 def budget_values(result: ArmResult) -> dict[str, Any]:
     """The record of one search."""
-    states = [outcome.state for _, outcome in result.trials]
+    states = [str(outcome.state) for _, outcome in result.trials]
     tried = [known_point(r) for r, outcome in result.trials if outcome.state != "failed"]
     return {
         "budget": result.budget,

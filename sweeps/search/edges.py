@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from sweeps.space.domains import Choice, Domain, Integer, LogUniform, Space
 from sweeps.space.space import Point
@@ -51,7 +51,7 @@ def bounds_of(domain: Domain) -> tuple[float, float] | None:
     return (float(numbers[0]), float(numbers[-1])) if len(numbers) > 1 else None
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value of a key is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -62,9 +62,7 @@ def at_rung(values: Mapping[str, Any], rung: int, where: str) -> dict[str, Any]:
     return {**values, "ladder": [one], "design": None}
 
 
-def without_rules_of(
-    values: Mapping[str, Any], entry: str, keys: Iterable[str]
-) -> dict[str, Any]:
+def without_rules_of(values: Mapping[str, Any], entry: str, keys: Iterable[str]) -> dict[str, Any]:
     """The study without rules for what these keys of the entry set, which would replace them."""
     result = copy.deepcopy(dict(values))
     own = result["families"][entry].get("rules") or {}

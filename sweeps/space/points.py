@@ -20,8 +20,8 @@ from cola.study.run import EvaluationSpec
 from orchestration.planning.plan import PlannedRun, plan_study
 from sweeps.space.arms import Arm
 from sweeps.space.base_study import base_values
-from sweeps.space.entries import alone, at_rung, own_settings, without_rules_of
 from sweeps.space.domains import Space
+from sweeps.space.entries import alone, at_rung, own_settings, without_rules_of
 from sweeps.space.metrics import check_tasks
 from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, optuna_parameters

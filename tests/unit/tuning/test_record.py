@@ -104,8 +104,9 @@ def test_plan_and_json_name_trials_effort_edges_and_what_is_extrapolated(
     assert "UNEQUAL trials (AR 8, Cola DLM 8)" in text
     assert "Not tuned: LLaDA" in text
     assert "AR: tuned at 1e+10 to 4e+10 with 8 trials (8 finished, 0 stopped early" in text
-    assert "2e+10 executed FLOPs; searched learning_rate 0.001 to 0.1; found rate 0.004, 0.001; " in (
-        text
+    assert (
+        "2e+10 executed FLOPs; searched learning_rate 0.001 to 0.1; found rate 0.004, 0.001; "
+        in (text)
     )
     assert "AT THE EDGE of what was searched: learning_rate at 1e+10, 4e+10" in text
     assert "AR: tuned at 1e+10 to 4e+10, extrapolated to 8e+10" in text
@@ -121,7 +122,9 @@ def test_equal_trials_are_counted_without_those_beyond_edges(
     del tiny_study["families"]["llada"]
     values["families"]["ar"]["budgets"][0] |= {"trials": 6, "finished": 6, "beyond": 2}
     values["digest"] = TuningRecord.parse(values).computed_digest()
-    shown = tuning_of(StudySpec.parse(tiny_study | {"tuning": values, "matching": {"tuning": "unequal"}}))
+    shown = tuning_of(
+        StudySpec.parse(tiny_study | {"tuning": values, "matching": {"tuning": "unequal"}})
+    )
     assert shown["status"] == "equal_trials"
     assert "equal trials (AR 8, Cola DLM 8; beyond an edge AR 2 more)" in shown["sentences"][0]
     assert not any("author" in sentence for sentence in shown["sentences"])

@@ -50,7 +50,9 @@ def sweep(tiny_study: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def logged(planner: PointPlanner, folder: Path, points: dict[str, list[dict[str, Any]]]) -> SweepLog:
+def logged(
+    planner: PointPlanner, folder: Path, points: dict[str, list[dict[str, Any]]]
+) -> SweepLog:
     """Trials of each arm, the first one the best."""
     log, number = SweepLog(folder), 0
     for arm, mine in points.items():
