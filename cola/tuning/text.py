@@ -160,7 +160,7 @@ def _found(entry: EntryTuning) -> str:
         for name, rule in rules.items():
             if rule is not None:
                 values = [rule.value(item.parameters or 1e6, item.budget) for item in entry.budgets]
-                found.append(f"{name} {', '.join(f'{value:.3g}' for value in values)}")
+                found.append(f"{name} {', '.join(f'{value:.4g}' for value in values)}")
     if entry.training is not None:
         settings = flat(entry.training.model_dump(mode="json", exclude_unset=True))
         found += [f"{key} {value}" for key, value in settings.items()]

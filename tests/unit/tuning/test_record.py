@@ -200,6 +200,16 @@ def test_a_record_of_another_corpus_is_refused_when_it_is_planned(
         plan_study(study, "0" * 64)
 
 
+def test_a_tuned_batch_below_the_workers_is_refused(
+    tiny_study: dict[str, Any], values: dict[str, Any]
+) -> None:
+    rules = {"batch_tokens": rule((1e10, 64.0)), "batch_multiple": 2}  # two sequences of 32
+    values["families"]["ar"]["rules"] = rules
+    study = StudySpec.parse(tiny_study | {"tuning": values, "resources": {"workers": 4}})
+    with pytest.raises(SpecError, match=r"ladder.0.budget of ar: resources.workers=4 must be at"):
+        plan_study(study, FINGERPRINT)
+
+
 def test_a_rehearsal_has_neither_record_nor_rules(
     tiny_study: dict[str, Any], values: dict[str, Any]
 ) -> None:
