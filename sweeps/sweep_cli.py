@@ -234,6 +234,7 @@ def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:
         "arm": request.arm or None,
         "point": describe_point(request.point),
         "state": outcome.state if outcome is not None else "open",
+        "beyond": "beyond an edge of its space" if request.beyond else None,
         "left_out": log.left_out.get(number),
         metric: outcome.metrics.get(metric) if outcome is not None else None,
         "wall_seconds": round(outcome.wall_seconds, 1) if outcome is not None else None,

@@ -113,7 +113,11 @@ def tuning_record(
         {
             "sweep": sweep.name,
             "sweep_hash": sweep.content_hash(),
-            "metric": {"name": goal.name, "direction": goal.direction, "split": "validation"},
+            "metric": {
+                "name": goal.name,
+                "direction": goal.direction,
+                "split": split_of(goal.name),
+            },
             "seeds": list(base.seeds),
             "compute": base.matching.compute,
             "parameters": base.matching.parameters,
@@ -129,6 +133,12 @@ def tuning_record(
         },
         origin=f"what sweep {sweep.name} found",
     ).signed()
+
+
+def split_of(metric: str) -> str:
+    """The part of the text on which a metric is measured."""
+    others = {"train": "train", "eval": "tasks"}
+    return others.get(metric.partition("/")[0], "validation")
 
 
 def entry_values(entry: str, results: Sequence[ArmResult]) -> dict[str, Any]:

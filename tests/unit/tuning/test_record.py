@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cola.errors import SpecError
+from cola.spec.design import TunedRule
+from cola.spec.yaml_text import dump_yaml, parse_yaml
 from cola.study import StudySpec
 from cola.tuning.record import TuningRecord
 from orchestration.planning.corpus_size import CorpusSize
@@ -138,6 +142,33 @@ def test_an_edited_record_is_called_edited(
     shown = tuning_of(StudySpec.parse(tiny_study | {"tuning": values}))
     assert shown["status"] == "edited"
     assert "EDITED: the record is not as the sweep wrote it" in shown["sentences"][0]
+
+
+POSITIVE = st.floats(1e-9, 1e25)
+
+
+@settings(max_examples=50, deadline=None)
+@given(points=st.dictionaries(POSITIVE, POSITIVE, min_size=1, max_size=4), metric=st.floats(-9, 9))
+def test_what_is_written_is_read_as_it_was(points: dict[float, float], metric: float) -> None:
+    """Every number survives the file: the digest is that of the sweep, the rule goes through it."""
+    entry = {
+        "family": "ar", "nll_kind": "exact", "searched": {RATE: "x"},
+        "budgets": [item | {"metric": metric} for item in searches(*sorted(points))],
+        "rules": {"learning_rate": rule(*points.items())},
+    }  # fmt: skip
+    record = TuningRecord.parse({
+        "sweep": "tune", "sweep_hash": "a", "seeds": [1], "compute": "executed",
+        "metric": {"name": "m", "direction": "minimize", "split": "validation"},
+        "parameters": "core", "families": {"ar": entry},
+        "data": {"fingerprint": "f", "tokenizer": {}, "sequence_length": 8},
+    }).signed()  # fmt: skip
+    again = TuningRecord.parse(parse_yaml(dump_yaml(record.model_dump(mode="json"))))
+    assert not again.is_edited
+    found = again.families["ar"].rules
+    assert found is not None
+    assert isinstance(found.learning_rate, TunedRule)
+    for budget, value in points.items():
+        assert found.learning_rate.value(1e6, budget) == value
 
 
 def test_without_a_record_the_author_s_word_is_called_that(tiny_study: dict[str, Any]) -> None:
