@@ -15,9 +15,10 @@ class Arm(Spec):
 
     entry: str | None = Field(
         default=None,
-        description="Entry of the base study's `families` that the arm trains alone. Keys of the "
-        "space that begin with `training.` are then its own, in place of rules for them; where "
-        "there are no others, the sweep ends in `tuned.yaml`. Null: the study has one entry.",
+        description="Entry of the base study's `families` that the arm trains alone. Keys of `set` "
+        "and of the space that begin with `training.` are then its own, those of the space in "
+        "place of rules for them; where it has no others, the sweep ends in `tuned.yaml`. Null: "
+        "the study has one entry.",
     )
     rung: NonNegativeInt | None = Field(
         default=None,

@@ -21,7 +21,13 @@ from orchestration.planning.plan import PlannedRun, plan_study
 from sweeps.space.arms import Arm
 from sweeps.space.base_study import base_values
 from sweeps.space.domains import Space
-from sweeps.space.entries import alone, at_rung, own_settings, without_rules_of
+from sweeps.space.entries import (
+    alone,
+    at_rung,
+    is_training,
+    own_settings,
+    without_rules_of,
+)
 from sweeps.space.metrics import check_tasks
 from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, optuna_parameters
@@ -134,7 +140,8 @@ class PointPlanner:
     def settings(self, arm: str, point: Mapping[str, Any]) -> dict[str, Any]:
         """The keys in which the point's study differs from the sweep's base study."""
         own = self._arm(arm)
-        return {**own.set, **(point if own.entry is None else own_settings(own.entry, point))}
+        settings = {**own.set, **point}
+        return settings if own.entry is None else own_settings(own.entry, settings)
 
     def parameters(self, arm: str, point: Point) -> dict[str, Any]:
         """The point as Optuna's parameters."""
@@ -151,9 +158,13 @@ class PointPlanner:
         """
         if arm not in self._arm_bases:
             own, where = self._arm(arm), f"arms.{arm}"
-            values = with_values(self._base, own.set)
+            training = {k: v for k, v in own.set.items() if own.entry and is_training(k)}
+            values = with_values(
+                self._base, {k: v for k, v in own.set.items() if k not in training}
+            )
             if own.entry is not None:
                 values = alone(values, own.entry, f"{where}.entry")
+                values = with_values(values, own_settings(own.entry, training))
             if own.rung is not None:
                 values = at_rung(values, own.rung, f"{where}.rung")
             self._arm_bases[arm] = values

@@ -121,6 +121,20 @@ def test_an_arm_without_a_finished_trial_is_named(sweep: dict[str, Any], tmp_pat
     assert not (tmp_path / "tuned.yaml").exists()
 
 
+def test_what_an_arm_sets_of_training_is_its_entry_s(sweep: dict[str, Any]) -> None:
+    """The entry's own rate of 0.5 does not win over the arm's."""
+    sweep["arms"]["ar"] = {"entry": "ar", "set": {RATE: 7e-3}}
+    sweep["study"]["families"]["ar"].pop("rules")
+    planner = PointPlanner(SweepSpec.parse(sweep), [])
+    run = planner.plan("ar-rung1", {BATCH: 4}).runs[0]
+    assert run.spec.learning_rates() == {"train": 7e-3}
+    assert run.spec.budget == 8e10
+    assert planner.settings("ar-rung1", {BATCH: 4}) == {
+        f"families.ar.{RATE}": 7e-3,
+        f"families.ar.{BATCH}": 4,
+    }
+
+
 def test_sweeps_over_other_keys_are_no_tuning(sweep: dict[str, Any]) -> None:
     sweep["space"]["families.cola.block_size"] = [8, 16]
     assert not is_tuning_sweep(PointPlanner(SweepSpec.parse(sweep), []))
