@@ -68,6 +68,6 @@ def arms_at_rungs(arms: Mapping[str, Arm], rungs: Sequence[int]) -> dict[str, Ar
             )
     return {
         f"{name}-rung{rung}" if name else f"rung{rung}": arm.model_copy(update={"rung": rung})
-        for name, arm in (arms or {"": Arm()}).items()
         for rung in rungs
+        for name, arm in (arms or {"": Arm()}).items()
     }
