@@ -257,6 +257,7 @@ class TrialRequested(BaseModel):
     identity: str  # equal for trials that do the same
     run_keys: list[str]
     leg: TrialSegment | None = None
+    beyond: bool = False  # of the arm's space, on whose edge the best trial lay
     time: float
 
 
@@ -307,3 +308,4 @@ class SweepFile:
     SPEC = "sweep.yaml"
     LOCK = "driver.lock"
     TRIALS = "trials.jsonl"
+    TUNED = "tuned.yaml"

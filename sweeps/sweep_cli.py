@@ -105,6 +105,10 @@ def run(
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     check_has_trials(name, SweepLog(result.folder))
     check_has_metrics(planner, SweepLog(result.folder))
+    if isinstance(result.tuned, Path):
+        typer.echo(f"tuned settings: {result.tuned} (cola run STUDY --set @{result.tuned})")
+    elif result.tuned is not None:
+        typer.echo(f"{name}: no tuned.yaml is written: {result.tuned}")
     if context.obj is not None:
         context.obj.sweep_report(result.folder)
     if result.unmirrored:
@@ -230,6 +234,7 @@ def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:
         "arm": request.arm or None,
         "point": describe_point(request.point),
         "state": outcome.state if outcome is not None else "open",
+        "beyond": "beyond an edge of its space" if request.beyond else None,
         "left_out": log.left_out.get(number),
         metric: outcome.metrics.get(metric) if outcome is not None else None,
         "wall_seconds": round(outcome.wall_seconds, 1) if outcome is not None else None,

@@ -26,6 +26,7 @@ from analysis.report.tables import (
     profile_sentences,
 )
 from analysis.report.task_results import task_note, task_table
+from analysis.report.tuning import tuning_statements
 from cola.errors import SpecError
 from cola.families.registry import definition_of
 
@@ -104,7 +105,7 @@ def page(
         "headlines": headlines(final, found.lines, found.labels),
         "summary": summary(frames, fits, found.compute),
         "lines": line_rows(found.lines, found.bits),
-        "matching": matching_statements(frames.runs),
+        "matching": [*matching_statements(frames.runs), *tuning_statements(spec, frames.runs)],
         "fits": list(fits.values()),
         "comparisons": [sentence for pair in found.pairs for sentence in pair.sentences],
         "predictions": prediction_rows(fits, targets),

@@ -37,7 +37,11 @@ from analysis.sweep_report.plots import (
     quality_by_cost,
     response,
 )
-from cola.records import Metric
+from cola.families.registry import curve_label
+from cola.records import Metric, SweepFile
+from cola.spec import load_saved_yaml
+from cola.tuning.record import TuningRecord
+from cola.tuning.text import TunedCurve, tuning_sentences
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +70,7 @@ def write_sweep_report(folder: Path) -> Path:
              "svg": save_figure(figure, target, name)}
             for name, title, figure, caption in drawn
         ],
-        "effort": effort(frames),
+        "effort": [*effort(frames), *tuned_sentences(folder / SweepFile.TUNED)],
         "collapsed": collapsed(frames),
         "trials": [row for arm in frames.arms for row in trial_rows(arm, frames.goals)],
         "goals": [goal.label for goal in frames.goals],
@@ -142,6 +146,24 @@ def effort(frames: SweepFrames) -> list[str]:
             "has their points. Their measurements are in trials.jsonl."
         )
     return sentences
+
+
+def tuned_sentences(path: Path) -> list[str]:
+    """What the sweep's tuned settings are, and what they rest on; nothing where it has none.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    command = "`cola sweep` of the same sweep"
+    values = load_saved_yaml(path, "tuning", "families", what="record", command=command)
+    record = TuningRecord.parse(values["tuning"], origin=str(path))
+    curves = {
+        name: TunedCurve(curve_label(name, entry.family), [item.budget for item in entry.budgets])
+        for name, entry in record.families.items()
+    }
+    return tuning_sentences(record, curves, "none")
 
 
 def collapsed(frames: SweepFrames) -> list[str]:

@@ -250,7 +250,9 @@ class TunedRule(Spec):
         if budget <= points[0].budget:
             return points[0].value
         for low, high in pairwise(points):
-            if budget <= high.budget:
+            if budget == high.budget:
+                return high.value
+            if budget < high.budget:
                 share = math.log(budget / low.budget) / math.log(high.budget / low.budget)
                 return float(low.value * (high.value / low.value) ** share)
         return points[-1].value

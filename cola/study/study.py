@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
@@ -16,6 +23,8 @@ from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, 
 from cola.spec.training import TrainingSpec
 from cola.study.families import Families, by_family
 from cola.study.run import EvaluationSpec, Seed
+from cola.tuning.checks import check_counts, check_data, check_entries, check_reach
+from cola.tuning.record import EntryTuning, TuningRecord
 
 
 class MatchingSpec(Spec):
@@ -36,8 +45,9 @@ class MatchingSpec(Spec):
     )
     tuning: Literal["none", "equal_trials", "unequal"] = Field(
         default="none",
-        description="How the optimiser's settings were found: not tuned, tuned with equally many "
-        "trials of each family, or otherwise. A statement for the report, without effect.",
+        description="The author's word on how the optimiser's settings were found: not tuned, "
+        "tuned with equally many trials of each family, or otherwise. Plan and report print it as "
+        "such where the study has no `tuning`, and nothing of it where it has.",
     )
     stage1: Literal["charged", "amortised"] = Field(
         default="charged",
@@ -102,6 +112,12 @@ class StudySpec(Spec):
         description="Settings that follow from size and budget, by the same rule for every family "
         "that has none of its own.",
     )
+    tuning: TuningRecord | None = Field(
+        default=None,
+        description="Settings that a tuning sweep found for the entries, with the effort behind "
+        "them: what its `tuned.yaml` holds, taken by `--set @tuned.yaml`. They win over the same "
+        "settings of the study and its entries. Null: none.",
+    )
     max_epochs: PositiveFloat = Field(
         default=4.0,
         description="A run that would read the corpus more often is refused: repeated data counts "
@@ -146,17 +162,28 @@ class StudySpec(Spec):
     )
 
     def training_of(self, variant: str) -> TrainingSpec:
-        """The entry's training settings: its own where it gives some, else the study's."""
-        own = self.families[variant].training
-        if own is None:
+        """The entry's training settings: what was tuned, its own, else the study's."""
+        tuned = self.tuned(variant)
+        layers = [self.families[variant].training, tuned.training if tuned else None]
+        if not any(layers):
             return self.training
-        values = overlaid(self.training.model_dump(), own.model_dump(exclude_unset=True))
+        values = self.training.model_dump()
+        for layer in filter(None, layers):
+            values = overlaid(values, layer.model_dump(exclude_unset=True))
         return TrainingSpec.model_validate(values)
 
     def rules_of(self, variant: str) -> RulesSpec:
-        """The entry's rules: its own where it gives some, else the study's."""
-        own = self.families[variant].rules
-        return self.rules if own is None else self.rules.model_copy(update=given(own))
+        """The entry's rules: what was tuned, its own, else the study's."""
+        own, tuned = self.families[variant].rules, self.tuned(variant)
+        rules = self.rules if own is None else self.rules.model_copy(update=given(own))
+        if tuned is None or tuned.rules is None:
+            return rules
+        stages = rules.stage_learning_rates | tuned.rules.stage_learning_rates
+        return rules.model_copy(update=given(tuned.rules) | {"stage_learning_rates": stages})
+
+    def tuned(self, variant: str) -> EntryTuning | None:
+        """What a tuning sweep found for the entry; None where none did."""
+        return None if self.tuning is None else self.tuning.families.get(variant)
 
     def rungs(self) -> list[Rung]:
         """Budgets and sizes: the ladder, or what the design makes of its budgets."""
@@ -221,6 +248,29 @@ class StudySpec(Spec):
                         f"{', '.join(stages)}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _tuning_is_of_this_study(self) -> StudySpec:
+        if self.tuning is not None:
+            families = {name: item.family for name, item in self.families.items()}
+            stages = {n: list(s.objective.stage_shares()) for n, s in self.families.items()}
+            check_entries(self.tuning, families, stages)
+            check_data(self.tuning, self.data)
+            compute, parameters = self.matching.compute, self.matching.parameters
+            check_counts(self.tuning, compute=compute, parameters=parameters)
+            rungs = self.rungs()
+            for name in self.tuning.families:
+                budgets, sizes = [rung.budget for rung in rungs], [rung.target for rung in rungs]
+                check_reach(self.tuning, name, budgets=budgets, sizes=sizes)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_tuning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Studies without a record are the same as before there were any."""
+        values: dict[str, Any] = handler(self)
+        if self.tuning is None:
+            values.pop("tuning", None)
+        return values
 
     @model_validator(mode="after")
     def _evaluation_fits(self) -> StudySpec:

@@ -18,6 +18,8 @@ from cola.spec.resources import ResourcesSpec
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import RunSpec, StagePlan, StudySpec
 from cola.study.schedule import warmup_steps
+from cola.study.study import check_batch
+from cola.tuning.checks import why_other_corpus
 from orchestration.planning.accelerators import accelerator_of
 from orchestration.planning.memory import MemoryPlan, memory_by_stage
 
@@ -77,9 +79,13 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
 
     Raises:
         SpecError: a corpus that is missing, a size that cannot be built, a budget below one step, a
-            run that fits no device, two variants that are the same.
+            run that fits no device, two variants that are the same, a tuning record of another
+            corpus.
     """
     fingerprint = fingerprint or source_fingerprint(study.data)
+    other = None if study.tuning is None else why_other_corpus(study.tuning, fingerprint)
+    if other is not None:
+        raise SpecError(other)
     runs = [
         plan_run(study, variant, index, rung=rung, seed=seed, fingerprint=fingerprint)
         for index, rung in enumerate(study.rungs())
@@ -138,6 +144,10 @@ def plan_run(
     )
     # The rung's target is the size, so that all families get the same.
     resources = study.resources.at(rung.core_parameters or counts.core)
+    try:
+        check_batch(training, resources)
+    except ValueError as error:  # of a batch that a rule gives
+        raise SpecError(f"{rung_key(study, index, 'budget')} of {variant}: {error}") from None
     memory = memory_by_stage(spec, resources)
     check_memory(spec, resources, memory, index=index)
     micro = resources.micro_batch_sequences

@@ -8,6 +8,8 @@ from typing import Any
 
 from cola.families.registry import definition_of
 from cola.study import StudySpec
+from cola.study.conditions import tuned_curves, tuning_notes
+from cola.tuning.text import tuning_as_json
 from orchestration.planning.accelerators import accelerator_name, accelerator_of
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.costs import (
@@ -149,16 +151,16 @@ def matching_sentences(plan: Plan) -> list[str]:
         for name, value in spread.items()
         if name not in matched
     )
-    effort = {
-        "none": "no family's settings were tuned",
-        "equal_trials": "every family's settings were tuned with equally many trials",
-        "unequal": "the families' settings were NOT tuned with equal effort",
-    }[matching.tuning]
-    own = [name for name, entry in plan.study.families.items() if entry.training or entry.rules]
+    own = [
+        name
+        for name, entry in plan.study.families.items()
+        if entry.training or entry.rules or plan.study.tuned(name)
+    ]
     common = "data order and optimiser" if own else "data order, optimiser and schedule"
     sentences = [
-        f"Matched: {held}, {common}. {effort[0].upper()}{effort[1:]}.",
+        f"Matched: {held}, {common}.",
         f"Not matched: {unmatched}.",
+        *tuning_of(plan.study)["sentences"],
     ]
     if own:
         sentences.append(f"With training settings of their own: {', '.join(own)}.")
@@ -169,6 +171,12 @@ def matching_sentences(plan: Plan) -> list[str]:
             f"full; a first stage that serves several is charged {how}."
         )
     return sentences
+
+
+def tuning_of(study: StudySpec) -> dict[str, Any]:
+    """How the study's settings were tuned, as plain values (see `tuning_as_json`)."""
+    values = tuning_as_json(study.tuning, tuned_curves(study), study.matching.tuning)
+    return values | {"sentences": [*values["sentences"], *tuning_notes(study)]}
 
 
 def warnings(plan: Plan) -> list[str]:
@@ -220,7 +228,7 @@ def unread_settings(study: StudySpec) -> list[str]:
 
 
 def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str, Any]:
-    """The plan as plain values: `corpus`, `runs`, their `totals`, `matching`, `warnings`.
+    """The plan as plain values: `corpus`, `runs`, `totals`, `matching`, `tuning`, `warnings`.
 
     Of `decisions` each run has its `action` and `why`.
     """
@@ -234,6 +242,7 @@ def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str,
         "runs": rows,
         "totals": totals(plan),
         "matching": matching_sentences(plan),
+        "tuning": tuning_of(plan.study),
         "warnings": warnings(plan),
     }
 

@@ -41,7 +41,7 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     """
     workers = min(study.resources.workers, 2, os.cpu_count() or 1)
     length = sequence_length(study)
-    values: dict[str, Any] = study.model_dump(mode="json", exclude={"design", "rules"})
+    values: dict[str, Any] = study.model_dump(mode="json", exclude={"design", "rules", "tuning"})
     values |= {
         "name": f"{study.name[:50]}-rehearsal",
         "output": str(Path(study.output) / "rehearsals"),
@@ -53,6 +53,8 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
         },
     }
     values["training"]["batch_sequences"] = 4 * workers
+    for settings in values["families"].values():
+        settings["rules"] = None  # of budgets and sizes that are not these
     shrink_evaluation(values["evaluation"], length)
     values["resources"] |= ONE_MACHINE | {"workers": workers}
     values["checkpoint"] |= {"every_seconds": 2, "keep": 2}

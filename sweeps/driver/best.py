@@ -6,13 +6,11 @@ import logging
 from pathlib import Path
 
 from cola.files import write_atomically
-from cola.records import TrialFinished, TrialRequested
 from cola.spec.locations import located
 from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
-from sweeps.search.trial_log import SweepLog
+from sweeps.search.trial_log import SweepLog, best_trial
 from sweeps.space.points import PointPlanner
-from sweeps.space.spec import MetricGoal
 from sweeps.space.storage import storage_errors
 
 log = logging.getLogger(__name__)
@@ -35,7 +33,7 @@ def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list
         request, _ = best
         log.info("arm %r: trial %d is best", arm, request.trial)
         stem = f"best-{arm}" if arm else "best"
-        settings = {**sweep.arms[arm].set, **request.point} if arm else dict(request.point)
+        settings = planner.settings(arm, request.point)
         point_study = StudySpec.parse(planner.study_values(arm, request.point, inference=False))
         study = located(point_study).model_dump(mode="json")
         for name, values in ((f"{stem}.yaml", settings), (f"{stem}-study.yaml", study)):
@@ -43,16 +41,3 @@ def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list
             with storage_errors(paths[-1]):
                 write_atomically(paths[-1], dump_yaml(values))
     return paths
-
-
-def best_trial(
-    trial_log: SweepLog, arm: str, goal: MetricGoal
-) -> tuple[TrialRequested, TrialFinished] | None:
-    """The finished trial of an arm that is best by a metric; None where no trial has it."""
-    measured = [
-        (request, outcome)
-        for request, outcome in trial_log.searched_trials(arm)
-        if outcome.state == "finished" and goal.name in outcome.metrics
-    ]
-    sign = 1 if goal.direction == "minimize" else -1
-    return min(measured, key=lambda trial: sign * trial[1].metrics[goal.name], default=None)

@@ -34,6 +34,8 @@ CHANGEABLE_SWEEP_KEYS = (
     "concurrent_trials",
     "scales",
     "warm_workers",
+    "rungs",  # arms, where the trials begin
+    "widening",
 )
 # Keys of its base study that do not.
 CHANGEABLE_STUDY_KEYS = ("resources", "checkpoint", "tracking", "description", "output")
@@ -139,7 +141,14 @@ def fixed_settings(sweep: dict[str, Any]) -> dict[str, Any]:
     if sweep.get("scheduler", {}).get("kind") != "pbt":
         changeable += ("space", "start")
         arms = sweep.get("arms") or {}
-        fixed["arms"] = {name: (arm or {}).get("set") for name, arm in arms.items()}
+        fixed["arms"] = {
+            name: {
+                k: value
+                for k, value in (arm or {}).items()
+                if k != "space" and value not in (None, {})
+            }
+            for name, arm in arms.items()
+        }
     return {key: value for key, value in fixed.items() if key not in changeable}
 
 

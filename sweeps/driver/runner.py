@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestration.checkpoint.store import check_storage
@@ -24,6 +24,7 @@ from sweeps.driver.folder import exclusive_driver, save_spec
 from sweeps.driver.progress import TrialProgress
 from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.driver.trial_queue import TrialQueue
+from sweeps.driver.tuned import is_tuning_sweep, write_tuned
 from sweeps.search.ahead import SearchAhead
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.known_trials import describe_left_out, leave_out_trials, planned_trials
@@ -46,6 +47,7 @@ class SweepResult:
     states: Counter[str]  # trials by state; those without an outcome are open
     stopped: bool  # a person asked to stop
     unmirrored: list[str]  # runs of which MLflow did not take everything
+    tuned: Path | str | None = None  # `tuned.yaml` of a tuning sweep, or why there is none
 
     @property
     def complete(self) -> bool:
@@ -90,6 +92,8 @@ def run_sweep(
     log.info("sweep %s: %s, complete: %s", sweep.name, dict(states), result.complete)
     if result.complete:
         remove_all_prefixes(planner, trial_log)
+        if is_tuning_sweep(planner):
+            return replace(result, tuned=write_tuned(planner, trial_log, folder))
         write_best(planner, trial_log, folder)
     return result
 

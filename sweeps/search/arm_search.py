@@ -5,6 +5,9 @@ and drawn again; points with the identity of an earlier trial are not repeated. 
 drivers are given to the algorithm as if they had just come in, unless the space no longer has their
 points. Infeasible points and diverged trials count as the worst result so far: an algorithm that
 learned nothing from them would propose them again.
+
+Once the budget of trials is spent and all have ended, an optimum on an edge of what was searched
+gets trials beyond it (`widening`), which the algorithm does not learn from.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from typing import Protocol
 from cola.errors import SpecError
 from cola.records import PointExcluded, TrialFinished, TrialRequested, TrialSegment
 from sweeps.search.algorithms import Algorithm, Grid, OptunaAlgorithm
+from sweeps.search.edges import beyond, edges_of
 from sweeps.search.known_trials import known_point
-from sweeps.search.trial_log import SweepLog
+from sweeps.search.trial_log import SweepLog, best_trial
 from sweeps.space.metrics import missing_metric
 from sweeps.space.points import PlannedPoint, PointPlanner, segment_identity, trial_request
 from sweeps.space.space import Point
@@ -73,13 +77,14 @@ class ArmSearch:
         """`segment_of` gives the segment that the arm's trial of an index (from 0) trains."""
         self.arm, self._planner, self._log, self._segment_of = arm, planner, trial_log, segment_of
         self._sweep = planner.sweep
-        self._open = [request for request in trial_log.open_trials(arm) if is_drawn(request)]
+        self._open = [request for request in trial_log.open_trials(arm) if is_charged(request)]
         self._draws: dict[int, str] = {}  # trial -> draw
         self._draw_count = 0
         self._began = time.time()
         self._planned_flops: dict[int, float] = {}  # of trials without an outcome
         self.repeats = 0
         self.why_over: str | None = None
+        self._why_drawn: str | None = None  # no point is drawn any more
         self._algorithm: Algorithm = self._resumed_algorithm()
 
     def next(self) -> tuple[TrialRequested, PlannedPoint] | None:
@@ -92,18 +97,56 @@ class ArmSearch:
             return request, planned
         if self.why_over is None:
             self.why_over = self._spent_budget()
+        if self.why_over is not None:
+            return None
+        if self._why_drawn is None:
+            self._why_drawn = self._spent_trials()
         for _ in range(MOST_DRAWS):
-            if self.why_over is not None:
-                return None
+            if self._why_drawn is not None:
+                return self._next_beyond()
             draw = self._next_draw()
             point = self._algorithm.draw(draw)
             if point is None:
-                self.why_over = "every point is done"
-                return None
+                self._why_drawn = "every point is done"
+                continue
             new = self._new_point(draw, point)
             if new is not None:
                 return self._request(draw, new), new
-        self.why_over = f"{MOST_DRAWS} draws in a row gave no new feasible point"
+        self._why_drawn = f"{MOST_DRAWS} draws in a row gave no new feasible point"
+        return self._next_beyond()
+
+    def _next_beyond(self) -> tuple[TrialRequested, PlannedPoint] | None:
+        """A trial beyond an edge on which the best one lies; None while trials run, and without.
+
+        The arm is over, with the reason why nothing is drawn any more, once there is none.
+        """
+        if self._sweep.widening.trials and self._planned_flops:
+            return None
+        planned = self._beyond_edge()
+        if planned is None:
+            self.why_over = self._why_drawn
+            return None
+        return self._request(None, planned), planned
+
+    def _beyond_edge(self) -> PlannedPoint | None:
+        """The best point moved beyond an edge, where a study can have it and none has had it."""
+        widening, ended = self._sweep.widening, self._log.searched_trials(self.arm)
+        if sum(request.beyond for request, _ in ended) >= widening.trials:
+            return None
+        best = best_trial(self._log, self.arm, self._sweep.metrics[0])
+        if best is None:
+            return None
+        space, point = self._sweep.spaces()[self.arm], known_point(best[0])
+        tried = [known_point(r) for r, outcome in ended if outcome.state != "failed"]
+        for edge in edges_of(space, point, tried):
+            further = beyond(space, point, edge, widening.factor)
+            try:
+                planned = self._planner.plan(self.arm, further)
+            except SpecError as error:
+                log.info("arm %r: nothing lies beyond %s: %s", self.arm, edge, error)
+                continue
+            if self._log.with_identity(planned.identity) is None:
+                return planned
         return None
 
     def prunes(self, trial: int, spent: float, value: float) -> bool:
@@ -137,7 +180,7 @@ class ArmSearch:
 
     def _charged_trials(self) -> list[tuple[TrialRequested, TrialFinished]]:
         """Trials that ended and count towards the budget: also those of an earlier space."""
-        return [pair for pair in self._log.ended_trials(self.arm) if is_drawn(pair[0])]
+        return [pair for pair in self._log.ended_trials(self.arm) if is_charged(pair[0])]
 
     def _worst(self) -> dict[str, float] | None:
         """The worst value of every metric so far; None before there is one of each."""
@@ -161,7 +204,7 @@ class ArmSearch:
             return Grid(space, start)
         ended = self._drawn_trials()
         # Trials that are still open are drawn with the others, so that their outcomes find them.
-        earlier = [request for request, _ in ended] + self._open
+        earlier = [request for request, _ in ended] + [r for r in self._open if is_drawn(r)]
         self._algorithm = algorithm = OptunaAlgorithm(
             self._sweep,
             space,
@@ -214,30 +257,38 @@ class ArmSearch:
         log.info("arm %r: excluded %s: %s", self.arm, point, reason)
         self._log.write(PointExcluded(arm=self.arm, point=point, reason=reason, time=time.time()))
 
-    def _request(self, draw: str, planned: PlannedPoint) -> TrialRequested:
-        segment = self._segment_of(self._request_count())
+    def _request(self, draw: str | None, planned: PlannedPoint) -> TrialRequested:
+        """Log the trial of a draw; of None, one beyond the space."""
+        segment = self._segment_of(self._request_count()) if draw is not None else None
         request = trial_request(planned, self._log.next_number(), segment)
+        request = request.model_copy(update={"beyond": draw is None})
         self._log.write(request)
-        self._draws[request.trial] = draw
+        if draw is not None:
+            self._draws[request.trial] = draw
         self._planned_flops[request.trial] = planned.flops
         log.info("arm %r: trial %d is %s", self.arm, request.trial, request.point)
         return request
 
     def _request_count(self) -> int:
         """Number of trials that the algorithm drew and that ended or are to end."""
-        waiting = sum(map(is_drawn, self._log.open_trials(self.arm)))
-        return len(self._charged_trials()) + waiting
+        ended = [request for request, _ in self._log.ended_trials(self.arm)]
+        return sum(map(is_drawn, [*ended, *self._log.open_trials(self.arm)]))
+
+    def _spent_trials(self) -> str | None:
+        """The number of trials that is reached, with its key; None while it is not."""
+        most = self._sweep.trials_an_arm
+        if most is None or self._request_count() < most:
+            return None
+        key = "scheduler.population.members" if self._sweep.is_population else "budget.trials"
+        return f"{key}={most}"
 
     def _spent_budget(self) -> str | None:
-        """The limit that is reached, with its key; None while none is.
+        """The limit of effort that is reached, with its key; None while none is.
 
         Running trials count with all that they may still take.
         """
-        budget, most = self._sweep.budget, self._sweep.trials_an_arm
+        budget = self._sweep.budget
         outcomes = [outcome for _, outcome in self._charged_trials()]
-        if most is not None and self._request_count() >= most:
-            key = "scheduler.population.members" if self._sweep.is_population else "budget.trials"
-            return f"{key}={most}"
         flops = sum(outcome.flops for outcome in outcomes) + sum(self._planned_flops.values())
         if budget.flops is not None and flops >= budget.flops:
             return f"budget.flops={budget.flops:g} are spent"
@@ -257,6 +308,11 @@ class ArmSearch:
 
 def is_drawn(request: TrialRequested) -> bool:
     """Whether an algorithm drew the point: later generations of a population inherit theirs."""
+    return not request.beyond and is_charged(request)
+
+
+def is_charged(request: TrialRequested) -> bool:
+    """Whether the trial takes of its arm's budget: it begins at a run's first step."""
     return request.leg is None or request.leg.generation == 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from cola.errors import SpecError, first_of
 from cola.records import RATE_CHANGES, SweepFile, TrialRequested
 from sweeps.search.trial_log import SweepLog
+from sweeps.space.domains import Choice
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.space import Point, describe_point, why_outside
 from sweeps.space.typed_space import typed_point
@@ -24,11 +25,13 @@ def leave_out_trials(planner: PointPlanner, trial_log: SweepLog) -> None:
     """
     spaces = planner.sweep.spaces()
     for number, request in sorted(trial_log.requests.items()):
-        reason = (
-            why_outside(spaces[request.arm], known_point(request), frozenset({RATE_CHANGES}))
-            if request.arm in spaces
-            else f"the sweep has no arm {request.arm!r}"
-        )
+        if request.arm not in spaces:
+            reason: str | None = f"the sweep has no arm {request.arm!r}"
+        else:
+            space = spaces[request.arm]
+            if request.beyond:  # its numbers lie outside on purpose
+                space = {k: Choice(values=[v]) for k, v in request.point.items() if k in space}
+            reason = why_outside(space, known_point(request), frozenset({RATE_CHANGES}))
         if reason is not None:
             trial_log.left_out[number] = reason
             log.info("trial %d is left out: %s", number, reason)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from cola.errors import StorageError, one_line
 from cola.jsonl import LineReader, LineWriter
 from cola.records import PointExcluded, SweepFile, TrialFinished, TrialRequested
+from sweeps.space.spec import MetricGoal
 from sweeps.space.storage import storage_errors
 
 log = logging.getLogger(__name__)
@@ -125,3 +126,16 @@ class SweepLog:
             self.outcomes[record.trial] = record
         elif isinstance(record, PointExcluded):
             self.excluded.append(record)
+
+
+def best_trial(
+    trial_log: SweepLog, arm: str, goal: MetricGoal
+) -> tuple[TrialRequested, TrialFinished] | None:
+    """The finished trial of an arm that is best by a metric; None where no trial has it."""
+    measured = [
+        (request, outcome)
+        for request, outcome in trial_log.searched_trials(arm)
+        if outcome.state == "finished" and goal.name in outcome.metrics
+    ]
+    sign = 1 if goal.direction == "minimize" else -1
+    return min(measured, key=lambda trial: sign * trial[1].metrics[goal.name], default=None)

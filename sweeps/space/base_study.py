@@ -56,4 +56,10 @@ def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
         values["seeds"] = list(sweep.seeds)
     values["name"] = sweep.name
     study = located(StudySpec.parse(values, origin=f"sweep {sweep.name}"))
+    if study.tuning is not None:
+        raise SpecError(
+            f"tuning: a sweep's points are of one entry at one budget, and the record of "
+            f"{study.tuning.sweep} is of a whole study; give rates by families.NAME.training or "
+            f"families.NAME.rules (in sweep {sweep.name})"
+        )
     return dict(json.loads(study.model_dump_json()))

@@ -18,12 +18,20 @@ from cola.spec.locations import located
 from cola.study import StudySpec
 from cola.study.run import EvaluationSpec
 from orchestration.planning.plan import PlannedRun, plan_study
+from sweeps.space.arms import Arm
 from sweeps.space.base_study import base_values
 from sweeps.space.domains import Space
+from sweeps.space.entries import (
+    alone,
+    at_rung,
+    is_training,
+    own_settings,
+    without_rules_of,
+)
 from sweeps.space.metrics import check_tasks
 from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, optuna_parameters
-from sweeps.space.spec import Arm, SweepSpec
+from sweeps.space.spec import SweepSpec
 from sweeps.space.typed_space import typed_sweep
 
 log = logging.getLogger(__name__)
@@ -80,8 +88,9 @@ class PointPlanner:
         Raises:
             SpecError: the base study, a key of the space or an arm is invalid.
         """
-        self.sweep = sweep = typed_sweep(sweep, f"sweep {sweep.name}")
+        self.sweep = sweep = typed_sweep(sweep.at_rungs(), f"sweep {sweep.name}")
         self._base = base_values(sweep, overrides)
+        self._arm_bases: dict[str, dict[str, Any]] = {}
         self._fingerprints: dict[str, str] = {}
         self._plans: dict[str, PlannedPoint | SpecError] = {}
         self._measures = any(goal.name.startswith("continuation/") for goal in sweep.metrics)
@@ -120,10 +129,19 @@ class PointPlanner:
 
         `inference=False` leaves out the point's keys that affect only generation or likelihood.
         """
-        settings = {**self._arm(arm).set, **point}
+        entry, values = self._arm(arm).entry, self._base_of(arm)
+        if entry is not None:
+            point = own_settings(entry, point)
+            values = without_rules_of(values, entry, point)
         if not inference:
-            settings = {key: value for key, value in settings.items() if not is_inference(key)}
-        return with_values(self._base, settings)
+            point = {key: value for key, value in point.items() if not is_inference(key)}
+        return with_values(values, point)
+
+    def settings(self, arm: str, point: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys in which the point's study differs from the sweep's base study."""
+        own = self._arm(arm)
+        settings = {**own.set, **point}
+        return settings if own.entry is None else own_settings(own.entry, settings)
 
     def parameters(self, arm: str, point: Point) -> dict[str, Any]:
         """The point as Optuna's parameters."""
@@ -131,6 +149,26 @@ class PointPlanner:
 
     def _arm(self, arm: str) -> Arm:
         return self.sweep.arms.get(arm, Arm())
+
+    def _base_of(self, arm: str) -> dict[str, Any]:
+        """The arm's study before a point's own values.
+
+        Raises:
+            SpecError: the base study has no such entry, or no such rung.
+        """
+        if arm not in self._arm_bases:
+            own, where = self._arm(arm), f"arms.{arm}"
+            training = {k: v for k, v in own.set.items() if own.entry and is_training(k)}
+            values = with_values(
+                self._base, {k: v for k, v in own.set.items() if k not in training}
+            )
+            if own.entry is not None:
+                values = alone(values, own.entry, f"{where}.entry")
+                values = with_values(values, own_settings(own.entry, training))
+            if own.rung is not None:
+                values = at_rung(values, own.rung, f"{where}.rung")
+            self._arm_bases[arm] = values
+        return self._arm_bases[arm]
 
     def _planned(self, arm: str, point: Point) -> PlannedPoint:
         study = located(StudySpec.parse(self.study_values(arm, point)))
@@ -181,7 +219,7 @@ class PointPlanner:
 
     def _check_entries(self, arm: str, keys: Iterable[str]) -> None:
         """Refuse keys of entries of `families` that the arm's study does not have."""
-        entries = with_values(self._base, self._arm(arm).set).get("families", {})
+        entries = self._base_of(arm).get("families", {})
         prefixes = [f"families.{entry}" for entry in dict.fromkeys([*entries, *names()])]
         for key in keys:
             if key.startswith("families.") and not any(
@@ -195,7 +233,7 @@ class PointPlanner:
     def _check_arm(self, arm: str) -> None:
         """Refuse arms of several families or rungs: their metrics have no common mean."""
         try:
-            study = StudySpec.parse(with_values(self._base, self._arm(arm).set))
+            study = StudySpec.parse(self._base_of(arm))
         except SpecError:
             return  # it may need keys of the space; each point is checked by itself
         where = f"arm {arm} of sweep {self.sweep.name}" if arm else f"sweep {self.sweep.name}"

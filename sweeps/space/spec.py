@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cola.spec import Spec
+from cola.spec.base import check_distinct
 from cola.study.run import Seed
+from sweeps.space.arms import Arm, WideningSpec, arms_at_rungs
 from sweeps.space.checks import check_answer, check_arm_names, check_population, check_space
 from sweeps.space.domains import Space, Value
 from sweeps.space.metrics import check_metrics
@@ -152,20 +154,6 @@ class BudgetSpec(Spec):
     )
 
 
-class Arm(Spec):
-    """A part of the sweep with its own search and budget."""
-
-    set: dict[str, Value] = Field(
-        default={}, description="Keys of the study by their paths, with the arm's values."
-    )
-    space: Space = Field(default={}, description="Keys that the arm has beside the sweep's space.")
-
-    def with_values_of(self, space: Space) -> Arm:
-        """The arm with other values of those of its keys that `space` has."""
-        mine = {key: space.get(key, domain) for key, domain in self.space.items()}
-        return self.model_copy(update={"space": mine})
-
-
 class ScaleSpec(Spec):
     """What is different at a scale; what is left out is as in the sweep."""
 
@@ -180,6 +168,9 @@ class ScaleSpec(Spec):
     budget: BudgetSpec | None = Field(default=None, description="In place of the sweep's `budget`.")
     seeds: list[Seed] | None = Field(
         default=None, min_length=1, description="In place of the sweep's `seeds`."
+    )
+    rungs: list[NonNegativeInt] | None = Field(
+        default=None, description="In place of the sweep's `rungs`."
     )
     concurrent_trials: PositiveInt | None = Field(
         default=None, description="In place of the sweep's `concurrent_trials`."
@@ -249,6 +240,11 @@ class SweepSpec(Spec):
         description="Parts of the sweep by their names, each with a search and a budget of its "
         "own. Metrics of two families do not compare, so each family needs an arm.",
     )
+    rungs: list[NonNegativeInt] = Field(
+        default=[],
+        description="Rungs of the base study, from 0, at which every arm searches: an arm becomes "
+        "several of the names ARM-rung0, ARM-rung1, ..., each with a budget of its own.",
+    )
     metrics: list[MetricGoal] = Field(
         default=[MetricGoal()],
         min_length=1,
@@ -258,6 +254,9 @@ class SweepSpec(Spec):
     algorithm: AlgorithmSpec = Field(default=AlgorithmSpec(), description="How points are chosen.")
     scheduler: SchedulerSpec = Field(default=SchedulerSpec(), description="Which trials end early.")
     budget: BudgetSpec = Field(default=BudgetSpec(), description="What each arm may take.")
+    widening: WideningSpec = Field(
+        default=WideningSpec(), description="Trials beyond an edge on which an optimum lies."
+    )
     seeds: list[Seed] | None = Field(
         default=None, min_length=1, description="In place of the study's seeds."
     )
@@ -288,11 +287,18 @@ class SweepSpec(Spec):
             "arms": {name: arm.with_values_of(chosen.space) for name, arm in self.arms.items()},
             "scales": {},
         }
-        for key in ("study", "budget", "seeds", "concurrent_trials"):
+        for key in ("study", "budget", "seeds", "rungs", "concurrent_trials"):
             value = getattr(chosen, key)
             if value is not None:
                 changes[key] = value
         return self.model_copy(update=changes)
+
+    def at_rungs(self) -> SweepSpec:
+        """The sweep with an arm for each of its rungs, and no `rungs`."""
+        if not self.rungs:
+            return self
+        arms = arms_at_rungs(self.arms, self.rungs)
+        return self.model_copy(update={"arms": arms, "rungs": []})
 
     def spaces(self) -> dict[str, Space]:
         """Every arm's whole space; one arm without a name where the sweep has none."""
@@ -329,7 +335,14 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _is_possible(self) -> SweepSpec:
-        check_arm_names(self.arms)
+        check_distinct(self.rungs)
+        check_arm_names(arms_at_rungs(self.arms, self.rungs) if self.rungs else self.arms)
+        widens = self.widening.trials > 0
+        if widens and (self.is_population or len(self.metrics) > 1):
+            raise ValueError(
+                f"widening.trials={self.widening.trials}: goes with one metric, and not with pbt; "
+                "leave it out"
+            )
         check_metrics([goal.name for goal in self.metrics])
         spaces, answer = self.spaces(), self.answer
         for space in spaces.values():

@@ -195,6 +195,23 @@ def a_sweep_keeps_what_it_trains(place: Place) -> None:
     assert place.journals() == after
     best = "@outputs/sweeps/rates/best.yaml"
     assert "nothing to train" in place.cola("run", "study.yaml", "--set", best)
+    # With an arm that names its entry, the same points are a tuning: it trains nothing either.
+    arm = "arms={ar: {entry: ar}}"
+    tuning = ["rates.yaml", "--sweep-set", "name=tuning", "--sweep-set", arm]
+    tuned = "outputs/sweeps/tuning/tuned.yaml"
+    assert f"{tuned} (cola run STUDY --set @" in place.cola("sweep", *tuning)
+    assert "nothing to train" in place.cola("run", "study.yaml", "--set", f"@{tuned}")
+    plan = json.loads(place.cola("plan", "study.yaml", "--set", f"@{tuned}", "--json"))
+    assert plan["tuning"]["status"] == "equal_trials"
+    assert plan["tuning"]["families"]["ar"]["trials"] == 2
+    report = place.cola("report", "books", "--output", "outputs")
+    page = (place.folder / "outputs" / "studies" / "books" / "report" / "report.md").read_text()
+    assert "report.html" in report
+    assert "Tuning: equal trials (AR 2)" in page
+    place.cola(
+        "plan", "study.yaml", "--set", f"@{tuned}", "--set", "data.sequence_length=16", code=2
+    )
+    assert place.journals() == after
 
 
 def models_of_a_shipped_sweep_are_shared(place: Place) -> None:

@@ -55,10 +55,11 @@ def test_the_plan_says_how_settings_were_tuned(tiny_study: dict[str, Any]) -> No
         study = StudySpec.parse(tiny_study | {"matching": {"tuning": tuning}})
         runs = plan_study(study)
         keys |= {run.key for run in runs}
-        sentences[tuning] = matching_sentences(
-            Plan.of(study, runs, CorpusSize(None, False), rates={})
-        )[0]
-    assert "No family's settings were tuned" in sentences["none"]
+        sentences[tuning] = "\n".join(
+            matching_sentences(Plan.of(study, runs, CorpusSize(None, False), rates={}))
+        )
+    assert all("Tuning: not measured; the author's word" in text for text in sentences.values())
+    assert "no family's settings were tuned" in sentences["none"]
     assert "tuned with equally many trials" in sentences["equal_trials"]
     assert "NOT tuned with equal effort" in sentences["unequal"]
     assert len(keys) == len(runs)  # it is a statement: no run is another one for it

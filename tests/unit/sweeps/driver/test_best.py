@@ -15,10 +15,10 @@ from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import LeaseHeldError
-from sweeps.driver.best import best_trial, write_best
+from sweeps.driver.best import write_best
 from sweeps.driver.folder import exclusive_driver, save_spec
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
-from sweeps.search.trial_log import SweepLog
+from sweeps.search.trial_log import SweepLog, best_trial
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
 
