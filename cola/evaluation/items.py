@@ -40,6 +40,7 @@ class Item(BaseModel):
     """A question: `prompt` holds the few-shot prefix, `choices` the options in their order.
 
     `answers` are all that count as right where there are several; `answer` is the first of them.
+    Items of one `group` share a text, so that their errors are taken together.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,6 +50,7 @@ class Item(BaseModel):
     answer: str
     choices: list[str] | None = None
     answers: list[str] | None = None
+    group: _ReadId | None = None
 
 
 class Generation(BaseModel):
