@@ -48,7 +48,8 @@ def reference_lines(
 
     They are kept beside the prepared data where its folder can be written.
     """
-    file = data.folder / f"reference-lines-{split}-{sequences}.json"
+    of_test = "" if split == "validation" else f"{split}-"
+    file = data.folder / f"reference-lines-{of_test}{sequences}.json"
     if file.is_file():
         try:
             return ReferenceLines(**json.loads(file.read_text(encoding="utf-8")))
