@@ -106,8 +106,13 @@ class Metric:
     LEARNING_RATE = "learning_rate"
     GRADIENT_NORM = "gradient_norm"
     NLL = "val/nll_nats_per_token"
-    NLL_STANDARD_ERROR = "val/nll_standard_error"
+    NLL_STANDARD_ERROR = "val/nll_standard_error"  # over documents
     BITS_PER_BYTE = "val/bits_per_byte"
+    CLUSTERS = "val/clusters"  # documents, or what stands for them, that the sequences are of
+    TEST_NLL = "test/nll_nats_per_token"  # of the finished model, on text that selects nothing
+    TEST_NLL_STANDARD_ERROR = "test/nll_standard_error"
+    TEST_BITS_PER_BYTE = "test/bits_per_byte"
+    TEST_SEQUENCES = "test/sequences"
     EXPORTED_NLL_DIFFERENCE = "val/exported_nll_difference"  # less the recorded one, same sequences
     REFERENCE_XZ = "reference/xz_bits_per_byte"
     TOKENS_PER_SECOND = "throughput/tokens_per_second"
@@ -122,6 +127,12 @@ class Metric:
     def reference(line: str) -> str:
         """What guessing without a model gives on the run's validation sequences (nats/token)."""
         return f"reference/{line}_nats_per_token"
+
+    @staticmethod
+    def on_test(key: str) -> str:
+        """The same measurement of the test split: of a validation metric, or a reference line."""
+        group, _, name = key.partition("/")
+        return f"test/{name}" if group == "val" else f"test/{group}/{name}"
 
     @staticmethod
     def journal_step(kind: str) -> str:

@@ -59,7 +59,7 @@ def isoflop_profiles(
                 axes.annotate(power_of_ten(budget), (x[-1], y[-1]), color=INK, fontsize=8)
                 if optimum.trouble is None:
                     axes.plot(optimum.parameters, optimum.loss, "*", color=INK, ms=9, zorder=4)
-            log_axes(axes, "core parameters", "validation NLL" if axes is panels[0] else "")
+            log_axes(axes, "core parameters", "NLL" if axes is panels[0] else "")
             axes.set_title(style.label, fontsize=11, loc="left")
     return figure
 
@@ -137,7 +137,7 @@ def multipliers(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.invert_xaxis()  # training goes to the right
-        axes.set_xlabel("validation NLL, nats/token")
+        axes.set_xlabel("NLL, nats/token")
         axes.set_ylabel("times less compute")
         axes.legend(frameon=False, edgecolor=FAINT)
     return figure

@@ -44,8 +44,8 @@ def draw_figures(
     drawn: list[Drawn] = [
         (
             "loss_compute",
-            "Validation loss against training compute",
-            losses("nll", "validation NLL, nats/token"),
+            f"{frames.split.capitalize()} loss against training compute",
+            losses("nll", f"{frames.split} NLL, nats/token"),
             f"Each marker is a finished run. Filled: exact; {BOUND}. A curve goes through the best "
             "size of every budget. Dark band: where the curve may lie (90%); light band: where a "
             "new run may lie (90%). Dotted: guesses without a model; runs that are not below token "

@@ -17,7 +17,7 @@ DESCRIPTIONS = {
 
 
 def lines_of(runs: pd.DataFrame) -> dict[str, float]:
-    """The lines of the study's validation sequences, in nats per token; empty where no run has any.
+    """The lines of the sequences that scores are of, in nats per token; empty where no run has any.
 
     The runs of a study share their sequences, so any run's lines are those of all.
     """

@@ -18,6 +18,7 @@ from analysis.report.findings import Findings, findings_of
 from analysis.report.matching import matching_statements
 from analysis.report.reference import headlines, line_rows
 from analysis.report.runs import StudyFrames, read_study
+from analysis.report.splits import split_sentence
 from analysis.report.tables import (
     choice_rows,
     multiplier_table,
@@ -123,6 +124,7 @@ def page(
         "labels": found.labels,
         "colours": {variant: style.colour for variant, style in found.styles.items()},
         "compute": found.compute,
+        "split": frames.split,
     }
 
 
@@ -156,7 +158,8 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
     families = ", ".join(fit.label for fit in fits.values())
     sentences = [
         f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
-        "training FLOPs."
+        "training FLOPs.",
+        split_sentence(frames.runs, frames.split),
     ]
     for variant, fit in fits.items():
         best = final[final["variant"] == variant].groupby("budget")["nll"].min()
@@ -194,6 +197,8 @@ def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
             "nominal": _number(run["train_flops_nominal"], ".3g"),
             "spent": _number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
             "nll": f"{_number(run['nll'], '.4f')} ± {_number(run['nll_standard_error'], '.4f')}",
+            "validation": _number(run["validation_nll"], ".4f"),
+            "split": run["split"],
             "kind": run["nll_kind"],
             "bits_per_byte": _number(run["bits_per_byte"], ".4f"),
             "seconds": _number(run["elapsed_seconds"], ",.0f"),

@@ -20,11 +20,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.histories import read_histories
+from analysis.report.splits import Split, on_one_split, split_columns
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
 from cola.records import (
     EXPORTED_NLL_TOLERANCE,
-    REFERENCE_LINES,
     SCHEMA_VERSION,
     Artifact,
     Kind,
@@ -64,7 +64,10 @@ RUN_COLUMNS = [
 
 @dataclass(frozen=True)
 class StudyFrames:
-    """A study as tables: one row a run, an evaluation, a training log line, a diagnostic."""
+    """A study as tables: one row a run, an evaluation, a training log line, a diagnostic.
+
+    `split`: what the final scores are of.
+    """
 
     runs: pd.DataFrame
     points: pd.DataFrame
@@ -74,6 +77,7 @@ class StudyFrames:
     samples: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    split: Split = "validation"
 
     @property
     def accuracies(self) -> pd.DataFrame:
@@ -181,9 +185,11 @@ def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
     if not points.empty:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
+    runs, points, split, split_notes = on_one_split(runs, points)
     samples, environment = _artifacts(client, runs, _own_artifacts(file, study))
     diagnostics, evaluations = _diagnostics(mlflow_runs, runs), _evaluations(mlflow_runs, runs)
-    return StudyFrames(runs, points, curves, diagnostics, evaluations, samples, environment, notes)
+    tables = runs, points, curves, diagnostics, evaluations
+    return StudyFrames(*tables, samples, environment, notes=notes + split_notes, split=split)
 
 
 def _training_runs(client: Any, experiment_id: str) -> list[Any]:
@@ -244,8 +250,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "training": {k: v for k, v in run.data.params.items() if k.startswith("training.")},
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
-        **{f"reference_{name}": metrics.get(Metric.reference(name)) for name in REFERENCE_LINES},
-        "reference_xz": metrics.get(Metric.REFERENCE_XZ),
+        **split_columns(metrics),
     }
 
 

@@ -16,6 +16,7 @@ from scipy import stats
 
 from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table, short, value_label
 from cola.errors import first_of
+from cola.records import Metric
 
 LEVEL = 0.95
 REFITS = 2000  # chosen: noise draws behind an interval
@@ -67,6 +68,9 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
     order = (goal.sign * done[goal.name]).sort_values().index
     best = done.loc[order[0]]
     sentence = f"{name}best by {goal.label} is {point_label(arm, best)} ({best[goal.name]:.4f})"
+    tested = best.get(Metric.TEST_NLL)
+    if tested is not None and not math.isnan(tested):
+        sentence += f", on the test split {tested:.4f} nats per token"
     if len(done) == 1:
         return f"{sentence}; it is the only point that finished."
     if np.ptp(done[goal.name]) <= SAME * abs(best[goal.name]):

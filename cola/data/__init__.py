@@ -9,13 +9,14 @@ from cola.data.order import (
     worker_slice,
 )
 from cola.data.packed import PackedTokens
-from cola.data.prepare import PreparedData, find_prepared, open_prepared, prepare
+from cola.data.prepare import PreparedData, Split, find_prepared, open_prepared, prepare
 from cola.data.tokenizer import TextTokenizer, vocab_size_of
 
 __all__ = [
     "OrderFingerprint",
     "PackedTokens",
     "PreparedData",
+    "Split",
     "TextTokenizer",
     "find_prepared",
     "micro_batches",

@@ -21,13 +21,16 @@ from cola.spec.data import HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
 
 # To be raised with every change of code that changes the tokens made from the same text.
 FORMAT_VERSION = 1
+# The same, of the division of held-out text and of the order of its sequences.
+HELD_OUT_VERSION = 1
 # The same, of files that are not the standard library's.
 READER_VERSION = 2
 MAX_HASHED_BYTES = 2 * 10**9
 
 
 def source_fingerprint(spec: DataSpec) -> str:
-    """SHA-256 (hex) of everything that decides the packed tokens; `spec.seed` only orders them.
+    """SHA-256 (hex) of everything that decides the packed tokens; `spec.seed` only orders those of
+    training.
 
     Of files: formats, sizes and SHA-256 of the content, in the order in which they are read; of
     the standard library, names in place of formats. When a corpus exceeds 2 GB in total, name and
@@ -57,6 +60,7 @@ def source_fingerprint(spec: DataSpec) -> str:
         "tokenizer": _tokenizer_identity(spec),
         "sequence_length": spec.sequence_length,
         "validation_fraction": spec.validation_fraction,
+        "held_out": HELD_OUT_VERSION,
     }
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 

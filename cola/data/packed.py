@@ -2,7 +2,8 @@
 
 A split is a row of files `<split>-00000.tokens`, each a raw (n, L) little-endian matrix of uint16
 (uint32 for more than 65,536 entries), with the UTF-8 bytes of text of each sequence beside it in
-`<split>-00000.bytes` (raw int32).
+`<split>-00000.bytes` (raw int32). Of held-out splits `<split>.documents` has the number of the
+document that each sequence is of (raw int64).
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class PackedTokens:
             shape = (rows, sequence_length)
             self._tokens.append(_map(token_file(folder, split, index), self.dtype, shape))
             self._bytes.append(_map(byte_file(folder, split, index), np.dtype("<i4"), (rows,)))
+        self._documents: np.ndarray | None = None
+        documents = document_file(folder, split)
+        if documents.is_file() and len(self):
+            self._documents = _map(documents, np.dtype("<i8"), (len(self),))
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -69,10 +74,30 @@ class PackedTokens:
         """
         return self._gather(self._bytes, ids, np.empty(len(ids), dtype=np.int64))
 
-    def _gather(self, shards: list[np.ndarray], ids: np.ndarray, out: np.ndarray) -> np.ndarray:
+    @property
+    def knows_documents(self) -> bool:
+        """Whether it is known which document each sequence is of."""
+        return self._documents is not None
+
+    def documents_of(self, ids: np.ndarray) -> np.ndarray:
+        """The document that each sequence is of, as a number within the split: (n,) int64.
+
+        Where that is not known, each sequence has a number of its own.
+
+        Raises:
+            IndexError: for an id outside [0, len).
+        """
         ids = np.asarray(ids, dtype=np.int64)
+        self._check_ids(ids)
+        return ids if self._documents is None else np.array(self._documents[ids])
+
+    def _check_ids(self, ids: np.ndarray) -> None:
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(self):
             raise IndexError(f"sequences {ids.min()} to {ids.max()} of {len(self)}")
+
+    def _gather(self, shards: list[np.ndarray], ids: np.ndarray, out: np.ndarray) -> np.ndarray:
+        ids = np.asarray(ids, dtype=np.int64)
+        self._check_ids(ids)
         shard_of = np.searchsorted(self._ends, ids, side="right")
         for shard in np.unique(shard_of):
             chosen = shard_of == shard
@@ -140,8 +165,12 @@ class PackedWriter:
         self._tokens, self._lengths = [ids[used:]], [lengths[used:]]
         self._pending -= used
         self.dropped_tokens = self._pending
+        self.write_rows(tokens_NL, bytes_N)
+
+    def write_rows(self, tokens_NL: np.ndarray, bytes_N: np.ndarray) -> None:
+        """Write whole sequences, with the bytes of text of each."""
         self.bytes += int(bytes_N.sum())
-        start = 0
+        start, rows = 0, len(tokens_NL)
         while start < rows:
             files = self._files
             if files is None or self.shards[-1] == self._rows_per_shard:
@@ -181,6 +210,11 @@ def token_file(folder: Path, split: str, index: int) -> Path:
 def byte_file(folder: Path, split: str, index: int) -> Path:
     """File of the bytes of text of each sequence of a shard."""
     return folder / f"{split}-{index:05d}.bytes"
+
+
+def document_file(folder: Path, split: str) -> Path:
+    """File of the document that each sequence of a split is of."""
+    return folder / f"{split}.documents"
 
 
 def _map(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from cola.data.checksum_files import check_checksums
 from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
+from cola.data.held_out import HELD_OUT, HeldOutText
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
 from cola.data.sources import ReadCounts, read_pieces
@@ -32,7 +33,9 @@ from cola.spec.data import PythonStdlib, TrainedBPE
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # Training text of the BPE: more changes the vocabulary little and costs memory.
 BPE_TRAINING_BYTES = 512 * 10**6
@@ -42,20 +45,35 @@ _EARLY_FIT_CHECK_TOKENS = 2_000_000
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Packed tokens of both splits with their tokenizer.
+    """Packed tokens of the splits with their tokenizer; `test` is empty where there is none.
+
+    The sequences of `validation` and `test` are in an order whose beginning is spread over their
+    documents (see `cola.data.held_out`).
 
     meta: `fingerprint`, `skipped_files`, `skipped_documents`, `corpus_documents`, `corpus` (see
     `cola.data.summary.CorpusSummary`), `sequence_length`, `vocab_size`, `eos_token`,
-    `build_seconds`, and under `train` and `validation` each: `documents` (pieces, see
+    `build_seconds`, and under `train`, `validation` and `test` each: `documents` (pieces, see
     `cola.data.sources`), `sequences`, `tokens` (packed, EOS included), `dropped_tokens` (the last
-    part of a sequence), `bytes` (UTF-8 bytes of the packed text) and `bytes_per_token`.
+    part of a sequence), `bytes` (UTF-8 bytes of the packed text), `bytes_per_token` and, but for
+    `train`, `clusters` (documents, or what stands for them); under `held_out` its `documents` and
+    the `rule` that divides them between `validation` and `test`.
     """
 
     folder: Path
     train: PackedTokens
     validation: PackedTokens
+    test: PackedTokens
     tokenizer: TextTokenizer
     meta: dict[str, Any]
+
+    def split(self, name: Split) -> PackedTokens:
+        """The sequences of a split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    @property
+    def final(self) -> Split:
+        """The split on which finished models are measured: `test` where there is one."""
+        return "test" if len(self.test) else "validation"
 
 
 def prepare(spec: DataSpec, cache: Path, progress: Progress | None = None) -> PreparedData:
@@ -101,16 +119,21 @@ def open_prepared(folder: Path) -> PreparedData:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT_VERSION:
             raise ValueError(f"format {meta['format']}, expected {FORMAT_VERSION}")
-        train, validation = (
-            PackedTokens(folder, name, meta["sequence_length"], meta["dtype"], meta[name]["shards"])
-            for name in ("train", "validation")
+        # Data of earlier releases have no test split.
+        shards = {name: meta.get(name, {"shards": []})["shards"] for name in SPLITS}
+        train, validation, test = (
+            PackedTokens(folder, name, meta["sequence_length"], meta["dtype"], shards[name])
+            for name in SPLITS
         )
+        known = all(packed.knows_documents or not len(packed) for packed in (validation, test))
+        if "held_out" in meta and not known:
+            raise ValueError("the documents of its held-out sequences are missing")
         tokenizer = TextTokenizer.open(folder, meta["eos_token"])
     except (OSError, ValueError, KeyError, TypeError, SpecError) as error:
         raise StorageError(
             f"{folder}: is not a folder of prepared data ({error}); delete it and prepare again"
         ) from error
-    return PreparedData(folder, train, validation, tokenizer, meta)
+    return PreparedData(folder, train, validation, test, tokenizer, meta)
 
 
 def _folder(cache: Path, fingerprint: str) -> Path:
@@ -214,35 +237,39 @@ def _pack(
     dtype: str,
     encoded: Callable[[], None],
 ) -> dict[str, Any]:
-    """Write the packed tokens of both splits; what each holds. `encoded` is called by batch.
+    """Write the packed tokens of all splits; what each holds. `encoded` is called by batch.
 
     Raises:
         SpecError: when the tokenizer does not fit the text, or a split holds no sequence.
     """
-    encoder = Encoder(tokenizer)
-    writers: dict[Split, PackedWriter] = {}
-    documents: dict[Split, int] = {"train": 0, "validation": 0}
-    with ExitStack() as stack:
-        for name in documents:
-            writer = PackedWriter(folder, name, spec.sequence_length, dtype)
-            writers[name] = stack.enter_context(writer)
+    encoder, eos = Encoder(tokenizer), tokenizer.eos_token_id
+    train, pieces = PackedWriter(folder, "train", spec.sequence_length, dtype), 0
+    with train, HeldOutText(folder) as held_out:
         for batch in batches:
             for piece, (ids, lengths) in zip(
                 batch, encoder.encode([piece.text for piece in batch]), strict=True
             ):
                 if piece.ends:
-                    ids, lengths = np.append(ids, tokenizer.eos_token_id), np.append(lengths, 0)
-                writers[piece.split].append(ids, lengths)
-                documents[piece.split] += 1
+                    ids, lengths = np.append(ids, eos), np.append(lengths, 0)
+                if piece.held_out:
+                    held_out.append(ids, lengths, piece.document, ends=piece.ends)
+                else:
+                    train.append(ids, lengths)
+                    pieces += 1
             if encoder.tokens > _EARLY_FIT_CHECK_TOKENS:
                 encoder.check_fit()
             encoded()
-        for writer in writers.values():
-            writer.flush()
-    encoder.check_fit()
-    for name, writer in writers.items():
-        _check_not_empty(spec, name, writer)
-    return {name: _describe(writers[name], documents[name]) for name in documents}
+        train.flush()
+        encoder.check_fit()
+        writers, about = held_out.deal_out(folder, spec.sequence_length, dtype, eos_token_id=eos)
+    _check_not_empty(spec, "train", train)
+    _check_not_empty(spec, "validation", writers["validation"])
+    found: dict[str, Any] = {"train": _describe(train, pieces)}
+    for split in HELD_OUT:
+        counts = about.pop(split)
+        clusters = {"clusters": counts["clusters"]}
+        found[split] = _describe(writers[split], counts["pieces"]) | clusters
+    return found | {"held_out": about}
 
 
 def _describe(writer: PackedWriter, documents: int) -> dict[str, Any]:
@@ -253,7 +280,7 @@ def _describe(writer: PackedWriter, documents: int) -> dict[str, Any]:
         "tokens": tokens,
         "dropped_tokens": writer.dropped_tokens,
         "bytes": writer.bytes,
-        "bytes_per_token": writer.bytes / tokens,
+        "bytes_per_token": writer.bytes / tokens if tokens else 0.0,
         "shards": writer.shards,
     }
 
@@ -273,27 +300,30 @@ def _check_not_empty(spec: DataSpec, split: Split, writer: PackedWriter) -> None
 
 @dataclass(frozen=True)
 class _SplitPiece:
-    """`ends`: what follows in the same split is not the continuation, so EOS comes between."""
+    """`document`: its number in the corpus. `ends`: what follows on the same side of the border
+    between training and held-out text is not the continuation, so EOS comes between."""
 
     text: str
-    split: Split
+    document: int
+    held_out: bool
     ends: bool
 
 
 def _split_pieces(spec: DataSpec, threshold: int, counts: ReadCounts) -> Iterator[_SplitPiece]:
     previous: _SplitPiece | None = None
+    document = -1
     for piece in read_pieces(spec, counts):
-        split: Split = "validation" if _text_hash(piece.text) < threshold else "train"
+        held_out = _text_hash(piece.text) < threshold
+        document += piece.first
         if previous is not None:
-            ends = piece.first or split != previous.split
-            yield _SplitPiece(previous.text, previous.split, ends)
-        previous = _SplitPiece(piece.text, split, True)
+            yield replace(previous, ends=piece.first or held_out != previous.held_out)
+        previous = _SplitPiece(piece.text, document, held_out, True)
     if previous is not None:
         yield previous
 
 
 def _split_threshold(spec: DataSpec) -> int:
-    """Texts whose hash is below it are validation text.
+    """Texts whose hash is below it are held out.
 
     It is `validation_fraction` of the hashes' range. When no text of a (small) corpus falls below,
     it is raised just above the smallest hash. Large corpora are read up to the first hit only.
@@ -329,7 +359,7 @@ def _training_texts(
     wanted = BPE_TRAINING_BYTES if total is None else min(total, BPE_TRAINING_BYTES)
     reported = -1.0
     for piece in _split_pieces(spec, threshold, counts):
-        if piece.split == "train":
+        if not piece.held_out:
             yield piece.text
         fraction = _fraction(counts.bytes, wanted)
         if fraction >= reported + 0.01:

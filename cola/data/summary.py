@@ -19,6 +19,7 @@ from cola.data.corpus_files import (
 from cola.data.documents import ReadCounts
 from cola.data.fingerprint import MAX_HASHED_BYTES, digest_of
 from cola.data.formats import unpacked_name
+from cola.data.held_out import NOTES
 from cola.data.hub import dataset_listing, unpinned_notes
 from cola.data.sources import read_pieces
 from cola.errors import SpecError, one_line
@@ -193,6 +194,8 @@ def summary_in(meta: Mapping[str, Any]) -> CorpusSummary:
         return CorpusSummary(documents=meta["corpus_documents"])
     groups = (g | {"names": tuple(g["names"])} for g in values["skipped"])
     tuples = {key: tuple(values[key]) for key in ("files_without_text", "notes")}
+    note = NOTES.get(meta.get("held_out", {}).get("rule"))
+    tuples["notes"] += (note,) if note else ()
     return CorpusSummary(**values | tuples | {"skipped": tuple(SkippedGroup(**g) for g in groups)})
 
 

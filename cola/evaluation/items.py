@@ -41,6 +41,7 @@ class Item(BaseModel):
 
     `answers` are all that count as right where there are several; `answer` is the first of them.
     `stratum` is the part of the data set that it is of, such as a subject.
+    Items of one `group` share a text, so that their errors are taken together.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,6 +52,7 @@ class Item(BaseModel):
     choices: list[str] | None = None
     answers: list[str] | None = None
     stratum: str | None = None
+    group: _ReadId | None = None
 
 
 class Generation(BaseModel):

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from cola.data import PreparedData
+from cola.data import PreparedData, Split
 from cola.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ MOST_TOKENS = 20_000_000
 
 @dataclass(frozen=True)
 class ReferenceLines:
-    """Losses on the first validation sequences, in nats per token; `xz` in bits per byte.
+    """Losses on the first sequences of a split, in nats per token; `xz` in bits per byte.
 
     uniform: every token equally likely. unigram: its frequency in the training split. bigram: its
     frequency after the token before it, interpolated with `unigram` (Witten and Bell, 1991, method
@@ -41,18 +41,21 @@ class ReferenceLines:
     counted_tokens: int
 
 
-def reference_lines(data: PreparedData, sequences: int) -> ReferenceLines:
-    """The lines for the first `sequences` validation sequences.
+def reference_lines(
+    data: PreparedData, sequences: int, split: Split = "validation"
+) -> ReferenceLines:
+    """The lines for the first `sequences` sequences of a split.
 
     They are kept beside the prepared data where its folder can be written.
     """
-    file = data.folder / f"reference-lines-{sequences}.json"
+    of_test = "" if split == "validation" else f"{split}-"
+    file = data.folder / f"reference-lines-{of_test}{sequences}.json"
     if file.is_file():
         try:
             return ReferenceLines(**json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             log.warning("%s: is damaged; it is made again", file)
-    lines = counted_lines(data, sequences)
+    lines = counted_lines(data, sequences, split)
     try:
         write_atomically(file, json.dumps(asdict(lines), indent=1))
     except OSError as error:
@@ -60,12 +63,14 @@ def reference_lines(data: PreparedData, sequences: int) -> ReferenceLines:
     return lines
 
 
-def counted_lines(data: PreparedData, sequences: int) -> ReferenceLines:
+def counted_lines(
+    data: PreparedData, sequences: int, split: Split = "validation"
+) -> ReferenceLines:
     """The lines, counted anew."""
     rows = min(len(data.train), max(1, MOST_TOKENS // data.train.sequence_length))
     train_NL = data.train.rows(np.arange(rows))
-    ids = np.arange(min(sequences, len(data.validation)))
-    tokens_NL = data.validation.rows(ids)
+    held_out = data.split(split)
+    tokens_NL = held_out.rows(np.arange(min(sequences, len(held_out))))
     vocab = int(data.meta["vocab_size"])
     unigram_V = smoothed(np.bincount(train_NL.ravel(), minlength=vocab), vocab)
     bigram_NL = bigram_probabilities(train_NL, tokens_NL, unigram_V)

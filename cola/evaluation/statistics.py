@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.stats import beta, binomtest, norm
 
+from cola.evaluation.clusters import (
+    CONFIDENCE,
+    cluster_numbers,
+    clustered_mean,
+    effective_items,
+)
 from cola.evaluation.items import Id
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 
 def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
@@ -32,7 +37,9 @@ def share_interval(successes: int, trials: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def paired_share_interval(only_first: int, only_second: int, items: int) -> tuple[float, float]:
+def paired_share_interval(
+    only_first: float, only_second: float, items: float
+) -> tuple[float, float]:
     """Tango's score interval (1998) of the difference of two shares of the same items, -1 to 1.
 
     `only_first` and `only_second` count the items that one of the two alone has. It holds where
@@ -60,18 +67,50 @@ def paired_share_interval(only_first: int, only_second: int, items: int) -> tupl
     return low, high
 
 
+def clustered_share_interval(right_N: np.ndarray, clusters_N: np.ndarray) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson), 0 to 1, of its effective items."""
+    items = effective_items(right_N, clusters_N)
+    tail = (1 - CONFIDENCE) / 2
+    right = items * float(np.mean(right_N))
+    low = float(beta.ppf(tail, right, items - right + 1)) if right > 0 else 0.0
+    high = float(beta.ppf(1 - tail, right + 1, items - right)) if right < items else 1.0
+    return low, high
+
+
+def clustered_paired_interval(
+    differences_N: np.ndarray, clusters_N: np.ndarray
+) -> tuple[float, float]:
+    """Tango's interval of a difference of shares, of its effective items.
+
+    `differences_N` are 1 where the first alone is right, -1 where the second is, else 0.
+    """
+    n = len(differences_N)
+    scale = effective_items(differences_N, clusters_N) / n
+    only_first, only_second = (int((differences_N == sign).sum()) for sign in (1, -1))
+    return paired_share_interval(only_first * scale, only_second * scale, n * scale)
+
+
 @dataclass(frozen=True)
 class Difference:
-    """Mean of first minus second over `items`, with a 95% bootstrap interval (seed 0)."""
+    """Mean of first minus second over `items` of `clusters` documents or texts.
+
+    The 95% interval is a bootstrap's (seed 0) where each item is a cluster by itself, else
+    Student's t over clusters; None of one cluster.
+    """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     items: int
+    clusters: int
 
 
-def paired_difference(first: Mapping[Id, float], second: Mapping[Id, float]) -> Difference:
-    """Over the items, drawn with replacement, both models' values of an item together.
+def paired_difference(
+    first: Mapping[Id, float],
+    second: Mapping[Id, float],
+    clusters: Mapping[Id, Id] | None = None,
+) -> Difference:
+    """Over the items, both models' values of an item together; `clusters` has what each is of.
 
     Raises:
         ValueError: when the items differ, or there is none.
@@ -79,9 +118,16 @@ def paired_difference(first: Mapping[Id, float], second: Mapping[Id, float]) -> 
     if first.keys() != second.keys() or not first:
         raise ValueError("the two models were not measured on the same items")
     values_N = np.array([first[item] - second[item] for item in first])
-    drawn = np.random.default_rng(0).integers(len(values_N), size=(RESAMPLES, len(values_N)))
-    low, high = percentile_interval(values_N[drawn].mean(1))
-    return Difference(float(values_N.mean()), low, high, len(values_N))
+    clusters_N = cluster_numbers(list(first), clusters or {})
+    found = clustered_mean(values_N, clusters_N)
+    low: float | None
+    high: float | None
+    if found.clusters < len(values_N):
+        low, high = found.interval if found.clusters > 1 else (None, None)
+    else:
+        drawn = np.random.default_rng(0).integers(len(values_N), size=(RESAMPLES, len(values_N)))
+        low, high = percentile_interval(values_N[drawn].mean(1))
+    return Difference(found.mean, low, high, len(values_N), found.clusters)
 
 
 Tokens = Sequence[int]

@@ -142,8 +142,9 @@ class DataSpec(Spec):
         default=0.02,
         gt=0,
         lt=0.5,
-        description="Share of the text that is held out for validation, chosen by a hash of it; "
-        "at least one piece of text is.",
+        description="Share of the text that is held out, chosen by a hash of it; at least one "
+        "piece of text is. Half of its documents are the validation split, which sweeps select by; "
+        "on the other half, the test split, finished models are scored.",
     )
     seed: NonNegativeInt = Field(
         default=6198,

@@ -41,7 +41,8 @@ class EvaluationSpec(Spec):
 
     validation_sequences: PositiveInt = Field(
         default=32,
-        description="Sequences of the validation split, the first ones, on which NLL is measured.",
+        description="Sequences of the validation split on which NLL is measured, of as many "
+        "documents as possible; the finished model is scored on as many of the test split.",
     )
     points: PositiveInt = Field(
         default=2,
@@ -52,7 +53,7 @@ class EvaluationSpec(Spec):
         default=4, description="Continuations of validation text in the report; 0: none."
     )
     prompt_tokens: PositiveInt = Field(
-        default=32, description="Tokens of validation text that are continued."
+        default=32, description="Tokens of held-out text that are continued."
     )
     diagnostic_sequences: NonNegativeInt = Field(
         default=32,
@@ -64,7 +65,11 @@ class EvaluationSpec(Spec):
         description="Tasks for the finished model, each listed once; `cola items` writes the items "
         "of the few-shot ones, which generate 32 tokens whatever `generation.max_new_tokens` says.",
     )
-    task_items: PositiveInt = Field(default=32, description="Items of each task, at most.")
+    task_items: PositiveInt = Field(
+        default=32,
+        description="Items of each task, at most; of held-out text they are of as many documents "
+        "as possible.",
+    )
     task_selection: TaskSelection = Field(
         default="stratified",
         description="Which items of few-shot tasks: `stratified`, drawn by the seed from every "

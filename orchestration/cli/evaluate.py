@@ -69,7 +69,7 @@ HeldOut = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATH",
-        help="Text for in-domain tasks, in place of a run's validation split (repeatable). The "
+        help="Text for in-domain tasks, in place of a run's test split (repeatable). The "
         "likelihood is measured of all of it, or of the first --items sequences.",
     ),
 ]

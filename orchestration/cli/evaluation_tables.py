@@ -210,6 +210,8 @@ def _accuracy(result: TaskResult | None) -> str:
 def _difference(difference: Difference | None, scale: float) -> str:
     if difference is None:
         return "–"
+    if difference.low is None or difference.high is None:
+        return f"{scale * difference.mean:+.3g} [of one document]"
     bounds = (difference.mean, difference.low, difference.high)
     mean, low, high = (scale * value for value in bounds)
     return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"

@@ -38,6 +38,7 @@ class RunProgress:
     step: int = 0
     loss: float | None = None
     nll: float | None = None
+    test_nll: float | None = None
     tokens_per_second: float | None = None
     last_reported_at: float = 0.0  # monotonic seconds
     starts: int = 0
@@ -91,11 +92,12 @@ class StudyView:
         self.event(run, "launched")
 
     def ended(self, run: PlannedRun, state: str, reason: str | None) -> None:
-        """Print how the run ended, with its last validation NLL."""
+        """Print how the run ended, with its last validation NLL and its test NLL."""
         row = self._rows[run.key]
         self._read(row)
         row.state = state
         nll = f", validation NLL {row.nll:.4f} nats/token" if row.nll is not None else ""
+        nll += f", test NLL {row.test_nll:.4f}" if row.test_nll is not None else ""
         self.event(run, f"{state}{nll}" + (f" ({reason})" if reason else ""))
 
     def lost(self, run: PlannedRun, reason: str) -> None:
@@ -156,6 +158,7 @@ class StudyView:
                 self._show_start(row, line.step)
             elif line.kind == "evaluation":
                 row.nll = _number(line.values.get(Metric.NLL))
+                row.test_nll = _number(line.values.get(Metric.TEST_NLL))
 
     def _show_start(self, row: RunProgress, step: int) -> None:
         """Print from where workers train; nothing of what earlier attempts did."""

@@ -54,6 +54,7 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         "checkpoint": None if kept is None else kept.step,
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
+        "test_nll_nats_per_token": last.get(Metric.TEST_NLL),
         "attempts": len(entry.attempts),
         "reason": problem or entry.reason,
         PROBLEM: problem,

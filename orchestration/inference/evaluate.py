@@ -41,7 +41,7 @@ class EvaluationRequest:
     """Settings of an evaluation.
 
     `reference` opens the model that judges unconditional texts; `held_out_files` are text in place
-    of a run's validation split, of which the likelihood is measured whole unless `limited`: the
+    of a run's test split, of which the likelihood is measured whole unless `limited`: the
     number of items was asked for. `few_shot_tokens` is how many new tokens few-shot tasks make;
     `unread` names given settings that the model's family does not read.
     """
@@ -56,7 +56,7 @@ class EvaluationRequest:
 
     @property
     def held_out_names(self) -> list[str] | None:
-        """The files that in-domain tasks are made from; None: the run's validation split."""
+        """The files that in-domain tasks are made from; None: the run's test split."""
         return [str(path) for path in self.held_out_files] or None
 
 
@@ -139,7 +139,9 @@ class EvaluationReport:
                 continue
             kinds = [kind_of(result), kind_of(other)]
             if kinds[0] == kinds[1]:
-                differences[result.task] = paired_difference(result.per_item, other.per_item)
+                differences[result.task] = paired_difference(
+                    result.per_item, other.per_item, result.clusters
+                )
             else:
                 without[result.task] = NOT_COMPARED.format(*kinds)
         return replace(self, against_first=differences, not_compared=without)
@@ -259,7 +261,9 @@ def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int |
 
 
 def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
-    """The held-out files, or else the validation split of the target's data; None without both.
+    """The held-out files, or else the test split of the target's data; None without both.
+
+    Data that an earlier release has prepared have no test split: their validation split is used.
 
     Raises:
         SpecError: a file cannot be used.

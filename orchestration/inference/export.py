@@ -85,7 +85,8 @@ def model_card(run_folder: Path, spec: RunSpec) -> str:
         "training FLOPs, nominal": f"{spec.train_flops_at(spec.steps, 'nominal'):.6g}",
         "optimiser steps": str(spec.steps),
         "tokens": str(spec.steps * spec.tokens_per_step),
-        "validation NLL": validation_nll(run_folder, spec),
+        "validation NLL": held_out_nll(run_folder, spec, Metric.NLL, Metric.BITS_PER_BYTE),
+        "test NLL": held_out_nll(run_folder, spec, Metric.TEST_NLL, Metric.TEST_BITS_PER_BYTE),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""# {family.label}, trained by cola-scaling
@@ -97,8 +98,9 @@ def model_card(run_folder: Path, spec: RunSpec) -> str:
 {table}
 
 *Executed* FLOPs count the matrix products that are computed, with attention's visible density;
-*nominal* is the literature's 6 N D. The NLL is over fixed validation sequences of the training
-corpus, all tokens included; a *bound* is at least the model's true NLL.
+*nominal* is the literature's 6 N D. The NLL is over fixed held-out sequences of the training
+corpus, all tokens included; those of the test split select nothing. A *bound* is at least the
+model's true NLL.
 
 ## Specification
 
@@ -107,16 +109,16 @@ corpus, all tokens included; a *bound* is at least the model's true NLL.
 """
 
 
-def validation_nll(run_folder: Path, spec: RunSpec) -> str:
+def held_out_nll(run_folder: Path, spec: RunSpec, nll_key: str, bits_key: str) -> str:
     """The last evaluation's NLL and bits per byte, with the NLL's kind and the step."""
     kind = family_of(spec.family).nll_kind(spec.evaluation.likelihood)
     evaluations = [
         line
         for line in JournalReader(RunFolder(run_folder).journal).new_lines()
-        if line.kind == "evaluation"
+        if line.kind == "evaluation" and nll_key in line.values
     ]
     if not evaluations:
         return "not measured"
     last = max(evaluations, key=lambda line: line.step)
-    nll, bits = last.values[Metric.NLL], last.values[Metric.BITS_PER_BYTE]
+    nll, bits = last.values[nll_key], last.values[bits_key]
     return f"{nll:.4f} nats per token ({kind}), {bits:.4f} bits per byte, after step {last.step}"

@@ -49,7 +49,7 @@ def run_costs(
         seconds += stage_flops / ((measured or flops) * resources.workers)
     evaluation = evaluation_flops(spec) / (flops * resources.workers)
     measured = rates.get(rate_key(spec, resources, "evaluation"))
-    seconds += spec.evaluation.points * (evaluation if measured is None else measured)
+    seconds += evaluations(spec) * (evaluation if measured is None else measured)
     seconds += task_flops(spec) / flops
     hours = seconds / 3600 * resources.accelerators
     price = None if resources.price_per_hour is None else hours * resources.price_per_hour
@@ -72,6 +72,11 @@ def executed_flops(spec: RunSpec, first_step: int = 0) -> list[float]:
         by_stage.append(tokens * stage.train_flops_per_token_executed)
         left -= skipped
     return by_stage
+
+
+def evaluations(spec: RunSpec) -> int:
+    """How often held-out sequences are scored: at each validation, and once on the test split."""
+    return spec.evaluation.points + 1
 
 
 def evaluation_flops(spec: RunSpec) -> float:

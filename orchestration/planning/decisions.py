@@ -233,7 +233,8 @@ def changes(before: dict[str, Any], run: PlannedRun) -> str:
 def _change(key: str, old: str | None, new: str | None) -> str:
     if key == FINGERPRINT and old and new:
         return (
-            "the content of corpus or tokenizer, or the order of files, changed "
+            "the content of corpus or tokenizer, the order of files, or how this release packs and "
+            "splits them changed "
             f"({FINGERPRINT} from {old[:12]} to {new[:12]})"
         )
     return f"{key} changed from {old} to {new}"

@@ -281,6 +281,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
             for stage in spec.stages
         },
         "validation_flops": spec.evaluation.points * evaluation_flops(spec),
+        "test_flops": evaluation_flops(spec),
         "sample_flops": sample_flops(spec),
         "task_flops": task_flops(spec),
         "memory": [_memory_as_json(memory) for memory in run.memory],

@@ -27,7 +27,12 @@ from orchestration.training.distributed import (
 )
 from orchestration.training.hardware import peak_flops
 from orchestration.training.train_loop import TrainState, Validation
-from orchestration.training.validation import evaluation_steps, summary_of, validation_rows
+from orchestration.training.validation import (
+    evaluation_steps,
+    summary_of,
+    tested_rows,
+    validation_rows,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +106,11 @@ class LogTraining:
 
 
 class Evaluate:
-    """Validates at the run's evaluation steps."""
+    """Validates at the run's evaluation steps; the finished model is also tested.
+
+    The test is made here because all workers share it. The weights are those that are exported
+    (see `orchestration.worker.export_check`).
+    """
 
     def __init__(self, run: RunSpec, data: PreparedData, journal: JournalWriter | None) -> None:
         self._steps = set(evaluation_steps(run))
@@ -113,7 +122,10 @@ class Evaluate:
             return
         with state.averaged():
             rows = validation_rows(state, self._data)
+            tested = tested_rows(state, self._data) if state.step == state.run.steps else {}
         metrics = summary_of(rows, self._data)
+        if tested:
+            metrics |= summary_of(tested, self._data, "test")
         nll_by_sequence = {sequence: row["nll"] for sequence, row in rows.items()}
         state.validation = Validation(state.step, metrics[Metric.NLL], nll_by_sequence)
         log.info("step %d: validation NLL %.4f nats/token", state.step, metrics[Metric.NLL])

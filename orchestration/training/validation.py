@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from cola.data import PreparedData
+from cola.data import PreparedData, Split
+from cola.evaluation.clusters import clustered_mean
 from cola.families.interface.family import Family
 from cola.records import Metric, SampleRecord
 from cola.seeding import Stream
@@ -39,38 +40,59 @@ def evaluation_steps(run: RunSpec) -> list[int]:
 @torch.no_grad()
 def validation_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str, float]]:
     """Likelihood rows of the run's fixed sequences, by id; the same on every worker."""
-    ids = np.arange(state.run.evaluation.validation_sequences)
-    log.debug("step %d: validating on %d sequences", state.step, len(ids))
+    return _scored(state, data, "validation")
+
+
+@torch.no_grad()
+def tested_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str, float]]:
+    """Likelihood rows of as many sequences of the test split, as far as it has them."""
+    return _scored(state, data, "test")
+
+
+def _scored(state: TrainState, data: PreparedData, split: Split) -> dict[int, dict[str, float]]:
+    count = state.run.evaluation.validation_sequences
+    ids = np.arange(count if split == "validation" else min(count, len(data.split(split))))
+    if not len(ids):
+        return {}
+    log.debug("step %d: %d sequences of the %s split", state.step, len(ids), split)
     state.engine.module.eval()
-    rows = gathered_rows(state, data, ids)
+    rows = gathered_rows(state, data, ids, split=split)
     state.engine.module.train()
     return {int(i): rows[int(i)] for i in ids}
 
 
-def summary_of(rows: dict[int, dict[str, float]], data: PreparedData) -> dict[str, float]:
+def summary_of(
+    rows: dict[int, dict[str, float]], data: PreparedData, split: Split = "validation"
+) -> dict[str, float]:
     """NLL in nats per token, bits per byte and the rest, from likelihood rows by sequence id.
 
-    The standard error (nats per token) is over sequences: it measures how well they represent the
-    corpus, not how tight a bound is.
+    The standard error (nats per token) is over documents: it measures how well they represent the
+    corpus, not how tight a bound is. Metrics of the test split have their own names.
     """
-    ids = np.array(list(rows))
-    length = data.validation.rows(ids[:1]).shape[1]
+    ids, packed = np.array(list(rows)), data.split(split)
     nll_B = np.array([row["nll"] for row in rows.values()])
-    total_bytes = int(data.validation.bytes_of(ids).sum())
+    total_nats = float(nll_B.sum() * packed.sequence_length)
+    total_bytes = int(packed.bytes_of(ids).sum())
+    found = clustered_mean(nll_B, packed.documents_of(ids))
     metrics = {
-        Metric.NLL: float(nll_B.mean()),
-        Metric.NLL_STANDARD_ERROR: standard_error(nll_B),
-        Metric.BITS_PER_BYTE: float(nll_B.sum() * length / math.log(2) / total_bytes),
+        Metric.NLL: found.mean,
+        Metric.NLL_STANDARD_ERROR: found.standard_error,
+        Metric.BITS_PER_BYTE: total_nats / math.log(2) / total_bytes,
+        Metric.CLUSTERS: float(found.clusters),
     }
     for name in sorted(rows[ids[0]].keys() - {"nll"}):
         metrics[Metric.val(name)] = float(np.mean([row[name] for row in rows.values()]))
+    if split == "test":
+        return {Metric.on_test(key): value for key, value in metrics.items()} | {
+            Metric.TEST_SEQUENCES: float(len(ids))
+        }
     return metrics
 
 
 def gathered_rows(
-    state: TrainState, data: PreparedData, ids: np.ndarray
+    state: TrainState, data: PreparedData, ids: np.ndarray, *, split: Split = "validation"
 ) -> dict[int, dict[str, float]]:
-    """Likelihood rows of all validation sequences, by id, on every worker (collective)."""
+    """Likelihood rows of all those sequences of a split, by id, on every worker (collective)."""
     worker = state.worker
     share = -(-len(ids) // worker.world_size)
     # ZeRO 3 gathers weights in each forward pass, so every worker makes equally many: the last one
@@ -90,6 +112,7 @@ def gathered_rows(
                     data=data,
                     ids=part,
                     device=state.engine.device,
+                    split=split,
                 )
             )
     return {key: row for part in gather_objects(rows, worker) for key, row in part.items()}
@@ -103,9 +126,10 @@ def likelihood_rows(
     data: PreparedData,
     ids: np.ndarray,
     device: torch.device,
+    split: Split = "validation",
 ) -> dict[int, dict[str, float]]:
-    """NLL and its parts (nats per token), and diagnostics, of validation sequences by id."""
-    tokens_BL = torch.from_numpy(data.validation.rows(ids)).to(device)
+    """NLL and its parts (nats per token), and diagnostics, of a split's sequences by id."""
+    tokens_BL = torch.from_numpy(data.split(split).rows(ids)).to(device)
     stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device=device)
     likelihood = family.likelihood(model, tokens_BL, settings, stream=stream)
     nats = {"nll": likelihood.nll_B, **likelihood.parts}
@@ -162,8 +186,3 @@ def text_samples(
         )
         for row, new in zip(rows, generated, strict=True)
     ]
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean; NaN for a single value."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

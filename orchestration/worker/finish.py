@@ -142,6 +142,9 @@ def evaluate_finished(
     metrics = diagnostics(state.family, model, state.run, data=data)
     lines = reference_lines(data, state.run.evaluation.validation_sequences)
     metrics |= reference_metrics(lines)
+    if len(data.test):
+        of_test = reference_lines(data, state.run.evaluation.validation_sequences, "test")
+        metrics |= {Metric.on_test(key): v for key, v in reference_metrics(of_test).items()}
     difference = exported_nll_difference(state, folder.model, data, keep_alive=heartbeat.keep_alive)
     if difference is not None:
         metrics[Metric.EXPORTED_NLL_DIFFERENCE] = difference
@@ -166,7 +169,7 @@ def evaluate_finished(
 
 
 def reference_metrics(lines: ReferenceLines) -> dict[str, float]:
-    """Losses of guesses on the run's validation sequences, by metric."""
+    """Losses of guesses on the run's validation sequences, by their metrics."""
     found = {Metric.reference(name): getattr(lines, name) for name in REFERENCE_LINES}
     return found | {Metric.REFERENCE_XZ: lines.xz_bits_per_byte}
 

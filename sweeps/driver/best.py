@@ -6,11 +6,13 @@ import logging
 from pathlib import Path
 
 from cola.files import write_atomically
+from cola.records import Metric, TrialFinished, TrialRequested
 from cola.spec.locations import located
 from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
 from sweeps.search.trial_log import SweepLog, best_trial
 from sweeps.space.points import PointPlanner
+from sweeps.space.spec import MetricGoal
 from sweeps.space.storage import storage_errors
 
 log = logging.getLogger(__name__)
@@ -19,7 +21,8 @@ log = logging.getLogger(__name__)
 def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list[Path]:
     """Files of the best point of every arm that has a finished trial.
 
-    `best[-ARM].yaml` has settings for `--set @FILE`, `best[-ARM]-study.yaml` the whole study.
+    `best[-ARM].yaml` has settings for `--set @FILE`, `best[-ARM]-study.yaml` the whole study; each
+    begins with a comment on its scores.
 
     Raises:
         StorageError: a file cannot be written.
@@ -30,8 +33,9 @@ def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list
         best = best_trial(trial_log, arm, sweep.metrics[0])
         if best is None:
             continue
-        request, _ = best
-        log.info("arm %r: trial %d is best", arm, request.trial)
+        request, outcome = best
+        scores = score_sentence(request, outcome, sweep.metrics[0])
+        log.info("%s", scores)
         stem = f"best-{arm}" if arm else "best"
         settings = planner.settings(arm, request.point)
         point_study = StudySpec.parse(planner.study_values(arm, request.point, inference=False))
@@ -39,5 +43,24 @@ def write_best(planner: PointPlanner, trial_log: SweepLog, folder: Path) -> list
         for name, values in ((f"{stem}.yaml", settings), (f"{stem}-study.yaml", study)):
             paths.append(folder / name)
             with storage_errors(paths[-1]):
-                write_atomically(paths[-1], dump_yaml(values))
+                write_atomically(paths[-1], f"# {scores}\n{dump_yaml(values)}")
     return paths
+
+
+def best_scores(planner: PointPlanner, trial_log: SweepLog) -> list[str]:
+    """A sentence on the best trial of every arm that has one."""
+    goal = planner.sweep.metrics[0]
+    found = [best_trial(trial_log, arm, goal) for arm in planner.arms()]
+    return [score_sentence(*best, goal) for best in found if best is not None]
+
+
+def score_sentence(request: TrialRequested, outcome: TrialFinished, goal: MetricGoal) -> str:
+    """The value that a trial was selected by, and its test NLL, which selected nothing."""
+    arm = f" of arm {request.arm}" if request.arm else ""
+    chosen = f"best trial{arm}: {request.trial}, {goal.name} {outcome.metrics[goal.name]:.4f}"
+    tested = outcome.metrics.get(Metric.TEST_NLL)
+    if tested is None:
+        return f"{chosen}; not scored on a test split, so that this number is a selected one"
+    error = outcome.metrics.get(Metric.TEST_NLL_STANDARD_ERROR)
+    shown = "" if error is None else f" ± {error:.4f}"
+    return f"{chosen}; on the test split {tested:.4f}{shown} nats per token"

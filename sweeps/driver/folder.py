@@ -122,7 +122,7 @@ def check_same_sweep(former: dict[str, Any], present: dict[str, Any], folder: Pa
         differing.append("study")
     known = former.get("data_fingerprint")
     if known is not None and known != present["data_fingerprint"]:
-        differing.append("the content of the corpus")
+        differing.append("the content of the corpus, or how this release packs and splits it")
     if differing:
         raise SpecError(
             f"{folder}: holds trials of another sweep of this name (other: "

@@ -17,7 +17,7 @@ from orchestration.state.event_log import EventLog
 from orchestration.state.paths import OutputFolder, output_root
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import open_mirror
-from sweeps.driver.best import write_best
+from sweeps.driver.best import best_scores, write_best
 from sweeps.driver.context import SweepContext
 from sweeps.driver.corpora import PreparedCorpora
 from sweeps.driver.folder import exclusive_driver, save_spec
@@ -95,6 +95,8 @@ def run_sweep(
         if is_tuning_sweep(planner):
             return replace(result, tuned=write_tuned(planner, trial_log, folder))
         write_best(planner, trial_log, folder)
+        for sentence in best_scores(planner, trial_log):
+            notify(sentence)
     return result
 
 

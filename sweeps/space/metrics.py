@@ -38,6 +38,11 @@ def check_metrics(names: Sequence[str]) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise ValueError(f"metrics.{index}.name: {name} is there twice; name each metric once")
+        if _is_of_test(name):
+            raise ValueError(
+                f"metrics.{index}.name: {name} is measured on the test split, which selects "
+                "nothing; choose a metric of the validation split, val/NAME or continuation/NAME"
+            )
         problem = _problem(name)
         if problem:
             raise ValueError(f"metrics.{index}.name: {name} is no metric of a run; {problem}")
@@ -71,6 +76,12 @@ def missing_metric(names: Iterable[str], measured: Iterable[str]) -> str | None:
     )
 
 
+def _is_of_test(name: str) -> bool:
+    """Whether the metric is of text that selection must not see: a score, or an in-domain task."""
+    tasks = tuple(Metric.task(task, "") for task in IN_DOMAIN_TASKS)
+    return name.startswith(("test/", *tasks))
+
+
 def _problem(name: str) -> str:
     known = (*VALIDATION, *CONTINUATION)
     if name in known or name in ALONE:
@@ -79,9 +90,10 @@ def _problem(name: str) -> str:
         return f"there are {', '.join(CONTINUATION)}"
     if name.startswith("eval/"):
         found = Metric.task_and_name(name)
-        tasks = FEW_SHOT_TASKS + IN_DOMAIN_TASKS
-        known_task = found is not None and found[0] in tasks
-        return "" if known_task else f"write eval/TASK/NAME, with one of {', '.join(tasks)}"
+        known_task = found is not None and found[0] in FEW_SHOT_TASKS
+        return (
+            "" if known_task else f"write eval/TASK/NAME, with one of {', '.join(FEW_SHOT_TASKS)}"
+        )
     near = [k for k in known if k.startswith(name)] or difflib.get_close_matches(
         name, known, n=1, cutoff=NEAR
     )

@@ -42,7 +42,12 @@ def measure_inference(
     evaluated = open_run_model(run_folder, spec.family, spec.data.sequence_length, device=device)
     family, model = evaluated.family, evaluated.model
     ids = np.arange(settings.validation_sequences)
-    metrics = continuation_metrics(evaluated, data.validation.rows(ids), settings)
+    metrics = continuation_metrics(
+        evaluated,
+        data.validation.rows(ids),
+        settings,
+        documents_N=data.validation.documents_of(ids),
+    )
     if likelihood:
         rows: dict[int, dict[str, float]] = {}
         for batch in np.array_split(ids, -(-len(ids) // LIKELIHOOD_BATCH)):
@@ -55,15 +60,23 @@ def measure_inference(
 
 
 def continuation_metrics(
-    evaluated: EvaluatedModel, rows_NL: np.ndarray, settings: EvaluationSpec
+    evaluated: EvaluatedModel,
+    rows_NL: np.ndarray,
+    settings: EvaluationSpec,
+    *,
+    documents_N: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Agreement of generated continuations with the texts' own, and what generating them cost.
 
     Shares (0 to 1) of first tokens and of all tokens that agree, the standard error of the latter
-    over sequences, chrF, seconds for each new token and network evaluations for each new token.
+    over documents, chrF, seconds for each new token and network evaluations for each new token.
     """
     task = ContinuationTask(
-        rows_NL, settings.prompt_tokens, settings.generation, seed=VALIDATION_SEED
+        rows_NL,
+        settings.prompt_tokens,
+        settings.generation,
+        seed=VALIDATION_SEED,
+        documents_N=documents_N,
     )
     new_tokens = task.settings.max_new_tokens
     began = time.perf_counter()

@@ -334,7 +334,10 @@ class TrialExecutor:
         metrics = last_metrics(folder, self._last_step(run))
         if state == "finished" and self.spec.evaluation is not None:
             began = time.time()
-            metrics |= self._measure(folder, self.spec.evaluation, self.spec.likelihood)
+            measured = self._measure(folder, self.spec.evaluation, self.spec.likelihood)
+            if self.spec.likelihood:  # the run's test is of its own settings, not of these
+                metrics = {key: v for key, v in metrics.items() if not key.startswith("test/")}
+            metrics |= measured
             self._costs.working_seconds += time.time() - began
         outcome = read_outcome(folder)
         return RunResult(

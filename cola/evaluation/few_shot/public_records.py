@@ -51,7 +51,9 @@ def squad_f1(record: Record, number: int) -> Item:
     """As `squad`, with every annotator's answer."""
     answers = list(record["answers"]["text"])
     prompt = f"{prompts.SQUAD}Context: {record['context']}\nQuestion: {record['question']}\nAnswer:"
-    return Item(id=record["id"], prompt=prompt, answer=answers[0], answers=answers)
+    # One paragraph has about ten questions.
+    paragraph = sha256(str(record["context"]).encode()).hexdigest()[:12]
+    return Item(id=record["id"], prompt=prompt, answer=answers[0], answers=answers, group=paragraph)
 
 
 def story_cloze(record: Record, number: int) -> Item:

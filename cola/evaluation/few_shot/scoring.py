@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import binomtest
 
+from cola.evaluation.clusters import cluster_numbers, clustered_mean, effective_items
 from cola.evaluation.few_shot.answers import (
     chosen_option,
     cut,
@@ -23,7 +24,12 @@ from cola.evaluation.few_shot.options import equal_option, strict_choice, true_o
 from cola.evaluation.few_shot.squad_metrics import squad_exact_match, squad_f1
 from cola.evaluation.few_shot.text_forms import numbers
 from cola.evaluation.items import Id, Item, matched_generations
-from cola.evaluation.statistics import paired_share_interval, share_interval
+from cola.evaluation.statistics import (
+    clustered_paired_interval,
+    clustered_share_interval,
+    paired_share_interval,
+    share_interval,
+)
 
 # strict: answers that differ in sign, point, exponent or unit are different, and letters and
 # options count as whole words (`cola.evaluation.few_shot.options`). release: the public release's.
@@ -40,7 +46,7 @@ class ItemScore:
     `valid`: something was answered; where the item has options: one was found. `f1` is the token
     F1, 0 to 1, None where the task has none. An item without a generation is `missing`, and wrong.
     `tie`: the generation fits several options, and chooses none. `chosen` is whether the option
-    that was found is the true one, None where answers are free text.
+    that was found is the true one, None where answers are free text. `group`: see `Item`.
     """
 
     id: Id
@@ -53,6 +59,7 @@ class ItemScore:
     by: str | None = None
     tie: bool = False
     chosen: bool | None = None
+    group: Id | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,9 @@ class ReleaseScore:
 @dataclass(frozen=True)
 class TaskScore:
     """Scores of a task; rates in per cent, the interval an exact 95% one (Clopper-Pearson).
+
+    Where items share a text, the interval is that of `effective_items`, the independent items that
+    say as much; `groups` counts the texts (None: no two items share one).
 
     `chance` is that of guessing an option, None where answers are free text. `position_bias`
     compares how often each place was chosen and how often it holds the truth (total variation,
@@ -101,6 +111,8 @@ class TaskScore:
     found_by: dict[str, int]
     release: ReleaseScore
     choice_accuracy: float | None = None
+    groups: int | None = None
+    effective_items: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """Everything but the single items."""
@@ -149,6 +161,8 @@ def score_items(
     scores = tuple(by_release)
     if matching == "strict":
         scores = tuple(score_item(rule, item, texts.get(item.id)) for item in items)
+    scores = tuple(replace(s, group=item.group) for s, item in zip(scores, items, strict=True))
+    groups_N = groups_of(scores)
     correct = np.array([score.correct for score in scores])
     valid = np.array([score.valid for score in scores])
     f1 = [score.f1 for score in scores if score.f1 is not None]
@@ -160,7 +174,11 @@ def score_items(
         items=len(scores),
         missing=sum(score.missing for score in scores),
         accuracy=100 * float(correct.mean()),
-        accuracy_interval=in_per_cent(share_interval(int(correct.sum()), len(correct))),
+        accuracy_interval=in_per_cent(
+            share_interval(int(correct.sum()), len(correct))
+            if groups_N is None
+            else clustered_share_interval(correct, groups_N)
+        ),
         valid=100 * float(valid.mean()),
         accuracy_given_valid=100 * float(chosen[valid].mean()) if valid.any() else None,
         chance=chance_level(items),
@@ -173,7 +191,16 @@ def score_items(
         found_by=dict(Counter(score.by for score in scores if score.by is not None)),
         release=_release_score(by_release, rule),
         choice_accuracy=None if chosen is correct else 100 * float(chosen.mean()),
+        groups=None if groups_N is None else int(groups_N.max()) + 1,
+        effective_items=None if groups_N is None else effective_items(correct, groups_N),
     )
+
+
+def groups_of(scores: Sequence[ItemScore]) -> np.ndarray | None:
+    """A number for the group of each item: (N,); None where no two items are of one."""
+    groups = {score.id: score.group for score in scores if score.group is not None}
+    groups_N = cluster_numbers([score.id for score in scores], groups)
+    return groups_N if len(set(groups_N.tolist())) < len(scores) else None
 
 
 def _release_score(scores: Sequence[ItemScore], rule: Rule) -> ReleaseScore:
@@ -297,7 +324,8 @@ class Paired:
     """Two models on the same items: who alone was right, and McNemar's exact p-value (two-sided).
 
     `difference` is first minus second in accuracy, in percentage points; its interval Tango's
-    95% score interval for shares of the same items.
+    95% score interval for shares of the same items. Where items share a text, the interval is of
+    the effective items, and the p-value that of Student's t over texts.
     """
 
     difference: float
@@ -319,10 +347,17 @@ def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
     only_first = sum(a.correct and not b.correct for a, b in pairs)
     only_second = sum(b.correct and not a.correct for a, b in pairs)
     discordant = only_first + only_second
+    interval = paired_share_interval(only_first, only_second, len(pairs))
+    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    groups_N = groups_of(first.per_item)
+    if groups_N is not None:
+        differences_N = np.array([int(a.correct) - int(b.correct) for a, b in pairs])
+        interval = clustered_paired_interval(differences_N, groups_N)
+        p_value = clustered_mean(differences_N, groups_N).p_value
     return Paired(
         difference=100 * (only_first - only_second) / len(pairs),
-        difference_interval=in_per_cent(paired_share_interval(only_first, only_second, len(pairs))),
+        difference_interval=in_per_cent(interval),
         only_first=only_first,
         only_second=only_second,
-        p_value=float(binomtest(only_first, discordant).pvalue) if discordant else 1.0,
+        p_value=p_value,
     )

@@ -29,6 +29,7 @@ from cola.study import EvaluationSpec
 class HeldOut:
     """Packed sequences that no model was trained on: rows_NL, UTF-8 bytes of each, tokenizer.
 
+    `documents_N` has the number of the document that each is of; None: errors are over sequences.
     `last_T` is the beginning of a sequence that the text does not fill, of `last_bytes` UTF-8
     bytes (None: there is none). `every_sequence`: the likelihood is measured of all of it, not of
     the first `task_items`. `left_out` has a sentence on each part of the text that was not read.
@@ -41,6 +42,7 @@ class HeldOut:
     last_bytes: int = 0
     every_sequence: bool = False
     left_out: tuple[str, ...] = ()
+    documents_N: np.ndarray | None = None
 
     def likelihood_task(self, items: int, settings: LikelihoodSpec, seed: int) -> LikelihoodTask:
         """The likelihood of the first `items` sequences, or of every one."""
@@ -54,6 +56,7 @@ class HeldOut:
             seed=seed,
             last=(last, self.last_bytes) if last is not None and whole_text else None,
             total=None if self.last_T is None else self.total,
+            documents_N=self.documents_N,
         )
 
     @property
@@ -74,10 +77,14 @@ class HeldOut:
 
 
 def held_out(data: PreparedData, items: int) -> HeldOut:
-    """The first `items` sequences of the validation split, or all of it where it has fewer."""
-    ids = np.arange(min(items, len(data.validation)))
-    rows = data.validation.rows(ids)
-    return HeldOut(rows, data.validation.bytes_of(ids), data.tokenizer)
+    """The first `items` sequences of the test split, or all of it where it has fewer.
+
+    Of data without a test split, those of the validation split.
+    """
+    split = data.split(data.final)
+    ids = np.arange(min(items, len(split)))
+    documents = split.documents_of(ids) if split.knows_documents else None
+    return HeldOut(split.rows(ids), split.bytes_of(ids), data.tokenizer, documents_N=documents)
 
 
 def make_tasks(
@@ -169,12 +176,22 @@ def in_domain_task(
                 f"--tasks cloze: none of the {len(rows)} held-out sequences repeats a word of four "
                 "letters in its second half; give longer or more text, or leave the task out"
             )
+        if held.documents_N is not None:
+            documents = held.documents_N.tolist()
+            items = [i.model_copy(update={"group": documents[int(i.id)]}) for i in items]
         short = generation.model_copy(update={"max_new_tokens": WORD_TOKENS})
         return ClozeTask(items, short, settings.likelihood, seed=seed)
     if name == "continuation":
-        return ContinuationTask(rows, prompt, generation, seed=seed)
+        return ContinuationTask(rows, prompt, generation, seed=seed, documents_N=held.documents_N)
     if name == "infilling":
-        return InfillingTask(rows, prompt, settings.gap_tokens, settings=generation, seed=seed)
+        return InfillingTask(
+            rows,
+            prompt,
+            settings.gap_tokens,
+            settings=generation,
+            seed=seed,
+            documents_N=held.documents_N,
+        )
     if name == "unconditional":
         return UnconditionalTask(rows, held.tokenizer, generation, seed=seed, reference=reference)
     return SpeedTask(rows, prompt, generation)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cola.evaluation.clusters import clustered_mean
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
@@ -29,7 +30,8 @@ class Amount:
 class LikelihoodTask:
     """NLL of each sequence (rows_NL, its UTF-8 bytes in bytes_N), with its kind and its cost.
 
-    `last` is a shorter sequence behind them, with its bytes: its NLL is that of a continuation of
+    `documents_N` has the document of each (None: each is one by itself). `last` is a shorter
+    sequence behind them, with its bytes, a document by itself: its NLL is that of a continuation of
     nothing, a bound where that of a sequence is one. `total` is the text that they are taken from,
     where that is known.
     """
@@ -45,8 +47,13 @@ class LikelihoodTask:
         seed: int,
         last: tuple[np.ndarray, int] | None = None,
         total: Amount | None = None,
+        documents_N: np.ndarray | None = None,
     ) -> None:
         self._rows, self._bytes, self._seed = rows_NL, bytes_N, seed
+        numbers = np.arange(len(rows_NL)) if documents_N is None else documents_N[: len(rows_NL)]
+        self._documents: list[int] = numbers.tolist()
+        if last is not None:
+            self._documents.append(-1)
         self._last, self._total = last, total
         self.settings = settings
         parts = [rows_NL.tobytes()] if last is None else [rows_NL.tobytes(), last[0].tobytes()]
@@ -116,22 +123,26 @@ class LikelihoodTask:
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`.
 
-        Metrics: nats per token with the standard error over sequences, bits per byte, and network
-        evaluations a sequence. The error says how well these sequences stand for the corpus, not
+        Metrics: nats per token with the standard error over documents, bits per byte, and network
+        evaluations a sequence. The error says how well these documents stand for the corpus, not
         how tight a bound is. Details: `kind`, nats a token by position and parts (None: not known)
         of the sequences of full length, the amount of text `measured` and, where known, in `text`.
         """
         ordered, length = list(records.values()), self._rows.shape[1]
+        documents: dict[Id, Id] = {item: self._documents[int(item)] for item in records}
         nll_B = np.array([record["nll"] for record in ordered])
         tokens_B = np.array([record.get("tokens", length) for record in ordered])
         measured = Amount(
             len(ordered), int(tokens_B.sum()), sum(record["bytes"] for record in ordered)
         )
-        metrics = _rates(nll_B, tokens_B, measured.bytes)
+        metrics = _rates(
+            nll_B, tokens_B, measured.bytes, documents_B=np.array(list(documents.values()))
+        )
         metrics["function_evaluations"] = float(ordered[0]["function_evaluations"])
         details = {
             "kind": ordered[0]["kind"],
             "tokens": length,
+            "clusters": len(set(documents.values())),
             "measured": asdict(measured),
             "text": None if self._total is None else asdict(self._total),
             **_means([record for record in ordered if "tokens" not in record]),
@@ -140,20 +151,19 @@ class LikelihoodTask:
         nats = {
             item: record["nll"] / record.get("tokens", length) for item, record in records.items()
         }
-        return TaskResult(self.name, len(ordered), metrics, details, nats)
+        return TaskResult(self.name, len(ordered), metrics, details, nats, clusters=documents)
 
 
-def _rates(nll_B: np.ndarray, tokens_B: np.ndarray, total_bytes: int) -> dict[str, float]:
-    """Nats per token with the standard error over sequences, and bits per byte."""
-    rate = float(nll_B.mean() / tokens_B.mean())
-    metrics = {"nll_nats_per_token": rate}
+def _rates(
+    nll_B: np.ndarray, tokens_B: np.ndarray, total_bytes: int, *, documents_B: np.ndarray
+) -> dict[str, float]:
+    """Nats per token with the standard error over documents, and bits per byte."""
+    found = clustered_mean(nll_B, documents_B, tokens_B)
+    metrics = {"nll_nats_per_token": found.mean}
     if total_bytes:
         metrics["bits_per_byte"] = float(nll_B.sum() / math.log(2) / total_bytes)
-    if len(nll_B) > 1:
-        # Of a ratio: what a shorter sequence lacks of the others' tokens counts at the mean.
-        alike_B = nll_B - rate * (tokens_B - tokens_B.max())
-        error = alike_B.std(ddof=1) / len(nll_B) ** 0.5 / tokens_B.mean()
-        metrics["nll_standard_error"] = float(error)
+    if not math.isnan(found.standard_error):
+        metrics["nll_standard_error"] = found.standard_error
     return metrics
 
 

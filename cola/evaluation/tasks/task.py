@@ -22,7 +22,8 @@ Record = dict[str, Any]  # what is kept of one item, as JSON
 class TaskResult:
     """`metrics` by name: shares in 0 .. 1 (`accuracy`, its `accuracy_standard_error`, `chance`),
     chrF in 0 .. 100, likelihoods in nats and bits. `details` is everything else, as JSON.
-    `per_item` is what the first metric is the mean of, where it is one of items.
+    `per_item` is what the first metric is the mean of, where it is one of items; `clusters` has
+    the document or text that an item is of, where it is known.
     """
 
     task: str
@@ -30,11 +31,12 @@ class TaskResult:
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
     per_item: dict[Id, float] = field(default_factory=dict, repr=False)
+    clusters: dict[Id, Id] = field(default_factory=dict, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object, without single items: their answers are kept elsewhere."""
         values = asdict(self)
-        del values["per_item"]
+        del values["per_item"], values["clusters"]
         return values
 
 

@@ -72,7 +72,7 @@ class TextTask:
         accuracy, items = found.accuracy / 100, found.items
         metrics = {
             "accuracy": accuracy,
-            "accuracy_standard_error": share_error(found.accuracy / 100, items),
+            "accuracy_standard_error": share_error(accuracy, found.effective_items or items),
             "valid": found.valid / 100,
         }
         if found.chance is not None:
@@ -86,10 +86,11 @@ class TextTask:
         details = found.summary() | cuts_of(records) | self._selected
         details |= {"generation": self.settings.model_dump()}
         right = {score.id: float(score.correct) for score in found.per_item}
-        return TaskResult(self.name, items, metrics, details, right)
+        groups = {s.id: s.group for s in found.per_item if s.group is not None}
+        return TaskResult(self.name, items, metrics, details, right, clusters=groups)
 
 
-def share_error(share: float, items: int) -> float:
+def share_error(share: float, items: float) -> float:
     """Standard error of a share of right items (Agresti and Coull): two more right and two more
     wrong ones, so that it is not 0 where none or all are right."""
     more = items + 4

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cola.errors import SpecError
+from cola.evaluation.clusters import clustered_mean
 from cola.evaluation.items import Id
 from cola.evaluation.models.context import fitted_gap, fitted_prompt, room_for_prompts
 from cola.evaluation.models.evaluated_model import EvaluatedModel
@@ -28,8 +29,16 @@ class ContinuationTask:
     name = "continuation"
 
     def __init__(
-        self, rows_NL: np.ndarray, prompt_tokens: int, settings: GenerationSpec, *, seed: int
+        self,
+        rows_NL: np.ndarray,
+        prompt_tokens: int,
+        settings: GenerationSpec,
+        *,
+        seed: int,
+        documents_N: np.ndarray | None = None,
     ) -> None:
+        """`documents_N` has the document of each sequence (None: each is one by itself)."""
+        self._documents = documents_N
         check_prompt(rows_NL, prompt_tokens)
         new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
         self._rows, self._cut, self._seed = rows_NL, prompt_tokens, seed
@@ -58,7 +67,7 @@ class ContinuationTask:
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
         details = {"prompt_tokens": self._cut, "generation": self.settings.model_dump()}
-        return token_result(self.name, records, details)
+        return token_result(self.name, records, details, documents_N=self._documents)
 
 
 class InfillingTask:
@@ -79,7 +88,10 @@ class InfillingTask:
         *,
         settings: GenerationSpec,
         seed: int,
+        documents_N: np.ndarray | None = None,
     ) -> None:
+        """`documents_N` has the document of each sequence (None: each is one by itself)."""
+        self._documents = documents_N
         self._start = max(1, prompt_tokens - gap_tokens // 2)
         self._end = self._start + gap_tokens
         if self._end >= rows_NL.shape[1]:
@@ -146,7 +158,7 @@ class InfillingTask:
             "right_context": all(record["right_context"] for record in records.values()),
             "generation": self.settings.model_dump(),
         }
-        return token_result(self.name, records, details)
+        return token_result(self.name, records, details, documents_N=self._documents)
 
 
 def check_prompt(rows_NL: np.ndarray, prompt_tokens: int) -> None:
@@ -169,8 +181,17 @@ def compare_tokens(evaluated: EvaluatedModel, tokens: list[int], wanted: list[in
     }
 
 
-def token_result(name: str, records: Mapping[Id, Record], details: dict[str, Any]) -> TaskResult:
-    """Shares of right tokens, in all and by position, and corpus chrF (sacrebleu's defaults)."""
+def token_result(
+    name: str,
+    records: Mapping[Id, Record],
+    details: dict[str, Any],
+    *,
+    documents_N: np.ndarray | None = None,
+) -> TaskResult:
+    """Shares of right tokens, in all and by position, and corpus chrF (sacrebleu's defaults).
+
+    The standard error is over documents.
+    """
     from sacrebleu.metrics import CHRF
 
     ordered = list(records.values())
@@ -185,10 +206,15 @@ def token_result(name: str, records: Mapping[Id, Record], details: dict[str, Any
         "first_token_accuracy": float(right_BN[:, 0].mean()),
         "chrf": float(chrf.score),
     }
-    if len(share_B) > 1:
-        error = share_B.std(ddof=1) / len(share_B) ** 0.5
-        metrics["accuracy_standard_error"] = float(error)
+    of_item = {
+        item: int(item if documents_N is None else documents_N[int(item)]) for item in records
+    }
+    documents: dict[Id, Id] = dict(of_item)
+    found = clustered_mean(share_B, np.array(list(of_item.values())))
+    if not np.isnan(found.standard_error):
+        metrics["accuracy_standard_error"] = found.standard_error
+    details = details | {"clusters": found.clusters}
     by_position = [round(float(value), 4) for value in right_BN.mean(0)]
     details = details | cuts_of(records) | {"accuracy_by_position": by_position}
     shares = dict(zip(records, share_B.tolist(), strict=True))
-    return TaskResult(name, len(ordered), metrics, details, shares)
+    return TaskResult(name, len(ordered), metrics, details, shares, clusters=documents)

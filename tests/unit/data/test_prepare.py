@@ -68,19 +68,37 @@ def texts_of(data: PreparedData, split: str) -> list[str]:
     return [data.tokenizer.decode(part.tolist()) for part in parts]
 
 
+def whole_rows(data: PreparedData, split: str) -> list[str]:
+    """Texts of the sequences that hold no end of text, but for characters that are cut in two."""
+    rows = [row.tolist() for row in getattr(data, split)]
+    texts = [data.tokenizer.decode(row) for row in rows if data.tokenizer.eos_token_id not in row]
+    return [text.strip("\ufffd") for text in texts]
+
+
 def test_text_comes_back_and_is_on_one_side_only(corpus: Path, tmp_path: Path) -> None:
     data = prepare(spec_of(corpus), tmp_path / "cache")
-    train, validation = texts_of(data, "train"), texts_of(data, "validation")
-    documents = [document(i) for i in range(60)]
-    assert set(train[:-1]).isdisjoint(validation[:-1])
-    assert set(train[:-1]) | set(validation[:-1]) <= set(documents)
-    # Both keep the order of the corpus, and at most one text each is cut off.
-    for texts in (train, validation):
-        positions = [documents.index(text) for text in texts[:-1]]
-        assert positions == sorted(positions)
-    missing = [text for text in documents if text not in train and text not in validation]
-    assert len(missing) <= 2
-    assert all(m.startswith((train[-1], validation[-1])) for m in missing)
+    train, documents = texts_of(data, "train"), [document(i) for i in range(60)]
+    assert set(train[:-1]) <= set(documents)
+    # It keeps the order of the corpus, and at most one text is cut off.
+    positions = [documents.index(text) for text in train[:-1]]
+    assert positions == sorted(positions)
+    held_out = [text for text in documents if text not in train and not text.startswith(train[-1])]
+    # Sequences of held-out text have an order of their own: they are those of half of its texts.
+    both = 0
+    for split in ("validation", "test"):
+        packed = getattr(data, split)
+        shown = [data.tokenizer.decode(row.tolist()) for row in packed]
+        named = {
+            text: text.splitlines()[0].split("line 0 of ")[1].split(" é")[0] for text in held_out
+        }
+        mine = [text for text in held_out if any(f" {named[text]}" in row for row in shown)]
+        eos, encode = data.tokenizer.eos_token_id, data.tokenizer.encode
+        tokens = [token for text in mine for token in [*encode(text), eos]]
+        rows = np.array(tokens[: len(tokens) // 16 * 16]).reshape(-1, 16)
+        found = packed.rows(np.arange(len(packed)))
+        assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, rows.tolist()))
+        both += len(mine)
+    assert both == len(held_out)
 
 
 def test_tokenizer_is_trained_on_training_text_only(corpus: Path, tmp_path: Path) -> None:
@@ -102,10 +120,10 @@ def test_meta_counts(corpus: Path, tmp_path: Path) -> None:
     data = prepare(spec, tmp_path / "cache")
     meta = data.meta
     assert meta["fingerprint"] == source_fingerprint(spec)
-    assert meta["train"]["documents"] + meta["validation"]["documents"] == 60
+    assert sum(meta[split]["documents"] for split in ("train", "validation", "test")) == 60
     assert meta["corpus_documents"] == 60
     assert meta["vocab_size"] == vocab_size_of(spec) == data.tokenizer.vocab_size == 300
-    for split in ("train", "validation"):
+    for split in ("train", "validation", "test"):
         packed, counts = getattr(data, split), meta[split]
         sizes = packed.bytes_of(np.arange(len(packed)))
         assert counts["sequences"] == len(packed) > 0
@@ -113,9 +131,10 @@ def test_meta_counts(corpus: Path, tmp_path: Path) -> None:
         assert 0 <= counts["dropped_tokens"] < 16
         assert counts["bytes"] == sizes.sum()
         assert counts["bytes_per_token"] == counts["bytes"] / counts["tokens"]
-        decoded = data.tokenizer.decode(stream_of(data, split).tolist())
-        # The last character may be cut in two.
-        assert abs(len(decoded.rstrip("\ufffd").encode()) - counts["bytes"]) <= 1
+        if split == "train":  # the others' sequences do not follow on each other
+            decoded = data.tokenizer.decode(stream_of(data, split).tolist())
+            # The last character may be cut in two.
+            assert abs(len(decoded.rstrip("\ufffd").encode()) - counts["bytes"]) <= 1
         whole = 0
         for row, size in zip(packed, sizes, strict=True):
             text = data.tokenizer.decode(row.tolist())
@@ -227,11 +246,13 @@ def test_one_long_document_is_cut_and_joined(tmp_path: Path) -> None:
     path = tmp_path / "book.txt"
     path.write_text(text)
     data = prepare(spec_of(path), tmp_path / "cache")
-    parts = texts_of(data, "train") + texts_of(data, "validation")
+    parts = texts_of(data, "train")
     assert len(text) > 10 * 16_384
     assert all(part in text for part in parts)
+    for split in ("validation", "test"):
+        assert all(row in text for row in whole_rows(data, split))
     # Neighbouring pieces of one split are joined again: EOS stands only where text is missing.
-    assert len(parts) < data.meta["train"]["documents"] + data.meta["validation"]["documents"]
+    assert len(parts) < data.meta["train"]["documents"]
     assert max(map(len, parts)) > 16_384
     assert data.meta["corpus_documents"] == 1
 
@@ -271,9 +292,10 @@ def test_word_level_tokenizer_file(tmp_path: Path, corpus: Path) -> None:
     # Whole documents: their bytes are those of the text, white space included.
     eos = np.flatnonzero(rows.reshape(-1) == data.tokenizer.eos_token_id)
     assert len(eos) == data.meta["train"]["documents"] - (data.meta["train"]["dropped_tokens"] > 0)
-    packed = data.meta["train"]["bytes"] + data.meta["validation"]["bytes"]
+    splits = ("train", "validation", "test")
+    packed = sum(data.meta[split]["bytes"] for split in splits)
     total = sum(len(document(i).encode()) for i in range(60))
-    dropped = sum(data.meta[s]["dropped_tokens"] for s in ("train", "validation"))
+    dropped = sum(data.meta[s]["dropped_tokens"] for s in splits)
     assert total - 8 * dropped <= packed <= total
     assert data.meta["dtype"] == "uint16"
     other = write_rows(tmp_path / "other.jsonl", [f"nothing known here {i}é" for i in range(200)])

@@ -101,7 +101,8 @@ def test_a_corpus_elsewhere_is_the_same_run_and_other_content_another(
     (after / "a.txt").write_text("another text of a corpus")
     (first, *_) = decisions(with_corpus(tiny_study, after), tmp_path)
     assert first.why.startswith(
-        "run again because the content of corpus or tokenizer, or the order of files, changed "
+        "run again because the content of corpus or tokenizer, the order of files, or how this "
+        "release packs and splits them changed "
         f"(data_fingerprint from {plan[0].spec.data_fingerprint[:12]} to "
     )
     changed = with_corpus(tiny_study, after)

@@ -183,7 +183,8 @@ def test_a_measured_rate_replaces_the_assumed_one(tiny_study: dict[str, Any]) ->
     rates[rate_key(run.spec, study.resources, "evaluation")] = 7.0
     (cost,) = Plan.of(study, [run], CorpusSize(None, False), rates=rates).costs
     assert cost.calibrated
-    expected = STARTUP_SECONDS + 2 * 7.0 + run.train_flops("executed") / 1e9
+    # Two validations and the test.
+    expected = STARTUP_SECONDS + 3 * 7.0 + run.train_flops("executed") / 1e9
     assert cost.seconds == pytest.approx(expected)
 
 

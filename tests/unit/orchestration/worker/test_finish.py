@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from cola.data import PreparedData, prepare
+from cola.data import PreparedData, open_prepared, prepare
+from cola.families.registry import family_of
 from cola.records import Metric
 from cola.study import StudySpec
 from orchestration.driver.attempt import assignment_of, read_outcome
+from orchestration.planning.catalog import load_run_spec
 from orchestration.planning.plan import plan_study
 from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.fence import AttemptFence
@@ -23,6 +27,7 @@ from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import Evaluate
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
+from orchestration.training.validation import likelihood_rows
 from orchestration.worker.assignment import Assignment, RunOutcome
 from orchestration.worker.finish import finish
 from orchestration.worker.heartbeat import Heartbeat, WorkerIdentity
@@ -107,8 +112,10 @@ def test_a_closed_ledger_does_not_fence_its_last_attempt(tmp_path: Path) -> None
     assert not AttemptFence(ledger.run_folder("k"), 1).superseded(recheck=True)
 
 
-def ended(study: dict[str, Any], changed: Callable[[TrainState], None]) -> tuple[float, RunOutcome]:
-    """How far the exported model's NLL is from the recorded one, and the outcome."""
+def ended(
+    study: dict[str, Any], changed: Callable[[TrainState], None]
+) -> tuple[float, RunOutcome, Path]:
+    """How far the exported model's NLL is from the recorded one, the outcome, the run's folder."""
     parsed = StudySpec.parse(study)
     (run,) = plan_study(parsed)
     Ledger(output_root(parsed)).acquire(run.key)
@@ -123,7 +130,33 @@ def ended(study: dict[str, Any], changed: Callable[[TrainState], None]) -> tuple
     ]
     outcome = read_outcome(found.folder)
     assert outcome is not None
-    return float(difference), outcome
+    return float(difference), outcome, found.folder
+
+
+def recorded_test(folder: Path) -> dict[str, float]:
+    """The run's only test, which is of its last step."""
+    lines = list(JournalReader(RunFolder(folder).journal).new_lines())
+    (line,) = [line for line in lines if Metric.TEST_NLL in line.values]
+    assert line.step == max(other.step for other in lines)
+    return line.values
+
+
+@torch.no_grad()
+def nll_of_export_on_test(folder: Path, family: str) -> float:
+    """The mean NLL of the exported model on the first 8 test sequences, with validation's noise."""
+    data = open_prepared(RunFolder(folder).data_folder())
+    model = family_of(family).load(RunFolder(folder).model).eval()
+    settings = load_run_spec(folder).evaluation.likelihood
+    rows = likelihood_rows(
+        family_of(family),
+        model,
+        settings,
+        data=data,
+        ids=np.arange(8),
+        device=torch.device("cpu"),
+        split="test",
+    )
+    return float(np.mean([row["nll"] for row in rows.values()]))
 
 
 def with_average(study: dict[str, Any], family: str) -> dict[str, Any]:
@@ -138,19 +171,23 @@ def with_average(study: dict[str, Any], family: str) -> dict[str, Any]:
 def test_the_exported_model_is_the_validated_average(
     tiny_study: dict[str, Any], family: str
 ) -> None:
-    difference, outcome = ended(with_average(tiny_study, family), lambda state: None)
+    difference, outcome, folder = ended(with_average(tiny_study, family), lambda state: None)
     assert abs(difference) < 1e-6
     assert outcome.state == "finished"
     # Cola DLM learns nothing in so few steps, and that is reported of it alone.
     assert ("not below that of a uniform guess" in (outcome.reason or "")) == (family == "cola")
     assert "differs by" not in (outcome.reason or "")
+    found = recorded_test(folder)
+    assert found[Metric.TEST_NLL] == pytest.approx(nll_of_export_on_test(folder, family), abs=1e-6)
+    assert found[Metric.TEST_SEQUENCES] == 8
+    assert found[Metric.TEST_NLL_STANDARD_ERROR] > 0
 
 
 def test_an_export_that_is_not_the_validated_model_is_reported(tiny_study: dict[str, Any]) -> None:
     def forget(state: TrainState) -> None:
         state.average = None
 
-    difference, outcome = ended(with_average(tiny_study, "ar"), forget)
+    difference, outcome, _ = ended(with_average(tiny_study, "ar"), forget)
     assert abs(difference) > 1e-3
     assert outcome.state == "finished"
     assert outcome.reason is not None

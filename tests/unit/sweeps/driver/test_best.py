@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from cola.errors import SpecError, StorageError
-from cola.records import TrialFinished, TrialRequested
+from cola.records import Metric, TrialFinished, TrialRequested
 from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.state.ledger import LeaseHeldError
-from sweeps.driver.best import write_best
+from sweeps.driver.best import best_scores, write_best
 from sweeps.driver.folder import exclusive_driver, save_spec
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog, best_trial
@@ -35,7 +35,8 @@ def logged(folder: Path, planner: PointPlanner, values: dict[int, float]) -> Swe
             run_keys=[run.spec.run_key for run in planned.runs], time=time.time(),
         ))  # fmt: skip
         log.write(TrialFinished(
-            trial=trial, state="finished", reason=None, metrics={NLL: nll}, runs=[],
+            trial=trial, state="finished", reason=None, runs=[],
+            metrics={NLL: nll, Metric.TEST_NLL: nll + 0.1},
             wall_seconds=1, working_seconds=1, training_seconds=1, flops=1, accelerator_hours=0,
             time=time.time(),
         ))  # fmt: skip
@@ -49,6 +50,9 @@ def test_the_best_point_is_a_study_that_reuses_its_run(
     planner = PointPlanner(SweepSpec.parse(tiny_sweep), [])
     log = logged(tmp_path, planner, {8: 5.0, 16: 4.0})
     settings, study = write_best(planner, log, tmp_path)
+    first = f"# best trial: 2, {NLL} 4.0000; on the test split 4.1000 nats per token"
+    assert settings.read_text().splitlines()[0] == study.read_text().splitlines()[0] == first
+    assert best_scores(planner, log) == [first[2:]]
     assert yaml.safe_load(settings.read_text()) == {BLOCK: 16}
     wanted = log.requests[2].run_keys
     whole = StudySpec.parse(yaml.safe_load(study.read_text()))

@@ -32,7 +32,9 @@ def problem(sweep: dict[str, Any], overrides: list[str] | None = None, **changes
         ("continuation/accuracy", "there are continuation/first_token_accuracy"),
         ("eval/mmul/accuracy", "write eval/TASK/NAME"),
         ("loss", "names begin with val/"),
-        ("eval/cloze/accuracy", "needs the task cloze in evaluation.tasks, which has none"),
+        ("eval/lambada/accuracy", "needs the task lambada in evaluation.tasks, which has none"),
+        ("eval/cloze/accuracy", "is measured on the test split, which selects nothing; choose"),
+        ("test/nll_nats_per_token", "is measured on the test split, which selects nothing; choose"),
     ],
 )
 def test_metrics_that_no_run_has_are_refused(
@@ -44,11 +46,11 @@ def test_metrics_that_no_run_has_are_refused(
 def test_a_metric_of_a_task_that_the_study_has_is_taken(tiny_sweep: dict[str, Any]) -> None:
     values = tiny_sweep | {
         "space": {RATE: [1e-3, 2e-3]},
-        "metrics": [{"name": "eval/cloze/accuracy", "direction": "maximize"}],
-        "set": {"evaluation.tasks": ["cloze"]},
+        "metrics": [{"name": "eval/lambada/accuracy", "direction": "maximize"}],
+        "set": {"evaluation.tasks": ["lambada"], "data.sequence_length": 64},
     }
     (goal,) = PointPlanner(SweepSpec.parse(values), []).sweep.metrics
-    assert goal.name == "eval/cloze/accuracy"
+    assert goal.name == "eval/lambada/accuracy"
 
 
 def test_a_metric_is_named_once(tiny_sweep: dict[str, Any]) -> None:

@@ -1,0 +1,93 @@
+"""Means of values that come in clusters: sequences of one document, questions on one paragraph.
+
+Values of a cluster resemble each other, so that n of them say less than n independent ones. All
+errors here are from the clusters' totals; intervals are Student's t of the clusters less one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t
+
+from cola.evaluation.items import Id
+
+CONFIDENCE = 0.95
+_TAIL = 0.5 + CONFIDENCE / 2
+
+
+@dataclass(frozen=True)
+class ClusteredMean:
+    """A mean with its standard error, NaN where there is one cluster only."""
+
+    mean: float
+    standard_error: float
+    clusters: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval; NaN where the standard error is."""
+        if math.isnan(self.standard_error):
+            return math.nan, math.nan
+        half = float(t.ppf(_TAIL, self.clusters - 1)) * self.standard_error
+        return self.mean - half, self.mean + half
+
+    @property
+    def p_value(self) -> float:
+        """Of the mean being zero (two-sided t); 1 where nothing speaks against it."""
+        if math.isnan(self.standard_error) or self.mean == 0:
+            return 1.0
+        if self.standard_error == 0:
+            return 0.0
+        return float(2 * t.sf(abs(self.mean) / self.standard_error, self.clusters - 1))
+
+
+def clustered_mean(
+    values_N: np.ndarray, clusters_N: np.ndarray, weights_N: np.ndarray | None = None
+) -> ClusteredMean:
+    """sum of values / sum of weights (1 each by default), with its error over clusters.
+
+    With cluster totals e_g of values less mean times weights, and W_g / W the cluster's share of
+    the weights, the variance is that of a ratio with each cluster's residual corrected for its
+    own pull on the mean (CR2 of Bell and McCaffrey, 2002): sum of e_g^2 / (1 - W_g / W) / W^2.
+    For clusters of equal weight it is the variance of their means over their number.
+    """
+    values_N = np.asarray(values_N, dtype=float)
+    weights_N = np.ones(len(values_N)) if weights_N is None else np.asarray(weights_N, dtype=float)
+    total = float(weights_N.sum())
+    mean = float(values_N.sum() / total)
+    _, cluster_N = np.unique(clusters_N, return_inverse=True)
+    residual_G = np.bincount(cluster_N, weights=values_N - mean * weights_N)
+    if len(residual_G) < 2:
+        return ClusteredMean(mean, math.nan, len(residual_G))
+    share_G = np.bincount(cluster_N, weights=weights_N) / total
+    variance = float((residual_G**2 / (1 - share_G)).sum()) / total**2
+    return ClusteredMean(mean, math.sqrt(variance), len(residual_G))
+
+
+def cluster_numbers(items: Sequence[Id], clusters: Mapping[Id, Id]) -> np.ndarray:
+    """A number for the cluster of each item: (N,); an item without a cluster is one by itself."""
+    numbers: dict[tuple[bool, Id], int] = {}
+    keys = [(item in clusters, clusters.get(item, item)) for item in items]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def effective_items(values_N: np.ndarray, clusters_N: np.ndarray) -> float:
+    """How many independent items say as much of the mean as these do: at most all of them.
+
+    Korn and Graubard (1998): the items over the variance's inflation by clusters, with what
+    Student's t costs for few clusters. Values that are all equal say as much as there are clusters.
+    """
+    n = len(values_N)
+    found = clustered_mean(values_N, clusters_N)
+    if found.clusters == n:
+        return float(n)
+    alone = float(np.var(values_N)) / n
+    if found.clusters < 2 or alone == 0:
+        return float(found.clusters)
+    price = float(t.ppf(_TAIL, n - 1) / t.ppf(_TAIL, found.clusters - 1)) ** 2
+    spread = found.standard_error**2
+    return n if spread == 0 else min(float(n), n * alone / spread * price)

@@ -1,0 +1,139 @@
+"""Errors over clusters: against closed forms, and by how often intervals hold the truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cola.evaluation.clusters import cluster_numbers, clustered_mean, effective_items
+from cola.evaluation.statistics import (
+    clustered_paired_interval,
+    clustered_share_interval,
+    paired_difference,
+    paired_share_interval,
+    share_interval,
+)
+
+
+def test_clusters_of_equal_size_have_the_error_of_their_means() -> None:
+    values = np.random.default_rng(0).normal(size=(12, 5))
+    found = clustered_mean(values.ravel(), np.repeat(np.arange(12), 5))
+    assert found.mean == pytest.approx(values.mean())
+    assert found.standard_error == pytest.approx(values.mean(1).std(ddof=1) / 12**0.5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=30))
+def test_items_by_themselves_have_the_usual_error(values: list[float]) -> None:
+    array = np.array(values)
+    found = clustered_mean(array, np.arange(len(values)))
+    assert found.standard_error == pytest.approx(array.std(ddof=1) / len(values) ** 0.5, abs=1e-9)
+    assert effective_items(array, np.arange(len(values))) == len(values)
+
+
+def test_weights_make_a_ratio_of_totals() -> None:
+    """Sequences of 10 and 30 tokens: nats over tokens, as if each token were counted."""
+    nats, tokens = np.array([20.0, 90.0, 25.0]), np.array([10.0, 30.0, 10.0])
+    found = clustered_mean(nats, np.array([0, 1, 2]), tokens)
+    assert found.mean == pytest.approx(135 / 50)
+    residual = nats - found.mean * tokens
+    expected = math.sqrt((residual**2 / (1 - tokens / 50)).sum()) / 50
+    assert found.standard_error == pytest.approx(expected)
+
+
+def test_one_cluster_has_no_error() -> None:
+    found = clustered_mean(np.array([1.0, 2.0]), np.array([7, 7]))
+    assert math.isnan(found.standard_error)
+    assert (found.mean, found.clusters, found.p_value) == (1.5, 1, 1.0)
+    assert all(math.isnan(bound) for bound in found.interval)
+
+
+def coverage(clusters: int, sizes: np.ndarray, share: float, *, trials: int = 4000) -> float:
+    """How often the 95% interval of the mean holds the truth, 0.
+
+    `share` of the variance is between clusters; `sizes` are drawn from, with replacement.
+    """
+    random, held = np.random.default_rng(1), 0
+    for _ in range(trials):
+        cluster = np.repeat(np.arange(clusters), random.choice(sizes, clusters))
+        shared = random.normal(size=clusters)[cluster] * share**0.5
+        values = shared + random.normal(size=len(cluster)) * (1 - share) ** 0.5
+        low, high = clustered_mean(values, cluster).interval
+        held += low < 0 < high
+    return held / trials
+
+
+@pytest.mark.parametrize(
+    ("clusters", "sizes", "share"),
+    [(5, [4], 0.5), (9, [3, 4], 0.3), (18, [1, 2, 3, 4], 0.5), (32, [1, 5, 10], 0.2)],
+)
+def test_intervals_hold_the_truth_93_to_97_per_cent_of_the_time(
+    clusters: int, sizes: list[int], share: float
+) -> None:
+    assert 0.93 < coverage(clusters, np.array(sizes), share) < 0.97
+
+
+def test_intervals_that_ignore_clusters_do_not() -> None:
+    """The reference: items as if independent, at the same 0.5 of variance between clusters."""
+    random, held = np.random.default_rng(1), 0
+    for _ in range(2000):
+        values = (random.normal(size=(18, 1)) + random.normal(size=(18, 10))).ravel()
+        low, high = clustered_mean(values, np.arange(180)).interval
+        held += low < 0 < high
+    assert held / 2000 < 0.75
+
+
+def test_a_share_of_questions_on_few_paragraphs() -> None:
+    random, covered, plain = np.random.default_rng(2), 0, 0
+    for _ in range(500):
+        ability = random.beta(1.5, 3.5, size=93)  # mean 0.3
+        right = random.random((93, 11)) < ability[:, None]
+        groups = np.repeat(np.arange(93), 11)
+        low, high = clustered_share_interval(right.ravel(), groups)
+        covered += low <= 0.3 <= high
+        low, high = share_interval(int(right.sum()), right.size)
+        plain += low <= 0.3 <= high
+    assert 0.93 < covered / 500 < 0.98
+    assert plain / 500 < 0.85
+
+
+def test_a_share_without_a_right_item_is_known_as_well_as_its_clusters() -> None:
+    groups = np.repeat(np.arange(6), 7)
+    assert clustered_share_interval(np.zeros(42), groups) == pytest.approx(share_interval(0, 6))
+    alone = clustered_share_interval(np.zeros(42), np.arange(42))
+    assert alone == pytest.approx((0, 0.084), abs=5e-4)
+
+
+def test_pairs_without_a_difference_keep_a_width() -> None:
+    groups = np.repeat(np.arange(10), 5)
+    assert clustered_paired_interval(np.zeros(50), groups) == pytest.approx(
+        paired_share_interval(0, 0, 10)
+    )
+    differences = np.repeat([1, 0, -1, 0, 0, 0, 0, 1, 0, 0], 5)  # alike within a group
+    low, high = clustered_paired_interval(differences, groups)
+    wide_low, wide_high = paired_share_interval(2, 1, 10)
+    assert low == pytest.approx(wide_low, abs=0.15)
+    assert high == pytest.approx(wide_high, abs=0.15)
+
+
+def test_paired_differences_are_of_documents_where_items_share_one() -> None:
+    random = np.random.default_rng(3)
+    shift = np.repeat(random.normal(0.1, 0.5, size=10), 20)
+    first = dict(enumerate((shift + random.normal(size=200) * 0.1).tolist()))
+    second = dict.fromkeys(range(200), 0.0)
+    plain = paired_difference(first, second)
+    found = paired_difference(first, second, {item: item // 20 for item in range(200)})
+    assert found.mean == pytest.approx(plain.mean)
+    assert (plain.clusters, found.clusters, found.items) == (200, 10, 200)
+    assert None not in (found.low, found.high, plain.low, plain.high)
+    assert found.high - found.low > 3 * (plain.high - plain.low)  # type: ignore[operator]
+    single = paired_difference(first, second, dict.fromkeys(range(200), 0))
+    assert (single.low, single.high) == (None, None)
+
+
+def test_an_item_without_a_cluster_is_one_by_itself() -> None:
+    assert cluster_numbers([1, 2, "a", 4], {1: 2, 4: 2}).tolist() == [0, 1, 2, 0]
