@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.plotting.variants import styles_of, variants_of
+from cola.compute.ladders import ladder_sentences
 from cola.families.registry import curve_label
 
 UNSET = "none"  # of a setting that a run does not have
@@ -30,11 +31,18 @@ def matching_statements(runs: pd.DataFrame) -> list[str]:
     if finished.empty:
         return ["No run is finished yet, so the matching is not known."]
     compute = finished["compute"].iloc[0]
+    unit = finished["unit"].iloc[0]
     statements = [_order_statement(finished), _budget_statement(finished, compute)]
+    statements += ladder_statements(finished)
     statements.append(_parameter_statement(finished))
     other = "nominal" if compute == "executed" else "executed"
-    statements.append(_ratio_statement(finished, f"train_flops_{other}", f"{other} training FLOPs"))
-    statements.append(_ratio_statement(finished, "tokens", "training tokens"))
+    unmatched = [compute, other] if unit != "flops" else [other]
+    for name in unmatched:
+        statements.append(
+            _ratio_statement(finished, f"train_flops_{name}", f"{name} training FLOPs")
+        )
+    if unit != "tokens":
+        statements.append(_ratio_statement(finished, "tokens", "training tokens"))
     statements += _training_statements(finished)
     retried = finished[finished["retry"] > 0]
     if not retried.empty:
@@ -59,7 +67,29 @@ def _order_statement(finished: pd.DataFrame) -> str:
     return f"Data order: NOT equal within the first {count:,} sequences."
 
 
+def ladder_statements(finished: pd.DataFrame) -> list[str]:
+    """Each curve's budgets, and where pairs of curves have equal ones; none where all have."""
+    labels = {
+        variant: curve_label(str(variant), str(mine["family"].iloc[0]))
+        for variant, mine in finished.groupby("variant", sort=False)
+    }
+    amounts = {
+        labels[variant]: [float(amount) for amount in mine["amount"]]
+        for variant, mine in finished.groupby("variant", sort=False)
+    }
+    unit = finished["unit"].iloc[0]
+    return ladder_sentences(
+        amounts, f"{finished['compute'].iloc[0]} FLOPs" if unit == "flops" else unit
+    )
+
+
 def _budget_statement(finished: pd.DataFrame, compute: str) -> str:
+    unit = finished["unit"].iloc[0]
+    if unit != "flops":
+        return (
+            f"Compute: runs are matched in {unit}, over all of a family's stages; training FLOPs "
+            f"follow, and curves are fitted to {compute} ones."
+        )
     used = finished[f"train_flops_{compute}"]
     short = float((1 - used / finished["budget"]).max())
     return (
@@ -69,29 +99,51 @@ def _budget_statement(finished: pd.DataFrame, compute: str) -> str:
 
 
 def _parameter_statement(finished: pd.DataFrame) -> str:
+    where, place = ("at every rung", "rung")
+    if not _is_one_ladder(finished):
+        where, place = ("at every budget that several have", "amount")
+        variants = finished.groupby(place)["variant"].transform("nunique")
+        finished = finished[variants > 1]
+        if finished.empty:
+            return (
+                "Not matched: parameters, as families have ladders of their own without a budget "
+                "in common."
+            )
     spread = {
-        kind: finished.groupby("rung")[f"{kind}_parameters"].agg(lambda n: n.max() / n.min()).max()
+        kind: finished.groupby(place)[f"{kind}_parameters"].agg(lambda n: n.max() / n.min()).max()
         - 1
         for kind in ("core", "total")
     }
     apart = [f"{kind} parameters lie within {value:.1%}" for kind, value in spread.items()]
     return (
-        f"Parameters: at every rung the families' {' and their '.join(apart)} of each other (core: "
+        f"Parameters: {where} the families' {' and their '.join(apart)} of each other (core: "
         "all but token embeddings and output head)."
     )
 
 
+def _is_one_ladder(finished: pd.DataFrame) -> bool:
+    """Whether the curves' budgets are those of one ladder, or its multiples."""
+    amounts = finished.pivot_table(index="rung", columns="variant", values="amount")
+    ratios = amounts.div(amounts.iloc[:, 0], axis=0)
+    return bool((ratios.max() / ratios.min()).max() < 1 + 1e-6)
+
+
 def _ratio_statement(finished: pd.DataFrame, column: str, name: str) -> str:
-    """How far a quantity that is not matched lies apart at the largest common rung."""
-    top = finished[finished["rung"] == finished["rung"].max()]
+    """How far a quantity that is not matched lies apart at each curve's largest rung."""
+    top = _largest(finished)
     means, styles = top.groupby("variant")[column].mean(), styles_of(variants_of(top))
     shown = ", ".join(f"{styles[str(v)].label} {value:.3g}" for v, value in means.items())
     return f"Not matched: {name} (top rung: {shown})."
 
 
+def _largest(finished: pd.DataFrame) -> pd.DataFrame:
+    """The runs of each curve's largest rung."""
+    return finished[finished["rung"] == finished.groupby("variant")["rung"].transform("max")]
+
+
 def _training_statements(finished: pd.DataFrame) -> list[str]:
     """The training settings that differ between curves, with their values at the largest rung."""
-    largest = finished[finished["rung"] == finished["rung"].max()].drop_duplicates("variant")
+    largest = _largest(finished).drop_duplicates("variant")
     names = [curve_label(str(run["variant"]), str(run["family"])) for _, run in largest.iterrows()]
     differing = []
     for key in sorted({key for values in largest["training"] for key in values}):

@@ -236,6 +236,8 @@ def _run_row(run: Any) -> dict[str, Any]:
         "run_key": tags[Tag.RUN_KEY],
         "rung": int(tags[Tag.RUNG]),
         "budget": float(tags[Tag.BUDGET]),
+        "unit": tags.get(Tag.BUDGET_UNIT, "flops"),
+        "amount": float(tags.get(Tag.BUDGET_AMOUNT, tags[Tag.BUDGET])),
         "seed": int(tags[Tag.SEED]),
         "status": tags[Tag.STATUS],
         "status_reason": tags.get(Tag.STATUS_REASON, ""),

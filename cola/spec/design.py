@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -18,8 +19,14 @@ from pydantic import (
 
 from cola.spec.base import Spec, check_distinct
 
-Budget = Annotated[float, Field(gt=0, le=1e30)]
+LARGEST_BUDGET, LARGEST_COUNT = 1e30, 10**18
+Budget = Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Parameters = Literal["core", "total"]
+# What a ladder's rungs count; FLOPs in the convention of `matching`.
+Unit = Literal["flops", "steps", "tokens"]
+Convention = Literal["executed", "nominal"]
+UNIT_KEYS: dict[Unit, str] = {"flops": "budget", "steps": "steps", "tokens": "tokens"}
 Size = Annotated[int, Field(ge=1_000, le=10**13)]
 
 # The three ways to say a size; of a rung and of a trajectory one is given.
@@ -43,11 +50,23 @@ PublishedRow = Annotated[
 class Rung(Spec):
     """One budget of the ladder and the size trained at it, by every family with every seed.
 
-    One of `core_parameters`, `total_parameters` and `row` is given.
+    One of `budget`, `steps` and `tokens` is given, as `matching.compute` says, and one of
+    `core_parameters`, `total_parameters` and `row`.
     """
 
-    budget: Budget = Field(
-        description="Training FLOPs of each run, counted as `matching.compute` says."
+    budget: Budget | None = Field(
+        default=None,
+        description="Training FLOPs of each run; for `matching.compute: executed` or `nominal`.",
+    )
+    steps: Count | None = Field(
+        default=None,
+        description="Optimiser steps of each run, over all of its stages; for `matching.compute: "
+        "steps`.",
+    )
+    tokens: Count | None = Field(
+        default=None,
+        description="Training tokens of each run, over all of its stages; for `matching.compute: "
+        "tokens`.",
     )
     core_parameters: CoreTarget = None
     total_parameters: TotalTarget = None
@@ -58,15 +77,55 @@ class Rung(Spec):
         """Parameters that are aimed at; None for a published row."""
         return self.core_parameters or self.total_parameters
 
+    @property
+    def unit(self) -> Unit:
+        """What the rung counts."""
+        return next(unit for unit, key in UNIT_KEYS.items() if getattr(self, key) is not None)
+
+    @property
+    def amount(self) -> float:
+        """FLOPs, steps or tokens of a run, as `unit` says."""
+        return float(getattr(self, UNIT_KEYS[self.unit]))
+
+    def times(self, factor: float) -> Rung:
+        """The rung with its amount multiplied, its size kept; steps and tokens are rounded.
+
+        Raises:
+            ValueError: the product is beyond the bounds of an amount.
+        """
+        amount, counts = self.amount * factor, self.unit != "flops"
+        if not (0.5 if counts else 0) < amount <= (LARGEST_COUNT if counts else LARGEST_BUDGET):
+            raise ValueError(f"{self.amount:.10g} {self.unit} times {factor:.10g} is out of range")
+        return self.model_copy(update={UNIT_KEYS[self.unit]: round(amount) if counts else amount})
+
     @model_validator(mode="after")
-    def _one_size(self) -> Rung:
+    def _one_amount_and_size(self) -> Rung:
+        _only_one(self, tuple(UNIT_KEYS.values()))
         _only_one(self, ("core_parameters", "total_parameters", "row"))
         return self
 
 
 def _only_one(spec: Spec, keys: tuple[str, ...]) -> None:
-    if sum(getattr(spec, key) is not None for key in keys) != 1:
-        raise ValueError(f"give one of {', '.join(keys)}")
+    given = [key for key in keys if getattr(spec, key) is not None]
+    if len(given) != 1:
+        found = f"; {' and '.join(given)} are given" if given else ""
+        raise ValueError(f"give one of {', '.join(keys)}{found}")
+
+
+def check_order(rungs: Sequence[Rung]) -> None:
+    """Refuse a ladder that does not climb (for validators of fields).
+
+    Raises:
+        ValueError: naming the first rung that lies below the one before it, or repeats one.
+    """
+    for index, (below, rung) in enumerate(pairwise(rungs), start=1):
+        if rung.unit == below.unit and rung.amount < below.amount:
+            raise ValueError(
+                f"rung {index} ({rung.amount:.10g} {rung.unit}) is below the rung before it "
+                f"({below.amount:.10g}); list them from small to large"
+            )
+        if rung in rungs[:index]:
+            raise ValueError(f"rung {index} is listed before already; list each rung once")
 
 
 class IsoFLOPDesign(Spec):

@@ -73,11 +73,37 @@ class ScheduleSpec(Spec):
     final_ratio: Fraction = Field(
         default=0.1, description="Learning rate at the end over the peak (`cosine` and `wsd`)."
     )
+    horizon_steps: PositiveInt | None = Field(
+        default=None,
+        description="Step, counted from the run's first, at which `cosine` reaches `final_ratio`, "
+        "in place of the stage's last: the run ends before the schedule does. Every stage warms "
+        "up on its own.",
+    )
     rate_changes: tuple[RateChange, ...] = Field(
         default=(),
         description="Changes of the schedule's rate, in order; population based training finds "
         "such schedules.",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_unset_horizon(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs whose schedule ends with them are the same as before there was any other."""
+        values: dict[str, Any] = handler(self)
+        if self.horizon_steps is None:
+            values.pop("horizon_steps", None)
+        return values
+
+    @model_validator(mode="after")
+    def _horizon_has_an_effect(self) -> ScheduleSpec:
+        horizon, warmup = self.horizon_steps, self.warmup_steps
+        if horizon is not None and self.kind != "cosine":
+            raise ValueError(
+                f"horizon_steps={horizon} goes with kind: cosine alone, not with {self.kind}; "
+                "leave it out"
+            )
+        if horizon is not None and warmup is not None and warmup >= horizon:
+            raise ValueError(f"warmup_steps={warmup} must be less than horizon_steps={horizon}")
+        return self
 
     @field_validator("rate_changes")
     @classmethod

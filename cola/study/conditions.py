@@ -52,9 +52,11 @@ def _in_stage(key: str, stage: str) -> str:
 
 def tuned_curves(study: StudySpec) -> dict[str, TunedCurve]:
     """The study's entries, with their budgets from small to large."""
-    budgets = sorted({rung.budget for rung in study.rungs()})
     return {
-        name: TunedCurve(curve_label(name, settings.family), budgets)
+        name: TunedCurve(
+            curve_label(name, settings.family),
+            sorted({rung.amount for rung in study.rungs_of(name)}),
+        )
         for name, settings in study.families.items()
     }
 

@@ -17,11 +17,19 @@ from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
 from cola.spec.data import DataSpec
-from cola.spec.design import Design, RulesSpec, Rung, TrajectoryDesign
+from cola.spec.design import Convention, Design, RulesSpec, Rung, TrajectoryDesign, Unit
 from cola.spec.locations import LocalPath
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.training import TrainingSpec
 from cola.study.families import Families, by_family
+from cola.study.ladders import (
+    check_batch_rules,
+    check_given,
+    check_overlap,
+    check_shared_amounts,
+    check_units,
+    shared_rungs,
+)
 from cola.study.run import EvaluationSpec, Seed
 from cola.tuning.checks import check_counts, check_data, check_entries, check_reach
 from cola.tuning.record import EntryTuning, TuningRecord
@@ -38,10 +46,20 @@ class MatchingSpec(Spec):
         description="Count in which sizes agree: `core` (all but token embeddings and output "
         "head) or `total`.",
     )
-    compute: Literal["executed", "nominal"] = Field(
+    compute: Literal["executed", "nominal", "steps", "tokens"] = Field(
         default="executed",
-        description="Training FLOPs that a budget counts: `executed` matrix products, or the "
-        "literature's `nominal` 6 N D.",
+        description="What a budget counts: training FLOPs as `executed` matrix products or by the "
+        "literature's `nominal` 6 N D, or optimiser `steps` or `tokens`, from which FLOPs follow.",
+    )
+    flops: Convention | None = Field(
+        default=None,
+        description="Convention of the FLOPs that follow from steps or tokens, in plans, fits and "
+        "rules; null: `executed`. For `compute: steps` or `tokens`.",
+    )
+    budgets: Literal["overlapping", "offset"] = Field(
+        default="overlapping",
+        description="Whether a ladder of an entry's own must overlap with the budgets of another "
+        "entry, or may lie apart from all of them (`offset`), so that curves meet in losses alone.",
     )
     tuning: Literal["none", "equal_trials", "unequal"] = Field(
         default="none",
@@ -54,6 +72,25 @@ class MatchingSpec(Spec):
         description="What a first stage that several runs of a trajectory share costs each: "
         "`charged` in full, or `amortised` in equal parts.",
     )
+
+    @property
+    def unit(self) -> Unit:
+        """What rungs count."""
+        return self.compute if self.compute in ("steps", "tokens") else "flops"
+
+    @property
+    def convention(self) -> Convention:
+        """Convention in which FLOPs are counted."""
+        return "nominal" if "nominal" in (self.compute, self.flops) else "executed"
+
+    @model_validator(mode="after")
+    def _one_convention(self) -> MatchingSpec:
+        if self.unit == "flops" and self.flops is not None:
+            raise ValueError(
+                f"flops={self.flops}: budgets count {self.compute} FLOPs already (compute); it is "
+                "for compute: steps or tokens"
+            )
+        return self
 
 
 def check_batch(training: TrainingSpec, resources: ResourcesSpec) -> None:
@@ -101,7 +138,9 @@ class StudySpec(Spec):
         json_schema_extra=by_family,
     )
     ladder: list[Rung] = Field(
-        default=[], description="Budgets with a size at each; in place of `design`."
+        default=[],
+        description="Budgets with a size at each; in place of `design`. Entries of `families` may "
+        "multiply it (`budget_factor`) or have one of their own (`ladder`).",
     )
     design: Design | None = Field(
         default=None,
@@ -185,11 +224,12 @@ class StudySpec(Spec):
         """What a tuning sweep found for the entry; None where none did."""
         return None if self.tuning is None else self.tuning.families.get(variant)
 
-    def rungs(self) -> list[Rung]:
-        """Budgets and sizes: the ladder, or what the design makes of its budgets."""
-        if self.design is not None:
-            return self.design.rungs(self.matching.parameters)
-        return self.ladder
+    def rungs_of(self, variant: str) -> list[Rung]:
+        """Budgets and sizes of an entry: its own ladder, or the study's times its factor."""
+        own = self.families[variant]
+        return own.ladder or shared_rungs(
+            self.ladder, self.design, self.matching.parameters, factor=own.budget_factor
+        )
 
     @field_validator("seeds")
     @classmethod
@@ -199,8 +239,7 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _one_design(self) -> StudySpec:
-        if bool(self.ladder) == (self.design is not None):
-            raise ValueError("give either ladder (budgets with sizes) or design (budgets alone)")
+        check_given(self.families, self.ladder, self.design)
         trajectory = isinstance(self.design, TrajectoryDesign)
         if trajectory and self.training.schedule.kind != "wsd":
             raise ValueError(
@@ -215,13 +254,25 @@ class StudySpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _sizes_are_of_what_is_matched(self) -> StudySpec:
-        other = "core" if self.matching.parameters == "total" else "total"
-        if any(getattr(rung, f"{other}_parameters") is not None for rung in self.rungs()):
+    def _rungs_are_what_is_matched(self) -> StudySpec:
+        matching = self.matching
+        check_units(self.families, self.ladder, self.design, compute=matching.compute)
+        ladders = {variant: self.rungs_of(variant) for variant in self.families}
+        other = "core" if matching.parameters == "total" else "total"
+        if any(
+            getattr(rung, f"{other}_parameters") is not None
+            for rungs in ladders.values()
+            for rung in rungs
+        ):
             raise ValueError(
-                f"{other}_parameters: the study matches {self.matching.parameters} parameters "
-                f"(matching.parameters), so give sizes as {self.matching.parameters}_parameters"
+                f"{other}_parameters: the study matches {matching.parameters} parameters "
+                f"(matching.parameters), so give sizes as {matching.parameters}_parameters"
             )
+        if matching.unit != "flops":
+            check_batch_rules(self.families, self.rules, matching.compute)
+            check_shared_amounts(ladders, matching.compute)
+        elif matching.budgets == "overlapping":
+            check_overlap(self.families, ladders)
         return self
 
     @model_validator(mode="after")
@@ -252,15 +303,21 @@ class StudySpec(Spec):
     @model_validator(mode="after")
     def _tuning_is_of_this_study(self) -> StudySpec:
         if self.tuning is not None:
+            if self.matching.unit != "flops":
+                raise ValueError(
+                    f"matching.compute={self.matching.compute!r}: the rules of `tuning` are over "
+                    "FLOPs; use executed or nominal, or leave `tuning` out"
+                )
             families = {name: item.family for name, item in self.families.items()}
             stages = {n: list(s.objective.stage_shares()) for n, s in self.families.items()}
             check_entries(self.tuning, families, stages)
             check_data(self.tuning, self.data)
             compute, parameters = self.matching.compute, self.matching.parameters
             check_counts(self.tuning, compute=compute, parameters=parameters)
-            rungs = self.rungs()
             for name in self.tuning.families:
-                budgets, sizes = [rung.budget for rung in rungs], [rung.target for rung in rungs]
+                rungs = self.rungs_of(name)
+                budgets = [rung.amount for rung in rungs]
+                sizes = [rung.target for rung in rungs if rung.target is not None]
                 check_reach(self.tuning, name, budgets=budgets, sizes=sizes)
         return self
 

@@ -113,8 +113,7 @@ def check_reach(
     tuned = [item.budget for item in entry.budgets]
     known = [size for size in sizes if size is not None]
     tuned_sizes = [item.parameters for item in entry.budgets if item.parameters is not None]
-    unit = "FLOPs" if record.compute in ("executed", "nominal") else record.compute
-    _check_near(f"tuning.families.{name}: tuned at budgets", tuned, budgets, unit=unit)
+    _check_near(f"tuning.families.{name}: tuned at budgets", tuned, budgets, unit="FLOPs")
     if known and tuned_sizes:
         where = f"tuning.families.{name}: tuned at sizes"
         _check_near(where, tuned_sizes, known, unit=f"{record.parameters} parameters")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rich.table import Table
 
+from cola.compute.ladders import listed
+from cola.study.schedule import final_learning_rates
 from orchestration.planning.accelerators import accelerator_name
+from orchestration.planning.comparison import budgets_as_json, counted, family_totals
 from orchestration.planning.decisions import RunDecision
+from orchestration.planning.plan import PlannedRun
 from orchestration.planning.plan_summary import Plan
 from orchestration.planning.units import count, duration
 
 
 def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
     """A row a run: what it is, what it costs, and what will happen to it."""
-    table = Table(title=f"{plan.study.name}: budgets count {plan.study.matching.compute} FLOPs")
+    counts = counted(plan.study)
+    flops = plan.study.matching.convention
+    follow = "" if "FLOPs" in counts else f"; {flops} FLOPs follow"
+    table = Table(title=f"{plan.study.name}: budgets count {counts}{follow}")
     columns = (
         "run", "core", "total", "tokens", "epochs", "steps", "batch", "rate", "executed", "nominal",
         "unspent", "time", "hours",
@@ -34,7 +43,7 @@ def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
             "?" if epochs is None else f"{plan.corpus.sign}{epochs:.2g}",
             " + ".join(f"{stage.steps}" for stage in run.spec.stages),
             f"{batch}" if micro is None else f"{batch} ({micro})",
-            " + ".join(f"{rate:.3g}" for rate in dict.fromkeys(run.spec.learning_rates().values())),
+            _rates(run),
             f"{run.train_flops('executed'):.3g}",
             f"{run.train_flops('nominal'):.3g}",
             f"{run.budget_deviation_steps:.2f} step",
@@ -44,6 +53,44 @@ def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
         if cost.price is not None:
             cells.append(f"{cost.price:,.0f}")
         table.add_row(*cells, f"{decision.action}: {decision.why}{plan.describe_prefix(run)}")
+    return table
+
+
+def _rates(run: PlannedRun) -> str:
+    """Peak rates of the stages, and where the schedule ends after the run its last rate."""
+    peaks, training = run.spec.learning_rates(), run.spec.training
+    final = final_learning_rates(run.spec)
+    texts = [
+        f"{peak:.3g}"
+        if training.of_stage(stage).schedule.horizon_steps is None
+        else f"{peak:.3g} to {final[stage]:.4g}"
+        for stage, peak in peaks.items()
+    ]
+    return " + ".join(dict.fromkeys(texts))
+
+
+def family_table(plan: Plan) -> Table | None:
+    """Sums over the runs of each entry; None where there is one."""
+    found = family_totals(plan.runs, plan.corpus.tokens)
+    if len(found) < 2:
+        return None
+    table = Table(title=f"By family: {counted(plan.study)} of each run, and sums over the runs")
+    for column in ("family", "runs", "budgets", "steps", "tokens", "epochs", "executed", "nominal"):
+        justify: Literal["left", "right"] = "left" if column == "family" else "right"
+        table.add_column(column, justify=justify)
+    amounts = budgets_as_json(plan.study, plan.runs)["of"]
+    for name, sums in found.items():
+        epochs = sums["most_epochs"]
+        table.add_row(
+            name,
+            f"{sums['runs']}",
+            listed(amounts[name]),
+            f"{sums['steps']:,}",
+            count(sums["tokens"]),
+            "?" if epochs is None else f"at most {plan.corpus.sign}{epochs:.2g}",
+            f"{sums['train_flops']['executed']:.3g}",
+            f"{sums['train_flops']['nominal']:.3g}",
+        )
     return table
 
 

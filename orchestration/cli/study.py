@@ -26,7 +26,7 @@ from orchestration.cli.options import (
     Study,
     output_folder,
 )
-from orchestration.cli.plan_tables import memory_table, plan_table
+from orchestration.cli.plan_tables import family_table, memory_table, plan_table
 from orchestration.cli.tables import print_runs, wide_console
 from orchestration.driver.progress import StudyView
 from orchestration.driver.status import run_status
@@ -103,6 +103,9 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
     """Print the plan as tables, with sentences on its total, its matching and its risks."""
     console = wide_console()
     console.print(plan_table(plan, decisions))
+    families = family_table(plan)
+    if families is not None:
+        console.print(families)
     memory = memory_table(plan)
     if memory is not None:
         console.print(memory)

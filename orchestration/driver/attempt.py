@@ -156,7 +156,9 @@ def remove_temporary_files(folder: Path) -> None:
 def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
     """MLflow's tags of a run that starts."""
     kind = family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
+    counted = {Tag.BUDGET_UNIT: run.unit, Tag.BUDGET_AMOUNT: repr(run.amount)}
     return {
+        **({} if run.unit == "flops" else counted),
         Tag.STUDY: study,
         Tag.FAMILY: run.spec.family,
         Tag.VARIANT: run.variant,

@@ -11,17 +11,25 @@ from cola.data.fingerprint import source_fingerprint
 from cola.data.hub import with_absolute_folders
 from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
-from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.interface.specs import ModelSpec
 from cola.families.registry import definition_of
-from cola.spec.design import Rung, TrajectoryDesign
+from cola.spec.design import TrajectoryDesign, Unit
 from cola.spec.resources import ResourcesSpec
 from cola.spec.training import StageTraining, TrainingSpec
-from cola.study import RunSpec, StagePlan, StudySpec
-from cola.study.schedule import warmup_steps
+from cola.study import RunSpec, StudySpec
 from cola.study.study import check_batch
 from cola.tuning.checks import why_other_corpus
 from orchestration.planning.accelerators import accelerator_of
 from orchestration.planning.memory import MemoryPlan, memory_by_stage
+from orchestration.planning.stages import (
+    Place,
+    Stage,
+    check_horizon,
+    expected_flops,
+    planned_stages,
+    stages_of,
+    with_common_warmup,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +39,9 @@ class PlannedRun:
     """A resolved run with its sizes, resources and memory.
 
     `variant` names the entry of the study's families that the run belongs to, and so its curve; it
-    is the family's name where the study has no variants of it. `memory` has one entry a ZeRO
-    stage, and is empty where the device's memory is not known.
+    is the family's name where the study has no variants of it. `rung` is the place in the entry's
+    ladder, which counts `amount` in `unit`. `memory` has one entry a ZeRO stage, and is empty where
+    the device's memory is not known.
     """
 
     spec: RunSpec
@@ -44,6 +53,8 @@ class PlannedRun:
     total_parameters: int
     resources: ResourcesSpec  # of a run of this size
     micro_batch_sequences: int | None
+    amount: float
+    unit: Unit
     memory: tuple[MemoryPlan, ...] = ()
     retry: int = 0  # how often its learning rate was lowered after it had diverged
 
@@ -73,7 +84,7 @@ class PlannedRun:
 
 
 def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[PlannedRun]:
-    """Every run of the study, resolved: rungs x families x seeds, in that nesting.
+    """Every run of the study, resolved: rungs x entries x seeds, in that nesting.
 
     `fingerprint` is the corpus' one, where it is known already.
 
@@ -86,10 +97,12 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
     other = None if study.tuning is None else why_other_corpus(study.tuning, fingerprint)
     if other is not None:
         raise SpecError(other)
+    ladders = {variant: study.rungs_of(variant) for variant in study.families}
     runs = [
-        plan_run(study, variant, index, rung=rung, seed=seed, fingerprint=fingerprint)
-        for index, rung in enumerate(study.rungs())
-        for variant in study.families
+        plan_run(Place(study, variant, index, rungs[index]), seed=seed, fingerprint=fingerprint)
+        for index in range(max(map(len, ladders.values())))
+        for variant, rungs in ladders.items()
+        if index < len(rungs)
         for seed in study.seeds
     ]
     check_variants_differ(runs)
@@ -113,23 +126,23 @@ def check_variants_differ(runs: Sequence[PlannedRun]) -> None:
             )
 
 
-def plan_run(
-    study: StudySpec, variant: str, index: int, *, rung: Rung, seed: int, fingerprint: str
-) -> PlannedRun:
-    """One run of rung `index`: the variant's matched size, the steps that the budget pays for.
+def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
+    """One run of an entry's rung: its matched size, the steps that the rung pays for.
 
     Raises:
-        SpecError: a size that cannot be built, a budget below one step, too little memory.
+        SpecError: a size that cannot be built, a rung below one step, a schedule that ends before
+            the run, too little memory.
     """
-    settings = study.families[variant]
-    model = model_at_rung(study, variant, index, rung=rung)
+    study, rung = place.study, place.rung
+    settings = study.families[place.variant]
+    model = model_at_rung(place)
     counts = definition_of(settings.family).parameter_counts(model)
-    training = training_at_rung(study, variant, rung, core=counts.core)
-    stages = stages_within_budget(
-        study, training, model, objective=settings.objective, index=index, budget=rung.budget
-    )
+    costs = stages_of(model, settings.objective, study.data.sequence_length)
+    training = training_at_rung(place, costs, core=counts.core)
+    stages = planned_stages(place, training, costs)
+    check_horizon(place, training, stages)
     if isinstance(study.design, TrajectoryDesign):
-        training = with_common_warmup(study, training, model, objective=settings.objective)
+        training = with_common_warmup(place, training, costs)
     spec = RunSpec(
         model=model,
         objective=settings.objective,
@@ -138,24 +151,27 @@ def plan_run(
         training=training,
         evaluation=study.evaluation,
         stages=stages,
-        budget=rung.budget,
-        compute=study.matching.compute,
+        budget=expected_flops(place, training, costs),
+        compute=study.matching.convention,
         seed=seed,
     )
+    if rung.unit != "flops":
+        whole = spec.train_flops_at(spec.steps, spec.compute)
+        spec = spec.model_copy(update={"budget": whole})
     # The rung's target is the size, so that all families get the same.
     resources = study.resources.at(rung.core_parameters or counts.core)
     try:
         check_batch(training, resources)
     except ValueError as error:  # of a batch that a rule gives
-        raise SpecError(f"{rung_key(study, index, 'budget')} of {variant}: {error}") from None
+        raise SpecError(f"{place.key('budget')} of {place.variant}: {error}") from None
     memory = memory_by_stage(spec, resources)
-    check_memory(spec, resources, memory, index=index)
+    check_memory(spec, resources, memory, index=place.index)
     micro = resources.micro_batch_sequences
     return PlannedRun(
         spec=spec,
-        variant=variant,
-        rung=index,
-        name=run_name(study, variant, rung, core=counts.core, seed=seed),
+        variant=place.variant,
+        rung=place.index,
+        name=run_name(place, core=counts.core, seed=seed),
         core_parameters=counts.core,
         embedding_parameters=counts.embedding,
         total_parameters=counts.total,
@@ -164,23 +180,32 @@ def plan_run(
             memory[resources.zero_stage].micro_batch_sequences if memory else micro
         ),
         memory=memory,
+        unit=rung.unit,
+        amount=rung.amount,
     )
 
 
-def run_name(study: StudySpec, variant: str, rung: Rung, *, core: int, seed: int) -> str:
+def run_name(place: Place, *, core: int, seed: int) -> str:
     """Variant, budget and seed; the size too where a budget has several."""
-    several = sum(other.budget == rung.budget for other in study.rungs()) > 1
+    rung, rungs = place.rung, place.study.rungs_of(place.variant)
+    several = sum(other.amount == rung.amount for other in rungs) > 1
     size = f"-{core:.3g}" if several else ""
-    return f"{variant}-{rung.budget:.3g}{size}-seed{seed}"
+    amount = {
+        "flops": f"{rung.amount:.3g}",
+        "steps": f"{rung.amount:.0f}steps",
+        "tokens": f"{rung.amount:.3g}tokens",
+    }[rung.unit]
+    return f"{place.variant}-{amount}{size}-seed{seed}"
 
 
-def model_at_rung(study: StudySpec, variant: str, index: int, *, rung: Rung) -> ModelSpec:
-    """The variant's model specification at rung `index`.
+def model_at_rung(place: Place) -> ModelSpec:
+    """The entry's model specification at a rung.
 
     Raises:
         SpecError: with the nearest size that can be built.
     """
-    settings, vocab_size = study.families[variant], vocab_size_of(study.data)
+    study, rung = place.study, place.rung
+    settings, vocab_size = study.families[place.variant], vocab_size_of(study.data)
     family = definition_of(settings.family)
     if rung.target is None:
         return family.paper_row(vocab_size, settings)
@@ -188,62 +213,37 @@ def model_at_rung(study: StudySpec, variant: str, index: int, *, rung: Rung) -> 
     try:
         return size(rung.target, vocab_size, settings)
     except SpecError as error:
-        path = rung_key(study, index, f"{study.matching.parameters}_parameters")
+        path = place.key(f"{study.matching.parameters}_parameters")
         raise SpecError(f"{path}: {error}") from None
 
 
-def rung_key(study: StudySpec, index: int, key: str) -> str:
-    """Path of the key that set a rung's budget or size."""
-    return f"ladder.{index}.{key}" if study.ladder else f"design (rung {index}, {key})"
-
-
-def training_at_rung(study: StudySpec, variant: str, rung: Rung, *, core: int) -> TrainingSpec:
+def training_at_rung(place: Place, costs: Sequence[Stage], *, core: int) -> TrainingSpec:
     """The entry's training settings with its rules applied at this size and budget.
 
     The rung's target counts as the size, so that all families get the same settings; in a
-    trajectory the largest budget counts, so that all of its points do.
+    trajectory the largest budget counts, so that all of its points do. Where rungs count steps or
+    tokens, the budget is the FLOPs that follow from them.
     """
-    training, rules = study.training_of(variant), study.rules_of(variant)
-    size = rung.target or core
+    study = place.study
+    training, rules = study.training_of(place.variant), study.rules_of(place.variant)
+    size, budget = place.rung.target or core, expected_flops(place, training, costs)
     if isinstance(study.design, TrajectoryDesign):
-        rung = study.rungs()[-1]
+        budget = study.rungs_of(place.variant)[-1].amount
     changes: dict[str, object] = {}
     if rules.learning_rate is not None:
-        rate = rules.learning_rate.value(size, rung.budget)
+        rate = rules.learning_rate.value(size, budget)
         changes["optimizer"] = training.optimizer.model_copy(update={"learning_rate": rate})
     if rules.stage_learning_rates:
         stages = dict(training.stages)
         for name, rule in rules.stage_learning_rates.items():
-            rate = rule.value(size, rung.budget)
+            rate = rule.value(size, budget)
             own = stages.get(name, StageTraining())
             stages[name] = own.model_copy(update={"learning_rate": rate})
         changes["stages"] = stages
     if rules.batch_tokens is not None:
-        sequences = rules.batch_tokens.value(size, rung.budget) / study.data.sequence_length
+        sequences = rules.batch_tokens.value(size, budget) / study.data.sequence_length
         multiple = rules.batch_multiple
         changes["batch_sequences"] = max(1, round(sequences / multiple)) * multiple
-    return training.model_copy(update=changes)
-
-
-def with_common_warmup(
-    study: StudySpec, training: TrainingSpec, model: ModelSpec, *, objective: ObjectiveSpec
-) -> TrainingSpec:
-    """The settings with the warm-up steps of the smallest budget, which all points share."""
-    smallest = study.rungs()[0].budget
-    stages = stages_within_budget(
-        study, training, model, objective=objective, index=0, budget=smallest
-    )
-    last = stages[-1]
-    steps = warmup_steps(training.of_stage(last.name).schedule, last.steps)
-    changes: dict[str, object] = {
-        "schedule": training.schedule.model_copy(update={"warmup_steps": steps})
-    }
-    own = training.stages.get(last.name)
-    if own is not None and own.schedule is not None:
-        schedule = own.schedule.model_copy(update={"warmup_steps": steps})
-        changes["stages"] = training.stages | {
-            last.name: own.model_copy(update={"schedule": schedule})
-        }
     return training.model_copy(update=changes)
 
 
@@ -270,59 +270,3 @@ def check_memory(
         f"{shortage}. It fits at no stage: raise resources.workers, shorten "
         "data.sequence_length, or choose a smaller size or an accelerator with more memory"
     )
-
-
-def stages_within_budget(
-    study: StudySpec,
-    training: TrainingSpec,
-    model: ModelSpec,
-    *,
-    objective: ObjectiveSpec,
-    index: int,
-    budget: float,
-) -> list[StagePlan]:
-    """The most steps of each stage that the budget (FLOPs) pays for; the last takes what is left.
-
-    In a trajectory the stages before the last are those of the smallest budget.
-
-    Raises:
-        SpecError: when the budget is below one step of every stage.
-    """
-    length = study.data.sequence_length
-    tokens_per_step = training.batch_sequences * length
-    shares = objective.stage_shares()
-    trajectory = isinstance(study.design, TrajectoryDesign)
-    first_budget = study.rungs()[0].budget if trajectory else budget
-    points = len(study.rungs()) if study.matching.stage1 == "amortised" else 1
-    spent, plans, needed = 0.0, [], 0.0
-    cost = definition_of(model.family).train_flops_per_token
-    for number, (stage, share) in enumerate(shares.items(), start=1):
-        costs = {
-            convention: cost(model, objective, length, stage=stage, convention=convention).total
-            for convention in ("executed", "nominal")
-        }
-        per_step = costs[study.matching.compute] * tokens_per_step
-        last = number == len(shares)
-        charged = 1.0 if last else 1.0 / points
-        affordable = (budget - spent if last else share * first_budget) / per_step
-        needed = max(needed, per_step / share)
-        # A relative slack of 1e-12 keeps a budget that is an exact multiple of the step.
-        steps = int(affordable * (1 + 1e-12))
-        spent += steps * per_step * charged
-        plans.append((stage, steps, charged, costs))
-    if any(steps < 1 for _, steps, _, _ in plans):
-        raise SpecError(
-            f"{rung_key(study, index, 'budget')}={budget:.3g} is below one step of {model.family} "
-            f"({tokens_per_step} tokens a step); needs at least {needed:.3g} FLOPs "
-            f"({study.matching.compute}) or a smaller training.batch_sequences or size"
-        )
-    return [
-        StagePlan(
-            name=stage,
-            steps=steps,
-            train_flops_per_token_executed=costs["executed"],
-            train_flops_per_token_nominal=costs["nominal"],
-            charged=charged,
-        )
-        for stage, steps, charged, costs in plans
-    ]

@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cola.compute.ladders import ladder_sentences
 from cola.families.registry import definition_of
 from cola.study import StudySpec
 from cola.study.conditions import tuned_curves, tuning_notes
+from cola.study.schedule import final_learning_rates
 from cola.tuning.text import tuning_as_json
 from orchestration.planning.accelerators import accelerator_name, accelerator_of
+from orchestration.planning.comparison import (
+    amounts_by_label,
+    budgets_as_json,
+    counted,
+    family_totals,
+    shape_cautions,
+    spreads,
+)
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.costs import (
     Costs,
@@ -136,20 +146,17 @@ def total_sentence(plan: Plan) -> str:
 def matching_sentences(plan: Plan) -> list[str]:
     """What is matched at every rung, and by how much the rest differs between families."""
     matching = plan.study.matching
-    spread = {
-        "core parameters": _spread(plan, lambda run: run.core_parameters),
-        "total parameters": _spread(plan, lambda run: run.total_parameters),
-        "executed FLOPs": _spread(plan, lambda run: run.train_flops("executed")),
-        "nominal FLOPs": _spread(plan, lambda run: run.train_flops("nominal")),
-        "tokens": _spread(plan, lambda run: run.tokens),
-    }
-    asked = [f"{matching.parameters} parameters", f"{matching.compute} FLOPs"]
-    matched = [name for name in asked if spread[name] <= MATCHED]
-    held = ", ".join(f"{name} (within {spread[name]:.1%})" for name in matched)
+    spread = spreads(plan.study, plan.runs)
+    asked = [f"{matching.parameters} parameters", counted(plan.study)]
+    matched = [name for name in asked if name in spread and spread[name] <= MATCHED]
+    held = "".join(f"{name} (within {spread[name]:.1%}), " for name in matched)
     unmatched = ", ".join(
-        f"{name} (up to {value:.0%} apart{', though asked for' if name in asked else ''})"
-        for name, value in spread.items()
-        if name not in matched
+        [f"{name} (entries have no budget in common)" for name in asked if name not in spread]
+        + [
+            f"{name} (up to {value:.0%} apart{', though asked for' if name in asked else ''})"
+            for name, value in spread.items()
+            if name not in matched
+        ]
     )
     own = [
         name
@@ -158,10 +165,16 @@ def matching_sentences(plan: Plan) -> list[str]:
     ]
     common = "data order and optimiser" if own else "data order, optimiser and schedule"
     sentences = [
-        f"Matched: {held}, {common}.",
+        f"Matched: {held}{common}.",
         f"Not matched: {unmatched}.",
         *tuning_of(plan.study)["sentences"],
     ]
+    if matching.unit != "flops":
+        sentences.append(
+            f"Runs are matched in {matching.unit}, over all of a family's stages; FLOPs follow, "
+            f"and fits count them as {matching.convention}."
+        )
+    sentences += ladder_sentences(amounts_by_label(plan.runs), counted(plan.study))
     if own:
         sentences.append(f"With training settings of their own: {', '.join(own)}.")
     if any(prefixes.resumes_from for prefixes in plan.prefixes.values()):
@@ -204,6 +217,7 @@ def warnings(plan: Plan) -> list[str]:
     cautions += [
         f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
     ]
+    cautions += shape_cautions(plan.runs)
     short = [r for r in plan.runs if min(stage.steps for stage in r.spec.stages) < FEW_STEPS]
     if short:
         names = ", ".join(run.name for run in short[:3])
@@ -239,7 +253,9 @@ def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str,
         "study": plan.study.name,
         "corpus": {"tokens": plan.corpus.tokens, "tokens_counted": plan.corpus.exact}
         | plan.corpus.summary.as_json(),
+        "budgets": budgets_as_json(plan.study, plan.runs),
         "runs": rows,
+        "families": family_totals(plan.runs, plan.corpus.tokens),
         "totals": totals(plan),
         "matching": matching_sentences(plan),
         "tuning": tuning_of(plan.study),
@@ -254,7 +270,9 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "family": spec.family,
         "variant": run.variant,
         "run_key": spec.run_key,
+        "rung": run.rung,
         "budget": spec.budget,
+        "counted": {"unit": run.unit, "amount": run.amount},
         "seed": spec.seed,
         "parameters": {
             "core": run.core_parameters,
@@ -269,6 +287,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "batch_sequences": spec.training.batch_sequences,
         "micro_batch_sequences": run.micro_batch_sequences,
         "learning_rates": spec.learning_rates(),
+        "final_learning_rates": final_learning_rates(spec),
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
         "train_flops_per_token": {
             stage.name: family.train_flops_per_token(
@@ -303,11 +322,3 @@ def _memory_as_json(memory: MemoryPlan) -> dict[str, Any]:
         "accumulation": memory.accumulation,
         "fits": memory.fits,
     }
-
-
-def _spread(plan: Plan, value: Any) -> float:
-    """Largest relative difference between variants over the rungs and seeds."""
-    groups: dict[tuple[int, int], list[float]] = {}
-    for run in plan.runs:
-        groups.setdefault((run.rung, run.spec.seed), []).append(float(value(run)))
-    return max(max(values) / min(values) - 1 for values in groups.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.data.tokenizer import vocab_size_of
+from cola.errors import SpecError
 from cola.families.registry import definition_of
 from cola.records import IN_DOMAIN_TASKS
 from cola.spec.design import TrajectoryDesign
@@ -59,11 +60,16 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     values["resources"] |= ONE_MACHINE | {"workers": workers}
     values["checkpoint"] |= {"every_seconds": 2, "keep": 2}
     values["tracking"] |= {"uri": None, "log_every_steps": 5}
-    values["matching"] |= {"stage1": "charged", "parameters": "core"}
-    # The budgets depend on the sizes: a ladder without limits is parsed first.
+    values["matching"] |= {"stage1": "charged", "parameters": "core", "flops": None}
+    values["matching"] |= {"compute": study.matching.convention}
+    for settings in values["families"].values():
+        settings.pop("budget_factor", None)
+        settings.pop("ladder", None)
+    # Sizes depend on the vocabulary, budgets on the sizes: a ladder without limits is parsed first.
     values["ladder"] = [{"budget": 1e30, "core_parameters": core} for core in rung_sizes(study)]
     small = StudySpec.parse(values)
     for rung in values["ladder"]:
+        rung["core_parameters"] = buildable(small, rung["core_parameters"])
         rung["budget"] = budget_of(small, rung["core_parameters"])
     if isinstance(study.design, TrajectoryDesign):
         first = values["ladder"][0]
@@ -106,7 +112,26 @@ def shrink_evaluation(evaluation: dict[str, Any], length: int) -> None:
 
 def rung_sizes(study: StudySpec) -> tuple[int, ...]:
     """Core parameters of the rungs: one for a study of one rung, two for any other."""
-    return CORES[: len(study.rungs())]
+    return CORES[: max(len(study.rungs_of(variant)) for variant in study.families)]
+
+
+def buildable(study: StudySpec, core: int) -> int:
+    """The first size from `core` on, up to twice it, at which every family has a shape.
+
+    Raises:
+        SpecError: when there is none.
+    """
+    vocab_size = vocab_size_of(study.data)
+    for step in range(21):
+        size = core + step * core // 20
+        try:
+            for settings in study.families.values():
+                definition_of(settings.family).size(size, vocab_size, settings)
+        except SpecError as error:
+            refusal = error
+            continue
+        return size
+    raise refusal
 
 
 def budget_of(study: StudySpec, core: int) -> float:
@@ -116,7 +141,7 @@ def budget_of(study: StudySpec, core: int) -> float:
     for settings in study.families.values():
         family = definition_of(settings.family)
         model = family.size(core, vocab_size_of(study.data), settings)
-        length, convention = study.data.sequence_length, study.matching.compute
+        length, convention = study.data.sequence_length, study.matching.convention
         for stage, share in settings.objective.stage_shares().items():
             flops = family.train_flops_per_token(
                 model, settings.objective, length, stage=stage, convention=convention

@@ -198,7 +198,12 @@ def run_stage(
         began = time.perf_counter()
         batches = draw_micro_batches(state, tokens, settings)
         state.data_seconds += time.perf_counter() - began
-        factor = learning_rate_factor(training.schedule, state.step - first_step, state.stage.steps)
+        factor = learning_rate_factor(
+            training.schedule,
+            state.step - first_step,
+            state.stage.steps,
+            first_step=first_step,
+        )
         factor *= rate_change_factor(run, state.step)
         state.result = engine.step(batches, factor)
         if state.average is not None:

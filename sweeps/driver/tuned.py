@@ -17,6 +17,7 @@ from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
 from cola.study.conditions import conditions_of
 from cola.tuning.record import LEARNING_RATE, TuningRecord
+from orchestration.planning.plan import plan_study
 from sweeps.search.edges import edges_of, is_number
 from sweeps.search.known_trials import known_point
 from sweeps.search.trial_log import SweepLog, best_trial
@@ -48,7 +49,14 @@ class ArmResult:
     @property
     def budget(self) -> float:
         """Training FLOPs of the arm's runs."""
-        return self.study.rungs()[0].budget
+        return plan_study(self.study)[0].spec.budget
+
+    @property
+    def parameters(self) -> int:
+        """Of the arm's models, as the study counts them."""
+        run = plan_study(self.study)[0]
+        total = self.study.matching.parameters == "total"
+        return run.total_parameters if total else run.core_parameters
 
 
 def is_tuning_sweep(planner: PointPlanner) -> bool:
@@ -119,7 +127,7 @@ def tuning_record(
                 "split": split_of(goal.name),
             },
             "seeds": list(base.seeds),
-            "compute": base.matching.compute,
+            "compute": base.matching.convention,
             "parameters": base.matching.parameters,
             "data": {
                 "fingerprint": planner.fingerprint(base),
@@ -168,7 +176,7 @@ def budget_values(result: ArmResult) -> dict[str, Any]:
     tried = [known_point(r) for r, outcome in result.trials if outcome.state != "failed"]
     return {
         "budget": result.budget,
-        "parameters": result.study.rungs()[0].target,
+        "parameters": result.parameters,
         "trials": len(states),
         **{state: states.count(state) for state in STATES},
         "beyond": sum(request.beyond for request, _ in result.trials),

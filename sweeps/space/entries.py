@@ -12,6 +12,7 @@ from sweeps.space.samplers import LEARNING_RATE
 
 BATCH = "training.batch_sequences"
 OWN = "training."
+OWN_LADDER = ("ladder", "budget_factor")
 
 
 def is_training(key: str) -> bool:
@@ -49,17 +50,28 @@ def alone(values: Mapping[str, Any], entry: str, where: str) -> dict[str, Any]:
 
 
 def at_rung(values: Mapping[str, Any], rung: int, where: str) -> dict[str, Any]:
-    """The study at one of its rungs, counted from 0.
+    """The study at one rung of its ladder, or of its entry's own, counted from 0.
 
     Raises:
-        SpecError: naming `where`; it has fewer.
+        SpecError: naming `where`; it has fewer, or entries with ladders that differ.
     """
-    rungs = StudySpec.parse(dict(values), origin="the base study").rungs()
+    study = StudySpec.parse(dict(values), origin="the base study")
+    ladders = [study.rungs_of(name) for name in study.families]
+    if any(rungs != ladders[0] for rungs in ladders):
+        raise SpecError(
+            f"{where}={rung}: the base study's entries have ladders that differ; give the arm an "
+            "entry"
+        )
+    rungs = ladders[0]
     if rung >= len(rungs):
         last = "rung 0 alone" if len(rungs) == 1 else f"rungs 0 to {len(rungs) - 1}"
         raise SpecError(f"{where}={rung}: the base study has {last}")
     one = rungs[rung].model_dump(mode="json", exclude_none=True)
-    return {**values, "ladder": [one], "design": None}
+    entries = {
+        name: {key: value for key, value in (settings or {}).items() if key not in OWN_LADDER}
+        for name, settings in values["families"].items()
+    }
+    return {**values, "families": entries, "ladder": [one], "design": None}
 
 
 def without_rules_of(values: Mapping[str, Any], entry: str, keys: Iterable[str]) -> dict[str, Any]:

@@ -270,8 +270,9 @@ def check_comparable(study: StudySpec, where: str, sweep: str) -> None:
             f"{where}: has {len(study.families)} entries in families ({', '.join(study.families)}),"
             f" whose metrics do not compare; name one, or make an arm of each (in sweep {sweep})"
         )
-    if len(study.rungs()) > 1:
+    rungs = max(len(study.rungs_of(variant)) for variant in study.families)
+    if rungs > 1:
         raise SpecError(
-            f"{where}: has {len(study.rungs())} rungs, but a trial is one size at one budget; give "
+            f"{where}: has {rungs} rungs, but a trial is one size at one budget; give "
             f"one size and budget in ladder or design (in sweep {sweep})"
         )

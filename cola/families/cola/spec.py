@@ -86,6 +86,11 @@ class ColaSettings(FamilySettings):
     vae_share: float = Field(
         default=0.3, gt=0, lt=1, description="Share of the core parameters that go to the VAE."
     )
+    vae_aspect: PositiveFloat = Field(
+        default=3.0,
+        description="Width over depth that the VAE's encoder and decoder aim at, in units of what "
+        "a trunk of as many parameters has; 6.7 in the paper's row.",
+    )
     log_snr: float | None = Field(
         default=None,
         description=(

@@ -5,10 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_serializer
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 
 from cola.spec.base import Spec
-from cola.spec.design import RulesSpec
+from cola.spec.design import RulesSpec, Rung, check_order
 from cola.spec.training import TrainingSpec
 
 
@@ -56,6 +63,32 @@ class FamilySettings(FamilySpec):
         default=None,
         description="Rules of this entry, key by key in place of the study's `rules`.",
     )
+
+    budget_factor: PositiveFloat | None = Field(
+        default=None,
+        description="What every budget of the study's `ladder` or `design` is multiplied by for "
+        "this entry, sizes of a ladder kept; null: 1.",
+    )
+    ladder: list[Rung] | None = Field(
+        default=None,
+        min_length=1,
+        description="Rungs of this entry, from small to large, in place of the study's `ladder`.",
+    )
+
+    @field_validator("ladder")
+    @classmethod
+    def _climbs(cls, ladder: list[Rung] | None) -> list[Rung] | None:
+        check_order(ladder or ())
+        return ladder
+
+    @model_serializer(mode="wrap")
+    def _without_shared_budgets(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Entries on the study's budgets are written as before there were any of their own."""
+        values: dict[str, Any] = handler(self)
+        for key in ("budget_factor", "ladder"):
+            if getattr(self, key) is None:
+                values.pop(key, None)
+        return values
 
     @field_serializer("training", "rules")
     def _only_what_was_given(self, value: Spec | None) -> dict[str, Any] | None:

@@ -186,6 +186,16 @@ def test_training_settings_that_differ_between_families_are_named(store: Store) 
     assert found == ("Not matched: training.optimizer.learning_rate (AR 0.004, Cola DLM 0.012).")
 
 
+def test_runs_matched_in_steps_say_so(store: Store) -> None:
+    for family, factor in (("ar", 1), ("cola", 3)):
+        tags = {Tag.BUDGET: repr(factor * BUDGETS[0]), Tag.BUDGET_UNIT: "steps"}
+        store.run("steps", family, 0, **tags, **{Tag.BUDGET_AMOUNT: "100.0"})
+    said = matching_statements(read_study("steps", store.uri).runs)
+    assert said[1].startswith("Compute: runs are matched in steps, over all of a family's stages")
+    assert any(text.startswith("Not matched: executed training FLOPs (top rung") for text in said)
+    assert not any("Budgets differ" in text for text in said)
+
+
 def test_orders_are_compared_where_all_runs_have_a_digest() -> None:
     short, long = {"1": "a", "2": "b"}, {"1": "a", "2": "b", "4": "c"}
     assert common_order({"x": short, "y": long}) == (2, True)
