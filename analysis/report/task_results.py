@@ -10,7 +10,7 @@ import pandas as pd
 from cola.families.registry import definition_of
 
 SHARES = ("accuracy", "first_token_accuracy", "valid", "f1")  # shown in per cent
-BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance")  # shown with what they are of
+BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance", "items")  # of other numbers
 STANDARD_ERRORS = {
     "accuracy": "accuracy_standard_error",
     "nll_nats_per_token": "nll_standard_error",
