@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,15 @@ from analysis.fitting.bootstrap import Progress
 from analysis.fitting.estimate import ESTIMATORS
 from analysis.fitting.laws import LAWS
 from analysis.fitting.table import Table, read_table
+from analysis.metric_report.content import curve_rows, note_rows, prediction_rows
+from analysis.metric_report.report import MetricReport, sentences, write_metric_report
 from analysis.report.report import write_report
 from analysis.table_fit.fit import fit_table
 from analysis.table_fit.options import check_options, check_together, parse_target
 from analysis.table_fit.request import Request
 from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns
+from analysis.tables.json_numbers import without_nan
 from cola.errors import FitError, SpecError
 from cola.spec import load_saved_yaml, load_yaml
 from cola.spec.address import sqlite_uri
@@ -46,8 +50,17 @@ def report(
         list[float] | None,
         typer.Option(help="Budget (FLOPs) to predict the loss at (repeatable)."),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Fit this metric in place of the validation loss: a name in MLflow, a task (its "
+            "accuracy), few-shot or in-domain (all of their tasks and the average); repeatable. "
+            "Writes metrics.html."
+        ),
+    ] = None,
 ) -> None:
     """Fit the study's scaling curves and write report.html, report.md, figures and tables."""
+    check_targets(target or [])
     name = study
     if study.endswith((".yaml", ".yml")):
         values = load_yaml(Path(study))
@@ -60,6 +73,12 @@ def report(
         folder / "study.yaml", "tracking", "uri", what="study", command="`cola run` of the study"
     )
     uri = tracking_uri or spec["tracking"]["uri"] or sqlite_uri(root / "mlflow.db")
+    if metric:
+        page = write_metric_report(
+            name, uri, folder / "report", metrics=metric, targets=target or []
+        )
+        show_metrics(page, Console(markup=False, emoji=False))
+        return
     result = write_report(name, uri, folder / "report", spec=spec, targets=target or [])
     console = Console()
     for fit in result.fits.values():
@@ -67,6 +86,38 @@ def report(
     for warning in result.warnings:
         console.print(f"note: {warning}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"report: {result.html}", highlight=False, soft_wrap=True)
+
+
+def check_targets(targets: Sequence[float]) -> None:
+    """Refuse budgets that are no positive numbers.
+
+    Raises:
+        SpecError: with the first of them.
+    """
+    wrong = next((each for each in targets if not 0 < each < math.inf), None)
+    if wrong is not None:
+        raise SpecError(f"--target {wrong:g}: must be a positive number of FLOPs")
+
+
+def show_metrics(page: MetricReport, console: Console) -> None:
+    """Curves, comparisons, predictions and notes of a page of metrics."""
+    found = page.found["metrics"]
+    for row in curve_rows(found):
+        console.print(
+            f"{row['metric']}, {row['label']}: {row['law']}, {row['parameters']}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    for sentence in sentences(page.found):
+        console.print(sentence, highlight=False, soft_wrap=True)
+    for row in prediction_rows(found):
+        console.print(
+            f"{row['metric']}, {row['label']}: {row['value']} at {row['compute']} FLOPs (curve "
+            f"{row['curve']}, a new run {row['new_run']})",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    for note in note_rows(found, page.found["notes"]):
+        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"report: {page.html}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -137,17 +188,6 @@ def check_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise SpecError(f"{option} {value}: must be one of {', '.join(allowed)}")
-
-
-def without_nan(value: Any) -> Any:
-    """Numbers that are not defined become null: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def show_fit(result: dict[str, Any], console: Console) -> None:

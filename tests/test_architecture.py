@@ -53,6 +53,7 @@ LAYERS = {
         {"fitting"},
         {"table_fit"},
         {"report", "sweep_report"},
+        {"metric_report"},
     ),
     "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
 }

@@ -5,21 +5,26 @@ All of it is computed from every refit of both families, so that every number ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import LEVEL, Refits, percentiles
-from analysis.fitting.estimate import Fit, fit_law, solve
-from analysis.fitting.law import Array, Inputs, predicted
+from analysis.fitting.estimate import fit_law, solve
+from analysis.fitting.frontier import ScalingCurve, at_compute
+from analysis.fitting.law import Array
 from analysis.fitting.solver import Resampled
 from analysis.fitting.table import inputs
 from cola.errors import FitError
 
-MULTIPLIER_POINTS = 60  # chosen: losses at which a multiplier curve is drawn
+MULTIPLIER_POINTS = 60  # chosen: values at which a multiplier curve is drawn
+BEYOND = 10  # chosen: factor in compute that a drawn curve is followed beyond its points
+FAR, GRID = 1e3, 800  # chosen: factor within which curves may cross, and points of compute there
+RESOLVED = 1e-9  # chosen: share of the values below which a gap is none
 PREDICTION_SEED = 0  # of a new run's noise
-GRID = 400  # points of compute in which curves are inverted
 PAIRED_BUDGETS = 6  # from which resampling whole budgets says something
 
 
@@ -35,119 +40,172 @@ class Estimate:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def at_compute(compute: Array) -> Inputs:
-    """Points of a law of compute alone."""
-    return Inputs(np.ones_like(compute), compute)
+@dataclass(frozen=True)
+class Multiplier:
+    """Compute of the first curve over compute of the second for the same value `at`.
 
-
-def curves(refits: Refits, compute: Array) -> Array:
-    """Loss of the fit (first row) and of every refit at these C, (1 + K, n)."""
-    theta = np.concatenate([refits.fit.theta[None], refits.theta_KP])
-    return predicted(refits.fit.law, theta, at_compute(compute))
-
-
-def compute_for_loss(refits: Refits, loss: Array, compute: Array) -> Array:
-    """C at which each curve reaches each loss, (1 + K, n); NaN outside the grid `compute`."""
-    reached = []
-    for curve in curves(refits, compute):
-        falling = np.minimum.accumulate(curve)
-        logs = np.interp(-loss, -falling, np.log(compute), left=np.nan, right=np.nan)
-        reached.append(np.exp(logs))
-    return np.array(reached)
-
-
-def multiplier_curve(one: Refits, other: Refits) -> pd.DataFrame:
-    """How much less compute `other` needs than `one` for the same loss, over the losses of both.
-
-    Columns: loss, multiplier, low, high, observed (whether both families were measured there).
-    Curves are followed a factor of ten beyond their points, no further.
+    Where both curves reach common values within their measured compute: `value`, and its 95%
+    interval, an end of which is infinite where so many refits never get there (NaN: not known).
+    Else `value` is None and `bound` says which side is known: at least `low`, or at most `high`;
+    supported_by is the share of refits that agree on which curve is the better one there.
     """
-    spans = [_span(refits.fit) for refits in (one, other)]
-    grids = [np.geomspace(low / 10, high * 10, GRID) for low, high in spans]
-    reached = [
-        refits.fit.loss(at_compute(np.array([low, high])))
-        for refits, (low, high) in zip((one, other), spans, strict=True)
-    ]
-    losses = np.linspace(
-        max(r[0] for r in reached) if _overlap(reached) else max(map(max, reached)),
-        min(map(min, reached)),
-        MULTIPLIER_POINTS,
-    )
-    needed = [
-        compute_for_loss(refits, losses, grid)
-        for refits, grid in zip((one, other), grids, strict=True)
-    ]
-    ratio = needed[0] / needed[1]
-    bands = np.array([percentiles(column, LEVEL) for column in ratio[1:].T])
-    observed = np.logical_and(*[(losses <= max(r)) & (losses >= min(r)) for r in reached])
-    return pd.DataFrame(
-        {
-            "loss": losses,
-            "multiplier": ratio[0],
-            "low": bands[:, 0],
-            "high": bands[:, 1],
-            "observed": observed,
-        }
-    )
+
+    at: float
+    value: float | None
+    low: float
+    high: float
+    bound: Literal["at least", "at most"] | None = None
+    supported_by: float | None = None
+
+    @property
+    def inverse(self) -> Multiplier:
+        """Of the second curve over the first."""
+        with np.errstate(divide="ignore"):
+            low, high = (float(np.divide(1.0, end)) for end in (self.high, self.low))
+        bound: Literal["at least", "at most"] | None = None
+        if self.bound is not None:
+            bound = "at most" if self.bound == "at least" else "at least"
+        value = None if self.value is None else 1 / self.value
+        return Multiplier(self.at, value, low, high, bound, self.supported_by)
+
+    @property
+    def interval(self) -> list[float | None]:
+        """Its ends; None where one is open or not known. Empty without refits."""
+        if self.bound is None and np.isnan(self.low) and np.isnan(self.high):
+            return []
+        return [end if np.isfinite(end) else None for end in (self.low, self.high)]
 
 
-def _overlap(reached: list[Array]) -> bool:
+def compare_compute(first: ScalingCurve, second: ScalingCurve) -> Multiplier:
+    """How much less compute the second curve needs than the first.
+
+    It is taken in the middle of the values that both reach within their measured compute; where
+    they reach none in common it is bounded from one side, without extrapolating either.
+    """
+    reached = [curve.values(np.array(curve.span))[0] for curve in (first, second)]
+    if not _overlap(reached):
+        return _bounded(first, second, reached)
+    lowest, highest = max(map(min, reached)), min(map(max, reached))
+    lower = first.better == "lower"  # a loss, whose ratios count
+    middle = np.sqrt(lowest * highest) if lower else (lowest + highest) / 2
+    return multiplier_at(first, second, float(middle))
+
+
+def multiplier_at(first: ScalingCurve, second: ScalingCurve, value: float) -> Multiplier:
+    """The multiplier at one value with its interval."""
+    ratio = _ratio(first, second, value)
+    return Multiplier(value, float(ratio[0]), *ends(ratio[1:]))
+
+
+def _ratio(first: ScalingCurve, second: ScalingCurve, value: float) -> Array:
+    one, other = first.compute_for(value), second.compute_for(value)
+    rows = min(len(one), len(other))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(one[:rows] / other[:rows])
+
+
+def _overlap(reached: Sequence[Array]) -> bool:
     return bool(max(r.min() for r in reached) < min(r.max() for r in reached))
 
 
-def losses_overlap(one: Fit, other: Fit) -> bool:
-    """Whether the two curves reach common losses within their measured compute."""
-    return _overlap([fit.loss(at_compute(np.array(_span(fit)))) for fit in (one, other)])
+def _bounded(first: ScalingCurve, second: ScalingCurve, reached: Sequence[Array]) -> Multiplier:
+    """One side of the multiplier: what the worse curve reaches with its largest compute, the better
+    one has with its smallest."""
+    lower = first.better == "lower"
+    leads = bool(reached[1].max() <= reached[0].min()) == lower  # the second curve does
+    better, worse = (second, first) if leads else (first, second)
+    most = worse.span[1] / better.span[0]
+    better_start = better.values(np.array([better.span[0]]))[:, 0]
+    worse_end = worse.values(np.array([worse.span[1]]))[:, 0]
+    rows = min(len(better_start), len(worse_end))
+    ahead = better_start[1:rows] <= worse_end[1:rows]
+    agree = float((ahead if lower else ~ahead).mean()) if rows > 1 else None
+    at = float(worse_end[0])
+    if leads:
+        return Multiplier(at, None, most, float("inf"), "at least", agree)
+    return Multiplier(at, None, 0.0, 1 / most, "at most", agree)
 
 
-def multiplier_at(one: Refits, other: Refits, loss: float) -> Estimate:
-    """The multiplier at one loss."""
-    grids = [
-        np.geomspace(low / 10, high * 10, GRID) for low, high in map(_span, (one.fit, other.fit))
-    ]
-    needed = [
-        compute_for_loss(refits, np.array([loss]), grid)[:, 0]
-        for refits, grid in zip((one, other), grids, strict=True)
-    ]
-    ratio = needed[0] / needed[1]
-    return Estimate(float(ratio[0]), *percentiles(ratio[1:], LEVEL))
+def ends(values: Array) -> tuple[float, float]:
+    """95% interval of values that may be infinite; NaN without any, and where over a tenth of them
+    are not known."""
+    known = values[~np.isnan(values)]
+    if not len(known) or len(known) < 0.9 * len(values):
+        return float("nan"), float("nan")
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(known, [tail, 1 - tail], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def multiplier_curve(one: ScalingCurve, other: ScalingCurve) -> pd.DataFrame:
+    """How much less compute `other` needs than `one` for the same value, over the values of both.
+
+    Columns: value, multiplier, low, high, observed (whether both families were measured there).
+    Curves are followed a factor of ten beyond their points, no further. Empty where they reach no
+    value in common within their points.
+    """
+    reached = [curve.values(np.array(curve.span))[0] for curve in (one, other)]
+    columns = ["value", "multiplier", "low", "high", "observed"]
+    if not _overlap(reached):
+        return pd.DataFrame(columns=columns)
+    best, worst = (min, max) if one.better == "lower" else (max, min)
+    # From the worst value that both were measured at to the best that either was.
+    start = best(worst(r) for r in reached)
+    rows = []
+    for value in np.linspace(start, best(best(r) for r in reached), MULTIPLIER_POINTS):
+        needed = [curve.compute_for(float(value))[0] for curve in (one, other)]
+        spans = [curve.span for curve in (one, other)]
+        followed = all(
+            low / BEYOND <= c <= high * BEYOND for c, (low, high) in zip(needed, spans, strict=True)
+        )
+        if not followed:
+            continue
+        found = multiplier_at(one, other, float(value))
+        observed = all(min(r) <= value <= max(r) for r in reached)
+        rows.append((found.at, found.value, found.low, found.high, observed))
+    return pd.DataFrame(rows, columns=columns)
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Compute at which two curves meet, and the share of refits in which they meet at all within
-    a factor of a thousand around the data."""
+    """Compute at which two curves meet; the share of refits in which they meet at all within a
+    factor of a thousand around the data; and how far beyond the compute that both were measured
+    at it lies (a factor, 1 inside)."""
 
     compute: Estimate
     share: float
+    beyond: float
 
 
-def crossover(one: Refits, other: Refits) -> Crossover | None:
+def crossover(one: ScalingCurve, other: ScalingCurve) -> Crossover | None:
     """Where the curves cross; None where the fits do not."""
-    low = min(_span(one.fit)[0], _span(other.fit)[0])
-    high = max(_span(one.fit)[1], _span(other.fit)[1])
-    grid = np.geomspace(low / 1e3, high * 1e3, 2 * GRID)
-    rows = min(len(one.theta_KP), len(other.theta_KP)) + 1
-    gap = curves(one, grid)[:rows] - curves(other, grid)[:rows]
-    log_crossings = np.array([_first_zero(row, np.log(grid)) for row in gap])
+    low, high = min(one.span[0], other.span[0]), max(one.span[1], other.span[1])
+    grid = np.geomspace(low / FAR, high * FAR, GRID)
+    first, second = one.values(grid), other.values(grid)
+    rows = min(len(first), len(second))
+    gap = first[:rows] - second[:rows]
+    # Two curves at their common floor or ceiling differ by rounding.
+    gap[np.abs(gap) < RESOLVED * np.abs(first).max()] = 0.0
+    log_crossings = _first_zeros(gap, np.log(grid))
     if not np.isfinite(log_crossings[0]):
         return None
-    crosses = np.isfinite(log_crossings[1:])
-    interval = (
-        np.exp(np.percentile(log_crossings[1:][crosses], [2.5, 97.5]))
-        if crosses.any()
-        else (np.nan,) * 2
-    )
-    estimate = Estimate(float(np.exp(log_crossings[0])), float(interval[0]), float(interval[1]))
-    return Crossover(estimate, float(crosses.mean()))
+    drawn = log_crossings[1:]
+    crosses = drawn[np.isfinite(drawn)]
+    interval = np.exp(np.percentile(crosses, [2.5, 97.5])) if len(crosses) else (np.nan,) * 2
+    at = float(np.exp(log_crossings[0]))
+    beyond = max([1.0, *(max(curve.span[0] / at, at / curve.span[1]) for curve in (one, other))])
+    share = len(crosses) / len(drawn) if len(drawn) else float("nan")
+    return Crossover(Estimate(at, float(interval[0]), float(interval[1])), share, beyond)
 
 
-def _first_zero(gap: Array, x: Array) -> float:
-    change = np.flatnonzero(np.sign(gap[:-1]) * np.sign(gap[1:]) < 0)
-    if not len(change):
-        return float("nan")
-    i = int(change[0])
-    return float(x[i] - gap[i] * (x[i + 1] - x[i]) / (gap[i + 1] - gap[i]))
+def _first_zeros(gap_Bn: Array, x: Array) -> Array:
+    """(B,): where each row first changes its sign, between points; NaN where it does not."""
+    change = gap_Bn[:, :-1] * gap_Bn[:, 1:] < 0
+    i, row = change.argmax(1), np.arange(len(gap_Bn))
+    left, right = gap_Bn[row, i], gap_Bn[row, i + 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        at = x[i] - left * (x[i + 1] - x[i]) / (right - left)
+    return np.where(change.any(1), at, np.nan)
 
 
 def exponent_difference(
@@ -213,9 +271,5 @@ def predict(refits: Refits, compute: float) -> Prediction:
     low, high = refits.confidence_band(points)
     new_low, new_high = refits.prediction_band(points, PREDICTION_SEED)
     loss = Estimate(float(refits.fit.loss(points)[0]), float(low[0]), float(high[0]))
-    largest = _span(refits.fit)[1]
+    largest = float(refits.fit.points.compute.max())
     return Prediction(compute, loss, float(new_low[0]), float(new_high[0]), compute / largest)
-
-
-def _span(fit: Fit) -> tuple[float, float]:
-    return float(fit.points.compute.min()), float(fit.points.compute.max())

@@ -8,7 +8,7 @@ nearly uncorrelated. `public` gives the parameters as they are printed, in the u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -253,6 +253,9 @@ TABLE_OPTIONS = frozenset(
 LAW_OPTIONS = TABLE_OPTIONS | {"accuracy", "chance", "estimator", "resample", "predict"}
 
 
+Derivation = Callable[[Array], Array]  # of public parameters (K, names), a number each: (K,)
+
+
 @dataclass(frozen=True)
 class LawEntry:
     """A law by its name for `--law`, and what the rest must know of it.
@@ -260,7 +263,9 @@ class LawEntry:
     needs_size: it takes parameters and tokens of each point, not compute alone. least_budgets: how
     many different amounts of compute a law of compute needs. shared: the law whose exponents groups
     may have in common. auto_with_size, auto: a candidate of `--law auto` where sizes are known, or
-    not. options: what it reads of the options of `cola fit`; any other is refused.
+    not. derived: what follows from its parameters, exponents in compute of the optimal size (a),
+    its tokens (b) and the loss above E (gamma). options: what it reads of the options of `cola
+    fit`; any other is refused.
     """
 
     make: Callable[[Inputs], Law]
@@ -269,15 +274,32 @@ class LawEntry:
     shared: Callable[[Inputs], PowerLaw] | None = None
     auto_with_size: bool = False
     auto: bool = False
+    derived: Mapping[str, Derivation] = field(default_factory=dict)
     options: frozenset[str] = LAW_OPTIONS
 
 
 # In the order in which candidates are tried and named.
 LAWS: dict[str, LawEntry] = {
     "chinchilla": LawEntry(
-        chinchilla_law, needs_size=True, shared=chinchilla_law, auto_with_size=True
+        chinchilla_law,
+        needs_size=True,
+        shared=chinchilla_law,
+        auto_with_size=True,
+        derived={
+            "a": lambda v: v[:, 4] / (v[:, 3] + v[:, 4]),
+            "b": lambda v: v[:, 3] / (v[:, 3] + v[:, 4]),
+            "gamma": lambda v: v[:, 3] * v[:, 4] / (v[:, 3] + v[:, 4]),
+        },
     ),
-    "tied": LawEntry(tied_law, needs_size=True, auto_with_size=True),
+    "tied": LawEntry(
+        tied_law,
+        needs_size=True,
+        auto_with_size=True,
+        derived={
+            "b": lambda v: 1 - v[:, 3],
+            "gamma": lambda v: v[:, 4] * v[:, 3] * (1 - v[:, 3]),
+        },
+    ),
     "compute": LawEntry(
         compute_law, least_budgets=4, shared=compute_law, auto_with_size=True, auto=True
     ),

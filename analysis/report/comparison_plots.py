@@ -8,8 +8,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from analysis.fitting.compare import Multiplier
 from analysis.plotting.style import FAINT, INK, SIZE, STYLE, log_axes, markers, power_of_ten
 from analysis.plotting.variants import Style
 from analysis.profiles.analysis import IsoFLOP, Optimum
@@ -114,10 +116,12 @@ def parabola(group: pd.DataFrame, optimum: Optimum) -> tuple[np.ndarray, np.ndar
 
 
 def multipliers(
-    curves: Sequence[tuple[str, str, pd.DataFrame]], styles: Mapping[str, Style]
+    curves: Sequence[tuple[str, str, pd.DataFrame]],
+    bounds: Sequence[tuple[str, str, Multiplier]],
+    styles: Mapping[str, Style],
 ) -> Figure:
     """How much less compute one curve needs than another, against the loss; faint where one of
-    them was not measured."""
+    them was not measured; an arrow from what it is at least, or at most."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(SIZE[0], 3.2), layout="constrained")
         axes = figure.subplots()
@@ -126,12 +130,23 @@ def multipliers(
             colour, line = styles[other].colour, styles[one].base
             label = f"{styles[other].label} for {styles[one].label}"
             inside = curve[curve["observed"]]
-            axes.plot(curve["loss"], curve["multiplier"], ":", color=colour, lw=1)
+            axes.plot(curve["value"], curve["multiplier"], ":", color=colour, lw=1)
             axes.plot(
-                inside["loss"], inside["multiplier"], ls=line, color=colour, lw=1.8, label=label
+                inside["value"], inside["multiplier"], ls=line, color=colour, lw=1.8, label=label
             )
             axes.fill_between(
-                curve["loss"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0
+                curve["value"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0
+            )
+        for one, other, bound in bounds:
+            at_least = bound.bound == "at least"
+            axes.plot(
+                bound.at,
+                bound.low if at_least else bound.high,
+                marker=CARETUPBASE if at_least else CARETDOWNBASE,
+                ms=10,
+                ls="",
+                color=styles[other].colour,
+                label=f"{styles[other].label} for {styles[one].label}: {bound.bound}",
             )
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))

@@ -9,27 +9,33 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.bootstrap import LEVEL, percentiles
 from analysis.fitting.compare import (
     Crossover,
     Estimate,
+    Multiplier,
+    compare_compute,
     crossover,
     exponent_difference,
-    losses_overlap,
-    multiplier_at,
     multiplier_curve,
 )
+from analysis.fitting.frontier import Frontier
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, best_size_runs, fit_points
 from cola.errors import FitError
+
+BEYOND_DATA = 1.05  # budgets are not spent to the last step
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two curves compared; None where they cannot be. `sentences` for people."""
+    """Two curves compared: compute of `one` over that of `other`, and where they cross. `curve` is
+    empty where they reach no loss in common. `sentences` for people."""
 
     one: FamilyFit
     other: FamilyFit
-    curve: pd.DataFrame | None
+    multiplier: Multiplier
+    crossing: Crossover | None
+    curve: pd.DataFrame
     sentences: tuple[str, ...]
 
 
@@ -48,51 +54,77 @@ def compare_pair(
     """What two curves say of each other; None where one of them could not be fitted."""
     if one.refits is None or other.refits is None:
         return None
-    name = f"{other.label} against {one.label}"
-    caveat = bound_caveat(one, other)
-    if not losses_overlap(one.refits.fit, other.refits.fit):
-        sentence = (
-            f"{name}: no loss is reached by both, so their compute cannot be compared.{caveat}"
-        )
-        return Pair(
-            one, other, None, (sentence, *exponent_sentence(one, other, final, compute=compute))
-        )
-    measured = [refits.fit.points.loss for refits in (one.refits, other.refits)]
-    loss = float(np.sqrt(max(map(np.min, measured)) * min(map(np.max, measured))))
-    multiplier = multiplier_at(one.refits, other.refits, loss)
-    sentences = [f"{name}: {describe_multiplier(multiplier, loss)}{caveat}"]
-    crossing = crossover(one.refits, other.refits)
+    name, caveat = f"{other.label} against {one.label}", bound_caveat(one, other)
+    curves = Frontier(one.refits), Frontier(other.refits)
+    multiplier = compare_compute(*curves)
+    said = describe_multiplier(
+        multiplier, f"{multiplier.at:.3f} nats per token", (one.label, other.label)
+    )
+    sentences = [f"{name}: {said}{caveat}"]
+    crossing = crossover(*curves)
     if crossing is not None:
         sentences.append(f"{name}: {describe_crossover(crossing)}")
     sentences += exponent_sentence(one, other, final, compute=compute)
-    return Pair(one, other, multiplier_curve(one.refits, other.refits), tuple(sentences))
+    return Pair(one, other, multiplier, crossing, multiplier_curve(*curves), tuple(sentences))
 
 
-def describe_multiplier(multiplier: Estimate, loss: float) -> str:
-    """The compute multiplier at one loss."""
+def describe_multiplier(multiplier: Multiplier, place: str, labels: tuple[str, str]) -> str:
+    """How much less or more compute the second of two curves needs at one value (`place`, with its
+    unit)."""
+    if multiplier.value is None:
+        return describe_bound(multiplier, place, labels)
     if not np.isfinite(multiplier.value):
-        return f"the compute for {loss:.3f} nats per token cannot be read off both curves."
-    less, ratio = ("less", multiplier) if multiplier.value >= 1 else ("more", inverse(multiplier))
-    decided = multiplier.low > 1 or multiplier.high < 1
-    doubt = "" if decided else "; the interval contains 1, so the data do not decide it"
-    return (
-        f"{ratio.value:.2f} times {less} compute for {loss:.3f} nats per token (95% interval "
-        f"{ratio.low:.2f} to {ratio.high:.2f}{doubt})."
-    )
+        return f"the compute for {place} cannot be read off both curves."
+    less, ratio = ("less", multiplier) if multiplier.value >= 1 else ("more", multiplier.inverse)
+    if np.isnan(ratio.low) or np.isnan(ratio.high):
+        doubt = "no interval: too few refits reach it"
+    else:
+        decided = ratio.low > 1 or ratio.high < 1
+        doubt = f"95% interval {ends_text(ratio.low, ratio.high)}"
+        doubt += "" if decided else "; the interval contains 1, so the data do not decide it"
+    return f"{ratio.value:.2f} times {less} compute for {place} ({doubt})."
 
 
-def inverse(multiplier: Estimate) -> Estimate:
-    """1 / x, interval and all."""
-    return Estimate(1 / multiplier.value, 1 / multiplier.high, 1 / multiplier.low)
+def bounds_compute(multiplier: Multiplier) -> bool:
+    """Whether it is a bound that says something: at least more than 1, or at most less than 1."""
+    if multiplier.bound == "at least":
+        return multiplier.low > 1
+    return multiplier.bound == "at most" and multiplier.high < 1
+
+
+def describe_bound(multiplier: Multiplier, place: str, labels: tuple[str, str]) -> str:
+    """What is known of the multiplier where the two curves reach no value in common."""
+    leads = multiplier.bound == "at least"  # the second curve does
+    least, less = (multiplier.low, "less") if leads else (1 / multiplier.high, "more")
+    apart = "the two reach no value in common within their budgets"
+    if not bounds_compute(multiplier):
+        better = labels[1] if leads else labels[0]
+        return (
+            f"no multiplier: {apart}, and {better}, the better one, has no budget below the "
+            "other's largest to bound one with; give it smaller budgets."
+        )
+    agree = multiplier.supported_by
+    support = "" if agree is None else f"; {agree:.0%} of the refits agree on the order"
+    doubt = "" if agree is None or agree >= LEVEL else ", so the data do not decide it"
+    return f"at least {least:.3g} times {less} compute for {place} ({apart}{support}{doubt})."
+
+
+def ends_text(low: float, high: float) -> str:
+    """An interval, an infinite end of which is open."""
+    return f"{low:.2f} to {high:.2f}" if np.isfinite(high) else f"from {low:.2f}, without an end"
 
 
 def describe_crossover(crossing: Crossover) -> str:
     """Where the curves meet, and how sure it is that they do."""
-    return (
+    text = (
         f"the fitted curves cross at {crossing.compute.value:.2g} FLOPs (95% interval "
         f"{crossing.compute.low:.2g} to {crossing.compute.high:.2g}; {crossing.share:.0%} of the "
-        "refits cross at all)."
+        "refits cross at all)"
     )
+    if crossing.beyond > BEYOND_DATA:
+        text += f", {crossing.beyond:.3g} times beyond what both were measured at: this rests on "
+        text += "the laws, not on data"
+    return f"{text}."
 
 
 def exponent_sentence(

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import Kind, Refits, bootstrap
-from analysis.fitting.compare import Prediction, at_compute, predict
+from analysis.fitting.compare import Prediction, predict
 from analysis.fitting.cross_validation import Choice, choose, with_misfit
 from analysis.fitting.estimate import Fit, count_distinct, fit_law
+from analysis.fitting.frontier import Frontier, at_compute
 from analysis.fitting.laws import LAWS, candidates
 from analysis.fitting.table import inputs
 from analysis.plotting.variants import variants_of
@@ -48,6 +49,11 @@ class FamilyFit:
     def fit(self) -> Fit | None:
         """The fitted law."""
         return None if self.refits is None else self.refits.fit
+
+    @property
+    def frontier(self) -> Frontier | None:
+        """The curve with its refits, for comparisons."""
+        return None if self.refits is None else Frontier(self.refits)
 
     @property
     def formula(self) -> str:
@@ -87,10 +93,17 @@ def fit_families(final: pd.DataFrame, fitted: pd.DataFrame, compute: str) -> dic
 
 
 def fit_family(
-    variant: str, family: str, fitted: pd.DataFrame, *, kind: str, compute: str
+    variant: str,
+    family: str,
+    fitted: pd.DataFrame,
+    *,
+    kind: str,
+    compute: str,
+    column: str = "nll",
 ) -> FamilyFit:
-    """The law that predicts larger budgets best, through the family's best size of every budget."""
-    rows = best_size_runs(fit_points(fitted, compute))
+    """The law that predicts larger budgets best, through the family's best size of every budget;
+    `column` has the loss."""
+    rows = best_size_runs(fit_points(fitted, compute, column))
     try:
         if rows.empty:
             raise FitError("no run is better than token frequencies")
@@ -110,11 +123,11 @@ def fit_family(
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 
-def fit_points(final: pd.DataFrame, compute: str) -> pd.DataFrame:
-    """Finished runs under the names that fits use."""
+def fit_points(final: pd.DataFrame, compute: str, column: str = "nll") -> pd.DataFrame:
+    """Finished runs under the names that fits use; `column` has the loss."""
     return pd.DataFrame(
         {
-            "loss": final["nll"],
+            "loss": final[column],
             "compute": final[f"train_flops_{compute}"],
             "parameters": final["core_parameters"],
             "tokens": final["tokens"],

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analysis.plotting.style import Drawn, save_figure
 from analysis.plotting.variants import Style
 from analysis.report.comparison_plots import isoflop_profiles, multipliers, residuals, task_panels
-from analysis.report.comparisons import Pair
+from analysis.report.comparisons import Pair, bounds_compute
 from analysis.report.family_fits import FamilyFit
 from analysis.report.plots import loss_against_compute, training_curves
 from analysis.report.runs import StudyFrames
@@ -97,14 +97,21 @@ def derived_figures(
             f"profile. Filled: exact; {BOUND}."
         )
         drawn.append(("isoflop", "Loss against size at equal compute", figure, caption))
-    curves = [(p.one.variant, p.other.variant, p.curve) for p in pairs if p.curve is not None]
-    if curves:
+    curves = [(p.one.variant, p.other.variant, p.curve) for p in pairs if not p.curve.empty]
+    bounds = [
+        (p.one.variant, p.other.variant, p.multiplier)
+        for p in pairs
+        if bounds_compute(p.multiplier)
+    ]
+    if curves or bounds:
         caption = (
             "Above 1 the named family needs less. Bands: 95%. Dotted: losses that one of the two "
-            "was not measured at, up to a factor of ten in compute beyond its runs."
+            "was not measured at, up to a factor of ten in compute beyond its runs. Arrowheads: "
+            "pairs that reach no loss in common, whose multiplier is at least (up) or at most "
+            "(down) this."
         )
         title = "How much less compute for the same loss"
-        drawn.append(("multipliers", title, multipliers(curves, styles), caption))
+        drawn.append(("multipliers", title, multipliers(curves, bounds, styles), caption))
     if not frames.accuracies.empty:
         caption = (
             "Finished runs, mean over seeds; the last panel averages the tasks that every run was "

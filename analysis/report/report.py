@@ -21,6 +21,7 @@ from analysis.report.runs import StudyFrames, read_study
 from analysis.report.splits import split_sentence
 from analysis.report.tables import (
     choice_rows,
+    comparison_table,
     multiplier_table,
     optima_table,
     prediction_rows,
@@ -143,6 +144,7 @@ def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Pat
         "task_accuracies.csv": frames.accuracies,
         "task_measurements.csv": frames.evaluations,
         "fitted_curves.csv": pd.concat(curves) if curves else pd.DataFrame(),
+        "comparisons.csv": comparison_table(found.pairs),
         "multipliers.csv": multiplier_table(found.pairs),
         "isoflop_optima.csv": optima_table(found.profiles),
     }

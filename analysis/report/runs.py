@@ -78,6 +78,7 @@ class StudyFrames:
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     split: Split = "validation"
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # last values, by run_id
 
     @property
     def accuracies(self) -> pd.DataFrame:
@@ -187,9 +188,11 @@ def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
     runs, points, split, split_notes = on_one_split(runs, points)
     samples, environment = _artifacts(client, runs, _own_artifacts(file, study))
-    diagnostics, evaluations = _diagnostics(mlflow_runs, runs), _evaluations(mlflow_runs, runs)
-    tables = runs, points, curves, diagnostics, evaluations
-    return StudyFrames(*tables, samples, environment, notes=notes + split_notes, split=split)
+    last = {run.info.run_id: dict(run.data.metrics) for run in mlflow_runs}
+    tables = runs, points, curves, _diagnostics(last, runs), _evaluations(last, runs)
+    return StudyFrames(
+        *tables, samples, environment, notes=notes + split_notes, split=split, metrics=last
+    )
 
 
 def _training_runs(client: Any, experiment_id: str) -> list[Any]:
@@ -320,11 +323,10 @@ def _joined(
     return joined.assign(_by=by).sort_values(["_by", "step"]).drop(columns="_by")
 
 
-def _diagnostics(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+def _diagnostics(metrics: dict[str, dict[str, float]], runs: pd.DataFrame) -> pd.DataFrame:
     """Measurements of finished models: run, family, variant, budget, diagnostic (its name),
     value."""
     prefix = Metric.diagnostic("")
-    metrics = {run.info.run_id: run.data.metrics for run in mlflow_runs}
     rows = [
         {
             "run": run["name"],
@@ -342,10 +344,9 @@ def _diagnostics(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _evaluations(mlflow_runs: list[Any], runs: pd.DataFrame) -> pd.DataFrame:
+def _evaluations(metrics: dict[str, dict[str, float]], runs: pd.DataFrame) -> pd.DataFrame:
     """Measurements of finished models on tasks: run, family, variant, budget, nll, task, metric,
     value."""
-    metrics = {run.info.run_id: run.data.metrics for run in mlflow_runs}
     about = ["name", "family", "variant", "budget", "nll", "nll_kind"]
     rows = [
         {**run[about], "task": named[0], "metric": named[1], "value": value}

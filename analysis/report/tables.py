@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.compare import Crossover, Multiplier
 from analysis.fitting.isoflop import bootstrap_isoflop
 from analysis.plotting.variants import variants_of
 from analysis.profiles.analysis import IsoFLOP, isoflop
@@ -103,9 +104,48 @@ def multiplier_table(pairs: Sequence[Pair]) -> pd.DataFrame:
     tables = [
         pair.curve.assign(one=pair.one.variant, other=pair.other.variant)
         for pair in pairs
-        if pair.curve is not None
+        if not pair.curve.empty
     ]
-    return pd.concat(tables) if tables else pd.DataFrame()
+    return pd.concat(tables).rename(columns={"value": "loss"}) if tables else pd.DataFrame()
+
+
+def comparison_table(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """One row a pair: the multiplier (compute of `one` over that of `other` at a loss) with its
+    interval or bound, and where the curves cross."""
+    return pd.DataFrame(
+        [
+            {
+                "one": pair.one.variant,
+                "other": pair.other.variant,
+                **multiplier_row(pair.multiplier),
+                **crossing_row(pair.crossing),
+            }
+            for pair in pairs
+        ]
+    )
+
+
+def multiplier_row(found: Multiplier) -> dict[str, object]:
+    """A multiplier as columns; `bound` says which end alone is known."""
+    return {
+        "at": found.at,
+        "multiplier": found.value,
+        "multiplier_low": found.low,
+        "multiplier_high": found.high,
+        "bound": found.bound,
+        "supported_by": found.supported_by,
+    }
+
+
+def crossing_row(found: Crossover | None) -> dict[str, object]:
+    """A crossing as columns, empty where the curves do not cross."""
+    return {
+        "crossover": None if found is None else found.compute.value,
+        "crossover_low": None if found is None else found.compute.low,
+        "crossover_high": None if found is None else found.compute.high,
+        "crossover_share_of_refits": None if found is None else found.share,
+        "crossover_beyond": None if found is None else found.beyond,
+    }
 
 
 def prediction_rows(fits: Mapping[str, FamilyFit], targets: list[float]) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ SHARES = (
     "choice_accuracy",
     "f1",
 )
-BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance")  # shown with what they are of
+BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance", "items")  # of other numbers
 STANDARD_ERRORS = {
     "accuracy": "accuracy_standard_error",
     "nll_nats_per_token": "nll_standard_error",

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import LEVEL, Progress, percentiles
+from analysis.fitting.bootstrap import Progress, percentiles
+from analysis.fitting.compare import Crossover, compare_compute, crossover
 from analysis.fitting.estimate import fit_law
-from analysis.fitting.law import Array, PowerOfCompute
+from analysis.fitting.frontier import Frontier
+from analysis.fitting.law import PowerOfCompute
 from analysis.fitting.laws import LAWS, SharedLaw
 from analysis.fitting.resampling import plan_of
 from analysis.fitting.table import Table, inputs
-from analysis.table_fit.frontier import Frontier
 from analysis.table_fit.request import Request
 
 MEANING = "compute of the first over compute of the second for this loss, each at its best size"
@@ -36,63 +37,30 @@ def compare_laws(frontiers: Mapping[str, Frontier]) -> tuple[dict[str, Any], lis
 
 
 def compare_pair(first: Frontier, second: Frontier) -> dict[str, Any]:
-    """How much less compute the second needs than the first, and by how much exponents differ.
-
-    The multiplier is taken in the middle of the losses that both frontiers reach within their
-    measured compute; where they reach none in common it is bounded from one side.
-    """
-    reached = [f.loss(np.array(f.span))[0] for f in (first, second)]
-    lowest, highest = max(r.min() for r in reached), min(r.max() for r in reached)
-    if lowest < highest:
-        found = multiplier_at(first, second, float(np.sqrt(lowest * highest)))
-    else:
-        found = bounded(first, second, reached)
-    found["meaning"] = MEANING
-    return found | {"difference": exponent_differences(first, second)}
-
-
-def multiplier_at(first: Frontier, second: Frontier, loss: float) -> dict[str, Any]:
-    """The multiplier at one loss with its interval; an end is infinite (null in JSON) where the
-    floor of so many refits lies above the loss."""
-    one, other = first.compute_for(loss), second.compute_for(loss)
-    rows = min(len(one), len(other))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = one[:rows] / other[:rows]
-    return {"at_loss": loss, "multiplier": float(ratio[0]), "interval": ends(ratio[1:])}
-
-
-def bounded(first: Frontier, second: Frontier, reached: list[Array]) -> dict[str, Any]:
-    """One side of the multiplier: at the best loss of the worse group the better one needs less
-    than its smallest measured compute. supported_by: share of refits that agree on the order."""
-    better, worse = (second, first) if reached[1].max() <= reached[0].min() else (first, second)
-    most = worse.span[1] / better.span[0]
-    ends_of = [
-        better.loss(np.array([better.span[0]]))[1:, 0],
-        worse.loss(np.array([worse.span[1]]))[1:, 0],
-    ]
-    rows = min(map(len, ends_of))
-    agree = float((ends_of[0][:rows] <= ends_of[1][:rows]).mean()) if rows else None
-    loss = float(worse.loss(np.array([worse.span[1]]))[0, 0])
-    interval = [most, None] if better is second else [0.0, 1 / most]
+    """How much less compute the second needs than the first, where the curves cross, and by how
+    much exponents differ (see `compare_compute`, `crossover`)."""
+    found = compare_compute(first, second)
+    crossing = crossover(first, second)
     return {
-        "at_loss": loss,
-        "multiplier": None,
-        "interval": interval,
-        "bound": "more than" if better is second else "less than",
-        "supported_by": agree,
+        "at_loss": found.at,
+        "multiplier": found.value,
+        "interval": found.interval,
+        **({} if found.bound is None else {"bound": found.bound}),
+        **({} if found.bound is None else {"supported_by": found.supported_by}),
+        "meaning": MEANING,
+        "crossover": None if crossing is None else crossing_as_json(crossing),
+        "difference": exponent_differences(first, second),
     }
 
 
-def ends(values: Array) -> list[float]:
-    """95% interval of values that may be infinite; empty without any."""
-    known = values[~np.isnan(values)]
-    if not len(values):
-        return []
-    if len(known) < 0.9 * len(values):
-        return [float("nan"), float("nan")]
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(known, [tail, 1 - tail], method="inverted_cdf")
-    return [float(low), float(high)]
+def crossing_as_json(crossing: Crossover) -> dict[str, Any]:
+    """Compute at which two curves cross, and how far that can be relied on."""
+    return {
+        "compute": crossing.compute.value,
+        "interval": [crossing.compute.low, crossing.compute.high],
+        "share_of_refits": crossing.share,
+        "beyond": crossing.beyond,
+    }
 
 
 def exponent_differences(first: Frontier, second: Frontier) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.fitting.frontier import Frontier
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.table import Table
 from analysis.table_fit.comparison import compare_laws, shared_exponents
-from analysis.table_fit.frontier import Frontier
 from analysis.table_fit.isoflop_group import isoflop_group
 from analysis.table_fit.law_group import law_group
 from analysis.table_fit.request import Request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from analysis.fitting.cross_validation import (
     with_misfit,
 )
 from analysis.fitting.estimate import Fit, check, fit_law
-from analysis.fitting.laws import candidates
+from analysis.fitting.frontier import Frontier
+from analysis.fitting.laws import LAWS, Derivation, candidates
 from analysis.fitting.resampling import Plan, plan_of
 from analysis.fitting.table import inputs
-from analysis.table_fit.frontier import Frontier, convention_of
+from analysis.table_fit.convention import convention_of
 from analysis.table_fit.lack_of_fit import LackOfFit, lack_of_fit
 from analysis.table_fit.options import candidates_of
 from analysis.table_fit.predictions import Place, accuracy_at, notes_on, place_of, prediction
@@ -237,20 +238,10 @@ def derived_intervals(refits: Refits) -> dict[str, list[float]]:
     }
 
 
-def derivations(fit: Fit) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Functions of public parameters (K, names)."""
-    if fit.law.name == "chinchilla":
-        return {
-            "a": lambda v: v[:, 4] / (v[:, 3] + v[:, 4]),
-            "b": lambda v: v[:, 3] / (v[:, 3] + v[:, 4]),
-            "gamma": lambda v: v[:, 3] * v[:, 4] / (v[:, 3] + v[:, 4]),
-        }
-    if fit.law.name == "tied":
-        return {
-            "b": lambda v: 1 - v[:, 3],
-            "gamma": lambda v: v[:, 4] * v[:, 3] * (1 - v[:, 3]),
-        }
-    return {}
+def derivations(fit: Fit) -> Mapping[str, Derivation]:
+    """What follows from the parameters of the fitted law, by name."""
+    entry = LAWS.get(fit.law.name)
+    return {} if entry is None else entry.derived
 
 
 def choice_as_json(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]:

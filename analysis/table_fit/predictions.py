@@ -10,8 +10,9 @@ import numpy as np
 
 from analysis.fitting.accuracy import AccuracyFit, accuracies
 from analysis.fitting.bootstrap import LEVEL, percentiles
+from analysis.fitting.frontier import Frontier
 from analysis.fitting.law import Array, Inputs, predicted
-from analysis.table_fit.frontier import Convention, Frontier
+from analysis.table_fit.convention import Convention
 from cola.errors import FitError
 
 FAR = 10  # chosen: times the largest compute from which a prediction rests on the law alone
@@ -40,7 +41,7 @@ def place_of(
         compute = np.array([target["c"]])
         sizes = frontier.sizes(compute)
         columns = None if sizes is None else (sizes[0][:, 0], sizes[1][:, 0])
-        return Place(target, target["c"], frontier.loss(compute)[:, 0], columns)
+        return Place(target, target["c"], frontier.values(compute)[:, 0], columns)
     n, d = target["n"], target["d"]
     fit = frontier.refits.fit
     if not fit.is_sized:
@@ -49,7 +50,7 @@ def place_of(
                 f"--predict n={n:g},d={d:g}: law {fit.law.name} knows compute alone, and in this "
                 f"table {convention}, not 6 N D; give c=... in the table's FLOPs"
             )
-        return Place(target, 6 * n * d, frontier.loss(np.array([6 * n * d]))[:, 0])
+        return Place(target, 6 * n * d, frontier.values(np.array([6 * n * d]))[:, 0])
     compute = np.array([frontier.factor * n * d])
     point = Inputs(np.ones(1), compute, np.array([n]), np.array([d]))
     losses = predicted(fit.law, frontier.theta, point)[:, 0]

@@ -120,18 +120,44 @@ def comparison(found: Mapping[str, Any]) -> str:
     """Who needs less compute, and by how much."""
     if "at_loss" not in found:
         return profile_comparison(found)
-    first, second = found["first"], found["second"]
-    loss, ends = found["at_loss"], found["interval"]
-    if found["multiplier"] is None:
-        times = ends[0] if found["bound"] == "more than" else 1 / ends[1]
-        better, worse = (second, first) if found["bound"] == "more than" else (first, second)
-        sure = found["supported_by"]
-        support = "" if sure is None else f" ({sure:.0%} of the refits agree on the order)"
-        return f"{better} needs more than {times:.3g} times less compute than {worse} for loss " + (
-            f"{loss:{DIGITS}}{support}" if times > 1 else f"{loss:{DIGITS}}, which says nothing"
-        )
-    text = f"{second} needs {found['multiplier']:.4g} times less compute than {first} for loss "
-    text += f"{loss:{DIGITS}}" + (f" (95% interval {interval(ends)})" if ends else "")
+    text = bounded(found) if found["multiplier"] is None else multiplied(found)
     for name, each in found.get("difference", {}).items():
         text += f"; {name} differs by {with_interval(each['estimate'], each['interval'], '.3g')}"
+    crossing = found.get("crossover")
+    return text + ("" if crossing is None else f"; {crossed(crossing)}")
+
+
+def multiplied(found: Mapping[str, Any]) -> str:
+    """The multiplier at a loss that both groups reach."""
+    ends = found["interval"]
+    text = (
+        f"{found['second']} needs {found['multiplier']:.4g} times less compute than "
+        f"{found['first']} for loss {found['at_loss']:{DIGITS}}"
+    )
+    return text + (f" (95% interval {interval(ends)})" if ends else "")
+
+
+def bounded(found: Mapping[str, Any]) -> str:
+    """One side of the multiplier, where the groups reach no loss in common."""
+    first, second, ends = found["first"], found["second"], found["interval"]
+    leads = found["bound"] == "at least"
+    times = ends[0] if leads else 1 / ends[1]
+    better, worse = (second, first) if leads else (first, second)
+    sure = found["supported_by"]
+    support = "" if sure is None else f" ({sure:.0%} of the refits agree on the order)"
+    text = f"{better} needs at least {times:.3g} times less compute than {worse} for loss "
+    text += f"{found['at_loss']:{DIGITS}}{support}"
+    if times > 1:
+        return text
+    return text + f", which says nothing: {better} lacks runs of less compute than {worse} has"
+
+
+def crossed(crossing: Mapping[str, Any]) -> str:
+    """Where two curves cross."""
+    text = f"the curves cross at {with_interval(crossing['compute'], crossing['interval'], '.3g')}"
+    text += " FLOPs"
+    if crossing["share_of_refits"] == crossing["share_of_refits"]:
+        text += f" (in {crossing['share_of_refits']:.0%} of the refits)"
+    if crossing["beyond"] > 1:
+        text += f", {crossing['beyond']:.3g} times beyond what both were measured at"
     return text

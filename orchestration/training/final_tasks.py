@@ -70,11 +70,11 @@ def task_metrics(
 
 
 def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:
-    """Metrics of all results, by their names in `cola.records`."""
+    """Metrics of all results with their numbers of items, by their names in `cola.records`."""
     return {
         Metric.task(result.task, name): value
         for result in results
-        for name, value in result.metrics.items()
+        for name, value in (*result.metrics.items(), ("items", float(result.items)))
     }
 
 

@@ -88,6 +88,7 @@ def test_families_without_overlap_have_a_bound(tmp_path: Path) -> None:
         expected = [100.0, None] if better == "y" else [0.0, 0.01]
         assert pair["interval"] == [e if e is None else pytest.approx(e) for e in expected]
         assert any("do not overlap" in warning for warning in found["warnings"])
+        assert "needs at least 100 times less compute than" in text(path, *options)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.metric_report.report import write_metric_report
 from analysis.report.matching import common_order, matching_statements
 from analysis.report.report import write_report
 from analysis.report.runs import read_study
@@ -103,11 +105,32 @@ def test_models_that_are_not_the_validated_ones_are_named(store: Store) -> None:
 def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:
     write_report("full", store.uri, tmp_path, spec={}, targets=[1e15])
     html = (tmp_path / "report.html").read_text()
-    assert "LLaDA against AR: no loss is reached by both" in html
+    # LLaDA's last loss, 5.5 / 8^0.05, is above AR's first one.
+    assert "LLaDA against AR: at least 8 times more compute for 4.9" in html
+    assert "100% of the refits agree on the order" in html
+    table = pd.read_csv(tmp_path / "comparisons.csv").set_index(["one", "other"])
+    assert table.loc[("ar", "llada"), "bound"] == "at most"
+    assert table.loc[("ar", "llada"), "multiplier_high"] == pytest.approx(1 / 8)
+    assert (tmp_path / "multipliers.svg").exists()
     assert "by an upper bound of the NLL: at its true NLL it needs less" in html
     assert "126 times beyond the largest measured budget: this rests on the law" in html
     predicted = 4.0 * 1e3**-0.05
     assert f"<td>{predicted:.3f}</td>" in html
+    asked = ["task1", "val/bits_per_byte"]
+    page = write_metric_report("full", store.uri, tmp_path, metrics=asked, targets=[1e15])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"metrics.html", "metrics.md", "metrics.json", "metrics.svg", "metrics.png",
+            "metric_points.csv", "metric_curves.csv"} <= names  # fmt: skip
+    found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert [each["metric"] for each in found["metrics"]] == ["eval/task1/accuracy", asked[1]]
+    html = page.html.read_text(encoding="utf-8")
+    gamma = found["metrics"][1]["curves"][0]["parameters"]["gamma"]["estimate"]
+    assert f"gamma {gamma:.3g}" in html
+    for text in (html, (tmp_path / "metrics.md").read_text(encoding="utf-8")):
+        assert "no chance is recorded" in text
+        assert all(note.replace("<", "&lt;") in text for note in found["notes"])
+    with pytest.raises(SpecError, match="diagnostic/log_snr: neither a range"):
+        write_metric_report("full", store.uri, tmp_path, metrics=["diagnostic/log_snr"])
 
 
 @pytest.mark.slow

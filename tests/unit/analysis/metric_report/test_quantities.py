@@ -1,0 +1,57 @@
+"""Which metrics can be fitted, by what name, and what is said of the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.metric_report.quantities import quantities, quantity
+from cola.errors import SpecError
+
+RECORDED = [
+    "val/nll_nats_per_token", "val/bits_per_byte", "eval/lambada/accuracy", "eval/mmlu/accuracy",
+    "eval/mmlu/chance", "eval/mmlu/items", "eval/mmlu/accuracy_standard_error", "train/loss",
+    "eval/cloze/chrf", "diagnostic/log_snr", "eval/cloze/nll_standard_error",
+]  # fmt: skip
+
+
+def test_a_task_stands_for_its_accuracy_and_a_group_for_all_with_their_average() -> None:
+    (one,), _ = quantities(["mmlu"], RECORDED)
+    assert (one.key, one.chance, one.items) == (
+        "eval/mmlu/accuracy", "eval/mmlu/chance", "eval/mmlu/items",
+    )  # fmt: skip
+    found, (note,) = quantities(["few-shot"], RECORDED)
+    assert [each.title for each in found] == ["lambada", "mmlu", "average of 2 tasks"]
+    assert [part.key for part in found[-1].parts] == [each.key for each in found[:2]]
+    assert note.startswith("few-shot: no run was scored on siqa, squad, story_cloze, obqa, race, ")
+
+
+def test_ranges_and_directions() -> None:
+    nll, chrf = quantity("val/nll_nats_per_token"), quantity("eval/cloze/chrf")
+    assert nll is not None
+    assert nll.range is None
+    assert chrf is not None
+    assert chrf.range is not None
+    assert (chrf.range.low, chrf.range.high, chrf.range.better) == (0, 100, "higher")
+    assert quantity("eval/mmlu/chance") is None
+    assert quantity("eval/cloze/nll_standard_error") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["diagnostic/log_snr"], "neither a range of its values nor which are better is known"),
+        (["eval/mmlu/items"], "neither a range"),
+        (["brierlm"], "no finished run has it; There are few-shot, in-domain, eval/cloze/chrf"),
+        (["eval/lambda/accuracy"], "did you mean eval/lambada/accuracy?"),
+        (["in-domain"], "no finished run has an accuracy on any of likelihood, cloze"),
+        (["mmlu", "eval/mmlu/accuracy"], "asked for twice"),
+        (["few-shot", "mmlu"], "asked for twice"),
+        ([""], "no finished run has it"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_in_one_line(names: list[str], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        quantities(names, RECORDED)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
