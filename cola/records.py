@@ -305,3 +305,4 @@ class SweepFile:
     SPEC = "sweep.yaml"
     LOCK = "driver.lock"
     TRIALS = "trials.jsonl"
+    FORECASTS = "forecasts.jsonl"  # of budgets that a rate sweep had not trained yet

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from cola.data.fingerprint import source_fingerprint
 from cola.data.hub import with_absolute_folders
 from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
-from cola.families.interface.specs import ModelSpec, ObjectiveSpec
+from cola.families.interface.specs import FamilySettings, ModelSpec, ObjectiveSpec
 from cola.families.registry import definition_of
 from cola.spec.design import Rung, TrajectoryDesign
 from cola.spec.resources import ResourcesSpec
@@ -19,6 +19,7 @@ from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import RunSpec, StagePlan, StudySpec
 from cola.study.schedule import warmup_steps
 from orchestration.planning.accelerators import accelerator_of
+from orchestration.planning.latent_rules import latent_values, settings_at_rung
 from orchestration.planning.memory import MemoryPlan, memory_by_stage
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class PlannedRun:
 
     `variant` names the entry of the study's families that the run belongs to, and so its curve; it
     is the family's name where the study has no variants of it. `memory` has one entry a ZeRO
-    stage, and is empty where the device's memory is not known.
+    stage, and is empty where the device's memory is not known. `latents` are those that rules set.
     """
 
     spec: RunSpec
@@ -43,6 +44,7 @@ class PlannedRun:
     resources: ResourcesSpec  # of a run of this size
     micro_batch_sequences: int | None
     memory: tuple[MemoryPlan, ...] = ()
+    latents: Mapping[str, float] = field(default_factory=dict)
     retry: int = 0  # how often its learning rate was lowered after it had diverged
 
     @cached_property
@@ -115,8 +117,9 @@ def plan_run(
     Raises:
         SpecError: a size that cannot be built, a budget below one step, too little memory.
     """
-    settings = study.families[variant]
-    model = model_at_rung(study, variant, index, rung=rung)
+    at_rung = settings_at_rung(study, variant, rung)
+    settings = at_rung.settings
+    model = model_at_rung(study, settings, index, rung=rung)
     counts = definition_of(settings.family).parameter_counts(model)
     training = training_at_rung(study, variant, rung, core=counts.core)
     stages = stages_within_budget(
@@ -154,6 +157,7 @@ def plan_run(
             memory[resources.zero_stage].micro_batch_sequences if memory else micro
         ),
         memory=memory,
+        latents=latent_values(at_rung),
     )
 
 
@@ -164,13 +168,15 @@ def run_name(study: StudySpec, variant: str, rung: Rung, *, core: int, seed: int
     return f"{variant}-{rung.budget:.3g}{size}-seed{seed}"
 
 
-def model_at_rung(study: StudySpec, variant: str, index: int, *, rung: Rung) -> ModelSpec:
-    """The variant's model specification at rung `index`.
+def model_at_rung(
+    study: StudySpec, settings: FamilySettings, index: int, *, rung: Rung
+) -> ModelSpec:
+    """The model specification at rung `index` of an entry with these settings.
 
     Raises:
         SpecError: with the nearest size that can be built.
     """
-    settings, vocab_size = study.families[variant], vocab_size_of(study.data)
+    vocab_size = vocab_size_of(study.data)
     family = definition_of(settings.family)
     if rung.target is None:
         return family.paper_row(vocab_size, settings)

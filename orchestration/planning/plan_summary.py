@@ -260,6 +260,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "batch_sequences": spec.training.batch_sequences,
         "micro_batch_sequences": run.micro_batch_sequences,
         "learning_rates": spec.learning_rates(),
+        "latents": dict(run.latents),
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
         "train_flops_per_token": {
             stage.name: family.train_flops_per_token(

@@ -52,6 +52,8 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
             "sequence_length": length,
         },
     }
+    for entry in values["families"].values():  # rules for latents are of the study's own budgets
+        (entry.get("rules") or {}).pop("latent", None)
     values["training"]["batch_sequences"] = 4 * workers
     shrink_evaluation(values["evaluation"], length)
     values["resources"] |= ONE_MACHINE | {"workers": workers}

@@ -25,17 +25,21 @@ from sweeps.driver.progress import TrialProgress
 from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.ahead import SearchAhead
-from sweeps.search.arm_search import ArmSearch
+from sweeps.search.arm_search import ArmSearch, Search
 from sweeps.search.known_trials import describe_left_out, leave_out_trials, planned_trials
 from sweeps.search.population import PopulationSearch, published_prefixes
+from sweeps.search.rate_search import RateSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
 from sweeps.space.points import PointPlanner
+from sweeps.space.rate_question import RateQuestion
 from sweeps.space.storage import storage_errors
 from sweeps.trials.prefix_claims import remove_prefixes, stage_prefixes
 from sweeps.trials.stopping import SWEEP_STOP
 
 log = logging.getLogger(__name__)
+
+Forecaster = Callable[[Path, str, float], str]  # folder, arm, budget: registers, and says what
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,17 @@ class SweepResult:
 
 
 def run_sweep(
-    planner: PointPlanner, address: str | None, *, notify: Callable[[str], None]
+    planner: PointPlanner,
+    address: str | None,
+    *,
+    notify: Callable[[str], None],
+    forecast: Forecaster | None = None,
 ) -> SweepResult:
     """Run a sweep until its budgets are spent or a person stops it.
 
     `address` is the Ray cluster's; None starts one on this machine. `notify` takes lines for the
-    console.
+    console. `forecast` registers what a rate sweep expects of its largest budget before that is
+    trained; None: nothing is registered.
 
     Raises:
         ColaError: something is found wrong before the first trial starts (a SpecError names what
@@ -76,8 +85,15 @@ def run_sweep(
         with storage_errors(folder / SWEEP_STOP):
             (folder / SWEEP_STOP).unlink(missing_ok=True)
         show_notes(planner, trial_log, notify)
-        kind = PopulationSearch if sweep.is_population else ArmSearch
-        arms = [SearchAhead(kind(arm, planner, trial_log)) for arm in planner.arms()]
+
+        def register(arm: str, budget: float) -> None:
+            if forecast is not None:
+                notify(forecast(folder, arm, budget))
+
+        arms = [
+            SearchAhead(search_of(arm, planner, trial_log, register=register))
+            for arm in planner.arms()
+        ]
         is_over = not any(arm.has_next() for arm in arms)
         with ExitStack() as stack:
             context = open_context(
@@ -92,6 +108,17 @@ def run_sweep(
         remove_all_prefixes(planner, trial_log)
         write_best(planner, trial_log, folder)
     return result
+
+
+def search_of(
+    arm: str, planner: PointPlanner, trial_log: SweepLog, *, register: Callable[[str, float], None]
+) -> Search:
+    """The search of an arm, by what the sweep asks."""
+    if planner.sweep.is_population:
+        return PopulationSearch(arm, planner, trial_log)
+    if isinstance(planner.sweep.answer, RateQuestion):
+        return RateSearch(arm, planner, trial_log, register=register)
+    return ArmSearch(arm, planner, trial_log)
 
 
 def open_context(
