@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.sweep_report.data import ArmFrame, Goal
-from analysis.sweep_report.generation_rate import Generation, compare_generation, generation_sentences
+from analysis.sweep_report.data import ArmFrame, Goal, point_label
+from analysis.sweep_report.generation_rate import (
+    Generation,
+    compare_generation,
+    generation_sentences,
+)
 from analysis.sweep_report.rate_forecast import (
     Forecast,
     Score,
@@ -51,7 +55,7 @@ class RateAnswer:
 
 def answer_rate(folder: Path, arm: ArmFrame, goals: Sequence[Goal]) -> RateAnswer:
     """Profiles, laws, scored forecasts, and the same profiles by the other metrics."""
-    others = [goal for goal in goals[1:]]
+    others = list(goals[1:])
     points = rate_points(arm, [goal.name for goal in others])
     analysis = analyse(points)
     found = [compare_generation(analysis, goal) for goal in others]
@@ -69,7 +73,9 @@ def rate_sentences(answer: RateAnswer) -> list[str]:
         sentences += growth_sentences(analysis)
     sentences += [score_sentence(score) for score in answer.scores]
     if answer.next is not None:
-        sentences.append(f"Forecast from all budgets, not registered: {forecast_sentence(answer.next)}.")
+        sentences.append(
+            f"Forecast from all budgets, not registered: {forecast_sentence(answer.next)}."
+        )
     sentences += generation_sentences(answer.generation)
     sentences += left_out_sentences(answer)
     sentences += [f"Note: {note}." for note in answer.points.notes]
@@ -84,9 +90,7 @@ def best_rate_sentence(best: Best) -> str:
             f"{where} the data do not decide which rate is best: {best.trouble}; {best.widen}. The "
             "budget enters no law."
         )
-    rate, distortion, bound = (
-        with_interval(best.values[q], best.intervals[q]) for q in QUANTITIES
-    )
+    rate, distortion, bound = (with_interval(best.values[q], best.intervals[q]) for q in QUANTITIES)
     return (
         f"{where} the bound is lowest, {bound} nats a token, at a rate of {rate} and a distortion "
         f"of {distortion}."
@@ -151,12 +155,28 @@ def left_out_sentences(answer: RateAnswer) -> list[str]:
             f"Collapsed, with a rate below {COLLAPSED_RATE} nats a token, and in no profile: "
             f"{first_of(names, MOST_NAMED, separator='; ')}."
         )
-    states = answer.arm.trials["state"].value_counts()
-    unfinished = {state: int(n) for state, n in states.items() if state != "finished"}
+    unfinished = unfinished_trials(answer.arm)
     if unfinished:
-        counts = ", ".join(f"{n} {state}" for state, n in unfinished.items())
-        sentences.append(f"In no profile are trials that did not finish: {counts}.")
+        names = [f"{each['point']} ({each['state']})" for each in unfinished]
+        sentences.append(
+            f"In no profile are {len(names)} trials that did not finish: "
+            f"{first_of(names, MOST_NAMED, separator='; ')}."
+        )
     return sentences
+
+
+def unfinished_trials(arm: ArmFrame) -> list[dict[str, Any]]:
+    """Trials that ended without results, as plain values."""
+    rows = arm.trials[arm.trials["state"] != "finished"]
+    return [
+        {
+            "trial": int(row["trial"]),
+            "point": point_label(arm, row),
+            "state": "collapsed" if row["collapsed"] else row["state"],
+            "reason": row["reason"],
+        }
+        for _, row in rows.iterrows()
+    ]
 
 
 def rate_json(answer: RateAnswer, sentences: Sequence[str]) -> dict[str, Any]:
@@ -165,6 +185,7 @@ def rate_json(answer: RateAnswer, sentences: Sequence[str]) -> dict[str, Any]:
         "arm": answer.arm.name,
         "budgets": [_best_json(answer, best) for best in answer.analysis.best],
         "collapsed": _table(answer.points.collapsed),
+        "unfinished": unfinished_trials(answer.arm),
         "laws": {
             name: {
                 "coefficient": law.fit.coefficient,

@@ -112,7 +112,9 @@ def register_forecast(folder: Path, arm_name: str, budget: float) -> str:
         "why_none": forecast.why,
     }
     known = [line for line in read_lines(path) if line.get("arm") == arm_name]
-    if any(line.get("budget") == budget and line.get("digest") == record["digest"] for line in known):
+    if any(
+        line.get("budget") == budget and line.get("digest") == record["digest"] for line in known
+    ):
         return f"the forecast for {budget:.3g} FLOPs is registered already in {path}"
     record["time"] = time.time()
     record["record_digest"] = digest(record)
@@ -198,19 +200,25 @@ def scores(folder: Path, arm: ArmFrame, analysis: RateAnalysis) -> list[Score]:
         StorageError: a line of the file is no forecast.
     """
     path = folder / SweepFile.FORECASTS
-    newest: dict[float, Mapping[str, Any]] = {}
+    newest: dict[float, tuple[Mapping[str, Any], Forecast]] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        if not {"arm", "budget", "digest", "record_digest", "time"} <= line.keys():
-            raise StorageError(f"{path}: line {number} is no forecast of a sweep; remove the line")
-        if line["arm"] == arm.name:
-            newest[float(line["budget"])] = line
+        try:
+            arm_name, forecast = str(line["arm"]), _read(line)
+            float(line["time"]), line["digest"], line["record_digest"]
+        except (KeyError, TypeError, ValueError):
+            raise StorageError(
+                f"{path}: line {number} is no forecast of a sweep; remove the line"
+            ) from None
+        if arm_name == arm.name:
+            newest[forecast.budget] = line, forecast
     best = {each.budget: each for each in analysis.best}
-    return [_score(arm, line, best.get(budget)) for budget, line in sorted(newest.items())]
+    return [_score(arm, *newest[budget], best.get(budget)) for budget in sorted(newest)]
 
 
-def _score(arm: ArmFrame, line: Mapping[str, Any], measured: Best | None) -> Score:
-    budget, written = float(line["budget"]), float(line["time"])
-    forecast = _read(line)
+def _score(
+    arm: ArmFrame, line: Mapping[str, Any], forecast: Forecast, measured: Best | None, /
+) -> Score:
+    budget, written = forecast.budget, float(line["time"])
     begun = [r.time for r in arm.requests if float(r.point[LADDER][0]["budget"]) == budget]
     problem = None
     if digest({k: v for k, v in line.items() if k != "record_digest"}) != line["record_digest"]:

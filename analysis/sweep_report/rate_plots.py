@@ -1,4 +1,4 @@
-"""Figures of a rate sweep: the frontier of every budget, the profiles, and their minima's growth."""
+"""Figures of a rate sweep: the frontier of every budget, profiles, and how their minima grow."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def frontier_plot(answer: RateAnswer) -> Figure:
             axes.plot(runs["rate"], runs["distortion"], "-", color=colour, lw=1.0, alpha=0.6)
             dots = axes.scatter(runs["rate"], runs["distortion"], color=colour, s=30, label=label,
                                 zorder=3)  # fmt: skip
-            attach_tooltips(
-                dots, [f"{r.point}: bound {r.bound:.4f}" for r in runs.itertuples()]
-            )
+            attach_tooltips(dots, [f"{r.point}: bound {r.bound:.4f}" for r in runs.itertuples()])
             gone = dead[dead["budget"] == best.budget]
             axes.scatter(gone["rate"], gone["distortion"], color=colour, marker="x", s=30)
             if best.trouble is None:
@@ -74,7 +72,9 @@ def profiles_plot(analysis: RateAnalysis) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        fitted = {} if analysis.analysis is None else {p.compute: p for p in analysis.analysis.fitted}
+        fitted = (
+            {} if analysis.analysis is None else {p.compute: p for p in analysis.analysis.fitted}
+        )
         for colour, best in _coloured(analysis):
             runs = analysis.runs[analysis.runs["budget"] == best.budget]
             axes.scatter(runs["rate"], runs["bound"], color=colour, s=26,

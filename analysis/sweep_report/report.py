@@ -223,17 +223,25 @@ def figures(frames: SweepFrames) -> Iterator[Drawn]:
                         "Optimum of a parabola through the best value and its neighbours, with 95% "
                         "of refits under the seeds' noise.",
                     )
-            if not is_population(arm):  # its last members are no independent points of the space
+            if asks_rate(frames):  # profiles are the interaction of rates and budgets
+                yield from responses(arm, goal, suffix, prefix=prefix)
+            elif not is_population(arm):  # its last members are no independent points of the space
                 yield from goal_figures(arm, goal, suffix, prefix=prefix)
-        yield from arm_figures(frames, arm, stem, prefix=prefix)
+        if not asks_rate(frames):
+            yield from arm_figures(frames, arm, stem, prefix=prefix)
 
 
-def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, *, prefix: str) -> Iterator[Drawn]:
-    """Of one metric: responses, the interaction, importance."""
+def responses(arm: ArmFrame, goal: Goal, suffix: str, *, prefix: str) -> Iterator[Drawn]:
+    """A metric by each key but the budgets."""
     for index, key in enumerate(key for key in arm.keys if key != LADDER):
         caption = "Large dots: means over seeds; small dots: single seeds."
         title = f"{prefix}{goal.label} by {short(key)}"
         yield f"response{suffix}-{index}", title, response(arm, key, goal), caption
+
+
+def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, *, prefix: str) -> Iterator[Drawn]:
+    """Of one metric: responses, the interaction, importance."""
+    yield from responses(arm, goal, suffix, prefix=prefix)
     done = arm.finished.dropna(subset=[goal.name])
     if len(arm.keys) >= 2 and all(len(distinct_labels(done[key])) <= FEW for key in arm.keys[:2]):
         title = f"{prefix}{goal.label} by {short(arm.keys[0])} and {short(arm.keys[1])}"
