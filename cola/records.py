@@ -322,3 +322,4 @@ class SweepFile:
     LOCK = "driver.lock"
     TRIALS = "trials.jsonl"
     TUNED = "tuned.yaml"
+    FORECASTS = "forecasts.jsonl"  # of budgets that a rate sweep had not trained yet

@@ -17,6 +17,7 @@ with leaving_at_once():  # these take seconds
 
     from analysis.cli import app as analysis_app
     from analysis.cli import report
+    from analysis.sweep_report.rate_forecast import register_forecast
     from analysis.sweep_report.report import write_sweep_report
     from cola import process_environment
     from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
@@ -51,6 +52,7 @@ class Services:
 
     report: Callable[[str, str], None]
     sweep_report: Callable[[Path], None]
+    register_forecast: Callable[[Path, str, float], str]
 
 
 @app.callback()
@@ -73,6 +75,7 @@ def compose(
     context.obj = Services(
         report=lambda study, output: report(study, output),
         sweep_report=lambda folder: typer.echo(str(write_sweep_report(folder))),
+        register_forecast=register_forecast,
     )
 
 

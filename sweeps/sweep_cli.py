@@ -95,7 +95,8 @@ def run(
     from sweeps.driver.runner import run_sweep
 
     name = planner.sweep.name
-    result = run_sweep(planner, address, notify=typer.echo)
+    forecast = None if context.obj is None else context.obj.register_forecast
+    result = run_sweep(planner, address, notify=typer.echo, forecast=forecast)
     counts = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     typer.echo(f"{name}: {counts or 'no trials'} ({result.folder})")
     if result.unmirrored:

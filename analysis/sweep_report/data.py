@@ -34,7 +34,8 @@ class ArmFrame:
     """One arm. `trials`: one row a trial that ended, with a column a key of the arm's space (None
     where it takes no part), `state`, `reason`, `collapsed`, the `course` of the first metric before
     the end and the metrics; in a population also `generation`, `member`, `parent`, `until` and the
-    changes of the rate. `runs`: one row a run, with trial, seed, state and metrics.
+    changes of the rate. `runs`: one row a run, with trial, seed, state and metrics. `requests`: of
+    all trials, those that have not ended included.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ArmFrame:
     trials: pd.DataFrame
     runs: pd.DataFrame
     excluded: Counter[str]
+    requests: tuple[TrialRequested, ...] = ()
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -158,7 +160,8 @@ def arm_frame(
                "shared_flops"]  # fmt: skip
     table = pd.DataFrame(trials) if trials else pd.DataFrame(columns=columns)
     seeds = pd.DataFrame(runs) if runs else pd.DataFrame(columns=["trial", "seed", "state"])
-    return ArmFrame(name, keys, table, seeds, counts)
+    requests = tuple(request for request in asked.values() if request.arm == name)
+    return ArmFrame(name, keys, table, seeds, counts, requests)
 
 
 def short(key: str) -> str:
@@ -172,8 +175,13 @@ def value_label(value: Any) -> str:
         return "–" if pd.isna(value) else f"{value:.4g}"
     if value is None:
         return "–"
+    if isinstance(value, dict) and "budget" in value:  # a rung
+        size = value.get("core_parameters") or value.get("total_parameters") or value.get("row")
+        return f"{value_label(value['budget'])}/{f'{size:.3g}' if isinstance(size, int) else size}"
     if isinstance(value, dict):
-        return ", ".join(f"{short(k)} {value_label(v)}" for k, v in value.items())
+        return ", ".join(f"{short(k)} {value_label(v)}" for k, v in value.items() if v is not None)
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "; ".join(map(value_label, value))
     return str(value)
 
 

@@ -37,6 +37,14 @@ from analysis.sweep_report.plots import (
     quality_by_cost,
     response,
 )
+from analysis.sweep_report.rate_answers import (
+    RateAnswer,
+    answer_rate,
+    rate_json,
+    rate_sentences,
+)
+from analysis.sweep_report.rate_plots import rate_figures
+from analysis.sweep_report.rate_profiles import LADDER
 from cola.families.registry import curve_label
 from cola.records import Metric, SweepFile
 from cola.spec import load_saved_yaml
@@ -59,12 +67,14 @@ def write_sweep_report(folder: Path) -> Path:
     frames = read_sweep(folder)
     target = folder / "report"
     target.mkdir(parents=True, exist_ok=True)
-    drawn = list(figures(frames))
+    rates = [answer_rate(folder, arm, frames.goals) for arm in frames.arms if asks_rate(frames)]
+    sentences = [*(line for each in rates for line in rate_sentences(each)), *answers(frames)]
+    drawn = [*(drawing for each in rates for drawing in rate_drawings(each)), *figures(frames)]
     content = {
         "sweep": frames.spec["name"],
         "question": frames.spec["question"],
         "description": frames.spec["description"],
-        "answers": answers(frames),
+        "answers": sentences,
         "figures": [
             {"name": name, "title": title, "caption": caption,
              "svg": save_figure(figure, target, name)}
@@ -85,10 +95,25 @@ def write_sweep_report(folder: Path) -> Path:
         stem = f"-{arm.name}" if arm.name else ""
         arm.trials.to_csv(target / f"trials{stem}.csv", index=False)
         arm.runs.to_csv(target / f"runs{stem}.csv", index=False)
+    if rates:
+        values = [rate_json(each, rate_sentences(each)) for each in rates]
+        text = json.dumps({"sweep": frames.spec["name"], "arms": values}, indent=1, allow_nan=False)
+        (target / "rate.json").write_text(text, encoding="utf-8")
     path = target / "report.html"
     path.write_text(render("sweep.html.j2", content), encoding="utf-8")
     log.info("sweep %s: %d figures, page %s", frames.spec["name"], len(drawn), path)
     return path
+
+
+def asks_rate(frames: SweepFrames) -> bool:
+    """Whether the sweep asks for the best rate at every budget."""
+    return str(frames.spec["answer"]["kind"]) == "rate"
+
+
+def rate_drawings(answer: RateAnswer) -> Iterator[Drawn]:
+    """The figures of a rate sweep's arm."""
+    stem, prefix = (f"-{answer.arm.name}", f"{answer.arm.name}: ") if answer.arm.name else ("", "")
+    return rate_figures(answer, stem, prefix)
 
 
 def answers(frames: SweepFrames) -> list[str]:
@@ -104,7 +129,8 @@ def answers(frames: SweepFrames) -> list[str]:
                 sentences.append(f"By {goal.label}: {sentence}")
         if answer["kind"] == "tradeoff" and len(frames.goals) > 1:
             sentences.append(tradeoff_sentence(arm, frames.goals))
-        sentences += [best_sentence(arm, goal) for goal in frames.goals]
+        if answer["kind"] != "rate":  # budgets do not compare
+            sentences += [best_sentence(arm, goal) for goal in frames.goals]
         if is_population(arm):
             sentences += filter(None, [population_sentence(arm, frames.goals[0])])
     return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in sentences]
@@ -219,17 +245,25 @@ def figures(frames: SweepFrames) -> Iterator[Drawn]:
                         "Optimum of a parabola through the best value and its neighbours, with 95% "
                         "of refits under the seeds' noise.",
                     )
-            if not is_population(arm):  # its last members are no independent points of the space
+            if asks_rate(frames):  # profiles are the interaction of rates and budgets
+                yield from responses(arm, goal, suffix, prefix=prefix)
+            elif not is_population(arm):  # its last members are no independent points of the space
                 yield from goal_figures(arm, goal, suffix, prefix=prefix)
-        yield from arm_figures(frames, arm, stem, prefix=prefix)
+        if not asks_rate(frames):
+            yield from arm_figures(frames, arm, stem, prefix=prefix)
+
+
+def responses(arm: ArmFrame, goal: Goal, suffix: str, *, prefix: str) -> Iterator[Drawn]:
+    """A metric by each key but the budgets."""
+    for index, key in enumerate(key for key in arm.keys if key != LADDER):
+        caption = "Large dots: means over seeds; small dots: single seeds."
+        title = f"{prefix}{goal.label} by {short(key)}"
+        yield f"response{suffix}-{index}", title, response(arm, key, goal), caption
 
 
 def goal_figures(arm: ArmFrame, goal: Goal, suffix: str, *, prefix: str) -> Iterator[Drawn]:
     """Of one metric: responses, the interaction, importance."""
-    for index, key in enumerate(arm.keys):
-        caption = "Large dots: means over seeds; small dots: single seeds."
-        title = f"{prefix}{goal.label} by {short(key)}"
-        yield f"response{suffix}-{index}", title, response(arm, key, goal), caption
+    yield from responses(arm, goal, suffix, prefix=prefix)
     done = arm.finished.dropna(subset=[goal.name])
     if len(arm.keys) >= 2 and all(len(distinct_labels(done[key])) <= FEW for key in arm.keys[:2]):
         title = f"{prefix}{goal.label} by {short(arm.keys[0])} and {short(arm.keys[1])}"

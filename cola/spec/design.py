@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -320,6 +322,28 @@ class TunedRule(Spec):
 Rule = Annotated[PowerLawRule | TunedRule, Field(discriminator="kind")]
 
 
+class LatentRules(Spec):
+    """What latents hold, by size and budget. Each decides the rate at which text is encoded."""
+
+    latent_dim: Rule | None = Field(
+        default=None,
+        description="Rule for `latent_dim`, rounded to a whole number; null: the entry's own.",
+    )
+    patch_size: Rule | None = Field(
+        default=None,
+        description="Rule for `patch_size`, rounded to the nearest patch (in its logarithm) whose "
+        "blocks divide `data.sequence_length`; null: the entry's own.",
+    )
+    log_snr: Rule | None = Field(
+        default=None, description="Rule for a positive `log_snr`; null: the entry's own."
+    )
+    beta: Rule | None = Field(
+        default=None,
+        description="Rule for `objective.stage1.beta`, the weight of the KL divergence in both "
+        "stages; null: the entry's own.",
+    )
+
+
 class RulesSpec(Spec):
     """Settings that follow from size and budget; the study's hold for all families."""
 
@@ -341,6 +365,16 @@ class RulesSpec(Spec):
         description="Sequences that a batch from the rule is rounded to a multiple of, so that "
         "any number of workers that divides it gets equal shares.",
     )
+    latent: LatentRules | None = Field(
+        default=None,
+        description="Rules for what latents hold, in place of the settings of entries whose family "
+        "has latents; an entry's own are taken key by key. Null: none.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _latent_where_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: item for key, item in values.items() if key != "latent" or item is not None}
 
 
 def _rounded(value: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
@@ -214,7 +216,7 @@ class StudySpec(Spec):
     def rules_of(self, variant: str) -> RulesSpec:
         """The entry's rules: what was tuned, its own, else the study's."""
         own, tuned = self.families[variant].rules, self.tuned(variant)
-        rules = self.rules if own is None else self.rules.model_copy(update=given(own))
+        rules = self.rules if own is None else overlaid_rules(self.rules, own)
         if tuned is None or tuned.rules is None:
             return rules
         stages = rules.stage_learning_rates | tuned.rules.stage_learning_rates
@@ -330,6 +332,17 @@ class StudySpec(Spec):
         return values
 
     @model_validator(mode="after")
+    def _latents_exist(self) -> StudySpec:
+        check_latent_rules(self.families)
+        ruled = any(self.rules_of(variant).latent is not None for variant in self.families)
+        if ruled and self.matching.unit != "flops":
+            raise ValueError(
+                f"matching.compute={self.matching.compute!r}: rules.latent are over FLOPs, which "
+                "follow from the latents themselves here; use executed or nominal, or give values"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _evaluation_fits(self) -> StudySpec:
         length = self.data.sequence_length
         wanted = self.evaluation.prompt_tokens + self.evaluation.generation.max_new_tokens
@@ -352,6 +365,26 @@ class StudySpec(Spec):
 def given(spec: Spec) -> dict[str, Any]:
     """The fields of a specification that were given, with their values."""
     return {name: getattr(spec, name) for name in spec.model_fields_set}
+
+
+def overlaid_rules(shared: RulesSpec, own: RulesSpec) -> RulesSpec:
+    """The shared rules with those that an entry gives, of latents too key by key."""
+    changes = given(own)
+    if shared.latent is not None and own.latent is not None:
+        changes["latent"] = shared.latent.model_copy(update=given(own.latent))
+    return shared.model_copy(update=changes)
+
+
+def check_latent_rules(families: Mapping[str, FamilySettings]) -> None:
+    """Raise a ValueError where an entry has rules for latents that its family does not have."""
+    for variant, settings in families.items():
+        latent = settings.rules.latent if settings.rules is not None else None
+        for key in given(latent) if latent is not None else ():
+            if key not in settings.latent_keys:
+                raise ValueError(
+                    f"families.{variant}.rules.latent.{key}: {settings.family} has no such setting "
+                    "of latents; remove the rule"
+                )
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,9 @@ def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
         table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     if any(cost.price is not None for cost in plan.costs):
         table.add_column("price", justify="right", no_wrap=True)
+    ruled = any(run.latents for run in plan.runs)
+    if ruled:
+        table.add_column("latents", no_wrap=True)
     table.add_column("what happens")
     for run, cost, decision in zip(plan.runs, plan.costs, decisions, strict=True):
         epochs = plan.epochs(run)
@@ -52,6 +55,8 @@ def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
         ]
         if cost.price is not None:
             cells.append(f"{cost.price:,.0f}")
+        if ruled:
+            cells.append(", ".join(f"{key} {value:g}" for key, value in run.latents.items()))
         table.add_row(*cells, f"{decision.action}: {decision.why}{plan.describe_prefix(run)}")
     return table
 

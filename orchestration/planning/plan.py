@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from cola.data.fingerprint import source_fingerprint
 from cola.data.hub import with_absolute_folders
 from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
-from cola.families.interface.specs import ModelSpec
+from cola.families.interface.specs import FamilySettings, ModelSpec
 from cola.families.registry import definition_of
 from cola.spec.design import TrajectoryDesign, Unit
 from cola.spec.resources import ResourcesSpec
@@ -20,6 +20,7 @@ from cola.study import RunSpec, StudySpec
 from cola.study.study import check_batch
 from cola.tuning.checks import why_other_corpus
 from orchestration.planning.accelerators import accelerator_of
+from orchestration.planning.latent_rules import latent_values, settings_at_rung
 from orchestration.planning.memory import MemoryPlan, memory_by_stage
 from orchestration.planning.stages import (
     Place,
@@ -41,7 +42,7 @@ class PlannedRun:
     `variant` names the entry of the study's families that the run belongs to, and so its curve; it
     is the family's name where the study has no variants of it. `rung` is the place in the entry's
     ladder, which counts `amount` in `unit`. `memory` has one entry a ZeRO stage, and is empty where
-    the device's memory is not known.
+    the device's memory is not known. `latents` are those that rules set.
     """
 
     spec: RunSpec
@@ -56,6 +57,7 @@ class PlannedRun:
     amount: float
     unit: Unit
     memory: tuple[MemoryPlan, ...] = ()
+    latents: Mapping[str, float] = field(default_factory=dict)
     retry: int = 0  # how often its learning rate was lowered after it had diverged
 
     @cached_property
@@ -134,8 +136,9 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
             the run, too little memory.
     """
     study, rung = place.study, place.rung
-    settings = study.families[place.variant]
-    model = model_at_rung(place)
+    at_rung = settings_at_rung(study, place.variant, rung)
+    settings = at_rung.settings
+    model = model_at_rung(place, settings)
     counts = definition_of(settings.family).parameter_counts(model)
     costs = stages_of(model, settings.objective, study.data.sequence_length)
     training = training_at_rung(place, costs, core=counts.core)
@@ -182,6 +185,7 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
         memory=memory,
         unit=rung.unit,
         amount=rung.amount,
+        latents=latent_values(at_rung),
     )
 
 
@@ -198,14 +202,14 @@ def run_name(place: Place, *, core: int, seed: int) -> str:
     return f"{place.variant}-{amount}{size}-seed{seed}"
 
 
-def model_at_rung(place: Place) -> ModelSpec:
-    """The entry's model specification at a rung.
+def model_at_rung(place: Place, settings: FamilySettings) -> ModelSpec:
+    """The model specification at a rung of an entry with these settings.
 
     Raises:
         SpecError: with the nearest size that can be built.
     """
     study, rung = place.study, place.rung
-    settings, vocab_size = study.families[place.variant], vocab_size_of(study.data)
+    vocab_size = vocab_size_of(study.data)
     family = definition_of(settings.family)
     if rung.target is None:
         return family.paper_row(vocab_size, settings)

@@ -288,6 +288,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "micro_batch_sequences": run.micro_batch_sequences,
         "learning_rates": spec.learning_rates(),
         "final_learning_rates": final_learning_rates(spec),
+        "latents": dict(run.latents),
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
         "train_flops_per_token": {
             stage.name: family.train_flops_per_token(

@@ -53,6 +53,8 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
             "sequence_length": length,
         },
     }
+    for entry in values["families"].values():  # rules for latents are of the study's own budgets
+        (entry.get("rules") or {}).pop("latent", None)
     values["training"]["batch_sequences"] = 4 * workers
     for settings in values["families"].values():
         settings["rules"] = None  # of budgets and sizes that are not these

@@ -26,17 +26,21 @@ from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.driver.tuned import is_tuning_sweep, write_tuned
 from sweeps.search.ahead import SearchAhead
-from sweeps.search.arm_search import ArmSearch
+from sweeps.search.arm_search import ArmSearch, Search
 from sweeps.search.known_trials import describe_left_out, leave_out_trials, planned_trials
 from sweeps.search.population import PopulationSearch, published_prefixes
+from sweeps.search.rate_search import RateSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
 from sweeps.space.points import PointPlanner
+from sweeps.space.rate_question import RateQuestion
 from sweeps.space.storage import storage_errors
 from sweeps.trials.prefix_claims import remove_prefixes, stage_prefixes
 from sweeps.trials.stopping import SWEEP_STOP
 
 log = logging.getLogger(__name__)
+
+Forecaster = Callable[[Path, str, float], str]  # folder, arm, budget: registers, and says what
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,17 @@ class SweepResult:
 
 
 def run_sweep(
-    planner: PointPlanner, address: str | None, *, notify: Callable[[str], None]
+    planner: PointPlanner,
+    address: str | None,
+    *,
+    notify: Callable[[str], None],
+    forecast: Forecaster | None = None,
 ) -> SweepResult:
     """Run a sweep until its budgets are spent or a person stops it.
 
     `address` is the Ray cluster's; None starts one on this machine. `notify` takes lines for the
-    console.
+    console. `forecast` registers what a rate sweep expects of its largest budget before that is
+    trained; None: nothing is registered.
 
     Raises:
         ColaError: something is found wrong before the first trial starts (a SpecError names what
@@ -78,8 +87,15 @@ def run_sweep(
         with storage_errors(folder / SWEEP_STOP):
             (folder / SWEEP_STOP).unlink(missing_ok=True)
         show_notes(planner, trial_log, notify)
-        kind = PopulationSearch if sweep.is_population else ArmSearch
-        arms = [SearchAhead(kind(arm, planner, trial_log)) for arm in planner.arms()]
+
+        def register(arm: str, budget: float) -> None:
+            if forecast is not None:
+                notify(forecast(folder, arm, budget))
+
+        arms = [
+            SearchAhead(search_of(arm, planner, trial_log, register=register))
+            for arm in planner.arms()
+        ]
         is_over = not any(arm.has_next() for arm in arms)
         with ExitStack() as stack:
             context = open_context(
@@ -98,6 +114,17 @@ def run_sweep(
         for sentence in best_scores(planner, trial_log):
             notify(sentence)
     return result
+
+
+def search_of(
+    arm: str, planner: PointPlanner, trial_log: SweepLog, *, register: Callable[[str, float], None]
+) -> Search:
+    """The search of an arm, by what the sweep asks."""
+    if planner.sweep.is_population:
+        return PopulationSearch(arm, planner, trial_log)
+    if isinstance(planner.sweep.answer, RateQuestion):
+        return RateSearch(arm, planner, trial_log, register=register)
+    return ArmSearch(arm, planner, trial_log)
 
 
 def open_context(

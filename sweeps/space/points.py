@@ -239,6 +239,7 @@ class PointPlanner:
         where = f"arm {arm} of sweep {self.sweep.name}" if arm else f"sweep {self.sweep.name}"
         check_tasks((goal.name for goal in self.sweep.metrics), study.evaluation.tasks, where)
         check_comparable(study, f"arms.{arm}" if arm else "study", self.sweep.name)
+        check_not_ruled(study, self.sweep.spaces()[arm], self.sweep.name)
 
 
 def check_has_effect(key: str, spaces: Iterable[Space], where: str, *, origin: str) -> None:
@@ -257,6 +258,23 @@ def check_has_effect(key: str, spaces: Iterable[Space], where: str, *, origin: s
         f"{where} {key}: has no effect, as the space has {replacing}; leave one of them out "
         f"(in {origin})"
     )
+
+
+def check_not_ruled(study: StudySpec, space: Iterable[str], sweep: str) -> None:
+    """Refuse keys of latents that a rule of the study replaces at every point.
+
+    Raises:
+        SpecError: naming the key and the rule.
+    """
+    for variant, settings in study.families.items():
+        rules = study.rules_of(variant).latent
+        for key in settings.latent_keys:
+            path = f"objective.stage1.{key}" if key == "beta" else key
+            if getattr(rules, key, None) is not None and f"families.{variant}.{path}" in space:
+                raise SpecError(
+                    f"space.families.{variant}.{path}: has no effect, as rules.latent.{key} sets "
+                    f"it at every point; leave one of them out (in sweep {sweep})"
+                )
 
 
 def check_comparable(study: StudySpec, where: str, sweep: str) -> None:

@@ -13,6 +13,7 @@ from sweeps.space.arms import Arm, WideningSpec, arms_at_rungs
 from sweeps.space.checks import check_answer, check_arm_names, check_population, check_space
 from sweeps.space.domains import Space, Value
 from sweeps.space.metrics import check_metrics
+from sweeps.space.rate_question import RateQuestion, check_rate
 from sweeps.space.samplers import check_sampler, search_notes
 
 Scale = Literal["laptop", "node", "cluster"]
@@ -207,7 +208,9 @@ class TradeoffQuestion(Spec):
     )
 
 
-Question = Annotated[DriftQuestion | BestQuestion | TradeoffQuestion, Field(discriminator="kind")]
+Question = Annotated[
+    DriftQuestion | BestQuestion | TradeoffQuestion | RateQuestion, Field(discriminator="kind")
+]
 
 
 class SweepSpec(Spec):
@@ -353,6 +356,9 @@ class SweepSpec(Spec):
             raise ValueError("budget: give trials, flops, wall_seconds or accelerator_hours")
         keys = (answer.key, answer.over) if isinstance(answer, DriftQuestion) else ()
         check_answer(answer.kind, keys, spaces=spaces, metrics=len(self.metrics))
+        if isinstance(answer, RateQuestion):
+            names = [goal.name for goal in self.metrics]
+            check_rate(answer, spaces, algorithm=self.algorithm.kind, metrics=names)
         if len(self.metrics) > 1 and self.scheduler.kind != "none":
             raise ValueError(
                 f"scheduler.kind={self.scheduler.kind!r} judges by one metric; with several use "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from cola.families.interface.specs import FamilySettings, ModelSpec, ObjectiveSpec
+from cola.families.cola.latents import check_capacity, whole_dimension, whole_patch
+from cola.families.interface.specs import FamilySettings, LatentError, ModelSpec, ObjectiveSpec
 from cola.spec.networks import DiTSpec, TextVAESpec
 from cola.spec.objectives import JointObjective, VAEObjective
 
@@ -139,10 +141,45 @@ class ColaSettings(FamilySettings):
         default=ColaObjective(), description="What is minimised in the two stages."
     )
 
+    latent_keys: ClassVar[tuple[str, ...]] = ("latent_dim", "patch_size", "log_snr", "beta")
+
     @property
     def tokens_per_block(self) -> int:
         """Tokens that one block of latents encodes."""
         return self.patch_size * self.block_size
+
+    def with_latents(self, values: dict[str, float], sequence_length: int) -> Self:
+        """See `FamilySettings.with_latents`: whole dimensions, patches of whole blocks."""
+        changes: dict[str, object] = {}
+        for key, value in values.items():
+            try:
+                changes |= self._latent_change(key, value, sequence_length)
+            except ValueError as error:
+                raise LatentError(key, str(error)) from None
+        changed = self.model_copy(update=changes)
+        try:
+            check_capacity(changed.latent_dim, changed.patch_size, changed.log_snr)
+        except ValueError as error:
+            key = next(k for k in ("log_snr", "latent_dim", "patch_size", "beta") if k in values)
+            raise LatentError(key, str(error)) from None
+        return changed
+
+    def _latent_change(self, key: str, value: float, length: int) -> dict[str, object]:
+        if key == "latent_dim":
+            return {key: whole_dimension(value)}
+        if key == "patch_size":
+            return {key: whole_patch(value, self.block_size, length)}
+        if not math.isfinite(value):
+            raise ValueError(f"gives {value:g}, which is no finite number")
+        if key == "log_snr":
+            return {key: value}
+        stage1 = self.objective.stage1.model_copy(update={"beta": value})
+        return {"objective": self.objective.model_copy(update={"stage1": stage1})}
+
+    @model_validator(mode="after")
+    def _latents_hold_something(self) -> ColaSettings:
+        check_capacity(self.latent_dim, self.patch_size, self.log_snr)
+        return self
 
     @model_validator(mode="after")
     def _prompts_have_an_effect(self) -> ColaSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
     Field,
@@ -17,6 +17,14 @@ from pydantic import (
 from cola.spec.base import Spec
 from cola.spec.design import RulesSpec, Rung, check_order
 from cola.spec.training import TrainingSpec
+
+
+class LatentError(Exception):
+    """A value of a latent rule that cannot be: the rule's key, and why."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key, self.problem = key, problem
 
 
 class FamilySpec(Spec):
@@ -63,6 +71,17 @@ class FamilySettings(FamilySpec):
         default=None,
         description="Rules of this entry, key by key in place of the study's `rules`.",
     )
+
+    # Keys of `rules.latent` that the family reads; none where it has no latents.
+    latent_keys: ClassVar[tuple[str, ...]] = ()
+
+    def with_latents(self, values: dict[str, float], sequence_length: int) -> Self:
+        """The settings with latents as rules give them: `values` by keys of `latent_keys`.
+
+        Raises:
+            LatentError: a value is none that its key can have.
+        """
+        return self
 
     budget_factor: PositiveFloat | None = Field(
         default=None,

@@ -1,0 +1,285 @@
+"""Profiles of the bound over the rate at every budget of a sweep, and how their minima grow.
+
+The machinery is that of IsoFLOP profiles with the measured rate (nats a token that latents cost) in
+place of the size. Of keys of training the best value counts at each point. Points whose latents
+collapsed, and profiles without a minimum inside, are named and enter nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.isoflop import bootstrap_isoflop, data_seed
+from analysis.profiles.analysis import IsoFLOP, Optimum, PowerFit, isoflop, power_fit
+from analysis.profiles.profile import LEAST_SIZES, Profile, profiles_of
+from analysis.profiles.refits import IsoFLOPRefits
+from analysis.sweep_report.data import ArmFrame, point_label
+from cola.records import Metric
+from cola.spec.base import canonical_json
+
+Array = NDArray[np.float64]
+Interval = tuple[float, float]
+
+LADDER = "ladder"  # the key of the space that has the budgets
+# Nats a token: below, latents hold nothing. Chosen: channels that held nothing cost 0.00 to 0.04,
+# the narrowest one in use 0.48.
+COLLAPSED_RATE = 0.05
+REFITS = 2000  # chosen: draws behind an interval
+RATE, DISTORTION = Metric.val("rate_nats_per_token"), Metric.val("distortion_nats_per_token")
+RECONSTRUCTION = Metric.val("reconstruction")
+# Nats a latent between two solutions of the prior's flow, above which the NLL is no bound.
+SOLVER_DIFFERENCE, SOLVER_TOLERANCE = Metric.val("solver_difference_nats_per_latent"), 0.02
+QUANTITIES = ("rate", "distortion", "bound")
+
+
+@dataclass(frozen=True)
+class RatePoints:
+    """Runs that profiles are made of: trial, seed, point, budget, rate, distortion, bound and the
+    other metrics. Those of `collapsed` are left out of profiles.
+
+    notes: what was chosen or is missing, a sentence each.
+    """
+
+    runs: pd.DataFrame
+    collapsed: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def below(self, budget: float) -> RatePoints:
+        """The points of smaller budgets."""
+        runs, dead = self.runs, self.collapsed
+        return RatePoints(runs[runs["budget"] < budget], dead[dead["budget"] < budget], self.notes)
+
+
+@dataclass(frozen=True)
+class Best:
+    """Rate, distortion and bound at the minimum of a budget's profile, each with its 95% interval
+    (NaN: not known). trouble: why there is none; widen: what would help."""
+
+    budget: float
+    rates: int
+    values: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    trouble: str | None = None
+    widen: str | None = None
+
+
+@dataclass(frozen=True)
+class Law:
+    """coefficient (C / scale)^exponent of a quantity at the minima, with the exponent's interval;
+    draws: (exponents, log levels at the scale) of the refits."""
+
+    fit: PowerFit
+    interval: Interval
+    draws: tuple[Array, Array]
+
+    def at(self, compute: float) -> Array:
+        """The law's value at this C in every refit."""
+        slope, level = self.draws
+        return np.asarray(np.exp(level + slope * np.log(compute / self.fit.scale)))
+
+
+@dataclass(frozen=True)
+class RateAnalysis:
+    """Minima by budget, and the laws of their growth by quantity (none with fewer than two)."""
+
+    best: tuple[Best, ...]
+    laws: dict[str, Law]
+    analysis: IsoFLOP | None
+    refits: IsoFLOPRefits | None
+    runs: pd.DataFrame
+
+    @property
+    def good(self) -> list[Best]:
+        """Budgets with a minimum inside their profile."""
+        return [best for best in self.best if best.trouble is None]
+
+
+def is_of_training(key: str) -> bool:
+    """Whether a key of the space sets the training, of which the best value counts."""
+    return "training" in key.split(".")
+
+
+def rate_points(arm: ArmFrame, metrics: Sequence[str] = ()) -> RatePoints:
+    """The runs of the best trial at every point of the rate, with these metrics beside the bound;
+    no runs where trials have no distortion."""
+    done = arm.finished
+    parts = [name for name in (DISTORTION, RECONSTRUCTION) if name in done]
+    if done.empty or Metric.NLL not in done or not parts:
+        note = (
+            f"no trial that finished has {Metric.NLL} with {DISTORTION}, or with {RECONSTRUCTION}: "
+            "rates are not known (importance_samples above 1 gives no parts)"
+        )
+        return RatePoints(pd.DataFrame({"budget": []}), pd.DataFrame({"budget": []}), (note,))
+    measured = done[np.isfinite(done[Metric.NLL]) & np.isfinite(done[parts[0]])]
+    chosen, notes = best_of_training(arm, measured)
+    rows = [
+        _row(arm, trial, run, distortion=parts[0], metrics=metrics)
+        for _, trial in chosen.iterrows()
+        for _, run in arm.runs[arm.runs["trial"] == trial["trial"]].iterrows()
+        if run["state"] == "finished"
+    ]
+    columns = ["trial", "seed", "point", "budget", "rate", "distortion", "bound", *metrics]
+    table = pd.DataFrame(rows, columns=columns)
+    is_dead = table["rate"] < COLLAPSED_RATE
+    if SOLVER_DIFFERENCE in measured:
+        far = int((measured[SOLVER_DIFFERENCE].abs() > SOLVER_TOLERANCE).sum())
+        if far:
+            notes.append(
+                f"the NLL of {far} of {len(measured)} trials is an estimate and no bound: its "
+                f"solver moves it by more than {SOLVER_TOLERANCE} nats a latent"
+            )
+    left = len(done) - len(measured)
+    if left:
+        notes.append(f"{left} finished trials have no finite bound or distortion and are left out")
+    return RatePoints(table[~is_dead], table[is_dead], tuple(notes))
+
+
+def _row(
+    arm: ArmFrame, trial: pd.Series, run: pd.Series, *, distortion: str, metrics: Sequence[str]
+) -> dict[str, Any]:
+    rate = run.get(RATE, np.nan)
+    rate = rate if np.isfinite(rate) else run[Metric.NLL] - run[distortion]
+    return {
+        "trial": int(trial["trial"]),
+        "seed": int(run["seed"]),
+        "point": point_without_budget(arm, trial),
+        "budget": budget_of(trial),
+        "rate": float(rate),
+        "distortion": float(run[distortion]),
+        "bound": float(run[Metric.NLL]),
+        **{name: float(run.get(name, np.nan)) for name in metrics},
+    }
+
+
+def budget_of(trial: pd.Series) -> float:
+    """The budget (FLOPs) of a trial."""
+    return float(trial[LADDER][0]["budget"])
+
+
+def best_of_training(arm: ArmFrame, done: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The trial with the lowest bound at every budget and point of the rate, and what is to be
+    known of that choice."""
+    training = [key for key in arm.keys if is_of_training(key)]
+    others = [key for key in arm.keys if not is_of_training(key)]
+    labels = done.apply(lambda row: canonical_json([row[key] for key in others]), axis=1)
+    chosen, edges, several = [], 0, 0
+    for _, group in done.groupby(labels, sort=False):
+        best = group.loc[group[Metric.NLL].idxmin()]
+        chosen.append(best)
+        several += len(group) > 1
+        edges += any(_is_at_edge(group, best, key) for key in training)
+    notes = []
+    if not several:
+        notes.append(
+            "settings of training are the same at all points of a budget, not tuned at each"
+        )
+    if edges:
+        notes.append(
+            f"the best setting of training lies on the edge of those tried at {edges} of "
+            f"{len(chosen)} points; wider ranges may lower them"
+        )
+    return pd.DataFrame(chosen, columns=done.columns), notes
+
+
+def _is_at_edge(group: pd.DataFrame, best: pd.Series, key: str) -> bool:
+    values = group[key].dropna()
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < len(values) or len(set(numbers)) < 2:
+        return False
+    return bool(best[key] in (min(numbers), max(numbers)))
+
+
+def analyse(points: RatePoints) -> RateAnalysis:
+    """The minimum of every budget's profile, and how rate, distortion and bound grow there."""
+    runs = points.runs
+    if runs.empty:
+        return RateAnalysis((), {}, None, None, runs)
+    table = profile_table(runs, runs["bound"])
+    analysis = isoflop(table)
+    refits = bootstrap_isoflop(analysis, REFITS, data_seed(table, 0))
+    profiles = {profile.compute: profile for profile in profiles_of(table)}
+    draws = {} if refits is None else draws_of(refits)
+    best, place = [], 0
+    for optimum in analysis.optima:
+        if optimum.trouble is None:
+            best.append(_best(optimum, {name: values[:, place] for name, values in draws.items()}))
+            place += 1
+        else:
+            best.append(_without(optimum, profiles[optimum.compute]))
+    good = [each for each in best if each.trouble is None]
+    laws = {name: _law(good, name, draws.get(name)) for name in QUANTITIES if len(good) > 1}
+    return RateAnalysis(tuple(best), laws, analysis, refits, runs)
+
+
+def profile_table(runs: pd.DataFrame, loss: pd.Series) -> pd.DataFrame:
+    """Runs as profiles take them: the rate for the size, tokens as 6 N D = C has them."""
+    return pd.DataFrame(
+        {
+            "budget": runs["budget"],
+            "parameters": runs["rate"],
+            "tokens": runs["budget"] / (6 * runs["rate"]),
+            "compute": runs["budget"],
+            "loss": loss,
+        }
+    )
+
+
+def draws_of(refits: IsoFLOPRefits) -> dict[str, Array]:
+    """Rate, distortion and bound at the minima of every refit, (K, b)."""
+    rate, bound = np.exp(refits.size), np.exp(refits.loss)
+    return {"rate": rate, "distortion": bound - rate, "bound": bound}
+
+
+def _best(optimum: Optimum, draws: dict[str, Array]) -> Best:
+    values = {
+        "rate": optimum.parameters,
+        "distortion": optimum.loss - optimum.parameters,
+        "bound": optimum.loss,
+    }
+    unknown = (float("nan"), float("nan"))
+    intervals = {
+        name: percentiles(draws[name]) if name in draws else unknown for name in QUANTITIES
+    }
+    return Best(optimum.compute, optimum.sizes, values, intervals)
+
+
+def _without(optimum: Optimum, profile: Profile) -> Best:
+    """A profile without a minimum inside, and what would give it one."""
+    rates = np.exp(profile.means_by_size(profile.log_n))
+    if profile.sizes < LEAST_SIZES:
+        widen = f"give it at least {LEAST_SIZES} different rates"
+        trouble = f"it has {profile.sizes} of the {LEAST_SIZES} different rates that it takes"
+        return Best(optimum.compute, profile.sizes, trouble=trouble, widen=widen)
+    lowest = int(profile.means_by_size(profile.loss).argmin())
+    if lowest == 0:
+        widen = f"widen it towards lower rates than {rates[0]:.3g}"
+    elif lowest == len(rates) - 1:
+        widen = f"widen it towards higher rates than {rates[-1]:.3g}"
+    else:
+        widen = f"widen it on both sides of {rates[0]:.3g} to {rates[-1]:.3g}"
+    trouble = (optimum.trouble or "").replace("sizes", "rates").replace("size", "rate")
+    return Best(optimum.compute, profile.sizes, trouble=trouble, widen=widen)
+
+
+def _law(good: Sequence[Best], name: str, draws: Array | None) -> Law:
+    compute = np.array([best.budget for best in good])
+    fit = power_fit(compute, np.array([best.values[name] for best in good]))
+    if draws is None:
+        return Law(fit, (float("nan"), float("nan")), (np.zeros(0), np.zeros(0)))
+    x = np.log(compute / fit.scale)
+    with np.errstate(invalid="ignore"):
+        y = np.log(draws)
+    slope, level = y @ x / (x @ x), y.mean(1)
+    return Law(fit, percentiles(slope), (slope, level))
+
+
+def point_without_budget(arm: ArmFrame, trial: pd.Series) -> str:
+    """A trial's point for people, of which a profile has the budget already."""
+    return point_label(replace(arm, keys=[key for key in arm.keys if key != LADDER]), trial)
