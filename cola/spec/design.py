@@ -123,7 +123,7 @@ def check_order(rungs: Sequence[Rung]) -> None:
     for index, (below, rung) in enumerate(pairwise(rungs), start=1):
         if rung.unit == below.unit and rung.amount < below.amount:
             raise ValueError(
-                f"rung {index} ({rung.amount:.10g} {rung.unit}) is below the rung before it "
+                f"rung {index} ({rung.amount:.10g}) is below the rung before it "
                 f"({below.amount:.10g}); list them from small to large"
             )
         if rung in rungs[:index]:

@@ -114,6 +114,12 @@ def spreads(study: StudySpec, runs: Sequence[PlannedRun]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def compared_at(study: StudySpec, runs: Sequence[PlannedRun]) -> str:
+    """Where `spreads` compares compute and data, with a leading space; empty: at every rung."""
+    own = any(entry.ladder or entry.budget_factor for entry in study.families.values())
+    return " at equal budgets" if own and _paired(runs, _places(runs)) else ""
+
+
 def _places(runs: Sequence[PlannedRun]) -> list[tuple[float, int]]:
     """Each run's budget, and which of the entry's sizes at that budget it is."""
     seen: Counter[tuple[str, int, float]] = Counter()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 
 from cola.data.fingerprint import source_fingerprint
 from cola.data.hub import with_absolute_folders
@@ -25,8 +26,8 @@ from orchestration.planning.memory import MemoryPlan, memory_by_stage
 from orchestration.planning.stages import (
     Place,
     Stage,
-    check_horizon,
     expected_flops,
+    late_stages,
     planned_stages,
     stages_of,
     with_common_warmup,
@@ -92,8 +93,8 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
 
     Raises:
         SpecError: a corpus that is missing, a size that cannot be built, a budget below one step, a
-            run that fits no device, two variants that are the same, a tuning record of another
-            corpus.
+            run that fits no device, two variants that are the same, a schedule that ends before
+            a run, a tuning record of another corpus.
     """
     fingerprint = fingerprint or source_fingerprint(study.data)
     other = None if study.tuning is None else why_other_corpus(study.tuning, fingerprint)
@@ -108,6 +109,7 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
         for seed in study.seeds
     ]
     check_variants_differ(runs)
+    check_horizons(study, runs)
     log.debug("%s: %d runs planned", study.name, len(runs))
     return runs
 
@@ -128,12 +130,31 @@ def check_variants_differ(runs: Sequence[PlannedRun]) -> None:
             )
 
 
+def check_horizons(study: StudySpec, runs: Sequence[PlannedRun]) -> None:
+    """Refuse a schedule that ends before a stage that follows it.
+
+    Raises:
+        SpecError: naming the key, and the steps that it must have at least for every run.
+    """
+    late = [
+        (key, end, stage, run.name)
+        for run in runs
+        for key, end, stage in late_stages(study, run.variant, run.spec.training, run.spec.stages)
+    ]
+    if late:
+        first = late[0][0]
+        key, end, stage, name = max((item for item in late if item[0] == first), key=itemgetter(1))
+        raise SpecError(
+            f"{key}: ends before stage {stage} of {name} does, which is at step {end} of the run; "
+            f"give at least {end}, or null for a schedule that ends with the stage"
+        )
+
+
 def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
     """One run of an entry's rung: its matched size, the steps that the rung pays for.
 
     Raises:
-        SpecError: a size that cannot be built, a rung below one step, a schedule that ends before
-            the run, too little memory.
+        SpecError: a size that cannot be built, a rung below one step, too little memory.
     """
     study, rung = place.study, place.rung
     at_rung = settings_at_rung(study, place.variant, rung)
@@ -143,7 +164,6 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
     costs = stages_of(model, settings.objective, study.data.sequence_length)
     training = training_at_rung(place, costs, core=counts.core)
     stages = planned_stages(place, training, costs)
-    check_horizon(place, training, stages)
     if isinstance(study.design, TrajectoryDesign):
         training = with_common_warmup(place, training, costs)
     spec = RunSpec(

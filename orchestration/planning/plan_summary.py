@@ -16,6 +16,7 @@ from orchestration.planning.accelerators import accelerator_name, accelerator_of
 from orchestration.planning.comparison import (
     amounts_by_label,
     budgets_as_json,
+    compared_at,
     counted,
     family_totals,
     shape_cautions,
@@ -146,14 +147,18 @@ def total_sentence(plan: Plan) -> str:
 def matching_sentences(plan: Plan) -> list[str]:
     """What is matched at every rung, and by how much the rest differs between families."""
     matching = plan.study.matching
-    spread = spreads(plan.study, plan.runs)
+    spread, where = spreads(plan.study, plan.runs), compared_at(plan.study, plan.runs)
     asked = [f"{matching.parameters} parameters", counted(plan.study)]
+    if matching.unit == "steps" and spread.get("tokens") == 0:
+        asked.append("tokens")
     matched = [name for name in asked if name in spread and spread[name] <= MATCHED]
-    held = "".join(f"{name} (within {spread[name]:.1%}), " for name in matched)
+    at = {name: "" if name.endswith("parameters") else where for name in spread}
+    held = "".join(f"{name} (within {spread[name]:.1%}{at[name]}), " for name in matched)
     unmatched = ", ".join(
         [f"{name} (entries have no budget in common)" for name in asked if name not in spread]
         + [
-            f"{name} (up to {value:.0%} apart{', though asked for' if name in asked else ''})"
+            f"{name} (up to {value:.0%} apart{at[name]}"
+            f"{', though asked for' if name in asked else ''})"
             for name, value in spread.items()
             if name not in matched
         ]

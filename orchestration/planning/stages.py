@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cola.errors import SpecError
@@ -176,31 +176,27 @@ def with_common_warmup(
     return training.model_copy(update=changes)
 
 
-def check_horizon(place: Place, training: TrainingSpec, planned: Sequence[StagePlan]) -> None:
-    """Refuse a schedule whose end lies before that of a stage that follows it.
-
-    Raises:
-        SpecError: naming the key, and the steps that it must have at least.
-    """
+def late_stages(
+    study: StudySpec, variant: str, training: TrainingSpec, planned: Sequence[StagePlan]
+) -> Iterator[tuple[str, int, str]]:
+    """Stages that end after the schedule that they follow: its key with its value, the step of the
+    run at which the stage ends, the stage's name."""
     end = 0
     for stage in planned:
         end += stage.steps
         horizon = training.of_stage(stage.name).schedule.horizon_steps
         if horizon is not None and horizon < end:
-            raise SpecError(
-                f"{_horizon_key(place, training, stage.name)}={horizon}: ends before stage "
-                f"{stage.name} of families.{place.variant} does at rung {place.index} (step "
-                f"{end} of the run); give at least {end}, or null for a schedule that ends with "
-                "the stage"
-            )
+            key = _horizon_key(study.families[variant].training, training, stage.name)
+            where = f"families.{variant}.training" if key.startswith("own.") else "training"
+            yield f"{where}.{key.partition('.')[2]}={horizon}", end, stage.name
 
 
-def _horizon_key(place: Place, training: TrainingSpec, stage: str) -> str:
-    """Path of the key that set the horizon of a stage."""
-    own = place.study.families[place.variant].training
+def _horizon_key(own: TrainingSpec | None, training: TrainingSpec, stage: str) -> str:
+    """Path of the key that set the horizon of a stage, below `own.` or `study.`."""
     staged = training.stages.get(stage)
-    inner = f"stages.{stage}.schedule" if staged and staged.schedule else "schedule"
-    part = own and (own.stages.get(stage) if inner.startswith("stages") else own)
-    given = part is not None and "schedule" in part.model_fields_set
-    where = f"families.{place.variant}.training" if given else "training"
-    return f"{where}.{inner}.horizon_steps"
+    if staged is not None and staged.schedule is not None:
+        mine = own.stages.get(stage) if own is not None else None
+        given = mine is not None and mine.schedule is not None
+        return f"{'own' if given else 'study'}.stages.{stage}.schedule.horizon_steps"
+    given = own is not None and own.schedule.horizon_steps is not None
+    return f"{'own' if given else 'study'}.schedule.horizon_steps"

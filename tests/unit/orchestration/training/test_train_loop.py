@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,20 @@ def test_the_engine_in_process_writes_the_fragments_that_production_reads(
             if trained_yet:
                 moment = state.engine.optimizer.state[value]["exp_avg"].flatten()
                 assert torch.equal(reader.read("exp_avg", name, 0, numel=len(flat)), moment)
+
+
+def test_the_schedule_goes_on_over_stages_towards_its_horizon(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    stages = [stage.model_copy(update={"steps": 3}) for stage in runs["cola"].stages]
+    schedule = ScheduleSpec(warmup_steps=2, horizon_steps=40)
+    training = runs["cola"].training.model_copy(update={"schedule": schedule})
+    changes = {"training": training, "stages": stages}
+    state = trained(runs["cola"].model_copy(update=changes), data)
+    passed = (5 - 2) / (39 - 2)
+    peak = training.optimizer.learning_rate
+    expected = peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * passed)))
+    assert state.learning_rate == pytest.approx(expected, rel=1e-12)
 
 
 def with_average(run: RunSpec, decay: float) -> RunSpec:
