@@ -86,7 +86,9 @@ def _pair(one: MetricCurve, other: MetricCurve, quantity: Quantity) -> dict[str,
         raise ValueError("both must have a curve")
     multiplier = compare_compute(one.curve, other.curve)
     crossing = crossover(one.curve, other.curve)
-    labels = (one.label, other.label)
+    labels = tuple(
+        each.label + ("" if each.kind == "exact" else f" ({each.kind})") for each in (one, other)
+    )
     sentences = [describe_multiplier(multiplier, quantity.shown(multiplier.at), labels)]
     if crossing is not None:
         sentences.append(describe_crossover(crossing))
@@ -103,7 +105,7 @@ def _pair(one: MetricCurve, other: MetricCurve, quantity: Quantity) -> dict[str,
         "multiplier": asdict(multiplier),
         "crossover": None if crossing is None else asdict(crossing),
         "exponent_difference": difference,
-        "sentences": [f"{other.label} against {one.label}: {text}" for text in sentences],
+        "sentences": [f"{labels[1]} against {labels[0]}: {text}" for text in sentences],
     }
 
 
@@ -205,10 +207,9 @@ def _crossing(found: Mapping[str, Any] | None) -> str:
         return "–"
     compute = found["compute"]
     beyond = f", {found['beyond']:.3g} times beyond the runs" if found["beyond"] > 1.05 else ""
-    return (
-        f"{compute['value']:.2g} ({compute['low']:.2g} to {compute['high']:.2g}; in "
-        f"{found['share']:.0%} of refits{beyond})"
-    )
+    known = math.isfinite(compute["low"])
+    ends = f"{compute['low']:.2g} to {compute['high']:.2g}; " if known else ""
+    return f"{compute['value']:.2g} ({ends}in {found['share']:.0%} of refits{beyond})"
 
 
 def _number(each: Mapping[str, Any], name: str, value: Mapping[str, Any]) -> str:
