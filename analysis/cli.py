@@ -111,7 +111,7 @@ def show_metrics(page: MetricReport, console: Console) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
     for row in prediction_rows(found):
         console.print(
-            f"{row['metric']}, {row['label']}: {row['value']} at {row['compute']} FLOPs (curve "
+            f"{row['metric']}, {row['label']}: {row['value']} {row['unit']} at {row['compute']} FLOPs (curve "
             f"{row['curve']}, a new run {row['new_run']})",
             highlight=False, soft_wrap=True,
         )  # fmt: skip

@@ -86,9 +86,7 @@ def _pair(one: MetricCurve, other: MetricCurve, quantity: Quantity) -> dict[str,
         raise ValueError("both must have a curve")
     multiplier = compare_compute(one.curve, other.curve)
     crossing = crossover(one.curve, other.curve)
-    labels = tuple(
-        each.label + ("" if each.kind == "exact" else f" ({each.kind})") for each in (one, other)
-    )
+    labels = (_named(one), _named(other))
     sentences = [describe_multiplier(multiplier, quantity.shown(multiplier.at), labels)]
     if crossing is not None:
         sentences.append(describe_crossover(crossing))
@@ -107,6 +105,11 @@ def _pair(one: MetricCurve, other: MetricCurve, quantity: Quantity) -> dict[str,
         "exponent_difference": difference,
         "sentences": [f"{labels[1]} against {labels[0]}: {text}" for text in sentences],
     }
+
+
+def _named(curve: MetricCurve) -> str:
+    """A curve's name, with the kind of its likelihood where it is not exact."""
+    return curve.label + ("" if curve.kind == "exact" else f" ({curve.kind})")
 
 
 def _difference(one: MetricCurve, other: MetricCurve) -> dict[str, Any] | None:
@@ -169,6 +172,7 @@ def prediction_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "kind": curve["kind"],
             "label": curve["label"],
             "compute": f"{p['compute']:.3g}",
+            "unit": each["unit"],
             "value": _scaled(each, p["value"]["estimate"]),
             "curve": _ends([_scaled(each, end) for end in p["value"]["interval"]]),
             "new_run": _ends([_scaled(each, p["new_low"]), _scaled(each, p["new_high"])]),
