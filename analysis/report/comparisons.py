@@ -106,7 +106,8 @@ def describe_bound(multiplier: Multiplier, place: str, labels: tuple[str, str]) 
     agree = multiplier.supported_by
     support = "" if agree is None else f"; {agree:.0%} of the refits agree on the order"
     doubt = "" if agree is None or agree >= LEVEL else ", so the data do not decide it"
-    return f"at least {least:.3g} times {less} compute for {place} ({apart}{support}{doubt})."
+    times = f"{least:,.0f}" if least >= 100 else f"{least:.3g}"
+    return f"at least {times} times {less} compute for {place} ({apart}{support}{doubt})."
 
 
 def ends_text(low: float, high: float) -> str:
