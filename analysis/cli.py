@@ -111,8 +111,8 @@ def show_metrics(page: MetricReport, console: Console) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
     for row in prediction_rows(found):
         console.print(
-            f"{row['metric']}, {row['label']}: {row['value']} at {row['compute']} FLOPs (curve "
-            f"{row['curve']}, a new run {row['new_run']})",
+            f"{row['metric']}, {row['label']}: {row['value']} {row['unit']} at {row['compute']} "
+            f"FLOPs (curve {row['curve']}, a new run {row['new_run']})",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     for note in note_rows(found, page.found["notes"]):

@@ -168,9 +168,9 @@ def multiplier_curve(one: ScalingCurve, other: ScalingCurve) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Crossover:
-    """Compute at which two curves meet; the share of refits in which they meet at all within a
-    factor of a thousand around the data; and how far beyond the compute that both were measured
-    at it lies (a factor, 1 inside)."""
+    """Compute at which two curves meet, without an interval where over a tenth of the refits do not
+    meet; the share of refits in which they meet at all within a factor of a thousand around the
+    data; and how far beyond the compute that both were measured at it lies (1: inside)."""
 
     compute: Estimate
     share: float
@@ -191,11 +191,11 @@ def crossover(one: ScalingCurve, other: ScalingCurve) -> Crossover | None:
         return None
     drawn = log_crossings[1:]
     crosses = drawn[np.isfinite(drawn)]
-    interval = np.exp(np.percentile(crosses, [2.5, 97.5])) if len(crosses) else (np.nan,) * 2
+    interval = [float(np.exp(end)) for end in percentiles(drawn)]
     at = float(np.exp(log_crossings[0]))
     beyond = max([1.0, *(max(curve.span[0] / at, at / curve.span[1]) for curve in (one, other))])
     share = len(crosses) / len(drawn) if len(drawn) else float("nan")
-    return Crossover(Estimate(at, float(interval[0]), float(interval[1])), share, beyond)
+    return Crossover(Estimate(at, interval[0], interval[1]), share, beyond)
 
 
 def _first_zeros(gap_Bn: Array, x: Array) -> Array:

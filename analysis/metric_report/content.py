@@ -86,7 +86,7 @@ def _pair(one: MetricCurve, other: MetricCurve, quantity: Quantity) -> dict[str,
         raise ValueError("both must have a curve")
     multiplier = compare_compute(one.curve, other.curve)
     crossing = crossover(one.curve, other.curve)
-    labels = (one.label, other.label)
+    labels = (_named(one), _named(other))
     sentences = [describe_multiplier(multiplier, quantity.shown(multiplier.at), labels)]
     if crossing is not None:
         sentences.append(describe_crossover(crossing))
@@ -103,8 +103,13 @@ def _pair(one: MetricCurve, other: MetricCurve, quantity: Quantity) -> dict[str,
         "multiplier": asdict(multiplier),
         "crossover": None if crossing is None else asdict(crossing),
         "exponent_difference": difference,
-        "sentences": [f"{other.label} against {one.label}: {text}" for text in sentences],
+        "sentences": [f"{labels[1]} against {labels[0]}: {text}" for text in sentences],
     }
+
+
+def _named(curve: MetricCurve) -> str:
+    """A curve's name, with the kind of its likelihood where it is not exact."""
+    return curve.label + ("" if curve.kind == "exact" else f" ({curve.kind})")
 
 
 def _difference(one: MetricCurve, other: MetricCurve) -> dict[str, Any] | None:
@@ -167,6 +172,7 @@ def prediction_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "kind": curve["kind"],
             "label": curve["label"],
             "compute": f"{p['compute']:.3g}",
+            "unit": each["unit"],
             "value": _scaled(each, p["value"]["estimate"]),
             "curve": _ends([_scaled(each, end) for end in p["value"]["interval"]]),
             "new_run": _ends([_scaled(each, p["new_low"]), _scaled(each, p["new_high"])]),
@@ -205,10 +211,9 @@ def _crossing(found: Mapping[str, Any] | None) -> str:
         return "–"
     compute = found["compute"]
     beyond = f", {found['beyond']:.3g} times beyond the runs" if found["beyond"] > 1.05 else ""
-    return (
-        f"{compute['value']:.2g} ({compute['low']:.2g} to {compute['high']:.2g}; in "
-        f"{found['share']:.0%} of refits{beyond})"
-    )
+    known = math.isfinite(compute["low"])
+    ends = f"{compute['low']:.2g} to {compute['high']:.2g}; " if known else ""
+    return f"{compute['value']:.2g} ({ends}in {found['share']:.0%} of refits{beyond})"
 
 
 def _number(each: Mapping[str, Any], name: str, value: Mapping[str, Any]) -> str:

@@ -161,5 +161,5 @@ def _one(name: str, known: Sequence[str]) -> Quantity:
             f"law can be fitted to it; there are {there}"
         )
     near = difflib.get_close_matches(key, usable, n=1, cutoff=NEAR)
-    hint = f"did you mean {near[0]}? " if near else ""
+    hint = f"did you mean {near[0]}? " if near and name else ""
     raise SpecError(f"--metric {name}: no finished run has it; {hint}There are {there}")

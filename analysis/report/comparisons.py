@@ -73,7 +73,7 @@ def describe_multiplier(multiplier: Multiplier, place: str, labels: tuple[str, s
     unit)."""
     if multiplier.value is None:
         return describe_bound(multiplier, place, labels)
-    if not np.isfinite(multiplier.value):
+    if not 0 < multiplier.value < np.inf:
         return f"the compute for {place} cannot be read off both curves."
     less, ratio = ("less", multiplier) if multiplier.value >= 1 else ("more", multiplier.inverse)
     if np.isnan(ratio.low) or np.isnan(ratio.high):
@@ -106,7 +106,8 @@ def describe_bound(multiplier: Multiplier, place: str, labels: tuple[str, str]) 
     agree = multiplier.supported_by
     support = "" if agree is None else f"; {agree:.0%} of the refits agree on the order"
     doubt = "" if agree is None or agree >= LEVEL else ", so the data do not decide it"
-    return f"at least {least:.3g} times {less} compute for {place} ({apart}{support}{doubt})."
+    times = f"{least:,.0f}" if least >= 100 else f"{least:.3g}"
+    return f"at least {times} times {less} compute for {place} ({apart}{support}{doubt})."
 
 
 def ends_text(low: float, high: float) -> str:
@@ -116,13 +117,14 @@ def ends_text(low: float, high: float) -> str:
 
 def describe_crossover(crossing: Crossover) -> str:
     """Where the curves meet, and how sure it is that they do."""
-    text = (
-        f"the fitted curves cross at {crossing.compute.value:.2g} FLOPs (95% interval "
-        f"{crossing.compute.low:.2g} to {crossing.compute.high:.2g}; {crossing.share:.0%} of the "
-        "refits cross at all)"
-    )
+    text, at = f"the fitted curves cross at {crossing.compute.value:.2g} FLOPs", crossing.compute
+    if np.isnan(at.low):
+        text += f", but only {crossing.share:.0%} of the refits cross: the data do not decide it"
+    else:
+        text += f" (95% interval {at.low:.2g} to {at.high:.2g}; {crossing.share:.0%} of the refits "
+        text += "cross at all)"
     if crossing.beyond > BEYOND_DATA:
-        text += f", {crossing.beyond:.3g} times beyond what both were measured at: this rests on "
+        text += f"; {crossing.beyond:.3g} times beyond what both were measured at: this rests on "
         text += "the laws, not on data"
     return f"{text}."
 

@@ -25,6 +25,13 @@ BUDGETS = np.geomspace(1e18, 1e21, 5)
 B, HALF = 0.5, 1e20
 
 
+@pytest.fixture(autouse=True)
+def few_refits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for rough intervals, in a fifth of the time."""
+    monkeypatch.setattr("analysis.metric_report.curves.SAMPLES", 200)
+    monkeypatch.setattr("analysis.report.family_fits.SAMPLES", 200)
+
+
 def truth(task: int, compute: float, family: str) -> float:
     chance = 0.25 if task % 2 else 0.0
     return float(chance + (1 - chance) / (1 + (compute / SLOWER[family] / HALF) ** -B))
