@@ -212,13 +212,16 @@ def score_item(
     if score.correct and matching == "strict" and rule != "leading_word":
         score = _free_text(rule, item, text)
     if rule == "exact_text" and item.choices and len(item.choices) > 1:
-        read = _by_strict(item, text) if matching == "strict" else _by_release(item, text)
-        return _as_choice(score, read)
+        return _as_choice(score, _by_release(item, text))
     return score
 
 
 def _as_choice(exact: ItemScore, read: ItemScore) -> ItemScore:
-    """An exact text's score with the option that the text chooses; a right text chooses its own."""
+    """An exact text's score with the option that the text chooses; a right text chooses its own.
+
+    By either rule of matching the choice is the release's: an ending of many words is named by a
+    text that is much like it.
+    """
     return replace(
         exact,
         valid=read.valid or exact.correct,
