@@ -113,7 +113,9 @@ def task_flops(spec: RunSpec) -> float:
         new = settings.generation.max_new_tokens
         new = FEW_SHOT_NEW_TOKENS if task in FEW_SHOT_TASKS else new
         generation = settings.generation.model_copy(update={"max_new_tokens": new})
-        prompt = 0 if task == "unconditional" else settings.prompt_tokens
+        prompt = settings.prompt_tokens
+        if task == "unconditional":
+            generation, prompt = generation.ancestral(), 0
         flops = family.generation_flops_per_token(spec.model, generation, prompt)
         total += items * new * flops.total
     return total

@@ -20,7 +20,7 @@ from cola.evaluation.few_shot.answers import (
     release_choice,
 )
 from cola.evaluation.few_shot.definitions import DEFINITIONS, Rule, task_named
-from cola.evaluation.few_shot.options import equal_option, strict_choice, true_option
+from cola.evaluation.few_shot.options import NOTHING, equal_option, strict_choice, true_option
 from cola.evaluation.few_shot.squad_metrics import squad_exact_match, squad_f1
 from cola.evaluation.few_shot.text_forms import numbers
 from cola.evaluation.items import Id, Item, matched_generations
@@ -239,20 +239,24 @@ def score_item(
     if score.correct and matching == "strict" and rule != "leading_word":
         score = _free_text(rule, item, text)
     if rule == "exact_text" and item.choices and len(item.choices) > 1:
-        read = _by_strict(item, text) if matching == "strict" else _by_release(item, text)
-        return _as_choice(score, read)
+        equal = matching == "strict" and equal_option(text, item.choices) != NOTHING
+        return _as_choice(score, _by_strict(item, text) if equal else _by_release(item, text))
     return score
 
 
 def _as_choice(exact: ItemScore, read: ItemScore) -> ItemScore:
-    """An exact text's score with the option that the text chooses; a right text chooses its own."""
+    """An exact text's score with the option that the text chooses; a right text chooses its own.
+
+    By either rule of matching a text that equals none is read as the release does: an ending of
+    many words is named by a text that is much like it.
+    """
     return replace(
         exact,
         valid=read.valid or exact.correct,
         choice=read.choice,
         truth=read.truth,
         by=read.by,
-        tie=read.tie,
+        tie=read.tie or exact.tie,
         chosen=read.correct or exact.correct,
     )
 

@@ -213,6 +213,11 @@ def test_the_other_families_run_the_same_tasks(
     found = evaluated("cola", tasks, list(TASKS), pretrained=str(folders[name]), **options)
     assert found["config"]["loglikelihood_kinds"] == kinds
     assert found["config"]["family"] == name
+    # Short answers do not fill a block of latents, whose price is then in their numbers.
+    assert (found["config"]["continuations_padded"] > 0) is (name == "cola")
+    assert found["config"]["loglikelihood_of"].startswith(
+        "whole blocks: they include the price" if name == "cola" else "tokens"
+    )
     pairs = likelihoods(found, "local_choice")
     assert len(pairs) == 24
     assert len({value for value, _ in pairs}) > 20
