@@ -136,7 +136,8 @@ def _entry(entry: EntryTuning, label: str) -> str:
     budgets = [item.budget for item in entry.budgets]
     return (
         f"{label}: tuned at {span(budgets)} with {entry.trials} trials ({states}), "
-        f"{entry.flops:.3g} executed FLOPs{taken}; searched {ranges}; found {_found(entry)}; {where}."
+        f"{entry.flops:.3g} executed FLOPs{taken}; searched {ranges}; found {_found(entry)}; "
+        f"{where}."
     )
 
 
