@@ -40,7 +40,8 @@ class BudgetTuning(Spec):
     )
     flops: NonNegativeFloat = Field(description="Executed training FLOPs of the trials.")
     shared_flops: NonNegativeFloat = Field(
-        description="Executed FLOPs of first stages taken from other trials, not in `flops`."
+        description="Executed FLOPs of finished runs and first stages taken from others, not in "
+        "`flops`."
     )
     metric: float = Field(description="The best trial's metric.")
     at_edge: list[str] = Field(description="Keys of which the best value lies on an edge.")
@@ -97,6 +98,11 @@ class EntryTuning(Spec):
     def flops(self) -> float:
         """Executed training FLOPs of all trials."""
         return sum(item.flops for item in self.budgets)
+
+    @property
+    def shared_flops(self) -> float:
+        """Executed training FLOPs that the trials took from other runs."""
+        return sum(item.shared_flops for item in self.budgets)
 
     @property
     def at_edge(self) -> dict[str, list[float]]:

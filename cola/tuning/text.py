@@ -131,11 +131,13 @@ def _entry(entry: EntryTuning, label: str) -> str:
         f"{short(key)} at {', '.join(f'{budget:.3g}' for budget in budgets)}"
         for key, budgets in entry.at_edge.items()
     )
+    taken = f" and {entry.shared_flops:.3g} taken from other runs" if entry.shared_flops else ""
     where = f"AT THE EDGE of what was searched: {edges}" if edges else "no optimum on an edge"
     budgets = [item.budget for item in entry.budgets]
     return (
         f"{label}: tuned at {span(budgets)} with {entry.trials} trials ({states}), "
-        f"{entry.flops:.3g} executed FLOPs; searched {ranges}; found {_found(entry)}; {where}."
+        f"{entry.flops:.3g} executed FLOPs{taken}; searched {ranges}; found {_found(entry)}; "
+        f"{where}."
     )
 
 

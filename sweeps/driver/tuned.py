@@ -17,7 +17,7 @@ from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
 from cola.study.conditions import conditions_of
 from cola.tuning.record import LEARNING_RATE, TuningRecord
-from orchestration.planning.plan import plan_study
+from orchestration.planning.plan import PlannedRun
 from sweeps.search.edges import edges_of, is_number
 from sweeps.search.known_trials import known_point
 from sweeps.search.trial_log import SweepLog, best_trial
@@ -44,19 +44,23 @@ class ArmResult:
     point: Point
     metric: float
     study: StudySpec
+    runs: Mapping[int, Sequence[PlannedRun]]  # by trial
     left_out: int  # earlier trials, of a space that was edited since
 
     @property
     def budget(self) -> float:
         """Training FLOPs of the arm's runs."""
-        return plan_study(self.study)[0].spec.budget
+        return self._a_run.spec.budget
 
     @property
     def parameters(self) -> int:
         """Of the arm's models, as the study counts them."""
-        run = plan_study(self.study)[0]
         total = self.study.matching.parameters == "total"
-        return run.total_parameters if total else run.core_parameters
+        return self._a_run.total_parameters if total else self._a_run.core_parameters
+
+    @property
+    def _a_run(self) -> PlannedRun:
+        return next(iter(self.runs.values()))[0]
 
 
 def is_tuning_sweep(planner: PointPlanner) -> bool:
@@ -108,6 +112,7 @@ def arm_result(planner: PointPlanner, trial_log: SweepLog, arm: str) -> ArmResul
         point=point,
         metric=best[1].metrics[goal.name],
         study=planner.plan(arm, point).study,
+        runs={r.trial: planner.plan(arm, known_point(r)).runs for r, _ in trials},
         left_out=len(trial_log.ended_trials(arm)) - len(trials),
     )
 
@@ -181,10 +186,17 @@ def budget_values(result: ArmResult) -> dict[str, Any]:
         **{state: states.count(state) for state in STATES},
         "beyond": sum(request.beyond for request, _ in result.trials),
         "flops": sum(outcome.flops for _, outcome in result.trials),
-        "shared_flops": sum(outcome.shared_flops for _, outcome in result.trials),
+        "shared_flops": sum(shared_flops(result, *trial) for trial in result.trials),
         "metric": result.metric,
         "at_edge": [edge.key for edge in edges_of(result.space, result.point, tried)],
     }
+
+
+def shared_flops(result: ArmResult, request: TrialRequested, outcome: TrialFinished) -> float:
+    """Executed FLOPs of the trial's finished runs and first stages that were trained before it."""
+    reused = {run.run_key for run in outcome.runs if run.reused}
+    runs = result.runs[request.trial] if reused else ()
+    return outcome.shared_flops + sum(r.train_flops("executed") for r in runs if r.key in reused)
 
 
 def searched(key: str, results: Sequence[ArmResult]) -> str:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cola.errors import SpecError
-from cola.records import TrialFinished, TrialRequested
+from cola.records import RunResult, TrialFinished, TrialRequested
 from cola.spec import apply_overrides
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
@@ -64,8 +64,12 @@ def logged(
                 run_keys=[run.key for run in planned.runs], time=0.0,
             ))  # fmt: skip
             log.write(TrialFinished(
-                trial=number, state="finished", reason=None, metrics={NLL: 5.0 + place}, runs=[],
-                wall_seconds=1, working_seconds=1, training_seconds=1, flops=planned.flops,
+                trial=number, state="finished", reason=None, metrics={NLL: 5.0 + place},
+                runs=[RunResult(name="r", run_key=planned.runs[0].key, family="x", seed=66,
+                                state="finished", reason=None, reused=arm == "ar-rung0",
+                                metrics={})],
+                wall_seconds=1, working_seconds=1, training_seconds=1,
+                flops=0 if arm == "ar-rung0" else planned.flops,
                 accelerator_hours=0, time=1.0,
             ))  # fmt: skip
     return log
@@ -104,6 +108,11 @@ def test_the_file_makes_each_run_of_the_study_the_best_trial_s(
     text = "\n".join(shown["sentences"])
     assert "training.ema_decay was best at None at 2e+10, 0.9 at 8e+10" in text
     assert "rate of joint 0.02, 0.09" in text
+    # Runs that were finished before the sweep are no effort of it, and are named.
+    low, high = shown["families"]["ar"]["budgets"]
+    assert (low["flops"], high["shared_flops"]) == (0, 0)
+    assert 3e10 < low["shared_flops"] < 4e10
+    assert " taken from other runs; searched batch_sequences" in text
     assert "learning_rate of joint at 8e+10" in text
     assert "tuned with other settings" not in text
     study = StudySpec.parse(
