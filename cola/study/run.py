@@ -64,8 +64,9 @@ class EvaluationSpec(Spec):
         "of the few-shot ones, which generate 32 tokens whatever `generation.max_new_tokens` says.",
     )
     task_items: PositiveInt = Field(
-        default=32, description="Items of each task that are answered, the first ones; of held-out text they "
-        "are of as many documents as possible."
+        default=32,
+        description="Items of each task that are answered, the first ones; of held-out text they "
+        "are of as many documents as possible.",
     )
     task_folder: LocalPath | None = Field(
         default=None,
