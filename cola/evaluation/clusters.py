@@ -1,7 +1,8 @@
 """Means of values that come in clusters: sequences of one document, questions on one paragraph.
 
 Values of a cluster resemble each other, so that n of them say less than n independent ones. All
-errors here are from the clusters' totals; intervals are Student's t of the clusters less one.
+errors here are from the clusters' totals. Few clusters, or some much larger than others, give fewer
+degrees of freedom for Student's t (Bell and McCaffrey, 2002; equal ones: the clusters less one).
 """
 
 from __future__ import annotations
@@ -17,22 +18,29 @@ from cola.evaluation.items import Id
 
 CONFIDENCE = 0.95
 _TAIL = 0.5 + CONFIDENCE / 2
+# Chosen: correlation within a cluster by which degrees of freedom are computed; intervals of equal
+# clusters do not depend on it, those of unequal ones little.
+_WORKING_CORRELATION = 0.5
 
 
 @dataclass(frozen=True)
 class ClusteredMean:
-    """A mean with its standard error, NaN where there is one cluster only."""
+    """A mean with its standard error, NaN where there is one cluster only.
+
+    `degrees` are those of Student's t for its interval.
+    """
 
     mean: float
     standard_error: float
     clusters: int
+    degrees: float = math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95% interval; NaN where the standard error is."""
         if math.isnan(self.standard_error):
             return math.nan, math.nan
-        half = float(t.ppf(_TAIL, self.clusters - 1)) * self.standard_error
+        half = float(t.ppf(_TAIL, self.degrees)) * self.standard_error
         return self.mean - half, self.mean + half
 
     @property
@@ -42,7 +50,7 @@ class ClusteredMean:
             return 1.0
         if self.standard_error == 0:
             return 0.0
-        return float(2 * t.sf(abs(self.mean) / self.standard_error, self.clusters - 1))
+        return float(2 * t.sf(abs(self.mean) / self.standard_error, self.degrees))
 
 
 def clustered_mean(
@@ -50,10 +58,11 @@ def clustered_mean(
 ) -> ClusteredMean:
     """sum of values / sum of weights (1 each by default), with its error over clusters.
 
-    With cluster totals e_g of values less mean times weights, and W_g / W the cluster's share of
-    the weights, the variance is that of a ratio with each cluster's residual corrected for its
-    own pull on the mean (CR2 of Bell and McCaffrey, 2002): sum of e_g^2 / (1 - W_g / W) / W^2.
-    For clusters of equal weight it is the variance of their means over their number.
+    With cluster totals e_g of values less mean times weights, and h_g the cluster's share of the
+    weights W, the variance is that of a ratio with each residual corrected for its cluster's own
+    pull on the mean, sum of e_g^2 / (1 - h_g) / W^2 (CR2), divided by what its expectation is of
+    the variance in a model of correlated values; the degrees of freedom are Satterthwaite's by the
+    same model. For clusters of equal weight this is the variance of their means over their number.
     """
     values_N = np.asarray(values_N, dtype=float)
     weights_N = np.ones(len(values_N)) if weights_N is None else np.asarray(weights_N, dtype=float)
@@ -64,8 +73,28 @@ def clustered_mean(
     if len(residual_G) < 2:
         return ClusteredMean(mean, math.nan, len(residual_G))
     share_G = np.bincount(cluster_N, weights=weights_N) / total
-    variance = float((residual_G**2 / (1 - share_G)).sum()) / total**2
-    return ClusteredMean(mean, math.sqrt(variance), len(residual_G))
+    bias, degrees = _working_model(share_G, len(values_N))
+    variance = float((residual_G**2 / (1 - share_G)).sum()) / total**2 / bias
+    return ClusteredMean(mean, math.sqrt(variance), len(residual_G), degrees)
+
+
+def _working_model(share_G: np.ndarray, items: int) -> tuple[float, float]:
+    """Expectation of CR2 over the variance, and Satterthwaite's degrees of freedom.
+
+    A cluster's total has the variance w_g = r n_g^2 + (1 - r) n_g of n_g values that correlate by
+    r. Residual totals then have the covariance S = (1 - h 1') diag(w) (1 - 1 h'), of which only
+    tr(aS) and tr(aSaS) with a = 1 / (1 - h) are needed: sums over clusters.
+    """
+    n_G, h_G, r = items * share_G, share_G, _WORKING_CORRELATION
+    w_G = r * n_G**2 + (1 - r) * n_G
+    a_G, total = 1 / (1 - h_G), float(w_G.sum())
+    shared_G = h_G**2 * total - 2 * h_G * w_G  # the diagonal of S, but for w
+    diagonal_G = w_G + shared_G
+    hh, ww, hw = (float((a_G * x * y).sum()) for x, y in ((h_G, h_G), (w_G, w_G), (h_G, w_G)))
+    square = 2 * hh * ww + 2 * hw**2 + (total * hh) ** 2 - 4 * total * hh * hw
+    square += float((a_G**2 * (diagonal_G**2 - shared_G**2)).sum())
+    trace = float((a_G * diagonal_G).sum())
+    return trace / total, trace**2 / square
 
 
 def cluster_numbers(items: Sequence[Id], clusters: Mapping[Id, Id]) -> np.ndarray:
@@ -88,6 +117,6 @@ def effective_items(values_N: np.ndarray, clusters_N: np.ndarray) -> float:
     alone = float(np.var(values_N)) / n
     if found.clusters < 2 or alone == 0:
         return float(found.clusters)
-    price = float(t.ppf(_TAIL, n - 1) / t.ppf(_TAIL, found.clusters - 1)) ** 2
+    price = float(t.ppf(_TAIL, n - 1) / t.ppf(_TAIL, found.degrees)) ** 2
     spread = found.standard_error**2
     return n if spread == 0 else min(float(n), n * alone / spread * price)

@@ -29,8 +29,8 @@ from orchestration.training.hardware import peak_flops
 from orchestration.training.train_loop import TrainState, Validation
 from orchestration.training.validation import (
     evaluation_steps,
+    final_rows,
     summary_of,
-    tested_rows,
     validation_rows,
 )
 
@@ -122,7 +122,7 @@ class Evaluate:
             return
         with state.averaged():
             rows = validation_rows(state, self._data)
-            tested = tested_rows(state, self._data) if state.step == state.run.steps else {}
+            tested = final_rows(state, self._data) if state.step == state.run.steps else {}
         metrics = summary_of(rows, self._data)
         if tested:
             metrics |= summary_of(tested, self._data, "test")

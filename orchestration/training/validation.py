@@ -44,7 +44,7 @@ def validation_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str
 
 
 @torch.no_grad()
-def tested_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str, float]]:
+def final_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str, float]]:
     """Likelihood rows of as many sequences of the test split, as far as it has them."""
     return _scored(state, data, "test")
 

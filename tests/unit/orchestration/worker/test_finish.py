@@ -55,18 +55,23 @@ class Finished:
         )
 
 
+EVALUATIONS = "evaluations.jsonl"  # beside the runs' folder, which is `finish`'s alone here
+
+
 def trained_run(study: StudySpec, attempt: int) -> Finished:
     (run,) = plan_study(study)
     root = output_root(study)
     data = prepare(study.data, OutputFolder(root).cache)
+    journal = JournalWriter(root / EVALUATIONS)
     state = train(
         run.spec,
         data.train,
         TorchEngine,
         settings=LoopSettings(0),
         worker=WorkerRank(),
-        hooks=[Evaluate(run.spec, data, None)],
+        hooks=[Evaluate(run.spec, data, journal)],
     )
+    journal.close()
     assignment = assignment_of(
         run,
         study,
@@ -135,7 +140,7 @@ def ended(
 
 def recorded_test(folder: Path) -> dict[str, float]:
     """The run's only test, which is of its last step."""
-    lines = list(JournalReader(RunFolder(folder).journal).new_lines())
+    lines = list(JournalReader(folder.parents[1] / EVALUATIONS).new_lines())
     (line,) = [line for line in lines if Metric.TEST_NLL in line.values]
     assert line.step == max(other.step for other in lines)
     return line.values
