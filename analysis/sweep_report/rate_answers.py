@@ -108,9 +108,9 @@ def growth_sentences(analysis: RateAnalysis) -> list[str]:
             f"The data do not decide how the best rate grows with compute: {good} of "
             f"{len(analysis.best)} budgets have a minimum inside their profile, and that takes two."
         ]
+    words = {"rate": "best rate R*", "distortion": "distortion D* there"}
     return [
-        _growth(analysis, "rate", "best rate R*", good),
-        _growth(analysis, "distortion", "distortion D* there", good),
+        _growth(analysis, name, text, good) for name, text in words.items() if name in analysis.laws
     ]
 
 

@@ -179,6 +179,20 @@ def test_the_best_rates_are_a_rule_that_a_study_takes(tmp_path: Path) -> None:
     assert rule.latent_dim.value(1e6, 1e12) == pytest.approx(4.0, rel=0.1)
 
 
+def test_trials_without_finite_numbers_are_left_out_and_counted(tmp_path: Path) -> None:
+    """JSON has no NaN: such a metric is missing."""
+    folder = write_rate_sweep(tmp_path)
+    log = folder / "trials.jsonl"
+    lines = log.read_text().splitlines()
+    without = [line.replace(f'"{NLL}"', '"val/other"') for line in lines]
+    log.write_text("\n".join([*without[:4], *lines[4:], ""]))
+    answer, text = answered(folder)
+    assert "2 finished trials have no finite bound or distortion" in text
+    assert len(answer.analysis.runs) == len(lines) // 2 - 2
+    log.write_text("\n".join([*without[:2], ""]))
+    assert "rates are not known" in answered(folder)[1]
+
+
 @pytest.mark.slow
 def test_json_and_page_have_all_sentences(tmp_path: Path) -> None:
     write_rate_sweep(tmp_path, dims=(2, 3, 4, 6, 8))
