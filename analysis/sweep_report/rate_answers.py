@@ -35,6 +35,7 @@ from analysis.sweep_report.rate_profiles import (
     analyse,
     rate_points,
 )
+from analysis.sweep_report.rate_rule import RateRule, rule_of
 from cola.errors import first_of
 
 MOST_NAMED = 8  # chosen: points in a sentence
@@ -51,6 +52,7 @@ class RateAnswer:
     scores: list[Score]
     generation: list[Generation]
     next: Forecast | None
+    rule: RateRule
 
 
 def answer_rate(folder: Path, arm: ArmFrame, goals: Sequence[Goal]) -> RateAnswer:
@@ -62,7 +64,8 @@ def answer_rate(folder: Path, arm: ArmFrame, goals: Sequence[Goal]) -> RateAnswe
     budgets = [best.budget for best in analysis.best]
     step = budgets[-1] / budgets[-2] if len(budgets) > 1 else 2.0
     following = forecast_of(analysis, budgets[-1] * step) if budgets else None
-    return RateAnswer(arm, points, analysis, scores(folder, arm, analysis), found, following)
+    scored, rule = scores(folder, arm, analysis), rule_of(arm, analysis)
+    return RateAnswer(arm, points, analysis, scored, found, following, rule)
 
 
 def rate_sentences(answer: RateAnswer) -> list[str]:
@@ -70,7 +73,7 @@ def rate_sentences(answer: RateAnswer) -> list[str]:
     analysis, name = answer.analysis, f"{answer.arm.name}: " if answer.arm.name else ""
     sentences = [*map(best_rate_sentence, analysis.best)]
     if analysis.best:
-        sentences += growth_sentences(analysis)
+        sentences += [*growth_sentences(analysis), answer.rule.sentence()]
     sentences += [score_sentence(score) for score in answer.scores]
     if answer.next is not None:
         sentences.append(
@@ -105,9 +108,9 @@ def growth_sentences(analysis: RateAnalysis) -> list[str]:
             f"The data do not decide how the best rate grows with compute: {good} of "
             f"{len(analysis.best)} budgets have a minimum inside their profile, and that takes two."
         ]
+    words = {"rate": "best rate R*", "distortion": "distortion D* there"}
     return [
-        _growth(analysis, "rate", "best rate R*", good),
-        _growth(analysis, "distortion", "distortion D* there", good),
+        _growth(analysis, name, text, good) for name, text in words.items() if name in analysis.laws
     ]
 
 
@@ -197,6 +200,7 @@ def rate_json(answer: RateAnswer, sentences: Sequence[str]) -> dict[str, Any]:
         },
         "forecasts": [_score_json(score) for score in answer.scores],
         "next_forecast": None if answer.next is None else _forecast_json(answer.next),
+        "rule": answer.rule.as_settings() if answer.rule.why is None else None,
         "generation": [found.as_json() for found in answer.generation],
         "notes": list(answer.points.notes),
         "sentences": list(sentences),

@@ -7,7 +7,7 @@ collapsed, and profiles without a minimum inside, are named and enter nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -127,18 +127,24 @@ def rate_points(arm: ArmFrame, metrics: Sequence[str] = ()) -> RatePoints:
     ]
     columns = ["trial", "seed", "point", "budget", "rate", "distortion", "bound", *metrics]
     table = pd.DataFrame(rows, columns=columns)
+    table = table[np.isfinite(table[["rate", "distortion", "bound"]].astype(float)).all(axis=1)]
     is_dead = table["rate"] < COLLAPSED_RATE
+    notes += [*_about_numbers(done, measured)]
+    return RatePoints(table[~is_dead], table[is_dead], tuple(notes))
+
+
+def _about_numbers(done: pd.DataFrame, measured: pd.DataFrame) -> Iterator[str]:
+    """Trials whose numbers are missing, or are no bounds."""
     if SOLVER_DIFFERENCE in measured:
         far = int((measured[SOLVER_DIFFERENCE].abs() > SOLVER_TOLERANCE).sum())
         if far:
-            notes.append(
+            yield (
                 f"the NLL of {far} of {len(measured)} trials is an estimate and no bound: its "
                 f"solver moves it by more than {SOLVER_TOLERANCE} nats a latent"
             )
     left = len(done) - len(measured)
     if left:
-        notes.append(f"{left} finished trials have no finite bound or distortion and are left out")
-    return RatePoints(table[~is_dead], table[is_dead], tuple(notes))
+        yield f"{left} finished trials have no finite bound or distortion and are left out"
 
 
 def _row(
@@ -166,6 +172,8 @@ def budget_of(trial: pd.Series) -> float:
 def best_of_training(arm: ArmFrame, done: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The trial with the lowest bound at every budget and point of the rate, and what is to be
     known of that choice."""
+    if done.empty:
+        return done, []
     training = [key for key in arm.keys if is_of_training(key)]
     others = [key for key in arm.keys if not is_of_training(key)]
     labels = done.apply(lambda row: canonical_json([row[key] for key in others]), axis=1)
@@ -214,7 +222,11 @@ def analyse(points: RatePoints) -> RateAnalysis:
         else:
             best.append(_without(optimum, profiles[optimum.compute]))
     good = [each for each in best if each.trouble is None]
-    laws = {name: _law(good, name, draws.get(name)) for name in QUANTITIES if len(good) > 1}
+    laws = {
+        name: _law(good, name, draws.get(name))
+        for name in QUANTITIES
+        if len(good) > 1 and all(each.values[name] > 0 for each in good)
+    }
     return RateAnalysis(tuple(best), laws, analysis, refits, runs)
 
 

@@ -48,6 +48,7 @@ from analysis.sweep_report.rate_profiles import LADDER
 from cola.families.registry import curve_label
 from cola.records import Metric, SweepFile
 from cola.spec import load_saved_yaml
+from cola.spec.yaml_text import dump_yaml
 from cola.tuning.record import TuningRecord
 from cola.tuning.text import TunedCurve, tuning_sentences
 
@@ -99,6 +100,11 @@ def write_sweep_report(folder: Path) -> Path:
         values = [rate_json(each, rate_sentences(each)) for each in rates]
         text = json.dumps({"sweep": frames.spec["name"], "arms": values}, indent=1, allow_nan=False)
         (target / "rate.json").write_text(text, encoding="utf-8")
+    for each in rates:
+        if each.rule.why is None:
+            stem = f"-{each.arm.name}" if each.arm.name else ""
+            settings = dump_yaml(each.rule.as_settings())
+            (target / f"rule{stem}.yaml").write_text(settings, encoding="utf-8")
     path = target / "report.html"
     path.write_text(render("sweep.html.j2", content), encoding="utf-8")
     log.info("sweep %s: %d figures, page %s", frames.spec["name"], len(drawn), path)

@@ -231,14 +231,16 @@ def warnings(plan: Plan) -> list[str]:
 
 
 def unread_settings(study: StudySpec) -> list[str]:
-    """Generation and likelihood settings that were changed but that no family reads."""
+    """Settings of generation, likelihood and latents that were given but that no family reads."""
     families = [definition_of(settings.family) for settings in study.families.values()]
     read = {
         "generation": frozenset().union(*(family.generation_keys for family in families)),
         "likelihood": frozenset().union(*(family.likelihood_keys for family in families)),
     }
     parts = {"generation": study.evaluation.generation, "likelihood": study.evaluation.likelihood}
-    return [
+    latent = study.rules.latent.model_dump(exclude_none=True) if study.rules.latent else {}
+    ruled = frozenset().union(*(settings.latent_keys for settings in study.families.values()))
+    return [f"rules.latent.{key}" for key in latent if key not in ruled] + [
         f"evaluation.{part}.{key}"
         for part, settings in parts.items()
         for key, field in type(settings).model_fields.items()

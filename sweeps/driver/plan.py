@@ -24,6 +24,7 @@ from sweeps.space.catalog import sweep_folder
 from sweeps.space.checks import space_size
 from sweeps.space.domains import Domain, LogUniform, Space, Uniform, values_of
 from sweeps.space.points import PlannedPoint, PointPlanner
+from sweeps.space.rate_question import held_out_budget
 from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, applies, grid
 from sweeps.space.spec import PopulationSpec, SweepSpec
@@ -203,6 +204,12 @@ def describe_plan(plan: SweepPlan) -> list[str]:
         lines.append(_describe_population(sweep.scheduler.population))
     for arm in plan.arms:
         lines += _describe_arm(arm)
+        held_out = held_out_budget(sweep.answer, arm.space)
+        if held_out is not None:
+            lines.append(
+                f"    note: the largest budget, {held_out:.3g} FLOPs, is trained last, once its "
+                "best rate is forecast from the others and the forecast is written down."
+            )
         lines += [f"    note: {note}" for note in sweep.search_notes(arm.arm)]
     if plan.left_out is not None:
         lines.append(f"note: {plan.left_out}.")

@@ -16,6 +16,9 @@ from analysis.sweep_report.rate_plots import rate_figures
 from analysis.sweep_report.rate_profiles import RateAnalysis, analyse, rate_points
 from analysis.sweep_report.report import write_sweep_report
 from cola.errors import StorageError
+from cola.spec import load_yaml, with_values
+from cola.study import StudySpec
+from tests.layout import ROOT
 from tests.unit.analysis.sweep_report.rate_sweep import (
     BUDGETS,
     CLOZE,
@@ -25,6 +28,7 @@ from tests.unit.analysis.sweep_report.rate_sweep import (
 )
 
 NEXT = 4e12
+DEMO = ROOT / "orchestration/studies/demo.yaml"
 
 
 def analysed(folder: Path) -> RateAnalysis:
@@ -39,7 +43,7 @@ def answered(folder: Path) -> tuple[RateAnswer, str]:
 
 def test_the_exponent_of_the_best_rate_is_covered_by_its_interval(tmp_path: Path) -> None:
     held = []
-    for seed in range(8):
+    for seed in range(5):
         folder = tmp_path / str(seed)
         folder.mkdir()
         analysis = analysed(write_rate_sweep(folder, exponent=0.4, noise=0.02, seed=seed))
@@ -50,7 +54,7 @@ def test_the_exponent_of_the_best_rate_is_covered_by_its_interval(tmp_path: Path
             assert best.values["rate"] == pytest.approx(best_rate(best.budget, 0.4), rel=0.25)
             parts = best.values["rate"] + best.values["distortion"]
             assert parts == pytest.approx(best.values["bound"])
-    assert sum(held) >= 6  # of 95% intervals 5 or fewer have a chance of 0.6%
+    assert sum(held) >= 4  # of 95% intervals 3 or fewer have a chance of 2%
 
 
 def test_a_best_rate_that_does_not_move_is_not_said_to_grow(tmp_path: Path) -> None:
@@ -160,6 +164,33 @@ def test_generation_is_compared_with_the_bound_either_way(
     assert sentence in text
     (found,) = answer.generation
     assert found.mean == pytest.approx(generation, rel=0.15)
+
+
+def test_the_best_rates_are_a_rule_that_a_study_takes(tmp_path: Path) -> None:
+    """The rate is 0.2 nats a dimension, so the best dimension is R* / 0.2."""
+    answer, text = answered(write_rate_sweep(tmp_path, noise=0.002))
+    for budget, value in answer.rule.points:
+        assert value == pytest.approx(best_rate(budget, 0.4) / 0.2, rel=0.1)
+    assert "As a rule for studies" in text
+    values = with_values(load_yaml(DEMO), answer.rule.as_settings())
+    rule = StudySpec.parse(values).rules_of("cola").latent
+    assert rule is not None
+    assert rule.latent_dim is not None
+    assert rule.latent_dim.value(1e6, 1e12) == pytest.approx(4.0, rel=0.1)
+
+
+def test_trials_without_finite_numbers_are_left_out_and_counted(tmp_path: Path) -> None:
+    """JSON has no NaN: such a metric is missing."""
+    folder = write_rate_sweep(tmp_path)
+    log = folder / "trials.jsonl"
+    lines = log.read_text().splitlines()
+    without = [line.replace(f'"{NLL}"', '"val/other"') for line in lines]
+    log.write_text("\n".join([*without[:4], *lines[4:], ""]))
+    answer, text = answered(folder)
+    assert "2 finished trials have no finite bound or distortion" in text
+    assert len(answer.analysis.runs) == len(lines) // 2 - 2
+    log.write_text("\n".join([*without[:2], ""]))
+    assert "rates are not known" in answered(folder)[1]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from cola.errors import SpecError
 from cola.study import StudySpec
 from orchestration.planning.plan import PlannedRun, plan_study
+from orchestration.planning.plan_summary import unread_settings
 from orchestration.planning.rehearsal import rehearsal_of
 
 LADDER = [{"budget": budget, "core_parameters": 60_000} for budget in (1e11, 1.6e12)]
@@ -105,6 +106,14 @@ def test_rules_of_latents_that_a_family_lacks_are_refused(values: dict[str, Any]
     families = values["families"] | {"ar": {"rules": {"latent": {"beta": power(1.0)}}}}
     with pytest.raises(SpecError, match=r"families.ar.rules.latent.beta: ar has no such setting"):
         StudySpec.parse(values | {"families": families})
+
+
+def test_rules_that_no_family_of_the_study_reads_are_named(values: dict[str, Any]) -> None:
+    rules = {"latent": {"latent_dim": power(3.0)}}
+    study = StudySpec.parse(values | {"rules": rules, "families": {"ar": {}}})
+    assert unread_settings(study)[0] == "rules.latent.latent_dim"
+    both = StudySpec.parse(values | {"rules": rules})
+    assert "rules.latent.latent_dim" not in unread_settings(both)
 
 
 def test_a_channel_that_holds_nothing_is_refused(values: dict[str, Any]) -> None:
