@@ -28,8 +28,15 @@ from analysis.report.tables import (
 from analysis.report.task_results import task_note, task_table
 from cola.errors import SpecError
 from cola.families.registry import definition_of
+from cola.records import SOLVER_DIFFERENCE, SOLVER_TOLERANCE
 
 log = logging.getLogger(__name__)
+
+KIND_NAMES = {
+    "exact": "NLL",
+    "bound": "bound on the NLL",
+    "estimate": "estimate of the NLL",
+}
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
     for variant, fit in fits.items():
         best = final[final["variant"] == variant].groupby("budget")["nll"].min()
         first, last = best.iloc[0], best.iloc[-1]
-        kind = "NLL" if fit.kind == "exact" else "bound on the NLL"
+        kind = KIND_NAMES[fit.kind]
         trend = (
             "falls at every rung"
             if falls_with_budget(frames.points, variant)
@@ -175,6 +182,24 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
         sentences.append(
             f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
             "above an exact curve does not show that the model is worse."
+        )
+    return sentences + estimate_sentences(final, fits)
+
+
+def estimate_sentences(final: pd.DataFrame, fits: dict[str, FamilyFit]) -> list[str]:
+    """Of each curve with runs whose solver did not converge: how many, and by how much."""
+    sentences = []
+    for variant, fit in fits.items():
+        mine = final[final["variant"] == variant]
+        runs = final.loc[mine.index[mine["nll_kind"] == "estimate"]]
+        if runs.empty:
+            continue
+        largest = runs[SOLVER_DIFFERENCE].astype(float).abs().max()
+        by = "which they have no record of" if pd.isna(largest) else f"by up to {largest:.3f}"
+        sentences.append(
+            f"{fit.label}: the NLL of {len(runs)} of {len(mine)} runs is an estimate, on either "
+            "side of the true one: solutions with N and with 2 N steps differ by more than "
+            f"{SOLVER_TOLERANCE:g} nats a latent ({by}). Raise evaluation.likelihood.ode_steps."
         )
     return sentences
 

@@ -17,6 +17,7 @@ from analysis.report.comparisons import Pair
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_points, predictions
 from analysis.table_fit.isoflop_notes import of_intervals, off_centre, troubles
 from cola.families.registry import curve_label
+from cola.records import weakest_kind
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def study_profiles(final: pd.DataFrame, compute: str) -> Profiles:
         profiles.tables[variant] = rows
         analysis = profiles.analyses[variant] = isoflop(rows)
         profiles.refits[variant] = bootstrap_isoflop(analysis, SAMPLES, SEED)
-        profiles.kinds[variant] = str(mine["nll_kind"].iloc[0])
+        profiles.kinds[variant] = weakest_kind(mine["nll_kind"])
         profiles.families[variant] = family
     return profiles
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
+from cola.records import SOLVER_TOLERANCE
 from orchestration.cli.tables import wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
@@ -104,8 +105,7 @@ def remarks(report: EvaluationReport) -> list[str]:
     sentences += report.left_out
     if details.get("likelihood", {}).get("measured"):
         sentences.append(measured_sentence(details["likelihood"]))
-    if details.get("likelihood", {}).get("kind") == "bound":
-        sentences.append("the NLL is an upper bound")
+    sentences += kind_sentences(details.get("likelihood", {}).get("kind"))
     kind = details.get("cloze", {}).get("word_kind", "exact")
     if kind != "exact":
         estimate = "a bound" if kind == "bound" else "an estimate"
@@ -113,6 +113,19 @@ def remarks(report: EvaluationReport) -> list[str]:
     if details.get("infilling", {}).get("right_context") is False:
         sentences.append("infilling: the family sees no right context; it continued the left one")
     return sentences
+
+
+def kind_sentences(kind: str | None) -> list[str]:
+    """What the measured NLL is, where it is not exact."""
+    if kind == "bound":
+        return ["the NLL is an upper bound"]
+    if kind == "estimate":
+        return [
+            "the NLL is an estimate, on either side of the true one: solutions with N and with 2 N "
+            f"steps differ by more than {SOLVER_TOLERANCE:g} nats a latent; raise "
+            "likelihood.ode_steps"
+        ]
+    return []
 
 
 def measured_sentence(details: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from orchestration.planning.decisions import checkpoint_of
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
+from orchestration.state.last_validation import run_nll_kind
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
 from orchestration.state.run_model import damage_of_model, model_problem
@@ -54,6 +55,7 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         "checkpoint": None if kept is None else kept.step,
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
+        "nll_kind": None if last.get(Metric.NLL) is None else run_nll_kind(run.spec, last),
         "attempts": len(entry.attempts),
         "reason": problem or entry.reason,
         PROBLEM: problem,

@@ -113,10 +113,11 @@ class Evaluate:
             return
         with state.averaged():
             rows = validation_rows(state, self._data)
-        metrics = summary_of(rows, self._data)
+        metrics = summary_of(rows, self._data, state.family)
         nll_by_sequence = {sequence: row["nll"] for sequence, row in rows.items()}
-        state.validation = Validation(state.step, metrics[Metric.NLL], nll_by_sequence)
-        log.info("step %d: validation NLL %.4f nats/token", state.step, metrics[Metric.NLL])
+        nll = metrics[Metric.NLL]
+        state.validation = Validation(state.step, nll, nll_by_sequence, metrics)
+        log.info("step %d: validation NLL %.4f nats/token", state.step, nll)
         if self._journal is not None:
             self._journal.write(
                 "evaluation", state.step, time.time(), values=progress_metrics(state) | metrics

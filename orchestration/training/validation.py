@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # The noise of validation is the same in every run, so that points on a curve are comparable.
 VALIDATION_SEED = 0
 ROWS_AT_ONCE = 8  # chosen: sequences of one forward pass
+POOLED = "pooled/"  # begins the names of rows' values that only all sequences together give meaning
 
 
 def evaluation_steps(run: RunSpec) -> list[int]:
@@ -47,11 +48,13 @@ def validation_rows(state: TrainState, data: PreparedData) -> dict[int, dict[str
     return {int(i): rows[int(i)] for i in ids}
 
 
-def summary_of(rows: dict[int, dict[str, float]], data: PreparedData) -> dict[str, float]:
+def summary_of(
+    rows: dict[int, dict[str, float]], data: PreparedData, family: Family
+) -> dict[str, float]:
     """NLL in nats per token, bits per byte and the rest, from likelihood rows by sequence id.
 
-    The standard error (nats per token) is over sequences: it measures how well they represent the
-    corpus, not how tight a bound is.
+    Standard errors (of what is in nats per token) are over sequences: they measure how well these
+    represent the corpus, not how tight a bound is.
     """
     ids = np.array(list(rows))
     length = data.validation.rows(ids[:1]).shape[1]
@@ -62,9 +65,18 @@ def summary_of(rows: dict[int, dict[str, float]], data: PreparedData) -> dict[st
         Metric.NLL_STANDARD_ERROR: standard_error(nll_B),
         Metric.BITS_PER_BYTE: float(nll_B.sum() * length / math.log(2) / total_bytes),
     }
+    pooled = {}
     for name in sorted(rows[ids[0]].keys() - {"nll"}):
-        metrics[Metric.val(name)] = float(np.mean([row[name] for row in rows.values()]))
-    return metrics
+        values = np.array([row[name] for row in rows.values()])
+        if name.startswith(POOLED):
+            pooled[name.removeprefix(POOLED)] = float(values.mean())
+            continue
+        metrics[Metric.val(name)] = float(values.mean())
+        measured = name.removesuffix("_nats_per_token")
+        if measured != name:
+            metrics[Metric.val_error(measured)] = standard_error(values)
+    found = family.pooled_metrics(pooled)
+    return metrics | {Metric.val(name): value for name, value in found.items()}
 
 
 def gathered_rows(
@@ -112,6 +124,7 @@ def likelihood_rows(
     length = tokens_BL.shape[1]
     values = {name: value / length for name, value in nats.items()}
     values |= likelihood.diagnostics
+    values |= {f"{POOLED}{name}": value for name, value in likelihood.pooled.items()}
     return {
         int(sequence): {name: float(value[row]) for name, value in values.items()}
         for row, sequence in enumerate(ids)

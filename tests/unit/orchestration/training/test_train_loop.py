@@ -265,7 +265,7 @@ def test_training_lowers_the_validation_nll(
     def evaluate(state: TrainState) -> None:
         if state.step in (run.steps - run.stages[-1].steps + 1, run.steps):
             rows = validation_rows(state, data)
-            seen.append(summary_of(rows, data)["val/nll_nats_per_token"])
+            seen.append(summary_of(rows, data, state.family)["val/nll_nats_per_token"])
 
     run = runs[family]
     trained(run, data, evaluate)
@@ -278,7 +278,9 @@ def test_validation_is_the_same_every_time(runs: dict[str, RunSpec], data: Prepa
 
     def evaluate(state: TrainState) -> None:
         if state.step == 3:
-            found.extend(summary_of(validation_rows(state, data), data) for _ in range(2))
+            found.extend(
+                summary_of(validation_rows(state, data), data, state.family) for _ in range(2)
+            )
             state.stop = "interrupted"
 
     trained(runs["llada"], data, evaluate)
