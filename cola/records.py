@@ -47,6 +47,7 @@ SOLVER_TOLERANCE = 0.02
 RATE, DISTORTION = "rate", "distortion"
 DIFFUSION_BOUND = "diffusion_bound"
 SOLVER_DIFFERENCE = "solver_difference_nats_per_latent"
+SOLVER_NLL_DIFFERENCE = "solver_difference_nats_per_token"
 PRIOR_COST = "prior_nats_per_dimension"
 GAUSSIAN_COST = "gaussian_nats_per_dimension"
 LATENT_MEAN, LATENT_SQUARE = "latent_mean", "latent_square"  # moments, each followed by /DIMENSION

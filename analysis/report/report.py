@@ -20,7 +20,9 @@ from analysis.report.reference import headlines, line_rows
 from analysis.report.runs import StudyFrames, read_study
 from analysis.report.tables import (
     choice_rows,
+    latent_rows,
     multiplier_table,
+    number,
     optima_table,
     prediction_rows,
     profile_sentences,
@@ -118,6 +120,7 @@ def page(
         "choices": choice_rows(fits),
         "profiles": profile_sentences(found.profiles),
         "runs": run_rows(frames.runs, found.compute),
+        "latents": latent_rows(frames.runs),
         "diagnostics": diagnostic_rows(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(variants.values()),
         "tasks": task_table(frames.evaluations, list(variants)),
@@ -183,22 +186,23 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
             "above an exact curve does not show that the model is worse."
         )
-    return sentences + estimate_sentences(final, fits)
+    return sentences + estimate_sentences(frames.runs, fits)
 
 
-def estimate_sentences(final: pd.DataFrame, fits: dict[str, FamilyFit]) -> list[str]:
+def estimate_sentences(runs: pd.DataFrame, fits: dict[str, FamilyFit]) -> list[str]:
     """Of each curve with runs whose solver did not converge: how many, and by how much."""
     sentences = []
+    finished = runs[runs["status"] == "finished"]
     for variant, fit in fits.items():
-        mine = final[final["variant"] == variant]
-        runs = final.loc[mine.index[mine["nll_kind"] == "estimate"]]
-        if runs.empty:
+        mine = finished[finished["variant"] == variant]
+        estimates = mine[mine["nll_kind"] == "estimate"]
+        if estimates.empty:
             continue
-        largest = runs[SOLVER_DIFFERENCE].astype(float).abs().max()
+        largest = estimates[SOLVER_DIFFERENCE].astype(float).abs().max()
         by = "which they have no record of" if pd.isna(largest) else f"by up to {largest:.3f}"
         sentences.append(
-            f"{fit.label}: the NLL of {len(runs)} of {len(mine)} runs is an estimate, on either "
-            "side of the true one: solutions with N and with 2 N steps differ by more than "
+            f"{fit.label}: the NLL of {len(estimates)} of {len(mine)} runs is an estimate, on "
+            "either side of the true one: solutions with N and with 2 N steps differ by more than "
             f"{SOLVER_TOLERANCE:g} nats a latent ({by}). Raise evaluation.likelihood.ode_steps."
         )
     return sentences
@@ -212,15 +216,15 @@ def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
             "variant": str(run["variant"]),
             "core": f"{run['core_parameters']:,}",
             "total": f"{run['total_parameters']:,}",
-            "tokens": _number(run["tokens"], ",.0f"),
+            "tokens": number(run["tokens"], ",.0f"),
             "steps": f"{run['steps']:,}",
-            "executed": _number(run["train_flops_executed"], ".3g"),
-            "nominal": _number(run["train_flops_nominal"], ".3g"),
-            "spent": _number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
-            "nll": f"{_number(run['nll'], '.4f')} ± {_number(run['nll_standard_error'], '.4f')}",
+            "executed": number(run["train_flops_executed"], ".3g"),
+            "nominal": number(run["train_flops_nominal"], ".3g"),
+            "spent": number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
+            "nll": f"{number(run['nll'], '.4f')} ± {number(run['nll_standard_error'], '.4f')}",
             "kind": run["nll_kind"],
-            "bits_per_byte": _number(run["bits_per_byte"], ".4f"),
-            "seconds": _number(run["elapsed_seconds"], ",.0f"),
+            "bits_per_byte": number(run["bits_per_byte"], ".4f"),
+            "seconds": number(run["elapsed_seconds"], ",.0f"),
             "status": run["status"],
         }
         for _, run in runs.iterrows()
@@ -234,7 +238,7 @@ def diagnostic_rows(diagnostics: pd.DataFrame) -> list[dict[str, str]]:
     largest = diagnostics.groupby("variant")["budget"].transform("max")
     chosen = diagnostics[diagnostics["budget"] == largest]
     return [
-        {"run": row["run"], "diagnostic": row["diagnostic"], "value": _number(row["value"], ".4g")}
+        {"run": row["run"], "diagnostic": row["diagnostic"], "value": number(row["value"], ".4g")}
         for _, row in chosen.iterrows()
     ]
 
@@ -245,7 +249,3 @@ def diagnostic_notes(families: Iterable[str]) -> dict[str, str]:
     for family in dict.fromkeys(families):
         notes |= definition_of(family).diagnostics
     return notes
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or pd.isna(value) else format(value, form)

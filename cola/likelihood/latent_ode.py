@@ -26,6 +26,7 @@ from cola.records import (
     PRIOR_COST,
     RATE,
     SOLVER_DIFFERENCE,
+    SOLVER_NLL_DIFFERENCE,
 )
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
@@ -68,6 +69,7 @@ class Evidence:
             f"{RATE}_nats_per_token": rate_B / length,
             f"{DISTORTION}_nats_per_token": sums["reconstruction"] / length,
             PRIOR_COST: sums["prior"] / (latents * width),
+            SOLVER_NLL_DIFFERENCE: self.solver_difference_Bb.sum(1) / length,
             SOLVER_DIFFERENCE: self.solver_difference_Bb.sum(1) / latents,
         }
         if self.diffusion_prior_Bb is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from cola.compute.channel import channel_nats
 from cola.records import DISTORTION, GAUSSIAN_COST, LATENT_MEAN, LATENT_SQUARE, PRIOR_COST, RATE
 from cola.spec import TextVAESpec
 
@@ -26,9 +27,7 @@ def channel_capacity(vae: TextVAESpec) -> float | None:
     (model.md, Eq. 40); None where the logSNR is learned."""
     if vae.log_snr is None:
         return None
-    # ln(1 + e^x) without an overflow.
-    nats = max(vae.log_snr, 0.0) + math.log1p(math.exp(-abs(vae.log_snr)))
-    return vae.latent_dim / vae.patch_size * nats / 2
+    return channel_nats(vae.latent_dim, vae.log_snr) / vae.patch_size
 
 
 def gaussian_cost(means: Mapping[str, float]) -> dict[str, float]:
