@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -285,6 +286,29 @@ def test_validation_is_the_same_every_time(runs: dict[str, RunSpec], data: Prepa
 
     trained(runs["llada"], data, evaluate)
     assert found[0] == found[1]
+
+
+def test_rate_and_distortion_make_up_the_nll(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    rows: dict[int, dict[str, float]] = {}
+    found: dict[str, float] = {}
+
+    def evaluate(state: TrainState) -> None:
+        rows.update(validation_rows(state, data))
+        found.update(summary_of(rows, data, state.family))
+        state.stop = "interrupted"
+
+    trained(runs["cola"], data, evaluate)
+    rate, distortion = (found[f"val/{name}_nats_per_token"] for name in ("rate", "distortion"))
+    assert rate + distortion == pytest.approx(found["val/nll_nats_per_token"])
+    assert rate == pytest.approx(found["val/prior"] + found["val/posterior"])
+    for name in ("rate", "distortion", "diffusion_bound"):
+        values = np.array([row[f"{name}_nats_per_token"] for row in rows.values()])
+        assert found[f"val/{name}_nats_per_token"] == pytest.approx(values.mean())
+        error = values.std(ddof=1) / len(values) ** 0.5
+        assert found[f"val/{name}_standard_error"] == pytest.approx(error)
+    # An untrained prior charges more than the Gaussian with the latents' moments.
+    assert found["val/prior_nats_per_dimension"] > found["val/gaussian_nats_per_dimension"]
+    assert not any("pooled" in name or "latent_mean" in name for name in found)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(
