@@ -60,7 +60,7 @@ class Evidence:
         """Rate, distortion and the rest, (B,) each, in the units of their names; `length` tokens.
 
         The rate is what prior and posterior make up, the distortion the reconstruction: their sum
-        is the bound.
+        is the bound (model.md, Eq. 39).
         """
         latents, width = self.z0_Bnd.shape[1:]
         sums = {name: value_Bb.sum(1) for name, value_Bb in self.parts.items()}
