@@ -33,7 +33,7 @@ from cola.spec import LikelihoodSpec
 
 # Of the latents given the text where no fixed logSNR says it: logSNR 4.6, about the paper's.
 USUAL_SCALE = 0.1
-WIDEST_SCALE = 1.0
+NARROWEST_SCALE = 1e-3  # the widest is 1: noise is no narrower than the latents then
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,9 @@ def latent_scale(model: ColaDLM) -> float:
     others of its batch; it decides how steps and times are spread, not what they converge to.
     """
     config = model.vae.config
-    own = USUAL_SCALE if config.log_snr is None else math.exp(-config.log_snr / 2)
-    return min(own * float(config.scaling_factor), WIDEST_SCALE)
+    log_own = math.log(USUAL_SCALE) if config.log_snr is None else -config.log_snr / 2
+    log_scale = log_own + math.log(config.scaling_factor)
+    return math.exp(max(math.log(NARROWEST_SCALE), min(log_scale, 0.0)))
 
 
 def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], *, stream: Stream) -> Tensor:
