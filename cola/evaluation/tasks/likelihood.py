@@ -18,6 +18,9 @@ from cola.records import SOLVER_DIFFERENCE, nll_kind_of, weakest_kind
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 
+# Of stored answers: those of another one, by another solver of the likelihood, are not reused.
+FORMAT = 2
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -52,7 +55,7 @@ class LikelihoodTask:
         self._last, self._total = last, total
         self.settings = settings
         parts = [rows_NL.tobytes()] if last is None else [rows_NL.tobytes(), last[0].tobytes()]
-        self.digest = digest_of(self.name, settings.canonical_json(), seed, *parts)
+        self.digest = digest_of(self.name, FORMAT, settings.canonical_json(), seed, *parts)
 
     def ids(self) -> list[Id]:
         """See `Task.ids`."""
