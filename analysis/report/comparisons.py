@@ -161,8 +161,20 @@ def exponent_sentence(
 
 
 def bound_caveat(one: FamilyFit, other: FamilyFit) -> str:
-    """What a bound does to a comparison of compute."""
-    bounds = [fit.label for fit in (one, other) if fit.kind == "bound"]
-    if not bounds:
-        return ""
-    return f" ({' and '.join(bounds)} by an upper bound of the NLL: at its true NLL it needs less.)"
+    """What a bound or an estimate does to a comparison of compute."""
+    kinds = {fit.label: fit.kind for fit in (one, other)}
+    estimates = [label for label, kind in kinds.items() if kind == "estimate"]
+    bounds = [label for label, kind in kinds.items() if kind == "bound"]
+    if estimates:
+        return (
+            f" ({' and '.join(estimates)} by an estimate of the NLL, on either side of the true "
+            "one: what this does to the comparison is not known.)"
+        )
+    if len(bounds) == 2:
+        return (
+            f" ({' and '.join(bounds)} by upper bounds of the NLL: each needs less at its true "
+            "NLL, and their ratio may be larger or smaller.)"
+        )
+    if bounds:
+        return f" ({bounds[0]} by an upper bound of the NLL: at its true NLL it needs less.)"
+    return ""

@@ -19,6 +19,7 @@ from analysis.fitting.table import inputs
 from analysis.plotting.variants import variants_of
 from cola.errors import FitError
 from cola.families.registry import curve_label, curve_seed
+from cola.records import weakest_kind
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class FamilyFit:
 def fit_families(final: pd.DataFrame, fitted: pd.DataFrame, compute: str) -> dict[str, FamilyFit]:
     """Fit validation NLL against training FLOPs, curve by curve: of the finished runs `final`
     those that are `fitted`."""
-    kinds = final.groupby("variant")["nll_kind"].first()
+    kinds = final.groupby("variant")["nll_kind"].agg(weakest_kind)
     return {
         variant: fit_family(
             variant,

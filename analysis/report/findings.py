@@ -11,7 +11,12 @@ from analysis.report.comparisons import Pair, compare_pairs
 from analysis.report.family_fits import FamilyFit, fit_families, grouped_warnings
 from analysis.report.reference import floor_warnings, in_bits_per_byte, informative, lines_of
 from analysis.report.runs import StudyFrames
-from analysis.report.tables import Profiles, profile_warnings, study_profiles
+from analysis.report.tables import (
+    Profiles,
+    latent_warnings,
+    profile_warnings,
+    study_profiles,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def findings_of(frames: StudyFrames) -> Findings:
         warnings=[
             *frames.notes,
             *floor_warnings(final, lines, labels),
+            *latent_warnings(frames.runs, lines),
             *grouped_warnings(fits),
             *profile_warnings(profiles),
         ],

@@ -1,6 +1,7 @@
 """Figures of the report: one look, families always in the same hue, bounds never drawn as exact.
 
-Exact likelihoods have filled markers and solid lines, bounds open markers and dashed lines. Text
+Exact likelihoods have filled markers and solid lines, bounds and estimates open markers and dashed
+lines. Text
 and axes are drawn in a marker colour that the report turns into the page's own (light or dark).
 """
 
@@ -18,6 +19,7 @@ from analysis.plotting.style import INK, SIZE, STYLE, log_axes, markers
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.plotting.variants import Style
 from analysis.report.family_fits import FamilyFit
+from cola.records import weakest_kind
 
 
 def loss_against_compute(
@@ -39,7 +41,7 @@ def loss_against_compute(
         axes = figure.subplots()
         ends: dict[str, float] = {}
         for variant, group in points.groupby("variant"):
-            kind = group["nll_kind"].iloc[0]
+            kind = weakest_kind(group["nll_kind"])
             style = styles[str(variant)]
             drawn = markers(
                 axes, group[f"train_flops_{compute}"], group[column], style=style, kind=kind
@@ -93,11 +95,16 @@ def training_curves(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure
 def describe_runs(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
     """Tooltip text of each run."""
     return [
-        f"{run['name']}: {run[column]:.4f}{' (bound)' if run['nll_kind'] == 'bound' else ''} at "
+        f"{run['name']}: {run[column]:.4f}{kind_note(run['nll_kind'])} at "
         f"{run[f'train_flops_{compute}']:.3g} {compute} FLOPs, {run['core_parameters']:,} core "
         f"parameters, {run['tokens']:,.0f} tokens"
         for _, run in runs.iterrows()
     ]
+
+
+def kind_note(kind: str) -> str:
+    """What stands behind an NLL that is not exact."""
+    return "" if kind == "exact" else f" ({kind})"
 
 
 def end_labels(
@@ -108,9 +115,9 @@ def end_labels(
     gap = 0.065 * (high - low)
     placed = -np.inf
     for variant, value in sorted(ends.items(), key=lambda item: item[1]):
-        kind = points.loc[points["variant"] == variant, "nll_kind"].iloc[0]
+        kind = weakest_kind(points.loc[points["variant"] == variant, "nll_kind"])
         placed = max(float(np.log(value)), placed + gap)
-        text = styles[variant].label + (" (bound)" if kind == "bound" else "")
+        text = styles[variant].label + kind_note(kind)
         axes.annotate(
             text,
             (1.01, np.exp(placed)),

@@ -22,7 +22,9 @@ from analysis.report.splits import split_sentence
 from analysis.report.tables import (
     choice_rows,
     comparison_table,
+    latent_rows,
     multiplier_table,
+    number,
     optima_table,
     prediction_rows,
     profile_sentences,
@@ -31,8 +33,15 @@ from analysis.report.task_results import task_note, task_table
 from analysis.report.tuning import tuning_statements
 from cola.errors import SpecError
 from cola.families.registry import definition_of
+from cola.records import SOLVER_DIFFERENCE, SOLVER_TOLERANCE
 
 log = logging.getLogger(__name__)
+
+KIND_NAMES = {
+    "exact": "NLL",
+    "bound": "bound on the NLL",
+    "estimate": "estimate of the NLL",
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ def page(
         "choices": choice_rows(fits),
         "profiles": profile_sentences(found.profiles),
         "runs": run_rows(frames.runs, found.compute),
+        "latents": latent_rows(frames.runs),
         "diagnostics": diagnostic_rows(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(variants.values()),
         "tasks": task_table(frames.evaluations, list(variants)),
@@ -166,7 +176,7 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
     for variant, fit in fits.items():
         best = final[final["variant"] == variant].groupby("budget")["nll"].min()
         first, last = best.iloc[0], best.iloc[-1]
-        kind = "NLL" if fit.kind == "exact" else "bound on the NLL"
+        kind = KIND_NAMES[fit.kind]
         trend = (
             "falls at every rung"
             if falls_with_budget(frames.points, variant)
@@ -182,6 +192,25 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
             "above an exact curve does not show that the model is worse."
         )
+    return sentences + estimate_sentences(frames.runs, fits)
+
+
+def estimate_sentences(runs: pd.DataFrame, fits: dict[str, FamilyFit]) -> list[str]:
+    """Of each curve with runs whose solver did not converge: how many, and by how much."""
+    sentences = []
+    finished = runs[runs["status"] == "finished"]
+    for variant, fit in fits.items():
+        mine = finished[finished["variant"] == variant]
+        estimates = mine[mine["nll_kind"] == "estimate"]
+        if estimates.empty:
+            continue
+        largest = estimates[SOLVER_DIFFERENCE].astype(float).abs().max()
+        by = "which they have no record of" if pd.isna(largest) else f"by up to {largest:.3f}"
+        sentences.append(
+            f"{fit.label}: the NLL of {len(estimates)} of {len(mine)} runs is an estimate, on "
+            "either side of the true one: solutions with N and with 2 N steps differ by more than "
+            f"{SOLVER_TOLERANCE:g} nats a latent ({by}). Raise evaluation.likelihood.ode_steps."
+        )
     return sentences
 
 
@@ -193,17 +222,17 @@ def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
             "variant": str(run["variant"]),
             "core": f"{run['core_parameters']:,}",
             "total": f"{run['total_parameters']:,}",
-            "tokens": _number(run["tokens"], ",.0f"),
+            "tokens": number(run["tokens"], ",.0f"),
             "steps": f"{run['steps']:,}",
-            "executed": _number(run["train_flops_executed"], ".3g"),
-            "nominal": _number(run["train_flops_nominal"], ".3g"),
-            "spent": _number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
-            "nll": f"{_number(run['nll'], '.4f')} ± {_number(run['nll_standard_error'], '.4f')}",
-            "validation": _number(run["validation_nll"], ".4f"),
+            "executed": number(run["train_flops_executed"], ".3g"),
+            "nominal": number(run["train_flops_nominal"], ".3g"),
+            "spent": number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
+            "nll": f"{number(run['nll'], '.4f')} ± {number(run['nll_standard_error'], '.4f')}",
+            "validation": number(run["validation_nll"], ".4f"),
             "split": run["split"],
             "kind": run["nll_kind"],
-            "bits_per_byte": _number(run["bits_per_byte"], ".4f"),
-            "seconds": _number(run["elapsed_seconds"], ",.0f"),
+            "bits_per_byte": number(run["bits_per_byte"], ".4f"),
+            "seconds": number(run["elapsed_seconds"], ",.0f"),
             "status": run["status"],
         }
         for _, run in runs.iterrows()
@@ -217,7 +246,7 @@ def diagnostic_rows(diagnostics: pd.DataFrame) -> list[dict[str, str]]:
     largest = diagnostics.groupby("variant")["budget"].transform("max")
     chosen = diagnostics[diagnostics["budget"] == largest]
     return [
-        {"run": row["run"], "diagnostic": row["diagnostic"], "value": _number(row["value"], ".4g")}
+        {"run": row["run"], "diagnostic": row["diagnostic"], "value": number(row["value"], ".4g")}
         for _, row in chosen.iterrows()
     ]
 
@@ -228,7 +257,3 @@ def diagnostic_notes(families: Iterable[str]) -> dict[str, str]:
     for family in dict.fromkeys(families):
         notes |= definition_of(family).diagnostics
     return notes
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or pd.isna(value) else format(value, form)

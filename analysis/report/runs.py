@@ -23,8 +23,11 @@ from analysis.report.histories import read_histories
 from analysis.report.splits import Split, on_one_split, split_columns
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
+from cola.families.registry import measured_kind
 from cola.records import (
     EXPORTED_NLL_TOLERANCE,
+    LIKELIHOOD_MEASUREMENTS,
+    REFERENCE_LINES,
     SCHEMA_VERSION,
     Artifact,
     Kind,
@@ -244,7 +247,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "seed": int(tags[Tag.SEED]),
         "status": tags[Tag.STATUS],
         "status_reason": tags.get(Tag.STATUS_REASON, ""),
-        "nll_kind": tags[Tag.NLL_KIND],
+        "nll_kind": measured_kind(tags[Tag.FAMILY], tags[Tag.NLL_KIND], metrics),
         "compute": tags[Tag.COMPUTE],
         "core_parameters": int(tags[Tag.CORE_PARAMETERS]),
         "embedding_parameters": int(tags[Tag.EMBEDDING_PARAMETERS]),
@@ -256,6 +259,9 @@ def _run_row(run: Any) -> dict[str, Any]:
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
         **split_columns(metrics),
+        **{f"reference_{name}": metrics.get(Metric.reference(name)) for name in REFERENCE_LINES},
+        "reference_xz": metrics.get(Metric.REFERENCE_XZ),
+        **{name: metrics.get(Metric.val(name)) for name in LIKELIHOOD_MEASUREMENTS},
     }
 
 

@@ -17,7 +17,14 @@ from analysis.profiles.refits import IsoFLOPRefits
 from analysis.report.comparisons import Pair
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_points, predictions
 from analysis.table_fit.isoflop_notes import of_intervals, off_centre, troubles
-from cola.families.registry import curve_label
+from cola.families.registry import curve_label, definition_of
+from cola.records import (
+    GAUSSIAN_COST,
+    LIKELIHOOD_MEASUREMENTS,
+    PRIOR_COST,
+    SOLVER_DIFFERENCE,
+    weakest_kind,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def study_profiles(final: pd.DataFrame, compute: str) -> Profiles:
         profiles.tables[variant] = rows
         analysis = profiles.analyses[variant] = isoflop(rows)
         profiles.refits[variant] = bootstrap_isoflop(analysis, SAMPLES, SEED)
-        profiles.kinds[variant] = str(mine["nll_kind"].iloc[0])
+        profiles.kinds[variant] = weakest_kind(mine["nll_kind"])
         profiles.families[variant] = family
     return profiles
 
@@ -97,6 +104,47 @@ def optima_table(profiles: Profiles) -> pd.DataFrame:
             for optimum in analysis.optima
         ]
     )
+
+
+def latent_rows(runs: pd.DataFrame) -> list[dict[str, str]]:
+    """The table of what latents hold and cost, formatted, of runs that have any."""
+    measured = runs[runs["rate_nats_per_token"].notna()]
+    return [
+        {
+            "run": str(run["name"]),
+            "rate": with_error(run, "rate"),
+            "distortion": with_error(run, "distortion"),
+            "diffusion_bound": with_error(run, "diffusion_bound"),
+            "difference": number(run[SOLVER_DIFFERENCE], "+.4f"),
+            "prior": number(run[PRIOR_COST], ".3f"),
+            "gaussian": number(run[GAUSSIAN_COST], ".3f"),
+        }
+        for _, run in measured.iterrows()
+    ]
+
+
+def with_error(run: pd.Series, name: str) -> str:
+    """A measurement in nats a token with its standard error."""
+    value = number(run[f"{name}_nats_per_token"], ".3f")
+    return f"{value} ± {number(run[f'{name}_standard_error'], '.3f')}" if value != "–" else value
+
+
+def number(value: float | None, form: str) -> str:
+    """A formatted number, or a dash."""
+    return "–" if value is None or pd.isna(value) else format(value, form)
+
+
+def latent_warnings(runs: pd.DataFrame, lines: Mapping[str, float]) -> list[str]:
+    """Finished runs whose latents hold nothing or whose prior has learned nothing."""
+    if "unigram" not in lines:
+        return []
+    warnings = []
+    for _, run in runs[runs["status"] == "finished"].iterrows():
+        values = {name: run[name] for name in LIKELIHOOD_MEASUREMENTS if pd.notna(run[name])}
+        problem = definition_of(run["family"]).problem(values, lines["unigram"])
+        if problem is not None:
+            warnings.append(f"{run['name']}: {problem}")
+    return warnings
 
 
 def multiplier_table(pairs: Sequence[Pair]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table, short, value_label
 from cola.errors import first_of
-from cola.records import Metric
+from cola.records import SOLVER_NLL_DIFFERENCE, Metric
 
 LEVEL = 0.95
 REFITS = 2000  # chosen: noise draws behind an interval
@@ -73,6 +73,9 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
         sentence += f", on the test split {tested:.4f} nats per token"
     if len(done) == 1:
         return f"{sentence}; it is the only point that finished."
+    ties = solver_ties(done, best, goal)
+    if not ties.empty:
+        return f"{sentence}, {tie_clause(arm, ties)}"
     if np.ptp(done[goal.name]) <= SAME * abs(best[goal.name]):
         return (
             f"{name}{goal.label} is the same at every point ({best[goal.name]:.4f}): it does not "
@@ -103,6 +106,29 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
     return (
         f"{sentence}, but the data do not decide: within {margin:.4f} ({LEVEL:.0%}, "
         f"{table.shape[1]} seeds) of it {'is' if len(others) == 1 else 'are'} {shown}."
+    )
+
+
+def solver_ties(done: pd.DataFrame, best: pd.Series, goal: Goal) -> pd.DataFrame:
+    """Points whose NLL is nearer to the best one's than twice as many steps of the solver move one
+    of the two, with that `error` in the metric's unit; empty where nothing was solved."""
+    column = Metric.val(SOLVER_NLL_DIFFERENCE)
+    if goal.name not in (Metric.NLL, Metric.BITS_PER_BYTE) or column not in done:
+        return done.iloc[:0]
+    error = done[column].fillna(0.0).astype(float).abs()
+    if goal.name != Metric.NLL:
+        error = error * done[goal.name] / done[Metric.NLL]
+    error = error.clip(lower=float(error[done["trial"] == best["trial"]].iloc[0]))
+    near = (done[goal.name] - best[goal.name]).abs() < error
+    return done.assign(error=error)[near & (done["trial"] != best["trial"])]
+
+
+def tie_clause(arm: ArmFrame, ties: pd.DataFrame) -> str:
+    """What cannot be ranked against the best point."""
+    shown = first_of([point_label(arm, row) for _, row in ties.iterrows()], 4, separator="; ")
+    return (
+        f"but it is not ranked against {shown}: twice as many steps of the likelihood's solver "
+        f"move these by up to {ties['error'].max():.4f}. Raise evaluation.likelihood.ode_steps."
     )
 
 

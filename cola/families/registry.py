@@ -8,6 +8,7 @@ that lies outside this folder knows families through this module alone.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from cola.families.ar.definition import AR
 from cola.families.cola.definition import COLA
 from cola.families.interface.definition import FamilyDefinition, seed_of
 from cola.families.llada.definition import LLADA
+from cola.records import SOLVER_DIFFERENCE, Metric, NllKind, nll_kind_of
 
 if TYPE_CHECKING:
     from cola.families.interface.family import Family
@@ -78,6 +80,15 @@ def judges() -> list[str]:
 def union_of(part: str) -> Any:
     """The union over all families of their `settings`, `model` or `objective` types."""
     return Union[tuple(getattr(family, part) for family in definitions())]  # noqa: UP007
+
+
+def measured_kind(family: str, declared: NllKind, values: Mapping[str, Any]) -> NllKind:
+    """What a run's validation NLL is, by its metrics: `declared` by its settings, and an estimate
+    where a solver's error is not known to be small."""
+    if not definition_of(family).likelihood_is_solved or values.get(Metric.NLL) is None:
+        return declared
+    difference = values.get(Metric.val(SOLVER_DIFFERENCE))
+    return nll_kind_of(declared, math.nan if difference is None else float(difference))
 
 
 def place_of(name: str) -> int:

@@ -26,8 +26,10 @@ def conditional_nll(
     settings: LikelihoodSpec,
     stream: Stream,
     pad: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Estimate of -log p(continuation | prompt) in nats, (B,) float64: a difference of two bounds.
+
+    With it, what finer solutions of the flow take from a row's whole bound, in nats a latent.
 
     That is bound(prompt, continuation) - bound(prompt), with the same draws, so that the prompt's
     blocks cancel (all networks are causal). With an empty prompt it is a bound; otherwise it need
@@ -53,12 +55,15 @@ def conditional_nll(
     size = model.dit.config.block_size
     draws = RaggedStream(stream, (last_B1[:, 0] * size).tolist())
     block_b = torch.arange(pairs.tokens_BL.shape[1] // per_block, device=device)
-    together, alone = [], []
+    together, alone, differences = [], [], []
     for sample in range(settings.importance_samples):
-        parts = evidence_by_block(
+        evidence = evidence_by_block(
             model, pairs.tokens_BL, settings, stream=draws, sample=sample, real_BL=pairs.real()
         )
-        log_weight_Bb = -torch.stack(list(parts.values())).sum(0)
+        log_weight_Bb = -evidence.nll
         together.append(log_weight_Bb.where(block_b < last_B1, 0.0).sum(1))
         alone.append(log_weight_Bb.where(block_b < first_B1, 0.0).sum(1))
-    return torch.stack(alone).logsumexp(0) - torch.stack(together).logsumexp(0)
+        differences.append(evidence.solver_difference_Bb.where(block_b < last_B1, 0.0).sum(1))
+    nll_B = torch.stack(alone).logsumexp(0) - torch.stack(together).logsumexp(0)
+    latents_B = (last_B1[:, 0] * size).clamp(min=1)
+    return nll_B, torch.stack(differences).mean(0) / latents_B

@@ -1,34 +1,93 @@
 """Cola DLM's evidence bound (model.md, Eq. 23) and its importance-weighted form (model.md, Eq. 26).
 
-The prior's density is the flow's, by the change of variables (model.md, Eq. 24) with the trace
-exact or estimated (model.md, Eq. 25).
+The prior's density is the flow's (model.md, Eq. 24); `diffusion_evidence` is the bound with the
+diffusion's in its place (model.md, Eq. 38).
 Shapes: B batch, L tokens, n latents, d latent width, s latents a block, b blocks, K samples of z0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cola.likelihood.diffusion_bound import diffusion_bound_by_block
+from cola.likelihood.flow_density import by_block, flow_density_by_block
 from cola.models.cola_dlm import ColaDLM
 from cola.objectives.vae import Posterior
+from cola.records import (
+    DIFFUSION_BOUND,
+    DISTORTION,
+    LATENT_MEAN,
+    LATENT_SQUARE,
+    PRIOR_COST,
+    RATE,
+    SOLVER_DIFFERENCE,
+    SOLVER_NLL_DIFFERENCE,
+)
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 
-VelocityField = Callable[[Tensor, float], Tensor]
+# Of the latents given the text where no fixed logSNR says it: logSNR 4.6, about the paper's.
+USUAL_SCALE = 0.1
+NARROWEST_SCALE = 1e-3  # the widest is 1: noise is no narrower than the latents then
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The evidence bound of one sample of z0, by block of latents in nats, (B, b) float64 each.
+
+    parts: "reconstruction" is -log p(x|z0), "prior" -log p_psi(z0), "posterior" log q(z0|x); their
+    sum is the bound. solver_difference_Bb: what the finer solution of the flow takes from "prior",
+    before extrapolation. diffusion_prior_Bb: "prior" of the diffusion instead of the flow, an upper
+    bound (None: not asked for).
+    """
+
+    parts: dict[str, Tensor]
+    solver_difference_Bb: Tensor
+    diffusion_prior_Bb: Tensor | None
+    z0_Bnd: Tensor
+
+    @property
+    def nll(self) -> Tensor:
+        """The bound, (B, b)."""
+        return torch.stack(list(self.parts.values())).sum(0)
+
+    def measurements(self, length: int) -> dict[str, Tensor]:
+        """Rate, distortion and the rest, (B,) each, in the units of their names; `length` tokens.
+
+        The rate is what prior and posterior make up, the distortion the reconstruction: their sum
+        is the bound (model.md, Eq. 39).
+        """
+        latents, width = self.z0_Bnd.shape[1:]
+        sums = {name: value_Bb.sum(1) for name, value_Bb in self.parts.items()}
+        rate_B = sums["prior"] + sums["posterior"]
+        found = {
+            f"{RATE}_nats_per_token": rate_B / length,
+            f"{DISTORTION}_nats_per_token": sums["reconstruction"] / length,
+            PRIOR_COST: sums["prior"] / (latents * width),
+            SOLVER_NLL_DIFFERENCE: self.solver_difference_Bb.sum(1) / length,
+            SOLVER_DIFFERENCE: self.solver_difference_Bb.sum(1) / latents,
+        }
+        if self.diffusion_prior_Bb is not None:
+            more_B = self.diffusion_prior_Bb.sum(1) - sums["prior"]
+            found[f"{DIFFUSION_BOUND}_nats_per_token"] = (self.nll.sum(1) + more_B) / length
+        return found
 
 
 @dataclass(frozen=True)
 class ImportanceBound:
-    """nll_B = -log (1/K) sum_k w_k (model.md, Eq. 26), and log w_k (B, K), in nats, float64."""
+    """nll_B = -log (1/K) sum_k w_k (model.md, Eq. 26), and log w_k (B, K), in nats, float64.
+
+    solver_difference_B: what the finer solutions of the flow take from it, in nats a latent.
+    """
 
     nll_B: Tensor
     log_weights_BK: Tensor
+    solver_difference_B: Tensor
 
     def effective_samples(self) -> Tensor:
         """(sum w)^2 / sum w^2, (B,), 1 to K; near 1, more samples would tighten the bound much."""
@@ -44,16 +103,16 @@ def evidence_by_block(
     stream: Stream,
     sample: int = 0,
     real_BL: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """The bound's three parts by block of latents in nats, (B, b) float64 each.
+    diffusion_times: int = 0,
+) -> Evidence:
+    """The evidence bound for one sample of z0, which differs by the number `sample`.
 
-    "reconstruction" is -log p(x|z0), "prior" -log p_psi(z0), "posterior" log q(z0|x), for one
-    sample of z0, which differs by the number `sample`. The flow is solved with `ode_steps` Heun
-    steps, each of two evaluations of the DiT with their backward passes. Tokens where `real_BL` is
-    False are encoded but not predicted.
+    The flow is solved with `ode_steps` steps and with twice as many, and extrapolated. Tokens where
+    `real_BL` is False are encoded but not predicted. `diffusion_times`: times a block at which the
+    diffusion's bound is measured (0: it is left out).
     """
     suffix = f"/{sample}" if sample else ""
-    block = model.dit.config.block_size
+    block, scale = model.dit.config.block_size, latent_scale(model)
     with torch.no_grad():
         posterior = Posterior(*model.vae.encoder(tokens_BL))
         latents, width = posterior.mean.shape[1:]
@@ -65,26 +124,56 @@ def evidence_by_block(
         z = model.to_dit(z0)
         history = model.dit.clean_history(z)
 
-    def velocity(z_Bnd: Tensor, t: float) -> Tensor:
-        t_BK = z_Bnd.new_full((len(z_Bnd), 1), t)
+    def velocity(z_Bnd: Tensor, t: float | Tensor) -> Tensor:
+        t_BK = t if isinstance(t, Tensor) else z_Bnd.new_full((len(z_Bnd), 1), t)
         return model.dit.noisy_pass(z_Bnd, t_BK, history).float()
 
-    probe = trace_probe(settings.probe, f"probe{suffix}", (latents, width), stream=stream)
-    log_prior_Bb = flow_log_density_by_block(
+    density = flow_density_by_block(
         velocity,
         z,
         settings.ode_steps,
         divergence=settings.divergence,
-        probe_Bnd=probe,
+        probe_Bnd=trace_probe(settings.probe, f"probe{suffix}", (latents, width), stream=stream),
         block=block,
+        scale=scale,
     )
     # The density of z0 rather than of z: change of variables of the border (model.md, Eq. 18).
-    log_prior_Bb = log_prior_Bb + block * width * math.log(model.vae.config.scaling_factor)
-    return {
-        "reconstruction": _by_block(token_nll.double(), model.tokens_per_block),
-        "prior": -log_prior_Bb,
-        "posterior": _by_block(posterior.log_density(z0).double(), block),
+    border = block * width * math.log(model.vae.config.scaling_factor)
+    diffusion_prior_Bb = None
+    if diffusion_times:
+        with torch.no_grad():
+            diffusion_prior_Bb = diffusion_bound_by_block(
+                velocity, z, diffusion_times, stream=stream, block=block, scale=scale
+            ).sub(border)
+    parts = {
+        "reconstruction": by_block(token_nll.double(), model.tokens_per_block),
+        "prior": -density.extrapolated - border,
+        "posterior": by_block(posterior.log_density(z0).double(), block),
     }
+    return Evidence(parts, density.difference, diffusion_prior_Bb, z0)
+
+
+def latent_moments(z0_Bnd: Tensor) -> dict[str, Tensor]:
+    """First and second moments of each dimension over a sequence's latents, (B,) each."""
+    z0_Bnd = z0_Bnd.double()
+    moments = {LATENT_MEAN: z0_Bnd.mean(1), LATENT_SQUARE: z0_Bnd.square().mean(1)}
+    return {
+        f"{name}/{dimension}": value_Bd[:, dimension]
+        for name, value_Bd in moments.items()
+        for dimension in range(z0_Bnd.shape[2])
+    }
+
+
+def latent_scale(model: ColaDLM) -> float:
+    """About the standard deviation of the latents given the text, in the DiT's normalisation.
+
+    It follows from the model's configuration, so that a text's likelihood does not depend on the
+    others of its batch; it decides how steps and times are spread, not what they converge to.
+    """
+    config = model.vae.config
+    log_own = math.log(USUAL_SCALE) if config.log_snr is None else -config.log_snr / 2
+    log_scale = log_own + math.log(config.scaling_factor)
+    return math.exp(max(math.log(NARROWEST_SCALE), min(log_scale, 0.0)))
 
 
 def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], *, stream: Stream) -> Tensor:
@@ -104,83 +193,14 @@ def importance_weighted_bound(
 
     K = 1 is the evidence bound; the bound tightens with K.
     """
-    samples, columns = settings.importance_samples, []
-    for sample in range(samples):
-        by_block = evidence_by_block(model, tokens_BL, settings, stream=stream, sample=sample)
-        columns.append(-torch.stack(list(by_block.values())).sum((0, 2)))
-    log_weights_BK = torch.stack(columns, dim=1)
+    samples = settings.importance_samples
+    found = [
+        evidence_by_block(model, tokens_BL, settings, stream=stream, sample=sample)
+        for sample in range(samples)
+    ]
+    log_weights_BK = torch.stack([-evidence.nll.sum(1) for evidence in found], dim=1)
     nll_B = math.log(samples) - log_weights_BK.logsumexp(1)
-    return ImportanceBound(nll_B, log_weights_BK)
-
-
-def flow_log_density_by_block(
-    velocity: VelocityField,
-    z_Bnd: Tensor,
-    steps: int,
-    *,
-    divergence: str,
-    probe_Bnd: Tensor,
-    block: int,
-) -> Tensor:
-    """log p(z) by block in nats, (B, b) float64 (model.md, Eq. 24), in `steps` Heun steps.
-
-    The blocks of a sequence are solved side by side: a block's velocity depends on its own noisy
-    latents and on clean history, so each block has its own divergence.
-    """
-
-    def slope(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        return velocity_and_divergence(
-            velocity, z, t, divergence=divergence, probe_Bnd=probe_Bnd, block=block
-        )
-
-    z, h = z_Bnd, 1.0 / steps
-    integral_Bb = z.new_zeros(len(z), z.shape[1] // block, dtype=torch.float64)
-    for step in range(steps):
-        v, div_Bb = slope(z, step * h)
-        v_end, div_end_Bb = slope(z + h * v, (step + 1) * h)
-        z = z + 0.5 * h * (v + v_end)
-        integral_Bb = integral_Bb + 0.5 * h * (div_Bb + div_end_Bb)
-    log_normal_Bn = -0.5 * (z.double().square() + math.log(2 * math.pi)).sum(-1)
-    return _by_block(log_normal_Bn, block) + integral_Bb
-
-
-def velocity_and_divergence(
-    velocity: VelocityField,
-    z_Bnd: Tensor,
-    t: float,
-    *,
-    divergence: str,
-    probe_Bnd: Tensor,
-    block: int,
-) -> tuple[Tensor, Tensor]:
-    """v (B, n, d) and div v by block (B, b), exact or estimated with the probe."""
-    with torch.enable_grad():
-        z_Bnd = z_Bnd.detach().requires_grad_(True)
-        v = velocity(z_Bnd, t)
-        if divergence == "hutchinson":
-            (product,) = torch.autograd.grad(v, z_Bnd, probe_Bnd)
-            div_Bb = _by_block((product * probe_Bnd).double().sum(-1), block)
-        else:
-            div_Bb = exact_trace(v, z_Bnd, block)
-    return v.detach(), div_Bb
-
-
-def exact_trace(v_Bnd: Tensor, z_Bnd: Tensor, block: int) -> Tensor:
-    """sum_i dv_i / dz_i by block (B, b), in one backward pass per coordinate of a block.
-
-    No block's velocity depends on another block, so a pass serves that coordinate in all blocks.
-    """
-    v_Bbsd = v_Bnd.unflatten(1, (-1, block))
-    trace_Bb = z_Bnd.new_zeros(v_Bbsd.shape[:2], dtype=torch.float64)
-    for latent in range(block):
-        for channel in range(v_Bnd.shape[-1]):
-            component = v_Bbsd[:, :, latent, channel].sum()
-            (row,) = torch.autograd.grad(component, z_Bnd, retain_graph=True)
-            own_Bb = row.unflatten(1, (-1, block))[:, :, latent, channel].double()
-            trace_Bb = trace_Bb + own_Bb
-    return trace_Bb
-
-
-def _by_block(value_Bn: Tensor, block: int) -> Tensor:
-    """Sums over each block, (B, b)."""
-    return value_Bn.unflatten(1, (-1, block)).sum(-1)
+    difference_BK = torch.stack([each.solver_difference_Bb.sum(1) for each in found], dim=1)
+    latents = found[0].z0_Bnd.shape[1]
+    difference_B = (log_weights_BK.softmax(1) * difference_BK).sum(1) / latents
+    return ImportanceBound(nll_B, log_weights_BK, difference_B)

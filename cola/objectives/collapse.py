@@ -9,8 +9,8 @@ three ways:
 1. sigma is at the clamp of its log-variance, or a learned logSNR is implausible;
 2. fm is below F(sigma^2 exp(2 h / d)). A latent of d dimensions that carries h nats beyond its
    history is d Gaussian channels with (d / 2) log(v / sigma^2) >= h. h is chosen below any text's
-   (`TEXT_NATS`), so text stays above this floor, and constant latents or a memorised corpus fall
-   below it;
+   (`TEXT_NATS`) and below what the channel can hold (`LEAST_FILLED`), so text stays above this
+   floor, and constant latents or a memorised corpus fall below it;
 3. the prior leaves less than `OPEN_SHARE` of the latents' power open while a learned sigma has
    shrunk (logSNR above `SHRUNK_LOG_SNR`): the encoder has hidden the text in differences that are
    too small to matter in the prior's loss. Healthy priors leave most of the power open: fm = 1.3 is
@@ -26,6 +26,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
+from cola.compute.channel import channel_nats
 from cola.models.text_vae import LOG_VARIANCE_RANGE
 from cola.spec import TextVAESpec
 from cola.spec.objectives import JointObjective, LogitNormal, TimestepDistribution
@@ -35,6 +36,9 @@ CLAMP_MARGIN = 0.5  # nats of log-variance from the clamp that count as being at
 # Nats per token given its history. Words have 3 or more; the least is a byte's, for which Shannon
 # (Prediction and Entropy of Printed English, 1951) gives 0.6 to 1.3 bits, 0.4 to 0.9 nats.
 TEXT_NATS = 0.5
+# Share of its capacity (model.md, Eq. 40) that a channel too narrow for the text holds at least;
+# chosen: narrow channels in use held 0.6 or more of it.
+LEAST_FILLED = 0.1
 SHRUNK_LOG_SNR = 8.0
 OPEN_SHARE = 0.1  # of E[mu^2], fm = 0.25 at loc 1; healthy 0.6 or more, collapsed 0.01 to 0.07
 PATIENCE = 5  # consecutive points; one alone may be a noisy batch
@@ -87,7 +91,8 @@ def flow_matching_floor(
     log_snr: float, vae: TextVAESpec, scaling_factor: float, stage2: JointObjective
 ) -> float:
     """Least plausible flow-matching loss (symptoms 2 and 3), squared error per latent dimension."""
-    nats = TEXT_NATS * vae.patch_size
+    held = LEAST_FILLED * channel_nats(vae.latent_dim, log_snr)
+    nats = min(TEXT_NATS * vae.patch_size, held)
     open_variance = math.exp(-log_snr + 2 * nats / vae.latent_dim)
     if vae.log_snr is None and log_snr > SHRUNK_LOG_SNR:
         open_variance = max(open_variance, OPEN_SHARE)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -126,7 +127,11 @@ class LikelihoodSpec(Spec):
         default=8, description="Mask counts a sequence of the Monte Carlo bound."
     )
     ode_steps: PositiveInt = Field(
-        default=8, description="Steps a block of the ODE for the prior's log-density."
+        default=16,
+        description=(
+            "Steps a block of the ODE for the prior's log-density; it is also solved with twice as "
+            "many, and extrapolated from both."
+        ),
     )
     divergence: Literal["exact", "hutchinson"] = Field(
         default="hutchinson",
@@ -139,6 +144,22 @@ class LikelihoodSpec(Spec):
         default=1,
         description="Samples of the latents a sequence; 1 is the evidence bound, more is IWAE's.",
     )
+
+    diffusion_times: NonNegativeInt = Field(
+        default=8,
+        description=(
+            "Times a block of the Monte Carlo bound by the prior's diffusion, which is recorded "
+            "beside the ODE's with `importance_samples` 1; 0: it is left out."
+        ),
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_times(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs with the default are the same as before there was the setting."""
+        values: dict[str, Any] = handler(self)
+        if self.diffusion_times == type(self).model_fields["diffusion_times"].default:
+            values.pop("diffusion_times", None)
+        return values
 
     @model_validator(mode="after")
     def _is_a_bound(self) -> LikelihoodSpec:

@@ -11,6 +11,7 @@ from cola.evaluation.few_shot.definitions import DEFINITIONS
 from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
+from cola.records import SOLVER_TOLERANCE
 from orchestration.cli.tables import wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
@@ -120,6 +121,7 @@ def remarks(report: EvaluationReport) -> list[str]:
     sentences += report.left_out
     if details.get("likelihood", {}).get("measured"):
         sentences.append(measured_sentence(details["likelihood"]))
+    sentences += kind_sentences(details.get("likelihood", {}).get("kind"))
     if details.get("likelihood", {}).get("kind") == "bound":
         sentences.append("the NLL is an upper bound")
     sentences += [f"{tasks}: {how}" for how, tasks in _protocols(details).items()]
@@ -163,6 +165,19 @@ def _selections(details: Mapping[str, Mapping[str, Any]]) -> list[str]:
         seed = next(s["seed"] for s in chosen.values() if s["how"] != "first")
         sentences.append(f"items are drawn by seed {seed}, evenly over strata: {', '.join(drawn)}")
     return sentences
+
+
+def kind_sentences(kind: str | None) -> list[str]:
+    """What the measured NLL is, where it is not exact."""
+    if kind == "bound":
+        return ["the NLL is an upper bound"]
+    if kind == "estimate":
+        return [
+            "the NLL is an estimate, on either side of the true one: solutions with N and with 2 N "
+            f"steps differ by more than {SOLVER_TOLERANCE:g} nats a latent; raise "
+            "likelihood.ode_steps"
+        ]
+    return []
 
 
 def measured_sentence(details: Mapping[str, Any]) -> str:

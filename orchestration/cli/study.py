@@ -37,6 +37,7 @@ from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import (
     Plan,
+    capacity_sentences,
     matching_sentences,
     plan_as_json,
     total_sentence,
@@ -110,6 +111,7 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
     if memory is not None:
         console.print(memory)
     sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
+    sentences += capacity_sentences(plan)
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
     aside = [decision for decision in decisions if decision.action == "set aside"]
     sentences += [

@@ -6,9 +6,9 @@ import json
 import logging
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cola.errors import ColaError, StorageError, one_line
-from cola.families.registry import family_of
 from cola.files import is_temporary, read_record, write_atomically
 from cola.records import Tag
 from cola.study import StudySpec
@@ -17,6 +17,7 @@ from orchestration.driver.worker_logs import worker_logs
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.heartbeat import forget_beats
+from orchestration.state.last_validation import last_validation, run_nll_kind
 from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder, output_root
 from orchestration.state.run_model import set_aside_damaged
@@ -155,7 +156,6 @@ def remove_temporary_files(folder: Path) -> None:
 
 def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
     """MLflow's tags of a run that starts."""
-    kind = family_of(run.spec.family).nll_kind(run.spec.evaluation.likelihood)
     counted = {Tag.BUDGET_UNIT: run.unit, Tag.BUDGET_AMOUNT: repr(run.amount)}
     return {
         **({} if run.unit == "flops" else counted),
@@ -167,7 +167,7 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
         Tag.SEED: str(run.spec.seed),
         Tag.STATUS: "running",
         Tag.RETRY: str(run.retry),
-        Tag.NLL_KIND: kind,
+        Tag.NLL_KIND: run_nll_kind(run.spec, {}),
         Tag.COMPUTE: run.spec.compute,
         Tag.CORE_PARAMETERS: str(run.core_parameters),
         Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
@@ -175,11 +175,22 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
     }
 
 
+def last_values(folder: Path) -> dict[str, Any]:
+    """Metrics of the run's last validation; empty where it has none that can be read."""
+    try:
+        last = last_validation(folder)
+    except StorageError as error:
+        log.warning("%s", error)
+        return {}
+    return {} if last is None else last.values
+
+
 def closing_tags(run: PlannedRun, ledger: Ledger) -> dict[str, str]:
     """MLflow's tags of a run that ended."""
     entry = ledger.known_entry(run.key)
     outcome = read_outcome(ledger.run_folder(run.key))
     tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
+    tags[Tag.NLL_KIND] = run_nll_kind(run.spec, last_values(ledger.run_folder(run.key)))
     if outcome is not None:
         tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
         if outcome.stop_code is not None:

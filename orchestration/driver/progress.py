@@ -15,10 +15,11 @@ from rich.live import Live
 from rich.table import Table
 
 from cola.families.registry import curve_label
-from cola.records import Metric
+from cola.records import Metric, NllKind
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
+from orchestration.state.last_validation import run_nll_kind
 from orchestration.state.paths import RunFolder
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class RunProgress:
     loss: float | None = None
     nll: float | None = None
     test_nll: float | None = None
+    kind: NllKind | None = None  # of `nll`
     tokens_per_second: float | None = None
     last_reported_at: float = 0.0  # monotonic seconds
     starts: int = 0
@@ -96,7 +98,7 @@ class StudyView:
         row = self._rows[run.key]
         self._read(row)
         row.state = state
-        nll = f", validation NLL {row.nll:.4f} nats/token" if row.nll is not None else ""
+        nll = "" if row.nll is None else f", validation NLL {row.nll:.4f} nats/token ({row.kind})"
         nll += f", test NLL {row.test_nll:.4f}" if row.test_nll is not None else ""
         self.event(run, f"{state}{nll}" + (f" ({reason})" if reason else ""))
 
@@ -159,6 +161,7 @@ class StudyView:
             elif line.kind == "evaluation":
                 row.nll = _number(line.values.get(Metric.NLL))
                 row.test_nll = _number(line.values.get(Metric.TEST_NLL))
+                row.kind = run_nll_kind(row.run.spec, line.values)
 
     def _show_start(self, row: RunProgress, step: int) -> None:
         """Print from where workers train; nothing of what earlier attempts did."""
@@ -212,7 +215,7 @@ class StudyView:
                 row.state,
                 "100%" if row.state == "reuse" else f"{row.share:.0%}",
                 _shown(row.loss, ".4f"),
-                _shown(row.nll, ".4f"),
+                _shown(row.nll, ".4f") + (f" ({row.kind})" if row.kind else ""),
                 _shown(row.tokens_per_second, ",.0f"),
             )
         return table

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from cola.errors import StorageError
 from cola.families.registry import definition_of
-from cola.records import Metric
+from cola.records import RATE, Metric
 from orchestration.planning.decisions import checkpoint_of
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.heartbeat import read_beats
 from orchestration.state.journal import JournalReader
+from orchestration.state.last_validation import run_nll_kind
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
 from orchestration.state.run_model import damage_of_model, model_problem
@@ -55,6 +56,8 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         "train_loss": last.get(Metric.TRAIN_LOSS),
         "nll_nats_per_token": last.get(Metric.NLL),
         "test_nll_nats_per_token": last.get(Metric.TEST_NLL),
+        "nll_kind": None if last.get(Metric.NLL) is None else run_nll_kind(run.spec, last),
+        "rate_nats_per_token": last.get(Metric.val_nats(RATE)),
         "attempts": len(entry.attempts),
         "reason": problem or entry.reason,
         PROBLEM: problem,

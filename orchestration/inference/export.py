@@ -10,12 +10,12 @@ from pathlib import Path
 
 from cola.checksums import write_checksums
 from cola.errors import SpecError, StorageError
-from cola.families.registry import definition_of, family_of
+from cola.families.registry import definition_of
 from cola.files import storage_errors
 from cola.records import Metric
 from cola.study import RunSpec
 from orchestration.inference.target import check_model, run_tokenizer
-from orchestration.state.journal import JournalReader
+from orchestration.state.last_validation import last_validation, run_nll_kind
 from orchestration.state.paths import RunFolder
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def model_card(run_folder: Path, spec: RunSpec) -> str:
 *Executed* FLOPs count the matrix products that are computed, with attention's visible density;
 *nominal* is the literature's 6 N D. The NLL is over fixed held-out sequences of the training
 corpus, all tokens included; those of the test split select nothing. A *bound* is at least the
-model's true NLL.
+model's true NLL, an *estimate* may lie on either side of it.
 
 ## Specification
 
@@ -111,14 +111,9 @@ model's true NLL.
 
 def held_out_nll(run_folder: Path, spec: RunSpec, nll_key: str, bits_key: str) -> str:
     """The last evaluation's NLL and bits per byte, with the NLL's kind and the step."""
-    kind = family_of(spec.family).nll_kind(spec.evaluation.likelihood)
-    evaluations = [
-        line
-        for line in JournalReader(RunFolder(run_folder).journal).new_lines()
-        if line.kind == "evaluation" and nll_key in line.values
-    ]
-    if not evaluations:
+    last = last_validation(run_folder)
+    if last is None or nll_key not in last.values:
         return "not measured"
-    last = max(evaluations, key=lambda line: line.step)
+    kind = run_nll_kind(spec, last.values)
     nll, bits = last.values[nll_key], last.values[bits_key]
     return f"{nll:.4f} nats per token ({kind}), {bits:.4f} bits per byte, after step {last.step}"

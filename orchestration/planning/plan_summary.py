@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -219,6 +220,7 @@ def warnings(plan: Plan) -> list[str]:
                 f"validation of {run.name} takes {share:.0%} of what its training takes (budgets "
                 "do not count it); lower evaluation.points or validation_sequences"
             )
+    cautions += width_warnings(plan)
     cautions += [
         f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
     ]
@@ -228,6 +230,48 @@ def warnings(plan: Plan) -> list[str]:
         names = ", ".join(run.name for run in short[:3])
         cautions.append(f"{len(short)} runs have a stage of fewer than {FEW_STEPS} steps ({names})")
     return cautions
+
+
+def capacities(plan: Plan) -> dict[str, list[float]]:
+    """Nats a token that the latents of each variant's runs can hold, each number once; without
+    variants that have no latents of a fixed capacity."""
+    found: dict[str, list[float]] = {}
+    for run in plan.runs:
+        capacity = definition_of(run.spec.family).channel_capacity(run.spec.model)
+        if capacity is not None and capacity not in found.setdefault(run.variant, []):
+            found[run.variant].append(capacity)
+    return found
+
+
+def capacity_sentences(plan: Plan) -> list[str]:
+    """What the latents can hold, beside what a token can be worth."""
+    each = [
+        f"{variant} {' to '.join(f'{nats:.2f}' for nats in sorted({min(all_), max(all_)}))}"
+        for variant, all_ in capacities(plan).items()
+    ]
+    if not each:
+        return []
+    return [
+        f"Capacity of the latents, in nats a token: {', '.join(each)}. A token is worth at most "
+        f"{_token_nats(plan):.2f} (ln of the vocabulary), less in text: reports and `cola status` "
+        "show the rate that is used, and the entropy of token frequencies."
+    ]
+
+
+def width_warnings(plan: Plan) -> list[str]:
+    """Latents wider than anything they could be asked to hold."""
+    most = _token_nats(plan)
+    return [
+        f"the latents of {variant} hold up to {max(found):.3g} nats a token, more than the "
+        f"{most:.3g} that any token can be worth: the prior pays for what says nothing; lower "
+        "latent_dim or log_snr, or raise patch_size"
+        for variant, found in capacities(plan).items()
+        if max(found) > most
+    ]
+
+
+def _token_nats(plan: Plan) -> float:
+    return math.log(min(run.spec.model.vocab_size for run in plan.runs))
 
 
 def unread_settings(study: StudySpec) -> list[str]:
@@ -266,6 +310,7 @@ def plan_as_json(plan: Plan, decisions: Sequence[RunDecision] = ()) -> dict[str,
         "totals": totals(plan),
         "matching": matching_sentences(plan),
         "tuning": tuning_of(plan.study),
+        "capacity": capacity_sentences(plan),
         "warnings": warnings(plan),
     }
 
@@ -286,6 +331,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
             "embedding": run.embedding_parameters,
             "total": run.total_parameters,
         },
+        "channel_capacity_nats_per_token": family.channel_capacity(spec.model),
         "tokens": run.tokens,
         "epochs": plan.epochs(run),
         "steps": spec.steps,

@@ -123,12 +123,13 @@ class Evaluate:
         with state.averaged():
             rows = validation_rows(state, self._data)
             tested = final_rows(state, self._data) if state.step == state.run.steps else {}
-        metrics = summary_of(rows, self._data)
+        metrics = summary_of(rows, self._data, state.family)
         if tested:
-            metrics |= summary_of(tested, self._data, "test")
+            metrics |= summary_of(tested, self._data, state.family, split="test")
         nll_by_sequence = {sequence: row["nll"] for sequence, row in rows.items()}
-        state.validation = Validation(state.step, metrics[Metric.NLL], nll_by_sequence)
-        log.info("step %d: validation NLL %.4f nats/token", state.step, metrics[Metric.NLL])
+        nll = metrics[Metric.NLL]
+        state.validation = Validation(state.step, nll, nll_by_sequence, metrics)
+        log.info("step %d: validation NLL %.4f nats/token", state.step, nll)
         if self._journal is not None:
             self._journal.write(
                 "evaluation", state.step, time.time(), values=progress_metrics(state) | metrics

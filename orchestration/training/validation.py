@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # The noise of validation is the same in every run, so that points on a curve are comparable.
 VALIDATION_SEED = 0
 ROWS_AT_ONCE = 8  # chosen: sequences of one forward pass
+POOLED = "pooled/"  # begins the names of rows' values that only all sequences together give meaning
 
 
 def evaluation_steps(run: RunSpec) -> list[int]:
@@ -62,26 +63,41 @@ def _scored(state: TrainState, data: PreparedData, split: Split) -> dict[int, di
 
 
 def summary_of(
-    rows: dict[int, dict[str, float]], data: PreparedData, split: Split = "validation"
+    rows: dict[int, dict[str, float]],
+    data: PreparedData,
+    family: Family,
+    *,
+    split: Split = "validation",
 ) -> dict[str, float]:
     """NLL in nats per token, bits per byte and the rest, from likelihood rows by sequence id.
 
-    The standard error (nats per token) is over documents: it measures how well they represent the
-    corpus, not how tight a bound is. Metrics of the test split have their own names.
+    Standard errors (of what is in nats per token) are over documents: they measure how well these
+    represent the corpus, not how tight a bound is. Metrics of the test split have their own names.
     """
     ids, packed = np.array(list(rows)), data.split(split)
+    documents_B = packed.documents_of(ids)
     nll_B = np.array([row["nll"] for row in rows.values()])
     total_nats = float(nll_B.sum() * packed.sequence_length)
     total_bytes = int(packed.bytes_of(ids).sum())
-    found = clustered_mean(nll_B, packed.documents_of(ids))
+    found = clustered_mean(nll_B, documents_B)
     metrics = {
         Metric.NLL: found.mean,
         Metric.NLL_STANDARD_ERROR: found.standard_error,
         Metric.BITS_PER_BYTE: total_nats / math.log(2) / total_bytes,
         Metric.CLUSTERS: float(found.clusters),
     }
+    pooled = {}
     for name in sorted(rows[ids[0]].keys() - {"nll"}):
-        metrics[Metric.val(name)] = float(np.mean([row[name] for row in rows.values()]))
+        values_B = np.array([row[name] for row in rows.values()])
+        if name.startswith(POOLED):
+            pooled[name.removeprefix(POOLED)] = float(values_B.mean())
+            continue
+        metrics[Metric.val(name)] = float(values_B.mean())
+        measured = name.removesuffix("_nats_per_token")
+        if measured != name:
+            error = clustered_mean(values_B, documents_B).standard_error
+            metrics[Metric.val_error(measured)] = error
+    metrics |= {Metric.val(name): value for name, value in family.pooled_metrics(pooled).items()}
     if split == "test":
         return {Metric.on_test(key): value for key, value in metrics.items()} | {
             Metric.TEST_SEQUENCES: float(len(ids))
@@ -136,6 +152,7 @@ def likelihood_rows(
     length = tokens_BL.shape[1]
     values = {name: value / length for name, value in nats.items()}
     values |= likelihood.diagnostics
+    values |= {f"{POOLED}{name}": value for name, value in likelihood.pooled.items()}
     return {
         int(sequence): {name: float(value[row]) for name, value in values.items()}
         for row, sequence in enumerate(ids)

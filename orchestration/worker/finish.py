@@ -15,6 +15,7 @@ from cola.checksums import write_checksums
 from cola.data import PreparedData, TextTokenizer
 from cola.evaluation.reference_lines import ReferenceLines, reference_lines
 from cola.families.interface.family import Family
+from cola.families.registry import definition_of
 from cola.files import sync_folder, write_atomically
 from cola.records import REFERENCE_LINES, Metric
 from orchestration.state.fence import AttemptFence
@@ -137,7 +138,7 @@ def evaluate_finished(
     """Record diagnostics, text samples and task results of the finished model.
 
     Returns what a reader of its numbers must know: that the exported model is not the one that was
-    validated, that it is worse than a uniform guess.
+    validated, that it is worse than a uniform guess, what its family finds wrong.
     """
     metrics = diagnostics(state.family, model, state.run, data=data)
     lines = reference_lines(data, state.run.evaluation.validation_sequences)
@@ -164,7 +165,11 @@ def evaluate_finished(
     )
     if metrics:
         journal.write("tasks", state.step, time.time(), values=metrics)
-    remarks = [export_problem(difference), guess_problem(state.validation, lines)]
+    remarks = [
+        export_problem(difference),
+        guess_problem(state.validation, lines),
+        family_problem(state.run.family, state.validation, lines),
+    ]
     return [remark for remark in remarks if remark is not None]
 
 
@@ -172,6 +177,17 @@ def reference_metrics(lines: ReferenceLines) -> dict[str, float]:
     """Losses of guesses on the run's validation sequences, by their metrics."""
     found = {Metric.reference(name): getattr(lines, name) for name in REFERENCE_LINES}
     return found | {Metric.REFERENCE_XZ: lines.xz_bits_per_byte}
+
+
+def family_problem(family: str, validation: Validation | None, lines: ReferenceLines) -> str | None:
+    """One sentence where the family finds its last validation's measurements wrong."""
+    if validation is None:
+        return None
+    values = {name.removeprefix(Metric.val("")): v for name, v in validation.metrics.items()}
+    problem = definition_of(family).problem(values, lines.unigram)
+    if problem is not None:
+        log.warning("%s", problem)
+    return problem
 
 
 def guess_problem(validation: Validation | None, lines: ReferenceLines) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cola.families.registry import family_of
+from cola.families.registry import definition_of
 from cola.files import write_atomically
 from cola.records import SweepFile, TrialFinished, TrialRequested
 from cola.spec import with_values
@@ -158,7 +158,7 @@ def entry_values(entry: str, results: Sequence[ArmResult]) -> dict[str, Any]:
     """An entry's part of the record, from its arms by budget."""
     study = results[-1].study
     settings = study.families[entry]
-    family = family_of(settings.family)
+    family = definition_of(settings.family)
     training, notes = training_values(results)
     left_out = sum(result.left_out for result in results)
     if left_out:

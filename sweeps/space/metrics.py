@@ -10,9 +10,25 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from cola.errors import SpecError, one_line
-from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, Metric
+from cola.records import (
+    DIFFUSION_BOUND,
+    DISTORTION,
+    FEW_SHOT_TASKS,
+    IN_DOMAIN_TASKS,
+    RATE,
+    Metric,
+)
 
-VALIDATION = (Metric.NLL, Metric.NLL_STANDARD_ERROR, Metric.BITS_PER_BYTE)
+VALIDATION = (
+    Metric.NLL,
+    Metric.NLL_STANDARD_ERROR,
+    Metric.BITS_PER_BYTE,
+    *(
+        name(part)
+        for part in (RATE, DISTORTION, DIFFUSION_BOUND)
+        for name in (Metric.val_nats, Metric.val_error)
+    ),
+)
 CONTINUATION = tuple(
     Metric.continuation(name)
     for name in (

@@ -54,7 +54,7 @@ def measure_inference(
             rows |= likelihood_rows(
                 family, model, settings.likelihood, data=data, ids=batch, device=device
             )
-        metrics |= summary_of(rows, data)
+        metrics |= summary_of(rows, data, family)
     log.info("%s: measured in %.1f s", run_folder.name[:12], time.perf_counter() - began)
     return metrics
 

@@ -57,7 +57,7 @@ def carry_out(job, worker):
                 (folder / "cursor.json").write_text(state.cursor().model_dump_json())
         if state.step == job["stop"]:
             if job["evaluate"]:
-                evaluations.append(summary_of(validation_rows(state, data), data))
+                evaluations.append(summary_of(validation_rows(state, data), data, state.family))
             weights.extend(some_weights(state))
             with state.averaged():
                 average.extend(some_weights(state))

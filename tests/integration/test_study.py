@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cola.errors import SpecError
+from cola.records import SOLVER_TOLERANCE
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.state.journal import JournalReader, Line
@@ -108,7 +109,12 @@ def test_a_study_from_corpus_to_report(
     results = pd.read_csv(folder / "results.csv")
     assert len(results) == 3
     assert set(results["nll_kind"][results["family"] == "ar"]) == {"exact"}
-    assert set(results["nll_kind"][results["family"] != "ar"]) == {"bound"}
+    assert set(results["nll_kind"][results["family"] == "llada"]) == {"bound"}
+    solved = results[results["family"] == "cola"]
+    converged = solved["solver_difference_nats_per_latent"].abs() <= SOLVER_TOLERANCE
+    assert (solved["nll_kind"] == converged.map({True: "bound", False: "estimate"})).all()
+    parts = solved["rate_nats_per_token"] + solved["distortion_nats_per_token"]
+    assert parts.tolist() == pytest.approx(solved["nll"].tolist())
     assert (results["train_flops_executed"] <= results["budget"]).all()
     diagnostics = pd.read_csv(folder / "diagnostics.csv")
     assert diagnostics["run"].nunique() == 1

@@ -35,6 +35,7 @@ from cola.evaluation.items import Id
 from cola.evaluation.models.context import fitted_prompt, room_for_prompts
 from cola.evaluation.models.evaluated_model import open_evaluated_model
 from cola.evaluation.tasks.continuations import continuations
+from cola.families.registry import definition_of
 from cola.seeding import Stream
 
 MODEL_TYPE = "cola"  # what `--model` calls it
@@ -299,7 +300,8 @@ class ColaLM(TemplateLM):
 
     @property
     def _exact(self) -> bool:
-        return self.evaluated.family.nll_kind(self.likelihood_settings) == "exact"
+        family = definition_of(self.evaluated.family.name)
+        return family.nll_kind(self.likelihood_settings) == "exact"
 
     def _report_long(self, long: int, total: int) -> None:
         if self._exact:

@@ -14,8 +14,13 @@ from cola.evaluation.clusters import clustered_mean
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
+from cola.families.registry import definition_of
+from cola.records import SOLVER_DIFFERENCE, nll_kind_of, weakest_kind
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
+
+# Of stored answers: those of another one, by another solver of the likelihood, are not reused.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class LikelihoodTask:
         self._last, self._total = last, total
         self.settings = settings
         parts = [rows_NL.tobytes()] if last is None else [rows_NL.tobytes(), last[0].tobytes()]
-        self.digest = digest_of(self.name, settings.canonical_json(), seed, *parts)
+        self.digest = digest_of(self.name, FORMAT, settings.canonical_json(), seed, *parts)
 
     def ids(self) -> list[Id]:
         """See `Task.ids`."""
@@ -69,7 +74,7 @@ class LikelihoodTask:
         """See `Task.answer`."""
         family, length = evaluated.family, self._rows.shape[1]
         about = {
-            "kind": family.nll_kind(self.settings),
+            "kind": definition_of(family.name).nll_kind(self.settings),
             "function_evaluations": family.likelihood_evaluations(
                 evaluated.model, self.settings, length
             ),
@@ -89,8 +94,8 @@ class LikelihoodTask:
         likelihood = evaluated.family.likelihood(
             evaluated.model, tokens_BL, self.settings, stream=stream
         )
-        named = likelihood.parts | likelihood.diagnostics
-        numbers = {name: value.tolist() for name, value in named.items()}
+        parts = {name: value.tolist() for name, value in likelihood.parts.items()}
+        measured = {name: value.tolist() for name, value in likelihood.diagnostics.items()}
         by_position = (
             None if likelihood.by_position_BL is None else likelihood.by_position_BL.tolist()
         )
@@ -101,7 +106,8 @@ class LikelihoodTask:
                 | {
                     "nll": float(likelihood.nll_B[row]),
                     "bytes": int(self._bytes[item]),
-                    "parts": {name: value[row] for name, value in numbers.items()},
+                    "parts": {name: value[row] for name, value in parts.items()},
+                    "measurements": {name: value[row] for name, value in measured.items()},
                     "by_position": None if by_position is None else by_position[row],
                 },
             )
@@ -118,15 +124,23 @@ class LikelihoodTask:
             eos_token_id=evaluated.tokenizer.eos_token_id,
         )
         nll = float(found.nll_B[0])
-        return {"nll": nll, "bytes": size, "tokens": len(ids_T), "parts": {}, "by_position": None}
+        return {
+            "kind": found.kind,
+            "nll": nll,
+            "bytes": size,
+            "tokens": len(ids_T),
+            "parts": {},
+            "by_position": None,
+        }
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`.
 
         Metrics: nats per token with the standard error over documents, bits per byte, and network
         evaluations a sequence. The error says how well these documents stand for the corpus, not
-        how tight a bound is. Details: `kind`, nats a token by position and parts (None: not known)
-        of the sequences of full length, the amount of text `measured` and, where known, in `text`.
+        how tight a bound is. Details: `kind`, nats a token by position (None: not known), parts
+        and the family's measurements of the sequences of full length, the amount of text `measured`
+        and, where known, in `text`.
         """
         ordered, length = list(records.values()), self._rows.shape[1]
         documents: dict[Id, Id] = {item: self._documents[int(item)] for item in records}
@@ -138,14 +152,17 @@ class LikelihoodTask:
         metrics = _rates(
             nll_B, tokens_B, measured.bytes, documents_B=np.array(list(documents.values()))
         )
+        kind = weakest_kind(record["kind"] for record in ordered)
+        full = _means([record for record in ordered if "tokens" not in record])
+        difference = full["measurements"].get(SOLVER_DIFFERENCE)
         metrics["function_evaluations"] = float(ordered[0]["function_evaluations"])
         details = {
-            "kind": ordered[0]["kind"],
+            "kind": nll_kind_of(kind, difference),
             "tokens": length,
             "clusters": len(set(documents.values())),
             "measured": asdict(measured),
             "text": None if self._total is None else asdict(self._total),
-            **_means([record for record in ordered if "tokens" not in record]),
+            **full,
             "likelihood": self.settings.model_dump(),
         }
         nats = {
@@ -168,13 +185,17 @@ def _rates(
 
 
 def _means(full: Sequence[Record]) -> dict[str, Any]:
-    """Parts and nats by position, over the sequences of full length."""
+    """Parts, measurements and nats by position, over the sequences of full length."""
     positions = [record["by_position"] for record in full]
     known = bool(positions) and None not in positions
     return {
         "parts_nats_per_sequence": {
             name: float(np.mean([record["parts"][name] for record in full]))
             for name in (full[0]["parts"] if full else ())
+        },
+        "measurements": {
+            name: float(np.mean([record["measurements"][name] for record in full]))
+            for name in (full[0].get("measurements", {}) if full else ())
         },
         "nll_by_position": np.array(positions).mean(0).round(4).tolist() if known else None,
     }

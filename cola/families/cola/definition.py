@@ -20,11 +20,15 @@ from cola.compute.flops import (
     vae_parameters,
 )
 from cola.families.cola import flops, inference_flops, sizes
+from cola.families.cola.latent_use import channel_capacity, latent_problem
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import FamilyDefinition, Look, Protocol
+from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cola.families.interface.family import Family
 
 
@@ -50,7 +54,10 @@ class ColaDefinition(FamilyDefinition):
             "first_block",
         }
     )
-    likelihood_keys = frozenset({"ode_steps", "divergence", "probe", "importance_samples"})
+    likelihood_is_solved = True
+    likelihood_keys = frozenset(
+        {"ode_steps", "divergence", "probe", "importance_samples", "diffusion_times"}
+    )
     diagnostics = MappingProxyType(
         {
             "fm_at_time": "flow-matching loss at that t",
@@ -110,6 +117,10 @@ class ColaDefinition(FamilyDefinition):
             return FlopsBreakdown(flops.nominal(model, stage))
         return FlopsBreakdown(flops.executed(model, objective, length, stage=stage))
 
+    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+        """See `FamilyDefinition.nll_kind`."""
+        return "bound"
+
     def likelihood_flops_per_token(
         self, model: ColaModelSpec, settings: LikelihoodSpec, length: int
     ) -> FlopsBreakdown:
@@ -147,6 +158,15 @@ class ColaDefinition(FamilyDefinition):
         head = logits * (1 + (objective.stage1.mask_rate if masked else 0.0))
         prior = dit_bytes(model.dit, precision, model.vae.patch_size)
         return max(part + head, prior if frozen else part + head + prior)
+
+    def channel_capacity(self, model: ColaModelSpec) -> float | None:
+        """See `FamilyDefinition.channel_capacity`: of Gaussian channels with a fixed logSNR
+        (model.md, Eq. 40)."""
+        return channel_capacity(model.vae)
+
+    def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
+        """See `FamilyDefinition.problem`: what the latents hold, what the prior has learned."""
+        return latent_problem(values, unigram)
 
     def frozen_parameters(self, model: ColaModelSpec, objective: ColaObjective) -> int:
         """The reference encoder: half of the VAE's core, and the embedding table."""

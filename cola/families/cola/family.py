@@ -7,10 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from cola.families.cola.inference_flops import EVALUATIONS, TAIL_STRATEGIES
+from cola.families.cola.inference_flops import (
+    EVALUATIONS,
+    TAIL_STRATEGIES,
+    bound_evaluations,
+    density_evaluations,
+)
+from cola.families.cola.latent_use import gaussian_cost
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.interface.family import (
     Batch,
@@ -22,7 +27,11 @@ from cola.families.interface.family import (
 )
 from cola.families.interface.pretrained import load_pretrained
 from cola.likelihood.latent_conditional import conditional_nll
-from cola.likelihood.latent_ode import evidence_by_block, importance_weighted_bound
+from cola.likelihood.latent_ode import (
+    evidence_by_block,
+    importance_weighted_bound,
+    latent_moments,
+)
 from cola.models.cola_dlm import ColaDLM, build_cola_dlm, dit_sizes, vae_sizes
 from cola.models.dit import ColaDiT
 from cola.models.text_vae import TextVAE
@@ -30,7 +39,7 @@ from cola.objectives.collapse import collapse_reason
 from cola.objectives.diagnostics import latent_diagnostics
 from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.vae import stage1_loss, vae_draws
-from cola.records import NllKind
+from cola.records import SOLVER_DIFFERENCE, NllKind, nll_kind_of
 from cola.sampling.block_continuation import generate, iter_generate, stream_blocks
 from cola.sampling.block_decode import infill
 from cola.sampling.continuous_batching import Ended
@@ -122,29 +131,41 @@ class ColaFamily(Family):
         """See `Family.collapse`: the latents, see `cola.objectives.collapse`."""
         return collapse_reason(points, spec.vae, spec.scaling_factor, objective.stage2)
 
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
-        """See `Family.nll_kind`."""
-        return "bound"
-
     def likelihood(
         self, model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
         """See `Family.likelihood`: the evidence bound with its three parts, or IWAE's bound."""
         if settings.importance_samples > 1:
             found = importance_weighted_bound(model, tokens_BL, settings, stream=stream)
-            effective = {"effective_samples": found.effective_samples()}
-            return Likelihood(found.nll_B, diagnostics=effective)
-        blocks = evidence_by_block(model, tokens_BL, settings, stream=stream)
-        parts = {name: value_Bb.sum(1) for name, value_Bb in blocks.items()}
+            measured = {
+                "effective_samples": found.effective_samples(),
+                SOLVER_DIFFERENCE: found.solver_difference_B,
+            }
+            return Likelihood(found.nll_B, diagnostics=measured)
+        evidence = evidence_by_block(
+            model, tokens_BL, settings, stream=stream, diffusion_times=settings.diffusion_times
+        )
+        parts = {name: value_Bb.sum(1) for name, value_Bb in evidence.parts.items()}
         per_block = model.tokens_per_block
-        nll_Bb = torch.stack(list(blocks.values())).sum(0)
-        by_position_BL = (nll_Bb / per_block).repeat_interleave(per_block, dim=1)
-        return Likelihood(nll_Bb.sum(1), parts, by_position_BL=by_position_BL)
+        by_position_BL = (evidence.nll / per_block).repeat_interleave(per_block, dim=1)
+        return Likelihood(
+            evidence.nll.sum(1),
+            parts,
+            diagnostics=evidence.measurements(tokens_BL.shape[1]),
+            pooled=latent_moments(evidence.z0_Bnd),
+            by_position_BL=by_position_BL,
+        )
+
+    def pooled_metrics(self, means: Mapping[str, float]) -> dict[str, float]:
+        """See `Family.pooled_metrics`: the price of the latents under the Gaussian with their
+        moments."""
+        return gaussian_cost(means)
 
     def likelihood_evaluations(self, model: ColaDLM, settings: LikelihoodSpec, length: int) -> int:
-        """See `Family.likelihood_evaluations`: Heun's two a step, each followed by a backward pass
-        for the divergence."""
-        return settings.importance_samples * 2 * settings.ode_steps
+        """See `Family.likelihood_evaluations`: those of both solutions of the flow, about half of
+        them followed by a backward pass for the divergence, and of the diffusion's bound."""
+        solved, _ = density_evaluations(settings.ode_steps)
+        return settings.importance_samples * solved + bound_evaluations(settings)
 
     def generation_evaluations(self, model: ColaDLM, settings: GenerationSpec, prompt: int) -> int:
         """See `Family.generation_evaluations`: the solver's for every block that is made."""
@@ -170,10 +191,11 @@ class ColaFamily(Family):
         `greedy_B` is None: decoding starts from sampled latents, so nothing is greedy.
         """
         pad = eos_token_id if eos_token_id is not None else 0
-        nll_B = conditional_nll(
+        nll_B, difference_B = conditional_nll(
             model, prompts, continuations, settings=settings, stream=stream, pad=pad
         )
-        return Conditional(nll_B, "estimate" if any(map(len, prompts)) else "bound")
+        declared: NllKind = "estimate" if any(map(len, prompts)) else "bound"
+        return Conditional(nll_B, nll_kind_of(declared, float(difference_B.mean())))
 
     def priced_tokens(self, model: ColaDLM, tokens: int) -> int:
         """See `Family.priced_tokens`: those of whole blocks."""

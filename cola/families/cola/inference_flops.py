@@ -14,6 +14,23 @@ EVALUATIONS = {"euler": 1, "heun": 2, "midpoint": 2}  # of the velocity, in a st
 TAIL_STRATEGIES = ("clean_repaint", "partial_repaint")  # generate the prompt's last block again
 
 
+def density_evaluations(steps: int) -> tuple[int, int]:
+    """Evaluations of the velocity for a density of the flow, and those with a backward pass.
+
+    It is solved with `steps` and with twice as many steps; the divergence is taken at each
+    solution's nodes, and one more evaluation looks ahead in each step.
+    """
+    backward = sum(count + 1 for count in (steps, 2 * steps))
+    return backward + 3 * steps, backward
+
+
+def bound_evaluations(settings: LikelihoodSpec) -> int:
+    """Evaluations of the velocity for the diffusion's bound, which one sample of z0 has beside the
+    flow's: at its times, and where its decoding begins."""
+    measured = settings.importance_samples == 1 and settings.diffusion_times > 0
+    return settings.diffusion_times + 1 if measured else 0
+
+
 def evidence(model: ColaModelSpec, settings: LikelihoodSpec, length: int) -> Components:
     """One sample of the evidence bound, per sequence."""
     dit, parts = model.dit, dict(vae_forward(model.vae, length))
@@ -23,15 +40,17 @@ def evidence(model: ColaModelSpec, settings: LikelihoodSpec, length: int) -> Com
     parts |= dit_commit(dit, latents - block, clean_pairs)
     passed = dit_pass(dit, latents, block * block * blocks * (blocks + 1) / 2)
     backward = 1 if settings.divergence == "hutchinson" else block * dit.latent_dim
-    evaluations = 2 * settings.ode_steps  # Heun
+    evaluations, with_backward = density_evaluations(settings.ode_steps)
+    # One sample has the diffusion's bound beside it, at times of its own for every block.
+    times = bound_evaluations(settings)
     for name, value in passed.items():
-        parts[name] = evaluations * value
+        parts[name] = (evaluations + times) * value
         # Towards the latents alone; a product of two activations has two gradients.
         each = 2.0 if name.endswith("attention_scores") else 1.0
         suffix = "_attention_scores" if name.endswith("attention_scores") else ""
         key = f"divergence{suffix}"
-        parts[key] = parts.get(key, 0.0) + evaluations * backward * each * value
-    return parts | {"dit_adaln": evaluations * timestep_forward(dit)}
+        parts[key] = parts.get(key, 0.0) + with_backward * backward * each * value
+    return parts | {"dit_adaln": (evaluations + times * blocks) * timestep_forward(dit)}
 
 
 def block_decoding(

@@ -95,6 +95,8 @@ class ColaSettings(FamilySettings):
     )
     log_snr: float | None = Field(
         default=None,
+        ge=-20,
+        le=30,
         description=(
             "Fixed log(E[mu^2] / E[sigma^2]) of the latents in nats, or null to learn the "
             "posterior's variance."

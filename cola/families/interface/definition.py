@@ -13,6 +13,7 @@ from cola.compute.flops import Convention, FlopsBreakdown, ParameterCounts
 from cola.compute.sizing import check_core, no_shape, size_by_total
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings, ModelSpec, ObjectiveSpec
+from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class FamilyDefinition(ABC):
     # Whether one pass of the model gives the exact likelihood of a text and `Family.judge` is
     # implemented: such a model can judge the texts of others.
     exact_in_one_pass: bool = False
+    # Whether `Family.likelihood` solves an equation, whose error it reports as the diagnostic
+    # `cola.records.SOLVER_DIFFERENCE`: without a small one its bound is an estimate.
+    likelihood_is_solved: bool = False
     # What `Family` reads of `GenerationSpec` and `LikelihoodSpec`; another key has no effect.
     generation_keys: frozenset[str] = frozenset()
     likelihood_keys: frozenset[str] = frozenset()
@@ -121,6 +125,11 @@ class FamilyDefinition(ABC):
     ) -> FlopsBreakdown:
         """Training FLOPs per token of a stage; see `cola.compute.flops` for the conventions."""
 
+    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+        """Whether `Family.likelihood` is exact or an upper bound with these settings; where it
+        solves an equation, given that its steps are short enough."""
+        return "exact"
+
     @abstractmethod
     def likelihood_flops_per_token(
         self, model: Any, settings: LikelihoodSpec, length: int
@@ -161,6 +170,17 @@ class FamilyDefinition(ABC):
     def frozen_parameters(self, model: Any, objective: Any) -> int:
         """Parameters of copies that training holds beside the model, without gradients."""
         return 0
+
+    def channel_capacity(self, model: Any) -> float | None:
+        """Most nats a token that the model's latents can hold; None where it has none, or where
+        training decides it."""
+        return None
+
+    def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
+        """One sentence on what is wrong with a finished model, by the measurements of its last
+        validation, by name; None where nothing is. unigram: nats a token of token frequencies on
+        the same sequences."""
+        return None
 
     def sequence_multiple(self, settings: Any) -> tuple[int, str]:
         """What the sequence length must be a multiple of, and the settings that make it up."""

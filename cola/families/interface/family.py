@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,13 +44,16 @@ class Likelihood:
     """Per-sequence negative log-likelihood, summed over its tokens, in nats.
 
     nll_B: (B,) float64. `parts` are its summands, `diagnostics` other numbers a sequence, each by
-    name and of the same shape. by_position_BL: how nll_B is made up, where that is known; a family
-    that only knows the sum of several tokens spreads it evenly over them.
+    name and of the same shape; `pooled` are means over a sequence, which say something once they
+    are averaged over all sequences (`Family.pooled_metrics`). by_position_BL: how nll_B is made up,
+    where that is known; a family that only knows the sum of several tokens spreads it evenly over
+    them.
     """
 
     nll_B: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    pooled: dict[str, Tensor] = field(default_factory=dict)
     by_position_BL: Tensor | None = None
 
 
@@ -64,7 +67,7 @@ class Conditional:
     """
 
     nll_B: Tensor
-    kind: Literal["exact", "bound", "estimate"]
+    kind: NllKind
     greedy_B: Tensor | None = None
 
 
@@ -119,15 +122,16 @@ class Family(ABC):
         """
         return None
 
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
-        """Whether `likelihood` is exact or an upper bound with these settings."""
-        return "exact"
-
     @abstractmethod
     def likelihood(
         self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
-        """NLL (see `nll_kind`) of all L tokens of each sequence."""
+        """NLL (see `FamilyDefinition.nll_kind`) of all L tokens of each sequence."""
+
+    def pooled_metrics(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Measurements of a validation, by name, from the means of `Likelihood.pooled` over all of
+        its sequences."""
+        return {}
 
     def likelihood_evaluations(self, model: Any, settings: LikelihoodSpec, length: int) -> int:
         """Network evaluations (of Cola DLM: of the prior's velocity) for one `likelihood` of a

@@ -14,6 +14,7 @@ from cola.compute.flops import (
 from cola.families.interface.definition import Look, Protocol
 from cola.families.interface.trunk import TrunkDefinition
 from cola.families.llada.spec import LLaDAModelSpec, LLaDASettings, MaskedDiffusion
+from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class LLaDADefinition(TrunkDefinition):
     def parameter_counts(self, model: LLaDAModelSpec) -> ParameterCounts:
         """The embedding has a row for the mask token, which the head never predicts."""
         return trunk_parameters(model, model.vocab_size + 1, model.vocab_size)
+
+    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+        """See `FamilyDefinition.nll_kind`."""
+        return "exact" if settings.masked == "chain_rule" else "bound"
 
     def likelihood_flops_per_token(
         self, model: LLaDAModelSpec, settings: LikelihoodSpec, length: int

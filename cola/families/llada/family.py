@@ -14,7 +14,6 @@ from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_an
 from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
 from cola.models.transformer import LLaDAModel, build_llada, llama_sizes
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
-from cola.records import NllKind
 from cola.sampling.iterative_unmasking import generate, infill
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
@@ -58,10 +57,6 @@ class LLaDAFamily(Family):
     ) -> StageModule:
         """See `Family.stage_module`; the only stage is train."""
         return MaskedDiffusionStage(model, objective)
-
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
-        """See `Family.nll_kind`."""
-        return "exact" if settings.masked == "chain_rule" else "bound"
 
     def likelihood(
         self, model: LLaDAModel, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cola.families.llada.spec import LLaDAModelSpec
-from cola.families.registry import family_of
+from cola.families.registry import definition_of, family_of
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.models.transformer import LLaDAModel
 from cola.seeding import Stream
@@ -133,5 +133,5 @@ def test_the_chain_rule_is_a_distribution_and_one_order_of_the_bound() -> None:
     settings = LikelihoodSpec(masked="chain_rule")
     found = family.likelihood(model, tokens[None], settings, stream=Stream(0, 0, [0]))
     assert float(found.nll_B[0]) == pytest.approx(expected, rel=1e-5)
-    assert family.nll_kind(settings) == "exact"
-    assert family.nll_kind(LikelihoodSpec()) == "bound"
+    assert definition_of(family.name).nll_kind(settings) == "exact"
+    assert definition_of(family.name).nll_kind(LikelihoodSpec()) == "bound"

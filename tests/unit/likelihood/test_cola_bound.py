@@ -10,10 +10,9 @@ from torch import Tensor
 
 from cola.errors import SpecError
 from cola.families.registry import family_of
+from cola.likelihood.flow_density import exact_trace, flow_density_by_block
 from cola.likelihood.latent_ode import (
     evidence_by_block,
-    exact_trace,
-    flow_log_density_by_block,
     importance_weighted_bound,
     trace_probe,
 )
@@ -73,7 +72,7 @@ def test_a_response_costs_the_whole_minus_its_prompt(
 
 def test_each_part_sums_over_its_blocks() -> None:
     stream = Stream(0, 0, range(3))
-    by_block = evidence_by_block(model(), tokens(), PROBED, stream=stream)
+    by_block = evidence_by_block(model(), tokens(), PROBED, stream=stream).parts
     assert {value.shape for value in by_block.values()} == {(3, 4)}
     for name, value in evidence_bound(model(), tokens(), PROBED, stream).items():
         torch.testing.assert_close(value, by_block[name].sum(1))
@@ -111,9 +110,9 @@ def test_blocks_of_a_gaussian_flow_have_their_own_densities() -> None:
     generator = torch.Generator().manual_seed(0)
     z0 = mean + sigma * torch.randn(16, 4, 3, generator=generator)
     probe = torch.rand(16, 4, 3, generator=generator).round() * 2 - 1
-    found = flow_log_density_by_block(
-        velocity, z0, 64, divergence="hutchinson", probe_Bnd=probe, block=2
-    )
+    found = flow_density_by_block(
+        velocity, z0, 16, divergence="hutchinson", probe_Bnd=probe, block=2, scale=0.4
+    ).extrapolated
     log_p = torch.distributions.Normal(mean, sigma).log_prob(z0)
     truth = log_p.unflatten(1, (2, 2)).sum((2, 3)).double()
     torch.testing.assert_close(found, truth, atol=0.05, rtol=0.01)

@@ -77,6 +77,17 @@ def test_a_fixed_log_snr_is_only_held_against_the_floor() -> None:
     assert point_reason({"log_snr": 3.0, "fm": 0.3}, *spec(log_snr=3.0), stage2) is None
 
 
+def test_a_channel_too_narrow_for_the_text_is_not_collapsed_for_it() -> None:
+    """Two dimensions for four tokens hold 2.1 nats at most: text's least of 2 is not asked."""
+    vae = spec(log_snr=2.0)[0].model_copy(update={"latent_dim": 2, "patch_size": 4})
+    stage2 = JointObjective()
+    constant = irreducible_error(math.exp(-2.0), stage2.timestep)
+    used = irreducible_error(math.exp(-2.0 + 0.6), stage2.timestep)  # 0.6 nats a latent
+    for fm, collapsed in ((0.95 * constant, True), (used, False)):
+        reason = point_reason({"log_snr": 2.0, "fm": fm}, vae, 1.0, stage2)
+        assert (reason is not None) == collapsed
+
+
 def test_other_values_are_left_alone() -> None:
     stage2 = JointObjective()
     assert collapse_reason([{"loss": 0.0}] * 9, *spec(), stage2) is None

@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 
 from analysis.metric_report.report import write_metric_report
+from analysis.report.comparisons import bound_caveat
+from analysis.report.family_fits import FamilyFit
 from analysis.report.matching import common_order, matching_statements
-from analysis.report.report import write_report
+from analysis.report.report import estimate_sentences, write_report
 from analysis.report.runs import read_study
+from analysis.report.tables import latent_rows, latent_warnings
 from cola.errors import SpecError, TrackingError
-from cola.records import Kind, Metric, Tag
+from cola.records import LIKELIHOOD_MEASUREMENTS, Kind, Metric, Tag
 from tests.unit.analysis.store import BUDGETS, KINDS, Store
 
 
@@ -49,6 +52,7 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
     assert "does NOT fall" not in html
+    assert "<td>cola-8e+12-seed66</td><td>0.700 ± 0.020</td><td>–</td>" in html
     # Every finished run says what it is where the mouse rests, in both figures of losses.
     assert html.count("core parameters, ") >= 24
     assert "<title>llada-4e+12-seed66: " in html
@@ -99,6 +103,52 @@ def test_models_that_are_not_the_validated_ones_are_named(store: Store) -> None:
     assert [name in differing for name in names] == [False, True, False]
     assert f"{names[1]} (+0.0300)" in differing
     assert [name in unchecked for name in names] == [True, False, False]
+
+
+def test_a_bound_whose_solver_did_not_converge_is_an_estimate(store: Store) -> None:
+    for rung, difference in enumerate([0.02, -0.021, None]):
+        store.run("solved", "cola", rung, solver_difference=difference)
+    runs = read_study("solved", store.uri).runs
+    assert runs["nll_kind"].tolist() == ["bound", "estimate", "estimate"]
+    fit = FamilyFit("cola", "cola", "estimate", None, None, ())
+    (sentence,) = estimate_sentences(runs, {"cola": fit})
+    assert "the NLL of 2 of 3 runs is an estimate" in sentence
+    assert "by up to 0.021" in sentence
+    assert estimate_sentences(runs[:1], {"cola": fit}) == []
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        (("exact", "exact"), ""),
+        (("exact", "bound"), "LLaDA by an upper bound of the NLL: at its true NLL it needs less."),
+        (("bound", "bound"), "their ratio may be larger or smaller"),
+        (("bound", "estimate"), "LLaDA by an estimate of the NLL, on either side"),
+    ],
+)
+def test_what_needs_less_compute_is_said_where_it_follows(
+    kinds: tuple[str, str], said: str
+) -> None:
+    one, other = (
+        FamilyFit(family, family, kind, None, None, ())
+        for family, kind in zip(("cola", "llada"), kinds, strict=True)
+    )
+    caveat = bound_caveat(one, other)
+    assert said in caveat
+    assert bool(caveat) == bool(said)
+    assert ("at its true NLL it needs less." in caveat) == (kinds == ("exact", "bound"))
+
+
+def test_runs_whose_latents_hold_nothing_are_named() -> None:
+    empty: dict[str, Any] = dict.fromkeys(LIKELIHOOD_MEASUREMENTS, np.nan)
+    row = {"name": "cola-a", "family": "cola", "status": "finished", **empty}
+    dead = row | {"rate_nats_per_token": 0.01, "distortion_nats_per_token": 6.21}
+    runs = pd.DataFrame([dead, row | {"name": "ar-a", "family": "ar"}])
+    (warning,) = latent_warnings(runs, {"unigram": 6.21})
+    assert warning.startswith("cola-a: its latents have collapsed")
+    assert latent_warnings(runs, {}) == []
+    (shown,) = latent_rows(runs)
+    assert (shown["rate"], shown["prior"]) == ("0.010 ± –", "–")
 
 
 @pytest.mark.slow

@@ -148,6 +148,22 @@ def test_a_point_is_best_only_beyond_the_seeds_noise(tmp_path: Path) -> None:
     assert "the data do not decide" in best_sentence(frames.arms[0], frames.goals[0])
 
 
+def test_points_inside_the_solver_s_error_are_not_ranked(tmp_path: Path) -> None:
+    moved = "val/solver_difference_nats_per_token"
+    rates = [{RATE: rate} for rate in (1.0, 1.05, 2.0)]
+
+    def measured(point: dict[str, Any]) -> dict[str, float]:
+        error = -0.1 if point[RATE] == 1.05 else 0.01
+        return {NLL: point[RATE], RIGHT: 0.0, moved: error - 2.0}  # a run adds its seed, 1 to 3
+
+    frames = read_sweep(write_sweep(tmp_path, rates, measured, 0.0))
+    found = best_sentence(frames.arms[0], frames.goals[0])
+    assert "best by val: nll nats per token is rate 1 " in found
+    assert "it is not ranked against rate 1.05: twice as many steps" in found
+    assert "rate 2" not in found
+    assert "not ranked" not in best_sentence(frames.arms[0], frames.goals[1])
+
+
 def test_a_metric_that_nothing_moves_has_no_best_point(tmp_path: Path) -> None:
     rates = [{RATE: rate} for rate in (1.0, 2.0, 3.0)]
     frames = read_sweep(write_sweep(tmp_path, rates, lambda p: {NLL: 5.0, RIGHT: p[RATE]}, 0.0))

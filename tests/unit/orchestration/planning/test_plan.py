@@ -24,7 +24,13 @@ from orchestration.planning.catalog import load_study, shipped_studies
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
 from orchestration.planning.memory import BUCKET, state_bytes
 from orchestration.planning.plan import PlannedRun, plan_study
-from orchestration.planning.plan_summary import Plan, matching_sentences, plan_as_json
+from orchestration.planning.plan_summary import (
+    Plan,
+    capacity_sentences,
+    matching_sentences,
+    plan_as_json,
+    warnings,
+)
 from orchestration.planning.rates import rate_key
 from orchestration.planning.rehearsal import rehearsal_of
 from tests.sizes import FAMILIES
@@ -255,6 +261,19 @@ def test_total_parameters_can_be_matched_instead(tiny_study: dict[str, Any]) -> 
         rates={},
     )
     assert matching_sentences(plan_of)[0].startswith("Matched: total parameters (within")
+
+
+def test_latents_wider_than_any_token_s_worth_are_warned_of() -> None:
+    wide = shipped("demo", "families.cola.patch_size=1", "families.cola.log_snr=5.0")
+    for plan_of, nats, warned in ((shipped("demo"), "1.06", False), (wide, "10.01", True)):
+        (sentence,) = capacity_sentences(plan_of)
+        assert f"in nats a token: cola {nats}. A token is worth at most 7.62" in sentence
+        said = [text for text in warnings(plan_of) if "the latents of cola hold up to" in text]
+        assert len(said) == warned
+    capacities = {
+        row["family"]: row["channel_capacity_nats_per_token"] for row in plan_as_json(wide)["runs"]
+    }
+    assert capacities == {"ar": None, "llada": None, "cola": pytest.approx(10.01, abs=0.01)}
 
 
 @pytest.mark.parametrize("name", sorted(shipped_studies()))

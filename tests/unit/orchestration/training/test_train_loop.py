@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -280,7 +281,7 @@ def test_training_lowers_the_validation_nll(
     def evaluate(state: TrainState) -> None:
         if state.step in (run.steps - run.stages[-1].steps + 1, run.steps):
             rows = validation_rows(state, data)
-            seen.append(summary_of(rows, data)["val/nll_nats_per_token"])
+            seen.append(summary_of(rows, data, state.family)["val/nll_nats_per_token"])
 
     run = runs[family]
     trained(run, data, evaluate)
@@ -293,11 +294,36 @@ def test_validation_is_the_same_every_time(runs: dict[str, RunSpec], data: Prepa
 
     def evaluate(state: TrainState) -> None:
         if state.step == 3:
-            found.extend(summary_of(validation_rows(state, data), data) for _ in range(2))
+            found.extend(
+                summary_of(validation_rows(state, data), data, state.family) for _ in range(2)
+            )
             state.stop = "interrupted"
 
     trained(runs["llada"], data, evaluate)
     assert found[0] == found[1]
+
+
+def test_rate_and_distortion_make_up_the_nll(runs: dict[str, RunSpec], data: PreparedData) -> None:
+    rows: dict[int, dict[str, float]] = {}
+    found: dict[str, float] = {}
+
+    def evaluate(state: TrainState) -> None:
+        rows.update(validation_rows(state, data))
+        found.update(summary_of(rows, data, state.family))
+        state.stop = "interrupted"
+
+    trained(runs["cola"], data, evaluate)
+    rate, distortion = (found[f"val/{name}_nats_per_token"] for name in ("rate", "distortion"))
+    assert rate + distortion == pytest.approx(found["val/nll_nats_per_token"])
+    assert rate == pytest.approx(found["val/prior"] + found["val/posterior"])
+    for name in ("rate", "distortion", "diffusion_bound"):
+        values = np.array([row[f"{name}_nats_per_token"] for row in rows.values()])
+        assert found[f"val/{name}_nats_per_token"] == pytest.approx(values.mean())
+        error = values.std(ddof=1) / len(values) ** 0.5
+        assert found[f"val/{name}_standard_error"] == pytest.approx(error)
+    # An untrained prior charges more than the Gaussian with the latents' moments.
+    assert found["val/prior_nats_per_dimension"] > found["val/gaussian_nats_per_dimension"]
+    assert not any("pooled" in name or "latent_mean" in name for name in found)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(

@@ -1,0 +1,31 @@
+"""The last validation of a run, from its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cola.families.registry import definition_of, measured_kind
+from cola.records import NllKind
+from cola.study import RunSpec
+from orchestration.state.journal import JournalReader, Line
+from orchestration.state.paths import RunFolder
+
+
+def last_validation(run_folder: Path) -> Line | None:
+    """The journal's line of the latest step that was validated; None where none was.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    lines = JournalReader(RunFolder(run_folder).journal).new_lines()
+    evaluations = [line for line in lines if line.kind == "evaluation"]
+    return max(evaluations, key=lambda line: line.step, default=None)
+
+
+def run_nll_kind(spec: RunSpec, values: Mapping[str, Any]) -> NllKind:
+    """What the NLL of a run's validation is, by the metrics of that validation; without one, what
+    its settings ask for."""
+    declared = definition_of(spec.family).nll_kind(spec.evaluation.likelihood)
+    return measured_kind(spec.family, declared, values)
