@@ -155,7 +155,8 @@ def sentence(score: TaskScore) -> str:
     """The score in words."""
     low, high = score.accuracy_interval
     text = f"{score.task}: accuracy {score.accuracy:.2f}% [{low:.2f}, {high:.2f}] "
-    text += f"on {score.items} items (exact 95% interval, matching {score.matching}), "
+    of_groups = f" of {score.groups} texts" if score.groups is not None else ""
+    text += f"on {score.items} items{of_groups} (exact 95% interval, matching {score.matching}), "
     text += f"valid answers {score.valid:.2f}%"
     if score.choice_accuracy is not None:
         text = text.replace("valid answers", "read as choices: valid")
@@ -199,8 +200,9 @@ def release_note(score: TaskScore) -> str:
 def paired_sentence(paired: Paired) -> str:
     """The comparison in words."""
     low, high = paired.difference_interval
+    test = "McNemar" if paired.groups is None else f"t of {paired.groups} texts,"
     return (
         f"difference {paired.difference:+.2f} points [{low:+.2f}, {high:+.2f}] (95% paired "
         f"score interval): {paired.only_first} items right only in the first, "
-        f"{paired.only_second} only in the second, McNemar p = {paired.p_value:.3g}"
+        f"{paired.only_second} only in the second, {test} p = {paired.p_value:.3g}"
     )

@@ -329,7 +329,7 @@ class Paired:
 
     `difference` is first minus second in accuracy, in percentage points; its interval Tango's
     95% score interval for shares of the same items. Where items share a text, the interval is of
-    the effective items, and the p-value that of Student's t over texts.
+    the effective items, and the p-value that of Student's t over the `groups` texts.
     """
 
     difference: float
@@ -337,6 +337,7 @@ class Paired:
     only_first: int
     only_second: int
     p_value: float
+    groups: int | None = None
 
 
 def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
@@ -364,4 +365,5 @@ def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
         only_first=only_first,
         only_second=only_second,
         p_value=p_value,
+        groups=None if groups_N is None else int(groups_N.max()) + 1,
     )

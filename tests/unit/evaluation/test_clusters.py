@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from cola.evaluation.clusters import cluster_numbers, clustered_mean, effective_items
+from cola.evaluation.few_shot.scoring import compare_paired, score_task
+from cola.evaluation.items import Item
 from cola.evaluation.statistics import (
     clustered_paired_interval,
     clustered_share_interval,
@@ -164,6 +167,25 @@ def test_paired_differences_are_of_documents_where_items_share_one() -> None:
     assert found.high - found.low > 3 * (plain.high - plain.low)  # type: ignore[operator]
     single = paired_difference(first, second, dict.fromkeys(range(200), 0))
     assert (single.low, single.high) == (None, None)
+
+
+def test_items_of_one_text_are_scored_together() -> None:
+    items = [
+        Item(id=i, prompt="", answer="yes", group=f"text {i // 6}" if grouped else None)
+        for grouped in (True, False)
+        for i in range(120)
+    ]
+    texts = {i: "yes" if i // 6 % 2 else "no" for i in range(120)}  # alike within a text
+    grouped, alone = (score_task("lambada", part, texts) for part in (items[:120], items[120:]))
+    assert (grouped.groups, alone.groups, grouped.accuracy, alone.accuracy) == (20, None, 50, 50)
+    assert grouped.effective_items == pytest.approx(20, abs=4)
+    low, high = np.subtract(grouped.accuracy_interval, 50)
+    assert (-low, high) == pytest.approx((22.8, 22.8), abs=3)  # that of 10 of 20
+    none = score_task("lambada", items[:120], dict.fromkeys(range(120), "no"))
+    paired = compare_paired(grouped, none)
+    assert paired.groups == 20
+    assert paired.p_value == pytest.approx(stats.ttest_1samp([0, 1] * 10, 0).pvalue)
+    assert compare_paired(alone, alone).groups is None
 
 
 def test_an_item_without_a_cluster_is_one_by_itself() -> None:
