@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
@@ -17,6 +15,7 @@ from cola.spec.locations import LocalPath
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.training import TrainingSpec
 from cola.study.families import Families, by_family
+from cola.study.rules import check_latent_rules, overlaid_rules
 from cola.study.run import EvaluationSpec, Seed
 
 
@@ -157,8 +156,7 @@ class StudySpec(Spec):
 
     def rules_of(self, variant: str) -> RulesSpec:
         """The entry's rules: its own where it gives some, else the study's."""
-        own = self.families[variant].rules
-        return self.rules if own is None else overlaid_rules(self.rules, own)
+        return overlaid_rules(self.rules, self.families[variant].rules)
 
     def rungs(self) -> list[Rung]:
         """Budgets and sizes: the ladder, or what the design makes of its budgets."""
@@ -247,31 +245,6 @@ class StudySpec(Spec):
                     f"= {multiple}"
                 )
         return self
-
-
-def given(spec: Spec) -> dict[str, Any]:
-    """The fields of a specification that were given, with their values."""
-    return {name: getattr(spec, name) for name in spec.model_fields_set}
-
-
-def overlaid_rules(shared: RulesSpec, own: RulesSpec) -> RulesSpec:
-    """The shared rules with those that an entry gives, of latents too key by key."""
-    changes = given(own)
-    if shared.latent is not None and own.latent is not None:
-        changes["latent"] = shared.latent.model_copy(update=given(own.latent))
-    return shared.model_copy(update=changes)
-
-
-def check_latent_rules(families: Mapping[str, FamilySettings]) -> None:
-    """Raise a ValueError where an entry has rules for latents that its family does not have."""
-    for variant, settings in families.items():
-        latent = settings.rules.latent if settings.rules is not None else None
-        for key in given(latent) if latent is not None else ():
-            if key not in settings.latent_keys:
-                raise ValueError(
-                    f"families.{variant}.rules.latent.{key}: {settings.family} has no such setting "
-                    "of latents; remove the rule"
-                )
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
