@@ -26,8 +26,6 @@ from cola.errors import SpecError, TrackingError
 from cola.families.registry import measured_kind
 from cola.records import (
     EXPORTED_NLL_TOLERANCE,
-    LIKELIHOOD_MEASUREMENTS,
-    REFERENCE_LINES,
     SCHEMA_VERSION,
     Artifact,
     Kind,
@@ -259,9 +257,6 @@ def _run_row(run: Any) -> dict[str, Any]:
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
         **split_columns(metrics),
-        **{f"reference_{name}": metrics.get(Metric.reference(name)) for name in REFERENCE_LINES},
-        "reference_xz": metrics.get(Metric.REFERENCE_XZ),
-        **{name: metrics.get(Metric.val(name)) for name in LIKELIHOOD_MEASUREMENTS},
     }
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from cola.records import REFERENCE_LINES, Metric
+from cola.records import LIKELIHOOD_MEASUREMENTS, REFERENCE_LINES, Metric
 
 Split = Literal["test", "validation"]
 
@@ -20,13 +20,15 @@ SCORES = {
 LINES = {Metric.reference(name): f"reference_{name}" for name in REFERENCE_LINES} | {
     Metric.REFERENCE_XZ: "reference_xz"
 }
-CLUSTERS = {Metric.CLUSTERS: "clusters"}
-TESTED = SCORES | LINES | CLUSTERS
+BESIDE = {Metric.val(name): name for name in LIKELIHOOD_MEASUREMENTS} | {
+    Metric.CLUSTERS: "clusters"
+}
+TESTED = SCORES | LINES | BESIDE
 
 
 def split_columns(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """A run's reference lines and clusters of the validation split, and all scores of the test."""
-    of_validation = {name: metrics.get(key) for key, name in (LINES | CLUSTERS).items()}
+    """A run's numbers beside its scores of the validation split, and all of the test split."""
+    of_validation = {name: metrics.get(key) for key, name in (LINES | BESIDE).items()}
     of_test = {f"test_{name}": metrics.get(Metric.on_test(key)) for key, name in TESTED.items()}
     return of_validation | of_test | {"test_sequences": metrics.get(Metric.TEST_SEQUENCES)}
 

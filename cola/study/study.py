@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import (
@@ -14,7 +13,6 @@ from pydantic import (
     model_validator,
 )
 
-from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
@@ -32,6 +30,7 @@ from cola.study.ladders import (
     check_units,
     shared_rungs,
 )
+from cola.study.rules import check_latent_rules, overlaid_rules, with_tuned_rules
 from cola.study.run import EvaluationSpec, Seed
 from cola.tuning.checks import check_counts, check_data, check_entries, check_reach
 from cola.tuning.record import EntryTuning, TuningRecord
@@ -215,12 +214,9 @@ class StudySpec(Spec):
 
     def rules_of(self, variant: str) -> RulesSpec:
         """The entry's rules: what was tuned, its own, else the study's."""
-        own, tuned = self.families[variant].rules, self.tuned(variant)
-        rules = self.rules if own is None else overlaid_rules(self.rules, own)
-        if tuned is None or tuned.rules is None:
-            return rules
-        stages = rules.stage_learning_rates | tuned.rules.stage_learning_rates
-        return rules.model_copy(update=given(tuned.rules) | {"stage_learning_rates": stages})
+        tuned = self.tuned(variant)
+        rules = overlaid_rules(self.rules, self.families[variant].rules)
+        return rules if tuned is None else with_tuned_rules(rules, tuned.rules)
 
     def tuned(self, variant: str) -> EntryTuning | None:
         """What a tuning sweep found for the entry; None where none did."""
@@ -360,31 +356,6 @@ class StudySpec(Spec):
                     f"= {multiple}"
                 )
         return self
-
-
-def given(spec: Spec) -> dict[str, Any]:
-    """The fields of a specification that were given, with their values."""
-    return {name: getattr(spec, name) for name in spec.model_fields_set}
-
-
-def overlaid_rules(shared: RulesSpec, own: RulesSpec) -> RulesSpec:
-    """The shared rules with those that an entry gives, of latents too key by key."""
-    changes = given(own)
-    if shared.latent is not None and own.latent is not None:
-        changes["latent"] = shared.latent.model_copy(update=given(own.latent))
-    return shared.model_copy(update=changes)
-
-
-def check_latent_rules(families: Mapping[str, FamilySettings]) -> None:
-    """Raise a ValueError where an entry has rules for latents that its family does not have."""
-    for variant, settings in families.items():
-        latent = settings.rules.latent if settings.rules is not None else None
-        for key in given(latent) if latent is not None else ():
-            if key not in settings.latent_keys:
-                raise ValueError(
-                    f"families.{variant}.rules.latent.{key}: {settings.family} has no such setting "
-                    "of latents; remove the rule"
-                )
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,11 @@ def whole_dimension(value: float) -> int:
         ValueError: it is below 1, or not finite.
     """
     if not 0.5 <= value <= 2**31:
-        raise ValueError(f"gives {value:.3g}, which is no whole number of dimensions from 1 on")
+        remedy = "smaller" if value > 1 else "larger"
+        raise ValueError(
+            f"gives {value:.3g}, which is no whole number of dimensions from 1 on; give {remedy} "
+            "values"
+        )
     return max(1, round(value))
 
 
