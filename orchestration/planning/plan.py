@@ -18,10 +18,10 @@ from cola.spec.design import TrajectoryDesign, Unit
 from cola.spec.resources import ResourcesSpec
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import RunSpec, StudySpec
+from cola.study.latent_rules import latent_values, settings_at_rung
 from cola.study.study import check_batch
 from cola.tuning.checks import why_other_corpus
 from orchestration.planning.accelerators import accelerator_of
-from orchestration.planning.latent_rules import latent_values, settings_at_rung
 from orchestration.planning.memory import MemoryPlan, memory_by_stage
 from orchestration.planning.stages import (
     Place,

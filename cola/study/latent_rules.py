@@ -9,7 +9,7 @@ from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings, LatentError
 from cola.families.registry import definition_of
 from cola.spec.design import LatentRules, Rung, TrajectoryDesign
-from cola.study import StudySpec
+from cola.study.study import StudySpec
 
 
 @dataclass(frozen=True)
