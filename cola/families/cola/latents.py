@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 
+from cola.compute.channel import channel_nats
+
 # Chosen: far below anything that training uses (the narrowest channel in use holds 0.3 nats a
 # token), and far above rounding.
 LEAST_CAPACITY = 1e-6
-
-
-def capacity(latent_dim: int, patch_size: int, log_snr: float) -> float:
-    """Nats a token of the channel of latents, latent_dim / patch_size x ln(1 + e^log_snr) / 2."""
-    nats = max(log_snr, 0.0) + math.log1p(math.exp(-abs(log_snr)))  # without overflow
-    return latent_dim / patch_size * nats / 2
 
 
 def check_capacity(latent_dim: int, patch_size: int, log_snr: float | None) -> None:
@@ -23,7 +19,7 @@ def check_capacity(latent_dim: int, patch_size: int, log_snr: float | None) -> N
     """
     if log_snr is None:
         return
-    nats = capacity(latent_dim, patch_size, log_snr)
+    nats = channel_nats(latent_dim, log_snr) / patch_size
     if nats < LEAST_CAPACITY:
         raise ValueError(
             f"log_snr={log_snr:g}: latents of {latent_dim} dimensions for {patch_size} tokens hold "

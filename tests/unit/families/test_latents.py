@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cola.families.cola.latents import capacity, patches, whole_dimension, whole_patch
+from cola.compute.channel import channel_nats
+from cola.families.cola.latents import patches, whole_dimension, whole_patch
 
 
 @given(block=st.integers(1, 64), blocks=st.integers(1, 64), share=st.floats(0.01, 0.99))
@@ -52,5 +53,5 @@ def test_the_capacity_is_that_of_gaussian_channels(
     latent_dim: int, patch_size: int, log_snr: float, nats: float
 ) -> None:
     """Of recorded runs, to two decimals; at a large logSNR half of it a dimension."""
-    assert capacity(latent_dim, patch_size, log_snr) == pytest.approx(nats, abs=0.005)
-    assert capacity(2, 1, 900.0) == pytest.approx(900.0)
+    assert channel_nats(latent_dim, log_snr) / patch_size == pytest.approx(nats, abs=0.005)
+    assert channel_nats(2, 900.0) == pytest.approx(900.0)

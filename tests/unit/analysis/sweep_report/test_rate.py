@@ -20,8 +20,8 @@ from cola.spec import load_yaml, with_values
 from cola.study import StudySpec
 from tests.layout import ROOT
 from tests.unit.analysis.sweep_report.rate_sweep import (
+    ACCURACY,
     BUDGETS,
-    CLOZE,
     NLL,
     best_rate,
     write_rate_sweep,
@@ -37,7 +37,7 @@ def analysed(folder: Path) -> RateAnalysis:
 
 def answered(folder: Path) -> tuple[RateAnswer, str]:
     frames: SweepFrames = read_sweep(folder)
-    answer = answer_rate(folder, frames.arms[0], [Goal(NLL, 1), Goal(CLOZE, -1)])
+    answer = answer_rate(folder, frames.arms[0], [Goal(NLL, 1), Goal(ACCURACY, -1)])
     return answer, "\n".join(rate_sentences(answer))
 
 
