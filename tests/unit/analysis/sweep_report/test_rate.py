@@ -147,8 +147,10 @@ def test_a_forecast_that_was_written_late_edited_or_whose_trials_changed_does_no
     write_rate_sweep(tmp_path, budgets=(NEXT,), start=1000.0, first=100)
     assert "after a trial of that budget had begun" in answered(tmp_path)[1]
     path.write_text('{"arm": "", "budget": "much"}\n')
-    with pytest.raises(StorageError, match=r"forecasts.jsonl: line 1 is no forecast"):
+    with pytest.raises(StorageError, match=r"forecasts.jsonl: holds a line that is no forecast"):
         answered(tmp_path)
+    path.write_text(f"{line}cut off\n")
+    assert "1 lines of forecasts.jsonl are no records" in answered(tmp_path)[1]
 
 
 def test_without_minima_the_forecast_says_that_there_is_none(tmp_path: Path) -> None:
