@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from analysis.sweep_report.generation_rate import (
 from analysis.sweep_report.rate_forecast import (
     Forecast,
     Score,
+    damaged_lines,
     forecast_of,
     forecast_sentence,
     scores,
@@ -37,6 +38,7 @@ from analysis.sweep_report.rate_profiles import (
 )
 from analysis.sweep_report.rate_rule import RateRule, rule_of
 from cola.errors import first_of
+from cola.records import SweepFile
 
 MOST_NAMED = 8  # chosen: points in a sentence
 
@@ -64,6 +66,10 @@ def answer_rate(folder: Path, arm: ArmFrame, goals: Sequence[Goal]) -> RateAnswe
     budgets = [best.budget for best in analysis.best]
     step = budgets[-1] / budgets[-2] if len(budgets) > 1 else 2.0
     following = forecast_of(analysis, budgets[-1] * step) if budgets else None
+    damaged = damaged_lines(folder)
+    if damaged:
+        note = f"{damaged} lines of {SweepFile.FORECASTS} are no records and left out"
+        points = replace(points, notes=(*points.notes, note))
     scored, rule = scores(folder, arm, analysis), rule_of(arm, analysis)
     return RateAnswer(arm, points, analysis, scored, found, following, rule)
 

@@ -35,9 +35,9 @@ from analysis.sweep_report.rate_profiles import (
     draws_of,
     rate_points,
 )
-from cola.errors import SpecError, StorageError
+from cola.errors import SpecError, StorageError, one_line
 from cola.files import storage_errors
-from cola.jsonl import LineWriter, read_lines
+from cola.jsonl import LineReader, LineWriter, read_lines
 from cola.records import Metric, SweepFile
 from cola.spec.base import canonical_json
 
@@ -201,18 +201,27 @@ def scores(folder: Path, arm: ArmFrame, analysis: RateAnalysis) -> list[Score]:
     """
     path = folder / SweepFile.FORECASTS
     newest: dict[float, tuple[Mapping[str, Any], Forecast]] = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    for line in read_lines(path):
         try:
             arm_name, forecast = str(line["arm"]), _read(line)
             float(line["time"]), line["digest"], line["record_digest"]
         except (KeyError, TypeError, ValueError):
             raise StorageError(
-                f"{path}: line {number} is no forecast of a sweep; remove the line"
+                f"{path}: holds a line that is no forecast of a sweep ({one_line(str(line), 60)}); "
+                "remove the line"
             ) from None
         if arm_name == arm.name:
             newest[forecast.budget] = line, forecast
     best = {each.budget: each for each in analysis.best}
     return [_score(arm, *newest[budget], best.get(budget)) for budget in sorted(newest)]
+
+
+def damaged_lines(folder: Path) -> int:
+    """Lines of the file of forecasts that are no records, as a crash leaves them."""
+    reader = LineReader(folder / SweepFile.FORECASTS)
+    for _ in reader.new_lines():
+        pass
+    return reader.skipped
 
 
 def _score(

@@ -214,13 +214,17 @@ def analyse(points: RatePoints) -> RateAnalysis:
     refits = bootstrap_isoflop(analysis, REFITS, data_seed(table, 0))
     profiles = {profile.compute: profile for profile in profiles_of(table)}
     draws = {} if refits is None else draws_of(refits)
-    best, place = [], 0
+    best, kept, place = [], [], 0
     for optimum in analysis.optima:
+        found = _without(optimum, profiles[optimum.compute])
         if optimum.trouble is None:
-            best.append(_best(optimum, {name: values[:, place] for name, values in draws.items()}))
+            mine = {name: values[:, place] for name, values in draws.items()}
+            found = _best(optimum, profiles[optimum.compute], mine)
+            kept += [place] if found.trouble is None else []
             place += 1
-        else:
-            best.append(_without(optimum, profiles[optimum.compute]))
+        best.append(found)
+    refits = None if refits is None else _at(refits, kept)
+    draws = {name: values[:, kept] for name, values in draws.items()}
     good = [each for each in best if each.trouble is None]
     laws = {
         name: _law(good, name, draws.get(name))
@@ -228,6 +232,12 @@ def analyse(points: RatePoints) -> RateAnalysis:
         if len(good) > 1 and all(each.values[name] > 0 for each in good)
     }
     return RateAnalysis(tuple(best), laws, analysis, refits, runs)
+
+
+def _at(refits: IsoFLOPRefits, kept: list[int]) -> IsoFLOPRefits:
+    """The refits of some of their budgets."""
+    parts = (values[:, kept] for values in (refits.size, refits.tokens, refits.loss))
+    return IsoFLOPRefits(refits.compute[kept], *parts)
 
 
 def profile_table(runs: pd.DataFrame, loss: pd.Series) -> pd.DataFrame:
@@ -249,7 +259,9 @@ def draws_of(refits: IsoFLOPRefits) -> dict[str, Array]:
     return {"rate": rate, "distortion": bound - rate, "bound": bound}
 
 
-def _best(optimum: Optimum, draws: dict[str, Array]) -> Best:
+def _best(optimum: Optimum, profile: Profile, draws: dict[str, Array]) -> Best:
+    """The minimum, if its interval lies inside the profile; where none is known, if its lowest
+    point does."""
     values = {
         "rate": optimum.parameters,
         "distortion": optimum.loss - optimum.parameters,
@@ -259,25 +271,43 @@ def _best(optimum: Optimum, draws: dict[str, Array]) -> Best:
     intervals = {
         name: percentiles(draws[name]) if name in draws else unknown for name in QUANTITIES
     }
+    rates, lowest = _rates_and_lowest(profile)
+    low, high = intervals["rate"]
+    if np.isfinite([low, high]).all():
+        if not rates[0] < low <= high < rates[-1]:
+            trouble = f"the minimum's interval, {low:.3g} to {high:.3g}, reaches the profile's edge"
+            side = 0 if low <= rates[0] else len(rates) - 1
+            return Best(optimum.compute, optimum.sizes, trouble=trouble, widen=_widen(rates, side))
+    elif lowest in (0, len(rates) - 1):
+        trouble = "the lowest bound is at the edge of the profile"
+        return Best(optimum.compute, optimum.sizes, trouble=trouble, widen=_widen(rates, lowest))
     return Best(optimum.compute, optimum.sizes, values, intervals)
 
 
 def _without(optimum: Optimum, profile: Profile) -> Best:
     """A profile without a minimum inside, and what would give it one."""
-    rates = np.exp(profile.means_by_size(profile.log_n))
+    rates, lowest = _rates_and_lowest(profile)
     if profile.sizes < LEAST_SIZES:
         widen = f"give it at least {LEAST_SIZES} different rates"
         trouble = f"it has {profile.sizes} of the {LEAST_SIZES} different rates that it takes"
         return Best(optimum.compute, profile.sizes, trouble=trouble, widen=widen)
-    lowest = int(profile.means_by_size(profile.loss).argmin())
-    if lowest == 0:
-        widen = f"widen it towards lower rates than {rates[0]:.3g}"
-    elif lowest == len(rates) - 1:
-        widen = f"widen it towards higher rates than {rates[-1]:.3g}"
-    else:
-        widen = f"widen it on both sides of {rates[0]:.3g} to {rates[-1]:.3g}"
     trouble = (optimum.trouble or "").replace("sizes", "rates").replace("size", "rate")
-    return Best(optimum.compute, profile.sizes, trouble=trouble, widen=widen)
+    return Best(optimum.compute, profile.sizes, trouble=trouble, widen=_widen(rates, lowest))
+
+
+def _rates_and_lowest(profile: Profile) -> tuple[Array, int]:
+    """The different rates of a profile from small to large, and the place of the lowest bound."""
+    rates = np.exp(profile.means_by_size(profile.log_n))
+    return rates, int(profile.means_by_size(profile.loss).argmin())
+
+
+def _widen(rates: Array, lowest: int) -> str:
+    """To which side a profile is to be widened for a minimum inside."""
+    if lowest == 0:
+        return f"widen it towards lower rates than {rates[0]:.3g}"
+    if lowest == len(rates) - 1:
+        return f"widen it towards higher rates than {rates[-1]:.3g}"
+    return f"widen it on both sides of {rates[0]:.3g} to {rates[-1]:.3g}"
 
 
 def _law(good: Sequence[Best], name: str, draws: Array | None) -> Law:

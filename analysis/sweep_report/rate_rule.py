@@ -32,9 +32,10 @@ class RateRule:
         if self.why is not None:
             return f"No rule for studies follows: {self.why}."
         points = ", ".join(f"{value:.3g} at {budget:.3g} FLOPs" for budget, value in self.points)
+        between = "between them linear in logarithms and beyond them constant"
+        rest = between if len(self.points) > 1 else "and the same at every other budget"
         return (
-            f"As a rule for studies (rule.yaml, for --set @FILE), {self.key} is {points}, between "
-            "them linear in logarithms and beyond them constant."
+            f"As a rule for studies (rule.yaml, for --set @FILE), {self.key} is {points}, {rest}."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -90,5 +91,9 @@ def moves_the_rate(key: str) -> bool:
 
 
 def _is_one_rung(value: Any) -> bool:
-    one = isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict)
-    return one and isinstance(value[0].get("budget"), int | float | str)
+    if not (isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict)):
+        return False
+    try:
+        return 0 < float(value[0]["budget"]) < math.inf
+    except (KeyError, TypeError, ValueError):
+        return False

@@ -50,7 +50,7 @@ def test_the_exponent_of_the_best_rate_is_covered_by_its_interval(tmp_path: Path
         low, high = analysis.laws["rate"].interval
         assert high - low < 0.3
         held.append(low <= 0.4 <= high)
-        for best in analysis.best:
+        for best in analysis.good:
             assert best.values["rate"] == pytest.approx(best_rate(best.budget, 0.4), rel=0.25)
             parts = best.values["rate"] + best.values["distortion"]
             assert parts == pytest.approx(best.values["bound"])
@@ -74,6 +74,17 @@ def test_a_profile_without_a_minimum_inside_is_refused_by_name(tmp_path: Path) -
     assert "1 of 4 budgets have a minimum inside their profile, and that takes two" in text
     assert answer.next is not None
     assert answer.next.why is not None
+
+
+def test_a_minimum_whose_interval_reaches_the_edge_is_none(tmp_path: Path) -> None:
+    """At the smallest budget R* is 0.4 nats, next to the lowest rate of 0.38."""
+    folder = write_rate_sweep(tmp_path, exponent=0.5, noise=0.03, scale=0.19)
+    answer, text = answered(folder)
+    assert [best.trouble is None for best in answer.analysis.best] == [False, True, True, True]
+    assert "reaches the profile's edge; widen it towards lower rates than 0.38" in text
+    assert "over 3 budgets" in text
+    assert answer.analysis.refits is not None
+    assert list(answer.analysis.refits.compute) == list(BUDGETS[1:])
 
 
 def test_too_few_rates_are_no_profile(tmp_path: Path) -> None:
@@ -136,8 +147,10 @@ def test_a_forecast_that_was_written_late_edited_or_whose_trials_changed_does_no
     write_rate_sweep(tmp_path, budgets=(NEXT,), start=1000.0, first=100)
     assert "after a trial of that budget had begun" in answered(tmp_path)[1]
     path.write_text('{"arm": "", "budget": "much"}\n')
-    with pytest.raises(StorageError, match=r"forecasts.jsonl: line 1 is no forecast"):
+    with pytest.raises(StorageError, match=r"forecasts.jsonl: holds a line that is no forecast"):
         answered(tmp_path)
+    path.write_text(f"{line}cut off\n")
+    assert "1 lines of forecasts.jsonl are no records" in answered(tmp_path)[1]
 
 
 def test_without_minima_the_forecast_says_that_there_is_none(tmp_path: Path) -> None:

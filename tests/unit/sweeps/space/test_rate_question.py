@@ -22,6 +22,7 @@ RUNGS = [[{"budget": budget, "core_parameters": 60_000}] for budget in (1e9, 2e9
         ({"space": {DIM: [2, 4]}}, "space: answer.kind=rate needs the key ladder"),
         ({"space": {"ladder": RUNGS[:2], DIM: [2, 4]}}, "has 2 budgets; answer.kind=rate needs at"),
         ({"space": {"ladder": [*RUNGS, [*RUNGS[0], *RUNGS[1]]], DIM: [2]}}, "ladder.values.3: is"),
+        ({"space": {"ladder": [*RUNGS, [{"budget": "lots"}]], DIM: [2]}}, "ladder.values.3: is no"),
         ({"space": {"ladder": [*RUNGS, [{"budget": 1e9, "row": "paper-2b"}]], DIM: [2]}}, "twice"),
         ({"space": {"ladder": RUNGS}}, "needs a key that moves the rate"),
         (
