@@ -74,6 +74,7 @@ class StudyFrames:
     samples: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    specification: str = ""  # the study's YAML, as its driver recorded it; empty where it has not
 
     @property
     def accuracies(self) -> pd.DataFrame:
@@ -181,9 +182,14 @@ def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
     if not points.empty:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
-    samples, environment = _artifacts(client, runs, _own_artifacts(file, study))
+    own = _own_artifacts(file, study)
+    samples, environment = _artifacts(client, runs, own)
     diagnostics, evaluations = _diagnostics(mlflow_runs, runs), _evaluations(mlflow_runs, runs)
-    return StudyFrames(runs, points, curves, diagnostics, evaluations, samples, environment, notes)
+    recorded = client.search_runs([experiment.experiment_id], f"tags.{Tag.KIND} = '{Kind.STUDY}'")
+    texts = [_artifact(client, run.info.run_id, Artifact.STUDY, own=own) for run in recorded[:1]]
+    return StudyFrames(
+        runs, points, curves, diagnostics, evaluations, samples, environment, notes, "".join(texts)
+    )
 
 
 def _training_runs(client: Any, experiment_id: str) -> list[Any]:
