@@ -115,8 +115,13 @@ def show_remote_status(
     if job is not None and not as_json:
         typer.echo(str(job))
     rows = remote_runs(client, name, output, job=job)
+    summary = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
+    swept = job is not None and job.metadata.get("kind") == "sweep"
     if as_json:
-        summary = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
-        typer.echo(json.dumps({"study": name, "job": summary, "runs": rows}, indent=1))
+        keys = ("sweep", "trials") if swept else ("study", "runs")
+        typer.echo(json.dumps({keys[0]: name, "job": summary, keys[1]: rows}, indent=1))
+    elif swept:
+        for row in rows:
+            typer.echo("  ".join(str(value) for value in row.values() if value is not None))
     else:
         print_runs(name, rows, workers)

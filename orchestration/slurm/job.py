@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 WARNING, STOP = signal.SIGUSR1, signal.SIGUSR2
 TAKEN = (WARNING, STOP, signal.SIGTERM, signal.SIGINT)
 POLL_SECONDS = 0.5  # a chosen value
+END_SECONDS = 8.0  # for ending Ray before Slurm kills; a chosen value, 3 s on an idle machine
 Leave = Literal["limit", "preempted", "stop", "cancelled"]
 SENTENCES: dict[Leave, str] = {
     "limit": "the time limit is near",
@@ -170,13 +171,24 @@ def follow(
             if leave is None:
                 notify(f"job {job}: {SENTENCES[found]}; trainings save a checkpoint and leave")
                 driver.send_signal(signal.SIGINT)
-                deadline = time.monotonic() + work.grace
+                deadline = time.monotonic() + seconds_to_leave(found, work.grace)
             # Who cancels a job that is leaving already does not want it back.
             leave = found if leave is None or found not in RETURNING else leave
         if time.monotonic() > deadline:
-            notify(f"job {job}: not saved within {work.grace} s; steps since the last are repeated")
+            notify(f"job {job}: not saved in time; steps since the last checkpoint are repeated")
             driver.kill()
+            deadline = float("inf")
     return exit_code(driver), leave
+
+
+def seconds_to_leave(leave: Leave, grace: int) -> float:
+    """How long the driver has to save: after `scancel` Slurm kills the job soon."""
+    if leave != "cancelled":
+        return float(grace)
+    wait = scheduler.KILL_WAIT_SECONDS
+    with contextlib.suppress(ClusterError):
+        wait = scheduler.kill_wait()
+    return min(float(grace), max(wait - END_SECONDS, wait / 2))
 
 
 def exit_code(driver: subprocess.Popen[bytes]) -> int:

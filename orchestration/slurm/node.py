@@ -2,7 +2,7 @@
 
 It starts Ray, keeps it until its standard input is closed (by the job's process, or with it), and
 ends with SIGKILL what it has started. `ray stop` would take 16 s, and end every Ray of the user on
-the node. Only the standard library is imported, so that a node is up soon.
+the node. Little but the standard library is imported, so that a node is up soon.
 
 SIGTERM is blocked in all of these processes: Slurm sends it to each of them when a job is
 cancelled, and a training can save its checkpoint only where Ray stays up. The job's process takes
@@ -23,8 +23,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestration.slurm.marked import MARK, adopt_orphans, end_marked, guard
+from orchestration.state.scratch import LOCK, held_lock, remove_abandoned
 
 LOG = "node.log"  # in the job's local folder
+TEMPORARY = "tmp"  # what else is written there: nothing of it outlives the job
 POLL_SECONDS = 0.2  # a chosen value
 BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -79,7 +81,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the node; 0 once the job's process has closed the pipe, 1 where Ray ended before."""
     options = parse(arguments)
     options.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (options.folder / TEMPORARY).mkdir(exist_ok=True)
     guarded = guard(options.mark, options.folder)
+    held = held_lock(options.folder / LOCK)
+    remove_abandoned(options.folder.parent)  # of jobs that were killed with their guardian
     adopt_orphans()
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     closed = threading.Event()
@@ -100,6 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{socket.gethostname()}: Ray ended: {last_line(log)}", file=sys.stderr, flush=True)
     end_marked(options.mark, spare=(os.getpid(),))
     shutil.rmtree(options.folder, ignore_errors=True)
+    held.close()
     os.close(guarded)
     return 1 if failed else 0
 

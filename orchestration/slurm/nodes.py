@@ -15,9 +15,8 @@ from pathlib import Path
 
 from cola import process_environment
 from cola.errors import ClusterError
-from orchestration.cluster.temporary_folder import FALLBACK, too_long
 from orchestration.slurm.marked import MARK, end_marked
-from orchestration.slurm.node import BLOCKED
+from orchestration.slurm.node import BLOCKED, TEMPORARY
 from orchestration.slurm.ports import free_ports, listens, local_folder, wait_for
 
 log = logging.getLogger(__name__)
@@ -46,8 +45,10 @@ class JobNodes:
     def __post_init__(self) -> None:
         self.mark = f"{self.job}-{secrets.token_hex(4)}"
         self.folder: Path = local_folder(f"cola-{os.getuid()}-{self.mark}")
-        short = str(FALLBACK) if too_long() else None
-        self.environment = process_environment.slurm_job(secrets.token_hex(32), short)
+        temporary = self.folder / TEMPORARY
+        self.environment = process_environment.slurm_job(
+            secrets.token_hex(32), str(temporary), alone=not self.others
+        )
 
     def start(self) -> None:
         """Start the head here, and a node of Ray on each other machine.

@@ -13,6 +13,7 @@ from cola.errors import ClusterError, SpecError, one_line
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 60.0  # for a command; a controller under load takes long. A chosen value
+KILL_WAIT_SECONDS = 30.0  # Slurm's own default
 NOT_SET = ("", "None", "Unknown", "N/A", "(null)")
 
 
@@ -72,6 +73,13 @@ def job_fields(job: str) -> dict[str, str]:
 def is_preempted(fields: dict[str, str]) -> bool:
     """Whether Slurm takes the job's nodes for another job."""
     return fields.get("PreemptTime", "None") not in NOT_SET
+
+
+def kill_wait(configuration: str | None = None) -> float:
+    """Seconds between Slurm's TERM and its KILL, by its configuration (None: asked for)."""
+    text = configuration or command(["scontrol", "show", "config"])
+    found = re.search(r"^KillWait\s*=\s*(\d+) sec", text, re.MULTILINE)
+    return float(found[1]) if found is not None else KILL_WAIT_SECONDS
 
 
 def host_names(nodelist: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from cola.errors import ClusterError
 from orchestration.slurm.jobs import described, end_of
 from orchestration.slurm.record import JobRecord
-from orchestration.slurm.scheduler import command, fields_of, is_preempted, refusal
+from orchestration.slurm.scheduler import command, fields_of, is_preempted, kill_wait, refusal
 
 JOB = (
     "JobId=41 JobName=cola-tiny UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=4294901758 "
@@ -54,3 +54,8 @@ def test_a_job_is_what_slurm_says_and_then_what_it_left(tmp_path: Path) -> None:
     record = JobRecord(name="tiny", kind="study", job="41")
     assert end_of(record)[0] == "ended from outside"
     assert end_of(record.model_copy(update={"state": "succeeded"})) == ("succeeded", None)
+
+
+def test_how_soon_slurm_kills_is_read_from_its_configuration() -> None:
+    assert kill_wait("JobRequeue              = 1\nKillWait                = 90 sec\n") == 90.0
+    assert kill_wait("nothing of it") == 30.0
