@@ -24,11 +24,12 @@ from orchestration.cluster.temporary_folder import (
     too_long,
 )
 from orchestration.cluster.token_file import choose_authentication, make_token_private
-from orchestration.compat.ray import free_resources_by_node, loopback_only
+from orchestration.compat.ray import free_resources_by_node, head_refusal, loopback_only
 from orchestration.state.scratch import held_lock, remove_abandoned
 
 log = logging.getLogger(__name__)
 
+HEAD_SECONDS = 10.0  # for a head to answer; a chosen value
 DOCTOR = "`cola doctor` shows whether Ray can start on this machine"
 
 
@@ -67,6 +68,7 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
         else:
             check_joined(address)
             choose_authentication()
+            check_taken(address)
         yield stack.enter_context(_session(address))
 
 
@@ -82,6 +84,29 @@ def check_joined(address: str | None) -> None:
             f"{address}` sends a study or sweep there; this command joins a cluster from one of "
             "its nodes, at HOST:PORT of its head (6379 by default)"
         )
+
+
+def check_taken(address: str) -> None:
+    """Check that a cluster's head takes this process and its token.
+
+    Raises:
+        NoClusterError: it does not; the message says whether it is about the token.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address:
+        return  # `auto`, or one of Ray's other forms
+    answer = head_refusal(address, HEAD_SECONDS)
+    if answer is None:
+        return
+    if any(word in answer.lower() for word in ("unauthenticated", "token")):
+        raise NoClusterError(
+            f"--address {address}: the cluster wants another token, or one at all; set "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
+        )
+    raise NoClusterError(
+        f"--address {address}: no Ray cluster answers ({one_line(answer, 200)}); check the "
+        "address, and that the cluster is up"
+    )
 
 
 @contextlib.contextmanager

@@ -33,7 +33,16 @@ def choose_authentication() -> None:
 
     A Ray that is loaded already reads the mode again: otherwise clusters that this process starts
     later would ask for tokens that it does not send.
+
+    Raises:
+        SpecError: the variable that names the token's file names none.
     """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if path and not os.environ.get("RAY_AUTH_TOKEN") and not Path(path).is_file():
+        raise SpecError(
+            f"RAY_AUTH_TOKEN_PATH={path}: no such file; name one that holds the cluster's token, "
+            "or set RAY_AUTH_TOKEN"
+        )
     if process_environment.job_client(has_token=has_token()):
         reread_environment()
 
