@@ -22,7 +22,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestration.slurm.marked import MARK, adopt_orphans, end_marked, guard
+from orchestration.slurm.marked import MARK, adopt_orphans, end_processes, guard
 from orchestration.state.scratch import LOCK, held_lock, remove_abandoned
 
 LOG = "node.log"  # in the job's local folder
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     options.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (options.folder / TEMPORARY).mkdir(exist_ok=True)
-    guarded = guard(options.mark, options.folder)
+    guardian, guarded = guard(options.mark, options.folder)
     held = held_lock(options.folder / LOCK)
     remove_abandoned(options.folder.parent)  # of jobs that were killed with their guardian
     adopt_orphans()
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     failed = ray.returncode is not None
     if failed:
         print(f"{socket.gethostname()}: Ray ended: {last_line(log)}", file=sys.stderr, flush=True)
-    end_marked(options.mark, spare=(os.getpid(),))
+    end_processes(options.mark, options.folder, guardian)
     shutil.rmtree(options.folder, ignore_errors=True)
     held.close()
     os.close(guarded)

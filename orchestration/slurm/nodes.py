@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cola import process_environment
 from cola.errors import ClusterError
-from orchestration.slurm.marked import MARK, end_marked
+from orchestration.slurm.marked import MARK, end_processes
 from orchestration.slurm.node import BLOCKED, TEMPORARY
 from orchestration.slurm.ports import free_ports, listens, local_folder, wait_for
 
@@ -131,7 +131,7 @@ class JobNodes:
         for process in self.processes:
             close(process)
         self.processes.clear()
-        end_marked(self.mark)
+        end_processes(self.mark, self.folder)
 
 
 def take_interrupts() -> None:
