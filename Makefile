@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo test test-drill test-quick check docs clean
+.PHONY: demo test test-drill test-cluster test-quick check docs clean
 
 # Train three families at several budgets, fit their scaling curves, write the report.
 demo: $(READY)
@@ -16,14 +16,18 @@ demo: $(READY)
 
 # Every check and every test.
 test: check
-	$(PYTEST) -m "not drill"
+	$(PYTEST) -m "not drill and not cluster"
 
 # Faults injected into a real study, alone on the machine for about eight minutes.
 test-drill: $(READY)
 	$(VENV)/bin/python -m pytest -m drill
 
+# A real Slurm of two nodes on this machine: root, and Debian's slurm-wlm, munge and iproute2.
+test-cluster: $(READY)
+	$(VENV)/bin/python -m pytest -m cluster tests/cluster
+
 test-quick: $(READY)
-	$(PYTEST) -m "not slow and not drill"
+	$(PYTEST) -m "not slow and not drill and not cluster"
 
 check: $(READY)
 	$(VENV)/bin/ruff check .

@@ -67,12 +67,22 @@ def report(
         name, output = str(values.get("name")), output or values.get("output")
     root = Path(output or "outputs").expanduser().resolve()
     folder = root / "studies" / name
-    if not (folder / "study.yaml").exists():
-        raise SpecError(f"study {name}: {root} holds no such study; run it first, or give --output")
-    spec = load_saved_yaml(
-        folder / "study.yaml", "tracking", "uri", what="study", command="`cola run` of the study"
-    )
-    uri = tracking_uri or spec["tracking"]["uri"] or sqlite_uri(root / "mlflow.db")
+    spec = None
+    if (folder / "study.yaml").exists():
+        spec = load_saved_yaml(
+            folder / "study.yaml",
+            "tracking",
+            "uri",
+            what="study",
+            command="`cola run` of the study",
+        )
+    elif tracking_uri is None:
+        raise SpecError(
+            f"study {name}: {root} holds no such study; run it first, or give --output, or the "
+            "MLflow that has its runs (--tracking-uri)"
+        )
+    own_uri = None if spec is None else spec["tracking"]["uri"]
+    uri = tracking_uri or own_uri or sqlite_uri(root / "mlflow.db")
     if metric:
         page = write_metric_report(
             name, uri, folder / "report", metrics=metric, targets=target or []

@@ -38,15 +38,14 @@ def ray_driver() -> None:
 
 
 @contextmanager
-def private_cluster() -> Iterator[None]:
-    """A driver while it runs a private Ray cluster on this machine."""
-    interface = loopback_interface()
+def private_cluster(temporary: str | None = None) -> Iterator[None]:
+    """A driver while it runs a private Ray cluster on this machine.
+
+    `temporary` replaces a TMPDIR in which the paths of Ray's sockets would be too long.
+    """
     values = {
-        # The node's address is 127.0.0.1, so Ray's servers listen on loopback only.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # So do a run's workers: by default they take the interface of the machine's host name.
-        "GLOO_SOCKET_IFNAME": interface,
-        "NCCL_SOCKET_IFNAME": interface,
+        **({} if temporary is None else {"TMPDIR": temporary}),
+        **one_machine(),
         # Nobody takes this machine's only node away: saves every run an actor that would watch.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get(
             "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
@@ -54,6 +53,18 @@ def private_cluster() -> Iterator[None]:
     }
     with _within(values):
         yield
+
+
+def one_machine() -> dict[str, str]:
+    """Variables of a Ray that no other machine is to reach."""
+    interface = loopback_interface()
+    return {
+        # The node's address is 127.0.0.1, so Ray's servers listen on loopback only.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # So do a run's workers: by default they take the interface of the machine's host name.
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
+    }
 
 
 def loopback_interface() -> str:
@@ -127,6 +138,31 @@ def mlflow_server(store: str) -> dict[str, str]:
         # Eight processes more, for MLflow's evaluation of language-model applications.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+
+
+def slurm_job(token: str, temporary: str, *, alone: bool) -> dict[str, str]:
+    """The whole environment of the Ray of a Slurm job; the token is its own, unless one is given.
+
+    An address that the user has set for other commands is another cluster's. `temporary` is the
+    folder that ends with the job; `alone` is a job of one node.
+    """
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    own = {} if given else {"RAY_AUTH_TOKEN": token}
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {
+        "COLUMNS": "160",
+        **inherited,
+        **own,
+        **(one_machine() if alone else {}),
+        "TMPDIR": temporary,
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def ray_token(token: str) -> None:
+    """A process that speaks to a cluster whose description says where its token is."""
+    _set("RAY_AUTH_TOKEN", token)
 
 
 def job_client(*, has_token: bool) -> bool:

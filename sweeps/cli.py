@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +22,17 @@ with leaving_at_once():  # these take seconds
     from cola import process_environment
     from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
     from cola.logs import set_up_logging
+    from orchestration.cli.clusters import app as clusters_app
     from orchestration.cli.evaluate import app as evaluate_app
     from orchestration.cli.jobs import app as jobs_app
     from orchestration.cli.score import app as scoring_app
+    from orchestration.cli.status import app as status_app
     from orchestration.cli.study import app as orchestration_app
+    from orchestration.remote.submission import Submission
     from sweeps.schema_cli import app as schema_app
+    from sweeps.space.catalog import shipped_sweeps
     from sweeps.sweep_cli import app as sweep_app
+    from sweeps.sweep_cli import show_status, submission
 
 # The states of a disk or of its files that a person can mend.
 STORAGE_ERRORS = (
@@ -41,7 +46,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for mounted in (orchestration_app, jobs_app, evaluate_app, scoring_app, analysis_app, schema_app):
+for mounted in (
+    orchestration_app, status_app, jobs_app, clusters_app, evaluate_app, scoring_app, analysis_app,
+    schema_app,
+):  # fmt: skip
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")
 
@@ -53,6 +61,9 @@ class Services:
     report: Callable[[str, str], None]
     sweep_report: Callable[[Path], None]
     register_forecast: Callable[[Path, str, float], str]
+    sweeps: Callable[[], Iterable[str]]
+    sweep_submission: Callable[..., Submission]
+    sweep_status: Callable[[str, bool], None]
 
 
 @app.callback()
@@ -76,6 +87,9 @@ def compose(
         report=lambda study, output: report(study, output),
         sweep_report=lambda folder: typer.echo(str(write_sweep_report(folder))),
         register_forecast=register_forecast,
+        sweeps=shipped_sweeps,
+        sweep_submission=submission,
+        sweep_status=show_status,
     )
 
 

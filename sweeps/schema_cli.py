@@ -1,4 +1,4 @@
-"""The command `cola schema`: what studies and sweeps may hold, for editors and for readers."""
+"""The command `cola schema`: what YAML files may hold, for editors and for readers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cola.spec import Spec
 from cola.spec.reference import reference
 from cola.spec.schema import json_schema
 from cola.study import StudySpec
+from orchestration.remote.clusters import ClustersFile
 from sweeps.space.spec import SweepSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -23,8 +24,9 @@ RENEW = "cola schema --markdown --to docs/configuration.md"
 INTRODUCTION = f"""\
 # Configuration
 
-Every key of a study (`cola plan`, `cola run`) and of a sweep (`cola sweep`). This page is written
-by `{RENEW}`, from the specifications that the commands read.
+Every key of a study (`cola plan`, `cola run`), of a sweep (`cola sweep`) and of `clusters.yaml`
+(`cola submit --cluster`). This page is written by `{RENEW}`,
+from the specifications that the commands read.
 
 A key is named by its path: `training.optimizer.learning_rate` is `learning_rate` in the mapping
 `optimizer` in the mapping `training` of the YAML file, and `--set` takes the same path:
@@ -33,7 +35,8 @@ NAME for a name in a mapping. A key that is marked *required* must be given wher
 holds it is given. Unknown keys are refused. Numbers may be written as 1e12 or 1_000_000.
 
 Editors with YAML support complete keys, show their meanings and mark mistakes after
-`cola schema study --to study.schema.json` (or `sweep`) and this first line of the YAML file:
+`cola schema study --to study.schema.json` (or `sweep`, `clusters`) and this first line of the YAML
+file:
 
 ```yaml
 # yaml-language-server: $schema=study.schema.json
@@ -46,23 +49,28 @@ class Kind(StrEnum):
 
     STUDY = "study"
     SWEEP = "sweep"
+    CLUSTERS = "clusters"
 
 
-SPECIFICATIONS: dict[Kind, type[Spec]] = {Kind.STUDY: StudySpec, Kind.SWEEP: SweepSpec}
+SPECIFICATIONS: dict[Kind, type[Spec]] = {
+    Kind.STUDY: StudySpec,
+    Kind.SWEEP: SweepSpec,
+    Kind.CLUSTERS: ClustersFile,
+}
 
 
 @app.command()
 def schema(
     kind: Annotated[
         Kind | None,
-        typer.Argument(help="Default: study; with --markdown, both.", show_default=False),
+        typer.Argument(help="Default: study; with --markdown, all.", show_default=False),
     ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the reference of all keys as Markdown tables.")
     ] = False,
     to: Annotated[Path | None, typer.Option(help="A file to write, instead of printing.")] = None,
 ) -> None:
-    """Print the JSON Schema of studies or sweeps, for editors, or the reference of their keys."""
+    """Print the JSON Schema of a kind of file, for editors, or the reference of all keys."""
     if markdown:
         text = configuration_page(list(Kind) if kind is None else [kind])
     else:

@@ -13,8 +13,12 @@ from typer.core import TyperGroup
 from cola.errors import INTERRUPTED, RunError, SpecError, TrackingError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
+from orchestration.cli.things import within
+from orchestration.cluster.session import check_joined
+from orchestration.remote.submission import Submission
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
+from sweeps.space.base_study import written_study
 from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
 from sweeps.space.metrics import missing_metric
 from sweeps.space.points import PointPlanner
@@ -83,6 +87,7 @@ def run(
     address: RayAddress = None,
 ) -> None:
     """Run a sweep; the same command resumes one that was stopped or killed."""
+    check_joined(address)
     planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
     if resume:
         check_was_started(planner)
@@ -162,7 +167,18 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show a sweep's trials, from its log."""
-    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
+    show_planned_status(
+        planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings), as_json
+    )
+
+
+def show_status(sweep: str, as_json: bool) -> None:
+    """Print the trials of a sweep that needs no options."""
+    show_planned_status(planner_of(sweep, None, sweep_settings=None, settings=None), as_json)
+
+
+def show_planned_status(planner: PointPlanner, as_json: bool) -> None:
+    """Print a sweep's trials, from its log."""
     spec, log = planner.sweep, SweepLog(sweep_folder(planner.base))
     leave_out_trials(planner, log)
     rows = [trial_row(log, number, spec.metrics[0].name) for number in sorted(log.requests)]
@@ -211,6 +227,25 @@ def planner_of(
         SpecError: an argument or the sweep is invalid.
     """
     return PointPlanner(load_sweep(sweep, scale, sweep_settings), settings or [])
+
+
+def submission(
+    sweep: str,
+    scale: str | None,
+    settings: list[str],
+    *,
+    sweep_settings: list[str],
+    shared: str | None,
+) -> Submission:
+    """The sweep as it is sent to a cluster whose nodes see the folder `shared`, if there is one.
+
+    Raises:
+        SpecError: an argument or the sweep is invalid, or it has relative paths or a secret in it.
+    """
+    from sweeps.driver.submission import sweep_submission
+
+    spec = load_sweep(sweep, scale, sweep_settings)
+    return sweep_submission(spec, within(shared, written_study(spec, settings), settings))
 
 
 def check_was_started(planner: PointPlanner) -> None:

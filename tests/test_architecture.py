@@ -42,7 +42,7 @@ LAYERS = {
         {"checkpoint", "cluster", "tracking"},
         {"planning"},
         {"training"},
-        {"worker", "inference", "remote"},
+        {"worker", "inference", "remote", "slurm"},
         {"driver", "recipes"},
         {"doctor"},
         {"cli"},
@@ -92,13 +92,15 @@ TORCH_FREE = {
     "orchestration/tracking",
     "orchestration/planning",
     "orchestration/remote",
+    "orchestration/slurm",
     "orchestration/recipes",
 }
 
 # What the processes that train never reach, not even through what they import: a worker writes a
 # journal, and only the driver knows MLflow and the queue.
 WORKERS = ("orchestration/training", "orchestration/worker")
-DRIVERS_ONLY = ("tracking", "cluster", "inference", "driver", "remote", "recipes", "doctor", "cli")
+DRIVERS_ONLY = ("tracking", "cluster", "inference", "driver", "remote", "slurm", "recipes",
+                "doctor", "cli")  # fmt: skip
 
 # Module -> the only files that import it.
 RESERVED = {
@@ -261,6 +263,8 @@ NO_FAMILY = {
     "orchestration/remote/jobs.py": "prefix of job ids",
     "orchestration/recipes/ray_up.py": "name of a container",
     "orchestration/remote/remote_status.py": "the command",
+    "orchestration/remote/clusters.py": "the folder of the user's configuration",
+    "orchestration/slurm/job.py": "the command",
     "sweeps/cli.py": "the command",
     "cola/logs.py": "the package's logger",
     "analysis/plotting/style.py": "salt of ids in figures",

@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ["run_id", "metric", "step", "value"]
 MANY = 500  # run ids in one SQL statement
+# Of a run, repeated at each of its steps.
+RUN_COLUMNS = [
+    "run_id", "name", "family", "variant", "run_key", "rung", "budget", "seed", "status",
+]  # fmt: skip
 
 
 def read_histories(
@@ -104,3 +108,19 @@ def _keep(cache: Path, found: pd.DataFrame, metrics: Sequence[str]) -> None:
     temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
     found.to_parquet(temporary, index=False)
     temporary.replace(cache)
+
+
+def joined_histories(
+    histories: pd.DataFrame, runs: pd.DataFrame, metrics: dict[str, str], *, needed: str
+) -> pd.DataFrame:
+    """One row a run and step with the metrics side by side; rows without the needed one are left
+    out."""
+    mine = histories[histories["metric"].isin(metrics)]
+    wide = mine.pivot(index=["run_id", "step"], columns="metric", values="value")
+    wide = wide.reindex(columns=list(metrics)).set_axis(list(metrics.values()), axis=1)
+    wide = wide.astype(float).dropna(subset=[needed]).reset_index()
+    about = runs[[*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]]
+    joined = wide.merge(about, on="run_id", how="inner")
+    order = dict(zip(runs["run_id"], range(len(runs)), strict=True))
+    by = joined["run_id"].map(order)
+    return joined.assign(_by=by).sort_values(["_by", "step"]).drop(columns="_by")

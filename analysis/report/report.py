@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from analysis.plotting.templates import render
 from analysis.report.family_fits import FamilyFit, falls_with_budget
@@ -34,6 +35,7 @@ from analysis.report.tuning import tuning_statements
 from cola.errors import SpecError
 from cola.families.registry import definition_of
 from cola.records import SOLVER_DIFFERENCE, SOLVER_TOLERANCE
+from cola.spec.yaml_text import parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +61,13 @@ def write_report(
     tracking_uri: str,
     folder: Path,
     *,
-    spec: dict[str, Any],
+    spec: dict[str, Any] | None,
     targets: Sequence[float] = (),
 ) -> ReportResult:
     """Read the study's experiment and write its report into `folder`.
 
-    `spec` is the study's specification, for "how to reproduce" and the description. `targets`:
+    `spec` is the study's specification, for "how to reproduce" and the description; None takes the
+    one that MLflow has. `targets`:
     budgets to predict the loss at (by default ten times the largest one).
 
     Raises:
@@ -79,7 +82,8 @@ def write_report(
         )
     folder.mkdir(parents=True, exist_ok=True)
     found = findings_of(frames)
-    content = page(study, frames, found, spec=spec, targets=targets)
+    known = recorded_spec(study, frames) if spec is None else spec
+    content = page(study, frames, found, spec=known, targets=targets)
     content["figures"] = draw_figures(
         frames,
         found.fits,
@@ -97,6 +101,17 @@ def write_report(
         files.append(path)
     log.info("study %s: report in %s (%d warnings)", study, folder, len(found.warnings))
     return ReportResult(folder / "report.html", files, found.fits, found.warnings)
+
+
+def recorded_spec(study: str, frames: StudyFrames) -> dict[str, Any]:
+    """The specification in the study's own MLflow run; where there is none, its name and why."""
+    if not frames.specification:
+        absent = "(MLflow has no specification of this study)"
+        return {"name": study, "description": absent}
+    try:
+        return dict(parse_yaml(frames.specification))
+    except (yaml.YAMLError, TypeError, ValueError):
+        return {"name": study, "description": "(MLflow's study.yaml of this study is damaged)"}
 
 
 def page(

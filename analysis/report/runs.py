@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.report.histories import read_histories
+from analysis.report.histories import joined_histories, read_histories
 from analysis.report.splits import Split, on_one_split, split_columns
 from cola import process_environment
 from cola.errors import SpecError, TrackingError
@@ -58,9 +58,6 @@ CURVE_METRICS = {
     Metric.TRAIN_FLOPS_EXECUTED: "train_flops_executed",
     Metric.TOKENS_PER_SECOND: "tokens_per_second",
 }
-RUN_COLUMNS = [
-    "run_id", "name", "family", "variant", "run_key", "rung", "budget", "seed", "status",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,7 @@ class StudyFrames:
     notes: list[str] = field(default_factory=list)
     split: Split = "validation"
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # last values, by run_id
+    specification: str = ""  # the study's YAML, as its driver recorded it; empty where it has not
 
     @property
     def accuracies(self) -> pd.DataFrame:
@@ -182,17 +180,26 @@ def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
     histories = read_histories(
         client, address.uri, ids, finished=finished, metrics=metrics, cache=cache
     )
-    points = _joined(histories, runs, POINT_METRICS, needed="nll")
-    curves = _joined(histories, runs, CURVE_METRICS, needed="train_loss")
+    points = joined_histories(histories, runs, POINT_METRICS, needed="nll")
+    curves = joined_histories(histories, runs, CURVE_METRICS, needed="train_loss")
     if not points.empty:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
     runs, points, split, split_notes = on_one_split(runs, points)
-    samples, environment = _artifacts(client, runs, _own_artifacts(file, study))
+    own = _own_artifacts(file, study)
+    samples, environment = _artifacts(client, runs, own)
+    recorded = client.search_runs([experiment.experiment_id], f"tags.{Tag.KIND} = '{Kind.STUDY}'")
+    texts = [_artifact(client, run.info.run_id, Artifact.STUDY, own=own) for run in recorded[:1]]
     last = {run.info.run_id: dict(run.data.metrics) for run in mlflow_runs}
     tables = runs, points, curves, _diagnostics(last, runs), _evaluations(last, runs)
     return StudyFrames(
-        *tables, samples, environment, notes=notes + split_notes, split=split, metrics=last
+        *tables,
+        samples,
+        environment,
+        notes=notes + split_notes,
+        split=split,
+        metrics=last,
+        specification="".join(texts),
     )
 
 
@@ -306,22 +313,6 @@ def _export_notes(finished: list[Any]) -> list[str]:
             + ", ".join(sorted(unchecked))
         )
     return notes
-
-
-def _joined(
-    histories: pd.DataFrame, runs: pd.DataFrame, metrics: dict[str, str], *, needed: str
-) -> pd.DataFrame:
-    """One row a run and step with the metrics side by side; rows without the needed one are left
-    out."""
-    mine = histories[histories["metric"].isin(metrics)]
-    wide = mine.pivot(index=["run_id", "step"], columns="metric", values="value")
-    wide = wide.reindex(columns=list(metrics)).set_axis(list(metrics.values()), axis=1)
-    wide = wide.astype(float).dropna(subset=[needed]).reset_index()
-    about = runs[[*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]]
-    joined = wide.merge(about, on="run_id", how="inner")
-    order = dict(zip(runs["run_id"], range(len(runs)), strict=True))
-    by = joined["run_id"].map(order)
-    return joined.assign(_by=by).sort_values(["_by", "step"]).drop(columns="_by")
 
 
 def _diagnostics(metrics: dict[str, dict[str, float]], runs: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,18 @@ from cola.errors import SpecError
 from orchestration.remote.packaging import JobEnvironment
 
 Study = Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")]
-StudyName = Annotated[str, typer.Argument(help="The study's name.")]
+Thing = Annotated[
+    str, typer.Argument(help="A shipped study's or sweep's name, or a YAML file of one.")
+]
+ThingName = Annotated[str, typer.Argument(help="The study's or sweep's name.")]
+Scale = Annotated[str | None, typer.Option("--scale", help="Of a sweep: its scale.")]
+SweepOverrides = Annotated[
+    list[str] | None,
+    typer.Option("--sweep-set", help="Of a sweep: override a key of its own.", metavar="KEY=VALUE"),
+]
+ClusterName = Annotated[
+    str | None, typer.Option("--cluster", help="A cluster that clusters.yaml describes.")
+]
 Run = Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")]
 Overrides = Annotated[
     list[str] | None,
@@ -26,7 +37,7 @@ RayAddress = Annotated[
     str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
 ]
 DASHBOARD_HELP = "Ray's dashboard: http(s)://HOST:PORT."
-Dashboard = Annotated[str, typer.Option("--address", help=DASHBOARD_HELP)]
+Dashboard = Annotated[str | None, typer.Option("--address", help=DASHBOARD_HELP)]
 CaFile = Annotated[
     Path | None,
     typer.Option(

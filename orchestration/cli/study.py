@@ -1,4 +1,4 @@
-"""Commands that plan and run studies and use their models: plan, run, status, generate, export."""
+"""Commands that plan and run studies and use their models: plan, run, generate, export."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from cola.evaluation.tasks.settings_read import unread_by_family
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
 from orchestration.cli.options import (
-    DASHBOARD_HELP,
-    AllowHttp,
     AsJson,
-    CaFile,
     Output,
     Overrides,
     RayAddress,
@@ -27,9 +24,9 @@ from orchestration.cli.options import (
     output_folder,
 )
 from orchestration.cli.plan_tables import family_table, memory_table, plan_table
-from orchestration.cli.tables import print_runs, wide_console
+from orchestration.cli.tables import wide_console
+from orchestration.cluster.session import check_joined
 from orchestration.driver.progress import StudyView
-from orchestration.driver.status import run_status
 from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.planning.corpus_size import check_epochs, corpus_size
 from orchestration.planning.decisions import RunDecision, decide
@@ -45,7 +42,6 @@ from orchestration.planning.plan_summary import (
 )
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
-from orchestration.remote.endpoint import Endpoint
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, output_root, study_folder
 
@@ -136,6 +132,7 @@ def run(
     ] = False,
 ) -> None:
     """Train what the study lacks: finished runs are reused, interrupted ones resume."""
+    check_joined(address)
     spec = load_study(study, settings or [])
     view = StudyView()
     if rehearse:
@@ -182,57 +179,6 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         others = [name for name, state in left.items() if state == "running"]
         by_others = f"; another driver runs {', '.join(others)}" if others else ""
         view.note(f"not finished: {left}{by_others}; the same command resumes from here")
-
-
-@app.command()
-def status(
-    study: Annotated[
-        str, typer.Argument(help="A shipped study, a YAML file, or (with --address) a name.")
-    ],
-    settings: Overrides = None,
-    as_json: AsJson = False,
-    *,
-    workers: Annotated[
-        bool, typer.Option("--workers", help="Also every worker of the running runs.")
-    ] = False,
-    address: Annotated[
-        str | None, typer.Option(help=f"Read it on a cluster. {DASHBOARD_HELP}")
-    ] = None,
-    ca_file: CaFile = None,
-    allow_http: AllowHttp = False,
-) -> None:
-    """Show the state of each run of a study, from the ledger and the journals."""
-    if address is not None:
-        endpoint = Endpoint(address, ca_file, allow_http)
-        show_remote_status(study, settings or [], endpoint, as_json=as_json, workers=workers)
-        return
-    spec = load_study(study, settings or [])
-    ledger = Ledger(output_root(spec))
-    plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
-    rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
-    if as_json:
-        typer.echo(json.dumps({"study": spec.name, "runs": rows}, indent=1))
-    else:
-        print_runs(spec.name, rows, workers)
-
-
-def show_remote_status(
-    study: str, settings: list[str], endpoint: Endpoint, *, as_json: bool, workers: bool
-) -> None:
-    """Print the study's last job on a cluster, and its runs from the cluster's storage."""
-    from orchestration.remote.jobs import client_of
-    from orchestration.remote.remote_status import remote_runs, study_and_job
-
-    client = client_of(endpoint)
-    name, output, job = study_and_job(client, study, settings)
-    if job is not None and not as_json:
-        typer.echo(str(job))
-    rows = remote_runs(client, name, output, job=job)
-    if as_json:
-        summary = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
-        typer.echo(json.dumps({"study": name, "job": summary, "runs": rows}, indent=1))
-    else:
-        print_runs(name, rows, workers)
 
 
 @app.command()

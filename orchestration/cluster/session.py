@@ -11,22 +11,25 @@ from pathlib import Path
 from typing import IO, Any
 
 from cola import process_environment
-from cola.errors import ClusterError, one_line
+from cola.errors import ClusterError, SpecError, one_line
 from cola.logs import VARIABLE, inherited_variables
 from cola.spec.resources import ResourcesSpec
+from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.packing import ClusterState, Node, PlacedGroup, matches
 from orchestration.cluster.temporary_folder import (
+    FALLBACK,
     SESSION_LOCK,
     ray_folder,
     remove_old_sessions,
     too_long,
 )
-from orchestration.cluster.token_file import make_token_private
-from orchestration.compat.ray import free_resources_by_node, loopback_only
+from orchestration.cluster.token_file import choose_authentication, make_token_private
+from orchestration.compat.ray import free_resources_by_node, head_refusal, loopback_only
 from orchestration.state.scratch import held_lock, remove_abandoned
 
 log = logging.getLogger(__name__)
 
+HEAD_SECONDS = 10.0  # for a head to answer; a chosen value
 DOCTOR = "`cola doctor` shows whether Ray can start on this machine"
 
 
@@ -51,15 +54,59 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
     The private cluster's Ray servers listen on loopback only; it is stopped at the end.
 
     Raises:
+        SpecError: Ray cannot be imported in this environment, or `address` is a dashboard's.
         NoClusterError: when none answers at `address`, or none can be started here.
     """
+    check_interpreter()
     process_environment.ray_driver()
     with contextlib.ExitStack() as stack:
         if address is None:
             make_token_private()
-            stack.enter_context(process_environment.private_cluster())
+            short = str(FALLBACK) if too_long() else None
+            stack.enter_context(process_environment.private_cluster(short))
             stack.enter_context(loopback_only())
+        else:
+            check_joined(address)
+            choose_authentication()
+            check_taken(address)
         yield stack.enter_context(_session(address))
+
+
+def check_joined(address: str | None) -> None:
+    """Check that an address is one of a cluster that a driver joins.
+
+    Raises:
+        SpecError: it is a dashboard's, which takes jobs.
+    """
+    if address is not None and address.startswith(("http://", "https://")):
+        raise SpecError(
+            f"--address {address}: is a dashboard, which takes jobs: `cola submit THING --address "
+            f"{address}` sends a study or sweep there; this command joins a cluster from one of "
+            "its nodes, at HOST:PORT of its head (6379 by default)"
+        )
+
+
+def check_taken(address: str) -> None:
+    """Check that a cluster's head takes this process and its token.
+
+    Raises:
+        NoClusterError: it does not; the message says whether it is about the token.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in address:
+        return  # `auto`, or one of Ray's other forms
+    answer = head_refusal(address, HEAD_SECONDS)
+    if answer is None:
+        return
+    if any(word in answer.lower() for word in ("unauthenticated", "token")):
+        raise NoClusterError(
+            f"--address {address}: the cluster wants another token, or one at all; set "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's own"
+        )
+    raise NoClusterError(
+        f"--address {address}: no Ray cluster answers ({one_line(answer, 200)}); check the "
+        "address, and that the cluster is up"
+    )
 
 
 @contextlib.contextmanager

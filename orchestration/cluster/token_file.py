@@ -9,10 +9,61 @@ import secrets
 import stat
 from pathlib import Path
 
+from cola import process_environment
+from cola.errors import SpecError, one_line
+from orchestration.compat.ray import reread_environment
+
 log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 32  # as many as Ray's own tokens have
 GIVEN_BY = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+def has_token() -> bool:
+    """Whether Ray will find an authentication token: in its variables, or in the home folder."""
+    if any(os.environ.get(name) for name in GIVEN_BY):
+        return True
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or one that cannot be read
+        return (Path.home() / ".ray" / "auth_token").is_file()
+    return False
+
+
+def choose_authentication() -> None:
+    """Use tokens if there is one, unless RAY_AUTH_MODE is set.
+
+    A Ray that is loaded already reads the mode again: otherwise clusters that this process starts
+    later would ask for tokens that it does not send.
+
+    Raises:
+        SpecError: the variable that names the token's file names none.
+    """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if path and not os.environ.get("RAY_AUTH_TOKEN") and not Path(path).is_file():
+        raise SpecError(
+            f"RAY_AUTH_TOKEN_PATH={path}: no such file; name one that holds the cluster's token, "
+            "or set RAY_AUTH_TOKEN"
+        )
+    if process_environment.job_client(has_token=has_token()):
+        reread_environment()
+
+
+def token_of(reference: str) -> str:
+    """The token that `env:NAME` or `file:/path` refers to.
+
+    Raises:
+        SpecError: there is none.
+    """
+    kind, _, place = reference.partition(":")
+    if kind == "env":
+        token = os.environ.get(place, "").strip()
+    else:
+        try:
+            token = Path(place).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError, RuntimeError) as error:
+            raise SpecError(f"token={reference}: cannot be read ({one_line(error)})") from None
+    if not token:
+        raise SpecError(f"token={reference}: is empty; put the cluster's token there")
+    return token
 
 
 def make_token_private() -> None:

@@ -121,6 +121,21 @@ def torch_config(backend: str) -> Any:
     return FileConfig(backend=backend)
 
 
+def head_refusal(address: str, seconds: float) -> str | None:
+    """What a cluster's head answers, at HOST:PORT, where it does not take this process; else None.
+
+    `ray.init` logs lines of its own about a token that is missing or wrong, and tries for long.
+    """
+    from ray._raylet import GcsClient
+    from ray.exceptions import RaySystemError, RpcError
+
+    try:
+        GcsClient(address=address).check_alive([], timeout=seconds)
+    except (RpcError, RaySystemError, RuntimeError, ValueError) as error:
+        return str(error) or type(error).__name__
+    return None
+
+
 def reread_environment() -> None:
     """Make a Ray that is loaded already take up RAY_AUTH_MODE: it reads it once."""
     from ray._raylet import Config

@@ -18,6 +18,7 @@ from cola.errors import ColaError
 from cola.spec.address import resolve_address, sqlite_file
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
+from orchestration.cluster.interpreter import home_problem, optimisation_problem
 from orchestration.cluster.temporary_folder import ray_folder
 from orchestration.doctor.cluster_checks import cluster
 from orchestration.doctor.finding import Finding
@@ -67,7 +68,11 @@ def resources_of(study: StudySpec) -> list[ResourcesSpec]:
 
 
 def python() -> Finding:
-    """Whether the interpreter is new enough."""
+    """Whether the interpreter is new enough, and Ray can be imported in it."""
+    problem = optimisation_problem() or home_problem()
+    if problem is not None:
+        what, _, remedy = problem.rpartition("; ")
+        return Finding("python", "fail", what, remedy)
     fits = sys.version_info >= (3, 11)
     remedy = "" if fits else "use Python 3.11 or newer"
     return Finding("python", "ok" if fits else "fail", platform.python_version(), remedy)

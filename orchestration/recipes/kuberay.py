@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from cola.study import StudySpec
 from orchestration.recipes.node_groups import NodeGroup
 from orchestration.recipes.recipes import MOUNT, check_mounted, credentials
 from orchestration.recipes.registry import Kind, RecipeRequest
 from orchestration.remote.packaging import STOP_SECONDS
+from orchestration.remote.submission import Submission
 
 CLAIM = "cola-shared"
 TOKEN_SECRET = "ray-auth-token"  # noqa: S105 (the name of a secret, not a secret)
@@ -45,36 +45,36 @@ def text(request: RecipeRequest) -> str:
     Raises:
         SpecError: a path outside the mounted storage.
     """
-    study = request.study
-    check_mounted(study)
-    job = ray_job(study, request.groups, request.image, credentials=credentials(study))
-    return yaml.dump_all([study_config(study), job], Dumper=Readable, sort_keys=False)
+    work = request.work
+    check_mounted(work.study)
+    job = ray_job(work, request.groups, request.image, credentials=credentials(work.study))
+    return yaml.dump_all([study_config(work), job], Dumper=Readable, sort_keys=False)
 
 
-def study_config(study: StudySpec) -> dict[str, Any]:
-    """A ConfigMap with the study's specification, for the head to mount."""
+def study_config(work: Submission) -> dict[str, Any]:
+    """A ConfigMap with the specification, for the head to mount."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": f"{STUDY_CONFIG}-{kubernetes_name(study)}"},
-        "data": {"study.yaml": study.to_yaml()},
+        "metadata": {"name": f"{STUDY_CONFIG}-{kubernetes_name(work.name)}"},
+        "data": {work.file: work.specification},
     }
 
 
 def ray_job(
-    study: StudySpec, groups: Sequence[NodeGroup], image: str, *, credentials: Sequence[str]
+    work: Submission, groups: Sequence[NodeGroup], image: str, *, credentials: Sequence[str]
 ) -> dict[str, Any]:
-    """A RayJob whose cluster is deleted when the study has ended.
+    """A RayJob whose cluster is deleted when the study or sweep has ended.
 
     `credentials` are names of environment variables (see `recipes.credentials`).
     """
-    name = kubernetes_name(study)
+    name = kubernetes_name(work.name)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": {"name": f"cola-{name}"},
         "spec": {
-            "entrypoint": "cola run /study/study.yaml --address auto",
+            "entrypoint": f"cola {' '.join(work.verbs)} /study/{work.file} --address auto",
             "submissionMode": "K8sJobMode",
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": KEEP_SECONDS,
@@ -172,9 +172,9 @@ def by_reference(variable: str) -> dict[str, Any]:
     return {"name": variable, "valueFrom": {"secretKeyRef": key}}
 
 
-def kubernetes_name(study: StudySpec) -> str:
-    """The study's name in the characters that Kubernetes allows."""
-    return study.name.replace("_", "-").replace(".", "-").strip("-")
+def kubernetes_name(name: str) -> str:
+    """A study's or sweep's name in the characters that Kubernetes allows."""
+    return name.replace("_", "-").replace(".", "-").strip("-")
 
 
 KIND = Kind("kuberay", "a KubeRay RayJob", text)

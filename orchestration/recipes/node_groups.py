@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from cola.errors import SpecError
 from cola.spec.resources import ResourcesSpec
-from orchestration.planning.plan import PlannedRun
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
@@ -31,11 +30,12 @@ class NodeGroup:
 
 
 def node_groups(
-    runs: Sequence[PlannedRun], gpus_per_node: int, cpus_per_node: int, *, limit: int | None
+    runs: Sequence[ResourcesSpec], gpus_per_node: int, cpus_per_node: int, *, limit: int | None
 ) -> list[NodeGroup]:
     """The groups, each sized for the largest of its runs, in the order of the plan.
 
     Args:
+        runs: what each run needs.
         limit: most nodes of a group; None for what one run needs, times
             `resources.concurrent_runs`.
 
@@ -44,7 +44,7 @@ def node_groups(
     """
     by_labels: dict[tuple[tuple[str, str], ...], list[ResourcesSpec]] = {}
     for run in runs:
-        by_labels.setdefault(tuple(sorted(run.resources.labels.items())), []).append(run.resources)
+        by_labels.setdefault(tuple(sorted(run.labels.items())), []).append(run)
     return [
         node_group(dict(labels), resources, gpus_per_node, cpus_per_node=cpus_per_node, limit=limit)
         for labels, resources in by_labels.items()

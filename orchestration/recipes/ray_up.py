@@ -25,9 +25,10 @@ def text(request: RecipeRequest) -> str:
     Raises:
         SpecError: a path outside the mounted storage, or several groups of nodes.
     """
-    check_mounted(request.study)
+    study = request.work.study
+    check_mounted(study)
     group = only_group(KIND.name, request.groups)
-    return yaml.safe_dump(ray_up(request.study, group, request.image), sort_keys=False)
+    return yaml.safe_dump(ray_up(study, group, request.image), sort_keys=False)
 
 
 def ray_up(study: StudySpec, group: NodeGroup, image: str) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from cola.errors import SpecError
-from cola.study import StudySpec
-from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.recipes.node_groups import NodeGroup, node_groups
-from orchestration.remote.packaging import check_study
+from orchestration.remote.clusters import ClusterSpec
+from orchestration.remote.submission import Submission
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +24,11 @@ IMAGE = "cola-scaling:latest"
 
 @dataclass(frozen=True)
 class RecipeRequest:
-    """What a recipe is made from: a study, its planned runs, and the nodes that hold them."""
+    """What a recipe is made from: a study or sweep, the nodes that hold its runs, the cluster."""
 
-    study: StudySpec
-    runs: Sequence[PlannedRun]
+    work: Submission
     groups: Sequence[NodeGroup]
+    cluster: ClusterSpec
     image: str  # container image with this product in it
 
 
@@ -58,23 +57,21 @@ def kinds() -> dict[str, Kind]:
 
 def recipe(
     kind: str,
-    study: StudySpec,
-    gpus_per_node: int,
+    work: Submission,
+    cluster: ClusterSpec,
     *,
-    cpus_per_node: int,
-    limit: int | None = None,
     image: str = IMAGE,
 ) -> str:
-    """The recipe's text, for nodes of that many GPUs and CPUs, at most `limit` of each group.
+    """The recipe's text, for the cluster's nodes.
 
     Raises:
-        SpecError: an unknown kind, a study with relative paths or a secret in it, nodes that are
-            too small or too few, or different nodes where a kind starts only equal ones.
+        SpecError: an unknown kind, nodes that are too small or too few, or different nodes where a
+            kind starts only equal ones.
     """
     if kind not in kinds():
         raise SpecError(f"--kind {kind}: unknown; valid: {', '.join(kinds())}")
-    check_study(study)
-    runs = plan_study(study)
-    groups = node_groups(runs, gpus_per_node, cpus_per_node, limit=limit)
-    log.info("study %s: %d runs on %d groups of nodes", study.name, len(runs), len(groups))
-    return kinds()[kind].text(RecipeRequest(study, runs, groups, image))
+    groups = node_groups(
+        work.resources, cluster.gpus_per_node, cluster.cpus_per_node, limit=cluster.nodes
+    )
+    log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
+    return kinds()[kind].text(RecipeRequest(work, groups, cluster, cluster.image or image))

@@ -1,52 +1,64 @@
-"""A study on Slurm: a batch script that starts Ray on its nodes and runs the study."""
+"""A study or sweep on Slurm: a batch script that starts Ray on its nodes and runs it."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cola.study import StudySpec
-from orchestration.planning.costs import run_costs
-from orchestration.planning.plan import PlannedRun
-from orchestration.planning.rates import measured_rates
+from cola.errors import SpecError
 from orchestration.recipes.node_groups import NodeGroup
 from orchestration.recipes.recipes import only_group, start_options
 from orchestration.recipes.registry import Kind, RecipeRequest
-from orchestration.remote.packaging import STOP_SECONDS
+from orchestration.remote.clusters import ClusterSpec
+from orchestration.slurm.times import check_limit, seconds_of, warning_seconds
 from orchestration.state.paths import output_root
 
 HOURS_SPARE = 1.5  # times the planned hours are asked for; a chosen value
 # Most hours of one job, which is queued again until the study is finished. A chosen value.
 MOST_HOURS = 48
+# Options of sbatch that the description of a cluster gives as they are.
+OPTIONS = {
+    "partition": "--partition",
+    "account": "--account",
+    "qos": "--qos",
+    "constraint": "--constraint",
+    "memory": "--mem",
+}
 
 
 def text(request: RecipeRequest) -> str:
     """The script.
 
     Raises:
-        SpecError: the study's runs ask for several groups of nodes.
+        SpecError: the study's runs ask for several groups of nodes, or the time limit leaves no
+            time to train.
     """
     group = only_group(KIND.name, request.groups)
-    return batch_script(request.study, group, planned_hours(request.study, request.runs))
+    return batch_script(request, group, time_limit(request))
 
 
-def planned_hours(study: StudySpec, runs: Sequence[PlannedRun]) -> int:
+def time_limit(request: RecipeRequest) -> str:
+    """The job's time limit: the cluster's, or by the plan's hours.
+
+    Raises:
+        SpecError: the cluster's is not above the grace.
+    """
+    cluster = request.cluster
+    if cluster.time is None:
+        return f"{min(planned_hours(request.work.seconds()), MOST_HOURS)}:00:00"
+    check_limit(seconds_of(cluster.time), cluster.grace_seconds, where=f"--time={cluster.time}")
+    return cluster.time
+
+
+def planned_hours(seconds: float) -> int:
     """Hours for all runs one after another, HOURS_SPARE times what the plan expects."""
-    rates = measured_rates(output_root(study))
-    seconds = sum(
-        run_costs(
-            run.spec, run.resources, run.total_parameters, keep=study.checkpoint.keep, rates=rates
-        ).seconds
-        for run in runs
-    )
     return max(1, math.ceil(HOURS_SPARE * seconds / 3600))
 
 
-def batch_script(study: StudySpec, group: NodeGroup, hours: int) -> str:
-    """A batch script over several nodes, queued again until the study is finished."""
+def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
+    """A batch script over several nodes, queued again until the work is finished."""
     environment = Environment(
         loader=PackageLoader("orchestration"),
         undefined=StrictUndefined,
@@ -55,20 +67,49 @@ def batch_script(study: StudySpec, group: NodeGroup, hours: int) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (a shell script; every value below is checked or a number)
     )
+    work, cluster = request.work, request.cluster
     # The name has only [a-z0-9._-] (a rule of the specification), so the shell takes it literally;
     # the specification is in a quoted here-document.
     return environment.get_template("slurm.sh.j2").render(
-        name=study.name,
-        study=f"{study.name}.yaml",
-        specification=study.to_yaml(),
+        kind=work.kind,
+        name=work.name,
+        file=f"{work.name}.yaml",
+        specification=work.specification,
+        output=shlex.quote(str(output_root(work.study))),
         nodes=group.limit if group.least >= group.limit else f"{group.least}-{group.limit}",
         per_node=group.workers_per_node,
         start=shlex.join(start_options(group)),
         cpus=group.cpus,
         gpus=group.gpus,
-        time=f"{min(hours, MOST_HOURS)}:00:00",
-        grace=STOP_SECONDS,
+        options=sbatch_options(cluster),
+        time=time,
+        grace=cluster.grace_seconds,
+        warning=warning_seconds(cluster.grace_seconds),
+        setup=setup_lines(cluster),
     )
+
+
+def sbatch_options(cluster: ClusterSpec) -> list[str]:
+    """The options of sbatch that the cluster's description has."""
+    given = {option: getattr(cluster, key) for key, option in OPTIONS.items()}
+    options = [f"{option}={value}" for option, value in given.items() if value is not None]
+    return [*options, "--exclusive"] if cluster.exclusive else options
+
+
+def setup_lines(cluster: ClusterSpec) -> list[str]:
+    """The lines of bash that make the environment.
+
+    Raises:
+        SpecError: one would be read as a directive of Slurm.
+    """
+    lines = [line for entry in cluster.setup for line in entry.splitlines()]
+    for line in lines:
+        if line.lstrip().startswith("#SBATCH"):
+            raise SpecError(
+                f"setup: {line}: comes after the first command, where Slurm reads no directives; "
+                "use the keys partition, account, qos, constraint, time, memory, exclusive"
+            )
+    return lines
 
 
 KIND = Kind("slurm", "a Slurm script", text)

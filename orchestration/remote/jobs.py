@@ -1,8 +1,8 @@
-"""Studies on a remote cluster, as Ray Jobs: submit, follow, stop, resume.
+"""Studies and sweeps on a remote cluster, as Ray Jobs: submit, follow, stop, resume.
 
-A study is one job at a time, known by its name: a second submission attaches to the running one.
-The study's ledger on its storage knows what is finished, so a job that is submitted again resumes
-the study. Tokens are Ray's own (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token).
+Each is one job at a time, known by its name: a second submission attaches to the running one. The
+ledger on its storage knows what is finished, so a job that is submitted again resumes it. Tokens
+are Ray's own (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token).
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cola import process_environment
 from cola.errors import ClusterError, SpecError, one_line
-from cola.study import StudySpec
-from orchestration.compat.ray import dashboard_answer, quiet_job_client, reread_environment
-from orchestration.remote.endpoint import Endpoint, check_answers, check_endpoint, has_token
+from orchestration.cluster.interpreter import check_interpreter
+from orchestration.cluster.token_file import choose_authentication
+from orchestration.compat.ray import dashboard_answer, quiet_job_client
+from orchestration.remote.endpoint import Endpoint, check_answers, check_endpoint
 from orchestration.remote.packaging import (
     STOP_SECONDS,
-    STUDY_FILE,
     JobEnvironment,
-    check_study,
     pinned_version,
     runtime_environment,
 )
+from orchestration.remote.submission import Submission
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +52,13 @@ class Job:
         """Whether the job waits or runs."""
         return self.status not in ENDED
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has finished its study or sweep."""
+        return self.status == "SUCCEEDED"
+
     def __str__(self) -> str:
         return f"{self.submission_id}: {self.status.lower()} {self.message}".rstrip()
-
-
-def choose_authentication() -> None:
-    """Use tokens if there is one, unless RAY_AUTH_MODE is set.
-
-    A Ray that is loaded already reads the mode again: otherwise clusters that this process starts
-    later would ask for tokens that it does not send.
-    """
-    if process_environment.job_client(has_token=has_token()):
-        reread_environment()
 
 
 def client_of(endpoint: Endpoint) -> Any:
@@ -74,6 +68,7 @@ def client_of(endpoint: Endpoint) -> Any:
         SpecError: a malformed address, or a remote one without a token or TLS.
         ClusterError: it does not answer, or refuses the token.
     """
+    check_interpreter()
     check_endpoint(endpoint)
     check_answers(endpoint)
     choose_authentication()
@@ -122,36 +117,37 @@ def refreshed(client: Any, job: Job) -> Job:
 
 
 def submit(
-    client: Any, study: StudySpec, environment: JobEnvironment = "cluster"
+    client: Any, work: Submission, environment: JobEnvironment = "cluster"
 ) -> tuple[Job, bool]:
-    """The study's job, and whether it was submitted before (this call attached to it).
+    """The job of a study or sweep, and whether it was submitted before (this call attached to it).
 
     Of several submissions at the same time one wins, and the others attach to its job.
 
     Raises:
-        SpecError: a study with relative paths or a secret in it.
         ClusterError: the cluster refuses it.
     """
-    check_study(study)
-    earlier = jobs_of(client, study.name)
+    earlier = jobs_of(client, work.name)
     if earlier and earlier[-1].active:
         log.info("%s is active: attached", earlier[-1].submission_id)
         return earlier[-1], True
     if environment == "pinned":
         check_same_ray(client)
     attempt = earlier[-1].attempt + 1 if earlier else 1
-    name = f"{PREFIX}-{study.name}-{attempt}"
+    name = f"{PREFIX}-{work.name}-{attempt}"
     with tempfile.TemporaryDirectory(prefix="cola-submit-") as folder:
         try:
             client.submit_job(
-                entrypoint=f"cola run {STUDY_FILE} --address auto",
+                entrypoint=f"cola {' '.join(work.verbs)} {work.file} --address auto",
                 submission_id=name,
-                runtime_env=runtime_environment(environment, Path(folder), study),
+                runtime_env=runtime_environment(
+                    environment, Path(folder), {work.file: work.specification}
+                ),
                 metadata={
-                    "study": study.name,
-                    "output": study.output,
+                    "study": work.name,
+                    "kind": work.kind,
+                    "output": work.study.output,
                     "environment": environment,
-                    "specification": study.content_hash(),
+                    "specification": work.digest,
                 },
             )
             attached = False
@@ -159,7 +155,7 @@ def submit(
             # Ray takes a name once: another submission came between the listing and this one.
             if f"submission_id {name} already exists" not in str(error):
                 raise ClusterError(
-                    f"study {study.name}: the cluster refuses it ({one_line(error)}); see the "
+                    f"{work.kind} {work.name}: the cluster refuses it ({one_line(error)}); see the "
                     "dashboard's log on the head node"
                 ) from None
             attached = True

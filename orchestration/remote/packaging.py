@@ -1,4 +1,4 @@
-"""What is sent to a cluster: the study alone, or the project's sources with it."""
+"""What is sent to a cluster: the study or sweep alone, or the project's sources with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,11 +39,11 @@ BUILD_SECONDS = 1800  # for pip to build a pinned environment on every node; a c
 
 
 def runtime_environment(
-    kind: JobEnvironment, folder: Path, study: StudySpec | None = None
+    kind: JobEnvironment, folder: Path, files: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Ray's description of a job's environment, with its files packed in the empty `folder`.
 
-    `cluster` takes the `cola` that is installed there and sends the study alone. `pinned` sends the
+    `cluster` takes the `cola` that is installed there and sends the files alone. `pinned` sends the
     project's sources too, and has every node build an environment of them with the versions of
     constraints.txt. Of this process's variables only COLA_LOG is passed on.
 
@@ -57,8 +58,8 @@ def runtime_environment(
         pack_sources(project_root(), folder)
         environment["pip"] = {"packages": requirements(folder), "pip_check": False}
         environment["config"] = {"setup_timeout_seconds": BUILD_SECONDS}
-    if study is not None:
-        (folder / STUDY_FILE).write_text(study.to_yaml(), encoding="utf-8")
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
     if any(folder.iterdir()):
         environment["working_dir"] = str(folder)
     log.debug("runtime environment: %s", environment)

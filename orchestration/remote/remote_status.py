@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.errors import ClusterError, SpecError, one_line
+from cola.records import SweepFile
 from cola.study import StudySpec
 from orchestration.planning.catalog import read_study, shipped_studies
 from orchestration.remote.jobs import Job, jobs_of, refreshed, wait_for_end
@@ -56,14 +57,19 @@ def study_and_job(client: Any, name: str, settings: list[str]) -> tuple[str, str
 
 
 def remote_runs(client: Any, study: str, output: str, *, job: Job | None) -> list[dict[str, Any]]:
-    """The rows of `cola status`, read by a short job on the cluster whose record is removed.
+    """The runs of a study or the trials of a sweep, read by a short job on the cluster whose record
+    is removed.
 
     It runs in the environment of the study's `job`, which exists while that job is active.
 
     Raises:
         ClusterError: it could not read them; the message has the last line of its output.
     """
+    swept = job is not None and job.metadata.get("kind") == "sweep"
     path = f"{output}/studies/{study}/{STUDY_FILE}"
+    if swept:
+        path = f"{output}/sweeps/{study}/{SweepFile.SPEC}"
+    verbs, key = (["sweep", "status"], "trials") if swept else (["status"], "runs")
     name = f"status-of-{study}-{uuid.uuid4().hex[:12]}"
     pinned = job is not None and job.metadata.get("environment") == "pinned"
     kind: JobEnvironment = "pinned" if pinned else "cluster"
@@ -73,7 +79,7 @@ def remote_runs(client: Any, study: str, output: str, *, job: Job | None) -> lis
         else:
             environment = runtime_environment(kind, Path(folder))
         client.submit_job(
-            entrypoint=shlex.join(["cola", "status", path, "--json"]),
+            entrypoint=shlex.join(["cola", *verbs, path, "--json"]),
             submission_id=name,
             runtime_env=environment,
             metadata={"study": study},
@@ -86,12 +92,11 @@ def remote_runs(client: Any, study: str, output: str, *, job: Job | None) -> lis
         text = str(client.get_job_logs(name))
     finally:
         remove(client, helper)
-    rows = rows_in(text)
+    rows = rows_in(text, key)
     if ended.status != "SUCCEEDED" or rows is None:
         lines = [line for line in text.splitlines() if line.strip()] or [ended.message]
         raise ClusterError(
-            f"study {study}: its runs cannot be read on the cluster, at {path}: "
-            f"{one_line(lines[-1])}"
+            f"{study}: its {key} cannot be read on the cluster, at {path}: {one_line(lines[-1])}"
         )
     return rows
 
@@ -104,13 +109,14 @@ def remove(client: Any, job: Job) -> None:
     client.delete_job(job.submission_id)
 
 
-def rows_in(text: str) -> list[dict[str, Any]] | None:
-    """The rows that `cola status --json` printed, among other output; None if there are none."""
+def rows_in(text: str, key: str = "runs") -> list[dict[str, Any]] | None:
+    """The rows that `cola status --json` printed under the key, among other output; None if there
+    are none."""
     for start in (index for index, letter in enumerate(text) if letter == "{"):
         try:
             value, _ = json.JSONDecoder().raw_decode(text, start)
         except ValueError:
             continue
-        if isinstance(value, dict) and "runs" in value:
-            return list(value["runs"])
+        if isinstance(value, dict) and key in value:
+            return list(value[key])
     return None

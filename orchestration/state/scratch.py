@@ -61,10 +61,13 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
         scratch.remove()
 
 
-def remove_abandoned() -> list[Path]:
-    """Remove this user's temporary folders of processes that are gone; returns them."""
+def remove_abandoned(base: Path | None = None) -> list[Path]:
+    """Remove this user's temporary folders of processes that are gone; returns them.
+
+    They lie in `base`; None stands for the machine's temporary folder.
+    """
     removed = []
-    for root in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+    for root in (base or Path(tempfile.gettempdir())).glob(f"{PREFIX}*-*"):
         with contextlib.suppress(OSError):
             if root.stat().st_uid == os.getuid() and is_unlocked(root / LOCK):
                 shutil.rmtree(root, ignore_errors=True)

@@ -36,8 +36,9 @@ def base_path(study: str) -> Path:
     return path
 
 
-def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
-    """The base study with all its defaults and absolute paths, as plain values.
+def written_study(sweep: SweepSpec, overrides: list[str]) -> StudySpec:
+    """The base study with its paths as they were written: on another machine relative ones would be
+    others.
 
     `overrides` are `key=value` settings of the study; they win over the sweep's `set`.
 
@@ -55,11 +56,20 @@ def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
     if sweep.seeds is not None:
         values["seeds"] = list(sweep.seeds)
     values["name"] = sweep.name
-    study = located(StudySpec.parse(values, origin=f"sweep {sweep.name}"))
+    study = StudySpec.parse(values, origin=f"sweep {sweep.name}")
     if study.tuning is not None:
         raise SpecError(
             f"tuning: a sweep's points are of one entry at one budget, and the record of "
             f"{study.tuning.sweep} is of a whole study; give rates by families.NAME.training or "
             f"families.NAME.rules (in sweep {sweep.name})"
         )
-    return dict(json.loads(study.model_dump_json()))
+    return study
+
+
+def base_values(sweep: SweepSpec, overrides: list[str]) -> dict[str, Any]:
+    """The base study with all its defaults and absolute paths, as plain values.
+
+    Raises:
+        SpecError: see `written_study`.
+    """
+    return dict(json.loads(located(written_study(sweep, overrides)).model_dump_json()))

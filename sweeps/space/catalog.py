@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from cola.errors import SpecError
 from cola.spec import apply_overrides, load_yaml
@@ -39,7 +40,7 @@ def load_sweep(
             f"sweep {name_or_file}: neither a file nor a shipped sweep; name a YAML file or one of "
             f"{', '.join(shipped)}"
         )
-    sweep = SweepSpec.parse(load_yaml(path), origin=str(path))
+    sweep = SweepSpec.parse(sweep_values(path), origin=str(path))
     chosen_scale = _scale_of(sweep, scale)
     log.info("sweep %s from %s at scale %s", sweep.name, path, chosen_scale or "none")
     scaled = {each: _at_scale(sweep, each, path) for each in (*sweep.scales, chosen_scale)}
@@ -48,6 +49,15 @@ def load_sweep(
         return sweep
     values = apply_overrides(sweep.model_dump(mode="json"), overrides)
     return typed_sweep(SweepSpec.parse(values, origin=str(path)), str(path))
+
+
+def sweep_values(path: Path) -> dict[str, Any]:
+    """The sweep in a file: one that was written, or one that a sweep's folder keeps of itself."""
+    values = load_yaml(path)
+    saved = values.get("sweep")
+    if not isinstance(saved, dict):
+        return values
+    return {**saved, "study": values.get("study"), "set": {}, "scales": {}}
 
 
 def _at_scale(sweep: SweepSpec, scale: Scale | None, path: Path) -> SweepSpec:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from analysis.cli import report
+from analysis.report.report import recorded_spec
 from analysis.report.runs import read_study
 from cola.errors import SpecError
-from cola.records import Artifact
+from cola.records import Artifact, Kind, Tag
 from cola.spec.address import sqlite_uri
 from tests.unit.analysis.store import Store
 
@@ -67,3 +69,20 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no such file; `cola run` makes it"):
         read_study("any", sqlite_uri(tmp_path / "mlflow.db"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_needs_nothing_but_the_store(
+    store: OutputStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.run("elsewhere", "ar", 0)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"holds no such study; .*\(--tracking-uri\)"):
+        report("elsewhere")
+    without = recorded_spec("elsewhere", read_study("elsewhere", store.uri))
+    assert "MLflow has no specification" in without["description"]
+    study = store.client.create_run(store.experiment("elsewhere"), tags={Tag.KIND: Kind.STUDY})
+    text = "name: elsewhere\ndescription: One size.\n"
+    store.client.log_text(study.info.run_id, text, Artifact.STUDY)
+    report("elsewhere", tracking_uri=store.uri)
+    page = tmp_path / "outputs" / "studies" / "elsewhere" / "report" / "report.html"
+    assert "One size." in page.read_text()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
-import shlex
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,11 @@ import orchestration.recipes
 from cola.errors import SpecError
 from cola.study import StudySpec
 from orchestration.planning.catalog import load_study
-from orchestration.planning.plan import plan_study
+from orchestration.recipes import registry
 from orchestration.recipes.node_groups import NodeGroup, node_groups
-from orchestration.recipes.registry import kinds, recipe
+from orchestration.recipes.registry import kinds
+from orchestration.remote.clusters import ClusterSpec
+from orchestration.remote.submission import study_submission
 
 RECIPES = list(orchestration.recipes.__path__)
 
@@ -59,7 +57,24 @@ def mixed(tiny_study: dict[str, Any]) -> StudySpec:
 
 
 def groups_of(study: StudySpec, gpus: int, cpus: int, limit: int | None = None) -> list[NodeGroup]:
-    return node_groups(plan_study(study), gpus, cpus, limit=limit)
+    return node_groups(study_submission(study).resources, gpus, cpus, limit=limit)
+
+
+def recipe(
+    kind: str,
+    study: StudySpec,
+    gpus: int,
+    *,
+    cpus_per_node: int,
+    limit: int | None = None,
+    image: str = registry.IMAGE,
+    **slurm: Any,
+) -> str:
+    """The recipe of a study, on nodes of that many GPUs and cores."""
+    own = {"kind": "slurm", "shared": "/", **slurm} if kind == "slurm" else {"kind": "kuberay"}
+    nodes = {"gpus_per_node": gpus, "cpus_per_node": cpus_per_node, "nodes": limit}
+    cluster = ClusterSpec.parse(own | nodes)
+    return registry.recipe(kind, study_submission(study), cluster, image=image)
 
 
 def test_nodes_hold_one_runs_workers(paper: StudySpec) -> None:
@@ -199,7 +214,7 @@ def test_a_new_kind_is_one_file(
     (tmp_path / "by_hand.py").write_text(
         "from orchestration.recipes.registry import Kind\n"
         "def text(request):\n"
-        "    return f'{request.study.name} on {request.groups[0].nodes} nodes\\n'\n"
+        "    return f'{request.work.name} on {request.groups[0].nodes} nodes\\n'\n"
         "KIND = Kind('by-hand', 'a note', text)\n"
     )
     monkeypatch.setattr(orchestration.recipes, "__path__", [*RECIPES, str(tmp_path)])
@@ -213,70 +228,8 @@ def test_a_new_kind_is_one_file(
         recipe("by-foot", paper, 8, cpus_per_node=96)
 
 
-STUBS = {
-    # Three nodes; a task of several is run on the first alone, which is what matters here.
-    "scontrol": (
-        'echo "scontrol $*" >> "$CALLS"; '
-        'if [ "$1" = show ]; then printf "%s\\n" n1 n2 n3; fi'
-    ),
-    "srun": (
-        'echo "srun $*" >> "$CALLS"; '
-        'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"'
-    ),
-    "hostname": "echo 10.0.0.1 10.0.0.2",
-    # Ray's command starts what comes after its separator, and outlives a signal to that.
-    "ray": (
-        'printf "%s\\0" "$@" > "$ARGUMENTS"; '
-        'while [ "$1" != -- ]; do shift; done; shift; "$@"; echo "ray stop" >> "$CALLS"'
-    ),
-    "cola": (
-        'echo "cola $*" >> "$CALLS"; trap \'echo "cola saved" >> "$CALLS"; exit 1\' TERM; '
-        'for _ in $(seq "${ROUNDS:-0}"); do read -r -t 0.1 <> "$FIFO" || true; done'
-    ),
-}  # fmt: skip
-
-
-class Slurm:
-    """A node's shell with stub commands, and the script started in it."""
-
-    def __init__(self, folder: Path, script: str, rounds: int = 0) -> None:
-        binaries = folder / "bin"
-        binaries.mkdir()
-        for name, body in STUBS.items():
-            (binaries / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
-            (binaries / name).chmod(0o755)
-        (folder / "token").write_text("secret")
-        (folder / "study.sh").write_text(script)
-        os.mkfifo(folder / "fifo")
-        self.folder, self.calls_file = folder, folder / "calls"
-        self.process = subprocess.Popen(
-            ["bash", "study.sh"],
-            cwd=folder,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                "PATH": f"{binaries}:{os.environ['PATH']}",
-                "HOME": str(folder),
-                "TMPDIR": str(folder),
-                "CALLS": str(self.calls_file),
-                "ARGUMENTS": str(folder / "arguments"),
-                "FIFO": str(folder / "fifo"),
-                "ROUNDS": str(rounds),
-                "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-                "SLURM_JOB_ID": "41",
-                "SLURM_JOB_NUM_NODES": "3",
-                "SLURM_JOB_NODELIST": "n[1-3]",
-            },
-        )
-
-    def calls(self) -> list[str]:
-        return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
-
-    def wait(self) -> int:
-        _, errors = self.process.communicate(timeout=60)
-        assert errors == ""
-        assert not list(self.folder.glob("cola-pid.*"))
-        return self.process.returncode
+def directives(text: str) -> list[str]:
+    return [line.removeprefix("#SBATCH ") for line in text.splitlines() if line[:8] == "#SBATCH "]
 
 
 def test_a_slurm_script_is_a_script(paper: StudySpec, tmp_path: Path) -> None:
@@ -285,54 +238,69 @@ def test_a_slurm_script_is_a_script(paper: StudySpec, tmp_path: Path) -> None:
     path.write_text(text)
     subprocess.run(["bash", "-n", path], check=True)
     assert text.startswith("#!/usr/bin/env bash\n")
-    directives = [line for line in text.splitlines() if line.startswith("#SBATCH ")]
-    assert "#SBATCH --nodes=8-16" in directives
-    assert "#SBATCH --gpus-per-node=8" in directives
-    assert "#SBATCH --nodes=8" in recipe("slurm", paper, 8, cpus_per_node=96).splitlines()
-    assert any(line.startswith("#SBATCH --signal=B:TERM@") for line in directives)
-    inside = text.split("<<'END_OF_STUDY'\n")[1].split("END_OF_STUDY\n")[0]
+    asked = directives(text)
+    assert {"--nodes=8-16", "--gpus-per-node=8", "--cpus-per-task=64", "--requeue"} <= set(asked)
+    # With a number of tasks Slurm takes the least of a range of nodes.
+    assert not [option for option in asked if "ntasks" in option or option == "--exclusive"]
+    assert "--signal=B:USR1@630" in asked  # 600 s for saving, 30 s for ending Ray
+    assert "--nodes=8" in directives(recipe("slurm", paper, 8, cpus_per_node=96))
+    inside = text.split("<<'END_OF_SPECIFICATION'\n")[1].split("END_OF_SPECIFICATION\n")[0]
     assert StudySpec.parse(yaml.safe_load(inside)) == paper
     code = text[text.index("set -euo") :]
     assert "#SBATCH" not in code  # Slurm reads directives before the first command only
+    assert "auto" not in code.split("END_OF_SPECIFICATION\n")[-1]
 
 
-def test_a_slurm_script_runs_the_study_on_all_nodes(mixed: StudySpec, tmp_path: Path) -> None:
-    values = mixed.model_dump(mode="json")
-    # What a shell would take for its own stays text: in the study, and in its labels.
-    values["description"] = "$(touch never)\nEND_OF_STUDY\ntouch never\n"
-    values["resources"]["labels"] = values["resources"]["larger"][0].pop("labels")
-    study = StudySpec.parse(values)
-    node = Slurm(tmp_path, recipe("slurm", study, 2, cpus_per_node=16))
-    assert node.wait() == 0
-    assert StudySpec.parse(yaml.safe_load((tmp_path / "tiny.yaml").read_text())) == study
-    arguments = (tmp_path / "arguments").read_text().split("\0")[:-1]
-    assert arguments[: arguments.index("--")] == shlex.split(
-        "symmetric-run --address 10.0.0.1:20041 --min-nodes 3 --num-cpus=8 --num-gpus=2 "
-        "'--labels=pool=large; touch /tmp/never'"
-    )
-    assert [line for line in node.calls() if line.startswith("cola")] == [
-        "cola run tiny.yaml --address auto"
-    ]
-    assert not (tmp_path / "never").exists()
-
-
-def test_slurms_warning_stops_the_study_and_leaves_ray_up(paper: StudySpec, tmp_path: Path) -> None:
-    node = Slurm(tmp_path, recipe("slurm", paper, 8, cpus_per_node=96), rounds=600)
-    deadline = time.monotonic() + 60
-    while "cola run paper-2b.yaml --address auto" not in node.calls():
-        assert time.monotonic() < deadline, node.calls()
-        signal.sigtimedwait([], 0.1)
-    node.process.send_signal(signal.SIGTERM)  # to the script alone, as --signal=B: does
-    assert node.wait() == 0
-    assert node.calls()[-3:] == ["cola saved", "ray stop", "scontrol requeue 41"]
-
-
-def test_without_a_token_nothing_starts(paper: StudySpec, tmp_path: Path) -> None:
-    script = recipe("slurm", paper, 8, cpus_per_node=96)
-    (tmp_path / "study.sh").write_text(script)
-    done = subprocess.run(
-        ["bash", "study.sh"], cwd=tmp_path, capture_output=True, text=True,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+def test_a_clusters_description_is_in_the_script(paper: StudySpec) -> None:
+    text = recipe(
+        "slurm", paper, 8, cpus_per_node=96, partition="gpu", account="team", qos="long",
+        constraint="h100&nvlink", memory="500G", time="2-00", grace_seconds=900, exclusive=True,
+        setup=["module load cuda", "source /shared/venv/bin/activate"],
     )  # fmt: skip
-    assert (done.returncode, "no token at" in done.stderr) == (2, True)
-    assert not (tmp_path / "paper-2b.yaml").exists()
+    asked = {
+        "--partition=gpu", "--account=team", "--qos=long", "--constraint=h100&nvlink",
+        "--mem=500G", "--time=2-00", "--signal=B:USR1@930", "--exclusive",
+    }  # fmt: skip
+    assert asked <= set(directives(text))
+    assert text.index("module load cuda") < text.index("command -v cola")
+    assert "--grace 900 " in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"time": "10"}, r"--time=10: a limit of 600 s leaves no time to train"),
+        ({"time": "11:30"}, r"--time=11:30: a limit of 690 s"),
+        ({"time": "soon"}, r"--time=soon: is no time limit of Slurm"),
+        ({"partition": "gpu\n#SBATCH --exclusive"}, "partition: "),
+        ({"memory": "lots"}, "memory: "),
+        ({"setup": ["#SBATCH --qos=long"]}, "Slurm reads no directives"),
+    ],
+)
+def test_what_slurm_would_misread_is_refused(
+    paper: StudySpec, settings: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SpecError, match=problem):
+        recipe("slurm", paper, 8, cpus_per_node=96, **settings)
+
+
+def test_what_a_shell_would_take_for_its_own_stays_text(mixed: StudySpec, tmp_path: Path) -> None:
+    """The script with its last command replaced by one that shows its arguments."""
+    values = mixed.model_dump(mode="json")
+    values["description"] = "$(touch never)\nEND_OF_SPECIFICATION\ntouch never\n"
+    values["resources"]["labels"] = values["resources"]["larger"][0].pop("labels")
+    values["output"] = "/shared/my outputs; touch never"
+    study = StudySpec.parse(values)
+    text = recipe("slurm", study, 2, cpus_per_node=16)
+    text = text.replace("command -v cola", "true").replace("exec cola", "printf '%s\\0'")
+    (tmp_path / "study.sh").write_text(text)
+    done = subprocess.run(
+        ["bash", "study.sh"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert StudySpec.parse(yaml.safe_load((tmp_path / "tiny.yaml").read_text())) == study
+    assert done.stdout.split("\0")[:-1] == [
+        "slurm-job", "tiny.yaml", "--kind", "study", "--name", "tiny",
+        "--output", "/shared/my outputs; touch never", "--grace", "600", "--cpus", "8",
+        "--", "--num-cpus=8", "--num-gpus=2", "--labels=pool=large; touch /tmp/never",
+    ]  # fmt: skip
+    assert not (tmp_path / "never").exists()

@@ -24,6 +24,7 @@ from orchestration.remote.packaging import (
     runtime_environment,
 )
 from orchestration.remote.remote_status import rows_in, study_and_job
+from orchestration.remote.submission import study_submission
 from tests.conftest import write_study
 
 REMOTE = "https://cluster.example:8265"
@@ -87,7 +88,9 @@ def test_the_clusters_environment_gets_the_study_alone(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "hidden-token")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden-password")
-    environment = runtime_environment("cluster", tmp_path, StudySpec.parse(tiny_study))
+    environment = runtime_environment(
+        "cluster", tmp_path, {"study.yaml": StudySpec.parse(tiny_study).to_yaml()}
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
     assert "pip" not in environment
     assert set(environment["env_vars"]) == {"RAY_JOB_STOP_WAIT_TIME_S", "COLUMNS"}
@@ -195,7 +198,7 @@ def test_of_submissions_at_the_same_time_one_wins(tiny_study: dict[str, Any]) ->
     found: list[tuple[str, bool]] = []
 
     def one() -> None:
-        job, attached = submit(cluster, study)
+        job, attached = submit(cluster, study_submission(study))
         found.append((job.submission_id, attached))
 
     threads = [threading.Thread(target=one) for _ in range(4)]
@@ -215,7 +218,7 @@ def test_another_refusal_is_an_error(tiny_study: dict[str, Any]) -> None:
     with pytest.raises(
         ClusterError, match=r"study tiny: the cluster refuses it \(.*No available agent"
     ):
-        submit(Full(), StudySpec.parse(tiny_study))
+        submit(Full(), study_submission(StudySpec.parse(tiny_study)))
 
 
 def test_pinning_needs_the_clusters_ray() -> None:
@@ -229,7 +232,7 @@ def test_a_job_knows_where_its_study_is(tiny_study: dict[str, Any], tmp_path: Pa
     assert study_and_job(cluster, file, []) == ("tiny", study.output, None)
     with pytest.raises(SpecError, match="knows no job of it; give its YAML file"):
         study_and_job(cluster, "tiny", [])
-    job, _ = submit(cluster, study)
+    job, _ = submit(cluster, study_submission(study))
     assert study_and_job(cluster, "tiny", []) == ("tiny", study.output, job)
     assert job.metadata["specification"] == study.content_hash()
 

@@ -1,0 +1,280 @@
+"""Commands around a cluster and this machine: recipe, cluster check, doctor, mlflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cola.errors import SpecError
+from orchestration.cli.options import (
+    DASHBOARD_HELP,
+    AllowHttp,
+    CaFile,
+    ClusterName,
+    Overrides,
+    Scale,
+    SweepOverrides,
+    Thing,
+    output_folder,
+)
+from orchestration.cli.things import submission_of
+from orchestration.planning.catalog import load_study
+from orchestration.recipes.registry import IMAGE, kinds
+from orchestration.recipes.registry import recipe as recipe_text
+from orchestration.remote.clusters import ClusterSpec, read_cluster
+from orchestration.remote.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestration.doctor.finding import Finding
+
+    KindName = str
+else:
+    KindName = Literal[tuple(kinds())]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+cluster_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Clusters that clusters.yaml describes."
+)
+app.add_typer(cluster_app, name="cluster")
+
+*FIRST_OUTPUTS, LAST_OUTPUT = (kind.output for kind in kinds().values())
+RECIPE_HELP = f"""
+Print {", ".join(FIRST_OUTPUTS)} or {LAST_OUTPUT} for a study or sweep.
+
+Credentials are referred to by name: put them into the secret `cola-credentials` (KubeRay), or
+export them where `sbatch` or `ray up`'s nodes find them.
+"""
+SlurmTime = Annotated[
+    str | None, typer.Option("--time", help="Slurm: time limit of a job (default: by the plan).")
+]
+Grace = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Slurm: seconds before the limit for saving a checkpoint (default: 600)."
+    ),
+]
+Exclusive = Annotated[
+    bool | None, typer.Option("--exclusive/--shared", help="Slurm: take whole nodes, or parts.")
+]
+
+
+@app.command(help=RECIPE_HELP)
+def recipe(
+    context: typer.Context,
+    thing: Thing,
+    kind: Annotated[
+        KindName | None, typer.Option(help="What starts the cluster (default: the cluster's).")
+    ] = None,
+    settings: Overrides = None,
+    *,
+    cluster: ClusterName = None,
+    scale: Scale = None,
+    sweep_settings: SweepOverrides = None,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=0, help="Default: the cluster's, or 8.")
+    ] = None,
+    cpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="Default: the cluster's, or 96.")
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most nodes of each group; with more of them more of the study's runs train at "
+            "once (default: what one run needs, times resources.concurrent_runs).",
+        ),
+    ] = None,
+    time: SlurmTime = None,
+    grace: Grace = None,
+    exclusive: Exclusive = None,
+    image: Annotated[str, typer.Option(help="Container image with this product in it.")] = IMAGE,
+) -> None:
+    """Print what starts a cluster for a study or sweep."""
+    described = described_cluster(cluster, kind, thing)
+    changes = {
+        "gpus_per_node": gpus_per_node,
+        "cpus_per_node": cpus_per_node,
+        "nodes": nodes,
+        "time": time,
+        "grace_seconds": grace,
+        "exclusive": exclusive,
+    }
+    wanted = with_options(described, {k: v for k, v in changes.items() if v is not None})
+    work = submission_of(
+        context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
+        shared=described.shared if cluster is not None else None,
+    )  # fmt: skip
+    typer.echo(recipe_text(kind or described.kind, work, wanted, image=image), nl=False)
+
+
+def described_cluster(name: str | None, kind: str | None, thing: str) -> ClusterSpec:
+    """The cluster of that name, or one of the kind with nothing but defaults.
+
+    Raises:
+        SpecError: neither is given, the cluster is of another kind, or none that recipes start.
+    """
+    if name is None:
+        if kind is None:
+            raise SpecError(
+                f"--kind: give one of {', '.join(kinds())}, or a cluster of clusters.yaml "
+                "(--cluster NAME)"
+            )
+        return default_cluster(kind)
+    described = read_cluster(name, thing)
+    if kind not in (None, described.kind):
+        raise SpecError(
+            f"--kind {kind}: the cluster {name} is a {described.kind}; leave one of the two out"
+        )
+    if described.kind not in kinds():
+        raise SpecError(
+            f"--cluster {name}: is a Ray cluster that runs already, so there is nothing to start; "
+            f"`cola submit {thing} --cluster {name}` sends it there"
+        )
+    return described
+
+
+def default_cluster(kind: str) -> ClusterSpec:
+    """A cluster that is not described: of `kind: slurm` for its options, else of another."""
+    if kind == "slurm":
+        return ClusterSpec(kind="slurm", shared="/")  # every absolute path lies below it
+    return ClusterSpec(kind="kuberay")
+
+
+def with_options(cluster: ClusterSpec, changes: dict[str, Any]) -> ClusterSpec:
+    """The cluster with what the command line changes of it.
+
+    Raises:
+        SpecError: an option is not for its kind, or has no valid value.
+    """
+    given = cluster.model_dump(mode="json", exclude_unset=True)
+    return ClusterSpec.parse(given | changes, origin="options")
+
+
+@cluster_app.command("check")
+def check_cluster(
+    name: Annotated[str, typer.Argument(help="The cluster's name in clusters.yaml.")],
+) -> None:
+    """Check that a described cluster can run studies: its answer, its limits, its storage."""
+    if not show_findings(cluster_findings(name, None, None)):
+        raise typer.Exit(1)
+
+
+@cluster_app.command("list")
+def list_clusters() -> None:
+    """List the clusters that are described, with where."""
+    from orchestration.remote.clusters import known_clusters
+
+    for name, (described, path) in known_clusters().items():
+        typer.echo(f"{name:20} {described.kind:8} {path}")
+
+
+def cluster_findings(name: str, study: str | None, spec: Any) -> Iterable[Finding]:
+    """The findings about a described cluster."""
+    from orchestration.cli.destinations import ray_destination
+    from orchestration.doctor.cluster_checks import cluster as ray_checks
+    from orchestration.doctor.local_checks import resources_of
+    from orchestration.doctor.slurm_checks import slurm_cluster
+
+    described = read_cluster(name, study)
+    if described.kind == "slurm":
+        return slurm_cluster(described)
+    if described.kind == "ray":
+        to = ray_destination(described, None, False)
+        to.use_token()
+        return ray_checks(to.endpoint, resources_of(spec) if spec is not None else [])
+    raise SpecError(
+        f"--cluster {name}: is a {described.kind}, which this machine does not speak to; `kubectl "
+        "get raycluster` shows whether its operator is there"
+    )
+
+
+CheckedStudy = Annotated[
+    str | None, typer.Argument(help="Also check this study's storage, tracking and devices.")
+]
+CheckedCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help=f"Check a cluster in place of this machine's storage. {DASHBOARD_HELP}"
+    ),
+]
+Faults = Annotated[
+    bool,
+    typer.Option(
+        "--faults",
+        help="Also kill worker, controller and driver of a tiny study here, and prove that no "
+        "run is lost or repeated (a few minutes).",
+    ),
+]
+DrillStorage = Annotated[
+    str | None,
+    typer.Option(
+        help="With --faults: keep that study's checkpoints in this folder or object store "
+        "(as checkpoint.storage)."
+    ),
+]
+
+
+@app.command()
+def doctor(
+    study: CheckedStudy = None,
+    settings: Overrides = None,
+    address: CheckedCluster = None,
+    *,
+    cluster: ClusterName = None,
+    ca_file: CaFile = None,
+    allow_http: AllowHttp = False,
+    faults: Faults = False,
+    storage: DrillStorage = None,
+) -> None:
+    """Check this environment and say what to do; exit 1 where a study could not run."""
+    from orchestration.doctor.local_checks import examine
+
+    if storage is not None and not faults:
+        raise SpecError(f"--storage {storage}: is for the study of --faults; give both")
+    spec = load_study(study, settings or []) if study is not None else None
+    passed = True
+    if cluster is None:
+        endpoint = Endpoint(address, ca_file, allow_http) if address is not None else None
+        passed = show_findings(examine(spec, endpoint))
+    elif address is not None:
+        raise SpecError(f"--cluster {cluster}: give it or --address, not both")
+    else:
+        passed = show_findings(cluster_findings(cluster, study, spec))
+    if faults and passed:
+        from orchestration.doctor.fault_drill import run_drill
+
+        passed = run_drill(typer.echo, storage)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def show_findings(findings: Iterable[Finding]) -> bool:
+    """Print each finding with its remedy as it comes; whether none is a failure."""
+    passed = True
+    for finding in findings:
+        passed = passed and finding.verdict != "fail"
+        typer.echo(f"{finding.verdict:4} {finding.name:17} {finding.detail}")
+        if finding.remedy:
+            typer.echo(f"     {'':17} -> {finding.remedy}")
+    return passed
+
+
+@app.command()
+def mlflow(
+    output: Annotated[str, typer.Option(help="Output folder whose runs are shown.")] = "outputs",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Another database: sqlite:///FILE.db, or env:NAME or file:/path of an address "
+            "with a password (postgresql://...). Default: the output folder's SQLite file."
+        ),
+    ] = None,
+) -> None:
+    """Serve the output folder's MLflow store, or another, on loopback, until interrupted."""
+    from orchestration.tracking.mlflow_server import serve
+
+    serve(output_folder(output), port, typer.echo, store=store)

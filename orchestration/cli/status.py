@@ -1,0 +1,127 @@
+"""The command `cola status`: a study's runs, here or on a cluster."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from cola.errors import SpecError
+from orchestration.cli.destinations import RayDestination, SlurmDestination, destination
+from orchestration.cli.options import (
+    DASHBOARD_HELP,
+    AllowHttp,
+    AsJson,
+    CaFile,
+    ClusterName,
+    Overrides,
+)
+from orchestration.cli.tables import print_runs
+from orchestration.cli.things import holds_sweep
+from orchestration.driver.status import run_status
+from orchestration.planning.catalog import load_study
+from orchestration.planning.divergence_retry import with_retries
+from orchestration.planning.plan import plan_study
+from orchestration.slurm.jobs import job_folder
+from orchestration.state.ledger import Ledger
+from orchestration.state.paths import output_root
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped study, a YAML file, or (with --address, --cluster) the name of a "
+            "study or sweep."
+        ),
+    ],
+    settings: Overrides = None,
+    as_json: AsJson = False,
+    *,
+    workers: Annotated[
+        bool, typer.Option("--workers", help="Also every worker of the running runs.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help=f"Read it on a cluster. {DASHBOARD_HELP}")
+    ] = None,
+    cluster: ClusterName = None,
+    ca_file: CaFile = None,
+    allow_http: AllowHttp = False,
+) -> None:
+    """Show the state of each run of a study, from the ledger and the journals."""
+    if address is None and cluster is None:
+        show_runs(study, settings or [], None, as_json=as_json, workers=workers)
+        return
+    to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
+    if isinstance(to, SlurmDestination):
+        show_slurm_status(context.obj, study, to, as_json=as_json, workers=workers)
+    elif isinstance(to, RayDestination):
+        show_remote_status(study, settings or [], to.client, as_json=as_json, workers=workers)
+
+
+def show_runs(
+    study: str,
+    settings: list[str],
+    job: dict[str, Any] | None,
+    *,
+    as_json: bool,
+    workers: bool,
+) -> None:
+    """Print a study's runs from its output folder, which this machine sees."""
+    spec = load_study(study, settings)
+    ledger = Ledger(output_root(spec))
+    plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
+    rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
+    if as_json:
+        about = {} if job is None else {"job": job}
+        typer.echo(json.dumps({"study": spec.name, **about, "runs": rows}, indent=1))
+    else:
+        print_runs(spec.name, rows, workers)
+
+
+def show_slurm_status(
+    services: Any, name: str, to: SlurmDestination, *, as_json: bool, workers: bool
+) -> None:
+    """Print the last job of a study or sweep on Slurm, and its runs or trials.
+
+    Raises:
+        SpecError: there was no job of it, or options are not for it.
+    """
+    job = to.jobs(name)[-1]
+    if not as_json:
+        typer.echo(str(job))
+    spec = job_folder(to.shared, name) / f"{name}.yaml"
+    if not spec.exists():
+        raise SpecError(f"{name}: job {job.job} has not begun, so that nothing is known of runs")
+    if holds_sweep(spec):
+        services.sweep_status(str(spec), as_json)
+        return
+    about = {"id": job.job, "status": job.state}
+    show_runs(str(spec), [], about, as_json=as_json, workers=workers)
+
+
+def show_remote_status(
+    study: str, settings: list[str], client: Any, *, as_json: bool, workers: bool
+) -> None:
+    """Print the study's last job on a cluster, and its runs from the cluster's storage."""
+    from orchestration.remote.remote_status import remote_runs, study_and_job
+
+    name, output, job = study_and_job(client, study, settings)
+    if job is not None and not as_json:
+        typer.echo(str(job))
+    rows = remote_runs(client, name, output, job=job)
+    summary = None if job is None else {"id": job.submission_id, "status": job.status.lower()}
+    swept = job is not None and job.metadata.get("kind") == "sweep"
+    if as_json:
+        keys = ("sweep", "trials") if swept else ("study", "runs")
+        typer.echo(json.dumps({keys[0]: name, "job": summary, keys[1]: rows}, indent=1))
+    elif swept:
+        for row in rows:
+            typer.echo("  ".join(str(value) for value in row.values() if value is not None))
+    else:
+        print_runs(name, rows, workers)

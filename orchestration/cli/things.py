@@ -1,0 +1,77 @@
+"""A study or a sweep by one argument: a shipped name, or a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cola.errors import SpecError
+from cola.spec import load_yaml
+from cola.study import StudySpec
+from orchestration.planning.catalog import read_study, shipped_studies
+from orchestration.remote.submission import Submission, study_submission
+
+# Keys that only sweeps have.
+SWEEP_KEYS = ("space", "arms", "study", "algorithm", "budget")
+
+
+def submission_of(
+    services: Any,
+    thing: str,
+    settings: list[str],
+    *,
+    scale: str | None,
+    sweep_settings: list[str],
+    shared: str | None = None,
+) -> Submission:
+    """What is sent of a study or sweep; `services` (of the command line) know sweeps.
+
+    An output whose path is relative lies in the cluster's `shared` folder, if there is one.
+
+    Raises:
+        SpecError: there is neither, it is invalid, or options are not for it.
+    """
+    if is_sweep(services, thing):
+        found: Submission = services.sweep_submission(
+            thing, scale, settings, sweep_settings=sweep_settings, shared=shared
+        )
+        return found
+    if thing not in shipped_studies() and not Path(thing).exists():
+        names = [*shipped_studies(), *services.sweeps()]
+        raise SpecError(
+            f"{thing}: neither a file nor a shipped study or sweep; shipped: {', '.join(names)}"
+        )
+    given = {"--scale": scale, "--sweep-set": next(iter(sweep_settings), None)}
+    for option, value in given.items():
+        if value is not None:
+            raise SpecError(
+                f"{option} {value}: is for sweeps, and {thing} is a study; leave it out"
+            )
+    study = read_study(thing, settings)
+    return study_submission(read_study(thing, within(shared, study, settings)))
+
+
+def within(shared: str | None, study: StudySpec, settings: list[str]) -> list[str]:
+    """The settings, with the study's output in the shared folder if its path is relative."""
+    if shared is None or Path(study.output).is_absolute() or study.output.startswith("~"):
+        return settings
+    return [*settings, f"output={Path(shared, study.output)}"]
+
+
+def is_sweep(services: Any, thing: str) -> bool:
+    """Whether a name is a shipped sweep's, or a file holds a sweep; a study's name comes first."""
+    if thing in shipped_studies():
+        return False
+    if thing in services.sweeps():
+        return True
+    path = Path(thing)
+    return path.is_file() and holds_sweep(path)
+
+
+def holds_sweep(path: Path) -> bool:
+    """Whether a YAML file is a sweep's.
+
+    Raises:
+        SpecError: it cannot be read, or is no mapping.
+    """
+    return any(key in load_yaml(path) for key in SWEEP_KEYS)
