@@ -7,6 +7,7 @@ module must pass.
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,13 +128,27 @@ def head_refusal(address: str, seconds: float) -> str | None:
     `ray.init` logs lines of its own about a token that is missing or wrong, and tries for long.
     """
     from ray._raylet import GcsClient
-    from ray.exceptions import RaySystemError, RpcError
+    from ray.exceptions import RayError
 
-    try:
-        GcsClient(address=address).check_alive([], timeout=seconds)
-    except (RpcError, RaySystemError, RuntimeError, ValueError) as error:
-        return str(error) or type(error).__name__
+    with quiet_stderr():
+        try:
+            GcsClient(address=address).check_alive([], timeout=seconds)
+        except (RayError, RuntimeError, ValueError, OSError) as error:
+            return str(error) or type(error).__name__
     return None
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Within, nothing reaches standard error: Ray's core writes there past Python."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def reread_environment() -> None:

@@ -51,10 +51,12 @@ def stop_once(
     return handler
 
 
-def forward_to(process: BaseProcess) -> Handler:
-    """A handler that passes each signal on to a child process."""
+def forward_to(process: BaseProcess, asked: threading.Event | None = None) -> Handler:
+    """A handler that passes each signal on to a child process; `asked` remembers that one came."""
 
     def handler(number: int, frame: FrameType | None) -> None:
+        if asked is not None:
+            asked.set()
         if process.pid is not None and process.is_alive():
             os.kill(process.pid, number)
 

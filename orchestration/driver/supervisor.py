@@ -79,12 +79,16 @@ def _run_driver_process(study: StudySpec, address: str) -> tuple[DriverResult, i
     process = context.Process(target=_driver_main, args=(there, values, address))
     process.start()
     there.close()
-    with handle_signals(forward_to(process)):
+    asked = threading.Event()
+    with handle_signals(forward_to(process, asked)):
         result: DriverResult = None
         with suppress(EOFError):
             result = here.recv()
         process.join()
     here.close()
+    # A driver that is still being loaded is ended by the signal: it is not to be started again.
+    if result is None and asked.is_set():
+        result = KeyboardInterrupt()
     return result, process.exitcode
 
 

@@ -6,10 +6,15 @@ import os
 import signal
 import threading
 from collections.abc import Collection
+from typing import Any
 
 import pytest
 
+from cola.study import StudySpec
+from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import STOP_SIGNALS, handle_signals, stop_once
+from orchestration.driver.supervisor import run_supervised
+from tests.waiting import until
 
 
 class Driver:
@@ -76,3 +81,20 @@ def test_another_thread_sets_no_handlers() -> None:
     thread.start()
     thread.join(10)
     assert inside == [signal.getsignal(number) for number in STOP_SIGNALS]
+
+
+def test_a_stop_while_the_driver_is_loaded_does_not_start_it_again(
+    tiny_study: dict[str, Any],
+) -> None:
+    """Its process has no handlers yet, and the signal ends it."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop_once_handled() -> None:
+        until(lambda: signal.getsignal(signal.SIGTERM) != before, "the supervisor's handler")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stop = threading.Thread(target=stop_once_handled)
+    stop.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_supervised(StudySpec.parse(tiny_study), "127.0.0.1:1", StudyView())
+    stop.join()
