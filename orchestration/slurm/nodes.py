@@ -45,9 +45,8 @@ class JobNodes:
     def __post_init__(self) -> None:
         self.mark = f"{self.job}-{secrets.token_hex(4)}"
         self.folder: Path = local_folder(f"cola-{os.getuid()}-{self.mark}")
-        temporary = self.folder / TEMPORARY
         self.environment = process_environment.slurm_job(
-            secrets.token_hex(32), str(temporary), alone=not self.others
+            secrets.token_hex(32), alone=not self.others
         )
 
     def start(self) -> None:
@@ -119,7 +118,11 @@ class JobNodes:
         return subprocess.Popen(  # noqa: S603
             list(command),
             stdin=subprocess.DEVNULL,
-            env={**self.environment, MARK: self.mark},
+            env={
+                **self.environment,
+                MARK: self.mark,
+                "TMPDIR": str(self.folder / TEMPORARY),
+            },
             preexec_fn=take_interrupts,  # safe: this process has one thread
         )
 
