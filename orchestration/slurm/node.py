@@ -28,6 +28,7 @@ from orchestration.slurm.marked import MARK, adopt_orphans, end_processes, guard
 from orchestration.state.scratch import LOCK, held_lock, remove_abandoned
 
 LOG = "node.log"  # in the job's local folder
+READY, STARTED = "ready", "Ray runtime started"  # what `ray start` prints then
 TEMPORARY = "tmp"  # what else is written there: nothing of it outlives the job
 POLL_SECONDS = 0.2  # a chosen value
 JOIN_SECONDS = 120.0  # in which a node that the head refuses tries again; a chosen value
@@ -45,7 +46,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--address", required=True, help="HOST:PORT of the head")
     parser.add_argument("--head", action="store_true", help="this node is the head")
     parser.add_argument("--dashboard-port", type=int, default=0)
-    parser.add_argument("--client-port", type=int, default=0)
     parser.add_argument("ray", nargs="*")
     return parser.parse_args(list(arguments))
 
@@ -70,7 +70,7 @@ def ray_command(options: argparse.Namespace, own_address: str) -> list[str]:
         f"--port={options.address.rpartition(':')[2]}",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={options.dashboard_port}",
-        f"--ray-client-server-port={options.client_port}",
+        "--ray-client-server-port=0",  # none: nobody connects by Ray's client
     ]
 
 
@@ -100,10 +100,11 @@ def main(arguments: Sequence[str]) -> int:
     ray = start_ray(options, log)
     while not closed.wait(POLL_SECONDS):
         if ray.poll() is None:
+            note_start(options.folder)
             continue
         if time.monotonic() > until:
             break
-        # The head listens before it is known to itself: who joins too early is refused.
+        # A head that is busy refuses nodes; and a machine that is busy takes long.
         ray = start_ray(options, log)
     failed = ray.returncode is not None
     if failed:
@@ -120,6 +121,13 @@ def wait_for_end_of_input(closed: threading.Event) -> None:
     while os.read(0, 4096):
         pass
     closed.set()
+
+
+def note_start(folder: Path) -> None:
+    """Show the job's process that Ray is up: its port alone does not."""
+    ready = folder / READY
+    if not ready.exists() and STARTED in (folder / LOG).read_text("utf-8", errors="replace"):
+        ready.touch()
 
 
 def start_ray(options: argparse.Namespace, log: Path) -> subprocess.Popen[bytes]:

@@ -16,13 +16,13 @@ from pathlib import Path
 from cola import process_environment
 from cola.errors import ClusterError
 from orchestration.slurm.marked import MARK, end_processes
-from orchestration.slurm.node import BLOCKED, TEMPORARY
-from orchestration.slurm.ports import free_ports, listens, local_folder, wait_for
+from orchestration.slurm.node import BLOCKED, READY, TEMPORARY
+from orchestration.slurm.ports import free_ports, local_folder, wait_for
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # to start the head: another process may take a port in between. A chosen value
-HEAD_SECONDS = 120.0  # for Ray's head to listen; a chosen value, 3 s on an idle machine
+HEAD_SECONDS = 120.0  # for Ray's head to start; a chosen value, 6 s on an idle machine
 END_SECONDS = 10.0  # for a node to end what it has started; a chosen value, 1 s on an idle machine
 
 
@@ -65,19 +65,19 @@ class JobNodes:
         log.info("job %s: Ray at %s, other nodes %s", self.job, self.address, self.others)
 
     def _start_head(self) -> bool:
-        port, dashboard, client = free_ports(self.host, 3)
+        port, dashboard = free_ports(self.host, 2)
         self.address = f"{self.host}:{port}"
         head = self._launch(
             [
                 *self._node(),
                 "--head",
                 f"--dashboard-port={dashboard}",
-                f"--client-port={client}",
                 "--",
                 *self.options,
             ]
         )
-        up = wait_for(lambda: head.poll() is not None or listens(self.host, port), HEAD_SECONDS)
+        ready = self.folder / READY
+        up = wait_for(lambda: head.poll() is not None or ready.exists(), HEAD_SECONDS)
         if up and head.poll() is None:
             self.processes.append(head)
             return True
@@ -112,6 +112,11 @@ class JobNodes:
             stdout=subprocess.DEVNULL,
             env=self.environment,
         )
+
+    @property
+    def lost_head(self) -> bool:
+        """Whether Ray's head has ended by itself."""
+        return bool(self.processes) and self.processes[0].poll() is not None
 
     def run(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a command here that Slurm's signals do not reach; its output is the job's."""
