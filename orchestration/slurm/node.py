@@ -46,6 +46,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--address", required=True, help="HOST:PORT of the head")
     parser.add_argument("--head", action="store_true", help="this node is the head")
     parser.add_argument("--dashboard-port", type=int, default=0)
+    parser.add_argument("--client-port", type=int, default=0)
     parser.add_argument("ray", nargs="*")
     return parser.parse_args(list(arguments))
 
@@ -70,7 +71,7 @@ def ray_command(options: argparse.Namespace, own_address: str) -> list[str]:
         f"--port={options.address.rpartition(':')[2]}",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={options.dashboard_port}",
-        "--ray-client-server-port=0",  # none: nobody connects by Ray's client
+        f"--ray-client-server-port={options.client_port}",
     ]
 
 

@@ -65,13 +65,14 @@ class JobNodes:
         log.info("job %s: Ray at %s, other nodes %s", self.job, self.address, self.others)
 
     def _start_head(self) -> bool:
-        port, dashboard = free_ports(self.host, 2)
+        port, dashboard, client = free_ports(self.host, 3)
         self.address = f"{self.host}:{port}"
         head = self._launch(
             [
                 *self._node(),
                 "--head",
                 f"--dashboard-port={dashboard}",
+                f"--client-port={client}",
                 "--",
                 *self.options,
             ]

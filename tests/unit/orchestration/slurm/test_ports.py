@@ -49,7 +49,9 @@ def test_sockets_fit_wherever_the_temporary_folder_is(
 def test_a_node_of_ray_has_explicit_addresses_and_ports_of_its_own() -> None:
     common = ["--mark=7-ab", "--folder=/tmp/f", "--address=10.0.0.1:41000"]
     worker = ray_command(parse([*common, "--", "--num-cpus=2", "--labels=a=b"]), "10.0.0.2")
-    head = ray_command(parse([*common, "--head", "--dashboard-port=1"]), "10.0.0.1")
+    head = ray_command(
+        parse([*common, "--head", "--dashboard-port=1", "--client-port=2"]), "10.0.0.1"
+    )
     for command, own in ((worker, "10.0.0.2"), (head, "10.0.0.1")):
         assert f"--node-ip-address={own}" in command
         assert {"--block", "--min-worker-port=0", "--max-worker-port=0"} <= set(command)
