@@ -140,11 +140,11 @@ def mlflow_server(store: str) -> dict[str, str]:
     }
 
 
-def slurm_job(token: str, temporary: str, *, alone: bool) -> dict[str, str]:
+def slurm_job(token: str, *, alone: bool) -> dict[str, str]:
     """The whole environment of the Ray of a Slurm job; the token is its own, unless one is given.
 
-    An address that the user has set for other commands is another cluster's. `temporary` is the
-    folder that ends with the job; `alone` is a job of one node.
+    An address that the user has set for other commands is another cluster's. `alone` is a job of
+    one node.
     """
     given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     own = {} if given else {"RAY_AUTH_TOKEN": token}
@@ -154,7 +154,6 @@ def slurm_job(token: str, temporary: str, *, alone: bool) -> dict[str, str]:
         **inherited,
         **own,
         **(one_machine() if alone else {}),
-        "TMPDIR": temporary,
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
     }

@@ -137,6 +137,11 @@ def run_on_nodes(
     try:
         ray.start()
         code, leave = follow(work, ray, record.job, notify=notify)
+        if leave is None and code != 0 and ray.lost_head:
+            raise ClusterError(
+                f"job {record.job}: Ray's head ended, and the {work.kind} with it; the lines above "
+                "say why, and submitting it again resumes it"
+            )
         began = time.monotonic()
     except ClusterError as error:
         ended(folder, record, "failed", str(error), ClusterError.exit_code)

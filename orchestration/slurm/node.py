@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +28,13 @@ from orchestration.slurm.marked import MARK, adopt_orphans, end_processes, guard
 from orchestration.state.scratch import LOCK, held_lock, remove_abandoned
 
 LOG = "node.log"  # in the job's local folder
+READY, STARTED = "ready", "Ray runtime started"  # what `ray start` prints then
 TEMPORARY = "tmp"  # what else is written there: nothing of it outlives the job
 POLL_SECONDS = 0.2  # a chosen value
+JOIN_SECONDS = 120.0  # in which a node that the head refuses tries again; a chosen value
+MOST_LINES = 3  # of Ray's output that are shown; a chosen value
+CAUSE = re.compile(r"exit code|error|exception|fatal", re.IGNORECASE)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -90,19 +97,19 @@ def main(arguments: Sequence[str]) -> int:
     closed = threading.Event()
     threading.Thread(target=wait_for_end_of_input, args=(closed,), daemon=True).start()
     log = options.folder / LOG
-    with log.open("ab") as output:
-        ray = subprocess.Popen(  # noqa: S603
-            ray_command(options, address_towards(options.address)),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, MARK: options.mark},
-        )
-    while ray.poll() is None and not closed.wait(POLL_SECONDS):
-        pass
+    until = time.monotonic() + (0.0 if options.head else JOIN_SECONDS)
+    ray = start_ray(options, log)
+    while not closed.wait(POLL_SECONDS):
+        if ray.poll() is None:
+            note_start(options.folder)
+            continue
+        if time.monotonic() > until:
+            break
+        # A head that is busy refuses nodes; and a machine that is busy takes long.
+        ray = start_ray(options, log)
     failed = ray.returncode is not None
     if failed:
-        print(f"{socket.gethostname()}: Ray ended: {last_line(log)}", file=sys.stderr, flush=True)
+        print(f"{socket.gethostname()}: Ray ended: {why(log)}", file=sys.stderr, flush=True)
     end_processes(options.mark, options.folder, guardian)
     shutil.rmtree(options.folder, ignore_errors=True)
     held.close()
@@ -117,10 +124,37 @@ def wait_for_end_of_input(closed: threading.Event) -> None:
     closed.set()
 
 
-def last_line(log: Path) -> str:
-    """The last line of Ray's output that says something."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no word of why")
+def note_start(folder: Path) -> None:
+    """Show the job's process that Ray is up: its port alone does not."""
+    ready = folder / READY
+    if not ready.exists() and STARTED in (folder / LOG).read_text("utf-8", errors="replace"):
+        ready.touch()
+
+
+def start_ray(options: argparse.Namespace, log: Path) -> subprocess.Popen[bytes]:
+    """Start Ray with the job's mark; what it prints goes to the log."""
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603
+            ray_command(options, address_towards(options.address)),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment(options),
+        )
+
+
+def environment(options: argparse.Namespace) -> dict[str, str]:
+    """The environment of Ray on this node."""
+    temporary = str(options.folder / TEMPORARY)
+    return {**os.environ, MARK: options.mark, "TMPDIR": temporary}
+
+
+def why(log: Path) -> str:
+    """What Ray printed of its end: lines with an error, else the last one."""
+    lines = COLOURS.sub("", log.read_text("utf-8", errors="replace")).splitlines()
+    said = [line.strip() for line in lines if line.strip()]
+    causes = [line for line in said if CAUSE.search(line)]
+    return " | ".join((causes or said)[-MOST_LINES:]) or "no word of why"
 
 
 if __name__ == "__main__":

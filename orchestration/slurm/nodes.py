@@ -16,13 +16,13 @@ from pathlib import Path
 from cola import process_environment
 from cola.errors import ClusterError
 from orchestration.slurm.marked import MARK, end_processes
-from orchestration.slurm.node import BLOCKED, TEMPORARY
-from orchestration.slurm.ports import free_ports, listens, local_folder, wait_for
+from orchestration.slurm.node import BLOCKED, READY, TEMPORARY
+from orchestration.slurm.ports import free_ports, local_folder, wait_for
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # to start the head: another process may take a port in between. A chosen value
-HEAD_SECONDS = 120.0  # for Ray's head to listen; a chosen value, 3 s on an idle machine
+HEAD_SECONDS = 120.0  # for Ray's head to start; a chosen value, 6 s on an idle machine
 END_SECONDS = 10.0  # for a node to end what it has started; a chosen value, 1 s on an idle machine
 
 
@@ -45,9 +45,8 @@ class JobNodes:
     def __post_init__(self) -> None:
         self.mark = f"{self.job}-{secrets.token_hex(4)}"
         self.folder: Path = local_folder(f"cola-{os.getuid()}-{self.mark}")
-        temporary = self.folder / TEMPORARY
         self.environment = process_environment.slurm_job(
-            secrets.token_hex(32), str(temporary), alone=not self.others
+            secrets.token_hex(32), alone=not self.others
         )
 
     def start(self) -> None:
@@ -78,7 +77,8 @@ class JobNodes:
                 *self.options,
             ]
         )
-        up = wait_for(lambda: head.poll() is not None or listens(self.host, port), HEAD_SECONDS)
+        ready = self.folder / READY
+        up = wait_for(lambda: head.poll() is not None or ready.exists(), HEAD_SECONDS)
         if up and head.poll() is None:
             self.processes.append(head)
             return True
@@ -114,12 +114,21 @@ class JobNodes:
             env=self.environment,
         )
 
+    @property
+    def lost_head(self) -> bool:
+        """Whether Ray's head has ended by itself."""
+        return bool(self.processes) and self.processes[0].poll() is not None
+
     def run(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a command here that Slurm's signals do not reach; its output is the job's."""
         return subprocess.Popen(  # noqa: S603
             list(command),
             stdin=subprocess.DEVNULL,
-            env={**self.environment, MARK: self.mark},
+            env={
+                **self.environment,
+                MARK: self.mark,
+                "TMPDIR": str(self.folder / TEMPORARY),
+            },
             preexec_fn=take_interrupts,  # safe: this process has one thread
         )
 

@@ -17,7 +17,6 @@ from cola.errors import ClusterError
 from orchestration.cluster.temporary_folder import FALLBACK, SOCKET, SOCKET_PATH_BYTES
 
 LOOPBACK = "127.0.0.1"
-CONNECT_SECONDS = 1.0  # chosen: the port is on this machine
 
 
 def free_ports(host: str, count: int) -> list[int]:
@@ -71,13 +70,6 @@ def local_folder(name: str) -> Path:
     if len(os.fsencode(f"{base}/{name}/{SOCKET}")) > SOCKET_PATH_BYTES:
         base = FALLBACK
     return base / name
-
-
-def listens(host: str, port: int) -> bool:
-    """Whether somebody listens at the address."""
-    with contextlib.suppress(OSError), socket.create_connection((host, port), CONNECT_SECONDS):
-        return True
-    return False
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, pause: float = 0.2) -> bool:

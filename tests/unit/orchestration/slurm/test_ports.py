@@ -10,8 +10,8 @@ import pytest
 
 from cola.errors import ClusterError
 from orchestration.cluster.temporary_folder import SOCKET, SOCKET_PATH_BYTES
-from orchestration.slurm.node import address_towards, parse, ray_command
-from orchestration.slurm.ports import free_ports, listens, local_folder, own_address
+from orchestration.slurm.node import address_towards, parse, ray_command, why
+from orchestration.slurm.ports import free_ports, local_folder, own_address
 
 
 def test_ports_are_free_and_different() -> None:
@@ -19,9 +19,8 @@ def test_ports_are_free_and_different() -> None:
     assert len(set(ports)) == 5
     with socket.socket() as held:
         held.bind(("127.0.0.1", ports[0]))
-        assert not listens("127.0.0.1", ports[0])
         held.listen()
-        assert listens("127.0.0.1", ports[0])
+        assert ports[0] not in free_ports("127.0.0.1", 20)
 
 
 def test_a_job_of_one_node_stays_on_loopback() -> None:
@@ -60,3 +59,13 @@ def test_a_node_of_ray_has_explicit_addresses_and_ports_of_its_own() -> None:
     assert {"--address=10.0.0.1:41000", "--num-cpus=2", "--labels=a=b"} <= set(worker)
     assert {"--head", "--port=41000", "--dashboard-host=127.0.0.1"} <= set(head)
     assert "--address=10.0.0.1:41000" not in head
+
+
+def test_why_ray_ended_is_what_it_printed_of_an_error(tmp_path: Path) -> None:
+    log = tmp_path / "node.log"
+    log.write_text("started\n\n")
+    assert why(log) == "started"
+    log.write_text("started\n\x1b[31m  raylet [exit code=1]\x1b[39m\nRemaining will be killed.\n")
+    assert why(log) == "raylet [exit code=1]"
+    log.write_text("")
+    assert why(log) == "no word of why"
