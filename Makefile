@@ -2,10 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 COLA := $(VENV)/bin/cola
 READY := $(VENV)/.ready
-# Processes that share the tests, a module at a time, the longest first (tests/conftest.py). Three on
+# Processes that share the tests; longest first, then whoever is idle takes from the others. Three on
 # two cores: the longest tests wait for Ray most of the time.
 WORKERS ?= 3
-PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-drill test-cluster test-quick check docs clean
 

@@ -17,7 +17,6 @@ import logging
 import random
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,19 +43,16 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The module that takes longest first: what ends last is short, and nobody waits long for it.
+    """The longest first, so that the last to end are short and no worker waits long for another.
 
-    A module stays together, as its tests share fixtures.
+    A module marked as a whole stays together, as its tests share fixtures.
     """
 
     def seconds(item: pytest.Item) -> float:
         mark = item.get_closest_marker("slow")
-        return float(mark.kwargs.get("seconds", 6)) if mark else 0.05
+        return float(mark.kwargs.get("seconds", 0)) if mark else 0.0
 
-    totals: Counter[Path] = Counter()
-    for item in items:
-        totals[item.path] += seconds(item)
-    items.sort(key=lambda item: totals[item.path], reverse=True)
+    items.sort(key=seconds, reverse=True)
 
 
 @pytest.fixture(autouse=True)

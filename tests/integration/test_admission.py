@@ -16,7 +16,7 @@ import pytest
 
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=25), pytest.mark.ray]
+pytestmark = [pytest.mark.slow(seconds=45), pytest.mark.ray]
 
 
 @pytest.fixture(scope="module")
