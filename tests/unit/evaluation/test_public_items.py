@@ -74,7 +74,9 @@ def test_every_true_answer_is_right_but_for_those_of_several_lines(task: str) ->
 def test_every_item_of_the_release_is_built_again_to_the_letter(task: str) -> None:
     items = release_items(task)
     assert len(items) == {"story_cloze": 468, "obqa": 500}.get(task, 1000)
-    assert [built_again(task, item) for item in items] == items
+    parts = {"group": None, "stratum": None}  # of the data set: the release's files have none
+    found = [built_again(task, item).model_copy(update=parts) for item in items]
+    assert found == items
 
 
 @pytest.mark.parametrize("task", FORMS)

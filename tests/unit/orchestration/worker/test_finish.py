@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from cola.data import PreparedData, open_prepared, prepare
-from cola.families.registry import family_of
+from cola.data import PreparedData, prepare
 from cola.records import Metric
 from cola.study import StudySpec
 from orchestration.driver.attempt import assignment_of, read_outcome
-from orchestration.planning.catalog import load_run_spec
 from orchestration.planning.plan import plan_study
 from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.fence import AttemptFence
@@ -119,8 +117,8 @@ def test_a_closed_ledger_does_not_fence_its_last_attempt(tmp_path: Path) -> None
 
 def ended(
     study: dict[str, Any], changed: Callable[[TrainState], None]
-) -> tuple[float, RunOutcome, Path]:
-    """How far the exported model's NLL is from the recorded one, the outcome, the run's folder."""
+) -> tuple[float, RunOutcome, Finished]:
+    """How far the exported model's NLL is from the recorded one, the outcome, the run."""
     parsed = StudySpec.parse(study)
     (run,) = plan_study(parsed)
     Ledger(output_root(parsed)).acquire(run.key)
@@ -135,7 +133,7 @@ def ended(
     ]
     outcome = read_outcome(found.folder)
     assert outcome is not None
-    return float(difference), outcome, found.folder
+    return float(difference), outcome, found
 
 
 def recorded_test(folder: Path) -> dict[str, float]:
@@ -147,16 +145,15 @@ def recorded_test(folder: Path) -> dict[str, float]:
 
 
 @torch.no_grad()
-def nll_of_export_on_test(folder: Path, family: str) -> float:
+def nll_of_export_on_test(run: Finished) -> float:
     """The mean NLL of the exported model on the first 8 test sequences, with validation's noise."""
-    data = open_prepared(RunFolder(folder).data_folder())
-    model = family_of(family).load(RunFolder(folder).model).eval()
-    settings = load_run_spec(folder).evaluation.likelihood
+    family, settings = run.state.family, run.state.run.evaluation.likelihood
+    model = family.load(RunFolder(run.folder).model).eval()
     rows = likelihood_rows(
-        family_of(family),
+        family,
         model,
         settings,
-        data=data,
+        data=run.data,
         ids=np.arange(8),
         device=torch.device("cpu"),
         split="test",
@@ -176,14 +173,14 @@ def with_average(study: dict[str, Any], family: str) -> dict[str, Any]:
 def test_the_exported_model_is_the_validated_average(
     tiny_study: dict[str, Any], family: str
 ) -> None:
-    difference, outcome, folder = ended(with_average(tiny_study, family), lambda state: None)
+    difference, outcome, run = ended(with_average(tiny_study, family), lambda state: None)
     assert abs(difference) < 1e-6
     assert outcome.state == "finished"
     # Cola DLM learns nothing in so few steps, and that is reported of it alone.
     assert ("not below that of a uniform guess" in (outcome.reason or "")) == (family == "cola")
     assert "differs by" not in (outcome.reason or "")
-    found = recorded_test(folder)
-    assert found[Metric.TEST_NLL] == pytest.approx(nll_of_export_on_test(folder, family), abs=1e-6)
+    found = recorded_test(run.folder)
+    assert found[Metric.TEST_NLL] == pytest.approx(nll_of_export_on_test(run), abs=1e-6)
     assert found[Metric.TEST_SEQUENCES] == 8
     assert found[Metric.TEST_NLL_STANDARD_ERROR] > 0
 
