@@ -46,7 +46,10 @@ def alone(values: Mapping[str, Any], entry: str, where: str) -> dict[str, Any]:
             f"{where}={entry!r}: the base study has no such entry; families has "
             f"{', '.join(entries)}"
         )
-    return {**values, "families": {entry: entries[entry]}}
+    result = {**values, "families": {entry: entries[entry]}}
+    if (entries[entry] or {}).get("ladder"):
+        result |= {"ladder": [], "design": None}  # nobody is left who would use them
+    return result
 
 
 def at_rung(values: Mapping[str, Any], rung: int, where: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ LIKELIHOOD: dict[str, dict[str, Any]] = {
     "ode_steps": {"ode_steps": 3},
     "divergence": {"divergence": "exact"},
     "probe": {"probe": "gaussian"},
+    "diffusion_times": {"diffusion_times": 3},
 }
 
 
@@ -78,11 +79,13 @@ def test_likelihood_depends_on_the_keys_that_the_family_reads_and_no_other(name:
     family, model = built(name)
     tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
 
-    def measured(**changes: Any) -> list[float]:
+    def measured(**changes: Any) -> dict[str, list[float]]:
         settings = LikelihoodSpec.parse({"mask_samples": 2, "ode_steps": 2} | changes)
-        return family.likelihood(
-            model, tokens, settings, stream=Stream(0, 0, range(2))
-        ).nll_B.tolist()
+        found = family.likelihood(model, tokens, settings, stream=Stream(0, 0, range(2)))
+        return {
+            name: values.tolist()
+            for name, values in ({"": found.nll_B} | found.diagnostics).items()
+        }
 
     before = measured()
     changed = {key for key, changes in LIKELIHOOD.items() if measured(**changes) != before}
