@@ -389,7 +389,8 @@ def test_default_corpus(tmp_path: Path) -> None:
     data = prepare(DataSpec(), tmp_path / "cache")
     assert data.meta["vocab_size"] == 4096
     assert len(data.train) > 5_000
-    assert 100 < len(data.validation) < len(data.train) / 20
+    assert 100 <= len(data.validation) < len(data.train) / 20
+    assert 100 <= len(data.split("test")) < len(data.train) / 20
     assert data.meta["corpus_documents"] > 400
     code = data.tokenizer.decode(stream_of(data, "validation").tolist())
     assert "def " in code
