@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
 
 from tests.paths import ROOT
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 # Nodes have a /tmp of their own, so that what both and this machine see lies elsewhere.
@@ -90,17 +90,12 @@ class Rig:
 
     def wait_for(self, text: str, name: str, seconds: float = JOB_SECONDS) -> None:
         """Wait until the output of a name has this text."""
-        deadline = time.monotonic() + seconds
-        while text not in self.log(name):
-            assert time.monotonic() < deadline, f"no {text!r} in: {self.log(name)}"
-            time.sleep(0.5)
+        until(lambda: text in self.log(name), f"{text!r} in the output of {name}", seconds)
 
     def wait_for_end(self, name: str, seconds: float = JOB_SECONDS) -> None:
         """Wait until no job of a name waits or runs."""
-        deadline = time.monotonic() + seconds
-        while self.run("squeue", "--noheader", f"--name=cola-{name}").strip():
-            assert time.monotonic() < deadline, self.log(name)
-            time.sleep(0.5)
+        queued = ("squeue", "--noheader", f"--name=cola-{name}")
+        until(lambda: not self.run(*queued).strip(), f"the end of the jobs of {name}", seconds)
 
     def left_behind(self) -> list[str]:
         """Processes and folders of jobs that are left on the nodes."""

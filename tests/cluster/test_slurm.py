@@ -47,9 +47,7 @@ def test_the_cluster_is_checked(rig: Rig) -> None:
 def test_a_study_finishes_and_leaves_nothing_behind(rig: Rig, study: str) -> None:
     shown = rig.run("cola", "submit", study, "--cluster", "rig")
     assert "cola-tiny, job" in shown
-    assert (
-        "1 finished" in rig.run("cola", "status", "tiny", "--cluster", "rig") or "finished" in shown
-    )
+    assert "finished" in rig.run("cola", "status", "tiny", "--cluster", "rig")
     assert "succeeded" in rig.run("cola", "jobs", "tiny", "--cluster", "rig")
     assert rig.left_behind() == []
 

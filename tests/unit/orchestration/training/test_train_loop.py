@@ -12,15 +12,12 @@ import torch
 
 from cola.data import PreparedData
 from cola.errors import RunError
-from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.registry import family_of
-from cola.spec.objectives import JointObjective
-from cola.spec.training import OptimizerSpec, ScheduleSpec
-from cola.study import RunSpec, StudySpec
+from cola.spec.training import ScheduleSpec
+from cola.study import RunSpec
 from orchestration.checkpoint.manifest import Cursor
-from orchestration.planning.plan import plan_study
 from orchestration.training.distributed import WorkerRank
-from orchestration.training.hooks import StopOnCollapse, StopOnDivergence, order_digests
+from orchestration.training.hooks import StopOnDivergence, order_digests
 from orchestration.training.sharded_state import MOMENTS, WEIGHT, FragmentReader
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
@@ -33,16 +30,6 @@ from orchestration.training.train_loop import (
 )
 from orchestration.training.validation import evaluation_steps, summary_of, validation_rows
 from tests.sizes import FAMILIES
-
-
-@pytest.fixture
-def runs(tiny_study: dict[str, Any]) -> dict[str, RunSpec]:
-    """About 20 steps each: enough for every stage to evaluate, save and begin again."""
-    ladder = [{"budget": 2.5e9, "core_parameters": 60_000}]
-    families = {name: tiny_study["families"].get(name, {}) for name in FAMILIES}
-    changes = {"ladder": ladder, "families": families}
-    plan = plan_study(StudySpec.parse(tiny_study | changes))
-    return {run.spec.family: run.spec for run in plan}
 
 
 class Losses:
@@ -356,69 +343,3 @@ def test_evaluation_steps_end_with_the_run(runs: dict[str, RunSpec]) -> None:
         assert steps[-1] == run.steps
         assert steps[0] > run.steps - run.stages[-1].steps
         assert len(steps) <= run.evaluation.points
-
-
-def cola_run(run: RunSpec, log_snr: float | None, steps: int, **stage2: Any) -> RunSpec:
-    """60 steps of stage 1 and `steps` of stage 2 with these settings, without a schedule."""
-    assert isinstance(run.model, ColaModelSpec)
-    assert isinstance(run.objective, ColaObjective)
-    vae = run.model.vae.model_copy(update={"log_snr": log_snr})
-    joint = JointObjective(**stage2)
-    plans = [
-        stage.model_copy(update={"steps": count})
-        for stage, count in zip(run.stages, (60, steps), strict=True)
-    ]
-    training = run.training.model_copy(
-        update={
-            "optimizer": OptimizerSpec(learning_rate=3e-3),
-            "schedule": ScheduleSpec(kind="constant", warmup_fraction=0.0),
-        }
-    )
-    return run.model_copy(
-        update={
-            "model": run.model.model_copy(update={"vae": vae}),
-            "objective": run.objective.model_copy(update={"stage2": joint}),
-            "stages": plans,
-            "training": training,
-        }
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("log_snr", "stage2"),
-    [
-        (None, {"gradient_mode": "joint", "lambda_ref": 0.0}),  # sigma shrinks (model.md, Eq. 28)
-        (
-            3.0,
-            {"gradient_mode": "joint", "lambda_vae": 0.0, "lambda_ref": 0.0},
-        ),  # the latents turn constant
-    ],
-)
-def test_a_collapse_ends_the_run_and_is_named(
-    log_snr: float | None,
-    stage2: dict[str, Any],
-    runs: dict[str, RunSpec],
-    data: PreparedData,
-) -> None:
-    run = cola_run(runs["cola"], log_snr, 300, **stage2)
-    state = trained(run, data, StopOnCollapse(2))
-    assert state.stop == "diverged"
-    assert 60 < state.step < run.steps
-    assert state.stop_code == "collapsed"
-    assert "latents collapsed" in str(state.stop_reason)
-    assert "fm " in str(state.stop_reason)
-
-
-@pytest.mark.slow
-def test_a_healthy_run_is_not_stopped(runs: dict[str, RunSpec], data: PreparedData) -> None:
-    run = cola_run(runs["cola"], None, 80, gradient_mode="detach_target")
-    losses = Losses()
-    state = trained(run, data, StopOnCollapse(1), losses)
-    assert (state.stop, len(losses.values)) == ("finished", run.steps)
-
-
-def test_a_family_without_latents_is_left_alone(
-    runs: dict[str, RunSpec], data: PreparedData
-) -> None:
-    assert trained(runs["ar"], data, StopOnCollapse(1)).stop == "finished"
