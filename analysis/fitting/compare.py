@@ -93,15 +93,15 @@ def compare_compute(first: ScalingCurve, second: ScalingCurve) -> Multiplier:
 
 def multiplier_at(first: ScalingCurve, second: ScalingCurve, value: float) -> Multiplier:
     """The multiplier at one value with its interval."""
-    ratio = _ratio(first, second, value)
-    return Multiplier(value, float(ratio[0]), *ends(ratio[1:]))
+    return _multiplier(value, first.compute_for(value), second.compute_for(value))
 
 
-def _ratio(first: ScalingCurve, second: ScalingCurve, value: float) -> Array:
-    one, other = first.compute_for(value), second.compute_for(value)
+def _multiplier(value: float, one: Array, other: Array) -> Multiplier:
+    """From the compute that each curve needs for the value: the fit's, then the refits'."""
     rows = min(len(one), len(other))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(one[:rows] / other[:rows])
+        ratio = np.asarray(one[:rows] / other[:rows])
+    return Multiplier(value, float(ratio[0]), *ends(ratio[1:]))
 
 
 def _overlap(reached: Sequence[Array]) -> bool:
@@ -153,14 +153,15 @@ def multiplier_curve(one: ScalingCurve, other: ScalingCurve) -> pd.DataFrame:
     start = best(worst(r) for r in reached)
     rows = []
     for value in np.linspace(start, best(best(r) for r in reached), MULTIPLIER_POINTS):
-        needed = [curve.compute_for(float(value))[0] for curve in (one, other)]
+        needed = [curve.compute_for(float(value)) for curve in (one, other)]
         spans = [curve.span for curve in (one, other)]
         followed = all(
-            low / BEYOND <= c <= high * BEYOND for c, (low, high) in zip(needed, spans, strict=True)
+            low / BEYOND <= c[0] <= high * BEYOND
+            for c, (low, high) in zip(needed, spans, strict=True)
         )
         if not followed:
             continue
-        found = multiplier_at(one, other, float(value))
+        found = _multiplier(float(value), *needed)
         observed = all(min(r) <= value <= max(r) for r in reached)
         rows.append((found.at, found.value, found.low, found.high, observed))
     return pd.DataFrame(rows, columns=columns)

@@ -29,6 +29,7 @@ from analysis.report.family_fits import (
 )
 from cola.errors import FitError
 from cola.families.registry import curve_label, curve_seed
+from cola.records import weakest_kind
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def _fit(
     found: Measurements, informative: pd.Series, compute: str, *, variant: str, family: str
 ) -> MetricCurve:
     rows = found.rows[found.rows["variant"] == variant]
-    kind = str(rows["nll_kind"].iloc[0])
+    kind = weakest_kind(rows["nll_kind"])
     if found.quantity.range is None:
         fitted = rows[rows["run_id"].map(informative).astype(bool)]
         fit = fit_family(variant, family, fitted, kind=kind, compute=compute, column="value")

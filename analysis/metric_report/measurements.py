@@ -48,10 +48,16 @@ def _of_run(metrics: Mapping[str, float], quantity: Quantity) -> tuple[float, ..
         return _average([_of_run(metrics, part) for part in quantity.parts])
     keys = (quantity.key, quantity.error, quantity.chance, quantity.items)
     value, error, chance, count = (metrics.get(key or "", np.nan) for key in keys)
+    if quantity.key.endswith("/accuracy") and f"{_folder(quantity)}/choice_accuracy" in metrics:
+        chance = np.nan  # it is that of choosing an option, which an answer's exact text is not
     if quantity.range is None:
         return value, error, np.nan, np.nan
     items = float(items_behind(np.array(value), np.array(error)))
     return value, error, chance, items if np.isfinite(items) else count
+
+
+def _folder(quantity: Quantity) -> str:
+    return quantity.key.rpartition("/")[0]
 
 
 def _average(parts: Sequence[tuple[float, ...]]) -> tuple[float, ...]:

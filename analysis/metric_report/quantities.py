@@ -67,6 +67,7 @@ class _Kind:
 # distinct n-grams, the nats that a reference gives to a text) is not here.
 KINDS = (
     _Kind("eval/*/accuracy", "%", SHARE, 100.0, "accuracy_standard_error", "chance", "items"),
+    _Kind("eval/*/choice_accuracy", "%", SHARE, 100.0, None, "chance", "items"),
     _Kind("eval/*/first_token_accuracy", "%", SHARE, 100.0, items="items"),
     _Kind("eval/*/valid", "%", SHARE, 100.0, items="items"),
     _Kind("eval/*/f1", "%", SHARE, 100.0),

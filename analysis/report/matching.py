@@ -99,9 +99,12 @@ def _budget_statement(finished: pd.DataFrame, compute: str) -> str:
 
 
 def _parameter_statement(finished: pd.DataFrame) -> str:
-    where, place = ("at every rung", "rung")
+    where, place = ("at every rung", ["rung"])
     if not _is_one_ladder(finished):
-        where, place = ("at every budget that several have", "amount")
+        # Which of a curve's sizes at its budget a run has.
+        rank = finished.groupby(["variant", "amount"])["core_parameters"].rank("dense")
+        finished = finished.assign(rank=rank)
+        where, place = ("at every budget that several have", ["amount", "rank"])
         variants = finished.groupby(place)["variant"].transform("nunique")
         finished = finished[variants > 1]
         if finished.empty:
@@ -122,10 +125,13 @@ def _parameter_statement(finished: pd.DataFrame) -> str:
 
 
 def _is_one_ladder(finished: pd.DataFrame) -> bool:
-    """Whether the curves' budgets are those of one ladder, or its multiples."""
+    """Whether the curves' budgets are those of one ladder, or its multiples: one rung in common
+    does not tell multiples from ladders of their own."""
     amounts = finished.pivot_table(index="rung", columns="variant", values="amount")
     ratios = amounts.div(amounts.iloc[:, 0], axis=0)
-    return bool((ratios.max() / ratios.min()).max() < 1 + 1e-6)
+    constant = (ratios.max() / ratios.min()).max() < 1 + 1e-6
+    equal = (ratios - 1).abs().max().max() < 1e-6
+    return bool(equal or (constant and (ratios.count() > 1).all()))
 
 
 def _ratio_statement(finished: pd.DataFrame, column: str, name: str) -> str:

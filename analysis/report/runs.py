@@ -27,7 +27,6 @@ from cola.families.registry import measured_kind
 from cola.records import (
     EXPORTED_NLL_TOLERANCE,
     SCHEMA_VERSION,
-    SOLVER_DIFFERENCE,
     Artifact,
     Kind,
     Metric,
@@ -254,7 +253,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "seed": int(tags[Tag.SEED]),
         "status": tags[Tag.STATUS],
         "status_reason": tags.get(Tag.STATUS_REASON, ""),
-        "nll_kind": _nll_kind(tags, metrics),
+        "nll_kind": measured_kind(tags[Tag.FAMILY], cast(NllKind, tags[Tag.NLL_KIND]), metrics),
         "compute": tags[Tag.COMPUTE],
         "core_parameters": int(tags[Tag.CORE_PARAMETERS]),
         "embedding_parameters": int(tags[Tag.EMBEDDING_PARAMETERS]),
@@ -267,14 +266,6 @@ def _run_row(run: Any) -> dict[str, Any]:
         "steps": _steps(run),
         **split_columns(metrics),
     }
-
-
-def _nll_kind(tags: dict[str, str], metrics: dict[str, float]) -> NllKind:
-    """What a run's NLL is, on whichever split it is weaker."""
-    family, key = tags[Tag.FAMILY], Metric.val(SOLVER_DIFFERENCE)
-    kind = measured_kind(family, cast(NllKind, tags[Tag.NLL_KIND]), metrics)
-    tested = metrics.get(Metric.on_test(key))
-    return kind if tested is None else measured_kind(family, kind, {**metrics, key: tested})
 
 
 def _steps(run: Any) -> int:

@@ -27,8 +27,8 @@ from analysis.sweep_report.rate_forecast import (
     with_interval,
 )
 from analysis.sweep_report.rate_profiles import (
-    COLLAPSED_RATE,
     QUANTITIES,
+    SILENT_RATE,
     Best,
     Interval,
     RateAnalysis,
@@ -154,15 +154,15 @@ def score_sentence(score: Score) -> str:
 
 def left_out_sentences(answer: RateAnswer) -> list[str]:
     """Points that profiles do not have, by name."""
-    dead, sentences = answer.points.collapsed, []
+    dead, sentences = answer.points.silent, []
     if len(dead):
         names = [
             f"{row.point} at {row.budget:.3g} FLOPs (rate {row.rate:.3f})"
             for row in dead.itertuples()
         ]
         sentences.append(
-            f"Collapsed, with a rate below {COLLAPSED_RATE} nats a token, and in no profile: "
-            f"{first_of(names, MOST_NAMED, separator='; ')}."
+            f"Latents that say next to nothing (a rate below {SILENT_RATE} nats a token), in no "
+            f"profile: {first_of(names, MOST_NAMED, separator='; ')}."
         )
     unfinished = unfinished_trials(answer.arm)
     if unfinished:
@@ -193,7 +193,7 @@ def rate_json(answer: RateAnswer, sentences: Sequence[str]) -> dict[str, Any]:
     return {
         "arm": answer.arm.name,
         "budgets": [_best_json(answer, best) for best in answer.analysis.best],
-        "collapsed": _table(answer.points.collapsed),
+        "silent": _table(answer.points.silent),
         "unfinished": unfinished_trials(answer.arm),
         "laws": {
             name: {

@@ -26,7 +26,7 @@ def rate_figures(answer: RateAnswer, stem: str, prefix: str) -> Iterator[Drawn]:
         return
     caption = (
         "Every dot a run; stars: the lowest bound of each budget, on the dashed line of equal "
-        "bound. Crosses: collapsed, in no profile."
+        "bound. Crosses: latents that say next to nothing, in no profile."
     )
     yield f"frontier{stem}", f"{prefix}distortion against rate", frontier_plot(answer), caption
     caption = "Stars: minima of the parabolas in log rate, with 95% of refits."
@@ -44,7 +44,7 @@ def frontier_plot(answer: RateAnswer) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        dead = answer.points.collapsed
+        dead = answer.points.silent
         for colour, best in _coloured(answer.analysis):
             runs = answer.analysis.runs
             runs = runs[runs["budget"] == best.budget].sort_values("rate")

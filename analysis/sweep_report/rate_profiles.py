@@ -2,7 +2,7 @@
 
 The machinery is that of IsoFLOP profiles with the measured rate (nats a token that latents cost) in
 place of the size. Of keys of training the best value counts at each point. Points whose latents
-collapsed, and profiles without a minimum inside, are named and enter nothing.
+silent, and profiles without a minimum inside, are named and enter nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from analysis.profiles.analysis import IsoFLOP, Optimum, PowerFit, isoflop, powe
 from analysis.profiles.profile import LEAST_SIZES, Profile, profiles_of
 from analysis.profiles.refits import IsoFLOPRefits
 from analysis.sweep_report.data import ArmFrame, point_label
-from cola.records import Metric
+from cola import records
+from cola.records import SOLVER_TOLERANCE, Metric
 from cola.spec.base import canonical_json
 
 Array = NDArray[np.float64]
@@ -30,30 +31,29 @@ Interval = tuple[float, float]
 LADDER = "ladder"  # the key of the space that has the budgets
 # Nats a token: below, latents hold nothing. Chosen: channels that held nothing cost 0.00 to 0.04,
 # the narrowest one in use 0.48.
-COLLAPSED_RATE = 0.05
+SILENT_RATE = 0.05
 REFITS = 2000  # chosen: draws behind an interval
-RATE, DISTORTION = Metric.val("rate_nats_per_token"), Metric.val("distortion_nats_per_token")
+RATE, DISTORTION = Metric.val_nats(records.RATE), Metric.val_nats(records.DISTORTION)
 RECONSTRUCTION = Metric.val("reconstruction")
-# Nats a latent between two solutions of the prior's flow, above which the NLL is no bound.
-SOLVER_DIFFERENCE, SOLVER_TOLERANCE = Metric.val("solver_difference_nats_per_latent"), 0.02
+SOLVER_DIFFERENCE = Metric.val(records.SOLVER_DIFFERENCE)
 QUANTITIES = ("rate", "distortion", "bound")
 
 
 @dataclass(frozen=True)
 class RatePoints:
     """Runs that profiles are made of: trial, seed, point, budget, rate, distortion, bound and the
-    other metrics. Those of `collapsed` are left out of profiles.
+    other metrics. Those of `silent` latents are left out of profiles.
 
     notes: what was chosen or is missing, a sentence each.
     """
 
     runs: pd.DataFrame
-    collapsed: pd.DataFrame
+    silent: pd.DataFrame
     notes: tuple[str, ...] = ()
 
     def below(self, budget: float) -> RatePoints:
         """The points of smaller budgets."""
-        runs, dead = self.runs, self.collapsed
+        runs, dead = self.runs, self.silent
         return RatePoints(runs[runs["budget"] < budget], dead[dead["budget"] < budget], self.notes)
 
 
@@ -128,7 +128,7 @@ def rate_points(arm: ArmFrame, metrics: Sequence[str] = ()) -> RatePoints:
     columns = ["trial", "seed", "point", "budget", "rate", "distortion", "bound", *metrics]
     table = pd.DataFrame(rows, columns=columns)
     table = table[np.isfinite(table[["rate", "distortion", "bound"]].astype(float)).all(axis=1)]
-    is_dead = table["rate"] < COLLAPSED_RATE
+    is_dead = table["rate"] < SILENT_RATE
     notes += [*_about_numbers(done, measured)]
     return RatePoints(table[~is_dead], table[is_dead], tuple(notes))
 

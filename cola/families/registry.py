@@ -20,7 +20,7 @@ from cola.families.ar.definition import AR
 from cola.families.cola.definition import COLA
 from cola.families.interface.definition import FamilyDefinition, seed_of
 from cola.families.llada.definition import LLADA
-from cola.records import SOLVER_DIFFERENCE, Metric, NllKind, nll_kind_of
+from cola.records import SOLVER_DIFFERENCE, Metric, NllKind, nll_kind_of, weakest_kind
 
 if TYPE_CHECKING:
     from cola.families.interface.family import Family
@@ -83,12 +83,17 @@ def union_of(part: str) -> Any:
 
 
 def measured_kind(family: str, declared: NllKind, values: Mapping[str, Any]) -> NllKind:
-    """What a run's validation NLL is, by its metrics: `declared` by its settings, and an estimate
-    where a solver's error is not known to be small."""
+    """What a run's NLL is, by its metrics: `declared` by its settings, and an estimate where a
+    solver's error is not known to be small, on the validation split or, where it was tested, on the
+    test split."""
     if not definition_of(family).likelihood_is_solved or values.get(Metric.NLL) is None:
         return declared
-    difference = values.get(Metric.val(SOLVER_DIFFERENCE))
-    return nll_kind_of(declared, math.nan if difference is None else float(difference))
+    key = Metric.val(SOLVER_DIFFERENCE)
+    differences = [values.get(key)]
+    if Metric.on_test(key) in values:
+        differences.append(values[Metric.on_test(key)])
+    kinds = [nll_kind_of(declared, math.nan if d is None else float(d)) for d in differences]
+    return weakest_kind(kinds)
 
 
 def place_of(name: str) -> int:

@@ -14,8 +14,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -72,14 +70,6 @@ class GenerationSpec(Spec):
     unmasking_guidance_scale: PositiveFloat = Field(
         default=1.0, description="Classifier-free guidance of the unmasking logits; 1 is off."
     )
-
-    @model_serializer(mode="wrap")
-    def _without_default_passes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs that unmask a token a pass have the keys of those before it was a setting."""
-        values: dict[str, Any] = handler(self)
-        if self.tokens_per_pass == 1:
-            values.pop("tokens_per_pass", None)
-        return values
 
     def ancestral(self) -> GenerationSpec:
         """The same settings with draws from the model's own distribution in every family: no
@@ -152,14 +142,6 @@ class LikelihoodSpec(Spec):
             "beside the ODE's with `importance_samples` 1; 0: it is left out."
         ),
     )
-
-    @model_serializer(mode="wrap")
-    def _without_the_usual_times(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs with the default are the same as before there was the setting."""
-        values: dict[str, Any] = handler(self)
-        if self.diffusion_times == type(self).model_fields["diffusion_times"].default:
-            values.pop("diffusion_times", None)
-        return values
 
     @model_validator(mode="after")
     def _is_a_bound(self) -> LikelihoodSpec:

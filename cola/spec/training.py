@@ -85,14 +85,6 @@ class ScheduleSpec(Spec):
         "such schedules.",
     )
 
-    @model_serializer(mode="wrap")
-    def _without_unset_horizon(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs whose schedule ends with them are the same as before there was any other."""
-        values: dict[str, Any] = handler(self)
-        if self.horizon_steps is None:
-            values.pop("horizon_steps", None)
-        return values
-
     @model_validator(mode="after")
     def _horizon_has_an_effect(self) -> ScheduleSpec:
         horizon, warmup = self.horizon_steps, self.warmup_steps

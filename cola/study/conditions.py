@@ -13,6 +13,8 @@ from cola.tuning.text import TunedCurve, flat
 
 BATCH = "training.batch_sequences"
 STAGES = "training.stages."
+# Of an entry: what is compared stage by stage, and budgets, which a record has itself.
+NO_CONDITIONS = {"training", "rules", "ladder", "budget_factor"}
 
 
 def conditions_of(study: StudySpec, variant: str, tuned: Iterable[str]) -> dict[str, str]:
@@ -21,7 +23,7 @@ def conditions_of(study: StudySpec, variant: str, tuned: Iterable[str]) -> dict[
     Those of training are by stage, as they hold there.
     """
     settings, tuned = study.families[variant], list(tuned)
-    values = flat(settings.model_dump(mode="json", exclude={"training", "rules"}))
+    values = flat(settings.model_dump(mode="json", exclude=NO_CONDITIONS))
     training = study.training_of(variant)
     for stage in settings.objective.stage_shares():
         own = training.of_stage(stage).model_dump(mode="json", exclude={"stages"})
@@ -39,6 +41,11 @@ def conditions_of(study: StudySpec, variant: str, tuned: Iterable[str]) -> dict[
     ):
         if rule is not None and key not in tuned:
             values[f"rule for {key}"] = canonical_json(rule.model_dump(mode="json"))
+    if rules.latent is not None:
+        values |= {
+            f"rule for latent.{key}": canonical_json(rule)
+            for key, rule in rules.latent.model_dump(mode="json", exclude_none=True).items()
+        }
     return values
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from cola.errors import first_of
 from cola.families.interface.specs import FamilySettings
 from cola.spec.design import (
     LARGEST_BUDGET,
@@ -161,5 +162,4 @@ def check_overlap(entries: Entries, ladders: Ladders) -> None:
 
 def _listed(amounts: set[float]) -> str:
     """The first few, from small to large."""
-    shown = [f"{amount:.10g}" for amount in sorted(amounts)]
-    return ", ".join([*shown[:4], *(["..."] if len(shown) > 4 else [])])
+    return first_of([f"{amount:.10g}" for amount in sorted(amounts)], 4)

@@ -112,9 +112,9 @@ def check_reach(
     entry = record.families[name]
     tuned = [item.budget for item in entry.budgets]
     known = [size for size in sizes if size is not None]
-    tuned_sizes = [item.parameters for item in entry.budgets if item.parameters is not None]
+    tuned_sizes = [item.parameters for item in entry.budgets]
     _check_near(f"tuning.families.{name}: tuned at budgets", tuned, budgets, unit="FLOPs")
-    if known and tuned_sizes:
+    if known:
         where = f"tuning.families.{name}: tuned at sizes"
         _check_near(where, tuned_sizes, known, unit=f"{record.parameters} parameters")
 

@@ -29,7 +29,7 @@ class BudgetTuning(Spec):
     """The search of one entry at one budget."""
 
     budget: Budget = Field(description="Training FLOPs of each trial's run.")
-    parameters: PositiveInt | None = Field(description="Size aimed at; null: a published row's.")
+    parameters: PositiveInt = Field(description="Size of each trial's model.")
     trials: NonNegativeInt = Field(description="Trials that were started.")
     finished: NonNegativeInt = Field(description="Those that trained to their end.")
     stopped: NonNegativeInt = Field(description="Those that the scheduler ended early.")

@@ -161,7 +161,7 @@ def _found(entry: EntryTuning) -> str:
         rules |= {f"rate of {s}": r for s, r in entry.rules.stage_learning_rates.items()}
         for name, rule in rules.items():
             if rule is not None:
-                values = [rule.value(item.parameters or 1e6, item.budget) for item in entry.budgets]
+                values = [rule.value(item.parameters, item.budget) for item in entry.budgets]
                 found.append(f"{name} {', '.join(f'{value:.4g}' for value in values)}")
     if entry.training is not None:
         settings = flat(entry.training.model_dump(mode="json", exclude_unset=True))

@@ -90,7 +90,12 @@ def recipe(
     time: SlurmTime = None,
     grace: Grace = None,
     exclusive: Exclusive = None,
-    image: Annotated[str, typer.Option(help="Container image with this product in it.")] = IMAGE,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Container image with this product (default: the cluster's, or {IMAGE})."
+        ),
+    ] = None,
 ) -> None:
     """Print what starts a cluster for a study or sweep."""
     described = described_cluster(cluster, kind, thing)

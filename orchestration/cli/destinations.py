@@ -21,18 +21,6 @@ from orchestration.slurm import jobs as slurm_jobs
 from orchestration.slurm.times import TEARDOWN_SECONDS
 
 
-class ClusterJob(Protocol):
-    """A job of a study or sweep on a cluster of any kind; its text is one line on its state."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it waits or runs."""
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether it has finished its study or sweep."""
-
-
 class Destination(Protocol):
     """What commands ask of a cluster of any kind. All methods raise ColaError.
 
@@ -88,9 +76,7 @@ class RayDestination:
 
     def jobs(self, name: str) -> Sequence[Any]:
         """See `Destination`."""
-        client = self.client
-        ray_jobs.latest_job(client, name, self.endpoint.address)
-        return ray_jobs.jobs_of(client, name)
+        return ray_jobs.known_jobs(self.client, name, self.endpoint.address)
 
     def follow(self, job: Any) -> Iterator[str]:
         """See `Destination`."""
@@ -136,8 +122,7 @@ class SlurmDestination:
 
     def jobs(self, name: str) -> Sequence[Any]:
         """See `Destination`."""
-        slurm_jobs.latest(name, self.shared)
-        return slurm_jobs.jobs_of(name, self.shared)
+        return slurm_jobs.known_jobs(name, self.shared)
 
     def follow(self, job: Any) -> Iterator[str]:
         """See `Destination`."""

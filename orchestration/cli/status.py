@@ -59,6 +59,11 @@ def status(
         return
     to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
     if isinstance(to, SlurmDestination):
+        if settings:
+            raise SpecError(
+                f"--set {settings[0]}: is not for a study on Slurm, whose settings are those with "
+                "which it was submitted; leave it out"
+            )
         show_slurm_status(context.obj, study, to, as_json=as_json, workers=workers)
     elif isinstance(to, RayDestination):
         show_remote_status(study, settings or [], to.client, as_json=as_json, workers=workers)
@@ -90,7 +95,7 @@ def show_slurm_status(
     """Print the last job of a study or sweep on Slurm, and its runs or trials.
 
     Raises:
-        SpecError: there was no job of it, or options are not for it.
+        SpecError: there was no job of it, it has not begun, or `workers` is asked of a sweep.
     """
     job = to.jobs(name)[-1]
     if not as_json:
@@ -99,6 +104,8 @@ def show_slurm_status(
     if not spec.exists():
         raise SpecError(f"{name}: job {job.job} has not begun, so that nothing is known of runs")
     if holds_sweep(spec):
+        if workers:
+            raise SpecError("--workers: is of a study's runs, and this is a sweep; leave it out")
         services.sweep_status(str(spec), as_json)
         return
     about = {"id": job.job, "status": job.state}

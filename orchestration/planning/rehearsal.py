@@ -53,20 +53,17 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
             "sequence_length": length,
         },
     }
-    for entry in values["families"].values():  # rules for latents are of the study's own budgets
-        (entry.get("rules") or {}).pop("latent", None)
     values["training"]["batch_sequences"] = 4 * workers
     for settings in values["families"].values():
         settings["rules"] = None  # of budgets and sizes that are not these
+        settings.pop("budget_factor", None)
+        settings.pop("ladder", None)
     shrink_evaluation(values["evaluation"], length)
     values["resources"] |= ONE_MACHINE | {"workers": workers}
     values["checkpoint"] |= {"every_seconds": 2, "keep": 2}
     values["tracking"] |= {"uri": None, "log_every_steps": 5}
     values["matching"] |= {"stage1": "charged", "parameters": "core", "flops": None}
     values["matching"] |= {"compute": study.matching.convention}
-    for settings in values["families"].values():
-        settings.pop("budget_factor", None)
-        settings.pop("ladder", None)
     # Sizes depend on the vocabulary, budgets on the sizes: a ladder without limits is parsed first.
     values["ladder"] = [{"budget": 1e30, "core_parameters": core} for core in rung_sizes(study)]
     small = StudySpec.parse(values)

@@ -60,9 +60,9 @@ def recipe(
     work: Submission,
     cluster: ClusterSpec,
     *,
-    image: str = IMAGE,
+    image: str | None = None,
 ) -> str:
-    """The recipe's text, for the cluster's nodes.
+    """The recipe's text, for the cluster's nodes; `image` comes before the cluster's own.
 
     Raises:
         SpecError: an unknown kind, nodes that are too small or too few, or different nodes where a
@@ -74,4 +74,5 @@ def recipe(
         work.resources, cluster.gpus_per_node, cluster.cpus_per_node, limit=cluster.nodes
     )
     log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
-    return kinds()[kind].text(RecipeRequest(work, groups, cluster, cluster.image or image))
+    chosen = image or cluster.image or IMAGE
+    return kinds()[kind].text(RecipeRequest(work, groups, cluster, chosen))

@@ -188,8 +188,8 @@ def nodes_of(client: Any) -> list[dict[str, Any]]:
     return list(answer["data"]["result"]["result"])
 
 
-def latest_job(client: Any, study: str, address: str) -> Job:
-    """The last attempt at a study.
+def known_jobs(client: Any, study: str, address: str) -> list[Job]:
+    """All attempts at a study, first to last; at least one.
 
     Raises:
         SpecError: the cluster has no job of this study.
@@ -197,7 +197,7 @@ def latest_job(client: Any, study: str, address: str) -> Job:
     jobs = jobs_of(client, study)
     if not jobs:
         raise SpecError(f"study {study}: {address} knows no job of it; submit it first")
-    return jobs[-1]
+    return jobs
 
 
 def follow(client: Any, job: Job) -> Iterator[str]:

@@ -74,7 +74,7 @@ def submit(script: str, name: str, shared: str) -> tuple[SlurmJob, bool]:
             write_atomically(folder / SCRIPT, script)
             number = scheduler.send_batch(script, str(folder))
     log.info("cola-%s: job %s", name, number)
-    return latest(name, shared), False
+    return known_jobs(name, shared)[-1], False
 
 
 def jobs_of(name: str, shared: str) -> list[SlurmJob]:
@@ -108,8 +108,8 @@ def end_of(record: JobRecord | None) -> tuple[str, str | None]:
     return record.state, record.reason
 
 
-def latest(name: str, shared: str) -> SlurmJob:
-    """The last job of a study or sweep.
+def known_jobs(name: str, shared: str) -> list[SlurmJob]:
+    """All jobs of a study or sweep, first to last; at least one.
 
     Raises:
         SpecError: there was none.
@@ -117,7 +117,7 @@ def latest(name: str, shared: str) -> SlurmJob:
     jobs = jobs_of(name, shared)
     if not jobs:
         raise SpecError(f"{name}: {shared}/{FOLDER} knows no job of it; submit it first")
-    return jobs[-1]
+    return jobs
 
 
 def refreshed(job: SlurmJob) -> SlurmJob:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cola.families.registry import definition_of
+from cola.families.registry import definition_of, measured_kind
 from cola.files import write_atomically
-from cola.records import SweepFile, TrialFinished, TrialRequested
+from cola.records import SweepFile, TrialFinished, TrialRequested, weakest_kind
 from cola.spec import with_values
 from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
@@ -43,6 +43,7 @@ class ArmResult:
     trials: Sequence[tuple[TrialRequested, TrialFinished]]
     point: Point
     metric: float
+    metrics: Mapping[str, float]  # of the best trial
     study: StudySpec
     runs: Mapping[int, Sequence[PlannedRun]]  # by trial
     left_out: int  # earlier trials, of a space that was edited since
@@ -111,6 +112,7 @@ def arm_result(planner: PointPlanner, trial_log: SweepLog, arm: str) -> ArmResul
         trials=trials,
         point=point,
         metric=best[1].metrics[goal.name],
+        metrics=best[1].metrics,
         study=planner.plan(arm, point).study,
         runs={r.trial: planner.plan(arm, known_point(r)).runs for r, _ in trials},
         left_out=len(trial_log.ended_trials(arm)) - len(trials),
@@ -158,14 +160,16 @@ def entry_values(entry: str, results: Sequence[ArmResult]) -> dict[str, Any]:
     """An entry's part of the record, from its arms by budget."""
     study = results[-1].study
     settings = study.families[entry]
-    family = definition_of(settings.family)
+    declared = definition_of(settings.family).nll_kind(study.evaluation.likelihood)
     training, notes = training_values(results)
     left_out = sum(result.left_out for result in results)
     if left_out:
         notes.append(f"{left_out} trials of an earlier space are neither counted nor searched")
     return {
         "family": settings.family,
-        "nll_kind": family.nll_kind(study.evaluation.likelihood),
+        "nll_kind": weakest_kind(
+            measured_kind(settings.family, declared, result.metrics) for result in results
+        ),
         "searched": {key: searched(key, results) for key in results[0].space},
         "budgets": [budget_values(result) for result in results],
         "training": training or None,

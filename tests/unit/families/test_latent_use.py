@@ -71,6 +71,15 @@ def test_a_learned_channel_has_no_capacity_before_training() -> None:
         ("cola", {Metric.NLL: 5.0}, "estimate"),  # of an earlier release, without a difference
         ("cola", {Metric.NLL: 5.0, "val/solver_difference_nats_per_latent": 0.01}, "bound"),
         ("cola", {Metric.NLL: 5.0, "val/solver_difference_nats_per_latent": "nan"}, "estimate"),
+        (
+            "cola",
+            {
+                Metric.NLL: 5.0,
+                "val/solver_difference_nats_per_latent": 0.01,
+                "test/solver_difference_nats_per_latent": -0.03,
+            },
+            "estimate",
+        ),
         ("llada", {Metric.NLL: 5.0}, "bound"),
     ],
 )

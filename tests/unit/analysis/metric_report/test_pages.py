@@ -120,6 +120,22 @@ def test_runs_that_lack_a_task_are_named_and_left_out_of_the_average(frames: Stu
         assert any("2 of 15 finished runs" in note and "ar-0, ar-1" in note for note in found.notes)
 
 
+def test_the_exact_text_of_an_option_is_not_guessed(frames: StudyFrames) -> None:
+    """Where answers are also read as choices, chance is that of the choice alone."""
+    with_choices = {
+        run: of
+        | {Metric.task("siqa", "choice_accuracy"): 0.5, Metric.accuracy("siqa"): 0.1}
+        | {Metric.task("siqa", "chance"): 0.25}
+        for run, of in frames.metrics.items()
+    }
+    changed = StudyFrames(frames.runs, frames.points, frames.curves, metrics=with_choices)
+    names = [Metric.accuracy("siqa"), Metric.task("siqa", "choice_accuracy")]
+    exact, choice = (
+        measured(changed, quantity) for quantity in quantities(names, with_choices["ar-0"])[0]
+    )
+    assert (exact.chance, choice.chance) == (None, 0.25)
+
+
 def test_a_family_at_chance_is_drawn_and_not_fitted(frames: StudyFrames) -> None:
     flat = {
         run: of | ({Metric.accuracy("mmlu"): 0.25} if run.startswith("cola") else {})

@@ -68,3 +68,26 @@ def test_sizes_of_unequal_ladders_are_compared_at_equal_budgets_alone() -> None:
     )
     runs.loc[own, "amount"] = [1e14, 2e14, 4e14, 9e14]
     assert any("without a budget in common" in text for text in matching_statements(runs))
+
+
+def test_sizes_at_one_budget_are_compared_by_their_order() -> None:
+    """Two sizes at a budget in both families: the smaller with the smaller."""
+    runs = frame()
+    runs = runs[runs["rung"] < 2].copy()
+    runs["amount"] = 1e12
+    runs.loc[runs["rung"] == 1, "core_parameters"] *= 4
+    extra = runs[(runs["variant"] == "cola") & (runs["rung"] == 0)].assign(rung=2, amount=9e12)
+    (found,) = [
+        text
+        for text in matching_statements(pd.concat([runs, extra]))
+        if text.startswith("Parameters:")
+    ]
+    assert "core parameters lie within 0.0%" in found
+
+
+def test_one_rung_in_common_shows_no_ladder() -> None:
+    """Of unequal ladders that have only begun, nothing is paired by the place in them."""
+    runs = frame()
+    runs = runs[runs["rung"] == 0].copy()
+    runs.loc[runs["variant"] == "cola", "amount"] = 3e12
+    assert any("without a budget in common" in text for text in matching_statements(runs))

@@ -92,12 +92,12 @@ def test_too_few_rates_are_no_profile(tmp_path: Path) -> None:
     assert "it has 3 of the 4 different rates that it takes; give it at least 4" in text
 
 
-def test_collapsed_points_are_named_and_in_no_profile(tmp_path: Path) -> None:
+def test_silent_points_are_named_and_in_no_profile(tmp_path: Path) -> None:
     folder = write_rate_sweep(tmp_path, dims=(2, 3, 4, 6, 8, 12), scale=0.02)
     points = rate_points(read_sweep(folder).arms[0])
-    assert points.collapsed["rate"].max() < 0.05 <= points.runs["rate"].min()
+    assert points.silent["rate"].max() < 0.05 <= points.runs["rate"].min()
     _, text = answered(folder)
-    assert "Collapsed, with a rate below 0.05 nats a token, and in no profile: latent_dim 2" in text
+    assert "(a rate below 0.05 nats a token), in no profile: latent_dim 2" in text
     assert "(rate 0.040)" in text
 
 

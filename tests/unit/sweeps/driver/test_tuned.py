@@ -29,10 +29,15 @@ LADDER = [{"budget": budget, "core_parameters": 60_000} for budget in (2.0e10, 8
 
 @pytest.fixture
 def sweep(tiny_study: dict[str, Any]) -> dict[str, Any]:
-    """AR and Cola DLM of the tiny study at two budgets; AR has a rate and a rule of its own."""
+    """AR and Cola DLM of the tiny study at two budgets; AR has a rate, a rule and a ladder of its
+    own."""
     rule = {"kind": "power_law", "coefficient": 0.5}
     tiny_study["families"] = {
-        "ar": {"training": {"optimizer": {"learning_rate": 0.5}}, "rules": {"learning_rate": rule}},
+        "ar": {
+            "training": {"optimizer": {"learning_rate": 0.5}},
+            "rules": {"learning_rate": rule},
+            "ladder": LADDER,
+        },
         "cola": tiny_study["families"]["cola"],
     }
     tiny_study["ladder"] = LADDER
