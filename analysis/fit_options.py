@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from analysis.fitting.bootstrap import Kind
-from analysis.fitting.estimate import ESTIMATORS
-from analysis.fitting.laws import LAWS
-from analysis.profiles.profile import Method
+from analysis.fitting import choices
+from analysis.profiles.method import Method
 
 Data = Annotated[
     Path, typer.Argument(help="A CSV with a header and one row a run (or evaluation).")
@@ -49,20 +47,20 @@ AccuracyColumn = Annotated[
 ]
 Chance = Annotated[float, typer.Option(help="Accuracy of guessing.")]
 LawName = Annotated[
-    str | None,
+    choices.AnyLaw | None,
     typer.Option(
-        help=f"{', '.join(LAWS)}, isoflop, or auto (by rolling origin). Default: chinchilla "
-        "where sizes are known, else compute."
+        help="auto chooses by rolling origin. Default: chinchilla where sizes are known, else "
+        "compute."
     ),
 ]
 Minimum = Annotated[Method, typer.Option(help="How a profile's minimum is found (law isoflop).")]
-Estimator = Annotated[str, typer.Option(help=", ".join(ESTIMATORS))]
+Estimator = Annotated[choices.Estimator, typer.Option()]
 LargestLosses = Annotated[
     int, typer.Option(min=0, help="Leave out this many rows of largest loss.")
 ]
 Refits = Annotated[int, typer.Option(min=0, help="Refits for the intervals; 0: no intervals.")]
 Resample = Annotated[
-    Kind | None, typer.Option(help="What a refit draws (default: by the number of runs).")
+    choices.Kind | None, typer.Option(help="What a refit draws (default: by the number of runs).")
 ]
 Seed = Annotated[int, typer.Option(min=0)]
 Targets = Annotated[

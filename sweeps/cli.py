@@ -17,8 +17,6 @@ with leaving_at_once():  # these take seconds
 
     from analysis.cli import app as analysis_app
     from analysis.cli import report
-    from analysis.sweep_report.rate_forecast import register_forecast
-    from analysis.sweep_report.report import write_sweep_report
     from cola import process_environment
     from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
     from cola.logs import set_up_logging
@@ -85,12 +83,26 @@ def compose(
     set_up_logging(verbose)
     context.obj = Services(
         report=lambda study, output: report(study, output),
-        sweep_report=lambda folder: typer.echo(str(write_sweep_report(folder))),
-        register_forecast=register_forecast,
+        sweep_report=report_sweep,
+        register_forecast=forecast,
         sweeps=shipped_sweeps,
         sweep_submission=submission,
         sweep_status=show_status,
     )
+
+
+def report_sweep(folder: Path) -> None:
+    """Write a sweep's page, and print where it is."""
+    from analysis.sweep_report.report import write_sweep_report  # takes a second
+
+    typer.echo(str(write_sweep_report(folder)))
+
+
+def forecast(folder: Path, metric: str, budget: float) -> str:
+    """Register what a rate sweep's finished budgets forecast for this one, FLOPs."""
+    from analysis.sweep_report.rate_forecast import register_forecast  # takes a second
+
+    return register_forecast(folder, metric, budget)
 
 
 def main() -> None:

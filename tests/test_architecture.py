@@ -235,6 +235,17 @@ def test_torch_free_folders_load_no_torch() -> None:
     assert shown.stdout.strip() == "[]"
 
 
+def test_commands_wait_for_no_library_that_they_do_not_use() -> None:
+    """A plan takes about a second in all; each of these takes some tenths, or two seconds."""
+    heavy = {
+        "torch", "ray", "deepspeed", "mlflow", "transformers", "datasets", "pandas", "matplotlib",
+        "scipy.stats",
+    }  # fmt: skip
+    code = f"import sys, sweeps.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
 def test_leaves_need_only_pydantic() -> None:
     allowed = {"pydantic", "pydantic_core", "yaml", "cola"} | set(sys.stdlib_module_names)
     for name, path in modules().items():

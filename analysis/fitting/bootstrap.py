@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.fitting.choices import Kind, Progress
 from analysis.fitting.estimate import HUBER_DELTA, Fit, at_bounds, solve
 from analysis.fitting.law import Array, Inputs, predicted
 from analysis.fitting.solver import Resampled
 
 LEVEL = 0.95
 CHUNK_NUMBERS = 2_000_000  # chosen: entries of one (refits, n, P) array; about ten live at once
-Kind = Literal["runs", "residuals"]
-Progress = Callable[[int, int], None]  # refits done, refits in all
 
 
 @dataclass(frozen=True)

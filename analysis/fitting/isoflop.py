@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Kind, percentiles, resampling_weights
+from analysis.fitting.bootstrap import percentiles, resampling_weights
+from analysis.fitting.choices import Kind
 from analysis.fitting.law import Array
 from analysis.profiles.analysis import IsoFLOP, isoflop
-from analysis.profiles.profile import Method, Profile
+from analysis.profiles.method import Method
+from analysis.profiles.profile import Profile
 from analysis.profiles.refits import IsoFLOPRefits, refit, simulated_losses
 from cola.errors import FitError
 

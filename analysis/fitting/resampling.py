@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Kind, Progress, Refits, bootstrap
+from analysis.fitting.bootstrap import Refits, bootstrap
+from analysis.fitting.choices import Kind, Progress
 from analysis.fitting.estimate import Fit
 
 FEW_RUNS = 5  # chosen: a budget with fewer runs is too small to resample

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.profiles.method import Method
 from analysis.profiles.profile import (
     LEAST_SIZES,
     Array,
     Mask,
-    Method,
     Profile,
     carried_to_budget,
     has_tokens,

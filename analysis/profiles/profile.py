@@ -6,7 +6,6 @@ Shapes: n runs of a budget, K resampled profiles of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.interpolate import Akima1DInterpolator
 
 from analysis.profiles.budgets import WIDEST, numbered_groups
+from analysis.profiles.method import Method
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Method = Literal["parabola", "akima"]
 
 LEAST_SIZES = 4  # one more than a parabola has coefficients
 # Sizes closer than this are one size with their mean loss: an interpolant through both would follow

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.profiles.analysis import IsoFLOP, fitted_loss, relative_sd
-from analysis.profiles.profile import Array, Method, Minimum, Profile, minimum
+from analysis.profiles.method import Method
+from analysis.profiles.profile import Array, Minimum, Profile, minimum
 
 
 @dataclass(frozen=True)

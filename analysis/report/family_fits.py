@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Kind, Refits, bootstrap
+from analysis.fitting.bootstrap import Refits, bootstrap
+from analysis.fitting.choices import Kind
 from analysis.fitting.compare import Prediction, predict
 from analysis.fitting.cross_validation import Choice, choose, with_misfit
 from analysis.fitting.estimate import Fit, count_distinct, fit_law

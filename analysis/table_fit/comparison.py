@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Progress, percentiles
+from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.choices import Progress
 from analysis.fitting.compare import Crossover, compare_compute, crossover
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.frontier import Frontier

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Kind, seed_noise
+from analysis.fitting.bootstrap import seed_noise
+from analysis.fitting.choices import Kind
 from analysis.fitting.isoflop import ENOUGH_RUNS
 from analysis.fitting.law import Array
 from analysis.profiles.analysis import IsoFLOP, isoflop, relative_sd
 from analysis.profiles.budgets import WIDEST
-from analysis.profiles.profile import OTHER_CONVENTION, SAME_SIZE, Method
+from analysis.profiles.method import Method
+from analysis.profiles.profile import OTHER_CONVENTION, SAME_SIZE
 from analysis.profiles.refits import IsoFLOPRefits, refit, simulated_losses
 from analysis.profiles.window import SIGNIFICANT
 from analysis.table_fit.lack_of_fit import repeated

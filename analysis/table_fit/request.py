@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from analysis.fitting.bootstrap import Kind, Progress
-from analysis.profiles.profile import Method
+from analysis.fitting.choices import AnyLaw, Estimator, Kind, Progress
+from analysis.profiles.method import Method
 
 
 @dataclass(frozen=True)
 class Request:
     """The options of the command."""
 
-    law: str
-    estimator: str
+    law: AnyLaw
+    estimator: Estimator
     samples: int
     seed: int
     kind: Kind | None

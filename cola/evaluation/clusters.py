@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 from cola.evaluation.items import Id
 
@@ -40,7 +40,7 @@ class ClusteredMean:
         """The 95% interval; NaN where the standard error is."""
         if math.isnan(self.standard_error):
             return math.nan, math.nan
-        half = float(t.ppf(_TAIL, self.degrees)) * self.standard_error
+        half = float(stdtrit(self.degrees, _TAIL)) * self.standard_error
         return self.mean - half, self.mean + half
 
     @property
@@ -50,7 +50,7 @@ class ClusteredMean:
             return 1.0
         if self.standard_error == 0:
             return 0.0
-        return float(2 * t.sf(abs(self.mean) / self.standard_error, self.degrees))
+        return float(2 * stdtr(self.degrees, -abs(self.mean) / self.standard_error))
 
 
 def clustered_mean(
@@ -117,6 +117,6 @@ def effective_items(values_N: np.ndarray, clusters_N: np.ndarray) -> float:
     alone = float(np.var(values_N)) / n
     if found.clusters < 2 or alone == 0:
         return float(found.clusters)
-    price = float(t.ppf(_TAIL, n - 1) / t.ppf(_TAIL, found.degrees)) ** 2
+    price = float(stdtrit(n - 1, _TAIL) / stdtrit(found.degrees, _TAIL)) ** 2
     spread = found.standard_error**2
     return n if spread == 0 else min(float(n), n * alone / spread * price)

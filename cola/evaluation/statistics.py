@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import beta, binomtest, norm
+from scipy.special import bdtr, betaincinv, ndtri
 
 from cola.evaluation.clusters import (
     CONFIDENCE,
@@ -33,8 +33,13 @@ def share_interval(successes: int, trials: int) -> tuple[float, float]:
 
     It has a width where all items are right, or none, where a bootstrap's has none.
     """
-    found = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="exact")
-    return float(found.low), float(found.high)
+    return _exact_interval(successes, trials)
+
+
+def sign_test(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test on the items that one of two alone has."""
+    fewer, discordant = min(only_first, only_second), only_first + only_second
+    return min(1.0, 2 * float(bdtr(fewer, discordant, 0.5)))
 
 
 def paired_share_interval(
@@ -45,7 +50,7 @@ def paired_share_interval(
     `only_first` and `only_second` count the items that one of the two alone has. It holds where
     they are few, and has a width where there is none.
     """
-    z = float(norm.ppf(0.5 + CONFIDENCE / 2))
+    z = float(ndtri(0.5 + CONFIDENCE / 2))
 
     def score(difference: float) -> float:
         """The score statistic of this difference, less z where it is below the estimate."""
@@ -70,10 +75,14 @@ def paired_share_interval(
 def clustered_share_interval(right_N: np.ndarray, clusters_N: np.ndarray) -> tuple[float, float]:
     """The exact interval of a share (Clopper and Pearson), 0 to 1, of its effective items."""
     items = effective_items(right_N, clusters_N)
+    return _exact_interval(items * float(np.mean(right_N)), items)
+
+
+def _exact_interval(right: float, items: float) -> tuple[float, float]:
+    """Quantiles of two beta distributions; `items` may be a fraction."""
     tail = (1 - CONFIDENCE) / 2
-    right = items * float(np.mean(right_N))
-    low = float(beta.ppf(tail, right, items - right + 1)) if right > 0 else 0.0
-    high = float(beta.ppf(1 - tail, right + 1, items - right)) if right < items else 1.0
+    low = float(betaincinv(right, items - right + 1, tail)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, items - right, 1 - tail)) if right < items else 1.0
     return low, high
 
 

@@ -122,6 +122,28 @@ def torch_config(backend: str) -> Any:
     return FileConfig(backend=backend)
 
 
+def trainer_class() -> Any:
+    """`ray.train.torch.TorchTrainer` without two actors a run, processes of 1.5 to 2 s of CPU each.
+
+    One holds Ray Data's datasets, and a run has none. The other frees the workers' resources after
+    a controller that died, as `orchestration.cluster.processes.free_dead_groups` does.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+
+    class LeanTrainer(TorchTrainer):  # type: ignore[misc]
+        """A `TorchTrainer` with fewer callbacks."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            idle = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [c for c in super()._create_default_callbacks() if not isinstance(c, idle)]
+
+    return LeanTrainer
+
+
 def head_refusal(address: str, seconds: float) -> str | None:
     """What a cluster's head answers, at HOST:PORT, where it does not take this process; else None.
 

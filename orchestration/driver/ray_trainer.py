@@ -11,7 +11,7 @@ from cola import process_environment
 from cola.errors import RunError
 from cola.logs import set_up_logging
 from orchestration.checkpoint.store import store_address
-from orchestration.compat.ray import torch_config
+from orchestration.compat.ray import torch_config, trainer_class
 from orchestration.driver.worker_logs import cause_of, raised_in, worker_logs
 from orchestration.state.event_log import Event, EventLog
 from orchestration.worker.assignment import Assignment
@@ -59,7 +59,6 @@ def fit_run(assignment: Assignment) -> None:
 def trainer_of(assignment: Assignment) -> Any:
     """A Ray Train trainer for the assignment (`TorchTrainer`)."""
     import ray.train
-    from ray.train.torch import TorchTrainer
 
     class FaultRecorder(ray.train.UserCallback):
         """Writes why workers failed into the study's event log; runs in the controller."""
@@ -85,7 +84,7 @@ def trainer_of(assignment: Assignment) -> Any:
     per_worker = {"CPU": needs.cpus_per_worker}
     if gpu:
         per_worker["GPU"] = needs.gpus_per_worker
-    return TorchTrainer(
+    return trainer_class()(
         train_in_process if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=torch_config("nccl" if gpu else "gloo"),

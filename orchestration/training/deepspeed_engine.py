@@ -17,6 +17,7 @@ from cola.families.interface.family import StageModule
 from orchestration.compat.deepspeed import (
     forget_gradients,
     switch_off_shared_memory_collectives,
+    without_tracking,
 )
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
@@ -41,7 +42,8 @@ def import_deepspeed() -> Any:
     """DeepSpeed, set up for this machine's accelerator."""
     gpu = torch.cuda.is_available()
     process_environment.training_worker(gpu=gpu)
-    import deepspeed
+    with without_tracking():
+        import deepspeed
 
     if not gpu:
         switch_off_shared_memory_collectives(deepspeed)

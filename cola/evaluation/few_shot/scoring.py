@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest
 
 from cola.evaluation.clusters import cluster_numbers, clustered_mean, effective_items
 from cola.evaluation.few_shot.answers import (
@@ -29,6 +28,7 @@ from cola.evaluation.statistics import (
     clustered_share_interval,
     paired_share_interval,
     share_interval,
+    sign_test,
 )
 
 # strict: answers that differ in sign, point, exponent or unit are different, and letters and
@@ -351,9 +351,8 @@ def compare_paired(first: TaskScore, second: TaskScore) -> Paired:
     pairs = list(zip(first.per_item, second.per_item, strict=True))
     only_first = sum(a.correct and not b.correct for a, b in pairs)
     only_second = sum(b.correct and not a.correct for a, b in pairs)
-    discordant = only_first + only_second
     interval = paired_share_interval(only_first, only_second, len(pairs))
-    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    p_value = sign_test(only_first, only_second)
     groups_N = groups_of(first.per_item)
     if groups_N is not None:
         differences_N = np.array([int(a.correct) - int(b.correct) for a, b in pairs])

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from analysis.cli import app
 from analysis.fitting.table import read_table
 from analysis.tables.columns import Columns
 from tests.unit.analysis.fit_command import fitted, refused, text, written
@@ -210,10 +212,25 @@ def test_what_is_degenerate_is_refused_with_a_reason(tmp_path: Path) -> None:
     up = table(tmp_path / "5.csv", n=SIZES, d=TOKENS, loss=LOSS[::-1])
     assert "falls neither with parameters nor with tokens" in refused(up, *size)
     assert "has no column 'tokens'" in refused(three, "--n", "n", "--d", "tokens")
-    assert "must be one of" in refused(three, *size, "--law", "chincilla")
     assert "write it as n=1e9,d=2e10" in refused(three, *size, "--predict", "n:1")
     assert "cannot be read" not in refused(three, *size)
     assert "there is no such file" in refused(str(tmp_path / "absent.csv"), *size)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("law", "chincilla"), ("estimator", "hubris"), ("minimum", "valley")]
+)
+def test_an_unknown_choice_is_refused_with_all_that_there_are(
+    option: str, value: str, tmp_path: Path
+) -> None:
+    path = table(tmp_path / "t.csv", n=SIZES, d=TOKENS, loss=LOSS)
+    result = CliRunner().invoke(
+        app, ["fit", path, f"--{option}", value], env={"COLUMNS": "200", "TERM": "dumb"}
+    )
+    assert result.exit_code == 2
+    line = next(line for line in result.output.splitlines() if "Invalid value" in line)
+    assert f"'--{option}'" in line
+    assert f"'{value}' is not one of '" in line
 
 
 def test_profiles_without_a_minimum_are_no_result(tmp_path: Path) -> None:

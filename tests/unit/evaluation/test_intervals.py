@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from scipy.stats import binom, multinomial
+from scipy.stats import binom, binomtest, multinomial
 
-from cola.evaluation.statistics import paired_share_interval, share_interval
+from cola.evaluation.statistics import paired_share_interval, share_interval, sign_test
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,22 @@ def test_shares_have_clopper_and_pearson_s_interval(
     right: int, items: int, expected: tuple[float, float]
 ) -> None:
     assert share_interval(right, items) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("right", "items"), [(0, 1), (1, 1), (3, 40), (999, 1000)])
+def test_shares_have_the_interval_that_scipy_gives_them(right: int, items: int) -> None:
+    found = binomtest(right, items).proportion_ci(0.95, method="exact")
+    assert share_interval(right, items) == pytest.approx((found.low, found.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 0), (0, 7), (4, 4), (5, 4), (30, 51)])
+def test_pairs_have_the_p_value_of_a_binomial_test(first: int, second: int) -> None:
+    expected = binomtest(first, first + second).pvalue
+    assert sign_test(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+def test_pairs_that_never_differ_say_nothing() -> None:
+    assert sign_test(0, 0) == 1.0
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.5])

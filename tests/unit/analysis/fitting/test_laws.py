@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.fitting import bootstrap as bootstrap_module
+from analysis.fitting import choices
 from analysis.fitting.bootstrap import (
     Misfit,
     bootstrap,
@@ -19,12 +21,19 @@ from analysis.fitting.bootstrap import (
     seed_noise,
     variance_components,
 )
-from analysis.fitting.estimate import fit_law
+from analysis.fitting.estimate import ESTIMATORS, fit_law
 from analysis.fitting.law import Array, Inputs, Law, PowerOfCompute, SizedLaw, predicted
-from analysis.fitting.laws import LAWS, SharedLaw
+from analysis.fitting.laws import LAWS, OPTIONS_READ, SharedLaw
 from analysis.fitting.power_law import chinchilla_law
 from analysis.fitting.solver import huber, minimise
 from cola.errors import FitError
+
+
+def test_what_a_user_chooses_from_is_what_there_is() -> None:
+    assert get_args(choices.Law) == tuple(LAWS)
+    assert set(get_args(choices.AnyLaw)) == set(OPTIONS_READ)
+    assert get_args(choices.Estimator) == tuple(ESTIMATORS)
+
 
 FLOPS = np.geomspace(1e18, 1e22, 9)
 GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))

@@ -9,6 +9,8 @@ import dataclasses
 import importlib
 import importlib.metadata
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +53,16 @@ def test_every_private_name_exists() -> None:
     source = inspect.getsource(partition_parameters)
     for name in ("ds_numel", "ds_tensor", "partition_numel"):
         assert f"param.{name} = " in source
+
+
+@pytest.mark.deepspeed
+def test_a_worker_does_not_load_mlflow() -> None:
+    code = (
+        "import sys\n"
+        "from orchestration.training.deepspeed_engine import import_deepspeed\n"
+        "import_deepspeed()\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'mlflow'])\n"
+        "import mlflow\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from orchestration.compat.ray import CHECKED_VERSION
+from orchestration.compat.ray import CHECKED_VERSION, trainer_class
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -57,6 +57,16 @@ def test_every_private_name_exists() -> None:
     assert "ray_constants.ENABLE_RAY_CLUSTER" in inspect.getsource(services.get_node_ip_address)
     parameters = list(inspect.signature(JobSubmissionClient._do_request).parameters)
     assert parameters[:3] == ["self", "method", "endpoint"]
+
+
+def test_runs_have_no_actors_without_work() -> None:
+    from ray.train.torch import TorchTrainer
+
+    every, kept = (
+        {type(callback).__name__ for callback in trainer(print)._create_default_callbacks()}
+        for trainer in (TorchTrainer, trainer_class())
+    )
+    assert every - kept == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 
 
 def test_public_names_of_train_exist() -> None:
