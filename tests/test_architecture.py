@@ -29,6 +29,7 @@ from tests.layout import (
 LEAVES = (
     "cola.spec", "cola.compute", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
     "cola.families.registry", "cola.process_environment", "cola.byte_marks", "cola.tuning",
+    "cola.rate_points",
 )  # fmt: skip
 # What has the torch-free and the torch half of each family, in its own folder.
 FAMILIES = ("cola.families.ar", "cola.families.llada", "cola.families.cola")

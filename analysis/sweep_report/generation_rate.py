@@ -50,23 +50,23 @@ class Generation:
     compared: tuple[float, ...] = field(default=())  # budgets behind the mean
 
     def as_json(self) -> dict[str, Any]:
-        """The comparison as plain values; what is not known is null."""
+        """The comparison as plain values."""
         return {
             "metric": self.metric,
             "missing": self.missing,
             "budgets": [
                 {
                     "budget": each.budget,
-                    "best_rate": _number(each.rate),
-                    "best_rate_interval": _ends(each.rate_interval),
-                    "over_bound": _number(each.ratio),
-                    "over_bound_interval": _ends(each.interval),
+                    "best_rate": each.rate,
+                    "best_rate_interval": each.rate_interval,
+                    "over_bound": each.ratio,
+                    "over_bound_interval": each.interval,
                     "trouble": each.trouble,
                 }
                 for each in self.ratios
             ],
-            "mean_over_bound": _number(self.mean),
-            "mean_over_bound_interval": _ends(self.interval),
+            "mean_over_bound": self.mean,
+            "mean_over_bound_interval": self.interval,
             "compared_budgets": list(self.compared),
         }
 
@@ -175,11 +175,3 @@ def _at_budget(each: RateRatio) -> str:
     ends = f" ({low:.3g} to {high:.3g})" if np.isfinite([low, high]).all() else ""
     why = f", but {each.trouble}" if each.trouble is not None else ""
     return f"{where} best at {each.rate:.3g}{ends}{why}"
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _ends(interval: Interval) -> list[float | None]:
-    return [_number(end) for end in interval]

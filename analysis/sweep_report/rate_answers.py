@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.sweep_report.data import ArmFrame, Goal, point_label
 from analysis.sweep_report.generation_rate import (
@@ -30,10 +29,10 @@ from analysis.sweep_report.rate_profiles import (
     QUANTITIES,
     SILENT_RATE,
     Best,
-    Interval,
     RateAnalysis,
     RatePoints,
     analyse,
+    estimates_json,
     rate_points,
 )
 from analysis.sweep_report.rate_rule import RateRule, rule_of
@@ -189,18 +188,18 @@ def unfinished_trials(arm: ArmFrame) -> list[dict[str, Any]]:
 
 
 def rate_json(answer: RateAnswer, sentences: Sequence[str]) -> dict[str, Any]:
-    """The answer as plain values; numbers that are not known are null."""
+    """The answer as plain values; numbers that are not known are NaN."""
     return {
         "arm": answer.arm.name,
         "budgets": [_best_json(answer, best) for best in answer.analysis.best],
-        "silent": _table(answer.points.silent),
+        "silent": answer.points.silent.to_dict("records"),
         "unfinished": unfinished_trials(answer.arm),
         "laws": {
             name: {
                 "coefficient": law.fit.coefficient,
                 "exponent": law.fit.exponent,
                 "scale_flops": law.fit.scale,
-                "exponent_interval": plain(law.interval),
+                "exponent_interval": law.interval,
             }
             for name, law in answer.analysis.laws.items()
         },
@@ -218,14 +217,10 @@ def _best_json(answer: RateAnswer, best: Best) -> dict[str, Any]:
     return {
         "budget": best.budget,
         "rates": best.rates,
-        "minimum": {
-            name: {"estimate": best.values[name], "interval": plain(best.intervals[name])}
-            for name in best.values
-        }
-        or None,
+        "minimum": estimates_json(best.values, best.intervals) or None,
         "trouble": best.trouble,
         "widen": best.widen,
-        "runs": _table(runs[runs["budget"] == best.budget]),
+        "runs": runs[runs["budget"] == best.budget].to_dict("records"),
     }
 
 
@@ -244,20 +239,5 @@ def _forecast_json(forecast: Forecast) -> dict[str, Any]:
     return {
         "budget": forecast.budget,
         "why_none": forecast.why,
-        **{
-            name: {"estimate": value, "interval": plain(forecast.intervals[name])}
-            for name, value in forecast.values.items()
-        },
+        **estimates_json(forecast.values, forecast.intervals),
     }
-
-
-def plain(interval: Interval) -> list[float | None]:
-    """An interval with null for an end that is not known."""
-    return [float(end) if np.isfinite(end) else None for end in interval]
-
-
-def _table(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {key: None if isinstance(v, float) and not np.isfinite(v) else v for key, v in row.items()}
-        for row in rows.to_dict("records")
-    ]

@@ -23,7 +23,6 @@ from analysis.fitting.bootstrap import percentiles
 from analysis.sweep_report.data import ArmFrame, read_sweep
 from analysis.sweep_report.rate_profiles import (
     DISTORTION,
-    LADDER,
     QUANTITIES,
     RATE,
     RECONSTRUCTION,
@@ -33,11 +32,13 @@ from analysis.sweep_report.rate_profiles import (
     RateAnalysis,
     analyse,
     draws_of,
+    estimates_json,
     rate_points,
 )
 from cola.errors import SpecError, StorageError, one_line
 from cola.files import storage_errors
 from cola.jsonl import LineReader, LineWriter, read_lines
+from cola.rate_points import budget_of
 from cola.records import Metric, SweepFile
 from cola.spec.base import canonical_json
 
@@ -108,7 +109,10 @@ def register_forecast(folder: Path, arm_name: str, budget: float) -> str:
         "budget": budget,
         "rests_on": rests_on,
         "digest": digest(rests_on),
-        **{f"{name}_nats_per_token": _entry(forecast, name) for name in forecast.values},
+        **{
+            f"{name}_nats_per_token": found
+            for name, found in estimates_json(forecast.values, forecast.intervals).items()
+        },
         "why_none": forecast.why,
     }
     known = [line for line in read_lines(path) if line.get("arm") == arm_name]
@@ -151,7 +155,7 @@ def resting_trials(arm: ArmFrame, budget: float) -> list[dict[str, Any]]:
     identities = {request.trial: request.identity for request in arm.requests}
     rows = []
     for _, trial in arm.trials.sort_values("trial").iterrows():
-        if float(trial[LADDER][0]["budget"]) < budget:
+        if budget_of(trial) < budget:
             measured = {
                 name: float(trial[name])
                 for name in MEASURED
@@ -228,7 +232,7 @@ def _score(
     arm: ArmFrame, line: Mapping[str, Any], forecast: Forecast, measured: Best | None, /
 ) -> Score:
     budget, written = forecast.budget, float(line["time"])
-    begun = [r.time for r in arm.requests if float(r.point[LADDER][0]["budget"]) == budget]
+    begun = [r.time for r in arm.requests if budget_of(r.point) == budget]
     problem = None
     if digest({k: v for k, v in line.items() if k != "record_digest"}) != line["record_digest"]:
         problem = "its line was edited after it was written, so it does not count"
@@ -258,13 +262,6 @@ def _read(line: Mapping[str, Any]) -> Forecast:
             )
     why = line.get("why_none")
     return Forecast(float(line["budget"]), values, intervals, str(why) if why else None)
-
-
-def _entry(forecast: Forecast, name: str) -> dict[str, Any]:
-    return {
-        "estimate": forecast.values[name],
-        "interval": [v if np.isfinite(v) else None for v in forecast.intervals[name]],
-    }
 
 
 def drawn_line(analysis: RateAnalysis, name: str, compute: Array) -> tuple[Array, Array] | None:

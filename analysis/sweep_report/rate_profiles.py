@@ -7,7 +7,7 @@ silent, and profiles without a minimum inside, are named and enter nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,14 +21,15 @@ from analysis.profiles.analysis import IsoFLOP, Optimum, PowerFit, isoflop, powe
 from analysis.profiles.profile import LEAST_SIZES, Profile, profiles_of
 from analysis.profiles.refits import IsoFLOPRefits
 from analysis.sweep_report.data import ArmFrame, point_label
+from analysis.tables.json_numbers import without_nan
 from cola import records
+from cola.rate_points import LADDER, budget_of, is_of_training
 from cola.records import SOLVER_TOLERANCE, Metric
 from cola.spec.base import canonical_json
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
-LADDER = "ladder"  # the key of the space that has the budgets
 # Nats a token: below, latents hold nothing. Chosen: channels that held nothing cost 0.00 to 0.04,
 # the narrowest one in use 0.48.
 SILENT_RATE = 0.05
@@ -101,9 +102,14 @@ class RateAnalysis:
         return [best for best in self.best if best.trouble is None]
 
 
-def is_of_training(key: str) -> bool:
-    """Whether a key of the space sets the training, of which the best value counts."""
-    return "training" in key.split(".")
+def estimates_json(
+    values: Mapping[str, float], intervals: Mapping[str, Interval]
+) -> dict[str, Any]:
+    """Values by quantity with their intervals; numbers that are not known are null."""
+    return {
+        name: without_nan({"estimate": value, "interval": intervals[name]})
+        for name, value in values.items()
+    }
 
 
 def rate_points(arm: ArmFrame, metrics: Sequence[str] = ()) -> RatePoints:
@@ -162,11 +168,6 @@ def _row(
         "bound": float(run[Metric.NLL]),
         **{name: float(run.get(name, np.nan)) for name in metrics},
     }
-
-
-def budget_of(trial: pd.Series) -> float:
-    """The budget (FLOPs) of a trial."""
-    return float(trial[LADDER][0]["budget"])
 
 
 def best_of_training(arm: ArmFrame, done: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

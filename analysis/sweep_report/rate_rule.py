@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from analysis.sweep_report.data import ArmFrame
-from analysis.sweep_report.rate_profiles import LADDER, RateAnalysis, is_of_training
+from analysis.sweep_report.rate_profiles import RateAnalysis
+from cola.rate_points import LADDER, is_of_training
 
 # Last parts of keys that a study has a rule for, `rules.latent.KEY`.
 RULED = ("latent_dim", "patch_size", "log_snr", "beta")

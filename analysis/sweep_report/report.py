@@ -44,8 +44,9 @@ from analysis.sweep_report.rate_answers import (
     rate_sentences,
 )
 from analysis.sweep_report.rate_plots import rate_figures
-from analysis.sweep_report.rate_profiles import LADDER
+from analysis.tables.json_numbers import without_nan
 from cola.families.registry import curve_label
+from cola.rate_points import LADDER
 from cola.records import Metric, SweepFile
 from cola.spec import load_saved_yaml
 from cola.spec.yaml_text import dump_yaml
@@ -98,7 +99,8 @@ def write_sweep_report(folder: Path) -> Path:
         arm.runs.to_csv(target / f"runs{stem}.csv", index=False)
     if rates:
         values = [rate_json(each, rate_sentences(each)) for each in rates]
-        text = json.dumps({"sweep": frames.spec["name"], "arms": values}, indent=1, allow_nan=False)
+        found = without_nan({"sweep": frames.spec["name"], "arms": values})
+        text = json.dumps(found, indent=1, allow_nan=False)
         (target / "rate.json").write_text(text, encoding="utf-8")
     for each in rates:
         if each.rule.why is None:

@@ -21,7 +21,7 @@ from orchestration.planning.plan import PlannedRun
 from sweeps.search.edges import edges_of, is_number
 from sweeps.search.known_trials import known_point
 from sweeps.search.trial_log import SweepLog, best_trial
-from sweeps.space.domains import Space, describe_domain
+from sweeps.space.domains import Space, contains, describe_domain
 from sweeps.space.entries import BATCH, is_training, stage_of
 from sweeps.space.points import PointPlanner
 from sweeps.space.space import Point
@@ -205,14 +205,15 @@ def shared_flops(result: ArmResult, request: TrialRequested, outcome: TrialFinis
 
 def searched(key: str, results: Sequence[ArmResult]) -> str:
     """The values of a key that were searched, with those beyond an edge."""
-    text = describe_domain(results[0].space[key])
-    outside = [
-        (result.budget, request.point[key])
+    domain = results[0].space[key]
+    text = describe_domain(domain)
+    steps = [
+        f"{value:.4g} at {result.budget:.3g}"
         for result in results
         for request, _ in result.trials
-        if request.beyond and is_number(request.point.get(key))
+        if request.beyond and is_number(value := request.point.get(key))
+        if not contains(domain, value)  # of the other keys such a trial has the best values
     ]
-    steps = [f"{value:.4g} at {budget:.3g}" for budget, value in outside]
     return f"{text}, and beyond an edge {', '.join(steps)}" if steps else text
 
 

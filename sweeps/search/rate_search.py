@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from cola.rate_points import budget_of
 from cola.records import TrialFinished, TrialRequested
 from sweeps.search.algorithms import Grid
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint, PointPlanner
-from sweeps.space.rate_question import budget_of, held_out_budget
+from sweeps.space.rate_question import held_out_budget
 from sweeps.space.space import Point, grid
 
 log = logging.getLogger(__name__)

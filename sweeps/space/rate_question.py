@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from cola.rate_points import LADDER, budget_of, is_of_training
 from cola.records import Metric
 from cola.spec import Spec
 from sweeps.space.domains import Space, values_of
 
-LADDER = "ladder"  # the key of the study whose values are the budgets
 LEAST_BUDGETS = 2  # of a power law
 
 
@@ -30,11 +30,6 @@ class RateQuestion(Spec):
         description="Train the largest budget last, once its best rate has been forecast from the "
         "others and the forecast is written to `forecasts.jsonl`.",
     )
-
-
-def budget_of(point: Mapping[str, Any]) -> float:
-    """The budget (FLOPs) of a point."""
-    return float(point[LADDER][0]["budget"])
 
 
 def held_out_budget(answer: Any, space: Space) -> float | None:
@@ -87,7 +82,7 @@ def check_rate(
 
 def moves_the_rate(key: str) -> bool:
     """Whether a key of the space is neither the budget nor of training, whose best value counts."""
-    return key != LADDER and "training" not in key.split(".")
+    return key != LADDER and not is_of_training(key)
 
 
 def _is_one_rung(value: Any) -> bool:

@@ -66,14 +66,16 @@ def model_of(spec: ModelSpec) -> Any:
                 ("ar", LikelihoodSpec()),
                 ("llada", LikelihoodSpec(mask_samples=3)),
                 ("llada", LikelihoodSpec(masked="chain_rule")),
-                ("cola", LikelihoodSpec(ode_steps=2)),
+                ("cola", LikelihoodSpec(ode_steps=2, diffusion_times=3)),
             )
             for size in (100_000, 1_000_000)
         ),
         # A backward pass for every coordinate: of the smaller size only.
         pytest.param(
             "cola",
-            LikelihoodSpec(ode_steps=1, divergence="exact", importance_samples=2),
+            LikelihoodSpec(
+                ode_steps=1, divergence="exact", importance_samples=2, diffusion_times=1
+            ),
             100_000,
             marks=pytest.mark.slow,
         ),

@@ -66,7 +66,7 @@ def logged(
             planned = planner.plan(arm, point)
             log.write(TrialRequested(
                 trial=number, arm=arm, point=point, identity=planned.identity,
-                run_keys=[run.key for run in planned.runs], time=0.0,
+                run_keys=[run.key for run in planned.runs], time=0.0, beyond=place == BEYOND,
             ))  # fmt: skip
             log.write(TrialFinished(
                 trial=number, state="finished", reason=None, metrics={NLL: 5.0 + place},
@@ -80,6 +80,7 @@ def logged(
     return log
 
 
+BEYOND = 2  # a search's trials from this one on lie beyond an edge
 COLA_LOW = {VAE: 1e-2, JOINT: 2e-2, EMA: None, BATCH: 8}
 COLA_HIGH = {VAE: 5e-3, JOINT: 9e-2, EMA: 0.9, BATCH: 8}
 POINTS: dict[str, list[dict[str, Any]]] = {
@@ -125,6 +126,19 @@ def test_the_file_makes_each_run_of_the_study_the_best_trial_s(
     )
     other = "tuned with other settings: latent_dim 4 (the study has 8)"
     assert other in "\n".join(tuning_of(study)["sentences"])
+
+
+def test_only_values_beyond_an_edge_are_named_as_such(
+    sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    """A trial beyond the edge of one key has the best value of every other."""
+    planner = PointPlanner(SweepSpec.parse(sweep), [])
+    further = {RATE: 0.2, BATCH: 4}
+    log = logged(planner, tmp_path, POINTS | {"ar-rung0": [*POINTS["ar-rung0"], further]})
+    path = write_tuned(planner, log, tmp_path)
+    assert isinstance(path, Path)
+    found = yaml.safe_load(path.read_text())["tuning"]["families"]["ar"]["searched"]
+    assert found == {RATE: "0.001 to 0.1, and beyond an edge 0.2 at 2e+10", BATCH: "4, 8"}
 
 
 def test_an_arm_without_a_finished_trial_is_named(sweep: dict[str, Any], tmp_path: Path) -> None:
