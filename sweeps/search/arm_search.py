@@ -200,6 +200,8 @@ class ArmSearch:
             {key: value for key, value in point.items() if key in space}
             for point in self._sweep.start
         ]
+        if self._sweep.start_with_study:
+            start = [point for point in [self._planner.own_point(self.arm)] if point] + start
         if self._sweep.algorithm.kind == "grid":
             return Grid(space, start)
         ended = self._drawn_trials()

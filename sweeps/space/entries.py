@@ -6,7 +6,10 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from cola.errors import SpecError
+from cola.spec.training import TrainingSpec
 from cola.study import StudySpec
 from sweeps.space.samplers import LEARNING_RATE
 
@@ -32,6 +35,25 @@ def own_settings(entry: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         f"families.{entry}.{key}" if is_training(key) else key: value
         for key, value in settings.items()
     }
+
+
+def study_settings(study: StudySpec, training: TrainingSpec, keys: Iterable[str]) -> dict[str, Any]:
+    """What a study of one entry, whose runs train so, has of these keys; those that it has."""
+    found = {}
+    for key in keys:
+        own: BaseModel = study
+        path = key.split(".")
+        if is_training(key):
+            own, path = training, path[1:]
+            if path[0] == "stages" and len(path) > 2:
+                own, path = training.of_stage(path[1]), path[2:]
+                path = path if path[0] == "schedule" else ["optimizer", *path]
+        value: Any = own.model_dump(mode="json")
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            found[key] = value
+    return found
 
 
 def alone(values: Mapping[str, Any], entry: str, where: str) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from cola.study.run import EvaluationSpec
 from orchestration.planning.plan import PlannedRun, plan_study
 from sweeps.space.arms import Arm
 from sweeps.space.base_study import base_values
-from sweeps.space.domains import Space
+from sweeps.space.domains import Space, contains
 from sweeps.space.entries import (
     alone,
     at_rung,
     is_training,
     own_settings,
+    study_settings,
     without_rules_of,
 )
 from sweeps.space.metrics import check_tasks
@@ -121,6 +122,16 @@ class PointPlanner:
         if isinstance(plan, SpecError):
             raise plan
         return plan
+
+    def own_point(self, arm: str) -> Point:
+        """What the base study has of the arm's keys, of those whose domain has that value."""
+        try:
+            planned = self.plan(arm, {})
+        except SpecError:  # it may need keys of the space
+            return {}
+        space = {k: d for k, d in self.sweep.spaces()[arm].items() if d.when is None}
+        values = study_settings(planned.study, planned.runs[0].spec.training, space)
+        return {key: value for key, value in values.items() if contains(space[key], value)}
 
     def study_values(
         self, arm: str, point: Mapping[str, Any], *, inference: bool = True

@@ -266,6 +266,12 @@ class SweepSpec(Spec):
     start: list[dict[str, Value]] = Field(
         default=[], description="Points that are tried first: keys of the space with a value each."
     )
+    start_with_study: bool = Field(
+        default=False,
+        description="Try first, before `start`, what the base study itself has of an arm's keys: "
+        "no arm then ends with worse than that. A key of which it has no value in the space is "
+        "drawn.",
+    )
     concurrent_trials: PositiveInt | None = Field(
         default=None,
         description="Most trials that run at the same time; null: as many as there is room for.",
@@ -323,11 +329,10 @@ class SweepSpec(Spec):
             trials=self.trials_an_arm,
             is_population=self.is_population,
         )
-        untried = 0 if self.trials_an_arm is None else len(self.start) - self.trials_an_arm
+        first = len(self.start) + self.start_with_study
+        untried = 0 if self.trials_an_arm is None else first - self.trials_an_arm
         if untried > 0:
-            late = (
-                f"The last {untried} of {len(self.start)} start points are not tried: an arm has "
-            )
+            late = f"The last {untried} of {first} start points are not tried: an arm has "
             return [*notes, f"{late}{self.trials_an_arm} trials."]
         return list(notes)
 

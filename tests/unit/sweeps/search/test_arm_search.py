@@ -133,3 +133,20 @@ def test_start_points_come_first(tiny_sweep: dict[str, Any], tmp_path: Path) -> 
     tiny_sweep |= {"algorithm": {"kind": "tpe"}, "budget": {"trials": 2}, "start": [{LOC: 0.25}]}
     search, log = searching(tiny_sweep, tmp_path)
     assert finish(search, log, 2)[0].point == {LOC: 0.25}
+
+
+@pytest.mark.parametrize("kind", ["gp", "tpe", "grid"])
+def test_what_the_study_has_comes_first_and_once(
+    kind: str, tiny_sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its loc is 1 by default; a second driver does not try it again."""
+    domain = [0.0, 1.0, 2.0] if kind == "grid" else {"kind": "uniform", "low": 0, "high": 2}
+    tiny_sweep |= {"space": {LOC: domain}, "algorithm": {"kind": kind}, "budget": {"trials": 3},
+                   "start_with_study": True}  # fmt: skip
+    search, log = searching(tiny_sweep, tmp_path)
+    first = finish(search, log, 2)
+    assert first[0].point == {LOC: 1.0}
+    search, log = searching(tiny_sweep, tmp_path)
+    points = [request.point[LOC] for request in [*first, *finish(search, log, 5)]]
+    assert len(points) == 3
+    assert points.count(1.0) == 1
