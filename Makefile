@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 COLA := $(VENV)/bin/cola
 READY := $(VENV)/.ready
-# Processes that share the tests; longest first, then whoever is idle takes from the others. Three on
-# two cores: the longest tests wait for Ray most of the time.
+# Processes that share the tests: two begin with the longest, then whoever is idle takes from the
+# others. Three on two cores, for the longest tests wait for Ray much of the time.
 WORKERS ?= 3
 PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 

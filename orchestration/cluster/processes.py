@@ -62,8 +62,8 @@ def kill_ray_worker(pid: int) -> bool:
 def free_dead_groups() -> int:
     """Remove this job's placement groups that a dead actor made; returns how many there were.
 
-    Ray keeps them to the job's end. The actor by which Ray Train removes them asks the dashboard,
-    and does not find it on a machine with more than one Ray.
+    Ray keeps them to the job's end. Ray Train's own actor for it, which asks the dashboard, is not
+    started (`orchestration.compat.ray.trainer_class`).
     """
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group

@@ -37,7 +37,7 @@ def on_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-@pytest.mark.slow(seconds=40)
+@pytest.mark.slow(seconds=80)
 @pytest.mark.ray
 def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     ladder = [{"budget": 2.0e9, "core_parameters": 60_000}]

@@ -24,7 +24,7 @@ from sweeps.cli import main
 from tests.paths import COLA, ROOT
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=110), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=200), pytest.mark.ray, pytest.mark.deepspeed]
 
 RATE = "training.optimizer.learning_rate"
 
@@ -143,7 +143,7 @@ def study() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_study_typed_in_a_fresh_folder(place: Place) -> None:
+def test_commands_typed_in_a_fresh_folder(place: Place) -> None:
     """One test, for the study is trained once for all of it."""
     found_again_from_wherever_it_is_typed(place)
     models_are_used_from_relative_folders(place)
@@ -152,9 +152,6 @@ def test_a_study_typed_in_a_fresh_folder(place: Place) -> None:
     environment_and_store_are_looked_at_here(place)
     stores_beside_the_output_are_kept(place)
     assert list(place.journals()) == place.keys("study.yaml"), "nothing else was trained here"
-
-
-def test_sweeps_typed_in_a_fresh_folder(place: Place) -> None:
     a_sweep_keeps_what_it_trains(place)
     models_of_a_shipped_sweep_are_shared(place)
     assert len(place.journals()) == 4, "two rates, one of them the study's, and two shared models"
