@@ -295,6 +295,7 @@ class RunResult(BaseModel):
     stop_code: StopCode | None = None  # None: no hook stopped it, or the record is an older one
     reused: bool  # it was finished before the trial
     metrics: dict[str, float]
+    nll_kind: NllKind | None = None  # None: it was not validated, or the record is an older one
 
 
 class TrialSegment(BaseModel):

@@ -8,6 +8,7 @@ from typing import Any
 
 from cola.families.registry import definition_of, measured_kind
 from cola.records import NllKind
+from cola.spec import LikelihoodSpec
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader, Line
 from orchestration.state.paths import RunFolder
@@ -24,8 +25,10 @@ def last_validation(run_folder: Path) -> Line | None:
     return max(evaluations, key=lambda line: line.step, default=None)
 
 
-def run_nll_kind(spec: RunSpec, values: Mapping[str, Any]) -> NllKind:
+def run_nll_kind(
+    spec: RunSpec, values: Mapping[str, Any], likelihood: LikelihoodSpec | None = None
+) -> NllKind:
     """What the NLL of a run's validation is, by the metrics of that validation; without one, what
-    its settings ask for."""
-    declared = definition_of(spec.family).nll_kind(spec.evaluation.likelihood)
+    its settings ask for. `likelihood`: those of another measurement in place of the run's own."""
+    declared = definition_of(spec.family).nll_kind(likelihood or spec.evaluation.likelihood)
     return measured_kind(spec.family, declared, values)

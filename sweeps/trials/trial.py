@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from cola.errors import ColaError, RunError, StorageError, one_line
-from cola.records import RunResult, TrialFinished, TrialState
+from cola.records import Metric, RunResult, TrialFinished, TrialState
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
@@ -26,6 +26,7 @@ from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
 from orchestration.state.event_log import Event, EventLog
 from orchestration.state.journal import JournalReader
+from orchestration.state.last_validation import run_nll_kind
 from orchestration.state.ledger import (
     LEASE_REFRESH_SECONDS,
     LeaseHeldError,
@@ -340,6 +341,8 @@ class TrialExecutor:
             metrics |= measured
             self._costs.working_seconds += time.time() - began
         outcome = read_outcome(folder)
+        evaluation = self.spec.evaluation if self.spec.likelihood else None
+        anew = None if evaluation is None else evaluation.likelihood
         return RunResult(
             name=run.name,
             run_key=run.key,
@@ -350,6 +353,7 @@ class TrialExecutor:
             stop_code=outcome.stop_code if outcome is not None and state != "failed" else None,
             reused=reused,
             metrics=metrics,
+            nll_kind=run_nll_kind(run.spec, metrics, anew) if Metric.NLL in metrics else None,
         )
 
     def _folder(self, run: PlannedRun) -> Path:

@@ -54,6 +54,7 @@ def test_a_killed_population_resumes_without_repeating(
     process.kill()
     process.communicate(timeout=60)
     before = SweepLog(folder)
+    assert {run.nll_kind for each in before.outcomes.values() for run in each.runs} == {"exact"}
     assert len(before.outcomes) == 1
 
     sweep_output = output_of(start("sweep", str(path)))
