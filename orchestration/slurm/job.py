@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from cola.errors import INTERRUPTED, ClusterError, SpecError
+from orchestration.cluster.interpreter import check_interpreter
 from orchestration.slurm import scheduler
 from orchestration.slurm.nodes import JobNodes
 from orchestration.slurm.ports import own_address
@@ -105,11 +106,13 @@ def run_job(work: Work, notify: Callable[[str], None]) -> int:
     """Run the work in this allocation; the exit code of the job.
 
     Raises:
-        SpecError: outside of a job, or a time limit that leaves no time to train.
+        SpecError: outside of a job, a time limit that leaves no time to train, or an environment in
+            which Ray cannot be imported.
         ClusterError: Slurm does not answer, or Ray does not start.
     """
     with taken_signals():
         environment = allocation()
+        check_interpreter()
         job, folder = environment["SLURM_JOB_ID"], Path.cwd()
         fields = scheduler.job_fields(job)
         limit = seconds_of(fields.get("TimeLimit", "UNLIMITED"), "TimeLimit")
