@@ -14,6 +14,7 @@ from cola.errors import INTERRUPTED, RunError, SpecError, TrackingError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
 from orchestration.cli.things import within
+from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.remote.submission import Submission
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
@@ -98,6 +99,7 @@ def run(
         for line in describe_plan(plan_sweep(planner)):
             typer.echo(line)
         return
+    check_interpreter()
     from sweeps.driver.runner import run_supervised, run_sweep
 
     name = planner.sweep.name

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
-LONG = ("--set", "ladder.0.budget=2e12")
+LONG = ("--set", "ladder.0.budget=8e12")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,7 @@ def test_a_job_returns_after_its_warning_and_after_a_lost_node(rig: Rig, study: 
             "--detach")  # fmt: skip
     rig.wait_for("the time limit is near; trainings save a checkpoint and leave", "limited")
     rig.wait_for("queued again (the time limit is near)", "limited", 60)
+    rig.start_now("limited")
     rig.until(lambda: len(started(rig, "limited")) == 2, "the return", "limited")
     first, second = started(rig, "limited")
     assert (first["step"], second["repeated"]) == (0, 0)
@@ -99,6 +100,7 @@ def test_a_job_returns_after_its_warning_and_after_a_lost_node(rig: Rig, study: 
     (job,) = rig.jobs("limited")
     lost = int(job.split()[1].removeprefix("n"))
     rig.lose(lost)
+    rig.start_now("limited")
     rig.until(lambda: len(started(rig, "limited")) == 3, "the return elsewhere", "limited")
     assert started(rig, "limited")[2]["step"] >= second["step"]
     (job,) = rig.jobs("limited")
@@ -130,7 +132,7 @@ def test_two_users_jobs_share_a_node(rig: Rig, study: str, tiny_study: dict[str,
     theirs = str(write_study(own, rig.other_shared))
     rig.run("scontrol", "update", "nodename=n2", "state=drain", "reason=one node")
     try:
-        shorter = ("--set", "ladder.0.budget=4e11")
+        shorter = ("--set", "ladder.0.budget=4e10")
         rig.run("cola", "submit", study, *shorter, "--set", "name=mine", "--cluster", "rig",
                 "--detach")  # fmt: skip
         rig.as_other_user("cola", "submit", theirs, "--cluster", "rig", "--detach")
@@ -160,6 +162,7 @@ def test_a_sweep_is_stopped_resumed_and_survives_a_host(rig: Rig, sweep: str) ->
     (job,) = rig.jobs("rates")
     assert job.split()[1] == "n1"
     rig.lose(2)
+    rig.start_now("rates")
     followed = rig.run("cola", "logs", "rates", "--cluster", "pair", seconds=2 * JOB_SECONDS)
     assert "start 2" in followed
     assert "4 finished" in followed
