@@ -130,6 +130,16 @@ class Rig:
         state = ("sinfo", "--noheader", f"--nodes=n{node}", "--format=%T")
         until(lambda: self.run(*state).strip() == "idle", f"node {node} to return", 60)
 
+    def kill_driver(self, node: int) -> None:
+        """Kill the driver of a node's only study or sweep; its supervisor stays."""
+        listed = self.on(node, "ps", "-eo", "pid=,ppid=,args=").splitlines()
+        processes = [line.split(maxsplit=2) for line in listed]
+        (supervisor,) = [pid for pid, _, args in processes if re.search(r"cola (sweep )?run", args)]
+        (driver,) = [
+            pid for pid, parent, args in processes if parent == supervisor and "spawn_main" in args
+        ]
+        self.on(node, "kill", "-9", driver)
+
     def jobs(self, name: str) -> list[str]:
         """State, first node and number of starts of every job of a name that waits or runs."""
         form = "--format=%T %B %A"

@@ -151,7 +151,8 @@ def test_two_users_jobs_share_a_node(rig: Rig, study: str, tiny_study: dict[str,
 
 
 def test_a_sweep_is_stopped_resumed_and_survives_a_host(rig: Rig, sweep: str) -> None:
-    """Trials on both nodes; the second one is lost while they train, and the first goes on."""
+    """Trials on both nodes; the second one is lost while they train, and the first goes on; then
+    the sweep's driver is killed there."""
     rig.run("cola", "submit", sweep, "--cluster", "pair", "--detach")
     rig.until(lambda: len(started(rig, "rates", "sweeps")) >= 2, "two trials", "rates")
     shown = rig.run("cola", "stop", "rates", "--cluster", "pair", "--wait")
@@ -163,8 +164,12 @@ def test_a_sweep_is_stopped_resumed_and_survives_a_host(rig: Rig, sweep: str) ->
     assert job.split()[1] == "n1"
     rig.lose(2)
     rig.start_now("rates")
+    before = len(started(rig, "rates", "sweeps"))
+    rig.until(lambda: len(started(rig, "rates", "sweeps")) > before, "a trial again", "rates")
+    rig.kill_driver(1)
     followed = rig.run("cola", "logs", "rates", "--cluster", "pair", seconds=2 * JOB_SECONDS)
     assert "start 2" in followed
+    assert "restarting it (1 of 3)" in followed
     assert "4 finished" in followed
     rig.bring_back(2)
     status = json.loads(rig.run("cola", "sweep", "status", sweep, "--json"))
