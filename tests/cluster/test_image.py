@@ -79,7 +79,10 @@ def steps(dockerfile: str, root: Path) -> Iterator[str]:
         elif verb == "COPY":
             *names, target = rest.split()
             yield f"mkdir -p $(dirname {root}{folder}/{target})"
-            yield f"cp -r {shlex.join(str(ROOT / name) for name in names)} {root}{folder}/{target}"
+            # Of one folder its content goes into the target, as Docker has it.
+            how = "-rT" if len(names) == 1 else "-r"
+            sources = shlex.join(str(ROOT / name) for name in names)
+            yield f"cp {how} {sources} {root}{folder}/{target}"
         elif verb == "ENV":
             variables += [item.replace("$PATH", "/usr/bin:/bin") for item in rest.split()]
         elif verb == "USER":
