@@ -22,7 +22,8 @@ test: check
 test-drill: $(READY)
 	$(VENV)/bin/python -m pytest -m drill
 
-# A real Slurm of two nodes on this machine: root, and Debian's slurm-wlm, munge and iproute2.
+# A real Slurm of two nodes on this machine, and the image in a fresh Debian: root, and Debian's
+# slurm-wlm, munge, iproute2 and debootstrap. What is missing is left out, with the reason.
 test-cluster: $(READY)
 	$(VENV)/bin/python -m pytest -m cluster tests/cluster
 

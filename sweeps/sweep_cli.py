@@ -14,6 +14,7 @@ from cola.errors import INTERRUPTED, RunError, SpecError, TrackingError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
 from orchestration.cli.things import within
+from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.remote.submission import Submission
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
@@ -88,7 +89,8 @@ def run(
 ) -> None:
     """Run a sweep; the same command resumes one that was stopped or killed."""
     check_joined(address)
-    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
+    spec = load_sweep(sweep, scale, sweep_settings)
+    planner = PointPlanner(spec, settings or [])
     if resume:
         check_was_started(planner)
     if plan:
@@ -97,11 +99,15 @@ def run(
         for line in describe_plan(plan_sweep(planner)):
             typer.echo(line)
         return
-    from sweeps.driver.runner import run_sweep
+    check_interpreter()
+    from sweeps.driver.runner import run_supervised, run_sweep
 
     name = planner.sweep.name
     forecast = None if context.obj is None else context.obj.register_forecast
-    result = run_sweep(planner, address, notify=typer.echo, forecast=forecast)
+    if address is None:
+        result = run_sweep(planner, None, notify=typer.echo, forecast=forecast)
+    else:
+        result = run_supervised(spec, settings or [], address, notify=typer.echo, forecast=forecast)
     counts = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     typer.echo(f"{name}: {counts or 'no trials'} ({result.folder})")
     if result.unmirrored:

@@ -15,7 +15,6 @@ from orchestration.cli.options import (
     Overrides,
     Scale,
     SweepOverrides,
-    Thing,
     output_folder,
 )
 from orchestration.cli.things import submission_of
@@ -45,8 +44,13 @@ RECIPE_HELP = f"""
 Print {", ".join(FIRST_OUTPUTS)} or {LAST_OUTPUT} for a study or sweep.
 
 Credentials are referred to by name: put them into the secret `cola-credentials` (KubeRay), or
-export them where `sbatch` or `ray up`'s nodes find them.
+export them where `sbatch` or `ray up`'s nodes find them. `--kind image` needs neither a study nor a
+sweep; with `--gpus-per-node 0` the image is for CPUs.
 """
+RecipeThing = Annotated[
+    str | None,
+    typer.Argument(help="A shipped study's or sweep's name, or a YAML file of one."),
+]
 SlurmTime = Annotated[
     str | None, typer.Option("--time", help="Slurm: time limit of a job (default: by the plan).")
 ]
@@ -64,7 +68,7 @@ Exclusive = Annotated[
 @app.command(help=RECIPE_HELP)
 def recipe(
     context: typer.Context,
-    thing: Thing,
+    thing: RecipeThing = None,
     kind: Annotated[
         KindName | None, typer.Option(help="What starts the cluster (default: the cluster's).")
     ] = None,
@@ -108,14 +112,18 @@ def recipe(
         "exclusive": exclusive,
     }
     wanted = with_options(described, {k: v for k, v in changes.items() if v is not None})
-    work = submission_of(
-        context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
-        shared=described.shared if cluster is not None else None,
-    )  # fmt: skip
+    work = None
+    if thing is not None:
+        work = submission_of(
+            context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
+            shared=described.shared if cluster is not None else None,
+        )  # fmt: skip
+    elif settings or scale is not None or sweep_settings:
+        raise SpecError("--set, --scale, --sweep-set: are for a study or sweep; name it first")
     typer.echo(recipe_text(kind or described.kind, work, wanted, image=image), nl=False)
 
 
-def described_cluster(name: str | None, kind: str | None, thing: str) -> ClusterSpec:
+def described_cluster(name: str | None, kind: str | None, thing: str | None) -> ClusterSpec:
     """The cluster of that name, or one of the kind with nothing but defaults.
 
     Raises:
@@ -129,6 +137,8 @@ def described_cluster(name: str | None, kind: str | None, thing: str) -> Cluster
             )
         return default_cluster(kind)
     described = read_cluster(name, thing)
+    if kind is not None and kinds()[kind].alone is not None:
+        return described
     if kind not in (None, described.kind):
         raise SpecError(
             f"--kind {kind}: the cluster {name} is a {described.kind}; leave one of the two out"
@@ -136,7 +146,7 @@ def described_cluster(name: str | None, kind: str | None, thing: str) -> Cluster
     if described.kind not in kinds():
         raise SpecError(
             f"--cluster {name}: is a Ray cluster that runs already, so there is nothing to start; "
-            f"`cola submit {thing} --cluster {name}` sends it there"
+            f"`cola submit {thing or 'THING'} --cluster {name}` sends it there"
         )
     return described
 

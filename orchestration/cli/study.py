@@ -25,6 +25,7 @@ from orchestration.cli.options import (
 )
 from orchestration.cli.plan_tables import family_table, memory_table, plan_table
 from orchestration.cli.tables import wide_console
+from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.driver.progress import StudyView
 from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
@@ -153,8 +154,10 @@ def run_here_or_on(study: StudySpec, address: str | None, view: StudyView) -> St
     """Run the study on this machine, or supervised on the cluster at `address`.
 
     Raises:
+        SpecError: Ray cannot be imported in this environment.
         ColaError: see `run_study` and `run_supervised`.
     """
+    check_interpreter()  # before a corpus is prepared for minutes
     if address is None:
         from orchestration.driver.study_runner import run_study
 

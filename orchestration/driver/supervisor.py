@@ -1,4 +1,5 @@
-"""A study's driver on a joined cluster, in a child process that is restarted when it is lost.
+"""The driver of a study or sweep on a joined cluster, in a child process that is restarted when it
+is lost.
 
 Ray ends every process that is connected to a node or head that dies, so the supervisor is not
 connected. The ledger makes a restart cheap: finished runs are reused, others resume from their
@@ -13,12 +14,17 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import Generic, TypeVar
 
 from cola.errors import ClusterError, ColaError
 from cola.logs import set_up_logging
 from cola.spec.locations import located
+from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.cluster.session import NoClusterError
 from orchestration.driver.progress import StudyView
@@ -30,28 +36,62 @@ from orchestration.state.paths import study_folder
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 2.0  # between attempts to reach a cluster that was lost; a chosen value
-# What the driver's process sends; None: it died before.
-DriverResult = StudyResult | ColaError | KeyboardInterrupt | None
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Returned(Generic[Result]):
+    """What the driver returned."""
+
+    value: Result
 
 
 def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResult:
-    """`run_study` on the cluster at `address`, restarted when its process is lost.
-
-    It gives up after `resources.max_failures` losses, or when the cluster has not come back within
-    `resources.wait_seconds`; the same command resumes the study.
+    """`run_study` on the cluster at `address`, supervised.
 
     Raises:
         ColaError: what `run_study` raises.
+        ClusterError: see `supervised`.
+    """
+    values = located(study).model_dump(mode="json")
+    return supervised(
+        partial(_run_study, values, address),
+        address,
+        study.resources,
+        events=EventLog(study_folder(study)),
+        notify=view.note,
+    )
+
+
+def _run_study(values: dict[str, object], address: str) -> StudyResult:
+    return run_study(StudySpec.parse(values), address, StudyView())
+
+
+def supervised(
+    drive: Callable[[], Result],
+    address: str,
+    resources: ResourcesSpec,
+    *,
+    events: EventLog,
+    notify: Callable[[str], None],
+) -> Result:
+    """What `drive` returns, in a process that is started again when it is lost.
+
+    `drive` is pickled. It is given up after `resources.max_failures` losses, or when the cluster
+    has not come back within `resources.wait_seconds`; the same command resumes the work.
+
+    Raises:
+        ColaError: what `drive` raises.
         ClusterError: it gives up.
     """
-    limit = study.resources.max_failures
+    limit = resources.max_failures
     losses, lost_since = 0, 0.0
     while True:
-        result, code = _run_driver_process(study, address)
-        if isinstance(result, StudyResult):
-            return result
+        result, code = _run_driver_process(drive)
+        if isinstance(result, Returned):
+            return result.value
         if isinstance(result, NoClusterError) and losses:
-            if time.monotonic() - lost_since > study.resources.wait_seconds:
+            if time.monotonic() - lost_since > resources.wait_seconds:
                 raise result
             log.debug("the cluster has not come back: %s", result)
             threading.Event().wait(PAUSE_SECONDS)
@@ -60,28 +100,29 @@ def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResu
             raise result
         losses, lost_since = losses + 1, time.monotonic()
         reason = f"the driver's process ended with {code}: its cluster or its machine's memory"
-        EventLog(study_folder(study)).write(Event.DRIVER_LOST, None, reason, loss=losses)
+        events.write(Event.DRIVER_LOST, None, reason, loss=losses)
         log.warning("%s (loss %d of %d)", reason, losses, limit)
         if losses > limit:
             raise ClusterError(
                 f"--address {address}: {reason}, {losses} times (resources.max_failures={limit}); "
                 "look for a lost head node (ray status), and for a kill by memory in this "
-                "machine's kernel log (dmesg); the same command resumes the study"
+                "machine's kernel log (dmesg); the same command resumes it"
             )
-        view.note(f"{reason}; restarting it ({losses} of {limit})")
+        notify(f"{reason}; restarting it ({losses} of {limit})")
 
 
-def _run_driver_process(study: StudySpec, address: str) -> tuple[DriverResult, int | None]:
-    """What one driver process sent, and its exit code."""
+def _run_driver_process(
+    drive: Callable[[], Result],
+) -> tuple[Returned[Result] | ColaError | KeyboardInterrupt | None, int | None]:
+    """What one driver process sent (None: it died before), and its exit code."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    values = located(study).model_dump(mode="json")
-    process = context.Process(target=_driver_main, args=(there, values, address))
+    process = context.Process(target=_driver_main, args=(there, drive))
     process.start()
     there.close()
     asked = threading.Event()
     with handle_signals(forward_to(process, asked)):
-        result: DriverResult = None
+        result: Returned[Result] | ColaError | KeyboardInterrupt | None = None
         with suppress(EOFError):
             result = here.recv()
         process.join()
@@ -92,14 +133,14 @@ def _run_driver_process(study: StudySpec, address: str) -> tuple[DriverResult, i
     return result, process.exitcode
 
 
-def _driver_main(connection: Connection, study: dict[str, object], address: str) -> None:
-    """Run the study and send its result, or the error that stopped it."""
+def _driver_main(connection: Connection, drive: Callable[[], object]) -> None:
+    """Run the driver and send its result, or the error that stopped it."""
     # Signals of a terminal reach the supervisor alone, which forwards each of them once.
     os.setsid()
     set_up_logging()
     threading.Thread(target=_leave_with_supervisor, args=(connection,), daemon=True).start()
     try:
-        connection.send(run_study(StudySpec.parse(study), address, StudyView()))
+        connection.send(Returned(drive()))
     except (ColaError, KeyboardInterrupt) as error:
         connection.send(error)
 

@@ -23,13 +23,19 @@ IMAGE = "cola-scaling:latest"
 
 
 @dataclass(frozen=True)
-class RecipeRequest:
+class ClusterRequest:
+    """What a recipe is made from that is the same for every study and sweep."""
+
+    cluster: ClusterSpec
+    image: str  # container image with this product in it
+
+
+@dataclass(frozen=True)
+class RecipeRequest(ClusterRequest):
     """What a recipe is made from: a study or sweep, the nodes that hold its runs, the cluster."""
 
     work: Submission
     groups: Sequence[NodeGroup]
-    cluster: ClusterSpec
-    image: str  # container image with this product in it
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,14 @@ class Kind:
     """One way to start a cluster.
 
     `output` completes "Print ..." in the command's help; `text` raises SpecError for a request that
-    this kind of cluster cannot serve.
+    this kind of cluster cannot serve. `alone` is the text where neither a study nor a sweep is
+    given; None where the kind needs one.
     """
 
     name: str
     output: str
     text: Callable[[RecipeRequest], str]
+    alone: Callable[[ClusterRequest], str] | None = None
 
 
 @cache
@@ -57,7 +65,7 @@ def kinds() -> dict[str, Kind]:
 
 def recipe(
     kind: str,
-    work: Submission,
+    work: Submission | None,
     cluster: ClusterSpec,
     *,
     image: str | None = None,
@@ -65,14 +73,21 @@ def recipe(
     """The recipe's text, for the cluster's nodes; `image` comes before the cluster's own.
 
     Raises:
-        SpecError: an unknown kind, nodes that are too small or too few, or different nodes where a
-            kind starts only equal ones.
+        SpecError: an unknown kind, one that needs a study or sweep without it, nodes that are too
+            small or too few, or different nodes where a kind starts only equal ones.
     """
     if kind not in kinds():
         raise SpecError(f"--kind {kind}: unknown; valid: {', '.join(kinds())}")
+    chosen = image or cluster.image or IMAGE
+    alone = kinds()[kind].alone
+    if alone is not None:
+        return alone(ClusterRequest(cluster, chosen))
+    if work is None:
+        raise SpecError(
+            f"--kind {kind}: is for a study or sweep; name it: `cola recipe THING --kind {kind}`"
+        )
     groups = node_groups(
         work.resources, cluster.gpus_per_node, cluster.cpus_per_node, limit=cluster.nodes
     )
     log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
-    chosen = image or cluster.image or IMAGE
-    return kinds()[kind].text(RecipeRequest(work, groups, cluster, chosen))
+    return kinds()[kind].text(RecipeRequest(cluster, chosen, work, groups))

@@ -3,7 +3,8 @@
 Slurm speaks to it by signals: USR1 is the warning before the time limit, USR2 is `cola stop`, TERM
 is `scancel` or a preemption. After each of them trainings save a checkpoint and leave; the job is
 queued again after a warning or a preemption alone. A lost node is Slurm's own affair: it queues the
-job again by itself. Starts that take no step are counted, and end the job.
+job again by itself, and sends TERM to what is left of it. Starts that take no step are counted, and
+end the job.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from cola.errors import INTERRUPTED, ClusterError, SpecError
+from orchestration.cluster.interpreter import check_interpreter
 from orchestration.slurm import scheduler
 from orchestration.slurm.nodes import JobNodes
 from orchestration.slurm.ports import own_address
@@ -42,14 +44,15 @@ WARNING, STOP = signal.SIGUSR1, signal.SIGUSR2
 TAKEN = (WARNING, STOP, signal.SIGTERM, signal.SIGINT)
 POLL_SECONDS = 0.5  # a chosen value
 END_SECONDS = 8.0  # for ending Ray before Slurm kills; a chosen value, 3 s on an idle machine
-Leave = Literal["limit", "preempted", "stop", "cancelled"]
+Leave = Literal["limit", "preempted", "requeued", "stop", "cancelled"]
 SENTENCES: dict[Leave, str] = {
     "limit": "the time limit is near",
     "preempted": "another job takes the nodes",
+    "requeued": "Slurm has queued the job again, as after the loss of a node",
     "stop": "asked to stop",
     "cancelled": "cancelled",
 }
-RETURNING: tuple[Leave, ...] = ("limit", "preempted")
+RETURNING: tuple[Leave, ...] = ("limit", "preempted", "requeued")
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,13 @@ class Work:
         return [cola, *verbs, self.file, "--address", address]
 
 
-def reason_to_leave(number: int, preempted: Callable[[], bool]) -> Leave:
+def reason_to_leave(number: int, why_terminated: Callable[[], Leave]) -> Leave:
     """What a signal means; of TERM Slurm itself is asked."""
     if number == WARNING:
         return "limit"
     if number == STOP or number == signal.SIGINT:
         return "stop"
-    return "preempted" if preempted() else "cancelled"
+    return why_terminated()
 
 
 def outcome(code: int, leave: Leave | None, may_return: bool) -> tuple[JobState, str | None]:
@@ -105,11 +108,13 @@ def run_job(work: Work, notify: Callable[[str], None]) -> int:
     """Run the work in this allocation; the exit code of the job.
 
     Raises:
-        SpecError: outside of a job, or a time limit that leaves no time to train.
+        SpecError: outside of a job, a time limit that leaves no time to train, or an environment in
+            which Ray cannot be imported.
         ClusterError: Slurm does not answer, or Ray does not start.
     """
     with taken_signals():
         environment = allocation()
+        check_interpreter()
         job, folder = environment["SLURM_JOB_ID"], Path.cwd()
         fields = scheduler.job_fields(job)
         limit = seconds_of(fields.get("TimeLimit", "UNLIMITED"), "TimeLimit")
@@ -153,10 +158,9 @@ def run_on_nodes(
         seconds = f"Ray ended after {time.monotonic() - began:.1f} s"
         notify(f"job {record.job}: {state} ({reason or 'it had finished'}); {seconds}")
     ended(folder, record, state, reason, code)
-    if state == "queued again":
+    if state == "queued again" and leave != "requeued":
         scheduler.command(["scontrol", "requeue", record.job])
-        return 0
-    return code
+    return 0 if state == "queued again" else code
 
 
 def follow(
@@ -172,7 +176,7 @@ def follow(
     while driver.poll() is None:
         taken = signal.sigtimedwait(TAKEN, POLL_SECONDS)
         if taken is not None:
-            found = reason_to_leave(taken.si_signo, lambda: is_preempted(job))
+            found = reason_to_leave(taken.si_signo, lambda: why_terminated(job))
             if leave is None:
                 notify(f"job {job}: {SENTENCES[found]}; trainings save a checkpoint and leave")
                 driver.send_signal(signal.SIGINT)
@@ -202,11 +206,15 @@ def exit_code(driver: subprocess.Popen[bytes]) -> int:
     return code if code >= 0 else INTERRUPTED
 
 
-def is_preempted(job: str) -> bool:
-    """Whether Slurm takes the nodes for another job; not, where it does not answer."""
+def why_terminated(job: str) -> Leave:
+    """What TERM means, by what Slurm says of the job; cancelled, where it does not answer."""
     with contextlib.suppress(ClusterError):
-        return scheduler.is_preempted(scheduler.job_fields(job))
-    return False
+        fields = scheduler.job_fields(job)
+        if scheduler.is_preempted(fields):
+            return "preempted"
+        if scheduler.is_queued_again(fields, os.environ.get("SLURM_RESTART_COUNT", "0")):
+            return "requeued"
+    return "cancelled"
 
 
 def first_record(work: Work, job: str, folder: Path) -> JobRecord:

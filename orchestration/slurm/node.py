@@ -31,7 +31,8 @@ LOG = "node.log"  # in the job's local folder
 READY, STARTED = "ready", "Ray runtime started"  # what `ray start` prints then
 TEMPORARY = "tmp"  # what else is written there: nothing of it outlives the job
 POLL_SECONDS = 0.2  # a chosen value
-JOIN_SECONDS = 120.0  # in which a node that the head refuses tries again; a chosen value
+# In which a node that does not start, or that the head refuses, tries again; a chosen value.
+JOIN_SECONDS = 300.0
 MOST_LINES = 3  # of Ray's output that are shown; a chosen value
 CAUSE = re.compile(r"exit code|error|exception|fatal", re.IGNORECASE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -105,7 +106,9 @@ def main(arguments: Sequence[str]) -> int:
             continue
         if time.monotonic() > until:
             break
-        # A head that is busy refuses nodes; and a machine that is busy takes long.
+        # A head that is busy refuses nodes; and Ray gives up its own start after 30 s, which a busy
+        # machine does not hold. What it had started by then would be a second node.
+        end_processes(options.mark, options.folder, guardian)
         ray = start_ray(options, log)
     failed = ray.returncode is not None
     if failed:

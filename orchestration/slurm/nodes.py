@@ -22,7 +22,7 @@ from orchestration.slurm.ports import free_ports, local_folder, wait_for
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # to start the head: another process may take a port in between. A chosen value
-HEAD_SECONDS = 120.0  # for Ray's head to start; a chosen value, 6 s on an idle machine
+HEAD_SECONDS = 300.0  # for Ray's head to start; a chosen value, 6 s on an idle machine
 END_SECONDS = 10.0  # for a node to end what it has started; a chosen value, 1 s on an idle machine
 
 

@@ -75,6 +75,11 @@ def is_preempted(fields: dict[str, str]) -> bool:
     return fields.get("PreemptTime", "None") not in NOT_SET
 
 
+def is_queued_again(fields: dict[str, str], restarts: str) -> bool:
+    """Whether Slurm has counted one more start of the job than the `restarts` of this one."""
+    return int(fields.get("Restarts", "0")) > int(restarts)
+
+
 def kill_wait(configuration: str | None = None) -> float:
     """Seconds between Slurm's TERM and its KILL, by its configuration (None: asked for)."""
     text = configuration or command(["scontrol", "show", "config"])

@@ -10,8 +10,9 @@ from cola.errors import SpecError
 FORMS = "minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]"
 # Ray and the nodes' processes are ended after the study has left; measured: 1 to 3 s.
 TEARDOWN_SECONDS = 30
-# From a job's start until trainings can save a checkpoint; a chosen value.
-START_SECONDS = 60
+# From a job's start until trainings can save a checkpoint: a chosen value, and 60 s that Slurm may
+# send its warning too early (`--signal` of sbatch(1)).
+START_SECONDS = 60 + 60
 _DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
 _CLOCK = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
 

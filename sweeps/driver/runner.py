@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
 from orchestration.driver.preflight import check_output
+from orchestration.driver.supervisor import supervised
 from orchestration.state.event_log import EventLog
 from orchestration.state.paths import OutputFolder, output_root
 from orchestration.tracking.address import tracking_uri
@@ -34,6 +36,7 @@ from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
 from sweeps.space.points import PointPlanner
 from sweeps.space.rate_question import RateQuestion
+from sweeps.space.spec import SweepSpec
 from sweeps.space.storage import storage_errors
 from sweeps.trials.prefix_claims import remove_prefixes, stage_prefixes
 from sweeps.trials.stopping import SWEEP_STOP
@@ -57,6 +60,44 @@ class SweepResult:
     def complete(self) -> bool:
         """Whether every requested point has an outcome, and nobody stopped the sweep."""
         return not self.states["open"] and not self.stopped
+
+
+def run_supervised(
+    sweep: SweepSpec,
+    settings: list[str],
+    address: str,
+    *,
+    notify: Callable[[str], None],
+    forecast: Forecaster | None = None,
+) -> SweepResult:
+    """`run_sweep` on the cluster at `address`, its driver started again where it is lost.
+
+    `settings` change the base study. `notify` and `forecast` are functions of a module, which
+    another process can import.
+
+    Raises:
+        ColaError: see `run_sweep`.
+        ClusterError: the driver was lost too often, or the cluster did not come back.
+    """
+    base = PointPlanner(sweep, settings).base
+    return supervised(
+        partial(_drive, sweep, settings, address, notify=notify, forecast=forecast),
+        address,
+        base.resources,
+        events=EventLog(sweep_folder(base)),
+        notify=notify,
+    )
+
+
+def _drive(
+    sweep: SweepSpec,
+    settings: list[str],
+    address: str,
+    *,
+    notify: Callable[[str], None],
+    forecast: Forecaster | None,
+) -> SweepResult:
+    return run_sweep(PointPlanner(sweep, settings), address, notify=notify, forecast=forecast)
 
 
 def run_sweep(

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
 from cola.errors import SpecError
 from orchestration.cluster.interpreter import check_interpreter, home_problem, optimisation_problem
 from orchestration.cluster.session import check_joined
+from tests.paths import COLA
 
-CHECK = "from orchestration.cluster.interpreter import check_interpreter; check_interpreter()"
 
-
-def test_pythonoptimize_2_is_one_line() -> None:
+def test_pythonoptimize_2_is_one_line(tmp_path: Path) -> None:
     assert optimisation_problem(0) is None
     assert optimisation_problem(1) is None
     environment = {**os.environ, "PYTHONOPTIMIZE": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", CHECK], capture_output=True, text=True, env=environment
-    )
-    assert "PYTHONOPTIMIZE=2: removes the documentation of functions" in done.stderr
+        [*COLA, "run", "demo", "--set", f"output={tmp_path}"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "PYTHONOPTIMIZE=2: removes the documentation of functions" in line
+    assert list(tmp_path.iterdir()) == []  # no corpus was prepared
 
 
 def test_no_home_and_no_entry_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

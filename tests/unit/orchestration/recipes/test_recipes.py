@@ -220,11 +220,11 @@ def test_a_new_kind_is_one_file(
     monkeypatch.setattr(orchestration.recipes, "__path__", [*RECIPES, str(tmp_path)])
     kinds.cache_clear()
     try:
-        assert list(kinds()) == ["kuberay", "ray-up", "slurm", "by-hand"]
+        assert list(kinds()) == ["image", "kuberay", "ray-up", "slurm", "by-hand"]
         assert recipe("by-hand", paper, 8, cpus_per_node=96) == "paper-2b on 8 nodes\n"
     finally:
         kinds.cache_clear()
-    with pytest.raises(SpecError, match="--kind by-foot: unknown; valid: kuberay, "):
+    with pytest.raises(SpecError, match="--kind by-foot: unknown; valid: image, kuberay, "):
         recipe("by-foot", paper, 8, cpus_per_node=96)
 
 

@@ -14,11 +14,11 @@ WORK = Work("tiny.yaml", "study", "tiny", Path("/out"), 600, 2, ["--num-cpus=2"]
 
 
 def test_each_signal_has_one_meaning() -> None:
-    assert reason_to_leave(signal.SIGUSR1, lambda: False) == "limit"
-    assert reason_to_leave(signal.SIGUSR2, lambda: False) == "stop"
-    assert reason_to_leave(signal.SIGINT, lambda: False) == "stop"
-    assert reason_to_leave(signal.SIGTERM, lambda: False) == "cancelled"
-    assert reason_to_leave(signal.SIGTERM, lambda: True) == "preempted"
+    assert reason_to_leave(signal.SIGUSR1, lambda: "cancelled") == "limit"
+    assert reason_to_leave(signal.SIGUSR2, lambda: "cancelled") == "stop"
+    assert reason_to_leave(signal.SIGINT, lambda: "cancelled") == "stop"
+    assert reason_to_leave(signal.SIGTERM, lambda: "cancelled") == "cancelled"
+    assert reason_to_leave(signal.SIGTERM, lambda: "preempted") == "preempted"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ def test_each_signal_has_one_meaning() -> None:
         (130, "limit", True, "queued again"),
         (130, "limit", False, "failed"),
         (130, "preempted", True, "queued again"),
+        (130, "requeued", True, "queued again"),
         (130, "cancelled", True, "stopped"),
         (130, "stop", True, "stopped"),
         (1, None, True, "failed"),

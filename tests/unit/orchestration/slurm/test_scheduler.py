@@ -9,7 +9,14 @@ import pytest
 from cola.errors import ClusterError
 from orchestration.slurm.jobs import described, end_of
 from orchestration.slurm.record import JobRecord
-from orchestration.slurm.scheduler import command, fields_of, is_preempted, kill_wait, refusal
+from orchestration.slurm.scheduler import (
+    command,
+    fields_of,
+    is_preempted,
+    is_queued_again,
+    kill_wait,
+    refusal,
+)
 
 JOB = (
     "JobId=41 JobName=cola-tiny UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=4294901758 "
@@ -26,6 +33,9 @@ def test_fields_of_a_job() -> None:
     assert not is_preempted(fields)
     assert is_preempted(fields_of(JOB.format("2026-11-28T13:05:00")))
     assert not is_preempted({})
+    assert is_queued_again(fields, "1")  # as after the loss of a node
+    assert not is_queued_again(fields, "2")
+    assert not is_queued_again({}, "0")
 
 
 def test_a_refusal_is_one_line() -> None:

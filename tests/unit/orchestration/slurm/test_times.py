@@ -29,8 +29,8 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
 
 def test_a_limit_is_above_grace_teardown_and_start() -> None:
     assert warning_seconds(600) == 600 + TEARDOWN_SECONDS
-    for limit in (60, 600, 690):
+    for limit in (60, 600, 750):
         with pytest.raises(SpecError, match=r"job 7: a limit of .* 600 s are kept for saving"):
             check_limit(limit, 600, where="job 7")
-    check_limit(691, 600, where="job 7")
+    check_limit(751, 600, where="job 7")
     check_limit(math.inf, 600, where="job 7")
