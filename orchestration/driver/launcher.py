@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
@@ -25,7 +25,7 @@ from orchestration.driver.attempt import (
     outcome_of,
 )
 from orchestration.driver.launch_queue import LaunchQueue
-from orchestration.driver.leases import LeaseKeeper
+from orchestration.driver.leases import LeaseKeeper, OtherDrivers
 from orchestration.driver.monitor import RunMonitor, report_failures, supervise_workers
 from orchestration.driver.progress import StudyView
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
@@ -38,7 +38,14 @@ from orchestration.planning.rates import measured_rates
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
-from orchestration.state.ledger import Lease, LeaseHeldError, LeaseLostError, Ledger, State
+from orchestration.state.ledger import (
+    Lease,
+    LeaseHeldError,
+    LeaseLostError,
+    Ledger,
+    RunFinishedError,
+    State,
+)
 from orchestration.state.paths import output_root, study_folder
 from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
 
@@ -81,6 +88,7 @@ class Launcher:
         self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
         self._leases = LeaseKeeper(ledger)
+        self._others = OtherDrivers(ledger)
 
     def admit(self, decision: RunDecision) -> None:
         """Show a planned run, and give MLflow the state that an earlier driver left it in."""
@@ -89,14 +97,32 @@ class Launcher:
         self.view.add(run, folder, decision.action)
         if decision.action == "set aside":
             self.events.write(Event.SET_ASIDE, run.name, decision.why)
-            return
+        elif decision.action == "busy":
+            self._others.add(run)
+        else:
+            self._mirror_ended(run)
+
+    def _mirror_ended(self, run: PlannedRun) -> None:
+        """Give MLflow what it lacks of a run that no driver trains now."""
         entry = self.ledger.known_entry(run.key)
-        if decision.action != "busy" and entry.state not in ("new", "unreadable"):
-            tags = self._closing_tags(run)
-            if entry.state == "running":
-                tags[Tag.STATUS_REASON] = DRIVER_DIED
-            self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
-            self.mirror.close_run(run.key, state_left(entry), tags)
+        if entry.state in ("new", "unreadable"):
+            return
+        tags, folder = self._closing_tags(run), self.ledger.run_folder(run.key)
+        if entry.state == "running":
+            tags[Tag.STATUS_REASON] = DRIVER_DIED
+        self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
+        self.mirror.close_run(run.key, state_left(entry), tags)
+
+    def mirror_rest(self, plan: Sequence[PlannedRun]) -> None:
+        """Have the mirror end the study by the runs of `plan`, other drivers' with them.
+
+        Of finished studies it sends what other drivers, which may be lost, have not.
+        """
+        self.current_keys[:] = [run.key for run in plan]
+        if all(self.ledger.known_entry(key).state == "finished" for key in self.current_keys):
+            for run in plan:
+                if not self.mirror.follows(run.key):
+                    self._mirror_ended(run)
 
     def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""
@@ -104,17 +130,23 @@ class Launcher:
         launches = LaunchQueue(
             self.study, queue, self.view, events=self.events, seconds_of=self._planned_seconds
         )
-        with self.view.live(), ThreadPoolExecutor(len(todo)) as pool, closing(launches):
+        threads = len(self.current_keys)  # other drivers' runs may be taken up
+        with self.view.live(), ThreadPoolExecutor(threads) as pool, closing(launches):
             try:
-                while self._running or (self._waiting and not self.stopping.is_set()):
+                while self._running or (self._has_more() and not self.stopping.is_set()):
                     self._step(launches, pool)
             except Exception as error:  # the pool waits for the runs: without a stop, to their end
                 self._fail(error)
                 raise
 
+    def _has_more(self) -> bool:
+        """Whether there may be something to train; other drivers' runs are not waited for."""
+        return bool(self._waiting) or self._others.undecided
+
     def _step(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         """Launch what may start, take up what has ended, look after what is running."""
         self._ask_to_stop()
+        self._waiting += self._others.released()
         self._launch_admitted(launches, pool)
         if not self._running:
             time.sleep(POLL_SECONDS)
@@ -165,6 +197,8 @@ class Launcher:
         stopping = self.stopping.is_set()
         busy = {run.key for run in (*self._waiting, *self._running.values())}
         ready = [] if stopping else [run for run in self._waiting if self._is_ready(run, busy)]
+        # Last come runs that would train steps which another driver is about to publish.
+        ready = [run for run in ready if self._is_ready(run, self._others)] or ready
         admitted = launches.admitted(ready, self._running.values())
         for run in ready:
             if run.key in admitted and not self._budget.is_spent():
@@ -172,7 +206,7 @@ class Launcher:
                 self._launch(run, pool)
         self._waiting = launches.kept(self._waiting)
 
-    def _is_ready(self, run: PlannedRun, busy: set[str]) -> bool:
+    def _is_ready(self, run: PlannedRun, busy: Container[str]) -> bool:
         """Whether none of `busy` is about to train a prefix that this run can take."""
         root = output_root(self.study)
         return all(
@@ -191,12 +225,13 @@ class Launcher:
         key, former = run.key, self.ledger.known_entry(run.key).lease
         try:
             entry = open_attempt(run, self.ledger, self.data.folder)
-        except (LeaseHeldError, StorageError) as error:
-            held = isinstance(error, LeaseHeldError)
-            event = Event.SKIPPED if held else Event.NOT_STARTED
-            self.view.event(run, f"{event}: {error}")
-            self.events.write(event, run.name, str(error))
-            log.warning("%s: %s: %s", run.name, event, error)
+        except LeaseHeldError as error:
+            self._leave(run, error)
+            return
+        except StorageError as error:
+            self.view.event(run, f"{Event.NOT_STARTED}: {error}")
+            self.events.write(Event.NOT_STARTED, run.name, str(error))
+            log.warning("%s: %s: %s", run.name, Event.NOT_STARTED, error)
             return
         folder, attempt = self.ledger.run_folder(key), len(entry.attempts)
         if former is not None:
@@ -220,6 +255,16 @@ class Launcher:
         self.events.write(Event.LAUNCHED, run.name, f"attempt {attempt}")
         log.info("%s: launched, attempt %d, in %s", run.name, attempt, folder)
 
+    def _leave(self, run: PlannedRun, error: LeaseHeldError) -> None:
+        """Leave a run to the driver that trains it, or has finished it."""
+        finished = isinstance(error, RunFinishedError)
+        reason = "another driver has finished it" if finished else str(error)
+        if not finished:
+            self._others.add(run)
+        self.view.left(run, "finished" if finished else "busy", f"{Event.SKIPPED}: {reason}")
+        self.events.write(Event.SKIPPED, run.name, reason)
+        log.info("%s: %s: %s", run.name, Event.SKIPPED, reason)
+
     def _report_takeover(self, run: PlannedRun, former: Lease) -> None:
         text = f"taken over from {former.owner}, which is gone or silent"
         self.view.event(run, text)
@@ -242,6 +287,7 @@ class Launcher:
         report_failures(run, monitor, notify=partial(self.view.event, run))
         ending = self._closed(run, error, monitor.attempt)
         if ending is None:
+            self._others.add(run)
             return
         state, reason = ending
         if isinstance(error, ControllerDiedError) and self._retry(run, str(error)):

@@ -1,4 +1,4 @@
-"""Keeps the leases of a driver's runs, and finds out about those of drivers it cannot see."""
+"""Keeps the leases of a driver's runs, and finds out about those of other drivers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestration.state.ledger import (
     LEASE_STALE_SECONDS,
     LeaseLostError,
     Ledger,
+    State,
 )
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,9 @@ RETRY_SECONDS = 5.0  # between tries on a disk that takes nothing; a chosen valu
 # Without a refresh for that long a driver gives up: others may take over after 90 s.
 GIVE_UP_SECONDS = 60.0
 WATCH_SECONDS = 0.5  # between two looks at a lease; a chosen value
+LOOK_SECONDS = 5.0  # between two looks at the runs of other drivers; a chosen value
+# Of a run that its driver has given back, or was lost with: another one takes it up.
+LEFT: tuple[State, ...] = ("running", "interrupted")
 
 
 class LeaseKeeper:
@@ -76,6 +80,44 @@ class LeaseKeeper:
             self.gave_up = f"no lease was refreshed for {GIVE_UP_SECONDS:g} s: {problem}"
 
 
+class OtherDrivers:
+    """The runs of a study that other drivers train, while this one trains the rest."""
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ledger, self._clock = ledger, clock
+        self._runs: dict[str, PlannedRun] = {}  # by run key
+        self._next = clock()
+        self.undecided = False  # of one of them it is not known yet whether its driver lives
+
+    def add(self, run: PlannedRun) -> None:
+        """Leave a run to the driver that has its lease."""
+        self._runs[run.key] = run
+        self._next, self.undecided = self._clock(), True
+
+    def __contains__(self, run_key: object) -> bool:
+        return run_key in self._runs
+
+    def released(self) -> list[PlannedRun]:
+        """Runs whose drivers have left or are lost before they had ended, once each.
+
+        Runs that have ended are forgotten. Nothing is looked at more often than LOOK_SECONDS.
+        """
+        if not self._runs or self._clock() < self._next:
+            return []
+        self._next, self.undecided = self._clock() + LOOK_SECONDS, False
+        released = []
+        for key, run in list(self._runs.items()):
+            entry = self._ledger.known_entry(key)
+            hold = self._ledger.hold(entry)
+            if hold != "free":
+                self.undecided = self.undecided or hold == "unknown"
+                continue
+            del self._runs[key]
+            if entry.state in LEFT:
+                released.append(run)
+        return released
+
+
 def watch_unseen_drivers(
     ledger: Ledger,
     plan: Sequence[PlannedRun],
@@ -83,8 +125,8 @@ def watch_unseen_drivers(
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Wait until it is known of every run's lease whether a driver keeps it.
+) -> bool:
+    """Wait until it is known of every run's lease whether a driver keeps it; whether it had to.
 
     Drivers of other machines and of other containers cannot be seen: what they refresh can. That
     takes LEASE_STALE_SECONDS at most.
@@ -94,7 +136,7 @@ def watch_unseen_drivers(
         entries = [ledger.known_entry(run.key) for run in plan]
         unknown = [entry for entry in entries if ledger.hold(entry) == "unknown"]
         if not unknown:
-            return
+            return announced
         if not announced:
             owners = sorted({entry.lease.owner for entry in unknown if entry.lease is not None})
             notify(
@@ -103,3 +145,4 @@ def watch_unseen_drivers(
             )
             announced = True
         sleep(WATCH_SECONDS)
+    return announced

@@ -102,6 +102,11 @@ class StudyView:
         nll += f", test NLL {row.test_nll:.4f}" if row.test_nll is not None else ""
         self.event(run, f"{state}{nll}" + (f" ({reason})" if reason else ""))
 
+    def left(self, run: PlannedRun, state: str, text: str) -> None:
+        """Another driver trains the run, or has finished it."""
+        self._rows[run.key].state = state
+        self.event(run, text)
+
     def lost(self, run: PlannedRun, reason: str) -> None:
         """Another driver has the run now."""
         self._rows[run.key].state = "busy"
