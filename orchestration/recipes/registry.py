@@ -70,9 +70,19 @@ def recipe(
     """
     if kind not in kinds():
         raise SpecError(f"--kind {kind}: unknown; valid: {', '.join(kinds())}")
+    return kinds()[kind].text(request_of(work, cluster, image=image))
+
+
+def request_of(
+    work: Submission, cluster: ClusterSpec, *, image: str | None = None
+) -> RecipeRequest:
+    """What a recipe is made from.
+
+    Raises:
+        SpecError: nodes that are too small or too few.
+    """
     groups = node_groups(
         work.resources, cluster.gpus_per_node, cluster.cpus_per_node, limit=cluster.nodes
     )
     log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
-    chosen = image or cluster.image or IMAGE
-    return kinds()[kind].text(RecipeRequest(work, groups, cluster, chosen))
+    return RecipeRequest(work, groups, cluster, image or cluster.image or IMAGE)
