@@ -24,28 +24,20 @@ from orchestration.driver.attempt import (
     opening_tags,
     outcome_of,
 )
-from orchestration.driver.launch_queue import LaunchQueue
+from orchestration.driver.launch_queue import LaunchQueue, planned_seconds
 from orchestration.driver.leases import LeaseKeeper, OtherDrivers
 from orchestration.driver.monitor import RunMonitor, report_failures, supervise_workers
 from orchestration.driver.progress import StudyView
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.driver.retry_policy import RetryPolicy
 from orchestration.driver.run_budget import RunBudget
-from orchestration.planning.costs import run_costs
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
-from orchestration.state.ledger import (
-    Lease,
-    LeaseHeldError,
-    LeaseLostError,
-    Ledger,
-    RunFinishedError,
-    State,
-)
+from orchestration.state.ledger import Lease, LeaseHeldError, LeaseLostError, Ledger, State
 from orchestration.state.paths import output_root, study_folder
 from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
 
@@ -146,6 +138,9 @@ class Launcher:
     def _step(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         """Launch what may start, take up what has ended, look after what is running."""
         self._ask_to_stop()
+        for run, reason in self._others.taken(self._waiting):
+            self._waiting.remove(run)
+            self._leave(run, reason)
         self._waiting += self._others.released()
         self._launch_admitted(launches, pool)
         if not self._running:
@@ -226,7 +221,7 @@ class Launcher:
         try:
             entry = open_attempt(run, self.ledger, self.data.folder)
         except LeaseHeldError as error:
-            self._leave(run, error)
+            self._leave(run, str(error))
             return
         except StorageError as error:
             self.view.event(run, f"{Event.NOT_STARTED}: {error}")
@@ -255,13 +250,10 @@ class Launcher:
         self.events.write(Event.LAUNCHED, run.name, f"attempt {attempt}")
         log.info("%s: launched, attempt %d, in %s", run.name, attempt, folder)
 
-    def _leave(self, run: PlannedRun, error: LeaseHeldError) -> None:
+    def _leave(self, run: PlannedRun, reason: str) -> None:
         """Leave a run to the driver that trains it, or has finished it."""
-        finished = isinstance(error, RunFinishedError)
-        reason = "another driver has finished it" if finished else str(error)
-        if not finished:
-            self._others.add(run)
-        self.view.left(run, "finished" if finished else "busy", f"{Event.SKIPPED}: {reason}")
+        self._others.add(run)
+        self.view.left(run, f"{Event.SKIPPED}: {reason}")
         self.events.write(Event.SKIPPED, run.name, reason)
         log.info("%s: %s: %s", run.name, Event.SKIPPED, reason)
 
@@ -354,14 +346,8 @@ class Launcher:
         return time.monotonic() - self._launched_at[run.key]
 
     def _planned_seconds(self, run: PlannedRun) -> float:
-        return run_costs(
-            run.spec,
-            run.resources,
-            run.total_parameters,
-            keep=self.study.checkpoint.keep,
-            rates=self._rates,
-            first_step=self._prefixes[run.key].first_step,
-        ).seconds
+        first_step = self._prefixes[run.key].first_step
+        return planned_seconds(run, self.study, rates=self._rates, first_step=first_step)
 
     def _refresh_leases(self) -> None:
         held = [run for run in self._running.values() if run.key not in self._lost]

@@ -86,7 +86,7 @@ class OtherDrivers:
     def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger, self._clock = ledger, clock
         self._runs: dict[str, PlannedRun] = {}  # by run key
-        self._next = clock()
+        self._next = self._next_taken = clock()
         self.undecided = False  # of one of them it is not known yet whether its driver lives
 
     def add(self, run: PlannedRun) -> None:
@@ -96,6 +96,21 @@ class OtherDrivers:
 
     def __contains__(self, run_key: object) -> bool:
         return run_key in self._runs
+
+    def taken(self, waiting: Sequence[PlannedRun]) -> list[tuple[PlannedRun, str]]:
+        """Those of the runs that another driver trains by now, with which driver that is.
+
+        Nothing is looked at more often than LOOK_SECONDS.
+        """
+        if not waiting or self._clock() < self._next_taken:
+            return []
+        self._next_taken = self._clock() + LOOK_SECONDS
+        entries = ((run, self._ledger.known_entry(run.key)) for run in waiting)
+        return [
+            (run, f"{entry.lease.owner} trains it")
+            for run, entry in entries
+            if entry.lease is not None and self._ledger.is_held(entry)
+        ]
 
     def released(self) -> list[PlannedRun]:
         """Runs whose drivers have left or are lost before they had ended, once each.
