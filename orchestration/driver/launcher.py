@@ -138,9 +138,9 @@ class Launcher:
     def _step(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         """Launch what may start, take up what has ended, look after what is running."""
         self._ask_to_stop()
-        for run, reason in self._others.taken(self._waiting):
+        for run in self._others.taken(self._waiting):
             self._waiting.remove(run)
-            self._leave(run, reason)
+            self._leave(run)
         self._waiting += self._others.released()
         self._launch_admitted(launches, pool)
         if not self._running:
@@ -220,8 +220,8 @@ class Launcher:
         key, former = run.key, self.ledger.known_entry(run.key).lease
         try:
             entry = open_attempt(run, self.ledger, self.data.folder)
-        except LeaseHeldError as error:
-            self._leave(run, str(error))
+        except LeaseHeldError:
+            self._leave(run)
             return
         except StorageError as error:
             self.view.event(run, f"{Event.NOT_STARTED}: {error}")
@@ -250,9 +250,10 @@ class Launcher:
         self.events.write(Event.LAUNCHED, run.name, f"attempt {attempt}")
         log.info("%s: launched, attempt %d, in %s", run.name, attempt, folder)
 
-    def _leave(self, run: PlannedRun, reason: str) -> None:
+    def _leave(self, run: PlannedRun) -> None:
         """Leave a run to the driver that trains it, or has finished it."""
         self._others.add(run)
+        reason = self._others.reason(run)
         self.view.left(run, f"{Event.SKIPPED}: {reason}")
         self.events.write(Event.SKIPPED, run.name, reason)
         log.info("%s: %s: %s", run.name, Event.SKIPPED, reason)

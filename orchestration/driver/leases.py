@@ -97,8 +97,20 @@ class OtherDrivers:
     def __contains__(self, run_key: object) -> bool:
         return run_key in self._runs
 
-    def taken(self, waiting: Sequence[PlannedRun]) -> list[tuple[PlannedRun, str]]:
-        """Those of the runs that another driver trains by now, with which driver that is.
+    def reason(self, run: PlannedRun) -> str:
+        """Why a run is left alone."""
+        entry = self._ledger.known_entry(run.key)
+        if entry.lease is None:
+            return f"another driver has had it ({entry.state})"
+        if self._ledger.hold(entry) == "unknown":
+            return (
+                f"{entry.lease.owner} has its lease, and cannot be seen from here: watching for "
+                f"up to {LEASE_STALE_SECONDS:g} s whether it lives"
+            )
+        return f"{entry.lease.owner} trains it"
+
+    def taken(self, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """Those of the runs that another driver trains by now.
 
         Nothing is looked at more often than LOOK_SECONDS.
         """
@@ -106,11 +118,7 @@ class OtherDrivers:
             return []
         self._next_taken = self._clock() + LOOK_SECONDS
         entries = ((run, self._ledger.known_entry(run.key)) for run in waiting)
-        return [
-            (run, f"{entry.lease.owner} trains it")
-            for run, entry in entries
-            if entry.lease is not None and self._ledger.is_held(entry)
-        ]
+        return [run for run, entry in entries if self._ledger.is_held(entry)]
 
     def released(self) -> list[PlannedRun]:
         """Runs whose drivers have left or are lost before they had ended, once each.

@@ -170,7 +170,8 @@ def test_runs_of_other_drivers_are_left_alone_until_those_leave_or_are_lost(
     others = OtherDrivers(mine, clock=lambda: now)
     for run in plan:
         (gone if run is lost else far).acquire(run.key)
-    assert [run for run, _ in others.taken(plan)] == plan
+    assert others.taken(plan) == plan
+    assert "cannot be seen from here: watching for up to 90 s" in others.reason(held)
     for run in plan:
         others.add(run)
     assert others.undecided, "none of the drivers can be seen"
@@ -186,7 +187,9 @@ def test_runs_of_other_drivers_are_left_alone_until_those_leave_or_are_lost(
     assert released == [given_back, lost]
     assert not others.undecided
     assert [run.key in others for run in plan] == [False, False, False, True]
-    assert [run for run, _ in others.taken([given_back, held])] == [held]
+    assert others.taken([given_back, held]) == [held]
+    assert others.reason(held) == f"{far.owner} trains it"
+    assert others.reason(ended) == "another driver has had it (finished)"
 
 
 def test_a_driver_leaves_a_run_that_another_one_has_taken(frozen: Frozen) -> None:
