@@ -250,8 +250,8 @@ def destination(
 def no_allocations(allocations: int, place: str, what: str) -> str:
     """Why there are no jobs side by side there."""
     return (
-        f"--allocations {allocations}: are jobs of Slurm, and {place} is {what}, where one job "
-        "trains side by side what its nodes hold; leave it out"
+        f"--allocations {allocations}: asks for jobs of Slurm, and {place} is {what}, where one "
+        "job trains side by side what its nodes hold; leave it out"
     )
 
 

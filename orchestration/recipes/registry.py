@@ -9,7 +9,7 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from cola.errors import SpecError
@@ -73,6 +73,11 @@ def recipe(
     return kinds()[kind].text(request_of(work, cluster, image=image))
 
 
+def of_one_job(group: NodeGroup, concurrent_runs: int | None) -> NodeGroup:
+    """The nodes of one of several jobs: those of its own runs, not all that one job might have."""
+    return replace(group, limit=min(group.limit, group.nodes * (concurrent_runs or 1)))
+
+
 def request_of(
     work: Submission, cluster: ClusterSpec, *, image: str | None = None
 ) -> RecipeRequest:
@@ -84,5 +89,7 @@ def request_of(
     groups = node_groups(
         work.resources, cluster.gpus_per_node, cluster.cpus_per_node, limit=cluster.nodes
     )
+    if cluster.allocations > 1:
+        groups = [of_one_job(group, work.resources[0].concurrent_runs) for group in groups]
     log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
     return RecipeRequest(work, groups, cluster, image or cluster.image or IMAGE)

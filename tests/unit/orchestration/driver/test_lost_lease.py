@@ -210,6 +210,19 @@ def test_a_driver_leaves_a_run_that_another_one_has_taken(frozen: Frozen) -> Non
                            ).left_to_others  # fmt: skip
 
 
+def test_the_last_driver_completes_what_another_one_has_not_sent(frozen: Frozen) -> None:
+    """Not before all runs are finished; and a retry takes the diverged run's place."""
+    launcher, run = frozen.launcher, frozen.run
+    launcher.mirror.leave_run(run.key)
+    launcher.current_keys[:] = ["diverged"]
+    launcher.mirror_rest([run])
+    assert launcher.current_keys == [run.key]
+    assert not launcher.mirror.follows(run.key)
+    frozen.ledger.close(run.key, "finished")
+    launcher.mirror_rest([run])
+    assert launcher.mirror._runs[run.key].closing == "finished"
+
+
 class Everything:
     """A queue that has room for every run."""
 

@@ -137,6 +137,8 @@ def test_a_study_is_shared_out_among_its_jobs(tiny_study: dict[str, Any]) -> Non
     script = allocations_of(study, 2)[2]
     assert "#SBATCH --nodes=1\n" in script
     assert "concurrent_runs: 1" in script
+    assert "#SBATCH --nodes=1\n" in allocations_of(study, 2, nodes=4)[2], "not all that there are"
+    assert "#SBATCH --nodes=1-4\n" in allocations_of(study, 1, nodes=4)[2]
     with pytest.raises(SpecError, match=r"--allocations 3: resources.concurrent_runs=2 lets fewer"):
         allocations_of(study, 3)
 
@@ -176,5 +178,7 @@ def test_allocations_are_slurms(described: Path) -> None:
     with pytest.raises(SpecError, match="--allocations 0: ask for at least one job"):
         destination(None, "rig", allocations=0)
     for address, cluster in ((None, "ours"), ("http://h:1", None)):
-        with pytest.raises(SpecError, match=r"--allocations 2: are jobs of Slurm, and --.*leave"):
+        with pytest.raises(
+            SpecError, match=r"--allocations 2: asks for jobs of Slurm, and --.*leave"
+        ):
             destination(address, cluster, allocations=2)
