@@ -30,6 +30,7 @@ from orchestration.slurm.machine import last_line
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 
+STATUS_SECONDS = 300.0  # for `cola status` on another machine; a chosen value
 WIDE = 160  # columns of a table that another machine prints; a chosen value
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -140,7 +141,7 @@ def show_status_there(
     options = [*(["--json"] if as_json else []), *(["--workers"] if workers else [])]
     script = "\n".join([*to.cluster.setup, f"export COLUMNS={WIDE}", 'exec cola "$@"'])
     command = ["bash", "-c", script, "bash", *verbs, str(spec), *options]
-    answer = to.site.machine.call(command)
+    answer = to.site.machine.call(command, seconds=STATUS_SECONDS)
     shown = answer.output.decode(errors="replace")
     if answer.code != 0:
         reason = last_line(answer.errors or shown).removeprefix("error: ")
