@@ -105,16 +105,19 @@ class Launcher:
         self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
         self.mirror.close_run(run.key, state_left(entry), tags)
 
-    def mirror_rest(self, plan: Sequence[PlannedRun]) -> None:
+    def mirror_rest(self, plan: Sequence[PlannedRun]) -> int:
         """Have the mirror end the study by the runs of `plan`, other drivers' with them.
 
-        Of finished studies it sends what other drivers, which may be lost, have not.
+        Of finished studies it sends what other drivers, which may be lost, have not; returns of how
+        many runs.
         """
         self.current_keys[:] = [run.key for run in plan]
-        if all(self.ledger.known_entry(key).state == "finished" for key in self.current_keys):
-            for run in plan:
-                if not self.mirror.follows(run.key):
-                    self._mirror_ended(run)
+        if not all(self.ledger.known_entry(key).state == "finished" for key in self.current_keys):
+            return 0
+        rest = [run for run in plan if not self.mirror.follows(run.key)]
+        for run in rest:
+            self._mirror_ended(run)
+        return len(rest)
 
     def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""

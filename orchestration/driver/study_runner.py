@@ -35,6 +35,7 @@ from orchestration.training.final_tasks import check_items
 log = logging.getLogger(__name__)
 
 TRAINED: tuple[Action, ...] = ("start", "resume")
+CHECK_SECONDS = 0.5  # for MLflow to say that it has all of a run; a chosen value
 MIRROR_PATIENCE_SECONDS = 30.0  # for MLflow to take what is left at the end; a chosen value
 
 
@@ -82,8 +83,8 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     )
     run_decided(launcher, plan, decisions, address=address)
     plan = with_retries(plan, study.retry_diverged, ledger)
-    launcher.mirror_rest(plan)
-    unmirrored = mirror.finish(patience_seconds=MIRROR_PATIENCE_SECONDS)
+    patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * launcher.mirror_rest(plan)
+    unmirrored = mirror.finish(patience_seconds=patience)
     entries = {run.name: ledger.known_entry(run.key) for run in plan}
     states = {name: entry.state for name, entry in entries.items()}
     others = [name for name, entry in entries.items() if ledger.is_held(entry)]

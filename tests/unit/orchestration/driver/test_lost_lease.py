@@ -215,11 +215,11 @@ def test_the_last_driver_completes_what_another_one_has_not_sent(frozen: Frozen)
     launcher, run = frozen.launcher, frozen.run
     launcher.mirror.leave_run(run.key)
     launcher.current_keys[:] = ["diverged"]
-    launcher.mirror_rest([run])
+    assert launcher.mirror_rest([run]) == 0
     assert launcher.current_keys == [run.key]
     assert not launcher.mirror.follows(run.key)
     frozen.ledger.close(run.key, "finished")
-    launcher.mirror_rest([run])
+    assert launcher.mirror_rest([run]) == 1
     assert launcher.mirror._runs[run.key].closing == "finished"
 
 
