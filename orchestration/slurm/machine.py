@@ -293,8 +293,8 @@ def run(command: Sequence[str], *, given: str | None = None, seconds: float, nam
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ClusterError(
-                f"{name}: has not answered for {seconds:g} s; see whether the machine is overloaded, "
-                "and Slurm's controller up (scontrol ping)"
+                f"{name}: has not answered for {seconds:g} s; see whether its machine is "
+                "overloaded, and Slurm's controller up (scontrol ping)"
             ) from None
         except OSError as error:
             raise ClusterError(f"{name}: cannot be started ({one_line(error)})") from None
