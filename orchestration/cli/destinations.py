@@ -140,8 +140,9 @@ class SlurmDestination:
             SpecError: several jobs are not for this work, or a job cannot have its nodes.
         """
         wanted = self.allocations or self.cluster.allocations
-        if self.allocations is None and work.kind == "sweep":
-            wanted = 1
+        if self.allocations is None:  # the cluster's is what there may be of any work
+            most = 1 if work.kind == "sweep" else work.study.resources.concurrent_runs
+            wanted = min(wanted, most or wanted)
         shared, jobs = side_by_side(work, wanted) if wanted > 1 else (work, 1)
         cluster = self.cluster.model_copy(update={"allocations": jobs})
         return request_of(shared, cluster), jobs
@@ -150,11 +151,13 @@ class SlurmDestination:
         """See `Destination`."""
         request, jobs = self.request(work)
         wanted = self.allocations or self.cluster.allocations
-        runs = len(work.resources)
-        fewer = f"{jobs} jobs in place of {wanted}: the study has {runs} runs"
+        why = f"the study has {len(work.resources)} runs"
         if work.kind == "sweep":
-            fewer = f"one job in place of {wanted}: one driver proposes all trials of a sweep"
-        return [*([fewer] if jobs < wanted else []), *long_runs(request)]
+            why = "one driver proposes all trials of a sweep"
+        elif jobs < len(work.resources):
+            why = f"resources.concurrent_runs={work.study.resources.concurrent_runs}"
+        fewer = [f"{jobs} of {wanted} jobs: {why}"] if jobs < wanted else []
+        return [*fewer, *long_runs(request)]
 
     def submit(self, work: Submission, environment: JobEnvironment) -> Submitted:
         """See `Destination`.

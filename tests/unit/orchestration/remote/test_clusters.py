@@ -129,7 +129,7 @@ def test_a_study_is_shared_out_among_its_jobs(tiny_study: dict[str, Any]) -> Non
     assert "singleton" not in script
     assert "sbatch, 2 times" in script
     jobs, (note,), _ = allocations_of(study, 8)
-    assert (jobs, note) == (3, "3 jobs in place of 8: the study has 3 runs")
+    assert (jobs, note) == (3, "3 of 8 jobs: the study has 3 runs")
     assert "--dependency=singleton" in allocations_of(study, 1)[2]
     limited = {"resources": {"concurrent_runs": 2}}
     study = StudySpec.parse(tiny_study | limited | {"families": {"ar": {}}, "seeds": [0, 1, 2]})
@@ -139,6 +139,9 @@ def test_a_study_is_shared_out_among_its_jobs(tiny_study: dict[str, Any]) -> Non
     assert "concurrent_runs: 1" in script
     assert "#SBATCH --nodes=1\n" in allocations_of(study, 2, nodes=4)[2], "not all that there are"
     assert "#SBATCH --nodes=1-4\n" in allocations_of(study, 1, nodes=4)[2]
+    described = ClusterSpec.parse({"kind": "slurm", "shared": "/", "allocations": 8})
+    (note,) = SlurmDestination(described).notes(study_submission(study))
+    assert note == "2 of 8 jobs: resources.concurrent_runs=2"
     with pytest.raises(SpecError, match=r"--allocations 3: resources.concurrent_runs=2 lets fewer"):
         allocations_of(study, 3)
 
@@ -168,7 +171,7 @@ def test_a_sweep_is_one_job(tiny_study: dict[str, Any]) -> None:
         SlurmDestination(cluster, 2).request(work)
     to = SlurmDestination(cluster)
     assert to.request(work)[1] == 1
-    assert to.notes(work) == ["one job in place of 4: one driver proposes all trials of a sweep"]
+    assert to.notes(work) == ["1 of 4 jobs: one driver proposes all trials of a sweep"]
 
 
 def test_allocations_are_slurms(described: Path) -> None:
