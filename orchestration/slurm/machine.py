@@ -305,4 +305,8 @@ def run(command: Sequence[str], *, given: str | None = None, seconds: float, nam
 def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return one_line(lines[-1]).removeprefix("ssh: ") if lines else "it ended without a message"
+    return (
+        one_line(lines[-1]).removeprefix("ssh: ").rstrip(".")
+        if lines
+        else "it ended without a message"
+    )
