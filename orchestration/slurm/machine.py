@@ -30,11 +30,12 @@ ANSWER_SECONDS = 60.0  # for a command; a controller under load takes long. A ch
 CONNECT_SECONDS = 10  # for an ssh host to answer; a chosen value
 UNREACHED = 255  # OpenSSH's exit code for a host, a key or a connection that fails
 NOT_FOUND = 127  # a shell's
-ABSENT = 44  # of `READ`, a chosen value
+ABSENT = 44  # of `READ` and `NAMES`, a chosen value
 MARK = "cola-output-begins"
 # What a login shell's profile prints comes before the mark; commands are found as in a session.
 SHELL = f'printf "%s\\n" {MARK}; exec "$@"'
 READ = '[ -f "$1" ] || exit 44; exec tail -c "+$2" -- "$1"'
+NAMES = '[ -d "$1" ] || exit 44; exec ls -1A -- "$1"'
 WRITE = 'mkdir -p -- "$1" && cat > "$2" && mv -f -- "$2" "$3"'
 LOCK = 'mkdir -p -- "$1" && exec flock -- "$2" sh -c "echo locked; cat > /dev/null"'
 ON_STORAGE = "check the folder that `shared` names, its permissions and its disk"
@@ -228,9 +229,9 @@ class SshMachine:
 
     def names(self, folder: Path) -> list[str]:
         """See `Machine`."""
-        if not self.has_folder(folder):
+        answer = self.call(["sh", "-c", NAMES, "sh", str(folder)])
+        if answer.code == ABSENT:
             return []
-        answer = self.call(["ls", "-1A", "--", str(folder)])
         self._check(answer, folder, "read")
         return answer.output.decode(errors="replace").splitlines()
 
@@ -305,8 +306,5 @@ def run(command: Sequence[str], *, given: str | None = None, seconds: float, nam
 def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (
-        one_line(lines[-1]).removeprefix("ssh: ").rstrip(".")
-        if lines
-        else "it ended without a message"
-    )
+    shown = lines[-1] if lines else "it ended without a message"
+    return one_line(shown).removeprefix("ssh: ").rstrip(".")
