@@ -92,4 +92,5 @@ def request_of(
     if cluster.allocations > 1:
         groups = [of_one_job(group, work.resources[0].concurrent_runs) for group in groups]
     log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
-    return RecipeRequest(work, groups, cluster, image or cluster.image or IMAGE)
+    chosen = image or cluster.image or IMAGE
+    return RecipeRequest(work=work, groups=groups, cluster=cluster, image=chosen)
