@@ -20,6 +20,7 @@ from orchestration.cluster.queue_client import ClusterQueue
 from orchestration.driver.attempt import (
     assignment_of,
     closing_tags,
+    mirror_ended,
     open_attempt,
     opening_tags,
     outcome_of,
@@ -39,7 +40,7 @@ from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Lease, LeaseHeldError, LeaseLostError, Ledger, State
 from orchestration.state.paths import output_root, study_folder
-from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
+from orchestration.tracking.mirror import Mirror
 
 log = logging.getLogger(__name__)
 
@@ -92,32 +93,8 @@ class Launcher:
         elif decision.action == "busy":
             self._others.add(run)
         else:
-            self._mirror_ended(run)
-
-    def _mirror_ended(self, run: PlannedRun) -> None:
-        """Give MLflow what it lacks of a run that no driver trains now."""
-        entry = self.ledger.known_entry(run.key)
-        if entry.state in ("new", "unreadable"):
-            return
-        tags, folder = self._closing_tags(run), self.ledger.run_folder(run.key)
-        if entry.state == "running":
-            tags[Tag.STATUS_REASON] = DRIVER_DIED
-        self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
-        self.mirror.close_run(run.key, state_left(entry), tags)
-
-    def mirror_rest(self, plan: Sequence[PlannedRun]) -> int:
-        """Have the mirror end the study by the runs of `plan`, other drivers' with them.
-
-        Of finished studies it sends what other drivers, which may be lost, have not; returns of how
-        many runs.
-        """
-        self.current_keys[:] = [run.key for run in plan]
-        if not all(self.ledger.known_entry(key).state == "finished" for key in self.current_keys):
-            return 0
-        rest = [run for run in plan if not self.mirror.follows(run.key)]
-        for run in rest:
-            self._mirror_ended(run)
-        return len(rest)
+            tags = self._closing_tags(run)
+            mirror_ended(run, self.ledger, self.mirror, study=self.study.name, tags=tags)
 
     def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""

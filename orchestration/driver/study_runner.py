@@ -16,6 +16,7 @@ from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
 from orchestration.cluster.session import check_fits, ray_cluster
+from orchestration.driver.attempt import closing_tags, mirror_ended
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.leases import watch_unseen_drivers
 from orchestration.driver.preflight import check_data, check_output
@@ -83,7 +84,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     )
     run_decided(launcher, plan, decisions, address=address)
     plan = with_retries(plan, study.retry_diverged, ledger)
-    patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * launcher.mirror_rest(plan)
+    patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * mirror_rest(launcher, plan)
     unmirrored = mirror.finish(patience_seconds=patience)
     entries = {run.name: ledger.known_entry(run.key) for run in plan}
     states = {name: entry.state for name, entry in entries.items()}
@@ -178,6 +179,23 @@ def run_decided(
             handler = stop_once(launcher.stopping.is_set, launcher.request_stop)
             stack.enter_context(handle_signals(handler))
             launcher.run(todo, PrivateQueue() if address is None else SharedQueue())
+
+
+def mirror_rest(launcher: Launcher, plan: Sequence[PlannedRun]) -> int:
+    """Have the mirror end the study by the runs of `plan`, other drivers' with them.
+
+    Of finished studies it sends what other drivers, which may be lost, have not; returns of how
+    many runs.
+    """
+    launcher.current_keys[:] = [run.key for run in plan]
+    ledger, mirror = launcher.ledger, launcher.mirror
+    if not all(ledger.known_entry(run.key).state == "finished" for run in plan):
+        return 0
+    rest = [run for run in plan if not mirror.follows(run.key)]
+    for run in rest:
+        tags = closing_tags(run, ledger)
+        mirror_ended(run, ledger, mirror, study=launcher.study.name, tags=tags)
+    return len(rest)
 
 
 def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:

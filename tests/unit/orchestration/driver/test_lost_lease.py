@@ -23,7 +23,7 @@ from orchestration.driver.leases import (
 )
 from orchestration.driver.monitor import RunMonitor
 from orchestration.driver.progress import StudyView
-from orchestration.driver.study_runner import StudyResult
+from orchestration.driver.study_runner import StudyResult, mirror_rest
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.state.event_log import read_events
 from orchestration.state.ledger import LEASE_REFRESH_SECONDS, LEASE_STALE_SECONDS, Ledger
@@ -215,11 +215,11 @@ def test_the_last_driver_completes_what_another_one_has_not_sent(frozen: Frozen)
     launcher, run = frozen.launcher, frozen.run
     launcher.mirror.leave_run(run.key)
     launcher.current_keys[:] = ["diverged"]
-    assert launcher.mirror_rest([run]) == 0
+    assert mirror_rest(launcher, [run]) == 0
     assert launcher.current_keys == [run.key]
     assert not launcher.mirror.follows(run.key)
     frozen.ledger.close(run.key, "finished")
-    assert launcher.mirror_rest([run]) == 1
+    assert mirror_rest(launcher, [run]) == 1
     assert launcher.mirror._runs[run.key].closing == "finished"
 
 
