@@ -93,6 +93,8 @@ class Launcher:
         elif decision.action == "busy":
             self._others.add(run)
         else:
+            if decision.action != "reuse" and self.ledger.known_entry(run.key).state == "finished":
+                self._others.train_again(run)
             tags = self._closing_tags(run)
             mirror_ended(run, self.ledger, self.mirror, study=self.study.name, tags=tags)
 
@@ -197,6 +199,9 @@ class Launcher:
             log.info("%s: not started: %s", run.name, reason)
 
     def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
+        if self._others.have(run):
+            self._leave(run)
+            return
         key, former = run.key, self.ledger.known_entry(run.key).lease
         try:
             entry = open_attempt(run, self.ledger, self.data.folder)

@@ -86,6 +86,7 @@ class OtherDrivers:
     def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger, self._clock = ledger, clock
         self._runs: dict[str, PlannedRun] = {}  # by run key
+        self._trained_again: set[str] = set()  # keys of finished runs whose model is lost
         self._next = self._next_taken = clock()
         self.undecided = False  # of one of them it is not known yet whether its driver lives
 
@@ -93,6 +94,19 @@ class OtherDrivers:
         """Leave a run to the driver that has its lease."""
         self._runs[run.key] = run
         self._next, self.undecided = self._clock(), True
+
+    def train_again(self, run: PlannedRun) -> None:
+        """Expect that the run is finished already, by whomever, and trained again here."""
+        self._trained_again.add(run.key)
+
+    def have(self, run: PlannedRun) -> bool:
+        """Whether another driver trains the run by now, or has finished it.
+
+        The ledger would find the latter too, once it has read the whole model.
+        """
+        entry = self._ledger.known_entry(run.key)
+        finished = entry.state == "finished" and run.key not in self._trained_again
+        return finished or self._ledger.is_held(entry)
 
     def __contains__(self, run_key: object) -> bool:
         return run_key in self._runs
@@ -110,15 +124,14 @@ class OtherDrivers:
         return f"{entry.lease.owner} trains it"
 
     def taken(self, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
-        """Those of the runs that another driver trains by now.
+        """Those of the runs that another driver trains by now, or has finished.
 
         Nothing is looked at more often than LOOK_SECONDS.
         """
         if not waiting or self._clock() < self._next_taken:
             return []
         self._next_taken = self._clock() + LOOK_SECONDS
-        entries = ((run, self._ledger.known_entry(run.key)) for run in waiting)
-        return [run for run, entry in entries if self._ledger.is_held(entry)]
+        return [run for run in waiting if self.have(run)]
 
     def released(self) -> list[PlannedRun]:
         """Runs whose drivers have left or are lost before they had ended, once each.

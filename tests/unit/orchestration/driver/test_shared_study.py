@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from orchestration.driver import launcher as launching
 from orchestration.driver import leases
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.progress import StudyView
+from orchestration.driver.study_runner import TRAINED
 from orchestration.planning.decisions import decide
 from orchestration.planning.plan import plan_study
 from orchestration.state.event_log import read_events
@@ -28,6 +31,7 @@ from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
 from orchestration.tracking.mirror import Mirror
 from orchestration.worker.assignment import Assignment, RunOutcome
+from tests.factories import exported_model
 
 SECONDS = 0.08  # that a run takes
 
@@ -47,6 +51,7 @@ class OneAtATime:
 def trained(assignment: Assignment) -> None:
     """In place of Ray Train: a run that takes a while and finishes."""
     time.sleep(SECONDS)
+    exported_model(Path(assignment.run_folder))
     outcome = RunOutcome(
         state="finished", attempt=assignment.attempt, reason=None, step=1, order_digests={}
     )
@@ -61,8 +66,8 @@ def study(tiny_study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> StudyS
     return StudySpec.parse(tiny_study | {"families": {"ar": {}}, "seeds": list(range(6))})
 
 
-def drive(study: StudySpec, drivers: int) -> list[Launcher]:
-    """So many drivers of the study at once, each to its end."""
+def drive(study: StudySpec, drivers: int, again: Sequence[str] = ()) -> list[Launcher]:
+    """So many drivers of the study at once, each to its end; `again`: keys of runs to resume."""
     root, plan = output_root(study), plan_study(study)
     data = prepare(study.data, OutputFolder(root).cache)
     launchers = []
@@ -72,7 +77,7 @@ def drive(study: StudySpec, drivers: int) -> list[Launcher]:
         launchers.append(
             Launcher(study, plan, data, ledger=Ledger(root), mirror=mirror, view=view, joined=False)
         )
-    threads = [threading.Thread(target=run_all, args=(each, study)) for each in launchers]
+    threads = [threading.Thread(target=run_all, args=(each, study, again)) for each in launchers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -80,11 +85,14 @@ def drive(study: StudySpec, drivers: int) -> list[Launcher]:
     return launchers
 
 
-def run_all(launcher: Launcher, study: StudySpec) -> None:
-    decisions = decide(plan_study(study), launcher.ledger, study_folder(study))
+def run_all(launcher: Launcher, study: StudySpec, again: Sequence[str]) -> None:
+    decided = decide(plan_study(study), launcher.ledger, study_folder(study))
+    decisions = [
+        replace(each, action="resume") if each.run.key in again else each for each in decided
+    ]
     for decision in decisions:
         launcher.admit(decision)
-    launcher.run([each.run for each in decisions if each.action == "start"], OneAtATime())
+    launcher.run([each.run for each in decisions if each.action in TRAINED], OneAtATime())
 
 
 def test_three_drivers_train_every_run_once(study: StudySpec) -> None:
@@ -99,16 +107,33 @@ def test_three_drivers_train_every_run_once(study: StudySpec) -> None:
     assert (events["launched"], events["finished"]) == (6, 6)
 
 
-def test_a_driver_leaves_while_another_one_trains_the_last_run(study: StudySpec) -> None:
+def test_a_finished_run_whose_model_is_lost_is_trained_again(study: StudySpec) -> None:
+    """By one of the drivers, and the others leave it to that one."""
+    drive(study, 2)
+    ledger, lost = Ledger(output_root(study)), [run.key for run in plan_study(study)][:2]
+    for key in lost:
+        shutil.rmtree(RunFolder(ledger.run_folder(key)).model)
+    assert sum(launcher.launched for launcher in drive(study, 2, again=lost)) == 2
+    attempts = [len(ledger.entry(run.key).attempts) for run in plan_study(study)]
+    assert attempts == [2, 2, 1, 1, 1, 1]
+
+
+def test_a_driver_leaves_while_another_one_trains_the_last_run(
+    study: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And one whose run is given back by its driver is trained by the driver that is left."""
     first, *_, last = plan_study(study)
     other = Ledger(output_root(study))
     other.acquire(first.key)
     other.acquire(last.key)
-    back = threading.Timer(2 * SECONDS, other.close, (first.key, "interrupted"))
-    back.start()
+
+    def given_back(assignment: Assignment) -> None:
+        if other.holds(first.key):
+            other.close(first.key, "interrupted")
+        trained(assignment)
+
+    monkeypatch.setattr(launching, "fit_run", given_back)
     (launcher,) = drive(study, 1)
-    back.join()
     assert launcher.launched == 5
     assert other.entry(first.key).state == "finished"
     assert other.entry(last.key).state == "running"
