@@ -44,16 +44,6 @@ def test_the_cluster_is_checked(rig: Rig) -> None:
     assert "fail" not in shown
 
 
-def test_jobs_side_by_side_train_each_run_once(rig: Rig, study: str) -> None:
-    """Two jobs of one study: no run twice, whoever takes which; both end well."""
-    two = ("--set", "seeds=[0, 1]", "--set", "name=shared", "--allocations", "2")
-    shown = rig.run("cola", "submit", study, *two, "--cluster", "rig")
-    assert shown.count(": submitted") == 2
-    assert rig.log("shared").count(": launched") == 2
-    assert rig.run("cola", "jobs", "shared", "--cluster", "rig").count("succeeded") == 2
-    assert rig.run("cola", "status", "shared", "--cluster", "rig").count("finished") == 2
-
-
 def test_a_study_finishes_and_leaves_nothing_behind(rig: Rig, study: str) -> None:
     shown = rig.run("cola", "submit", study, "--cluster", "rig")
     assert "cola-tiny, job" in shown
