@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cola.errors import SpecError
+from orchestration.cli.destinations import SlurmDestination
 from orchestration.cli.options import (
     DASHBOARD_HELP,
+    Allocations,
     AllowHttp,
     CaFile,
     ClusterName,
@@ -23,6 +25,7 @@ from orchestration.recipes.registry import IMAGE, kinds
 from orchestration.recipes.registry import recipe as recipe_text
 from orchestration.remote.clusters import ClusterSpec, read_cluster
 from orchestration.remote.endpoint import Endpoint
+from orchestration.remote.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,6 +97,7 @@ def recipe(
     time: SlurmTime = None,
     grace: Grace = None,
     exclusive: Exclusive = None,
+    allocations: Allocations = None,
     image: Annotated[
         str | None,
         typer.Option(
@@ -110,17 +114,35 @@ def recipe(
         "time": time,
         "grace_seconds": grace,
         "exclusive": exclusive,
+        "allocations": allocations,
     }
     wanted = with_options(described, {k: v for k, v in changes.items() if v is not None})
-    work = None
+    chosen, work = kind or described.kind, None
     if thing is not None:
         work = submission_of(
             context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
             shared=described.shared if cluster is not None else None,
         )  # fmt: skip
+        if chosen == "slurm":
+            work, wanted = shared_out(work, wanted, asked=allocations is not None)
     elif settings or scale is not None or sweep_settings:
         raise SpecError("--set, --scale, --sweep-set: are for a study or sweep; name it first")
-    typer.echo(recipe_text(kind or described.kind, work, wanted, image=image), nl=False)
+    typer.echo(recipe_text(chosen, work, wanted, image=image), nl=False)
+
+
+def shared_out(
+    work: Submission, cluster: ClusterSpec, *, asked: bool
+) -> tuple[Submission, ClusterSpec]:
+    """What each of a cluster's jobs runs; sentences on its limits go to stderr.
+
+    Raises:
+        SpecError: several jobs were `asked` for, and the work takes one.
+    """
+    to = SlurmDestination(cluster, cluster.allocations if asked else None)
+    for sentence in to.notes(work):
+        typer.echo(sentence, err=True)
+    request, _ = to.request(work)
+    return request.work, request.cluster
 
 
 def described_cluster(name: str | None, kind: str | None, thing: str | None) -> ClusterSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from orchestration.cli.destinations import Destination, destination
 from orchestration.cli.options import (
+    Allocations,
     AllowHttp,
     CaFile,
     ClusterName,
@@ -24,6 +25,7 @@ from orchestration.cli.options import (
 )
 from orchestration.cli.things import submission_of
 from orchestration.remote.packaging import STOP_SECONDS
+from orchestration.slurm.jobs import current
 from orchestration.slurm.record import WorkKind
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -50,27 +52,29 @@ def submit(
     scale: Scale = None,
     sweep_settings: SweepOverrides = None,
     detach: Detach = False,
+    allocations: Allocations = None,
     environment: Environment = "cluster",
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
 ) -> None:
     """Submit or attach, and follow."""
-    to = destination(address, cluster, thing, ca_file=ca_file, allow_http=allow_http)
+    to = destination(
+        address, cluster, thing, ca_file=ca_file, allow_http=allow_http, allocations=allocations
+    )
     work = submission_of(
         context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
         shared=to.shared,
     )  # fmt: skip
-    job, attached = to.submit(work, environment)
-    typer.echo(f"{label(job)}: {'runs already, attached' if attached else 'submitted'}")
-    metadata = getattr(job, "metadata", {})
-    if metadata.get("specification", work.digest) != work.digest:
-        typer.echo(
-            f"warning: {label(job)} runs another version of this {work.kind}; "
-            "`cola stop` it first to run this one",
-            err=True,
-        )
+    for sentence in to.notes(work):
+        typer.echo(sentence, err=True)
+    submitted = to.submit(work, environment)
+    for number, job in enumerate(submitted.jobs):
+        attached = number < submitted.attached
+        typer.echo(f"{label(job)}: {'runs already, attached' if attached else 'submitted'}")
+    for problem in submitted.problems:
+        typer.echo(f"warning: {problem}", err=True)
     if not detach:
-        follow(to, job)
+        follow(to, submitted.jobs)
 
 
 @app.command(
@@ -86,6 +90,7 @@ def resume(
     scale: Scale = None,
     sweep_settings: SweepOverrides = None,
     detach: Detach = False,
+    allocations: Allocations = None,
     environment: Environment = "cluster",
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
@@ -93,8 +98,8 @@ def resume(
     """The same as submit: the ledger knows what is finished."""
     submit(
         context, thing, address, settings, cluster=cluster, scale=scale,
-        sweep_settings=sweep_settings, detach=detach, environment=environment, ca_file=ca_file,
-        allow_http=allow_http,
+        sweep_settings=sweep_settings, detach=detach, allocations=allocations,
+        environment=environment, ca_file=ca_file, allow_http=allow_http,
     )  # fmt: skip
 
 
@@ -127,9 +132,9 @@ def logs(
     cluster: ClusterName = None,
     allow_http: AllowHttp = False,
 ) -> None:
-    """Follow the output of the last job of a study or sweep."""
+    """Follow the output of the jobs of a study or sweep that run, or of its last one."""
     to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
-    follow(to, to.jobs(name)[-1])
+    follow(to, current(to.jobs(name)))
 
 
 @app.command()
@@ -144,13 +149,14 @@ def stop(
 ) -> None:
     """Stop a study or sweep on a cluster: its trainings save a checkpoint first."""
     to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
-    job = to.jobs(name)[-1]
-    if not job.active:
-        typer.echo(f"{job}; it has ended already")
+    jobs = current(to.jobs(name))
+    if not jobs[-1].active:
+        typer.echo(f"{jobs[-1]}; it has ended already")
         return
-    typer.echo(f"{label(job)}: asked to stop; trainings save a checkpoint and leave")
-    job = to.stop(job, wait)
-    if wait:
+    for job in jobs:
+        typer.echo(f"{label(job)}: asked to stop; trainings save a checkpoint and leave")
+    stopped = to.stop(jobs, wait)
+    for job in stopped if wait else ():
         typer.echo(str(job))
 
 
@@ -174,11 +180,12 @@ def slurm_job(
     raise typer.Exit(run_job(work, notify))
 
 
-def follow(to: Destination, job: Any) -> None:
-    """Print the job's output; exit with 1 if it did not succeed."""
-    for text in to.follow(job):
+def follow(to: Destination, jobs: Sequence[Any]) -> None:
+    """Print the jobs' output; exit with 1 if one did not succeed."""
+    for text in to.follow(jobs):
         typer.echo(text, nl=False)
-    ended = to.refreshed(job)
-    if not ended.succeeded:
-        typer.echo(str(ended), err=True)
+    failed = [job for job in to.refreshed(jobs) if not job.succeeded]
+    for job in failed:
+        typer.echo(str(job), err=True)
+    if failed:
         raise typer.Exit(1)

@@ -23,6 +23,14 @@ SweepOverrides = Annotated[
 ClusterName = Annotated[
     str | None, typer.Option("--cluster", help="A cluster that clusters.yaml describes.")
 ]
+Allocations = Annotated[
+    int | None,
+    typer.Option(
+        "--allocations",
+        help="Slurm: jobs of a study side by side, which share its runs (default: the cluster's, "
+        "or 1).",
+    ),
+]
 Run = Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")]
 Overrides = Annotated[
     list[str] | None,

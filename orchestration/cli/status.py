@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,15 +20,18 @@ from orchestration.cli.options import (
     Overrides,
 )
 from orchestration.cli.tables import print_runs
-from orchestration.cli.things import holds_sweep
+from orchestration.cli.things import is_sweep_text
 from orchestration.driver.status import run_status
 from orchestration.planning.catalog import load_study
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import plan_study
-from orchestration.slurm.jobs import job_folder
+from orchestration.slurm.jobs import current
+from orchestration.slurm.machine import last_line
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 
+STATUS_SECONDS = 300.0  # for `cola status` on another machine; a chosen value
+WIDE = 160  # columns of a table that another machine prints; a chosen value
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
@@ -55,7 +60,7 @@ def status(
 ) -> None:
     """Show the state of each run of a study, from the ledger and the journals."""
     if address is None and cluster is None:
-        show_runs(study, settings or [], None, as_json=as_json, workers=workers)
+        show_runs(study, settings or [], [], as_json=as_json, workers=workers)
         return
     to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
     if isinstance(to, SlurmDestination):
@@ -72,7 +77,7 @@ def status(
 def show_runs(
     study: str,
     settings: list[str],
-    job: dict[str, Any] | None,
+    jobs: Sequence[dict[str, str]],
     *,
     as_json: bool,
     workers: bool,
@@ -83,8 +88,8 @@ def show_runs(
     plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
     rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
     if as_json:
-        about = {} if job is None else {"job": job}
-        typer.echo(json.dumps({"study": spec.name, **about, "runs": rows}, indent=1))
+        found = {"study": spec.name, **about_jobs(jobs), "runs": rows}
+        typer.echo(json.dumps(found, indent=1))
     else:
         print_runs(spec.name, rows, workers)
 
@@ -92,24 +97,66 @@ def show_runs(
 def show_slurm_status(
     services: Any, name: str, to: SlurmDestination, *, as_json: bool, workers: bool
 ) -> None:
-    """Print the last job of a study or sweep on Slurm, and its runs or trials.
+    """Print the present jobs of a study or sweep on Slurm, and its runs or trials.
 
     Raises:
-        SpecError: there was no job of it, it has not begun, or `workers` is asked of a sweep.
+        SpecError: there was no job of it, none has begun, or `workers` is asked of a sweep.
     """
-    job = to.jobs(name)[-1]
-    if not as_json:
+    jobs = current(to.jobs(name))
+    for job in jobs if not as_json else ():
         typer.echo(str(job))
-    spec = job_folder(to.shared, name) / f"{name}.yaml"
-    if not spec.exists():
-        raise SpecError(f"{name}: job {job.job} has not begun, so that nothing is known of runs")
-    if holds_sweep(spec):
-        if workers:
-            raise SpecError("--workers: is of a study's runs, and this is a sweep; leave it out")
+    spec = to.site.folder(name) / f"{name}.yaml"
+    text = to.site.machine.read(spec)
+    if text is None:
+        raise SpecError(
+            f"{name}: job {jobs[-1].job} has not begun, so that nothing is known of runs"
+        )
+    swept = is_sweep_text(text.decode(errors="replace"), str(spec))
+    if swept and workers:
+        raise SpecError("--workers: is of a study's runs, and this is a sweep; leave it out")
+    about = [{"id": job.job, "status": job.state} for job in jobs]
+    if to.cluster.ssh is not None:
+        show_status_there(to, spec, about, swept=swept, as_json=as_json, workers=workers)
+    elif swept:
         services.sweep_status(str(spec), as_json)
-        return
-    about = {"id": job.job, "status": job.state}
-    show_runs(str(spec), [], about, as_json=as_json, workers=workers)
+    else:
+        show_runs(str(spec), [], about, as_json=as_json, workers=workers)
+
+
+def show_status_there(
+    to: SlurmDestination,
+    spec: Path,
+    jobs: Sequence[dict[str, str]],
+    *,
+    swept: bool,
+    as_json: bool,
+    workers: bool,
+) -> None:
+    """Print what `cola status` says on the login node, which sees the output.
+
+    Raises:
+        SpecError: it fails there.
+    """
+    verbs = ["sweep", "status"] if swept else ["status"]
+    options = [*(["--json"] if as_json else []), *(["--workers"] if workers else [])]
+    script = "\n".join([*to.cluster.setup, f"export COLUMNS={WIDE}", 'exec cola "$@"'])
+    command = ["bash", "-c", script, "bash", *verbs, str(spec), *options]
+    answer = to.site.machine.call(command, seconds=STATUS_SECONDS)
+    shown = answer.output.decode(errors="replace")
+    if answer.code != 0:
+        reason = last_line(answer.errors or shown).removeprefix("error: ")
+        raise SpecError(f"ssh={to.cluster.ssh}: `cola {' '.join(verbs)}` there: {reason}")
+    if as_json and not swept:
+        found = json.loads(shown)
+        shown = json.dumps({"study": found.pop("study"), **about_jobs(jobs), **found}, indent=1)
+    typer.echo(shown.rstrip("\n"))
+
+
+def about_jobs(jobs: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """Jobs as JSON output has them: the last one, and where several run all of them."""
+    if not jobs:
+        return {}
+    return {"job": jobs[-1]} | ({"jobs": list(jobs)} if len(jobs) > 1 else {})
 
 
 def show_remote_status(

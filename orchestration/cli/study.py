@@ -141,11 +141,11 @@ def run(
         view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
     result = run_here_or_on(spec, address, view)
     show_result(result, view)
-    if not result.complete:
+    if not result.complete and not result.left_to_others:
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     if result.unmirrored:
         raise typer.Exit(TrackingError.exit_code)
-    if rehearse and context.obj is not None:
+    if rehearse and result.complete and context.obj is not None:
         context.obj.report(spec.name, spec.output)
         view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
 
@@ -177,10 +177,12 @@ def show_result(result: StudyResult, view: StudyView) -> None:
             f"({result.trouble or 'it was too slow'}); their journals are whole on disk and the "
             "next `cola run` sends the rest"
         )
-    if not result.complete:
+    others = ", ".join(result.others)
+    if result.left_to_others:
+        view.note(f"left to other drivers: {others}; the last of them completes the study")
+    elif not result.complete:
         left = {name: state for name, state in result.states.items() if state != "finished"}
-        others = [name for name, state in left.items() if state == "running"]
-        by_others = f"; another driver runs {', '.join(others)}" if others else ""
+        by_others = f"; another driver runs {others}" if others else ""
         view.note(f"not finished: {left}{by_others}; the same command resumes from here")
 
 

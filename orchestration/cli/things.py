@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cola.errors import SpecError
+import yaml
+
+from cola.errors import SpecError, one_line
 from cola.spec import load_yaml
+from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.planning.catalog import read_study, shipped_studies
 from orchestration.remote.submission import Submission, study_submission
@@ -75,3 +78,20 @@ def holds_sweep(path: Path) -> bool:
         SpecError: it cannot be read, or is no mapping.
     """
     return any(key in load_yaml(path) for key in SWEEP_KEYS)
+
+
+def is_sweep_text(text: str, where: str) -> bool:
+    """Whether the YAML text of a file, on whatever machine, is a sweep's.
+
+    Raises:
+        SpecError: it is no mapping; `where` names the file.
+    """
+    try:
+        values = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise SpecError(
+            f"{where}: is not valid YAML ({one_line(error)}); submit it again"
+        ) from None
+    if not isinstance(values, dict):
+        raise SpecError(f"{where}: holds no study or sweep; submit it again")
+    return any(key in values for key in SWEEP_KEYS)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from cola.errors import ColaError
 from orchestration.doctor.finding import Finding
+from orchestration.recipes.job_site import job_site
 from orchestration.recipes.slurm import sbatch_options
 from orchestration.remote.clusters import ClusterSpec
 from orchestration.slurm import scheduler
@@ -36,13 +37,15 @@ def slurm_cluster(cluster: ClusterSpec) -> Iterator[Finding]:
 
 def version(cluster: ClusterSpec) -> str:
     """The release of Slurm that answers."""
-    scheduler.command(["scontrol", "ping"])
-    return scheduler.command(["sinfo", "--version"]).strip()
+    machine = job_site(cluster).machine
+    scheduler.command(["scontrol", "ping"], machine=machine)
+    release = scheduler.command(["sinfo", "--version"], machine=machine).strip()
+    return f"{release}, on {machine.where}"
 
 
 def partition(cluster: ClusterSpec) -> str:
     """Whether the partition is there, and allows the time that jobs ask for."""
-    return check_within_partition(cluster.time, cluster.partition)
+    return check_within_partition(cluster.time, cluster.partition, job_site(cluster).machine)
 
 
 def limit(cluster: ClusterSpec) -> str:
@@ -58,11 +61,12 @@ def request(cluster: ClusterSpec) -> str:
     """Whether Slurm takes a job with the account, QoS, constraint and memory."""
     options = [*sbatch_options(cluster), f"--time={cluster.time or '1:00:00'}", "--nodes=1"]
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), "true"]
-    scheduler.send_batch("\n".join(lines) + "\n", str(cluster.shared), test=True)
+    machine = job_site(cluster).machine
+    scheduler.send_batch("\n".join(lines) + "\n", str(cluster.shared), test=True, machine=machine)
     return "Slurm would take a job of one node"
 
 
 def seen_by_nodes(cluster: ClusterSpec) -> str:
     """Whether a node reads what this machine writes, and finds `cola`."""
-    said = check_seen_by_nodes(str(cluster.shared), sbatch_options(cluster), cluster.setup)
+    said = check_seen_by_nodes(job_site(cluster), sbatch_options(cluster), cluster.setup)
     return f"{said}; jobs lie in {cluster.shared}/{FOLDER}"

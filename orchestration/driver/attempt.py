@@ -21,6 +21,7 @@ from orchestration.state.last_validation import last_validation, run_nll_kind
 from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder, output_root
 from orchestration.state.run_model import set_aside_damaged
+from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
 from orchestration.worker.assignment import Assignment, RunOutcome
 
 log = logging.getLogger(__name__)
@@ -196,3 +197,16 @@ def closing_tags(run: PlannedRun, ledger: Ledger) -> dict[str, str]:
         if outcome.stop_code is not None:
             tags[Tag.STOP_CODE] = outcome.stop_code
     return tags
+
+
+def mirror_ended(
+    run: PlannedRun, ledger: Ledger, mirror: Mirror, *, study: str, tags: dict[str, str]
+) -> None:
+    """Give MLflow what it lacks of a run that no driver trains now; `tags` are those of its end."""
+    entry = ledger.known_entry(run.key)
+    if entry.state in ("new", "unreadable"):
+        return
+    died = {Tag.STATUS_REASON: DRIVER_DIED} if entry.state == "running" else {}
+    folder = ledger.run_folder(run.key)
+    mirror.follow(run.name, run.spec, folder, tags=opening_tags(study, run))
+    mirror.close_run(run.key, state_left(entry), tags | died)

@@ -9,8 +9,18 @@ from cola.study import StudySpec
 from orchestration.cluster.packing import RunRequest
 from orchestration.cluster.queue_client import ClusterQueue, QueueClient
 from orchestration.driver.progress import StudyView
+from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun
+from orchestration.planning.rates import Rates
 from orchestration.state.event_log import EventLog
+
+
+def planned_seconds(run: PlannedRun, study: StudySpec, *, rates: Rates, first_step: int) -> float:
+    """How long a run takes by the plan, if another one trains its first `first_step` steps."""
+    keep = study.checkpoint.keep
+    return run_costs(
+        run.spec, run.resources, run.total_parameters, keep=keep, rates=rates, first_step=first_step
+    ).seconds
 
 
 def request_of(

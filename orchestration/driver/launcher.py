@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
@@ -20,18 +20,18 @@ from orchestration.cluster.queue_client import ClusterQueue
 from orchestration.driver.attempt import (
     assignment_of,
     closing_tags,
+    mirror_ended,
     open_attempt,
     opening_tags,
     outcome_of,
 )
-from orchestration.driver.launch_queue import LaunchQueue
-from orchestration.driver.leases import LeaseKeeper
+from orchestration.driver.launch_queue import LaunchQueue, planned_seconds
+from orchestration.driver.leases import LeaseKeeper, OtherDrivers
 from orchestration.driver.monitor import RunMonitor, report_failures, supervise_workers
 from orchestration.driver.progress import StudyView
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.driver.retry_policy import RetryPolicy
 from orchestration.driver.run_budget import RunBudget
-from orchestration.planning.costs import run_costs
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
@@ -40,7 +40,7 @@ from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Lease, LeaseHeldError, LeaseLostError, Ledger, State
 from orchestration.state.paths import output_root, study_folder
-from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
+from orchestration.tracking.mirror import Mirror
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Launcher:
         self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
         self._leases = LeaseKeeper(ledger)
+        self._others = OtherDrivers(ledger)
 
     def admit(self, decision: RunDecision) -> None:
         """Show a planned run, and give MLflow the state that an earlier driver left it in."""
@@ -89,14 +90,13 @@ class Launcher:
         self.view.add(run, folder, decision.action)
         if decision.action == "set aside":
             self.events.write(Event.SET_ASIDE, run.name, decision.why)
-            return
-        entry = self.ledger.known_entry(run.key)
-        if decision.action != "busy" and entry.state not in ("new", "unreadable"):
+        elif decision.action == "busy":
+            self._others.add(run)
+        else:
+            if decision.action != "reuse" and self.ledger.known_entry(run.key).state == "finished":
+                self._others.train_again(run)
             tags = self._closing_tags(run)
-            if entry.state == "running":
-                tags[Tag.STATUS_REASON] = DRIVER_DIED
-            self.mirror.follow(run.name, run.spec, folder, tags=opening_tags(self.study.name, run))
-            self.mirror.close_run(run.key, state_left(entry), tags)
+            mirror_ended(run, self.ledger, self.mirror, study=self.study.name, tags=tags)
 
     def run(self, todo: Sequence[PlannedRun], queue: ClusterQueue) -> None:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""
@@ -104,17 +104,26 @@ class Launcher:
         launches = LaunchQueue(
             self.study, queue, self.view, events=self.events, seconds_of=self._planned_seconds
         )
-        with self.view.live(), ThreadPoolExecutor(len(todo)) as pool, closing(launches):
+        threads = len(self.current_keys)  # other drivers' runs may be taken up
+        with self.view.live(), ThreadPoolExecutor(threads) as pool, closing(launches):
             try:
-                while self._running or (self._waiting and not self.stopping.is_set()):
+                while self._running or (self._has_more() and not self.stopping.is_set()):
                     self._step(launches, pool)
             except Exception as error:  # the pool waits for the runs: without a stop, to their end
                 self._fail(error)
                 raise
 
+    def _has_more(self) -> bool:
+        """Whether there may be something to train; other drivers' runs are not waited for."""
+        return bool(self._waiting) or self._others.undecided
+
     def _step(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
         """Launch what may start, take up what has ended, look after what is running."""
         self._ask_to_stop()
+        for run in self._others.taken(self._waiting):
+            self._waiting.remove(run)
+            self._leave(run)
+        self._waiting += self._others.released()
         self._launch_admitted(launches, pool)
         if not self._running:
             time.sleep(POLL_SECONDS)
@@ -165,6 +174,8 @@ class Launcher:
         stopping = self.stopping.is_set()
         busy = {run.key for run in (*self._waiting, *self._running.values())}
         ready = [] if stopping else [run for run in self._waiting if self._is_ready(run, busy)]
+        # Last come runs that would train steps which another driver is about to publish.
+        ready = [run for run in ready if self._is_ready(run, self._others)] or ready
         admitted = launches.admitted(ready, self._running.values())
         for run in ready:
             if run.key in admitted and not self._budget.is_spent():
@@ -172,7 +183,7 @@ class Launcher:
                 self._launch(run, pool)
         self._waiting = launches.kept(self._waiting)
 
-    def _is_ready(self, run: PlannedRun, busy: set[str]) -> bool:
+    def _is_ready(self, run: PlannedRun, busy: Container[str]) -> bool:
         """Whether none of `busy` is about to train a prefix that this run can take."""
         root = output_root(self.study)
         return all(
@@ -188,15 +199,19 @@ class Launcher:
             log.info("%s: not started: %s", run.name, reason)
 
     def _launch(self, run: PlannedRun, pool: ThreadPoolExecutor) -> None:
+        if self._others.have(run):
+            self._leave(run)
+            return
         key, former = run.key, self.ledger.known_entry(run.key).lease
         try:
             entry = open_attempt(run, self.ledger, self.data.folder)
-        except (LeaseHeldError, StorageError) as error:
-            held = isinstance(error, LeaseHeldError)
-            event = Event.SKIPPED if held else Event.NOT_STARTED
-            self.view.event(run, f"{event}: {error}")
-            self.events.write(event, run.name, str(error))
-            log.warning("%s: %s: %s", run.name, event, error)
+        except LeaseHeldError:
+            self._leave(run)
+            return
+        except StorageError as error:
+            self.view.event(run, f"{Event.NOT_STARTED}: {error}")
+            self.events.write(Event.NOT_STARTED, run.name, str(error))
+            log.warning("%s: %s: %s", run.name, Event.NOT_STARTED, error)
             return
         folder, attempt = self.ledger.run_folder(key), len(entry.attempts)
         if former is not None:
@@ -220,6 +235,14 @@ class Launcher:
         self.events.write(Event.LAUNCHED, run.name, f"attempt {attempt}")
         log.info("%s: launched, attempt %d, in %s", run.name, attempt, folder)
 
+    def _leave(self, run: PlannedRun) -> None:
+        """Leave a run to the driver that trains it, or has finished it."""
+        self._others.add(run)
+        reason = self._others.reason(run)
+        self.view.left(run, f"{Event.SKIPPED}: {reason}")
+        self.events.write(Event.SKIPPED, run.name, reason)
+        log.info("%s: %s: %s", run.name, Event.SKIPPED, reason)
+
     def _report_takeover(self, run: PlannedRun, former: Lease) -> None:
         text = f"taken over from {former.owner}, which is gone or silent"
         self.view.event(run, text)
@@ -242,6 +265,7 @@ class Launcher:
         report_failures(run, monitor, notify=partial(self.view.event, run))
         ending = self._closed(run, error, monitor.attempt)
         if ending is None:
+            self._others.add(run)
             return
         state, reason = ending
         if isinstance(error, ControllerDiedError) and self._retry(run, str(error)):
@@ -308,14 +332,8 @@ class Launcher:
         return time.monotonic() - self._launched_at[run.key]
 
     def _planned_seconds(self, run: PlannedRun) -> float:
-        return run_costs(
-            run.spec,
-            run.resources,
-            run.total_parameters,
-            keep=self.study.checkpoint.keep,
-            rates=self._rates,
-            first_step=self._prefixes[run.key].first_step,
-        ).seconds
+        first_step = self._prefixes[run.key].first_step
+        return planned_seconds(run, self.study, rates=self._rates, first_step=first_step)
 
     def _refresh_leases(self) -> None:
         held = [run for run in self._running.values() if run.key not in self._lost]

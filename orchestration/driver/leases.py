@@ -1,4 +1,4 @@
-"""Keeps the leases of a driver's runs, and finds out about those of drivers it cannot see."""
+"""Keeps the leases of a driver's runs, and finds out about those of other drivers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestration.state.ledger import (
     LEASE_STALE_SECONDS,
     LeaseLostError,
     Ledger,
+    State,
 )
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,9 @@ RETRY_SECONDS = 5.0  # between tries on a disk that takes nothing; a chosen valu
 # Without a refresh for that long a driver gives up: others may take over after 90 s.
 GIVE_UP_SECONDS = 60.0
 WATCH_SECONDS = 0.5  # between two looks at a lease; a chosen value
+LOOK_SECONDS = 5.0  # between two looks at the runs of other drivers; a chosen value
+# Of a run that its driver has given back, or was lost with: another one takes it up.
+LEFT: tuple[State, ...] = ("running", "interrupted")
 
 
 class LeaseKeeper:
@@ -76,6 +80,80 @@ class LeaseKeeper:
             self.gave_up = f"no lease was refreshed for {GIVE_UP_SECONDS:g} s: {problem}"
 
 
+class OtherDrivers:
+    """The runs of a study that other drivers train, while this one trains the rest."""
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ledger, self._clock = ledger, clock
+        self._runs: dict[str, PlannedRun] = {}  # by run key
+        self._trained_again: set[str] = set()  # keys of finished runs whose model is lost
+        self._next = self._next_taken = clock()
+        self.undecided = False  # of one of them it is not known yet whether its driver lives
+
+    def add(self, run: PlannedRun) -> None:
+        """Leave a run to the driver that has its lease."""
+        self._runs[run.key] = run
+        self._next, self.undecided = self._clock(), True
+
+    def train_again(self, run: PlannedRun) -> None:
+        """Expect that the run is finished already, by whomever, and trained again here."""
+        self._trained_again.add(run.key)
+
+    def have(self, run: PlannedRun) -> bool:
+        """Whether another driver trains the run by now, or has finished it.
+
+        The ledger would find the latter too, once it has read the whole model.
+        """
+        entry = self._ledger.known_entry(run.key)
+        finished = entry.state == "finished" and run.key not in self._trained_again
+        return finished or self._ledger.is_held(entry)
+
+    def __contains__(self, run_key: object) -> bool:
+        return run_key in self._runs
+
+    def reason(self, run: PlannedRun) -> str:
+        """Why a run is left alone."""
+        entry = self._ledger.known_entry(run.key)
+        if entry.lease is None:
+            return f"another driver has had it ({entry.state})"
+        if self._ledger.hold(entry) == "unknown":
+            return (
+                f"{entry.lease.owner} has its lease, and cannot be seen from here: watching for "
+                f"up to {LEASE_STALE_SECONDS:g} s whether it lives"
+            )
+        return f"{entry.lease.owner} trains it"
+
+    def taken(self, waiting: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """Those of the runs that another driver trains by now, or has finished.
+
+        Nothing is looked at more often than LOOK_SECONDS.
+        """
+        if not waiting or self._clock() < self._next_taken:
+            return []
+        self._next_taken = self._clock() + LOOK_SECONDS
+        return [run for run in waiting if self.have(run)]
+
+    def released(self) -> list[PlannedRun]:
+        """Runs whose drivers have left or are lost before they had ended, once each.
+
+        Runs that have ended are forgotten. Nothing is looked at more often than LOOK_SECONDS.
+        """
+        if not self._runs or self._clock() < self._next:
+            return []
+        self._next, self.undecided = self._clock() + LOOK_SECONDS, False
+        released = []
+        for key, run in list(self._runs.items()):
+            entry = self._ledger.known_entry(key)
+            hold = self._ledger.hold(entry)
+            if hold != "free":
+                self.undecided = self.undecided or hold == "unknown"
+                continue
+            del self._runs[key]
+            if entry.state in LEFT:
+                released.append(run)
+        return released
+
+
 def watch_unseen_drivers(
     ledger: Ledger,
     plan: Sequence[PlannedRun],
@@ -83,8 +161,8 @@ def watch_unseen_drivers(
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Wait until it is known of every run's lease whether a driver keeps it.
+) -> bool:
+    """Wait until it is known of every run's lease whether a driver keeps it; whether it had to.
 
     Drivers of other machines and of other containers cannot be seen: what they refresh can. That
     takes LEASE_STALE_SECONDS at most.
@@ -94,7 +172,7 @@ def watch_unseen_drivers(
         entries = [ledger.known_entry(run.key) for run in plan]
         unknown = [entry for entry in entries if ledger.hold(entry) == "unknown"]
         if not unknown:
-            return
+            return announced
         if not announced:
             owners = sorted({entry.lease.owner for entry in unknown if entry.lease is not None})
             notify(
@@ -103,3 +181,4 @@ def watch_unseen_drivers(
             )
             announced = True
         sleep(WATCH_SECONDS)
+    return announced

@@ -102,6 +102,11 @@ class StudyView:
         nll += f", test NLL {row.test_nll:.4f}" if row.test_nll is not None else ""
         self.event(run, f"{state}{nll}" + (f" ({reason})" if reason else ""))
 
+    def left(self, run: PlannedRun, text: str) -> None:
+        """Another driver trains the run, or has finished it."""
+        self._rows[run.key].state = "busy"
+        self.event(run, text)
+
     def lost(self, run: PlannedRun, reason: str) -> None:
         """Another driver has the run now."""
         self._rows[run.key].state = "busy"
@@ -185,11 +190,11 @@ class StudyView:
         )
 
     def _eta(self) -> str:
-        """Time left, if the runs to come train as fast in all as those that train now."""
+        """Time left here, if the runs to come train as fast in all as those that train now."""
         left = rate = 0.0
         for row in self._rows.values():
             spec = row.run.spec
-            if row.state not in DONE:
+            if row.state not in (*DONE, "busy"):
                 left += row.run.train_flops("executed") - spec.train_flops_at(row.step, "executed")
             if row.state == "training" and row.tokens_per_second:
                 rate += row.tokens_per_second * row.run.train_flops("executed") / row.run.tokens

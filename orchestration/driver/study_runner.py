@@ -16,13 +16,14 @@ from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
 from orchestration.cluster.session import check_fits, ray_cluster
+from orchestration.driver.attempt import closing_tags, mirror_ended
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.leases import watch_unseen_drivers
 from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import handle_signals, stop_once
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
-from orchestration.planning.decisions import RunDecision, decide, save_plan
+from orchestration.planning.decisions import Action, RunDecision, decide, save_plan
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import remove_published_prefixes
@@ -34,6 +35,8 @@ from orchestration.training.final_tasks import check_items
 
 log = logging.getLogger(__name__)
 
+TRAINED: tuple[Action, ...] = ("start", "resume")
+CHECK_SECONDS = 0.5  # for MLflow to say that it has all of a run; a chosen value
 MIRROR_PATIENCE_SECONDS = 30.0  # for MLflow to take what is left at the end; a chosen value
 
 
@@ -46,11 +49,18 @@ class StudyResult:
     stopped: bool  # a person asked to stop
     unmirrored: list[str]  # runs whose journal MLflow has not taken whole
     trouble: str | None = None  # why
+    others: Sequence[str] = ()  # names of runs that other drivers train, or may train
 
     @property
     def complete(self) -> bool:
         """Whether every run is finished."""
         return all(state == "finished" for state in self.states.values())
+
+    @property
+    def left_to_others(self) -> bool:
+        """Whether every run that is not finished is another driver's, which completes the study."""
+        unfinished = {name for name, state in self.states.items() if state != "finished"}
+        return bool(unfinished) and not self.stopped and unfinished <= set(self.others)
 
 
 def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyResult:
@@ -68,22 +78,51 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
     data = prepared_data(study, plan, root, view=view)
-    watch_unseen_drivers(ledger, plan, view.note)
-    decisions = decide(plan, ledger, study_folder(study), storage=study.checkpoint.storage)
+    decisions = decisions_now(study, plan, ledger, view=view)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
     )
     run_decided(launcher, plan, decisions, address=address)
-    unmirrored = mirror.finish(patience_seconds=MIRROR_PATIENCE_SECONDS)
     plan = with_retries(plan, study.retry_diverged, ledger)
-    states = {run.name: ledger.known_entry(run.key).state for run in plan}
+    patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * mirror_rest(launcher, plan)
+    unmirrored = mirror.finish(patience_seconds=patience)
+    entries = {run.name: ledger.known_entry(run.key) for run in plan}
+    states = {name: entry.state for name, entry in entries.items()}
+    others = [name for name, entry in entries.items() if ledger.is_held(entry)]
     if launcher.storage_failure is not None:
         raise StorageError(f"{launcher.storage_failure}; then the same command resumes the study")
     if all(state == "finished" for state in states.values()):
         remove_published_prefixes(planned, root)
     log.info("study %s ends: %s", study.name, states)
     trouble = mirror.trouble if unmirrored else None
-    return StudyResult(states, launcher.launched, launcher.stopping.is_set(), unmirrored, trouble)
+    return StudyResult(
+        states,
+        trained=launcher.launched,
+        stopped=launcher.stopping.is_set(),
+        unmirrored=unmirrored,
+        trouble=trouble,
+        others=others,
+    )
+
+
+def decisions_now(
+    study: StudySpec, plan: Sequence[PlannedRun], ledger: Ledger, *, view: StudyView
+) -> list[RunDecision]:
+    """What happens to each run.
+
+    Runs of drivers that cannot be seen are watched first where nothing else is left to train, and
+    while the rest trains otherwise.
+
+    Raises:
+        StorageError: the checkpoints' storage cannot be read.
+    """
+    folder, storage = study_folder(study), study.checkpoint.storage
+    decisions = decide(plan, ledger, folder, storage=storage)
+    if any(decision.action in TRAINED for decision in decisions):
+        return decisions
+    if watch_unseen_drivers(ledger, plan, view.note):
+        decisions = decide(plan, ledger, folder, storage=storage)
+    return decisions
 
 
 def prepared_data(
@@ -119,7 +158,7 @@ def run_decided(
         ClusterError: no cluster answers at `address`.
     """
     study, view = launcher.study, launcher.view
-    todo = [d.run for d in decisions if d.action in ("start", "resume")]
+    todo = [d.run for d in decisions if d.action in TRAINED]
     log.info("study %s: %d of %d runs to train", study.name, len(todo), len(plan))
     tracked = MirroredStudy(study_folder(study), launcher.ledger, launcher.current_keys)
     with ExitStack() as stack:
@@ -140,6 +179,23 @@ def run_decided(
             handler = stop_once(launcher.stopping.is_set, launcher.request_stop)
             stack.enter_context(handle_signals(handler))
             launcher.run(todo, PrivateQueue() if address is None else SharedQueue())
+
+
+def mirror_rest(launcher: Launcher, plan: Sequence[PlannedRun]) -> int:
+    """Have the mirror end the study by the runs of `plan`, other drivers' with them.
+
+    Of finished studies it sends what other drivers, which may be lost, have not; returns of how
+    many runs.
+    """
+    launcher.current_keys[:] = [run.key for run in plan]
+    ledger, mirror = launcher.ledger, launcher.mirror
+    if not all(ledger.known_entry(run.key).state == "finished" for run in plan):
+        return 0
+    rest = [run for run in plan if not mirror.follows(run.key)]
+    for run in rest:
+        tags = closing_tags(run, ledger)
+        mirror_ended(run, ledger, mirror, study=launcher.study.name, tags=tags)
+    return len(rest)
 
 
 def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:

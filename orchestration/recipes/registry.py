@@ -9,7 +9,7 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from cola.errors import SpecError
@@ -78,16 +78,33 @@ def recipe(
     """
     if kind not in kinds():
         raise SpecError(f"--kind {kind}: unknown; valid: {', '.join(kinds())}")
-    chosen = image or cluster.image or IMAGE
     alone = kinds()[kind].alone
     if alone is not None:
-        return alone(ClusterRequest(cluster, chosen))
+        return alone(ClusterRequest(cluster, image or cluster.image or IMAGE))
     if work is None:
         raise SpecError(
             f"--kind {kind}: is for a study or sweep; name it: `cola recipe THING --kind {kind}`"
         )
+    return kinds()[kind].text(request_of(work, cluster, image=image))
+
+
+def of_one_job(group: NodeGroup, concurrent_runs: int | None) -> NodeGroup:
+    """The nodes of one of several jobs: those of its own runs, not all that one job might have."""
+    return replace(group, limit=min(group.limit, group.nodes * (concurrent_runs or 1)))
+
+
+def request_of(
+    work: Submission, cluster: ClusterSpec, *, image: str | None = None
+) -> RecipeRequest:
+    """What a recipe is made from.
+
+    Raises:
+        SpecError: nodes that are too small or too few.
+    """
     groups = node_groups(
         work.resources, cluster.gpus_per_node, cluster.cpus_per_node, limit=cluster.nodes
     )
+    if cluster.allocations > 1:
+        groups = [of_one_job(group, work.resources[0].concurrent_runs) for group in groups]
     log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
-    return kinds()[kind].text(RecipeRequest(cluster, chosen, work, groups))
+    return RecipeRequest(cluster, image or cluster.image or IMAGE, work, groups)

@@ -12,7 +12,12 @@ from orchestration.recipes.node_groups import NodeGroup
 from orchestration.recipes.recipes import only_group, start_options
 from orchestration.recipes.registry import Kind, RecipeRequest
 from orchestration.remote.clusters import ClusterSpec
-from orchestration.slurm.times import check_limit, seconds_of, warning_seconds
+from orchestration.slurm.times import (
+    START_SECONDS,
+    check_limit,
+    seconds_of,
+    warning_seconds,
+)
 from orchestration.state.paths import output_root
 
 HOURS_SPARE = 1.5  # times the planned hours are asked for; a chosen value
@@ -47,14 +52,34 @@ def time_limit(request: RecipeRequest) -> str:
     """
     cluster = request.cluster
     if cluster.time is None:
-        return f"{min(planned_hours(request.work.seconds()), MOST_HOURS)}:00:00"
+        total, runs = request.work.seconds(), request.work.run_seconds()
+        seconds = max(total / cluster.allocations, *runs.values(), 0.0)
+        return f"{min(planned_hours(seconds), MOST_HOURS)}:00:00"
     check_limit(seconds_of(cluster.time), cluster.grace_seconds, where=f"--time={cluster.time}")
     return cluster.time
 
 
 def planned_hours(seconds: float) -> int:
-    """Hours for all runs one after another, HOURS_SPARE times what the plan expects."""
+    """Hours of a job, HOURS_SPARE times what the plan expects of its runs one after another."""
     return max(1, math.ceil(HOURS_SPARE * seconds / 3600))
+
+
+def long_runs(request: RecipeRequest) -> list[str]:
+    """A sentence on each run of a study that one job of this limit cannot finish.
+
+    Raises:
+        SpecError: the limit leaves no time to train.
+    """
+    cluster = request.cluster
+    limit = seconds_of(time_limit(request))
+    left = limit - warning_seconds(cluster.grace_seconds) - START_SECONDS
+    return [
+        f"{name}: {seconds / 3600:.3g} hours by the plan, and a job trains for {left / 3600:.3g} "
+        f"at most: it is saved before the limit, and resumed by the next start, about "
+        f"{math.ceil(seconds / left)} in all"
+        for name, seconds in request.work.run_seconds().items()
+        if seconds > left
+    ]
 
 
 def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
@@ -86,6 +111,8 @@ def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
         grace=cluster.grace_seconds,
         warning=warning_seconds(cluster.grace_seconds),
         setup=setup_lines(cluster),
+        alone=cluster.allocations == 1,
+        jobs=cluster.allocations,
     )
 
 

@@ -17,13 +17,15 @@ FILE = "clusters.yaml"
 ClusterKind = Literal["ray", "slurm", "kuberay"]
 # What ends up in a directive of a script: no white space, no quotes, no comment.
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s#'\"`$\\]+$")]
+# What ssh gets as its destination: never an option.
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:/\[\]-]*$")]
 Memory = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[KMGT]?$")]
 # Keys that only one kind has.
 KEYS: dict[ClusterKind, tuple[str, ...]] = {
     "ray": ("address", "token", "ca_file", "allow_http"),
     "slurm": (
         "shared", "partition", "account", "qos", "constraint", "time", "grace_seconds", "memory",
-        "exclusive", "setup",
+        "exclusive", "setup", "allocations", "ssh", "ssh_config",
     ),
     "kuberay": ("image",),
 }  # fmt: skip
@@ -35,8 +37,8 @@ class ClusterSpec(Spec):
 
     kind: ClusterKind = Field(
         description="`ray`: a Ray cluster that runs, reached by its dashboard. `slurm`: a Slurm "
-        "cluster, whose commands this machine has; every job brings a Ray of its own. `kuberay`: "
-        "Kubernetes with KubeRay, for `cola recipe`."
+        "cluster, whose commands this machine (or `ssh`) has; every job brings a Ray of its own. "
+        "`kuberay`: Kubernetes with KubeRay, for `cola recipe`."
     )
     nodes: PositiveInt | None = Field(
         default=None,
@@ -64,8 +66,8 @@ class ClusterSpec(Spec):
     shared: str | None = Field(
         default=None,
         pattern=r"^/",
-        description="A folder that this machine and every node see at the same path; scripts, logs "
-        "and records of jobs lie in its `cola-jobs`; of `kind: slurm`, required.",
+        description="A folder that this machine (or `ssh`) and every node see at the same path; "
+        "scripts, logs and records of jobs lie in its `cola-jobs`; of `kind: slurm`, required.",
     )
     partition: Word | None = Field(default=None, description="Slurm's partition.")
     account: Word | None = Field(default=None, description="The account that pays.")
@@ -91,6 +93,20 @@ class ClusterSpec(Spec):
         description="Lines of bash that make the environment in which `cola` is found, as "
         "`module load cuda` or `source /shared/venv/bin/activate`.",
     )
+    allocations: PositiveInt = Field(
+        default=1,
+        description="Jobs of a study side by side; each trains runs that no other has. A sweep has "
+        "one.",
+    )
+    ssh: Host | None = Field(
+        default=None,
+        description="A login node with Slurm's commands, as the user's configuration of OpenSSH "
+        "knows it (`HOST` or `USER@HOST`); it is reached without a question (key or agent), and "
+        "`shared` is a folder there. Null: this machine has Slurm's commands.",
+    )
+    ssh_config: str | None = Field(
+        default=None, description="A configuration of OpenSSH in place of the user's."
+    )
     image: str | None = Field(default=None, description="Container image with the product in it.")
 
     @model_validator(mode="after")
@@ -102,6 +118,8 @@ class ClusterSpec(Spec):
         for key in NEEDED.get(self.kind, ()):
             if getattr(self, key) is None:
                 raise ValueError(f"{key} is required for kind: {self.kind}")
+        if self.ssh_config is not None and self.ssh is None:
+            raise ValueError("ssh_config is of no use without ssh, the host to connect to")
         return self
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from cola.errors import SpecError
 from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.planning.costs import run_costs
@@ -22,8 +23,9 @@ SubmissionKind = Literal["study", "sweep"]
 class Submission:
     """A study or sweep that a cluster can run: its paths are absolute, and no secret is in it.
 
-    `study` is the study, or the base study of the sweep. `resources` are those of its runs, and
-    `seconds` what they are expected to take one after another.
+    `study` is the study, or the base study of the sweep. `resources` are those of its runs,
+    `seconds` what they are expected to take one after another, and `run_seconds` what each run of a
+    study is, by its name.
     """
 
     kind: SubmissionKind
@@ -31,6 +33,7 @@ class Submission:
     study: StudySpec
     resources: Sequence[ResourcesSpec]
     seconds: Callable[[], float]
+    run_seconds: Callable[[], Mapping[str, float]] = dict
 
     @property
     def name(self) -> str:
@@ -63,21 +66,54 @@ def study_submission(study: StudySpec) -> Submission:
     """
     check_study(study)
     runs = plan_study(study)
+
+    def run_seconds() -> dict[str, float]:
+        return expected_seconds(study, runs)
+
     return Submission(
         kind="study",
         specification=study.to_yaml(),
         study=study,
         resources=[run.resources for run in runs],
-        seconds=lambda: expected_seconds(study, runs),
+        seconds=lambda: sum(run_seconds().values()),
+        run_seconds=run_seconds,
     )
 
 
-def expected_seconds(study: StudySpec, runs: Sequence[PlannedRun]) -> float:
-    """Seconds of all runs one after another, at the rates measured in the output folder."""
+def side_by_side(work: Submission, jobs: int) -> tuple[Submission, int]:
+    """A study as each of several jobs runs it, and how many jobs: no more than it has runs.
+
+    `resources.concurrent_runs`, which is of the whole study, is shared out among them.
+
+    Raises:
+        SpecError: a sweep, or a study that allows fewer runs at a time.
+    """
+    if work.kind == "sweep":
+        raise SpecError(
+            f"--allocations {jobs}: is for studies, and {work.name} is a sweep, whose trials one "
+            "driver proposes; leave it out, and give its job more nodes (--sweep-set "
+            "concurrent_trials=N, or `nodes` in clusters.yaml)"
+        )
+    most = work.study.resources.concurrent_runs
+    if most is not None and most < jobs:
+        raise SpecError(
+            f"--allocations {jobs}: resources.concurrent_runs={most} lets fewer runs of the study "
+            f"train at the same time; ask for at most {most}, or raise it"
+        )
+    jobs = min(jobs, len(work.resources))
+    if most is None or jobs == 1:
+        return work, jobs
+    resources = work.study.resources.model_copy(update={"concurrent_runs": most // jobs})
+    study = work.study.model_copy(update={"resources": resources})
+    return replace(study_submission(study), run_seconds=work.run_seconds), jobs
+
+
+def expected_seconds(study: StudySpec, runs: Sequence[PlannedRun]) -> dict[str, float]:
+    """Seconds of each run by its name, at the rates measured in the output folder."""
     rates = measured_rates(output_root(study))
-    return sum(
-        run_costs(
+    return {
+        run.name: run_costs(
             run.spec, run.resources, run.total_parameters, keep=study.checkpoint.keep, rates=rates
         ).seconds
         for run in runs
-    )
+    }

@@ -7,13 +7,13 @@ import logging
 import math
 import secrets
 import shlex
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from cola.errors import ClusterError, SpecError, one_line
-from cola.files import storage_errors
+from cola.errors import ClusterError, ColaError, SpecError
 from orchestration.slurm import scheduler
+from orchestration.slurm.jobs import JobSite
+from orchestration.slurm.machine import HERE, Machine
 from orchestration.slurm.times import seconds_of
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 NODE_SECONDS = 120  # for a node to become free for the check; a chosen value
 
 
-def partition_limit(partition: str | None) -> tuple[str, float]:
+def partition_limit(partition: str | None, machine: Machine = HERE) -> tuple[str, float]:
     """The partition (None: the default one) and its time limit in seconds.
 
     Raises:
@@ -30,7 +30,8 @@ def partition_limit(partition: str | None) -> tuple[str, float]:
     """
     limits: dict[str, float] = {}
     default = None
-    for line in scheduler.command(["sinfo", "--noheader", "--format=%P|%l"]).splitlines():
+    asked = ["sinfo", "--noheader", "--format=%P|%l"]
+    for line in scheduler.command(asked, machine=machine).splitlines():
         name, _, limit = line.strip().partition("|")
         if name.endswith("*"):
             default = name.rstrip("*")
@@ -44,14 +45,16 @@ def partition_limit(partition: str | None) -> tuple[str, float]:
     return wanted, min(limits[name] for name in wanted.split(","))
 
 
-def check_within_partition(limit: str | None, partition: str | None) -> str:
+def check_within_partition(
+    limit: str | None, partition: str | None, machine: Machine = HERE
+) -> str:
     """A sentence on the partition; `limit` is the time that jobs ask for, None where the plan says.
 
     Raises:
         SpecError: no such partition, or a longer limit than it allows: such jobs wait for ever.
         ClusterError: Slurm does not answer.
     """
-    name, most = partition_limit(partition)
+    name, most = partition_limit(partition, machine)
     if limit is not None and seconds_of(limit, "time") > most:
         raise SpecError(
             f"time={limit}: partition {name} allows {most / 60:g} minutes; ask for less, and jobs "
@@ -61,32 +64,35 @@ def check_within_partition(limit: str | None, partition: str | None) -> str:
     return f"partition {name}, {allowed}"
 
 
-def check_seen_by_nodes(shared: str, options: Sequence[str], setup: Sequence[str]) -> str:
-    """A sentence on a node that reads what this machine has written, and finds `cola`.
+def check_seen_by_nodes(site: JobSite, options: Sequence[str], setup: Sequence[str]) -> str:
+    """A sentence on a node that reads what the site's machine has written, and finds `cola`.
 
     Raises:
         SpecError: a node does not see the folder, or has no command `cola`.
-        StorageError: the folder cannot be written here.
+        StorageError: the folder cannot be written there.
         ClusterError: no node became free, or Slurm does not answer.
     """
-    word = secrets.token_hex(8)
+    word, shared, machine = secrets.token_hex(8), site.shared, site.machine
+    if not machine.has_folder(Path(shared)):
+        raise SpecError(
+            f"shared={shared}: is no folder on {machine.where}; name one that it and all nodes see"
+        )
     path = Path(shared) / f".cola-check-{word}"
-    with storage_errors(shared, remedy="name a folder that this user may write (shared)"):
-        path.write_text(f"{word}\n", encoding="utf-8")
+    machine.write(path, f"{word}\n")
     look = [
         *setup,
         f"cat {shlex.quote(str(path))} 2>/dev/null || echo unseen",
         "command -v cola || echo missing",
     ]
     try:
-        answer = on_a_node("\n".join(look), options)
+        answer = on_a_node("\n".join(look), options, machine)
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        with contextlib.suppress(ColaError):
+            machine.call(["rm", "-f", "--", str(path)])
     if word not in answer:
         raise SpecError(
-            f"shared={shared}: a node does not see what this machine writes there; name a folder "
-            "of the cluster's shared file system"
+            f"shared={shared}: a node does not see what {machine.where} writes there; name a "
+            "folder of the cluster's shared file system"
         )
     if answer[-1] == "missing":
         raise SpecError(
@@ -96,7 +102,7 @@ def check_seen_by_nodes(shared: str, options: Sequence[str], setup: Sequence[str
     return f"a node reads what is written at {shared}, and finds {answer[-1]}"
 
 
-def on_a_node(script: str, options: Sequence[str]) -> list[str]:
+def on_a_node(script: str, options: Sequence[str], machine: Machine = HERE) -> list[str]:
     """What a script of bash prints on one node, line by line.
 
     Raises:
@@ -106,17 +112,12 @@ def on_a_node(script: str, options: Sequence[str]) -> list[str]:
         *("srun", "--quiet", "--nodes=1", "--ntasks=1", "--time=5"),
         *(f"--immediate={NODE_SECONDS}", *options, "bash", "-c", script),
     ]
-    try:
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=2 * NODE_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"srun: {one_line(error)}; no node was looked at") from None
-    lines = done.stdout.split("\n")
+    done = machine.call(command, seconds=2 * NODE_SECONDS)
+    lines = done.output.decode(errors="replace").split("\n")
     said = [line.strip() for line in lines if line.strip()]
-    if done.returncode != 0 or not said:
+    if done.code != 0 or not said:
         raise ClusterError(
-            f"srun: {scheduler.refusal(done.stderr)}; a node must become free within "
+            f"srun: {scheduler.refusal(done.errors)}; a node must become free within "
             f"{NODE_SECONDS} s for this check"
         )
     return said

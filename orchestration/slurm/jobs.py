@@ -1,7 +1,9 @@
 """Jobs of Slurm by the name of their study or sweep: submit, list, follow, stop.
 
 Everything of a name lies in one folder of the cluster's shared storage, `cola-jobs/NAME`: the
-script, the specification, and a log and a record for every job.
+script, the specification, and a log and a record for every job. Several jobs of a study run side by
+side on one ledger: each is a job of its own, not a task of an array, so that it starts, returns and
+is stopped by itself, as one alone does.
 """
 
 from __future__ import annotations
@@ -9,22 +11,46 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from cola.errors import ClusterError, SpecError
-from cola.files import file_lock, storage_errors, write_atomically
 from orchestration.slurm import scheduler
-from orchestration.slurm.record import JobRecord, log_file, read_job
+from orchestration.slurm.machine import HERE, Machine, UnreachableError
+from orchestration.slurm.record import JobRecord, log_file, parsed_job, record_file
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0  # chosen: every question costs the controller some work
+MOST_UNREACHED = 5  # looks in a row at a host that does not answer; a chosen value
 FOLDER = "cola-jobs"
 SCRIPT = "job.sh"
-ON_STORAGE = "check the folder that `shared` names, its permissions and its disk"
 LOG_NAME = re.compile(r"-(\d+)\.log")
+
+
+class Job(Protocol):
+    """A job of any kind of cluster."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+@dataclass(frozen=True)
+class JobSite:
+    """Where jobs lie: the folder that all nodes see, and the machine that submits them."""
+
+    shared: str
+    machine: Machine = HERE
+
+    def folder(self, name: str) -> Path:
+        """Where the jobs of a study or sweep have their files."""
+        return job_folder(self.shared, name)
 
 
 @dataclass(frozen=True)
@@ -40,7 +66,7 @@ class SlurmJob:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it has finished its study or sweep."""
+        """Whether it has finished its study or sweep, or left the rest to other jobs of it."""
         return self.state == "succeeded"
 
     def __str__(self) -> str:
@@ -48,54 +74,104 @@ class SlurmJob:
         return f"cola-{self.name}, job {self.job}: {self.state}{reason}"
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """The jobs of a name that wait or run, of which the first `attached` were there before.
+
+    `other_version`: those run another version of the specification. `problem` is why there are
+    fewer than asked for.
+    """
+
+    jobs: Sequence[SlurmJob]
+    attached: int
+    other_version: bool = False
+    problem: str | None = None
+
+
 def job_folder(shared: str, name: str) -> Path:
     """Where the jobs of a study or sweep have their files."""
     return Path(shared) / FOLDER / name
 
 
-def submit(script: str, name: str, shared: str) -> tuple[SlurmJob, bool]:
-    """The job of this name, and whether it was there before (this call attached to it).
+def submit(
+    site: JobSite, script: str, name: str, *, specification: str, count: int = 1
+) -> Submitted:
+    """Have `count` jobs of this name, with those that wait or run already.
 
     Raises:
-        SpecError: Slurm refuses what the script asks for; nothing is submitted.
+        SpecError: Slurm refuses what the script asks for, or jobs of another version run; nothing
+            is submitted.
         StorageError: the shared folder cannot be written.
         ClusterError: Slurm does not answer.
     """
-    folder = job_folder(shared, name)
-    with storage_errors(folder, remedy=ON_STORAGE):
-        if not Path(shared).is_dir():
-            raise SpecError(f"shared={shared}: is no folder on this machine; name one that it has")
-        folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / "submit.lock"):
-            active = [job for job in jobs_of(name, shared) if job.active]
-            if active:
-                return active[-1], True
-            scheduler.send_batch(script, str(folder), test=True)
-            write_atomically(folder / SCRIPT, script)
-            number = scheduler.send_batch(script, str(folder))
-    log.info("cola-%s: job %s", name, number)
-    return known_jobs(name, shared)[-1], False
+    if not site.machine.has_folder(Path(site.shared)):
+        raise SpecError(
+            f"shared={site.shared}: is no folder on {site.machine.where}; name one that it has"
+        )
+    folder = site.folder(name)
+    with site.machine.lock(folder / "submit.lock"):
+        active = [job for job in jobs_of(site, name) if job.active]
+        other = bool(active) and not runs_version(site, name, specification)
+        if len(active) >= count:
+            return Submitted(active, len(active), other)
+        if other:
+            raise SpecError(
+                f"--allocations {count}: {len(active)} jobs of {name} run another version of it; "
+                "`cola stop` them first, or submit without --allocations to attach to them"
+            )
+        scheduler.send_batch(script, str(folder), test=True, machine=site.machine)
+        site.machine.write(folder / SCRIPT, script)
+        sent, problem = send(site, script, str(folder), count=count - len(active))
+    log.info("cola-%s: jobs %s", name, ", ".join(sent))
+    known = [job for job in known_jobs(site, name) if job.job in sent]
+    return Submitted([*active, *known], len(active), problem=problem)
 
 
-def jobs_of(name: str, shared: str) -> list[SlurmJob]:
+def send(site: JobSite, script: str, folder: str, *, count: int) -> tuple[list[str], str | None]:
+    """Submit a script so many times; the jobs' numbers, and why they are fewer (a limit on jobs).
+
+    Raises:
+        SpecError: Slurm takes none.
+    """
+    sent: list[str] = []
+    for _ in range(count):
+        try:
+            sent.append(scheduler.send_batch(script, folder, machine=site.machine))
+        except (SpecError, ClusterError) as error:
+            if not sent:
+                raise
+            return sent, str(error)
+    return sent, None
+
+
+def runs_version(site: JobSite, name: str, specification: str) -> bool:
+    """Whether the last script of a name runs this specification."""
+    script = site.machine.read(site.folder(name) / SCRIPT)
+    return script is None or specification.encode() in script
+
+
+def jobs_of(site: JobSite, name: str) -> list[SlurmJob]:
     """All jobs of a study or sweep of which something is left, first to last.
 
     Raises:
         ClusterError: Slurm does not answer.
     """
-    folder = job_folder(shared, name)
-    queued = {job["job"]: job for job in scheduler.queued_jobs(f"cola-{name}")}
-    logs = (LOG_NAME.search(path.name) for path in folder.glob(f"cola-{name}-*.log"))
+    folder = site.folder(name)
+    queued = {job["job"]: job for job in scheduler.queued_jobs(f"cola-{name}", site.machine)}
+    files = (file for file in site.machine.names(folder) if file.startswith(f"cola-{name}-"))
+    logs = (LOG_NAME.fullmatch(file.removeprefix(f"cola-{name}")) for file in files)
     numbers = sorted({*queued, *(match[1] for match in logs if match is not None)}, key=int)
-    return [described(folder, name, number, queued=queued.get(number)) for number in numbers]
+    return [described(site, name, number, queued=queued.get(number)) for number in numbers]
 
 
-def described(folder: Path, name: str, job: str, *, queued: dict[str, str] | None) -> SlurmJob:
+def described(site: JobSite, name: str, job: str, *, queued: dict[str, str] | None) -> SlurmJob:
     """A job by what Slurm says of it (None: nothing any more) and by its record."""
+    folder = site.folder(name)
     if queued is not None:
         reason = None if queued["reason"] in scheduler.NOT_SET else queued["reason"]
         return SlurmJob(folder, name, job, queued["state"].lower(), reason, active=True)
-    state, reason = end_of(read_job(folder, name, job))
+    path = record_file(folder, name, job)
+    state, reason = end_of(parsed_job(site.machine.read(path), str(path)))
     return SlurmJob(folder, name, job, state, reason, active=False)
 
 
@@ -108,55 +184,94 @@ def end_of(record: JobRecord | None) -> tuple[str, str | None]:
     return record.state, record.reason
 
 
-def known_jobs(name: str, shared: str) -> list[SlurmJob]:
+def known_jobs(site: JobSite, name: str) -> list[SlurmJob]:
     """All jobs of a study or sweep, first to last; at least one.
 
     Raises:
         SpecError: there was none.
     """
-    jobs = jobs_of(name, shared)
+    jobs = jobs_of(site, name)
     if not jobs:
-        raise SpecError(f"{name}: {shared}/{FOLDER} knows no job of it; submit it first")
+        raise SpecError(f"{name}: {site.shared}/{FOLDER} knows no job of it; submit it first")
     return jobs
 
 
-def refreshed(job: SlurmJob) -> SlurmJob:
-    """The job with its present state."""
-    queued = {each["job"]: each for each in scheduler.queued_jobs(f"cola-{job.name}")}
-    return described(job.folder, job.name, job.job, queued=queued.get(job.job))
+def current(jobs: Sequence[AnyJob]) -> Sequence[AnyJob]:
+    """The jobs that wait or run; where none does, the last one."""
+    return [job for job in jobs if job.active] or jobs[-1:]
 
 
-def follow(job: SlurmJob) -> Iterator[str]:
-    """The job's log as it grows, until the job has ended."""
-    path, offset = log_file(job.folder, job.name, job.job), 0
+def refreshed(site: JobSite, jobs: Sequence[SlurmJob]) -> list[SlurmJob]:
+    """The jobs, which are of one name, with their present states."""
+    if not jobs:
+        return []
+    name = jobs[0].name
+    queued = {each["job"]: each for each in scheduler.queued_jobs(f"cola-{name}", site.machine)}
+    return [described(site, name, job.job, queued=queued.get(job.job)) for job in jobs]
+
+
+def follow(site: JobSite, jobs: Sequence[SlurmJob]) -> Iterator[str]:
+    """The output of jobs as it grows, until all have ended; of several each line with its job.
+
+    Raises:
+        UnreachableError: an ssh host has not answered several times in a row.
+    """
+    offsets, unreached = {job.job: 0 for job in jobs}, 0
     while True:
-        ended = not refreshed(job).active
-        if path.exists():
-            with storage_errors(path, remedy=ON_STORAGE, done="read"), path.open("rb") as file:
-                file.seek(offset)
-                text = file.read()
-            offset += len(text)
-            if text:
-                yield text.decode("utf-8", errors="replace")
+        try:
+            ended = not any(job.active for job in refreshed(site, jobs))
+            for job in jobs:
+                text = new_output(site, job, offsets[job.job], whole_lines=not ended)
+                offsets[job.job] += len(text)
+                if text:
+                    shown = text.decode("utf-8", errors="replace")
+                    yield shown if len(jobs) == 1 else labelled(job, shown)
+            unreached = 0
+        except UnreachableError:
+            unreached += 1
+            if unreached >= MOST_UNREACHED:
+                raise
+            ended = False
         if ended:
             return
         time.sleep(POLL_SECONDS)
 
 
-def stop(job: SlurmJob, wait_seconds: float | None = None) -> SlurmJob:
-    """Ask a job to stop: its trainings save a checkpoint and leave. One that waits is cancelled.
+def new_output(site: JobSite, job: SlurmJob, offset: int, *, whole_lines: bool) -> bytes:
+    """What a job has printed since this byte."""
+    text = site.machine.read(log_file(job.folder, job.name, job.job), offset) or b""
+    return text[: text.rfind(b"\n") + 1] if whole_lines else text
+
+
+def labelled(job: SlurmJob, text: str) -> str:
+    """Lines with the number of the job that has printed them."""
+    return "".join(f"{job.job}: {line}\n" for line in text.splitlines())
+
+
+def stop(
+    site: JobSite, jobs: Sequence[SlurmJob], wait_seconds: float | None = None
+) -> list[SlurmJob]:
+    """Ask jobs to stop: their trainings save a checkpoint and leave. Those that wait are cancelled.
 
     Raises:
-        ClusterError: Slurm does not answer, or the job has not ended after `wait_seconds`.
+        ClusterError: Slurm does not answer, or a job has not ended after `wait_seconds`.
     """
-    signals = ["--batch", "--signal=USR2"] if job.state == "running" else []
-    scheduler.command(["scancel", *signals, job.job])
+    waiting = [job.job for job in jobs if job.state != "running"]
+    running = [job.job for job in jobs if job.state == "running"]
+    if waiting:  # first: one of them may begin when another has left
+        scheduler.command(["scancel", *waiting], machine=site.machine)
+    if running:
+        signals = ["--batch", "--signal=USR2"]
+        scheduler.command(["scancel", *signals, *running], machine=site.machine)
     deadline = time.monotonic() + (wait_seconds or 0.0)
-    while wait_seconds is not None and refreshed(job).active:
+    while wait_seconds is not None:
+        left = [job for job in refreshed(site, jobs) if job.active]
+        if not left:
+            break
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"{job}: has not ended after {wait_seconds:g} s; `scancel {job.job}` ends it, and "
-                "it resumes from its last checkpoint"
+                f"{left[0]}: has not ended after {wait_seconds:g} s; `scancel {left[0].job}` ends "
+                "it, and it resumes from its last checkpoint"
             )
         time.sleep(POLL_SECONDS)
-    return refreshed(job)
+    return refreshed(site, jobs)

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cola.errors import StorageError
+from cola.errors import StorageError, one_line, validation_problem
 from cola.files import read_record, storage_errors, write_atomically
 from cola.jsonl import LineReader
 from cola.records import SweepFile
@@ -19,6 +19,7 @@ from orchestration.state.paths import OutputFolder, RunFolder
 
 WorkKind = Literal["study", "sweep"]
 JobState = Literal["running", "queued again", "succeeded", "stopped", "failed"]
+REMOVE = "remove it: only the count of starts is lost"
 MOST_IDLE_STARTS = 3  # of a job, one after the other, that took no step; a chosen value
 
 
@@ -79,9 +80,25 @@ def read_job(folder: Path, name: str, job: str) -> JobRecord | None:
     Raises:
         StorageError: the file is damaged.
     """
-    remedy = "remove it: only the count of starts is lost"
     path = record_file(folder, name, job)
-    return read_record(path, JobRecord, what="record of a job", remedy=remedy)
+    return read_record(path, JobRecord, what="record of a job", remedy=REMOVE)
+
+
+def parsed_job(content: bytes | None, where: str) -> JobRecord | None:
+    """The record in a file's content, which may come from another machine; None of no file.
+
+    Raises:
+        StorageError: it is damaged; `where` names the file.
+    """
+    if content is None:
+        return None
+    try:
+        return JobRecord.model_validate_json(content)
+    except ValidationError as error:
+        problem = one_line(validation_problem(error))
+        raise StorageError(
+            f"{where}: is not record of a job that this version reads ({problem}); {REMOVE}"
+        ) from None
 
 
 def write_job(folder: Path, record: JobRecord) -> None:

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 
 from cola.errors import ClusterError, SpecError, one_line
+from orchestration.slurm.machine import HERE, Machine
 
-log = logging.getLogger(__name__)
-
-ANSWER_SECONDS = 60.0  # for a command; a controller under load takes long. A chosen value
 KILL_WAIT_SECONDS = 30.0  # Slurm's own default
 NOT_SET = ("", "None", "Unknown", "N/A", "(null)")
 
 
-def command(arguments: Sequence[str], *, given: str | None = None) -> str:
+def command(arguments: Sequence[str], *, given: str | None = None, machine: Machine = HERE) -> str:
     """What a command of Slurm prints, with `given` as its input.
 
     Raises:
         ClusterError: it is not installed, refuses, or does not answer.
+        UnreachableError: an ssh host that does not answer.
     """
-    name = arguments[0]
-    if shutil.which(name) is None:
-        raise ClusterError(
-            f"{name}: no such command; call `cola` on a machine that has Slurm's client "
-            "commands (a login node)"
-        )
-    log.debug("%s", " ".join(arguments))
-    try:
-        done = subprocess.run(  # noqa: S603
-            list(arguments), input=given, capture_output=True, text=True, timeout=ANSWER_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"{name}: Slurm has not answered for {ANSWER_SECONDS:g} s; see whether its controller "
-            "is up (scontrol ping)"
-        ) from None
-    if done.returncode != 0:
-        raise ClusterError(f"{name}: {refusal(done.stderr)}; nothing was changed")
-    return done.stdout
+    answer = machine.call(arguments, given=given)
+    if answer.code != 0:
+        raise ClusterError(f"{arguments[0]}: {refusal(answer.errors)}; nothing was changed")
+    return answer.output.decode(errors="replace")
 
 
 def refusal(errors: str) -> str:
@@ -98,10 +79,11 @@ def node_address(node: str) -> str:
     return fields.get("NodeAddr", node)
 
 
-def queued_jobs(name: str) -> list[dict[str, str]]:
+def queued_jobs(name: str, machine: Machine = HERE) -> list[dict[str, str]]:
     """This user's jobs of that name which wait or run, with `job`, `state` and `reason`."""
     text = command(
-        ["squeue", "--me", "--noheader", "--states=all", f"--name={name}", "--format=%A|%T|%r"]
+        ["squeue", "--me", "--noheader", "--states=all", f"--name={name}", "--format=%A|%T|%r"],
+        machine=machine,
     )
     jobs = [dict(zip(("job", "state", "reason"), line.split("|"), strict=True))
             for line in text.splitlines()]  # fmt: skip
@@ -114,7 +96,7 @@ ENDED = (
 )  # fmt: skip
 
 
-def send_batch(script: str, folder: str, *, test: bool = False) -> str:
+def send_batch(script: str, folder: str, *, test: bool = False, machine: Machine = HERE) -> str:
     """The number of the job that this script becomes; "" with `test`, which submits nothing.
 
     Raises:
@@ -123,9 +105,9 @@ def send_batch(script: str, folder: str, *, test: bool = False) -> str:
     """
     options = ["--test-only"] if test else ["--parsable"]
     try:
-        answer = command(["sbatch", *options, f"--chdir={folder}"], given=script)
+        shown = command(["sbatch", *options, f"--chdir={folder}"], given=script, machine=machine)
     except ClusterError as error:
         if "no such command" in str(error) or "not answered" in str(error):
             raise
         raise SpecError(str(error)) from None
-    return "" if test else answer.strip().partition(";")[0]
+    return "" if test else shown.strip().partition(";")[0]

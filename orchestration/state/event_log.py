@@ -9,16 +9,20 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cola.errors import one_line
+from cola.files import file_lock
 from cola.jsonl import LineReader, LineWriter, read_lines
 from orchestration.state.paths import StudyFolder
 
 log = logging.getLogger(__name__)
 
 MOST_PENDING = 1000  # chosen: events that wait for a disk
+LOCK_TRIES, LOCK_POLL_SECONDS = 50, 0.01  # chosen: a line is written within milliseconds
 
 
 class Event:
@@ -75,12 +79,29 @@ class EventLog:
         }
         self._pending.append(json.dumps(line))
         try:
-            with LineWriter(self._path) as lines:
+            with self._alone(), LineWriter(self._path) as lines:
                 while self._pending:
                     lines.write(self._pending[0])
                     self._pending.popleft()
         except OSError as error:
             log.warning("%s: an event is not written: %s", self._path, one_line(error))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within, writers on other machines wait: on network storage their lines would overlap.
+
+        One that holds the lock for too long is not waited for: it may be this very process, which
+        a signal has interrupted, or one that is frozen.
+        """
+        lock = self._path.with_suffix(".lock")
+        with ExitStack() as stack:
+            for _ in range(LOCK_TRIES):
+                try:
+                    stack.enter_context(file_lock(lock, wait=False))
+                    break
+                except BlockingIOError:
+                    time.sleep(LOCK_POLL_SECONDS)
+            yield
 
 
 class FailureReader:

@@ -13,10 +13,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cola.errors import StorageError, TrackingError
+from cola.files import file_lock
 from cola.records import Artifact, Kind, Tag
 from cola.spec.address import resolve_address
 from cola.study import RunSpec
@@ -78,6 +80,17 @@ class MirroredStudy:
         counts: Counter[str] = Counter(self.ledger.known_entry(key).state for key in self.keys)
         return {state: counts[state] for state in (*MLFLOW_STATUS, "new")}
 
+    def outcome(self) -> str:
+        """The study's state, from those of its runs now."""
+        present = {state for state, number in self.states().items() if number}
+        if present <= {"finished"}:
+            return "finished"
+        return next((s for s in ("running", "failed", "diverged") if s in present), "interrupted")
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Within, no other driver writes of the study, so that none writes an older state last."""
+        return file_lock(self.folder / "mlflow.lock")
+
 
 class Mirror:
     """Sends the journals of a study's runs to one MLflow experiment, in a thread."""
@@ -112,6 +125,11 @@ class Mirror:
             run.tags |= {Tag.STATUS: state, **tags}
             run.closing = state
         self._changed.set()
+
+    def follows(self, run_key: str) -> bool:
+        """Whether this run is mirrored here."""
+        with self._lock:
+            return run_key in self._runs
 
     def leave_run(self, run_key: str) -> None:
         """Stop mirroring a run: the driver that took it over sends and ends it."""
@@ -203,23 +221,21 @@ class Mirror:
             return
         self._changed.clear()
         try:
-            self._mlflow.write_counts(parent, study.states(), time.time())
+            with study.alone():
+                self._mlflow.write_counts(parent, study.states(), time.time())
         except client_errors():
             self._changed.set()
             raise
 
     def _end_study(self, study: MirroredStudy, parent: str) -> None:
         """End the study with its runs' state; a run that another driver runs keeps it running."""
-        present = {state for state, number in study.states().items() if number}
-        state = next((s for s in ("running", "failed", "diverged") if s in present), "interrupted")
-        if present <= {"finished"}:
-            state = "finished"
-        state = study.state or state
         for path in study.files:
             self._mlflow.attach(parent, path)
-        self._mlflow.tag(parent, {Tag.STATUS: state})
-        if state != "running":
-            self._mlflow.end(parent, state)
+        with study.alone():
+            state = study.state or study.outcome()
+            self._mlflow.tag(parent, {Tag.STATUS: state})
+            if state != "running":
+                self._mlflow.end(parent, state)
 
     def _send(self, run: MirroredRun, parent: str) -> None:
         with self._lock:

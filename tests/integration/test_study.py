@@ -90,13 +90,15 @@ def test_a_study_from_corpus_to_report(
     guarded = output_of(start("run", study, *few), code=1)
     assert "2 runs are not started" in guarded
     assert states(outputs) == ["finished"]
-    output_of(head.run("run", study, "--address", head.address))
+    drivers = [head.run("run", study, "--address", head.address) for _ in range(2)]
+    shown = [output_of(driver) for driver in drivers]  # each ends well, whoever trains what
+    assert sum(text.count(": launched") for text in shown) == 2
     assert states(outputs) == ["finished"] * 3
     events = [
         json.loads(line)["event"]
         for line in (outputs / "studies" / "tiny" / "events.jsonl").read_text().splitlines()
     ]
-    assert {name: events.count(name) for name in set(events)} == {
+    assert {name: events.count(name) for name in set(events) - {"skipped", "waiting"}} == {
         "launched": 3, "workers started": 3, "finished": 3, "not started": 2,
     }  # fmt: skip
     again = here("run", study)

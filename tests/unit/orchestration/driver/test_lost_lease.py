@@ -15,13 +15,16 @@ from orchestration.driver.attempt import open_attempt, opening_tags
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.leases import (
     GIVE_UP_SECONDS,
+    LOOK_SECONDS,
     RETRY_SECONDS,
     LeaseKeeper,
+    OtherDrivers,
     watch_unseen_drivers,
 )
 from orchestration.driver.monitor import RunMonitor
 from orchestration.driver.progress import StudyView
-from orchestration.planning.plan import plan_study
+from orchestration.driver.study_runner import StudyResult, mirror_rest
+from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.state.event_log import read_events
 from orchestration.state.ledger import LEASE_REFRESH_SECONDS, LEASE_STALE_SECONDS, Ledger
 from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
@@ -151,3 +154,80 @@ def test_drivers_that_cannot_be_seen_are_watched_until_it_is_known(frozen: Froze
         assert waited <= frozen.now - began <= waited + 2
         assert (len(lines), far.owner in lines[0]) == (1, True)
         assert mine.hold(mine.entry(frozen.run.key)) == ("held" if alive else "free")
+
+
+def test_runs_of_other_drivers_are_left_alone_until_those_leave_or_are_lost(
+    tiny_study: dict[str, Any],
+) -> None:
+    """One run ends, one is given back, one's driver is lost, one is still being trained."""
+    study = StudySpec.parse(tiny_study | {"families": {"ar": {}}, "seeds": [0, 1, 2, 3]})
+    ended, given_back, lost, held = plan = plan_study(study)
+    now = 1_000_000.0
+    there = [ProcessIdentity(clock="there", namespace="there", pid=n, started=1) for n in (1, 2)]
+    root = output_root(study)
+    far, gone = (Ledger(root, process=process, clock=lambda: now) for process in there)
+    mine = Ledger(root, clock=lambda: now)
+    others = OtherDrivers(mine, clock=lambda: now)
+    for run in plan:
+        (gone if run is lost else far).acquire(run.key)
+    assert others.taken(plan) == plan
+    assert "cannot be seen from here: watching for up to 90 s" in others.reason(held)
+    for run in plan:
+        others.add(run)
+    assert others.undecided, "none of the drivers can be seen"
+    assert others.released() == []
+    far.close(ended.key, "finished")
+    far.close(given_back.key, "interrupted")
+    released = []
+    for _ in range(21):
+        now += LOOK_SECONDS
+        if now % LEASE_REFRESH_SECONDS == 0:
+            far.refresh(held.key)
+        released += others.released()
+    assert released == [given_back, lost]
+    assert not others.undecided
+    assert [run.key in others for run in plan] == [False, False, False, True]
+    assert others.taken([given_back, held]) == [held]
+    assert others.reason(held) == f"{far.owner} trains it"
+    assert others.reason(ended) == "another driver has had it (finished)"
+
+
+def test_a_driver_leaves_a_run_that_another_one_has_taken(frozen: Frozen) -> None:
+    """It neither waits for it nor fails for it."""
+    launcher, run = frozen.launcher, frozen.run
+    frozen.is_taken_over()
+    launcher._running.clear()
+    launcher._waiting = [run]
+    launcher._launch_admitted(Everything(), None)  # type: ignore[arg-type]
+    assert launcher._waiting == []
+    assert frozen.events() == ["skipped"]
+    launcher._others.released()
+    assert not launcher._has_more()
+    assert frozen.ledger.entry(run.key) == frozen.taken
+    result = StudyResult({run.name: "running"}, 0, False, [], others=[run.name])
+    assert result.left_to_others
+    assert not StudyResult({run.name: "running", "b": "failed"}, 0, False, [], None, [run.name]
+                           ).left_to_others  # fmt: skip
+
+
+def test_the_last_driver_completes_what_another_one_has_not_sent(frozen: Frozen) -> None:
+    """Not before all runs are finished; and a retry takes the diverged run's place."""
+    launcher, run = frozen.launcher, frozen.run
+    launcher.mirror.leave_run(run.key)
+    launcher.current_keys[:] = ["diverged"]
+    assert mirror_rest(launcher, [run]) == 0
+    assert launcher.current_keys == [run.key]
+    assert not launcher.mirror.follows(run.key)
+    frozen.ledger.close(run.key, "finished")
+    assert mirror_rest(launcher, [run]) == 1
+    assert launcher.mirror._runs[run.key].closing == "finished"
+
+
+class Everything:
+    """A queue that has room for every run."""
+
+    def admitted(self, ready: list[PlannedRun], running: object) -> dict[str, int]:
+        return {run.key: 1 for run in ready}
+
+    def kept(self, waiting: list[PlannedRun]) -> list[PlannedRun]:
+        return waiting

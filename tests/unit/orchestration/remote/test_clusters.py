@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cola.errors import SpecError
+from cola.study import StudySpec
 from orchestration.cli.destinations import RayDestination, SlurmDestination, destination
 from orchestration.cluster.token_file import token_of
+from orchestration.planning.catalog import load_study
+from orchestration.recipes import slurm
 from orchestration.remote.clusters import ClusterSpec, known_clusters, read_cluster
+from orchestration.remote.submission import study_submission
 
 RIG = "{kind: slurm, shared: /shared, partition: gpu}"
 
@@ -68,6 +74,11 @@ def test_an_unknown_cluster_is_named_with_the_known_ones(
         ({"kind": "slurm", "shared": "/s", "partion": "gpu"}, "partion"),
         ({"kind": "slurm", "shared": "/s", "qos": "a b"}, "qos"),
         ({"kind": "ray", "address": "http://h:1", "token": "secret"}, "token"),
+        ({"kind": "slurm", "shared": "/s", "allocations": 0}, "allocations"),
+        ({"kind": "kuberay", "allocations": 2}, "allocations is a key of kind: slurm"),
+        ({"kind": "slurm", "shared": "/s", "ssh": "-oProxyCommand=touch x"}, "ssh"),
+        ({"kind": "slurm", "shared": "/s", "ssh": "a b"}, "ssh"),
+        ({"kind": "slurm", "shared": "/s", "ssh_config": "/c"}, "ssh_config is of no use without"),
     ],
 )
 def test_a_description_that_cannot_be_is_refused(values: dict[str, Any], problem: str) -> None:
@@ -100,3 +111,77 @@ def test_a_token_is_where_the_description_says(
         token_of("env:RIG_TOKEN")
     with pytest.raises(SpecError, match=r"token=file:/absent: cannot be read"):
         token_of("file:/absent")
+
+
+def allocations_of(study: StudySpec, wanted: int, **more: Any) -> tuple[int, list[str], str]:
+    """Jobs, notes and the script of a study on a cluster, by the command line."""
+    cluster = ClusterSpec.parse({"kind": "slurm", "shared": "/", "cpus_per_node": 8, **more})
+    to, work = SlurmDestination(cluster, wanted), study_submission(study)
+    request, jobs = to.request(work)
+    return jobs, list(to.notes(work)), slurm.text(request)
+
+
+def test_a_study_is_shared_out_among_its_jobs(tiny_study: dict[str, Any]) -> None:
+    """No more jobs than runs; a limit on runs at a time is the study's, not each job's."""
+    study = StudySpec.parse(tiny_study | {"families": {"ar": {}}, "seeds": [0, 1, 2]})
+    jobs, notes, script = allocations_of(study, 2)
+    assert (jobs, notes) == (2, [])
+    assert "singleton" not in script
+    assert "sbatch, 2 times" in script
+    jobs, (note,), _ = allocations_of(study, 8)
+    assert (jobs, note) == (3, "3 of 8 jobs: the study has 3 runs")
+    assert "--dependency=singleton" in allocations_of(study, 1)[2]
+    limited = {"resources": {"concurrent_runs": 2}}
+    study = StudySpec.parse(tiny_study | limited | {"families": {"ar": {}}, "seeds": [0, 1, 2]})
+    assert "#SBATCH --nodes=1-2\n" in allocations_of(study, 1)[2]
+    script = allocations_of(study, 2)[2]
+    assert "#SBATCH --nodes=1\n" in script
+    assert "concurrent_runs: 1" in script
+    assert "#SBATCH --nodes=1\n" in allocations_of(study, 2, nodes=4)[2], "not all that there are"
+    assert "#SBATCH --nodes=1-4\n" in allocations_of(study, 1, nodes=4)[2]
+    described = ClusterSpec.parse({"kind": "slurm", "shared": "/", "allocations": 8})
+    (note,) = SlurmDestination(described).notes(study_submission(study))
+    assert note == "2 of 8 jobs: resources.concurrent_runs=2"
+    with pytest.raises(SpecError, match=r"--allocations 3: resources.concurrent_runs=2 lets fewer"):
+        allocations_of(study, 3)
+
+
+def test_runs_that_one_job_cannot_finish_are_named_with_their_starts() -> None:
+    """64 H100 by the plan: the largest of the paper's runs against jobs of a day."""
+    study = load_study("paper-2b", ["output=/shared/outputs"])
+    hours = {name: s / 3600 for name, s in study_submission(study).run_seconds().items()}
+    name, most = max(hours.items(), key=lambda item: item[1])
+    nodes = {"gpus_per_node": 8, "cpus_per_node": 96}
+    left = 24 - (600 + 30 + 60) / 3600
+    _, notes, _ = allocations_of(study, 1, time="1-00:00:00", **nodes)
+    assert {note.partition(":")[0] for note in notes} == {n for n, h in hours.items() if h > left}
+    assert any(
+        note.startswith(f"{name}: {most:.3g} hours by the plan, and a job trains for {left:.3g} at")
+        and note.endswith(f"about {math.ceil(most / left)} in all")
+        for note in notes
+    )
+    assert allocations_of(study, 1, time="UNLIMITED", **nodes)[1] == []
+
+
+def test_a_sweep_is_one_job(tiny_study: dict[str, Any]) -> None:
+    """Asked for on the command line it is refused; a cluster's own number is for studies."""
+    work = replace(study_submission(StudySpec.parse(tiny_study)), kind="sweep")
+    cluster = ClusterSpec.parse({"kind": "slurm", "shared": "/", "allocations": 4})
+    with pytest.raises(SpecError, match=r"--allocations 2: is for studies, and tiny is a sweep"):
+        SlurmDestination(cluster, 2).request(work)
+    to = SlurmDestination(cluster)
+    assert to.request(work)[1] == 1
+    assert to.notes(work) == ["1 of 4 jobs: one driver proposes all trials of a sweep"]
+
+
+def test_allocations_are_slurms(described: Path) -> None:
+    found = destination(None, "rig", allocations=3)
+    assert isinstance(found, SlurmDestination)
+    assert found.allocations == 3
+    with pytest.raises(SpecError, match="--allocations 0: ask for at least one job"):
+        destination(None, "rig", allocations=0)
+    for address, cluster in ((None, "ours"), ("http://h:1", None)):
+        with pytest.raises(
+            SpecError, match=r"--allocations 2: asks for jobs of Slurm, and --.*leave"
+        ):
+            destination(address, cluster, allocations=2)

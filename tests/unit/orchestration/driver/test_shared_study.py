@@ -1,0 +1,139 @@
+"""Several drivers of one study at once: every run once, no driver waits for another's."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cola.data import prepare
+from cola.study import StudySpec
+from orchestration.cluster.admission_queue import QueueReply
+from orchestration.cluster.packing import RunRequest
+from orchestration.driver import launcher as launching
+from orchestration.driver import leases
+from orchestration.driver.launcher import Launcher
+from orchestration.driver.progress import StudyView
+from orchestration.driver.study_runner import TRAINED
+from orchestration.planning.decisions import decide
+from orchestration.planning.plan import plan_study
+from orchestration.state.event_log import read_events
+from orchestration.state.ledger import Ledger
+from orchestration.state.paths import OutputFolder, RunFolder, output_root, study_folder
+from orchestration.tracking.mirror import Mirror
+from orchestration.worker.assignment import Assignment, RunOutcome
+from tests.factories import exported_model
+
+SECONDS = 0.08  # that a run takes
+
+
+class OneAtATime:
+    """A private cluster that holds one run."""
+
+    def update(
+        self, owner: str, now: float, requests: Sequence[RunRequest], *, held: Sequence[Any]
+    ) -> QueueReply:
+        return QueueReply({} if held else {request.id: 1 for request in requests[:1]}, {})
+
+    def leave(self, owner: str) -> None:
+        pass
+
+
+def trained(assignment: Assignment) -> None:
+    """In place of Ray Train: a run that takes a while and finishes."""
+    time.sleep(SECONDS)
+    exported_model(Path(assignment.run_folder))
+    outcome = RunOutcome(
+        state="finished", attempt=assignment.attempt, reason=None, step=1, order_digests={}
+    )
+    RunFolder(Path(assignment.run_folder)).outcome.write_text(outcome.model_dump_json())
+
+
+@pytest.fixture
+def study(tiny_study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> StudySpec:
+    monkeypatch.setattr(launching, "fit_run", trained)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "LOOK_SECONDS", 0.05)
+    return StudySpec.parse(tiny_study | {"families": {"ar": {}}, "seeds": list(range(6))})
+
+
+def drive(study: StudySpec, drivers: int, again: Sequence[str] = ()) -> list[Launcher]:
+    """So many drivers of the study at once, each to its end; `again`: keys of runs to resume."""
+    root, plan = output_root(study), plan_study(study)
+    data = prepare(study.data, OutputFolder(root).cache)
+    launchers = []
+    for _ in range(drivers):
+        mirror = Mirror(None)  # type: ignore[arg-type]  # never started: sends nothing
+        view = StudyView(Console(file=io.StringIO(), width=300))
+        launchers.append(
+            Launcher(study, plan, data, ledger=Ledger(root), mirror=mirror, view=view, joined=False)
+        )
+    threads = [threading.Thread(target=run_all, args=(each, study, again)) for each in launchers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return launchers
+
+
+def run_all(launcher: Launcher, study: StudySpec, again: Sequence[str]) -> None:
+    decided = decide(plan_study(study), launcher.ledger, study_folder(study))
+    decisions = [
+        replace(each, action="resume") if each.run.key in again else each for each in decided
+    ]
+    for decision in decisions:
+        launcher.admit(decision)
+    launcher.run([each.run for each in decisions if each.action in TRAINED], OneAtATime())
+
+
+def test_three_drivers_train_every_run_once(study: StudySpec) -> None:
+    launchers = drive(study, 3)
+    ledger = Ledger(output_root(study))
+    entries = [ledger.entry(run.key) for run in plan_study(study)]
+    assert [entry.state for entry in entries] == ["finished"] * 6
+    assert [len(entry.attempts) for entry in entries] == [1] * 6
+    assert sum(launcher.launched for launcher in launchers) == 6
+    assert min(launcher.launched for launcher in launchers) >= 1
+    events = Counter(event["event"] for event in read_events(study_folder(study)))
+    assert (events["launched"], events["finished"]) == (6, 6)
+
+
+def test_a_finished_run_whose_model_is_lost_is_trained_again(study: StudySpec) -> None:
+    """By one of the drivers, and the others leave it to that one."""
+    drive(study, 2)
+    ledger, lost = Ledger(output_root(study)), [run.key for run in plan_study(study)][:2]
+    for key in lost:
+        shutil.rmtree(RunFolder(ledger.run_folder(key)).model)
+    assert sum(launcher.launched for launcher in drive(study, 2, again=lost)) == 2
+    attempts = [len(ledger.entry(run.key).attempts) for run in plan_study(study)]
+    assert attempts == [2, 2, 1, 1, 1, 1]
+
+
+def test_a_driver_leaves_while_another_one_trains_the_last_run(
+    study: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one whose run is given back by its driver is trained by the driver that is left."""
+    first, *_, last = plan_study(study)
+    other = Ledger(output_root(study))
+    other.acquire(first.key)
+    other.acquire(last.key)
+
+    def given_back(assignment: Assignment) -> None:
+        if other.holds(first.key):
+            other.close(first.key, "interrupted")
+        trained(assignment)
+
+    monkeypatch.setattr(launching, "fit_run", given_back)
+    (launcher,) = drive(study, 1)
+    assert launcher.launched == 5
+    assert other.entry(first.key).state == "finished"
+    assert other.entry(last.key).state == "running"
