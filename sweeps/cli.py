@@ -22,6 +22,7 @@ with leaving_at_once():  # these take seconds
     from cola.logs import set_up_logging
     from orchestration.cli.clusters import app as clusters_app
     from orchestration.cli.evaluate import app as evaluate_app
+    from orchestration.cli.fetch import app as fetch_app
     from orchestration.cli.jobs import app as jobs_app
     from orchestration.cli.score import app as scoring_app
     from orchestration.cli.status import app as status_app
@@ -45,8 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for mounted in (
-    orchestration_app, status_app, jobs_app, clusters_app, evaluate_app, scoring_app, analysis_app,
-    schema_app,
+    orchestration_app, status_app, jobs_app, fetch_app, clusters_app, evaluate_app, scoring_app,
+    analysis_app, schema_app,
 ):  # fmt: skip
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")

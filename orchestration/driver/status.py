@@ -64,3 +64,10 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         UNREADABLE_LINES: reader.unreadable,
         WORKERS: [beat.model_dump() for beat in read_beats(folder)] if running else [],
     }
+
+
+def unstarted_status(name: str, like: dict[str, object]) -> dict[str, object]:
+    """The row of a run that has not begun where only its name is known; it has the columns of
+    `like`, another row."""
+    return {**dict.fromkeys(like), "run": name, "state": "new", "step": 0, "attempts": 0,
+            UNREADABLE_LINES: 0, WORKERS: []}  # fmt: skip

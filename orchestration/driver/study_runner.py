@@ -75,7 +75,9 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     )
     run_decided(launcher, plan, decisions, address=address)
     unmirrored = mirror.finish(patience_seconds=MIRROR_PATIENCE_SECONDS)
-    plan = with_retries(plan, study.retry_diverged, ledger)
+    former, plan = plan, with_retries(plan, study.retry_diverged, ledger)
+    if [run.key for run in plan] != [run.key for run in former]:
+        record_study(study, plan)
     states = {run.name: ledger.known_entry(run.key).state for run in plan}
     if launcher.storage_failure is not None:
         raise StorageError(f"{launcher.storage_failure}; then the same command resumes the study")
@@ -121,7 +123,10 @@ def run_decided(
     study, view = launcher.study, launcher.view
     todo = [d.run for d in decisions if d.action in ("start", "resume")]
     log.info("study %s: %d of %d runs to train", study.name, len(todo), len(plan))
-    tracked = MirroredStudy(study_folder(study), launcher.ledger, launcher.current_keys)
+    folder = study_folder(study)
+    tracked = MirroredStudy(
+        folder, launcher.ledger, launcher.current_keys, files=[StudyFolder(folder).plan]
+    )
     with ExitStack() as stack:
         if todo:
             cluster = stack.enter_context(ray_cluster(address))
@@ -153,3 +158,4 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     with storage_errors(folder, remedy=remedy):
         write_atomically(StudyFolder(folder).spec, study.to_yaml())
         save_plan(plan, folder)
+        StudyFolder(folder).fetched.unlink(missing_ok=True)
