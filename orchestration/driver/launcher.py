@@ -11,9 +11,10 @@ from contextlib import closing
 from functools import partial
 
 from cola.data import PreparedData
-from cola.errors import StorageError, one_line
+from cola.errors import ColaError, StorageError, one_line
 from cola.records import Tag
 from cola.study import StudySpec
+from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.queue_client import ClusterQueue
@@ -120,7 +121,7 @@ class Launcher:
             time.sleep(POLL_SECONDS)
         done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
         for future in done:
-            self._ended(self._running.pop(future), future.exception())
+            self._ended(self._running.pop(future), future.exception(), pool)
         self._supervise()
         self._refresh_leases()
         self.view.refresh(self.mirror.trouble)
@@ -237,7 +238,9 @@ class Launcher:
             else:  # a disk that takes no lease takes no heartbeats: silence says nothing
                 report_failures(run, monitor, notify=notify)
 
-    def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
+    def _ended(
+        self, run: PlannedRun, error: BaseException | None, pool: ThreadPoolExecutor
+    ) -> None:
         key, monitor = run.key, self._monitors.pop(run.key)
         report_failures(run, monitor, notify=partial(self.view.event, run))
         ending = self._closed(run, error, monitor.attempt)
@@ -255,6 +258,18 @@ class Launcher:
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
             self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
+            pool.submit(self._remove_checkpoints, run)  # an object store can be slow
+
+    def _remove_checkpoints(self, run: PlannedRun) -> None:
+        """Remove what a finished run leaves for restarts; what fails here is no failure of it."""
+        try:
+            remove_surplus(self.ledger.run_folder(run.key), self.study.checkpoint)
+        except (OSError, ColaError) as error:
+            self.view.event(
+                run,
+                f"its checkpoints are not removed ({one_line(error)}); `cola clean "
+                f"{self.study.name}` removes them",
+            )
 
     def _closed(
         self, run: PlannedRun, error: BaseException | None, attempt: int

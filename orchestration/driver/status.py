@@ -43,7 +43,8 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         except StorageError as error:
             problem = str(error)
     if problem is None and entry.state == "finished":
-        damage = damage_of_model(folder, contents=False)
+        left_out = RunFolder(folder).fetched.exists() and not RunFolder(folder).model.exists()
+        damage = None if left_out else damage_of_model(folder, contents=False)
         problem = None if damage is None else model_problem(folder, damage)
     return {
         "run": run.name,
