@@ -9,6 +9,7 @@ from cola.data import PreparedData
 from cola.families.registry import family_of
 from cola.records import Metric
 from cola.study import StudySpec
+from orchestration.checkpoint.manifest import CheckpointNote, Cursor, seal
 from orchestration.driver.study_runner import record_study
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.state.event_log import Event, EventLog
@@ -62,9 +63,12 @@ def finish(run: PlannedRun, folder: RunFolder, data: PreparedData) -> None:
     folder.outcome.write_text(outcome.model_dump_json())
 
 
-def checkpoint(run_folder: Path, step: int, size: int = 1000) -> Path:
-    """A file in a training checkpoint's folder: what a crash has left, which is not whole."""
-    path = RunFolder(run_folder).ray / "attempt-1" / f"step-{step:09d}" / "fragments-0.safetensors"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"x" * size)
-    return path
+def checkpoint(run_folder: Path, step: int, note: CheckpointNote | None) -> Path:
+    """The folder of a training checkpoint; without a note one that a crash has cut off."""
+    folder = RunFolder(run_folder).ray / "attempt-1" / f"step-{step:09d}"
+    folder.mkdir(parents=True)
+    (folder / "fragments-00000.safetensors").write_bytes(b"x" * 1000)
+    if note is not None:
+        cursor = Cursor(stage=0, step=step, world_size=1, zero_stage=0, elapsed_seconds=1.0)
+        seal(folder, cursor, 0, note=note)
+    return folder

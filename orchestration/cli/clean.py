@@ -43,7 +43,7 @@ def clean(
         for each in gone:
             remove(each)
     if as_json:
-        about = {"study": name, "removed": not plan, "bytes": found.bytes}
+        about = {"name": name, "removed": not plan, "bytes": found.bytes}
         rows = [as_row(each) for each in found.found]
         typer.echo(
             json.dumps({**about, "unfinished_runs": found.unfinished, "runs": rows}, indent=1)

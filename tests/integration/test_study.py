@@ -90,8 +90,15 @@ def test_a_study_from_corpus_to_report(
     guarded = output_of(start("run", study, *few), code=1)
     assert "2 runs are not started" in guarded
     assert states(outputs) == ["finished"]
-    output_of(head.run("run", study, "--address", head.address))
+    joined = output_of(head.run("run", study, "--address", head.address))
     assert states(outputs) == ["finished"] * 3
+    assert list(outputs.glob("runs/*/ray/attempt-*/step-*")) == []
+    # On a cluster the report is written at the end, and is MLflow's too.
+    page = outputs / "studies" / "tiny" / "report" / "report.html"
+    assert f"report: {page}" in joined
+    (published,) = outputs.glob("mlartifacts/tiny/*/artifacts/report/report.html")
+    assert published.read_bytes() == page.read_bytes()
+    assert (published.parents[1] / "plan.json").exists()
     events = [
         json.loads(line)["event"]
         for line in (outputs / "studies" / "tiny" / "events.jsonl").read_text().splitlines()
