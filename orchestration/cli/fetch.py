@@ -56,11 +56,8 @@ def fetch(
     What was fetched opens like a study of this machine: cola status, report and generate.
     """
     name = name_of(thing)
-    reached = destination(
-        address, cluster, None if Path(thing).suffix == "" else thing, ca_file=ca_file,
-        allow_http=allow_http,
-    )  # fmt: skip
-    root = output_folder(to)
+    reached = destination(address, cluster, thing, ca_file=ca_file, allow_http=allow_http)
+    root = output_folder(to, "--to")
     where = f"--cluster {cluster}" if cluster is not None else f"--address {address}"
     bring(origin_of(reached, name, where), root, models=models, as_json=as_json)
 
@@ -93,15 +90,14 @@ def bring(origin: Origin, root: Path, *, models: bool, as_json: bool) -> None:
 
     thing = origin.thing
     if root == Path(origin.output).resolve() and (root / thing.folder).is_dir():
-        say(
-            f"{thing.name}: {root} is the folder that its results are in; nothing to bring", as_json
-        )
-        if as_json:
-            typer.echo(json.dumps({thing.kind: thing.name, "from": str(root), "to": str(root)}))
+        line = f"{thing.name}: {root} is the folder that its results are in; nothing to bring"
+        same = {thing.kind: thing.name, "from": str(root), "to": str(root), "notes": [line]}
+        typer.echo(json.dumps(same, indent=1) if as_json else line)
         return
     check_target(root, origin)
     source = open_source(origin)
-    say(f"{thing.name}: from {source.shown} to {root}", as_json)
+    if not as_json:
+        typer.echo(f"{thing.name}: from {source.shown} to {root}")
     with shown_progress() as progress:
         result = fetch(source, root, origin, models=models, progress=progress)
     notes: list[str] = []
@@ -113,12 +109,6 @@ def bring(origin: Origin, root: Path, *, models: bool, as_json: bool) -> None:
         return
     for line in [*summary(result, origin, root, models=models), *notes]:
         typer.echo(line)
-
-
-def say(text: str, as_json: bool) -> None:
-    """Print a line for people."""
-    if not as_json:
-        typer.echo(text)
 
 
 def summary(result: Fetched, origin: Origin, root: Path, *, models: bool) -> Iterator[str]:

@@ -142,7 +142,8 @@ def run(
         view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
     result = run_here_or_on(spec, address, view)
     show_result(result, view)
-    if address is not None and not result.stopped and context.obj is not None:
+    others = "running" in result.states.values()  # of another driver, whose end writes the report
+    if address is not None and not (result.stopped or others) and context.obj is not None:
         write_report = partial(context.obj.report, spec.name, spec.output)
         deliver(spec, Thing("study", spec.name), write_report, notify=view.note)
     if not result.complete:

@@ -44,7 +44,8 @@ def rewritten(path: Path, root: Path, thing: Thing) -> str:
         values = load_yaml(path)
     except SpecError as error:
         raise StorageError(
-            f"{thing.folder}/{path.name}: is damaged on the cluster ({error}); resume the "
+            f"{thing.folder}/{path.name}: is damaged on the cluster "
+            f"({str(error).removeprefix(f'{path}: ')}); resume the "
             f"{thing.kind} there, and it is written anew"
         ) from None
     study = values if path.name == Artifact.STUDY else values.get("study")

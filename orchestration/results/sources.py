@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +34,6 @@ from orchestration.state.paths import OutputFolder, RunFolder
 from orchestration.tracking.artifacts import StudyArtifacts
 
 CHUNK_BYTES = 2**22  # chosen value: of a copy
-READ_REMEDY = "check the folder, its permissions and its disk"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Source(Protocol):
         """The file in an empty folder, and the SHA-256 (hex) that it must have."""
 
 
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return storage_errors(path, remedy="check its permissions and its disk", done="read")
+
+
 @dataclass(frozen=True)
 class SharedFolder:
     """The output folder itself, which this machine sees."""
@@ -85,7 +89,7 @@ class SharedFolder:
         """See `Source`."""
         found = {}
         for name in result_names(self.root, self.thing, models=models):
-            with storage_errors(self.root / name, remedy=READ_REMEDY, done="read"):
+            with _reading(self.root / name):
                 found[name] = (self.root / name).stat().st_size
         return found
 
@@ -94,18 +98,20 @@ class SharedFolder:
         recorded = self._recorded(name)
         if recorded is not None:
             return recorded
-        with storage_errors(self.root / name, remedy=READ_REMEDY, done="read"):
+        with _reading(self.root / name):
             return sha256_of(self.root / name)
 
     def bring(self, name: str, folder: Path) -> tuple[Path, str]:
         """See `Source`: a file that grows meanwhile has the sum of what was read of it."""
         path, target, digest = self.root / name, folder / Path(name).name, hashlib.sha256()
-        with (
-            storage_errors(path, remedy=READ_REMEDY, done="copied"),
-            path.open("rb") as file,
-            target.open("wb") as copy,
-        ):
-            while chunk := file.read(CHUNK_BYTES):
+        with _reading(path):
+            file = path.open("rb")
+        with file, target.open("wb") as copy:  # what this disk does not take is the caller's
+            while True:
+                with _reading(path):
+                    chunk = file.read(CHUNK_BYTES)
+                if not chunk:
+                    break
                 digest.update(chunk)
                 copy.write(chunk)
             copy.flush()
