@@ -71,6 +71,7 @@ class Launcher:
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
         self._monitors: dict[str, RunMonitor] = {}
+        self._finished: list[PlannedRun] = []  # whose checkpoints are to be removed
         self._unasked: list[PlannedRun] = []  # to stop
         self._stop_delayed: set[str] = set()  # keys of runs that could not be asked at first
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
@@ -121,7 +122,9 @@ class Launcher:
             time.sleep(POLL_SECONDS)
         done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
         for future in done:
-            self._ended(self._running.pop(future), future.exception(), pool)
+            self._ended(self._running.pop(future), future.exception())
+        while self._finished:
+            pool.submit(self._remove_checkpoints, self._finished.pop())  # may be slow
         self._supervise()
         self._refresh_leases()
         self.view.refresh(self.mirror.trouble)
@@ -238,9 +241,7 @@ class Launcher:
             else:  # a disk that takes no lease takes no heartbeats: silence says nothing
                 report_failures(run, monitor, notify=notify)
 
-    def _ended(
-        self, run: PlannedRun, error: BaseException | None, pool: ThreadPoolExecutor
-    ) -> None:
+    def _ended(self, run: PlannedRun, error: BaseException | None) -> None:
         key, monitor = run.key, self._monitors.pop(run.key)
         report_failures(run, monitor, notify=partial(self.view.event, run))
         ending = self._closed(run, error, monitor.attempt)
@@ -258,7 +259,7 @@ class Launcher:
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
             self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
-            pool.submit(self._remove_checkpoints, run)  # an object store can be slow
+            self._finished.append(run)
 
     def _remove_checkpoints(self, run: PlannedRun) -> None:
         """Remove what a finished run leaves for restarts; what fails here is no failure of it."""

@@ -50,23 +50,20 @@ def publish(study: StudySpec, thing: Thing, notify: Callable[[str], None]) -> No
 
     A place that does not take them costs one line.
     """
-    address = resolve_address(tracking_uri(study))
-    places: list[tuple[str, Callable[[], int]]] = [
-        ("MLflow", lambda: to_mlflow(study, thing)),
-    ]
+    places: dict[str, Callable[[StudySpec, Thing], int]] = {"MLflow": to_mlflow}
     storage = study.checkpoint.storage
     if storage is not None and not is_folder(storage):
-        places.append(("object store", lambda: to_object_store(study, thing)))
-    for where, send in places:
+        places["the object store"] = to_object_store
+    for where, send in places.items():
         try:
-            sent = send()
+            sent = send(study, thing)
         except (ColaError, OSError) as error:
             notify(
                 f"results are not published to {where}: {one_line(error)}; they are in "
                 f"{output_root(study) / thing.folder}, and the same command publishes them"
             )
         else:
-            log.info("%s: %d files published to %s (%s)", thing.name, sent, where, address.shown)
+            log.info("%s: %d files published to %s", thing.name, sent, where)
 
 
 def to_mlflow(study: StudySpec, thing: Thing) -> int:
