@@ -35,7 +35,8 @@ def is_rewritten(name: str, thing: Thing) -> bool:
 def rewritten(path: Path, root: Path, thing: Thing) -> str:
     """The specification in a file with this output folder in place of the cluster's.
 
-    A database of MLflow's in a file stays on the cluster: the copy has its own, in the folder.
+    A database of MLflow's in a file stays on the cluster: the copy has its own, in the folder. So
+    do training checkpoints in a store: what runs or cleans the copy must not reach them.
 
     Raises:
         StorageError: it is no specification.
@@ -54,6 +55,8 @@ def rewritten(path: Path, root: Path, thing: Thing) -> str:
         tracking = study.get("tracking")
         if isinstance(tracking, dict) and str(tracking.get("uri")).startswith("sqlite:"):
             tracking["uri"] = None
+        if isinstance(study.get("checkpoint"), dict):
+            study["checkpoint"]["storage"] = None
     return dump_yaml(values)
 
 

@@ -17,6 +17,7 @@ from orchestration.cli.fetch import name_of
 from orchestration.planning.plan import plan_study
 from orchestration.results.fetch import fetch
 from orchestration.results.files import Thing
+from orchestration.results.local_copy import rewritten
 from orchestration.results.sources import Origin, SharedFolder, open_source
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
@@ -72,6 +73,21 @@ def test_a_second_fetch_copies_what_differs_alone(study: StudySpec, tmp_path: Pa
     assert found == wanted
     spec = StudySpec.parse(yaml.safe_load((here / "studies/tiny/study.yaml").read_text()))
     assert spec == study.model_copy(update={"output": str(here)})
+
+
+def test_a_copy_reaches_nothing_of_the_cluster(study: StudySpec, tmp_path: Path) -> None:
+    values = study.model_dump(mode="json")
+    values["checkpoint"]["storage"] = "s3://bucket/prefix"
+    values["tracking"]["uri"] = "sqlite:////shared/outputs/mlflow.db"
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(values))
+    copy = StudySpec.parse(yaml.safe_load(rewritten(path, tmp_path / "mine", TINY)))
+    assert (copy.checkpoint.storage, copy.tracking.uri) == (None, None)
+    assert copy == study.model_copy(update={"output": str(tmp_path / "mine")})
+    values["tracking"]["uri"] = "https://mlflow.example"
+    path.write_text(yaml.safe_dump(values))
+    copy = StudySpec.parse(yaml.safe_load(rewritten(path, tmp_path / "mine", TINY)))
+    assert copy.tracking.uri == "https://mlflow.example"
 
 
 @pytest.mark.usefixtures("shared")
