@@ -26,7 +26,7 @@ from orchestration.cli.options import (
     Dashboard,
     output_folder,
 )
-from orchestration.cli.things import holds_sweep
+from orchestration.cli.things import SWEEP_KEYS
 
 if TYPE_CHECKING:
     from orchestration.results.fetch import Advance, Fetched
@@ -171,12 +171,25 @@ def slurm_origin(reached: SlurmDestination, name: str, where: str) -> Origin:
     """Where the last job of this name on Slurm writes, by the specification in its folder.
 
     Raises:
-        SpecError: there was no job of it, or it has not begun.
+        SpecError: there was no job of it, it has not begun, or its folder is not seen.
+    """
+    values = submitted(reached, name, where)
+    swept = any(key in values for key in SWEEP_KEYS)
+    study = values.get("study") if swept else values
+    if not isinstance(study, dict) or not isinstance(study.get("output"), str):
+        raise SpecError(f"{name}: its job does not say where the output is; submit it again")
+    return origin(where, name, "sweep" if swept else "study", study)
+
+
+def submitted(reached: SlurmDestination, name: str, where: str) -> dict[str, Any]:
+    """The specification that a job of this name has written into its folder.
+
+    Raises:
+        SpecError: there was no job of it, it has not begun, or the folder is not seen here.
     """
     from orchestration.slurm.jobs import FOLDER, job_folder
 
     folder = job_folder(reached.shared, name)
-    spec = folder / f"{name}.yaml"
     if not Path(reached.shared).is_dir():
         raise SpecError(
             f"{where}: shared={reached.shared} is no folder that this machine sees; fetch where it "
@@ -188,14 +201,10 @@ def slurm_origin(reached: SlurmDestination, name: str, where: str) -> Origin:
             f"{name}: {reached.shared}/{FOLDER} knows no job of it; submitted there: "
             f"{first_of(known, 8) or 'none'}"
         )
+    spec = folder / f"{name}.yaml"
     if not spec.is_file():
         raise SpecError(f"{name}: its job has not begun, so that there is nothing to fetch")
-    values = load_yaml(spec)
-    swept = holds_sweep(spec)
-    study = values.get("study") if swept else values
-    if not isinstance(study, dict) or not isinstance(study.get("output"), str):
-        raise SpecError(f"{spec}: does not say where the output is; submit {name} again")
-    return origin(where, name, "sweep" if swept else "study", study)
+    return load_yaml(spec)
 
 
 def ray_origin(reached: RayDestination, name: str, where: str) -> Origin:
