@@ -96,9 +96,9 @@ def stored_runs(store: str) -> dict[tuple[str, str], int]:
     return {(kind, status): n for kind, status, n in rows(store, query, {"tag": Tag.KIND})}
 
 
-def finished_runs(count: int, studies: int = 1) -> dict[tuple[str, str], int]:
-    """What `stored_runs` finds of studies of so many runs together that are done."""
-    return {(Kind.STUDY, "FINISHED"): studies, (Kind.RUN, "FINISHED"): count}
+def finished_runs(count: int) -> dict[tuple[str, str], int]:
+    """What `stored_runs` finds of a study of so many runs that is done."""
+    return {(Kind.STUDY, "FINISHED"): 1, (Kind.RUN, "FINISHED"): count}
 
 
 def rows(store: str, query: str, names: dict[str, str]) -> list[tuple[object, ...]]:
