@@ -32,6 +32,8 @@ def report_study(
         SpecError: there is no such study, or no such budget or metric.
     """
     check_targets(targets)
+    if tracking_uri is not None and not tracking_uri.strip():
+        raise SpecError("--tracking-uri: is empty; give MLflow's address, or leave it out")
     name = study
     if study.endswith((".yaml", ".yml")):
         values = load_yaml(Path(study))

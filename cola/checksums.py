@@ -71,6 +71,15 @@ def check_folder(folder: Path, remedy: str) -> None:
         raise StorageError(f"{folder}: {damage}; {remedy}")
 
 
+def recorded_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 (hex) of each file by its name, as it was written; empty where nothing says it."""
+    try:
+        files = _files_of(json.loads((folder / CHECKSUMS_FILE).read_bytes()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return {name: sha256 for name, (_, sha256) in files.items()}
+
+
 def _files_of(content: Any) -> dict[str, tuple[int, str]]:
     """Size and SHA-256 by name; any other content raises one of the errors of `damage_in`."""
     if content["format"] != FORMAT:

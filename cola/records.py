@@ -245,6 +245,8 @@ class Artifact:
     ENVIRONMENT = "environment.json"
     SAMPLES = "samples.jsonl"
     EVALUATION = "evaluation.json"  # results of tasks, with the settings of each
+    PLAN = "plan.json"  # of a study's own run, as what follows
+    RESULTS = "results.json"  # names and checksums of the files that `cola fetch` brings
 
 
 class SampleRecord(BaseModel):

@@ -20,8 +20,10 @@ with leaving_at_once():  # these take seconds
     from cola import process_environment
     from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
     from cola.logs import set_up_logging
+    from orchestration.cli.clean import app as clean_app
     from orchestration.cli.clusters import app as clusters_app
     from orchestration.cli.evaluate import app as evaluate_app
+    from orchestration.cli.fetch import app as fetch_app
     from orchestration.cli.jobs import app as jobs_app
     from orchestration.cli.score import app as scoring_app
     from orchestration.cli.status import app as status_app
@@ -45,8 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for mounted in (
-    orchestration_app, status_app, jobs_app, clusters_app, evaluate_app, scoring_app, analysis_app,
-    schema_app,
+    orchestration_app, status_app, jobs_app, fetch_app, clean_app, clusters_app, evaluate_app,
+    scoring_app, analysis_app, schema_app,
 ):  # fmt: skip
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,12 @@ from typer.core import TyperGroup
 from cola.errors import INTERRUPTED, RunError, SpecError, TrackingError
 from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, RayAddress
+from orchestration.cli.results import deliver
 from orchestration.cli.things import within
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.remote.submission import Submission
+from orchestration.results.files import Thing
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.base_study import written_study
@@ -112,7 +115,12 @@ def run(
     typer.echo(f"{name}: {counts or 'no trials'} ({result.folder})")
     if result.unmirrored:
         typer.echo("MLflow did not take everything; the same command sends the rest")
+    finish = None if context.obj is None else partial(context.obj.sweep_report, result.folder)
+    if finish is not None and address is not None:
+        finish = partial(deliver, planner.base, Thing("sweep", name), finish, notify=typer.echo)
     if not result.complete:
+        if finish is not None and address is not None and not result.stopped:
+            finish()
         typer.echo("not complete: the same command resumes it")
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     check_has_trials(name, SweepLog(result.folder))
@@ -121,8 +129,8 @@ def run(
         typer.echo(f"tuned settings: {result.tuned} (cola run STUDY --set @{result.tuned})")
     elif result.tuned is not None:
         typer.echo(f"{name}: no tuned.yaml is written: {result.tuned}")
-    if context.obj is not None:
-        context.obj.sweep_report(result.folder)
+    if finish is not None:
+        finish()
     if result.unmirrored:
         raise typer.Exit(TrackingError.exit_code)
 

@@ -45,7 +45,7 @@ LAYERS = {
         {"training"},
         {"worker", "inference", "remote", "slurm"},
         {"driver", "recipes"},
-        {"doctor"},
+        {"doctor", "results"},
         {"cli"},
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),

@@ -3,7 +3,7 @@ any of it beyond rounding."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -11,6 +11,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 
@@ -178,7 +180,9 @@ class CheckpointSpec(Spec):
     every_seconds: PositiveFloat = Field(
         default=60.0, description="Seconds of training between two checkpoints."
     )
-    keep: PositiveInt = Field(default=2, description="Newest checkpoints that are kept.")
+    keep: PositiveInt = Field(
+        default=2, description="Newest checkpoints that are kept while a run is not finished."
+    )
     keep_best: bool = Field(
         default=False,
         description="Also save at evaluation points, and keep the checkpoint with the lowest "
@@ -186,6 +190,12 @@ class CheckpointSpec(Spec):
     )
     keep_points: bool = Field(
         default=False, description="Also save and keep a checkpoint at every evaluation point."
+    )
+    keep_finished: bool = Field(
+        default=False,
+        description="Keep the newest checkpoints of finished runs too. Else they are removed once "
+        "the exported model has been found to be the one that was validated; those of `keep_best` "
+        "and `keep_points` stay.",
     )
     storage: StorageAddress | None = Field(
         default=None,
@@ -197,6 +207,14 @@ class CheckpointSpec(Spec):
         description="`sync`: training waits until a checkpoint is in the storage; `async`: only "
         "until it is on the local disk.",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Studies that keep nothing of finished runs are the same as before there was a choice."""
+        values: dict[str, Any] = handler(self)
+        if not self.keep_finished:
+            values.pop("keep_finished", None)
+        return values
 
 
 class DivergenceRetry(Spec):

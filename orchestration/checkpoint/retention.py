@@ -45,15 +45,31 @@ def to_delete(
     """
     by_age = sorted(checkpoints, key=lambda item: (item.step, item.attempt))
     whole = [item for item in by_age if item.whole]
-    keep = {item.name for item in whole[-policy.last :]} | set(busy)
-    if policy.points:
-        keep |= {item.name for item in whole if item.evaluation_point}
+    keep = {item.name for item in whole[-policy.last :]} | set(busy) | asked_for(whole, policy)
+    return [item for item in by_age if item.name not in keep]
+
+
+def surplus_of_finished(
+    checkpoints: Iterable[CheckpointSummary], policies: Iterable[RetentionPolicy]
+) -> list[CheckpointSummary]:
+    """Of a finished run, the checkpoints that no policy names for more than a restart: all but
+    those at evaluation points, and the best, where they were asked for."""
+    found = list(checkpoints)
+    whole = [item for item in found if item.whole]
+    keep = {name for policy in policies for name in asked_for(whole, policy)}
+    return [item for item in found if item.name not in keep]
+
+
+def asked_for(whole: Iterable[CheckpointSummary], policy: RetentionPolicy) -> set[str]:
+    """Names of the whole checkpoints that stay whatever comes after them."""
+    found = list(whole)
+    keep = {item.name for item in found if item.evaluation_point} if policy.points else set()
     # Of equal scores the later one wins: more training went into it.
     scores = [
         (item.validation_nll, -item.step, -item.attempt, item.name)
-        for item in whole
+        for item in found
         if item.validation_nll is not None
     ]
     if policy.best and scores:
         keep.add(min(scores)[-1])
-    return [item for item in by_age if item.name not in keep]
+    return keep

@@ -19,11 +19,13 @@ from cola.files import write_atomically
 from cola.spec.resources import CheckpointSpec
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.manifest import (
+    CheckpointNote,
     Manifest,
     manifest_name,
     parse_manifest,
     safe_name,
 )
+from orchestration.checkpoint.retention import CheckpointSummary
 from orchestration.state.paths import RunFolder
 
 if TYPE_CHECKING:
@@ -125,6 +127,19 @@ class CheckpointStore:
             return None
         ranks = range(first.cursor.world_size)
         return first if all(manifest_name(rank) in stored.files for rank in ranks) else None
+
+    def summary(self, stored: StoredCheckpoint) -> CheckpointSummary:
+        """What retention compares of a checkpoint."""
+        manifest = self.complete(stored)
+        note = manifest.note if manifest is not None else CheckpointNote()
+        return CheckpointSummary(
+            name=stored.name,
+            attempt=stored.attempt,
+            step=stored.step,
+            whole=manifest is not None,
+            validation_nll=note.validation_nll,
+            evaluation_point=note.evaluation_point,
+        )
 
     def upload(self, part: Path, name: str) -> None:
         """Copy a worker's sealed part into the checkpoint `name`, its manifest last."""

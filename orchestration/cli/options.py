@@ -74,12 +74,12 @@ Environment = Annotated[
 ]
 
 
-def output_folder(output: str) -> Path:
-    """The absolute path of an `--output` folder.
+def output_folder(output: str, option: str = "--output") -> Path:
+    """The absolute path of an output folder that an option names.
 
     Raises:
         SpecError: it is empty, as a variable of a script that is not set gives it.
     """
     if not output.strip():
-        raise SpecError("--output: an empty path; name a folder, or . for the working directory")
+        raise SpecError(f"{option}: an empty path; name a folder, or . for the working directory")
     return Path(output).expanduser().resolve()

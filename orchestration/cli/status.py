@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cola.errors import SpecError
+from cola.study import StudySpec
 from orchestration.cli.destinations import RayDestination, SlurmDestination, destination
 from orchestration.cli.options import (
     DASHBOARD_HELP,
@@ -20,15 +21,16 @@ from orchestration.cli.options import (
     Overrides,
 )
 from orchestration.cli.tables import print_runs
-from orchestration.cli.things import is_sweep_text
-from orchestration.driver.status import run_status
+from orchestration.cli.things import SWEEP_KEYS, submitted_values
+from orchestration.driver.status import run_status, unstarted_status
 from orchestration.planning.catalog import load_study
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import plan_study
+from orchestration.results.saved_runs import saved_runs
 from orchestration.slurm.jobs import current
 from orchestration.slurm.machine import last_line
 from orchestration.state.ledger import Ledger
-from orchestration.state.paths import output_root
+from orchestration.state.paths import StudyFolder, output_root, study_folder
 
 STATUS_SECONDS = 300.0  # for `cola status` on another machine; a chosen value
 WIDE = 160  # columns of a table that another machine prints; a chosen value
@@ -85,13 +87,31 @@ def show_runs(
     """Print a study's runs from its output folder, which this machine sees."""
     spec = load_study(study, settings)
     ledger = Ledger(output_root(spec))
-    plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
-    rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
+    if StudyFolder(study_folder(spec)).fetched.exists():
+        rows = fetched_rows(spec, ledger)
+    else:
+        plan = with_retries(plan_study(spec), spec.retry_diverged, ledger)
+        rows = [run_status(run, ledger, spec.checkpoint.storage) for run in plan]
     if as_json:
         found = {"study": spec.name, **about_jobs(jobs), "runs": rows}
         typer.echo(json.dumps(found, indent=1))
     else:
         print_runs(spec.name, rows, workers)
+
+
+def fetched_rows(study: StudySpec, ledger: Ledger) -> list[dict[str, object]]:
+    """The rows of a fetched study, by its saved plan: its corpus need not be on this machine.
+
+    Raises:
+        SpecError: none of its runs has begun.
+        ColaError: its files are damaged.
+    """
+    known = saved_runs(study, study_folder(study))
+    # Its checkpoints are on the cluster, so that none is looked for.
+    rows = [run_status(run, ledger, None) for run in known.started]
+    if not rows:
+        raise SpecError(f"study {study.name}: none of its runs has begun; fetch it again later")
+    return [*rows, *(unstarted_status(name, rows[0]) for name in known.not_started)]
 
 
 def show_slurm_status(
@@ -111,7 +131,7 @@ def show_slurm_status(
         raise SpecError(
             f"{name}: job {jobs[-1].job} has not begun, so that nothing is known of runs"
         )
-    swept = is_sweep_text(text.decode(errors="replace"), str(spec))
+    swept = any(key in submitted_values(text, str(spec)) for key in SWEEP_KEYS)
     if swept and workers:
         raise SpecError("--workers: is of a study's runs, and this is a sweep; leave it out")
     about = [{"id": job.job, "status": job.state} for job in jobs]

@@ -24,6 +24,7 @@ from orchestration.cli.options import (
     output_folder,
 )
 from orchestration.cli.plan_tables import family_table, memory_table, plan_table
+from orchestration.cli.results import deliver
 from orchestration.cli.tables import wide_console
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
@@ -43,6 +44,7 @@ from orchestration.planning.plan_summary import (
 )
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
+from orchestration.results.files import Thing
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, output_root, study_folder
 
@@ -141,6 +143,10 @@ def run(
         view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
     result = run_here_or_on(spec, address, view)
     show_result(result, view)
+    # Where others still train, the last of them writes the report.
+    if address is not None and not (result.stopped or result.others) and context.obj is not None:
+        write_report = partial(context.obj.report, spec.name, spec.output)
+        deliver(spec, Thing("study", spec.name), write_report, notify=view.note)
     if not result.complete and not result.left_to_others:
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     if result.unmirrored:

@@ -80,18 +80,18 @@ def holds_sweep(path: Path) -> bool:
     return any(key in load_yaml(path) for key in SWEEP_KEYS)
 
 
-def is_sweep_text(text: str, where: str) -> bool:
-    """Whether the YAML text of a file, on whatever machine, is a sweep's.
+def submitted_values(text: bytes, where: str) -> dict[str, Any]:
+    """The study or sweep that a submitted YAML file, on whatever machine, holds.
 
     Raises:
         SpecError: it is no mapping; `where` names the file.
     """
     try:
-        values = parse_yaml(text)
+        values = parse_yaml(text.decode(errors="replace"))
     except yaml.YAMLError as error:
         raise SpecError(
             f"{where}: is not valid YAML ({one_line(error)}); submit it again"
         ) from None
     if not isinstance(values, dict):
         raise SpecError(f"{where}: holds no study or sweep; submit it again")
-    return any(key in values for key in SWEEP_KEYS)
+    return values

@@ -45,6 +45,7 @@ def open_attempt(run: PlannedRun, ledger: Ledger, data_folder: Path) -> Entry:
         RunFolder(folder).write_data(data_folder)
         RunFolder(folder).stop.unlink(missing_ok=True)
         RunFolder(folder).outcome.unlink(missing_ok=True)
+        RunFolder(folder).fetched.unlink(missing_ok=True)
         forget_beats(folder)
         remove_temporary_files(folder)
     except OSError as error:

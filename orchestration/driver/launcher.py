@@ -11,9 +11,10 @@ from contextlib import closing
 from functools import partial
 
 from cola.data import PreparedData
-from cola.errors import StorageError, one_line
+from cola.errors import ColaError, StorageError, one_line
 from cola.records import Tag
 from cola.study import StudySpec
+from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.queue_client import ClusterQueue
@@ -70,6 +71,7 @@ class Launcher:
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
         self._monitors: dict[str, RunMonitor] = {}
+        self._finished: list[PlannedRun] = []  # whose checkpoints are to be removed
         self._unasked: list[PlannedRun] = []  # to stop
         self._stop_delayed: set[str] = set()  # keys of runs that could not be asked at first
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
@@ -130,6 +132,8 @@ class Launcher:
         done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
         for future in done:
             self._ended(self._running.pop(future), future.exception())
+        while self._finished:
+            pool.submit(self._remove_checkpoints, self._finished.pop())  # may be slow
         self._supervise()
         self._refresh_leases()
         self.view.refresh(self.mirror.trouble)
@@ -279,6 +283,18 @@ class Launcher:
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
             self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
+            self._finished.append(run)
+
+    def _remove_checkpoints(self, run: PlannedRun) -> None:
+        """Remove what a finished run leaves for restarts; what fails here is no failure of it."""
+        try:
+            remove_surplus(self.ledger.run_folder(run.key), self.study.checkpoint)
+        except (OSError, ColaError) as error:
+            self.view.event(
+                run,
+                f"its checkpoints are not removed ({one_line(error)}); `cola clean "
+                f"{self.study.name}` removes them",
+            )
 
     def _closed(
         self, run: PlannedRun, error: BaseException | None, attempt: int

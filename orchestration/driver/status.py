@@ -43,7 +43,8 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         except StorageError as error:
             problem = str(error)
     if problem is None and entry.state == "finished":
-        damage = damage_of_model(folder, contents=False)
+        left_out = RunFolder(folder).fetched.exists() and not RunFolder(folder).model.exists()
+        damage = None if left_out else damage_of_model(folder, contents=False)
         problem = None if damage is None else model_problem(folder, damage)
     return {
         "run": run.name,
@@ -64,3 +65,10 @@ def run_status(run: PlannedRun, ledger: Ledger, storage: str | None) -> dict[str
         UNREADABLE_LINES: reader.unreadable,
         WORKERS: [beat.model_dump() for beat in read_beats(folder)] if running else [],
     }
+
+
+def unstarted_status(name: str, like: dict[str, object]) -> dict[str, object]:
+    """The row of a run that has not begun where only its name is known; it has the columns of
+    `like`, another row."""
+    return {**dict.fromkeys(like), "run": name, "state": "new", "step": 0, "attempts": 0,
+            UNREADABLE_LINES: 0, WORKERS: []}  # fmt: skip

@@ -83,7 +83,9 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
     )
     run_decided(launcher, plan, decisions, address=address)
-    plan = with_retries(plan, study.retry_diverged, ledger)
+    former, plan = plan, with_retries(plan, study.retry_diverged, ledger)
+    if [run.key for run in plan] != [run.key for run in former]:
+        record_study(study, plan)
     patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * mirror_rest(launcher, plan)
     unmirrored = mirror.finish(patience_seconds=patience)
     entries = {run.name: ledger.known_entry(run.key) for run in plan}
@@ -160,7 +162,10 @@ def run_decided(
     study, view = launcher.study, launcher.view
     todo = [d.run for d in decisions if d.action in TRAINED]
     log.info("study %s: %d of %d runs to train", study.name, len(todo), len(plan))
-    tracked = MirroredStudy(study_folder(study), launcher.ledger, launcher.current_keys)
+    folder = study_folder(study)
+    tracked = MirroredStudy(
+        folder, launcher.ledger, launcher.current_keys, files=[StudyFolder(folder).plan]
+    )
     with ExitStack() as stack:
         if todo:
             cluster = stack.enter_context(ray_cluster(address))
@@ -209,3 +214,4 @@ def record_study(study: StudySpec, plan: Sequence[PlannedRun]) -> None:
     with storage_errors(folder, remedy=remedy):
         write_atomically(StudyFolder(folder).spec, study.to_yaml())
         save_plan(plan, folder)
+        StudyFolder(folder).fetched.unlink(missing_ok=True)

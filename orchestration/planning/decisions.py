@@ -176,6 +176,7 @@ def save_plan(plan: Sequence[PlannedRun], study_folder: Path) -> None:
             "run_key": run.key,
             "name": run.name,
             "params": run.spec.flat(),
+            **({"retry": run.retry} if run.retry else {}),
         }
         for run in plan
     }

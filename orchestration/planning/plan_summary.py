@@ -34,7 +34,7 @@ from orchestration.planning.costs import (
     task_flops,
 )
 from orchestration.planning.decisions import RunDecision
-from orchestration.planning.memory import MemoryPlan
+from orchestration.planning.memory import WEIGHT, MemoryPlan
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import Rates
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
@@ -115,6 +115,7 @@ def totals(plan: Plan) -> dict[str, Any]:
         "accelerator_hours": sum(cost.accelerator_hours for cost in plan.costs),
         "price": sum(prices) if prices else None,
         "checkpoint_bytes": sum(cost.checkpoint_bytes for cost in plan.costs),
+        "model_bytes": sum(WEIGHT * run.total_parameters for run in plan.runs),
         "token_bytes": None if tokens is None else tokens * bytes_per_token_id(vocab),
     }
 
@@ -134,6 +135,9 @@ def total_sentence(plan: Plan) -> str:
     price = "" if sums["price"] is None else f", {sums['price']:,.0f} in money"
     tokens = sums["token_bytes"]
     stored = "" if tokens is None else f" and {plan.corpus.sign}{tokens / 1e9:,.3g} GB of tokens"
+    kept = plan.study.checkpoint
+    stays = kept.keep_finished or kept.keep_best or kept.keep_points
+    left = "" if stays else f" ({sums['model_bytes'] / 1e9:,.3g} GB stay, as models)"
     shared = any(prefixes.resumes_from for prefixes in plan.prefixes.values())
     once = f", {plan.distinct_train_flops:.3g} trained, shared prefixes once" if shared else ""
     return (
@@ -141,7 +145,7 @@ def total_sentence(plan: Plan) -> str:
         f"({flops['nominal']:.3g} nominal{once}), {sums['accelerator_hours']:,.3g} "
         f"{sums['accelerator']} hours{price}, {duration(sums['seconds_one_after_another'])} one "
         f"run after another ({basis}); {sums['checkpoint_bytes'] / 1e9:,.3g} GB of checkpoints"
-        f"{stored}"
+        f"{left}{stored}"
     )
 
 

@@ -146,6 +146,8 @@ def submit(
                     "study": work.name,
                     "kind": work.kind,
                     "output": work.study.output,
+                    "tracking": work.study.tracking.uri or "",
+                    "storage": work.study.checkpoint.storage or "",
                     "environment": environment,
                     "specification": work.digest,
                 },

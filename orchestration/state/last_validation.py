@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cola.families.registry import definition_of, measured_kind
-from cola.records import NllKind
+from cola.records import Metric, NllKind
 from cola.spec import LikelihoodSpec
 from cola.study import RunSpec
 from orchestration.state.journal import JournalReader, Line
@@ -23,6 +23,19 @@ def last_validation(run_folder: Path) -> Line | None:
     lines = JournalReader(RunFolder(run_folder).journal).new_lines()
     evaluations = [line for line in lines if line.kind == "evaluation"]
     return max(evaluations, key=lambda line: line.step, default=None)
+
+
+def exported_difference(run_folder: Path) -> float | None:
+    """NLL (nats/token) of the exported model less that of the last validation; None where they
+    were not compared.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    name = Metric.EXPORTED_NLL_DIFFERENCE
+    lines = JournalReader(RunFolder(run_folder).journal).new_lines()
+    found = [line.values[name] for line in lines if name in line.values]
+    return float(found[-1]) if found else None
 
 
 def run_nll_kind(

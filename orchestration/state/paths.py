@@ -12,6 +12,8 @@ from cola.files import read_json, write_atomically
 from cola.records import Artifact
 from cola.study import StudySpec
 
+FETCHED = "fetched.json"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -68,6 +70,11 @@ class RunFolder:
     def model(self) -> Path:
         """The exported model, a Hugging Face folder; only of a finished run."""
         return self.path / "model"
+
+    @property
+    def fetched(self) -> Path:
+        """Where the run was fetched from; only of one that was not trained in this folder."""
+        return self.path / FETCHED
 
     @property
     def environment(self) -> Path:
@@ -154,12 +161,22 @@ class StudyFolder:
     @property
     def plan(self) -> Path:
         """The runs that it planned: their names, keys and settings."""
-        return self.path / "plan.json"
+        return self.path / Artifact.PLAN
 
     @property
     def events(self) -> Path:
         """Starts, ends, faults and retries as JSON lines."""
         return self.path / "events.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The report: pages, figures and tables."""
+        return self.path / "report"
+
+    @property
+    def fetched(self) -> Path:
+        """Where the folder was fetched from; only of one that `cola fetch` has made."""
+        return self.path / FETCHED
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ EXPORT_AGAIN = (
 )
 
 
+FETCH_MODELS = "its model was not fetched whole: `cola fetch --models` brings it"
+
+
 def damage_of_model(run_folder: Path, *, contents: bool = True) -> str | None:
     """What is wrong with a run's exported model, as a predicate; None where nothing is.
 
@@ -38,8 +41,9 @@ def damage_of_model(run_folder: Path, *, contents: bool = True) -> str | None:
 
 def model_problem(run_folder: Path, damage: str) -> str:
     """One line about the model of a finished run with that `damage`, with the remedy."""
-    model = RunFolder(run_folder).model
-    return f"{model}: the exported model of this finished run {damage}; {EXPORT_AGAIN}"
+    run = RunFolder(run_folder)
+    remedy = FETCH_MODELS if run.fetched.exists() else EXPORT_AGAIN
+    return f"{run.model}: the exported model of this finished run {damage}; {remedy}"
 
 
 def set_aside_damaged(run_folder: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Literal
 
 from cola.errors import one_line
 from orchestration.checkpoint.manifest import CheckpointNote, Cursor, seal
-from orchestration.checkpoint.retention import CheckpointSummary, RetentionPolicy, to_delete
-from orchestration.checkpoint.store import CheckpointStore, StoredCheckpoint, checkpoint_name
+from orchestration.checkpoint.retention import RetentionPolicy, to_delete
+from orchestration.checkpoint.store import CheckpointStore, checkpoint_name
 from orchestration.state.fence import AttemptFence
 from orchestration.state.journal import JournalWriter
 from orchestration.state.scratch import Scratch
@@ -184,7 +184,7 @@ class CheckpointWriter:
 
     def _delete_surplus(self, policy: RetentionPolicy) -> None:
         stored = {item.name: item for item in self._store.stored()}
-        summaries = [summarise(self._store, item) for item in stored.values()]
+        summaries = [self._store.summary(item) for item in stored.values()]
         for item in to_delete(summaries, policy, {self._trusted} if self._trusted else ()):
             log.debug("deleting checkpoint %s", item.name)
             self._store.delete(stored[item.name])
@@ -208,20 +208,6 @@ class CheckpointWriter:
         if self._journal is not None:
             values = {"event": event, "attempt": self._attempt, "reason": reason}
             self._journal.write("event", step, time.time(), values=values)
-
-
-def summarise(store: CheckpointStore, stored: StoredCheckpoint) -> CheckpointSummary:
-    """What retention compares of a checkpoint."""
-    manifest = store.complete(stored)
-    note = manifest.note if manifest is not None else CheckpointNote()
-    return CheckpointSummary(
-        name=stored.name,
-        attempt=stored.attempt,
-        step=stored.step,
-        whole=manifest is not None,
-        validation_nll=note.validation_nll,
-        evaluation_point=note.evaluation_point,
-    )
 
 
 def _remove(part: Scratch | None) -> None:

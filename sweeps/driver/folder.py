@@ -16,6 +16,7 @@ from cola.spec.locations import located
 from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
 from orchestration.state.ledger import LeaseHeldError
+from orchestration.state.paths import StudyFolder
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.spec import SweepSpec
 from sweeps.space.storage import storage_errors
@@ -87,6 +88,7 @@ def save_spec(
     with storage_errors(path):
         write_atomically(path, dump_yaml(values))
         write_atomically(folder / Artifact.STUDY, base.to_yaml())
+        StudyFolder(folder).fetched.unlink(missing_ok=True)  # from here on it is this folder's own
 
 
 def former_sweep(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from cola.errors import ColaError, RunError, StorageError, one_line
 from cola.records import Metric, RunResult, TrialFinished, TrialState
 from cola.study.run import EvaluationSpec
+from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
@@ -264,6 +265,8 @@ class TrialExecutor:
                 self._stopping.set()
                 reason = request
         self.ledger.close(key, state, reason)
+        if state == "finished":
+            self._remove_checkpoints(folder)
         self._costs.add_steps(
             run,
             before,
@@ -272,6 +275,13 @@ class TrialExecutor:
             charges_shared=self.spec.segment is None,
         )
         return state, reason, isinstance(error, ControllerDiedError)
+
+    def _remove_checkpoints(self, folder: Path) -> None:
+        """Remove what a finished run leaves for restarts; what fails here is no failure of it."""
+        try:
+            remove_surplus(folder, self.spec.study.checkpoint)
+        except (OSError, ColaError) as error:
+            log.warning("%s: its checkpoints are not removed: %s", folder.name, one_line(error))
 
     def _train(self, run: PlannedRun, prefixes: PrefixPlan, *, attempt: int) -> Exception | None:
         """Train the run until its workers leave; the error of Ray Train or of a worker, if any."""

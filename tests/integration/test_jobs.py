@@ -81,6 +81,13 @@ def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: 
     assert "cola-tiny-2: submitted" in resumed
     assert "resumes from its checkpoint (stopped on request)" in resumed
     assert [entry["state"] for entry in ledgers(outputs)] == ["finished"]
+    page = outputs / "studies" / "tiny" / "report" / "report.html"
+    assert f"report: {page}" in resumed
+    here = tmp_path / "fetched"
+    fetched = json.loads(head.cola("fetch", "tiny", "--to", str(here), "--json"))
+    assert (fetched["from"], fetched["runs"]) == (str(outputs), {"finished": 1})
+    copied = here / page.relative_to(outputs)
+    assert copied.read_bytes() == page.read_bytes()
     texts = [path.read_bytes() for path in outputs.rglob("*") if path.is_file()]
     texts += [json.dumps(head.jobs()).encode(), resumed.encode()]
     for name in ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD"):

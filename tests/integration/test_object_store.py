@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cola.errors import StorageError
+from cola.checksums import damage_in
+from cola.data import PreparedData
+from cola.errors import SpecError, StorageError
+from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage, open_store
+from orchestration.results.fetch import fetch
+from orchestration.results.files import Thing
+from orchestration.results.publish import publish_to
+from orchestration.results.sources import Origin, open_source
+from orchestration.results.stored import StoredFiles
+from orchestration.state.paths import RunFolder
+from tests.finished import finished_study
 from tests.servers import s3_bucket
 
 pytestmark = pytest.mark.slow
@@ -38,3 +49,27 @@ def test_a_key_that_leads_outside_is_not_fetched(bucket: str, tmp_path: Path) ->
     store.fetch("attempt-1/step-000000001", tmp_path / "a" / "b" / "c" / "d")
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert found == [tmp_path / "a" / "b" / "c" / "d" / "kept"]
+
+
+def test_results_come_back_whole(
+    bucket: str, tiny_study: dict[str, Any], data: PreparedData, tmp_path: Path
+) -> None:
+    study = StudySpec.parse(tiny_study | {"families": ["ar"]})
+    (run,), there, here = finished_study(study, data), Path(study.output), tmp_path / "here"
+    tiny = Thing("study", "tiny")
+    shelf = StoredFiles.of(bucket, tiny)
+    origin = Origin(tiny, "--cluster ours", "/elsewhere", tracking=None, storage=bucket)
+    with pytest.raises(SpecError, match="s3://bucket/prefix holds no results of it"):
+        open_source(origin)
+    assert publish_to(shelf, there, tiny, models=True) == 15
+    assert publish_to(shelf, there, tiny, models=True) == 0
+    result = fetch(open_source(origin), here, origin, models=True)
+    assert (len(result.copied), result.states) == (15, {"finished": 1})
+    assert damage_in(RunFolder(here / "runs" / run.key).model) is None
+    # Whoever can write to the bucket cannot have other places written to.
+    listed = shelf.read("results.json", tmp_path)
+    assert listed is not None
+    listed.write_text(listed.read_text().replace("studies/tiny/plan.json", "studies/../x"))
+    shelf.write(listed, "results.json")
+    with pytest.raises(SpecError, match=r"names studies/\.\./x, which is no result of tiny"):
+        open_source(origin)

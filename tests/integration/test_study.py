@@ -93,7 +93,15 @@ def test_a_study_from_corpus_to_report(
     drivers = [head.run("run", study, "--address", head.address) for _ in range(2)]
     shown = [output_of(driver) for driver in drivers]  # each ends well, whoever trains what
     assert sum(text.count(": launched") for text in shown) == 2
+    joined = "".join(shown)
     assert states(outputs) == ["finished"] * 3
+    assert list(outputs.glob("runs/*/ray/attempt-*/step-*")) == []
+    # On a cluster the report is written at the end, and is MLflow's too.
+    page = outputs / "studies" / "tiny" / "report" / "report.html"
+    assert f"report: {page}" in joined
+    (published,) = outputs.glob("mlartifacts/tiny/*/artifacts/report/report.html")
+    assert published.read_bytes() == page.read_bytes()
+    assert (published.parents[1] / "plan.json").exists()
     events = [
         json.loads(line)["event"]
         for line in (outputs / "studies" / "tiny" / "events.jsonl").read_text().splitlines()

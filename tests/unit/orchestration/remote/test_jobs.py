@@ -235,6 +235,7 @@ def test_a_job_knows_where_its_study_is(tiny_study: dict[str, Any], tmp_path: Pa
     job, _ = submit(cluster, study_submission(study))
     assert study_and_job(cluster, "tiny", []) == ("tiny", study.output, job)
     assert job.metadata["specification"] == study.content_hash()
+    assert (job.metadata["tracking"], job.metadata["storage"]) == ("", "")
 
 
 def test_rows_are_found_among_other_output() -> None:

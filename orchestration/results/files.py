@@ -1,0 +1,178 @@
+"""Which files of an output folder are a study's or sweep's results, and their list with checksums.
+
+Names are relative to the output folder. Where results are published, the files of the study's own
+folder lie at the top (`report/report.html`), those of its runs below `runs`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from cola.errors import StorageError, validation_problem
+from cola.files import is_temporary
+from cola.jsonl import read_lines
+from cola.records import SweepFile
+from orchestration.checkpoint.manifest import safe_name
+from orchestration.planning.decisions import saved_plan
+from orchestration.state.paths import FETCHED, OutputFolder, RunFolder
+
+ResultKind = Literal["study", "sweep"]
+FORMAT: Literal[1] = 1
+# Of a study's or sweep's folder: what only its driver on that machine uses.
+LEFT_OUT = ("mlflow.lock", SweepFile.LOCK, "stop", FETCHED)
+LEFT_OUT_FOLDERS = ("tune",)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A study or sweep by its kind and name."""
+
+    kind: ResultKind
+    name: str
+
+    @property
+    def folder(self) -> str:
+        """Its own folder within an output folder."""
+        return f"{'studies' if self.kind == 'study' else 'sweeps'}/{self.name}"
+
+    def published(self, file: str) -> str:
+        """Where a file is published, below the place of the thing's results."""
+        return file.removeprefix(f"{self.folder}/")
+
+    def is_mine(self, file: str) -> bool:
+        """Whether a name from a list can be one of its results: no other place is written to."""
+        return is_inside(file) and file.startswith((f"{self.folder}/", "runs/"))
+
+
+class ResultFile(BaseModel):
+    """Size in bytes and SHA-256 (hex) of a file as it was published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: NonNegativeInt
+    sha256: str
+
+
+class ResultList(BaseModel):
+    """`results.json`: the published files of a study or sweep, written after them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = FORMAT
+    kind: ResultKind
+    name: str
+    models: bool  # whether the runs' exported models are among them
+    files: dict[str, ResultFile]
+
+
+def parse_list(text: bytes | str, where: str, thing: Thing) -> ResultList:
+    """The list of a thing's results from its JSON.
+
+    Raises:
+        StorageError: it is damaged, of another thing, or names files elsewhere.
+    """
+    try:
+        found = ResultList.model_validate_json(text)
+    except ValidationError as error:
+        problem = validation_problem(error)
+    else:
+        strange = next((name for name in found.files if not thing.is_mine(name)), None)
+        if (found.kind, found.name) != (thing.kind, thing.name):
+            problem = f"is that of {found.kind} {found.name}"
+        elif strange is not None:
+            problem = f"names {strange}, which is no result of {thing.name}"
+        else:
+            return found
+    raise StorageError(
+        f"{where}: is no list of the results of {thing.kind} {thing.name} ({problem}); resume it "
+        "on the cluster, and its driver writes the list anew"
+    )
+
+
+def result_names(root: Path, thing: Thing, *, models: bool) -> list[str]:
+    """Names of the thing's result files in an output folder, its runs' first.
+
+    Raises:
+        StorageError: its plan, or its log of trials, cannot be read.
+    """
+    runs = [
+        name
+        for key in run_keys(root, thing)
+        for name in run_names(root, key)
+        if models or not is_of_model(name)
+    ]
+    return [*runs, *own_names(root, thing)]
+
+
+def run_keys(root: Path, thing: Thing) -> list[str]:
+    """Keys of the runs that it has planned, each once.
+
+    Raises:
+        StorageError: its plan, or its log of trials, cannot be read.
+    """
+    folder = root / thing.folder
+    if thing.kind == "study":
+        keys = [str(slot["run_key"]) for slot in saved_plan(folder).values()]
+    else:
+        path = folder / SweepFile.TRIALS
+        try:
+            asked = list(read_lines(path)) if path.exists() else []
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be read ({error.strerror}); check its permissions and the disk"
+            ) from None
+        keys = [str(key) for line in asked for key in line.get("run_keys") or []]
+    return [key for key in dict.fromkeys(keys) if is_inside(key) and "/" not in key]
+
+
+def run_names(root: Path, key: str) -> Iterator[str]:
+    """Names of a run's result files: its records, answers to tasks, and its exported model."""
+    folder = RunFolder(OutputFolder(root).runs / key)
+    records = (
+        folder.spec, folder.data, folder.ledger, folder.journal, folder.outcome,
+        folder.environment, folder.samples, folder.evaluation,
+    )  # fmt: skip
+    for path in records:
+        if path.is_file():
+            yield path.relative_to(root).as_posix()
+    for part in (folder.answers, folder.model):
+        yield from names_below(root, part)
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a file is of a run's exported model."""
+    return name.split("/")[2:3] == ["model"]
+
+
+def own_names(root: Path, thing: Thing) -> Iterator[str]:
+    """Names of the files in the thing's own folder: specification, plan, events, report."""
+    for name in names_below(root, root / thing.folder):
+        parts = name.removeprefix(f"{thing.folder}/").split("/")
+        if parts[0] not in (*LEFT_OUT, *LEFT_OUT_FOLDERS):
+            yield name
+
+
+def names_below(root: Path, folder: Path) -> Iterator[str]:
+    """Names of the files in a folder that are no link, hidden or temporary, in their order."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            path = Path(place, file)
+            hidden = file.startswith(".") or is_temporary(path)
+            if not hidden and not path.is_symlink() and path.is_file():
+                yield path.relative_to(root).as_posix()
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name stays within the folder that it is joined to."""
+    try:
+        safe_name(name)
+    except ValueError:
+        return False
+    return bool(name)

@@ -1,0 +1,123 @@
+"""Publishes what a study or sweep on a cluster has found, for machines that see no folder of it.
+
+To its own run in MLflow go report, figures, tables and plan; to that on a server also what `cola
+fetch` needs of its runs. Where checkpoints are in an object store, that gets the same with the
+exported models. What is published already is not sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from cola.errors import ColaError, StorageError, one_line
+from cola.files import sha256_of, storage_errors
+from cola.records import Artifact
+from cola.spec.address import resolve_address
+from cola.study import StudySpec
+from orchestration.checkpoint.address import is_folder
+from orchestration.results.files import (
+    ResultFile,
+    ResultList,
+    Thing,
+    own_names,
+    parse_list,
+    result_names,
+)
+from orchestration.results.stored import StoredFiles
+from orchestration.state.paths import output_root
+from orchestration.tracking.address import tracking_uri
+from orchestration.tracking.artifacts import StudyArtifacts
+
+log = logging.getLogger(__name__)
+
+
+class Shelf(Protocol):
+    """Where a thing's results are published, by names. All methods raise ColaError."""
+
+    def read(self, name: str, folder: Path) -> Path | None:
+        """The file of this name, brought into an empty folder; None where there is none."""
+
+    def write(self, path: Path, name: str) -> None:
+        """Store a file under this name."""
+
+
+def publish(study: StudySpec, thing: Thing, notify: Callable[[str], None]) -> None:
+    """Publish the results of a study, or of the sweep over this base study.
+
+    A place that does not take them costs one line.
+    """
+    places: dict[str, Callable[[StudySpec, Thing], int]] = {"MLflow": to_mlflow}
+    storage = study.checkpoint.storage
+    if storage is not None and not is_folder(storage):
+        places["the object store"] = to_object_store
+    for where, send in places.items():
+        try:
+            sent = send(study, thing)
+        except (ColaError, OSError) as error:
+            notify(
+                f"results are not published to {where}: {one_line(error)}; they are in "
+                f"{output_root(study) / thing.folder}, and the same command publishes them"
+            )
+        else:
+            log.info("%s: %d files published to %s", thing.name, sent, where)
+
+
+def to_mlflow(study: StudySpec, thing: Thing) -> int:
+    """Publish to MLflow; the number of files sent.
+
+    A database has them beside the output folder already, and gets the thing's own files alone.
+    """
+    address, root = resolve_address(tracking_uri(study)), output_root(study)
+    shelf = StudyArtifacts(address, thing.name)
+    if address.is_server:
+        return publish_to(shelf, root, thing, models=False)
+    names = list(own_names(root, thing))
+    for name in names:
+        shelf.write(root / name, thing.published(name))
+    return len(names)
+
+
+def to_object_store(study: StudySpec, thing: Thing) -> int:
+    """Publish beside the checkpoints; the number of files sent."""
+    shelf = StoredFiles.of(str(study.checkpoint.storage), thing)
+    return publish_to(shelf, output_root(study), thing, models=True)
+
+
+def publish_to(shelf: Shelf, root: Path, thing: Thing, *, models: bool) -> int:
+    """Send the results that a shelf does not have yet, then their list; how many were sent.
+
+    Raises:
+        ColaError: a file cannot be read, or the shelf does not take it.
+    """
+    before = published_list(shelf, thing)
+    known = {} if before is None else before.files
+    files: dict[str, ResultFile] = {}
+    sent = 0
+    for name in result_names(root, thing, models=models):
+        with storage_errors(root / name, remedy="check its permissions and the disk", done="read"):
+            size, digest = (root / name).stat().st_size, sha256_of(root / name)
+        files[name] = ResultFile(bytes=size, sha256=digest)
+        if known.get(name) != files[name]:
+            shelf.write(root / name, thing.published(name))
+            sent += 1
+    listed = ResultList(kind=thing.kind, name=thing.name, models=models, files=files)
+    with tempfile.TemporaryDirectory(prefix="cola-publish-") as folder:
+        path = Path(folder, Artifact.RESULTS)
+        path.write_text(listed.model_dump_json(indent=1), encoding="utf-8")
+        shelf.write(path, Artifact.RESULTS)
+    return sent
+
+
+def published_list(shelf: Shelf, thing: Thing) -> ResultList | None:
+    """The list of what was published before; None where there is none that can be read."""
+    with tempfile.TemporaryDirectory(prefix="cola-publish-") as folder:
+        path = shelf.read(Artifact.RESULTS, Path(folder))
+        try:
+            return None if path is None else parse_list(path.read_bytes(), str(path), thing)
+        except StorageError as error:
+            log.warning("%s", error)
+            return None

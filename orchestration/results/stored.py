@@ -1,0 +1,86 @@
+"""Results in an object store, beside the checkpoints: `<checkpoint.storage>/results/...`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cola.errors import StorageError, one_line
+from orchestration.checkpoint.address import joined, redacted, resolved
+from orchestration.checkpoint.store import CHUNK_BYTES, open_filesystem
+from orchestration.results.files import Thing
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Files below one address. All methods raise StorageError where the store fails."""
+
+    address: str
+    filesystem: FileSystem
+    root: str
+
+    @classmethod
+    def of(cls, storage: str, thing: Thing) -> StoredFiles:
+        """Those of a thing in this `checkpoint.storage`; nothing is written.
+
+        Raises:
+            SpecError, StorageError: see `open_filesystem`.
+        """
+        address = joined(resolved(storage), f"{RESULTS}/{thing.folder}")
+        return cls(address, *open_filesystem(address))
+
+    @property
+    def shown(self) -> str:
+        """The address for messages, without secrets."""
+        return redacted(self.address)
+
+    def read(self, name: str, folder: Path) -> Path | None:
+        """The file of this name, brought into an empty folder; None where there is none."""
+        from pyarrow.fs import FileType
+
+        target = folder / name.rpartition("/")[2]
+        with self._errors():
+            (info,) = self.filesystem.get_file_info([f"{self.root}/{name}"])
+            if info.type != FileType.File:
+                return None
+            self._copy(f"{self.root}/{name}", str(target), outward=False)
+        return target
+
+    def write(self, path: Path, name: str) -> None:
+        """Store a file under this name."""
+        target = f"{self.root}/{name}"
+        with self._errors():
+            self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            self._copy(str(path), target, outward=True)
+
+    def _copy(self, source: str, target: str, *, outward: bool) -> None:
+        from pyarrow.fs import LocalFileSystem, copy_files
+
+        here, there = LocalFileSystem(), self.filesystem
+        copy_files(
+            source,
+            target,
+            source_filesystem=here if outward else there,
+            destination_filesystem=there if outward else here,
+            chunk_size=CHUNK_BYTES,
+            use_threads=False,  # several threads within one upload to S3 are not safe in Arrow
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"checkpoint.storage={self.shown}: results cannot be read or written "
+                f"({one_line(error, 200)}); check the address, the network, and the credentials in "
+                "the environment (as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+            ) from None
