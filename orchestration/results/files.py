@@ -24,8 +24,8 @@ from orchestration.state.paths import FETCHED, OutputFolder, RunFolder
 
 ResultKind = Literal["study", "sweep"]
 FORMAT: Literal[1] = 1
-# Of a study's or sweep's folder: what only its driver on that machine uses.
-LEFT_OUT = ("mlflow.lock", SweepFile.LOCK, "stop", FETCHED)
+# Of a study's or sweep's folder: what only its drivers on that machine use, beside locks.
+LEFT_OUT = ("stop", FETCHED)
 LEFT_OUT_FOLDERS = ("tune",)
 
 
@@ -154,7 +154,7 @@ def own_names(root: Path, thing: Thing) -> Iterator[str]:
     """Names of the files in the thing's own folder: specification, plan, events, report."""
     for name in names_below(root, root / thing.folder):
         parts = name.removeprefix(f"{thing.folder}/").split("/")
-        if parts[0] not in (*LEFT_OUT, *LEFT_OUT_FOLDERS):
+        if parts[0] not in (*LEFT_OUT, *LEFT_OUT_FOLDERS) and not parts[0].endswith(".lock"):
             yield name
 
 
