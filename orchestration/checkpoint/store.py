@@ -151,7 +151,7 @@ class CheckpointStore:
             if self.local and is_manifest(file):
                 write_atomically(self.folder(name) / file, (part / file).read_text())
             else:
-                self._copy(str(part / file), f"{target}/{file}", outward=True)
+                copy_file(self.filesystem, str(part / file), f"{target}/{file}", outward=True)
 
     def mirror_manifests(self, target: Path) -> list[Path]:
         """Copy the manifests of each checkpoint into `target/attempt-N/step-...`; returns those
@@ -203,20 +203,22 @@ class CheckpointStore:
         for file in sorted(files):
             path = target / PurePosixPath(safe_name(file))
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._copy(f"{self.path(name)}/{file}", str(path), outward=False)
+            copy_file(self.filesystem, f"{self.path(name)}/{file}", str(path), outward=False)
 
-    def _copy(self, source: str, target: str, outward: bool) -> None:
-        from pyarrow.fs import LocalFileSystem, copy_files
 
-        here, there = LocalFileSystem(), self.filesystem
-        copy_files(
-            source,
-            target,
-            source_filesystem=here if outward else there,
-            destination_filesystem=there if outward else here,
-            chunk_size=CHUNK_BYTES,
-            use_threads=False,  # several threads within one upload to S3 are not safe in Arrow
-        )
+def copy_file(filesystem: FileSystem, source: str, target: str, *, outward: bool) -> None:
+    """Copy a file of this machine to a file system (`outward`), or one from there to here."""
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    here = LocalFileSystem()
+    copy_files(
+        source,
+        target,
+        source_filesystem=here if outward else filesystem,
+        destination_filesystem=filesystem if outward else here,
+        chunk_size=CHUNK_BYTES,
+        use_threads=False,  # several threads within one upload to S3 are not safe in Arrow
+    )
 
 
 def is_manifest(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cola.errors import StorageError, one_line
 from orchestration.checkpoint.address import joined, redacted, resolved
-from orchestration.checkpoint.store import CHUNK_BYTES, open_filesystem
+from orchestration.checkpoint.store import copy_file, open_filesystem
 from orchestration.results.files import Thing
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class StoredFiles:
             (info,) = self.filesystem.get_file_info([f"{self.root}/{name}"])
             if info.type != FileType.File:
                 return None
-            self._copy(f"{self.root}/{name}", str(target), outward=False)
+            copy_file(self.filesystem, f"{self.root}/{name}", str(target), outward=False)
         return target
 
     def write(self, path: Path, name: str) -> None:
@@ -59,20 +59,7 @@ class StoredFiles:
         target = f"{self.root}/{name}"
         with self._errors():
             self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-            self._copy(str(path), target, outward=True)
-
-    def _copy(self, source: str, target: str, *, outward: bool) -> None:
-        from pyarrow.fs import LocalFileSystem, copy_files
-
-        here, there = LocalFileSystem(), self.filesystem
-        copy_files(
-            source,
-            target,
-            source_filesystem=here if outward else there,
-            destination_filesystem=there if outward else here,
-            chunk_size=CHUNK_BYTES,
-            use_threads=False,  # several threads within one upload to S3 are not safe in Arrow
-        )
+            copy_file(self.filesystem, str(path), target, outward=True)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
