@@ -198,7 +198,7 @@ def test_defaults_leave_run_keys_as_they_were() -> None:
     }
     runs = plan_study(StudySpec.parse(study), fingerprint="0" * 64)
     assert {run.spec.family: run.key[:16] for run in runs} == {
-        "ar": "775432da0172cbb6",
-        "llada": "9759aa40978688b6",
-        "cola": "da3a98a7cc42bb0c",
+        "ar": "15c519985d1e43b6",
+        "llada": "75301b37d9c5670c",
+        "cola": "791c0dc853ab413d",
     }
