@@ -117,6 +117,8 @@ class Launcher:
 
     def _has_more(self) -> bool:
         """Whether there may be something to train; other drivers' runs are not waited for."""
+        if not (self._waiting or self._others.undecided):
+            self._waiting += self._others.released(at_once=True)  # nobody else might look any more
         return bool(self._waiting) or self._others.undecided
 
     def _step(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:

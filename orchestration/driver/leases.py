@@ -133,12 +133,13 @@ class OtherDrivers:
         self._next_taken = self._clock() + LOOK_SECONDS
         return [run for run in waiting if self.have(run)]
 
-    def released(self) -> list[PlannedRun]:
+    def released(self, *, at_once: bool = False) -> list[PlannedRun]:
         """Runs whose drivers have left or are lost before they had ended, once each.
 
-        Runs that have ended are forgotten. Nothing is looked at more often than LOOK_SECONDS.
+        Runs that have ended are forgotten. Nothing is looked at more often than LOOK_SECONDS,
+        unless `at_once`.
         """
-        if not self._runs or self._clock() < self._next:
+        if not self._runs or (self._clock() < self._next and not at_once):
             return []
         self._next, self.undecided = self._clock() + LOOK_SECONDS, False
         released = []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import threading
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from cola.study import StudySpec
 from orchestration.cluster.admission_queue import QueueReply
 from orchestration.cluster.packing import RunRequest
 from orchestration.driver import launcher as launching
-from orchestration.driver import leases
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.progress import StudyView
 from orchestration.driver.study_runner import TRAINED
@@ -32,8 +31,6 @@ from orchestration.state.paths import OutputFolder, RunFolder, output_root, stud
 from orchestration.tracking.mirror import Mirror
 from orchestration.worker.assignment import Assignment, RunOutcome
 from tests.factories import exported_model
-
-SECONDS = 0.08  # that a run takes
 
 
 class OneAtATime:
@@ -49,8 +46,7 @@ class OneAtATime:
 
 
 def trained(assignment: Assignment) -> None:
-    """In place of Ray Train: a run that takes a while and finishes."""
-    time.sleep(SECONDS)
+    """In place of Ray Train: a run that finishes."""
     exported_model(Path(assignment.run_folder))
     outcome = RunOutcome(
         state="finished", attempt=assignment.attempt, reason=None, step=1, order_digests={}
@@ -58,11 +54,22 @@ def trained(assignment: Assignment) -> None:
     RunFolder(Path(assignment.run_folder)).outcome.write_text(outcome.model_dump_json())
 
 
+def together(drivers: int) -> Callable[[Assignment], None]:
+    """`trained`, but no driver ends its first run before every one has begun one."""
+    first, everyone = itertools.count(), threading.Barrier(drivers)
+
+    def fit_run(assignment: Assignment) -> None:
+        if next(first) < drivers:  # each has one run at a time
+            everyone.wait(timeout=60)
+        trained(assignment)
+
+    return fit_run
+
+
 @pytest.fixture
 def study(tiny_study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> StudySpec:
     monkeypatch.setattr(launching, "fit_run", trained)
     monkeypatch.setattr(launching, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(leases, "LOOK_SECONDS", 0.05)
     return StudySpec.parse(tiny_study | {"families": {"ar": {}}, "seeds": list(range(6))})
 
 
@@ -95,7 +102,10 @@ def run_all(launcher: Launcher, study: StudySpec, again: Sequence[str]) -> None:
     launcher.run([each.run for each in decisions if each.action in TRAINED], OneAtATime())
 
 
-def test_three_drivers_train_every_run_once(study: StudySpec) -> None:
+def test_three_drivers_train_every_run_once(
+    study: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "fit_run", together(3))
     launchers = drive(study, 3)
     ledger = Ledger(output_root(study))
     entries = [ledger.entry(run.key) for run in plan_study(study)]
@@ -107,13 +117,16 @@ def test_three_drivers_train_every_run_once(study: StudySpec) -> None:
     assert (events["launched"], events["finished"]) == (6, 6)
 
 
-def test_a_finished_run_whose_model_is_lost_is_trained_again(study: StudySpec) -> None:
+def test_a_finished_run_whose_model_is_lost_is_trained_again(
+    study: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By one of the drivers, and the others leave it to that one."""
-    drive(study, 2)
+    drive(study, 1)
     ledger, lost = Ledger(output_root(study)), [run.key for run in plan_study(study)][:2]
     for key in lost:
         shutil.rmtree(RunFolder(ledger.run_folder(key)).model)
-    assert sum(launcher.launched for launcher in drive(study, 2, again=lost)) == 2
+    monkeypatch.setattr(launching, "fit_run", together(2))
+    assert [launcher.launched for launcher in drive(study, 2, again=lost)] == [1, 1]
     attempts = [len(ledger.entry(run.key).attempts) for run in plan_study(study)]
     assert attempts == [2, 2, 1, 1, 1, 1]
 
