@@ -100,11 +100,11 @@ def report_sweep(folder: Path) -> None:
     typer.echo(str(write_sweep_report(folder)))
 
 
-def forecast(folder: Path, metric: str, budget: float) -> str:
-    """Register what a rate sweep's finished budgets forecast for this one, FLOPs."""
+def forecast(folder: Path, arm: str, budget: float) -> str:
+    """Register what the finished budgets of a rate sweep's arm forecast for this one, FLOPs."""
     from analysis.sweep_report.rate_forecast import register_forecast  # takes a second
 
-    return register_forecast(folder, metric, budget)
+    return register_forecast(folder, arm, budget)
 
 
 def main() -> None:

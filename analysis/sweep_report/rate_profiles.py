@@ -2,7 +2,7 @@
 
 The machinery is that of IsoFLOP profiles with the measured rate (nats a token that latents cost) in
 place of the size. Of keys of training the best value counts at each point. Points whose latents
-silent, and profiles without a minimum inside, are named and enter nothing.
+say next to nothing, and profiles without a minimum inside, are named and enter nothing.
 """
 
 from __future__ import annotations

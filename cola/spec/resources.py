@@ -3,7 +3,7 @@ any of it beyond rounding."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -11,8 +11,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -207,14 +205,6 @@ class CheckpointSpec(Spec):
         description="`sync`: training waits until a checkpoint is in the storage; `async`: only "
         "until it is on the local disk.",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Studies that keep nothing of finished runs are the same as before there was a choice."""
-        values: dict[str, Any] = handler(self)
-        if not self.keep_finished:
-            values.pop("keep_finished", None)
-        return values
 
 
 class DivergenceRetry(Spec):

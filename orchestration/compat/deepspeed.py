@@ -78,7 +78,7 @@ def loading_weights(optimizer: Any, zero_stage: int) -> Iterator[None]:
 def without_tracking() -> Iterator[None]:
     """Within, DeepSpeed is imported without MLflow, by which its autotuner alone would log.
 
-    It takes each worker half a second of its start.
+    It takes each worker more than a second of its start.
     """
     loaded = "mlflow" in sys.modules
     if not loaded:

@@ -200,9 +200,12 @@ class ArmSearch:
             {key: value for key, value in point.items() if key in space}
             for point in self._sweep.start
         ]
+        is_grid = self._sweep.algorithm.kind == "grid"
         if self._sweep.start_with_study:
-            start = [point for point in [self._planner.own_point(self.arm)] if point] + start
-        if self._sweep.algorithm.kind == "grid":
+            own = self._planner.own_point(self.arm)
+            if own and (own.keys() == space.keys() or not is_grid):
+                start.insert(0, own)
+        if is_grid:
             return Grid(space, start)
         ended = self._drawn_trials()
         # Trials that are still open are drawn with the others, so that their outcomes find them.

@@ -269,8 +269,8 @@ class SweepSpec(Spec):
     start_with_study: bool = Field(
         default=False,
         description="Try first, before `start`, what the base study itself has of an arm's keys: "
-        "no arm then ends with worse than that. A key of which it has no value in the space is "
-        "drawn.",
+        "an arm whose space has all of these does not end with worse. A key of which the space "
+        "does not have the study's value is drawn; a grid then begins as ever.",
     )
     concurrent_trials: PositiveInt | None = Field(
         default=None,
@@ -362,6 +362,11 @@ class SweepSpec(Spec):
         keys = (answer.key, answer.over) if isinstance(answer, DriftQuestion) else ()
         check_answer(answer.kind, keys, spaces=spaces, metrics=len(self.metrics))
         if isinstance(answer, RateQuestion):
+            if self.start_with_study:
+                raise ValueError(
+                    "start_with_study: answer.kind=rate trains every point of its grid, in order "
+                    "of the budgets; leave it out"
+                )
             names = [goal.name for goal in self.metrics]
             check_rate(answer, spaces, algorithm=self.algorithm.kind, metrics=names)
         if len(self.metrics) > 1 and self.scheduler.kind != "none":

@@ -4,8 +4,7 @@
 
 Each row is a training of a minute on a core (`cola sweep` runs two side by side), at every one of
 the rates, of which the best counts; the same command resumes. Printed are the bound on validation
-text, its difference from the defaults' with the standard error of one run, distortion and rate. The
-defaults of `VAEObjective` and `JointObjective` are those that no row beats by two standard errors.
+text, its difference from the defaults' with the standard error of one run, distortion and rate.
 """
 
 from __future__ import annotations

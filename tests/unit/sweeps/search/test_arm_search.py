@@ -150,3 +150,15 @@ def test_what_the_study_has_comes_first_and_once(
     points = [request.point[LOC] for request in [*first, *finish(search, log, 5)]]
     assert len(points) == 3
     assert points.count(1.0) == 1
+
+
+def test_a_grid_has_no_point_that_is_half_the_study_s(
+    tiny_sweep: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its block size is 8, which the space does not have."""
+    tiny_sweep |= {"space": {LOC: [0.0, 1.0], BLOCK: [16, 32]}, "start_with_study": True}
+    search, log = searching(tiny_sweep, tmp_path)
+    points = [request.point for request in finish(search, log, 9)]
+    assert [(point[LOC], point[BLOCK]) for point in points] == [
+        (0.0, 16), (0.0, 32), (1.0, 16), (1.0, 32)
+    ]  # fmt: skip

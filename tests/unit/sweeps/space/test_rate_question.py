@@ -24,6 +24,10 @@ RUNGS = [[{"budget": budget, "core_parameters": 60_000}] for budget in (1e9, 2e9
         ({"space": {"ladder": [*RUNGS, [*RUNGS[0], *RUNGS[1]]], DIM: [2]}}, "ladder.values.3: is"),
         ({"space": {"ladder": [*RUNGS, [{"budget": "lots"}]], DIM: [2]}}, "ladder.values.3: is no"),
         ({"space": {"ladder": [*RUNGS, [{"budget": 1e9, "row": "paper-2b"}]], DIM: [2]}}, "twice"),
+        (
+            {"start_with_study": True},
+            "start_with_study: answer.kind=rate trains every point of its",
+        ),
         ({"space": {"ladder": RUNGS}}, "needs a key that moves the rate"),
         (
             {"set": {"rules.latent.latent_dim": {"kind": "power_law", "coefficient": 3}}},
