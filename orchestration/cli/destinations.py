@@ -176,10 +176,11 @@ class SlurmDestination:
                 f"nodes see (shared); use one that is, as --set output={self.shared}/outputs"
             )
         request, count = self.request(work)
-        found = slurm_jobs.submit(
-            self.site, slurm.text(request), work.name,
-            specification=request.work.specification, count=count,
+        batch = slurm_jobs.Batch(
+            work.name, slurm.text(request), request.work.specification, work.digest, count,
+            insists=self.allocations is not None,
         )  # fmt: skip
+        found = slurm_jobs.submit(self.site, batch)
         problems = [other_version(found.jobs[0], work)] if found.other_version else []
         if found.problem is not None:
             problems.append(f"{len(found.jobs)} of {count} jobs: {found.problem}")
@@ -201,6 +202,11 @@ class SlurmDestination:
         """See `Destination`."""
         seconds = self.cluster.grace_seconds + TEARDOWN_SECONDS if wait else None
         return slurm_jobs.stop(self.site, jobs, seconds)
+
+
+def current(jobs: Sequence[Any]) -> Sequence[Any]:
+    """The jobs, of any kind of cluster, that wait or run; where none does, the last one."""
+    return [job for job in jobs if job.active] or jobs[-1:]
 
 
 def other_version(job: Any, work: Submission) -> str:

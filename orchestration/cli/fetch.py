@@ -26,7 +26,7 @@ from orchestration.cli.options import (
     Dashboard,
     output_folder,
 )
-from orchestration.cli.things import SWEEP_KEYS, submitted_values
+from orchestration.cli.things import is_sweep_values, submitted_values
 
 if TYPE_CHECKING:
     from orchestration.results.fetch import Advance, Fetched
@@ -174,7 +174,7 @@ def slurm_origin(reached: SlurmDestination, name: str, where: str) -> Origin:
         SpecError: there was no job of it, it has not begun, or its folder is not seen.
     """
     values = submitted(reached, name, where)
-    swept = any(key in values for key in SWEEP_KEYS)
+    swept = is_sweep_values(values)
     study = values.get("study") if swept else values
     if not isinstance(study, dict) or not isinstance(study.get("output"), str):
         raise SpecError(f"{name}: its job does not say where the output is; submit it again")

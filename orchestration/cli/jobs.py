@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration.cli.destinations import Destination, destination
+from orchestration.cli.destinations import Destination, current, destination
 from orchestration.cli.options import (
     Allocations,
     AllowHttp,
@@ -25,7 +25,6 @@ from orchestration.cli.options import (
 )
 from orchestration.cli.things import submission_of
 from orchestration.remote.packaging import STOP_SECONDS
-from orchestration.slurm.jobs import current
 from orchestration.slurm.record import WorkKind
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

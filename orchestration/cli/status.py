@@ -11,7 +11,12 @@ import typer
 
 from cola.errors import SpecError
 from cola.study import StudySpec
-from orchestration.cli.destinations import RayDestination, SlurmDestination, destination
+from orchestration.cli.destinations import (
+    RayDestination,
+    SlurmDestination,
+    current,
+    destination,
+)
 from orchestration.cli.options import (
     DASHBOARD_HELP,
     AllowHttp,
@@ -21,18 +26,27 @@ from orchestration.cli.options import (
     Overrides,
 )
 from orchestration.cli.tables import print_runs
-from orchestration.cli.things import SWEEP_KEYS, submitted_values
+from orchestration.cli.things import is_sweep_values, submitted_values
 from orchestration.driver.status import run_status, unstarted_status
 from orchestration.planning.catalog import load_study
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import plan_study
 from orchestration.results.saved_runs import saved_runs
-from orchestration.slurm.jobs import current
 from orchestration.slurm.machine import last_line
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import StudyFolder, output_root, study_folder
 
 STATUS_SECONDS = 300.0  # for `cola status` on another machine; a chosen value
+# bash for another machine; what `setup` prints is no part of the answer.
+THERE = """exec 3>&1 1>&2
+{setup}
+command -v cola > /dev/null || {{
+    echo "no command cola: add what makes its environment to setup in clusters.yaml" >&2
+    exit 1
+}}
+export COLUMNS={columns}
+exec cola "$@" 1>&3 3>&-
+"""
 WIDE = 160  # columns of a table that another machine prints; a chosen value
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -131,7 +145,7 @@ def show_slurm_status(
         raise SpecError(
             f"{name}: job {jobs[-1].job} has not begun, so that nothing is known of runs"
         )
-    swept = any(key in submitted_values(text, str(spec)) for key in SWEEP_KEYS)
+    swept = is_sweep_values(submitted_values(text, str(spec)))
     if swept and workers:
         raise SpecError("--workers: is of a study's runs, and this is a sweep; leave it out")
     about = [{"id": job.job, "status": job.state} for job in jobs]
@@ -159,7 +173,7 @@ def show_status_there(
     """
     verbs = ["sweep", "status"] if swept else ["status"]
     options = [*(["--json"] if as_json else []), *(["--workers"] if workers else [])]
-    script = "\n".join([*to.cluster.setup, f"export COLUMNS={WIDE}", 'exec cola "$@"'])
+    script = THERE.format(setup="\n".join(to.cluster.setup), columns=WIDE)
     command = ["bash", "-c", script, "bash", *verbs, str(spec), *options]
     answer = to.site.machine.call(command, seconds=STATUS_SECONDS)
     shown = answer.output.decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,12 @@ def holds_sweep(path: Path) -> bool:
     Raises:
         SpecError: it cannot be read, or is no mapping.
     """
-    return any(key in load_yaml(path) for key in SWEEP_KEYS)
+    return is_sweep_values(load_yaml(path))
+
+
+def is_sweep_values(values: Mapping[str, Any]) -> bool:
+    """Whether these are a sweep's."""
+    return any(key in values for key in SWEEP_KEYS)
 
 
 def submitted_values(text: bytes, where: str) -> dict[str, Any]:

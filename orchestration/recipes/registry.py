@@ -73,12 +73,14 @@ def recipe(
     """The recipe's text, for the cluster's nodes; `image` comes before the cluster's own.
 
     Raises:
-        SpecError: an unknown kind, one that needs a study or sweep without it, nodes that are too
-            small or too few, or different nodes where a kind starts only equal ones.
+        SpecError: an unknown kind, one that needs a study or sweep or takes none, nodes that are
+            too small or too few, or different nodes where a kind starts only equal ones.
     """
     if kind not in kinds():
         raise SpecError(f"--kind {kind}: unknown; valid: {', '.join(kinds())}")
     alone = kinds()[kind].alone
+    if alone is not None and work is not None:
+        raise SpecError(f"--kind {kind}: takes no study or sweep ({work.name}); leave it out")
     if alone is not None:
         return alone(ClusterRequest(cluster, image or cluster.image or IMAGE))
     if work is None:

@@ -48,20 +48,23 @@ def time_limit(request: RecipeRequest) -> str:
     """The job's time limit: the cluster's, or by the plan's hours.
 
     Raises:
-        SpecError: the cluster's is not above the grace.
+        SpecError: it is not above the grace.
     """
     cluster = request.cluster
-    if cluster.time is None:
+    limit = cluster.time
+    if limit is None:
         total, runs = request.work.seconds(), request.work.run_seconds()
         seconds = max(total / cluster.allocations, *runs.values(), 0.0)
-        return f"{min(planned_hours(seconds), MOST_HOURS)}:00:00"
-    check_limit(seconds_of(cluster.time), cluster.grace_seconds, where=f"--time={cluster.time}")
-    return cluster.time
+        limit = f"{min(planned_hours(seconds, cluster.grace_seconds), MOST_HOURS)}:00:00"
+    check_limit(seconds_of(limit), cluster.grace_seconds, where=f"--time={limit}")
+    return limit
 
 
-def planned_hours(seconds: float) -> int:
-    """Hours of a job, HOURS_SPARE times what the plan expects of its runs one after another."""
-    return max(1, math.ceil(HOURS_SPARE * seconds / 3600))
+def planned_hours(seconds: float, grace: int) -> int:
+    """Hours of a job: HOURS_SPARE times what the plan expects of its runs one after another, and
+    what it needs beside."""
+    beside = warning_seconds(grace) + START_SECONDS
+    return max(1, math.ceil((HOURS_SPARE * seconds + beside) / 3600))
 
 
 def long_runs(request: RecipeRequest) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from cola.errors import SpecError
@@ -67,6 +68,7 @@ def study_submission(study: StudySpec) -> Submission:
     check_study(study)
     runs = plan_study(study)
 
+    @cache
     def run_seconds() -> dict[str, float]:
         return expected_seconds(study, runs)
 
@@ -103,9 +105,11 @@ def side_by_side(work: Submission, jobs: int) -> tuple[Submission, int]:
     jobs = min(jobs, len(work.resources))
     if most is None or jobs == 1:
         return work, jobs
-    resources = work.study.resources.model_copy(update={"concurrent_runs": most // jobs})
+    share = {"concurrent_runs": most // jobs}
+    resources = work.study.resources.model_copy(update=share)
     study = work.study.model_copy(update={"resources": resources})
-    return replace(study_submission(study), run_seconds=work.run_seconds), jobs
+    each = [run.model_copy(update=share) for run in work.resources]
+    return replace(work, specification=study.to_yaml(), study=study, resources=each), jobs
 
 
 def expected_seconds(study: StudySpec, runs: Sequence[PlannedRun]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cola.errors import ClusterError, ColaError, SpecError
 from orchestration.slurm import scheduler
 from orchestration.slurm.jobs import JobSite
-from orchestration.slurm.machine import HERE, Machine
+from orchestration.slurm.machine import Machine
 from orchestration.slurm.times import seconds_of
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 NODE_SECONDS = 120  # for a node to become free for the check; a chosen value
 
 
-def partition_limit(partition: str | None, machine: Machine = HERE) -> tuple[str, float]:
+def partition_limit(partition: str | None, machine: Machine) -> tuple[str, float]:
     """The partition (None: the default one) and its time limit in seconds.
 
     Raises:
@@ -45,9 +45,7 @@ def partition_limit(partition: str | None, machine: Machine = HERE) -> tuple[str
     return wanted, min(limits[name] for name in wanted.split(","))
 
 
-def check_within_partition(
-    limit: str | None, partition: str | None, machine: Machine = HERE
-) -> str:
+def check_within_partition(limit: str | None, partition: str | None, machine: Machine) -> str:
     """A sentence on the partition; `limit` is the time that jobs ask for, None where the plan says.
 
     Raises:
@@ -102,7 +100,7 @@ def check_seen_by_nodes(site: JobSite, options: Sequence[str], setup: Sequence[s
     return f"a node reads what is written at {shared}, and finds {answer[-1]}"
 
 
-def on_a_node(script: str, options: Sequence[str], machine: Machine = HERE) -> list[str]:
+def on_a_node(script: str, options: Sequence[str], machine: Machine) -> list[str]:
     """What a script of bash prints on one node, line by line.
 
     Raises:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from cola.errors import ClusterError, SpecError
 from orchestration.slurm import scheduler
@@ -27,18 +26,8 @@ POLL_SECONDS = 2.0  # chosen: every question costs the controller some work
 MOST_UNREACHED = 5  # looks in a row at a host that does not answer; a chosen value
 FOLDER = "cola-jobs"
 SCRIPT = "job.sh"
+VERSION = "version"  # digest of what the last script runs
 LOG_NAME = re.compile(r"-(\d+)\.log")
-
-
-class Job(Protocol):
-    """A job of any kind of cluster."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it waits or runs."""
-
-
-AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 @dataclass(frozen=True)
@@ -93,14 +82,28 @@ def job_folder(shared: str, name: str) -> Path:
     return Path(shared) / FOLDER / name
 
 
-def submit(
-    site: JobSite, script: str, name: str, *, specification: str, count: int = 1
-) -> Submitted:
-    """Have `count` jobs of this name, with those that wait or run already.
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that are wanted: `count` of one script.
+
+    `specification` is the YAML in it, in which jobs side by side share out what is of the whole
+    study, and `version` the digest of the whole. `insists`: fewer jobs will not do.
+    """
+
+    name: str
+    script: str
+    specification: str
+    version: str
+    count: int = 1
+    insists: bool = False
+
+
+def submit(site: JobSite, batch: Batch) -> Submitted:
+    """Have as many jobs of this name as are wanted, with those that wait or run already.
 
     Raises:
-        SpecError: Slurm refuses what the script asks for, or jobs of another version run; nothing
-            is submitted.
+        SpecError: Slurm refuses what the script asks for, or those that run cannot be joined by
+            more; nothing is submitted.
         StorageError: the shared folder cannot be written.
         ClusterError: Slurm does not answer.
     """
@@ -108,20 +111,25 @@ def submit(
         raise SpecError(
             f"shared={site.shared}: is no folder on {site.machine.where}; name one that it has"
         )
-    folder = site.folder(name)
+    name, folder = batch.name, site.folder(batch.name)
     with site.machine.lock(folder / "submit.lock"):
         active = [job for job in jobs_of(site, name) if job.active]
-        other = bool(active) and not runs_version(site, name, specification)
-        if len(active) >= count:
+        other = bool(active) and not runs(site, name, VERSION, batch.version)
+        if len(active) >= batch.count:
             return Submitted(active, len(active), other)
-        if other:
-            raise SpecError(
-                f"--allocations {count}: {len(active)} jobs of {name} run another version of it; "
-                "`cola stop` them first, or submit without --allocations to attach to them"
-            )
-        scheduler.send_batch(script, str(folder), test=True, machine=site.machine)
-        site.machine.write(folder / SCRIPT, script)
-        sent, problem = send(site, script, str(folder), count=count - len(active))
+        if other or (active and not runs(site, name, SCRIPT, batch.specification)):
+            why = "another version of it" if other else "their shares of resources.concurrent_runs"
+            if batch.insists:
+                raise SpecError(
+                    f"--allocations {batch.count}: {len(active)} jobs of {name} run {why}; `cola "
+                    f"stop` them first, or attach to them with --allocations {len(active)}"
+                )
+            problem = None if other else f"the first ones run {why}; `cola stop` them for more"
+            return Submitted(active, len(active), other, problem)
+        scheduler.send_batch(batch.script, str(folder), test=True, machine=site.machine)
+        site.machine.write(folder / SCRIPT, batch.script)
+        site.machine.write(folder / VERSION, batch.version)
+        sent, problem = send(site, batch.script, str(folder), count=batch.count - len(active))
     log.info("cola-%s: jobs %s", name, ", ".join(sent))
     known = [job for job in known_jobs(site, name) if job.job in sent]
     return Submitted([*active, *known], len(active), problem=problem)
@@ -144,10 +152,11 @@ def send(site: JobSite, script: str, folder: str, *, count: int) -> tuple[list[s
     return sent, None
 
 
-def runs_version(site: JobSite, name: str, specification: str) -> bool:
-    """Whether the last script of a name runs this specification."""
-    script = site.machine.read(site.folder(name) / SCRIPT)
-    return script is None or specification.encode() in script
+def runs(site: JobSite, name: str, file: str, text: str) -> bool:
+    """Whether a file of the last submission of a name has this text; a script that was submitted by
+    hand left none."""
+    content = site.machine.read(site.folder(name) / file)
+    return content is None or text.encode() in content
 
 
 def jobs_of(site: JobSite, name: str) -> list[SlurmJob]:
@@ -194,11 +203,6 @@ def known_jobs(site: JobSite, name: str) -> list[SlurmJob]:
     if not jobs:
         raise SpecError(f"{name}: {site.shared}/{FOLDER} knows no job of it; submit it first")
     return jobs
-
-
-def current(jobs: Sequence[AnyJob]) -> Sequence[AnyJob]:
-    """The jobs that wait or run; where none does, the last one."""
-    return [job for job in jobs if job.active] or jobs[-1:]
 
 
 def refreshed(site: JobSite, jobs: Sequence[SlurmJob]) -> list[SlurmJob]:
@@ -256,13 +260,12 @@ def stop(
     Raises:
         ClusterError: Slurm does not answer, or a job has not ended after `wait_seconds`.
     """
-    waiting = [job.job for job in jobs if job.state != "running"]
-    running = [job.job for job in jobs if job.state == "running"]
-    if waiting:  # first: one of them may begin when another has left
-        scheduler.command(["scancel", *waiting], machine=site.machine)
-    if running:
-        signals = ["--batch", "--signal=USR2"]
-        scheduler.command(["scancel", *signals, *running], machine=site.machine)
+    waiting = [job for job in jobs if job.state != "running"]
+    running = [job for job in jobs if job.state == "running"]
+    for job in waiting:  # first: one of them may begin when another has left
+        ask(site, job)
+    for job in running:
+        ask(site, job, "--batch", "--signal=USR2")
     deadline = time.monotonic() + (wait_seconds or 0.0)
     while wait_seconds is not None:
         left = [job for job in refreshed(site, jobs) if job.active]
@@ -275,3 +278,17 @@ def stop(
             )
         time.sleep(POLL_SECONDS)
     return refreshed(site, jobs)
+
+
+def ask(site: JobSite, job: SlurmJob, *options: str) -> None:
+    """Send one job a signal, or cancel it; one that has ended meanwhile needs neither.
+
+    Raises:
+        ClusterError: Slurm does not answer, or refuses.
+    """
+    try:
+        scheduler.command(["scancel", *options, job.job], machine=site.machine)
+    except ClusterError:
+        (now,) = refreshed(site, [job])
+        if now.active:
+            raise

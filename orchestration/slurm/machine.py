@@ -199,7 +199,7 @@ class SshMachine:
             name=f"{arguments[0]} on {self.host}",
         )  # fmt: skip
         before, mark, output = answer.output.partition(f"{MARK}\n".encode())
-        if answer.code == UNREACHED and not mark:
+        if answer.code == UNREACHED:  # also of a connection that is lost meanwhile
             raise self._unreachable(last_line(answer.errors))
         if not mark:
             raise ClusterError(

@@ -167,7 +167,11 @@ def test_credentials_are_names_of_variables(
     values["checkpoint"]["storage"] = "s3://bucket/checkpoints"
     values["resources"]["larger"] = []
     study = StudySpec.parse(values)
-    texts = {kind: recipe(kind, study, 2, cpus_per_node=16) for kind in kinds()}
+    of_work = [name for name, kind in kinds().items() if kind.alone is None]
+    texts = {kind: recipe(kind, study, 2, cpus_per_node=16) for kind in of_work}
+    assert len(texts) == 3
+    with pytest.raises(SpecError, match="--kind image: takes no study or sweep"):
+        recipe("image", study, 2, cpus_per_node=16)
     assert not [kind for kind, text in texts.items() if "hidden" in text]
     _, job = yaml.safe_load_all(texts["kuberay"])
     cluster = job["spec"]["rayClusterSpec"]

@@ -147,13 +147,13 @@ def test_a_study_is_shared_out_among_its_jobs(tiny_study: dict[str, Any]) -> Non
 
 
 def test_runs_that_one_job_cannot_finish_are_named_with_their_starts() -> None:
-    """64 H100 by the plan: the largest of the paper's runs against jobs of a day."""
+    """64 H100 by the plan: the largest of the paper's runs against jobs of two hours."""
     study = load_study("paper-2b", ["output=/shared/outputs"])
     hours = {name: s / 3600 for name, s in study_submission(study).run_seconds().items()}
     name, most = max(hours.items(), key=lambda item: item[1])
     nodes = {"gpus_per_node": 8, "cpus_per_node": 96}
-    left = 24 - (600 + 30 + 60) / 3600
-    _, notes, _ = allocations_of(study, 1, time="1-00:00:00", **nodes)
+    left = 2 - (600 + 30 + 120) / 3600
+    _, notes, _ = allocations_of(study, 1, time="2:00:00", **nodes)
     assert {note.partition(":")[0] for note in notes} == {n for n, h in hours.items() if h > left}
     assert any(
         note.startswith(f"{name}: {most:.3g} hours by the plan, and a job trains for {left:.3g} at")
@@ -161,6 +161,23 @@ def test_runs_that_one_job_cannot_finish_are_named_with_their_starts() -> None:
         for note in notes
     )
     assert allocations_of(study, 1, time="UNLIMITED", **nodes)[1] == []
+
+
+@pytest.mark.parametrize(("grace", "hours"), [(60, 1), (3000, 1), (3449, 2), (40_000, 12)])
+def test_a_planned_limit_leaves_time_to_train(
+    grace: int, hours: int, tiny_study: dict[str, Any]
+) -> None:
+    """30 s are kept for the teardown, and 120 s for the start and an early warning."""
+    study = StudySpec.parse(tiny_study)
+    _, notes, script = allocations_of(study, 1, grace_seconds=grace)
+    assert f"#SBATCH --time={hours}:00:00" in script
+    assert notes == []
+
+
+def test_a_grace_longer_than_any_job_is_refused(tiny_study: dict[str, Any]) -> None:
+    study = StudySpec.parse(tiny_study)
+    with pytest.raises(SpecError, match=r"--time=48:00:00: a limit of 172800 s leaves no time"):
+        allocations_of(study, 1, grace_seconds=172_800)
 
 
 def test_a_sweep_is_one_job(tiny_study: dict[str, Any]) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from cola.errors import SpecError
+from orchestration.cli.destinations import current
 from orchestration.slurm.jobs import (
     SCRIPT,
+    VERSION,
+    Batch,
     JobSite,
     Submitted,
-    current,
     follow,
     jobs_of,
     known_jobs,
@@ -28,6 +30,7 @@ class Controller(ThisMachine):
 
     def __init__(self, most: int = 100) -> None:
         self.most, self.states, self.number, self.silent = most, dict[str, str](), 40, 0
+        self.gone: set[str] = set()  # jobs that end by themselves before they are stopped
 
     def call(
         self, arguments: Sequence[str], *, given: str | None = None, seconds: float = 60.0
@@ -40,8 +43,12 @@ class Controller(ThisMachine):
             lines = [f"{job}|{state}|None" for job, state in self.states.items()]
             return Answer(0, "\n".join(lines).encode(), "")
         if name == "scancel":
-            for job in (option for option in options if option.isdigit()):
-                assert (self.states.pop(job) == "RUNNING") == ("--signal=USR2" in options)
+            (job,) = (option for option in options if option.isdigit())
+            if job in self.gone:
+                self.states.pop(job, None)
+            if job not in self.states:
+                return Answer(1, b"", "scancel: error: Invalid job id specified\n")
+            assert (self.states.pop(job) == "RUNNING") == ("--signal=USR2" in options)
             return Answer(0, b"", "")
         assert name == "sbatch"
         if "--test-only" in options:
@@ -53,9 +60,12 @@ class Controller(ThisMachine):
         return Answer(0, f"{self.number}\n".encode(), "")
 
 
-def submitted(site: JobSite, count: int, specification: str = "seeds: [1]\n") -> Submitted:
+def submitted(
+    site: JobSite, count: int, version: str = "1", *, share: int = 2, insists: bool = True
+) -> Submitted:
+    specification = f"concurrent_runs: {share}\n"
     script = f"#!/bin/bash\n{specification}true\n"
-    return submit(site, script, "tiny", specification=specification, count=count)
+    return submit(site, Batch("tiny", script, specification, version, count, insists=insists))
 
 
 def numbers(found: Submitted) -> list[str]:
@@ -66,7 +76,7 @@ def test_as_many_jobs_are_added_as_are_missing(tmp_path: Path) -> None:
     site = JobSite(str(tmp_path), Controller())
     first = submitted(site, 2)
     assert (numbers(first), first.attached, first.problem) == (["41", "42"], 0, None)
-    assert "seeds: [1]" in (site.folder("tiny") / SCRIPT).read_text()
+    assert "concurrent_runs: 2" in (site.folder("tiny") / SCRIPT).read_text()
     more = submitted(site, 4)
     assert (numbers(more), more.attached) == (["41", "42", "43", "44"], 2)
     same = submitted(site, 1)
@@ -77,11 +87,27 @@ def test_jobs_of_another_version_are_not_joined_by_more(tmp_path: Path) -> None:
     """Attaching says so; two versions of a study side by side are refused."""
     site = JobSite(str(tmp_path), Controller())
     submitted(site, 2)
-    attached = submitted(site, 2, "seeds: [2]\n")
+    attached = submitted(site, 2, "2")
     assert (attached.attached, attached.other_version) == (2, True)
     with pytest.raises(SpecError, match=r"^--allocations 3: 2 jobs of tiny run another version"):
-        submitted(site, 3, "seeds: [2]\n")
-    assert "seeds: [1]" in (site.folder("tiny") / SCRIPT).read_text()
+        submitted(site, 3, "2")
+    # A cluster's own number of jobs is no wish that has to be met.
+    attached = submitted(site, 3, "2", insists=False)
+    assert (numbers(attached), attached.other_version) == (["41", "42"], True)
+    assert (site.folder("tiny") / VERSION).read_text() == "1"
+
+
+def test_jobs_that_share_out_concurrent_runs_get_no_more_beside_them(tmp_path: Path) -> None:
+    """Of the same version all the same: two jobs of two runs each, and none of one."""
+    site = JobSite(str(tmp_path), Controller())
+    submitted(site, 2)
+    with pytest.raises(SpecError, match=r"their shares of resources\.concurrent_runs; `cola stop`"):
+        submitted(site, 4, share=1)
+    found = submitted(site, 4, share=1, insists=False)
+    assert (numbers(found), found.other_version) == (["41", "42"], False)
+    assert "for more" in (found.problem or "")
+    alone = submitted(site, 1, share=4)
+    assert (alone.attached, alone.other_version) == (2, False)
 
 
 def test_a_limit_on_jobs_leaves_those_that_it_takes(tmp_path: Path) -> None:
@@ -105,6 +131,19 @@ def test_all_present_jobs_are_stopped_each_as_its_state_asks(tmp_path: Path) -> 
     slurm.states["41"] = slurm.states["43"] = "RUNNING"
     assert [job.job for job in current(known_jobs(site, "tiny"))] == ["41", "42", "43"]
     assert not any(job.active for job in stop(site, current(known_jobs(site, "tiny")), 10.0))
+    assert slurm.states == {}
+
+
+def test_a_job_that_has_ended_meanwhile_does_not_keep_the_others_from_being_stopped(
+    tmp_path: Path,
+) -> None:
+    slurm = Controller()
+    site = JobSite(str(tmp_path), slurm)
+    submitted(site, 4)
+    slurm.states["42"] = slurm.states["43"] = "RUNNING"
+    jobs = known_jobs(site, "tiny")
+    slurm.gone = {"41", "42"}
+    assert not any(job.active for job in stop(site, jobs, 10.0))
     assert slurm.states == {}
 
 

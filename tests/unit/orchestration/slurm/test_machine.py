@@ -151,7 +151,7 @@ def test_a_host_that_does_not_let_in_is_one_line(login: LoginNode, host: str, re
     assert issubclass(UnreachableError, SpecError)
 
 
-def test_one_connection_serves_all_commands_and_ends_with_the_process(login: LoginNode) -> None:
+def test_connections_are_shared_unless_the_user_says_how(login: LoginNode) -> None:
     machine = login.machine("login")
     options = " ".join(machine.client)
     assert "BatchMode=yes" in options
