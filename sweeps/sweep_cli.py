@@ -13,13 +13,13 @@ from typer.core import TyperGroup
 
 from cola.errors import INTERRUPTED, RunError, SpecError, TrackingError
 from cola.spec import load_yaml
+from orchestration.cleanup.contents import Thing
 from orchestration.cli.options import AsJson, RayAddress
 from orchestration.cli.results import deliver
 from orchestration.cli.things import within
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.remote.submission import Submission
-from orchestration.results.files import Thing
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.base_study import written_study
@@ -110,17 +110,17 @@ def run(
     if address is None:
         result = run_sweep(planner, None, notify=typer.echo, forecast=forecast)
     else:
-        result = run_supervised(spec, settings or [], address, notify=typer.echo, forecast=forecast)
+        result = run_supervised(
+            spec, settings or [], address, base=planner.base, notify=typer.echo, forecast=forecast
+        )
     counts = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     typer.echo(f"{name}: {counts or 'no trials'} ({result.folder})")
     if result.unmirrored:
         typer.echo("MLflow did not take everything; the same command sends the rest")
-    finish = None if context.obj is None else partial(context.obj.sweep_report, result.folder)
-    if finish is not None and address is not None:
-        finish = partial(deliver, planner.base, Thing("sweep", name), finish, notify=typer.echo)
+    report = None if context.obj is None else partial(context.obj.sweep_report, result.folder)
+    if report is not None and address is not None and not result.stopped:
+        deliver(planner.base, Thing("sweep", name), report, notify=typer.echo)
     if not result.complete:
-        if finish is not None and address is not None and not result.stopped:
-            finish()
         typer.echo("not complete: the same command resumes it")
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     check_has_trials(name, SweepLog(result.folder))
@@ -129,8 +129,8 @@ def run(
         typer.echo(f"tuned settings: {result.tuned} (cola run STUDY --set @{result.tuned})")
     elif result.tuned is not None:
         typer.echo(f"{name}: no tuned.yaml is written: {result.tuned}")
-    if finish is not None:
-        finish()
+    if report is not None and address is None:
+        report()
     if result.unmirrored:
         raise typer.Exit(TrackingError.exit_code)
 

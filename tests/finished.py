@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from cola.data import PreparedData
 from cola.families.registry import family_of
@@ -19,6 +20,11 @@ from orchestration.state.paths import RunFolder, output_root, study_folder
 from orchestration.training.train_loop import initial_model
 from orchestration.worker.assignment import RunOutcome
 from orchestration.worker.finish import save_model
+
+
+def small_study(tiny_study: dict[str, Any], output: Path) -> StudySpec:
+    """The tiny study of one family."""
+    return StudySpec.parse(tiny_study | {"output": str(output), "families": {"ar": {}}})
 
 
 def finished_study(study: StudySpec, data: PreparedData) -> list[PlannedRun]:

@@ -43,7 +43,7 @@ LAYERS = {
         {"checkpoint", "cluster", "tracking"},
         {"planning"},
         {"training"},
-        {"worker", "inference", "remote", "slurm"},
+        {"worker", "inference", "remote", "slurm", "cleanup"},
         {"driver", "recipes"},
         {"doctor", "results"},
         {"cli"},

@@ -55,11 +55,11 @@ def surplus_of(
         ColaError: the store cannot be opened, or the run's journal cannot be read.
     """
     store = open_store(storage, run_folder)
-    if any(choice.keep_finished for choice in choices):
-        return Surplus(store, why_kept="checkpoint.keep_finished")
     stored = {each.name: each for each in store.stored()}
     if not stored:
         return Surplus(store)
+    if any(choice.keep_finished for choice in choices):
+        return Surplus(store, kept=len(stored), why_kept="checkpoint.keep_finished")
     problem = export_problem(run_folder, asked=asked)
     if problem is not None:
         return Surplus(store, kept=len(stored), why_kept=problem)
@@ -82,14 +82,17 @@ def export_problem(run_folder: Path, *, asked: bool) -> str | None:
     return None
 
 
-def remove_surplus(run_folder: Path, choice: CheckpointSpec) -> Surplus:
-    """Remove what a run that has just finished needs no more, by its study's choice.
+def remove_surplus(
+    run_folder: Path, choice: CheckpointSpec, others: Sequence[CheckpointSpec] = ()
+) -> Surplus:
+    """Remove what a run that has just finished needs no more, by the choice of the study that
+    trained it, where it lies, and of `others` that have it too.
 
     Raises:
         OSError: the store cannot be read or written.
         ColaError: it cannot be opened, or the run's journal cannot be read.
     """
-    surplus = surplus_of(run_folder, choice.storage, [choice], asked=False)
+    surplus = surplus_of(run_folder, choice.storage, [choice, *others], asked=False)
     surplus.remove()
     if surplus.why_kept is not None:
         log.info("%s: its checkpoints stay: %s", run_folder.name, surplus.why_kept)

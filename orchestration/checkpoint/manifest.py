@@ -31,6 +31,15 @@ def safe_name(name: str) -> str:
     return name
 
 
+def is_safe(name: str) -> bool:
+    """Whether a name from elsewhere stays within the folder it is joined to."""
+    try:
+        safe_name(name)
+    except ValueError:
+        return False
+    return True
+
+
 class Cursor(BaseModel):
     """Position of a training checkpoint: `step` optimiser steps are done, over all stages.
 

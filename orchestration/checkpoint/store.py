@@ -21,6 +21,7 @@ from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.manifest import (
     CheckpointNote,
     Manifest,
+    is_safe,
     manifest_name,
     parse_manifest,
     safe_name,
@@ -224,15 +225,6 @@ def copy_file(filesystem: FileSystem, source: str, target: str, *, outward: bool
 def is_manifest(name: str) -> bool:
     """Whether a file of a checkpoint is a worker's manifest."""
     return re.fullmatch(r"manifest-\d{5,}\.json", name) is not None
-
-
-def is_safe(name: str) -> bool:
-    """Whether a name from a listing stays within the folder it is joined to."""
-    try:
-        safe_name(name)
-    except ValueError:
-        return False
-    return True
 
 
 def store_address(storage: str | None, run_folder: Path) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cola.spec import load_yaml
 from orchestration.cli.options import AsJson, output_folder
+from orchestration.cli.things import name_and_output
 
 if TYPE_CHECKING:
-    from orchestration.results.leftovers import Leftover
+    from orchestration.cleanup.leftovers import Leftover
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -30,13 +29,10 @@ def clean(
     ] = False,
 ) -> None:
     """Remove training checkpoints of finished runs; models, and what was asked to be kept, stay."""
-    from orchestration.results.leftovers import leftovers_of, remove
+    from orchestration.cleanup.leftovers import leftovers_of, remove
 
-    name, folder = study, output
-    if study.endswith((".yaml", ".yml")):
-        values = load_yaml(Path(study))
-        name, folder = str(values.get("name")), output or values.get("output")
-    root = output_folder("outputs" if folder is None else str(folder))
+    name, own = name_and_output(study)
+    root = output_folder(output or own or "outputs")
     found = leftovers_of(root, name)
     gone = [each for each in found.found if each.surplus.checkpoints]
     if not plan:

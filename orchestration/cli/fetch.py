@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cola.errors import SpecError, first_of
-from cola.spec import load_yaml
+from cola.study import StudySpec
 from orchestration.cli.destinations import (
     Destination,
     RayDestination,
@@ -26,7 +26,12 @@ from orchestration.cli.options import (
     Dashboard,
     output_folder,
 )
-from orchestration.cli.things import is_sweep_values, submitted_values
+from orchestration.cli.things import (
+    is_sweep_values,
+    name_and_output,
+    study_values,
+    submitted_values,
+)
 
 if TYPE_CHECKING:
     from orchestration.results.fetch import Advance, Fetched
@@ -55,27 +60,11 @@ def fetch(
 
     What was fetched opens like a study of this machine: cola status, report and generate.
     """
-    name = name_of(thing)
+    name, _ = name_and_output(thing)
     reached = destination(address, cluster, thing, ca_file=ca_file, allow_http=allow_http)
     root = output_folder(to, "--to")
     where = f"--cluster {cluster}" if cluster is not None else f"--address {address}"
     bring(origin_of(reached, name, where), root, models=models, as_json=as_json)
-
-
-def name_of(thing: str) -> str:
-    """The name of a study or sweep, given by itself or by its YAML file.
-
-    Raises:
-        SpecError: it is neither, or the file has no name.
-    """
-    if Path(thing).is_file():
-        name = load_yaml(Path(thing)).get("name")
-        if not isinstance(name, str):
-            raise SpecError(f"{thing}: has no `name`; give the study's or sweep's name itself")
-        return name
-    if not thing.strip() or Path(thing).name != thing or thing in (".", ".."):
-        raise SpecError(f"{thing!r}: is neither a file nor the name of a study or sweep")
-    return thing
 
 
 def bring(origin: Origin, root: Path, *, models: bool, as_json: bool) -> None:
@@ -86,16 +75,15 @@ def bring(origin: Origin, root: Path, *, models: bool, as_json: bool) -> None:
     """
     from orchestration.results.fetch import check_target, fetch
     from orchestration.results.local_copy import fill_store
-    from orchestration.results.sources import open_source
+    from orchestration.results.sources import SharedFolder, open_source
 
-    thing = origin.thing
-    if root == Path(origin.output).resolve() and (root / thing.folder).is_dir():
+    thing, source = origin.thing, open_source(origin)
+    if isinstance(source, SharedFolder) and root == source.root.resolve():
         line = f"{thing.name}: {root} is the folder that its results are in; nothing to bring"
         same = {thing.kind: thing.name, "from": str(root), "to": str(root), "notes": [line]}
         typer.echo(json.dumps(same, indent=1) if as_json else line)
         return
     check_target(root, origin)
-    source = open_source(origin)
     if not as_json:
         typer.echo(f"{thing.name}: from {source.shown} to {root}")
     with shown_progress() as progress:
@@ -175,10 +163,11 @@ def slurm_origin(reached: SlurmDestination, name: str, where: str) -> Origin:
     """
     values = submitted(reached, name, where)
     swept = is_sweep_values(values)
-    study = values.get("study") if swept else values
-    if not isinstance(study, dict) or not isinstance(study.get("output"), str):
+    study = study_values(values)
+    if not isinstance(study.get("output"), str):
         raise SpecError(f"{name}: its job does not say where the output is; submit it again")
-    return origin(where, name, "sweep" if swept else "study", study)
+    digest = None if swept else StudySpec.parse(study, origin=f"job of {name}").content_hash()
+    return origin(where, name, "sweep" if swept else "study", study, digest)
 
 
 def submitted(reached: SlurmDestination, name: str, where: str) -> dict[str, Any]:
@@ -214,17 +203,21 @@ def ray_origin(reached: RayDestination, name: str, where: str) -> Origin:
     """
     job = reached.jobs(name)[-1]
     about = job.metadata
+    if not about.get("output"):
+        raise SpecError(f"{name}: its job does not say where the output is; submit it again")
     study = {
-        "output": about.get("output", ""),
+        "output": about["output"],
         "tracking": {"uri": about.get("tracking") or None},
         "checkpoint": {"storage": about.get("storage") or None},
     }
-    return origin(where, name, about.get("kind", "study"), study)
+    return origin(where, name, about.get("kind", "study"), study, about.get("specification"))
 
 
-def origin(where: str, name: str, kind: str, study: dict[str, Any]) -> Origin:
-    """The origin that a specification's values give."""
-    from orchestration.results.files import Thing
+def origin(
+    where: str, name: str, kind: str, study: Mapping[str, Any], digest: str | None
+) -> Origin:
+    """The origin that a specification's values give; `digest`: of a study as it was submitted."""
+    from orchestration.cleanup.contents import Thing
     from orchestration.results.sources import Origin
 
     tracking, checkpoint = study.get("tracking") or {}, study.get("checkpoint") or {}
@@ -232,6 +225,7 @@ def origin(where: str, name: str, kind: str, study: dict[str, Any]) -> Origin:
         Thing("sweep" if kind == "sweep" else "study", name),
         where,
         output=str(study["output"]),
+        digest=digest if kind == "study" else None,
         tracking=tracking.get("uri"),
         storage=checkpoint.get("storage"),
     )

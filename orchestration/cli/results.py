@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cola.errors import ColaError, one_line
 from cola.study import StudySpec
-from orchestration.results.files import Thing
+from orchestration.cleanup.contents import Thing
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from cola.errors import INTERRUPTED, SpecError, TrackingError
 from cola.evaluation.tasks.settings_read import unread_by_family
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
+from orchestration.cleanup.contents import Thing
 from orchestration.cli.options import (
     AsJson,
     Output,
@@ -44,7 +45,6 @@ from orchestration.planning.plan_summary import (
 )
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
-from orchestration.results.files import Thing
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, output_root, study_folder
 

@@ -101,3 +101,26 @@ def submitted_values(text: bytes, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SpecError(f"{where}: holds no study or sweep; submit it again")
     return values
+
+
+def study_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a study, or of the study that a sweep has in its file; else none."""
+    study = values.get("study") if is_sweep_values(values) else values
+    return study if isinstance(study, Mapping) else {}
+
+
+def name_and_output(thing: str) -> tuple[str, str | None]:
+    """The name of a study or sweep, given by itself or by its YAML file, and the file's `output`.
+
+    Raises:
+        SpecError: it is neither, or the file has no name.
+    """
+    if thing.endswith((".yaml", ".yml")) or Path(thing).is_file():
+        values = load_yaml(Path(thing))
+        name, output = values.get("name"), study_values(values).get("output")
+        if not isinstance(name, str):
+            raise SpecError(f"{thing}: has no `name`; give the study's or sweep's name itself")
+        return name, None if output is None else str(output)
+    if not thing.strip() or Path(thing).name != thing or thing in (".", ".."):
+        raise SpecError(f"{thing!r}: is neither a file nor the name of a study or sweep")
+    return thing, None

@@ -11,11 +11,12 @@ from contextlib import closing
 from functools import partial
 
 from cola.data import PreparedData
-from cola.errors import ColaError, StorageError, one_line
+from cola.errors import StorageError, one_line
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
+from orchestration.cleanup.contents import choices_by_key
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.queue_client import ClusterQueue
 from orchestration.driver.attempt import (
@@ -290,8 +291,10 @@ class Launcher:
     def _remove_checkpoints(self, run: PlannedRun) -> None:
         """Remove what a finished run leaves for restarts; what fails here is no failure of it."""
         try:
-            remove_surplus(self.ledger.run_folder(run.key), self.study.checkpoint)
-        except (OSError, ColaError) as error:
+            others = choices_by_key(output_root(self.study)).get(run.key, [])
+            remove_surplus(self.ledger.run_folder(run.key), self.study.checkpoint, others)
+        except Exception as error:  # stores raise errors of their own libraries
+            log.debug("%s: checkpoints are not removed", run.name, exc_info=True)
             self.view.event(
                 run,
                 f"its checkpoints are not removed ({one_line(error)}); `cola clean "

@@ -12,14 +12,14 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cola.errors import SpecError, StorageError
 from cola.files import read_json, sha256_of, storage_errors, sync_folder, write_atomically
-from orchestration.results.files import run_keys
+from orchestration.cleanup.contents import run_keys
 from orchestration.results.local_copy import is_rewritten, rewritten
 from orchestration.results.sources import Origin, Source
 from orchestration.state.ledger import Ledger
@@ -77,7 +77,8 @@ def check_target(root: Path, origin: Origin) -> None:
             )
         return
     before = read_json(marker, remedy="remove the folder, and fetch again")
-    if before.get("output") != origin.output or before.get("cluster") != origin.cluster:
+    same = origin.digest is not None and before.get("digest") == origin.digest
+    if before.get("output") != origin.output or not (same or before["cluster"] == origin.cluster):
         raise SpecError(
             f"--to {root}: holds another {thing.kind} {thing.name}, fetched from "
             f"{before.get('output')} ({before.get('cluster')}); give another folder"
@@ -94,9 +95,9 @@ def sizes_to_bring(
     """
     sizes = source.sizes(models)
     ledger = Ledger(root)
-    keys = dict.fromkeys(key for name in sizes if (key := run_of(name)) is not None)
-    kept = {key: ledger.known_entry(key).state for key in keys if is_own_run(root, key)}
-    return {name: size for name, size in sizes.items() if run_of(name) not in kept}, dict(kept)
+    own = [key for key in runs_in(sizes) if is_own_run(root, key)]
+    kept: dict[str, str] = {key: ledger.known_entry(key).state for key in own}
+    return {name: size for name, size in sizes.items() if run_of(name) not in kept}, kept
 
 
 def run_of(name: str) -> str | None:
@@ -121,17 +122,17 @@ def fetch(
 ) -> Fetched:
     """Bring what the folder `root` lacks of the results; `progress` is called with all bytes.
 
+    `check_target` has found that the folder may have them.
+
     Raises:
-        SpecError: the folder holds another study of this name.
         StorageError: a file cannot be written, or is damaged where it comes from.
         ColaError: the source fails.
     """
-    check_target(root, origin)
     sizes, kept = sizes_to_bring(source, root, origin, models=models)
     result, advance = Fetched(kept=kept), progress(sum(sizes.values()))
     text = json.dumps(
-        {"cluster": origin.cluster, "output": origin.output, "by": source.shown,
-         "time": time.time()},
+        {"cluster": origin.cluster, "output": origin.output, "digest": origin.digest,
+         "by": source.shown, "time": time.time()},
         indent=1,
     )  # fmt: skip
     marked = [root / origin.thing.folder, *(root / "runs" / key for key in runs_in(sizes))]
@@ -147,7 +148,7 @@ def fetch(
     return result
 
 
-def runs_in(names: Sequence[str] | dict[str, int]) -> list[str]:
+def runs_in(names: Iterable[str]) -> list[str]:
     """Keys of the runs that files are of, each once."""
     return list(dict.fromkeys(key for name in names if (key := run_of(name)) is not None))
 
@@ -171,7 +172,8 @@ def bring(source: Source, name: str, root: Path, *, origin: Origin, result: Fetc
             if sha256_of(path) != digest:
                 raise StorageError(
                     f"{source.shown}: {name} is not what its checksum says: it is damaged there, "
-                    "or changed while it was read; fetch again, or resume the study on the cluster"
+                    "or changed while it was read; fetch again, or remove results.json there and "
+                    "resume the study on the cluster: its driver then publishes everything again"
                 )
             if rewrite:
                 text = rewritten(path, root, thing)

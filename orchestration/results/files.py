@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,38 +15,12 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from cola.errors import StorageError, validation_problem
 from cola.files import is_temporary
-from cola.jsonl import read_lines
-from cola.records import SweepFile
-from orchestration.checkpoint.manifest import safe_name
-from orchestration.planning.decisions import saved_plan
+from orchestration.cleanup.contents import Thing, ThingKind, run_keys
 from orchestration.state.paths import FETCHED, OutputFolder, RunFolder
 
-ResultKind = Literal["study", "sweep"]
 FORMAT: Literal[1] = 1
 # Of a study's or sweep's folder: what only its drivers on that machine use, beside locks.
-LEFT_OUT = ("stop", FETCHED)
-LEFT_OUT_FOLDERS = ("tune",)
-
-
-@dataclass(frozen=True)
-class Thing:
-    """A study or sweep by its kind and name."""
-
-    kind: ResultKind
-    name: str
-
-    @property
-    def folder(self) -> str:
-        """Its own folder within an output folder."""
-        return f"{'studies' if self.kind == 'study' else 'sweeps'}/{self.name}"
-
-    def published(self, file: str) -> str:
-        """Where a file is published, below the place of the thing's results."""
-        return file.removeprefix(f"{self.folder}/")
-
-    def is_mine(self, file: str) -> bool:
-        """Whether a name from a list can be one of its results: no other place is written to."""
-        return is_inside(file) and file.startswith((f"{self.folder}/", "runs/"))
+LEFT_OUT = ("stop", FETCHED, "tune")
 
 
 class ResultFile(BaseModel):
@@ -65,7 +38,7 @@ class ResultList(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = FORMAT
-    kind: ResultKind
+    kind: ThingKind
     name: str
     models: bool  # whether the runs' exported models are among them
     files: dict[str, ResultFile]
@@ -110,27 +83,6 @@ def result_names(root: Path, thing: Thing, *, models: bool) -> list[str]:
     return [*runs, *own_names(root, thing)]
 
 
-def run_keys(root: Path, thing: Thing) -> list[str]:
-    """Keys of the runs that it has planned, each once.
-
-    Raises:
-        StorageError: its plan, or its log of trials, cannot be read.
-    """
-    folder = root / thing.folder
-    if thing.kind == "study":
-        keys = [str(slot["run_key"]) for slot in saved_plan(folder).values()]
-    else:
-        path = folder / SweepFile.TRIALS
-        try:
-            asked = list(read_lines(path)) if path.exists() else []
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be read ({error.strerror}); check its permissions and the disk"
-            ) from None
-        keys = [str(key) for line in asked for key in line.get("run_keys") or []]
-    return [key for key in dict.fromkeys(keys) if is_inside(key) and "/" not in key]
-
-
 def run_names(root: Path, key: str) -> Iterator[str]:
     """Names of a run's result files: its records, answers to tasks, and its exported model."""
     folder = RunFolder(OutputFolder(root).runs / key)
@@ -154,7 +106,7 @@ def own_names(root: Path, thing: Thing) -> Iterator[str]:
     """Names of the files in the thing's own folder: specification, plan, events, report."""
     for name in names_below(root, root / thing.folder):
         parts = name.removeprefix(f"{thing.folder}/").split("/")
-        if parts[0] not in (*LEFT_OUT, *LEFT_OUT_FOLDERS) and not parts[0].endswith(".lock"):
+        if parts[0] not in LEFT_OUT and not parts[0].endswith(".lock"):
             yield name
 
 
@@ -167,12 +119,3 @@ def names_below(root: Path, folder: Path) -> Iterator[str]:
             hidden = file.startswith(".") or is_temporary(path)
             if not hidden and not path.is_symlink() and path.is_file():
                 yield path.relative_to(root).as_posix()
-
-
-def is_inside(name: str) -> bool:
-    """Whether a name stays within the folder that it is joined to."""
-    try:
-        safe_name(name)
-    except ValueError:
-        return False
-    return bool(name)

@@ -13,11 +13,11 @@ from cola.spec import load_yaml
 from cola.spec.address import resolve_address
 from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
+from orchestration.cleanup.contents import Thing
 from orchestration.driver.attempt import closing_tags, opening_tags
-from orchestration.results.files import Thing
 from orchestration.results.saved_runs import saved_runs
 from orchestration.state.ledger import Ledger
-from orchestration.state.paths import OutputFolder, StudyFolder, output_root, study_folder
+from orchestration.state.paths import OutputFolder, StudyFolder, output_root
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import MirroredStudy, open_mirror, state_left
 
@@ -60,11 +60,6 @@ def rewritten(path: Path, root: Path, thing: Thing) -> str:
     return dump_yaml(values)
 
 
-def has_own_store(study: StudySpec) -> bool:
-    """Whether a fetched study's store is the database in its folder."""
-    return study.tracking.uri is None
-
-
 def fill_store(root: Path, name: str, notify: Callable[[str], None]) -> None:
     """Send the journals of a fetched study to the database in its folder; a server has them.
 
@@ -76,12 +71,12 @@ def fill_store(root: Path, name: str, notify: Callable[[str], None]) -> None:
     folder = OutputFolder(root).studies / name
     path = StudyFolder(folder).spec
     study = StudySpec.parse(load_yaml(path), origin=str(path))
-    if not has_own_store(study):
-        shown = resolve_shown(str(study.tracking.uri))
+    if study.tracking.uri is not None:
+        shown = resolve_shown(study.tracking.uri)
         log.info("%s: its metrics are in MLflow at %s", name, shown)
         return
     ledger = Ledger(output_root(study))
-    runs = saved_runs(study, study_folder(study)).started
+    runs = saved_runs(study, folder).started
     mirror = open_mirror(tracking_uri(study), name, OutputFolder(root).artifacts / name)
     plan = [StudyFolder(folder).plan]
     mirror.start(MirroredStudy(folder, ledger, [run.key for run in runs], files=plan))

@@ -2,7 +2,7 @@
 
 To its own run in MLflow go report, figures, tables and plan; to that on a server also what `cola
 fetch` needs of its runs. Where checkpoints are in an object store, that gets the same with the
-exported models. What is published already is not sent again.
+exported models. What the list of a server or a store has already is not sent again.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from cola.errors import ColaError, StorageError, one_line
+from cola.errors import StorageError, one_line
 from cola.files import sha256_of, storage_errors
 from cola.records import Artifact
 from cola.spec.address import resolve_address
 from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder
+from orchestration.cleanup.contents import Thing
 from orchestration.results.files import (
     ResultFile,
     ResultList,
-    Thing,
     own_names,
     parse_list,
     result_names,
@@ -57,7 +57,8 @@ def publish(study: StudySpec, thing: Thing, notify: Callable[[str], None]) -> No
     for where, send in places.items():
         try:
             sent = send(study, thing)
-        except (ColaError, OSError) as error:
+        except Exception as error:  # clients of stores raise errors of their own
+            log.debug("publishing to %s fails", where, exc_info=True)
             notify(
                 f"results are not published to {where}: {one_line(error)}; they are in "
                 f"{output_root(study) / thing.folder}, and the same command publishes them"

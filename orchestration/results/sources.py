@@ -19,12 +19,13 @@ from cola.checksums import recorded_checksums
 from cola.errors import ColaError, SpecError, first_of
 from cola.files import sha256_of, storage_errors
 from cola.records import Artifact, SweepFile
+from cola.spec import load_yaml
 from cola.spec.address import resolve_address
+from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder, redacted
+from orchestration.cleanup.contents import Thing
 from orchestration.results.files import (
-    ResultFile,
     ResultList,
-    Thing,
     is_of_model,
     parse_list,
     result_names,
@@ -43,6 +44,7 @@ class Origin:
     thing: Thing
     cluster: str  # for messages, as "--cluster NAME"
     output: str  # its output folder on the cluster
+    digest: str | None  # `StudySpec.content_hash` of a study as it was submitted
     tracking: str | None  # `tracking.uri`
     storage: str | None  # `checkpoint.storage`
 
@@ -150,20 +152,18 @@ class Published:
 
     def digest(self, name: str) -> str:
         """See `Source`."""
-        return self._file(name).sha256
+        return self.listed.files[name].sha256
 
     def bring(self, name: str, folder: Path) -> tuple[Path, str]:
         """See `Source`."""
         path = self.shelf.read(self.thing.published(name), folder)
         if path is None:
             raise SpecError(
-                f"{self.shown}: lacks {name}, which its list of results names; resume "
-                f"{self.thing.name} on the cluster, and its driver publishes it again"
+                f"{self.shown}: lacks {name}, which its list of results names; remove "
+                f"{Artifact.RESULTS} there and resume {self.thing.name} on the cluster: its driver "
+                "then publishes everything again"
             )
         return path, self.digest(name)
-
-    def _file(self, name: str) -> ResultFile:
-        return self.listed.files[name]
 
 
 Opener = Callable[[Origin], Source | str]
@@ -195,7 +195,15 @@ def shared_folder(origin: Origin) -> Source | str:
     """The output folder, where this machine sees it."""
     root, thing = Path(origin.output), origin.thing
     spec = Artifact.STUDY if thing.kind == "study" else SweepFile.SPEC
-    if (root / thing.folder / spec).is_file():
+    path = root / thing.folder / spec
+    if path.is_file():
+        if origin.digest is not None:
+            found = StudySpec.parse(load_yaml(path), origin=str(path)).content_hash()
+            if found != origin.digest:
+                return (
+                    f"{root} on this machine holds another version of study {thing.name} than was "
+                    "submitted (another folder of that name, or the job has not begun)"
+                )
         return SharedFolder(root, thing)
     if root.is_dir():
         return f"{root} on this machine holds no {thing.kind} {thing.name}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cola.errors import StorageError, one_line
 from orchestration.checkpoint.address import joined, redacted, resolved
 from orchestration.checkpoint.store import copy_file, open_filesystem
-from orchestration.results.files import Thing
+from orchestration.cleanup.contents import Thing
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
 from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
@@ -67,19 +68,19 @@ def run_supervised(
     settings: list[str],
     address: str,
     *,
+    base: StudySpec,
     notify: Callable[[str], None],
     forecast: Forecaster | None = None,
 ) -> SweepResult:
     """`run_sweep` on the cluster at `address`, its driver started again where it is lost.
 
-    `settings` change the base study. `notify` and `forecast` are functions of a module, which
-    another process can import.
+    `settings` change the base study, which is then `base`. `notify` and `forecast` are functions of
+    a module, which another process can import.
 
     Raises:
         ColaError: see `run_sweep`.
         ClusterError: the driver was lost too often, or the cluster did not come back.
     """
-    base = PointPlanner(sweep, settings).base
     return supervised(
         partial(_drive, sweep, settings, address, notify=notify, forecast=forecast),
         address,

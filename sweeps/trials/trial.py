@@ -21,6 +21,7 @@ from cola.records import Metric, RunResult, TrialFinished, TrialState
 from cola.study.run import EvaluationSpec
 from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
+from orchestration.cleanup.contents import choices_by_key
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
@@ -279,9 +280,11 @@ class TrialExecutor:
     def _remove_checkpoints(self, folder: Path) -> None:
         """Remove what a finished run leaves for restarts; what fails here is no failure of it."""
         try:
-            remove_surplus(folder, self.spec.study.checkpoint)
-        except (OSError, ColaError) as error:
+            others = choices_by_key(output_root(self.spec.study)).get(folder.name, [])
+            remove_surplus(folder, self.spec.study.checkpoint, others)
+        except Exception as error:  # stores raise errors of their own libraries
             log.warning("%s: its checkpoints are not removed: %s", folder.name, one_line(error))
+            log.debug("%s: its checkpoints are not removed", folder.name, exc_info=True)
 
     def _train(self, run: PlannedRun, prefixes: PrefixPlan, *, attempt: int) -> Exception | None:
         """Train the run until its workers leave; the error of Ray Train or of a worker, if any."""

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from cola.data import PreparedData
 from cola.errors import SpecError
 from cola.study import StudySpec
+from orchestration.cleanup.contents import Thing
 from orchestration.driver.progress import StudyView
 from orchestration.driver.study_runner import run_study
 from orchestration.results.fetch import fetch
-from orchestration.results.files import Thing
 from orchestration.results.publish import publish
 from orchestration.results.sources import Origin, open_source
 from orchestration.tracking.mlflow_server import free_port

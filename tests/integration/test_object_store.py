@@ -13,8 +13,8 @@ from cola.data import PreparedData
 from cola.errors import SpecError, StorageError
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage, open_store
+from orchestration.cleanup.contents import Thing
 from orchestration.results.fetch import fetch
-from orchestration.results.files import Thing
 from orchestration.results.publish import publish_to
 from orchestration.results.sources import Origin, open_source
 from orchestration.results.stored import StoredFiles

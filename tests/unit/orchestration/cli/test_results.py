@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cola.study import StudySpec
+from orchestration.cleanup.contents import Thing
 from orchestration.cli.results import deliver
-from orchestration.results.files import Thing
 
 
 def test_what_fails_after_the_work_costs_a_line_each(tiny_study: dict[str, Any]) -> None:

@@ -10,14 +10,13 @@ import yaml
 
 from cola.data import PreparedData
 from cola.study import StudySpec
-from tests.finished import finished_study
+from tests.finished import finished_study, small_study
 
 
 @pytest.fixture
 def study(tiny_study: dict[str, Any], tmp_path: Path) -> StudySpec:
     """The tiny study of one family, with its output in a folder that the cluster's nodes see."""
-    output = {"output": str(tmp_path / "shared" / "outputs"), "families": {"ar": {}}}
-    return StudySpec.parse(tiny_study | output)
+    return small_study(tiny_study, tmp_path / "shared" / "outputs")
 
 
 @pytest.fixture

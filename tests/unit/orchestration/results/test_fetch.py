@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from typer.testing import CliRunner
 from cola.errors import SpecError, StorageError
 from cola.files import sha256_of
 from cola.study import StudySpec
-from orchestration.cli.fetch import name_of
+from orchestration.cleanup.contents import Thing
+from orchestration.cli.things import name_and_output
 from orchestration.planning.plan import plan_study
-from orchestration.results.fetch import fetch
-from orchestration.results.files import Thing
+from orchestration.results.fetch import check_target, fetch
 from orchestration.results.local_copy import rewritten
 from orchestration.results.sources import Origin, SharedFolder, open_source
 from orchestration.state.journal import JournalWriter
@@ -33,7 +34,10 @@ def cola(*arguments: str) -> str:
 
 
 def origin_of(study: StudySpec, **changes: str | None) -> Origin:
-    values = {"output": study.output, "tracking": None, "storage": None, **changes}
+    values = {
+        "output": study.output, "tracking": None, "storage": None,
+        "digest": study.content_hash(), **changes,
+    }  # fmt: skip
     return Origin(TINY, "--cluster ours", **values)  # type: ignore[arg-type]
 
 
@@ -121,8 +125,21 @@ def test_what_a_folder_trained_itself_is_left_alone(study: StudySpec, tmp_path: 
     shutil.copytree(study.output, other)
     for target, elsewhere in ((other, origin), (here, origin_of(study, output="/elsewhere"))):
         with pytest.raises(SpecError, match="give another folder"):
-            fetch(open_source(origin), target, elsewhere, models=False)
+            check_target(target, elsewhere)
+    # The same study by another address of its cluster is the same.
+    check_target(here, replace(origin, cluster="--address http://127.0.0.1:1"))
+    with pytest.raises(SpecError, match="give another folder"):
+        check_target(here, replace(origin, cluster="--cluster other", digest=None))
     assert not (other / "studies/tiny/fetched.json").exists()
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_folder_of_the_same_path_with_another_study_is_not_the_cluster_s(
+    study: StudySpec,
+) -> None:
+    changed = study.model_copy(update={"seeds": [study.seeds[0] + 1]})
+    with pytest.raises(SpecError, match=r"on this machine holds another version of study tiny"):
+        open_source(origin_of(study, digest=changed.content_hash()))
 
 
 def test_what_cannot_be_reached_is_said_way_by_way(study: StudySpec) -> None:
@@ -141,7 +158,7 @@ def test_what_cannot_be_reached_is_said_way_by_way(study: StudySpec) -> None:
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../tiny", "/tiny"])
 def test_only_names_are_taken_for_names(name: str) -> None:
     with pytest.raises(SpecError, match="is neither a file nor the name"):
-        name_of(name)
+        name_and_output(name)
 
 
 @pytest.mark.slow(seconds=10)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from orchestration.cleanup.contents import Thing
 from orchestration.results.fetch import fetch
-from orchestration.results.files import Thing
 from orchestration.results.sources import Origin, open_source
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
@@ -42,7 +42,9 @@ def test_a_fetched_sweep_shows_its_trials(
     (there / "tune").mkdir()
     (there / "tune" / "state").touch()
     sweep, here = Thing("sweep", "tiny-sweep"), tmp_path / "here"
-    origin = Origin(sweep, "--cluster ours", str(there.parents[1]), tracking=None, storage=None)
+    origin = Origin(
+        sweep, "--cluster ours", str(there.parents[1]), digest=None, tracking=None, storage=None
+    )
     result = fetch(open_source(origin), here, origin, models=False)
     assert result.states == {"finished": 2}
     assert {name for name in result.copied if name.startswith("sweeps/")} == {

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cola.errors import SpecError, StorageError, first_of, one_line
-from cola.records import Artifact
-from cola.spec import load_yaml
 from cola.spec.resources import CheckpointSpec
-from cola.study import StudySpec
+from orchestration.checkpoint.address import redacted
 from orchestration.checkpoint.finished import Surplus, surplus_of
+from orchestration.checkpoint.store import store_address
+from orchestration.cleanup.contents import Thing, choices_by_key, run_keys, things_in
 from orchestration.planning.decisions import saved_plan
-from orchestration.results.files import Thing, run_keys
 from orchestration.state.ledger import Ledger
-from orchestration.state.paths import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -63,43 +60,14 @@ def leftovers_of(root: Path, name: str) -> Leftovers:
         if ledger.known_entry(key).state != "finished":
             unfinished += 1
             continue
-        chosen = choices[key]
-        for storage in dict.fromkeys([None, *(each.storage for each in chosen)]):
-            surplus = surplus_in(ledger.run_folder(key), storage, chosen)
+        chosen, folder = choices[key], ledger.run_folder(key)
+        places = {store_address(s, folder): s for s in (None, *(each.storage for each in chosen))}
+        for storage in places.values():
+            surplus = surplus_in(folder, storage, chosen)
             if surplus.checkpoints or surplus.why_kept is not None or surplus.kept:
                 found.append(Leftover(names.get(key, key[:12]), key, surplus))
     by_size = sorted(found, key=lambda each: -each.surplus.bytes)
     return Leftovers(tuple(by_size), unfinished)
-
-
-def things_in(root: Path) -> Iterator[Thing]:
-    """The studies and sweeps of an output folder."""
-    output = OutputFolder(root)
-    for kind, folder in (("study", output.studies), ("sweep", output.sweeps)):
-        for path in sorted(folder.glob("*")):
-            if (path / Artifact.STUDY).is_file():
-                yield Thing("study" if kind == "study" else "sweep", path.name)
-
-
-def choices_by_key(root: Path) -> dict[str, list[CheckpointSpec]]:
-    """What each study or sweep chose to keep of its runs' checkpoints, by run key.
-
-    Raises:
-        StorageError: files of one are damaged, so that what it keeps is not known.
-    """
-    found: dict[str, list[CheckpointSpec]] = {}
-    for thing in things_in(root):
-        path = root / thing.folder / Artifact.STUDY
-        try:
-            spec = StudySpec.parse(load_yaml(path), origin=str(path)).checkpoint
-        except SpecError as error:
-            raise StorageError(
-                f"{path}: does not say what {thing.name} keeps ({one_line(error)}); `cola run` of "
-                "it writes the file anew, or remove its folder"
-            ) from None
-        for key in run_keys(root, thing):
-            found.setdefault(key, []).append(spec)
-    return found
 
 
 def run_labels(root: Path, things: list[Thing]) -> dict[str, str]:
@@ -122,9 +90,9 @@ def surplus_in(run_folder: Path, storage: str | None, choices: list[CheckpointSp
 
 def unreachable(run_folder: Path, storage: str | None, error: OSError) -> StorageError:
     """A store of checkpoints that does not answer, or does not let go of one."""
-    where = f"checkpoint.storage={storage}" if storage is not None else str(run_folder)
+    where = f"checkpoint.storage={redacted(storage)}" if storage is not None else str(run_folder)
     return StorageError(
-        f"{where.partition('?')[0]}: checkpoints cannot be read or removed "
+        f"{where}: checkpoints cannot be read or removed "
         f"({one_line(error, 200)}); check that it is there, that this user may write there, and "
         "its credentials in the environment"
     )

@@ -6,8 +6,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cola.data import PreparedData
@@ -17,14 +19,21 @@ from cola.spec.resources import CheckpointSpec
 from cola.study import StudySpec
 from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import CheckpointNote
+from orchestration.cleanup.contents import choices_by_key
+from orchestration.cleanup.leftovers import leftovers_of
+from orchestration.cli.things import name_and_output
 from orchestration.driver.study_runner import record_study
 from orchestration.planning.plan import plan_study
-from orchestration.results.leftovers import leftovers_of
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
 from sweeps.cli import app
-from tests.finished import checkpoint, finished_study
+from tests.finished import checkpoint, finished_study, small_study
+
+
+@pytest.fixture
+def study(tiny_study: dict[str, Any], tmp_path: Path) -> StudySpec:
+    return small_study(tiny_study, tmp_path / "outputs")
 
 
 @pytest.fixture
@@ -145,7 +154,41 @@ def test_runs_that_are_not_finished_are_left_alone(study: StudySpec, run_folder:
         leftovers_of(Path(study.output), "tiyn")
 
 
-def test_studies_that_keep_nothing_are_the_same_as_before_the_choice(study: StudySpec) -> None:
-    assert "keep_finished" not in study.to_yaml()
-    kept = study.model_copy(update={"checkpoint": CheckpointSpec(keep_finished=True)})
-    assert StudySpec.parse(kept.model_dump(mode="json")).checkpoint.keep_finished
+def test_a_choice_to_keep_all_is_named_where_there_is_something_to_keep(
+    study: StudySpec, run_folder: Path, tmp_path: Path
+) -> None:
+    """Two spellings of one place count once."""
+    root = Path(study.output)
+    for name, storage in (("other", str(tmp_path / "kept")), ("third", f"{tmp_path}/kept/")):
+        choice = CheckpointSpec(keep_finished=True, storage=storage)
+        record_study(
+            study.model_copy(update={"name": name, "checkpoint": choice}), plan_study(study)
+        )
+    shutil.copytree(run_folder / "ray", tmp_path / "kept" / run_folder.name)
+    found = leftovers_of(root, "tiny").found
+    assert len(found) == 2
+    assert {each.surplus.kept for each in found} == {4}
+    assert {each.surplus.why_kept for each in found} == {"checkpoint.keep_finished"}
+
+
+def test_a_run_that_ends_keeps_what_another_study_asked_for(
+    study: StudySpec, run_folder: Path
+) -> None:
+    kept = {"checkpoint": study.checkpoint.model_copy(update={"keep_points": True})}
+    record_study(study.model_copy(update={"name": "other", **kept}), plan_study(study))
+    others = choices_by_key(Path(study.output))[run_folder.name]
+    remove_surplus(run_folder, study.checkpoint, others)
+    assert steps(run_folder) == [10]
+
+
+def test_a_file_gives_the_name_and_the_output(study: StudySpec, tmp_path: Path) -> None:
+    """A sweep's output is that of its study."""
+    inner = {"output": "there", "families": {"ar": {}}}
+    path = tmp_path / "given.yaml"
+    path.write_text(yaml.safe_dump({"name": "rates", "study": inner, "space": {}}))
+    assert name_and_output(str(path)) == ("rates", "there")
+    path.write_text(study.to_yaml())
+    assert name_and_output(str(path)) == ("tiny", study.output)
+    path.write_text("families: {}\n")
+    with pytest.raises(SpecError, match=r"given\.yaml: has no `name`"):
+        name_and_output(str(path))

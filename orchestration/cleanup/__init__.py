@@ -1,0 +1,1 @@
+"""What finished runs leave behind, and what studies and sweeps ask to keep of it."""
