@@ -59,7 +59,9 @@ def results_come_back(
     study, tiny = StudySpec.parse(values | tracking), Thing("study", "tiny")
     finished_study(study, data)
     assert run_study(study, None, StudyView()).complete
-    origin = Origin(tiny, "--cluster ours", "/elsewhere", tracking=uri, storage=None)
+    origin = Origin(
+        tiny, "--cluster ours", "/elsewhere", study.content_hash(), tracking=uri, storage=None
+    )
     with pytest.raises(SpecError, match="holds no results of it"):
         open_source(origin)
     notes: list[str] = []

@@ -58,7 +58,9 @@ def test_results_come_back_whole(
     (run,), there, here = finished_study(study, data), Path(study.output), tmp_path / "here"
     tiny = Thing("study", "tiny")
     shelf = StoredFiles.of(bucket, tiny)
-    origin = Origin(tiny, "--cluster ours", "/elsewhere", tracking=None, storage=bucket)
+    origin = Origin(
+        tiny, "--cluster ours", "/elsewhere", study.content_hash(), tracking=None, storage=bucket
+    )
     with pytest.raises(SpecError, match="s3://bucket/prefix holds no results of it"):
         open_source(origin)
     assert publish_to(shelf, there, tiny, models=True) == 15
