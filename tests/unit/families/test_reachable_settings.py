@@ -10,6 +10,7 @@ from torch import nn
 
 from cola.compute.flops import vae_forward
 from cola.errors import SpecError
+from cola.families.cola.spec import ColaObjective
 from cola.families.interface.family import Batch, count_parameters
 from cola.families.interface.specs import ModelSpec
 from cola.families.registry import definition_of, family_of
@@ -84,7 +85,7 @@ def test_parameters_are_those_of_the_built_model(family: str, settings: dict[str
 @pytest.mark.parametrize("settings", COLA)
 @pytest.mark.parametrize("stage", ["vae", "joint"])
 def test_executed_flops_agree_with_torch(settings: dict[str, Any], stage: str) -> None:
-    spec, objective = spec_of("cola", settings), definition_of("cola").objective()
+    spec, objective = spec_of("cola", settings), ColaObjective()
     ours = train_flops_per_token(spec, objective, 64, stage=stage, convention="executed")
     scores = sum(v for name, v in ours.components.items() if name.endswith("attention_scores"))
     outside, inside = counted(spec, objective, stage, 64)
@@ -109,7 +110,7 @@ def test_visible_pairs_of_the_vae_are_counted_one_by_one(block: int) -> None:
 @pytest.mark.parametrize("core", [400_000, 2_000_000])
 def test_activations_are_estimated_from_above(settings: dict[str, Any], core: int) -> None:
     spec, found = spec_of("cola", settings, core), definition_of("cola")
-    family, objective = family_of("cola"), found.objective()
+    family, objective = family_of("cola"), ColaObjective()
     module = family.stage_module(family.build(spec), objective, "joint")
     batch = Batch(torch.zeros(4, 64, dtype=torch.long), Stream(0, 0, range(4)), range(4), 4)
     kept = saved_bytes(module, module.draw(batch)) / batch.tokens_BL.numel()
@@ -147,7 +148,7 @@ def test_the_likelihood_of_a_block_causal_vae_is_the_sum_over_blocks_that_see_th
 
 
 def test_a_collapse_is_judged_at_the_latents_scale() -> None:
-    family, objective = family_of("cola"), definition_of("cola").objective()
+    family, objective = family_of("cola"), ColaObjective()
     points = [{"log_snr": 4.5, "fm": 0.2}] * 16
     plain, scaled = (spec_of("cola", {"latent_scaling": scale}) for scale in (1.0, 10.0))
     assert family.collapse(points, plain, objective) is None
