@@ -44,7 +44,8 @@ LAYERS = {
         {"planning"},
         {"training"},
         {"worker", "inference", "remote", "slurm", "cleanup"},
-        {"driver", "recipes"},
+        {"trainers", "recipes"},
+        {"driver"},
         {"doctor", "results"},
         {"cli"},
     ),
@@ -100,8 +101,8 @@ TORCH_FREE = {
 # What the processes that train never reach, not even through what they import: a worker writes a
 # journal, and only the driver knows MLflow and the queue.
 WORKERS = ("orchestration/training", "orchestration/worker")
-DRIVERS_ONLY = ("tracking", "cluster", "inference", "driver", "remote", "slurm", "recipes",
-                "doctor", "cli")  # fmt: skip
+DRIVERS_ONLY = ("tracking", "cluster", "inference", "trainers", "driver", "remote", "slurm",
+                "recipes", "doctor", "cli")  # fmt: skip
 
 # Module -> the only files that import it.
 RESERVED = {
@@ -117,8 +118,8 @@ RESERVED = {
         "orchestration/cluster/admission_actor.py",
         "orchestration/cluster/processes.py",
         "orchestration/worker/worker.py",
-        "orchestration/driver/ray_trainer.py",
-        "orchestration/driver/worker_logs.py",
+        "orchestration/trainers/ray_trainer.py",
+        "orchestration/trainers/worker_logs.py",
         "orchestration/inference/ray_workers.py",
         "orchestration/remote/jobs.py",
         "sweeps/driver/",

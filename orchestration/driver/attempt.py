@@ -13,7 +13,6 @@ from cola.files import is_temporary, read_record, write_atomically
 from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.store import with_absolute_storage
-from orchestration.driver.worker_logs import worker_logs
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.heartbeat import forget_beats
@@ -22,6 +21,7 @@ from orchestration.state.ledger import Entry, Ledger, State
 from orchestration.state.paths import RunFolder, output_root
 from orchestration.state.run_model import set_aside_damaged
 from orchestration.tracking.mirror import DRIVER_DIED, Mirror, state_left
+from orchestration.trainers.worker_logs import worker_logs
 from orchestration.worker.assignment import Assignment, RunOutcome
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,6 @@ from orchestration.driver.launch_queue import LaunchQueue, planned_seconds
 from orchestration.driver.leases import LeaseKeeper, OtherDrivers
 from orchestration.driver.monitor import RunMonitor, report_failures, supervise_workers
 from orchestration.driver.progress import StudyView
-from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.driver.retry_policy import RetryPolicy
 from orchestration.driver.run_budget import RunBudget
 from orchestration.planning.decisions import RunDecision
@@ -43,6 +42,7 @@ from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Lease, LeaseHeldError, LeaseLostError, Ledger, State
 from orchestration.state.paths import output_root, study_folder
 from orchestration.tracking.mirror import Mirror
+from orchestration.trainers.ray_trainer import ControllerDiedError, fit_run
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
 from orchestration.cleanup.contents import choices_by_key
 from orchestration.driver.attempt import assignment_of, open_attempt, outcome_of, read_outcome
-from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_at
 from orchestration.state.event_log import Event, EventLog
@@ -37,6 +36,7 @@ from orchestration.state.ledger import (
     State,
 )
 from orchestration.state.paths import RunFolder, output_root
+from orchestration.trainers.ray_trainer import ControllerDiedError, fit_run
 from sweeps.trials.costs import TrialCosts
 from sweeps.trials.prefix_claims import PrefixClaims
 from sweeps.trials.readings import (

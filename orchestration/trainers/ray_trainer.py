@@ -12,8 +12,8 @@ from cola.errors import RunError
 from cola.logs import set_up_logging
 from orchestration.checkpoint.store import store_address
 from orchestration.compat.ray import torch_config, trainer_class
-from orchestration.driver.worker_logs import cause_of, raised_in, worker_logs
 from orchestration.state.event_log import Event, EventLog
+from orchestration.trainers.worker_logs import cause_of, raised_in, worker_logs
 from orchestration.worker.assignment import Assignment
 from orchestration.worker.worker import train_in_process, train_worker
 
