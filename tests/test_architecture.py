@@ -119,6 +119,7 @@ RESERVED = {
         "orchestration/cluster/processes.py",
         "orchestration/worker/worker.py",
         "orchestration/trainers/ray_trainer.py",
+        "orchestration/trainers/warm_workers.py",
         "orchestration/trainers/worker_logs.py",
         "orchestration/inference/ray_workers.py",
         "orchestration/remote/jobs.py",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cola.errors import one_line
 from orchestration.cluster.admission_queue import AdmissionQueue, QueueReply
-from orchestration.cluster.packing import RunAllocation, RunRequest
+from orchestration.cluster.packing import ClusterState, RunAllocation, RunRequest
 from orchestration.cluster.session import cluster_state
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,9 @@ class SharedQueue:
 class PrivateQueue:
     """The queue of a private cluster, in the driver's process."""
 
-    def __init__(self) -> None:
-        self._queue = AdmissionQueue(cluster_state)
+    def __init__(self, look: Callable[[], ClusterState] = cluster_state) -> None:
+        """`look` shows the cluster."""
+        self._queue = AdmissionQueue(look)
 
     def update(
         self,

@@ -43,6 +43,7 @@ from orchestration.state.ledger import Lease, LeaseHeldError, LeaseLostError, Le
 from orchestration.state.paths import output_root, study_folder
 from orchestration.tracking.mirror import Mirror
 from orchestration.trainers.ray_trainer import ControllerDiedError, fit_run
+from orchestration.trainers.warm_workers import WarmWorkers
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Launcher:
         joined: bool,
     ) -> None:
         """`joined`: on a cluster that others share, whose nodes may be taken away."""
-        self._joined = joined
+        self._joined, self.warm_workers = joined, WarmWorkers()
         self.study, self.data, self.ledger = study, data, ledger
         self.mirror, self.view = mirror, view
         self.launched = 0
@@ -234,7 +235,8 @@ class Launcher:
             prefixes=self._prefixes[key],
             preemptible=self._joined,
         )
-        self._running[pool.submit(fit_run, assignment)] = run
+        fit = fit_run if self._joined else self.warm_workers.fit
+        self._running[pool.submit(fit, assignment)] = run
         self._leases.confirmed(key)
         self.launched += 1
         self._launched_at[key] = time.monotonic()

@@ -183,7 +183,8 @@ def run_decided(
         if todo:
             handler = stop_once(launcher.stopping.is_set, launcher.request_stop)
             stack.enter_context(handle_signals(handler))
-            launcher.run(todo, PrivateQueue() if address is None else SharedQueue())
+            own = PrivateQueue(launcher.warm_workers.cluster_state)
+            launcher.run(todo, own if address is None else SharedQueue())
 
 
 def mirror_rest(launcher: Launcher, plan: Sequence[PlannedRun]) -> int:

@@ -35,7 +35,8 @@ ACCELERATORS: dict[str, Accelerator] = {
     "L40S": Accelerator(91.6e12, 362e12, 48e9, 0.35),
     "CPU": Accelerator(110e9, 450e9, None, 0.3),
 }
-# Of Ray Train's workers, imports and the first step: the bar of tests/benchmarks/machinery.py.
+# Of workers, imports and the first step: the bar of tests/benchmarks/machinery.py. On a private
+# cluster only a first run needs it, so that a plan of many small runs is too long there.
 STARTUP_SECONDS = 20.0
 
 

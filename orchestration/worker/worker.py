@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def train_in_process(config: dict[str, Any]) -> None:
-    """`train_worker` in a process that trains other runs afterwards."""
+    """`train_worker` in a process that trains other runs before and afterwards."""
     import torch
     from torch import distributed
 
@@ -41,10 +42,14 @@ def train_in_process(config: dict[str, Any]) -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     # The store lies in this process's memory: no other process has to find it.
     distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # of the run before
     try:
         train_worker(config)
     finally:
         close_process_group()
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()  # it counts compilations over all runs, and stops at a limit
 
 
 def train_worker(config: dict[str, Any]) -> None:

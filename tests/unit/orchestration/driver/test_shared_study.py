@@ -82,7 +82,7 @@ def drive(study: StudySpec, drivers: int, again: Sequence[str] = ()) -> list[Lau
         mirror = Mirror(None)  # type: ignore[arg-type]  # never started: sends nothing
         view = StudyView(Console(file=io.StringIO(), width=300))
         launchers.append(
-            Launcher(study, plan, data, ledger=Ledger(root), mirror=mirror, view=view, joined=False)
+            Launcher(study, plan, data, ledger=Ledger(root), mirror=mirror, view=view, joined=True)
         )
     threads = [threading.Thread(target=run_all, args=(each, study, again)) for each in launchers]
     for thread in threads:

@@ -1,0 +1,64 @@
+"""Runs of one worker share a process, which a failed worker does not outlive."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cola.study import StudySpec
+from orchestration.planning.plan import plan_study
+from orchestration.state.event_log import read_events
+from orchestration.state.journal import JournalReader
+from orchestration.state.ledger import Ledger
+from orchestration.state.paths import RunFolder, output_root, study_folder
+from tests.conftest import write_study
+from tests.integration.test_study import output_of, start
+from tests.undisturbed import losses_of, undisturbed_losses
+from tests.waiting import until
+
+pytestmark = [pytest.mark.slow(seconds=60), pytest.mark.ray, pytest.mark.deepspeed]
+
+
+def test_runs_share_a_process_and_survive_its_death(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    """The first run's process is killed; the next run has its successor's, and one of two workers,
+    which needs all of the machine, has workers of its own."""
+    tiny_study["families"] = {"cola": tiny_study["families"]["cola"]}
+    sizes = [(8e10, 60_000), (1e10, 60_000), (5e9, 90_000)]
+    tiny_study["ladder"] = [{"budget": c, "core_parameters": n} for c, n in sizes]
+    larger = [{"core_parameters": 80_000, "workers": 2}]
+    tiny_study["resources"] = {"concurrent_runs": 1, "larger": larger, "max_failures": 1}
+    study = StudySpec.parse(tiny_study)
+    runs = sorted(plan_study(study), key=lambda run: -run.spec.budget)
+    ledger = Ledger(output_root(study))
+    long, short, wide = (RunFolder(ledger.run_folder(run.key)) for run in runs)
+    process = start("run", str(write_study(tiny_study, tmp_path)))
+    until(lambda: len(losses_of(long.journal)) >= 3, "three lines of losses", process=process)
+    (killed,) = processes_of(long)
+    os.kill(killed, signal.SIGKILL)
+    shown = output_of(process)
+    assert "workers failed: rank 0: ActorDiedError" in shown
+    events = Counter(event["event"] for event in read_events(study_folder(study)))
+    assert (events["workers failed"], events["workers restarted"]) == (1, 1)
+    first, second = processes_of(long)
+    assert first == killed != second
+    assert processes_of(short) == [second]
+    assert second not in processes_of(wide)
+    attempts = [len(ledger.entry(run.key).attempts) for run in runs]
+    assert attempts == [1, 1, 1]
+    for folder in (long, short):
+        alone = undisturbed_losses(folder.journal.parent, tmp_path / "alone", 5)
+        assert losses_of(folder.journal) == alone
+        (tmp_path / "alone").unlink()
+
+
+def processes_of(run: RunFolder) -> list[int]:
+    """Process ids of the run's workers of rank 0, in the order of their starts."""
+    lines = JournalReader(run.journal).new_lines()
+    return [line.values["pid"] for line in lines if line.values.get("event") == "start"]
