@@ -201,13 +201,21 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
             f"ladder and {trend}."
         )
-    bounds = [fit.label for fit in fits.values() if fit.kind == "bound"]
-    if bounds and len(bounds) < len(fits):
-        sentences.append(
-            f"The NLL of {' and '.join(bounds)} is an upper bound, the others' is exact: a bound "
-            "above an exact curve does not show that the model is worse."
-        )
-    return sentences + estimate_sentences(frames.runs, fits)
+    return sentences + kind_sentences(fits) + estimate_sentences(frames.runs, fits)
+
+
+def kind_sentences(fits: dict[str, FamilyFit]) -> list[str]:
+    """What a bound beside exact values does not show; none where there is no such pair."""
+    bounds, exact = (
+        " and ".join(fit.label for fit in fits.values() if fit.kind == kind)
+        for kind in ("bound", "exact")
+    )
+    if not (bounds and exact):
+        return []
+    return [
+        f"The NLL of {bounds} is an upper bound, that of {exact} is exact: a bound above an exact "
+        "curve does not show that the model is worse."
+    ]
 
 
 def estimate_sentences(runs: pd.DataFrame, fits: dict[str, FamilyFit]) -> list[str]:

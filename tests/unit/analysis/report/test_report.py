@@ -14,7 +14,7 @@ from analysis.metric_report.report import write_metric_report
 from analysis.report.comparisons import bound_caveat
 from analysis.report.family_fits import FamilyFit
 from analysis.report.matching import common_order, matching_statements
-from analysis.report.report import estimate_sentences, write_report
+from analysis.report.report import estimate_sentences, kind_sentences, write_report
 from analysis.report.runs import read_study
 from analysis.report.tables import latent_rows, latent_warnings
 from cola.errors import SpecError, TrackingError
@@ -115,6 +115,11 @@ def test_a_bound_whose_solver_did_not_converge_is_an_estimate(store: Store) -> N
     assert "the NLL of 2 of 3 runs is an estimate" in sentence
     assert "by up to 0.021" in sentence
     assert estimate_sentences(runs[:1], {"cola": fit}) == []
+    exact = {"ar": FamilyFit("ar", "ar", "exact", None, None, ())}
+    bound = {"llada": FamilyFit("llada", "llada", "bound", None, None, ())}
+    (sentence,) = kind_sentences({"cola": fit, **exact, **bound})
+    assert sentence.startswith("The NLL of LLaDA is an upper bound, that of AR is exact: a bound ")
+    assert kind_sentences({"cola": fit, **exact}) == []
 
 
 @pytest.mark.parametrize(
