@@ -40,8 +40,10 @@ def on_loopback(address: str) -> bool:
 @pytest.mark.slow(seconds=80)
 @pytest.mark.ray
 def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_path: Path) -> None:
-    ladder = [{"budget": 2.0e9, "core_parameters": 60_000}]
-    resources = {"workers": 2, "cpus_per_worker": 1, "zero_stage": 1}
+    """Of one of several workers, and of one that trains in a process that stays."""
+    ladder = [{"budget": 2.0e9, "core_parameters": size} for size in (60_000, 90_000)]
+    larger = [{"core_parameters": 80_000, "workers": 2, "zero_stage": 1}]
+    resources = {"cpus_per_worker": 1, "larger": larger}
     study = tiny_study | {"ladder": ladder, "families": {"ar": {}}, "resources": resources}
     process = subprocess.Popen(
         [*COLA, "run", str(write_study(study, tmp_path))],
@@ -62,7 +64,8 @@ def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_pa
     assert process.stdout is not None
     assert process.returncode == 0, process.stdout.read()
     assert any("raylet" in name for name in names)
-    assert any("TrainWorker" in name for name in names)
+    for worker in ("TrainWorker", "WarmWorker"):
+        assert any(worker in name for name in names)
     outside = {(address, name) for address, name in seen if not on_loopback(address)}
     assert seen
     assert outside == set()

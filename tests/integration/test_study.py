@@ -171,7 +171,7 @@ def test_a_study_from_corpus_to_report(
 
 
 def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
-    tiny_study: dict[str, Any], tmp_path: Path, head: RayNodes
+    tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
     values = {key: value for key, value in tiny_study.items() if key != "ladder"}
     values["families"] = {"cola": tiny_study["families"]["cola"]}
@@ -181,7 +181,7 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     outputs, study = Path(values["output"]), str(write_study(values, tmp_path))
     plan = json.loads(here("plan", study, "--json"))
     assert [run["first_step"] > 0 for run in plan["runs"]] == [True, False]
-    process = head.run("run", study, "--address", head.address)
+    process = start("run", study)
     until(
         lambda: any(len(losses_of(path)) >= 3 for path in journals(outputs)),
         "three lines of losses",
@@ -191,7 +191,7 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert states(outputs) == ["interrupted"]
-    resumed = output_of(head.run("run", study, "--address", head.address))
+    resumed = output_of(start("run", study))
     assert "resumes from its checkpoint" in resumed
     assert states(outputs) == ["finished"] * 2
     whole, branched = sorted(map(events_of, journals(outputs)), key=len, reverse=True)
@@ -206,14 +206,14 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
 
 
 def test_a_diverged_run_is_tried_at_a_lower_rate(
-    tiny_study: dict[str, Any], tmp_path: Path, head: RayNodes
+    tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
     """A rate that no model stands is marked; its second try is a run of its own."""
     tiny_study["families"] = {"ar": {}}
     tiny_study["training"]["optimizer"] = {"learning_rate": 1e18}
     tiny_study["retry_diverged"] = {"factor": 1e-21, "times": 1}
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
-    shown = output_of(head.run("run", study, "--address", head.address))
+    shown = output_of(start("run", study))
     assert "diverged" in shown
     assert "ar-2e+10-seed66-retry1: finished" in shown
     assert sorted(states(outputs)) == ["diverged", "finished"]
