@@ -66,11 +66,22 @@ def fit(
     resample: options.Resample = None,
     seed: options.Seed = 0,
     predict: options.Targets = None,
+    unique: options.UniqueColumn = None,
+    pin: options.Pins = None,
+    bound: options.Bounds = None,
+    share: options.Share = None,
+    serve: options.Serve = None,
+    hold_out: options.HoldOut = None,
     as_json: options.AsJSON = False,
 ) -> None:
     """Fit a scaling law to a table of training runs, with intervals and warnings."""
     from analysis.fit_command import fit_file, show_progress
-    from analysis.table_fit.options import parse_target
+    from analysis.table_fit.options import (
+        parse_constraints,
+        parse_serving,
+        parse_share,
+        parse_target,
+    )
     from analysis.table_fit.request import Request
     from analysis.tables.columns import Columns
 
@@ -78,9 +89,10 @@ def fit(
     targets = tuple(parse_target(text) for text in predict or [])
     fit_file(
         data,
-        Columns(loss, n, d, flops, group, budget, run, accuracy),
+        Columns(loss, n, d, flops, group, budget, run, accuracy, unique),
         Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum,
-                progress=show_progress()),
+                progress=show_progress(), constraints=parse_constraints(pin or [], bound or []),
+                share=parse_share(share), serving=parse_serving(serve), hold_out=hold_out),
         drop_largest_losses=drop_largest_losses,
         given=given_options(context),
         as_json=as_json,

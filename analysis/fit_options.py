@@ -65,6 +65,37 @@ Resample = Annotated[
 Seed = Annotated[int, typer.Option(min=0)]
 Targets = Annotated[
     list[str] | None,
-    typer.Option(help="n=...,d=... or c=... to predict the loss at (repeatable)."),
+    typer.Option(
+        help="n=...,d=... or c=... to predict the loss at, with u=... unique tokens under law "
+        "repeated (repeatable)."
+    ),
+]
+UniqueColumn = Annotated[
+    str | None, typer.Option(help="Column of unique tokens of the data (law repeated).")
+]
+Pins = Annotated[
+    list[str] | None,
+    typer.Option("--pin", help="E=1.69: a floor or an exponent that is known (repeatable)."),
+]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option("--bound", help="alpha=0.3:0.4: bounds of a floor or an exponent (repeatable)."),
+]
+Share = Annotated[
+    str | None,
+    typer.Option(
+        help="E,alpha: what groups have in common, with a test of it (default: their exponents)."
+    ),
+]
+Serve = Annotated[
+    str | None,
+    typer.Option(
+        help="tokens=1e12[,mfu=0.4,serving_mfu=0.1,peak=1e15,price=2.5]: the size that reaches "
+        "the loss of each c= at the least cost of training and of serving so many tokens."
+    ),
+]
+HoldOut = Annotated[
+    float | None,
+    typer.Option(help="Predict, and do not fit, the rows of at least this much compute."),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

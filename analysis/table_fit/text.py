@@ -29,7 +29,8 @@ def shown(result: Mapping[str, Any]) -> Iterator[Shown]:
         for line in lines(fitted):
             yield Text(f"{name}: {line}" if name else line)
     if "shared" in result:
-        yield parameters("exponents in common", result["shared"])
+        yield parameters(f"{', '.join(result['shared']['shared'])} in common", result["shared"])
+        yield from (Text(line) for line in sharing(result["shared"]["test"]))
     for pair, numbers in result.get("comparison", {}).items():
         yield Text(f"{pair}: {comparison(numbers)}")
 
@@ -40,17 +41,25 @@ def parameters(title: str, fitted: Mapping[str, Any]) -> RichTable:
     for column in ("parameter", "estimate", "95% interval"):
         table.add_column(column, justify="left" if column == "parameter" else "right")
     intervals = {**fitted["intervals"], **fitted.get("derived_intervals", {})}
+    pinned = fitted.get("pinned", {})
     for key, value in {**fitted["parameters"], **fitted.get("derived", {})}.items():
-        table.add_row(Text(key), f"{value:.6g}", Text(interval(intervals.get(key))))
+        ends = "pinned" if key in pinned else interval(intervals.get(key))
+        table.add_row(Text(key), f"{value:.6g}", Text(ends))
     return table
 
 
 def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
     """The choice of the law, predictions and accuracy of one group."""
+    if "formula" in fitted:
+        yield fitted["formula"]
     if "choice" in fitted:
         yield from choice(fitted["choice"])
+    if "held_out" in fitted:
+        yield held_out(fitted["held_out"])
     for each in fitted.get("predictions", []):
         yield prediction(each)
+        if "serving" in each:
+            yield serving(each["serving"])
     built = fitted.get("prediction_intervals")
     if built and built["folds"]:
         yield (
@@ -61,6 +70,17 @@ def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
         )
     if "accuracy" in fitted:
         yield from accuracy(fitted["accuracy"])
+
+
+def sharing(test: Mapping[str, Any] | None) -> Iterator[str]:
+    """Whether the groups' own parameters are needed."""
+    if test is not None:
+        freedom = "{} and {}".format(*test["degrees_of_freedom"])
+        verdict = "is rejected" if test["rejected"] else "is not rejected"
+        yield (
+            f"having them in common {verdict}: F = {test['F']:.3g} with {freedom} degrees of "
+            f"freedom, p = {test['p']:.2g} (least squares of log loss)"
+        )
 
 
 def choice(found: Mapping[str, Any]) -> Iterator[str]:
@@ -87,13 +107,50 @@ def prediction(found: Mapping[str, Any]) -> str:
     for name, symbol in (("parameters", "N*"), ("tokens", "D*")):
         if name in found:
             text += f", {symbol} {with_interval(found[name], found.get(f'{name}_interval'))}"
+    if "near_optimal" in found:
+        near = found["near_optimal"]
+        ends = interval(near["parameters"], ".3g")
+        text += f", N from {ends} within {near['within']:.1%} of the loss"
     beyond = found.get("extrapolation", 0.0)
     return text + (f"; {beyond:.3g} times the largest compute" if beyond > 1 else "")
 
 
+def serving(found: Mapping[str, Any]) -> str:
+    """What serving so many tokens makes of the optimum."""
+    size, tokens, saving = (
+        with_interval(found[name], found.get(f"{name}_interval"), ".4g")
+        for name in ("parameters", "tokens", "saving")
+    )
+    text = (
+        f"the same loss with {found['tokens_served']:.4g} tokens served: N {size}, D {tokens}, "
+        f"training {found['training_flops']:.4g} and serving {found['serving_flops']:.4g} FLOPs, "
+        f"a share of {saving} saved of the compute-optimal model's"
+    )
+    if "device_hours" in found:
+        text += "; device-hours: " + _parts(found["device_hours"])
+    return text + (f"; cost: {_parts(found['cost'])}" if "cost" in found else "")
+
+
+def _parts(found: Mapping[str, float]) -> str:
+    return (
+        f"{found['training']:.4g} + {found['serving']:.4g} "
+        f"(compute-optimal {found['compute_optimal']:.4g})"
+    )
+
+
+def held_out(found: Mapping[str, Any]) -> str:
+    """How the law predicts the rows that it was not fitted to."""
+    inside = found.get("share_inside_95%_interval")
+    text = (
+        f"held out from C = {found['from']:.4g}: {found['points']} points, mean error "
+        f"{found['mean_absolute_error']:.3%}, mean signed error {found['signed_error']:+.3%}"
+    )
+    return text + (f", {inside:.0%} inside the 95% interval of new runs" if inside else "")
+
+
 def place(found: Mapping[str, Any]) -> str:
     """n=..., d=... or c=..., as it was asked for."""
-    return ", ".join(f"{name}={found[name]:g}" for name in ("n", "d", "c") if name in found)
+    return ", ".join(f"{name}={found[name]:g}" for name in ("n", "d", "c", "u") if name in found)
 
 
 def accuracy(found: Mapping[str, Any]) -> Iterator[str]:

@@ -34,8 +34,15 @@ OPTIONS = {
     "budget": "--budget",
     "run": "--run",
     "accuracy": "--accuracy",
+    "unique": "--unique",
 }
-NEEDED = ("loss", "parameters", "tokens", "compute")  # numbers without which a row is no point
+NEEDED = (
+    "loss",
+    "parameters",
+    "tokens",
+    "compute",
+    "unique",
+)  # numbers without which a row is no point
 LABELS = ("group", "budget", "run")
 MOST_NAMES = 20  # of columns in a message
 
@@ -53,6 +60,7 @@ class Columns:
     budget: str | None = None
     run: str | None = None
     accuracy: str | None = None
+    unique: str | None = None
 
     def given(self) -> dict[str, str]:
         """What is read from the file, by our name."""
@@ -65,6 +73,7 @@ class Columns:
             "budget": self.budget,
             "run": self.run,
             "accuracy": self.accuracy,
+            "unique": self.unique,
         }
         return {ours: theirs.strip() for ours, theirs in names.items() if theirs is not None}
 
@@ -265,6 +274,7 @@ CHECKS: dict[str, Callable[[float], None]] = {
     "parameters": _check_positive,
     "tokens": _check_positive,
     "compute": _check_positive,
+    "unique": _check_positive,
     "accuracy": _check_accuracy,
 }
 
