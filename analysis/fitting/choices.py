@@ -15,3 +15,4 @@ AnyLaw = Literal[Law, "isoflop", "optima", "power", "auto"]  # of `cola fit`
 Estimator = Literal["huber", "least-squares", "huber-density", "variable-projection"]
 Kind = Literal["runs", "residuals"]  # what a refit draws
 Progress = Callable[[int, int], None]  # refits done, refits in all
+Setting = Literal["learning_rate", "batch_tokens"]  # rules of a study that a fit can make

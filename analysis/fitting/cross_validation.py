@@ -82,9 +82,13 @@ def rolling_origin(
     estimator: str = "huber",
     *,
     constraints: Constraints = FREE,
+    steps: pd.Series | None = None,
 ) -> Score | None:
-    """Train on all budgets up to one, test on the next; None where no fold can be fitted."""
-    budget = compute_steps(rows)
+    """Train on all budgets up to one, test on the next; None where no fold can be fitted.
+
+    steps: the budget of each row as a number that grows (default: `compute_steps`).
+    """
+    budget = compute_steps(rows) if steps is None else steps
     splits = [
         (step, budget <= step, budget == following)
         for step, following in pairwise(np.sort(budget.unique()))

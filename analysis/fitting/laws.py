@@ -258,6 +258,12 @@ OPTIONS_READ: dict[str, frozenset[str]] = {
     **{name: entry.options for name, entry in LAWS.items()},
     "auto": LAW_OPTIONS - CONSTRAINTS,
     "isoflop": TABLE_OPTIONS | {"minimum", "predict", "resample"},
-    "optima": TABLE_OPTIONS - {"bootstrap", "seed", "budget", "run"} | {"predict"},
-    "power": frozenset({"data", "group", "law", "as_json", "y", "over", "rules", "setting"}),
+    "optima": TABLE_OPTIONS - {"budget", "run"} | {"predict"},
+    "power": frozenset({"data", "n", "d", "loss", "flops", "law", "as_json"})
+    | {"y", "rules", "setting"},
 }
+# Of `cola fit --speedup`, which takes no law.
+SPEEDUP_OPTIONS = frozenset(
+    {"data", "n", "d", "loss", "flops", "group", "pin", "as_json"}
+    | {"speedup", "baseline", "throughput"}
+)

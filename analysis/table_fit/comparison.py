@@ -22,6 +22,7 @@ from analysis.fitting.laws import LAWS
 from analysis.fitting.resampling import plan_of
 from analysis.fitting.table import Table, inputs
 from analysis.table_fit.convention import convention_of
+from analysis.table_fit.held_out import split_off
 from analysis.table_fit.request import Request
 
 MEANING = "compute of the first over compute of the second for this loss, each at its best size"
@@ -111,7 +112,7 @@ def shared_fit(
     entry = LAWS.get(request.law)
     if entry is None or (entry.shared is None and not request.share):
         return None
-    groups = table.groups()
+    groups = {n: split_off(each, request.hold_out)[0] for n, each in table.groups().items()}
     rows = pd.concat(groups.values(), ignore_index=True)
     number = np.repeat(np.arange(len(groups)), [len(each) for each in groups.values()])
     points = inputs(rows)
@@ -137,7 +138,12 @@ def shared_fit(
         "shared": list(names),
         "estimator": estimator,
         "parameters": fit.parameters,
-        "intervals": {n: list(i) for n, i in refits.intervals().items()} if has_intervals else {},
+        "intervals": {
+            n: list(i)
+            for n, i in refits.intervals().items()
+            if has_intervals and n in law.free_names
+        },
+        "pinned": dict(request.constraints.pinned),
         "diagnostics": asdict(fit.diagnostics),
         "test": test,
         "warnings": [*fit.warnings, *plan.notes, *([plan.none] if plan.none else [])],

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.fitting.frontier import Frontier
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.table import Table
+from analysis.regressions.optima import optima_group
 from analysis.table_fit.comparison import compare_laws, shared_fit
 from analysis.table_fit.isoflop_group import isoflop_group
 from analysis.table_fit.law_group import law_group
@@ -66,6 +67,11 @@ def fit_groups(
         try:
             if request.law == "isoflop":
                 results[name] = isoflop_group(rows, request)
+                continue
+            if request.law == "optima":
+                results[name] = optima_group(
+                    rows, request.predict, samples=request.samples, seed=request.seed
+                )
                 continue
             found = law_group(rows, request, seeds(groups, request.seed)[name])
         except FitError as error:

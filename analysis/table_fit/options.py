@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence, Set
 
 from analysis.fitting.constraints import Constraints
-from analysis.fitting.laws import LAWS, OPTIONS_READ
+from analysis.fitting.laws import LAWS, OPTIONS_READ, SPEEDUP_OPTIONS
 from analysis.table_fit.request import Request, Serving
 from cola.errors import SpecError
 
@@ -22,13 +22,67 @@ def check_options(law: str, given: Set[str]) -> None:
     Raises:
         SpecError: with those that would have no effect, and the laws that read them.
     """
+    if "speedup" in given:
+        _check_speedup(given)
+        return
     unread = sorted(given - OPTIONS_READ[law])
     if not unread:
         return
+    if set(unread) <= SPEEDUP_OPTIONS - OPTIONS_READ[law] - {"group"}:
+        flags = ", ".join(flag(name) for name in unread if name != "pin")
+        if flags:
+            raise SpecError(f"{flags}: has no effect without --speedup; add it, or leave it out")
     flags = ", ".join(flag(name) for name in unread)
     readers = [name for name, read in OPTIONS_READ.items() if set(unread) <= read]
     remedy = f"leave it out, or take --law {' or '.join(readers)}" if readers else "leave it out"
     raise SpecError(f"{flags}: law {law} does not read {_it(unread)}; {remedy}")
+
+
+def _check_speedup(given: Set[str]) -> None:
+    """Raises: SpecError, for options that --speedup does not read, or lacks."""
+    unread = ", ".join(flag(name) for name in sorted(given - SPEEDUP_OPTIONS))
+    if unread:
+        raise SpecError(f"{unread}: --speedup does not read it; leave one of them out")
+    for name, meaning in (
+        ("group", "GROUP, the column that tells the change from the baseline"),
+        ("pin", "E=VALUE, the floor of the losses' evaluation (E=0: none)"),
+    ):
+        if name not in given:
+            raise SpecError(f"--speedup: needs {flag(name)} {meaning}")
+
+
+def check_conventions(law: str, given: Set[str], columns: Sequence[Sequence[str]]) -> None:
+    """Check what conventions side by side take.
+
+    Raises:
+        SpecError: a column that is given twice, or an option that takes one convention.
+    """
+    for name, names in zip(("n", "flops"), columns, strict=True):
+        if len(set(names)) < len(names):
+            raise SpecError(f"{flag(name)}: names a column twice; give each convention once")
+    single = given & {"predict", "serve", "accuracy", "share", "speedup", "y", "hold_out"}
+    if law in ("optima", "power") and not single:
+        raise SpecError(f"--law {law}: takes one convention; give --n and --flops once each")
+    if single:
+        raise SpecError(
+            f"{', '.join(flag(n) for n in sorted(single))}: takes one convention; give --n and "
+            "--flops once each"
+        )
+
+
+def check_power(given: Set[str]) -> None:
+    """Check what law power needs.
+
+    Raises:
+        SpecError: without a column, or a rule that lacks its name or its file.
+    """
+    if "y" not in given:
+        raise SpecError("--law power: needs --y COLUMN, the setting that is fitted")
+    if not given & {"n", "d", "flops"}:
+        raise SpecError("--law power: needs one or two of --n, --d and --flops to fit over")
+    for one, other in (("rules", "setting"), ("setting", "rules")):
+        if one in given and other not in given:
+            raise SpecError(f"{flag(one)}: has no effect without {flag(other)}; give both")
 
 
 def check_together(given: Set[str], request: Request) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.regressions import text as regressions
 from analysis.table_fit.intervals import interval, with_interval
 from analysis.table_fit.isoflop_text import optima_table, profile_comparison
 
@@ -20,11 +21,15 @@ DIGITS = ".5g"
 
 def shown(result: Mapping[str, Any]) -> Iterator[Shown]:
     """Everything but the warnings, group by group."""
+    if "conventions" in result:
+        yield from conventions(result)
+        return
     groups = result.get("groups", {"": result})
     for name, fitted in groups.items():
         title = f"{name} {fitted['law']}, {fitted['points']} points".strip()
-        yield parameters(title, fitted)
-        if "optima" in fitted["diagnostics"]:
+        if "parameters" in fitted:
+            yield parameters(title, fitted)
+        if "optima" in fitted.get("diagnostics", {}):
             yield optima_table(f"{name} optima".strip(), fitted["diagnostics"]["optima"])
         for line in lines(fitted):
             yield Text(f"{name}: {line}" if name else line)
@@ -48,10 +53,44 @@ def parameters(title: str, fitted: Mapping[str, Any]) -> RichTable:
     return table
 
 
+def conventions(result: Mapping[str, Any]) -> Iterator[Shown]:
+    """One row a convention, and how far exponents lie apart."""
+    rows = [row for row in result["conventions"] if "exponents" in row]
+    names = list(dict.fromkeys(name for row in rows for name in row["exponents"]))
+    table = RichTable(title=Text("conventions side by side"))
+    for column in ("convention", "law", *names, "error held out"):
+        table.add_column(column, justify="left" if column in ("convention", "law") else "right")
+    for row in rows:
+        columns = {"N": row["n"], "C": row["flops"], "group": row.get("group")}
+        label = ", ".join(f"{name} = {value}" for name, value in columns.items() if value)
+        numbers = [
+            with_interval(row["exponents"][n], row["intervals"].get(n), ".3g")
+            if n in row["exponents"]
+            else "–"
+            for n in names
+        ]
+        table.add_row(*map(Text, (label, row["law"], *numbers, _score(row["held_out"]))))
+    yield table
+    for group, spread in result["spread"].items():
+        where = "" if group == "all" else f"{group}: "
+        for name, (low, high) in spread.items():
+            yield Text(f"{where}{name} is {low:.4g} to {high:.4g} by convention")
+
+
+def _score(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    if "parameters_ratio" in found:
+        return f"N* x {found['parameters_ratio']:.3f}"
+    folds = f", {found['folds']} splits" if "folds" in found else ""
+    return f"{found['mean_absolute_error']:.3%} ({found['points']} points{folds})"
+
+
 def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
     """The choice of the law, predictions and accuracy of one group."""
     if "formula" in fitted:
         yield fitted["formula"]
+    yield from regressions.lines(fitted)
     if "choice" in fitted:
         yield from choice(fitted["choice"])
     if "held_out" in fitted:
@@ -98,7 +137,8 @@ def choice(found: Mapping[str, Any]) -> Iterator[str]:
 
 def prediction(found: Mapping[str, Any]) -> str:
     """One prediction in a sentence."""
-    text = f"prediction at {place(found)}: loss {found['loss']:{DIGITS}}"
+    loss = f"{found['loss']:{DIGITS}}" if "loss" in found else "not known"
+    text = f"prediction at {place(found)}: loss {loss}"
     if "confidence_interval" in found:
         text += f" (curve {interval(found['confidence_interval'])}"
     if "prediction_interval" in found:

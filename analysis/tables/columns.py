@@ -35,14 +35,11 @@ OPTIONS = {
     "run": "--run",
     "accuracy": "--accuracy",
     "unique": "--unique",
+    "setting": "--y",
+    "throughput": "--throughput",
 }
-NEEDED = (
-    "loss",
-    "parameters",
-    "tokens",
-    "compute",
-    "unique",
-)  # numbers without which a row is no point
+# Numbers without which a row is no point.
+NEEDED = ("loss", "parameters", "tokens", "compute", "unique", "setting", "throughput")
 LABELS = ("group", "budget", "run")
 MOST_NAMES = 20  # of columns in a message
 
@@ -52,7 +49,7 @@ class Columns:
     """Names of the CSV's columns; None: the file has none. Compute defaults to 6 N D, tokens to
     C / (6 N)."""
 
-    loss: str = "loss"
+    loss: str | None = "loss"
     n: str | None = None
     d: str | None = None
     compute: str | None = None
@@ -61,6 +58,8 @@ class Columns:
     run: str | None = None
     accuracy: str | None = None
     unique: str | None = None
+    setting: str | None = None
+    throughput: str | None = None
 
     def given(self) -> dict[str, str]:
         """What is read from the file, by our name."""
@@ -74,6 +73,8 @@ class Columns:
             "run": self.run,
             "accuracy": self.accuracy,
             "unique": self.unique,
+            "setting": self.setting,
+            "throughput": self.throughput,
         }
         return {ours: theirs.strip() for ours, theirs in names.items() if theirs is not None}
 
@@ -275,6 +276,8 @@ CHECKS: dict[str, Callable[[float], None]] = {
     "tokens": _check_positive,
     "compute": _check_positive,
     "unique": _check_positive,
+    "setting": _check_positive,
+    "throughput": _check_positive,
     "accuracy": _check_accuracy,
 }
 
