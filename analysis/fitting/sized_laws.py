@@ -14,6 +14,7 @@ from analysis.fitting.law import EXPONENTS, Array, Inputs, Split
 from analysis.fitting.power_law import PowerLaw, chinchilla_law, optimal_logs, scales_of
 
 LARGEST = 300.0  # log of losses that far steps of a search may meet, for their squares to be finite
+WORN_OUT = 30.0  # log of times used, far beyond the largest decay that is allowed
 STEP = 1e-30  # of complex steps: nothing is subtracted, so that it costs no digits
 
 
@@ -277,6 +278,8 @@ def repeated_excess(coefficients: list[Array], x: Array, y: Array, *, unique: Ar
 def _worth(log_times: Array, log_decay: Array) -> Array:
     """Log of 1 + R (1 - exp(-r / R)), r + 1 being the times that something is used."""
     decay = np.exp(log_decay)
+    # Used so often, nothing is left to gain, and what is larger overflows.
+    log_times = np.where(np.real(log_times) > WORN_OUT, WORN_OUT + 0 * log_decay, log_times)
     return np.log1p(decay * -np.expm1(-np.expm1(log_times) / decay))
 
 

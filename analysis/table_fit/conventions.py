@@ -52,7 +52,7 @@ def apart(
     if len(kept) == len(asked):
         return kept, []
     reads = "N and D" if sized else "C"
-    return kept, [f"law {law} reads {reads} alone: {unread} of other conventions change nothing"]
+    return kept, [f"law {law} reads {reads} alone: other columns of {unread} change nothing"]
 
 
 def side_by_side(tables: Mapping[Convention, Table], request: Request) -> dict[str, Any]:

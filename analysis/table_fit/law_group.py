@@ -29,7 +29,14 @@ from analysis.table_fit.convention import convention_of
 from analysis.table_fit.held_out import held_out, split_off
 from analysis.table_fit.lack_of_fit import LackOfFit, lack_of_fit
 from analysis.table_fit.options import candidates_of
-from analysis.table_fit.predictions import Place, accuracy_at, notes_on, place_of, prediction
+from analysis.table_fit.predictions import (
+    Place,
+    accuracy_at,
+    check_unique,
+    notes_on,
+    place_of,
+    prediction,
+)
 from analysis.table_fit.request import Request
 from cola.errors import FitError
 
@@ -54,6 +61,8 @@ def law_group(rows: pd.DataFrame, request: Request, seed: int) -> LawGroup:
     """
     rows, later = split_off(rows, request.hold_out)
     law, choice, notes = chosen_law(rows, request)
+    for target in request.predict:
+        check_unique(law, target)
     fit = fit_law(
         law,
         inputs(rows),

@@ -46,10 +46,8 @@ def place_of(
     """See `Place`.
 
     Raises:
-        FitError: n and d for a law of compute, where the table's C is not 6 N D; unique tokens
-            that the law does not read, or lacks.
+        FitError: n and d for a law of compute, where the table's C is not 6 N D.
     """
-    _check_unique(frontier.refits.fit.law.name, target)
     if "c" in target:
         return _place_at(frontier, target)
     n, d = target["n"], target["d"]
@@ -68,7 +66,7 @@ def place_of(
     return Place(target, float(compute[0]), losses)
 
 
-def _check_unique(law: str, target: Mapping[str, float]) -> None:
+def check_unique(law: str, target: Mapping[str, float]) -> None:
     """Raises: FitError, for unique tokens that the law does not read, or lacks."""
     reads = law in LAWS and LAWS[law].needs_unique
     text = ",".join(f"{name}={value:g}" for name, value in target.items())
