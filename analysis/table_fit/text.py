@@ -13,10 +13,10 @@ from rich.text import Text
 
 from analysis.regressions import text as regressions
 from analysis.table_fit.intervals import interval, with_interval
-from analysis.table_fit.isoflop_text import optima_table, profile_comparison
 
 Shown = RichTable | Text
 DIGITS = ".5g"
+OPTIMA_DIGITS = ".4g"  # five columns of numbers and their intervals
 
 
 def shown(result: Mapping[str, Any]) -> Iterator[Shown]:
@@ -258,3 +258,30 @@ def crossed(crossing: Mapping[str, Any]) -> str:
     if crossing["beyond"] > 1:
         text += f", {crossing['beyond']:.3g} times beyond what both were measured at"
     return text
+
+
+def optima_table(title: str, optima: list[dict[str, Any]]) -> RichTable:
+    """One row a budget: its optimum with intervals, and what it rests on."""
+    table = RichTable(title=Text(title))
+    for column in ("C", "N*", "D*", "loss", "fitted sizes", "note"):
+        table.add_column(column, justify="left" if column == "note" else "right")
+    for each in optima:
+        cells = [f"{each['compute']:{OPTIMA_DIGITS}}"]
+        if each["trouble"] is None:
+            names = ("parameters", "tokens", "loss")
+            cells += [
+                with_interval(each[name], each.get(f"{name}_interval"), OPTIMA_DIGITS)
+                for name in names
+            ]
+            cells.append(f"{each['sizes']}: {each['smallest']:.3g} to {each['largest']:.3g}")
+        else:
+            cells += ["–", "–", "–", str(each["sizes"])]
+        table.add_row(*map(Text, cells), Text(each["trouble"] or ""))
+    return table
+
+
+def profile_comparison(found: Mapping[str, Any]) -> str:
+    """Difference of the exponents of size, and the multiplier."""
+    difference = found["difference"]
+    by = with_interval(difference["estimate"], difference["interval"], OPTIMA_DIGITS)
+    return f"{found['multiplier']['meaning']}; a differs by {by}"
