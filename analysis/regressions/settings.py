@@ -89,9 +89,10 @@ def rule_of(fit: LogRegression) -> dict[str, Any]:
 def rules_text(found: Mapping[str, Any], setting: str, *, origin: str) -> str:
     """A YAML file for `--set @FILE`."""
     scatter, error = (found["diagnostics"][n] for n in ("scatter", "left_out_error"))
+    known = found["diagnostics"]["degrees_of_freedom"]
+    quality = f"scatter {scatter:.1%}, error of rows left out {error:.1%}" if known else "no spare"
     comment = (
-        f"# {origin}: {found['formula']}, {found['points']} points, scatter {scatter:.1%}, error "
-        f"of rows left out {error:.1%}\n"
+        f"# {origin}: {found['formula']}, {found['points']} points, {quality}\n"
         "# N is the run's target of parameters, C its budget: fit over the same counts.\n"
     )
     rules = {f"rules.{setting}": dict(found["rule"])}

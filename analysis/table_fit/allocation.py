@@ -112,6 +112,11 @@ def served(
     shares of peak that training and serving reach) of training and serving together (arXiv
     2401.00448), against that model. sizes: its N* and D* (B,); losses: (B,)."""
     log_n, log_d = (np.log(each) for each in sizes)
+    if min(log_n.min(), log_d.min()) < SMALLEST:
+        raise FitError(
+            f"--serve: an optimum with {np.exp(log_n.min()):.3g} parameters and "
+            f"{np.exp(log_d.min()):.3g} tokens is too small to be served; give a larger c="
+        )
 
     def tokens(x: Array) -> Array:
         """Log D at which a size reaches the loss; infinite where it never does."""

@@ -201,6 +201,7 @@ def parse_share(text: str | None) -> tuple[str, ...]:
     return names
 
 
+MOST = 1e30  # tokens, FLOP/s or a price beyond which a number is a slip of the pen
 SERVING = ("tokens", "mfu", "serving_mfu", "peak", "price")
 
 
@@ -229,6 +230,9 @@ def parse_serving(text: str | None) -> Serving | None:
         values[name] = value
     if "tokens" not in values:
         raise SpecError(f"--serve {text}: lacks the tokens to be served; add tokens=1e12")
+    for name, value in values.items():
+        if value > MOST:
+            raise SpecError(f"--serve {text}: {name} is beyond {MOST:g}; give a count")
     for name in ("mfu", "serving_mfu"):
         if values.get(name, 1.0) > 1:
             raise SpecError(f"--serve {text}: {name} is a share of the peak; give at most 1")
