@@ -135,6 +135,11 @@ def served(
     best = minimum(cost, log_n - np.log(1e3), log_n + 1e-6)
     y = tokens(best)
     plain, spent = weighed(log_n, log_d), weighed(best, y)
+    if not np.isfinite(spent[:, 0]).all():
+        raise FitError(
+            f"--serve: a loss of {losses[0]:.6g} is the law's floor but for rounding, which other "
+            "sizes do not reach; give a smaller c="
+        )
     saving = 1 - spent.sum(0) / plain.sum(0)
     found: dict[str, Any] = {
         "tokens_served": serving.tokens,

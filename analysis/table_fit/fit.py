@@ -38,6 +38,8 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
     if shared is not None and request.share:  # the asked form decides
         frontiers = shared.frontiers
         combined["comparison_from"] = "shared"
+        if request.predict:
+            warnings.append("predictions are of each group's own fit, which has nothing in common")
     comparison, more = (
         (compare_profiles(groups, request), [])
         if request.law == "isoflop"
