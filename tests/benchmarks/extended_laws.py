@@ -3,7 +3,8 @@
     python -m tests.benchmarks.extended_laws [--studies 100] [--refits 200] [--only NAME]
 
 Studies with known parameters, fitted as `cola fit` does by default. Prints for every parameter its
-coverage and its bias over the standard deviation of the estimates.
+coverage and its bias over the standard deviation of the estimates. `--first N` begins at another
+study, so that several processes can share them.
 """
 
 from __future__ import annotations
@@ -202,13 +203,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--refits", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="number of the first study")
     parser.add_argument("--only", default="", help="designs whose names hold this")
     arguments = parser.parse_args()
     for name, study in DESIGNS.items():
         if arguments.only not in name:
             continue
-        draw, tally = np.random.default_rng(len(name)), Tally()
-        for number in range(arguments.studies):
+        tally = Tally()
+        for number in range(arguments.first, arguments.first + arguments.studies):
+            draw = np.random.default_rng([len(name), number])
             study(draw, arguments.refits, number, tally)
         tally.show(name)
 
