@@ -49,10 +49,10 @@ def fit(
     context: typer.Context,
     data: options.Data,
     *,
-    n: options.ParameterColumn = None,
+    n: options.ParameterColumns = None,
     d: options.TokenColumn = None,
     loss: options.LossColumn = "loss",
-    flops: options.FLOPsColumn = None,
+    flops: options.FLOPsColumns = None,
     group: options.GroupColumn = None,
     budget: options.BudgetColumn = None,
     run: options.RunColumn = None,
@@ -66,11 +66,28 @@ def fit(
     resample: options.Resample = None,
     seed: options.Seed = 0,
     predict: options.Targets = None,
+    unique: options.UniqueColumn = None,
+    pin: options.Pins = None,
+    bound: options.Bounds = None,
+    share: options.Share = None,
+    serve: options.Serve = None,
+    hold_out: options.HoldOut = None,
+    y: options.SettingColumn = None,
+    rules: options.RulesFile = None,
+    setting: options.RuleName = None,
+    speedup: options.Speedup = False,
+    baseline: options.Baseline = None,
+    throughput: options.ThroughputColumn = None,
     as_json: options.AsJSON = False,
 ) -> None:
     """Fit a scaling law to a table of training runs, with intervals and warnings."""
-    from analysis.fit_command import fit_file, show_progress
-    from analysis.table_fit.options import parse_target
+    from analysis.fit_command import Extras, fit_file, show_progress
+    from analysis.table_fit.options import (
+        parse_constraints,
+        parse_serving,
+        parse_share,
+        parse_target,
+    )
     from analysis.table_fit.request import Request
     from analysis.tables.columns import Columns
 
@@ -78,13 +95,21 @@ def fit(
     targets = tuple(parse_target(text) for text in predict or [])
     fit_file(
         data,
-        Columns(loss, n, d, flops, group, budget, run, accuracy),
+        Columns(loss, first(n), d, first(flops), group, budget, run, accuracy, unique, y,
+                throughput),
         Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum,
-                progress=show_progress()),
-        drop_largest_losses=drop_largest_losses,
+                progress=show_progress(), constraints=parse_constraints(pin or [], bound or []),
+                share=parse_share(share), serving=parse_serving(serve), hold_out=hold_out),
+        Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),
+               tuple(flops or [])),
         given=given_options(context),
         as_json=as_json,
     )  # fmt: skip
+
+
+def first(names: list[str] | None) -> str | None:
+    """The first of the columns; None of none."""
+    return names[0] if names else None
 
 
 def given_options(context: typer.Context) -> set[str]:

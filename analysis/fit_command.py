@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,51 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from analysis.fitting.choices import Progress
+from analysis.fitting.choices import Progress, Setting
 from analysis.fitting.table import Table, read_table
+from analysis.regressions.settings import rules_text, settings_group
+from analysis.regressions.speedup import speedup
+from analysis.table_fit.conventions import Convention, apart, side_by_side
 from analysis.table_fit.fit import fit_table
-from analysis.table_fit.options import check_options, check_together
+from analysis.table_fit.options import check_conventions, check_options, check_power, check_together
 from analysis.table_fit.request import Request
 from analysis.table_fit.text import shown
-from analysis.tables.columns import Columns
+from analysis.tables.columns import Columns, read_columns
 from analysis.tables.json_numbers import without_nan
-from cola.errors import FitError
+from cola.errors import FitError, SpecError
 
 PROGRESS_SECONDS = 5.0  # between two lines on how far the refits are
+
+
+VERSION = 1  # of the JSON: raised where a key changes its meaning or goes
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Options that are no part of a fit of one law: rows that are left out, a rule's file and
+    name, a comparison of two groups at a few gates, columns of conventions side by side."""
+
+    drop_largest_losses: int = 0
+    rules: Path | None = None
+    setting: Setting | None = None
+    speedup: bool = False
+    baseline: str | None = None
+    n: tuple[str, ...] = ()
+    flops: tuple[str, ...] = ()
+
+    @property
+    def conventions(self) -> list[Convention]:
+        """Every way to count parameters and compute that was asked for."""
+        names, amounts = self.n or (None,), self.flops or (None,)
+        return [Convention(n, flops) for n in names for flops in amounts]
 
 
 def fit_file(
     data: Path,
     columns: Columns,
     request: Request,
+    extras: Extras,
     *,
-    drop_largest_losses: int,
     given: Set[str],
     as_json: bool,
 ) -> None:
@@ -41,12 +68,96 @@ def fit_file(
         FitError: the table cannot be read or fitted.
     """
     check_options(request.law, given)
-    check_together(given, request)
-    result = fitted(read_table(data, columns, drop_largest_losses), request, data)
+    several = len(extras.conventions) > 1
+    if several:
+        check_conventions(request.law, given, (extras.n, extras.flops))
+    if extras.speedup:
+        result = compared(data, columns, request, extras)
+    elif request.law == "power":
+        check_power(given)
+        result = power(data, columns, extras, from_losses="loss" in given)
+    else:
+        check_together(given, request)
+        if several:
+            result = of_conventions(data, columns, request, extras)
+        else:
+            result = fitted(read_table(data, columns, extras.drop_largest_losses), request, data)
+    result = {"version": VERSION} | result
     if as_json:
         typer.echo(json.dumps(without_nan(result), indent=1, allow_nan=False))
     else:
         show_fit(result, Console(markup=False, emoji=False))  # labels are text as written
+
+
+def of_conventions(
+    data: Path, columns: Columns, request: Request, extras: Extras
+) -> dict[str, Any]:
+    """Every convention side by side.
+
+    Raises:
+        FitError: beginning with the file's name.
+    """
+    asked, note = apart(extras.conventions, request.law, tokens=columns.d is not None)
+    tables = {
+        each: read_table(
+            data, replace(columns, n=each.n, compute=each.flops), extras.drop_largest_losses
+        )
+        for each in asked
+    }
+    try:
+        result = side_by_side(tables, request)
+        result["warnings"] = [*note, *result["warnings"]]
+    except FitError as error:
+        raise FitError(f"{data}: {error}") from None
+    counts = [
+        {"n": each.n, "flops": each.flops} | table.counts.as_json()
+        for each, table in tables.items()
+    ]
+    return result | {"rows": counts}
+
+
+def power(data: Path, columns: Columns, extras: Extras, *, from_losses: bool) -> dict[str, Any]:
+    """A setting over size, tokens or compute; its rule is written where it is asked for.
+
+    Raises:
+        FitError: beginning with the file's name.
+    """
+    read = read_columns(data, columns if from_losses else replace(columns, loss=None))
+    try:
+        result = settings_group(read.rows, from_losses=from_losses)
+    except FitError as error:
+        raise FitError(f"{data}: {error}") from None
+    result["warnings"] = [*read.notes, *result["warnings"]]
+    if extras.rules is not None and extras.setting is not None:
+        text = rules_text(
+            result, extras.setting, origin=f"cola fit {data.name} --y {columns.setting}"
+        )
+        try:
+            extras.rules.write_text(text)
+        except OSError as error:
+            raise SpecError(
+                f"--rules {extras.rules}: cannot be written ({error.strerror}); give another file"
+            ) from None
+        result["rules_file"] = str(extras.rules)
+    return result | {"rows": read.counts.as_json()}
+
+
+def compared(data: Path, columns: Columns, request: Request, extras: Extras) -> dict[str, Any]:
+    """One change against a baseline.
+
+    Raises:
+        FitError: beginning with the file's name.
+    """
+    pinned = request.constraints.pinned
+    if set(pinned) != {"E"}:
+        raise SpecError("--pin: --speedup takes E=VALUE alone, the floor of the losses' evaluation")
+    table = read_table(data, columns)
+    try:
+        result = speedup(table.rows, pinned["E"], baseline=extras.baseline)
+    except FitError as error:
+        raise FitError(f"{data}: {error}") from None
+    result["warnings"] = [*table.notes, *result["warnings"]]
+    return result | {"rows": table.counts.as_json()}
 
 
 def fitted(table: Table, request: Request, data: Path) -> dict[str, Any]:

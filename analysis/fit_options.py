@@ -13,20 +13,25 @@ from analysis.profiles.method import Method
 Data = Annotated[
     Path, typer.Argument(help="A CSV with a header and one row a run (or evaluation).")
 ]
-ParameterColumn = Annotated[
-    str | None,
+ParameterColumns = Annotated[
+    list[str] | None,
     typer.Option(
         "--n",
         help="Column of parameters N, a count: with embeddings as published (Hoffmann), or "
-        "without (Kaplan), but one convention for all rows, as exponents depend on it.",
+        "without (Kaplan), but one convention for all rows, as exponents depend on it. Repeated: "
+        "every convention is fitted, side by side.",
     ),
 ]
 TokenColumn = Annotated[
     str | None, typer.Option("--d", help="Column of training tokens D (default: C / 6 N).")
 ]
 LossColumn = Annotated[str, typer.Option(help="Column of the loss, nats a token.")]
-FLOPsColumn = Annotated[
-    str | None, typer.Option(help="Column of training compute C, FLOPs (default: 6 N D).")
+FLOPsColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column of training compute C, FLOPs (default: 6 N D); repeated: conventions side by "
+        "side."
+    ),
 ]
 GroupColumn = Annotated[
     str | None, typer.Option(help="Column of labels of the families to fit apart.")
@@ -65,6 +70,70 @@ Resample = Annotated[
 Seed = Annotated[int, typer.Option(min=0)]
 Targets = Annotated[
     list[str] | None,
-    typer.Option(help="n=...,d=... or c=... to predict the loss at (repeatable)."),
+    typer.Option(
+        help="n=...,d=... or c=... to predict the loss at, with u=... unique tokens under law "
+        "repeated (repeatable)."
+    ),
+]
+UniqueColumn = Annotated[
+    str | None, typer.Option(help="Column of unique tokens of the data (law repeated).")
+]
+Pins = Annotated[
+    list[str] | None,
+    typer.Option("--pin", help="E=1.69: a floor or an exponent that is known (repeatable)."),
+]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option("--bound", help="alpha=0.3:0.4: bounds of a floor or an exponent (repeatable)."),
+]
+Share = Annotated[
+    str | None,
+    typer.Option(
+        help="E,alpha: what groups have in common, with a test of it (default: their exponents)."
+    ),
+]
+Serve = Annotated[
+    str | None,
+    typer.Option(
+        help="tokens=1e12[,mfu=0.4,serving_mfu=0.1,peak=1e15,price=2.5]: the size that reaches "
+        "the loss of each c= at the least cost of training and of serving so many tokens."
+    ),
+]
+SettingColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--y",
+        help="Column of a setting (learning rate, batch, critical batch) to fit over --n, --d, "
+        "--flops (law power). With --loss rows are runs, and the best value at each place is "
+        "looked for.",
+    ),
+]
+RulesFile = Annotated[
+    Path | None,
+    typer.Option(help="Write the law of the setting as a rule of a study, for --set @FILE."),
+]
+RuleName = Annotated[
+    choices.Setting | None, typer.Option("--setting", help="Which rule --rules writes.")
+]
+Speedup = Annotated[
+    bool,
+    typer.Option(
+        "--speedup",
+        help="The second of two groups against the first at a few gates of compute: effective "
+        "speed-up, with the floor --pin E=... of their evaluation.",
+    ),
+]
+Baseline = Annotated[
+    str | None, typer.Option(help="Label of the group that --speedup compares with.")
+]
+ThroughputColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of tokens a second (without --d: FLOPs a second), for the speed-up in time."
+    ),
+]
+HoldOut = Annotated[
+    float | None,
+    typer.Option(help="Predict, and do not fit, the rows of at least this much compute."),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

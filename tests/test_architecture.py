@@ -53,6 +53,7 @@ LAYERS = {
     "analysis": (
         {"plotting", "profiles", "tables"},
         {"fitting"},
+        {"metric_laws", "regressions"},
         {"table_fit"},
         {"report", "sweep_report"},
         {"metric_report"},

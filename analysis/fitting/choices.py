@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-Law = Literal["chinchilla", "tied", "compute", "compute-power", "broken"]
-AnyLaw = Literal[Law, "isoflop", "auto"]  # of `cola fit`
+Law = Literal[
+    "chinchilla", "tied", "outer", "equal", "repeated", "compute", "compute-power", "broken"
+]
+AnyLaw = Literal[Law, "isoflop", "optima", "power", "auto"]  # of `cola fit`
 Estimator = Literal["huber", "least-squares", "huber-density", "variable-projection"]
 Kind = Literal["runs", "residuals"]  # what a refit draws
 Progress = Callable[[int, int], None]  # refits done, refits in all
+Setting = Literal["learning_rate", "batch_tokens"]  # rules of a study that a fit can make

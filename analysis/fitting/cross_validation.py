@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.fitting.bootstrap import Misfit, Refits
+from analysis.fitting.constraints import FREE, Constraints
 from analysis.fitting.estimate import Fit, fit_law
 from analysis.fitting.law import Array
 from analysis.fitting.resampling import Plan, plan_of
@@ -75,16 +76,28 @@ class Score:
         return float(np.concatenate([fold.covered for fold in self.folds]).mean())
 
 
-def rolling_origin(law: str, rows: pd.DataFrame, estimator: str = "huber") -> Score | None:
-    """Train on all budgets up to one, test on the next; None where no fold can be fitted."""
-    budget = compute_steps(rows)
+def rolling_origin(
+    law: str,
+    rows: pd.DataFrame,
+    estimator: str = "huber",
+    *,
+    constraints: Constraints = FREE,
+    steps: pd.Series | None = None,
+) -> Score | None:
+    """Train on all budgets up to one, test on the next; None where no fold can be fitted.
+
+    steps: the budget of each row as a number that grows (default: `compute_steps`).
+    """
+    budget = compute_steps(rows) if steps is None else steps
     splits = [
         (step, budget <= step, budget == following)
         for step, following in pairwise(np.sort(budget.unique()))
     ]
     # A law of sizes is determined within two budgets, one of compute needs three.
     least = LEAST_TRAINING_BUDGETS if len(splits) >= LEAST_TRAINING_BUDGETS else 2
-    return _score(law, rows, splits[least - 1 :], estimator=estimator, seed=SEED)
+    return _score(
+        law, rows, splits[least - 1 :], estimator=estimator, seed=SEED, constraints=constraints
+    )
 
 
 def compute_steps(rows: pd.DataFrame) -> pd.Series:
@@ -109,7 +122,9 @@ def leave_one_budget_out(
     return _score(law, rows, splits, estimator=estimator, seed=seed)
 
 
-def with_misfit(refits: Refits, rows: pd.DataFrame, seed: int = SEED) -> Refits:
+def with_misfit(
+    refits: Refits, rows: pd.DataFrame, seed: int = SEED, *, constraints: Constraints = FREE
+) -> Refits:
     """The refits, with how far the law's predictions of larger budgets went beyond their bands.
 
     The law is fitted to all rows up to a budget and judged on all larger ones, for every budget
@@ -117,7 +132,7 @@ def with_misfit(refits: Refits, rows: pd.DataFrame, seed: int = SEED) -> Refits:
     and their mean would hide the one where the data bend away from the law. Few splits may all
     have missed such a bend, so that the factor has a least value, 1 + 1.5 / (1 + splits).
     """
-    folds = list(_judged(refits.fit, rows, seed))
+    folds = list(_judged(refits.fit, rows, seed, constraints=constraints))
     times = 1 + UNTESTED / (1 + len(folds))
     if not folds:
         return replace(refits, misfit=Misfit(times, float("nan"), 0, 0, UNTESTED_HORIZON))
@@ -138,7 +153,9 @@ class _Judged:
     horizons: Array
 
 
-def _judged(fit: Fit, rows: pd.DataFrame, seed: int) -> Iterator[_Judged]:
+def _judged(
+    fit: Fit, rows: pd.DataFrame, seed: int, *, constraints: Constraints
+) -> Iterator[_Judged]:
     budget = compute_steps(rows)
     steps = np.sort(budget.unique())
     least = LEAST_TRAINING_BUDGETS if len(steps) > LEAST_TRAINING_BUDGETS else 2
@@ -146,7 +163,12 @@ def _judged(fit: Fit, rows: pd.DataFrame, seed: int) -> Iterator[_Judged]:
         train, test = rows[budget <= step], rows[budget > step]
         try:
             found = fit_law(
-                fit.law.name, inputs(train), fit.estimator, starts=FOLD_STARTS, seed=seed
+                fit.law.name,
+                inputs(train),
+                fit.estimator,
+                starts=FOLD_STARTS,
+                seed=seed,
+                constraints=constraints,
             )
         except FitError as error:
             log.debug("law %s: bands not judged beyond %.3g: %s", fit.law.name, step, error)
@@ -176,11 +198,19 @@ def _score(
     *,
     estimator: str,
     seed: int,
+    constraints: Constraints = FREE,
 ) -> Score | None:
     folds = []
     for split, train, test in splits:
         try:
-            fit = fit_law(law, inputs(rows[train]), estimator, starts=STARTS, seed=seed)
+            fit = fit_law(
+                law,
+                inputs(rows[train]),
+                estimator,
+                starts=STARTS,
+                seed=seed,
+                constraints=constraints,
+            )
         except FitError as error:
             log.debug("law %s: fold at %.3g skipped: %s", law, split, error)
             continue

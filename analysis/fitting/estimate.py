@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 from scipy.stats import linregress
 from scipy.stats import t as student_t
 
+from analysis.fitting.constraints import (
+    FREE,
+    ConstrainedLaw,
+    Constraints,
+    constrained,
+    inner_names,
+)
 from analysis.fitting.law import Array, Inputs, Law, predicted
 from analysis.fitting.laws import LAWS
 from analysis.fitting.power_law import PowerLaw, variable_projection
@@ -34,6 +41,8 @@ RESOLVED = 1e-6  # chosen: scatter of log loss below which data count as noisele
 # together; with fewer sizes than that at each amount of compute also those that keep this close in
 # logs: optima of budgets, which scatter by up to about 10%.
 LINE_SHARE, LINE_WIDTH, FEW_SIZES = 0.03, 0.25, 3
+REPEATED, LEAST_REPEATED = 1.5, 4  # chosen: epochs that count as repeated data, and runs of them
+DECAYS = ("R_D", "R_N")
 NEAR_LINE = 0.25  # chosen: share below which a table of one size a budget may be one of optima
 
 
@@ -91,14 +100,15 @@ def fit_law(
     starts: int = STARTS,
     seed: int = 0,
     law: Law | None = None,
+    constraints: Constraints = FREE,
 ) -> Fit:
     """The best optimum over many starts.
 
     Raises:
-        FitError: for data that cannot carry the law.
+        FitError: for data that cannot carry the law, or constraints that the law does not take.
     """
-    check(name, points)
-    bound: Law = LAWS[name].make(points) if law is None else law
+    check(name, points, constraints)
+    bound: Law = constrained(LAWS[name].make(points), constraints) if law is None else law
     start = bound.starts(points, starts, np.random.default_rng(seed))
     solutions = solve(bound, points, start, estimator=estimator)
     best = int(solutions.objective.argmin())
@@ -208,20 +218,25 @@ def is_sized(name: str) -> bool:
 
 def bound_note(fit: Fit, name: str) -> str:
     """What it means that a parameter sits on its bound: E on the upper one is a misfit."""
-    index = fit.law.names.index(name)
+    index = inner_names(fit.law).index(name)
     low, high = (side[index] for side in fit.law.bounds)
     above = abs(fit.theta[index] - high) < abs(fit.theta[index] - low)
-    if name.startswith("E") and above:
+    own = isinstance(fit.law, ConstrainedLaw) and name in fit.law.bounded
+    if name.startswith("E") and above and not own:
         return (
             f"{name} sits on its upper bound, the smallest measured loss: the losses end in a "
             "level that this law does not fit, its other parameters mean nothing"
         )
+    if isinstance(fit.law, ConstrainedLaw) and name in fit.law.bounded:
+        return f"{name} sits on the bound that --bound gives it: its interval ends there"
+    if name in DECAYS:
+        return f"{name} sits on its bound: the data show no such decay, or too little of it"
     return f"{name} sits on its bound: the data do not decide it"
 
 
 def on_bounds(law: Law, theta: Array) -> list[str]:
     """Names of the parameters at the edge of what the law allows."""
-    names = law.names
+    names = inner_names(law)
     return [names[i] for i in np.flatnonzero(at_bounds(law, theta)) if i < len(names)]
 
 
@@ -231,8 +246,8 @@ def at_bounds(law: Law, theta: Array) -> NDArray[np.bool_]:
     return np.asarray((theta - low < near) | (high - theta < near))
 
 
-def check(name: str, points: Inputs) -> None:
-    """Check that these points determine the law.
+def check(name: str, points: Inputs, constraints: Constraints = FREE) -> None:
+    """Check that these points determine the law, or what constraints leave of it.
 
     Raises:
         FitError: a column is missing or not positive, too few points differ, or the loss does not
@@ -246,19 +261,43 @@ def check(name: str, points: Inputs) -> None:
                 "them, or fit law compute"
             )
         columns |= {"parameters": points.parameters, "tokens": points.tokens}
+    if LAWS[name].needs_unique:
+        columns |= {"unique tokens": _repeated_tokens(name, points)}
     for column, values in columns.items():
         wrong = int((~(np.isfinite(values) & (values > 0))).sum())
         if wrong:
             raise FitError(f"{wrong} values of {column} are missing or not positive numbers")
     if LAWS[name].needs_size:
-        _check_plane(name, points, columns["parameters"], tokens=columns["tokens"])
+        _check_plane(name, points, constraints)
     else:
-        _check_line(name, points)
+        _check_line(name, points, constraints)
 
 
-def _check_line(name: str, points: Inputs) -> None:
+def _repeated_tokens(name: str, points: Inputs) -> Array:
+    """Unique tokens of each point.
+
+    Raises:
+        FitError: too few points repeat their data for the law to be about them.
+    """
+    if points.unique is None or points.tokens is None:
+        raise FitError(
+            f"law {name} needs the unique tokens of each point's data (--unique); give their "
+            "column, or fit law chinchilla"
+        )
+    times = points.tokens / points.unique
+    repeated, different = int((times > REPEATED).sum()), count_distinct(times[times > REPEATED])
+    if repeated < LEAST_REPEATED or different < 2:
+        raise FitError(
+            f"law {name} needs at least {LEAST_REPEATED} points with more than {REPEATED:g} epochs "
+            f"over their unique tokens, of different numbers of epochs; these are {repeated}, of "
+            f"{different}. Add such runs, or fit law chinchilla"
+        )
+    return points.unique
+
+
+def _check_line(name: str, points: Inputs, constraints: Constraints) -> None:
     budgets = count_distinct(points.compute)
-    least = LAWS[name].least_budgets
+    least = max(2, LAWS[name].least_budgets - len(constraints.pinned))
     if budgets < least:
         raise FitError(
             f"law {name} needs at least {least} different amounts of compute, the data have "
@@ -269,13 +308,16 @@ def _check_line(name: str, points: Inputs) -> None:
         raise FitError("the loss does not fall with compute: there is no scaling law to fit")
 
 
-def _check_plane(name: str, points: Inputs, parameters: Array, *, tokens: Array) -> None:
+def _check_plane(name: str, points: Inputs, constraints: Constraints) -> None:
+    parameters, tokens = points.sizes()
     logs = np.log(np.stack([parameters, tokens], axis=1))
     different = len(np.unique(np.round(logs, 2), axis=0))
-    if different < 6:
+    free = len(LAWS[name].make(points).names) - len(constraints.pinned)
+    if different < free + 1:
         raise FitError(
-            f"law {name} has 5 parameters and needs at least 6 different pairs of parameters and "
-            f"tokens, the data have {different}; add runs of other sizes, or fit law compute"
+            f"law {name} has {free} free parameters and needs at least {free + 1} different pairs "
+            f"of parameters and tokens, the data have {different}; add runs of other sizes, or fit "
+            "law compute"
         )
     for column, values in (("parameters", parameters), ("tokens", tokens)):
         if count_distinct(values) < 2:

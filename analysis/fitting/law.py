@@ -16,12 +16,14 @@ EXPONENTS = (1e-3, 3.0)  # bounds of every exponent
 
 @dataclass(frozen=True)
 class Inputs:
-    """n points: compute C (FLOPs), and where known parameters N and tokens D; loss in nats."""
+    """n points: compute C (FLOPs), and where known parameters N, tokens D and how many of these
+    were unique; loss in nats."""
 
     loss: Array
     compute: Array
     parameters: Array | None = None
     tokens: Array | None = None
+    unique: Array | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -36,9 +38,21 @@ class Inputs:
             raise FitError("the number of parameters and of tokens of each point is needed")
         return self.parameters, self.tokens
 
+    def unique_tokens(self) -> Array:
+        """Unique tokens of the data of each point.
+
+        Raises:
+            FitError: where they are not known.
+        """
+        if self.unique is None:
+            raise FitError("the number of unique tokens of each point's data is needed (--unique)")
+        return self.unique
+
     def subset(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Inputs:
         """Some of the points."""
-        rest = (None if v is None else v[index] for v in (self.parameters, self.tokens))
+        rest = (
+            None if v is None else v[index] for v in (self.parameters, self.tokens, self.unique)
+        )
         return Inputs(self.loss[index], self.compute[index], *rest)
 
 

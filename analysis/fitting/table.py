@@ -21,8 +21,8 @@ NOMINAL = 10.0  # chosen: nominal and counted FLOPs of one budget differ by less
 
 @dataclass(frozen=True)
 class Table:
-    """Columns line (of the file), loss, compute, budget, and where known parameters, tokens, group,
-    run, accuracy (NaN where it was not measured)."""
+    """Columns line (of the file), loss, compute, budget, and where known parameters, tokens, unique
+    tokens, group, run, accuracy (NaN where it was not measured)."""
 
     rows: pd.DataFrame
     notes: tuple[str, ...]
@@ -61,7 +61,8 @@ def read_table(path: Path, columns: Columns, drop_largest_losses: int = 0) -> Ta
 def inputs(rows: pd.DataFrame) -> Inputs:
     """The points of a fit."""
     loss, compute = rows["loss"].to_numpy(float), rows["compute"].to_numpy(float)
-    size = (rows[n].to_numpy(float) if n in rows else None for n in ("parameters", "tokens"))
+    names = ("parameters", "tokens", "unique")
+    size = (rows[name].to_numpy(float) if name in rows else None for name in names)
     return Inputs(loss, compute, *size)
 
 

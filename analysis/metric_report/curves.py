@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import percentiles
-from analysis.fitting.bounded import BoundedCurve, Shares, fit_bounded
 from analysis.fitting.compare import Estimate, ends
 from analysis.fitting.frontier import Frontier, ScalingCurve
 from analysis.fitting.law import Array, PowerOfCompute
+from analysis.metric_laws.bounded import BoundedCurve, Shares, fit_bounded
 from analysis.metric_report.measurements import Measurements
 from analysis.metric_report.quantities import SHARE
 from analysis.plotting.variants import variants_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bounded import items_behind
+from analysis.metric_laws.bounded import items_behind
 from analysis.metric_report.quantities import Quantity
 from analysis.report.runs import StudyFrames
 

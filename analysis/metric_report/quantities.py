@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from analysis.fitting.bounded import Range
+from analysis.metric_laws.bounded import Range
 from cola.errors import SpecError, one_line
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, Metric
 

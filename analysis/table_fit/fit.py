@@ -10,7 +10,8 @@ import pandas as pd
 from analysis.fitting.frontier import Frontier
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.table import Table
-from analysis.table_fit.comparison import compare_laws, shared_exponents
+from analysis.regressions.optima import optima_group
+from analysis.table_fit.comparison import compare_laws, shared_fit
 from analysis.table_fit.isoflop_group import isoflop_group
 from analysis.table_fit.law_group import law_group
 from analysis.table_fit.request import Request
@@ -33,16 +34,25 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
     combined: dict[str, Any] = {"law": request.law, "groups": results}
     for key in ("parameters", "intervals", "diagnostics"):
         combined[key] = {name: each[key] for name, each in results.items()}
+    shared = shared_fit(table, request, progress=request.progress)
+    if shared is not None and request.share:  # the asked form decides
+        frontiers = shared.frontiers
+        combined["comparison_from"] = "shared"
+        if request.predict:
+            warnings.append("predictions are of each group's own fit, which has nothing in common")
     comparison, more = (
         (compare_profiles(groups, request), [])
         if request.law == "isoflop"
         else compare_laws(frontiers)
     )
-    shared = shared_exponents(table, request, progress=request.progress)
     if shared is not None:
-        combined["shared"] = shared
-        more += [f"exponents in common: {warning}" for warning in shared["warnings"]]
+        combined["shared"] = shared.result
+        more += [f"{_in_common(shared.result)}: {w}" for w in shared.result["warnings"]]
     return combined | {"comparison": comparison, "warnings": warnings + more}
+
+
+def _in_common(shared: Mapping[str, Any]) -> str:
+    return f"{', '.join(shared['shared'])} in common"
 
 
 def fit_groups(
@@ -59,6 +69,11 @@ def fit_groups(
         try:
             if request.law == "isoflop":
                 results[name] = isoflop_group(rows, request)
+                continue
+            if request.law == "optima":
+                results[name] = optima_group(
+                    rows, request.predict, samples=request.samples, seed=request.seed
+                )
                 continue
             found = law_group(rows, request, seeds(groups, request.seed)[name])
         except FitError as error:

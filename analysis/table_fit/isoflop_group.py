@@ -17,6 +17,7 @@ from analysis.fitting.laws import LAWS
 from analysis.fitting.solver import Resampled
 from analysis.profiles.analysis import IsoFLOP, isoflop
 from analysis.profiles.refits import IsoFLOPRefits
+from analysis.table_fit.allocation import TOLERANCE
 from analysis.table_fit.isoflop_notes import far_from_budgets, notes, why_none
 from analysis.table_fit.request import Request
 from cola.errors import FitError
@@ -162,10 +163,26 @@ def _prediction(
         found[name] = float(fit.at(np.array([target]))[0])
         if refits is not None:
             found[f"{name}_interval"] = list(percentiles(refits.at(growth, target)))
+    half = flatness(analysis)
+    if half is not None and "parameters" in found:
+        ends = [found["parameters"] * float(np.exp(sign * half)) for sign in (-1, 1)]
+        found["near_optimal"] = {"within": TOLERANCE, "parameters": ends}
     found["loss"] = loss
     if len(losses):
         found["confidence_interval"] = list(percentiles(losses))
     return found | {"loss_law": curve.fit.law.name, "extrapolation": target / largest}
+
+
+def flatness(analysis: IsoFLOP) -> float | None:
+    """Log of the factor in N about a minimum within which the loss stays within `TOLERANCE` of the
+    best: the median over the budgets' parabolas; None where none opens upwards."""
+    widths = []
+    for profile in analysis.fitted:
+        curve = np.polyfit(profile.log_n, profile.loss, 2)
+        least = curve[2] - curve[1] ** 2 / (4 * curve[0])
+        if curve[0] > 0 and least > 0:
+            widths.append(float(np.sqrt(TOLERANCE * least / curve[0])))
+    return float(np.median(widths)) if widths else None
 
 
 def compute_targets(targets: Sequence[Mapping[str, float]]) -> tuple[float, ...]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.accuracy import fit_accuracy
 from analysis.fitting.bootstrap import Refits, delta_method, percentiles
+from analysis.fitting.constraints import ConstrainedLaw
 from analysis.fitting.cross_validation import (
     Choice,
     Score,
@@ -24,10 +24,19 @@ from analysis.fitting.frontier import Frontier
 from analysis.fitting.laws import LAWS, Derivation, candidates
 from analysis.fitting.resampling import Plan, plan_of
 from analysis.fitting.table import inputs
+from analysis.metric_laws.accuracy import fit_accuracy
 from analysis.table_fit.convention import convention_of
+from analysis.table_fit.held_out import held_out, split_off
 from analysis.table_fit.lack_of_fit import LackOfFit, lack_of_fit
 from analysis.table_fit.options import candidates_of
-from analysis.table_fit.predictions import Place, accuracy_at, notes_on, place_of, prediction
+from analysis.table_fit.predictions import (
+    Place,
+    accuracy_at,
+    check_unique,
+    notes_on,
+    place_of,
+    prediction,
+)
 from analysis.table_fit.request import Request
 from cola.errors import FitError
 
@@ -50,12 +59,21 @@ def law_group(rows: pd.DataFrame, request: Request, seed: int) -> LawGroup:
     Raises:
         FitError: what the rows cannot carry.
     """
+    rows, later = split_off(rows, request.hold_out)
     law, choice, notes = chosen_law(rows, request)
-    fit = fit_law(law, inputs(rows), request.estimator, seed=request.seed)
+    for target in request.predict:
+        check_unique(law, target)
+    fit = fit_law(
+        law,
+        inputs(rows),
+        request.estimator,
+        seed=request.seed,
+        constraints=request.constraints,
+    )
     plan, misfits = plan_of(rows, request.kind), lack_of_fit(fit, rows)
     refits = plan.refit(fit, request.samples, seed, progress=request.progress)
-    if len(refits.theta_KP) and request.predict:
-        refits = with_misfit(refits, rows, request.seed)
+    if len(refits.theta_KP) and (request.predict or later is not None):
+        refits = with_misfit(refits, rows, request.seed, constraints=request.constraints)
     convention = convention_of(rows)
     factor = convention.factor if convention is not None else 6.0
     frontier = Frontier(refits, factor)
@@ -63,11 +81,14 @@ def law_group(rows: pd.DataFrame, request: Request, seed: int) -> LawGroup:
     result = {
         **described(fit, rows, misfits),
         **uncertainty(refits, plan),
-        **({"predictions": [prediction(frontier, p) for p in places]} if places else {}),
     }
+    if later is not None:
+        result["held_out"] = held_out(refits, later, request)
+    if places:
+        result["predictions"] = [prediction(frontier, p, request.serving) for p in places]
     result["warnings"] = [*notes, *fit.warnings, *misfits.notes, *_resampling_notes(plan, refits)]
     result["warnings"] += notes_on(frontier, places, convention)
-    if request.predict:
+    if request.predict or later is not None:
         result["prediction_intervals"], note = built(refits)
         result["warnings"] += note
     if "accuracy" in rows:
@@ -118,6 +139,7 @@ def described(fit: Fit, rows: pd.DataFrame, misfits: LackOfFit) -> dict[str, Any
     """The fit itself."""
     found: dict[str, Any] = {
         "law": fit.law.name,
+        "formula": LAWS[fit.law.name].text,
         "estimator": fit.estimator,
         "convention": "loss in nats, compute in FLOPs, as the table gives them",
         "points": len(rows),
@@ -125,6 +147,9 @@ def described(fit: Fit, rows: pd.DataFrame, misfits: LackOfFit) -> dict[str, Any
         "derived": derived(fit),
         "diagnostics": asdict(fit.diagnostics),
     }
+    if isinstance(fit.law, ConstrainedLaw) and len(fit.law.free_names) < len(fit.law.names):
+        free = fit.law.free_names
+        found["pinned"] = {n: v for n, v in fit.parameters.items() if n not in free}
     if misfits.outliers:
         found["outliers"] = list(misfits.outliers)
     if misfits.repeats is not None:
@@ -138,9 +163,10 @@ def uncertainty(refits: Refits, plan: Plan) -> dict[str, Any]:
     if not len(refits.theta_KP):
         return {"intervals": {}}
     names, public = refits.fit.law.names, refits.public
-    by_run = plan.clusters is not None
+    by_run, law = plan.clusters is not None, refits.fit.law
+    free_names = law.free_names if isinstance(law, ConstrainedLaw) else names
     return {
-        "intervals": {n: list(i) for n, i in refits.intervals().items()},
+        "intervals": {n: list(i) for n, i in refits.intervals().items() if n in free_names},
         "derived_intervals": derived_intervals(refits),
         "standard_errors": {
             "bootstrap": dict(zip(names, public.std(0).tolist(), strict=True)),

@@ -8,11 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fitting.accuracy import AccuracyFit, accuracies
 from analysis.fitting.bootstrap import LEVEL, percentiles
 from analysis.fitting.frontier import Frontier
-from analysis.fitting.law import Array, Inputs, predicted
+from analysis.fitting.law import Array, Inputs, SizedLaw, predicted
+from analysis.fitting.laws import LAWS
+from analysis.metric_laws.accuracy import AccuracyFit, accuracies
+from analysis.table_fit.allocation import (
+    TOLERANCE,
+    Surface,
+    best_split,
+    near_optimal,
+    served,
+    surface_of,
+)
 from analysis.table_fit.convention import Convention
+from analysis.table_fit.request import Serving
 from cola.errors import FitError
 
 FAR = 10  # chosen: times the largest compute from which a prediction rests on the law alone
@@ -21,12 +31,13 @@ FAR = 10  # chosen: times the largest compute from which a prediction rests on t
 @dataclass(frozen=True)
 class Place:
     """A place to predict at: loss of the fit and of every refit (1 + K,), its compute C, and where
-    only C was given and the law has sizes, N* and D* (1 + K,)."""
+    only C was given and the law has sizes, N* and D* (1 + K,) and the loss about them."""
 
     target: Mapping[str, float]
     compute: float
     losses: Array
     sizes: tuple[Array, Array] | None = None
+    surface: Surface | None = None
 
 
 def place_of(
@@ -38,10 +49,7 @@ def place_of(
         FitError: n and d for a law of compute, where the table's C is not 6 N D.
     """
     if "c" in target:
-        compute = np.array([target["c"]])
-        sizes = frontier.sizes(compute)
-        columns = None if sizes is None else (sizes[0][:, 0], sizes[1][:, 0])
-        return Place(target, target["c"], frontier.values(compute)[:, 0], columns)
+        return _place_at(frontier, target)
     n, d = target["n"], target["d"]
     fit = frontier.refits.fit
     if not fit.is_sized:
@@ -52,13 +60,40 @@ def place_of(
             )
         return Place(target, 6 * n * d, frontier.values(np.array([6 * n * d]))[:, 0])
     compute = np.array([frontier.factor * n * d])
-    point = Inputs(np.ones(1), compute, np.array([n]), np.array([d]))
+    unique = np.array([target["u"]]) if "u" in target else None
+    point = Inputs(np.ones(1), compute, np.array([n]), np.array([d]), unique)
     losses = predicted(fit.law, frontier.theta, point)[:, 0]
     return Place(target, float(compute[0]), losses)
 
 
-def prediction(frontier: Frontier, place: Place) -> dict[str, Any]:
-    """The loss with confidence and prediction interval, optimal sizes, how far it extrapolates."""
+def check_unique(law: str, target: Mapping[str, float]) -> None:
+    """Raises: FitError, for unique tokens that the law does not read, or lacks."""
+    reads = law in LAWS and LAWS[law].needs_unique
+    text = ",".join(f"{name}={value:g}" for name, value in target.items())
+    if reads and "u" not in target:
+        raise FitError(
+            f"--predict {text}: law {law} needs the unique tokens of the data too; add u=..."
+        )
+    if not reads and "u" in target:
+        raise FitError(f"--predict {text}: law {law} does not read u (unique tokens); leave it out")
+
+
+def _place_at(frontier: Frontier, target: Mapping[str, float]) -> Place:
+    """The optimum at a compute."""
+    compute, surface = np.array([target["c"]]), surface_of(frontier, target.get("u"))
+    if surface is not None and not isinstance(frontier.refits.fit.law, SizedLaw):
+        log_product = float(np.log(target["c"] / frontier.factor))
+        best, losses = best_split(surface, log_product)
+        split = np.exp(best), np.exp(log_product - best)
+        return Place(target, target["c"], losses, split, surface)
+    sizes = frontier.sizes(compute)
+    columns = None if sizes is None else (sizes[0][:, 0], sizes[1][:, 0])
+    return Place(target, target["c"], frontier.values(compute)[:, 0], columns, surface)
+
+
+def prediction(frontier: Frontier, place: Place, serving: Serving | None = None) -> dict[str, Any]:
+    """The loss with confidence and prediction interval, optimal sizes and those near to them, what
+    serving changes, how far it extrapolates."""
     refits, losses = frontier.refits, place.losses
     found: dict[str, Any] = dict(place.target) | {"loss": float(losses[0])}
     if len(losses) > 1:
@@ -70,6 +105,17 @@ def prediction(frontier: Frontier, place: Place) -> dict[str, Any]:
             found[name] = float(values[0])
             if len(values) > 1:
                 found[f"{name}_interval"] = list(percentiles(values[1:]))
+    if place.sizes is not None and place.surface is not None:
+        log_product = float(np.log(place.compute / frontier.factor))
+        best = float(np.log(place.sizes[0][0]))
+        found["near_optimal"] = {
+            "within": TOLERANCE,
+            "parameters": near_optimal(place.surface, log_product, best),
+        }
+        if serving is not None:
+            found["serving"] = served(
+                place.surface, serving, frontier.factor, sizes=place.sizes, losses=losses
+            )
     return found | {"extrapolation": place.compute / frontier.span[1]}
 
 

@@ -6,7 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.fitting.choices import AnyLaw, Estimator, Kind, Progress
+from analysis.fitting.constraints import FREE, Constraints
 from analysis.profiles.method import Method
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Tokens that a model is to serve over its life, and at what price.
+
+    mfu, serving_mfu: shares of the devices' peak that training and serving reach (None: as
+    training). peak: FLOP/s of a device. price: of a device-hour.
+    """
+
+    tokens: float
+    mfu: float = 1.0
+    serving_mfu: float | None = None
+    peak: float | None = None
+    price: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Share of the peak that serving reaches."""
+        return self.mfu if self.serving_mfu is None else self.serving_mfu
 
 
 @dataclass(frozen=True)
@@ -22,3 +43,7 @@ class Request:
     chance: float = 0.0
     minimum: Method = "parabola"
     progress: Progress | None = None
+    constraints: Constraints = FREE
+    share: tuple[str, ...] = ()
+    serving: Serving | None = None
+    hold_out: float | None = None  # C from which rows are predicted, not fitted

@@ -11,25 +11,31 @@ from typing import Any
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.regressions import text as regressions
 from analysis.table_fit.intervals import interval, with_interval
-from analysis.table_fit.isoflop_text import optima_table, profile_comparison
 
 Shown = RichTable | Text
 DIGITS = ".5g"
+OPTIMA_DIGITS = ".4g"  # five columns of numbers and their intervals
 
 
 def shown(result: Mapping[str, Any]) -> Iterator[Shown]:
     """Everything but the warnings, group by group."""
+    if "conventions" in result:
+        yield from conventions(result)
+        return
     groups = result.get("groups", {"": result})
     for name, fitted in groups.items():
         title = f"{name} {fitted['law']}, {fitted['points']} points".strip()
-        yield parameters(title, fitted)
-        if "optima" in fitted["diagnostics"]:
+        if "parameters" in fitted:
+            yield parameters(title, fitted)
+        if "optima" in fitted.get("diagnostics", {}):
             yield optima_table(f"{name} optima".strip(), fitted["diagnostics"]["optima"])
         for line in lines(fitted):
             yield Text(f"{name}: {line}" if name else line)
     if "shared" in result:
-        yield parameters("exponents in common", result["shared"])
+        yield parameters(f"{', '.join(result['shared']['shared'])} in common", result["shared"])
+        yield from (Text(line) for line in sharing(result["shared"]["test"]))
     for pair, numbers in result.get("comparison", {}).items():
         yield Text(f"{pair}: {comparison(numbers)}")
 
@@ -40,17 +46,59 @@ def parameters(title: str, fitted: Mapping[str, Any]) -> RichTable:
     for column in ("parameter", "estimate", "95% interval"):
         table.add_column(column, justify="left" if column == "parameter" else "right")
     intervals = {**fitted["intervals"], **fitted.get("derived_intervals", {})}
+    pinned = fitted.get("pinned", {})
     for key, value in {**fitted["parameters"], **fitted.get("derived", {})}.items():
-        table.add_row(Text(key), f"{value:.6g}", Text(interval(intervals.get(key))))
+        ends = "pinned" if key in pinned else interval(intervals.get(key))
+        table.add_row(Text(key), f"{value:.6g}", Text(ends))
     return table
+
+
+def conventions(result: Mapping[str, Any]) -> Iterator[Shown]:
+    """One row a convention, and how far exponents lie apart."""
+    rows = [row for row in result["conventions"] if "exponents" in row]
+    names = list(dict.fromkeys(name for row in rows for name in row["exponents"]))
+    table = RichTable(title=Text("conventions side by side"))
+    for column in ("convention", "law", *names, "error held out"):
+        table.add_column(column, justify="left" if column in ("convention", "law") else "right")
+    for row in rows:
+        columns = {"N": row["n"], "C": row["flops"], "group": row.get("group")}
+        label = ", ".join(f"{name} = {value}" for name, value in columns.items() if value)
+        numbers = [
+            with_interval(row["exponents"][n], row["intervals"].get(n), ".3g")
+            if n in row["exponents"]
+            else "–"
+            for n in names
+        ]
+        table.add_row(*map(Text, (label, row["law"], *numbers, _score(row["held_out"]))))
+    yield table
+    for group, spread in result["spread"].items():
+        where = "" if group == "all" else f"{group}: "
+        for name, (low, high) in spread.items():
+            yield Text(f"{where}{name} is {low:.4g} to {high:.4g} by convention")
+
+
+def _score(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    if "parameters_ratio" in found:
+        return f"N* x {found['parameters_ratio']:.3f}"
+    folds = f", {found['folds']} splits" if "folds" in found else ""
+    return f"{found['mean_absolute_error']:.3%} ({found['points']} points{folds})"
 
 
 def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
     """The choice of the law, predictions and accuracy of one group."""
+    if "formula" in fitted:
+        yield fitted["formula"]
+    yield from regressions.lines(fitted)
     if "choice" in fitted:
         yield from choice(fitted["choice"])
+    if "held_out" in fitted:
+        yield held_out(fitted["held_out"])
     for each in fitted.get("predictions", []):
         yield prediction(each)
+        if "serving" in each:
+            yield serving(each["serving"])
     built = fitted.get("prediction_intervals")
     if built and built["folds"]:
         yield (
@@ -61,6 +109,17 @@ def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
         )
     if "accuracy" in fitted:
         yield from accuracy(fitted["accuracy"])
+
+
+def sharing(test: Mapping[str, Any] | None) -> Iterator[str]:
+    """Whether the groups' own parameters are needed."""
+    if test is not None:
+        freedom = "{} and {}".format(*test["degrees_of_freedom"])
+        verdict = "is rejected" if test["rejected"] else "is not rejected"
+        yield (
+            f"having them in common {verdict}: F = {test['F']:.3g} with {freedom} degrees of "
+            f"freedom, p = {test['p']:.2g} (least squares of log loss)"
+        )
 
 
 def choice(found: Mapping[str, Any]) -> Iterator[str]:
@@ -78,7 +137,8 @@ def choice(found: Mapping[str, Any]) -> Iterator[str]:
 
 def prediction(found: Mapping[str, Any]) -> str:
     """One prediction in a sentence."""
-    text = f"prediction at {place(found)}: loss {found['loss']:{DIGITS}}"
+    loss = f"{found['loss']:{DIGITS}}" if "loss" in found else "not known"
+    text = f"prediction at {place(found)}: loss {loss}"
     if "confidence_interval" in found:
         text += f" (curve {interval(found['confidence_interval'])}"
     if "prediction_interval" in found:
@@ -87,13 +147,50 @@ def prediction(found: Mapping[str, Any]) -> str:
     for name, symbol in (("parameters", "N*"), ("tokens", "D*")):
         if name in found:
             text += f", {symbol} {with_interval(found[name], found.get(f'{name}_interval'))}"
+    if "near_optimal" in found:
+        near = found["near_optimal"]
+        ends = interval(near["parameters"], ".3g")
+        text += f", N from {ends} within {near['within']:.1%} of the loss"
     beyond = found.get("extrapolation", 0.0)
     return text + (f"; {beyond:.3g} times the largest compute" if beyond > 1 else "")
 
 
+def serving(found: Mapping[str, Any]) -> str:
+    """What serving so many tokens makes of the optimum."""
+    size, tokens, saving = (
+        with_interval(found[name], found.get(f"{name}_interval"), ".4g")
+        for name in ("parameters", "tokens", "saving")
+    )
+    text = (
+        f"the same loss with {found['tokens_served']:.4g} tokens served: N {size}, D {tokens}, "
+        f"training {found['training_flops']:.4g} and serving {found['serving_flops']:.4g} FLOPs, "
+        f"a share of {saving} saved of the compute-optimal model's"
+    )
+    if "device_hours" in found:
+        text += "; device-hours: " + _parts(found["device_hours"])
+    return text + (f"; cost: {_parts(found['cost'])}" if "cost" in found else "")
+
+
+def _parts(found: Mapping[str, float]) -> str:
+    return (
+        f"{found['training']:.4g} + {found['serving']:.4g} "
+        f"(compute-optimal {found['compute_optimal']:.4g})"
+    )
+
+
+def held_out(found: Mapping[str, Any]) -> str:
+    """How the law predicts the rows that it was not fitted to."""
+    inside = found.get("share_inside_95%_interval")
+    text = (
+        f"held out from C = {found['from']:.4g}: {found['points']} points, mean error "
+        f"{found['mean_absolute_error']:.3%}, mean signed error {found['signed_error']:+.3%}"
+    )
+    return text + (f", {inside:.0%} inside the 95% interval of new runs" if inside else "")
+
+
 def place(found: Mapping[str, Any]) -> str:
     """n=..., d=... or c=..., as it was asked for."""
-    return ", ".join(f"{name}={found[name]:g}" for name in ("n", "d", "c") if name in found)
+    return ", ".join(f"{name}={found[name]:g}" for name in ("n", "d", "c", "u") if name in found)
 
 
 def accuracy(found: Mapping[str, Any]) -> Iterator[str]:
@@ -161,3 +258,30 @@ def crossed(crossing: Mapping[str, Any]) -> str:
     if crossing["beyond"] > 1:
         text += f", {crossing['beyond']:.3g} times beyond what both were measured at"
     return text
+
+
+def optima_table(title: str, optima: list[dict[str, Any]]) -> RichTable:
+    """One row a budget: its optimum with intervals, and what it rests on."""
+    table = RichTable(title=Text(title))
+    for column in ("C", "N*", "D*", "loss", "fitted sizes", "note"):
+        table.add_column(column, justify="left" if column == "note" else "right")
+    for each in optima:
+        cells = [f"{each['compute']:{OPTIMA_DIGITS}}"]
+        if each["trouble"] is None:
+            names = ("parameters", "tokens", "loss")
+            cells += [
+                with_interval(each[name], each.get(f"{name}_interval"), OPTIMA_DIGITS)
+                for name in names
+            ]
+            cells.append(f"{each['sizes']}: {each['smallest']:.3g} to {each['largest']:.3g}")
+        else:
+            cells += ["–", "–", "–", str(each["sizes"])]
+        table.add_row(*map(Text, cells), Text(each["trouble"] or ""))
+    return table
+
+
+def profile_comparison(found: Mapping[str, Any]) -> str:
+    """Difference of the exponents of size, and the multiplier."""
+    difference = found["difference"]
+    by = with_interval(difference["estimate"], difference["interval"], OPTIMA_DIGITS)
+    return f"{found['multiplier']['meaning']}; a differs by {by}"

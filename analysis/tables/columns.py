@@ -34,8 +34,12 @@ OPTIONS = {
     "budget": "--budget",
     "run": "--run",
     "accuracy": "--accuracy",
+    "unique": "--unique",
+    "setting": "--y",
+    "throughput": "--throughput",
 }
-NEEDED = ("loss", "parameters", "tokens", "compute")  # numbers without which a row is no point
+# Numbers without which a row is no point.
+NEEDED = ("loss", "parameters", "tokens", "compute", "unique", "setting", "throughput")
 LABELS = ("group", "budget", "run")
 MOST_NAMES = 20  # of columns in a message
 
@@ -45,7 +49,7 @@ class Columns:
     """Names of the CSV's columns; None: the file has none. Compute defaults to 6 N D, tokens to
     C / (6 N)."""
 
-    loss: str = "loss"
+    loss: str | None = "loss"
     n: str | None = None
     d: str | None = None
     compute: str | None = None
@@ -53,6 +57,9 @@ class Columns:
     budget: str | None = None
     run: str | None = None
     accuracy: str | None = None
+    unique: str | None = None
+    setting: str | None = None
+    throughput: str | None = None
 
     def given(self) -> dict[str, str]:
         """What is read from the file, by our name."""
@@ -65,6 +72,9 @@ class Columns:
             "budget": self.budget,
             "run": self.run,
             "accuracy": self.accuracy,
+            "unique": self.unique,
+            "setting": self.setting,
+            "throughput": self.throughput,
         }
         return {ours: theirs.strip() for ours, theirs in names.items() if theirs is not None}
 
@@ -265,6 +275,9 @@ CHECKS: dict[str, Callable[[float], None]] = {
     "parameters": _check_positive,
     "tokens": _check_positive,
     "compute": _check_positive,
+    "unique": _check_positive,
+    "setting": _check_positive,
+    "throughput": _check_positive,
     "accuracy": _check_accuracy,
 }
 

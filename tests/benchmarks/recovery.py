@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import bootstrap, percentiles
+from analysis.fitting.constraints import SharedLaw
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.isoflop import bootstrap_isoflop
 from analysis.fitting.law import Inputs
-from analysis.fitting.laws import SharedLaw
 from analysis.fitting.power_law import chinchilla_law
 from analysis.fitting.solver import minimise
 from analysis.profiles.analysis import isoflop

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from analysis.fitting.bootstrap import bootstrap
-from analysis.fitting.bounded import BoundedCurve, Range, Shares, fit_bounded
 from analysis.fitting.compare import compare_compute, crossover, multiplier_at, multiplier_curve
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.frontier import Frontier, at_compute
 from analysis.fitting.law import Inputs
+from analysis.metric_laws.bounded import BoundedCurve, Range, Shares, fit_bounded
 
 TIMES = 20.0
 

@@ -21,9 +21,10 @@ from analysis.fitting.bootstrap import (
     seed_noise,
     variance_components,
 )
+from analysis.fitting.constraints import SharedLaw
 from analysis.fitting.estimate import ESTIMATORS, fit_law
 from analysis.fitting.law import Array, Inputs, Law, PowerOfCompute, SizedLaw, predicted
-from analysis.fitting.laws import LAWS, OPTIONS_READ, SharedLaw
+from analysis.fitting.laws import LAWS, OPTIONS_READ
 from analysis.fitting.power_law import chinchilla_law
 from analysis.fitting.solver import huber, minimise
 from cola.errors import FitError
@@ -38,11 +39,13 @@ def test_what_a_user_chooses_from_is_what_there_is() -> None:
 FLOPS = np.geomspace(1e18, 1e22, 9)
 GRID = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
 SIZES, TOKENS = (axis.ravel() for axis in GRID)
+UNIQUE = TOKENS / np.tile([0.5, 1.0, 2.0, 5.0, 20.0], 5)
 
 
 def plane(loss: Callable[[Array, Array], Array], noise: float = 0.0, seed: int = 0) -> Inputs:
     drawn = np.random.default_rng(seed).standard_normal(len(SIZES))
-    return Inputs(loss(SIZES, TOKENS) * np.exp(noise * drawn), 6 * SIZES * TOKENS, SIZES, TOKENS)
+    loss_of = loss(SIZES, TOKENS) * np.exp(noise * drawn)
+    return Inputs(loss_of, 6 * SIZES * TOKENS, SIZES, TOKENS, UNIQUE)
 
 
 def line(loss: Array) -> Inputs:
@@ -74,6 +77,18 @@ def test_gradients_agree_with_finite_differences() -> None:
             np.testing.assert_allclose(gradient[..., place], expected, rtol=1e-4, atol=1e-7)
 
 
+def repeated(
+    E: float, A: float, B: float, alpha: float, beta: float, R_D: float, R_N: float
+) -> Array:
+    """Muennighoff et al. 2023 (arXiv 2305.16264), Eqs. 4 to 6, as they are written."""
+    new = np.minimum(UNIQUE, TOKENS)
+    data = new + new * R_D * (1 - np.exp(-(TOKENS / new - 1) / R_D))
+    best = (alpha * A / (beta * B) * new**beta) ** (1 / alpha)
+    used = np.minimum(best, SIZES)
+    size = used + used * R_N * (1 - np.exp(-(SIZES / used - 1) / R_N))
+    return np.asarray(E + A / size**alpha + B / data**beta)
+
+
 def test_public_parameters_mean_what_the_law_says() -> None:
     """Predictions written out from the printed numbers, in the units of the data."""
     points = plane(chinchilla)
@@ -81,6 +96,9 @@ def test_public_parameters_mean_what_the_law_says() -> None:
     written: dict[str, Callable[..., Array]] = {
         "chinchilla": lambda E, A, B, alpha, beta: E + A / n**alpha + B / d**beta,
         "tied": lambda E, A, B, a, s: E + (A / n ** (1 - a) + B / d**a) ** s,
+        "outer": lambda E, A, B, alpha, beta, s: E + (A / n**alpha + B / d**beta) ** s,
+        "equal": lambda E, A, B, alpha: E + A / n**alpha + B / d**alpha,
+        "repeated": repeated,
         "compute": lambda E, K, gamma: E + K / c**gamma,
         "compute-power": lambda K, gamma: K / c**gamma,
         "broken": lambda E, K, gamma, C1, f, delta: (
@@ -92,6 +110,9 @@ def test_public_parameters_mean_what_the_law_says() -> None:
         theta = law.starts(points, 4, np.random.default_rng(2))
         for row, found in zip(law.public(theta), predicted(law, theta, points), strict=True):
             np.testing.assert_allclose(written[name](*row), found, rtol=1e-9)
+            if entry.formula is not None:
+                logs = (np.log(v)[None] for v in (n, d, UNIQUE))
+                np.testing.assert_allclose(entry.formula(row[None], *logs)[0], found, rtol=1e-9)
 
 
 @settings(max_examples=8, deadline=None)
@@ -271,7 +292,7 @@ def test_bands_widen_beyond_the_data_alone() -> None:
 
 def test_the_optimal_split_is_where_the_loss_is_least() -> None:
     points = plane(chinchilla)
-    for name in ("chinchilla", "tied"):
+    for name in ("chinchilla", "tied", "outer", "equal"):
         law = LAWS[name].make(points)
         assert isinstance(law, SizedLaw)
         assert isinstance(law, PowerOfCompute)

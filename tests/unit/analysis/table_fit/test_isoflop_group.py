@@ -50,6 +50,9 @@ def test_size_tokens_and_loss_are_predicted_at_a_budget(table: str, minimum: str
         assert low < truth[name] < high
         assert prediction[name] == pytest.approx(truth[name], rel=0.25)
     assert prediction["loss_law"] == "compute"
+    for end in prediction["near_optimal"]["parameters"]:
+        there = float(loss_at(np.array(end), np.array(1e21 / 6 / end)))
+        assert 1.001 < there / truth["loss"] < 1.01
     shown = text(table, "--minimum", minimum, "--predict", "c=1e21")
     assert "prediction at c=1e+21: loss 2.2" in shown
     assert "N* " in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.fitting.bounded import Range, Shares, fit_bounded, items_behind
+from analysis.metric_laws.bounded import Range, Shares, fit_bounded, items_behind
 from cola.errors import FitError
 
 UNIT, PER_CENT, ERROR = Range(0.0, 1.0), Range(0.0, 100.0), Range(0.0, 1.0, "lower")
