@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from analysis import fit_options as options
+from analysis.forecast_cli import app as forecast_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(forecast_app, name="forecast")
 
 
 @app.command()

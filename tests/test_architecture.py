@@ -50,11 +50,12 @@ LAYERS = {
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
     "analysis": (
-        {"plotting", "profiles", "tables"},
+        {"forecasts", "plotting", "profiles", "tables"},
         {"fitting"},
         {"table_fit"},
         {"report", "sweep_report"},
         {"metric_report"},
+        {"study_forecasts"},
     ),
     "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
 }

@@ -54,6 +54,7 @@ class ReportResult:
     files: list[Path]
     fits: dict[str, FamilyFit]
     warnings: list[str]
+    forecasts: list[str]
 
 
 def write_report(
@@ -64,17 +65,34 @@ def write_report(
     spec: dict[str, Any] | None,
     targets: Sequence[float] = (),
 ) -> ReportResult:
-    """Read the study's experiment and write its report into `folder`.
-
-    `spec` is the study's specification, for "how to reproduce" and the description; None takes the
-    one that MLflow has. `targets`:
-    budgets to predict the loss at (by default ten times the largest one).
+    """Read the study's experiment and write its report into `folder`; see `report_of`.
 
     Raises:
         SpecError: when MLflow has nothing that can be reported on.
         TrackingError: when MLflow cannot be read.
     """
     frames = read_study(study, tracking_uri, folder / ".cache" / "histories.parquet")
+    return report_of(study, frames, folder, spec=spec, targets=targets)
+
+
+def report_of(
+    study: str,
+    frames: StudyFrames,
+    folder: Path,
+    *,
+    spec: dict[str, Any] | None,
+    targets: Sequence[float] = (),
+    forecasts: Sequence[str] = (),
+) -> ReportResult:
+    """Write the report of a study's runs into `folder`.
+
+    `spec` is the study's specification, for "how to reproduce" and the description; None takes the
+    one that MLflow has. `targets`: budgets to predict the loss at (by default ten times the largest
+    one). `forecasts`: sentences on those that were registered.
+
+    Raises:
+        SpecError: when no run is finished.
+    """
     if frames.points.empty or not frames.points["is_final"].any():
         raise SpecError(
             f"study {study}: no run is finished yet, there is nothing to report; wait "
@@ -84,6 +102,7 @@ def write_report(
     found = findings_of(frames)
     known = recorded_spec(study, frames) if spec is None else spec
     content = page(study, frames, found, spec=known, targets=targets)
+    content["forecasts"] = list(forecasts)
     content["figures"] = draw_figures(
         frames,
         found.fits,
@@ -100,7 +119,7 @@ def write_report(
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
         files.append(path)
     log.info("study %s: report in %s (%d warnings)", study, folder, len(found.warnings))
-    return ReportResult(folder / "report.html", files, found.fits, found.warnings)
+    return ReportResult(folder / "report.html", files, found.fits, found.warnings, list(forecasts))
 
 
 def recorded_spec(study: str, frames: StudyFrames) -> dict[str, Any]:

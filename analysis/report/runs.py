@@ -243,6 +243,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "name": run.info.run_name,
         "started": run.info.start_time,
+        "ended": run.info.end_time,  # ms; None while it runs
         "family": tags[Tag.FAMILY],
         "variant": tags.get(Tag.VARIANT, tags[Tag.FAMILY]),
         "run_key": tags[Tag.RUN_KEY],
