@@ -68,3 +68,6 @@ Targets = Annotated[
     typer.Option(help="n=...,d=... or c=... to predict the loss at (repeatable)."),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw runs and curves into this file (.png, .svg or .pdf).")
+]

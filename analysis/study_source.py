@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.imports.record import FILE, Imported, frames_of, read_import
 from analysis.report.runs import StudyFrames, read_study
 from cola.errors import SpecError
 from cola.spec import load_saved_yaml, load_yaml
@@ -24,6 +25,8 @@ class StudySource:
     uri: str
     spec: dict[str, Any] | None
 
+    imported: Imported | None = None
+
     def frames(self) -> StudyFrames:
         """Its runs as tables.
 
@@ -31,11 +34,13 @@ class StudySource:
             SpecError: MLflow has no runs of it.
             TrackingError: MLflow cannot be read.
         """
+        if self.imported is not None:
+            return frames_of(self.imported)
         return read_study(self.name, self.uri, self.folder / CACHE)
 
 
 def study_source(study: str, output: str | None, tracking_uri: str | None) -> StudySource:
-    """Where a study is; `study`: its name, or its YAML file.
+    """Where a study is; `study`: its name, its YAML file, or its folder within an output folder.
 
     Raises:
         SpecError: there is no such study.
@@ -46,8 +51,15 @@ def study_source(study: str, output: str | None, tracking_uri: str | None) -> St
     if study.endswith((".yaml", ".yml")):
         values = load_yaml(Path(study))
         name, output = str(values.get("name")), output or values.get("output")
+    elif is_study_folder(Path(study)):
+        place = Path(study).expanduser().resolve()
+        name, output = place.name, str(place.parent.parent)
     root = Path(output or "outputs").expanduser().resolve()
     folder = root / "studies" / name
+    imported = read_import(folder)
+    if imported is not None:
+        about = {"name": name, "description": f"Imported from {imported.kind}, {imported.source}."}
+        return StudySource(name, folder, "", about, imported)
     spec = None
     if (folder / "study.yaml").exists():
         spec = load_saved_yaml(
@@ -66,3 +78,8 @@ def study_source(study: str, output: str | None, tracking_uri: str | None) -> St
     return StudySource(
         name, folder, tracking_uri or own_uri or sqlite_uri(root / "mlflow.db"), spec
     )
+
+
+def is_study_folder(path: Path) -> bool:
+    """Whether a path is a study's folder, of one that was run here or imported."""
+    return any((path.expanduser() / file).is_file() for file in ("study.yaml", FILE))

@@ -54,7 +54,7 @@ LAYERS = {
         {"fitting"},
         {"table_fit"},
         {"report", "sweep_report"},
-        {"metric_report"},
+        {"comparison", "imports", "metric_report"},
         {"study_forecasts"},
     ),
     "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
@@ -111,6 +111,7 @@ RESERVED = {
         "orchestration/tracking/mlflow_client.py",
         "orchestration/tracking/mlflow_runs.py",
         "analysis/report/runs.py",
+        "analysis/report/store.py",
     },
     "ray": {
         "orchestration/compat/ray.py",

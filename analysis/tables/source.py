@@ -45,7 +45,18 @@ def read_text(path: Path) -> str:
     Raises:
         SpecError: a file that cannot be read, is of another format, or is not text in UTF-8.
     """
-    data = _unpacked(path, _bytes(path))
+    text = text_of(path)
+    _check_not_other_text(path, text.lstrip())
+    return text
+
+
+def text_of(path: Path) -> str:
+    """The same of a file that may be JSON, a web page or another kind of text.
+
+    Raises:
+        SpecError: see `read_text`.
+    """
+    data = _unpacked(path, read_bytes(path))
     for start, (name, remedy) in OTHER_FORMATS.items():
         if data.startswith(start):
             raise SpecError(f"{path}: is {name}, not a CSV file; {remedy}")
@@ -56,7 +67,6 @@ def read_text(path: Path) -> str:
             f"{path}: line {line} holds a NUL byte: the file is damaged, or UTF-16 without a "
             "byte-order mark; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
         )
-    _check_not_other_text(path, text.lstrip())
     return text
 
 
@@ -65,7 +75,12 @@ def line_at(before: str) -> int:
     return len(LINE_BREAK.findall(before)) + 1
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
     if path.is_dir():
         raise SpecError(f"{path}: is a directory; give a CSV file in it")
     try:
