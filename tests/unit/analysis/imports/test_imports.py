@@ -147,7 +147,7 @@ def test_runs_of_any_mlflow_store(tmp_path: Path) -> None:
         ({}, ["--map", "loss=a,loss=b"], "given twice"),
         ({}, ["--map", "n=config.model.n_params"], "which column has the loss"),
         ({}, ["--map", "loss=val/loss"], "the compute of a run is needed"),
-        ({"val/loss": -1}, ["--map", MAP], r"line 2, column 'val/loss' .*'-1' is not positive"),
+        ({"val/loss": -1}, ["--map", MAP], r"line 2, column 'val/loss' .*'-1.0' is not positive"),
         ({"train/tokens": "2B"}, ["--map", MAP], "line 2, column 'train/tokens'.*write 2e9"),
         ({}, ["--map", MAP, "--where", "x"], "--where 'x': write it as"),
         ({}, ["--map", MAP, "--where", "nothing=1"], "no run has a column 'nothing'"),
