@@ -50,7 +50,7 @@ LAYERS = {
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
     "analysis": (
-        {"forecasts", "plotting", "profiles", "tables"},
+        {"forecasts", "plotting", "profiles", "tables", "tracking"},
         {"fitting"},
         {"table_fit"},
         {"report", "sweep_report"},
@@ -111,7 +111,7 @@ RESERVED = {
         "orchestration/tracking/mlflow_client.py",
         "orchestration/tracking/mlflow_runs.py",
         "analysis/report/runs.py",
-        "analysis/report/store.py",
+        "analysis/tracking/store.py",
     },
     "ray": {
         "orchestration/compat/ray.py",

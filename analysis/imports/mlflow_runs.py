@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.imports.rows import Row, Source, flattened
-from analysis.report.store import mlflow_store
+from analysis.tracking.store import mlflow_store
 from cola.errors import SpecError
 from cola.records import Kind, Tag
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.report.histories import joined_histories, read_histories
 from analysis.report.splits import Split, on_one_split, split_columns
-from analysis.report.store import mlflow_store
+from analysis.tracking.store import mlflow_store
 from cola.errors import SpecError, TrackingError
 from cola.families.registry import measured_kind
 from cola.records import (
