@@ -69,25 +69,30 @@ def fit(
     resample: options.Resample = None,
     seed: options.Seed = 0,
     predict: options.Targets = None,
+    plot: options.Plot = None,
     as_json: options.AsJSON = False,
 ) -> None:
     """Fit a scaling law to a table of training runs, with intervals and warnings."""
     from analysis.fit_command import fit_file, show_progress
+    from analysis.fit_drawing import Drawing
     from analysis.table_fit.options import parse_target
     from analysis.table_fit.request import Request
     from analysis.tables.columns import Columns
 
     law = law or ("chinchilla" if n else "compute")
     targets = tuple(parse_target(text) for text in predict or [])
+    drawing = Drawing.asked(plot, law)
     fit_file(
         data,
         Columns(loss, n, d, flops, group, budget, run, accuracy),
         Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum,
-                progress=show_progress()),
+                progress=show_progress(), on_group=drawing.add if drawing else None),
         drop_largest_losses=drop_largest_losses,
-        given=given_options(context),
+        given=given_options(context) - {"plot"},
         as_json=as_json,
     )  # fmt: skip
+    if drawing is not None:
+        typer.echo(f"figure: {drawing.write()}", err=as_json)
 
 
 @app.command("import")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import pandas as pd
+
 from analysis.fitting.choices import AnyLaw, Estimator, Kind, Progress
+from analysis.fitting.frontier import Frontier
 from analysis.profiles.method import Method
 
 
@@ -22,3 +25,4 @@ class Request:
     chance: float = 0.0
     minimum: Method = "parabola"
     progress: Progress | None = None
+    on_group: Callable[[str, pd.DataFrame, Frontier], None] | None = None  # of each fitted group
