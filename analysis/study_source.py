@@ -56,12 +56,13 @@ def study_source(study: str, output: str | None, tracking_uri: str | None) -> St
         name, output = place.name, str(place.parent.parent)
     root = Path(output or "outputs").expanduser().resolve()
     folder = root / "studies" / name
-    imported = read_import(folder)
+    run_here = (folder / "study.yaml").exists()
+    imported = None if run_here or tracking_uri is not None else read_import(folder)
     if imported is not None:
         about = {"name": name, "description": f"Imported from {imported.kind}, {imported.source}."}
         return StudySource(name, folder, "", about, imported)
     spec = None
-    if (folder / "study.yaml").exists():
+    if run_here:
         spec = load_saved_yaml(
             folder / "study.yaml",
             "tracking",

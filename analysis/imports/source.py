@@ -9,10 +9,11 @@ from analysis.imports.mlflow_runs import is_store, read_mlflow
 from analysis.imports.rows import Source
 from analysis.imports.tables import read_csv, read_json, read_parquet
 from analysis.imports.tensorboard import MARK, event_files, read_tensorboard
-from analysis.tables.source import read_bytes, text_of
+from analysis.tables.source import text_of
 from cola.errors import SpecError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+SQLITE = b"SQLite format 3"  # first bytes of a database
 OFFLINE = "*.wandb"  # what W&B's client writes where it has no network
 
 
@@ -35,15 +36,34 @@ def read_source(place: str, wanted: Sequence[str], experiment: str | None) -> So
             f"{path}: there is no such file; give a CSV, JSON lines, Parquet, a folder of "
             "TensorBoard's event files, or MLflow's address (sqlite:///FILE.db, http://...)"
         )
+    if read_start(path) == SQLITE:
+        raise SpecError(
+            f"{path}: is an SQLite database; if it is MLflow's, give sqlite:///{path.resolve()}"
+        )
     if path.match(OFFLINE):
         raise _offline(path)
     if MARK in path.name:
         return read_tensorboard(path)
-    if path.name.endswith(".parquet") or read_bytes(path)[:4] == b"PAR1":
+    if path.name.endswith(".parquet") or read_start(path)[:4] == b"PAR1":
         return read_parquet(path)
     if path.name.removesuffix(".gz").endswith(JSON_ENDINGS):
         return read_json(path, text_of(path))
     return read_csv(path, wanted)
+
+
+def read_start(path: Path) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE))
+    except OSError as error:
+        raise SpecError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
 
 
 def _folder(path: Path) -> Source:

@@ -271,11 +271,11 @@ def held_out_scores(
     scores, skipped = [], []
     for variant in curves_of(data, curves):
         budgets = sorted(set(data.of(variant)["budget"]))
-        below = budgets[: len(budgets) - rungs]
+        below = budgets[: max(0, len(budgets) - rungs)]
         for target in budgets[len(below) :]:
             try:
                 if not below:
-                    raise FitError(f"it has {len(budgets)} finished budgets")
+                    raise FitError(f"no budget is left of its {len(budgets)} finished ones")
                 scores.append(_held_out(data, variant, float(target), law=law, largest=below[-1]))
             except FitError as error:
                 skipped.append(f"{data.label(variant)} at {target:.3g} FLOPs: {error}")

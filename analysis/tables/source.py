@@ -56,7 +56,7 @@ def text_of(path: Path) -> str:
     Raises:
         SpecError: see `read_text`.
     """
-    data = _unpacked(path, read_bytes(path))
+    data = _unpacked(path, _bytes(path))
     for start, (name, remedy) in OTHER_FORMATS.items():
         if data.startswith(start):
             raise SpecError(f"{path}: is {name}, not a CSV file; {remedy}")
@@ -75,12 +75,7 @@ def line_at(before: str) -> int:
     return len(LINE_BREAK.findall(before)) + 1
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        SpecError: it cannot be read.
-    """
+def _bytes(path: Path) -> bytes:
     if path.is_dir():
         raise SpecError(f"{path}: is a directory; give a CSV file in it")
     try:

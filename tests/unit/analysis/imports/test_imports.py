@@ -178,6 +178,7 @@ def test_what_cannot_be_read_is_refused(
         ("runs.json", "", "is empty"),
         ("runs.parquet", "PAR1", "cannot be read as Parquet"),
         ("runs.csv", "a,a\n1,2\n", "two columns 'a'"),
+        ("mlflow.db", "SQLite format 3", "if it is MLflow's, give sqlite:///"),
         ("gone.csv", None, "there is no such file"),
     ],
 )

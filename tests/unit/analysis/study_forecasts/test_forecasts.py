@@ -132,6 +132,8 @@ def test_a_budget_that_is_held_out_is_scored_and_not_called_registered(three: St
     assert "held out, not registered" in forecast(three, "score", "--hold-out", "1")
     with pytest.raises(SpecError, match=r"compute-power needs at least 3 different"):
         forecast(three, "score", "--hold-out", "2")
+    with pytest.raises(SpecError, match="no budget is left of its 4 finished ones"):
+        forecast(three, "score", "--hold-out", "9")
     assert not record(three).exists()
 
 
