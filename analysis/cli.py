@@ -11,8 +11,11 @@ from typing import Annotated
 import typer
 
 from analysis import fit_options as options
+from analysis import import_options as imports
+from analysis.forecast_cli import app as forecast_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(forecast_app, name="forecast")
 
 
 @app.command()
@@ -78,10 +81,12 @@ def fit(
     speedup: options.Speedup = False,
     baseline: options.Baseline = None,
     throughput: options.ThroughputColumn = None,
+    plot: options.Plot = None,
     as_json: options.AsJSON = False,
 ) -> None:
     """Fit a scaling law to a table of training runs, with intervals and warnings."""
     from analysis.fit_command import Extras, fit_file, show_progress
+    from analysis.fit_drawing import Drawing
     from analysis.table_fit.options import (
         parse_constraints,
         parse_serving,
@@ -93,17 +98,89 @@ def fit(
 
     law = law or ("chinchilla" if n else "compute")
     targets = tuple(parse_target(text) for text in predict or [])
+    conventions = max(len(n or [1]), len(flops or [1]))
+    drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
     fit_file(
         data,
         Columns(loss, first(n), d, first(flops), group, budget, run, accuracy, unique, y,
                 throughput),
         Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum,
                 progress=show_progress(), constraints=parse_constraints(pin or [], bound or []),
-                share=parse_share(share), serving=parse_serving(serve), hold_out=hold_out),
+                share=parse_share(share), serving=parse_serving(serve), hold_out=hold_out,
+                on_group=drawing.add if drawing else None),
         Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),
                tuple(flops or [])),
-        given=given_options(context),
+        given=given_options(context) - {"plot"},
         as_json=as_json,
+    )  # fmt: skip
+    if drawing is not None:
+        typer.echo(f"figure: {drawing.write()}", err=as_json)
+
+
+@app.command("import")
+def import_runs(
+    source: imports.Place,
+    study: imports.StudyName,
+    *,
+    output: Annotated[str | None, typer.Option(help="Output folder (default: outputs).")] = None,
+    map_: imports.Maps = None,
+    name_pattern: imports.NamePattern = None,
+    where: imports.Where = None,
+    drop_missing: imports.DropMissing = False,
+    experiment: imports.Experiment = None,
+    loss_unit: imports.Unit = None,
+    parameters: imports.Parameters = None,
+    family: imports.Family = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="In place of an earlier import of this name.")
+    ] = False,
+    as_json: options.AsJSON = False,
+) -> None:
+    """Read another project's runs and keep them as a study, for report, compare and forecast."""
+    from analysis.import_command import Options, import_source
+
+    read = Options(
+        map_ or [], name_pattern, where or [], drop_missing, experiment, loss_unit, parameters,
+        family,
+    )  # fmt: skip
+    import_source(source, study, output, options=read, replace=replace, as_json=as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A study: its name, YAML file or folder.")],
+    second: Annotated[str, typer.Argument(help="Another one, or a table of runs (--map).")],
+    *,
+    output: Annotated[str | None, typer.Option(help="Output folder (default: outputs).")] = None,
+    map_: imports.Maps = None,
+    name_pattern: imports.NamePattern = None,
+    where: imports.Where = None,
+    drop_missing: imports.DropMissing = False,
+    experiment: imports.Experiment = None,
+    loss_unit: imports.Unit = None,
+    parameters: imports.Parameters = None,
+    family: imports.Family = None,
+    different_data: Annotated[
+        bool,
+        typer.Option(
+            "--different-data",
+            help="Compare losses of texts that are known to differ; every number says so.",
+        ),
+    ] = False,
+    plot: options.Plot = None,
+    as_json: options.AsJSON = False,
+) -> None:
+    """Compare two studies, or a study and a table: how much less compute for the same loss."""
+    from analysis.compare_command import compare_studies
+    from analysis.import_command import Options
+
+    read = Options(
+        tuple(map_ or ()), name_pattern, tuple(where or ()), drop_missing, experiment, loss_unit,
+        parameters, family,
+    )  # fmt: skip
+    compare_studies(
+        first, second, output, options=read, different_data=different_data, plot=plot,
+        as_json_=as_json,
     )  # fmt: skip
 
 

@@ -137,3 +137,6 @@ HoldOut = Annotated[
     typer.Option(help="Predict, and do not fit, the rows of at least this much compute."),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw runs and curves into this file (.png, .svg or .pdf).")
+]

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.forecasts.register import damaged_lines
 from analysis.metric_report.content import curve_rows, note_rows, prediction_rows
-from analysis.metric_report.report import MetricReport, sentences, write_metric_report
-from analysis.report.report import write_report
-from cola.errors import SpecError
-from cola.spec import load_saved_yaml, load_yaml
-from cola.spec.address import sqlite_uri
+from analysis.metric_report.report import MetricReport, metric_report_of, sentences
+from analysis.report.report import report_of
+from analysis.report.runs import StudyFrames
+from analysis.study_forecasts.scores import registered_scores
+from analysis.study_forecasts.text import sentences_of
+from analysis.study_source import study_source
+from cola.errors import ColaError, SpecError
+from cola.records import STUDY_FORECASTS
 
 
 def report_study(
@@ -32,41 +36,36 @@ def report_study(
         SpecError: there is no such study, or no such budget or metric.
     """
     check_targets(targets)
-    if tracking_uri is not None and not tracking_uri.strip():
-        raise SpecError("--tracking-uri: is empty; give MLflow's address, or leave it out")
-    name = study
-    if study.endswith((".yaml", ".yml")):
-        values = load_yaml(Path(study))
-        name, output = str(values.get("name")), output or values.get("output")
-    root = Path(output or "outputs").expanduser().resolve()
-    folder = root / "studies" / name
-    spec = None
-    if (folder / "study.yaml").exists():
-        spec = load_saved_yaml(
-            folder / "study.yaml",
-            "tracking",
-            "uri",
-            what="study",
-            command="`cola run` of the study",
-        )
-    elif tracking_uri is None:
-        raise SpecError(
-            f"study {name}: {root} holds no such study; run it first, or give --output, or the "
-            "MLflow that has its runs (--tracking-uri)"
-        )
-    own_uri = None if spec is None else spec["tracking"]["uri"]
-    uri = tracking_uri or own_uri or sqlite_uri(root / "mlflow.db")
+    source = study_source(study, output, tracking_uri)
+    folder = source.folder / "report"
     if metrics:
-        page = write_metric_report(name, uri, folder / "report", metrics=metrics, targets=targets)
+        page = metric_report_of(source.name, source.frames(), folder, metrics, targets=targets)
         show_metrics(page, Console(markup=False, emoji=False))
         return
-    result = write_report(name, uri, folder / "report", spec=spec, targets=targets)
-    console = Console()
+    frames = source.frames()
+    result = report_of(
+        source.name, frames, folder, spec=source.spec, targets=targets,
+        forecasts=forecast_section(frames, source.folder),
+    )  # fmt: skip
+    console = Console(markup=False, emoji=False)  # labels are text as written
     for fit in result.fits.values():
         console.print(f"{fit.label:9} ({fit.kind}): {fit.formula}", highlight=False)
+    for sentence in result.forecasts:
+        console.print(f"forecast: {sentence}", highlight=False, soft_wrap=True)
     for warning in result.warnings:
         console.print(f"note: {warning}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"report: {result.html}", highlight=False, soft_wrap=True)
+
+
+def forecast_section(frames: StudyFrames, folder: Path) -> list[str]:
+    """What the report says of the study's registered forecasts; nothing where there are none."""
+    path = folder / STUDY_FORECASTS
+    if not path.exists():
+        return []
+    try:
+        return sentences_of(registered_scores(frames, folder), damaged_lines(path))
+    except ColaError as error:
+        return [f"the registered forecasts cannot be read: {error}"]
 
 
 def check_targets(targets: Sequence[float]) -> None:

@@ -372,6 +372,9 @@ class PointExcluded(BaseModel):
     time: float
 
 
+STUDY_FORECASTS = "forecasts.jsonl"  # in a study's folder: of budgets that had no finished run
+
+
 class SweepFile:
     """Files in a sweep's folder, `<output>/sweeps/<name>`."""
 

@@ -51,12 +51,13 @@ LAYERS = {
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
     "analysis": (
-        {"plotting", "profiles", "tables"},
+        {"forecasts", "plotting", "profiles", "tables", "tracking"},
         {"fitting"},
         {"metric_laws", "regressions"},
         {"table_fit"},
         {"report", "sweep_report"},
-        {"metric_report"},
+        {"comparison", "imports", "metric_report"},
+        {"study_forecasts"},
     ),
     "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
 }
@@ -112,6 +113,7 @@ RESERVED = {
         "orchestration/tracking/mlflow_client.py",
         "orchestration/tracking/mlflow_runs.py",
         "analysis/report/runs.py",
+        "analysis/tracking/store.py",
     },
     "ray": {
         "orchestration/compat/ray.py",

@@ -62,19 +62,28 @@ class MetricCurve:
 def fit_curves(found: Measurements, informative: pd.Series, compute: str) -> dict[str, MetricCurve]:
     """Curves by variant. Of losses only runs that are `informative` (by run_id) are fitted."""
     return {
-        variant: _fit(found, informative, compute, variant=variant, family=family)
+        variant: fit_curve(found, informative, compute, variant=variant, family=family)
         for variant, family in variants_of(found.rows).items()
     }
 
 
-def _fit(
-    found: Measurements, informative: pd.Series, compute: str, *, variant: str, family: str
+def fit_curve(
+    found: Measurements,
+    informative: pd.Series,
+    compute: str,
+    *,
+    variant: str,
+    family: str,
+    law: str | None = None,
 ) -> MetricCurve:
+    """The curve of one variant; `law`: of a loss, by default the one that predicts best."""
     rows = found.rows[found.rows["variant"] == variant]
     kind = weakest_kind(rows["nll_kind"])
     if found.quantity.range is None:
         fitted = rows[rows["run_id"].map(informative).astype(bool)]
-        fit = fit_family(variant, family, fitted, kind=kind, compute=compute, column="value")
+        fit = fit_family(
+            variant, family, fitted, kind=kind, compute=compute, column="value", law=law
+        )
         return _of_loss(fit, len(fitted))
     try:
         return _of_share(found, rows, compute, variant=variant, family=family)

@@ -63,13 +63,29 @@ def write_metric_report(
     metrics: Sequence[str],
     targets: Sequence[float] = (),
 ) -> MetricReport:
-    """Fit the metrics that the study's finished runs recorded, and write their page into `folder`.
+    """Read the study's experiment and write its page of metrics; see `metric_report_of`.
 
     Raises:
         SpecError: nothing is finished, or a metric that no run has or that has no range.
         TrackingError: when MLflow cannot be read.
     """
     frames = read_study(study, tracking_uri, folder / ".cache" / "histories.parquet")
+    return metric_report_of(study, frames, folder, metrics, targets=targets)
+
+
+def metric_report_of(
+    study: str,
+    frames: StudyFrames,
+    folder: Path,
+    metrics: Sequence[str],
+    *,
+    targets: Sequence[float] = (),
+) -> MetricReport:
+    """Fit the metrics that the study's finished runs recorded, and write their page into `folder`.
+
+    Raises:
+        SpecError: nothing is finished, or a metric that no run has or that has no range.
+    """
     if frames.points.empty or not frames.points["is_final"].any():
         raise SpecError(
             f"study {study}: no run is finished yet, there is nothing to report; wait for one, or "

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
-from cola.families.registry import curve_label, definition_of, place_of
+from cola.families.registry import curve_label, look_of, place_of
 
 # What tells variants of one family apart, which share a hue. Shares of white (above 0) or black.
 SHADES = (0.0, 0.4, -0.4, 0.65, -0.65)
@@ -48,7 +48,7 @@ def styles_of(variants: Mapping[str, str]) -> dict[str, Style]:
     styles: dict[str, Style] = {}
     for family in dict.fromkeys(variants.values()):
         mine = [variant for variant, of in variants.items() if of == family]
-        look = definition_of(family).look
+        look = look_of(family)
         looks = zip(
             mine,
             cycle(SHADES),

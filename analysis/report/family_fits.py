@@ -102,14 +102,15 @@ def fit_family(
     kind: str,
     compute: str,
     column: str = "nll",
+    law: str | None = None,
 ) -> FamilyFit:
-    """The law that predicts larger budgets best, through the family's best size of every budget;
-    `column` has the loss."""
+    """The law that predicts larger budgets best (or this one), through the family's best size of
+    every budget; `column` has the loss."""
     rows = best_size_runs(fit_points(fitted, compute, column))
     try:
         if rows.empty:
             raise FitError("no run is better than token frequencies")
-        law, choice = chosen_law(rows)
+        law, choice = chosen_law(rows) if law is None else (law, None)
         log.info("%s: law %s through %d points", variant, law, len(rows))
         fit = fit_law(law, inputs(rows), "least-squares", seed=SEED)
     except FitError as error:

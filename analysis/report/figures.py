@@ -52,20 +52,18 @@ def draw_figures(
             "frequencies (unigram) are not fitted.",
         ),
         *derived_figures(frames, fits, pairs, profiles=profiles, styles=styles),
-        (
-            "bits_per_byte",
-            "Loss in bits per byte of text",
-            losses("bits_per_byte", "bits per byte"),
-            f"Independent of the tokenizer. Filled: exact; {BOUND}.",
-        ),
-        (
-            "training_curves",
-            "Training",
-            training_curves(frames.curves, styles),
-            "Each family's own objective (the panels cannot be compared with each other); darker "
-            "is a larger budget. An objective may change between stages.",
-        ),
     ]
+    if final["bits_per_byte"].notna().any():  # imported runs have none
+        caption = f"Independent of the tokenizer. Filled: exact; {BOUND}."
+        figure = losses("bits_per_byte", "bits per byte")
+        drawn.append(("bits_per_byte", "Loss in bits per byte of text", figure, caption))
+    if not frames.curves.empty:
+        caption = (
+            "Each family's own objective (the panels cannot be compared with each other); darker "
+            "is a larger budget. An objective may change between stages."
+        )
+        figure = training_curves(frames.curves, styles)
+        drawn.append(("training_curves", "Training", figure, caption))
     return [
         {
             "name": name,

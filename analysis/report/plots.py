@@ -96,10 +96,15 @@ def describe_runs(runs: pd.DataFrame, column: str, compute: str) -> list[str]:
     """Tooltip text of each run."""
     return [
         f"{run['name']}: {run[column]:.4f}{kind_note(run['nll_kind'])} at "
-        f"{run[f'train_flops_{compute}']:.3g} {compute} FLOPs, {run['core_parameters']:,} core "
-        f"parameters, {run['tokens']:,.0f} tokens"
+        f"{run[f'train_flops_{compute}']:.3g} {compute} FLOPs{size_note(run)}"
         for _, run in runs.iterrows()
     ]
+
+
+def size_note(run: pd.Series) -> str:
+    """Parameters and tokens of a run, as far as they are known: imported runs may lack them."""
+    note = f", {run['core_parameters']:,} core parameters" if run["core_parameters"] else ""
+    return note if pd.isna(run["tokens"]) else f"{note}, {run['tokens']:,.0f} tokens"
 
 
 def kind_note(kind: str) -> str:

@@ -33,7 +33,7 @@ from analysis.report.tables import (
 from analysis.report.task_results import task_note, task_table
 from analysis.report.tuning import tuning_statements
 from cola.errors import SpecError
-from cola.families.registry import definition_of
+from cola.families.registry import IMPORTED, definition_of
 from cola.records import SOLVER_DIFFERENCE, SOLVER_TOLERANCE
 from cola.spec.yaml_text import parse_yaml
 
@@ -54,6 +54,7 @@ class ReportResult:
     files: list[Path]
     fits: dict[str, FamilyFit]
     warnings: list[str]
+    forecasts: list[str]
 
 
 def write_report(
@@ -64,17 +65,34 @@ def write_report(
     spec: dict[str, Any] | None,
     targets: Sequence[float] = (),
 ) -> ReportResult:
-    """Read the study's experiment and write its report into `folder`.
-
-    `spec` is the study's specification, for "how to reproduce" and the description; None takes the
-    one that MLflow has. `targets`:
-    budgets to predict the loss at (by default ten times the largest one).
+    """Read the study's experiment and write its report into `folder`; see `report_of`.
 
     Raises:
         SpecError: when MLflow has nothing that can be reported on.
         TrackingError: when MLflow cannot be read.
     """
     frames = read_study(study, tracking_uri, folder / ".cache" / "histories.parquet")
+    return report_of(study, frames, folder, spec=spec, targets=targets)
+
+
+def report_of(
+    study: str,
+    frames: StudyFrames,
+    folder: Path,
+    *,
+    spec: dict[str, Any] | None,
+    targets: Sequence[float] = (),
+    forecasts: Sequence[str] = (),
+) -> ReportResult:
+    """Write the report of a study's runs into `folder`.
+
+    `spec` is the study's specification, for "how to reproduce" and the description; None takes the
+    one that MLflow has. `targets`: budgets to predict the loss at (by default ten times the largest
+    one). `forecasts`: sentences on those that were registered.
+
+    Raises:
+        SpecError: when no run is finished.
+    """
     if frames.points.empty or not frames.points["is_final"].any():
         raise SpecError(
             f"study {study}: no run is finished yet, there is nothing to report; wait "
@@ -84,6 +102,7 @@ def write_report(
     found = findings_of(frames)
     known = recorded_spec(study, frames) if spec is None else spec
     content = page(study, frames, found, spec=known, targets=targets)
+    content["forecasts"] = list(forecasts)
     content["figures"] = draw_figures(
         frames,
         found.fits,
@@ -100,7 +119,7 @@ def write_report(
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
         files.append(path)
     log.info("study %s: report in %s (%d warnings)", study, folder, len(found.warnings))
-    return ReportResult(folder / "report.html", files, found.fits, found.warnings)
+    return ReportResult(folder / "report.html", files, found.fits, found.warnings, list(forecasts))
 
 
 def recorded_spec(study: str, frames: StudyFrames) -> dict[str, Any]:
@@ -131,7 +150,7 @@ def page(
         "headlines": headlines(final, found.lines, found.labels),
         "summary": summary(frames, fits, found.compute),
         "lines": line_rows(found.lines, found.bits),
-        "matching": [*matching_statements(frames.runs), *tuning_statements(spec, frames.runs)],
+        "matching": matched(frames, spec),
         "fits": list(fits.values()),
         "comparisons": [sentence for pair in found.pairs for sentence in pair.sentences],
         "predictions": prediction_rows(fits, targets),
@@ -152,6 +171,21 @@ def page(
         "compute": found.compute,
         "split": frames.split,
     }
+
+
+def matched(frames: StudyFrames, spec: dict[str, Any]) -> list[str]:
+    """What is held equal, and how settings were tuned."""
+    if is_imported(frames.runs):
+        return [
+            "These runs were trained by another project: whether data, its order, compute and "
+            "tuning are matched is not known."
+        ]
+    return [*matching_statements(frames.runs), *tuning_statements(spec, frames.runs)]
+
+
+def is_imported(runs: pd.DataFrame) -> bool:
+    """Whether another project trained the runs."""
+    return bool((runs["family"] == IMPORTED).all())
 
 
 def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Path]:
@@ -186,7 +220,9 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
     sentences = [
         f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
         "training FLOPs.",
-        split_sentence(frames.runs, frames.split),
+        "Scores are as the project recorded them."
+        if is_imported(frames.runs)
+        else split_sentence(frames.runs, frames.split),
     ]
     for variant, fit in fits.items():
         best = final[final["variant"] == variant].groupby("budget")["nll"].min()
@@ -243,10 +279,10 @@ def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
         {
             "run": run["name"],
             "variant": str(run["variant"]),
-            "core": f"{run['core_parameters']:,}",
-            "total": f"{run['total_parameters']:,}",
+            "core": number(run["core_parameters"] or None, ",.0f"),
+            "total": number(run["total_parameters"] or None, ",.0f"),
             "tokens": number(run["tokens"], ",.0f"),
-            "steps": f"{run['steps']:,}",
+            "steps": number(run["steps"] or None, ",.0f"),
             "executed": number(run["train_flops_executed"], ".3g"),
             "nominal": number(run["train_flops_nominal"], ".3g"),
             "spent": number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
@@ -277,6 +313,6 @@ def diagnostic_rows(diagnostics: pd.DataFrame) -> list[dict[str, str]]:
 def diagnostic_notes(families: Iterable[str]) -> dict[str, str]:
     """What the families' diagnostics mean, by name."""
     notes: dict[str, str] = {}
-    for family in dict.fromkeys(families):
+    for family in dict.fromkeys(each for each in families if each != IMPORTED):
         notes |= definition_of(family).diagnostics
     return notes

@@ -1,4 +1,4 @@
-"""MLflow experiment -> tidy frames (the only module that reads MLflow).
+"""MLflow experiment -> tidy frames (the only module that knows the schema of our runs).
 
 Rules, each counted and noted in the report: a run that is not finished is listed and kept out of
 fits; of runs with the same key the latest finished one counts; a run of another schema version is
@@ -7,12 +7,9 @@ an error, since its numbers may mean something else.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import sqlite3
 import tempfile
-import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +18,7 @@ import pandas as pd
 
 from analysis.report.histories import joined_histories, read_histories
 from analysis.report.splits import Split, on_one_split, split_columns
-from cola import process_environment
+from analysis.tracking.store import mlflow_store
 from cola.errors import SpecError, TrackingError
 from cola.families.registry import measured_kind
 from cola.records import (
@@ -33,14 +30,7 @@ from cola.records import (
     NllKind,
     Tag,
 )
-from cola.spec.address import (
-    SQLITE,
-    Address,
-    remove_quoted_folder,
-    resolve_address,
-    sqlite_file,
-    with_driver,
-)
+from cola.spec.address import Address, remove_quoted_folder, sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -97,66 +87,12 @@ def read_study(study: str, tracking_uri: str, cache: Path | None = None) -> Stud
         SpecError: when there is no such experiment, or it has no runs.
         TrackingError: when MLflow does not answer, or the runs have another schema.
     """
-    address = resolve_address(tracking_uri)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    process_environment.mlflow_reader()
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it shows addresses
-    try:
-        return _read(study, address, cache)
-    except ModuleNotFoundError as error:
-        raise TrackingError(
-            f"tracking.uri={address.shown}: needs the Python package {error.name}, which is not "
-            "installed"
-        ) from None
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = address.clean(getattr(error, "orig", None) or error)
-        if "mlflow db upgrade" in reason:
-            reason = "its tables are those of another MLflow release"
-        raise TrackingError(
-            f"tracking.uri={address.shown}: MLflow cannot be read ({reason}); check the address, "
-            "the network and the credentials, and that the store is of this MLflow release "
-            "(cola doctor)"
-        ) from None
+    with mlflow_store(tracking_uri) as (client, address):
+        return _read(study, client, address, cache)
 
 
-def check_store(address: Address) -> None:
-    """Refuse what is no MLflow store: MLflow's client would make its tables in any database.
-
-    Raises:
-        SpecError: the address is none of a store, or its file is missing or of something else.
-        sqlite3.Error: the file cannot be read as a database.
-    """
-    where = f"tracking.uri={address.shown}"
-    if urllib.parse.urlsplit(address.uri).scheme in ("", "file") or address.uri == SQLITE:
-        raise SpecError(
-            f"{where}: is not a tracking store; give sqlite:///FILE.db or a server's http(s) "
-            "address"
-        )
+def _read(study: str, client: Any, address: Address, cache: Path | None) -> StudyFrames:
     file = sqlite_file(address.uri)
-    if file is None:
-        return
-    if not file.is_file():
-        raise SpecError(f"{where}: no such file; `cola run` makes it from the runs' journals")
-    source = f"file:{urllib.parse.quote(str(file))}?mode=ro"
-    with contextlib.closing(sqlite3.connect(source, uri=True)) as connection:
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        tables = [name for (name,) in found]
-    if "experiments" not in tables:
-        what = f"of something else (it has the table {tables[0]})" if tables else "empty"
-        raise SpecError(
-            f"{where}: the database is {what}, and no MLflow store; name that of the study's runs"
-        )
-
-
-def _read(study: str, address: Address, cache: Path | None) -> StudyFrames:
-    from mlflow.tracking import MlflowClient
-
-    file = sqlite_file(address.uri)
-    check_store(address)
-    client = MlflowClient(tracking_uri=with_driver(address.uri))
     experiment = client.get_experiment_by_name(study)
     remove_quoted_folder(address.uri)
     if experiment is None:
@@ -243,6 +179,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "name": run.info.run_name,
         "started": run.info.start_time,
+        "ended": run.info.end_time,  # ms; None while it runs
         "family": tags[Tag.FAMILY],
         "variant": tags.get(Tag.VARIANT, tags[Tag.FAMILY]),
         "run_key": tags[Tag.RUN_KEY],

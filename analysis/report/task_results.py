@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cola.families.registry import definition_of
+from cola.families.registry import IMPORTED, definition_of
 
 # Shown in per cent.
 SHARES = (
@@ -41,7 +41,7 @@ class TaskTable:
 
 def task_note(families: Iterable[str]) -> str:
     """What a reader must know of the measurements, those of the families included."""
-    known = map(definition_of, dict.fromkeys(families))
+    known = [definition_of(name) for name in dict.fromkeys(families) if name != IMPORTED]
     notes = [f"{family.label}: {family.task_note}" for family in known if family.task_note]
     return " ".join([LIKELIHOODS, *notes, OTHERS])
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.forecasts.register import damaged_lines
 from analysis.sweep_report.data import ArmFrame, Goal, point_label
 from analysis.sweep_report.generation_rate import (
     Generation,
@@ -19,7 +20,6 @@ from analysis.sweep_report.generation_rate import (
 from analysis.sweep_report.rate_forecast import (
     Forecast,
     Score,
-    damaged_lines,
     forecast_of,
     forecast_sentence,
     scores,
@@ -65,7 +65,7 @@ def answer_rate(folder: Path, arm: ArmFrame, goals: Sequence[Goal]) -> RateAnswe
     budgets = [best.budget for best in analysis.best]
     step = budgets[-1] / budgets[-2] if len(budgets) > 1 else 2.0
     following = forecast_of(analysis, budgets[-1] * step) if budgets else None
-    damaged = damaged_lines(folder)
+    damaged = damaged_lines(folder / SweepFile.FORECASTS)
     if damaged:
         note = f"{damaged} lines of {SweepFile.FORECASTS} are no records and left out"
         points = replace(points, notes=(*points.notes, note))

@@ -8,9 +8,7 @@ edited, and its trials are as they were.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import percentiles
+from analysis.forecasts.register import (
+    lines_of,
+    no_forecast,
+    register,
+    rests_on_others,
+    was_edited,
+)
 from analysis.sweep_report.data import ArmFrame, read_sweep
 from analysis.sweep_report.rate_profiles import (
     DISTORTION,
@@ -35,12 +40,9 @@ from analysis.sweep_report.rate_profiles import (
     estimates_json,
     rate_points,
 )
-from cola.errors import SpecError, StorageError, one_line
-from cola.files import storage_errors
-from cola.jsonl import LineReader, LineWriter, read_lines
+from cola.errors import SpecError
 from cola.rate_points import budget_of
 from cola.records import Metric, SweepFile
-from cola.spec.base import canonical_json
 
 log = logging.getLogger(__name__)
 
@@ -108,23 +110,14 @@ def register_forecast(folder: Path, arm_name: str, budget: float) -> str:
         "arm": arm_name,
         "budget": budget,
         "rests_on": rests_on,
-        "digest": digest(rests_on),
         **{
             f"{name}_nats_per_token": found
             for name, found in estimates_json(forecast.values, forecast.intervals).items()
         },
         "why_none": forecast.why,
     }
-    known = [line for line in read_lines(path) if line.get("arm") == arm_name]
-    if any(
-        line.get("budget") == budget and line.get("digest") == record["digest"] for line in known
-    ):
+    if not register(path, record, ("arm", "budget")):
         return f"the forecast for {budget:.3g} FLOPs is registered already in {path}"
-    record["time"] = time.time()
-    record["record_digest"] = digest(record)
-    remedy = "make room, or check that this user may write there; the same command resumes"
-    with storage_errors(path, remedy=remedy), LineWriter(path) as lines:
-        lines.write(record, sync=True)
     log.info("sweep folder %s: forecast for %g FLOPs registered", folder, budget)
     return f"registered in {path}: {forecast_sentence(forecast)}"
 
@@ -169,11 +162,6 @@ def resting_trials(arm: ArmFrame, budget: float) -> list[dict[str, Any]]:
     return rows
 
 
-def digest(values: Any) -> str:
-    """SHA-256 (hex) of plain values."""
-    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Score:
     """A registered forecast against the budget's own profile, by quantity.
@@ -205,27 +193,16 @@ def scores(folder: Path, arm: ArmFrame, analysis: RateAnalysis) -> list[Score]:
     """
     path = folder / SweepFile.FORECASTS
     newest: dict[float, tuple[Mapping[str, Any], Forecast]] = {}
-    for line in read_lines(path):
+    for line in lines_of(path):
         try:
             arm_name, forecast = str(line["arm"]), _read(line)
             float(line["time"]), line["digest"], line["record_digest"]
         except (KeyError, TypeError, ValueError):
-            raise StorageError(
-                f"{path}: holds a line that is no forecast of a sweep ({one_line(str(line), 60)}); "
-                "remove the line"
-            ) from None
+            raise no_forecast(path, line, "sweep") from None
         if arm_name == arm.name:
             newest[forecast.budget] = line, forecast
     best = {each.budget: each for each in analysis.best}
     return [_score(arm, *newest[budget], best.get(budget)) for budget in sorted(newest)]
-
-
-def damaged_lines(folder: Path) -> int:
-    """Lines of the file of forecasts that are no records, as a crash leaves them."""
-    reader = LineReader(folder / SweepFile.FORECASTS)
-    for _ in reader.new_lines():
-        pass
-    return reader.skipped
 
 
 def _score(
@@ -234,11 +211,11 @@ def _score(
     budget, written = forecast.budget, float(line["time"])
     begun = [r.time for r in arm.requests if budget_of(r.point) == budget]
     problem = None
-    if digest({k: v for k, v in line.items() if k != "record_digest"}) != line["record_digest"]:
+    if was_edited(line):
         problem = "its line was edited after it was written, so it does not count"
     elif begun and min(begun) <= written:
         problem = "it was written after a trial of that budget had begun, so it does not count"
-    elif digest(resting_trials(arm, budget)) != line["digest"]:
+    elif rests_on_others(line, resting_trials(arm, budget)):
         problem = "the trials that it rests on are other ones by now, so it does not count"
     elif forecast.why is not None:
         problem = f"none could be made: {forecast.why}"

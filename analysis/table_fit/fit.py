@@ -80,6 +80,8 @@ def fit_groups(
             where = f"group {name}: " if len(groups) > 1 else ""
             raise FitError(f"{where}{error}") from None
         results[name], frontiers[name] = found.result, found.frontier
+        if request.on_group is not None:
+            request.on_group(name, rows, found.frontier)
     return results, frontiers
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import pandas as pd
 
 from analysis.fitting.choices import AnyLaw, Estimator, Kind, Progress
 from analysis.fitting.constraints import FREE, Constraints
+from analysis.fitting.frontier import Frontier
 from analysis.profiles.method import Method
 
 
@@ -47,3 +50,4 @@ class Request:
     share: tuple[str, ...] = ()
     serving: Serving | None = None
     hold_out: float | None = None  # C from which rows are predicted, not fitted
+    on_group: Callable[[str, pd.DataFrame, Frontier], None] | None = None  # of each fitted group

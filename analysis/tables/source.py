@@ -45,6 +45,17 @@ def read_text(path: Path) -> str:
     Raises:
         SpecError: a file that cannot be read, is of another format, or is not text in UTF-8.
     """
+    text = text_of(path)
+    _check_not_other_text(path, text.lstrip())
+    return text
+
+
+def text_of(path: Path) -> str:
+    """The same of a file that may be JSON, a web page or another kind of text.
+
+    Raises:
+        SpecError: see `read_text`.
+    """
     data = _unpacked(path, _bytes(path))
     for start, (name, remedy) in OTHER_FORMATS.items():
         if data.startswith(start):
@@ -56,7 +67,6 @@ def read_text(path: Path) -> str:
             f"{path}: line {line} holds a NUL byte: the file is damaged, or UTF-16 without a "
             "byte-order mark; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
         )
-    _check_not_other_text(path, text.lstrip())
     return text
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Union
 from cola.errors import SpecError
 from cola.families.ar.definition import AR
 from cola.families.cola.definition import COLA
-from cola.families.interface.definition import FamilyDefinition, seed_of
+from cola.families.interface.definition import FamilyDefinition, Look, seed_of
 from cola.families.llada.definition import LLADA
 from cola.records import SOLVER_DIFFERENCE, Metric, NllKind, nll_kind_of, weakest_kind
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cola.families.interface.family import Family
 
 GROUP = "cola.families"
+IMPORTED = "imported"  # of runs that another project trained: no family of the registry
+IMPORTED_LOOK = Look(colour="#CC79A7", line="-", marker="D")
 BUILT_IN: tuple[FamilyDefinition, ...] = (AR, LLADA, COLA)
 
 
@@ -97,18 +99,24 @@ def measured_kind(family: str, declared: NllKind, values: Mapping[str, Any]) -> 
 
 
 def place_of(name: str) -> int:
-    """The family's place among all, for orders that every study shares."""
-    return names().index(name)
+    """The family's place among all, for orders that every study shares; imported runs come last."""
+    return len(names()) if name == IMPORTED else names().index(name)
+
+
+def look_of(name: str) -> Look:
+    """How a family's curves are drawn, imported runs included."""
+    return IMPORTED_LOOK if name == IMPORTED else definition_of(name).look
 
 
 def curve_label(curve: str, family: str) -> str:
     """A curve's name for people: the family's label, or the name that a study gave its variant."""
-    return definition_of(family).label if curve == family else curve
+    return definition_of(family).label if curve == family != IMPORTED else curve
 
 
 def curve_seed(curve: str, family: str) -> int:
     """Seed of a curve's refits, the same whichever other curves and families there are."""
-    return definition_of(family).bootstrap_seed if curve == family else seed_of(curve)
+    own = curve == family != IMPORTED
+    return definition_of(family).bootstrap_seed if own else seed_of(curve)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Curves of two studies, or of a study and a table, against each other."""

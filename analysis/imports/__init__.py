@@ -1,0 +1,1 @@
+"""Runs that other projects trained, read from what their trackers wrote."""

@@ -1,0 +1,1 @@
+"""MLflow, opened for reading."""
