@@ -44,6 +44,7 @@ LAYERS = {
         {"planning"},
         {"training"},
         {"worker", "inference", "remote", "slurm", "cleanup"},
+        {"output_mirror"},
         {"driver", "recipes"},
         {"doctor", "results"},
         {"cli"},

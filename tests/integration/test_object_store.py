@@ -14,10 +14,10 @@ from cola.errors import SpecError, StorageError
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage, open_store
 from orchestration.cleanup.contents import Thing
+from orchestration.output_mirror.stored import StoredFiles
 from orchestration.results.fetch import fetch
 from orchestration.results.publish import publish_to
 from orchestration.results.sources import Origin, open_source
-from orchestration.results.stored import StoredFiles
 from orchestration.state.paths import RunFolder
 from tests.finished import finished_study
 from tests.servers import s3_bucket
