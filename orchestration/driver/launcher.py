@@ -16,7 +16,7 @@ from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
-from orchestration.cleanup.contents import choices_by_key
+from orchestration.cleanup.contents import Thing, choices_by_key
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.queue_client import ClusterQueue
 from orchestration.driver.attempt import (
@@ -34,7 +34,7 @@ from orchestration.driver.progress import StudyView
 from orchestration.driver.ray_trainer import ControllerDiedError, fit_run
 from orchestration.driver.retry_policy import RetryPolicy
 from orchestration.driver.run_budget import RunBudget
-from orchestration.driver.run_mirror import RunMirror
+from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
@@ -85,7 +85,9 @@ class Launcher:
         self._budget = RunBudget(study.resources.max_accelerator_hours, plan, ledger)
         self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
-        self.copies = copies or RunMirror(None, self.events, notify=view.note)
+        self.copies = copies or RunMirror(
+            None, Thing("study", study.name), self.events, notify=view.note
+        )
         self._leases = LeaseKeeper(ledger)
         self._others = OtherDrivers(ledger)
 

@@ -22,18 +22,18 @@ from orchestration.driver.launcher import Launcher
 from orchestration.driver.leases import watch_unseen_drivers
 from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
-from orchestration.driver.run_mirror import RunMirror
 from orchestration.driver.signals import handle_signals, stop_once
 from orchestration.output_mirror.bring import Brought, bring_thing
 from orchestration.output_mirror.folder_list import DamagedError
 from orchestration.output_mirror.mirror import OutputMirror, mirror_of
 from orchestration.output_mirror.planned import plan_with_mirror, taken
+from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
 from orchestration.planning.decisions import Action, RunDecision, decide, save_plan
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import remove_published_prefixes
-from orchestration.state.event_log import Event, EventLog
+from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Ledger, State
 from orchestration.state.paths import OutputFolder, StudyFolder, output_root, study_folder
 from orchestration.tracking.address import tracking_uri
@@ -83,14 +83,12 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     check_storage(study.checkpoint.storage)
     ledger = Ledger(root)
     output_mirror = mirror_of(study, check=True)
-    planned = plan_study(study)
+    planned, thing = plan_study(study), Thing("study", study.name)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
     data = prepared_data(study, planned, root, view=view)
-    plan, brought = mirrored_plan(study, planned, output_mirror, view=view)
+    copies = RunMirror(output_mirror, thing, EventLog(study_folder(study)), notify=view.note)
+    plan, brought = mirrored_plan(study, planned, output_mirror, copies=copies, view=view)
     decisions = taken(decisions_now(study, plan, ledger, view=view), brought)
-    events = EventLog(study_folder(study))
-    copies = RunMirror(output_mirror, events, notify=view.note)
-    copies.replace(key for key, found in brought.items() if found.damage is not None)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None,
         copies=copies,
@@ -101,7 +99,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         record_study(study, plan)
     patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * mirror_rest(launcher, plan)
     unmirrored = mirror.finish(patience_seconds=patience)
-    unsent = copies.finish(((run.name, run.key) for run in plan), Thing("study", study.name))
+    unsent = copies.finish((run.name, run.key) for run in plan)
     entries = {run.name: ledger.known_entry(run.key) for run in plan}
     states = {name: entry.state for name, entry in entries.items()}
     others = [name for name, entry in entries.items() if ledger.is_held(entry)]
@@ -127,6 +125,7 @@ def mirrored_plan(
     planned: Sequence[PlannedRun],
     mirror: OutputMirror | None,
     *,
+    copies: RunMirror,
     view: StudyView,
 ) -> tuple[list[PlannedRun], dict[str, Brought]]:
     """The study's runs, once what the output's mirror has of them is here, and that by run key.
@@ -138,19 +137,14 @@ def mirrored_plan(
         return with_retries(planned, study.retry_diverged, Ledger(output_root(study))), {}
     try:
         bring_thing(mirror, Thing("study", study.name))
-    except DamagedError as error:  # only events and the plan before, which decides nothing
+    except DamagedError as error:  # events and the plan before, which decide nothing
         view.note(f"in the mirror: {error}")
-    events = EventLog(study_folder(study))
-
-    def report(run: PlannedRun, found: Brought) -> None:
-        if found.damage is None:
-            view.event(run, f"{found.state}, from the mirror")
-            events.write(Event.FROM_MIRROR, run.name, found.state)
-        else:
-            view.event(run, f"is damaged in the mirror, and not taken from it: {found.damage}")
-            events.write(Event.MIRROR_DAMAGED, run.name, found.damage)
-
-    return plan_with_mirror(planned, study.retry_diverged, mirror, report=report)
+    return plan_with_mirror(
+        planned,
+        study.retry_diverged,
+        mirror,
+        report=lambda run, found: copies.taken(run.name, found),
+    )
 
 
 def decisions_now(
