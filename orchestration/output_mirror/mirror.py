@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -224,11 +225,19 @@ def check_mirror_address(study: StudySpec) -> None:
 
 
 def check_apart(mirror: Path, root: Path) -> None:
-    """Refuse a mirror that is the output folder, or one of the two in the other.
+    """Refuse a mirror that is the output folder, or one of the two in the other, or whose path is
+    a misspelt address.
 
     Raises:
         SpecError: it is.
     """
+    scheme = next((part for part in mirror.parts if re.match(r"[a-z][a-z0-9+]*:", part)), None)
+    if scheme is not None:
+        raise SpecError(
+            f"{KEY}={mirror}: would be a folder of this machine; write an address as "
+            "s3://bucket/prefix, whose credentials come from the environment, or a plain path "
+            f"without {scheme!r}"
+        )
     real, output = (Path(os.path.realpath(path)) for path in (mirror, root))
     if real == output or real.is_relative_to(output) or output.is_relative_to(real):
         raise SpecError(

@@ -192,7 +192,7 @@ class Mirrored:
                 f"{self.shown}: lacks {name}, or has a newer one by now; fetch again, and if that "
                 "does not help run the study again where its output is"
             )
-        return path, file.sha256
+        return path.rename(folder / Path(name).name), file.sha256
 
     def _found(self, name: str) -> tuple[str, ResultFile]:
         """The folder that a file is in, and its entry there."""

@@ -236,6 +236,8 @@ def test_a_damaged_model_is_not_copied(mirror: OutputMirror, run: PlannedRun) ->
         ("s3://", "names no bucket"),
         ("s3://bucket/../other", "leads out of the bucket"),
         ("htp://bucket/x", "cannot be opened"),
+        ("/work/env:BUCKET", "would be a folder of this machine"),
+        ("/work/s3:/bucket", "would be a folder of this machine"),
         ("{output}", "is the output folder"),
         ("{output}/mirror", "is the output folder"),
         ("{output}/..", "is the output folder"),
