@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from cola.spec.resources import DivergenceRetry
-from orchestration.output_mirror.bring import Brought, bring_runs, is_ahead
+from orchestration.output_mirror.bring import THREADS, Brought, bring_runs, is_ahead
 from orchestration.output_mirror.folder_list import DamagedError
 from orchestration.output_mirror.mirror import OutputMirror
 from orchestration.planning.decisions import (
@@ -69,7 +70,8 @@ def foreseen(
     Raises:
         StorageError: the mirror, or the checkpoints' `storage`, does not answer.
     """
-    return [_foreseen(decision, mirror, storage) for decision in decisions]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda each: _foreseen(each, mirror, storage), decisions))
 
 
 def _foreseen(decision: RunDecision, mirror: OutputMirror, storage: str | None) -> RunDecision:
