@@ -50,7 +50,7 @@ class RunMirror:
         self._mirror, self._thing, self._events, self._notify = mirror, thing, events, notify
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cola-mirror")
         self._jobs: dict[str, Future[None]] = {}  # the last one of each folder
-        self._failed: dict[str, Copy] = {}  # by folder
+        self._open: dict[str, Copy] = {}  # what has a name and has not arrived yet, by folder
         self._troubles: queue.SimpleQueue[tuple[str | None, str]] = queue.SimpleQueue()
         self._trouble: str | None = None  # what was reported last
         self._damaged: set[str] = set()  # folders whose copies are not to be kept
@@ -104,16 +104,19 @@ class RunMirror:
 
     def ended(self, name: str, key: str, then: Callable[[], None] | None = None) -> None:
         """Copy a run that has ended, and those that failed before; `then` follows the copy."""
-        for each in list(self._failed.values()):
-            self._submit(each)
+        for each in list(self._open.values()):
+            if self._jobs[each.folder].done():
+                self._submit(each)
         self._submit(Copy(f"runs/{key}", name, then))
         self.record()
 
     def finish(self, runs: Iterable[tuple[str, str]]) -> list[str]:
         """Wait until all is copied, with these runs (name and key) and the files of the study or
         sweep; names of what the mirror does not have."""
+        for job in self._jobs.values():
+            job.cancel()  # what has not begun is among those that follow
         wait(list(self._jobs.values()))
-        copies = dict(self._failed)
+        copies = dict(self._open)
         if self._mirror is not None:
             for name, key in runs:
                 copies.setdefault(f"runs/{key}", Copy(f"runs/{key}", name))
@@ -122,7 +125,7 @@ class RunMirror:
             self._submit(each, is_last=True)
         self._pool.shutdown()
         self.report()
-        return [each.name for each in self._failed.values() if each.name is not None]
+        return [each.name for each in self._open.values() if each.name is not None]
 
     def report(self) -> None:
         """Report what could not be copied: each cause once, until a copy succeeds."""
@@ -140,6 +143,8 @@ class RunMirror:
 
     def _submit(self, each: Copy, *, is_last: bool = False) -> None:
         before = self._jobs.get(each.folder)
+        if each.name is not None:
+            self._open[each.folder] = each
         self._jobs[each.folder] = self._pool.submit(self._copy, each, before, is_last=is_last)
 
     def _copy(self, each: Copy, before: Future[None] | None, *, is_last: bool) -> None:
@@ -151,11 +156,10 @@ class RunMirror:
         except Exception as error:  # of whatever library the store has
             log.debug("%s is not copied", each.folder, exc_info=True)
             self._last_failures += is_last
-            if each.name is not None:
-                self._failed[each.folder] = each
             self._troubles.put((each.name, one_line(error)))
             return
-        self._failed.pop(each.folder, None)
+        if each.name is not None:
+            self._open.pop(each.folder, None)
         self._trouble = None
         if each.then is not None:
             each.then()

@@ -21,12 +21,15 @@ from orchestration.checkpoint.store import check_storage, open_store
 from orchestration.cleanup.contents import Thing
 from orchestration.driver.progress import StudyView
 from orchestration.driver.study_runner import StudyResult, run_study
+from orchestration.output_mirror.bring import bring_runs
 from orchestration.output_mirror.mirror import mirror_of
+from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.output_mirror.stored import StoredFiles
 from orchestration.results.fetch import fetch
 from orchestration.results.publish import publish_to
 from orchestration.results.sources import Origin, open_source
-from orchestration.state.paths import RunFolder
+from orchestration.state.event_log import EventLog
+from orchestration.state.paths import RunFolder, study_folder
 from tests.finished import finished_study
 from tests.servers import s3_bucket
 
@@ -105,15 +108,16 @@ def test_an_output_that_is_lost_comes_back_from_its_mirror(
         found = (root / "runs").glob("*/model/model.safetensors")
         return {path.parents[1].name: sha256_of(path) for path in found}
 
-    before = models()
-    assert (run()[0].trained, len(before)) == (0, 2)
+    before, mirror = models(), mirror_of(study)
+    assert mirror is not None
+    tiny = Thing("study", "tiny")
+    copies = RunMirror(mirror, tiny, EventLog(study_folder(study)), notify=print)
+    assert copies.finish([(first.name, first.key), (second.name, second.key)]) == []
     shutil.rmtree(root)
     result, shown = run()
     assert (result.trained, result.unsent, models()) == (0, [], before)
     assert shown.count("finished already, with the same specification; from the mirror") == 2
     # One object there is damaged: its run is trained, the other one is not.
-    mirror = mirror_of(study)
-    assert mirror is not None
     name = next(n for n in mirror.files.sizes(f"runs/{first.key}") if n.startswith("journal"))
     mirror.files.write_text("{}", f"runs/{first.key}/{name}")
     shutil.rmtree(root)
@@ -126,4 +130,6 @@ def test_an_output_that_is_lost_comes_back_from_its_mirror(
     assert after[first.key] != before[first.key]  # the first was never trained
     # What came of it is whole there.
     shutil.rmtree(root)
-    assert (run()[0].trained, models()) == (0, after)
+    found = bring_runs(mirror, [first.key, second.key])
+    assert [(each.state, each.damage) for each in found] == [("finished", None)] * 2
+    assert models() == after
