@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from orchestration.output_mirror.folder_list import (
 from orchestration.output_mirror.stored import StoredFiles
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder, output_root
+from orchestration.state.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,9 @@ class OutputMirror:
         if before is not None and not any(map(is_of_model, names)):  # it may be gone here
             models = {n: f for n, f in before.files.items() if n.startswith("model/")}
             files |= models if before.state == entry.state else {}
+        after = self._ledger.entry(key)
+        if (after.state, len(after.attempts)) != (entry.state, len(entry.attempts)):
+            return sent + self.send_run(key)  # what was copied may be of either time
         listed = FolderList(
             folder=folder, state=entry.state, attempts=len(entry.attempts), files=files
         )
@@ -135,11 +138,11 @@ class OutputMirror:
         there, sent = self.files.sizes(folder), 0
         files: dict[str, ResultFile] = {}
         recorded = recorded_checksums(RunFolder(self.root / folder).model)
-        with tempfile.TemporaryDirectory(prefix="cola-mirror-") as scratch:
+        with scratch_folder("mirror") as scratch:
             for name in names:
                 inner = name.removeprefix(f"{folder}/")
                 known = recorded.get(inner.removeprefix("model/")) if is_of_model(name) else None
-                path, file = self._as_it_is(name, Path(scratch, "file"), known)
+                path, file = self._as_it_is(name, scratch / "file", known)
                 target = object_name(inner, file.sha256)
                 files[inner] = file
                 if there.get(target) != file.bytes:
