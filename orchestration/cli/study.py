@@ -193,8 +193,8 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         )
     if result.unsent:
         view.note(
-            f"the output's mirror does not have all of {first_of(result.unsent)}; they are whole "
-            "in the output folder, and the next `cola run` there copies the rest"
+            f"the output's mirror does not have all of {first_of(result.unsent)}; the output "
+            "folder keeps them, and the next `cola run` there copies the rest"
         )
     others = ", ".join(result.others)
     if result.left_to_others:

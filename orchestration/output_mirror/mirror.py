@@ -39,6 +39,7 @@ from orchestration.output_mirror.folder_list import (
 from orchestration.output_mirror.stored import StoredFiles
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder, output_root
+from orchestration.state.run_model import EXPORT_AGAIN
 from orchestration.state.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class OutputMirror:
             if found != file.sha256:
                 raise StorageError(
                     f"{path}: is not what its checksum says, so that it is not copied to "
-                    f"{KEY}={self.shown}; `cola run` of the study exports the model again"
+                    f"{KEY}={self.shown}; {EXPORT_AGAIN}"
                 )
         self.files.write(path, name)
 
