@@ -51,8 +51,8 @@ class RunMirror:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cola-mirror")
         self._jobs: dict[str, Future[None]] = {}  # the last one of each folder
         self._open: dict[str, Copy] = {}  # what has a name and has not arrived yet, by folder
-        self._troubles: queue.SimpleQueue[tuple[str | None, str]] = queue.SimpleQueue()
-        self._trouble: str | None = None  # what was reported last
+        self._troubles: queue.SimpleQueue[tuple[Copy, str]] = queue.SimpleQueue()
+        self._reported: set[Copy] = set()  # what failed, until a copy of its folder succeeds
         self._damaged: set[str] = set()  # folders whose copies are not to be kept
         self._next = 0.0  # of the monotonic clock
         self._last_failures = 0  # of copies when the driver leaves
@@ -64,7 +64,7 @@ class RunMirror:
         try:
             found = bring_run(self._mirror, key)
         except StorageError as error:
-            self._troubles.put((name, str(error)))
+            self._troubles.put((Copy(f"runs/{key}", name), str(error)))
             self.report()
             return None
         if found is not None:
@@ -128,14 +128,17 @@ class RunMirror:
         return [each.name for each in self._open.values() if each.name is not None]
 
     def report(self) -> None:
-        """Report what could not be copied: each cause once, until a copy succeeds."""
+        """Report what could not be copied: each run that ended once, and of what is copied again
+        soon one for all."""
         while not self._troubles.empty():
-            name, reason = self._troubles.get()
-            self._events.write(Event.NOT_MIRRORED, name, reason)
-            if reason != self._trouble:
-                self._trouble = reason
-                what = "" if name is None else f"{name}: "
-                self._notify(f"{what}not copied to the mirror, and tried again later: {reason}")
+            each, reason = self._troubles.get()
+            known = {one.name for one in list(self._reported)}
+            self._reported.add(each)
+            if each.name in known:
+                continue
+            self._events.write(Event.NOT_MIRRORED, each.name, reason)
+            what = "" if each.name is None else f"{each.name}: "
+            self._notify(f"{what}not copied to the mirror, and tried again later: {reason}")
 
     def _submit_record(self, folder: str) -> None:
         if self._mirror is not None:
@@ -156,11 +159,11 @@ class RunMirror:
         except Exception as error:  # of whatever library the store has
             log.debug("%s is not copied", each.folder, exc_info=True)
             self._last_failures += is_last
-            self._troubles.put((each.name, one_line(error)))
+            self._troubles.put((each, one_line(error)))
             return
         if each.name is not None:
             self._open.pop(each.folder, None)
-        self._trouble = None
+        self._reported -= {one for one in list(self._reported) if one.folder == each.folder}
         if each.then is not None:
             each.then()
 
