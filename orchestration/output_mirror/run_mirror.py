@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 THREADS = 4  # chosen: a large model must not keep the records of others waiting
 # Between two copies of a running run's records, which a driver elsewhere would resume from.
-REFRESH_SECONDS = 60.0  # a chosen value: as often as checkpoints are saved by default
+REFRESH_SECONDS = 20.0  # a chosen value: what its journal then lacks at most, for little traffic
 MOST_FAILURES = 8  # chosen: a store that does not answer takes a minute to say so
 
 
