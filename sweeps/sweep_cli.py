@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cola.errors import INTERRUPTED, RunError, SpecError, TrackingError
+from cola.errors import INTERRUPTED, RunError, SpecError, StorageError, TrackingError, first_of
 from cola.spec import load_yaml
 from orchestration.cleanup.contents import Thing
 from orchestration.cli.options import AsJson, RayAddress
@@ -118,8 +118,15 @@ def run(
     if result.unmirrored:
         typer.echo("MLflow did not take everything; the same command sends the rest")
     report = None if context.obj is None else partial(context.obj.sweep_report, result.folder)
-    if report is not None and address is not None and not result.stopped:
-        deliver(planner.base, Thing("sweep", name), report, notify=typer.echo)
+    remote, arrived = address is not None or planner.base.output_mirror is not None, True
+    if result.unsent:
+        arrived = False
+        typer.echo(
+            f"the output's mirror does not have all of {first_of(result.unsent)}; the same command "
+            "copies the rest"
+        )
+    if report is not None and remote and not result.stopped:
+        arrived &= deliver(planner.base, Thing("sweep", name), report, notify=typer.echo)
     if not result.complete:
         typer.echo("not complete: the same command resumes it")
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
@@ -129,8 +136,10 @@ def run(
         typer.echo(f"tuned settings: {result.tuned} (cola run STUDY --set @{result.tuned})")
     elif result.tuned is not None:
         typer.echo(f"{name}: no tuned.yaml is written: {result.tuned}")
-    if report is not None and address is None:
+    if report is not None and not remote:
         report()
+    if not arrived:
+        raise typer.Exit(StorageError.exit_code)
     if result.unmirrored:
         raise typer.Exit(TrackingError.exit_code)
 

@@ -44,7 +44,7 @@ LAYERS = {
         {"planning"},
         {"training"},
         {"worker", "inference", "remote", "slurm", "cleanup"},
-        {"trainers", "recipes"},
+        {"trainers", "recipes", "output_mirror"},
         {"driver"},
         {"doctor", "results"},
         {"cli"},

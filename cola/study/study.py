@@ -18,7 +18,7 @@ from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.design import Convention, Design, RulesSpec, Rung, TrajectoryDesign, Unit
-from cola.spec.locations import LocalPath
+from cola.spec.locations import LocalPath, StorageAddress
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.training import TrainingSpec
 from cola.study.families import Families, by_family
@@ -200,6 +200,12 @@ class StudySpec(Spec):
         description="Folder of studies, runs and caches, relative to the working directory; for a "
         "study on a cluster an absolute path on storage that every node sees.",
     )
+    output_mirror: StorageAddress | None = Field(
+        default=None,
+        description="Address of an object store (`s3://bucket/prefix`, ...), or another folder, to "
+        "which the results of runs are copied as they end, and from which a driver whose `output` "
+        "lacks them takes them: for nodes without a shared file system. Null: none.",
+    )
 
     def training_of(self, variant: str) -> TrainingSpec:
         """The entry's training settings: what was tuned, its own, else the study's."""
@@ -320,11 +326,12 @@ class StudySpec(Spec):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_empty_tuning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Studies without a record are the same as before there were any."""
+    def _without_empty_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Studies without a record or a mirror are the same as before there were any."""
         values: dict[str, Any] = handler(self)
-        if self.tuning is None:
-            values.pop("tuning", None)
+        for key in ("tuning", "output_mirror"):
+            if getattr(self, key) is None:
+                values.pop(key, None)
         return values
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Addresses of `checkpoint.storage`: a folder or a URI without credentials."""
+"""Addresses of `checkpoint.storage` and `output_mirror`: a folder or a URI without credentials."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cola.errors import SpecError
+
+STORAGE_KEY = "checkpoint.storage"
 
 # Names of query parameters that may hold a secret.
 SECRETS = re.compile(r"key|secret|token|passw|credential|signature|sig$|sas|account", re.IGNORECASE)
@@ -17,8 +19,8 @@ def is_folder(storage: str) -> bool:
     return "://" not in storage
 
 
-def resolved(storage: str) -> str:
-    """The folder as an absolute path, or the address unchanged.
+def resolved(storage: str, key: str = STORAGE_KEY) -> str:
+    """The folder as an absolute path, or the address unchanged; `key` is what messages name.
 
     Raises:
         SpecError: for an address that holds credentials, names no bucket, or leads upwards.
@@ -31,19 +33,17 @@ def resolved(storage: str) -> str:
     )
     if secret:
         raise SpecError(
-            f"checkpoint.storage={redacted(storage)}: holds credentials; leave them out of the "
+            f"{key}={redacted(storage)}: holds credentials; leave them out of the "
             "address and set them in the environment (as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY)"
         )
     if not parts.netloc and not parts.path.strip("/"):
         raise SpecError(
-            f"checkpoint.storage={redacted(storage)}: names no bucket; write it as "
-            "s3://bucket/prefix"
+            f"{key}={redacted(storage)}: names no bucket; write it as s3://bucket/prefix"
         )
     if ".." in unquote(parts.path).split("/"):
         raise SpecError(
-            f"checkpoint.storage={redacted(storage)}: '..' leads out of the bucket; write the path "
-            "without it"
+            f"{key}={redacted(storage)}: '..' leads out of the bucket; write the path without it"
         )
     return storage
 

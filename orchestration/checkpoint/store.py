@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cola.errors import SpecError, StorageError, one_line
 from cola.files import write_atomically
 from cola.spec.resources import CheckpointSpec
-from orchestration.checkpoint.address import joined, redacted, resolved
+from orchestration.checkpoint.address import STORAGE_KEY, joined, redacted, resolved
 from orchestration.checkpoint.manifest import (
     CheckpointNote,
     Manifest,
@@ -250,8 +250,10 @@ def open_store(storage: str | None, run_folder: Path) -> CheckpointStore:
     return CheckpointStore(store_address(storage, run_folder))
 
 
-def open_filesystem(address: str) -> tuple[FileSystem, str]:
+def open_filesystem(address: str, key: str = STORAGE_KEY) -> tuple[FileSystem, str]:
     """File system and path of an address, by pyarrow or by an fsspec implementation.
+
+    `key` is what messages name.
 
     Raises:
         SpecError: where neither knows such an address.
@@ -264,20 +266,20 @@ def open_filesystem(address: str) -> tuple[FileSystem, str]:
         filesystem, path = FileSystem.from_uri(address)
     except OSError as error:
         raise StorageError(
-            f"checkpoint.storage={redacted(address)}: cannot be opened ({one_line(error, 200)}); "
+            f"{key}={redacted(address)}: cannot be opened ({one_line(error, 200)}); "
             "check the address and the network"
         ) from None
     except (ArrowException, ValueError, ImportError) as error:
         raise SpecError(
-            f"checkpoint.storage={redacted(address)}: cannot be opened ({one_line(error, 200)}); "
+            f"{key}={redacted(address)}: cannot be opened ({one_line(error, 200)}); "
             "give an absolute folder or an address as s3://bucket/prefix, gs://bucket/prefix or "
             "fsspec+SCHEME://... of an installed fsspec implementation"
         ) from None
     return filesystem, path.rstrip("/")
 
 
-def check_storage(storage: str | None) -> None:
-    """Check that a file can be written to `checkpoint.storage`, read back and deleted.
+def check_storage(storage: str | None, key: str = STORAGE_KEY) -> None:
+    """Check that a file can be written to the storage of this key, read back and deleted.
 
     Raises:
         SpecError: for an address that cannot be one.
@@ -285,18 +287,18 @@ def check_storage(storage: str | None) -> None:
     """
     if storage is None:
         return
-    address = resolved(storage)
+    address = resolved(storage, key)
     pool = ThreadPoolExecutor(1, thread_name_prefix="cola-probe")
     try:
-        pool.submit(_probe, address).result(PROBE_SECONDS)
+        pool.submit(_probe, address, key).result(PROBE_SECONDS)
     except TimeoutError:
         raise StorageError(
-            f"checkpoint.storage={redacted(storage)}: gave no answer for {PROBE_SECONDS:g} s; "
+            f"{key}={redacted(storage)}: gave no answer for {PROBE_SECONDS:g} s; "
             "check the address and the network"
         ) from None
     except OSError as error:
         raise StorageError(
-            f"checkpoint.storage={redacted(storage)}: cannot be written ({one_line(error, 300)}); "
+            f"{key}={redacted(storage)}: cannot be written ({one_line(error, 300)}); "
             "check that the folder or bucket exists and that this user may write there (an object "
             "store takes credentials from the environment, as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY)"
@@ -305,8 +307,8 @@ def check_storage(storage: str | None) -> None:
         pool.shutdown(wait=False)
 
 
-def _probe(address: str) -> None:
-    filesystem, root = open_filesystem(address)
+def _probe(address: str, key: str) -> None:
+    filesystem, root = open_filesystem(address, key)
     path = f"{root}/.cola-writable"
     filesystem.create_dir(root, recursive=True)
     with filesystem.open_output_stream(path) as file:

@@ -48,6 +48,13 @@ def fetch(
     address: Dashboard = None,
     *,
     cluster: ClusterName = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            help="Fetch from this output_mirror alone, in place of a cluster.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     to: Annotated[str, typer.Option(help="Output folder of this machine.")] = "outputs",
     models: Annotated[
         bool, typer.Option("--models", help="Also the exported models of finished runs.")
@@ -61,6 +68,13 @@ def fetch(
     What was fetched opens like a study of this machine: cola status, report and generate.
     """
     name, _ = name_and_output(thing)
+    if mirror is not None:
+        for option, value in (("--address", address), ("--cluster", cluster)):
+            if value is not None:
+                raise SpecError(f"{option} {value}: --mirror needs no cluster; give one of them")
+        place = mirror_origin(mirror, name)
+        bring(place, output_folder(to, "--to"), models=models, as_json=as_json)
+        return
     reached = destination(address, cluster, thing, ca_file=ca_file, allow_http=allow_http)
     root = output_folder(to, "--to")
     where = f"--cluster {cluster}" if cluster is not None else f"--address {address}"
@@ -155,6 +169,31 @@ def origin_of(reached: Destination, name: str, where: str) -> Origin:
     raise SpecError(f"{where}: takes no jobs, so that there is nothing to fetch")
 
 
+def mirror_origin(mirror: str, name: str) -> Origin:
+    """Where the results of this name are in a mirror: a study's before a sweep's.
+
+    Raises:
+        SpecError: it cannot be a mirror, or has neither.
+        StorageError: it does not answer.
+    """
+    from orchestration.cleanup.contents import Thing
+    from orchestration.output_mirror.mirror import known_list
+    from orchestration.output_mirror.stored import StoredFiles
+    from orchestration.results.sources import Origin
+
+    files = StoredFiles.at(mirror, "--mirror")
+    for thing in (Thing("study", name), Thing("sweep", name)):
+        if known_list(files, thing.folder) is not None:
+            return Origin(
+                thing, f"--mirror {files.shown}", output=files.shown, digest=None, tracking=None,
+                storage=None, mirror=mirror,
+            )  # fmt: skip
+    raise SpecError(
+        f"{name}: {files.shown} holds no study or sweep of this name; a driver copies it there "
+        "when it ends"
+    )
+
+
 def slurm_origin(reached: SlurmDestination, name: str, where: str) -> Origin:
     """Where the last job of this name on Slurm writes, by the specification in its folder.
 
@@ -209,6 +248,7 @@ def ray_origin(reached: RayDestination, name: str, where: str) -> Origin:
         "output": about["output"],
         "tracking": {"uri": about.get("tracking") or None},
         "checkpoint": {"storage": about.get("storage") or None},
+        "output_mirror": about.get("mirror") or None,
     }
     return origin(where, name, about.get("kind", "study"), study, about.get("specification"))
 
@@ -228,4 +268,5 @@ def origin(
         digest=digest if kind == "study" else None,
         tracking=tracking.get("uri"),
         storage=checkpoint.get("storage"),
+        mirror=study.get("output_mirror"),
     )

@@ -18,10 +18,11 @@ def deliver(
     write_report: Callable[[], None],
     *,
     notify: Callable[[str], None],
-) -> None:
+) -> bool:
     """Write the report of a study, or of the sweep over this base study, and publish the results.
 
-    The work is done by then: what fails here costs one line, and no exit code.
+    The work is done by then: what fails here costs one line. Whether the output's mirror has the
+    results, where there is one.
     """
     from orchestration.results.publish import publish  # the client of MLflow takes a second
 
@@ -32,4 +33,4 @@ def deliver(
         log.debug("the report fails", exc_info=True)
         kind = "" if isinstance(error, ColaError) else f"{type(error).__name__}: "
         notify(f"no report is written: {kind}{one_line(error)} (`{command}` writes it)")
-    publish(study, thing, notify)
+    return publish(study, thing, notify)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cola.errors import INTERRUPTED, SpecError, TrackingError
+from cola.errors import INTERRUPTED, SpecError, StorageError, TrackingError, first_of
 from cola.evaluation.tasks.settings_read import unread_by_family
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
@@ -30,6 +30,8 @@ from orchestration.cli.tables import wide_console
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.driver.progress import StudyView
+from orchestration.output_mirror.mirror import mirror_of
+from orchestration.output_mirror.planned import foreseen
 from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.planning.corpus_size import check_epochs, corpus_size
 from orchestration.planning.decisions import RunDecision, decide
@@ -73,7 +75,7 @@ def plan(
 ) -> None:
     """Print the runs of a study, with their cost, before anything starts."""
     spec = load_study(study, settings or [])
-    ledger = Ledger(output_root(spec))
+    mirror, ledger = mirror_of(spec), Ledger(output_root(spec))
     runs = with_retries(plan_study(spec), spec.retry_diverged, ledger)
     if calibrate:
         from orchestration.training.calibrate import calibrate as measure
@@ -81,6 +83,8 @@ def plan(
         measure(spec, runs)
     costed = plan_with_costs(spec, runs)
     decisions = decide(runs, ledger, study_folder(spec), storage=spec.checkpoint.storage)
+    if mirror is not None:
+        decisions = foreseen(decisions, mirror, spec.checkpoint.storage)
     if as_json:
         typer.echo(json.dumps(plan_as_json(costed, decisions), indent=1))
     else:
@@ -144,11 +148,15 @@ def run(
     result = run_here_or_on(spec, address, view)
     show_result(result, view)
     # Where others still train, the last of them writes the report.
-    if address is not None and not (result.stopped or result.others) and context.obj is not None:
+    remote = address is not None or spec.output_mirror is not None
+    arrived = not result.unsent
+    if remote and not (result.stopped or result.others) and context.obj is not None:
         write_report = partial(context.obj.report, spec.name, spec.output)
-        deliver(spec, Thing("study", spec.name), write_report, notify=view.note)
+        arrived &= deliver(spec, Thing("study", spec.name), write_report, notify=view.note)
     if not result.complete and not result.left_to_others:
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
+    if not arrived:
+        raise typer.Exit(StorageError.exit_code)
     if result.unmirrored:
         raise typer.Exit(TrackingError.exit_code)
     if rehearse and result.complete and context.obj is not None:
@@ -182,6 +190,11 @@ def show_result(result: StudyResult, view: StudyView) -> None:
             f"MLflow did not take everything of {', '.join(result.unmirrored)} "
             f"({result.trouble or 'it was too slow'}); their journals are whole on disk and the "
             "next `cola run` sends the rest"
+        )
+    if result.unsent:
+        view.note(
+            f"the output's mirror does not have all of {first_of(result.unsent)}; the output "
+            "folder keeps them, and the next `cola run` there copies the rest"
         )
     others = ", ".join(result.others)
     if result.left_to_others:

@@ -12,6 +12,7 @@ from cola.errors import SpecError, one_line
 from cola.spec import load_yaml
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
+from orchestration.output_mirror.mirror import check_mirror_address
 from orchestration.planning.catalog import read_study, shipped_studies
 from orchestration.remote.submission import Submission, study_submission
 
@@ -39,6 +40,7 @@ def submission_of(
         found: Submission = services.sweep_submission(
             thing, scale, settings, sweep_settings=sweep_settings, shared=shared
         )
+        check_mirror_address(found.study)
         return found
     if thing not in shipped_studies() and not Path(thing).exists():
         names = [*shipped_studies(), *services.sweeps()]
@@ -52,7 +54,9 @@ def submission_of(
                 f"{option} {value}: is for sweeps, and {thing} is a study; leave it out"
             )
     study = read_study(thing, settings)
-    return study_submission(read_study(thing, within(shared, study, settings)))
+    found = study_submission(read_study(thing, within(shared, study, settings)))
+    check_mirror_address(found.study)
+    return found
 
 
 def within(shared: str | None, study: StudySpec, settings: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from cola.records import Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.finished import remove_surplus
 from orchestration.checkpoint.manifest import verify
-from orchestration.cleanup.contents import choices_by_key
+from orchestration.cleanup.contents import Thing, choices_by_key
 from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.queue_client import ClusterQueue
 from orchestration.driver.attempt import (
@@ -33,6 +33,7 @@ from orchestration.driver.monitor import RunMonitor, report_failures, supervise_
 from orchestration.driver.progress import StudyView
 from orchestration.driver.retry_policy import RetryPolicy
 from orchestration.driver.run_budget import RunBudget
+from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
@@ -63,8 +64,10 @@ class Launcher:
         mirror: Mirror,
         view: StudyView,
         joined: bool,
+        copies: RunMirror | None = None,
     ) -> None:
-        """`joined`: on a cluster that others share, whose nodes may be taken away."""
+        """`joined`: on a cluster that others share, whose nodes may be taken away. `copies` takes
+        runs to the output's mirror."""
         self._joined, self.warm_workers = joined, WarmWorkers()
         self.study, self.data, self.ledger = study, data, ledger
         self.mirror, self.view = mirror, view
@@ -73,7 +76,6 @@ class Launcher:
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
         self._monitors: dict[str, RunMonitor] = {}
-        self._finished: list[PlannedRun] = []  # whose checkpoints are to be removed
         self._unasked: list[PlannedRun] = []  # to stop
         self._stop_delayed: set[str] = set()  # keys of runs that could not be asked at first
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
@@ -84,6 +86,9 @@ class Launcher:
         self._budget = RunBudget(study.resources.max_accelerator_hours, plan, ledger)
         self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
+        self.copies = copies or RunMirror(
+            None, Thing("study", study.name), self.events, notify=view.note
+        )
         self._leases = LeaseKeeper(ledger)
         self._others = OtherDrivers(ledger)
 
@@ -136,8 +141,7 @@ class Launcher:
         done, _ = wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
         for future in done:
             self._ended(self._running.pop(future), future.exception())
-        while self._finished:
-            pool.submit(self._remove_checkpoints, self._finished.pop())  # may be slow
+        self.copies.refresh(run.key for run in self._running.values())
         self._supervise()
         self._refresh_leases()
         self.view.refresh(self.mirror.trouble)
@@ -238,6 +242,7 @@ class Launcher:
         fit = fit_run if self._joined else self.warm_workers.fit
         self._running[pool.submit(fit, assignment)] = run
         self._leases.confirmed(key)
+        self.copies.launched(key)
         self.launched += 1
         self._launched_at[key] = time.monotonic()
         self.view.started(run)
@@ -288,7 +293,8 @@ class Launcher:
         if state == "finished":
             took, planned = self._wall_seconds(run), self._planned_seconds(run)
             self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
-            self._finished.append(run)
+        gone = partial(self._remove_checkpoints, run) if state == "finished" else None
+        self.copies.ended(run.name, key, gone)  # both may be slow
 
     def _remove_checkpoints(self, run: PlannedRun) -> None:
         """Remove what a finished run leaves for restarts; what fails here is no failure of it."""

@@ -14,6 +14,7 @@ from cola.errors import StorageError
 from cola.files import storage_errors, write_atomically
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage
+from orchestration.cleanup.contents import Thing
 from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
 from orchestration.cluster.session import check_fits, ray_cluster
 from orchestration.driver.attempt import closing_tags, mirror_ended
@@ -22,13 +23,19 @@ from orchestration.driver.leases import watch_unseen_drivers
 from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import handle_signals, stop_once
+from orchestration.output_mirror.bring import Brought, bring_thing
+from orchestration.output_mirror.folder_list import DamagedError
+from orchestration.output_mirror.mirror import OutputMirror, mirror_of
+from orchestration.output_mirror.planned import plan_with_mirror, taken
+from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
 from orchestration.planning.decisions import Action, RunDecision, decide, save_plan
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import remove_published_prefixes
+from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Ledger, State
-from orchestration.state.paths import OutputFolder, StudyFolder, study_folder
+from orchestration.state.paths import OutputFolder, StudyFolder, output_root, study_folder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import MirroredStudy, open_mirror
 from orchestration.training.final_tasks import check_items
@@ -50,6 +57,7 @@ class StudyResult:
     unmirrored: list[str]  # runs whose journal MLflow has not taken whole
     trouble: str | None = None  # why
     others: Sequence[str] = ()  # names of runs that other drivers train, or may train
+    unsent: Sequence[str] = ()  # names of what the output's mirror does not have
 
     @property
     def complete(self) -> bool:
@@ -68,26 +76,30 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
 
     Raises:
         ColaError: anything found wrong before the first run starts. Nothing is written then but
-            the output folder and the prepared corpus.
+            the output folder, the prepared corpus, and what the output's mirror has.
         StorageError: the output folder took nothing for a minute, and the runs were stopped.
     """
     root = check_output(study)
     check_storage(study.checkpoint.storage)
     ledger = Ledger(root)
-    planned = plan_study(study)
-    plan = with_retries(planned, study.retry_diverged, ledger)
+    output_mirror = mirror_of(study, check=True)
+    planned, thing = plan_study(study), Thing("study", study.name)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
-    data = prepared_data(study, plan, root, view=view)
-    decisions = decisions_now(study, plan, ledger, view=view)
+    data = prepared_data(study, planned, root, view=view)
+    copies = RunMirror(output_mirror, thing, EventLog(study_folder(study)), notify=view.note)
+    plan, brought = mirrored_plan(study, planned, output_mirror, copies=copies, view=view)
+    decisions = taken(decisions_now(study, plan, ledger, view=view), brought)
     launcher = Launcher(
-        study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
-    )
+        study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None,
+        copies=copies,
+    )  # fmt: skip
     run_decided(launcher, plan, decisions, address=address)
     former, plan = plan, with_retries(plan, study.retry_diverged, ledger)
     if [run.key for run in plan] != [run.key for run in former]:
         record_study(study, plan)
     patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * mirror_rest(launcher, plan)
     unmirrored = mirror.finish(patience_seconds=patience)
+    unsent = copies.finish((run.name, run.key) for run in plan)
     entries = {run.name: ledger.known_entry(run.key) for run in plan}
     states = {name: entry.state for name, entry in entries.items()}
     others = [name for name, entry in entries.items() if ledger.is_held(entry)]
@@ -104,6 +116,34 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         unmirrored=unmirrored,
         trouble=trouble,
         others=others,
+        unsent=unsent,
+    )
+
+
+def mirrored_plan(
+    study: StudySpec,
+    planned: Sequence[PlannedRun],
+    mirror: OutputMirror | None,
+    *,
+    copies: RunMirror,
+    view: StudyView,
+) -> tuple[list[PlannedRun], dict[str, Brought]]:
+    """The study's runs, once what the output's mirror has of them is here, and that by run key.
+
+    Raises:
+        StorageError: the mirror does not answer, or the output folder cannot be written.
+    """
+    if mirror is None:
+        return with_retries(planned, study.retry_diverged, Ledger(output_root(study))), {}
+    try:
+        bring_thing(mirror, Thing("study", study.name))
+    except DamagedError as error:  # events and the plan before, which decide nothing
+        view.note(f"in the mirror: {error}")
+    return plan_with_mirror(
+        planned,
+        study.retry_diverged,
+        mirror,
+        report=lambda run, found: copies.taken(run.name, found),
     )
 
 

@@ -74,7 +74,7 @@ def _decide_one(
         silent = f", {entry.lease.owner}: whether it is, is watched for {LEASE_STALE_SECONDS:g} s"
     ended = entry.reason or {"running": f"its driver died{silent}"}.get(entry.state, entry.state)
     if entry.state != "new":
-        return _resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
+        return resume_or_start_over(run, checkpoint_of(run_folder, storage), ended)
     changed = changes(before, run) if before else ""
     return RunDecision(run, "start", f"run again because {changed}" if changed else "new")
 
@@ -113,7 +113,7 @@ def _seems_silent(ledger: Ledger, entry: Entry) -> bool:
     return time.time() - written > LEASE_STALE_SECONDS
 
 
-def _resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> RunDecision:
+def resume_or_start_over(run: PlannedRun, newest: NewestCheckpoint, ended: str) -> RunDecision:
     """The decision for a run whose last attempt ended because of `ended`."""
     damaged = [str(step) for step in newest.damaged]
     if newest.cursor is not None:

@@ -42,7 +42,9 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     """
     workers = min(study.resources.workers, 2, os.cpu_count() or 1)
     length = sequence_length(study)
-    values: dict[str, Any] = study.model_dump(mode="json", exclude={"design", "rules", "tuning"})
+    values: dict[str, Any] = study.model_dump(
+        mode="json", exclude={"design", "rules", "tuning", "output_mirror"}
+    )
     values |= {
         "name": f"{study.name[:50]}-rehearsal",
         "output": str(Path(study.output) / "rehearsals"),

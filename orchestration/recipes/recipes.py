@@ -49,12 +49,12 @@ def check_mounted(study: StudySpec) -> None:
 def credentials(study: StudySpec) -> list[str]:
     """Names of the environment variables that hold credentials of the study's services."""
     names: list[str] = []
-    uri, storage = study.tracking.uri, study.checkpoint.storage
+    uri, stores = study.tracking.uri, (study.checkpoint.storage, study.output_mirror)
     if uri is not None:
         names += ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"]
         if uri.startswith("env:"):
             names.append(uri.removeprefix("env:"))
-    if storage is not None and urlsplit(storage).scheme == "s3":
+    if any(store is not None and urlsplit(store).scheme == "s3" for store in stores):
         names += ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
     if study.data.corpus.source == "huggingface":
         names.append("HF_TOKEN")

@@ -148,6 +148,7 @@ def submit(
                     "output": work.study.output,
                     "tracking": work.study.tracking.uri or "",
                     "storage": work.study.checkpoint.storage or "",
+                    "mirror": work.study.output_mirror or "",
                     "environment": environment,
                     "specification": work.digest,
                 },

@@ -36,7 +36,8 @@ def rewritten(path: Path, root: Path, thing: Thing) -> str:
     """The specification in a file with this output folder in place of the cluster's.
 
     A database of MLflow's in a file stays on the cluster: the copy has its own, in the folder. So
-    do training checkpoints in a store: what runs or cleans the copy must not reach them.
+    do training checkpoints in a store, and the output's mirror: what runs or cleans the copy must
+    not reach them.
 
     Raises:
         StorageError: it is no specification.
@@ -52,6 +53,7 @@ def rewritten(path: Path, root: Path, thing: Thing) -> str:
     study = values if path.name == Artifact.STUDY else values.get("study")
     if isinstance(study, dict):
         study["output"] = str(root)
+        study.pop("output_mirror", None)
         tracking = study.get("tracking")
         if isinstance(tracking, dict) and str(tracking.get("uri")).startswith("sqlite:"):
             tracking["uri"] = None

@@ -2,7 +2,8 @@
 
 To its own run in MLflow go report, figures, tables and plan; to that on a server also what `cola
 fetch` needs of its runs. Where checkpoints are in an object store, that gets the same with the
-exported models. What the list of a server or a store has already is not sent again.
+exported models, unless the output has a mirror, which has all of it. What the list of a server or a
+store has already is not sent again.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from cola.spec.address import resolve_address
 from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder
 from orchestration.cleanup.contents import Thing
-from orchestration.results.files import (
+from orchestration.output_mirror.files import (
     ResultFile,
     ResultList,
     own_names,
     parse_list,
     result_names,
 )
-from orchestration.results.stored import StoredFiles
+from orchestration.output_mirror.mirror import mirror_of
+from orchestration.output_mirror.stored import StoredFiles
 from orchestration.state.paths import output_root
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.artifacts import StudyArtifacts
 
 log = logging.getLogger(__name__)
+
+MIRROR = "the output's mirror"
 
 
 class Shelf(Protocol):
@@ -45,26 +49,32 @@ class Shelf(Protocol):
         """Store a file under this name."""
 
 
-def publish(study: StudySpec, thing: Thing, notify: Callable[[str], None]) -> None:
+def publish(study: StudySpec, thing: Thing, notify: Callable[[str], None]) -> bool:
     """Publish the results of a study, or of the sweep over this base study.
 
-    A place that does not take them costs one line.
+    A place that does not take them costs one line. Whether the output's mirror has them, where
+    there is one: it stands for the output folder.
     """
     places: dict[str, Callable[[StudySpec, Thing], int]] = {"MLflow": to_mlflow}
     storage = study.checkpoint.storage
-    if storage is not None and not is_folder(storage):
+    if study.output_mirror is not None:
+        places[MIRROR] = to_mirror
+    elif storage is not None and not is_folder(storage):
         places["the object store"] = to_object_store
+    mirrored = True
     for where, send in places.items():
         try:
             sent = send(study, thing)
         except Exception as error:  # clients of stores raise errors of their own
             log.debug("publishing to %s fails", where, exc_info=True)
+            mirrored = mirrored and where != MIRROR
             notify(
                 f"results are not published to {where}: {one_line(error)}; they are in "
                 f"{output_root(study) / thing.folder}, and the same command publishes them"
             )
         else:
             log.info("%s: %d files published to %s", thing.name, sent, where)
+    return mirrored
 
 
 def to_mlflow(study: StudySpec, thing: Thing) -> int:
@@ -80,6 +90,12 @@ def to_mlflow(study: StudySpec, thing: Thing) -> int:
     for name in names:
         shelf.write(root / name, thing.published(name))
     return len(names)
+
+
+def to_mirror(study: StudySpec, thing: Thing) -> int:
+    """Publish to the output's mirror, which has the runs already; the number of files sent."""
+    mirror = mirror_of(study)
+    return 0 if mirror is None else mirror.send_thing(thing)
 
 
 def to_object_store(study: StudySpec, thing: Thing) -> int:

@@ -1,4 +1,5 @@
-"""Ways to a study's or sweep's results on a cluster: a shared folder, its object store, MLflow.
+"""Ways to a study's or sweep's results on a cluster: a shared folder, its output's mirror, its
+object store, MLflow.
 
 A further way is one more opener in `OPENERS`: a function from where the results are to a source, or
 to the reason why it is none.
@@ -6,35 +7,38 @@ to the reason why it is none.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from cola.checksums import recorded_checksums
-from cola.errors import ColaError, SpecError, first_of
-from cola.files import sha256_of, storage_errors
+from cola.errors import ColaError, SpecError, StorageError, first_of
+from cola.files import sha256_of
 from cola.records import Artifact, SweepFile
 from cola.spec import load_yaml
 from cola.spec.address import resolve_address
 from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder, redacted
 from orchestration.cleanup.contents import Thing
-from orchestration.results.files import (
+from orchestration.output_mirror.bring import THREADS
+from orchestration.output_mirror.files import (
+    ResultFile,
     ResultList,
+    copy_growing,
     is_of_model,
     parse_list,
+    reading,
     result_names,
 )
-from orchestration.results.stored import StoredFiles
+from orchestration.output_mirror.folder_list import FolderList, object_name
+from orchestration.output_mirror.mirror import KEY as MIRROR_KEY
+from orchestration.output_mirror.mirror import known_list
+from orchestration.output_mirror.stored import StoredFiles
 from orchestration.state.paths import OutputFolder, RunFolder
 from orchestration.tracking.artifacts import StudyArtifacts
-
-CHUNK_BYTES = 2**22  # chosen value: of a copy
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Origin:
     digest: str | None  # `StudySpec.content_hash` of a study as it was submitted
     tracking: str | None  # `tracking.uri`
     storage: str | None  # `checkpoint.storage`
+    mirror: str | None = None  # `output_mirror`
 
 
 class Source(Protocol):
@@ -70,10 +75,6 @@ class Source(Protocol):
         """The file in an empty folder, and the SHA-256 (hex) that it must have."""
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
-    return storage_errors(path, remedy="check its permissions and its disk", done="read")
-
-
 @dataclass(frozen=True)
 class SharedFolder:
     """The output folder itself, which this machine sees."""
@@ -91,7 +92,7 @@ class SharedFolder:
         """See `Source`."""
         found = {}
         for name in result_names(self.root, self.thing, models=models):
-            with _reading(self.root / name):
+            with reading(self.root / name):
                 found[name] = (self.root / name).stat().st_size
         return found
 
@@ -100,25 +101,14 @@ class SharedFolder:
         recorded = self._recorded(name)
         if recorded is not None:
             return recorded
-        with _reading(self.root / name):
+        with reading(self.root / name):
             return sha256_of(self.root / name)
 
     def bring(self, name: str, folder: Path) -> tuple[Path, str]:
         """See `Source`: a file that grows meanwhile has the sum of what was read of it."""
-        path, target, digest = self.root / name, folder / Path(name).name, hashlib.sha256()
-        with _reading(path):
-            file = path.open("rb")
-        with file, target.open("wb") as copy:  # what this disk does not take is the caller's
-            while True:
-                with _reading(path):
-                    chunk = file.read(CHUNK_BYTES)
-                if not chunk:
-                    break
-                digest.update(chunk)
-                copy.write(chunk)
-            copy.flush()
-            os.fsync(copy.fileno())
-        return target, self._recorded(name) or digest.hexdigest()
+        target = folder / Path(name).name
+        digest = copy_growing(self.root / name, target)
+        return target, self._recorded(name) or digest
 
     def _recorded(self, name: str) -> str | None:
         if not is_of_model(name):
@@ -166,6 +156,50 @@ class Published:
         return path, self.digest(name)
 
 
+@dataclass(frozen=True)
+class Mirrored:
+    """Results in the output's mirror, with the list of each folder that was there."""
+
+    files: StoredFiles
+    thing: Thing
+    _lists: Mapping[str, FolderList]  # by folder
+
+    @property
+    def shown(self) -> str:
+        """See `Source`."""
+        return self.files.shown
+
+    def sizes(self, models: bool) -> dict[str, int]:
+        """See `Source`; runs come before what names them."""
+        return {
+            f"{folder}/{name}": file.bytes
+            for folder, listed in self._lists.items()
+            for name, file in listed.files.items()
+            if models or not is_of_model(f"{folder}/{name}")
+        }
+
+    def digest(self, name: str) -> str:
+        """See `Source`."""
+        return self._found(name)[1].sha256
+
+    def bring(self, name: str, folder: Path) -> tuple[Path, str]:
+        """See `Source`."""
+        where, file = self._found(name)
+        inner = name.removeprefix(f"{where}/")
+        path = self.files.read(f"{where}/{object_name(inner, file.sha256)}", folder)
+        if path is None:
+            raise StorageError(
+                f"{self.shown}: lacks {name}, or has a newer one by now; fetch again, and if that "
+                "does not help run the study again where its output is"
+            )
+        return path.rename(folder / Path(name).name), file.sha256
+
+    def _found(self, name: str) -> tuple[str, ResultFile]:
+        """The folder that a file is in, and its entry there."""
+        folder = "/".join(name.split("/")[:2])
+        return folder, self._lists[folder].files[name.removeprefix(f"{folder}/")]
+
+
 Opener = Callable[[Origin], Source | str]
 
 
@@ -210,6 +244,26 @@ def shared_folder(origin: Origin) -> Source | str:
     return f"{root} is no folder that this machine sees"
 
 
+def output_mirror(origin: Origin) -> Source | str:
+    """What the driver copied to the output's mirror."""
+    if origin.mirror is None:
+        return "its output has no mirror"
+    files, thing = StoredFiles.at(origin.mirror, MIRROR_KEY), origin.thing
+    own = known_list(files, thing.folder)
+    if own is None:
+        return f"{files.shown} holds no {thing.kind} {thing.name}"
+    with ThreadPoolExecutor(THREADS) as pool:
+        lists = list(pool.map(lambda key: known_list(files, f"runs/{key}"), own.runs))
+    runs = {found.folder: found for found in lists if found is not None}
+    strange = next(
+        (f"{folder}/{name}" for folder, found in [*runs.items(), (thing.folder, own)]
+         for name in found.files if not thing.is_mine(f"{folder}/{name}")), None
+    )  # fmt: skip
+    if strange is not None:
+        raise StorageError(f"{files.shown}: names {strange}, which is no result of {thing.name}")
+    return Mirrored(files, thing, {**runs, thing.folder: own})
+
+
 def object_store(origin: Origin) -> Source | str:
     """What was published beside the checkpoints."""
     storage = origin.storage
@@ -238,4 +292,4 @@ def published(shelf: StudyArtifacts | StoredFiles, shown: str, thing: Thing) -> 
     return Published(shown, shelf, listed, thing)
 
 
-OPENERS: tuple[Opener, ...] = (shared_folder, object_store, mlflow_artifacts)
+OPENERS: tuple[Opener, ...] = (shared_folder, output_mirror, object_store, mlflow_artifacts)

@@ -45,6 +45,9 @@ class Event:
     STOP_REQUESTED = "stop requested"
     DRIVER_LOST = "driver lost"
     DRIVER_FAILED = "driver failed"  # by an error that it does not handle
+    FROM_MIRROR = "taken from mirror"
+    MIRROR_DAMAGED = "damaged in mirror"  # what lies there is not taken; the reason says what
+    NOT_MIRRORED = "not mirrored"  # results wait in the output folder
     FINISHED = "finished"
 
 

@@ -245,6 +245,28 @@ class Ledger:
             values = {"state": state, "attempts": attempts, "lease": None, "reason": reason}
             return self._write(entry.model_copy(update=values))
 
+    def adopt(self, seen: Entry, entry: Entry, place: Callable[[], None]) -> None:
+        """Take over the entry of another output folder's run, once `place` has put its files here.
+
+        `seen` is the entry that was found here before. The lease of the other folder is no lease
+        here, and what ran there counts as interrupted.
+
+        Raises:
+            LeaseHeldError: another driver has the run, or has changed its entry meanwhile.
+        """
+        key = entry.run_key
+        with self._locked(key):
+            present = self.entry(key)
+            if present != seen or self.is_held(present):
+                raise LeaseHeldError(f"run {key[:12]}: another driver has it")
+            place()
+            attempts = _without_open_attempt(entry)
+            values: dict[str, object] = {"attempts": attempts, "lease": None}
+            if entry.state == "running":
+                owner = entry.lease.owner if entry.lease is not None else "its driver"
+                values |= {"state": "interrupted", "reason": f"{owner} left it in the mirror"}
+            self._write(entry.model_copy(update=values))
+
     def request_stop(self, run_key: str) -> bool:
         """Ask the run's workers to save a checkpoint and leave, unless another driver has the run.
 

@@ -39,7 +39,14 @@ CHANGEABLE_SWEEP_KEYS = (
     "widening",
 )
 # Keys of its base study that do not.
-CHANGEABLE_STUDY_KEYS = ("resources", "checkpoint", "tracking", "description", "output")
+CHANGEABLE_STUDY_KEYS = (
+    "resources",
+    "checkpoint",
+    "tracking",
+    "description",
+    "output",
+    "output_mirror",
+)
 
 
 @contextlib.contextmanager

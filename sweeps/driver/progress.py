@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cola.records import SweepFile, Tag, TrialFinished, TrialRequested
+from orchestration.cleanup.contents import Thing
 from orchestration.driver.attempt import closing_tags, opening_tags
+from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
@@ -27,11 +29,20 @@ MIRROR_SECONDS = 30.0
 
 
 class TrialProgress:
-    """Reports how trials go, and mirrors their runs into MLflow, each once."""
+    """Reports how trials go, and mirrors their runs into MLflow, each once, and into
+    the mirror of the output."""
 
     def __init__(
-        self, sweep: SweepSpec, mirror: Mirror, events: EventLog, *, notify: Callable[[str], None]
+        self,
+        sweep: SweepSpec,
+        mirror: Mirror,
+        events: EventLog,
+        *,
+        notify: Callable[[str], None],
+        copies: RunMirror | None = None,
     ) -> None:
+        """`copies` takes runs and the sweep's own files to the mirror of its output."""
+        self._copies = copies or RunMirror(None, Thing("sweep", sweep.name), events, notify=notify)
         self._sweep, self._mirror, self._events, self._notify = sweep, mirror, events, notify
         self._run_keys: list[str] = []  # of all trials so far
         self._parent: MirroredStudy | None = None
@@ -53,6 +64,9 @@ class TrialProgress:
 
     def trial_started(self, request: TrialRequested, planned: PlannedPoint) -> None:
         """Report a trial that starts, and follow its runs."""
+        for run in planned.runs:
+            self._copies.take(with_trial_name(run, request.trial).name, run.key)
+        self._copies.record()
         arm = f"{request.arm}: " if request.arm else ""
         point = f"{describe_point(request.point)}{describe_segment(request)}"
         self._notify(f"trial {request.trial}: {arm}{point}")
@@ -77,6 +91,8 @@ class TrialProgress:
     ) -> None:
         """Report the outcome of a trial, and end its runs in MLflow."""
         self._close_runs(planned, outcome.reason)
+        for run in planned.runs:
+            self._copies.ended(with_trial_name(run, request.trial).name, run.key)
         values = [
             f"{goal.name} {outcome.metrics[goal.name]:.4f}"
             for goal in self._sweep.metrics
@@ -89,6 +105,10 @@ class TrialProgress:
             f"trial {request.trial}: {'; '.join([outcome.state, *values, seconds, *reasons])}"
         )
         self._events.write(outcome.state, self._name(request, planned), outcome.reason)
+
+    def refresh_copies(self, trials: Iterable[tuple[TrialRequested, PlannedPoint]]) -> None:
+        """Copy the records of running trials to the mirror, where it is time."""
+        self._copies.refresh([run.key for _, planned in trials for run in planned.runs])
 
     def arm_over(self, arm: Search) -> None:
         """Report an arm that starts no more trials."""

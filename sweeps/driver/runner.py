@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from cola.errors import SpecError, StorageError
 from cola.study import StudySpec
+from orchestration.checkpoint.address import redacted
 from orchestration.checkpoint.store import check_storage
+from orchestration.cleanup.contents import Thing, run_keys
 from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
 from orchestration.driver.preflight import check_output
 from orchestration.driver.supervisor import supervised
+from orchestration.output_mirror.bring import bring_runs, bring_thing
+from orchestration.output_mirror.folder_list import DamagedError
+from orchestration.output_mirror.mirror import OutputMirror, mirror_of
+from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.state.event_log import EventLog
 from orchestration.state.paths import OutputFolder, output_root
 from orchestration.tracking.address import tracking_uri
@@ -55,6 +62,7 @@ class SweepResult:
     states: Counter[str]  # trials by state; those without an outcome are open
     stopped: bool  # a person asked to stop
     unmirrored: list[str]  # runs of which MLflow did not take everything
+    unsent: Sequence[str] = ()  # names of what the output's mirror does not have
     tuned: Path | str | None = None  # `tuned.yaml` of a tuning sweep, or why there is none
 
     @property
@@ -121,8 +129,12 @@ def run_sweep(
     sweep, base = planner.sweep, planner.base
     check_output(base)
     check_storage(base.checkpoint.storage)
-    folder = sweep_folder(base)
+    folder, thing = sweep_folder(base), Thing("sweep", sweep.name)
+    mirror = sweep_mirror(planner)
+    copies = RunMirror(mirror, thing, EventLog(folder), notify=notify)
     with exclusive_driver(folder, sweep.name):
+        if mirror is not None:
+            bring_sweep(mirror, thing, copies)
         trial_log = SweepLog(folder)
         leave_out_trials(planner, trial_log)
         save_spec(sweep, base, folder, fingerprint=planner.fingerprint(base), trial_log=trial_log)
@@ -141,21 +153,75 @@ def run_sweep(
         is_over = not any(arm.has_next() for arm in arms)
         with ExitStack() as stack:
             context = open_context(
-                stack, planner, trial_log, address=address, notify=notify, is_over=is_over
-            )
+                stack, planner, trial_log, address=address, notify=notify, is_over=is_over,
+                copies=copies,
+            )  # fmt: skip
             stopped, unmirrored = run_arms(arms, planner, context)
     states: Counter[str] = Counter(outcome.state for outcome in trial_log.outcomes.values())
     states["open"] = trial_log.open_count
     result = SweepResult(folder, states, stopped, unmirrored)
     log.info("sweep %s: %s, complete: %s", sweep.name, dict(states), result.complete)
     if result.complete:
-        remove_all_prefixes(planner, trial_log)
-        if is_tuning_sweep(planner):
-            return replace(result, tuned=write_tuned(planner, trial_log, folder))
-        write_best(planner, trial_log, folder)
-        for sentence in best_scores(planner, trial_log):
-            notify(sentence)
+        result = concluded(planner, trial_log, result, notify=notify)
+    return replace(
+        result, unsent=copies.finish((key[:12], key) for key in run_keys(output_root(base), thing))
+    )
+
+
+def concluded(
+    planner: PointPlanner,
+    trial_log: SweepLog,
+    result: SweepResult,
+    *,
+    notify: Callable[[str], None],
+) -> SweepResult:
+    """Write what a complete sweep ends in: its best points, or the rules of a tuning sweep.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    remove_all_prefixes(planner, trial_log)
+    if is_tuning_sweep(planner):
+        return replace(result, tuned=write_tuned(planner, trial_log, result.folder))
+    write_best(planner, trial_log, result.folder)
+    for sentence in best_scores(planner, trial_log):
+        notify(sentence)
     return result
+
+
+def sweep_mirror(planner: PointPlanner) -> OutputMirror | None:
+    """The mirror of the sweep's output, which takes what is written; None where it has none.
+
+    Raises:
+        SpecError: it cannot be one, or the sweep is a population.
+        StorageError: a file cannot be written to it and read back.
+    """
+    base = planner.base
+    if base.output_mirror is not None and planner.sweep.is_population:
+        raise SpecError(
+            f"output_mirror={redacted(base.output_mirror)}: members of a population resume from "
+            "each other's training states, which no mirror keeps; leave it out, and give the "
+            "sweep an `output` that all nodes see"
+        )
+    return mirror_of(base, check=True)
+
+
+def bring_sweep(mirror: OutputMirror, thing: Thing, copies: RunMirror) -> None:
+    """Take the sweep's log and the runs of its trials from the mirror, where they lack here.
+
+    Raises:
+        StorageError: the mirror does not answer, or the log is damaged there.
+    """
+    try:
+        bring_thing(mirror, thing)
+    except DamagedError as error:
+        raise StorageError(
+            f"output_mirror={mirror.shown}: {error}; the sweep's trials cannot be known: restore "
+            f"the file, or remove {thing.folder}/results.json there to begin the sweep anew (its "
+            "finished runs are taken from the mirror all the same)"
+        ) from None
+    for found in bring_runs(mirror, run_keys(mirror.root, thing)):
+        copies.taken(found.key[:12], found)
 
 
 def search_of(
@@ -177,6 +243,7 @@ def open_context(
     address: str | None,
     notify: Callable[[str], None],
     is_over: bool,
+    copies: RunMirror,
 ) -> SweepContext:
     """Open what the driver needs, until the stack is closed: corpus, MLflow, cluster and queue.
 
@@ -206,7 +273,7 @@ def open_context(
         folder=folder,
         trial_log=trial_log,
         events=events,
-        progress=TrialProgress(sweep, mirror, events, notify=notify),
+        progress=TrialProgress(sweep, mirror, events, notify=notify, copies=copies),
         corpora=corpora,
         cluster=cluster,
         queue=queue,

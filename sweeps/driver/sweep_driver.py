@@ -132,6 +132,7 @@ class SweepDriver:
         def check() -> None:
             try:
                 monitor.check()
+                context.progress.refresh_copies(self._search.running_trials())
                 if not context.in_process:
                     free_dead_groups()  # of runs whose trial's process died
             except BaseException:  # raised again where the thread is closed, after Tune's end

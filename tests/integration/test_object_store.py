@@ -1,28 +1,39 @@
-"""Checkpoints in an object store: what is refused. That nothing is lost there: the drill."""
+"""Checkpoints and results in an object store: what is refused, and what comes back from there. That
+no checkpoint is lost there: the drill."""
 
 from __future__ import annotations
 
+import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cola.checksums import damage_in
 from cola.data import PreparedData
 from cola.errors import SpecError, StorageError
+from cola.files import sha256_of
 from cola.study import StudySpec
 from orchestration.checkpoint.store import check_storage, open_store
 from orchestration.cleanup.contents import Thing
+from orchestration.driver.progress import StudyView
+from orchestration.driver.study_runner import StudyResult, run_study
+from orchestration.output_mirror.bring import bring_runs
+from orchestration.output_mirror.mirror import mirror_of
+from orchestration.output_mirror.run_mirror import RunMirror
+from orchestration.output_mirror.stored import StoredFiles
 from orchestration.results.fetch import fetch
 from orchestration.results.publish import publish_to
 from orchestration.results.sources import Origin, open_source
-from orchestration.results.stored import StoredFiles
-from orchestration.state.paths import RunFolder
+from orchestration.state.event_log import EventLog
+from orchestration.state.paths import RunFolder, study_folder
 from tests.finished import finished_study
 from tests.servers import s3_bucket
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=30)
 
 
 @pytest.fixture
@@ -75,3 +86,50 @@ def test_results_come_back_whole(
     shelf.write(listed, "results.json")
     with pytest.raises(SpecError, match=r"names studies/\.\./x, which is no result of tiny"):
         open_source(origin)
+
+
+@pytest.mark.ray
+@pytest.mark.deepspeed
+def test_an_output_that_is_lost_comes_back_from_its_mirror(
+    bucket: str, tiny_study: dict[str, Any], data: PreparedData
+) -> None:
+    """Nothing is trained again, but for one run of two that is damaged there."""
+    mirrored = {"families": ["ar"], "seeds": [1, 2], "output_mirror": bucket}
+    study = StudySpec.parse(tiny_study | mirrored)
+    root = Path(study.output)
+    first, second = finished_study(study, data)
+
+    def run() -> tuple[StudyResult, str]:
+        console = Console(file=io.StringIO(), width=400)
+        result = run_study(study, None, StudyView(console))
+        return result, console.file.getvalue()  # type: ignore[attr-defined]
+
+    def models() -> dict[str, str]:
+        found = (root / "runs").glob("*/model/model.safetensors")
+        return {path.parents[1].name: sha256_of(path) for path in found}
+
+    before, mirror = models(), mirror_of(study)
+    assert mirror is not None
+    tiny = Thing("study", "tiny")
+    copies = RunMirror(mirror, tiny, EventLog(study_folder(study)), notify=print)
+    assert copies.finish([(first.name, first.key), (second.name, second.key)]) == []
+    shutil.rmtree(root)
+    result, shown = run()
+    assert (result.trained, result.unsent, models()) == (0, [], before)
+    assert shown.count("finished already, with the same specification; from the mirror") == 2
+    # One object there is damaged: its run is trained, the other one is not.
+    name = next(n for n in mirror.files.sizes(f"runs/{first.key}") if n.startswith("journal"))
+    mirror.files.write_text("{}", f"runs/{first.key}/{name}")
+    shutil.rmtree(root)
+    result, shown = run()
+    assert (result.trained, result.complete, result.unsent) == (1, True, [])
+    damage = f"is damaged in the mirror, and not taken from it: runs/{first.key}/{name} is not what"
+    assert f"{first.name}: {damage} its checksum says" in shown
+    after = models()
+    assert after[second.key] == before[second.key]
+    assert after[first.key] != before[first.key]  # the first was never trained
+    # What came of it is whole there.
+    shutil.rmtree(root)
+    found = bring_runs(mirror, [first.key, second.key])
+    assert [(each.state, each.damage) for each in found] == [("finished", None)] * 2
+    assert models() == after

@@ -147,7 +147,8 @@ def test_what_cannot_be_reached_is_said_way_by_way(study: StudySpec) -> None:
         open_source(origin_of(study, output="/elsewhere", tracking="sqlite:////elsewhere/x.db"))
     assert str(refusal.value).startswith(
         "--cluster ours: no way from here to the results of tiny: /elsewhere is no folder that "
-        "this machine sees; its checkpoints are in no object store; it has no tracking server. "
+        "this machine sees; its output has no mirror; its checkpoints are in no object store; it "
+        "has no tracking server. "
     )
     with pytest.raises(SpecError, match="env:NOWHERE: the environment variable"):
         open_source(origin_of(study, output="/elsewhere", tracking="env:NOWHERE"))

@@ -6,21 +6,24 @@ folder lie at the top (`report/report.html`), those of its runs below `runs`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from cola.errors import StorageError, validation_problem
-from cola.files import is_temporary
+from cola.files import is_temporary, storage_errors
 from orchestration.cleanup.contents import Thing, ThingKind, run_keys
 from orchestration.state.paths import FETCHED, OutputFolder, RunFolder
 
 FORMAT: Literal[1] = 1
 # Of a study's or sweep's folder: what only its drivers on that machine use, beside locks.
 LEFT_OUT = ("stop", FETCHED, "tune")
+CHUNK_BYTES = 2**22  # chosen value: of a copy
 
 
 class ResultFile(BaseModel):
@@ -83,14 +86,24 @@ def result_names(root: Path, thing: Thing, *, models: bool) -> list[str]:
     return [*runs, *own_names(root, thing)]
 
 
-def run_names(root: Path, key: str) -> Iterator[str]:
-    """Names of a run's result files: its records, answers to tasks, and its exported model."""
-    folder = RunFolder(OutputFolder(root).runs / key)
-    records = (
+def records_of(folder: RunFolder) -> tuple[Path, ...]:
+    """The files of a run that are results, beside those in its folders."""
+    return (
         folder.spec, folder.data, folder.ledger, folder.journal, folder.outcome,
         folder.environment, folder.samples, folder.evaluation,
     )  # fmt: skip
-    for path in records:
+
+
+def run_entries() -> list[str]:
+    """Names of the files and folders in a run's folder that are results."""
+    folder = RunFolder(Path())
+    return [path.name for path in (*records_of(folder), folder.answers, folder.model)]
+
+
+def run_names(root: Path, key: str) -> Iterator[str]:
+    """Names of a run's result files: its records, answers to tasks, and its exported model."""
+    folder = RunFolder(OutputFolder(root).runs / key)
+    for path in records_of(folder):
         if path.is_file():
             yield path.relative_to(root).as_posix()
     for part in (folder.answers, folder.model):
@@ -119,3 +132,31 @@ def names_below(root: Path, folder: Path) -> Iterator[str]:
             hidden = file.startswith(".") or is_temporary(path)
             if not hidden and not path.is_symlink() and path.is_file():
                 yield path.relative_to(root).as_posix()
+
+
+def reading(path: Path) -> AbstractContextManager[None]:
+    """Inside the block, an OSError becomes one line about this file, which is read."""
+    return storage_errors(path, remedy="check its permissions and its disk", done="read")
+
+
+def copy_growing(path: Path, target: Path) -> str:
+    """Copy a file that may grow meanwhile; the SHA-256 (hex) of what was read of it.
+
+    Raises:
+        StorageError: it cannot be read.
+        OSError: the copy cannot be written.
+    """
+    digest = hashlib.sha256()
+    with reading(path):
+        file = path.open("rb")
+    with file, target.open("wb") as copy:  # what this disk does not take is the caller's
+        while True:
+            with reading(path):
+                chunk = file.read(CHUNK_BYTES)
+            if not chunk:
+                break
+            digest.update(chunk)
+            copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""`results.json` of one folder in a mirror: what the folder holds, written after its files."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from cola.errors import StorageError, validation_problem
+from orchestration.checkpoint.manifest import is_safe
+from orchestration.output_mirror.files import FORMAT, ResultFile
+from orchestration.state.ledger import State
+
+DIGITS = 16  # of a file's SHA-256 in its object's name; chosen: no two files of a folder share them
+
+
+class DamagedError(StorageError):
+    """What lies in a mirror is not what was written there."""
+
+
+class FolderList(BaseModel):
+    """The files of a run's, study's or sweep's folder, by their names within it.
+
+    A reader who has the list has all of them as they were at one time: each lies under a name that
+    holds its own digest, and a changed file under another one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = FORMAT
+    folder: str  # within the output folder
+    state: State | None = None  # of a run
+    attempts: NonNegativeInt = 0  # of a run
+    runs: list[str] = []  # keys of a study's or sweep's runs
+    files: dict[str, ResultFile]
+
+    def objects(self) -> dict[str, int]:
+        """Bytes of each object by its name below the folder."""
+        return {object_name(name, file.sha256): file.bytes for name, file in self.files.items()}
+
+
+def object_name(name: str, sha256: str) -> str:
+    """Under which name the file of this name and content lies."""
+    return f"{name}.{sha256[:DIGITS]}"
+
+
+def is_object(name: str) -> bool:
+    """Whether a name is of the form that `object_name` gives."""
+    return re.fullmatch(rf".+\.[0-9a-f]{{{DIGITS}}}", name) is not None
+
+
+def parse_folder_list(text: bytes, folder: str, where: str) -> FolderList:
+    """The list of a folder from its JSON.
+
+    Raises:
+        DamagedError: it is damaged, of another folder, or names files elsewhere.
+    """
+    try:
+        found = FolderList.model_validate_json(text)
+    except ValidationError as error:
+        problem = validation_problem(error)
+    else:
+        strange = next((name for name in found.files if not is_safe(name)), None)
+        keys = [key for key in found.runs if not is_safe(key) or "/" in key]
+        if found.folder != folder:
+            problem = f"is that of {found.folder}"
+        elif strange is not None or keys:
+            problem = f"names {strange or keys[0]}, which leads elsewhere"
+        else:
+            return found
+    raise DamagedError(f"{where} is no list of the files of {folder} ({problem})")

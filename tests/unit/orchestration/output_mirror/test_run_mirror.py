@@ -1,0 +1,148 @@
+"""A driver's copies: what fails is reported, tried again, and missed only if it never arrives."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cola.data import PreparedData
+from cola.errors import SpecError, StorageError
+from cola.spec import load_yaml
+from cola.study import StudySpec
+from orchestration.cleanup.contents import Thing
+from orchestration.cli.fetch import mirror_origin
+from orchestration.output_mirror.mirror import mirror_of
+from orchestration.output_mirror.run_mirror import RunMirror
+from orchestration.planning.plan import plan_study
+from orchestration.results.fetch import check_target, fetch
+from orchestration.results.sources import open_source
+from orchestration.state.event_log import EventLog, read_events
+from orchestration.state.ledger import Ledger
+from orchestration.state.paths import study_folder
+from sweeps.cli import app
+from tests.finished import finished_study, small_study
+
+TINY = Thing("study", "tiny")
+
+
+@pytest.fixture
+def study(tiny_study: dict[str, Any], data: PreparedData, tmp_path: Path) -> StudySpec:
+    """A finished study of two seeds."""
+    mirrored = {"seeds": [1, 2], "output_mirror": str(tmp_path / "mirror")}
+    found = small_study(tiny_study | mirrored, tmp_path / "outputs")
+    finished_study(found, data)
+    return found
+
+
+def copies_of(study: StudySpec, notes: list[str]) -> RunMirror:
+    return RunMirror(mirror_of(study), TINY, EventLog(study_folder(study)), notify=notes.append)
+
+
+def test_a_copy_that_fails_is_made_later(study: StudySpec, tmp_path: Path) -> None:
+    first, second = plan_study(study)
+    notes: list[str] = []
+    done: list[str] = []
+    copies = copies_of(study, notes)
+    (tmp_path / "mirror").write_text("in the way")
+    copies.ended(first.name, first.key, lambda: done.append(first.name))
+    while not notes:
+        copies.report()
+    assert "not copied to the mirror, and tried again later: output_mirror=" in notes[0]
+    (tmp_path / "mirror").unlink()
+    copies.ended(second.name, second.key, lambda: done.append(second.name))
+    assert copies.finish([]) == []
+    assert sorted(done) == sorted([first.name, second.name])
+    failed = [e for e in read_events(study_folder(study)) if e["event"] == "not mirrored"]
+    assert first.name in [event["run"] for event in failed]
+    mirror = mirror_of(study)
+    assert mirror is not None
+    states = [getattr(mirror.known(f"runs/{run.key}"), "state", None) for run in (first, second)]
+    assert states == ["finished", "finished"]
+
+
+def test_what_never_arrives_is_missed_by_name(study: StudySpec, tmp_path: Path) -> None:
+    runs = plan_study(study)
+    notes: list[str] = []
+    copies = copies_of(study, notes)
+    (tmp_path / "mirror").write_text("in the way")
+    done: list[str] = []
+    copies.ended(runs[0].name, runs[0].key, lambda: done.append(runs[0].name))
+    unsent = copies.finish((run.name, run.key) for run in runs)
+    assert sorted(unsent) == sorted([*(run.name for run in runs), "tiny"])
+    assert done == []  # a run's checkpoints stay until its results have arrived
+    # The next driver sends all that is there, whoever trained it.
+    (tmp_path / "mirror").unlink()
+    assert copies_of(study, notes).finish((run.name, run.key) for run in runs) == []
+
+
+def test_without_a_mirror_what_follows_happens(study: StudySpec) -> None:
+    done: list[str] = []
+    copies = RunMirror(None, TINY, EventLog(study_folder(study)), notify=done.append)
+    copies.launched("key")
+    copies.refresh(["key"])
+    copies.ended("run", "key", lambda: done.append("then"))
+    assert copies.take("run", "key") is None
+    assert (copies.finish([("run", "key")]), done) == ([], ["then"])
+
+
+def test_what_is_damaged_is_replaced_when_its_run_starts(study: StudySpec) -> None:
+    run, _ = plan_study(study)
+    notes: list[str] = []
+    assert copies_of(study, notes).finish([(run.name, run.key)]) == []
+    mirror = mirror_of(study)
+    assert mirror is not None
+    (path,) = (Path(mirror.files.root) / "runs" / run.key / "model").glob("model.safetensors.*")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    kept = mirror.root.with_name("kept")
+    shutil.copytree(mirror.root, kept)
+    shutil.rmtree(mirror.root / "runs")
+    copies = copies_of(study, notes)
+    found = copies.take(run.name, run.key)
+    assert found is not None
+    assert found.damage is not None
+    assert notes[-1].startswith(f"{run.name}: is damaged in the mirror, and not taken from it: ")
+    Ledger(mirror.root).acquire(run.key)
+    copies.launched(run.key)
+    shutil.copytree(kept / "runs" / run.key, mirror.root / "runs" / run.key, dirs_exist_ok=True)
+    copies.ended(run.name, run.key)  # trained again, to the same model
+    assert copies.finish([]) == []
+    assert path.read_bytes() == content
+
+
+def test_a_mirror_is_fetched_without_a_cluster(study: StudySpec, tmp_path: Path) -> None:
+    runs, here, address = plan_study(study), tmp_path / "here", str(study.output_mirror)
+    with pytest.raises(SpecError, match="holds no study or sweep of this name"):
+        mirror_origin(address, "tiny")
+    copies_of(study, []).finish((run.name, run.key) for run in runs)
+    shutil.rmtree(study.output)
+    origin = mirror_origin(address, "tiny")
+    check_target(here, origin)
+    first = fetch(open_source(origin), here, origin, models=True)
+    assert (len(first.copied), first.states) == (27, {"finished": 2})
+    check_target(here, origin)
+    again = fetch(open_source(origin), here, origin, models=True)
+    assert (again.copied, len(again.unchanged)) == ([], 27)
+    spec = StudySpec.parse(load_yaml(here / "studies" / "tiny" / "study.yaml"))
+    assert (spec.output, spec.output_mirror) == (str(here), None)
+    # What is damaged is not brought.
+    (path,) = (Path(address) / "runs" / runs[0].key).glob("journal.jsonl.*")
+    path.write_bytes(path.read_bytes()[:-2])
+    (here / "runs" / runs[0].key / "journal.jsonl").unlink()
+    with pytest.raises(StorageError, match=r"journal\.jsonl is not what its checksum says"):
+        fetch(open_source(origin), here, origin, models=True)
+
+
+def test_options_that_are_no_mirror_are_refused() -> None:
+    for arguments, problem in (
+        (["--mirror", "s3://b/x", "--cluster", "c"], "--cluster c: --mirror needs no cluster"),
+        (["--mirror", "s3://a:b@c/d"], "--mirror=s3://c/d: holds credentials"),
+        (["--mirror", "/no/such/folder"], "tiny: /no/such/folder holds no study or sweep"),
+    ):
+        result = CliRunner().invoke(app, ["fetch", "tiny", *arguments])
+        assert isinstance(result.exception, SpecError)
+        assert str(result.exception).startswith(problem)
