@@ -12,9 +12,11 @@ from orchestration.cli.options import (
     DASHBOARD_HELP,
     Allocations,
     AllowHttp,
+    ByRung,
     CaFile,
     ClusterName,
     Overrides,
+    Rungs,
     Scale,
     SweepOverrides,
     output_folder,
@@ -98,6 +100,8 @@ def recipe(
     grace: Grace = None,
     exclusive: Exclusive = None,
     allocations: Allocations = None,
+    by_rung: ByRung = None,
+    rungs: Rungs = None,
     image: Annotated[
         str | None,
         typer.Option(
@@ -124,25 +128,39 @@ def recipe(
             shared=described.shared if cluster is not None else None,
         )  # fmt: skip
         if chosen == "slurm":
-            work, wanted = shared_out(work, wanted, asked=allocations is not None)
+            to = SlurmDestination(wanted, allocations, by_rung)
+            work, wanted = job_of(to, work, rungs)
     elif settings or scale is not None or sweep_settings:
         raise SpecError("--set, --scale, --sweep-set: are for a study or sweep; name it first")
     typer.echo(recipe_text(chosen, work, wanted, image=image), nl=False)
 
 
-def shared_out(
-    work: Submission, cluster: ClusterSpec, *, asked: bool
+def job_of(
+    to: SlurmDestination, work: Submission, rungs: str | None
 ) -> tuple[Submission, ClusterSpec]:
-    """What each of a cluster's jobs runs; sentences on its limits go to stderr.
+    """What each of a cluster's jobs runs, or those for `rungs`; what there is to know of them goes
+    to stderr.
 
     Raises:
-        SpecError: several jobs were `asked` for, and the work takes one.
+        SpecError: the work cannot have such jobs, or there are jobs of several sizes, and none of
+            them for just these rungs.
     """
-    to = SlurmDestination(cluster, cluster.allocations if asked else None)
-    for sentence in to.notes(work):
+    why = to.why_one_size(work)
+    for sentence in to.notes_of_one_size(work, why) if why else to.notes_by_rung(work, ()):
         typer.echo(sentence, err=True)
-    request, _ = to.request(work)
-    return request.work, request.cluster
+    if why is not None:
+        if rungs is not None:
+            raise SpecError(f"--rungs {rungs}: is for jobs by rung (--by-rung): {why}")
+        request, _ = to.request(work)
+        return request.work, request.cluster
+    jobs = {each.rungs: each.request for each in to.jobs_by_rung(work, ())}
+    if rungs not in jobs:
+        given = "--by-rung" if rungs is None else f"--rungs {rungs}"
+        raise SpecError(
+            f"{given}: jobs of each size have a script of their own; print one with --rungs "
+            f"{' or --rungs '.join(jobs)}"
+        )
+    return jobs[rungs].work, jobs[rungs].cluster
 
 
 def described_cluster(name: str | None, kind: str | None, thing: str | None) -> ClusterSpec:

@@ -31,6 +31,23 @@ Allocations = Annotated[
         "or 1).",
     ),
 ]
+ByRung = Annotated[
+    bool | None,
+    typer.Option(
+        "--by-rung/--one-size",
+        help="Slurm: jobs of a study have nodes and time by the rungs whose runs they take "
+        "(default: the cluster's, or one size).",
+    ),
+]
+Rungs = Annotated[
+    str | None,
+    typer.Option(
+        "--rungs",
+        metavar="0-2,5",
+        help="Of the ladder's rungs, counted from 0, these alone; the others are left to other "
+        "drivers.",
+    ),
+]
 Run = Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")]
 Overrides = Annotated[
     list[str] | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,14 @@ from orchestration.driver.preflight import check_data, check_output
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import handle_signals, stop_once
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
-from orchestration.planning.decisions import Action, RunDecision, decide, save_plan
+from orchestration.planning.decisions import (
+    Action,
+    RunDecision,
+    check_rungs,
+    decide,
+    of_rungs,
+    save_plan,
+)
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import remove_published_prefixes
@@ -36,6 +43,7 @@ from orchestration.training.final_tasks import check_items
 log = logging.getLogger(__name__)
 
 TRAINED: tuple[Action, ...] = ("start", "resume")
+TO_COME: tuple[State, ...] = ("new", "running", "interrupted")  # states of runs that may go on
 CHECK_SECONDS = 0.5  # for MLflow to say that it has all of a run; a chosen value
 MIRROR_PATIENCE_SECONDS = 30.0  # for MLflow to take what is left at the end; a chosen value
 
@@ -50,6 +58,7 @@ class StudyResult:
     unmirrored: list[str]  # runs whose journal MLflow has not taken whole
     trouble: str | None = None  # why
     others: Sequence[str] = ()  # names of runs that other drivers train, or may train
+    of_other_rungs: Sequence[str] = ()  # names of runs that this driver was not to train
 
     @property
     def complete(self) -> bool:
@@ -60,11 +69,30 @@ class StudyResult:
     def left_to_others(self) -> bool:
         """Whether every run that is not finished is another driver's, which completes the study."""
         unfinished = {name for name, state in self.states.items() if state != "finished"}
-        return bool(unfinished) and not self.stopped and unfinished <= set(self.others)
+        return bool(unfinished) and not self.stopped and unfinished <= set(self.left)
+
+    @property
+    def left(self) -> list[str]:
+        """Names of unfinished runs that are not this driver's to train."""
+        names = dict.fromkeys([*self.others, *self.of_other_rungs])
+        return [name for name in names if self.states[name] != "finished"]
+
+    @property
+    def to_come(self) -> list[str]:
+        """Names of runs that other drivers train or are still to train: the last one reports."""
+        return [name for name in self.left if name in self.others or self.states[name] in TO_COME]
 
 
-def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyResult:
+def run_study(
+    study: StudySpec,
+    address: str | None,
+    view: StudyView,
+    *,
+    rungs: Collection[int] | None = None,
+) -> StudyResult:
     """Run a study until every run has ended or a person stops it.
+
+    `rungs` are the places of the ladder whose runs are trained here; None: all.
 
     Raises:
         ColaError: anything found wrong before the first run starts. Nothing is written then but
@@ -75,10 +103,12 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     check_storage(study.checkpoint.storage)
     ledger = Ledger(root)
     planned = plan_study(study)
+    if rungs is not None:
+        check_rungs(rungs, planned)
     plan = with_retries(planned, study.retry_diverged, ledger)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
     data = prepared_data(study, plan, root, view=view)
-    decisions = decisions_now(study, plan, ledger, view=view)
+    decisions = decisions_now(study, plan, ledger, view=view, rungs=rungs)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None
     )
@@ -104,11 +134,17 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         unmirrored=unmirrored,
         trouble=trouble,
         others=others,
+        of_other_rungs=[run.name for run in plan if rungs is not None and run.rung not in rungs],
     )
 
 
 def decisions_now(
-    study: StudySpec, plan: Sequence[PlannedRun], ledger: Ledger, *, view: StudyView
+    study: StudySpec,
+    plan: Sequence[PlannedRun],
+    ledger: Ledger,
+    *,
+    view: StudyView,
+    rungs: Collection[int] | None = None,
 ) -> list[RunDecision]:
     """What happens to each run.
 
@@ -119,11 +155,12 @@ def decisions_now(
         StorageError: the checkpoints' storage cannot be read.
     """
     folder, storage = study_folder(study), study.checkpoint.storage
-    decisions = decide(plan, ledger, folder, storage=storage)
+    decisions = of_rungs(decide(plan, ledger, folder, storage=storage), rungs)
     if any(decision.action in TRAINED for decision in decisions):
         return decisions
-    if watch_unseen_drivers(ledger, plan, view.note):
-        decisions = decide(plan, ledger, folder, storage=storage)
+    own = [run for run in plan if rungs is None or run.rung in rungs]
+    if watch_unseen_drivers(ledger, own, view.note):
+        decisions = of_rungs(decide(plan, ledger, folder, storage=storage), rungs)
     return decisions
 
 

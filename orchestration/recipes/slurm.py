@@ -8,6 +8,7 @@ import shlex
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cola.errors import SpecError
+from orchestration.planning.units import rungs_as_text
 from orchestration.recipes.node_groups import NodeGroup
 from orchestration.recipes.recipes import only_group, start_options
 from orchestration.recipes.registry import Kind, RecipeRequest
@@ -45,17 +46,18 @@ def text(request: RecipeRequest) -> str:
 
 
 def time_limit(request: RecipeRequest) -> str:
-    """The job's time limit: the cluster's, or by the plan's hours.
+    """The job's time limit: the cluster's, or by the plan's hours; of jobs by rung the shorter one.
 
     Raises:
         SpecError: it is not above the grace.
     """
-    cluster = request.cluster
+    cluster, work = request.cluster, request.work
     limit = cluster.time
-    if limit is None:
-        total, runs = request.work.seconds(), request.work.run_seconds()
-        seconds = max(total / cluster.allocations, *runs.values(), 0.0)
-        limit = f"{min(planned_hours(seconds, cluster.grace_seconds), MOST_HOURS)}:00:00"
+    if limit is None or work.rungs is not None:
+        seconds = max(work.seconds() / cluster.allocations, *work.run_seconds().values(), 0.0)
+        hours = min(planned_hours(seconds, cluster.grace_seconds), MOST_HOURS)
+        if limit is None or seconds_of(limit) > hours * 3600:
+            limit = f"{hours}:00:00"
     check_limit(seconds_of(limit), cluster.grace_seconds, where=f"--time={limit}")
     return limit
 
@@ -104,7 +106,7 @@ def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
         file=f"{work.name}.yaml",
         specification=work.specification,
         output=shlex.quote(str(output_root(work.study))),
-        nodes=group.limit if group.least >= group.limit else f"{group.least}-{group.limit}",
+        nodes=node_range(group),
         per_node=group.workers_per_node,
         start=shlex.join(start_options(group)),
         cpus=group.cpus,
@@ -114,9 +116,15 @@ def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
         grace=cluster.grace_seconds,
         warning=warning_seconds(cluster.grace_seconds),
         setup=setup_lines(cluster),
-        alone=cluster.allocations == 1,
+        alone=cluster.allocations == 1 and work.rungs is None,
+        rungs=None if work.rungs is None else rungs_as_text(work.rungs),
         jobs=cluster.allocations,
     )
+
+
+def node_range(group: NodeGroup) -> str:
+    """The nodes of a job, as Slurm writes them: 4, or 2-4."""
+    return f"{group.limit}" if group.least >= group.limit else f"{group.least}-{group.limit}"
 
 
 def sbatch_options(cluster: ClusterSpec) -> list[str]:

@@ -25,7 +25,7 @@ KEYS: dict[ClusterKind, tuple[str, ...]] = {
     "ray": ("address", "token", "ca_file", "allow_http"),
     "slurm": (
         "shared", "partition", "account", "qos", "constraint", "time", "grace_seconds", "memory",
-        "exclusive", "setup", "allocations", "ssh", "ssh_config",
+        "exclusive", "setup", "allocations", "by_rung", "ssh", "ssh_config",
     ),
     "kuberay": ("image",),
 }  # fmt: skip
@@ -97,6 +97,12 @@ class ClusterSpec(Spec):
         default=1,
         description="Jobs of a study side by side; each trains runs that no other has. A sweep has "
         "one.",
+    )
+    by_rung: bool = Field(
+        default=False,
+        description="Jobs of a study have nodes and time by the rungs whose runs they take, so "
+        "that small rungs start at once and large ones wait for their nodes; `nodes` and `time` "
+        "are the most of any. Without `allocations` one job for each size.",
     )
     ssh: Host | None = Field(
         default=None,
