@@ -30,7 +30,7 @@ from orchestration.remote.endpoint import Endpoint
 from orchestration.remote.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from orchestration.doctor.finding import Finding
 
@@ -120,8 +120,11 @@ def recipe(
         "exclusive": exclusive,
         "allocations": allocations,
     }
-    wanted = with_options(described, {k: v for k, v in changes.items() if v is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
     chosen, work = kind or described.kind, None
+    by_size = {"by_rung": by_rung, "rungs": rungs}
+    check_options(chosen, given | {k: v for k, v in by_size.items() if v is not None})
+    wanted = with_options(described, given)
     if thing is not None:
         work = submission_of(
             context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
@@ -133,6 +136,30 @@ def recipe(
     elif settings or scale is not None or sweep_settings:
         raise SpecError("--set, --scale, --sweep-set: are for a study or sweep; name it first")
     typer.echo(recipe_text(chosen, work, wanted, image=image), nl=False)
+
+
+# What a recipe that is for no study is made from, and options that are not named as their key.
+OF_IMAGES = ("gpus_per_node",)
+NAMES = {"grace_seconds": "grace"}
+
+
+def check_options(kind: str, given: Mapping[str, Any]) -> None:
+    """Check that a recipe which is for no study gets no option of jobs, and jobs by rung are
+    Slurm's.
+
+    Raises:
+        SpecError: naming the option.
+    """
+    for key, value in given.items():
+        option = "--" + NAMES.get(key, key).replace("_", "-")
+        option += "" if isinstance(value, bool) else f" {value}"
+        if kinds()[kind].alone is not None and key not in OF_IMAGES:
+            raise SpecError(
+                f"{option}: is for jobs; --kind {kind} takes --gpus-per-node (0: for CPUs) and "
+                "--image, the image's name; leave it out"
+            )
+        if kind != "slurm" and key in ("by_rung", "rungs"):
+            raise SpecError(f"{option}: is for --kind slurm, and this is {kind}; leave it out")
 
 
 def job_of(

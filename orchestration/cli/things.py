@@ -52,14 +52,20 @@ def submission_of(
                 f"{option} {value}: is for sweeps, and {thing} is a study; leave it out"
             )
     study = read_study(thing, settings)
-    return study_submission(read_study(thing, within(shared, study, settings)))
+    return study_submission(study.model_copy(update={"output": output_within(shared, study)}))
 
 
 def within(shared: str | None, study: StudySpec, settings: list[str]) -> list[str]:
     """The settings, with the study's output in the shared folder if its path is relative."""
+    output = output_within(shared, study)
+    return settings if output == study.output else [*settings, f"output={output}"]
+
+
+def output_within(shared: str | None, study: StudySpec) -> str:
+    """A study's output, in the shared folder if its path is relative."""
     if shared is None or Path(study.output).is_absolute() or study.output.startswith("~"):
-        return settings
-    return [*settings, f"output={Path(shared, study.output)}"]
+        return study.output
+    return str(Path(shared, study.output))
 
 
 def is_sweep(services: Any, thing: str) -> bool:
