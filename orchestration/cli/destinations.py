@@ -24,12 +24,14 @@ from orchestration.recipes.rungs import (
     unfinished_rungs,
 )
 from orchestration.recipes.slurm import long_runs
+from orchestration.recipes.sources import setup_with, sources_for
 from orchestration.remote import jobs as ray_jobs
 from orchestration.remote.clusters import ClusterSpec, read_cluster
 from orchestration.remote.endpoint import Endpoint
 from orchestration.remote.packaging import JobEnvironment
 from orchestration.remote.submission import Submission, side_by_side
 from orchestration.slurm import jobs as slurm_jobs
+from orchestration.slurm.batch import Batch, Script
 from orchestration.slurm.jobs import rungs_taken
 from orchestration.slurm.times import TEARDOWN_SECONDS
 
@@ -103,10 +105,20 @@ class RayDestination:
         return ()
 
     def submit(self, work: Submission, environment: JobEnvironment) -> Submitted:
-        """See `Destination`."""
+        """See `Destination`.
+
+        Raises:
+            SpecError: an environment that only Slurm has.
+        """
+        if environment == "sources":
+            raise SpecError(
+                "--environment sources: is for Slurm; --environment pinned sends this checkout's "
+                "sources to a Ray cluster, which builds them"
+            )
         job, attached = ray_jobs.submit(self.client, work, environment)
         other = job.metadata.get("specification", work.digest) != work.digest
-        return Submitted([job], int(attached), [other_version(job, work)] if other else [])
+        problems = [other_version(job, f"another version of this {work.kind}")] if other else []
+        return Submitted([job], int(attached), problems)
 
     def jobs(self, name: str) -> Sequence[Any]:
         """See `Destination`."""
@@ -245,38 +257,47 @@ class SlurmDestination:
         Raises:
             SpecError: an environment that only Ray builds, or an output that nodes do not see.
         """
-        if environment != "cluster":
+        if environment == "pinned":
             raise SpecError(
-                f"--environment {environment}: is built by a Ray cluster; on Slurm the lines of "
-                "`setup` in clusters.yaml make the environment"
+                "--environment pinned: is built by a Ray cluster; on Slurm the lines of `setup` in "
+                "clusters.yaml make the environment, and --environment sources sends this "
+                "checkout's sources to it"
             )
         if not Path(work.study.output).is_relative_to(self.shared):
             raise SpecError(
                 f"output={work.study.output}: is not below {self.shared}, the folder that all "
                 f"nodes see (shared); use one that is, as --set output={self.shared}/outputs"
             )
-        batch = self.batch(work)
+        sends = {"send_sources": self.cluster.send_sources or environment == "sources"}
+        sources = sources_for(self.cluster.model_copy(update=sends), self.site)
+        batch = self.batch(work, sources)
         found = slurm_jobs.submit(self.site, batch)
-        problems = [other_version(found.jobs[0], work)] if found.other_version else []
+        problems = [other_version(found.jobs[0], found.other)] if found.other is not None else []
         if found.problem is not None:
             problems.append(f"{len(found.jobs)} of {batch.count} jobs: {found.problem}")
         return Submitted(found.jobs, found.attached, problems)
 
-    def batch(self, work: Submission) -> slurm_jobs.Batch:
-        """The jobs that the work is to have."""
+    def batch(self, work: Submission, sources: str | None) -> Batch:
+        """The jobs that the work is to have, with the folder of the sources that were sent."""
         if self.why_one_size(work) is not None:
             request, count = self.request(work)
-            scripts = [slurm_jobs.Script(slurm.text(request), count)]
+            scripts = [Script(slurm.text(request, sources), count)]
             specification = request.work.specification
         else:
             jobs = self.jobs_by_rung(work, self.active(work))
             scripts = [
-                slurm_jobs.Script(slurm.text(each.request), each.count, each.rungs) for each in jobs
+                Script(slurm.text(each.request, sources), each.count, each.rungs) for each in jobs
             ]
             specification = jobs[0].request.work.specification if jobs else work.specification
-        return slurm_jobs.Batch(
-            work.name, scripts, specification, work.digest, insists=self.allocations is not None
-        )
+        return Batch(
+            work.name, scripts, specification, work.digest,
+            insists=self.allocations is not None, sources=sources,
+        )  # fmt: skip
+
+    def setup_of(self, name: str) -> list[str]:
+        """The lines of bash that make the environment of the last jobs of a name."""
+        last = slurm_jobs.last_submission(self.site, name)
+        return setup_with(self.cluster, None if last is None else last.sources)
 
     def jobs(self, name: str) -> Sequence[Any]:
         """See `Destination`."""
@@ -301,10 +322,10 @@ def current(jobs: Sequence[Any]) -> Sequence[Any]:
     return [job for job in jobs if job.active] or jobs[-1:]
 
 
-def other_version(job: Any, work: Submission) -> str:
-    """A sentence on a job that was there, of another specification."""
+def other_version(job: Any, what: str) -> str:
+    """A sentence on a job that was there, and runs something else."""
     label = str(job).partition(": ")[0]
-    return f"{label} runs another version of this {work.kind}; `cola stop` it first to run this one"
+    return f"{label} runs {what}; `cola stop` it first to run this one"
 
 
 def destination(

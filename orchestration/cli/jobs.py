@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from orchestration.cli.options import (
     ThingName,
 )
 from orchestration.cli.things import submission_of
+from orchestration.recipes.sources import packed_sources
 from orchestration.remote.packaging import STOP_SECONDS
 from orchestration.slurm.record import WorkKind
 
@@ -183,6 +185,13 @@ def slurm_job(
     work = Work(file, work_kind, name, output, grace, cpus, ray or [], rungs)
     notify: Callable[[str], None] = typer.echo
     raise typer.Exit(run_job(work, notify))
+
+
+@app.command("sources-digest", hidden=True)
+def show_sources_digest() -> None:
+    """Print the digest of this product's own sources, by which those of machines are compared."""
+    with tempfile.TemporaryDirectory(prefix="cola-sources-") as folder:
+        typer.echo(packed_sources(Path(folder)))
 
 
 def follow(to: Destination, jobs: Sequence[Any]) -> None:

@@ -86,7 +86,8 @@ Environment = Annotated[
     typer.Option(
         "--environment",
         help="cluster: the `cola` that is installed there. pinned: this checkout's sources, built "
-        "there with the versions of its constraints.txt (minutes, the first time).",
+        "there with the versions of its constraints.txt (minutes, the first time). sources: of "
+        "Slurm, this checkout's sources with the libraries that are there.",
     ),
 ]
 

@@ -12,6 +12,7 @@ from orchestration.planning.units import rungs_as_text
 from orchestration.recipes.node_groups import NodeGroup
 from orchestration.recipes.recipes import only_group, start_options
 from orchestration.recipes.registry import Kind, RecipeRequest
+from orchestration.recipes.sources import setup_with
 from orchestration.remote.clusters import ClusterSpec
 from orchestration.slurm.times import (
     START_SECONDS,
@@ -34,15 +35,15 @@ OPTIONS = {
 }
 
 
-def text(request: RecipeRequest) -> str:
-    """The script.
+def text(request: RecipeRequest, sources: str | None = None) -> str:
+    """The script; `sources` is the folder of those that were sent.
 
     Raises:
         SpecError: the study's runs ask for several groups of nodes, or the time limit leaves no
             time to train.
     """
     group = only_group(KIND.name, request.groups)
-    return batch_script(request, group, time_limit(request))
+    return batch_script(request, group, time_limit(request), sources=sources)
 
 
 def time_limit(request: RecipeRequest) -> str:
@@ -87,7 +88,9 @@ def long_runs(request: RecipeRequest) -> list[str]:
     ]
 
 
-def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
+def batch_script(
+    request: RecipeRequest, group: NodeGroup, time: str, *, sources: str | None = None
+) -> str:
     """A batch script over several nodes, queued again until the work is finished."""
     environment = Environment(
         loader=PackageLoader("orchestration"),
@@ -115,7 +118,7 @@ def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
         time=time,
         grace=cluster.grace_seconds,
         warning=warning_seconds(cluster.grace_seconds),
-        setup=setup_lines(cluster),
+        setup=setup_lines(cluster, sources),
         alone=cluster.allocations == 1 and work.rungs is None,
         rungs=None if work.rungs is None else rungs_as_text(work.rungs),
         jobs=cluster.allocations,
@@ -134,13 +137,13 @@ def sbatch_options(cluster: ClusterSpec) -> list[str]:
     return [*options, "--exclusive"] if cluster.exclusive else options
 
 
-def setup_lines(cluster: ClusterSpec) -> list[str]:
-    """The lines of bash that make the environment.
+def setup_lines(cluster: ClusterSpec, sources: str | None) -> list[str]:
+    """The lines of bash that make the environment, with the folder of `sources` before its own.
 
     Raises:
         SpecError: one would be read as a directive of Slurm.
     """
-    lines = [line for entry in cluster.setup for line in entry.splitlines()]
+    lines = setup_with(cluster, sources)
     for line in lines:
         if line.lstrip().startswith("#SBATCH"):
             raise SpecError(

@@ -25,7 +25,8 @@ KEYS: dict[ClusterKind, tuple[str, ...]] = {
     "ray": ("address", "token", "ca_file", "allow_http"),
     "slurm": (
         "shared", "partition", "account", "qos", "constraint", "time", "grace_seconds", "memory",
-        "exclusive", "setup", "allocations", "by_rung", "ssh", "ssh_config",
+        "exclusive", "setup", "send_sources", "allocations", "by_rung", "ssh",
+        "ssh_config",
     ),
     "kuberay": ("image",),
 }  # fmt: skip
@@ -92,6 +93,12 @@ class ClusterSpec(Spec):
         default=[],
         description="Lines of bash that make the environment in which `cola` is found, as "
         "`module load cuda` or `source /shared/venv/bin/activate`.",
+    )
+    send_sources: bool = Field(
+        default=False,
+        description="Jobs run this machine's sources of the product, which are sent to the folder "
+        "`cola-sources` of `shared` unless the environment of `setup` has the same; its libraries "
+        "stay as they are.",
     )
     allocations: PositiveInt = Field(
         default=1,

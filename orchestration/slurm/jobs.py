@@ -8,17 +8,17 @@ is stopped by itself, as one alone does.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cola.errors import ClusterError, SpecError
 from orchestration.planning.units import rungs_in
 from orchestration.slurm import scheduler
+from orchestration.slurm.batch import Batch, Script
 from orchestration.slurm.machine import HERE, Machine, UnreachableError
 from orchestration.slurm.record import (
     JobRecord,
@@ -77,74 +77,19 @@ class SlurmJob:
 class Submitted:
     """The jobs of a name that wait or run, of which the first `attached` were there before.
 
-    `other_version`: those run another version of the specification. `problem` is why there are
-    fewer than asked for.
+    `other` is what those run in place of what was asked for: another version, or other sources.
+    `problem` is why there are fewer than asked for.
     """
 
     jobs: Sequence[SlurmJob]
     attached: int
-    other_version: bool = False
+    other: str | None = None
     problem: str | None = None
 
 
 def job_folder(shared: str, name: str) -> Path:
     """Where the jobs of a study or sweep have their files."""
     return Path(shared) / FOLDER / name
-
-
-@dataclass(frozen=True)
-class Script:
-    """A batch script, how many jobs of it are wanted, and the rungs that they take alone."""
-
-    text: str
-    count: int = 1
-    rungs: str | None = None
-
-    @property
-    def file(self) -> str:
-        """The name of its file."""
-        return "job.sh" if self.rungs is None else f"job-rungs-{self.rungs}.sh"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Jobs that are wanted: of one script, or of one for each size of job.
-
-    `specification` is the YAML in all of them, in which jobs side by side share out what is of the
-    whole study, and `version` the digest of the whole. `insists`: fewer jobs will not do.
-    """
-
-    name: str
-    scripts: Sequence[Script]
-    specification: str
-    version: str
-    insists: bool = False
-
-    @property
-    def count(self) -> int:
-        """How many jobs are wanted."""
-        return sum(script.count for script in self.scripts)
-
-    @property
-    def share(self) -> str:
-        """The digest of what each job runs."""
-        return hashlib.sha256(self.specification.encode()).hexdigest()
-
-    def missing(self, active: Sequence[SlurmJob]) -> list[Script]:
-        """The scripts that more jobs are wanted of, beside those that wait or run.
-
-        Of jobs by rung those are wanted whose rungs no job takes.
-        """
-        missing, taken = [], rungs_taken(active)
-        for script in self.scripts:
-            count = script.count
-            if script.rungs is None:
-                count -= len(active)
-            elif taken is None or rungs_in(script.rungs) & taken:
-                count = 0
-            if count > 0:
-                missing.append(replace(script, count=count))
-        return missing
 
 
 def submit(site: JobSite, batch: Batch) -> Submitted:
@@ -165,18 +110,22 @@ def submit(site: JobSite, batch: Batch) -> Submitted:
         active = [job for job in jobs_of(site, name) if job.active]
         last = last_submission(site, name)
         beside = last if active else None
-        other = beside is not None and beside.version != batch.version
-        missing = batch.missing(active)
+        other = None if beside is None else batch.other(beside)
+        missing = batch.missing(len(active), rungs_taken(active))
         if not missing:
             return Submitted(active, len(active), other)
-        if other or (beside is not None and beside.share != batch.share):
-            why = "another version of it" if other else "their shares of resources.concurrent_runs"
+        if other is not None or (beside is not None and beside.share != batch.share):
+            why = other or "their shares of resources.concurrent_runs"
             if batch.insists:
                 raise SpecError(
                     f"--allocations {batch.count}: {len(active)} jobs of {name} run {why}; `cola "
                     f"stop` them first, or attach to them with --allocations {len(active)}"
                 )
-            problem = None if other else f"the first ones run {why}; `cola stop` them for more"
+            problem = (
+                None
+                if other is not None
+                else f"the first ones run {why}; `cola stop` them for more"
+            )
             return Submitted(active, len(active), other, problem)
         for script in missing:
             scheduler.send_batch(script.text, str(folder), test=True, machine=site.machine)
@@ -198,7 +147,9 @@ def send(
         StorageError: the shared folder cannot be written.
     """
     folder, sent, problem = site.folder(batch.name), list[str](), None
-    last = LastSubmission(version=batch.version, share=batch.share, rungs=dict(rungs))
+    last = LastSubmission(
+        version=batch.version, share=batch.share, sources=batch.sources, rungs=dict(rungs)
+    )
     write_submission(site, folder, last)
     for script in scripts:
         site.machine.write(folder / script.file, script.text)

@@ -46,6 +46,9 @@ LOCK = 'mkdir -p -- "$1" && exec flock -- "$2" sh -c "echo locked; cat > /dev/nu
 ON_STORAGE = "check the folder that `shared` names, its permissions and its disk"
 
 
+Given = str | bytes | None  # what a command reads from its input
+
+
 class UnreachableError(SpecError):
     """An ssh host does not answer, or takes no key of this user."""
 
@@ -71,7 +74,11 @@ class Machine(Protocol):
         """How the machine is named in messages."""
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = ANSWER_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        given: Given = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """Run a command with `given` as its input.
 
@@ -104,7 +111,11 @@ class ThisMachine:
     where = "this machine"
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = ANSWER_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        given: Given = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """See `Machine`."""
         if shutil.which(arguments[0]) is None:
@@ -204,7 +215,11 @@ class SshMachine:
         return [*self.client, shlex.join(there)]
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = ANSWER_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        given: Given = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """See `Machine`."""
         answer = run(
@@ -304,7 +319,7 @@ class SshMachine:
 HERE: Machine = ThisMachine()
 
 
-def run(command: Sequence[str], *, given: str | None = None, seconds: float, name: str) -> Answer:
+def run(command: Sequence[str], *, given: Given = None, seconds: float, name: str) -> Answer:
     """Run a command of this machine.
 
     Its messages go through a file: a connection that ssh leaves for the next call may keep a pipe
@@ -314,10 +329,11 @@ def run(command: Sequence[str], *, given: str | None = None, seconds: float, nam
         ClusterError: it has not ended in time, or cannot be started.
     """
     log.debug("%s", shlex.join(command))
+    given = (given or "").encode() if not isinstance(given, bytes) else given
     with tempfile.TemporaryFile() as errors:
         try:
             done = subprocess.run(  # noqa: S603
-                list(command), input=(given or "").encode(), stdout=subprocess.PIPE, stderr=errors,
+                list(command), input=given, stdout=subprocess.PIPE, stderr=errors,
                 timeout=seconds,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

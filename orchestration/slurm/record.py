@@ -77,6 +77,7 @@ class LastSubmission(BaseModel):
 
     version: str
     share: str
+    sources: str | None = None  # the folder of those that were sent; None: the environment's
     rungs: dict[str, str] = {}
 
 

@@ -9,10 +9,9 @@ import pytest
 
 from cola.errors import SpecError, StorageError
 from orchestration.cli.destinations import current
+from orchestration.slurm.batch import Batch, Script
 from orchestration.slurm.jobs import (
-    Batch,
     JobSite,
-    Script,
     Submitted,
     follow,
     jobs_of,
@@ -21,7 +20,7 @@ from orchestration.slurm.jobs import (
     stop,
     submit,
 )
-from orchestration.slurm.machine import Answer, ThisMachine, UnreachableError
+from orchestration.slurm.machine import Answer, Given, ThisMachine, UnreachableError
 from orchestration.slurm.record import JobRecord, log_file, submission_file, write_job
 
 
@@ -33,7 +32,7 @@ class Controller(ThisMachine):
         self.gone: set[str] = set()  # jobs that end by themselves before they are stopped
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = 60.0
+        self, arguments: Sequence[str], *, given: Given = None, seconds: float = 60.0
     ) -> Answer:
         name, *options = arguments
         if name == "squeue":
@@ -81,7 +80,7 @@ def test_as_many_jobs_are_added_as_are_missing(tmp_path: Path) -> None:
     more = submitted(site, 4)
     assert (numbers(more), more.attached) == (["41", "42", "43", "44"], 2)
     same = submitted(site, 1)
-    assert (len(same.jobs), same.attached, same.other_version) == (4, 4, False)
+    assert (len(same.jobs), same.attached, same.other) == (4, 4, None)
 
 
 def test_jobs_of_another_version_are_not_joined_by_more(tmp_path: Path) -> None:
@@ -89,12 +88,12 @@ def test_jobs_of_another_version_are_not_joined_by_more(tmp_path: Path) -> None:
     site = JobSite(str(tmp_path), Controller())
     submitted(site, 2)
     attached = submitted(site, 2, "2")
-    assert (attached.attached, attached.other_version) == (2, True)
+    assert (attached.attached, attached.other) == (2, "another version of it")
     with pytest.raises(SpecError, match=r"^--allocations 3: 2 jobs of tiny run another version"):
         submitted(site, 3, "2")
     # A cluster's own number of jobs is no wish that has to be met.
     attached = submitted(site, 3, "2", insists=False)
-    assert (numbers(attached), attached.other_version) == (["41", "42"], True)
+    assert (numbers(attached), attached.other is None) == (["41", "42"], False)
     assert '"version": "1"' in submission_file(site.folder("tiny")).read_text()
 
 
@@ -105,10 +104,10 @@ def test_jobs_that_share_out_concurrent_runs_get_no_more_beside_them(tmp_path: P
     with pytest.raises(SpecError, match=r"their shares of resources\.concurrent_runs; `cola stop`"):
         submitted(site, 4, share=1)
     found = submitted(site, 4, share=1, insists=False)
-    assert (numbers(found), found.other_version) == (["41", "42"], False)
+    assert (numbers(found), found.other) == (["41", "42"], None)
     assert "for more" in (found.problem or "")
     alone = submitted(site, 1, share=4)
-    assert (alone.attached, alone.other_version) == (2, False)
+    assert (alone.attached, alone.other) == (2, None)
 
 
 def test_a_limit_on_jobs_leaves_those_that_it_takes(tmp_path: Path) -> None:

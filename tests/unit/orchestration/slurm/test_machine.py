@@ -18,7 +18,7 @@ from orchestration.cli.destinations import SlurmDestination, destination
 from orchestration.recipes.job_site import job_site, machine_of
 from orchestration.remote.clusters import ClusterSpec
 from orchestration.slurm.jobs import JobSite, described, jobs_of
-from orchestration.slurm.machine import HERE, Answer, Machine, SshMachine, UnreachableError
+from orchestration.slurm.machine import HERE, Answer, Given, Machine, SshMachine, UnreachableError
 from orchestration.slurm.record import JobRecord, log_file, write_job
 from tests.servers import free_port
 from tests.waiting import until
@@ -184,7 +184,7 @@ class Counted(SshMachine):
     calls = 0
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = 60.0
+        self, arguments: Sequence[str], *, given: Given = None, seconds: float = 60.0
     ) -> Answer:
         type(self).calls += 1
         if arguments[0] == "squeue":

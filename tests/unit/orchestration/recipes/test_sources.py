@@ -1,0 +1,92 @@
+"""Sources for a cluster's jobs: sent once by digest, and not where the environment has the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cola.errors import SpecError, StorageError
+from orchestration.recipes.sources import (
+    archive_of,
+    digest_there,
+    packed_sources,
+    setup_with,
+    sources_for,
+    unpack,
+)
+from orchestration.remote.clusters import ClusterSpec
+from orchestration.remote.packaging import LARGEST_SOURCE, PACKAGES, pack_sources
+from orchestration.slurm.jobs import JobSite
+from orchestration.slurm.machine import HERE
+from tests.paths import ROOT
+
+BIN = str(Path(sys.executable).parent)
+
+
+def cluster(shared: Path, *setup: str, send: bool = True) -> ClusterSpec:
+    values = {"kind": "slurm", "shared": str(shared), "setup": setup, "send_sources": send}
+    return ClusterSpec.parse(values)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("packed")
+    return folder, packed_sources(folder)
+
+
+def test_they_lie_in_a_folder_of_their_digest_and_are_sent_once(
+    tmp_path: Path, packed: tuple[Path, str]
+) -> None:
+    """An environment without `cola` gets them with a command of that name."""
+    digest = packed[1]
+    site, described = JobSite(str(tmp_path)), cluster(tmp_path, "PATH=/usr/bin:/bin")
+    sent = sources_for(described, site)
+    assert sent == f"{tmp_path}/cola-sources/{digest[:16]}"
+    assert {path.name for path in Path(sent).iterdir()} == {*PACKAGES, "bin"}
+    assert [path.name for path in Path(sent).parent.iterdir()] == [digest[:16]]
+    assert (Path(sent, "cola/errors.py")).read_text() == (ROOT / "cola/errors.py").read_text()
+    before = Path(sent).stat().st_mtime_ns
+    assert sources_for(described, site) == sent
+    assert Path(sent).stat().st_mtime_ns == before
+    # A job's shell: the libraries are those of `setup`, the product the one that was sent.
+    lines = setup_with(cluster(tmp_path, f"export PATH={BIN}:/usr/bin:/bin"), sent)
+    look = "python3 -c 'import cola; print(cola.__file__)'; command -v cola"
+    clean = {key: text for key, text in os.environ.items() if key != "PYTHONPATH"}
+    script = "\n".join(["set -eu", *lines, look])
+    shown = subprocess.run(
+        ["bash", "-c", script], env=clean, cwd="/", capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert shown == [f"{sent}/cola/__init__.py", f"{BIN}/cola"]
+    assert os.access(f"{sent}/bin/cola", os.X_OK)
+
+
+def test_an_environment_with_the_same_sources_is_used_as_it_is(tmp_path: Path) -> None:
+    setup = (f"export PATH={BIN}:$PATH PYTHONPATH={ROOT}", "echo Loading modules")
+    assert sources_for(cluster(tmp_path, *setup), JobSite(str(tmp_path))) is None
+    assert list(tmp_path.iterdir()) == []
+    assert sources_for(cluster(tmp_path, send=False), JobSite(str(tmp_path))) is None
+    assert setup_with(cluster(tmp_path, "a\nb"), None) == ["a", "b"]
+    assert digest_there(HERE, ["exit 3"]) is None
+
+
+def test_what_is_no_source_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cola").mkdir()
+    (tmp_path / "cola/large.py").write_bytes(b"#" * (LARGEST_SOURCE + 1))
+    with pytest.raises(SpecError, match=r"^send_sources: .*large\.py is a link or larger"):
+        pack_sources(tmp_path, tmp_path / "to", ["cola"], why="send_sources")
+
+
+def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "source.py").write_text("")
+    archive = archive_of(tmp_path)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(StorageError, match=r"this machine:.*/file/x: cannot be written \(.*exists"):
+        unpack(HERE, archive, file / "x")
+    with pytest.raises(StorageError, match=r"cannot be written \(.*not in gzip format"):
+        unpack(HERE, b"no archive", tmp_path / "place" / "x")
+    assert list((tmp_path / "place").iterdir()) == []
