@@ -64,10 +64,17 @@ def test_they_lie_in_a_folder_of_their_digest_and_are_sent_once(
     assert os.access(f"{sent}/bin/cola", os.X_OK)
 
 
-def test_an_environment_with_the_same_sources_is_used_as_it_is(tmp_path: Path) -> None:
-    setup = (f"export PATH={BIN}:$PATH PYTHONPATH={ROOT}", "echo Loading modules")
+def test_an_environment_with_the_same_sources_is_used_as_it_is(
+    tmp_path: Path, packed: tuple[Path, str]
+) -> None:
+    """What a module system prints before is no digest."""
+    cola = tmp_path / "bin" / "cola"
+    cola.parent.mkdir()
+    cola.write_text(f'#!/bin/sh\n[ "$*" = sources-digest ] && echo {packed[1]}\n')
+    cola.chmod(0o755)
+    setup = (f"export PATH={cola.parent}:$PATH", "echo Loading modules")
     assert sources_for(cluster(tmp_path, *setup), JobSite(str(tmp_path))) is None
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
     assert sources_for(cluster(tmp_path, send=False), JobSite(str(tmp_path))) is None
     assert setup_with(cluster(tmp_path, "a\nb"), None) == ["a", "b"]
     assert digest_there(HERE, ["exit 3"]) is None
