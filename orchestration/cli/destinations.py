@@ -11,12 +11,13 @@ from typing import Any, Protocol
 from cola import process_environment
 from cola.errors import SpecError
 from orchestration.cluster.token_file import token_of
-from orchestration.planning.units import rungs_as_text
 from orchestration.recipes import slurm
+from orchestration.recipes.files import with_files_sent
 from orchestration.recipes.job_site import job_site
 from orchestration.recipes.registry import RecipeRequest, request_of
 from orchestration.recipes.rungs import (
     RungJobs,
+    finished_rungs,
     jobs_by_rung,
     sentences_of,
     sizes_of,
@@ -45,6 +46,9 @@ class Destination(Protocol):
     @property
     def shared(self) -> str | None:
         """See above."""
+
+    def sends_files(self, environment: JobEnvironment) -> bool:
+        """Whether the study's files are sent from this machine, so that its paths are of here."""
 
     def notes(self, work: Submission) -> Sequence[str]:
         """Sentences on what submitting the work would mean, before it is submitted."""
@@ -99,6 +103,10 @@ class RayDestination:
         """
         if self.token is not None:
             process_environment.ray_token(token_of(self.token))
+
+    def sends_files(self, environment: JobEnvironment) -> bool:
+        """See `Destination`."""
+        return False
 
     def notes(self, work: Submission) -> Sequence[str]:
         """See `Destination`."""
@@ -216,15 +224,11 @@ class SlurmDestination:
         wanted = max(1, self._wanted(work) - len(active)) if given else None
         return jobs_by_rung(work, self.cluster, wanted, rungs=left, beside=len(active))
 
-    def active(self, work: Submission) -> list[slurm_jobs.SlurmJob]:
-        """The jobs of the work that wait or run."""
-        return [job for job in slurm_jobs.jobs_of(self.site, work.name) if job.active]
-
     def notes(self, work: Submission) -> Sequence[str]:
         """See `Destination`."""
         why = self.why_one_size(work)
         if why is None:
-            return self.notes_by_rung(work, self.active(work))
+            return self.notes_by_rung(work, slurm_jobs.active_jobs(self.site, work.name))
         return self.notes_of_one_size(work, why)
 
     def notes_by_rung(
@@ -234,9 +238,7 @@ class SlurmDestination:
         jobs = self.jobs_by_rung(work, active)
         if not jobs:
             return [f"all rungs of {work.name} are taken by the {len(active)} jobs that are there"]
-        left_out = frozenset(run.rung for run in work.runs) - unfinished_rungs(work)
-        finished = [f"rungs {rungs_as_text(left_out)}: finished"] if left_out else []
-        return [*finished, *table_of(jobs), *sentences_of(jobs)]
+        return [*finished_rungs(work), *table_of(jobs), *sentences_of(jobs)]
 
     def notes_of_one_size(self, work: Submission, why: str) -> Sequence[str]:
         """Sentences on equal jobs; `why` they are is one of them where jobs by rung are wished."""
@@ -268,14 +270,23 @@ class SlurmDestination:
                 f"output={work.study.output}: is not below {self.shared}, the folder that all "
                 f"nodes see (shared); use one that is, as --set output={self.shared}/outputs"
             )
-        sends = {"send_sources": self.cluster.send_sources or environment == "sources"}
+        sends = {"send_sources": self._sends(environment)}
         sources = sources_for(self.cluster.model_copy(update=sends), self.site)
+        if self.sends_files(environment):
+            work = with_files_sent(work, self.site)
         batch = self.batch(work, sources)
         found = slurm_jobs.submit(self.site, batch)
         problems = [other_version(found.jobs[0], found.other)] if found.other is not None else []
         if found.problem is not None:
             problems.append(f"{len(found.jobs)} of {batch.count} jobs: {found.problem}")
         return Submitted(found.jobs, found.attached, problems)
+
+    def sends_files(self, environment: JobEnvironment) -> bool:
+        """See `Destination`."""
+        return self._sends(environment) and self.cluster.ssh is not None
+
+    def _sends(self, environment: JobEnvironment) -> bool:
+        return self.cluster.send_sources or environment == "sources"
 
     def batch(self, work: Submission, sources: str | None) -> Batch:
         """The jobs that the work is to have, with the folder of the sources that were sent."""
@@ -284,7 +295,7 @@ class SlurmDestination:
             scripts = [Script(slurm.text(request, sources), count)]
             specification = request.work.specification
         else:
-            jobs = self.jobs_by_rung(work, self.active(work))
+            jobs = self.jobs_by_rung(work, slurm_jobs.active_jobs(self.site, work.name))
             scripts = [
                 Script(slurm.text(each.request, sources), each.count, each.rungs) for each in jobs
             ]

@@ -68,7 +68,7 @@ def submit(
     )  # fmt: skip
     work = submission_of(
         context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
-        shared=to.shared,
+        shared=to.shared, here=to.sends_files(environment),
     )  # fmt: skip
     for sentence in to.notes(work):
         typer.echo(sentence, err=True)

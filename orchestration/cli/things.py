@@ -10,6 +10,7 @@ import yaml
 
 from cola.errors import SpecError, one_line
 from cola.spec import load_yaml
+from cola.spec.locations import located
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.planning.catalog import read_study, shipped_studies
@@ -27,10 +28,12 @@ def submission_of(
     scale: str | None,
     sweep_settings: list[str],
     shared: str | None = None,
+    here: bool = False,
 ) -> Submission:
     """What is sent of a study or sweep; `services` (of the command line) know sweeps.
 
-    An output whose path is relative lies in the cluster's `shared` folder, if there is one.
+    An output whose path is relative lies in the cluster's `shared` folder, if there is one. `here`:
+    relative paths of a study's files are of this machine's working directory.
 
     Raises:
         SpecError: there is neither, it is invalid, or options are not for it.
@@ -52,7 +55,8 @@ def submission_of(
                 f"{option} {value}: is for sweeps, and {thing} is a study; leave it out"
             )
     study = read_study(thing, settings)
-    return study_submission(study.model_copy(update={"output": output_within(shared, study)}))
+    placed = study.model_copy(update={"output": output_within(shared, study)})
+    return study_submission(located(placed) if here else placed)
 
 
 def within(shared: str | None, study: StudySpec, settings: list[str]) -> list[str]:

@@ -102,6 +102,12 @@ def unfinished_rungs(work: Submission) -> frozenset[int]:
     )
 
 
+def finished_rungs(work: Submission) -> list[str]:
+    """A sentence on rungs of a study that need no job, if there are any."""
+    left_out = frozenset(run.rung for run in work.runs) - unfinished_rungs(work)
+    return [f"rungs {rungs_as_text(left_out)}: finished"] if left_out else []
+
+
 def sizes_of(work: Submission, cluster: ClusterSpec, rungs: frozenset[int]) -> list[RungSize]:
     """The sizes that rungs ask for, the smallest first.
 

@@ -92,15 +92,17 @@ def digest_there(machine: Machine, setup: Sequence[str]) -> str | None:
     return words[-1] if answer.code == 0 and words else None
 
 
+def plain(item: tarfile.TarInfo) -> tarfile.TarInfo:
+    """An entry of an archive without user, time and mode of its own."""
+    item.uid = item.gid = 0
+    item.mtime = 0
+    item.uname = item.gname = ""
+    item.mode = 0o755 if item.isdir() else 0o644
+    return item
+
+
 def archive_of(folder: Path) -> bytes:
     """The folder's files and the command `cola` as a compressed archive, of no user and time."""
-
-    def plain(item: tarfile.TarInfo) -> tarfile.TarInfo:
-        item.uid = item.gid = item.mtime = 0
-        item.uname = item.gname = ""
-        item.mode = 0o755 if item.isdir() else 0o644
-        return item
-
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for path in sorted(folder.iterdir()):

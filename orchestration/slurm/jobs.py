@@ -107,7 +107,7 @@ def submit(site: JobSite, batch: Batch) -> Submitted:
         )
     name, folder = batch.name, site.folder(batch.name)
     with site.machine.lock(folder / "submit.lock"):
-        active = [job for job in jobs_of(site, name) if job.active]
+        active = active_jobs(site, name)
         last = last_submission(site, name)
         beside = last if active else None
         other = None if beside is None else batch.other(beside)
@@ -208,6 +208,11 @@ def jobs_of(site: JobSite, name: str) -> list[SlurmJob]:
     logs = (LOG_NAME.fullmatch(file.removeprefix(prefix)) for file in files)
     numbers = sorted({*queued, *(match[1] for match in logs if match is not None)}, key=int)
     return described(site, name, numbers, queued=queued)
+
+
+def active_jobs(site: JobSite, name: str) -> list[SlurmJob]:
+    """The jobs of a study or sweep that wait or run."""
+    return [job for job in jobs_of(site, name) if job.active]
 
 
 def queue_of(site: JobSite, name: str) -> dict[str, dict[str, str]]:

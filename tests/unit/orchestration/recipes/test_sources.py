@@ -6,10 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cola.errors import SpecError, StorageError
+from cola.spec.data import LocalFiles
+from cola.study import StudySpec
+from orchestration.planning.plan import plan_study
+from orchestration.recipes.files import sent, with_files_sent
 from orchestration.recipes.sources import (
     archive_of,
     digest_there,
@@ -20,6 +25,7 @@ from orchestration.recipes.sources import (
 )
 from orchestration.remote.clusters import ClusterSpec
 from orchestration.remote.packaging import LARGEST_SOURCE, PACKAGES, pack_sources
+from orchestration.remote.submission import study_submission
 from orchestration.slurm.jobs import JobSite
 from orchestration.slurm.machine import HERE
 from tests.paths import ROOT
@@ -97,3 +103,51 @@ def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot be written \(.*not in gzip format"):
         unpack(HERE, b"no archive", tmp_path / "place" / "x")
     assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_files_of_a_study_are_sent_by_their_content(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its runs keep their identity, and what the cluster has of its own stays where it is."""
+    shared, folder = tmp_path / "shared", tmp_path / "texts"
+    (folder / "more").mkdir(parents=True)
+    text = Path(tiny_study["data"]["corpus"]["paths"][0]).read_text()
+    (folder / "more" / "b.txt").write_text(text)
+    (folder / "a.txt").write_text("A text.")
+    (tmp_path / "link").symlink_to(folder)
+    (shared / "own").mkdir(parents=True)
+    (shared / "own" / "c.txt").write_text("of the cluster")
+    paths = [str(tmp_path / "link"), str(shared / "own")]
+    corpus = {"source": "files", "paths": paths}
+    study = StudySpec.parse(tiny_study | {
+        "families": {"ar": {}}, "data": tiny_study["data"] | {"corpus": corpus},
+        "output": str(shared / "outputs"),
+    })  # fmt: skip
+    site, work = JobSite(str(shared)), study_submission(study)
+    there = with_files_sent(work, site)
+    data = there.study.data.corpus
+    assert isinstance(data, LocalFiles)
+    place = Path(data.paths[0])
+    assert (place.name, place.parents[1]) == ("link", shared / "cola-files")
+    assert data.paths[1] == paths[1]
+    assert there.study.output == study.output
+    assert (place / "more" / "b.txt").read_text() == text
+    assert f"- {place}\n" in there.specification
+    assert [run.key for run in plan_study(there.study)] == [run.key for run in work.runs]
+    assert with_files_sent(work, site).digest == there.digest
+    (folder / "more" / "b.txt").write_text(text + "\n\nMore.")
+    assert with_files_sent(work, site).digest != there.digest
+
+
+def test_a_corpus_that_is_too_large_to_be_sent_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    with path.open("wb") as file:
+        file.truncate(2**28 + 1)
+    with pytest.raises(SpecError, match=r"^data\.corpus\.paths\.0=.*large\.bin: has 268\.4 MB"):
+        sent("data.corpus.paths.0", path, JobSite(str(tmp_path)))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(path)
+    with pytest.raises(SpecError, match=r"has a link in it, .*/folder/link; send a folder without"):
+        sent("data.corpus.paths.0", tmp_path / "folder", JobSite(str(tmp_path)))
+    with pytest.raises(StorageError, match=r"absent: cannot be read \(No such file"):
+        sent("data.tokenizer.path", tmp_path / "absent", JobSite(str(tmp_path)))
