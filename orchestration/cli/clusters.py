@@ -138,6 +138,9 @@ def recipe(
     typer.echo(recipe_text(chosen, work, wanted, image=image), nl=False)
 
 
+SENT_BY_SUBMIT = (
+    "send_sources: `cola submit` sends them; this script takes the `cola` of its environment"
+)
 # What a recipe that is for no study is made from, and options that are not named as their key.
 OF_IMAGES = ("gpus_per_node",)
 NAMES = {"grace_seconds": "grace"}
@@ -172,6 +175,8 @@ def job_of(
         SpecError: the work cannot have such jobs, or there are jobs of several sizes, and none of
             them for just these rungs.
     """
+    if to.cluster.send_sources:
+        typer.echo(SENT_BY_SUBMIT, err=True)
     why = to.why_one_size(work)
     for sentence in to.notes_of_one_size(work, why) if why else to.notes_by_rung(work, ()):
         typer.echo(sentence, err=True)

@@ -98,7 +98,8 @@ class ClusterSpec(Spec):
         default=False,
         description="Jobs run this machine's sources of the product, which are sent to the folder "
         "`cola-sources` of `shared` unless the environment of `setup` has the same; its libraries "
-        "stay as they are.",
+        "stay as they are. With `ssh` corpus and tokenizer files of this machine are sent too, to "
+        "`cola-files`.",
     )
     allocations: PositiveInt = Field(
         default=1,
