@@ -56,9 +56,8 @@ def time_limit(request: RecipeRequest) -> str:
     limit = cluster.time
     if limit is None or work.rungs is not None:
         seconds = max(work.seconds() / cluster.allocations, *work.run_seconds().values(), 0.0)
-        hours = min(planned_hours(seconds, cluster.grace_seconds), MOST_HOURS)
-        if limit is None or seconds_of(limit) > hours * 3600:
-            limit = f"{hours}:00:00"
+        hours = planned_hours(seconds, cluster.grace_seconds)
+        limit = min(f"{hours}:00:00", limit or f"{MOST_HOURS}:00:00", key=seconds_of)
     check_limit(seconds_of(limit), cluster.grace_seconds, where=f"--time={limit}")
     return limit
 

@@ -68,6 +68,7 @@ def test_nodes_and_time_of_the_cluster_are_the_most_of_any_job(ladder: Submissio
     found = shapes(destination, ladder)
     assert found["0"] == (1, "1 x 2, 3:00:00")
     assert found["6-7"] == (1, "8 x 8, 12:00:00")
+    assert shapes(to(time="7-00:00:00"), ladder)["7"] == (1, "8 x 8, 132:00:00"), "1.5 x 87.8 hours"
     notes = destination.notes_by_rung(ladder, ())
     assert any("cola-2e+21-seed66: 42.9 hours by the plan" in note for note in notes)
     with pytest.raises(SpecError, match=r"--nodes 4: a run of resources.workers=64 needs 8 nodes"):
