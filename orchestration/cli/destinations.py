@@ -278,7 +278,8 @@ class SlurmDestination:
         found = slurm_jobs.submit(self.site, batch)
         problems = [other_version(found.jobs[0], found.other)] if found.other is not None else []
         if found.problem is not None:
-            problems.append(f"{len(found.jobs)} of {batch.count} jobs: {found.problem}")
+            total = batch.total(found.attached)
+            problems.append(f"{len(found.jobs)} of {total} jobs: {found.problem}")
         return Submitted(found.jobs, found.attached, problems)
 
     def sends_files(self, environment: JobEnvironment) -> bool:

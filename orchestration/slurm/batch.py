@@ -44,6 +44,11 @@ class Batch:
         """How many jobs are wanted."""
         return sum(script.count for script in self.scripts)
 
+    def total(self, attached: int) -> int:
+        """How many jobs there are then, where those by rung come beside the attached ones."""
+        beside = any(script.rungs is not None for script in self.scripts)
+        return self.count + (attached if beside else 0)
+
     @property
     def share(self) -> str:
         """The digest of what each job runs."""

@@ -118,8 +118,9 @@ def submit(site: JobSite, batch: Batch) -> Submitted:
             why = other or "their shares of resources.concurrent_runs"
             if batch.insists:
                 raise SpecError(
-                    f"--allocations {batch.count}: {len(active)} jobs of {name} run {why}; `cola "
-                    f"stop` them first, or attach to them with --allocations {len(active)}"
+                    f"--allocations {batch.total(len(active))}: {len(active)} jobs of {name} run "
+                    f"{why}; `cola stop` them first, or attach to them with --allocations "
+                    f"{len(active)}"
                 )
             problem = (
                 None
