@@ -34,10 +34,11 @@ def test_small_rungs_run_on_a_node_beside_a_job_of_two(
 ) -> None:
     """Each job takes the runs of its rungs alone; the last one writes the report."""
     ladder = "[{budget: 2e10, core_parameters: 60000}, {budget: 8e10, core_parameters: 120000}]"
-    larger = "[{core_parameters: 100000, workers: 4}]"
+    larger = "[{core_parameters: 100000, workers: 2}]"
     by_rung = (
         *("--set", "name=rungs", "--set", f"ladder={ladder}"),
-        *("--set", f"resources.larger={larger}", "--by-rung"),
+        *("--set", "resources.cpus_per_worker=2", "--set", f"resources.larger={larger}"),
+        "--by-rung",
     )
     shown = rig.run("cola", "submit", study, *by_rung, "--cluster", "rig", seconds=2 * JOB_SECONDS)
     assert "rungs 0: submitted" in shown
