@@ -8,7 +8,7 @@ other working directories, so what is sent holds absolute paths only (`Absolute`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -84,6 +84,11 @@ def located(spec: S, base: Path | None = None) -> S:
             raise SpecError(f"{key}={text}: {error}") from None
 
     return _replaced(spec, absolute, "")
+
+
+def with_paths(spec: S, places: Mapping[str, str]) -> S:
+    """The specification with other paths, by the keys that `file_paths` has for them."""
+    return _replaced(spec, lambda key, text, location: places.get(key, text), "")
 
 
 def path_fields(spec: BaseModel) -> dict[str, tuple[str, Location]]:

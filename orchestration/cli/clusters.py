@@ -12,9 +12,11 @@ from orchestration.cli.options import (
     DASHBOARD_HELP,
     Allocations,
     AllowHttp,
+    ByRung,
     CaFile,
     ClusterName,
     Overrides,
+    Rungs,
     Scale,
     SweepOverrides,
     output_folder,
@@ -28,7 +30,7 @@ from orchestration.remote.endpoint import Endpoint
 from orchestration.remote.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from orchestration.doctor.finding import Finding
 
@@ -98,6 +100,8 @@ def recipe(
     grace: Grace = None,
     exclusive: Exclusive = None,
     allocations: Allocations = None,
+    by_rung: ByRung = None,
+    rungs: Rungs = None,
     image: Annotated[
         str | None,
         typer.Option(
@@ -116,33 +120,79 @@ def recipe(
         "exclusive": exclusive,
         "allocations": allocations,
     }
-    wanted = with_options(described, {k: v for k, v in changes.items() if v is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
     chosen, work = kind or described.kind, None
+    by_size = {"by_rung": by_rung, "rungs": rungs}
+    check_options(chosen, given | {k: v for k, v in by_size.items() if v is not None})
+    wanted = with_options(described, given)
     if thing is not None:
         work = submission_of(
             context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
             shared=described.shared if cluster is not None else None,
         )  # fmt: skip
         if chosen == "slurm":
-            work, wanted = shared_out(work, wanted, asked=allocations is not None)
+            to = SlurmDestination(wanted, allocations, by_rung)
+            work, wanted = job_of(to, work, rungs)
     elif settings or scale is not None or sweep_settings:
         raise SpecError("--set, --scale, --sweep-set: are for a study or sweep; name it first")
     typer.echo(recipe_text(chosen, work, wanted, image=image), nl=False)
 
 
-def shared_out(
-    work: Submission, cluster: ClusterSpec, *, asked: bool
-) -> tuple[Submission, ClusterSpec]:
-    """What each of a cluster's jobs runs; sentences on its limits go to stderr.
+SENT_BY_SUBMIT = (
+    "send_sources: `cola submit` sends them; this script takes the `cola` of its environment"
+)
+# What a recipe that is for no study is made from, and options that are not named as their key.
+OF_IMAGES = ("gpus_per_node",)
+NAMES = {"grace_seconds": "grace"}
+
+
+def check_options(kind: str, given: Mapping[str, Any]) -> None:
+    """Check that a recipe which is for no study gets no option of jobs, and jobs by rung are
+    Slurm's.
 
     Raises:
-        SpecError: several jobs were `asked` for, and the work takes one.
+        SpecError: naming the option.
     """
-    to = SlurmDestination(cluster, cluster.allocations if asked else None)
-    for sentence in to.notes(work):
+    for key, value in given.items():
+        option = "--" + NAMES.get(key, key).replace("_", "-")
+        option += "" if isinstance(value, bool) else f" {value}"
+        if kinds()[kind].alone is not None and key not in OF_IMAGES:
+            raise SpecError(
+                f"{option}: is for jobs; --kind {kind} takes --gpus-per-node (0: for CPUs) and "
+                "--image, the image's name; leave it out"
+            )
+        if kind != "slurm" and key in ("by_rung", "rungs"):
+            raise SpecError(f"{option}: is for --kind slurm, and this is {kind}; leave it out")
+
+
+def job_of(
+    to: SlurmDestination, work: Submission, rungs: str | None
+) -> tuple[Submission, ClusterSpec]:
+    """What each of a cluster's jobs runs, or those for `rungs`; what there is to know of them goes
+    to stderr.
+
+    Raises:
+        SpecError: the work cannot have such jobs, or there are jobs of several sizes, and none of
+            them for just these rungs.
+    """
+    if to.cluster.send_sources:
+        typer.echo(SENT_BY_SUBMIT, err=True)
+    why = to.why_one_size(work)
+    for sentence in to.notes_of_one_size(work, why) if why else to.notes_by_rung(work, ()):
         typer.echo(sentence, err=True)
-    request, _ = to.request(work)
-    return request.work, request.cluster
+    if why is not None:
+        if rungs is not None:
+            raise SpecError(f"--rungs {rungs}: is for jobs by rung (--by-rung): {why}")
+        request, _ = to.request(work)
+        return request.work, request.cluster
+    jobs = {each.rungs: each.request for each in to.jobs_by_rung(work, ())}
+    if rungs not in jobs:
+        given = "--by-rung" if rungs is None else f"--rungs {rungs}"
+        raise SpecError(
+            f"{given}: jobs of each size have a script of their own; print one with --rungs "
+            f"{' or --rungs '.join(jobs)}"
+        )
+    return jobs[rungs].work, jobs[rungs].cluster
 
 
 def described_cluster(name: str | None, kind: str | None, thing: str | None) -> ClusterSpec:

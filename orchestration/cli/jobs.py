@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,18 +13,21 @@ from orchestration.cli.destinations import Destination, current, destination
 from orchestration.cli.options import (
     Allocations,
     AllowHttp,
+    ByRung,
     CaFile,
     ClusterName,
     Dashboard,
     Detach,
     Environment,
     Overrides,
+    Rungs,
     Scale,
     SweepOverrides,
     Thing,
     ThingName,
 )
 from orchestration.cli.things import submission_of
+from orchestration.recipes.sources import packed_sources
 from orchestration.remote.packaging import STOP_SECONDS
 from orchestration.slurm.record import WorkKind
 
@@ -52,17 +56,19 @@ def submit(
     sweep_settings: SweepOverrides = None,
     detach: Detach = False,
     allocations: Allocations = None,
+    by_rung: ByRung = None,
     environment: Environment = "cluster",
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
 ) -> None:
     """Submit or attach, and follow."""
     to = destination(
-        address, cluster, thing, ca_file=ca_file, allow_http=allow_http, allocations=allocations
-    )
+        address, cluster, thing, ca_file=ca_file, allow_http=allow_http, allocations=allocations,
+        by_rung=by_rung,
+    )  # fmt: skip
     work = submission_of(
         context.obj, thing, settings or [], scale=scale, sweep_settings=sweep_settings or [],
-        shared=to.shared,
+        shared=to.shared, here=to.sends_files(environment),
     )  # fmt: skip
     for sentence in to.notes(work):
         typer.echo(sentence, err=True)
@@ -90,6 +96,7 @@ def resume(
     sweep_settings: SweepOverrides = None,
     detach: Detach = False,
     allocations: Allocations = None,
+    by_rung: ByRung = None,
     environment: Environment = "cluster",
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
@@ -98,7 +105,7 @@ def resume(
     submit(
         context, thing, address, settings, cluster=cluster, scale=scale,
         sweep_settings=sweep_settings, detach=detach, allocations=allocations,
-        environment=environment, ca_file=ca_file, allow_http=allow_http,
+        by_rung=by_rung, environment=environment, ca_file=ca_file, allow_http=allow_http,
     )  # fmt: skip
 
 
@@ -169,14 +176,22 @@ def slurm_job(
     output: Annotated[Path, typer.Option()],
     grace: Annotated[int, typer.Option(min=1)] = STOP_SECONDS,
     cpus: Annotated[int, typer.Option(min=1)] = 1,
+    rungs: Rungs = None,
 ) -> None:
     """What a script of `cola recipe --kind slurm` runs on the first of a job's nodes."""
     from orchestration.slurm.job import Work, run_job
 
     work_kind: WorkKind = "sweep" if kind == "sweep" else "study"
-    work = Work(file, work_kind, name, output, grace, cpus, ray or [])
+    work = Work(file, work_kind, name, output, grace, cpus, ray or [], rungs)
     notify: Callable[[str], None] = typer.echo
     raise typer.Exit(run_job(work, notify))
+
+
+@app.command("sources-digest", hidden=True)
+def show_sources_digest() -> None:
+    """Print the digest of this product's own sources, by which those of machines are compared."""
+    with tempfile.TemporaryDirectory(prefix="cola-sources-") as folder:
+        typer.echo(packed_sources(Path(folder)))
 
 
 def follow(to: Destination, jobs: Sequence[Any]) -> None:

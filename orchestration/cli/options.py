@@ -31,6 +31,23 @@ Allocations = Annotated[
         "or 1).",
     ),
 ]
+ByRung = Annotated[
+    bool | None,
+    typer.Option(
+        "--by-rung/--one-size",
+        help="Slurm: jobs of a study have nodes and time by the rungs whose runs they take "
+        "(default: the cluster's, or one size).",
+    ),
+]
+Rungs = Annotated[
+    str | None,
+    typer.Option(
+        "--rungs",
+        metavar="0-2,5",
+        help="Of the ladder's rungs, counted from 0, these alone; the others are left to other "
+        "drivers.",
+    ),
+]
 Run = Annotated[str, typer.Argument(help="STUDY/RUN-NAME, a run key, or a run's folder.")]
 Overrides = Annotated[
     list[str] | None,
@@ -69,7 +86,8 @@ Environment = Annotated[
     typer.Option(
         "--environment",
         help="cluster: the `cola` that is installed there. pinned: this checkout's sources, built "
-        "there with the versions of its constraints.txt (minutes, the first time).",
+        "there with the versions of its constraints.txt (minutes, the first time). sources: of "
+        "Slurm, this checkout's sources with the libraries that are there.",
     ),
 ]
 

@@ -173,7 +173,7 @@ def show_status_there(
     """
     verbs = ["sweep", "status"] if swept else ["status"]
     options = [*(["--json"] if as_json else []), *(["--workers"] if workers else [])]
-    script = THERE.format(setup="\n".join(to.cluster.setup), columns=WIDE)
+    script = THERE.format(setup="\n".join(to.setup_of(spec.stem)), columns=WIDE)
     command = ["bash", "-c", script, "bash", *verbs, str(spec), *options]
     answer = to.site.machine.call(command, seconds=STATUS_SECONDS)
     shown = answer.output.decode(errors="replace")

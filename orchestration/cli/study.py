@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from orchestration.cli.options import (
     Overrides,
     RayAddress,
     Run,
+    Rungs,
     Seed,
     Study,
     output_folder,
@@ -47,6 +49,7 @@ from orchestration.planning.plan_summary import (
 )
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
+from orchestration.planning.units import rungs_in
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, output_root, study_folder
 
@@ -131,6 +134,7 @@ def run(
     settings: Overrides = None,
     *,
     address: RayAddress = None,
+    rungs: Rungs = None,
     rehearse: Annotated[
         bool,
         typer.Option(
@@ -145,12 +149,13 @@ def run(
     if rehearse:
         spec = rehearsal_of(spec)
         view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
-    result = run_here_or_on(spec, address, view)
+    chosen = None if rungs is None else rungs_in(rungs)
+    result = run_here_or_on(spec, address, view, rungs=chosen)
     show_result(result, view)
     # Where others still train, the last of them writes the report.
     remote = address is not None or spec.output_mirror is not None
-    arrived = not result.unsent
-    if remote and not (result.stopped or result.others) and context.obj is not None:
+    done, arrived = not (result.stopped or result.to_come), not result.unsent
+    if remote and done and context.obj is not None:
         write_report = partial(context.obj.report, spec.name, spec.output)
         arrived &= deliver(spec, Thing("study", spec.name), write_report, notify=view.note)
     if not result.complete and not result.left_to_others:
@@ -164,7 +169,9 @@ def run(
         view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
 
 
-def run_here_or_on(study: StudySpec, address: str | None, view: StudyView) -> StudyResult:
+def run_here_or_on(
+    study: StudySpec, address: str | None, view: StudyView, *, rungs: Collection[int] | None = None
+) -> StudyResult:
     """Run the study on this machine, or supervised on the cluster at `address`.
 
     Raises:
@@ -175,10 +182,10 @@ def run_here_or_on(study: StudySpec, address: str | None, view: StudyView) -> St
     if address is None:
         from orchestration.driver.study_runner import run_study
 
-        return run_study(study, None, view)
+        return run_study(study, None, view, rungs=rungs)
     from orchestration.driver.supervisor import run_supervised
 
-    return run_supervised(study, address, view)
+    return run_supervised(study, address, view, rungs=rungs)
 
 
 def show_result(result: StudyResult, view: StudyView) -> None:
@@ -198,11 +205,12 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         )
     others = ", ".join(result.others)
     if result.left_to_others:
-        view.note(f"left to other drivers: {others}; the last of them completes the study")
+        left = ", ".join(result.left)
+        view.note(f"left to other drivers: {left}; the last of them completes the study")
     elif not result.complete:
-        left = {name: state for name, state in result.states.items() if state != "finished"}
+        unfinished = {name: state for name, state in result.states.items() if state != "finished"}
         by_others = f"; another driver runs {others}" if others else ""
-        view.note(f"not finished: {left}{by_others}; the same command resumes from here")
+        view.note(f"not finished: {unfinished}{by_others}; the same command resumes from here")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import yaml
 
 from cola.errors import SpecError, one_line
 from cola.spec import load_yaml
+from cola.spec.locations import located
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.output_mirror.mirror import check_mirror_address
@@ -28,10 +29,12 @@ def submission_of(
     scale: str | None,
     sweep_settings: list[str],
     shared: str | None = None,
+    here: bool = False,
 ) -> Submission:
     """What is sent of a study or sweep; `services` (of the command line) know sweeps.
 
-    An output whose path is relative lies in the cluster's `shared` folder, if there is one.
+    An output whose path is relative lies in the cluster's `shared` folder, if there is one. `here`:
+    relative paths of a study's files are of this machine's working directory.
 
     Raises:
         SpecError: there is neither, it is invalid, or options are not for it.
@@ -54,16 +57,22 @@ def submission_of(
                 f"{option} {value}: is for sweeps, and {thing} is a study; leave it out"
             )
     study = read_study(thing, settings)
-    found = study_submission(read_study(thing, within(shared, study, settings)))
-    check_mirror_address(found.study)
-    return found
+    placed = study.model_copy(update={"output": output_within(shared, study)})
+    check_mirror_address(placed)
+    return study_submission(located(placed) if here else placed)
 
 
 def within(shared: str | None, study: StudySpec, settings: list[str]) -> list[str]:
     """The settings, with the study's output in the shared folder if its path is relative."""
+    output = output_within(shared, study)
+    return settings if output == study.output else [*settings, f"output={output}"]
+
+
+def output_within(shared: str | None, study: StudySpec) -> str:
+    """A study's output, in the shared folder if its path is relative."""
     if shared is None or Path(study.output).is_absolute() or study.output.startswith("~"):
-        return settings
-    return [*settings, f"output={Path(shared, study.output)}"]
+        return study.output
+    return str(Path(shared, study.output))
 
 
 def is_sweep(services: Any, thing: str) -> bool:

@@ -68,5 +68,8 @@ def request(cluster: ClusterSpec) -> str:
 
 def seen_by_nodes(cluster: ClusterSpec) -> str:
     """Whether a node reads what this machine writes, and finds `cola`."""
-    said = check_seen_by_nodes(job_site(cluster), sbatch_options(cluster), cluster.setup)
+    said = check_seen_by_nodes(
+        job_site(cluster), sbatch_options(cluster), cluster.setup,
+        sends_sources=cluster.send_sources,
+    )  # fmt: skip
     return f"{said}; jobs lie in {cluster.shared}/{FOLDER}"

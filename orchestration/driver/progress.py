@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 PLAIN_LINE_SECONDS = 15.0  # between two lines of a run without a terminal; a chosen value
 DONE = ("finished", "failed", "diverged", "interrupted", "reuse", "set aside")
-LEFT_ALONE = ("reuse", "busy", "set aside")  # actions of runs that this driver does not train
+# Actions of runs that this driver does not train.
+LEFT_ALONE = ("reuse", "busy", "set aside", "left")
 
 
 @dataclass
@@ -194,7 +195,7 @@ class StudyView:
         left = rate = 0.0
         for row in self._rows.values():
             spec = row.run.spec
-            if row.state not in (*DONE, "busy"):
+            if row.state not in (*DONE, "busy", "left"):
                 left += row.run.train_flops("executed") - spec.train_flops_at(row.step, "executed")
             if row.state == "training" and row.tokens_per_second:
                 rate += row.tokens_per_second * row.run.train_flops("executed") / row.run.tokens

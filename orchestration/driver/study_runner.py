@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,14 @@ from orchestration.output_mirror.mirror import OutputMirror, mirror_of
 from orchestration.output_mirror.planned import plan_with_mirror, taken
 from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
-from orchestration.planning.decisions import Action, RunDecision, decide, save_plan
+from orchestration.planning.decisions import (
+    Action,
+    RunDecision,
+    check_rungs,
+    decide,
+    of_rungs,
+    save_plan,
+)
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.shared_prefixes import remove_published_prefixes
@@ -43,6 +50,7 @@ from orchestration.training.final_tasks import check_items
 log = logging.getLogger(__name__)
 
 TRAINED: tuple[Action, ...] = ("start", "resume")
+TO_COME: tuple[State, ...] = ("new", "running", "interrupted")  # states of runs that may go on
 CHECK_SECONDS = 0.5  # for MLflow to say that it has all of a run; a chosen value
 MIRROR_PATIENCE_SECONDS = 30.0  # for MLflow to take what is left at the end; a chosen value
 
@@ -58,6 +66,7 @@ class StudyResult:
     trouble: str | None = None  # why
     others: Sequence[str] = ()  # names of runs that other drivers train, or may train
     unsent: Sequence[str] = ()  # names of what the output's mirror does not have
+    of_other_rungs: Sequence[str] = ()  # names of runs that this driver was not to train
 
     @property
     def complete(self) -> bool:
@@ -68,11 +77,30 @@ class StudyResult:
     def left_to_others(self) -> bool:
         """Whether every run that is not finished is another driver's, which completes the study."""
         unfinished = {name for name, state in self.states.items() if state != "finished"}
-        return bool(unfinished) and not self.stopped and unfinished <= set(self.others)
+        return bool(unfinished) and not self.stopped and unfinished <= set(self.left)
+
+    @property
+    def left(self) -> list[str]:
+        """Names of unfinished runs that are not this driver's to train."""
+        names = dict.fromkeys([*self.others, *self.of_other_rungs])
+        return [name for name in names if self.states[name] != "finished"]
+
+    @property
+    def to_come(self) -> list[str]:
+        """Names of runs that other drivers train or are still to train: the last one reports."""
+        return [name for name in self.left if name in self.others or self.states[name] in TO_COME]
 
 
-def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyResult:
+def run_study(
+    study: StudySpec,
+    address: str | None,
+    view: StudyView,
+    *,
+    rungs: Collection[int] | None = None,
+) -> StudyResult:
     """Run a study until every run has ended or a person stops it.
+
+    `rungs` are the places of the ladder whose runs are trained here; None: all.
 
     Raises:
         ColaError: anything found wrong before the first run starts. Nothing is written then but
@@ -84,11 +112,13 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
     ledger = Ledger(root)
     output_mirror = mirror_of(study, check=True)
     planned, thing = plan_study(study), Thing("study", study.name)
+    if rungs is not None:
+        check_rungs(rungs, planned)
     mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
     data = prepared_data(study, planned, root, view=view)
     copies = RunMirror(output_mirror, thing, EventLog(study_folder(study)), notify=view.note)
     plan, brought = mirrored_plan(study, planned, output_mirror, copies=copies, view=view)
-    decisions = taken(decisions_now(study, plan, ledger, view=view), brought)
+    decisions = taken(decisions_now(study, plan, ledger, view=view, rungs=rungs), brought)
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None,
         copies=copies,
@@ -117,6 +147,7 @@ def run_study(study: StudySpec, address: str | None, view: StudyView) -> StudyRe
         trouble=trouble,
         others=others,
         unsent=unsent,
+        of_other_rungs=[run.name for run in plan if rungs is not None and run.rung not in rungs],
     )
 
 
@@ -148,7 +179,12 @@ def mirrored_plan(
 
 
 def decisions_now(
-    study: StudySpec, plan: Sequence[PlannedRun], ledger: Ledger, *, view: StudyView
+    study: StudySpec,
+    plan: Sequence[PlannedRun],
+    ledger: Ledger,
+    *,
+    view: StudyView,
+    rungs: Collection[int] | None = None,
 ) -> list[RunDecision]:
     """What happens to each run.
 
@@ -159,11 +195,12 @@ def decisions_now(
         StorageError: the checkpoints' storage cannot be read.
     """
     folder, storage = study_folder(study), study.checkpoint.storage
-    decisions = decide(plan, ledger, folder, storage=storage)
+    decisions = of_rungs(decide(plan, ledger, folder, storage=storage), rungs)
     if any(decision.action in TRAINED for decision in decisions):
         return decisions
-    if watch_unseen_drivers(ledger, plan, view.note):
-        decisions = decide(plan, ledger, folder, storage=storage)
+    own = [run for run in plan if rungs is None or run.rung in rungs]
+    if watch_unseen_drivers(ledger, own, view.note):
+        decisions = of_rungs(decide(plan, ledger, folder, storage=storage), rungs)
     return decisions
 
 

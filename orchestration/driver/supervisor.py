@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +46,9 @@ class Returned(Generic[Result]):
     value: Result
 
 
-def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResult:
+def run_supervised(
+    study: StudySpec, address: str, view: StudyView, *, rungs: Collection[int] | None = None
+) -> StudyResult:
     """`run_study` on the cluster at `address`, supervised.
 
     Raises:
@@ -55,7 +57,7 @@ def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResu
     """
     values = located(study).model_dump(mode="json")
     return supervised(
-        partial(_run_study, values, address),
+        partial(_run_study, values, address, rungs),
         address,
         study.resources,
         events=EventLog(study_folder(study)),
@@ -63,8 +65,10 @@ def run_supervised(study: StudySpec, address: str, view: StudyView) -> StudyResu
     )
 
 
-def _run_study(values: dict[str, object], address: str) -> StudyResult:
-    return run_study(StudySpec.parse(values), address, StudyView())
+def _run_study(
+    values: dict[str, object], address: str, rungs: Collection[int] | None
+) -> StudyResult:
+    return run_study(StudySpec.parse(values), address, StudyView(), rungs=rungs)
 
 
 def supervised(

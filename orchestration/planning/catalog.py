@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cola.files import read_json
 from cola.spec import apply_overrides, load_yaml
 from cola.spec.locations import located
 from cola.study import RunSpec, StudySpec
+from cola.study.rules import changed_rules, hides, hides_tuned
 from orchestration.planning.decisions import known_plan, saved_plan
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, RunFolder
@@ -55,7 +57,30 @@ def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
             f"shipped: {', '.join(shipped)}"
         )
     log.debug("study %s: %s", name_or_file, path)
-    return StudySpec.parse(apply_overrides(load_yaml(path), overrides), origin=str(path))
+    written = load_yaml(path)
+    values = apply_overrides(written, overrides)
+    study = StudySpec.parse(values, origin=str(path))
+    hidden = hidden_rules(study, changed_rules(written, values))
+    if hidden:
+        log.warning("--set has no effect: %s", "; ".join(hidden))
+    return study
+
+
+def hidden_rules(study: StudySpec, keys: Iterable[tuple[str, ...]]) -> list[str]:
+    """Clauses on rules of the study, by their keys, that other rules come before."""
+    found = []
+    for key in keys:
+        name = ".".join(("rules", *key))
+        for variant, settings in study.families.items():
+            tuned = study.tuned(variant)
+            if hides_tuned(None if tuned is None else tuned.rules, key):
+                found.append(
+                    f"{name} on {variant}, for which `tuning` has rules (--set tuning=null)"
+                )
+            elif hides(settings.rules, key):
+                own = f"families.{variant}.{name}"
+                found.append(f"{name} on {variant}, which has its own: set {own}")
+    return found
 
 
 def finished_runs(study: str, root: Path) -> list[str]:

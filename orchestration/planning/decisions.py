@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cola.errors import StorageError, first_of, one_line
+from cola.errors import SpecError, StorageError, first_of, one_line
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
 from orchestration.checkpoint.integrity import NewestCheckpoint, newest_checkpoint
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.checkpoint.store import open_store
 from orchestration.planning.plan import PlannedRun
+from orchestration.planning.units import rungs_as_text
 from orchestration.state.ledger import LEASE_STALE_SECONDS, Entry, Ledger
 from orchestration.state.paths import RunFolder, StudyFolder
 from orchestration.state.run_model import damage_of_model
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 
 PLAN_REMEDY = "remove it, and `cola run` of its study writes it anew; runs are found by their keys"
 
-# "set aside": its files are damaged, so it is left alone while the others are trained.
-Action = Literal["reuse", "resume", "start", "busy", "set aside"]
+# "set aside": its files are damaged, so it is left alone while the others are trained. "left": of a
+# rung that this driver does not train.
+Action = Literal["reuse", "resume", "start", "busy", "set aside", "left"]
 FINGERPRINT = "data_fingerprint"
 
 
@@ -54,6 +56,33 @@ def decide(
     for decision in decisions:
         log.info("%s: %s, %s", decision.run.name, decision.action, decision.why)
     return decisions
+
+
+def of_rungs(decisions: Sequence[RunDecision], rungs: Collection[int] | None) -> list[RunDecision]:
+    """The decisions of a driver that trains the runs of these rungs alone; None: of all."""
+    return [
+        replace(decision, action="left", why=f"of rung {decision.run.rung}, left to other drivers")
+        if rungs is not None
+        and decision.run.rung not in rungs
+        and decision.action in ("start", "resume", "busy")
+        else decision
+        for decision in decisions
+    ]
+
+
+def check_rungs(rungs: Collection[int], plan: Sequence[PlannedRun]) -> None:
+    """Check that a plan has runs of each of these rungs.
+
+    Raises:
+        SpecError: naming those that it has not.
+    """
+    known = {run.rung for run in plan}
+    absent = set(rungs) - known
+    if absent:
+        raise SpecError(
+            f"--rungs {rungs_as_text(rungs)}: the study has no rung {rungs_as_text(absent)}; its "
+            f"rungs are {rungs_as_text(known)}"
+        )
 
 
 def _decide_one(

@@ -106,7 +106,7 @@ def request_of(
     groups = node_groups(
         work.resources, cluster.gpus_per_node, cluster.cpus_per_node, limit=cluster.nodes
     )
-    if cluster.allocations > 1:
+    if cluster.allocations > 1 or work.rungs is not None:
         groups = [of_one_job(group, work.resources[0].concurrent_runs) for group in groups]
     log.info("%s %s: %d groups of nodes", work.kind, work.name, len(groups))
     return RecipeRequest(cluster, image or cluster.image or IMAGE, work, groups)

@@ -8,9 +8,11 @@ import shlex
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cola.errors import SpecError
+from orchestration.planning.units import rungs_as_text
 from orchestration.recipes.node_groups import NodeGroup
 from orchestration.recipes.recipes import only_group, start_options
 from orchestration.recipes.registry import Kind, RecipeRequest
+from orchestration.recipes.sources import setup_with
 from orchestration.remote.clusters import ClusterSpec
 from orchestration.slurm.times import (
     START_SECONDS,
@@ -33,29 +35,29 @@ OPTIONS = {
 }
 
 
-def text(request: RecipeRequest) -> str:
-    """The script.
+def text(request: RecipeRequest, sources: str | None = None) -> str:
+    """The script; `sources` is the folder of those that were sent.
 
     Raises:
         SpecError: the study's runs ask for several groups of nodes, or the time limit leaves no
             time to train.
     """
     group = only_group(KIND.name, request.groups)
-    return batch_script(request, group, time_limit(request))
+    return batch_script(request, group, time_limit(request), sources=sources)
 
 
 def time_limit(request: RecipeRequest) -> str:
-    """The job's time limit: the cluster's, or by the plan's hours.
+    """The job's time limit: the cluster's, or by the plan's hours; of jobs by rung the shorter one.
 
     Raises:
         SpecError: it is not above the grace.
     """
-    cluster = request.cluster
+    cluster, work = request.cluster, request.work
     limit = cluster.time
-    if limit is None:
-        total, runs = request.work.seconds(), request.work.run_seconds()
-        seconds = max(total / cluster.allocations, *runs.values(), 0.0)
-        limit = f"{min(planned_hours(seconds, cluster.grace_seconds), MOST_HOURS)}:00:00"
+    if limit is None or work.rungs is not None:
+        seconds = max(work.seconds() / cluster.allocations, *work.run_seconds().values(), 0.0)
+        hours = planned_hours(seconds, cluster.grace_seconds)
+        limit = min(f"{hours}:00:00", limit or f"{MOST_HOURS}:00:00", key=seconds_of)
     check_limit(seconds_of(limit), cluster.grace_seconds, where=f"--time={limit}")
     return limit
 
@@ -85,7 +87,9 @@ def long_runs(request: RecipeRequest) -> list[str]:
     ]
 
 
-def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
+def batch_script(
+    request: RecipeRequest, group: NodeGroup, time: str, *, sources: str | None = None
+) -> str:
     """A batch script over several nodes, queued again until the work is finished."""
     environment = Environment(
         loader=PackageLoader("orchestration"),
@@ -104,7 +108,7 @@ def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
         file=f"{work.name}.yaml",
         specification=work.specification,
         output=shlex.quote(str(output_root(work.study))),
-        nodes=group.limit if group.least >= group.limit else f"{group.least}-{group.limit}",
+        nodes=node_range(group),
         per_node=group.workers_per_node,
         start=shlex.join(start_options(group)),
         cpus=group.cpus,
@@ -113,10 +117,16 @@ def batch_script(request: RecipeRequest, group: NodeGroup, time: str) -> str:
         time=time,
         grace=cluster.grace_seconds,
         warning=warning_seconds(cluster.grace_seconds),
-        setup=setup_lines(cluster),
-        alone=cluster.allocations == 1,
+        setup=setup_lines(cluster, sources),
+        alone=cluster.allocations == 1 and work.rungs is None,
+        rungs=None if work.rungs is None else rungs_as_text(work.rungs),
         jobs=cluster.allocations,
     )
+
+
+def node_range(group: NodeGroup) -> str:
+    """The nodes of a job, as Slurm writes them: 4, or 2-4."""
+    return f"{group.limit}" if group.least >= group.limit else f"{group.least}-{group.limit}"
 
 
 def sbatch_options(cluster: ClusterSpec) -> list[str]:
@@ -126,13 +136,13 @@ def sbatch_options(cluster: ClusterSpec) -> list[str]:
     return [*options, "--exclusive"] if cluster.exclusive else options
 
 
-def setup_lines(cluster: ClusterSpec) -> list[str]:
-    """The lines of bash that make the environment.
+def setup_lines(cluster: ClusterSpec, sources: str | None) -> list[str]:
+    """The lines of bash that make the environment, with the folder of `sources` before its own.
 
     Raises:
         SpecError: one would be read as a directive of Slurm.
     """
-    lines = [line for entry in cluster.setup for line in entry.splitlines()]
+    lines = setup_with(cluster, sources)
     for line in lines:
         if line.lstrip().startswith("#SBATCH"):
             raise SpecError(

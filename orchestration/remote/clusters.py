@@ -25,7 +25,8 @@ KEYS: dict[ClusterKind, tuple[str, ...]] = {
     "ray": ("address", "token", "ca_file", "allow_http"),
     "slurm": (
         "shared", "partition", "account", "qos", "constraint", "time", "grace_seconds", "memory",
-        "exclusive", "setup", "allocations", "ssh", "ssh_config",
+        "exclusive", "setup", "send_sources", "allocations", "by_rung", "ssh",
+        "ssh_config",
     ),
     "kuberay": ("image",),
 }  # fmt: skip
@@ -93,10 +94,23 @@ class ClusterSpec(Spec):
         description="Lines of bash that make the environment in which `cola` is found, as "
         "`module load cuda` or `source /shared/venv/bin/activate`.",
     )
+    send_sources: bool = Field(
+        default=False,
+        description="Jobs run this machine's sources of the product, which are sent to the folder "
+        "`cola-sources` of `shared` unless the environment of `setup` has the same; its libraries "
+        "stay as they are. With `ssh` corpus and tokenizer files of this machine are sent too, to "
+        "`cola-files`.",
+    )
     allocations: PositiveInt = Field(
         default=1,
         description="Jobs of a study side by side; each trains runs that no other has. A sweep has "
         "one.",
+    )
+    by_rung: bool = Field(
+        default=False,
+        description="Jobs of a study have nodes and time by the rungs whose runs they take, so "
+        "that small rungs start at once and large ones wait for their nodes; `nodes` and `time` "
+        "are the most of any. Without `allocations` one job for each size.",
     )
     ssh: Host | None = Field(
         default=None,

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from orchestration.checkpoint.address import resolved
 
 log = logging.getLogger(__name__)
 
-JobEnvironment = Literal["cluster", "pinned"]
+JobEnvironment = Literal["cluster", "pinned", "sources"]
 
 STUDY_FILE = "study.yaml"
 CONSTRAINTS = "constraints.txt"
@@ -83,19 +83,21 @@ def project_root() -> Path:
     return root
 
 
-def pack_sources(root: Path, folder: Path) -> None:
-    """Copy the files that building the project needs from `root`, and no others.
+def pack_sources(
+    root: Path, folder: Path, names: Sequence[str] = SOURCES, *, why: str = "--environment pinned"
+) -> None:
+    """Copy the files that building the project needs from `root`, or those of `names`; no others.
 
     Raises:
-        SpecError: one of them is a link or too large to be source.
+        SpecError: one of them is a link or too large to be source; `why` is what asks for them.
     """
-    for name in SOURCES:
+    for name in names:
         for file in source_files(root / name):
             if file.is_symlink() or file.stat().st_size > LARGEST_SOURCE:
                 raise SpecError(
-                    f"--environment pinned: {file} is a link or larger than "
-                    f"{LARGEST_SOURCE // 2**20} MiB, which no source of the project is; move it "
-                    "out of the package, or use --environment cluster"
+                    f"{why}: {file} is a link or larger than {LARGEST_SOURCE // 2**20} MiB, which "
+                    "no source of the project is; move it out of the package, or use --environment "
+                    "cluster"
                 )
             to = folder / file.relative_to(root)
             to.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,8 @@ class Submission:
 
     `study` is the study, or the base study of the sweep. `resources` are those of its runs,
     `seconds` what they are expected to take one after another, and `run_seconds` what each run of a
-    study is, by its name.
+    study is, by its name. `runs` are those of a study, and `rungs` the places of the ladder whose
+    runs alone are meant; None: all.
     """
 
     kind: SubmissionKind
@@ -35,6 +36,8 @@ class Submission:
     resources: Sequence[ResourcesSpec]
     seconds: Callable[[], float]
     run_seconds: Callable[[], Mapping[str, float]] = dict
+    runs: Sequence[PlannedRun] = ()
+    rungs: frozenset[int] | None = None
 
     @property
     def name(self) -> str:
@@ -79,6 +82,25 @@ def study_submission(study: StudySpec) -> Submission:
         resources=[run.resources for run in runs],
         seconds=lambda: sum(run_seconds().values()),
         run_seconds=run_seconds,
+        runs=runs,
+    )
+
+
+def of_rungs(work: Submission, rungs: frozenset[int]) -> Submission:
+    """A study's runs at these places of its ladder; the file that is sent is the whole study's."""
+    chosen = [
+        (run, resources)
+        for run, resources in zip(work.runs, work.resources, strict=True)
+        if run.rung in rungs
+    ]
+    names = [run.name for run, _ in chosen]
+    return replace(
+        work,
+        resources=[resources for _, resources in chosen],
+        runs=[run for run, _ in chosen],
+        seconds=lambda: sum(work.run_seconds()[name] for name in names),
+        run_seconds=lambda: {name: work.run_seconds()[name] for name in names},
+        rungs=rungs,
     )
 
 

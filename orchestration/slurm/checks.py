@@ -18,6 +18,8 @@ from orchestration.slurm.times import seconds_of
 
 log = logging.getLogger(__name__)
 
+# Prints the interpreter for sources that are sent, where it has libraries of each kind.
+LIBRARIES = "{ python3 -c 'import mlflow, ray, torch' 2> /dev/null && command -v python3; }"
 NODE_SECONDS = 120  # for a node to become free for the check; a chosen value
 
 
@@ -62,8 +64,11 @@ def check_within_partition(limit: str | None, partition: str | None, machine: Ma
     return f"partition {name}, {allowed}"
 
 
-def check_seen_by_nodes(site: JobSite, options: Sequence[str], setup: Sequence[str]) -> str:
-    """A sentence on a node that reads what the site's machine has written, and finds `cola`.
+def check_seen_by_nodes(
+    site: JobSite, options: Sequence[str], setup: Sequence[str], *, sends_sources: bool = False
+) -> str:
+    """A sentence on a node that reads what the site's machine has written, and finds `cola`, or the
+    libraries for sources that are sent.
 
     Raises:
         SpecError: a node does not see the folder, or has no command `cola`.
@@ -80,7 +85,7 @@ def check_seen_by_nodes(site: JobSite, options: Sequence[str], setup: Sequence[s
     look = [
         *setup,
         f"cat {shlex.quote(str(path))} 2>/dev/null || echo unseen",
-        "command -v cola || echo missing",
+        f"{LIBRARIES if sends_sources else 'command -v cola'} || echo missing",
     ]
     try:
         answer = on_a_node("\n".join(look), options, machine)
@@ -93,8 +98,9 @@ def check_seen_by_nodes(site: JobSite, options: Sequence[str], setup: Sequence[s
             "folder of the cluster's shared file system"
         )
     if answer[-1] == "missing":
+        what = "no python3 with the product's libraries" if sends_sources else "no command `cola`"
         raise SpecError(
-            "setup: a node finds no command `cola`; add the lines of bash that make its "
+            f"setup: a node finds {what}; add the lines of bash that make its "
             "environment (module load ..., source .../bin/activate)"
         )
     return f"a node reads what is written at {shared}, and finds {answer[-1]}"

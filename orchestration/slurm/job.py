@@ -66,12 +66,14 @@ class Work:
     grace: int  # seconds for saving, after a signal
     cpus: int  # of each node
     ray: Sequence[str]  # options of `ray start`
+    rungs: str | None = None  # of a study: its rungs that the job takes alone
 
     def command(self, address: str) -> list[str]:
         """The driver's command line, by the program that this process was started by."""
         cola = shutil.which("cola", path=str(Path(sys.executable).parent)) or "cola"
         verbs = ["run"] if self.kind == "study" else ["sweep", "run"]
-        return [cola, *verbs, self.file, "--address", address]
+        only = [] if self.rungs is None else ["--rungs", self.rungs]
+        return [cola, *verbs, self.file, "--address", address, *only]
 
 
 def reason_to_leave(number: int, why_terminated: Callable[[], Leave]) -> Leave:

@@ -11,22 +11,30 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cola.errors import ClusterError, SpecError
+from orchestration.planning.units import rungs_in
 from orchestration.slurm import scheduler
+from orchestration.slurm.batch import Batch, Script
 from orchestration.slurm.machine import HERE, Machine, UnreachableError
-from orchestration.slurm.record import JobRecord, log_file, parsed_job, record_file
+from orchestration.slurm.record import (
+    JobRecord,
+    LastSubmission,
+    log_file,
+    parsed_job,
+    parsed_submission,
+    record_file,
+    submission_file,
+)
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0  # chosen: every question costs the controller some work
 MOST_UNREACHED = 5  # looks in a row at a host that does not answer; a chosen value
 FOLDER = "cola-jobs"
-SCRIPT = "job.sh"
-VERSION = "version"  # digest of what the last script runs
 LOG_NAME = re.compile(r"-(\d+)\.log")
 
 
@@ -52,6 +60,7 @@ class SlurmJob:
     state: str
     reason: str | None
     active: bool
+    rungs: str | None = None  # that it takes alone; None: all
 
     @property
     def succeeded(self) -> bool:
@@ -60,20 +69,21 @@ class SlurmJob:
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return f"cola-{self.name}, job {self.job}: {self.state}{reason}"
+        rungs = "" if self.rungs is None else f", rungs {self.rungs}"
+        return f"cola-{self.name}, job {self.job}{rungs}: {self.state}{reason}"
 
 
 @dataclass(frozen=True)
 class Submitted:
     """The jobs of a name that wait or run, of which the first `attached` were there before.
 
-    `other_version`: those run another version of the specification. `problem` is why there are
-    fewer than asked for.
+    `other` is what those run in place of what was asked for: another version, or other sources.
+    `problem` is why there are fewer than asked for.
     """
 
     jobs: Sequence[SlurmJob]
     attached: int
-    other_version: bool = False
+    other: str | None = None
     problem: str | None = None
 
 
@@ -82,28 +92,12 @@ def job_folder(shared: str, name: str) -> Path:
     return Path(shared) / FOLDER / name
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Jobs that are wanted: `count` of one script.
-
-    `specification` is the YAML in it, in which jobs side by side share out what is of the whole
-    study, and `version` the digest of the whole. `insists`: fewer jobs will not do.
-    """
-
-    name: str
-    script: str
-    specification: str
-    version: str
-    count: int = 1
-    insists: bool = False
-
-
 def submit(site: JobSite, batch: Batch) -> Submitted:
     """Have as many jobs of this name as are wanted, with those that wait or run already.
 
     Raises:
-        SpecError: Slurm refuses what the script asks for, or those that run cannot be joined by
-            more; nothing is submitted.
+        SpecError: Slurm refuses what a script asks for, or those that run cannot be joined by more;
+            nothing is submitted.
         StorageError: the shared folder cannot be written.
         ClusterError: Slurm does not answer.
     """
@@ -113,50 +107,93 @@ def submit(site: JobSite, batch: Batch) -> Submitted:
         )
     name, folder = batch.name, site.folder(batch.name)
     with site.machine.lock(folder / "submit.lock"):
-        active = [job for job in jobs_of(site, name) if job.active]
-        other = bool(active) and not runs(site, name, VERSION, batch.version)
-        if len(active) >= batch.count:
+        active = active_jobs(site, name)
+        last = last_submission(site, name)
+        beside = last if active else None
+        other = None if beside is None else batch.other(beside)
+        missing = batch.missing(len(active), rungs_taken(active))
+        if not missing:
             return Submitted(active, len(active), other)
-        if other or (active and not runs(site, name, SCRIPT, batch.specification)):
-            why = "another version of it" if other else "their shares of resources.concurrent_runs"
+        if other is not None or (beside is not None and beside.share != batch.share):
+            why = other or "their shares of resources.concurrent_runs"
             if batch.insists:
                 raise SpecError(
-                    f"--allocations {batch.count}: {len(active)} jobs of {name} run {why}; `cola "
-                    f"stop` them first, or attach to them with --allocations {len(active)}"
+                    f"--allocations {batch.total(len(active))}: {len(active)} jobs of {name} run "
+                    f"{why}; `cola stop` them first, or attach to them with --allocations "
+                    f"{len(active)}"
                 )
-            problem = None if other else f"the first ones run {why}; `cola stop` them for more"
+            problem = (
+                None
+                if other is not None
+                else f"the first ones run {why}; `cola stop` them for more"
+            )
             return Submitted(active, len(active), other, problem)
-        scheduler.send_batch(batch.script, str(folder), test=True, machine=site.machine)
-        site.machine.write(folder / SCRIPT, batch.script)
-        site.machine.write(folder / VERSION, batch.version)
-        sent, problem = send(site, batch.script, str(folder), count=batch.count - len(active))
+        for script in missing:
+            scheduler.send_batch(script.text, str(folder), test=True, machine=site.machine)
+        sent, problem = send(site, batch, missing, last.rungs if last is not None else {})
     log.info("cola-%s: jobs %s", name, ", ".join(sent))
     known = [job for job in known_jobs(site, name) if job.job in sent]
     return Submitted([*active, *known], len(active), problem=problem)
 
 
-def send(site: JobSite, script: str, folder: str, *, count: int) -> tuple[list[str], str | None]:
-    """Submit a script so many times; the jobs' numbers, and why they are fewer (a limit on jobs).
+def send(
+    site: JobSite, batch: Batch, scripts: Sequence[Script], rungs: Mapping[str, str]
+) -> tuple[list[str], str | None]:
+    """Submit the scripts; the jobs' numbers, and why they are fewer (a limit on jobs).
+
+    `rungs` are those of earlier jobs.
 
     Raises:
         SpecError: Slurm takes none.
+        StorageError: the shared folder cannot be written.
     """
-    sent: list[str] = []
-    for _ in range(count):
+    folder, sent, problem = site.folder(batch.name), list[str](), None
+    last = LastSubmission(
+        version=batch.version, share=batch.share, sources=batch.sources, rungs=dict(rungs)
+    )
+    write_submission(site, folder, last)
+    for script in scripts:
+        site.machine.write(folder / script.file, script.text)
+    for script in [each for each in scripts for _ in range(each.count)]:
         try:
-            sent.append(scheduler.send_batch(script, folder, machine=site.machine))
+            job = scheduler.send_batch(script.text, str(folder), machine=site.machine)
         except (SpecError, ClusterError) as error:
             if not sent:
                 raise
-            return sent, str(error)
-    return sent, None
+            problem = str(error)
+            break
+        sent.append(job)
+        if script.rungs is not None:
+            last = last.model_copy(update={"rungs": last.rungs | {job: script.rungs}})
+            write_submission(site, folder, last)
+    return sent, problem
 
 
-def runs(site: JobSite, name: str, file: str, text: str) -> bool:
-    """Whether a file of the last submission of a name has this text; a script that was submitted by
-    hand left none."""
-    content = site.machine.read(site.folder(name) / file)
-    return content is None or text.encode() in content
+def write_submission(site: JobSite, folder: Path, last: LastSubmission) -> None:
+    """Write what the jobs of a name run.
+
+    Raises:
+        StorageError: the shared folder cannot be written.
+    """
+    site.machine.write(submission_file(folder), last.model_dump_json(indent=1) + "\n")
+
+
+def last_submission(site: JobSite, name: str) -> LastSubmission | None:
+    """What the jobs of a name run; a script that was submitted by hand left nothing.
+
+    Raises:
+        StorageError: its file is damaged.
+    """
+    path = submission_file(site.folder(name))
+    return parsed_submission(site.machine.read(path), str(path))
+
+
+def rungs_taken(jobs: Sequence[SlurmJob]) -> frozenset[int] | None:
+    """The rungs whose runs jobs that wait or run take; None: those of all rungs."""
+    taken = [job.rungs for job in jobs if job.active]
+    if None in taken:
+        return None
+    return frozenset().union(*(rungs_in(rungs) for rungs in taken if rungs is not None))
 
 
 def jobs_of(site: JobSite, name: str) -> list[SlurmJob]:
@@ -164,24 +201,52 @@ def jobs_of(site: JobSite, name: str) -> list[SlurmJob]:
 
     Raises:
         ClusterError: Slurm does not answer.
+        StorageError: a record is damaged.
     """
-    folder = site.folder(name)
-    queued = {job["job"]: job for job in scheduler.queued_jobs(f"cola-{name}", site.machine)}
-    files = (file for file in site.machine.names(folder) if file.startswith(f"cola-{name}-"))
-    logs = (LOG_NAME.fullmatch(file.removeprefix(f"cola-{name}")) for file in files)
+    queued = queue_of(site, name)
+    prefix = f"cola-{name}"
+    files = (file for file in site.machine.names(site.folder(name)) if file.startswith(prefix))
+    logs = (LOG_NAME.fullmatch(file.removeprefix(prefix)) for file in files)
     numbers = sorted({*queued, *(match[1] for match in logs if match is not None)}, key=int)
-    return [described(site, name, number, queued=queued.get(number)) for number in numbers]
+    return described(site, name, numbers, queued=queued)
 
 
-def described(site: JobSite, name: str, job: str, *, queued: dict[str, str] | None) -> SlurmJob:
-    """A job by what Slurm says of it (None: nothing any more) and by its record."""
+def active_jobs(site: JobSite, name: str) -> list[SlurmJob]:
+    """The jobs of a study or sweep that wait or run."""
+    return [job for job in jobs_of(site, name) if job.active]
+
+
+def queue_of(site: JobSite, name: str) -> dict[str, dict[str, str]]:
+    """What Slurm has of a name's jobs, by their numbers."""
+    return {job["job"]: job for job in scheduler.queued_jobs(f"cola-{name}", site.machine)}
+
+
+def described(
+    site: JobSite, name: str, jobs: Sequence[str], *, queued: Mapping[str, dict[str, str]]
+) -> list[SlurmJob]:
+    """Jobs by what Slurm says of them in its queue and, of those that it has ended, by their
+    records, which are read at once."""
     folder = site.folder(name)
-    if queued is not None:
-        reason = None if queued["reason"] in scheduler.NOT_SET else queued["reason"]
-        return SlurmJob(folder, name, job, queued["state"].lower(), reason, active=True)
-    path = record_file(folder, name, job)
-    state, reason = end_of(parsed_job(site.machine.read(path), str(path)))
-    return SlurmJob(folder, name, job, state, reason, active=False)
+    records = {job: record_file(folder, name, job) for job in jobs if job not in queued}
+    paths = [submission_file(folder), *records.values()] if jobs else []
+    contents = site.machine.read_all(paths)
+    last = parsed_submission(contents.get(submission_file(folder)), str(submission_file(folder)))
+    found = []
+    for job in jobs:
+        if job in queued:
+            state, reason = state_in_queue(queued[job])
+        else:
+            path = records[job]
+            state, reason = end_of(parsed_job(contents.get(path), str(path)))
+        rungs = None if last is None else last.rungs.get(job)
+        found.append(SlurmJob(folder, name, job, state, reason, job in queued, rungs))
+    return found
+
+
+def state_in_queue(queued: Mapping[str, str]) -> tuple[str, str | None]:
+    """The state and reason of a job that waits or runs."""
+    reason = queued["reason"]
+    return queued["state"].lower(), None if reason in scheduler.NOT_SET else reason
 
 
 def end_of(record: JobRecord | None) -> tuple[str, str | None]:
@@ -210,8 +275,7 @@ def refreshed(site: JobSite, jobs: Sequence[SlurmJob]) -> list[SlurmJob]:
     if not jobs:
         return []
     name = jobs[0].name
-    queued = {each["job"]: each for each in scheduler.queued_jobs(f"cola-{name}", site.machine)}
-    return [described(site, name, job.job, queued=queued.get(job.job)) for job in jobs]
+    return described(site, name, [job.job for job in jobs], queued=queue_of(site, name))
 
 
 def follow(site: JobSite, jobs: Sequence[SlurmJob]) -> Iterator[str]:

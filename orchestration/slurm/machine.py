@@ -8,6 +8,7 @@ study or of a description is ever part of a command there.
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import logging
 import shlex
@@ -35,10 +36,17 @@ MARK = "cola-output-begins"
 # What a login shell's profile prints comes before the mark; commands are found as in a session.
 SHELL = f'printf "%s\\n" {MARK}; exec "$@"'
 READ = '[ -f "$1" ] || exit 44; exec tail -c "+$2" -- "$1"'
+# One line a file: what it holds in base64, or - where there is none.
+READ_ALL = """while IFS= read -r file; do
+if [ -f "$file" ]; then base64 -w 0 -- "$file" && echo || exit 1; else echo -; fi
+done"""
 NAMES = '[ -d "$1" ] || exit 44; exec ls -1A -- "$1"'
 WRITE = 'mkdir -p -- "$1" && cat > "$2" && mv -f -- "$2" "$3"'
 LOCK = 'mkdir -p -- "$1" && exec flock -- "$2" sh -c "echo locked; cat > /dev/null"'
 ON_STORAGE = "check the folder that `shared` names, its permissions and its disk"
+
+
+Given = str | bytes | None  # what a command reads from its input
 
 
 class UnreachableError(SpecError):
@@ -66,7 +74,11 @@ class Machine(Protocol):
         """How the machine is named in messages."""
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = ANSWER_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        given: Given = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """Run a command with `given` as its input.
 
@@ -76,6 +88,9 @@ class Machine(Protocol):
 
     def read(self, path: Path, offset: int = 0) -> bytes | None:
         """A file's content from a byte on; None where there is no such file."""
+
+    def read_all(self, paths: Sequence[Path]) -> dict[Path, bytes]:
+        """The contents of those of the files that exist, at once."""
 
     def write(self, path: Path, text: str) -> None:
         """Write a file, and its folder where there is none."""
@@ -96,7 +111,11 @@ class ThisMachine:
     where = "this machine"
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = ANSWER_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        given: Given = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """See `Machine`."""
         if shutil.which(arguments[0]) is None:
@@ -115,6 +134,11 @@ class ThisMachine:
                     return file.read()
             except FileNotFoundError:
                 return None
+
+    def read_all(self, paths: Sequence[Path]) -> dict[Path, bytes]:
+        """See `Machine`."""
+        contents = {path: self.read(path) for path in paths}
+        return {path: content for path, content in contents.items() if content is not None}
 
     def write(self, path: Path, text: str) -> None:
         """See `Machine`."""
@@ -191,7 +215,11 @@ class SshMachine:
         return [*self.client, shlex.join(there)]
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = ANSWER_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        given: Given = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> Answer:
         """See `Machine`."""
         answer = run(
@@ -221,6 +249,21 @@ class SshMachine:
             return None
         self._check(answer, path, "read")
         return answer.output
+
+    def read_all(self, paths: Sequence[Path]) -> dict[Path, bytes]:
+        """See `Machine`."""
+        if not paths:
+            return {}
+        # By the input: thousands of names are more than a command line holds.
+        given = "".join(f"{path}\n" for path in paths)
+        answer = self.call(["sh", "-c", READ_ALL], given=given)
+        self._check(answer, paths[0].parent, "read")
+        lines = answer.output.splitlines()
+        return {
+            path: base64.b64decode(line)
+            for path, line in zip(paths, lines, strict=True)
+            if line != b"-"
+        }
 
     def write(self, path: Path, text: str) -> None:
         """See `Machine`."""
@@ -276,7 +319,7 @@ class SshMachine:
 HERE: Machine = ThisMachine()
 
 
-def run(command: Sequence[str], *, given: str | None = None, seconds: float, name: str) -> Answer:
+def run(command: Sequence[str], *, given: Given = None, seconds: float, name: str) -> Answer:
     """Run a command of this machine.
 
     Its messages go through a file: a connection that ssh leaves for the next call may keep a pipe
@@ -286,10 +329,11 @@ def run(command: Sequence[str], *, given: str | None = None, seconds: float, nam
         ClusterError: it has not ended in time, or cannot be started.
     """
     log.debug("%s", shlex.join(command))
+    given = (given or "").encode() if not isinstance(given, bytes) else given
     with tempfile.TemporaryFile() as errors:
         try:
             done = subprocess.run(  # noqa: S603
-                list(command), input=(given or "").encode(), stdout=subprocess.PIPE, stderr=errors,
+                list(command), input=given, stdout=subprocess.PIPE, stderr=errors,
                 timeout=seconds,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +20,7 @@ from orchestration.state.paths import OutputFolder, RunFolder
 WorkKind = Literal["study", "sweep"]
 JobState = Literal["running", "queued again", "succeeded", "stopped", "failed"]
 REMOVE = "remove it: only the count of starts is lost"
+Record = TypeVar("Record", bound=BaseModel)
 MOST_IDLE_STARTS = 3  # of a job, one after the other, that took no step; a chosen value
 
 
@@ -64,6 +65,27 @@ class JobRecord(BaseModel):
         return progress > self.progress or self.idle_starts + 1 < MOST_IDLE_STARTS
 
 
+class LastSubmission(BaseModel):
+    """What the last submission of a name has its jobs run; the file lies beside their logs.
+
+    `version` is the digest of the whole, `share` that of the specification in the scripts, in which
+    jobs side by side share out what is of the whole study. `rungs` are those that a job takes
+    alone, by its number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    share: str
+    sources: str | None = None  # the folder of those that were sent; None: the environment's
+    rungs: dict[str, str] = {}
+
+
+def submission_file(folder: Path) -> Path:
+    """The file of the last submission of a name."""
+    return folder / "submission.json"
+
+
 def record_file(folder: Path, name: str, job: str) -> Path:
     """The file of a job's record."""
     return folder / f"cola-{name}-{job}.json"
@@ -90,14 +112,35 @@ def parsed_job(content: bytes | None, where: str) -> JobRecord | None:
     Raises:
         StorageError: it is damaged; `where` names the file.
     """
+    return parsed(content, where, JobRecord, what="record of a job", remedy=REMOVE)
+
+
+def parsed_submission(content: bytes | None, where: str) -> LastSubmission | None:
+    """The last submission in a file's content; None of no file.
+
+    Raises:
+        StorageError: it is damaged; `where` names the file.
+    """
+    remedy = "`cola stop` the jobs, then remove it"
+    return parsed(content, where, LastSubmission, what="record of a submission", remedy=remedy)
+
+
+def parsed(
+    content: bytes | None, where: str, model: type[Record], *, what: str, remedy: str
+) -> Record | None:
+    """The record in a file's content; None of no file.
+
+    Raises:
+        StorageError: it is damaged.
+    """
     if content is None:
         return None
     try:
-        return JobRecord.model_validate_json(content)
+        return model.model_validate_json(content)
     except ValidationError as error:
         problem = one_line(validation_problem(error))
         raise StorageError(
-            f"{where}: is not record of a job that this version reads ({problem}); {REMOVE}"
+            f"{where}: is not {what} that this version reads ({problem}); {remedy}"
         ) from None
 
 

@@ -7,7 +7,7 @@ import itertools
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ import pytest
 from rich.console import Console
 
 from cola.data import prepare
+from cola.errors import SpecError
 from cola.study import StudySpec
 from orchestration.cluster.admission_queue import QueueReply
 from orchestration.cluster.packing import RunRequest
 from orchestration.driver import launcher as launching
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.progress import StudyView
-from orchestration.driver.study_runner import TRAINED
-from orchestration.planning.decisions import decide
+from orchestration.driver.study_runner import TRAINED, StudyResult
+from orchestration.planning.decisions import check_rungs, decide, of_rungs
 from orchestration.planning.plan import plan_study
 from orchestration.state.event_log import read_events
 from orchestration.state.ledger import Ledger
@@ -73,7 +74,12 @@ def study(tiny_study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> StudyS
     return StudySpec.parse(tiny_study | {"families": {"ar": {}}, "seeds": list(range(6))})
 
 
-def drive(study: StudySpec, drivers: int, again: Sequence[str] = ()) -> list[Launcher]:
+def drive(
+    study: StudySpec,
+    drivers: int,
+    again: Sequence[str] = (),
+    rungs: Collection[int] | None = None,
+) -> list[Launcher]:
     """So many drivers of the study at once, each to its end; `again`: keys of runs to resume."""
     root, plan = output_root(study), plan_study(study)
     data = prepare(study.data, OutputFolder(root).cache)
@@ -84,7 +90,9 @@ def drive(study: StudySpec, drivers: int, again: Sequence[str] = ()) -> list[Lau
         launchers.append(
             Launcher(study, plan, data, ledger=Ledger(root), mirror=mirror, view=view, joined=True)
         )
-    threads = [threading.Thread(target=run_all, args=(each, study, again)) for each in launchers]
+    threads = [
+        threading.Thread(target=run_all, args=(each, study, again, rungs)) for each in launchers
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -92,8 +100,10 @@ def drive(study: StudySpec, drivers: int, again: Sequence[str] = ()) -> list[Lau
     return launchers
 
 
-def run_all(launcher: Launcher, study: StudySpec, again: Sequence[str]) -> None:
-    decided = decide(plan_study(study), launcher.ledger, study_folder(study))
+def run_all(
+    launcher: Launcher, study: StudySpec, again: Sequence[str], rungs: Collection[int] | None
+) -> None:
+    decided = of_rungs(decide(plan_study(study), launcher.ledger, study_folder(study)), rungs)
     decisions = [
         replace(each, action="resume") if each.run.key in again else each for each in decided
     ]
@@ -150,3 +160,36 @@ def test_a_driver_leaves_while_another_one_trains_the_last_run(
     assert launcher.launched == 5
     assert other.entry(first.key).state == "finished"
     assert other.entry(last.key).state == "running"
+
+
+def test_a_driver_of_some_rungs_trains_their_runs_alone(
+    study: StudySpec, tiny_study: dict[str, Any]
+) -> None:
+    """Not even those of another rung whose driver leaves while it is there."""
+    ladder = [{"budget": b, "core_parameters": 60_000} for b in (2e10, 3e10, 4e10)]
+    study = StudySpec.parse(
+        tiny_study | {"families": {"ar": {}}, "ladder": ladder, "seeds": [0, 1]}
+    )
+    plan = plan_study(study)
+    other = Ledger(output_root(study))
+    other.acquire(plan[0].key)
+    decisions = of_rungs(decide(plan, Ledger(output_root(study)), study_folder(study)), {1, 2})
+    assert [each.action for each in decisions] == ["left"] * 2 + ["start"] * 4
+    other.close(plan[0].key, "interrupted")
+    (launcher,) = drive(study, 1, rungs={1, 2})
+    assert launcher.launched == 4
+    states = [other.entry(run.key).state for run in plan]
+    assert states == ["interrupted", "new", *["finished"] * 4]
+    with pytest.raises(SpecError, match=r"^--rungs 0,7: the study has no rung 7; its rungs are"):
+        check_rungs({0, 7}, plan)
+
+
+def test_a_study_is_complete_for_a_driver_when_its_rungs_are() -> None:
+    """The report waits for runs that are still to come, and not for those that have failed."""
+    states = {"small": "new", "large": "finished"}
+    result = StudyResult(states, 1, False, [], of_other_rungs=["small"])
+    assert (result.complete, result.left_to_others, result.to_come) == (False, True, ["small"])
+    failed = StudyResult({**states, "small": "failed"}, 1, False, [], of_other_rungs=["small"])
+    assert (failed.left_to_others, failed.to_come) == (True, [])
+    own = StudyResult({**states, "large": "failed"}, 1, False, [], of_other_rungs=["small"])
+    assert not own.left_to_others

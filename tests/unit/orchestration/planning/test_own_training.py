@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from cola.errors import SpecError
 from cola.spec.resources import DivergenceRetry
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import StudySpec
+from orchestration.planning.catalog import read_study
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.divergence_retry import next_retry
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import Plan, matching_sentences
 from orchestration.planning.shared_prefixes import prefix_key
+from tests.conftest import write_study
 
 LADDER = [{"budget": budget, "core_parameters": 60_000} for budget in (2.0e9, 8.0e9)]
 COLA = {
@@ -155,3 +158,31 @@ def test_the_plan_names_entries_with_settings_of_their_own(tiny_study: dict[str,
     own = sentences(ar={}, cola=COLA)
     assert "data order and optimiser." in own
     assert "With training settings of their own: cola." in own
+
+
+def test_a_set_rule_that_an_entry_s_own_hides_is_named(
+    tiny_study: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And only where it is hidden, and where the setting has changed something."""
+    own = {"learning_rate": rule(1e-3), "latent": {"latent_dim": rule(4.0)}}
+    cola = {"latent_dim": 4, "block_size": 8, "rules": own}
+    study = tiny_study | {"families": {"ar": {}, "cola": cola}, "rules": {"batch_multiple": 4}}
+    file = str(write_study(study, tmp_path))
+    (tmp_path / "rule.yaml").write_text(
+        yaml.safe_dump({
+            "rules.learning_rate": rule(2e-3),
+            "rules.latent": {"latent_dim": rule(8.0), "patch_size": rule(2.0)},
+        })
+    )  # fmt: skip
+    read_study(file, ["rules.batch_multiple=4", "seeds=[1]"])
+    assert caplog.messages == []
+    read_study(file, [f"@{tmp_path}/rule.yaml"])
+    assert caplog.messages == [
+        "--set has no effect: rules.latent.latent_dim on cola, which has its own: set "
+        "families.cola.rules.latent.latent_dim; rules.learning_rate on cola, which has its own: "
+        "set families.cola.rules.learning_rate"
+    ]
+
+
+def rule(value: float) -> dict[str, Any]:
+    return {"kind": "power_law", "coefficient": value}

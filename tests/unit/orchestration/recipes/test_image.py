@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from cola.errors import SpecError
+from orchestration.cli.clusters import check_options
 from orchestration.recipes.image import STEPS
 from orchestration.recipes.registry import IMAGE, recipe
 from orchestration.remote.clusters import ClusterSpec
@@ -48,3 +49,21 @@ def test_an_unknown_step_does_nothing(arguments: list[str]) -> None:
 def test_other_kinds_want_a_study_or_sweep() -> None:
     with pytest.raises(SpecError, match="--kind slurm: is for a study or sweep; name it"):
         recipe("slurm", None, ClusterSpec(kind="slurm", shared="/"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "problem"),
+    [
+        ("image", {"time": "3"}, r"^--time 3: is for jobs; --kind image takes --gpus-per-node"),
+        ("image", {"gpus_per_node": 0, "grace_seconds": 9}, r"^--grace 9: is for jobs"),
+        ("image", {"exclusive": True}, r"^--exclusive: is for jobs"),
+        ("image", {"by_rung": True}, r"^--by-rung: is for jobs"),
+        ("kuberay", {"by_rung": True}, r"^--by-rung: is for --kind slurm, and this is kuberay"),
+    ],
+)
+def test_options_of_jobs_are_refused_by_kinds_without(
+    kind: str, given: dict[str, object], problem: str
+) -> None:
+    check_options(kind, {"gpus_per_node": 8})
+    with pytest.raises(SpecError, match=problem):
+        check_options(kind, given)

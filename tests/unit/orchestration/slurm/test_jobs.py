@@ -7,22 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from cola.errors import SpecError
+from cola.errors import SpecError, StorageError
 from orchestration.cli.destinations import current
+from orchestration.slurm.batch import Batch, Script
 from orchestration.slurm.jobs import (
-    SCRIPT,
-    VERSION,
-    Batch,
     JobSite,
     Submitted,
     follow,
     jobs_of,
     known_jobs,
+    rungs_taken,
     stop,
     submit,
 )
-from orchestration.slurm.machine import Answer, ThisMachine, UnreachableError
-from orchestration.slurm.record import JobRecord, log_file, write_job
+from orchestration.slurm.machine import Answer, Given, ThisMachine, UnreachableError
+from orchestration.slurm.record import JobRecord, log_file, submission_file, write_job
 
 
 class Controller(ThisMachine):
@@ -33,7 +32,7 @@ class Controller(ThisMachine):
         self.gone: set[str] = set()  # jobs that end by themselves before they are stopped
 
     def call(
-        self, arguments: Sequence[str], *, given: str | None = None, seconds: float = 60.0
+        self, arguments: Sequence[str], *, given: Given = None, seconds: float = 60.0
     ) -> Answer:
         name, *options = arguments
         if name == "squeue":
@@ -65,7 +64,8 @@ def submitted(
 ) -> Submitted:
     specification = f"concurrent_runs: {share}\n"
     script = f"#!/bin/bash\n{specification}true\n"
-    return submit(site, Batch("tiny", script, specification, version, count, insists=insists))
+    scripts = [Script(script, count)]
+    return submit(site, Batch("tiny", scripts, specification, version, insists=insists))
 
 
 def numbers(found: Submitted) -> list[str]:
@@ -76,11 +76,11 @@ def test_as_many_jobs_are_added_as_are_missing(tmp_path: Path) -> None:
     site = JobSite(str(tmp_path), Controller())
     first = submitted(site, 2)
     assert (numbers(first), first.attached, first.problem) == (["41", "42"], 0, None)
-    assert "concurrent_runs: 2" in (site.folder("tiny") / SCRIPT).read_text()
+    assert "concurrent_runs: 2" in (site.folder("tiny") / "job.sh").read_text()
     more = submitted(site, 4)
     assert (numbers(more), more.attached) == (["41", "42", "43", "44"], 2)
     same = submitted(site, 1)
-    assert (len(same.jobs), same.attached, same.other_version) == (4, 4, False)
+    assert (len(same.jobs), same.attached, same.other) == (4, 4, None)
 
 
 def test_jobs_of_another_version_are_not_joined_by_more(tmp_path: Path) -> None:
@@ -88,13 +88,13 @@ def test_jobs_of_another_version_are_not_joined_by_more(tmp_path: Path) -> None:
     site = JobSite(str(tmp_path), Controller())
     submitted(site, 2)
     attached = submitted(site, 2, "2")
-    assert (attached.attached, attached.other_version) == (2, True)
+    assert (attached.attached, attached.other) == (2, "another version of it")
     with pytest.raises(SpecError, match=r"^--allocations 3: 2 jobs of tiny run another version"):
         submitted(site, 3, "2")
     # A cluster's own number of jobs is no wish that has to be met.
     attached = submitted(site, 3, "2", insists=False)
-    assert (numbers(attached), attached.other_version) == (["41", "42"], True)
-    assert (site.folder("tiny") / VERSION).read_text() == "1"
+    assert (numbers(attached), attached.other is None) == (["41", "42"], False)
+    assert '"version": "1"' in submission_file(site.folder("tiny")).read_text()
 
 
 def test_jobs_that_share_out_concurrent_runs_get_no_more_beside_them(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_jobs_that_share_out_concurrent_runs_get_no_more_beside_them(tmp_path: P
     with pytest.raises(SpecError, match=r"their shares of resources\.concurrent_runs; `cola stop`"):
         submitted(site, 4, share=1)
     found = submitted(site, 4, share=1, insists=False)
-    assert (numbers(found), found.other_version) == (["41", "42"], False)
+    assert (numbers(found), found.other) == (["41", "42"], None)
     assert "for more" in (found.problem or "")
     alone = submitted(site, 1, share=4)
-    assert (alone.attached, alone.other_version) == (2, False)
+    assert (alone.attached, alone.other) == (2, None)
 
 
 def test_a_limit_on_jobs_leaves_those_that_it_takes(tmp_path: Path) -> None:
@@ -117,6 +117,44 @@ def test_a_limit_on_jobs_leaves_those_that_it_takes(tmp_path: Path) -> None:
     assert found.problem == "sbatch: QOSMaxSubmitJobPerUserLimit; nothing was changed"
     with pytest.raises(SpecError, match="QOSMaxSubmitJobPerUserLimit"):
         submitted(site, 3)
+
+
+def by_rung(site: JobSite, *scripts: tuple[str, int], version: str = "1") -> Submitted:
+    jobs = [Script(f"#!/bin/bash\n# {rungs}\n", count, rungs) for rungs, count in scripts]
+    return submit(site, Batch("tiny", jobs, "", version, insists=True))
+
+
+def test_jobs_by_rung_are_added_for_rungs_that_none_takes(tmp_path: Path) -> None:
+    slurm = Controller()
+    site = JobSite(str(tmp_path), slurm)
+    first = by_rung(site, ("0-2", 1), ("3", 2))
+    assert [(job.job, job.rungs) for job in first.jobs] == [("41", "0-2"), ("42", "3"), ("43", "3")]
+    assert (site.folder("tiny") / "job-rungs-0-2.sh").read_text() == "#!/bin/bash\n# 0-2\n"
+    assert str(first.jobs[0]) == "cola-tiny, job 41, rungs 0-2: pending"
+    assert rungs_taken(first.jobs) == {0, 1, 2, 3}
+    del slurm.states["41"]
+    assert rungs_taken(jobs_of(site, "tiny")) == {3}
+    again = by_rung(site, ("0-1", 1), ("3", 2))
+    assert (numbers(again), again.attached) == (["42", "43", "44"], 2)
+    assert [job.rungs for job in again.jobs] == ["3", "3", "0-1"]
+    with pytest.raises(SpecError, match="3 jobs of tiny run another version"):
+        by_rung(site, ("4", 1), version="2")
+
+
+def test_a_job_that_takes_all_rungs_leaves_none_for_others(tmp_path: Path) -> None:
+    site = JobSite(str(tmp_path), Controller())
+    submitted(site, 1)
+    assert rungs_taken(jobs_of(site, "tiny")) is None
+    found = by_rung(site, ("0", 1), ("1", 1))
+    assert (numbers(found), found.attached) == (["41"], 1)
+
+
+def test_a_damaged_record_of_a_submission_is_named(tmp_path: Path) -> None:
+    site = JobSite(str(tmp_path), Controller())
+    submitted(site, 1)
+    submission_file(site.folder("tiny")).write_text('{"version": 1}')
+    with pytest.raises(StorageError, match=r"submission\.json: is not record of a submission that"):
+        jobs_of(site, "tiny")
 
 
 def test_a_shared_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

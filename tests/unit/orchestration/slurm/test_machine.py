@@ -6,7 +6,7 @@ import getpass
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from cola.errors import ClusterError, SpecError, StorageError
 from orchestration.cli.destinations import SlurmDestination, destination
 from orchestration.recipes.job_site import job_site, machine_of
 from orchestration.remote.clusters import ClusterSpec
-from orchestration.slurm.jobs import JobSite, described
-from orchestration.slurm.machine import HERE, Machine, SshMachine, UnreachableError
-from orchestration.slurm.record import JobRecord, write_job
+from orchestration.slurm.jobs import JobSite, described, jobs_of
+from orchestration.slurm.machine import HERE, Answer, Given, Machine, SshMachine, UnreachableError
+from orchestration.slurm.record import JobRecord, log_file, write_job
 from tests.servers import free_port
 from tests.waiting import until
 
@@ -103,6 +103,11 @@ def test_files_are_written_and_read_as_they_are(machine: Machine, tmp_path: Path
     assert path.read_text() == "shorter"
     assert machine.names(path.parent) == [path.name]
     assert (machine.has_folder(path.parent), machine.has_folder(path)) == (True, False)
+    empty = path.with_name("empty")
+    machine.write(empty, "")
+    absent = path.with_name("absent")
+    assert machine.read_all([absent, path, empty]) == {path: b"shorter", empty: b""}
+    assert machine.read_all([]) == {}
 
 
 def test_arguments_arrive_as_they_are(machine: Machine, tmp_path: Path) -> None:
@@ -166,10 +171,40 @@ def test_jobs_of_a_login_node_are_found_by_its_files(login: LoginNode, tmp_path:
     record = JobRecord(name="tiny", kind="study", job="41", state="succeeded")
     site.folder("tiny").mkdir(parents=True)
     write_job(site.folder("tiny"), record)
-    assert str(described(site, "tiny", "41", queued=None)) == "cola-tiny, job 41: succeeded"
+    (found,) = described(site, "tiny", ["41"], queued={})
+    assert str(found) == "cola-tiny, job 41: succeeded"
     (site.folder("tiny") / "cola-tiny-42.json").write_text("{")
     with pytest.raises(StorageError, match=r"cola-tiny-42\.json: is not record of a job"):
-        described(site, "tiny", "42", queued=None)
+        described(site, "tiny", ["42"], queued={})
+
+
+class Counted(SshMachine):
+    """A login node that counts the calls it gets, and has no queue."""
+
+    calls = 0
+
+    def call(
+        self, arguments: Sequence[str], *, given: Given = None, seconds: float = 60.0
+    ) -> Answer:
+        type(self).calls += 1
+        if arguments[0] == "squeue":
+            return Answer(0, b"", "")
+        return super().call(arguments, given=given, seconds=seconds)
+
+
+def test_a_list_of_many_ended_jobs_takes_three_calls(login: LoginNode, tmp_path: Path) -> None:
+    site = JobSite(str(tmp_path), Counted("login", str(login.configuration)))
+    site.folder("tiny").mkdir(parents=True)
+    for number in range(300):
+        job = str(1000 + number)
+        write_job(
+            site.folder("tiny"),
+            JobRecord(name="tiny", kind="study", job=job, state="failed", reason=job),
+        )
+        log_file(site.folder("tiny"), "tiny", job).write_text("")
+    found = jobs_of(site, "tiny")
+    assert [(job.job, job.reason) for job in found] == [(str(1000 + n),) * 2 for n in range(300)]
+    assert Counted.calls == 3
 
 
 def test_a_cluster_names_its_login_node(

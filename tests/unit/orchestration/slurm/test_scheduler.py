@@ -57,9 +57,9 @@ def test_a_machine_without_slurm_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_job_is_what_slurm_says_and_then_what_it_left(tmp_path: Path) -> None:
     queued = {"job": "41", "state": "PENDING", "reason": "Dependency"}
-    waits = described(JobSite(str(tmp_path)), "tiny", "41", queued=queued)
+    (waits,) = described(JobSite(str(tmp_path)), "tiny", ["41"], queued={"41": queued})
     assert (str(waits), waits.active) == ("cola-tiny, job 41: pending (Dependency)", True)
-    gone = described(JobSite(str(tmp_path)), "tiny", "41", queued=None)
+    (gone,) = described(JobSite(str(tmp_path)), "tiny", ["41"], queued={})
     assert (gone.active, gone.succeeded, gone.state) == (False, False, "failed")
     record = JobRecord(name="tiny", kind="study", job="41")
     assert end_of(record)[0] == "ended from outside"
