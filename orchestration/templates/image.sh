@@ -18,21 +18,26 @@ system)
     rm -rf /var/lib/apt/lists/*
     ;;
 packages)
-    # All dependencies, by the versions of constraints.txt; they stay as they are while sources change.
+    # All dependencies, by the versions and hashes of constraints.txt; they stay as they are while
+    # sources change. A CPU build of torch whose hash is not there (those of the other versions of
+    # Python) is passed over, and the package index's build is installed.
     case "${2:-}" in
     cpu) index=(${cpu_index:+--extra-index-url "$cpu_index"}) ;;
     cuda) index=() ;;
     *) echo "image.sh packages ${2:-}: no such device; give cpu or cuda" >&2; exit 2 ;;
     esac
     python3 -m venv "$venv"
+    # First pip, which takes hashes from constraints, and the back end of builds.
+    awk '/^[^ ]/ {on = /^(pip|setuptools)==/} on' constraints.txt > /tmp/build.txt
+    "$venv/bin/pip" install --no-cache-dir --quiet --require-hashes --requirement /tmp/build.txt
     "$venv/bin/python" - > /tmp/requirements.txt <<'LIST'
 import tomllib
 with open("pyproject.toml", "rb") as file:
     print(*tomllib.load(file)["project"]["dependencies"], sep="\n")
 LIST
-    "$venv/bin/pip" install --no-cache-dir --quiet "${index[@]}" \
-        --constraint constraints.txt --requirement /tmp/requirements.txt "setuptools>=77"
-    rm /tmp/requirements.txt
+    "$venv/bin/pip" install --no-cache-dir --quiet --require-hashes --no-build-isolation \
+        "${index[@]}" --constraint constraints.txt --requirement /tmp/requirements.txt
+    rm /tmp/build.txt /tmp/requirements.txt
     ;;
 product)
     "$venv/bin/pip" install --no-cache-dir --quiet --no-deps --no-build-isolation .
