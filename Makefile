@@ -47,7 +47,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	awk '/^[^ ]/ {on = /^(pip|setuptools)==/} on' constraints.txt > $(VENV)/build.txt
 	$(PIP) install --quiet --require-hashes --requirement $(VENV)/build.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) install --quiet --require-hashes --no-build-isolation --constraint constraints.txt \
 		"cola-scaling[dev]"
 	touch $(READY)

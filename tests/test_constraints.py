@@ -31,7 +31,7 @@ PINS = {pin.name: pin for pin in HASHES}
 def test_every_requirement_is_pinned_within_its_bounds(part: str) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     parts = {
-        "build": ["pip", *PROJECT["build-system"]["requires"]],
+        "build": ["pip", "uv", *PROJECT["build-system"]["requires"]],
         "dependencies": PROJECT["project"]["dependencies"],
     } | extras
     assert parts.keys() == {"build", "dependencies", "dev", "harness", "postgres"}
