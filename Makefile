@@ -42,11 +42,19 @@ docs: $(READY)
 
 # The environment is made once and made again when what it is made from changes. pip checks every
 # file against the hashes of constraints.txt; first come pip and the build back end themselves, as
-# the pip of older Pythons takes no hashes from constraints and builds would fetch their own.
+# the pip of older Pythons takes no hashes from constraints and builds would fetch their own. Then
+# torch's CPU build, where pip finds it: of files with the right hashes, pip would else take the one
+# whose hash the index names, which a folder of wheels does not. Without it comes the index's
+# build, with CUDA's libraries.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	awk '/^[^ ]/ {on = /^(pip|setuptools)==/} on' constraints.txt > $(VENV)/build.txt
 	$(PIP) install --quiet --require-hashes --requirement $(VENV)/build.txt
+	awk '/^# torch-/ {split($$2, name, "-"); hashes = hashes " --hash=" $$3} \
+		END {print "torch==" name[2] hashes}' constraints.txt > $(VENV)/torch.txt
+	$(PIP) install --quiet --no-deps --require-hashes --requirement $(VENV)/torch.txt \
+		2> $(VENV)/torch.log || echo "torch: no CPU build with a known hash" \
+		"($(VENV)/torch.log); the package index's build is installed"
 	PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) install --quiet --require-hashes --no-build-isolation --constraint constraints.txt \
 		"cola-scaling[dev]"

@@ -54,6 +54,7 @@ def test_torch_may_be_a_cpu_build_or_bring_cuda() -> None:
     assert cpu_builds
     (version,) = PINS["torch"].specifier
     assert all(name.startswith(f"torch-{version.version}+cpu-") for name in cpu_builds)
+    # The installation takes them first, by the names in these lines.
     assert set(cpu_builds.values()) < set(HASHES[PINS["torch"]])
     assert {"triton", "cuda-toolkit", "nvidia-nccl-cu13"} <= PINS.keys()
 
