@@ -40,8 +40,10 @@ class RayNodes:
 
     def __post_init__(self) -> None:
         self.gcs, self.dashboard, self._client = free_ports(3)
-        # Of a short path, as sockets lie in it, which pytest's own folder does not have.
-        self._temporary = Path(f"/tmp/ray-{secrets.token_hex(3)}")
+        # Of a short path, as sockets lie in it, which pytest's own folder does not have. Also what
+        # killed processes leave is there, and a dashboard clears nothing away when asked to end.
+        self.temporary = Path(f"/tmp/ray-{secrets.token_hex(3)}")
+        self.temporary.mkdir()
         self._added = 0
         self.environment = {
             **os.environ,
@@ -84,7 +86,7 @@ class RayNodes:
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={self.dashboard}",
             f"--ray-client-server-port={self._client}",
-            f"--temp-dir={self._temporary}",
+            f"--temp-dir={self.temporary}",
             cpus=self.head_cpus,
         )
         until(lambda: self._listens(self.dashboard), "the head's dashboard", 90)
@@ -116,7 +118,7 @@ class RayNodes:
         """End all nodes, the head last, and remove what they wrote."""
         for name in reversed(list(self.nodes)):
             self.kill(name)
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def run(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
         """`cola` with the cluster's token, in a process group of its own."""
@@ -149,7 +151,11 @@ class RayNodes:
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("a") as log:
             self.nodes[name] = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=self.environment | {"TMPDIR": str(self.temporary)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     @staticmethod

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -80,22 +81,30 @@ def python() -> Finding:
 
 def packages() -> Finding:
     """Whether the installed packages are those that the product requires."""
-    wrong = []
+    wrong: dict[str, str] = {}
     for text in importlib.metadata.requires("cola-scaling") or []:
         required = Requirement(text)
         if required.marker is not None and not required.marker.evaluate({"extra": ""}):
             continue
-        try:
-            version = importlib.metadata.version(required.name)
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{required.name} is missing")
-            continue
-        if not required.specifier.contains(version, prereleases=True):
-            wrong.append(f"{required.name} {version} (needs {required.specifier})")
+        problem = unmet(required)
+        if problem is not None:
+            required.marker = None
+            wrong[str(required)] = problem
     if wrong:
-        remedy = "pip install --constraint constraints.txt --editable ."
-        return Finding("packages", "fail", ", ".join(wrong), remedy)
+        remedy = shlex.join(["pip", "install", *wrong])
+        return Finding("packages", "fail", ", ".join(wrong.values()), remedy)
     return Finding("packages", "ok", "as required")
+
+
+def unmet(required: Requirement) -> str | None:
+    """What is wrong with the installed version of a package; None if it is as required."""
+    try:
+        version = importlib.metadata.version(required.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{required.name} is missing"
+    if required.specifier.contains(version, prereleases=True):
+        return None
+    return f"{required.name} {version} (needs {required.specifier})"
 
 
 def compiler() -> Finding:

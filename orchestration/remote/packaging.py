@@ -45,7 +45,8 @@ def runtime_environment(
 
     `cluster` takes the `cola` that is installed there and sends the files alone. `pinned` sends the
     project's sources too, and has every node build an environment of them with the versions of
-    constraints.txt. Of this process's variables only COLA_LOG is passed on.
+    constraints.txt, whose hashes are not checked there. Of this process's variables only COLA_LOG
+    is passed on.
 
     Raises:
         SpecError: `pinned` where the project is not a checkout.
@@ -87,6 +88,7 @@ def pack_sources(
     root: Path, folder: Path, names: Sequence[str] = SOURCES, *, why: str = "--environment pinned"
 ) -> None:
     """Copy the files that building the project needs from `root`, or those of `names`; no others.
+    Of constraints.txt it takes the versions alone.
 
     Raises:
         SpecError: one of them is a link or too large to be source; `why` is what asks for them.
@@ -102,6 +104,11 @@ def pack_sources(
             to = folder / file.relative_to(root)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, to)
+    if CONSTRAINTS not in names:
+        return
+    # pip takes no hashes where it builds a folder, as Ray has it do.
+    pins = (folder / CONSTRAINTS).read_text(encoding="utf-8")
+    (folder / CONSTRAINTS).write_text("".join(f"{pin}\n" for pin in pinned(pins)), encoding="utf-8")
 
 
 def source_files(path: Path) -> list[Path]:
@@ -143,11 +150,17 @@ def sources_digest(folder: Path) -> str:
 
 def pinned_version(package: str) -> str | None:
     """The version to which the checkout's constraints.txt pins a package; None if it does not."""
-    for line in (project_root() / CONSTRAINTS).read_text(encoding="utf-8").splitlines():
-        name, equals, version = line.strip().partition("==")
-        if equals and name == package:
-            return version
+    for pin in pinned((project_root() / CONSTRAINTS).read_text(encoding="utf-8")):
+        name, _, version = pin.partition("==")
+        if name == package:
+            return version.partition(";")[0].strip()
     return None
+
+
+def pinned(constraints: str) -> list[str]:
+    """The lines of a constraints.txt as `name==version ; marker`, without hashes and comments."""
+    lines = constraints.splitlines()
+    return [line.rstrip(" \\") for line in lines if line and not line.startswith((" ", "#"))]
 
 
 def check_study(study: StudySpec) -> None:

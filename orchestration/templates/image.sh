@@ -18,21 +18,34 @@ system)
     rm -rf /var/lib/apt/lists/*
     ;;
 packages)
-    # All dependencies, by the versions of constraints.txt; they stay as they are while sources change.
+    # All dependencies, by the versions and hashes of constraints.txt; they stay as they are while
+    # sources change. Where torch has no CPU build whose hash is there (other versions of Python), the
+    # package index's is installed.
     case "${2:-}" in
     cpu) index=(${cpu_index:+--extra-index-url "$cpu_index"}) ;;
     cuda) index=() ;;
     *) echo "image.sh packages ${2:-}: no such device; give cpu or cuda" >&2; exit 2 ;;
     esac
     python3 -m venv "$venv"
+    # First pip, which takes hashes from constraints, and the back end of builds.
+    awk '/^[^ ]/ {on = /^(pip|setuptools)==/} on' constraints.txt > /tmp/build.txt
+    "$venv/bin/pip" install --no-cache-dir --quiet --require-hashes --requirement /tmp/build.txt
+    if [ "$2" = cpu ]; then
+        # Also from a folder of wheels, to whose files pip would prefer those with hashes in an index.
+        awk '/^# torch-/ {split($2, name, "-"); hashes = hashes " --hash=" $3}
+            END {print "torch==" name[2] hashes}' constraints.txt > /tmp/torch.txt
+        "$venv/bin/pip" install --no-cache-dir --quiet --no-deps --require-hashes "${index[@]}" \
+            --requirement /tmp/torch.txt || echo "torch: no CPU build with a known hash" >&2
+        rm /tmp/torch.txt
+    fi
     "$venv/bin/python" - > /tmp/requirements.txt <<'LIST'
 import tomllib
 with open("pyproject.toml", "rb") as file:
     print(*tomllib.load(file)["project"]["dependencies"], sep="\n")
 LIST
-    "$venv/bin/pip" install --no-cache-dir --quiet "${index[@]}" \
-        --constraint constraints.txt --requirement /tmp/requirements.txt "setuptools>=77"
-    rm /tmp/requirements.txt
+    "$venv/bin/pip" install --no-cache-dir --quiet --require-hashes --no-build-isolation \
+        "${index[@]}" --constraint constraints.txt --requirement /tmp/requirements.txt
+    rm /tmp/build.txt /tmp/requirements.txt
     ;;
 product)
     "$venv/bin/pip" install --no-cache-dir --quiet --no-deps --no-build-isolation .

@@ -22,7 +22,10 @@ pytestmark = [pytest.mark.slow(seconds=180), pytest.mark.ray, pytest.mark.deepsp
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
     with RayNodes(tmp_path) as cluster:
+        # The folder of the dashboard's multiprocessing, which it leaves behind.
+        assert list(cluster.temporary.glob("pymp-*"))
         yield cluster
+    assert not cluster.temporary.exists()
 
 
 def runs(outputs: Path) -> list[Path]:

@@ -1,10 +1,13 @@
-"""Nothing that the product starts on this machine can be reached from outside of it."""
+"""Nothing that a run starts on this machine can be reached from outside, or stays behind."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +40,18 @@ def on_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A temporary folder of its own, whose path is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow(seconds=80)
 @pytest.mark.ray
-def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+def test_every_socket_of_a_run_is_on_loopback_and_nothing_temporary_stays(
+    tiny_study: dict[str, Any], tmp_path: Path, temporary: Path
+) -> None:
     """Of one of several workers, and of one that trains in a process that stays."""
     ladder = [{"budget": 2.0e9, "core_parameters": size} for size in (60_000, 90_000)]
     larger = [{"core_parameters": 80_000, "workers": 2, "zero_stage": 1}]
@@ -50,6 +62,7 @@ def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
     )
     seen: set[tuple[str, str]] = set()
     names: set[str] = set()
@@ -69,3 +82,5 @@ def test_every_socket_of_a_run_is_on_loopback(tiny_study: dict[str, Any], tmp_pa
     outside = {(address, name) for address, name in seen if not on_loopback(address)}
     assert seen
     assert outside == set()
+    # Ray's logs of the last session say why a run failed; the next start removes them.
+    assert [path.name for path in temporary.iterdir()] == [f"ray-{os.getuid()}"]

@@ -21,7 +21,7 @@ from tests.unit.orchestration.compat.test_ray import ROOT, requirement
 
 def test_the_installed_version_is_the_checked_one() -> None:
     assert importlib.metadata.version("deepspeed") == CHECKED_VERSION
-    assert f"\ndeepspeed=={CHECKED_VERSION}\n" in (ROOT / "constraints.txt").read_text()
+    assert f"\ndeepspeed=={CHECKED_VERSION} \\\n" in (ROOT / "constraints.txt").read_text()
 
 
 def test_the_next_minor_version_is_not_installed_unchecked() -> None:

@@ -25,7 +25,7 @@ def requirement(name: str) -> Requirement:
 
 def test_the_installed_version_is_the_checked_one() -> None:
     assert importlib.metadata.version("ray") == CHECKED_VERSION
-    assert f"\nray=={CHECKED_VERSION}\n" in (ROOT / "constraints.txt").read_text()
+    assert f"\nray=={CHECKED_VERSION} \\\n" in (ROOT / "constraints.txt").read_text()
 
 
 def test_the_next_minor_version_is_not_installed_unchecked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from cola.study import StudySpec
 from orchestration.doctor import storage_checks as doctor_storage
 from orchestration.doctor.cluster_checks import cluster, nodes, room, version
 from orchestration.doctor.finding import Finding
-from orchestration.doctor.local_checks import enough_devices, examine, plan, resources_of, tracking
+from orchestration.doctor.local_checks import (
+    enough_devices,
+    examine,
+    packages,
+    plan,
+    resources_of,
+    tracking,
+)
 from orchestration.doctor.network_checks import all_reduce, sockets
 from orchestration.doctor.storage_checks import clock, locks, renames, storage
 from orchestration.remote.endpoint import Endpoint
@@ -53,6 +61,19 @@ def test_what_is_wrong_is_found(tmp_path: Path, tiny_study: dict[str, Any]) -> N
     corpus = {"source": "files", "paths": [str(tmp_path / "absent.txt")]}
     without = StudySpec.parse(tiny_study | {"data": tiny_study["data"] | {"corpus": corpus}})
     assert (plan(without).verdict, "absent.txt" in plan(without).detail) == ("fail", True)
+
+
+def test_the_remedy_installs_what_is_not_as_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    required = [
+        "pyyaml>=99",
+        "absent[all]>=1,<2; python_version > '3'",
+        "numpy",
+        "no; extra == 'x'",
+    ]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: required)
+    found, version = packages(), importlib.metadata.version("pyyaml")
+    assert found.detail == f"pyyaml {version} (needs >=99), absent is missing"
+    assert found.remedy == "pip install 'pyyaml>=99' 'absent[all]<2,>=1'"
 
 
 def test_storage_whose_locks_do_not_hold_is_found(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from cola.errors import ClusterError, SpecError
 from cola.study import StudySpec
@@ -19,6 +20,7 @@ from orchestration.remote.packaging import (
     SOURCES,
     check_study,
     pack_sources,
+    pinned_version,
     project_root,
     requirements,
     runtime_environment,
@@ -107,6 +109,11 @@ def test_the_pinned_environment_gets_sources_and_pins(tmp_path: Path) -> None:
     assert digest.startswith("# sources ")
     assert pins == "--constraint ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/constraints.txt"
     assert project == "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+    # pip takes no hashes where it builds a folder: the versions alone.
+    pins = [Requirement(line) for line in (tmp_path / "constraints.txt").read_text().splitlines()]
+    versions = {pin.name: str(pin.specifier) for pin in pins}
+    assert versions["ray"] == f"=={pinned_version('ray')}"
+    assert versions["triton"] == f"=={pinned_version('triton')}"  # it has a marker
     # Ray finds a built environment again by these lines: other sources have to be another one.
     (tmp_path / "study.yaml").unlink(missing_ok=True)
     (tmp_path / "cola" / "__init__.py").write_text("changed = True\n")
