@@ -143,10 +143,12 @@ class AdmissionQueue:
             for key, holding in (state.granted | state.held).items()
         }
         groups = {group.id: group for group in cluster.groups}
-        self._groups = {
-            key: group for key, group in self._groups.items() if key in admitted and group in groups
+        # A group that its run has left may be the next one's: of a process that stays.
+        left = {g for key, g in self._groups.items() if key not in admitted or g not in groups}
+        self._groups = {key: group for key, group in self._groups.items() if group not in left}
+        self._foreign_groups = {
+            key: ids - left for key, ids in self._foreign_groups.items() if key in admitted
         }
-        self._foreign_groups = {k: ids for k, ids in self._foreign_groups.items() if k in admitted}
         free = {key: group for key, group in groups.items() if key not in self._groups.values()}
         for key, holding in admitted.items():
             if key in self._groups:

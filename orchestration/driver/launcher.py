@@ -70,8 +70,7 @@ class Launcher:
         runs to the output's mirror."""
         self._joined, self.warm_workers = joined, WarmWorkers()
         self.study, self.data, self.ledger = study, data, ledger
-        self.mirror, self.view = mirror, view
-        self.launched = 0
+        self.mirror, self.view, self.launched = mirror, view, 0
         self.stopping = threading.Event()
         self._waiting: list[PlannedRun] = []
         self._running: dict[Future[None], PlannedRun] = {}
@@ -101,7 +100,7 @@ class Launcher:
             self.events.write(Event.SET_ASIDE, run.name, decision.why)
         elif decision.action == "busy":
             self._others.add(run)
-        else:
+        elif decision.action != "left" or not self.ledger.is_held(self.ledger.known_entry(run.key)):
             if decision.action != "reuse" and self.ledger.known_entry(run.key).state == "finished":
                 self._others.train_again(run)
             tags = self._closing_tags(run)
@@ -180,6 +179,7 @@ class Launcher:
                 self._unasked.remove(run)
 
     def _launch_admitted(self, launches: LaunchQueue, pool: ThreadPoolExecutor) -> None:
+        self.warm_workers.keep_for(run.resources for run in self._waiting)
         if self._waiting and self._budget.is_spent():
             self._refuse(self._waiting)
             self._waiting = []

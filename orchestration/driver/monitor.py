@@ -27,7 +27,7 @@ START_SECONDS = 300.0
 def supervise_workers(
     run: PlannedRun, monitor: RunMonitor, events: EventLog, *, notify: Callable[[str], None]
 ) -> None:
-    """Report failed and restarted workers, and kill hung ones, so that Ray Train restarts them."""
+    """Report failed and restarted workers, and kill hung ones, so that they are restarted."""
     report_failures(run, monitor, notify=notify)
     try:
         report_starts(run, monitor, events, notify=notify)
@@ -37,7 +37,7 @@ def supervise_workers(
 
 
 def report_failures(run: PlannedRun, monitor: RunMonitor, *, notify: Callable[[str], None]) -> None:
-    """Report each failure of workers that the run's controller has written down."""
+    """Report each failure of workers that the run's controller or this driver has written down."""
     for failure in monitor.failures(run.name):
         logs = f"; logs: {failure['logs']}" if failure.get("logs") else ""
         notify(f"workers failed: {failure.get('reason')}{logs}")

@@ -31,7 +31,7 @@ class TrainingError(RunError):
 def fit_run(assignment: Assignment) -> None:
     """Run one assignment through Ray Train; returns when its workers have left.
 
-    The driver calls it in one thread for each run.
+    A driver calls it in one thread for each run, a process that trains runs itself for its own.
 
     Raises:
         ControllerDiedError: Ray Train's controller died.

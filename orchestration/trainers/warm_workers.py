@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +108,7 @@ class WarmWorkers:
             ControllerDiedError, TrainingError: as `fit_run`.
         """
         needs = assignment.resources
-        if needs.workers == 1 and needs.min_workers in (None, 1):
+        if is_for_one(needs):
             self._fit_in_one(assignment)
         else:
             self._make_room()
@@ -136,6 +137,17 @@ class WarmWorkers:
                 with self._lock:
                     self._idle.append(process)
                 return
+
+    def keep_for(self, waiting: Iterable[ResourcesSpec]) -> None:
+        """End the processes that train nothing and suit none of the runs that wait: what they hold
+        is free for elastic runs, and their memory for others on the same GPU."""
+        wanted = [needs for needs in waiting if is_for_one(needs)]
+        with self._lock:
+            idle = self._idle
+            self._idle = [process for process in idle if any(map(process.suits, wanted))]
+            ended = [process for process in idle if process not in self._idle]
+        for process in ended:
+            process.end()
 
     def cluster_state(self) -> ClusterState:
         """The cluster as if the processes that train nothing were not there."""
@@ -168,6 +180,11 @@ class WarmWorkers:
             idle, self._idle = self._idle, []
         for process in idle:
             process.end()
+
+
+def is_for_one(needs: ResourcesSpec) -> bool:
+    """Whether a run has one worker, and never another number of them."""
+    return needs.workers == 1 and needs.min_workers in (None, 1)
 
 
 def _with_free(node: Node, cpus: float, gpus: float) -> Node:

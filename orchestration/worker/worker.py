@@ -48,6 +48,7 @@ def train_in_process(config: dict[str, Any]) -> None:
         train_worker(config)
     finally:
         close_process_group()
+        torch.cuda.empty_cache()  # for other processes on the same GPU; nothing without one
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()  # it counts compilations over all runs, and stops at a limit
 

@@ -63,6 +63,16 @@ def test_a_group_that_was_there_before_is_nobodys_run() -> None:
     assert world.granted("one", [run("t", 2)], [RunAllocation(run("r", 2), 2, 50.0)]) == {}
 
 
+def test_a_group_that_one_run_leaves_may_be_the_next_ones() -> None:
+    """As that of a process that trains one run after the other."""
+    world = World()
+    first, second = (RunAllocation(run(name), 1, 50.0) for name in ("r", "s"))
+    assert world.granted("one", [first.request]) == {"r": 1}
+    world.groups = (PlacedGroup("g", ((1, 0),), ("a",)),)
+    assert world.granted("one", [second.request], [first]) == {"s": 1}
+    assert world.granted("one", [run("t", 3)], [second]) == {"t": 3}
+
+
 def test_a_new_queue_hears_all_before_it_grants() -> None:
     world = World()
     world.queue = AdmissionQueue(world.look, clock=lambda: world.now, settle_seconds=3.0)

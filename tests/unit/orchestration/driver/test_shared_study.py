@@ -175,6 +175,8 @@ def test_a_driver_of_some_rungs_trains_their_runs_alone(
     other.acquire(plan[0].key)
     decisions = of_rungs(decide(plan, Ledger(output_root(study)), study_folder(study)), {1, 2})
     assert [each.action for each in decisions] == ["left"] * 2 + ["start"] * 4
+    (idle,) = drive(study, 1, rungs=set())
+    assert not idle.mirror.follows(plan[0].key)  # its own driver sends MLflow how it ends
     other.close(plan[0].key, "interrupted")
     (launcher,) = drive(study, 1, rungs={1, 2})
     assert launcher.launched == 4
