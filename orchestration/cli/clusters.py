@@ -23,6 +23,7 @@ from orchestration.cli.options import (
 )
 from orchestration.cli.things import submission_of
 from orchestration.planning.catalog import load_study
+from orchestration.planning.units import rungs_as_text, rungs_in
 from orchestration.recipes.registry import IMAGE, kinds
 from orchestration.recipes.registry import recipe as recipe_text
 from orchestration.remote.clusters import ClusterSpec, read_cluster
@@ -186,13 +187,14 @@ def job_of(
         request, _ = to.request(work)
         return request.work, request.cluster
     jobs = {each.rungs: each.request for each in to.jobs_by_rung(work, ())}
-    if rungs not in jobs:
+    chosen = None if rungs is None else rungs_as_text(rungs_in(rungs))
+    if chosen not in jobs:
         given = "--by-rung" if rungs is None else f"--rungs {rungs}"
         raise SpecError(
             f"{given}: jobs of each size have a script of their own; print one with --rungs "
             f"{' or --rungs '.join(jobs)}"
         )
-    return jobs[rungs].work, jobs[rungs].cluster
+    return jobs[chosen].work, jobs[chosen].cluster
 
 
 def described_cluster(name: str | None, kind: str | None, thing: str | None) -> ClusterSpec:

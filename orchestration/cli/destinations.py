@@ -25,7 +25,7 @@ from orchestration.recipes.rungs import (
     unfinished_rungs,
 )
 from orchestration.recipes.slurm import long_runs
-from orchestration.recipes.sources import setup_with, sources_for
+from orchestration.recipes.sources import setup_with, sources_for, why_sent
 from orchestration.remote import jobs as ray_jobs
 from orchestration.remote.clusters import ClusterSpec, read_cluster
 from orchestration.remote.endpoint import Endpoint
@@ -40,20 +40,21 @@ from orchestration.slurm.times import TEARDOWN_SECONDS
 class Destination(Protocol):
     """What commands ask of a cluster of any kind. All methods raise ColaError.
 
-    `shared` is the folder in which outputs lie whose path is relative; None where there is none.
+    `shared` is the folder in which outputs lie whose path is relative; None where there is none. An
+    `environment` of None is what the cluster's description says.
     """
 
     @property
     def shared(self) -> str | None:
         """See above."""
 
-    def sends_files(self, environment: JobEnvironment) -> bool:
+    def sends_files(self, environment: JobEnvironment | None) -> bool:
         """Whether the study's files are sent from this machine, so that its paths are of here."""
 
     def notes(self, work: Submission) -> Sequence[str]:
         """Sentences on what submitting the work would mean, before it is submitted."""
 
-    def submit(self, work: Submission, environment: JobEnvironment) -> Submitted:
+    def submit(self, work: Submission, environment: JobEnvironment | None) -> Submitted:
         """The jobs of the work, some of which may have been there before."""
 
     def jobs(self, name: str) -> Sequence[Any]:
@@ -104,7 +105,7 @@ class RayDestination:
         if self.token is not None:
             process_environment.ray_token(token_of(self.token))
 
-    def sends_files(self, environment: JobEnvironment) -> bool:
+    def sends_files(self, environment: JobEnvironment | None) -> bool:
         """See `Destination`."""
         return False
 
@@ -112,7 +113,7 @@ class RayDestination:
         """See `Destination`."""
         return ()
 
-    def submit(self, work: Submission, environment: JobEnvironment) -> Submitted:
+    def submit(self, work: Submission, environment: JobEnvironment | None) -> Submitted:
         """See `Destination`.
 
         Raises:
@@ -123,7 +124,7 @@ class RayDestination:
                 "--environment sources: is for Slurm; --environment pinned sends this checkout's "
                 "sources to a Ray cluster, which builds them"
             )
-        job, attached = ray_jobs.submit(self.client, work, environment)
+        job, attached = ray_jobs.submit(self.client, work, environment or "cluster")
         other = job.metadata.get("specification", work.digest) != work.digest
         problems = [other_version(job, f"another version of this {work.kind}")] if other else []
         return Submitted([job], int(attached), problems)
@@ -222,7 +223,9 @@ class SlurmDestination:
             return []
         given = self.allocations is not None or "allocations" in self.cluster.model_fields_set
         wanted = max(1, self._wanted(work) - len(active)) if given else None
-        return jobs_by_rung(work, self.cluster, wanted, rungs=left, beside=len(active))
+        return jobs_by_rung(
+            work, self.cluster, wanted, rungs=left, beside=len(active), allocations=self.allocations
+        )
 
     def notes(self, work: Submission) -> Sequence[str]:
         """See `Destination`."""
@@ -253,7 +256,7 @@ class SlurmDestination:
         same = [f"jobs are of one size: {why}"] if self.by_rung else []
         return [*same, *fewer, *long_runs(request)]
 
-    def submit(self, work: Submission, environment: JobEnvironment) -> Submitted:
+    def submit(self, work: Submission, environment: JobEnvironment | None) -> Submitted:
         """See `Destination`.
 
         Raises:
@@ -270,10 +273,10 @@ class SlurmDestination:
                 f"output={work.study.output}: is not below {self.shared}, the folder that all "
                 f"nodes see (shared); use one that is, as --set output={self.shared}/outputs"
             )
-        sends = {"send_sources": self._sends(environment)}
-        sources = sources_for(self.cluster.model_copy(update=sends), self.site)
+        slurm_jobs.check_shared(self.site)
         if self.sends_files(environment):
             work = with_files_sent(work, self.site)
+        sources = sources_for(self.cluster, self.site, environment)
         batch = self.batch(work, sources)
         found = slurm_jobs.submit(self.site, batch)
         problems = [other_version(found.jobs[0], found.other)] if found.other is not None else []
@@ -282,12 +285,9 @@ class SlurmDestination:
             problems.append(f"{len(found.jobs)} of {total} jobs: {found.problem}")
         return Submitted(found.jobs, found.attached, problems)
 
-    def sends_files(self, environment: JobEnvironment) -> bool:
+    def sends_files(self, environment: JobEnvironment | None) -> bool:
         """See `Destination`."""
-        return self._sends(environment) and self.cluster.ssh is not None
-
-    def _sends(self, environment: JobEnvironment) -> bool:
-        return self.cluster.send_sources or environment == "sources"
+        return self.cluster.ssh is not None and why_sent(self.cluster, environment) is not None
 
     def batch(self, work: Submission, sources: str | None) -> Batch:
         """The jobs that the work is to have, with the folder of the sources that were sent."""

@@ -57,7 +57,7 @@ def submit(
     detach: Detach = False,
     allocations: Allocations = None,
     by_rung: ByRung = None,
-    environment: Environment = "cluster",
+    environment: Environment = None,
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
 ) -> None:
@@ -97,7 +97,7 @@ def resume(
     detach: Detach = False,
     allocations: Allocations = None,
     by_rung: ByRung = None,
-    environment: Environment = "cluster",
+    environment: Environment = None,
     ca_file: CaFile = None,
     allow_http: AllowHttp = False,
 ) -> None:

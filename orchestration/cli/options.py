@@ -82,12 +82,13 @@ AllowHttp = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Leave it running and return.")]
 Environment = Annotated[
-    JobEnvironment,
+    JobEnvironment | None,
     typer.Option(
         "--environment",
         help="cluster: the `cola` that is installed there. pinned: this checkout's sources, built "
         "there with the versions of its constraints.txt (minutes, the first time). sources: of "
-        "Slurm, this checkout's sources with the libraries that are there.",
+        "Slurm, this checkout's sources with the libraries that are there (default: cluster, or "
+        "sources by the cluster's send_sources).",
     ),
 ]
 

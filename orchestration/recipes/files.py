@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import tarfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,19 +35,35 @@ def with_files_sent(work: Submission, site: JobSite) -> Submission:
     What lies below the shared folder is taken for the cluster's own.
 
     Raises:
-        SpecError: a file or folder is too large to be sent or has links in it, or an ssh host does
-            not answer.
+        SpecError: a file or folder is too large to be sent, has links in it or is a sweep's, or an
+            ssh host does not answer.
         StorageError: a file cannot be read, or the shared folder takes none.
     """
-    if work.kind != "study":
-        return work
-    places = {
-        key: sent(key, Path(os.path.normpath(path)), site)
+    here = {
+        key: path
         for key, path in file_paths(work.study).items()
         if key not in OUTPUTS and not Path(path).is_relative_to(site.shared)
     }
+    if work.kind == "sweep":
+        check_none(here, site)
+        return work
+    places = {key: sent(key, Path(os.path.normpath(path)), site) for key, path in here.items()}
     study: StudySpec = with_paths(work.study, places)
     return replace(work, study=study, specification=study.to_yaml()) if places else work
+
+
+def check_none(here: Mapping[str, str], site: JobSite) -> None:
+    """Check that a sweep has no files outside of the shared folder.
+
+    Raises:
+        SpecError: it has; the message names the first one's key.
+    """
+    for key, path in here.items():
+        raise SpecError(
+            f"{key}={path}: is not below {site.shared} (shared), and files of a sweep are not "
+            f"sent; copy it to the folder {site.shared} of {site.machine.where}, and to the same "
+            "path here, or use --environment cluster where that machine has it already"
+        )
 
 
 def sent(key: str, path: Path, site: JobSite) -> str:

@@ -70,19 +70,28 @@ def jobs_by_rung(
     *,
     rungs: frozenset[int],
     beside: int = 0,
+    allocations: int | None = None,
 ) -> list[RungJobs]:
     """Jobs for these rungs of a study, the smallest first: `wanted` in all, None: one a size.
 
     `beside` counts other jobs of the study, which share `resources.concurrent_runs` with them. No
     rungs have more jobs than runs, and all together no more than `resources.concurrent_runs`.
+    `allocations` is what the command line asks for.
 
     Raises:
         SpecError: nodes that are too small or too few, more jobs than runs may train at a time, or
             fewer than there are kinds of nodes.
     """
-    sizes = sizes_of(work, cluster, rungs)
-    most = work.study.resources.concurrent_runs or len(sizes)
-    sizes = fewer_sizes(work, cluster, sizes, most=wanted or most)
+    sizes, at_once = sizes_of(work, cluster, rungs), work.study.resources.concurrent_runs
+    if at_once is not None and beside >= at_once:
+        raise SpecError(
+            f"resources.concurrent_runs={at_once}: {beside} jobs of {work.name} wait or run, which "
+            f"leaves none for rungs {rungs_as_text(rungs)}; submit it again when one of them has "
+            "ended"
+        )
+    most = len(sizes) if at_once is None else at_once - beside
+    limit = limit_of_jobs(work, cluster, allocations)
+    sizes = fewer_sizes(work, cluster, sizes, most=wanted or most, limit=limit)
     counts = job_counts(sizes, wanted or len(sizes))
     total = sum(counts) + beside
     shared = side_by_side(work, total)[0] if total > 1 else work
@@ -134,36 +143,47 @@ def size_of(work: Submission, cluster: ClusterSpec, rungs: frozenset[int]) -> Ru
     return RungSize(rungs, len(own.runs), own.seconds(), groups, hours)
 
 
+def limit_of_jobs(work: Submission, cluster: ClusterSpec, allocations: int | None) -> str:
+    """What limits the number of a study's jobs: an option with its value, or a key."""
+    if allocations is not None:
+        return f"--allocations {allocations}"
+    at_once = work.study.resources.concurrent_runs
+    described = "allocations" in cluster.model_fields_set
+    if described and (at_once is None or cluster.allocations < at_once):
+        return f"allocations={cluster.allocations}"
+    return f"resources.concurrent_runs={at_once}"
+
+
 def fewer_sizes(
-    work: Submission, cluster: ClusterSpec, sizes: Sequence[RungSize], *, most: int
+    work: Submission, cluster: ClusterSpec, sizes: Sequence[RungSize], *, most: int, limit: str
 ) -> list[RungSize]:
-    """At most so many sizes: those neighbours are put together that waste the least time of nodes.
+    """At most so many sizes: of those with the same labels neighbours are put together, first those
+    that waste the least time of nodes. `limit` names what asks for so few.
 
     Raises:
         SpecError: runs ask for more kinds of nodes.
     """
+    kinds = list(dict.fromkeys(map(labels_of, sizes)))
+    if len(kinds) > most:
+        raise SpecError(
+            f"{limit}: leaves {most} jobs for rungs that ask for nodes of {len(kinds)} different "
+            f"labels (resources.larger), which need a job each; allow {len(kinds) - most} more"
+        )
     found = list(sizes)
     while len(found) > most:
-        pairs = [
-            (small.seconds * (large.nodes - small.nodes), index)
-            for index, (small, large) in enumerate(itertools.pairwise(found))
-            if labels_of(small) == labels_of(large)
-        ]
-        if not pairs:
-            raise SpecError(
-                f"--allocations {most}: the study's rungs ask for nodes of {len(found)} different "
-                f"labels (resources.larger); ask for at least {len(found)} jobs, or "
-                "resources.concurrent_runs"
-            )
-        _, index = min(pairs)
-        small, large = found[index : index + 2]
-        found[index : index + 2] = [size_of(work, cluster, small.rungs | large.rungs)]
+        alike = [[size for size in found if labels_of(size) == labels] for labels in kinds]
+        pairs = [pair for some in alike for pair in itertools.pairwise(some)]
+        small, large = min(
+            pairs, key=lambda pair: pair[0].seconds * (pair[1].nodes - pair[0].nodes)
+        )
+        found[found.index(large)] = size_of(work, cluster, small.rungs | large.rungs)
+        found.remove(small)
     return found
 
 
-def labels_of(size: RungSize) -> list[dict[str, str]]:
-    """The labels of each group of nodes."""
-    return [group.labels for group in size.groups]
+def labels_of(size: RungSize) -> frozenset[tuple[tuple[str, str], ...]]:
+    """The labels of all groups of nodes."""
+    return frozenset(tuple(sorted(group.labels.items())) for group in size.groups)
 
 
 def job_counts(sizes: Sequence[RungSize], wanted: int) -> list[int]:

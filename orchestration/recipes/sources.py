@@ -19,13 +19,20 @@ import cola
 from cola.errors import ClusterError
 from cola.files import storage_errors
 from orchestration.remote.clusters import ClusterSpec
-from orchestration.remote.packaging import PACKAGES, pack_sources, sources_digest
+from orchestration.remote.packaging import (
+    PACKAGES,
+    JobEnvironment,
+    pack_sources,
+    sources_digest,
+)
 from orchestration.slurm.jobs import JobSite
 from orchestration.slurm.machine import ON_STORAGE, Machine, last_line
 
 log = logging.getLogger(__name__)
 
 FOLDER = "cola-sources"
+KEY, OPTION = "send_sources", "--environment sources"
+REMEDIES = {KEY: "send_sources: false in clusters.yaml", OPTION: "--environment cluster"}
 DIGITS = 16  # of the digest in a folder's name; a chosen value
 ASK_SECONDS = 120.0  # for the environment there to say what it has; a chosen value
 SEND_SECONDS = 600.0  # for some megabytes; a chosen value
@@ -41,19 +48,30 @@ said=$(tar -xzf "$2.tar" -C "$2" 2>&1) || { printf '%s\\n' "$said" | grep -m 1 .
 mv -T -- "$2" "$3" || [ -d "$3" ]"""
 
 
-def sources_for(cluster: ClusterSpec, site: JobSite) -> str | None:
+def why_sent(cluster: ClusterSpec, environment: JobEnvironment | None) -> str | None:
+    """What asks for this machine's sources: the option, which comes before the cluster's
+    `send_sources`, or that key; None where neither does."""
+    if environment is not None:
+        return OPTION if environment == "sources" else None
+    return KEY if cluster.send_sources else None
+
+
+def sources_for(
+    cluster: ClusterSpec, site: JobSite, environment: JobEnvironment | None = None
+) -> str | None:
     """The folder there with this machine's sources, which are sent where it has them not yet.
 
-    None where none are to be sent (`send_sources`), or the environment of `setup` has the same.
+    None where none are to be sent (`why_sent`), or the environment of `setup` has the same.
 
     Raises:
-        SpecError: a file of the sources is none, or an ssh host does not answer.
+        SpecError: a file of the sources is a link or too large, or an ssh host does not answer.
         StorageError: the shared folder takes no files.
     """
-    if not cluster.send_sources:
+    why = why_sent(cluster, environment)
+    if why is None:
         return None
     with tempfile.TemporaryDirectory(prefix="cola-sources-") as packed:
-        digest = packed_sources(Path(packed))
+        digest = packed_sources(Path(packed), why)
         folder = Path(site.shared, FOLDER, digest[:DIGITS])
         if site.machine.has_folder(folder):
             return str(folder)
@@ -65,13 +83,14 @@ def sources_for(cluster: ClusterSpec, site: JobSite) -> str | None:
     return str(folder)
 
 
-def packed_sources(folder: Path) -> str:
+def packed_sources(folder: Path, why: str = KEY) -> str:
     """Copy the packages that this process runs into an empty folder; their digest.
 
     Raises:
-        SpecError: a file is a link, or too large to be source.
+        SpecError: a file is a link, or too large to be source; `why` is what asks for them.
     """
-    pack_sources(Path(cola.__file__).resolve().parents[1], folder, PACKAGES, why="send_sources")
+    root = Path(cola.__file__).resolve().parents[1]
+    pack_sources(root, folder, PACKAGES, why=why, remedy=REMEDIES[why])
     return sources_digest(folder)
 
 

@@ -98,8 +98,9 @@ class ClusterSpec(Spec):
         default=False,
         description="Jobs run this machine's sources of the product, which are sent to the folder "
         "`cola-sources` of `shared` unless the environment of `setup` has the same; its libraries "
-        "stay as they are. With `ssh` corpus and tokenizer files of this machine are sent too, to "
-        "`cola-files`.",
+        "stay as they are. With `ssh` corpus and tokenizer files of a study on this machine are "
+        "sent too, to `cola-files`; those of a sweep are not, and must lie below `shared`. "
+        "`--environment` comes before this key.",
     )
     allocations: PositiveInt = Field(
         default=1,

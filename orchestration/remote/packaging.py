@@ -85,21 +85,26 @@ def project_root() -> Path:
 
 
 def pack_sources(
-    root: Path, folder: Path, names: Sequence[str] = SOURCES, *, why: str = "--environment pinned"
+    root: Path,
+    folder: Path,
+    names: Sequence[str] = SOURCES,
+    *,
+    why: str = "--environment pinned",
+    remedy: str = "--environment cluster",
 ) -> None:
     """Copy the files that building the project needs from `root`, or those of `names`; no others.
     Of constraints.txt it takes the versions alone.
 
     Raises:
-        SpecError: one of them is a link or too large to be source; `why` is what asks for them.
+        SpecError: one of them is a link or too large to be source; `why` is what asks for them, and
+            `remedy` what does without them.
     """
     for name in names:
         for file in source_files(root / name):
             if file.is_symlink() or file.stat().st_size > LARGEST_SOURCE:
                 raise SpecError(
                     f"{why}: {file} is a link or larger than {LARGEST_SOURCE // 2**20} MiB, which "
-                    "no source of the project is; move it out of the package, or use --environment "
-                    "cluster"
+                    f"no source of the project is; move it out of the package, or use {remedy}"
                 )
             to = folder / file.relative_to(root)
             to.parent.mkdir(parents=True, exist_ok=True)

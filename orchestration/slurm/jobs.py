@@ -92,6 +92,18 @@ def job_folder(shared: str, name: str) -> Path:
     return Path(shared) / FOLDER / name
 
 
+def check_shared(site: JobSite) -> None:
+    """Check that the shared folder is there, as a misspelt one is not to be made.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if not site.machine.has_folder(Path(site.shared)):
+        raise SpecError(
+            f"shared={site.shared}: is no folder on {site.machine.where}; name one that it has"
+        )
+
+
 def submit(site: JobSite, batch: Batch) -> Submitted:
     """Have as many jobs of this name as are wanted, with those that wait or run already.
 
@@ -101,10 +113,7 @@ def submit(site: JobSite, batch: Batch) -> Submitted:
         StorageError: the shared folder cannot be written.
         ClusterError: Slurm does not answer.
     """
-    if not site.machine.has_folder(Path(site.shared)):
-        raise SpecError(
-            f"shared={site.shared}: is no folder on {site.machine.where}; name one that it has"
-        )
+    check_shared(site)
     name, folder = batch.name, site.folder(batch.name)
     with site.machine.lock(folder / "submit.lock"):
         active = active_jobs(site, name)

@@ -10,6 +10,7 @@ import pytest
 
 from cola.errors import SpecError
 from cola.study import StudySpec
+from orchestration.cli.clusters import job_of
 from orchestration.cli.destinations import SlurmDestination
 from orchestration.planning.catalog import load_study
 from orchestration.recipes import slurm
@@ -138,6 +139,61 @@ def test_runs_at_a_time_are_shared_out_among_all_jobs(tiny_study: dict[str, Any]
             ledger.close(run.key, "finished")
     assert unfinished_rungs(work) == {1}
     assert to().why_one_size(work) == "all runs that are not finished fit jobs of one size"
+
+
+def three_rungs(tiny_study: dict[str, Any], **resources: Any) -> Submission:
+    """One run at each of three rungs."""
+    ladder = [{"budget": 2e10 * 2**rung, "core_parameters": 60_000 * 2**rung} for rung in range(3)]
+    changes = {"families": {"ar": {}}, "seeds": [0], "ladder": ladder, "resources": resources}
+    return study_submission(StudySpec.parse(tiny_study | changes))
+
+
+def test_jobs_that_are_there_leave_fewer_runs_at_a_time(tiny_study: dict[str, Any]) -> None:
+    larger = [
+        {"core_parameters": 100_000, "workers": 2},
+        {"core_parameters": 200_000, "workers": 4},
+    ]
+    work = three_rungs(tiny_study, concurrent_runs=2, larger=larger)
+
+    def running(job: str, rungs: str) -> SlurmJob:
+        return SlurmJob(output_root(work.study), "tiny", job, "running", None, True, rungs)
+
+    (only,) = to().jobs_by_rung(work, [running("1", "2")])
+    assert (only.rungs, only.count, only.request.work.study.resources.concurrent_runs) == (
+        "0-1", 1, 1,
+    )  # fmt: skip
+    with pytest.raises(SpecError, match=r"^resources\.concurrent_runs=2: 2 jobs of tiny wait or "
+                       r"run, which leaves none for rungs 0; submit it again"):  # fmt: skip
+        to().jobs_by_rung(work, [running("1", "2"), running("2", "1")])
+
+
+def test_sizes_are_put_together_by_their_labels(tiny_study: dict[str, Any]) -> None:
+    """Nodes of other labels between two sizes keep neither apart."""
+    larger = [
+        {"core_parameters": 100_000, "workers": 2, "labels": {"chip": "b"}},
+        {"core_parameters": 200_000, "workers": 4, "labels": {"chip": "a"}},
+    ]
+    keys = {"labels": {"chip": "a"}, "larger": larger}
+    work = three_rungs(tiny_study, **keys)
+    assert [each.rungs for each in to().jobs_by_rung(work, ())] == ["0", "1", "2"]
+    assert [each.rungs for each in to(2).jobs_by_rung(work, ())] == ["1", "0,2"]
+    few = r"leaves 1 jobs for rungs that ask for nodes of 2 different labels \(resources\.larger\)"
+    with pytest.raises(SpecError, match=rf"^--allocations 1: {few}.*; allow 1 more$"):
+        to(1).jobs_by_rung(work, ())
+    with pytest.raises(SpecError, match=rf"^allocations=1: {few}"):
+        SlurmDestination(ClusterSpec.parse(NODES | {"allocations": 1})).jobs_by_rung(work, ())
+    limited = three_rungs(tiny_study, concurrent_runs=1, **keys)
+    with pytest.raises(SpecError, match=rf"^resources\.concurrent_runs=1: {few}"):
+        to().jobs_by_rung(limited, ())
+
+
+def test_rungs_of_a_recipe_may_be_written_in_any_way(ladder: Submission) -> None:
+    work, cluster = job_of(to(2), ladder, "0-3")
+    assert work.rungs == {0, 1, 2, 3}
+    again, same = job_of(to(2), ladder, "0,1, 3,2")
+    assert (again.rungs, same) == (work.rungs, cluster)
+    with pytest.raises(SpecError, match=r"^--rungs 0-2: .* print one with --rungs 0-3 or --rungs"):
+        job_of(to(2), ladder, "0-2")
 
 
 def test_where_all_runs_fit_one_size_nothing_changes(tiny_study: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from cola.errors import SpecError, StorageError
 from cola.spec.data import LocalFiles
 from cola.study import StudySpec
+from orchestration.cli.destinations import SlurmDestination
+from orchestration.cli.jobs import resume, submit
 from orchestration.planning.plan import plan_study
 from orchestration.recipes.files import sent, with_files_sent
 from orchestration.recipes.sources import (
@@ -22,6 +26,7 @@ from orchestration.recipes.sources import (
     setup_with,
     sources_for,
     unpack,
+    why_sent,
 )
 from orchestration.remote.clusters import ClusterSpec
 from orchestration.remote.packaging import LARGEST_SOURCE, PACKAGES, pack_sources
@@ -86,11 +91,40 @@ def test_an_environment_with_the_same_sources_is_used_as_it_is(
     assert digest_there(HERE, ["exit 3"]) is None
 
 
-def test_what_is_no_source_is_named(tmp_path: Path) -> None:
+def test_the_option_comes_before_the_description(tmp_path: Path) -> None:
+    site, described = JobSite(str(tmp_path)), cluster(tmp_path)
+    assert sources_for(described, site, "cluster") is None
+    assert list(tmp_path.iterdir()) == []
+    over_ssh = SlurmDestination(described.model_copy(update={"ssh": "login"}))
+    assert [over_ssh.sends_files(each) for each in (None, "sources", "cluster")] == [
+        True, True, False,
+    ]  # fmt: skip
+    assert why_sent(cluster(tmp_path, send=False), "sources") == "--environment sources"
+    for command in (submit, resume):
+        assert signature(command).parameters["environment"].default is None
+
+
+def test_a_shared_folder_that_is_absent_is_not_made(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    shared = tmp_path / "absent"
+    work = study_submission(StudySpec.parse(tiny_study | {"output": f"{shared}/outputs"}))
+    with pytest.raises(SpecError, match=r"^shared=.*/absent: is no folder on this machine; name"):
+        SlurmDestination(cluster(shared)).submit(work, None)
+    assert not shared.exists()
+
+
+def test_what_is_no_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cola").mkdir()
     (tmp_path / "cola/large.py").write_bytes(b"#" * (LARGEST_SOURCE + 1))
     with pytest.raises(SpecError, match=r"^send_sources: .*large\.py is a link or larger"):
         pack_sources(tmp_path, tmp_path / "to", ["cola"], why="send_sources")
+    monkeypatch.setattr("cola.__file__", str(tmp_path / "cola/__init__.py"))
+    site = JobSite(str(tmp_path))
+    with pytest.raises(SpecError, match=r"^send_sources: .* or use send_sources: false in clust"):
+        sources_for(cluster(tmp_path), site)
+    with pytest.raises(SpecError, match=r"^--environment sources: .* use --environment cluster$"):
+        sources_for(cluster(tmp_path), site, "sources")
 
 
 def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
@@ -137,6 +171,20 @@ def test_files_of_a_study_are_sent_by_their_content(
     assert with_files_sent(work, site).digest == there.digest
     (folder / "more" / "b.txt").write_text(text + "\n\nMore.")
     assert with_files_sent(work, site).digest != there.digest
+
+
+def test_a_sweep_with_files_elsewhere_is_refused(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    study = StudySpec.parse(tiny_study | {"output": f"{shared}/outputs"})
+    sweep = replace(study_submission(study), kind="sweep")
+    with pytest.raises(
+        SpecError, match=r"^data\.corpus\.paths\.0=.*: is not below .*/shared \(sha"
+    ):
+        with_files_sent(sweep, JobSite(str(shared)))
+    everywhere = JobSite("/")
+    assert with_files_sent(sweep, everywhere) is sweep
 
 
 def test_a_corpus_that_is_too_large_to_be_sent_is_named(tmp_path: Path) -> None:
