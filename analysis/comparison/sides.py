@@ -14,9 +14,11 @@ from analysis.report.matching import common_order
 from analysis.report.reference import informative, lines_of
 from analysis.report.runs import StudyFrames
 from cola.errors import SpecError
+from cola.families.registry import IMPORTED
 from cola.records import weakest_kind
 
 DATA = ("corpus", "tokenizer", "sequence_length")  # of a study, what its losses are of
+SAME_DIGITS = ".9g"  # chosen: of compute and losses of one run, which a table may round or derive
 ALIKE = 1e-9  # nats a token by which guesses without a model may differ on the same text
 
 
@@ -32,6 +34,11 @@ class Side:
     def compute(self) -> str:
         """The convention of its FLOPs."""
         return str(self.frames.runs["compute"].iloc[0])
+
+    @property
+    def imported(self) -> bool:
+        """Whether its runs are another project's, whose keys say nothing of its training."""
+        return bool((self.frames.runs["family"] == IMPORTED).any())
 
     @property
     def lines(self) -> dict[str, float]:
@@ -108,17 +115,41 @@ def shared_by(one: Side, other: Side) -> Shared:
             f"their scores are of the {one.frames.split} and of the {other.frames.split} split"
         )
     differences += _data(one, other)
-    keys = [set(side.frames.runs["run_key"]) for side in (one, other)]
-    if keys[0] & keys[1]:
-        count = len(keys[0] & keys[1])
-        runs = "run is" if count == 1 else "runs are"
-        caveats.append(f"{count} {runs} of both, so that their noise is not independent")
+    caveats += _of_both(one, other)
     caveats += _order(one, other)
     if one.compute != other.compute:
         caveats.append(
             f"FLOPs are {one.compute} ones of {one.name} and {other.compute} ones of {other.name}"
         )
     return Shared(differences, caveats)
+
+
+def _of_both(one: Side, other: Side) -> list[str]:
+    """Runs that both sides have: by their keys, or where one is imported by their numbers."""
+    if not (one.imported or other.imported):
+        count = len(set(one.frames.runs["run_key"]) & set(other.frames.runs["run_key"]))
+        runs = "run is" if count == 1 else "runs are"
+        return [f"{count} {runs} of both, so that their noise is not independent"] if count else []
+    theirs = set(_numbers(other))
+    count = sum(run in theirs for run in _numbers(one))
+    if not count:
+        return []
+    runs = "run has" if count == 1 else "runs have"
+    return [
+        f"{count} {runs} the same parameters, tokens, compute and loss in both (where known), so "
+        "that their noise is not independent"
+    ]
+
+
+def _numbers(side: Side) -> list[tuple[str, ...]]:
+    """Of each finished run parameters, tokens, compute and loss; `nan`: not known."""
+    points = side.frames.points
+    columns = ["core_parameters", "tokens", f"train_flops_{side.compute}", "nll"]
+    rows = points.loc[points["is_final"], columns].astype(float) if len(points) else points
+    return [
+        tuple(f"{value:{SAME_DIGITS}}" for value in row)
+        for row in rows.itertuples(index=False, name=None)
+    ]
 
 
 def _guesses(lines: Mapping[str, float]) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from analysis.forecasts.register import digest
-from analysis.imports.runs import ImportedRuns
+from analysis.imports.runs import SHARED_BUDGETS, ImportedRuns
 from analysis.report.runs import StudyFrames
 from analysis.report.splits import on_one_split, split_columns
 from cola.errors import SpecError
@@ -162,8 +162,10 @@ def frames_of(imported: Imported) -> StudyFrames:
 
 
 def _row(imported: Imported, run: Run) -> dict[str, Any]:
-    # Of what identifies the run: its loss is what may change.
-    key = digest([imported.study, run.name, run.family, run.seed, repr(run.budget), repr(run.n)])
+    # Of what identifies the run. Its loss may change; a budget that is assumed is one of all runs
+    # near it; the place stands for a name that the source lacks, and moves with other rows.
+    name = None if run.name == run.place else run.name
+    key = digest([imported.study, name, run.family, run.seed, repr(run.n), repr(run.c)])
     size = 0 if run.n is None else round(run.n)
     return {
         "name": run.name,
@@ -173,6 +175,7 @@ def _row(imported: Imported, run: Run) -> dict[str, Any]:
         "variant": run.family,
         "run_key": key,
         "budget": run.budget,
+        "budget_assumed": SHARED_BUDGETS in imported.assumed,
         "unit": "flops",
         "amount": run.budget,
         "seed": run.seed,

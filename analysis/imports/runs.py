@@ -25,6 +25,7 @@ from cola.errors import SpecError
 
 LossUnit = Literal["nats", "bits", "perplexity"]
 Counted = Literal["core", "total"]
+SHARED_BUDGETS = "runs within a factor of 1.2 in compute share a budget"  # what is assumed
 OURS = {"n": "parameters", "d": "tokens", "c": "compute", "loss": "loss"}
 
 
@@ -213,7 +214,7 @@ def _completed(
         raise SpecError(f"{source.place}: 6 N D is beyond what a number holds; give counts")
     if "budget" not in frame:
         frame["budget"] = group_compute(frame["c"].to_numpy(float))
-        assumed.append("runs within a factor of 1.2 in compute share a budget")
+        assumed.append(SHARED_BUDGETS)
     unit = reading.loss_unit or "nats"
     if reading.loss_unit is None:
         assumed.append("the loss is in nats a token (--loss-unit says otherwise)")

@@ -75,9 +75,9 @@ KINDS = (
     _Kind("eval/*/chrf", "chrF", PER_CENT),
     _Kind("continuation/*accuracy", "%", SHARE, 100.0),
     _Kind("continuation/chrf", "chrF", PER_CENT),
-    _Kind("*/nll_nats_per_token", "nats per token", error="nll_standard_error"),
+    _Kind("*/nll_nats_per_token", "nats a token", error="nll_standard_error"),
     _Kind("*/bits_per_byte", "bits per byte"),
-    _Kind("eval/*/word_nats", "nats per word"),
+    _Kind("eval/*/word_nats", "nats a word"),
 )
 # Numbers of metrics that say how well another one is known, or how many items it rests on.
 BESIDE = ("*standard_error", "*/chance", "*/items")

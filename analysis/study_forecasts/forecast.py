@@ -23,6 +23,7 @@ from cola.families.registry import curve_label
 from cola.records import Metric
 
 NEAR = 1.05  # chosen: a run is of the target where its budget lies within this factor of it
+ASSUMED = "budget_assumed"
 Ends = tuple[float, float]
 
 
@@ -170,7 +171,8 @@ def check_law(law: str, quantity: Quantity) -> None:
 
 
 def resting(rows: pd.DataFrame, compute: str) -> list[dict[str, Any]]:
-    """The runs that a forecast rests on, with what it reads of them, in order."""
+    """The runs that a forecast rests on, with what it reads of them, in order. `budget_assumed`: of
+    an imported run whose budget is the mean compute of the runs near it."""
     return [
         {
             "run": str(run["name"]),
@@ -180,6 +182,7 @@ def resting(rows: pd.DataFrame, compute: str) -> list[dict[str, Any]]:
             "compute": repr(float(run[f"train_flops_{compute}"])),
             "parameters": repr(float(run["core_parameters"])),
         }
+        | ({ASSUMED: True} if bool(run.get(ASSUMED, False)) else {})
         for _, run in rows.sort_values(["budget", "run_key"]).iterrows()
     ]
 

@@ -13,6 +13,8 @@ import pandas as pd
 from analysis.forecasts.register import lines_of, no_forecast, was_edited
 from analysis.report.runs import StudyFrames
 from analysis.study_forecasts.forecast import (
+    ASSUMED,
+    NEAR,
     Ends,
     Measured,
     best_runs,
@@ -25,6 +27,7 @@ from cola.errors import FitError, SpecError
 from cola.families.registry import curve_label
 from cola.records import STUDY_FORECASTS
 
+ENDED = ("finished", "failed", "diverged")  # states of runs that no driver resumes
 SPENT_APART = 0.01  # chosen: share of a budget by which a run's compute may differ unsaid
 
 
@@ -182,6 +185,8 @@ def _score(
         problem = f"the runs that it rests on have changed ({changes}), so it does not count"
     elif there.empty:
         problem = "its run is not finished yet"
+    elif left := _open_runs(data, forecast):
+        problem = f"{left}, so it does not count yet"
     else:
         problem = None
     notes += _of_measurement(there, data, forecast)
@@ -227,19 +232,40 @@ def changed_runs(data: Measured, line: Mapping[str, Any]) -> tuple[str, list[str
     by_key = {run["run_key"]: run for run in current}
     before = {str(run["run_key"]): run for run in line["rests_on"]}
     gone = [str(run["run"]) for key, run in before.items() if key not in by_key]
-    other = [str(run["run"]) for key, run in before.items() if by_key.get(key, run) != run]
+    other = [str(run["run"]) for key, run in before.items() if _differ(by_key.get(key, run), run)]
     parts = [
         f"{what} {', '.join(names)}"
         for what, names in (("gone:", gone), ("other numbers:", other))
         if names
     ]
-    largest = max((float(run["budget"]) for run in before.values()), default=0.0)
-    since = [r for r in current if r["run_key"] not in before and float(r["budget"]) <= largest]
+    below = float(line["target"]) / NEAR
+    since = [r for r in current if r["run_key"] not in before and float(r["budget"]) < below]
     notes = []
     if since:
         runs = "run" if len(since) == 1 else "runs"
         notes.append(f"{len(since)} further {runs} of smaller budgets finished since")
     return "; ".join(parts), notes
+
+
+def _differ(run: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a run has other numbers. A budget that is assumed moves with other runs: the run's
+    compute counts there."""
+    assumed = run.get(ASSUMED) or before.get(ASSUMED)
+    return any(
+        run.get(key) != before.get(key)
+        for key in ("value", "compute", "parameters", *(() if assumed else ("budget",)))
+    )
+
+
+def _open_runs(data: Measured, forecast: Score) -> str | None:
+    """That runs at the target may still end with a better value; None where all have ended."""
+    runs = runs_at(data, forecast.curve, forecast.target)
+    left = runs[~runs["status"].isin(ENDED)].sort_values("name")
+    names = [f"{run['name']} is {run['status']}" for _, run in left.iterrows()]
+    if not names:
+        return None
+    have = "has" if len(names) == 1 else "have"
+    return f"{len(left)} of its {len(runs)} runs {have} not ended ({', '.join(names)})"
 
 
 def _of_measurement(there: pd.DataFrame, data: Measured, forecast: Score) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from analysis.study_forecasts.scores import Score
 
 DIGITS = ".4f"
+PER_CENT = "%"  # unit of metrics whose values are shares
 
 
 def time_text(seconds: float) -> str:
@@ -20,22 +21,27 @@ def time_text(seconds: float) -> str:
         return f"at {seconds:g} s"
 
 
-def ends_text(ends: Sequence[float | None]) -> str:
+def number_text(value: float, unit: str, *, sign: str = "") -> str:
+    """A value in the unit, without it."""
+    return f"{100 * value:{sign}.2f}" if unit == PER_CENT else f"{value:{sign}{DIGITS}}"
+
+
+def ends_text(ends: Sequence[float | None], unit: str) -> str:
     """An interval, or that it is not known."""
     low, high = ends
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "not known"
-    return f"{low:{DIGITS}} to {high:{DIGITS}}"
+    return f"{number_text(low, unit)} to {number_text(high, unit)}"
 
 
 def line_sentence(line: Mapping[str, Any], label: str) -> str:
     """A registered forecast."""
-    runs, beyond = line["rests_on"], line["extrapolation"]
+    runs, beyond, unit = line["rests_on"], line["extrapolation"], str(line["unit"])
     return (
-        f"{label} at {line['target']:.3g} FLOPs: {line['value']:{DIGITS}} {line['unit']} (95% of "
-        f"curves {ends_text(line['curve_interval_95'])}, of a new run "
-        f"{ends_text(line['new_run_interval_95'])}), law {line['law']} from {len(runs)} runs, "
-        f"{beyond:.3g} times beyond the largest"
+        f"{label} at {line['target']:.3g} FLOPs: {number_text(line['value'], unit)} {unit} (95% "
+        f"of curves {ends_text(line['curve_interval_95'], unit)}, of a new run "
+        f"{ends_text(line['new_run_interval_95'], unit)}), law {line['law']} from {len(runs)} "
+        f"runs, {beyond:.3g} times beyond the largest"
     )
 
 
@@ -46,11 +52,12 @@ def score_sentence(score: Score) -> str:
         kind = f"registered {time_text(score.registered)}"
     text = (
         f"{score.label} at {score.target:.3g} FLOPs ({kind}): forecast "
-        f"{score.value:{DIGITS}} {score.unit} (a new run {ends_text(score.of_new_run)}; law "
-        f"{score.law} from {score.runs_below} runs, {score.extrapolation:.3g} times beyond them)"
+        f"{number_text(score.value, score.unit)} {score.unit} (a new run "
+        f"{ends_text(score.of_new_run, score.unit)}; law {score.law} from {score.runs_below} runs, "
+        f"{score.extrapolation:.3g} times beyond them)"
     )
     if score.measured is not None:
-        text += f", measured {score.measured:{DIGITS}}: {verdict(score)}"
+        text += f", measured {number_text(score.measured, score.unit)}: {verdict(score)}"
     if score.problem is not None:
         text += f"; {score.problem}"
     return text
@@ -59,10 +66,11 @@ def score_sentence(score: Score) -> str:
 def verdict(score: Score) -> str:
     """Inside or outside, and by how much the forecast erred."""
     inside = score.inside(score.of_new_run)
-    where = {None: "its interval is not known", True: "inside", False: "OUTSIDE"}[inside]
+    where = {None: "its interval is not known", True: "inside", False: "outside"}[inside]
     widths = score.error_in_widths
-    share = "" if widths is None else f", {abs(widths):.2f} of the interval's width"
-    return f"{where}, error {score.error:+{DIGITS}} {score.unit}{share}"
+    share = "" if widths is None else f", {abs(widths):.2g} of the interval's width"
+    error = number_text(score.error or 0.0, score.unit, sign="+")
+    return f"{where}, error {error} {score.unit}{share}"
 
 
 def sentences_of(scores: Sequence[Score], damaged: int = 0) -> list[str]:

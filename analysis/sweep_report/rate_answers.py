@@ -146,7 +146,7 @@ def score_sentence(score: Score) -> str:
     parts = []
     for name in QUANTITIES:
         expected = with_interval(score.forecast.values[name], score.forecast.intervals[name])
-        verdict = {True: "inside", False: "OUTSIDE", None: "not decided"}[score.inside(name)]
+        verdict = {True: "inside", False: "outside", None: "not decided"}[score.inside(name)]
         parts.append(f"{name} {expected}, measured {score.measured.values[name]:.3f}: {verdict}")
     return f"{head}: {'; '.join(parts)} (nats a token)."
 

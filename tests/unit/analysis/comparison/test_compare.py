@@ -33,6 +33,22 @@ def test_a_study_against_a_table_gives_the_known_multiplier(tmp_path: Path) -> N
     assert "[whether both losses are of the same text and tokenizer is not known" in text
 
 
+def test_runs_of_tables_are_of_both_where_their_numbers_are_the_same(tmp_path: Path) -> None:
+    rows = wandb_rows(("fast",))
+    other = [row | {"val/loss": row["val/loss"] + 0.1} for row in rows]  # one design, other runs
+    paths = [written(tmp_path / f"{n}.csv", r) for n, r in enumerate((rows, other, rows[:2]))]
+
+    def caveats(*places: str) -> str:
+        found = ran("compare", *places, "--output", str(tmp_path), "--map", MAP, "--json")
+        return str(json.loads(found)["caveats"])
+
+    assert "in both" not in caveats(*paths[:2])
+    imported(written(tmp_path / "named.csv", rows[:3] + other[3:]), tmp_path)
+    assert "3 runs have the same parameters, tokens, compute and loss in both" in caveats(
+        "ext", paths[0]
+    )
+
+
 def test_losses_of_different_texts_are_compared_only_when_asked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for study, unigram in (("one", 7.0), ("other", 7.5)):

@@ -207,6 +207,25 @@ def test_an_import_never_replaces_a_study_unasked(tmp_path: Path) -> None:
         ran("import", path, "--study", "A b", "--map", MAP)
 
 
+def test_a_forecast_of_an_import_outlives_further_runs_and_other_lines(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k != "Name"} for row in wandb_rows(("fast",))]
+    imported(written(tmp_path / "a.csv", rows[:4]), tmp_path)
+    place = ["ext", "--output", str(tmp_path)]
+    ran("forecast", "register", *place, "--target", "c=2.56e20", "--law", "compute")
+    further = rows[1] | {"train/tokens": 1.03 * rows[1]["train/tokens"]}  # moves a mean compute
+    imported(written(tmp_path / "a.csv", [further, *rows]), tmp_path, "--replace")
+
+    def scored() -> Any:
+        (score,) = json.loads(ran("forecast", "score", *place, "--json"))["scores"]
+        return score
+
+    assert scored()["counts"], scored()["problem"]
+    assert "1 further run of smaller budgets finished since" in scored()["notes"]
+    rows[1]["val/loss"] += 0.01
+    imported(written(tmp_path / "a.csv", [further, *rows]), tmp_path, "--replace")
+    assert "other numbers: line 3" in scored()["problem"]
+
+
 def test_an_imported_study_is_reported_and_forecast_like_our_own(tmp_path: Path) -> None:
     rows = wandb_rows(("fast",))
     imported(written(tmp_path / "a.csv", rows[:4]), tmp_path)

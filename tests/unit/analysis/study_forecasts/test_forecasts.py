@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.cli import app
+from analysis.study_forecasts.scores import Score
+from analysis.study_forecasts.text import score_sentence, verdict
 from cola.errors import ColaError, SpecError, StorageError
 from cola.records import Tag
 from tests.unit.analysis.store import Store
@@ -110,6 +112,31 @@ def test_late_edited_and_changed_forecasts_do_not_count(three: Study) -> None:
     found = scored(three)
     assert found["counts"]
     assert "1 further run of smaller budgets finished since" in found["notes"]
+
+
+def test_no_score_counts_while_runs_at_the_target_train(three: Study) -> None:
+    forecast(three, "register", "--target", "c=8e12")
+    three.run(3, after=60)
+    sizes = {Tag.RUN_KEY: "another size", Tag.CORE_PARAMETERS: "400000"}
+    other = three.run(3, **sizes, **{Tag.STATUS: "running"})
+    text = "1 of its 2 runs has not ended (ar-8e+12-seed66 is running), so it does not count yet"
+    assert scored(three)["problem"] == text
+    for state in ("interrupted", "failed"):
+        three.store.client.set_tag(other, Tag.STATUS, state)
+        assert scored(three)["counts"] == (state == "failed")
+
+
+def test_scores_are_worded_in_the_unit_of_the_metric() -> None:
+    loss = Score(
+        "ar", "AR", "val/nll_nats_per_token", "nats a token", 8e12, "compute", 4.0, (3.9, 4.1),
+        (3.0, 5.0), 2.0, 3, None, measured=4.006,
+    )  # fmt: skip
+    text = "inside, error +0.0060 nats a token, 0.003 of the interval's width"
+    assert verdict(loss) == text
+    assert verdict(replace(loss, measured=6.0)).startswith("outside, error +2.0000 nats a token")
+    share = replace(loss, unit="%", value=0.42, of_new_run=(0.3, 0.5), measured=0.4)
+    assert "forecast 42.00 % (a new run 30.00 to 50.00" in score_sentence(share)
+    assert "measured 40.00: inside, error -2.00 %" in score_sentence(share)
 
 
 def test_damaged_lines_are_counted_and_foreign_ones_refused(three: Study) -> None:
