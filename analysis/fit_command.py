@@ -153,7 +153,12 @@ def compared(data: Path, columns: Columns, request: Request, extras: Extras) -> 
         raise SpecError("--pin: --speedup takes E=VALUE alone, the floor of the losses' evaluation")
     table = read_table(data, columns)
     try:
-        result = speedup(table.rows, pinned["E"], baseline=extras.baseline)
+        result = speedup(
+            table.rows,
+            pinned["E"],
+            baseline=extras.baseline,
+            tokens_a_second=columns.d is not None,
+        )
     except FitError as error:
         raise FitError(f"{data}: {error}") from None
     result["warnings"] = [*table.notes, *result["warnings"]]

@@ -89,7 +89,7 @@ Bounds = Annotated[
 Share = Annotated[
     str | None,
     typer.Option(
-        help="E,alpha: what groups have in common, with a test of it (default: their exponents)."
+        help="E,alpha: what groups have in common, with a test of it, and are compared by."
     ),
 ]
 Serve = Annotated[

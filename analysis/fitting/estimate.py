@@ -101,8 +101,9 @@ def fit_law(
     seed: int = 0,
     law: Law | None = None,
     constraints: Constraints = FREE,
+    also: Array | None = None,
 ) -> Fit:
-    """The best optimum over many starts.
+    """The best optimum over many starts; `also`: (k, P) starts beside the random ones.
 
     Raises:
         FitError: for data that cannot carry the law, or constraints that the law does not take.
@@ -110,6 +111,8 @@ def fit_law(
     check(name, points, constraints)
     bound: Law = constrained(LAWS[name].make(points), constraints) if law is None else law
     start = bound.starts(points, starts, np.random.default_rng(seed))
+    if also is not None:
+        start = np.concatenate([start, also])
     solutions = solve(bound, points, start, estimator=estimator)
     best = int(solutions.objective.argmin())
     return assess(bound, points, estimator, solutions=solutions, best=best, start=start[best])

@@ -34,6 +34,11 @@ class Plan:
     none: str | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def nested(self) -> bool:
+        """Whether runs have several rows, which are then not independent."""
+        return self.clusters is not None or self.none is not None
+
     def refit(
         self, fit: Fit, samples: int, seed: int, *, progress: Progress | None = None
     ) -> Refits:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analysis.profiles.budgets import CLEAR_GAP, WIDEST, numbered_groups
 from analysis.regressions.log_regression import LogRegression, regress
 from cola.errors import FitError
 from cola.spec.design import PowerLawRule
@@ -100,11 +101,13 @@ def rules_text(found: Mapping[str, Any], setting: str, *, origin: str) -> str:
 
 
 def best_settings(rows: pd.DataFrame, known: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The setting of least loss at each place, by the parabola in its logarithm through the best
+    """The setting of least loss at each place (runs of nearly the same size, tokens and compute,
+    as in budgets), by the parabola in its logarithm through the best
     value and its neighbours; and why places have none."""
-    keys = [np.round(np.log(rows[column]), 2) for column in known]
+    widest, gap = float(np.log(WIDEST)), float(np.log(CLEAR_GAP))
+    places = [numbered_groups(np.log(rows[c].to_numpy(float)), widest, gap) for c in known]
     best, left_out = [], []
-    for _, mine in rows.groupby([key.rename(str(i)) for i, key in enumerate(keys)], sort=True):
+    for _, mine in rows.groupby(places, sort=True):
         place = ", ".join(f"{OVER[c]} = {mine[c].mean():.4g}" for c in known)
         tried = mine.groupby("setting")["loss"].mean()
         if len(tried) < LEAST_TRIED:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 from scipy.stats import t as student_t
 
+from analysis.profiles.budgets import CLEAR_GAP, WIDEST, numbered_groups
 from cola.errors import FitError
 
 Array = NDArray[np.float64]
@@ -33,27 +34,35 @@ class Side:
     rate: float | None  # geometric mean of FLOPs a second
 
     @property
+    def gate(self) -> NDArray[np.int64]:
+        """The number of each run's gate: runs of nearly the same compute, as in budgets."""
+        return numbered_groups(self.compute, float(np.log(WIDEST)), float(np.log(CLEAR_GAP)))
+
+    @property
     def gates(self) -> int:
-        """Different amounts of compute (within 1%)."""
-        return len(np.unique(np.round(self.compute, 2)))
+        """Different amounts of compute."""
+        return len(np.unique(self.gate))
 
 
-def speedup(table: pd.DataFrame, floor: float, *, baseline: str | None = None) -> dict[str, Any]:
+def speedup(
+    table: pd.DataFrame,
+    floor: float,
+    *,
+    baseline: str | None = None,
+    tokens_a_second: bool = False,
+) -> dict[str, Any]:
     """The effective speed-up of the second label over the first (or over `baseline`) with a t
-    interval, in time too where `throughput` is known, each gate's own, and tests of lack of fit.
+    interval, in time too where `throughput` is known, each gate's own (of the mean of its runs),
+    and tests of lack of fit.
+
+    tokens_a_second: what `throughput` counts, of the table's `tokens`; else FLOPs a second.
 
     Raises:
         FitError: other than two groups, fewer than two gates each, a loss that is not above the
             floor, or losses that do not fall.
     """
-    first, second = _sides(table, floor, baseline)
+    first, second = _sides(table, floor, baseline=baseline, tokens_a_second=tokens_a_second)
     fit = _parallel(first, second)
-    base = np.polyfit(first.compute, first.above, 1)
-    equal = (second.above - base[1]) / base[0]  # log C at which the baseline reaches each loss
-    gates = [
-        {"compute": float(np.exp(c)), "speedup": float(np.exp(e - c))}
-        for c, e in zip(second.compute, equal, strict=True)
-    ]
     found: dict[str, Any] = {
         "law": "speedup",
         "formula": f"log(L - {floor:g}) along parallel lines in log C",
@@ -66,19 +75,35 @@ def speedup(table: pd.DataFrame, floor: float, *, baseline: str | None = None) -
         "interval": fit.interval,
         "degrees_of_freedom": fit.freedom,
         "scatter": fit.scatter,
-        "gates": gates,
+        "gates": _gates(first, second),
         "lack_of_fit": {"parallel": fit.parallel, "curved": fit.curved},
         "warnings": fit.notes(first, second),
     }
     if first.rate is not None and second.rate is not None:
         ratio = second.rate / first.rate
         found["throughput_ratio"] = ratio
+        found["throughput_unit"] = "tokens a second" if tokens_a_second else "FLOPs a second"
         found["speedup_in_time"] = found["speedup"] * ratio
         found["interval_in_time"] = [end * ratio for end in fit.interval]
     return found
 
 
-def _sides(table: pd.DataFrame, floor: float, baseline: str | None) -> tuple[Side, Side]:
+def _gates(first: Side, second: Side) -> list[dict[str, float]]:
+    """The speed-up at each gate of the change: geometric mean over its runs."""
+    base = np.polyfit(first.compute, first.above, 1)
+    equal = (second.above - base[1]) / base[0]  # log C at which the baseline reaches each loss
+    runs = pd.DataFrame({"c": second.compute, "times": equal - second.compute})
+    means = runs.groupby(second.gate).mean()
+    counts = np.bincount(second.gate)
+    return [
+        {"compute": float(np.exp(c)), "speedup": float(np.exp(times)), "runs": int(count)}
+        for c, times, count in zip(means["c"], means["times"], counts, strict=True)
+    ]
+
+
+def _sides(
+    table: pd.DataFrame, floor: float, *, baseline: str | None, tokens_a_second: bool
+) -> tuple[Side, Side]:
     names = sorted(table["group"].unique())
     if len(names) != 2:
         raise FitError(
@@ -102,7 +127,7 @@ def _sides(table: pd.DataFrame, floor: float, baseline: str | None) -> tuple[Sid
             name,
             np.log(rows["compute"].to_numpy(float)),
             np.log(rows["loss"].to_numpy(float) - floor),
-            _rate(rows),
+            _rate(rows, tokens_a_second=tokens_a_second),
         )
         if side.gates < LEAST_GATES:
             raise FitError(
@@ -113,12 +138,12 @@ def _sides(table: pd.DataFrame, floor: float, baseline: str | None) -> tuple[Sid
     return sides[0], sides[1]
 
 
-def _rate(rows: pd.DataFrame) -> float | None:
-    """FLOPs a second: from tokens a second where tokens are known."""
+def _rate(rows: pd.DataFrame, *, tokens_a_second: bool) -> float | None:
+    """FLOPs a second; None where the throughput is not known."""
     if "throughput" not in rows:
         return None
     rate = rows["throughput"].to_numpy(float)
-    if "tokens" in rows:
+    if tokens_a_second:
         rate = rate * rows["compute"].to_numpy(float) / rows["tokens"].to_numpy(float)
     return float(np.exp(np.log(rate).mean()))
 

@@ -49,17 +49,20 @@ def _power(found: Mapping[str, Any]) -> Iterator[str]:
 def _speedup(found: Mapping[str, Any]) -> Iterator[str]:
     freedom = found["degrees_of_freedom"]
     ends = f" with {freedom} degrees of freedom" if found["interval"] else ""
+    times, word, interval = less_or_more(found["speedup"], found["interval"])
     yield (
-        f"{found['change']} reaches the losses of {found['baseline']} with "
-        f"{found['speedup']:.4g} times less compute{_ends(found['interval'])}{ends}; gamma "
-        f"{found['gamma']:.4g}"
+        f"{found['change']} reaches the losses of {found['baseline']} with {times:.4g} times "
+        f"{word} compute{_ends(interval)}{ends}; gamma {found['gamma']:.4g}"
     )
     for gate in found["gates"]:
-        yield f"at C = {gate['compute']:.4g}: {gate['speedup']:.4g} times less"
+        times, word, _ = less_or_more(gate["speedup"], [])
+        runs = f" ({gate['runs']} runs)" if gate["runs"] > 1 else ""
+        yield f"at C = {gate['compute']:.4g}: {times:.4g} times {word}{runs}"
     if "speedup_in_time" in found:
+        times, word, interval = less_or_more(found["speedup_in_time"], found["interval_in_time"])
         yield (
-            f"in time: {found['speedup_in_time']:.4g} times{_ends(found['interval_in_time'])}, "
-            f"with {found['throughput_ratio']:.4g} times the throughput"
+            f"in time: {times:.4g} times {word}{_ends(interval)}, with "
+            f"{found['throughput_ratio']:.4g} times the throughput ({found['throughput_unit']})"
         )
     names = {"parallel": "different slopes", "curved": "bent lines"}
     tests = ", ".join(
@@ -69,5 +72,14 @@ def _speedup(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"lack of fit: {tests}"
 
 
-def _ends(interval: Sequence[float] | None) -> str:
+def less_or_more(
+    times: float, interval: Sequence[float | None]
+) -> tuple[float, str, list[float | None]]:
+    """So many times "less", below 1 the inverse and "more", with the interval turned alike."""
+    if not 0 < times < 1:
+        return times, "less", list(interval)
+    return 1 / times, "more", [1 / end if end else None for end in reversed(interval)]
+
+
+def _ends(interval: Sequence[float | None] | None) -> str:
     return f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""

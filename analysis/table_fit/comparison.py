@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +17,7 @@ from analysis.fitting.compare import Crossover, compare_compute, crossover
 from analysis.fitting.constraints import SharedLaw, constrained, inner_names, shared_law
 from analysis.fitting.estimate import Fit, fit_law, solve
 from analysis.fitting.frontier import Frontier
-from analysis.fitting.law import PowerOfCompute, SizedLaw
+from analysis.fitting.law import Array, Inputs, PowerOfCompute, SizedLaw
 from analysis.fitting.laws import LAWS
 from analysis.fitting.resampling import plan_of
 from analysis.fitting.table import Table, inputs
@@ -124,7 +124,11 @@ def shared_fit(
     # What is in common leaves nothing to project out group by group.
     projected = request.estimator == "variable-projection"
     estimator = "least-squares" if projected else request.estimator
-    fit = fit_law(request.law, points, estimator, starts=16, seed=request.seed, law=law)
+    own = own_fits(request, law, points)
+    fit = fit_law(
+        request.law, points, estimator, starts=STARTS, seed=request.seed, law=law,
+        constraints=request.constraints, also=joined(law, own)[None],
+    )  # fmt: skip
     # Runs, budgets and places are a group's own.
     labels = pd.Series(number.astype(str), index=rows.index)
     apart = rows.assign(budget=list(zip(number.tolist(), rows["budget"].tolist(), strict=True)))
@@ -133,7 +137,8 @@ def shared_fit(
     plan = plan_of(apart, request.kind)
     refits = plan.refit(fit, request.samples, request.seed, progress=progress)
     has_intervals = len(refits.theta_KP) > 0
-    test = sharing_test(request, groups, fit)
+    nested = any(plan_of(each, request.kind).nested for each in groups.values())
+    test, untested = (None, NESTED) if nested else sharing_test(law, fit, own)
     result: dict[str, Any] = {
         "shared": list(names),
         "estimator": estimator,
@@ -148,6 +153,8 @@ def shared_fit(
         "test": test,
         "warnings": [*fit.warnings, *plan.notes, *([plan.none] if plan.none else [])],
     }
+    if untested:
+        result["warnings"].append(f"whether the rows reject it is not tested: {untested}")
     if test is not None and test["rejected"]:
         result["warnings"].append(
             f"the rows reject {', '.join(names)} in common (F = {test['F']:.3g} with "
@@ -158,39 +165,80 @@ def shared_fit(
 
 
 EXPONENTS = ("alpha", "beta", "gamma")
+STARTS = 16  # chosen: random starts beside those from the groups' own fits
+NESTED = (
+    "several rows are of one run (--run) and not independent, as the F test takes them to be; "
+    "give one row a run to test it"
+)
 REJECTED = 0.05  # chance of so large an F, were the parameters common, below which they are not
 
 
-def sharing_test(
-    request: Request, groups: Mapping[str, pd.DataFrame], shared: Fit
-) -> dict[str, Any] | None:
-    """F test of the parameters in common against fits apart, both by least squares of log loss
-    (likelihood ratio for normal noise); None where too few rows are left to judge by."""
-    apart = [
+def own_fits(request: Request, law: SharedLaw, points: Inputs) -> list[Fit]:
+    """Each family's own least-squares fit of log loss, in the units of the law in common.
+
+    Raises:
+        FitError: for a family that cannot be fitted.
+    """
+    return [
         fit_law(
-            request.law, inputs(rows), "least-squares", starts=16, seed=request.seed,
-            constraints=request.constraints,
+            request.law, points.subset(law.group == family), "least-squares", starts=STARTS,
+            seed=request.seed, law=_alone(law, family), constraints=request.constraints,
         )
-        for rows in groups.values()
+        for family in range(len(law.families))
     ]  # fmt: skip
-    free = sum(len(fit.theta) for fit in apart)
+
+
+def _alone(law: SharedLaw, family: int) -> SharedLaw:
+    """The law of one of the families by itself: its own parameters, then those to be shared."""
+    count = int((law.group == family).sum())
+    ceilings = None if law.ceilings is None else (law.ceilings[family],)
+    return replace(
+        law, group=np.zeros(count, np.int64), families=(law.families[family],), ceilings=ceilings
+    )
+
+
+def joined(law: SharedLaw, own: Sequence[Fit]) -> Array:
+    """Internal parameters of the law in common: the families' own, and the mean of the shared."""
+    split = _own_count(law)
+    mean = np.mean([fit.theta[split:] for fit in own], axis=0)
+    return np.clip(np.concatenate([*(fit.theta[:split] for fit in own), mean]), *law.bounds)
+
+
+def _own_count(law: SharedLaw) -> int:
+    """How many internal parameters a family has of its own."""
+    return sum(name not in law.shared for name in inner_names(law.base))
+
+
+def sharing_test(
+    law: SharedLaw, shared: Fit, own: Sequence[Fit]
+) -> tuple[dict[str, Any] | None, str]:
+    """F test of the parameters in common against fits apart, both by least squares of log loss
+    (likelihood ratio for normal noise); None, and why, where too few rows are left to judge by."""
+    free = sum(len(fit.theta) for fit in own)
     left, fewer = len(shared.points) - free, free - len(shared.theta)
     if left < 1 or fewer < 1:
-        return None
-    # From the separate fits' least squares, which contain the law in common.
-    start = np.concatenate([shared.theta[None], shared.theta[None]])
-    one = solve(shared.law, shared.points, start, estimator="least-squares")
-    within = sum(float((fit.residual**2).sum()) for fit in apart)
-    more = max(0.0, 2 * float(one.objective.min()) - within)
+        return None, f"{len(shared.points)} rows for {free} parameters of fits apart leave none"
+    start = np.stack([shared.theta, joined(law, own)])
+    found = solve(law, shared.points, start, estimator="least-squares")
+    best = int(found.objective.argmin())
+    # Fits apart contain the law in common: none is worse than what it finds from there.
+    within, split, common = 0.0, _own_count(law), found.theta[best]
+    for family, fit in enumerate(own):
+        mine = common[family * split : (family + 1) * split]
+        nested = np.concatenate([mine, common[len(own) * split :]])
+        again = solve(fit.law, fit.points, nested[None], estimator="least-squares")
+        within += min(2 * float(again.objective[0]), float((fit.residual**2).sum()))
+    more = max(0.0, 2 * float(found.objective[best]) - within)
     ratio = more / fewer / max(within / left, 1e-300)
     chance = float(f_distribution.sf(ratio, fewer, left))
-    return {
+    test = {
         "F": ratio,
         "degrees_of_freedom": [fewer, left],
         "p": chance,
         "rejected": chance < REJECTED,
         "meaning": "the parameters in common against each group's own, least squares of log loss",
     }
+    return test, ""
 
 
 def _frontiers(

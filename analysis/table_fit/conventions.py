@@ -150,11 +150,13 @@ def _held_out(
 
 
 def _next_optimum(rows: pd.DataFrame, request: Request) -> dict[str, Any] | None:
+    """N* of the largest budget that has one, from the budgets below it, over the one found there;
+    None where these have fewer than two."""
     whole = isoflop(rows, request.minimum)
     if len(whole.good) < 3:
         return None
     last = max(whole.good, key=lambda optimum: optimum.compute)
-    others = isoflop(rows[rows["budget"] < rows["budget"].max()], request.minimum)
+    others = isoflop(rows[rows["budget"] < last.compute], request.minimum)
     if others.size is None:
         return None
     predicted = float(others.size.at(np.array([last.compute]))[0])

@@ -25,6 +25,11 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
         FitError: when a group cannot be fitted.
     """
     groups = table.groups()
+    if request.share and len(groups) == 1:
+        (name,) = groups
+        raise FitError(
+            f"--share: the table has one group, {name}; leave --share out, or add groups"
+        )
     results, frontiers = fit_groups(groups, request)
     notes = list(table.notes)
     if len(results) == 1:
@@ -45,6 +50,8 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
         if request.law == "isoflop"
         else compare_laws(frontiers)
     )
+    if request.law == "optima":
+        more.append("groups are not compared under --law optima: set their exponents side by side")
     if shared is not None:
         combined["shared"] = shared.result
         more += [f"{_in_common(shared.result)}: {w}" for w in shared.result["warnings"]]

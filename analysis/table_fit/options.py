@@ -60,9 +60,9 @@ def check_conventions(law: str, given: Set[str], columns: Sequence[Sequence[str]
     for name, names in zip(("n", "flops"), columns, strict=True):
         if len(set(names)) < len(names):
             raise SpecError(f"{flag(name)}: names a column twice; give each convention once")
-    single = given & {"predict", "serve", "accuracy", "share", "speedup", "y", "hold_out"}
-    if law in ("optima", "power") and not single:
+    if law in ("optima", "power"):
         raise SpecError(f"--law {law}: takes one convention; give --n and --flops once each")
+    single = given & {"predict", "serve", "accuracy", "share", "speedup", "y", "hold_out"}
     if single:
         raise SpecError(
             f"{', '.join(flag(n) for n in sorted(single))}: takes one convention; give --n and "
@@ -239,6 +239,11 @@ def parse_serving(text: str | None) -> Serving | None:
     for name, other in (("serving_mfu", "mfu"), ("peak", "mfu"), ("price", "peak")):
         if name in values and other not in values:
             raise SpecError(f"--serve {text}: {name} needs {other} too; add {other}=...")
+    if "mfu" in values and not values.keys() & {"serving_mfu", "peak"}:
+        raise SpecError(
+            f"--serve {text}: mfu has no effect alone, as serving is taken to reach the same; add "
+            "serving_mfu=... or peak=..., or leave it out"
+        )
     return Serving(**values)
 
 

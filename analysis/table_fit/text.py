@@ -54,27 +54,34 @@ def parameters(title: str, fitted: Mapping[str, Any]) -> RichTable:
 
 
 def conventions(result: Mapping[str, Any]) -> Iterator[Shown]:
-    """One row a convention, and how far exponents lie apart."""
+    """One column a convention, group by group, and how far exponents lie apart."""
     rows = [row for row in result["conventions"] if "exponents" in row]
-    names = list(dict.fromkeys(name for row in rows for name in row["exponents"]))
-    table = RichTable(title=Text("conventions side by side"))
-    for column in ("convention", "law", *names, "error held out"):
-        table.add_column(column, justify="left" if column in ("convention", "law") else "right")
-    for row in rows:
-        columns = {"N": row["n"], "C": row["flops"], "group": row.get("group")}
-        label = ", ".join(f"{name} = {value}" for name, value in columns.items() if value)
-        numbers = [
-            with_interval(row["exponents"][n], row["intervals"].get(n), ".3g")
-            if n in row["exponents"]
-            else "–"
-            for n in names
-        ]
-        table.add_row(*map(Text, (label, row["law"], *numbers, _score(row["held_out"]))))
-    yield table
+    for group in dict.fromkeys(row.get("group", "") for row in rows):
+        yield _side_by_side(group, [row for row in rows if row.get("group", "") == group])
     for group, spread in result["spread"].items():
         where = "" if group == "all" else f"{group}: "
         for name, (low, high) in spread.items():
             yield Text(f"{where}{name} is {low:.4g} to {high:.4g} by convention")
+
+
+def _side_by_side(group: str, rows: list[Mapping[str, Any]]) -> RichTable:
+    table = RichTable(title=Text(f"{group} conventions side by side".strip()))
+    table.add_column("exponent")
+    for row in rows:
+        columns = {"N": row["n"], "C": row["flops"]}
+        label = "\n".join(f"{name} = {value}" for name, value in columns.items() if value)
+        table.add_column(Text(label), justify="right")
+    table.add_row("law", *(Text(row["law"]) for row in rows))
+    for name in dict.fromkeys(name for row in rows for name in row["exponents"]):
+        cells = [
+            with_interval(row["exponents"][name], row["intervals"].get(name), ".3g")
+            if name in row["exponents"]
+            else "–"
+            for row in rows
+        ]
+        table.add_row(name, *map(Text, cells))
+    table.add_row("error held out", *(Text(_score(row["held_out"])) for row in rows))
+    return table
 
 
 def _score(found: Mapping[str, Any] | None) -> str:
@@ -157,14 +164,17 @@ def prediction(found: Mapping[str, Any]) -> str:
 
 def serving(found: Mapping[str, Any]) -> str:
     """What serving so many tokens makes of the optimum."""
-    size, tokens, saving = (
+    size, tokens = (
         with_interval(found[name], found.get(f"{name}_interval"), ".4g")
-        for name in ("parameters", "tokens", "saving")
+        for name in ("parameters", "tokens")
     )
+    by_time = found["training_mfu"] != found["serving_mfu"] or "device_hours" in found
+    unit = "device time" if by_time else "FLOPs"
+    saving = with_interval(found["saving"], found.get("saving_interval"), ".1%")
     text = (
         f"the same loss with {found['tokens_served']:.4g} tokens served: N {size}, D {tokens}, "
         f"training {found['training_flops']:.4g} and serving {found['serving_flops']:.4g} FLOPs, "
-        f"a share of {saving} saved of the compute-optimal model's"
+        f"which saves {saving} of the {unit} of the compute-optimal model"
     )
     if "device_hours" in found:
         text += "; device-hours: " + _parts(found["device_hours"])
@@ -185,7 +195,9 @@ def held_out(found: Mapping[str, Any]) -> str:
         f"held out from C = {found['from']:.4g}: {found['points']} points, mean error "
         f"{found['mean_absolute_error']:.3%}, mean signed error {found['signed_error']:+.3%}"
     )
-    return text + (f", {inside:.0%} inside the 95% interval of new runs" if inside else "")
+    if inside is None:
+        return text
+    return text + f", {inside:.0%} inside the 95% interval of new runs"
 
 
 def place(found: Mapping[str, Any]) -> str:
@@ -226,9 +238,9 @@ def comparison(found: Mapping[str, Any]) -> str:
 
 def multiplied(found: Mapping[str, Any]) -> str:
     """The multiplier at a loss that both groups reach."""
-    ends = found["interval"]
+    times, word, ends = regressions.less_or_more(found["multiplier"], found["interval"])
     text = (
-        f"{found['second']} needs {found['multiplier']:.4g} times less compute than "
+        f"{found['second']} needs {times:.4g} times {word} compute than "
         f"{found['first']} for loss {found['at_loss']:{DIGITS}}"
     )
     return text + (f" (95% interval {interval(ends)})" if ends else "")

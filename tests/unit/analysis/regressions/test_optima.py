@@ -85,3 +85,9 @@ def test_what_is_no_table_of_optima_is_refused(tmp_path: Path) -> None:
     assert "--estimator: law optima does not read it" in refused(
         four, *COLUMNS, "--estimator", "huber"
     )
+
+
+def test_that_groups_are_not_compared_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", nanochat())
+    warnings = fitted(path, *COLUMNS, "--group", "style", "--bootstrap", "0")["warnings"]
+    assert any("groups are not compared" in warning for warning in warnings)

@@ -83,3 +83,16 @@ def test_what_no_law_can_be_of_is_refused(tmp_path: Path) -> None:
     assert "grow together" in refused(line, *POWER, "--n", "n", "--flops", "c")
     same = written(tmp_path / "same.csv", places().iloc[:3])
     assert "the same N" in refused(same, *POWER, "--n", "n")
+
+
+def test_runs_of_one_place_may_differ_in_compute_as_runs_of_a_budget_do(tmp_path: Path) -> None:
+    rows = [
+        (c * 1.01**step, rate(1e8, c) * 2.0**step, 3 + 0.05 * (step + 0.3) ** 2)
+        for c in (1e18, 1e19, 1e20)
+        for step in (-2, -1, 0, 1, 2)
+    ]
+    path = written(tmp_path / "t.csv", pd.DataFrame(rows, columns=["c", "lr", "loss"]))
+    found = fitted(path, *POWER, "--flops", "c", "--loss", "loss")
+    assert found["points"] == 3
+    assert not found["left_out"]
+    assert found["parameters"]["p_C"] == pytest.approx(-0.1, rel=1e-3)

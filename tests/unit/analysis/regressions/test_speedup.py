@@ -78,3 +78,33 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     one = written(tmp_path / "one.csv", arms(1.3).iloc[:4])
     assert "at 1 amount of compute" in refused(one, *OPTIONS)
     assert "has no effect without --speedup" in refused(path, "--flops", "c", "--throughput", "c")
+
+
+def test_throughput_counts_tokens_where_tokens_are_given(tmp_path: Path) -> None:
+    rows = arms(1.3)
+    rows["n"] = np.where(rows["arm"] == "change", 2e8, 1e8) * np.sqrt(rows["c"] / 1e18)
+    rows["d"], rows["rate"] = rows["c"] / (6 * rows["n"]), 3e14
+    path = written(tmp_path / "t.csv", rows)
+    flops = fitted(path, *OPTIONS, "--n", "n", "--throughput", "rate")
+    assert flops["throughput_unit"] == "FLOPs a second"
+    assert flops["throughput_ratio"] == pytest.approx(1)
+    tokens = fitted(path, *OPTIONS, "--d", "d", "--throughput", "rate")
+    assert tokens["throughput_unit"] == "tokens a second"
+    assert tokens["throughput_ratio"] == pytest.approx(2)
+
+
+def test_a_gate_is_the_mean_of_its_runs(tmp_path: Path) -> None:
+    rows = arms(1.3)
+    seeds = pd.concat([rows, rows.assign(c=rows["c"] * 1.01, loss=rows["loss"] + 1e-3)])
+    gates = fitted(written(tmp_path / "t.csv", seeds), *OPTIONS)["gates"]
+    assert [gate["runs"] for gate in gates] == [2, 2, 2]
+    assert [gate["speedup"] for gate in gates] == pytest.approx([1.3] * 3, rel=1e-2)
+
+
+def test_a_change_that_needs_more_compute_is_said_to_need_more(tmp_path: Path) -> None:
+    rows = arms(1 / 1.25, noise=1e-3)
+    path = written(tmp_path / "t.csv", rows)
+    found, said = fitted(path, *OPTIONS), text(path, *OPTIONS)
+    low, high = (1 / end for end in reversed(found["interval"]))
+    assert f"{1 / found['speedup']:.4g} times more compute ({low:.4g} to {high:.4g})" in said
+    assert "times less" not in said

@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 
 from analysis.fitting.laws import LAWS
+from analysis.table_fit.text import held_out
 from tests.unit.analysis.fit_command import fitted, refused, text, written
 from tests.unit.analysis.fitting.test_sized_laws import TRUTHS, grid
 
@@ -61,7 +62,12 @@ def test_serving_moves_the_optimum_to_smaller_models(plane: str) -> None:
     hours = served["device_hours"]
     assert hours["training"] + hours["serving"] == pytest.approx(best.fun / 1e15 / 3600, rel=1e-3)
     assert served["cost"]["serving"] == pytest.approx(2 * hours["serving"])
-    assert f"N {found['parameters']:.4g}" in text(plane, *options, "tokens=1")
+    said = text(plane, *options, "tokens=1")
+    assert f"N {found['parameters']:.4g}" in said
+    assert "of the FLOPs of the compute-optimal model" in said
+    assert f"which saves {served['saving']:.1%} of the device time" in text(
+        plane, *options, "tokens=1e12,mfu=0.4,serving_mfu=0.2", "--bootstrap", "0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,6 +77,7 @@ def test_serving_moves_the_optimum_to_smaller_models(plane: str) -> None:
         ("mfu=0.4", "lacks the tokens"),
         ("tokens=1e12,mfu=40", "at most 1"),
         ("tokens=1e12,price=2", "price needs peak"),
+        ("tokens=1e12,mfu=0.4", "mfu has no effect alone"),
         ("tokens=1e12,tokens=1e13", "each once"),
         ("tokens=1e12,speed=3", "'speed=3'"),
     ],
@@ -124,3 +131,9 @@ def test_rows_held_out_are_predicted_and_not_fitted(plane: str) -> None:
     assert found["version"] == 1
     assert json.dumps(found)
     assert "give a value between" in refused(plane, *SIZE, "--hold-out", "1e30")
+
+
+def test_intervals_that_hold_no_row_are_said_to_hold_none() -> None:
+    errors = {"from": 1e20, "points": 4, "mean_absolute_error": 0.1, "signed_error": 0.1}
+    assert "0% inside" in held_out(errors | {"share_inside_95%_interval": 0.0})
+    assert "inside" not in held_out(errors)

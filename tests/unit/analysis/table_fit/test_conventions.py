@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from analysis.cli import app
+from analysis.fitting.constraints import shared_law
+from analysis.fitting.laws import LAWS
+from analysis.fitting.table import inputs
+from analysis.profiles.analysis import isoflop
+from analysis.table_fit.comparison import joined, own_fits
+from analysis.table_fit.conventions import _next_optimum
+from analysis.table_fit.request import Request
 from tests.unit.analysis.fit_command import fitted, refused, text, written
 
 
@@ -67,6 +76,9 @@ def test_options_of_one_convention_are_refused(tmp_path: Path) -> None:
     assert "names a column twice" in refused(path, "--n", "core", "--n", "core", "--d", "d")
     assert "takes one convention" in refused(path, *both, "--predict", "c=1e21")
     assert "takes one convention" in refused(path, *both, "--law", "optima")
+    assert "--law optima: takes one" in refused(
+        path, *both, "--law", "optima", "--predict", "c=1e21"
+    )
 
 
 @pytest.mark.parametrize(("floors", "rejected"), [((1.8, 1.8), False), ((1.8, 1.5), True)])
@@ -93,3 +105,62 @@ def test_sharing_is_rejected_where_it_does_not_hold(
             assert group["parameters"]["beta"] == pytest.approx(0.37, rel=0.05)
     assert "law chinchilla has E, alpha, beta" in refused(path, *options, "--share", "gamma")
     assert "has no effect without --group" in refused(path, *options[:4], "--share", "E")
+    alone = written(tmp_path / "one.csv", first)
+    assert "has one group, x" in refused(alone, *options, "--share", "E")
+
+
+def test_a_profile_is_judged_by_smaller_budgets_alone() -> None:
+    frame = runs(noise=0.0).rename(columns={"total": "parameters", "d": "tokens"})
+    frame = frame.assign(compute=frame["flops"], budget=frame["flops"])
+    rows = frame.drop(columns="core").reset_index(drop=True)
+    # The largest budget has no minimum inside its sizes, so that the one before it is judged.
+    largest = rows["budget"] == rows["budget"].max()
+    step = np.arange(int(largest.sum()))
+    rows.loc[largest, "loss"] = 2.4 - 0.01 * step + 0.0008 * step**2
+    request = Request("isoflop", "huber", 0, 0, None, ())
+    judged = isoflop(rows).good[-1]
+    assert judged.compute < rows["budget"].max()
+    below = isoflop(rows[rows["budget"] < judged.compute]).size
+    assert below is not None
+    expected = float(below.at(np.array([judged.compute]))[0]) / judged.parameters
+    found = _next_optimum(rows, request)
+    assert found is not None
+    assert found["parameters_ratio"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_conventions_fit_a_narrow_terminal(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", runs())
+    both = ["--n", "core", "--n", "total", "--flops", "flops", "--flops", "nominal"]
+    arguments = ["fit", path, *both, "--law", "isoflop", "--bootstrap", "20"]
+    said = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"}).output
+    for whole in ("error held out", "gamma_total", "N = total", "C = nominal"):
+        assert whole in said
+
+
+def test_rows_of_a_run_are_no_independent_rows_of_a_test(tmp_path: Path) -> None:
+    draw = np.random.default_rng(2)
+    rows = pd.concat([runs(0.0).assign(family=name) for name in ("x", "y")])
+    rows["loss"] *= np.exp(0.001 * draw.standard_normal(len(rows)))
+    options = ["--n", "total", "--d", "d", "--group", "family", "--bootstrap", "0"]
+    rows["run"] = rows.groupby("total").ngroup() // 2
+    path = written(tmp_path / "t.csv", rows)
+    assert fitted(path, *options)["shared"]["test"] is not None
+    named = fitted(path, *options, "--run", "run")
+    assert named["shared"]["test"] is None
+    assert any("not independent" in warning for warning in named["warnings"])
+    assert "is not rejected" not in text(path, *options, "--run", "run")
+
+
+def test_the_fit_in_common_begins_with_the_groups_own() -> None:
+    frames = [runs(0.0), runs(0.0).assign(loss=lambda r: 1.05 * r["loss"])]
+    points = inputs(
+        pd.concat(frames).rename(columns={"total": "parameters", "d": "tokens", "flops": "compute"})
+    )
+    law = shared_law(
+        LAWS["chinchilla"].make(points), points, group=np.repeat([0, 1], 25),
+        families=("x", "y"), shared=("alpha", "beta"),
+    )  # fmt: skip
+    request = Request("chinchilla", "huber", 0, 0, None, ())
+    start = joined(law, own_fits(request, law, points))
+    residual = law.log_loss(start[None], points)[0][0] - np.log(points.loss)
+    assert np.abs(residual).max() < 1e-6

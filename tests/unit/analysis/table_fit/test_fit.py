@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.table_fit.text import multiplied
 from tests.unit.analysis import fit_command
 from tests.unit.analysis.fit_command import fitted, refused, text
 from tests.unit.analysis.profiles.studies import EXPONENT, best_size, loss_at
@@ -191,6 +192,14 @@ def test_groups_compare_under_the_law_that_was_asked_for(tmp_path: Path) -> None
     assert high / low < 1.25
     assert found["y", "x"]["multiplier"] == pytest.approx(1 / found["x", "y"]["multiplier"])
     assert found["y", "x"]["interval"] == pytest.approx([1 / high, 1 / low], rel=1e-6)
+
+
+def test_a_multiplier_below_one_is_more_compute_with_its_ends_turned() -> None:
+    found = {"first": "x", "second": "y", "at_loss": 3.0, "multiplier": 0.8}
+    said = multiplied(found | {"interval": [0.5, None]})
+    assert said == "y needs 1.25 times more compute than x for loss 3 (95% interval ... to 2)"
+    said = multiplied(found | {"multiplier": 1.25, "interval": [0.5, 2.0]})
+    assert said == "y needs 1.25 times less compute than x for loss 3 (95% interval 0.5 to 2)"
 
 
 def test_accuracy_follows_the_loss_that_is_printed(tmp_path: Path) -> None:
