@@ -49,7 +49,10 @@ def test_trials_and_their_runs_come_from_the_mirror(planner: PointPlanner) -> No
         RunFolder(ledger.run_folder(run.key)).spec.write_text(run.spec.model_dump_json())
         ledger.close(run.key, "diverged", "loss not finite")
     keys = [key for request in log.requests.values() for key in request.run_keys]
-    assert copies_of(planner, notes).finish((key[:12], key) for key in keys) == []
+    copies = copies_of(planner, notes)
+    for key in keys:
+        copies.ended(key[:12], key)
+    assert copies.finish((key[:12], key) for key in keys) == []
     shutil.rmtree(folder.parents[1])
     mirror = sweep_mirror(planner)
     assert mirror is not None
