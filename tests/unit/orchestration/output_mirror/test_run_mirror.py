@@ -96,7 +96,7 @@ def test_without_a_mirror_what_follows_happens(study: StudySpec) -> None:
     assert (copies.finish([("run", "key")]), done) == ([], ["then"])
 
 
-def test_what_is_damaged_is_replaced_when_its_run_starts(study: StudySpec) -> None:
+def test_what_is_damaged_is_replaced_when_its_run_has_ended(study: StudySpec) -> None:
     run, _ = plan_study(study)
     notes: list[str] = []
     assert copies_of(study, notes).finish([(run.name, run.key)]) == []
@@ -183,6 +183,28 @@ def test_what_is_damaged_stays_where_its_run_is_not_trained_here(study: StudySpe
     assert copies.finish([(run.name, run.key), (other.name, other.key)]) == []
     assert path.exists()
     assert before.items() <= files_there(study).items()
+    # Nor while it is trained here: the driver may be lost before it has something better.
+    launched = copies_of(study, notes)
+    launched.take(run.name, run.key)
+    launched.launched(run.key)
+    launched.finish([])
+    assert before.items() <= files_there(study).items()
+    ended = copies_of(study, notes)
+    ended.take(run.name, run.key)
+    ledger.close(run.key, "diverged", "loss not finite")
+    ended.ended(run.name, run.key)
+    assert ended.finish([]) == []
+    assert not path.exists()
+
+
+def test_runs_that_others_launched_are_not_sent_before_they_are_finished(study: StudySpec) -> None:
+    run, other = plan_study(study)
+    ledger = Ledger(Path(study.output))
+    RunFolder(ledger.run_folder(run.key)).ledger.unlink()
+    ledger.acquire(run.key)
+    assert copies_of(study, []).finish((each.name, each.key) for each in (run, other)) == []
+    listed = {name for name in files_there(study) if name.endswith("results.json")}
+    assert listed == {f"runs/{other.key}/results.json"}
 
 
 def files_there(study: StudySpec) -> dict[str, str]:
