@@ -33,7 +33,7 @@ from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.driver.progress import StudyView
 from orchestration.output_mirror.mirror import mirror_of
-from orchestration.output_mirror.planned import foreseen
+from orchestration.output_mirror.planned import foreseen, foreseen_plan
 from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
 from orchestration.planning.corpus_size import check_epochs, corpus_size
 from orchestration.planning.decisions import RunDecision, decide
@@ -79,7 +79,10 @@ def plan(
     """Print the runs of a study, with their cost, before anything starts."""
     spec = load_study(study, settings or [])
     mirror, ledger = mirror_of(spec), Ledger(output_root(spec))
-    runs = with_retries(plan_study(spec), spec.retry_diverged, ledger)
+    if mirror is None:
+        runs = with_retries(plan_study(spec), spec.retry_diverged, ledger)
+    else:
+        runs = foreseen_plan(plan_study(spec), spec.retry_diverged, mirror)
     if calibrate:
         from orchestration.training.calibrate import calibrate as measure
 
@@ -205,8 +208,13 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         )
     others = ", ".join(result.others)
     if result.left_to_others:
-        left = ", ".join(result.left)
-        view.note(f"left to other drivers: {left}; the last of them completes the study")
+        held = [name for name in result.left if name in result.others]
+        if held:
+            left = ", ".join(held)
+            view.note(f"left to other drivers: {left}; the last of them completes the study")
+        free = [f"{name} ({result.states[name]})" for name in result.left if name not in held]
+        if free:
+            view.note(f"of other rungs, not finished: {', '.join(free)}; no driver has them here")
     elif not result.complete:
         unfinished = {name: state for name, state in result.states.items() if state != "finished"}
         by_others = f"; another driver runs {others}" if others else ""

@@ -26,7 +26,7 @@ from orchestration.driver.signals import handle_signals, stop_once
 from orchestration.output_mirror.bring import Brought, bring_thing
 from orchestration.output_mirror.folder_list import DamagedError
 from orchestration.output_mirror.mirror import OutputMirror, mirror_of
-from orchestration.output_mirror.planned import plan_with_mirror, taken
+from orchestration.output_mirror.planned import plan_with_mirror, taken, with_models
 from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
 from orchestration.planning.decisions import (
@@ -119,22 +119,34 @@ def run_study(
     copies = RunMirror(output_mirror, thing, EventLog(study_folder(study)), notify=view.note)
     plan, brought = mirrored_plan(study, planned, output_mirror, copies=copies, view=view)
     decisions = taken(decisions_now(study, plan, ledger, view=view, rungs=rungs), brought)
+    if output_mirror is not None:
+        decisions = with_models(
+            decisions,
+            output_mirror,
+            lambda runs: decisions_now(study, runs, ledger, view=view, rungs=rungs),
+            report=lambda run, found: copies.taken(run.name, found),
+        )
     launcher = Launcher(
         study, plan, data, ledger=ledger, mirror=mirror, view=view, joined=address is not None,
         copies=copies,
     )  # fmt: skip
-    run_decided(launcher, plan, decisions, address=address)
-    former, plan = plan, with_retries(plan, study.retry_diverged, ledger)
-    if [run.key for run in plan] != [run.key for run in former]:
-        record_study(study, plan)
-    patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * mirror_rest(launcher, plan)
-    unmirrored = mirror.finish(patience_seconds=patience)
-    unsent = copies.finish((run.name, run.key) for run in plan)
+    with copies.closing():
+        run_decided(launcher, plan, decisions, address=address)
+        former, plan = plan, with_retries(plan, study.retry_diverged, ledger)
+        unsent = copies.finish((run.name, run.key) for run in plan)
+        # After the own ones are sent: of two drivers the one that looks last finds all.
+        plan = plan_at_end(study, plan, copies, rungs=rungs)
+        if [run.key for run in plan] != [run.key for run in former]:
+            record_study(study, plan)
+        patience = MIRROR_PATIENCE_SECONDS + CHECK_SECONDS * mirror_rest(launcher, plan)
+        unmirrored = mirror.finish(patience_seconds=patience)
+        if launcher.storage_failure is not None:
+            raise StorageError(
+                f"{launcher.storage_failure}; then the same command resumes the study"
+            )
     entries = {run.name: ledger.known_entry(run.key) for run in plan}
     states = {name: entry.state for name, entry in entries.items()}
     others = [name for name, entry in entries.items() if ledger.is_held(entry)]
-    if launcher.storage_failure is not None:
-        raise StorageError(f"{launcher.storage_failure}; then the same command resumes the study")
     if all(state == "finished" for state in states.values()):
         remove_published_prefixes(planned, root)
     log.info("study %s ends: %s", study.name, states)
@@ -176,6 +188,30 @@ def mirrored_plan(
         mirror,
         report=lambda run, found: copies.taken(run.name, found),
     )
+
+
+def plan_at_end(
+    study: StudySpec,
+    plan: Sequence[PlannedRun],
+    copies: RunMirror,
+    *,
+    rungs: Collection[int] | None,
+) -> list[PlannedRun]:
+    """The plan by how its runs have ended; those of other rungs are taken from the output's mirror,
+    where drivers with other output folders have ended them."""
+    ledger, looked = Ledger(output_root(study)), set[str]()
+    while True:
+        plan = with_retries(plan, study.retry_diverged, ledger)
+        new = [
+            run
+            for run in plan
+            if rungs is not None and run.rung not in rungs and run.key not in looked
+        ]
+        if not new:
+            return list(plan)
+        for run in new:
+            looked.add(run.key)
+            copies.take(run.name, run.key)
 
 
 def decisions_now(

@@ -8,17 +8,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cola.checksums import damage_in
 from cola.errors import ColaError, one_line
-from cola.files import read_record, sha256_of, storage_errors
+from cola.files import read_record, sha256_of, storage_errors, write_atomically
 from cola.records import Artifact
 from orchestration.cleanup.contents import Thing
 from orchestration.output_mirror.files import LEFT_OUT, run_entries
-from orchestration.output_mirror.folder_list import DamagedError, FolderList, object_name
-from orchestration.output_mirror.mirror import OutputMirror
+from orchestration.output_mirror.folder_list import (
+    DamagedError,
+    FolderList,
+    UnusableError,
+    object_name,
+)
+from orchestration.output_mirror.mirror import TAKEN, OutputMirror
 from orchestration.planning.catalog import load_run_spec
 from orchestration.state.ledger import Entry, LeaseHeldError, Ledger
 from orchestration.state.paths import RunFolder, StudyFolder
@@ -27,17 +33,24 @@ from orchestration.state.run_model import damage_of_model
 log = logging.getLogger(__name__)
 
 THREADS = 8  # chosen: an answer of an object store takes tens of milliseconds
+TRIES = 4  # chosen: a list is replaced every 20 s at most, by whoever trains the run
 ABANDONED_SECONDS = 3600.0  # chosen: of a folder that a killed driver left
 MAKE_ROOM = "make room, or check its permissions; the same command brings the rest"
 
 
 @dataclass(frozen=True)
 class Brought:
-    """A run that was taken from the mirror in this state, or why it was not: its damage there."""
+    """A run that was taken from the mirror in this state, or why it was not: its damage there.
+
+    What is damaged is that of the list `listed`; None: the list itself. It is `usable` elsewhere
+    where only this release, or only now, it cannot be read.
+    """
 
     key: str
     state: str
     damage: str | None = None
+    listed: FolderList | None = None
+    usable: bool = False
 
 
 def bring_runs(mirror: OutputMirror, keys: Sequence[str]) -> list[Brought]:
@@ -51,8 +64,9 @@ def bring_runs(mirror: OutputMirror, keys: Sequence[str]) -> list[Brought]:
         return [each for each in found if each is not None]
 
 
-def bring_run(mirror: OutputMirror, key: str) -> Brought | None:
-    """Take a run if the mirror is ahead in it; None where it is not.
+def bring_run(mirror: OutputMirror, key: str, *, model_lost: bool = False) -> Brought | None:
+    """Take a run if the mirror is ahead in it; None where it is not. `model_lost`: what is here of
+    a finished run's model is known to be damaged.
 
     Raises:
         StorageError: see `bring_runs`.
@@ -61,46 +75,56 @@ def bring_run(mirror: OutputMirror, key: str) -> Brought | None:
     seen = ledger.known_entry(key)
     if seen.state == "unreadable" or RunFolder(mirror.root / folder).problem() is not None:
         return None
-    for is_last in (False, True):  # a list may be replaced while its files are read
+    found: Brought | None = None
+    for _ in range(TRIES):
         listed = None
         try:
             listed = mirror.known(folder)
-            if listed is None or not is_ahead(listed, seen, mirror.root / folder):
+            if listed is None:
                 return None
-            bring_listed(mirror, listed, lambda part: check_and_adopt(ledger, seen, part, key=key))
+            if found is not None and found.listed == listed:  # it was not replaced meanwhile
+                return found
+            if not is_ahead(listed, seen, mirror.root / folder, model_lost=model_lost):
+                return None
+            bring_listed(mirror, listed, partial(check_and_adopt, ledger, seen, listed))
             return Brought(key, str(listed.state))
         except LeaseHeldError as held:
             log.info("%s", held)
             return None
         except DamagedError as damage:
-            if is_last:
-                state = "unknown" if listed is None else str(listed.state)
-                return Brought(key, state, damage=str(damage))
-    return None
+            state = "unknown" if listed is None else str(listed.state)
+            is_usable = isinstance(damage, UnusableError)
+            if found is not None and found.listed == listed:
+                return found
+            found = Brought(key, state, damage=str(damage), listed=listed, usable=is_usable)
+    return found and replace(found, usable=True)  # somebody writes it all the time
 
 
-def is_ahead(listed: FolderList, entry: Entry, run_folder: Path) -> bool:
+def is_ahead(
+    listed: FolderList, entry: Entry, run_folder: Path, *, model_lost: bool = False
+) -> bool:
     """Whether a run has come further in the mirror than in its folder here."""
     if entry.state == "finished":
-        lost = damage_of_model(run_folder, contents=False) is not None
+        lost = model_lost or damage_of_model(run_folder, contents=False) is not None
         has_model = any(name.startswith("model/") for name in listed.files)
         return listed.state == "finished" and lost and has_model
     return listed.state == "finished" or listed.attempts > len(entry.attempts)
 
 
-def check_and_adopt(ledger: Ledger, seen: Entry, part: Path, *, key: str) -> None:
+def check_and_adopt(ledger: Ledger, seen: Entry, listed: FolderList, part: Path) -> None:
     """Check the files of a run that were brought into a folder, and make them the run's.
 
     Raises:
+        UnusableError: this release does not know its records.
         DamagedError: they are not those of this run, or of a finished one lack its model.
         LeaseHeldError: another driver has it.
     """
-    run = RunFolder(part)
+    run, key = RunFolder(part), seen.run_key
     try:
         entry = read_record(run.ledger, Entry, what="a ledger entry", remedy="")
         spec_key = load_run_spec(part).run_key
     except ColaError as error:
-        raise DamagedError(f"its records cannot be used ({one_line(error)})") from None
+        raise UnusableError(f"its records cannot be used ({one_line(error)})") from None
     if entry is None or entry.run_key != key or spec_key != key:
         raise DamagedError("its records are those of another run")
     model = run.model
@@ -108,6 +132,7 @@ def check_and_adopt(ledger: Ledger, seen: Entry, part: Path, *, key: str) -> Non
         damage = "is missing" if not model.is_dir() else damage_in(model)
         if damage is not None:
             raise DamagedError(f"its model: {damage}")
+    write_atomically(part / TAKEN, listed.model_dump_json())
     ledger.adopt(seen, entry, lambda: place(part, ledger.run_folder(key)))
 
 

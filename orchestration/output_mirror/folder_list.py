@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Literal
 
@@ -19,6 +20,10 @@ class DamagedError(StorageError):
     """What lies in a mirror is not what was written there."""
 
 
+class UnusableError(DamagedError):
+    """What lies in a mirror cannot be used by this release, or not now; it may be whole."""
+
+
 class FolderList(BaseModel):
     """The files of a run's, study's or sweep's folder, by their names within it.
 
@@ -34,6 +39,9 @@ class FolderList(BaseModel):
     attempts: NonNegativeInt = 0  # of a run
     runs: list[str] = []  # keys of a study's or sweep's runs
     files: dict[str, ResultFile]
+    # Objects that earlier lists named, and since when (Unix seconds) none does: they are removed
+    # later, as another writer of the folder may be about to name them again.
+    former: dict[str, float] = {}
 
     def objects(self) -> dict[str, int]:
         """Bytes of each object by its name below the folder."""
@@ -50,18 +58,34 @@ def is_object(name: str) -> bool:
     return re.fullmatch(rf".+\.[0-9a-f]{{{DIGITS}}}", name) is not None
 
 
+def written_by_newer(text: bytes) -> bool:
+    """Whether a list is one of a later format than this release knows."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    number = found.get("format") if isinstance(found, dict) else None
+    return isinstance(number, int) and number > FORMAT
+
+
 def parse_folder_list(text: bytes, folder: str, where: str) -> FolderList:
     """The list of a folder from its JSON.
 
     Raises:
+        UnusableError: a newer release wrote it.
         DamagedError: it is damaged, of another folder, or names files elsewhere.
     """
     try:
         found = FolderList.model_validate_json(text)
     except ValidationError as error:
+        if written_by_newer(text):
+            raise UnusableError(
+                f"{where} was written by a newer release; use that one here, too"
+            ) from None
         problem = validation_problem(error)
     else:
-        strange = next((name for name in found.files if not is_safe(name)), None)
+        names = (*found.files, *found.former)
+        strange = next((name for name in names if not is_safe(name)), None)
         keys = [key for key in found.runs if not is_safe(key) or "/" in key]
         if found.folder != folder:
             problem = f"is that of {found.folder}"

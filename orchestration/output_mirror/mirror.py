@@ -1,8 +1,11 @@
 """The mirror of an output folder (`output_mirror`): runs, studies and sweeps, folder by folder.
 
 `runs/KEY`, `studies/NAME` and `sweeps/NAME` each have a list with checksums, `results.json`, that
-is written last. A file lies under its name and the beginning of its digest, so that a reader of a
-list finds what it names while newer files are written, and several writers disturb nobody.
+is written last. A file lies under its name and the beginning of its digest, so that newer files
+disturb no reader of a list. What only an older list of a run names is removed at once, as a run
+has one writer: the driver that made its last attempt. A study's or sweep's folder may have several,
+each of which writes a list of its own: there an object is removed once no list has named it for a
+while.
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from cola.checksums import recorded_checksums
 from cola.errors import SpecError, StorageError
-from cola.files import sha256_of
+from cola.files import sha256_of, write_atomically
 from cola.records import Artifact
 from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder, resolved
@@ -32,19 +36,24 @@ from orchestration.output_mirror.files import (
 from orchestration.output_mirror.folder_list import (
     DamagedError,
     FolderList,
+    UnusableError,
     is_object,
     object_name,
     parse_folder_list,
 )
 from orchestration.output_mirror.stored import StoredFiles
-from orchestration.state.ledger import Ledger
+from orchestration.state.ledger import Entry, Ledger
 from orchestration.state.paths import RunFolder, output_root
-from orchestration.state.run_model import EXPORT_AGAIN
+from orchestration.state.run_model import EXPORT_AGAIN, damage_of_model
 from orchestration.state.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 
 KEY = "output_mirror"
+TAKEN = ".from-mirror.json"  # in a run's folder here: the list by which it was taken
+# Of objects that no list of a study's folder names; chosen: longer than a writer needs from looking
+# at what is there to its list, with clocks of hosts that differ by minutes.
+FORMER_SECONDS = 900.0
 
 
 class OutputMirror:
@@ -74,27 +83,31 @@ class OutputMirror:
         """
         return known_list(self.files, folder)
 
+    def has_finished(self, folder: str) -> bool:
+        """Whether the run of a folder is finished here."""
+        return self._ledger.known_entry(folder.rpartition("/")[2]).state == "finished"
+
     def send_run(self, key: str) -> int:
         """Copy what the mirror lacks of a run; returns how many files.
 
         Of a run that is not finished: what another driver resumes from, beside its checkpoints. A
-        run that is finished there, or has had more attempts, stays as it is.
+        run that is finished there, has had more attempts, or was taken from there and has had none
+        since, stays as it is. Of a finished run whose model is not whole here, the one there stays.
         """
         entry, folder = self._ledger.entry(key), f"runs/{key}"
         if entry.state == "new":
             return 0
         before = self._replaceable(folder)
-        if (
-            before is not None
-            and entry.state != "finished"
-            and (before.state == "finished" or before.attempts > len(entry.attempts))
-        ):
+        if self._stays(before, entry):
             return 0
         names = list(run_names(self.root, key))
+        is_lost = damage_of_model(self.root / folder, contents=False) is not None
+        if entry.state == "finished" and is_lost:
+            names = [name for name in names if not is_of_model(name)]
         if entry.state in ("running", "interrupted"):
             names = [name for name in names if name.count("/") == 2 and not is_answer(name)]
         files, sent = self._send_files(folder, names)
-        if before is not None and not any(map(is_of_model, names)):  # it may be gone here
+        if before is not None and not any(map(is_of_model, names)):
             models = {n: f for n, f in before.files.items() if n.startswith("model/")}
             files |= models if before.state == entry.state else {}
         after = self._ledger.entry(key)
@@ -103,19 +116,53 @@ class OutputMirror:
         listed = FolderList(
             folder=folder, state=entry.state, attempts=len(entry.attempts), files=files
         )
-        self._replace(before, listed)
+        if self._stays(self._replaceable(folder), entry):
+            return sent  # another driver was faster
+        self._replace(listed, at_once=True)
+        taken = self._taken(folder)
+        if taken is not None and taken.attempts >= listed.attempts:
+            write_atomically(self.root / folder / TAKEN, listed.model_dump_json())
         return sent
+
+    def _stays(self, there: FolderList | None, entry: Entry) -> bool:
+        """Whether what the mirror has of a run is not to be replaced by what is here."""
+        if there is None:
+            return False
+        own, is_finished = len(entry.attempts), there.state == "finished"
+        if entry.state != "finished" and (is_finished or there.attempts > own):
+            return True
+        taken = self._taken(there.folder)
+        if taken is None or taken.attempts < own or there.attempts < own:
+            return False  # the last attempt was made here
+        # Of a finished run there may be later answers, on either side.
+        return entry.state != "finished" or (is_finished and there != taken)
+
+    def _taken(self, folder: str) -> FolderList | None:
+        """The list by which a run was taken from the mirror; None where it was not."""
+        path = self.root / folder / TAKEN
+        if not path.is_file():
+            return None
+        with reading(path):
+            return parse_folder_list(path.read_bytes(), folder, str(path))
 
     def send_thing(self, thing: Thing) -> int:
         """Copy what the mirror lacks of a study's or sweep's own folder; returns how many files."""
         keys = run_keys(self.root, thing)
-        before = self._replaceable(thing.folder)
+        self._replaceable(thing.folder)  # a newer release's is left before anything is sent
         files, sent = self._send_files(thing.folder, own_names(self.root, thing))
-        self._replace(before, FolderList(folder=thing.folder, runs=keys, files=files))
+        listed = FolderList(folder=thing.folder, runs=keys, files=files)
+        self._replace(listed, at_once=False)
         return sent
 
-    def discard(self, folder: str) -> None:
-        """Remove a folder from the mirror, its list first."""
+    def discard(self, folder: str, damaged: FolderList | None) -> None:
+        """Remove a folder from the mirror, its list first, unless another list than the `damaged`
+        one is there by then; None: the list itself was damaged."""
+        try:
+            if self.known(folder) != damaged:
+                return
+        except DamagedError as error:
+            if damaged is not None or isinstance(error, UnusableError):
+                return
         self.files.delete(f"{folder}/{Artifact.RESULTS}")
         for name in self.files.sizes(folder):
             if is_object(name):  # checkpoints may lie beside them
@@ -127,9 +174,15 @@ class OutputMirror:
         return [name for name, size in listed.objects().items() if there.get(name) != size]
 
     def _replaceable(self, folder: str) -> FolderList | None:
-        """The list that is there; a damaged one passes for none, as it is about to be replaced."""
+        """The list that is there; a damaged one passes for none, as it is about to be replaced.
+
+        Raises:
+            UnusableError: a newer release wrote it.
+        """
         try:
             return self.known(folder)
+        except UnusableError:
+            raise
         except DamagedError as error:
             log.warning("%s; it is written anew", error)
             return None
@@ -171,15 +224,22 @@ class OutputMirror:
                 )
         self.files.write(path, name)
 
-    def _replace(self, before: FolderList | None, listed: FolderList) -> None:
-        """Write a list whose files are there, then remove those that only the one before names."""
+    def _replace(self, listed: FolderList, *, at_once: bool) -> None:
+        """Write a list whose files are there, then remove what only lists before it name: at once,
+        or where none has named it for FORMER_SECONDS."""
+        before, now = self._replaceable(listed.folder), time.time()  # others may have written it
+        former = {} if before is None else before.former | dict.fromkeys(before.objects(), now)
+        kept = listed.objects()
+        former = {name: since for name, since in former.items() if name not in kept}
+        old = [name for name, since in former.items() if at_once or now - since > FORMER_SECONDS]
+        left = {name: since for name, since in former.items() if name not in old}
+        listed = listed.model_copy(update={"former": left})
         if listed == before:
             return
         text = listed.model_dump_json(indent=1)
         self.files.write_text(text, f"{listed.folder}/{Artifact.RESULTS}")
-        kept = listed.objects()
-        for name in before.objects() if before is not None else ():
-            if name not in kept:
+        for name in old:
+            if is_object(name):
                 self.files.delete(f"{listed.folder}/{name}")
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from cola.spec.resources import DivergenceRetry
-from orchestration.output_mirror.bring import THREADS, Brought, bring_runs, is_ahead
+from orchestration.output_mirror.bring import THREADS, Brought, bring_run, bring_runs, is_ahead
 from orchestration.output_mirror.folder_list import DamagedError
 from orchestration.output_mirror.mirror import OutputMirror
 from orchestration.planning.decisions import (
@@ -15,7 +15,7 @@ from orchestration.planning.decisions import (
     checkpoint_of,
     resume_or_start_over,
 )
-from orchestration.planning.divergence_retry import with_retries
+from orchestration.planning.divergence_retry import next_retry, with_retries
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.ledger import Ledger
 
@@ -45,6 +45,62 @@ def plan_with_mirror(
         for brought in bring_runs(mirror, list(new)):
             found[brought.key] = brought
             report(new[brought.key], brought)
+
+
+def with_models(
+    decisions: Sequence[RunDecision],
+    mirror: OutputMirror,
+    decide_again: Callable[[Sequence[PlannedRun]], Sequence[RunDecision]],
+    *,
+    report: Callable[[PlannedRun, Brought], None],
+) -> list[RunDecision]:
+    """The decisions once models of finished runs that are damaged here came from the mirror.
+
+    Raises:
+        StorageError: see `plan_with_mirror`.
+    """
+    runs = [decision.run for decision in decisions if decision.model_lost]
+    found: dict[str, Brought] = {}
+    for run in runs:
+        brought = bring_run(mirror, run.key, model_lost=True)
+        if brought is not None:
+            found[run.key] = brought
+            report(run, brought)
+    mended = [run for run in runs if run.key in found and found[run.key].damage is None]
+    again = {decision.run.key: decision for decision in decide_again(mended)} if mended else {}
+    return taken([again.get(each.run.key, each) for each in decisions], found)
+
+
+def foreseen_plan(
+    planned: Sequence[PlannedRun], retry: DivergenceRetry | None, mirror: OutputMirror
+) -> list[PlannedRun]:
+    """The plan as it will be once the mirror's runs are here: where one has diverged here or there,
+    its next retry. Nothing is brought.
+
+    Raises:
+        StorageError: the mirror does not answer.
+    """
+    if retry is None:
+        return list(planned)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda run: _foreseen_retry(run, retry, mirror), planned))
+
+
+def _foreseen_retry(run: PlannedRun, retry: DivergenceRetry, mirror: OutputMirror) -> PlannedRun:
+    ledger = Ledger(mirror.root)
+    while True:
+        entry, folder = ledger.known_entry(run.key), ledger.run_folder(run.key)
+        state = str(entry.state)
+        try:
+            listed = mirror.known(f"runs/{run.key}")
+        except DamagedError:
+            listed = None
+        if listed is not None and is_ahead(listed, entry, folder) and not mirror.lacks(listed):
+            state = str(listed.state)
+        following = next_retry(run, retry) if state == "diverged" else None
+        if following is None:
+            return run
+        run = following
 
 
 def taken(decisions: Sequence[RunDecision], found: Mapping[str, Brought]) -> list[RunDecision]:
@@ -83,7 +139,8 @@ def _foreseen(decision: RunDecision, mirror: OutputMirror, storage: str | None) 
         listed = mirror.known(f"runs/{run.key}")
     except DamagedError as error:
         return replace(decision, why=f"{decision.why}; in the mirror: {error}")
-    if listed is None or not is_ahead(listed, entry, folder):
+    lost = decision.model_lost
+    if listed is None or not is_ahead(listed, entry, folder, model_lost=lost):
         return decision
     lacking = mirror.lacks(listed)
     if lacking:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
-from cola.errors import StorageError, one_line
+from cola.errors import StorageError, first_of, one_line
 from orchestration.cleanup.contents import Thing
 from orchestration.output_mirror.bring import Brought, bring_run
 from orchestration.output_mirror.mirror import KEY, OutputMirror
@@ -32,11 +36,29 @@ class Copy:
     then: Callable[[], None] | None = None
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def locked(
+    method: Callable[Concatenate[RunMirror, P], T],
+) -> Callable[Concatenate[RunMirror, P], T]:
+    """A method of RunMirror that one thread runs at a time."""
+
+    @wraps(method)
+    def call(self: RunMirror, /, *args: P.args, **options: P.kwargs) -> T:
+        with self._lock:
+            return method(self, *args, **options)
+
+    return call
+
+
 class RunMirror:
     """The runs of a driver on their way to the mirror, and the files of its study or sweep; without
     a mirror what follows the copies still happens.
 
-    Copies are made in threads. What they report waits until the driver calls one of these methods.
+    Copies are made in threads. What they report waits until the driver calls one of these methods,
+    which may be called from several threads.
     """
 
     def __init__(
@@ -49,11 +71,18 @@ class RunMirror:
     ) -> None:
         self._mirror, self._thing, self._events, self._notify = mirror, thing, events, notify
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cola-mirror")
+        self._lock = threading.RLock()  # of the public methods; copies do not take it
         self._jobs: dict[str, Future[None]] = {}  # the last one of each folder
+        self._pending: list[Future[None]] = []  # all that may not have ended
+        self._launched: set[str] = set()  # folders of the runs that this driver launched
+        self._ended: set[str] = set()  # of those the ones whose last attempt has ended
+        self._is_finishing = False
+        self._unsent: list[str] | None = None  # names, once the last copies are made
         self._open: dict[str, Copy] = {}  # what has a name and has not arrived yet, by folder
         self._troubles: queue.SimpleQueue[tuple[Copy, str]] = queue.SimpleQueue()
         self._reported: set[Copy] = set()  # what failed, until a copy of its folder succeeds
-        self._damaged: set[str] = set()  # folders whose copies are not to be kept
+        self._damaged: dict[str, Brought] = {}  # folders whose copies are not to be kept
+        self._known_damage: dict[str, Brought] = {}  # by run key, as it was reported
         self._next = 0.0  # of the monotonic clock
         self._last_failures = 0  # of copies when the driver leaves
 
@@ -71,6 +100,7 @@ class RunMirror:
             self.taken(name, found)
         return found
 
+    @locked
     def taken(self, name: str, found: Brought) -> None:
         """Report a run that was taken from the mirror, or is damaged there: then what the mirror
         holds of it is removed once it is trained."""
@@ -78,19 +108,29 @@ class RunMirror:
             self._notify(f"{name}: {found.state}, from the mirror")
             self._events.write(Event.FROM_MIRROR, name, found.state)
             return
-        self._damaged.add(f"runs/{found.key}")
+        before = self._known_damage.get(found.key)
+        self._known_damage[found.key] = found
+        if before == found:
+            return  # reported already
+        if not found.usable:
+            self._damaged[f"runs/{found.key}"] = found
         self._notify(f"{name}: is damaged in the mirror, and not taken from it: {found.damage}")
         self._events.write(Event.MIRROR_DAMAGED, name, found.damage)
 
+    @locked
     def launched(self, key: str) -> None:
         """Copy a run's records at the start of an attempt: a later driver counts on from it."""
+        self._launched.add(f"runs/{key}")
+        self._ended.discard(f"runs/{key}")
         self._submit_record(f"runs/{key}")
         self.record()
 
+    @locked
     def record(self) -> None:
         """Copy the files of the study or sweep itself."""
         self._submit_record(self._thing.folder)
 
+    @locked
     def refresh(self, keys: Iterable[str]) -> None:
         """Copy the records of running runs, where it is time."""
         self.report()
@@ -102,36 +142,70 @@ class RunMirror:
             if job is None or job.done():
                 self._submit_record(folder)
 
+    @locked
     def ended(self, name: str, key: str, then: Callable[[], None] | None = None) -> None:
         """Copy a run that has ended, and those that failed before; `then` follows the copy."""
+        self._launched.add(f"runs/{key}")
+        self._ended.add(f"runs/{key}")
         for each in list(self._open.values()):
             if self._jobs[each.folder].done():
                 self._submit(each)
         self._submit(Copy(f"runs/{key}", name, then))
         self.record()
 
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Where the block fails, the last copies are made all the same if it has launched a run,
+        and what did not arrive is reported."""
+        try:
+            yield
+        except BaseException:
+            unsent = self._unsent
+            if self._launched and not self._is_finishing:
+                unsent = self.finish(())
+            self._pool.shutdown(cancel_futures=True)
+            if unsent:
+                self._notify(
+                    f"the output's mirror does not have all of {first_of(unsent)}; the output "
+                    "folder keeps them, and the same command copies the rest"
+                )
+            raise
+
+    @locked
     def finish(self, runs: Iterable[tuple[str, str]]) -> list[str]:
-        """Wait until all is copied, with these runs (name and key) and the files of the study or
-        sweep; names of what the mirror does not have."""
-        for job in self._jobs.values():
-            job.cancel()  # what has not begun is among those that follow
-        wait(list(self._jobs.values()))
+        """Wait until all is copied: the runs that this driver launched, those of `runs` (name and
+        key) that are finished here, and the files of the study or sweep. Nothing is copied
+        afterwards.
+
+        Returns the names of what the mirror does not have.
+        """
+        self._is_finishing = True
+        # What has not begun is among those that follow, and what has begun precedes them.
+        wait([job for job in self._pending if not job.cancel()])
         copies = dict(self._open)
         if self._mirror is not None:
-            for name, key in runs:
-                copies.setdefault(f"runs/{key}", Copy(f"runs/{key}", name))
+            names = {f"runs/{key}": name for name, key in runs}
+            own = {folder: folder.rpartition("/")[2][:12] for folder in self._launched}
+            for folder, name in (own | names).items():
+                if folder in self._launched or self._mirror.has_finished(folder):
+                    copies.setdefault(folder, Copy(folder, name))
             copies[self._thing.folder] = Copy(self._thing.folder, self._thing.name)
         for each in copies.values():
             self._submit(each, is_last=True)
         self._pool.shutdown()
         self.report()
-        return [each.name for each in self._open.values() if each.name is not None]
+        self._unsent = [each.name for each in self._open.values() if each.name is not None]
+        return self._unsent
 
+    @locked
     def report(self) -> None:
         """Report what could not be copied: each run that ended once, and of what is copied again
         soon one for all."""
-        while not self._troubles.empty():
-            each, reason = self._troubles.get()
+        while True:
+            try:
+                each, reason = self._troubles.get_nowait()
+            except queue.Empty:
+                return
             known = {one.name for one in list(self._reported)}
             self._reported.add(each)
             if each.name in known:
@@ -145,10 +219,14 @@ class RunMirror:
             self._submit(Copy(folder))
 
     def _submit(self, each: Copy, *, is_last: bool = False) -> None:
+        if self._unsent is not None:
+            return
         before = self._jobs.get(each.folder)
         if each.name is not None:
             self._open[each.folder] = each
-        self._jobs[each.folder] = self._pool.submit(self._copy, each, before, is_last=is_last)
+        job = self._pool.submit(self._copy, each, before, is_last=is_last)
+        self._jobs[each.folder] = job
+        self._pending = [*(one for one in self._pending if not one.done()), job]
 
     def _copy(self, each: Copy, before: Future[None] | None, *, is_last: bool) -> None:
         """Make one copy once the one `before` of its folder has ended, which began earlier."""
@@ -161,7 +239,7 @@ class RunMirror:
             self._last_failures += is_last
             self._troubles.put((each, one_line(error)))
             return
-        if each.name is not None:
+        if self._open.get(each.folder) is each:
             self._open.pop(each.folder, None)
         self._reported -= {one for one in list(self._reported) if one.folder == each.folder}
         if each.then is not None:
@@ -180,7 +258,14 @@ class RunMirror:
         if folder == self._thing.folder:
             self._mirror.send_thing(self._thing)
             return
-        if folder in self._damaged:
-            self._mirror.discard(folder)
-            self._damaged.discard(folder)
-        self._mirror.send_run(folder.rpartition("/")[2])
+        key = folder.rpartition("/")[2]
+        is_finished = self._mirror.has_finished(folder)
+        known, damaged = self._known_damage.get(key), self._damaged.get(folder)
+        if known is not None and known.usable and (not is_finished or known.state == "finished"):
+            return  # whole for a newer release, or being written
+        if damaged is not None and (folder in self._ended or is_finished):
+            self._mirror.discard(folder, damaged.listed)
+            self._damaged.pop(folder, None)
+        elif damaged is not None and damaged.listed is None:
+            return  # until the run has ended here, its list may be restored
+        self._mirror.send_run(key)

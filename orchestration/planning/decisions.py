@@ -34,11 +34,15 @@ FINGERPRINT = "data_fingerprint"
 
 @dataclass(frozen=True)
 class RunDecision:
-    """What happens to a planned run; `why` is a clause for people."""
+    """What happens to a planned run; `why` is a clause for people.
+
+    `model_lost`: the run is finished, and its exported model is missing or damaged.
+    """
 
     run: PlannedRun
     action: Action
     why: str
+    model_lost: bool = False
 
 
 def decide(
@@ -120,12 +124,12 @@ def _reuse_or_export_again(run: PlannedRun, run_folder: Path, storage: str | Non
             f"finished already, but its exported model {damage} and no checkpoint is left: remove "
             f"{ledger} to train it again from its start"
         )
-        return RunDecision(run, "reuse", why)
+        return RunDecision(run, "reuse", why, model_lost=True)
     why = (
         f"is finished, but its exported model {damage}: trained again from its checkpoint of step "
         f"{newest.step}"
     )
-    return RunDecision(run, "resume", why)
+    return RunDecision(run, "resume", why, model_lost=True)
 
 
 def _seems_silent(ledger: Ledger, entry: Entry) -> bool:

@@ -66,7 +66,8 @@ class TrialProgress:
         """Report a trial that starts, and follow its runs."""
         for run in planned.runs:
             self._copies.take(with_trial_name(run, request.trial).name, run.key)
-        self._copies.record()
+        for run in planned.runs:
+            self._copies.launched(run.key)
         arm = f"{request.arm}: " if request.arm else ""
         point = f"{describe_point(request.point)}{describe_segment(request)}"
         self._notify(f"trial {request.trial}: {arm}{point}")

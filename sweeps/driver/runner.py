@@ -132,7 +132,7 @@ def run_sweep(
     folder, thing = sweep_folder(base), Thing("sweep", sweep.name)
     mirror = sweep_mirror(planner)
     copies = RunMirror(mirror, thing, EventLog(folder), notify=notify)
-    with exclusive_driver(folder, sweep.name):
+    with exclusive_driver(folder, sweep.name), copies.closing():
         if mirror is not None:
             bring_sweep(mirror, thing, copies)
         trial_log = SweepLog(folder)
@@ -157,15 +157,14 @@ def run_sweep(
                 copies=copies,
             )  # fmt: skip
             stopped, unmirrored = run_arms(arms, planner, context)
-    states: Counter[str] = Counter(outcome.state for outcome in trial_log.outcomes.values())
-    states["open"] = trial_log.open_count
-    result = SweepResult(folder, states, stopped, unmirrored)
-    log.info("sweep %s: %s, complete: %s", sweep.name, dict(states), result.complete)
-    if result.complete:
-        result = concluded(planner, trial_log, result, notify=notify)
-    return replace(
-        result, unsent=copies.finish((key[:12], key) for key in run_keys(output_root(base), thing))
-    )
+        states: Counter[str] = Counter(outcome.state for outcome in trial_log.outcomes.values())
+        states["open"] = trial_log.open_count
+        result = SweepResult(folder, states, stopped, unmirrored)
+        log.info("sweep %s: %s, complete: %s", sweep.name, dict(states), result.complete)
+        if result.complete:
+            result = concluded(planner, trial_log, result, notify=notify)
+        keys = run_keys(output_root(base), thing)
+        return replace(result, unsent=copies.finish((key[:12], key) for key in keys))
 
 
 def concluded(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +16,20 @@ from typer.testing import CliRunner
 
 from cola.data import PreparedData
 from cola.errors import SpecError, StorageError
+from cola.files import sha256_of
 from cola.spec import load_yaml
 from cola.study import StudySpec
 from orchestration.cleanup.contents import Thing
 from orchestration.cli.fetch import mirror_origin
-from orchestration.output_mirror.mirror import mirror_of
+from orchestration.output_mirror.bring import Brought
+from orchestration.output_mirror.mirror import OutputMirror, mirror_of
 from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.plan import plan_study
 from orchestration.results.fetch import check_target, fetch
 from orchestration.results.sources import open_source
 from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.ledger import Ledger
-from orchestration.state.paths import study_folder
+from orchestration.state.paths import RunFolder, study_folder
 from sweeps.cli import app
 from tests.finished import finished_study, small_study
 
@@ -89,7 +96,7 @@ def test_without_a_mirror_what_follows_happens(study: StudySpec) -> None:
     assert (copies.finish([("run", "key")]), done) == ([], ["then"])
 
 
-def test_what_is_damaged_is_replaced_when_its_run_starts(study: StudySpec) -> None:
+def test_what_is_damaged_is_replaced_when_its_run_has_ended(study: StudySpec) -> None:
     run, _ = plan_study(study)
     notes: list[str] = []
     assert copies_of(study, notes).finish([(run.name, run.key)]) == []
@@ -146,3 +153,185 @@ def test_options_that_are_no_mirror_are_refused() -> None:
         result = CliRunner().invoke(app, ["fetch", "tiny", *arguments])
         assert isinstance(result.exception, SpecError)
         assert str(result.exception).startswith(problem)
+
+
+def damage_there(study: StudySpec, key: str) -> tuple[Path, bytes]:
+    """Damage the run's journal in the mirror, and forget the run here."""
+    (path,) = (Path(str(study.output_mirror)) / "runs" / key).glob("journal.jsonl.*")
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b"x\n")
+    shutil.rmtree(Path(study.output) / "runs" / key)
+    return path, content
+
+
+def test_what_is_damaged_stays_where_its_run_is_not_trained_here(study: StudySpec) -> None:
+    """As of a run of another rung, or one that a stop left: somebody may restore it."""
+    run, other = plan_study(study)
+    notes: list[str] = []
+    copies_of(study, notes).finish([(run.name, run.key)])
+    path, _ = damage_there(study, run.key)
+    before = files_there(study)
+    copies = copies_of(study, notes)
+    for _ in range(2):
+        found = copies.take(run.name, run.key)
+        assert found is not None
+        assert found.damage is not None
+    assert len([note for note in notes if note.startswith(f"{run.name}: is damaged")]) == 1
+    ledger = Ledger(Path(study.output))
+    ledger.acquire(run.key)
+    copies.record()
+    assert copies.finish([(run.name, run.key), (other.name, other.key)]) == []
+    assert path.exists()
+    assert before.items() <= files_there(study).items()
+    # Nor while it is trained here: the driver may be lost before it has something better.
+    launched = copies_of(study, notes)
+    launched.take(run.name, run.key)
+    launched.launched(run.key)
+    launched.finish([])
+    assert before.items() <= files_there(study).items()
+    ended = copies_of(study, notes)
+    ended.take(run.name, run.key)
+    ledger.close(run.key, "diverged", "loss not finite")
+    ended.ended(run.name, run.key)
+    assert ended.finish([]) == []
+    assert not path.exists()
+
+
+def test_runs_that_others_launched_are_not_sent_before_they_are_finished(study: StudySpec) -> None:
+    run, other = plan_study(study)
+    ledger = Ledger(Path(study.output))
+    RunFolder(ledger.run_folder(run.key)).ledger.unlink()
+    ledger.acquire(run.key)
+    assert copies_of(study, []).finish((each.name, each.key) for each in (run, other)) == []
+    listed = {name for name in files_there(study) if name.endswith("results.json")}
+    assert listed == {f"runs/{other.key}/results.json"}
+
+
+def files_there(study: StudySpec) -> dict[str, str]:
+    folder = Path(str(study.output_mirror))
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in (folder / "runs").rglob("*")
+        if path.is_file()
+    }
+
+
+def test_records_of_a_newer_release_stay(study: StudySpec) -> None:
+    """Also where the run is launched here and diverges."""
+    run, _ = plan_study(study)
+    notes: list[str] = []
+    ledger = Ledger(Path(study.output))
+    entry = RunFolder(ledger.run_folder(run.key)).ledger
+    entry.unlink()
+    ledger.acquire(run.key)
+    ledger.close(run.key, "interrupted")
+    values = json.loads(entry.read_text())
+    newer = json.dumps(values | {"later": 1})
+    copies = copies_of(study, notes)
+    copies.ended(run.name, run.key)
+    copies.finish([])
+    folder = Path(str(study.output_mirror)) / "runs" / run.key
+    (old,) = folder.glob("ledger.json.*")
+    old.unlink()
+    digest = hashlib.sha256(newer.encode()).hexdigest()
+    (folder / f"ledger.json.{digest[:16]}").write_text(newer)
+    listed = json.loads((folder / "results.json").read_text())
+    listed["files"]["ledger.json"] = {"bytes": len(newer), "sha256": digest}
+    (folder / "results.json").write_text(json.dumps(listed))
+    shutil.rmtree(ledger.run_folder(run.key))
+    before, copies = files_there(study), copies_of(study, notes)
+    found = copies.take(run.name, run.key)
+    assert found is not None
+    assert "its records cannot be used" in str(found.damage)
+    for _ in range(2):
+        ledger.acquire(run.key)
+        copies.launched(run.key)
+        ledger.close(run.key, "diverged")
+        copies.ended(run.name, run.key)
+    assert copies.finish([(run.name, run.key)]) == []
+    assert files_there(study) == before
+
+
+def test_the_last_copies_wait_for_those_under_way(
+    study: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a later one of the same folder, which has not begun, is not made any more."""
+    run, other = plan_study(study)
+    first, rest = threading.Event(), threading.Event()
+    under_way: list[int] = [0, 0]  # copies of the first run: at a time, and at most
+    send = OutputMirror.send_run
+
+    def slow(mirror: OutputMirror, key: str) -> int:
+        if key != run.key:
+            rest.wait()
+            return send(mirror, key)
+        under_way[0] += 1
+        under_way[1] = max(under_way)
+        first.wait()
+        sent = send(mirror, key)
+        under_way[0] -= 1
+        return sent
+
+    monkeypatch.setattr(OutputMirror, "send_run", slow)
+    copies = copies_of(study, [])
+    copies.ended(run.name, run.key)
+    for _ in range(4):
+        copies.ended(other.name, other.key)  # all threads have something to do
+    copies.ended(run.name, run.key)
+    last = threading.Thread(target=lambda: copies.finish([]))
+    last.start()
+    rest.set()
+    time.sleep(0.3)
+    first.set()
+    last.join()
+    assert under_way == [0, 1]
+
+
+def fail_after(copies: RunMirror, steps: Callable[[], None]) -> None:
+    with copies.closing():
+        steps()
+        raise ZeroDivisionError
+
+
+def test_what_a_failing_driver_launched_is_copied(study: StudySpec, tmp_path: Path) -> None:
+    run, _ = plan_study(study)
+    notes: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        fail_after(copies_of(study, notes), lambda: None)
+    assert not (tmp_path / "mirror").exists()  # nothing was launched
+    copies = copies_of(study, notes)
+    with pytest.raises(ZeroDivisionError):
+        fail_after(copies, lambda: copies.launched(run.key))
+    mirror = mirror_of(study)
+    assert mirror is not None
+    assert getattr(mirror.known(f"runs/{run.key}"), "state", None) == "finished"
+    assert notes == []
+    shutil.rmtree(tmp_path / "mirror")
+    (tmp_path / "mirror").write_text("in the way")
+    blocked = copies_of(study, notes)
+    with pytest.raises(ZeroDivisionError):
+        fail_after(blocked, lambda: blocked.launched(run.key))
+    assert notes[-1].startswith("the output's mirror does not have all of ")
+    assert run.key[:12] in notes[-1]
+
+
+def test_two_threads_report_one_after_the_other(study: StudySpec) -> None:
+    at_once: list[int] = [0, 0]
+
+    def slow(_: str) -> None:
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        time.sleep(0.05)
+        at_once[0] -= 1
+
+    copies = RunMirror(mirror_of(study), TINY, EventLog(study_folder(study)), notify=slow)
+    threads = [
+        threading.Thread(target=copies.taken, args=(name, Brought(name, "finished")))
+        for name in ("first", "second")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert at_once == [0, 1]
+    copies.finish([])

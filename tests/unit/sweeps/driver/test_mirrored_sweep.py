@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from orchestration.output_mirror.mirror import mirror_of
 from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.plan import plan_study
 from orchestration.state.event_log import EventLog
-from orchestration.state.ledger import Ledger
+from orchestration.state.ledger import LeaseHeldError, Ledger
 from orchestration.state.paths import RunFolder
+from sweeps.driver import runner
+from sweeps.driver.folder import exclusive_driver
 from sweeps.driver.runner import bring_sweep, sweep_mirror
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import sweep_folder
@@ -49,7 +52,10 @@ def test_trials_and_their_runs_come_from_the_mirror(planner: PointPlanner) -> No
         RunFolder(ledger.run_folder(run.key)).spec.write_text(run.spec.model_dump_json())
         ledger.close(run.key, "diverged", "loss not finite")
     keys = [key for request in log.requests.values() for key in request.run_keys]
-    assert copies_of(planner, notes).finish((key[:12], key) for key in keys) == []
+    copies = copies_of(planner, notes)
+    for key in keys:
+        copies.ended(key[:12], key)
+    assert copies.finish((key[:12], key) for key in keys) == []
     shutil.rmtree(folder.parents[1])
     mirror = sweep_mirror(planner)
     assert mirror is not None
@@ -73,3 +79,26 @@ def test_a_population_is_refused(planner: PointPlanner) -> None:
     sweep = planner.sweep.model_copy(update={"scheduler": scheduler})
     with pytest.raises(SpecError, match=r"^output_mirror=.*: members of a population resume"):
         sweep_mirror(PointPlanner(sweep, []))
+
+
+def test_a_sweep_that_fails_makes_its_last_copies_within_its_lock(
+    planner: PointPlanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ended = sweep_folder(planner.base), list[str]()
+    finish = RunMirror.finish
+
+    def fail(*_: object, copies: RunMirror, **__: object) -> None:
+        copies.launched("0" * 64)
+        raise StorageError("no room")
+
+    def locked_finish(copies: RunMirror, runs: Iterable[tuple[str, str]]) -> list[str]:
+        with pytest.raises(LeaseHeldError), exclusive_driver(folder, "tiny-sweep"):
+            pass
+        ended.append("copied")
+        return finish(copies, runs)
+
+    monkeypatch.setattr(runner, "open_context", fail)
+    monkeypatch.setattr(RunMirror, "finish", locked_finish)
+    with pytest.raises(StorageError, match="no room"):
+        runner.run_sweep(planner, None, notify=lambda _: None)
+    assert ended == ["copied"]
