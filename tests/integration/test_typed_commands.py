@@ -299,7 +299,8 @@ def environment_and_store_are_looked_at_here(place: Place) -> None:
 def stores_beside_the_output_are_kept(place: Place) -> None:
     """Checkpoints and MLflow at relative addresses."""
     stores = ["--set", "checkpoint.storage=kept", "--set", "tracking.uri=sqlite:///track.db",
-              "--set", "output=other"]  # fmt: skip
+              "--set", "output=other", "--set", "checkpoint.every_seconds=0.01",
+              "--set", "checkpoint.keep_finished=true"]  # fmt: skip
     place.cola("run", "study.yaml", *stores)
     assert list((place.folder / "kept").glob("*/*"))
     assert (place.folder / "track.db").exists()
