@@ -6,8 +6,8 @@ import hashlib
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cola.spec import load_yaml
 from cola.study import StudySpec
 from orchestration.cleanup.contents import Thing
 from orchestration.cli.fetch import mirror_origin
+from orchestration.output_mirror import run_mirror
 from orchestration.output_mirror.bring import Brought
 from orchestration.output_mirror.mirror import OutputMirror, mirror_of
 from orchestration.output_mirror.run_mirror import RunMirror
@@ -257,33 +258,36 @@ def test_the_last_copies_wait_for_those_under_way(
 ) -> None:
     """Also where a later one of the same folder, which has not begun, is not made any more."""
     run, other = plan_study(study)
-    first, rest = threading.Event(), threading.Event()
+    begun, go_on = threading.Semaphore(0), threading.Event()
     under_way: list[int] = [0, 0]  # copies of the first run: at a time, and at most
-    send = OutputMirror.send_run
+    waited: list[int] = []
+    send, wait = OutputMirror.send_run, run_mirror.wait
 
     def slow(mirror: OutputMirror, key: str) -> int:
-        if key != run.key:
-            rest.wait()
-            return send(mirror, key)
-        under_way[0] += 1
+        under_way[0] += key == run.key
         under_way[1] = max(under_way)
-        first.wait()
+        begun.release()
+        go_on.wait()
         sent = send(mirror, key)
-        under_way[0] -= 1
+        under_way[0] -= key == run.key
         return sent
 
+    def noted(jobs: list[Future[None]]) -> object:
+        if threading.current_thread() is threading.main_thread():
+            waited.append(sum(not job.done() for job in jobs))
+            go_on.set()
+        return wait(jobs)
+
     monkeypatch.setattr(OutputMirror, "send_run", slow)
+    monkeypatch.setattr(run_mirror, "wait", noted)
     copies = copies_of(study, [])
     copies.ended(run.name, run.key)
-    for _ in range(4):
-        copies.ended(other.name, other.key)  # all threads have something to do
+    for _ in range(run_mirror.THREADS):
+        copies.ended(other.name, other.key)
     copies.ended(run.name, run.key)
-    last = threading.Thread(target=lambda: copies.finish([]))
-    last.start()
-    rest.set()
-    time.sleep(0.3)
-    first.set()
-    last.join()
+    begun.acquire()
+    copies.finish([])
+    assert waited[0] >= 1  # what had begun
     assert under_way == [0, 1]
 
 
@@ -316,22 +320,19 @@ def test_what_a_failing_driver_launched_is_copied(study: StudySpec, tmp_path: Pa
 
 
 def test_two_threads_report_one_after_the_other(study: StudySpec) -> None:
-    at_once: list[int] = [0, 0]
+    second: list[threading.Thread] = []
+    waits: list[bool] = []
 
-    def slow(_: str) -> None:
-        at_once[0] += 1
-        at_once[1] = max(at_once)
-        time.sleep(0.05)
-        at_once[0] -= 1
+    def report(_: str) -> None:
+        if not second:
+            second.append(threading.Thread(target=copies.taken, args=("second", brought)))
+            second[0].start()
+            second[0].join(0.05)
+            waits.append(second[0].is_alive())
 
-    copies = RunMirror(mirror_of(study), TINY, EventLog(study_folder(study)), notify=slow)
-    threads = [
-        threading.Thread(target=copies.taken, args=(name, Brought(name, "finished")))
-        for name in ("first", "second")
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert at_once == [0, 1]
+    brought = Brought("key", "finished")
+    copies = RunMirror(mirror_of(study), TINY, EventLog(study_folder(study)), notify=report)
+    copies.taken("first", brought)
+    second[0].join()
+    assert waits == [True]
     copies.finish([])
