@@ -32,6 +32,9 @@ from orchestration.slurm.record import (
 
 log = logging.getLogger(__name__)
 
+STOP = ("--batch", "--signal=USR2")  # what a job takes for a request to stop
+# Until it is repeated: a job that is just starting does not hear it. A chosen value.
+REPEAT_SECONDS = 10.0
 POLL_SECONDS = 2.0  # chosen: every question costs the controller some work
 MOST_UNREACHED = 5  # looks in a row at a host that does not answer; a chosen value
 FOLDER = "cola-jobs"
@@ -338,8 +341,9 @@ def stop(
     for job in waiting:  # first: one of them may begin when another has left
         ask(site, job)
     for job in running:
-        ask(site, job, "--batch", "--signal=USR2")
-    deadline = time.monotonic() + (wait_seconds or 0.0)
+        ask(site, job, *STOP)
+    asked = time.monotonic()
+    deadline = asked + (wait_seconds or 0.0)
     while wait_seconds is not None:
         left = [job for job in refreshed(site, jobs) if job.active]
         if not left:
@@ -349,6 +353,11 @@ def stop(
                 f"{left[0]}: has not ended after {wait_seconds:g} s; `scancel {left[0].job}` ends "
                 "it, and it resumes from its last checkpoint"
             )
+        if time.monotonic() - asked > REPEAT_SECONDS:
+            for job in left:
+                if job.state == "running":
+                    ask(site, job, *STOP)
+            asked = time.monotonic()
         time.sleep(POLL_SECONDS)
     return refreshed(site, jobs)
 
