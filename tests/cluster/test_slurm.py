@@ -164,6 +164,7 @@ def test_a_sweep_is_stopped_resumed_and_survives_a_host(rig: Rig, sweep: str) ->
     assert job.split()[1] == "n1"
     rig.lose(2)
     rig.start_now("rates")
+    rig.wait_for("start 2", "rates")  # the first start is seen for a while after its end
     before = len(started(rig, "rates", "sweeps"))
     rig.until(lambda: len(started(rig, "rates", "sweeps")) > before, "a trial again", "rates")
     rig.kill_driver(1)
