@@ -127,6 +127,12 @@ def check_order(rungs: Sequence[Rung]) -> None:
             raise ValueError(f"rung {index} is listed before already; list each rung once")
 
 
+def log_linear(low: tuple[float, float], high: tuple[float, float], x: float) -> float:
+    """The value at x of the line through two points (x, y), in log y over log x."""
+    share = math.log(x / low[0]) / math.log(high[0] / low[0])
+    return float(low[1] * (high[1] / low[1]) ** share)
+
+
 class PowerLawRule(Spec):
     """coefficient x (N / 1e6)^parameters_exponent x (C / 1e15)^budget_exponent.
 
@@ -180,8 +186,7 @@ class TunedRule(Spec):
             if budget == high.budget:
                 return high.value
             if budget < high.budget:
-                share = math.log(budget / low.budget) / math.log(high.budget / low.budget)
-                return float(low.value * (high.value / low.value) ** share)
+                return log_linear((low.budget, low.value), (high.budget, high.value), budget)
         return points[-1].value
 
 

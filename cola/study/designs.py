@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -24,6 +25,7 @@ from cola.spec.design import (
     Size,
     TotalTarget,
     check_one_given,
+    log_linear,
 )
 
 
@@ -139,6 +141,104 @@ class TrajectoryDesign(Spec):
         return self
 
 
+class FittedOptimum(Spec):
+    """The size that a fit predicts to be best at a compute."""
+
+    budget: Budget = Field(description="Training FLOPs.")
+    parameters: PositiveFloat = Field(description="Size of least predicted loss there.")
+    extrapolation: PositiveFloat = Field(
+        description="The budget over the largest compute of the fit's runs."
+    )
+
+
+class FromFitDesign(Spec):
+    """At every budget the size that a fit predicts to be best, or several sizes about it.
+
+    Between two points of the fit the size is linear in log N over log C; beyond them it is not
+    known. `cola fit --predict c=... --design FILE` writes one.
+    """
+
+    kind: Literal["from_fit"] = Field(
+        description="At every budget the size that a fit predicts to be best."
+    )
+    fit: str = Field(min_length=1, description="Which fit: its table and law, as text.")
+    counts: Parameters = Field(
+        description="What the fit's N counts: `core` or `total`, as `matching.parameters` says."
+    )
+    points: list[FittedOptimum] = Field(min_length=1, description="What the fit predicts.")
+    budgets: list[Budget] = Field(
+        min_length=1, description="Training FLOPs of a run, from the first point's to the last's."
+    )
+    sizes: int = Field(
+        default=1, ge=1, le=99, description="Sizes at each budget, evenly spaced in logarithm."
+    )
+    spread: float = Field(
+        default=4.0, gt=1, description="With several sizes: largest over smallest at a budget."
+    )
+
+    def optimum(self, budget: float) -> float:
+        """The fit's best size, of which at least one point lies on either side.
+
+        Raises:
+            ValueError: the budget is beyond the points.
+        """
+        points = sorted((point.budget, point.parameters) for point in self.points)
+        for low, high in pairwise(points):
+            if low[0] <= budget <= high[0]:
+                return log_linear(low, high, budget)
+        if len(points) == 1 and budget == points[0][0]:
+            return points[0][1]
+        raise ValueError(
+            f"design: a budget of {budget:.10g} FLOPs is beyond the fit's points "
+            f"({points[0][0]:.10g} to {points[-1][0]:.10g}); add one by `cola fit --predict "
+            f"c={budget:.10g}`"
+        )
+
+    def cautions(self) -> list[str]:
+        """One sentence where the sizes are extrapolated."""
+        point = self.points[0]
+        beyond = max(self.budgets) / point.budget * point.extrapolation
+        if beyond <= 1:
+            return []
+        return [
+            f"the design's sizes are extrapolated: its largest budget is {beyond:.3g} times the "
+            f"largest compute of the fit's runs ({self.fit})"
+        ]
+
+    def rungs(self, parameters: Parameters) -> list[Rung]:
+        """Budgets from small to large, at each the sizes from small to large.
+
+        Raises:
+            ValueError: a budget is beyond the points, or the fit counts other parameters.
+        """
+        if parameters != self.counts:
+            raise ValueError(
+                f"design.counts={self.counts}: matching.parameters={parameters}; fit the other "
+                f"count of the runs, or set matching.parameters: {self.counts}"
+            )
+        spread = [(i / (self.sizes - 1) - 0.5 if self.sizes > 1 else 0) for i in range(self.sizes)]
+        return [
+            Rung.parse(
+                {
+                    "budget": budget,
+                    f"{parameters}_parameters": _rounded(
+                        self.optimum(budget) * self.spread**exponent
+                    ),
+                }
+            )
+            for budget in sorted(self.budgets)
+            for exponent in spread
+        ]
+
+    @model_validator(mode="after")
+    def _are_distinct(self) -> FromFitDesign:
+        check_distinct([point.budget for point in self.points])
+        check_distinct(self.budgets)
+        for budget in self.budgets:
+            self.optimum(budget)
+        return self
+
+
 def _kind_of(values: object) -> str:
     """An IsoFLOP design needs no kind."""
     if isinstance(values, dict):
@@ -149,11 +249,12 @@ def _kind_of(values: object) -> str:
 Design = Annotated[
     Annotated[IsoFLOPDesign, Tag("isoflop")]
     | Annotated[GridDesign, Tag("grid")]
+    | Annotated[FromFitDesign, Tag("from_fit")]
     | Annotated[TrajectoryDesign, Tag("trajectory")],
     Discriminator(
         _kind_of,
         custom_error_type="unknown_design",
-        custom_error_message="kind must be isoflop, grid or trajectory",
+        custom_error_message="kind must be isoflop, grid, from_fit or trajectory",
     ),
 ]
 
