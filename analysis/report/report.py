@@ -16,7 +16,7 @@ from analysis.plotting.templates import render
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.figures import draw_figures
 from analysis.report.findings import Findings, findings_of
-from analysis.report.matching import matching_statements
+from analysis.report.matching import matching_statements, tuning_statements
 from analysis.report.reference import headlines, line_rows
 from analysis.report.runs import StudyFrames, read_study
 from analysis.report.splits import split_sentence
@@ -31,7 +31,6 @@ from analysis.report.tables import (
     profile_sentences,
 )
 from analysis.report.task_results import task_note, task_table
-from analysis.report.tuning import tuning_statements
 from cola.errors import SpecError
 from cola.families.registry import IMPORTED, definition_of
 from cola.records import SOLVER_DIFFERENCE, SOLVER_TOLERANCE
