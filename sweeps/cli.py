@@ -48,8 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for mounted in (
-    orchestration_app, benchmark_app, status_app, jobs_app, fetch_app, clean_app, clusters_app, evaluate_app,
-    scoring_app, analysis_app, schema_app,
+    orchestration_app, benchmark_app, status_app, jobs_app, fetch_app, clean_app, clusters_app,
+    evaluate_app, scoring_app, analysis_app, schema_app,
 ):  # fmt: skip
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")

@@ -22,6 +22,7 @@ from orchestration.benchmark.text import as_text
 from orchestration.planning.plan import PlannedRun
 
 VERSION = 1  # of benchmark.json
+LONGEST = 1e6  # seconds; chosen
 
 
 class Measured(StrEnum):
@@ -39,6 +40,19 @@ class Limits:
     measured: float = 2.0
     part: float = 300.0
     total: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time.
+
+        Raises:
+            SpecError: naming the option.
+        """
+        options = {"--seconds": self.measured, "--part-limit": self.part, "--limit": self.total}
+        for option, value in options.items():
+            if value is not None and not 0 < value <= LONGEST:
+                raise SpecError(
+                    f"{option} {value:g}: is no number of seconds above 0 and up to {LONGEST:g}"
+                )
 
 
 @dataclass

@@ -123,12 +123,7 @@ def measure_rates(
         ColaError: see `step_times`.
     """
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
-    execution = Execution(
-        torch.device("cuda" if resources.gpus_per_worker else "cpu"),
-        resources.workers,
-        micro_batch_sequences,
-        bool(resources.compile),
-    )
+    execution = Execution.of(resources, micro_batch_sequences)
     rates: dict[str, float] = {}
     for stage in spec.stages:
         times = step_times(spec, stage.name, execution, seconds=SECONDS, seed=seed)

@@ -64,14 +64,14 @@ def benchmark(
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.01, help="Seconds of measured steps a stage.")
+        float, typer.Option(help="Seconds of measured steps a stage.")
     ] = Limits.measured,
     part_limit: Annotated[
-        float, typer.Option(min=1, help="Seconds after which one measurement is given up.")
+        float, typer.Option(help="Seconds after which one measurement is given up.")
     ] = Limits.part,
     limit: Annotated[
         float | None,
-        typer.Option(min=1, help="Seconds after which no other measurement starts."),
+        typer.Option(help="Seconds after which no other measurement starts."),
     ] = None,
     to: Annotated[
         Path | None,

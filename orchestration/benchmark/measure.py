@@ -42,10 +42,8 @@ def training(
     run: PlannedRun, stage: str, device: torch.device, *, seconds: float
 ) -> dict[str, Any]:
     """Tokens a second, MFU, model FLOPs, memory against the plan, the first step."""
-    spec, resources = run.spec, run.resources
-    execution = Execution(
-        device, resources.workers, run.micro_batch_sequences, bool(resources.compile)
-    )
+    spec = run.spec
+    execution = Execution.of(run.resources, run.micro_batch_sequences)
     times = step_times(spec, stage, execution, seconds=seconds)
     planned = next(item for item in spec.stages if item.name == stage)
     flops = planned.train_flops_per_token_executed

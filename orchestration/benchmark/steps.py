@@ -14,7 +14,9 @@ from cola.errors import RunError, SpecError, one_line
 from cola.families.interface.family import Batch, Family, StageModule
 from cola.families.registry import family_of
 from cola.seeding import Stream
+from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
+from orchestration.planning.accelerators import is_compiled
 from orchestration.training.engine import EngineSettings, MicroBatch, autocast
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.validation import ROWS_AT_ONCE
@@ -33,6 +35,18 @@ class Execution:
     workers: int = 1
     micro_batch_sequences: int | None = None
     compile: bool = False
+    checkpoints_activations: bool = False
+
+    @classmethod
+    def of(cls, resources: ResourcesSpec, micro_batch_sequences: int | None) -> Execution:
+        """As workers with these resources execute."""
+        return cls(
+            torch.device("cuda" if resources.gpus_per_worker else "cpu"),
+            resources.workers,
+            micro_batch_sequences,
+            is_compiled(resources),
+            bool(getattr(resources, "checkpoints_activations", False)),
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,8 @@ def _timed(
         torch.cuda.reset_peak_memory_stats(device)
     torch.manual_seed(seed)
     module = family.stage_module(family.build(spec.model), spec.objective, stage)
+    if execution.checkpoints_activations:
+        module.checkpoint_activations()
     groups = family.parameter_groups(module, spec.objective, stage)
     interval = max(int(group.get("interval", 1)) for group in groups)
     count = min(_accumulation(spec, execution), MOST_MICRO_BATCHES)
