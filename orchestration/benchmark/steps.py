@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cola.data import micro_batches
 from cola.errors import RunError, SpecError, one_line
@@ -160,17 +161,19 @@ def drawn(
     device: torch.device,
     *,
     rows: int,
-    count: int,
+    count: int = 1,
     step: int = 0,
     stage_step: int = 0,
+    tokens: Tensor | None = None,
 ) -> list[MicroBatch]:
-    """`count` micro-batches of `rows` sequences of random tokens, with their draws."""
+    """`count` micro-batches of `rows` sequences with their draws; `tokens` are random unless they
+    are given, and the same in each."""
     batches = []
     with torch.no_grad():
         for first in range(0, count * rows, rows):
             positions = list(range(first, first + rows))
             batch = Batch(
-                random_tokens(spec, rows, device),
+                random_tokens(spec, rows, device) if tokens is None else tokens.to(device),
                 Stream(0, step, positions, device=device),
                 positions,
                 count * rows,
@@ -214,7 +217,7 @@ def _score(spec: RunSpec, family: Family, model: torch.nn.Module, *, tokens: tor
         family.likelihood(model, tokens, spec.evaluation.likelihood, stream=stream)
 
 
-def random_tokens(spec: RunSpec, rows: int, device: torch.device) -> torch.Tensor:
+def random_tokens(spec: RunSpec, rows: int, device: torch.device) -> Tensor:
     """Random token ids (rows, L)."""
     shape = (rows, spec.data.sequence_length)
     return torch.randint(0, spec.model.vocab_size, shape, device=device)
