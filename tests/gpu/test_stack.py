@@ -31,10 +31,11 @@ COLA = [sys.executable, "-m", "sweeps.cli"]
 MINUTES = 4.0  # of a study of three tiny families on a GPU, its starts and its report
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def process_group() -> Iterator[None]:
     """A process group of this process alone, for DeepSpeed."""
     from cola import process_environment
+    from orchestration.training.deepspeed_engine import close_process_group
 
     (port,) = free_ports(1)
     back_end = "nccl" if torch.cuda.is_available() else "gloo"
@@ -42,7 +43,7 @@ def process_group() -> Iterator[None]:
         address = f"tcp://127.0.0.1:{port}"
         dist.init_process_group(back_end, address, rank=0, world_size=1)
         yield
-        dist.destroy_process_group()
+        close_process_group()
 
 
 @pytest.mark.deepspeed
