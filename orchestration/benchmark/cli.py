@@ -88,7 +88,8 @@ def benchmark(
     sizes = None if batches is None else batches_in(batches)
     with MeasuringProcess() as process:
         machine = process.start()
-        output, left_out = Path("outputs").resolve(), []
+        output = Path("outputs").resolve()
+        left_out: list[str] = []
         if given is None:
             runs, left_out = default_runs(machine, partial(changed_study, changes=changes), chosen)
         else:

@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +113,7 @@ def _timed(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     torch.manual_seed(seed)
-    module = family.stage_module(family.build(spec.model), spec.objective, stage)
+    module: Any = family.stage_module(family.build(spec.model), spec.objective, stage)
     if execution.checkpoints_activations:
         module.checkpoint_activations()
     groups = family.parameter_groups(module, spec.objective, stage)

@@ -44,8 +44,8 @@ def tables(results: Sequence[dict[str, Any]]) -> list[str]:
         )  # fmt: skip
         found.append(aligned([header, *(training_cells(row) for row in training)]))
     if generation:
-        header = ("generation", "core", "batch", "tokens/s", "seconds", "first tokens")
-        found.append(aligned([header, *(generation_cells(row) for row in generation)]))
+        titles = ("generation", "core", "batch", "tokens/s", "seconds", "first tokens")
+        found.append(aligned([titles, *(generation_cells(row) for row in generation)]))
     return found
 
 

@@ -163,7 +163,8 @@ def utilization(spec: RunSpec, resources: ResourcesSpec, stage: str) -> Utilizat
 def nearest_rows(family: str, stage: str, *, compiled: bool) -> tuple[list[Measurement], list[str]]:
     """Measurements of the family, its stage and the way of execution, as far as there are any, and
     what there is none of. A family without any gets those of all others."""
-    rows, missing = list(measurements()), []
+    rows = list(measurements())
+    missing: list[str] = []
     for kept, name in (
         ([row for row in rows if row.family == family], f"family {family}"),
         ([row for row in rows if (row.family, row.stage) == (family, stage)], f"stage {stage}"),

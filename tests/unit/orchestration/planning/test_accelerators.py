@@ -25,7 +25,7 @@ def test_the_mfus_that_ship_are_those_of_the_tokens_a_second(row: Any) -> None:
     """By the product's own count of FLOPs, to the digits that are given."""
     from cola.families.registry import definition_of
 
-    family = definition_of(row.family)
+    family: Any = definition_of(row.family)
     settings = family.settings.parse({})
     model = (
         family.paper_row(row.vocabulary, settings)
