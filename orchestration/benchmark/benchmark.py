@@ -87,7 +87,7 @@ class Benchmark:
 
 def command_line() -> str:
     """The command as it was typed."""
-    return shlex.join(["cola", *sys.argv[1:]])
+    return f"cola {shlex.join(sys.argv[1:])}"
 
 
 def new_folder(output: Path, study: str) -> Path:
