@@ -1,6 +1,4 @@
-"""`python -m sweeps`: the `cola` command, where it is not on the path."""
-
-from __future__ import annotations
+"""`python -m sweeps`: the `cola` command."""
 
 from sweeps.cli import main
 
