@@ -81,11 +81,14 @@ def fit(
     speedup: options.Speedup = False,
     baseline: options.Baseline = None,
     throughput: options.ThroughputColumn = None,
+    design: options.DesignFile = None,
+    counts: options.Counts = None,
     plot: options.Plot = None,
     as_json: options.AsJSON = False,
 ) -> None:
     """Fit a scaling law to a table of training runs, with intervals and warnings."""
     from analysis.fit_command import Extras, fit_file, show_progress
+    from analysis.fit_design import DesignFile
     from analysis.fit_drawing import Drawing
     from analysis.table_fit.options import (
         parse_constraints,
@@ -99,6 +102,7 @@ def fit(
     law = law or ("chinchilla" if n else "compute")
     targets = tuple(parse_target(text) for text in predict or [])
     conventions = max(len(n or [1]), len(flops or [1]))
+    planned = DesignFile.asked(design, counts, first(n), predict or [])
     drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
     fit_file(
         data,
@@ -109,8 +113,8 @@ def fit(
                 share=parse_share(share), serving=parse_serving(serve), hold_out=hold_out,
                 on_group=drawing.add if drawing else None),
         Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),
-               tuple(flops or [])),
-        given=given_options(context) - {"plot"},
+               tuple(flops or []), planned),
+        given=given_options(context) - {"plot", "design", "counts"},
         as_json=as_json,
     )  # fmt: skip
     if drawing is not None:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from analysis.fit_design import DesignFile
 from analysis.fitting.choices import Progress, Setting
 from analysis.fitting.table import Table, read_table
 from analysis.regressions.settings import rules_text, settings_group
@@ -35,7 +36,8 @@ VERSION = 1  # of the JSON: raised where a key changes its meaning or goes
 @dataclass(frozen=True)
 class Extras:
     """Options that are no part of a fit of one law: rows that are left out, a rule's file and
-    name, a comparison of two groups at a few gates, columns of conventions side by side."""
+    name, a comparison of two groups at a few gates, columns of conventions side by side, a
+    study's design to write."""
 
     drop_largest_losses: int = 0
     rules: Path | None = None
@@ -44,6 +46,7 @@ class Extras:
     baseline: str | None = None
     n: tuple[str, ...] = ()
     flops: tuple[str, ...] = ()
+    design: DesignFile | None = None
 
     @property
     def conventions(self) -> list[Convention]:
@@ -82,6 +85,9 @@ def fit_file(
             result = of_conventions(data, columns, request, extras)
         else:
             result = fitted(read_table(data, columns, extras.drop_largest_losses), request, data)
+    if extras.design is not None:
+        extras.design.write(result, f"cola fit {data.name}")
+        result["design_file"] = str(extras.design.path)
     result = {"version": VERSION} | result
     if as_json:
         typer.echo(json.dumps(without_nan(result), indent=1, allow_nan=False))
@@ -181,6 +187,11 @@ def show_fit(result: dict[str, Any], console: Console) -> None:
     """Parameters with intervals, what was chosen, compared and predicted, warnings."""
     for item in shown(result):
         console.print(item, highlight=False, soft_wrap=not isinstance(item, RichTable))
+    if "design_file" in result:
+        console.print(
+            f"written to {result['design_file']}, for --set @{result['design_file']}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     for warning in result["warnings"]:
         console.print(
             f"note: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False

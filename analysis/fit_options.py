@@ -9,6 +9,7 @@ import typer
 
 from analysis.fitting import choices
 from analysis.profiles.method import Method
+from cola.spec.design import Parameters
 
 Data = Annotated[
     Path, typer.Argument(help="A CSV with a header and one row a run (or evaluation).")
@@ -135,6 +136,21 @@ ThroughputColumn = Annotated[
 HoldOut = Annotated[
     float | None,
     typer.Option(help="Predict, and do not fit, the rows of at least this much compute."),
+]
+DesignFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--design",
+        help="Write the best sizes of all --predict c=... as the design of a study, for --set "
+        "@FILE.",
+    ),
+]
+Counts = Annotated[
+    Parameters | None,
+    typer.Option(
+        help="What --n counts, for --design (default: by the names core_parameters and "
+        "total_parameters)."
+    ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Plot = Annotated[

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.plotting.variants import Style, styles_of, variants_of
 from analysis.report.comparisons import Pair, compare_pairs
+from analysis.report.conventions import Convention, conventions_of
 from analysis.report.family_fits import FamilyFit, fit_families, grouped_warnings
 from analysis.report.reference import floor_warnings, in_bits_per_byte, informative, lines_of
 from analysis.report.runs import StudyFrames
@@ -36,6 +37,7 @@ class Findings:
     fits: dict[str, FamilyFit]
     pairs: list[Pair]
     profiles: Profiles
+    conventions: list[Convention]
     warnings: list[str]
 
     @property
@@ -55,6 +57,7 @@ def findings_of(frames: StudyFrames) -> Findings:
     fits = fit_families(final, fitted, compute)
     profiles = study_profiles(fitted, compute)
     labels = {variant: style.label for variant, style in styles.items()}
+    pairs = compare_pairs(fits, fitted, compute)
     return Findings(
         final,
         compute,
@@ -63,8 +66,9 @@ def findings_of(frames: StudyFrames) -> Findings:
         lines,
         in_bits_per_byte(lines, frames.runs),
         fits,
-        compare_pairs(fits, fitted, compute),
+        pairs,
         profiles,
+        conventions_of(fitted, fits, pairs, compute),
         warnings=[
             *frames.notes,
             *floor_warnings(final, lines, labels),

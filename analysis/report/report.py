@@ -13,10 +13,11 @@ import pandas as pd
 import yaml
 
 from analysis.plotting.templates import render
+from analysis.report.conventions import convention_rows, convention_sentences
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.figures import draw_figures
 from analysis.report.findings import Findings, findings_of
-from analysis.report.matching import matching_statements
+from analysis.report.matching import matching_statements, tuning_statements
 from analysis.report.reference import headlines, line_rows
 from analysis.report.runs import StudyFrames, read_study
 from analysis.report.splits import split_sentence
@@ -31,7 +32,6 @@ from analysis.report.tables import (
     profile_sentences,
 )
 from analysis.report.task_results import task_note, task_table
-from analysis.report.tuning import tuning_statements
 from cola.errors import SpecError
 from cola.families.registry import IMPORTED, definition_of
 from cola.records import SOLVER_DIFFERENCE, SOLVER_TOLERANCE
@@ -156,6 +156,8 @@ def page(
         "predictions": prediction_rows(fits, targets),
         "choices": choice_rows(fits),
         "profiles": profile_sentences(found.profiles),
+        "conventions": convention_rows(found.conventions),
+        "by_convention": convention_sentences(found.conventions),
         "runs": run_rows(frames.runs, found.compute),
         "latents": latent_rows(frames.runs),
         "diagnostics": diagnostic_rows(frames.diagnostics),
@@ -206,6 +208,7 @@ def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Pat
         "comparisons.csv": comparison_table(found.pairs),
         "multipliers.csv": multiplier_table(found.pairs),
         "isoflop_optima.csv": optima_table(found.profiles),
+        "conventions.csv": pd.DataFrame(convention_rows(found.conventions)),
     }
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)

@@ -1,4 +1,4 @@
-"""Which budgets and sizes a study trains, and the rules that follow from them."""
+"""Budgets with their sizes, and the rules that follow from them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
-    Tag,
-    field_validator,
     model_serializer,
     model_validator,
 )
 
-from cola.spec.base import Spec, check_distinct
+from cola.spec.base import Spec
 
 LARGEST_BUDGET, LARGEST_COUNT = 1e30, 10**18
 Budget = Annotated[float, Field(gt=0, le=LARGEST_BUDGET)]
@@ -102,12 +99,12 @@ class Rung(Spec):
 
     @model_validator(mode="after")
     def _one_amount_and_size(self) -> Rung:
-        _only_one(self, tuple(UNIT_KEYS.values()))
-        _only_one(self, ("core_parameters", "total_parameters", "row"))
+        check_one_given(self, tuple(UNIT_KEYS.values()))
+        check_one_given(self, ("core_parameters", "total_parameters", "row"))
         return self
 
 
-def _only_one(spec: Spec, keys: tuple[str, ...]) -> None:
+def check_one_given(spec: Spec, keys: tuple[str, ...]) -> None:
     given = [key for key in keys if getattr(spec, key) is not None]
     if len(given) != 1:
         found = f"; {' and '.join(given)} are given" if given else ""
@@ -130,135 +127,10 @@ def check_order(rungs: Sequence[Rung]) -> None:
             raise ValueError(f"rung {index} is listed before already; list each rung once")
 
 
-class IsoFLOPDesign(Spec):
-    """At every budget several sizes round the expected optimum; tokens follow from the budget.
-
-    The expected optimum of a budget C is N = sqrt(C / (6 r)) with r `tokens_per_parameter`; sizes
-    are of core or of total parameters as `matching.parameters` says.
-    """
-
-    kind: Literal["isoflop"] = Field(
-        default="isoflop",
-        description="At every budget, several sizes round the expected optimum.",
-    )
-    budgets: list[Budget] = Field(min_length=1, description="Training FLOPs of a run.")
-    sizes: int = Field(
-        default=5,
-        ge=3,
-        le=99,
-        description="Sizes at each budget, evenly spaced in their logarithm.",
-    )
-    spread: float = Field(
-        default=16.0,
-        gt=1,
-        description="Largest over smallest size at a budget; the expected optimum is their "
-        "geometric mean.",
-    )
-    tokens_per_parameter: PositiveFloat = Field(
-        default=20.0,
-        description="Training tokens per parameter r at the expected optimum: a budget C has it at "
-        "sqrt(C / (6 r)) parameters.",
-    )
-
-    def rungs(self, parameters: Parameters) -> list[Rung]:
-        """Budgets from small to large, at each the sizes from small to large."""
-        found = []
-        for budget in sorted(self.budgets):
-            optimum = math.sqrt(budget / (6 * self.tokens_per_parameter))
-            for index in range(self.sizes):
-                exponent = index / (self.sizes - 1) - 0.5
-                target = _rounded(optimum * self.spread**exponent)
-                found.append(Rung.parse({"budget": budget, f"{parameters}_parameters": target}))
-        return found
-
-
-class GridDesign(Spec):
-    """Every size at every budget."""
-
-    kind: Literal["grid"] = Field(default="grid", description="Every size at every budget.")
-    budgets: list[Budget] = Field(min_length=1, description="Training FLOPs of a run.")
-    core_parameters: list[Size] | None = Field(
-        default=None,
-        min_length=1,
-        description="Sizes in parameters without token embeddings and output head; for "
-        "`matching.parameters: core`.",
-    )
-    total_parameters: list[Size] | None = Field(
-        default=None,
-        min_length=1,
-        description="Sizes in all parameters; for `matching.parameters: total`.",
-    )
-
-    def rungs(self, parameters: Parameters) -> list[Rung]:
-        """Budgets from small to large, at each the sizes from small to large."""
-        key = "core_parameters" if self.core_parameters else "total_parameters"
-        return [
-            Rung.parse({"budget": budget, key: size})
-            for budget in sorted(self.budgets)
-            for size in sorted(getattr(self, key))
-        ]
-
-    @model_validator(mode="after")
-    def _one_size(self) -> GridDesign:
-        _only_one(self, ("core_parameters", "total_parameters"))
-        return self
-
-
-class TrajectoryDesign(Spec):
-    """One size along training: every budget is a finished model of it (the paper's RQ4).
-
-    All points share the stable phase of a WSD schedule and branch from it into separate decays,
-    so that the stable phase is trained once. Warm-up, rules and Cola DLM's first stage must not
-    depend on the point: the first two are those of the largest budget's rules and the smallest
-    budget's warm-up, and stage 1 is paid from the smallest budget.
-    """
-
-    kind: Literal["trajectory"] = Field(
-        default="trajectory",
-        description="One size along training: every budget is a finished model, and all share the "
-        "stable phase of a schedule of `kind: wsd`.",
-    )
-    budgets: list[Budget] = Field(
-        min_length=2, description="Training FLOPs of the points, each a different number."
-    )
-    core_parameters: CoreTarget = None
-    total_parameters: TotalTarget = None
-    row: PublishedRow = None
-
-    def rungs(self, parameters: Parameters) -> list[Rung]:
-        """Budgets from small to large."""
-        size = self.model_dump(exclude={"kind", "budgets"})
-        return [Rung.parse({"budget": budget, **size}) for budget in sorted(self.budgets)]
-
-    @field_validator("budgets")
-    @classmethod
-    def _are_distinct(cls, budgets: list[float]) -> list[float]:
-        check_distinct(budgets)
-        return budgets
-
-    @model_validator(mode="after")
-    def _is_possible(self) -> TrajectoryDesign:
-        _only_one(self, ("core_parameters", "total_parameters", "row"))
-        return self
-
-
-def _kind_of(values: object) -> str:
-    """An IsoFLOP design needs no kind."""
-    if isinstance(values, dict):
-        return str(values.get("kind", "isoflop"))
-    return str(getattr(values, "kind", "isoflop"))
-
-
-Design = Annotated[
-    Annotated[IsoFLOPDesign, Tag("isoflop")]
-    | Annotated[GridDesign, Tag("grid")]
-    | Annotated[TrajectoryDesign, Tag("trajectory")],
-    Discriminator(
-        _kind_of,
-        custom_error_type="unknown_design",
-        custom_error_message="kind must be isoflop, grid or trajectory",
-    ),
-]
+def log_linear(low: tuple[float, float], high: tuple[float, float], x: float) -> float:
+    """The value at x of the line through two points (x, y), in log y over log x."""
+    share = math.log(x / low[0]) / math.log(high[0] / low[0])
+    return float(low[1] * (high[1] / low[1]) ** share)
 
 
 class PowerLawRule(Spec):
@@ -314,8 +186,7 @@ class TunedRule(Spec):
             if budget == high.budget:
                 return high.value
             if budget < high.budget:
-                share = math.log(budget / low.budget) / math.log(high.budget / low.budget)
-                return float(low.value * (high.value / low.value) ** share)
+                return log_linear((low.budget, low.value), (high.budget, high.value), budget)
         return points[-1].value
 
 
@@ -375,9 +246,3 @@ class RulesSpec(Spec):
     def _latent_where_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         return {key: item for key, item in values.items() if key != "latent" or item is not None}
-
-
-def _rounded(value: float) -> int:
-    """Two significant digits: a size that people can say."""
-    unit = 10 ** max(0, math.floor(math.log10(value)) - 1)
-    return max(1_000, round(value / unit) * unit)

@@ -9,15 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cola.errors import first_of
 from cola.families.interface.specs import FamilySettings
-from cola.spec.design import (
-    LARGEST_BUDGET,
-    UNIT_KEYS,
-    Design,
-    Parameters,
-    RulesSpec,
-    Rung,
-    Unit,
-)
+from cola.spec.design import LARGEST_BUDGET, UNIT_KEYS, Parameters, RulesSpec, Rung, Unit
+from cola.study.designs import Design
 
 Entries = Mapping[str, FamilySettings]
 Ladders = Mapping[str, Sequence[Rung]]

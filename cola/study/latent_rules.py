@@ -8,7 +8,8 @@ from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings, LatentError
 from cola.families.registry import definition_of
-from cola.spec.design import LatentRules, Rung, TrajectoryDesign
+from cola.spec.design import LatentRules, Rung
+from cola.study.designs import TrajectoryDesign
 from cola.study.study import StudySpec
 
 

@@ -17,10 +17,11 @@ from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
 from cola.spec.data import DataSpec
-from cola.spec.design import Convention, Design, RulesSpec, Rung, TrajectoryDesign, Unit
+from cola.spec.design import Convention, RulesSpec, Rung, Unit
 from cola.spec.locations import LocalPath, StorageAddress
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.training import TrainingSpec
+from cola.study.designs import Design, TrajectoryDesign
 from cola.study.families import Families, by_family
 from cola.study.ladders import (
     check_batch_rules,

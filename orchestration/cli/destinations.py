@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from cola import process_environment
 from cola.errors import SpecError
+from orchestration.cli.options import chosen_cluster
 from orchestration.cluster.token_file import token_of
 from orchestration.recipes import slurm
 from orchestration.recipes.files import with_files_sent
@@ -350,19 +351,16 @@ def destination(
     allocations: int | None = None,
     by_rung: bool | None = None,
 ) -> Destination:
-    """The cluster that --address or --cluster names; `thing` is the study's or sweep's file.
+    """The cluster that --address or --cluster names, or the only one that is described; `thing` is
+    the study's or sweep's file.
 
     Raises:
-        SpecError: none or both are given, the cluster is unknown, or its kind takes no jobs, or no
+        SpecError: `chosen_cluster` refuses, the cluster is unknown, its kind takes no jobs, or no
             `allocations` or jobs by rung.
     """
     if allocations is not None and allocations < 1:
         raise SpecError(f"--allocations {allocations}: ask for at least one job")
-    if (address is None) == (cluster is None):
-        raise SpecError(
-            "--address, --cluster: give one of them: the http(s)://HOST:PORT of Ray's dashboard, "
-            "or the name of a cluster in clusters.yaml"
-        )
+    cluster = chosen_cluster(address, cluster, thing)
     given = [f"--allocations {allocations}"] if allocations is not None else []
     given += ["--by-rung"] if by_rung is not None else []
     if address is not None:

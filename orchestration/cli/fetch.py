@@ -24,6 +24,7 @@ from orchestration.cli.options import (
     CaFile,
     ClusterName,
     Dashboard,
+    chosen_cluster,
     output_folder,
 )
 from orchestration.cli.things import (
@@ -75,6 +76,7 @@ def fetch(
         place = mirror_origin(mirror, name)
         bring(place, output_folder(to, "--to"), models=models, as_json=as_json)
         return
+    cluster = chosen_cluster(address, cluster, thing)
     reached = destination(address, cluster, thing, ca_file=ca_file, allow_http=allow_http)
     root = output_folder(to, "--to")
     where = f"--cluster {cluster}" if cluster is not None else f"--address {address}"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cola.errors import SpecError
+from orchestration.remote.clusters import only_cluster
 from orchestration.remote.packaging import JobEnvironment
 
 Study = Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")]
@@ -102,3 +103,23 @@ def output_folder(output: str, option: str = "--output") -> Path:
     if not output.strip():
         raise SpecError(f"{option}: an empty path; name a folder, or . for the working directory")
     return Path(output).expanduser().resolve()
+
+
+def chosen_cluster(address: str | None, cluster: str | None, thing: str | None) -> str | None:
+    """The name that --cluster gives, or that of the only cluster described; None: --address counts.
+
+    Raises:
+        SpecError: both are given, or none where no cluster, or more than one, takes jobs.
+    """
+    if (address is None) != (cluster is None):
+        return cluster
+    only = only_cluster(thing) if address is None else None
+    if only is None:
+        raise SpecError(
+            "--address, --cluster: give one of them: the http(s)://HOST:PORT of Ray's dashboard, "
+            "or the name of a cluster in clusters.yaml (which may be left out where it describes "
+            "one alone; `cola cluster list` has what is described)"
+        )
+    name, path = only
+    typer.echo(f"cluster {name}, the only one in {path}", err=True)
+    return name

@@ -14,10 +14,11 @@ from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings, ModelSpec
 from cola.families.registry import definition_of
-from cola.spec.design import TrajectoryDesign, Unit
+from cola.spec.design import Unit
 from cola.spec.resources import ResourcesSpec
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import RunSpec, StudySpec
+from cola.study.designs import TrajectoryDesign
 from cola.study.latent_rules import latent_values, settings_at_rung
 from cola.study.study import check_batch
 from cola.tuning.checks import why_other_corpus

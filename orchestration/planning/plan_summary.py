@@ -11,6 +11,7 @@ from cola.compute.ladders import ladder_sentences
 from cola.families.registry import definition_of
 from cola.study import StudySpec
 from cola.study.conditions import tuned_curves, tuning_notes
+from cola.study.designs import FromFitDesign
 from cola.study.schedule import final_learning_rates
 from cola.tuning.text import tuning_as_json
 from orchestration.planning.accelerators import Utilization, accelerator_name
@@ -219,6 +220,8 @@ def warnings(plan: Plan) -> list[str]:
                 "do not count it); lower evaluation.points or validation_sequences"
             )
     cautions += width_warnings(plan)
+    if isinstance(plan.study.design, FromFitDesign):
+        cautions += plan.study.design.cautions()
     cautions += [
         f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
     ]

@@ -11,8 +11,8 @@ from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
 from cola.families.registry import definition_of
 from cola.records import IN_DOMAIN_TASKS
-from cola.spec.design import TrajectoryDesign
 from cola.study import StudySpec
+from cola.study.designs import TrajectoryDesign
 
 # Chosen, so that a shipped study is rehearsed in minutes on two cores.
 CORES = (100_000, 150_000)  # parameters of the smallest and the largest rung

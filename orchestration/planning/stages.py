@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from cola.errors import SpecError
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import definition_of
-from cola.spec.design import Convention, Rung, TrajectoryDesign
+from cola.spec.design import Convention, Rung
 from cola.spec.training import TrainingSpec
 from cola.study import StagePlan, StudySpec
+from cola.study.designs import TrajectoryDesign
 from cola.study.schedule import warmup_steps
 
 # A relative slack that keeps an amount that is an exact multiple of the step.

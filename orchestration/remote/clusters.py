@@ -200,3 +200,14 @@ def read_cluster(name: str, study: str | None = None) -> ClusterSpec:
     raise SpecError(
         f"--cluster {name}: unknown; {hint}described in {places}: {', '.join(sorted(known))}"
     )
+
+
+def only_cluster(study: str | None = None) -> tuple[str, Path] | None:
+    """The one described cluster that takes jobs, and its file; None where there are none or more.
+
+    Raises:
+        SpecError: a file is invalid.
+    """
+    known = known_clusters(study)
+    taking = [(name, path) for name, (spec, path) in known.items() if spec.kind != "kuberay"]
+    return taking[0] if len(taking) == 1 else None

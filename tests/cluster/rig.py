@@ -153,10 +153,11 @@ class Rig:
         return done.stdout
 
     def start_now(self, name: str) -> None:
-        """Have a job that is queued again start at once: Slurm waits two minutes by itself."""
+        """Have a job that is queued again start soon: Slurm waits two minutes by itself. Not in the
+        second of its end, in which the nodes still revoke the credential that both starts have."""
         self.until(lambda: any("PENDING" in job for job in self.jobs(name)), "the queue", name, 90)
         for job in self.jobs(name):
-            self.run("scontrol", "update", f"jobid={job.split()[2]}", "starttime=now")
+            self.run("scontrol", "update", f"jobid={job.split()[2]}", "starttime=now+3seconds")
 
     def teardown_seconds(self, name: str) -> list[float]:
         """How long each start of a name took to end Ray after its study had left."""

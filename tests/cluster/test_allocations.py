@@ -51,4 +51,4 @@ def test_small_rungs_run_on_a_node_beside_a_job_of_two(
     records = sorted(rig.shared.glob("cola-jobs/rungs/cola-rungs-*.json"))
     nodes = [json.loads(path.read_text())["nodes"] for path in records]
     assert [len(names) for names in nodes] == [1, 2]
-    assert (rig.outputs / "studies/rungs/report.html").exists()
+    assert (rig.outputs / "studies/rungs/report/report.html").exists()

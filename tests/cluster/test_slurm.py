@@ -54,7 +54,8 @@ def sweep(rig: Rig, tiny_study: dict[str, Any]) -> str:
     base = on_shared(rig, tiny_study, rig.shared)
     del base["name"]
     base["resources"] = {"cpus_per_worker": 2}
-    base["ladder"] = [{"budget": 2.0e11, "core_parameters": 60_000}]
+    # Some 35 s each on an idle machine: they still train when a lost node has been noticed.
+    base["ladder"] = [{"budget": 5.0e11, "core_parameters": 60_000}]
     space = {"training.optimizer.learning_rate": [5e-4, 1e-3, 2e-3, 4e-3]}
     values = {"name": "rates", "study": base, "space": space, "algorithm": {"kind": "grid"}}
     path = rig.shared / "rates.yaml"
@@ -164,6 +165,7 @@ def test_a_sweep_is_stopped_resumed_and_survives_a_host(rig: Rig, sweep: str) ->
     assert job.split()[1] == "n1"
     rig.lose(2)
     rig.start_now("rates")
+    rig.wait_for("start 2", "rates")  # the first start is seen for a while after its end
     before = len(started(rig, "rates", "sweeps"))
     rig.until(lambda: len(started(rig, "rates", "sweeps")) > before, "a trial again", "rates")
     rig.kill_driver(1)

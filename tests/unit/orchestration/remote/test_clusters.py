@@ -99,6 +99,18 @@ def test_a_command_speaks_to_one_cluster(described: Path) -> None:
         destination(None, "k")
 
 
+def test_the_only_cluster_needs_no_name(
+    described: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(described / "config" / "cola", f"rig: {RIG}\n  k: {{kind: kuberay}}")
+    assert isinstance(destination(None, None), SlurmDestination)
+    assert capsys.readouterr().err == f"cluster rig, the only one in {file}\n"
+    assert isinstance(destination("http://h:1", None), RayDestination)
+    file.write_text("clusters:\n  k: {kind: kuberay}\n")
+    with pytest.raises(SpecError, match=r"--address, --cluster: give one of them"):
+        destination(None, None)
+
+
 def test_a_token_is_where_the_description_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
