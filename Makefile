@@ -8,7 +8,7 @@ WORKERS ?= 3
 PIP := $(VENV)/bin/python -m pip
 PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-drill test-cluster test-quick check docs lock clean
+.PHONY: demo test test-drill test-cluster test-quick gpu-check check docs lock clean
 
 # Train three families at several budgets, fit their scaling curves, write the report.
 demo: $(READY)
@@ -27,6 +27,11 @@ test-drill: $(READY)
 # slurm-wlm, munge, iproute2 and debootstrap. What is missing is left out, with the reason.
 test-cluster: $(READY)
 	$(VENV)/bin/python -m pytest -m cluster tests/cluster
+
+# What a GPU alone can show, in at most eight minutes; results in $OUT (outputs/gpu-check). Without a
+# GPU, a rehearsal of it.
+gpu-check: $(READY)
+	tests/gpu/check
 
 test-quick: $(READY)
 	$(PYTEST) -m "not slow and not drill and not cluster"

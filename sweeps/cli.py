@@ -20,6 +20,7 @@ with leaving_at_once():  # these take seconds
     from cola import process_environment
     from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
     from cola.logs import set_up_logging
+    from orchestration.benchmark.cli import app as benchmark_app
     from orchestration.cli.clean import app as clean_app
     from orchestration.cli.clusters import app as clusters_app
     from orchestration.cli.evaluate import app as evaluate_app
@@ -47,8 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for mounted in (
-    orchestration_app, status_app, jobs_app, fetch_app, clean_app, clusters_app, evaluate_app,
-    scoring_app, analysis_app, schema_app,
+    orchestration_app, benchmark_app, status_app, jobs_app, fetch_app, clean_app, clusters_app,
+    evaluate_app, scoring_app, analysis_app, schema_app,
 ):  # fmt: skip
     app.add_typer(mounted)
 app.add_typer(sweep_app, name="sweep")
@@ -135,3 +136,7 @@ def storage_error(error: OSError) -> StorageError:
         f"{where}: {error.strerror or one_line(error)}; make room, or check that it is a file or "
         "folder that this user may use"
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -74,8 +74,8 @@ class ResourcesSpec(Spec):
         default=None,
         gt=0,
         le=1,
-        description="Share of the accelerator's peak FLOP/s that `cola plan` assumes; null: that "
-        "of the accelerator's type, 0.3 to 0.45.",
+        description="Share of the accelerator's peak FLOP/s that `cola plan` assumes; null: on "
+        "GPUs what was measured for the family, its stage and the nearest size, on CPUs 0.3.",
     )
     price_per_hour: PositiveFloat | None = Field(
         default=None,

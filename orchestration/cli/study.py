@@ -84,7 +84,7 @@ def plan(
     else:
         runs = foreseen_plan(plan_study(spec), spec.retry_diverged, mirror)
     if calibrate:
-        from orchestration.training.calibrate import calibrate as measure
+        from orchestration.benchmark.calibrate import calibrate as measure
 
         measure(spec, runs)
     costed = plan_with_costs(spec, runs)

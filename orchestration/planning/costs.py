@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cola.errors import first_of
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
-from orchestration.planning.accelerators import STARTUP_SECONDS, worker_flops
+from orchestration.planning.accelerators import (
+    STARTUP_SECONDS,
+    Utilization,
+    utilization,
+    worker_flops,
+)
 from orchestration.planning.memory import MOMENTS, WEIGHT
-from orchestration.planning.rates import Rates, rate_key
+from orchestration.planning.rates import EVALUATION, Rates, first_step_of, rate_of
+
+CALIBRATED = "measured here by --calibrate"
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class Costs:
     """Costs of one run; `calibrated` ones rest on rates measured on this machine alone.
 
     `seconds` are of start-up, training, validation and tasks; `price` is None without a price per
-    hour.
+    hour. `utilization` has the MFU of each stage, with its origin.
     """
 
     seconds: float
@@ -26,6 +35,7 @@ class Costs:
     price: float | None
     checkpoint_bytes: float
     calibrated: bool
+    utilization: Mapping[str, Utilization]
 
 
 def run_costs(
@@ -39,16 +49,28 @@ def run_costs(
 ) -> Costs:
     """Costs of a run of `parameters` whose first `first_step` steps another run trains.
 
-    Stored are `keep` checkpoints and the exported model.
+    Stored are `keep` checkpoints and the exported model. Validation and tasks run at the MFU of
+    the last stage where they are not measured.
     """
-    flops = worker_flops(resources, spec.training.precision)
     seconds, calibrated = STARTUP_SECONDS, True
+    used: dict[str, Utilization] = {}
+    flops = 0.0
     for stage, stage_flops in zip(spec.stages, executed_flops(spec, first_step), strict=True):
-        measured = rates.get(rate_key(spec, resources, stage.name))
+        measured = rate_of(rates, spec, resources, stage.name)
+        used[stage.name] = (
+            utilization(spec, resources, stage.name)
+            if measured is None
+            else Utilization(
+                measured / worker_flops(resources, spec.training.precision, 1.0), CALIBRATED
+            )
+        )
         calibrated = calibrated and measured is not None
-        seconds += stage_flops / ((measured or flops) * resources.workers)
+        flops = worker_flops(resources, spec.training.precision, used[stage.name].mfu)
+        seconds += stage_flops / (flops * resources.workers)
+        if stage_flops:
+            seconds += first_step_of(rates, spec, resources, stage.name)
     evaluation = evaluation_flops(spec) / (flops * resources.workers)
-    measured = rates.get(rate_key(spec, resources, "evaluation"))
+    measured = rate_of(rates, spec, resources, EVALUATION)
     seconds += evaluations(spec) * (evaluation if measured is None else measured)
     seconds += task_flops(spec) / flops
     hours = seconds / 3600 * resources.accelerators
@@ -60,6 +82,24 @@ def run_costs(
         price=price,
         checkpoint_bytes=stored,
         calibrated=calibrated,
+        utilization=used,
+    )
+
+
+def basis_of(costs: Sequence[Costs], accelerator: str) -> str:
+    """What the hours rest on, as a clause: rates measured here, or MFUs with their origin."""
+    if all(cost.calibrated for cost in costs):
+        return "rates measured on this machine"
+    used = [found for cost in costs for found in cost.utilization.values()]
+    some = [found for found in used if found.basis != CALIBRATED]
+    least, most = (f"{pick(found.mfu for found in some):.3g}" for pick in (min, max))
+    bases = ", ".join(dict.fromkeys(found.basis for found in some))
+    clauses = list(dict.fromkeys(clause for found in some for clause in found.extrapolated))
+    beyond = f"; extrapolated to {first_of(clauses, most=6)}" if clauses else ""
+    rest = "; the rest at rates measured here" if len(some) < len(used) else ""
+    return (
+        f"MFU {least if least == most else f'{least} to {most}'} of the {accelerator}'s peak, "
+        f"{bases}{beyond}{rest}; --calibrate measures"
     )
 
 

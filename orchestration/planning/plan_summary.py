@@ -14,7 +14,7 @@ from cola.study.conditions import tuned_curves, tuning_notes
 from cola.study.designs import FromFitDesign
 from cola.study.schedule import final_learning_rates
 from cola.tuning.text import tuning_as_json
-from orchestration.planning.accelerators import accelerator_name, accelerator_of
+from orchestration.planning.accelerators import Utilization, accelerator_name
 from orchestration.planning.comparison import (
     amounts_by_label,
     budgets_as_json,
@@ -27,6 +27,7 @@ from orchestration.planning.comparison import (
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.costs import (
     Costs,
+    basis_of,
     bytes_per_token_id,
     evaluation_flops,
     executed_flops,
@@ -124,15 +125,8 @@ def totals(plan: Plan) -> dict[str, Any]:
 def total_sentence(plan: Plan) -> str:
     """The totals, and whether they rest on measured rates."""
     sums = totals(plan)
-    flops, resources = sums["train_flops"], plan.study.resources
-    kind = accelerator_of(resources)
-    calibrated = all(cost.calibrated for cost in plan.costs)
-    basis = (
-        "rates measured on this machine"
-        if calibrated
-        else f"an assumed MFU of {resources.mfu or kind.mfu:.2f} of a {sums['accelerator']}'s peak"
-        "; --calibrate measures"
-    )
+    flops = sums["train_flops"]
+    basis = basis_of(plan.costs, sums["accelerator"])
     price = "" if sums["price"] is None else f", {sums['price']:,.0f} in money"
     tokens = sums["token_bytes"]
     stored = "" if tokens is None else f" and {plan.corpus.sign}{tokens / 1e9:,.3g} GB of tokens"
@@ -370,7 +364,14 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "price": cost.price,
         "checkpoint_bytes": cost.checkpoint_bytes,
         "calibrated": cost.calibrated,
+        "utilization": {
+            stage: _utilization_as_json(used) for stage, used in cost.utilization.items()
+        },
     }
+
+
+def _utilization_as_json(used: Utilization) -> dict[str, Any]:
+    return {"mfu": used.mfu, "basis": used.basis, "extrapolated": list(used.extrapolated)}
 
 
 def _memory_as_json(memory: MemoryPlan) -> dict[str, Any]:

@@ -14,23 +14,23 @@ MATRIX_SIZE = 1024  # chosen: large enough for the peak, small enough for a core
 MEASURED_SECONDS = 0.1  # chosen
 
 
-def peak_flops(precision: Precision) -> float:
-    """Peak FLOP/s of this worker's device in this precision.
+def peak_flops(precision: Precision, device: torch.device | None = None) -> float:
+    """Peak FLOP/s of this worker's device, or of the given one, in this precision.
 
     A GPU's is its data sheet's; a CPU's (or an unlisted GPU's) is measured on a matrix product
     with this worker's threads.
     """
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
         for model, accelerator in ACCELERATORS.items():
             if model in name:
                 return accelerator.peak(precision)
-    return measure_matmul_flops(precision)
+    return measure_matmul_flops(precision, device)
 
 
-def measure_matmul_flops(precision: Precision) -> float:
-    """FLOP/s of a square matrix product on this worker's device: the fastest of several."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def measure_matmul_flops(precision: Precision, device: torch.device) -> float:
+    """FLOP/s of a square matrix product on this device: the fastest of several."""
     a = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=getattr(torch, precision))
     torch.mm(a, a)
     best, began = 0.0, time.perf_counter()

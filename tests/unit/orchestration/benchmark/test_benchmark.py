@@ -1,0 +1,162 @@
+"""The benchmark and --calibrate: real steps of tiny models, limits, and what has no result."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cola.errors import SpecError
+from cola.study import StudySpec
+from orchestration.benchmark import calibrate as calibration
+from orchestration.benchmark.benchmark import Benchmark, Limits, check_device, measured
+from orchestration.benchmark.measure import measure
+from orchestration.benchmark.parts import (
+    Part,
+    batches_in,
+    default_sizes,
+    default_values,
+    parts_of,
+    planned,
+)
+from orchestration.benchmark.process import PartError, describe_machine
+from orchestration.benchmark.steps import MOST_MICRO_BATCHES, Execution, step_times
+from orchestration.benchmark.text import as_text
+from orchestration.planning.costs import executed_flops, run_costs
+from orchestration.planning.plan import PlannedRun, plan_study
+from orchestration.planning.rates import EVALUATION
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def runs(tiny_study: dict[str, Any]) -> list[PlannedRun]:
+    return plan_study(StudySpec.parse(tiny_study))
+
+
+@pytest.mark.parametrize(
+    ("workers", "micro", "rows", "count"), [(1, None, 8, 1), (2, 3, 2, 2), (1, 1, 1, 8)]
+)
+def test_steps_have_the_runs_own_micro_batches(
+    runs: list[PlannedRun], workers: int, micro: int | None, rows: int, count: int
+) -> None:
+    """Of a batch of 8 sequences of 32 tokens; of many micro-batches a part is measured."""
+    execution = Execution(CPU, workers, micro)
+    times = step_times(runs[0].spec, "train", execution, seconds=0.01)
+    assert (times.micro_batch_sequences, times.accumulation) == (rows, count)
+    assert times.tokens == 32 * rows * min(count, MOST_MICRO_BATCHES)
+    assert times.peak_bytes is None
+    assert times.seconds > 0
+
+
+def test_a_calibrated_plan_has_the_measured_times(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "SECONDS", 0.01)
+    (run,) = [run for run in runs if run.variant == "cola"]
+    rates = calibration.measure_rates(run.spec, run.resources, None, seed=0)
+    assert set(rates) == {"vae", "joint", EVALUATION}
+    keyed = {calibration.rate_key(run.spec, run.resources, what): v for what, v in rates.items()}
+    costs = run_costs(run.spec, run.resources, run.total_parameters, keep=1, rates=keyed)
+    training = sum(
+        flops / rates[stage.name]
+        for flops, stage in zip(executed_flops(run.spec), run.spec.stages, strict=True)
+    )
+    assert costs.calibrated
+    assert costs.seconds == pytest.approx(20 + training + 3 * rates[EVALUATION])
+
+
+def test_as_many_processes_are_measured_as_would_train(tiny_study: dict[str, Any]) -> None:
+    def count(runs: int, **resources: Any) -> int:
+        study = StudySpec.parse(tiny_study | {"resources": resources})
+        return calibration.side_by_side(study, study.resources, runs)
+
+    cores = os.cpu_count() or 1
+    assert count(100) == cores
+    assert count(100, concurrent_runs=1) == 1
+    assert count(1, workers=2) == min(2, cores)
+    assert count(100, gpus_per_worker=0.33) == 3
+    assert count(2, gpus_per_worker=0.1) == 2
+    assert count(100, gpus_per_worker=1) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_plan_for_gpus_is_not_calibrated_without_one(tiny_study: dict[str, Any]) -> None:
+    study = StudySpec.parse(tiny_study | {"resources": {"gpus_per_worker": 1}})
+    with pytest.raises(SpecError, match="which has no GPU; calibrate on a node of the cluster"):
+        calibration.calibrate(study, [])
+    with pytest.raises(SpecError, match=r"--set resources\.gpus_per_worker=0"):
+        check_device(study, describe_machine())
+
+
+def test_a_part_gives_rates_flops_and_memory(runs: list[PlannedRun]) -> None:
+    training = measure(Part(runs[0], stage="train"), 0.01)
+    assert training["mfu"] == pytest.approx(
+        training["tokens_per_second"]
+        * training["train_flops_per_token"]["executed"]
+        / training["peak_flops"]
+    )
+    assert 0 < training["memory"]["kept_bytes"] < training["memory"]["planned_activation_bytes"]
+    alone = measure(Part(runs[0], batch=1), 0.01)
+    assert alone["tokens_per_second"] == pytest.approx(16 / alone["seconds"])
+    assert alone["first_tokens"] == 16
+    assert json.dumps([training, alone])
+
+
+def test_parts_are_stages_and_batches_of_distinct_models(runs: list[PlannedRun]) -> None:
+    found = parts_of([*runs, *runs], [1, 8], kinds=("training", "generation"))
+    assert [part.stage for part in found if part.stage] == ["train", "train", "vae", "joint"]
+    assert [part.batch for part in found if part.batch] == [1, 8] * 3
+    assert batches_in(" 1, 8,8") == [1, 8]
+    for text in ("", "0", "1,,2", "-1", "1e3", "٣"):
+        with pytest.raises(SpecError, match="is no list of batch sizes"):
+            batches_in(text)
+
+
+@pytest.mark.parametrize("gpu", [None, "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB", "other"])
+def test_the_default_sizes_of_a_device_can_be_planned(gpu: str | None) -> None:
+    for size in default_sizes(gpu):
+        values = default_values(gpu) | {"ladder": [{"budget": 1e24, **size}]}
+        assert {run.spec.family for run in planned(StudySpec.parse(values))} >= {"ar", "llada"}
+
+
+class Failing:
+    """Stands for a process whose first part has a result, and whose second does not."""
+
+    def __init__(self) -> None:
+        self.limits: list[float] = []
+
+    def measure(self, part: Part, *, seconds: float, limit: float) -> dict[str, Any]:
+        self.limits.append(limit)
+        if len(self.limits) == 2:
+            raise PartError("does not fit")
+        return measure(part, 0.001)
+
+
+def test_results_are_written_as_they_come(runs: list[PlannedRun], tmp_path: Path) -> None:
+    found = Benchmark("cola benchmark", "tiny", describe_machine())
+    parts = parts_of(runs[:2], [1], kinds=("training", "generation"))
+    lines = measured(Failing(), parts, found, limits=Limits(part=9.0), folder=tmp_path)
+    next(lines)
+    saved = json.loads((tmp_path / "benchmark.json").read_text())
+    assert (len(saved["results"]), saved["complete"]) == (1, False)
+    assert set(saved["left_out"].values()) == {"not reached"}
+    assert len([*lines]) == 3
+    saved = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [len(saved["results"]), *saved["failed"].values()] == [3, "does not fit"]
+    assert saved["left_out"] == {}
+    assert not saved["complete"]
+    text = (tmp_path / "benchmark.txt").read_text()
+    assert text == as_text(found.as_json())
+    assert f"Failed: {parts[1].name}: does not fit" in text
+    assert "tokens/s" in text
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_times_that_are_none_are_refused(value: float) -> None:
+    with pytest.raises(SpecError, match=r"--part-limit \S+: is no number of seconds"):
+        Limits(part=value)
