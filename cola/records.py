@@ -35,8 +35,8 @@ TaskSelection = Literal["stratified", "first"]
 EXPORTED_NLL_TOLERANCE = 1e-3
 IN_DOMAIN_TASKS = (
     "likelihood",
-    "predictive",
     "cloze",
+    "predictive",
     "continuation",
     "infilling",
     "unconditional",

@@ -17,8 +17,8 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     NEW_TOKENS: (*FEW_SHOT_TASKS, "continuation", "unconditional", "speed"),
     "generation": (
         *FEW_SHOT_TASKS,
-        "predictive",
         "cloze",
+        "predictive",
         "continuation",
         "infilling",
         "unconditional",
