@@ -163,7 +163,7 @@ def page(
         "diagnostics": diagnostic_rows(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(variants.values()),
         "tasks": task_table(frames.evaluations, list(variants)),
-        "task_note": task_note(variants.values()),
+        "task_note": task_note(variants.values(), set(frames.evaluations.get("task", ()))),
         "samples": frames.samples,
         "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),

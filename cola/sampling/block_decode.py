@@ -34,10 +34,12 @@ Draw = Callable[[int], Tensor]  # number of the block -> its random numbers, of 
 
 @dataclass(frozen=True)
 class Block:
-    """One generated block: latents (B, s, d) in the DiT's normalisation, token ids (B, P)."""
+    """One generated block: latents (B, s, d) in the DiT's normalisation, token ids (B, P), and the
+    logits (B, P, V) that they are chosen by."""
 
     latents: Tensor
     tokens: Tensor
+    logits: Tensor
 
 
 class BlockDecoder:
@@ -96,7 +98,7 @@ class BlockDecoder:
             uniform_BP=uniform_BP,
             previous=previous,
         )
-        return Block(z_Bsd, tokens)
+        return Block(z_Bsd, tokens, logits)
 
     def keep(self, block: Block, order: list[int]) -> None:
         """Commit the block for these rows, in this order (see `KVCache.keep`); drop the others."""

@@ -23,6 +23,17 @@ OTHERS = {
     },
     "cloze": ("word_nats",),
     "likelihood": ("nll_nats_per_token", "bits_per_byte", "function_evaluations"),
+    "predictive": (
+        "brierlm",
+        "unigram_brierlm",
+        "brier_1",
+        "unigram_brier_1",
+        "nll_nats_per_token",
+        "first_token_accuracy",
+        "first_token_draw_accuracy",
+        "mixture_accuracy",
+        "draw_accuracy",
+    ),
     "continuation": ("first_token_accuracy", "chrf"),
     "infilling": ("chrf",),
     "unconditional": (
@@ -98,6 +109,8 @@ def difference_table(reports: Sequence[EvaluationReport]) -> Table:
         if any(differences):
             shares = any(_accuracy(_result(report, task)) != "–" for report in others)
             unit, scale = ("points", 100.0) if shares else ("nats per token", 1.0)
+            if task == "predictive":
+                unit, scale = "Brier-1, times 100", 100.0
             table.add_row(f"{task}, {unit}", *[_difference(value, scale) for value in differences])
     return table
 
@@ -127,6 +140,7 @@ def remarks(report: EvaluationReport) -> list[str]:
     sentences += [f"{tasks}: {how}" for how, tasks in _protocols(details).items()]
     sentences += [f"{task} is not compared: {why}" for task, why in report.not_compared.items()]
     sentences += _selections(details)
+    sentences += predictive_sentences(details.get("predictive", {}))
     absent = details.get("cloze", {}).get("word_nats_absent")
     if absent is not None:
         sentences.append(f"the cloze has no nats of words: {absent}")
@@ -178,6 +192,32 @@ def kind_sentences(kind: str | None) -> list[str]:
             "likelihood.ode_steps"
         ]
     return []
+
+
+def predictive_sentences(details: Mapping[str, Any]) -> list[str]:
+    """What the predictive scores are, and what of them is missing; none where there are none."""
+    if not details:
+        return []
+    sentences = [f"predictive: {details['convention']}"]
+    nll = f"predictive: its NLL is {details['nll_is']}"
+    if details["kind"] is None:
+        nll = f"predictive: it has no NLL, as {details['nll_is']}"
+    elif "nll_by_draws" in details:
+        counts = list(details["nll_by_draws"].items())[-2:]
+        nll += ": " + ", ".join(f"{value:.4g} of {count}" for count, value in counts)
+    sentences.append(nll)
+    sentences += [f"predictive: no {name}: {why}" for name, why in details["absent"].items()]
+    if details["prompts"] < details["prompts_asked"]:
+        sentences.append(
+            f"predictive: the text gives {details['prompts']} prompts, fewer than the "
+            f"{details['prompts_asked']} asked for"
+        )
+    if details["split_tokens"]:
+        sentences.append(
+            f"predictive: prompts that split a patch lost {details['split_tokens']} first tokens "
+            "in all"
+        )
+    return sentences
 
 
 def measured_sentence(details: Mapping[str, Any]) -> str:

@@ -79,6 +79,12 @@ class LLaDADefinition(TrunkDefinition):
         forward = self.forward(model, total)
         return FlopsBreakdown({name: passes * total * v / new for name, v in forward.items()})
 
+    def predictive_flops(
+        self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, *, draws: int
+    ) -> float:
+        """The drawn tokens and the text's own, along the same orders."""
+        return 2 * super().predictive_flops(model, settings, prompt, draws=draws)
+
     def protocol(self, settings: GenerationSpec) -> Protocol:
         """See `FamilyDefinition.protocol`: the order in which tokens are unmasked counts too."""
         count, drawn = settings.tokens_per_pass, settings.remasking == "random"

@@ -15,6 +15,8 @@ from cola.likelihood.masked_conditional import conditional_bound, conditional_ch
 from cola.models.transformer import LLaDAModel, build_llada, llama_sizes
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.sampling.iterative_unmasking import generate, infill
+from cola.sampling.predictive import PredictiveDraws
+from cola.sampling.unmasking_draws import unmasking_draws
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -112,6 +114,20 @@ class LLaDAFamily(Family):
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
+
+    def predictive_draws(
+        self,
+        model: LLaDAModel,
+        prompts_BL: Tensor,
+        truth_BN: Tensor,
+        settings: GenerationSpec,
+        *,
+        draws: Sequence[int],
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> PredictiveDraws:
+        """See `Family.predictive_draws`: a token a pass, in random order."""
+        return unmasking_draws(model, prompts_BL, truth_BN, settings, draws=draws, stream=stream)
 
     def infill(
         self,
