@@ -108,14 +108,13 @@ def iter_blocks(
 class ActiveRow:
     """A sample that has not ended, and its progress.
 
-    The first `skip` tokens of its next block belong to the prompt; `previous` are its tokens so
-    far, for the repetition penalty; `blocks` counts its generated blocks.
+    The first `skip` tokens of its next block belong to the prompt; `blocks` counts its generated
+    blocks.
     """
 
     sample: Sample
     draws: GenerationDraws
     skip: int
-    previous: list[int]
     blocks: int = 0
 
 
@@ -146,12 +145,12 @@ class ActiveBatch:
         kept = [index for index, sample in enumerate(added) if not sample.done]
         if kept:
             encoded = encode_prompts(model, [texts[index] for index in kept], pad)
-            self._decoder.add(encoded)
+            self._decoder.add(encoded, [texts[index] for index in kept])
             first = encoded.block(0, model.dit.config.block_size, model.tokens_per_block)
             self._known = self._known.with_rows(first)
             for index, skip in zip(kept, encoded.tail, strict=True):
                 draws = GenerationDraws(model, settings, added[index].stream)
-                self._rows.append(ActiveRow(added[index], draws, skip, texts[index]))
+                self._rows.append(ActiveRow(added[index], draws, skip))
         return [sample for sample in added if sample.done]
 
     def step(self) -> None:
@@ -161,9 +160,7 @@ class ActiveBatch:
         uniform_BP = None
         if self._settings.temperature > 0:
             uniform_BP = torch.cat([row.draws.uniform(row.blocks) for row in rows])
-        penalised = self._settings.repetition_penalty != 1.0
-        previous = [row.previous for row in rows] if penalised else None
-        block = self._decoder.next(self._known, noise_Bsd, uniform_BP=uniform_BP, previous=previous)
+        block = self._decoder.next(self._known, noise_Bsd, uniform_BP)
         for row, tokens in zip(rows, block.tokens.tolist(), strict=True):
             row.sample.extend(tokens[row.skip :])
             row.skip, row.blocks = 0, row.blocks + 1
