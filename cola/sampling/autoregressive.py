@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from cola.models.kv_cache import KVCache, compact_order
+from cola.models.kv_cache import KVCache, compact_order, rounded_up
 from cola.models.layers import activation_dtype
 from cola.sampling import static_step
 from cola.sampling.continuous_batching import Ended, PromptQueue, Sample, Stop, in_order
@@ -57,12 +57,18 @@ def iter_generate(
         return
     queue = PromptQueue(prompts, stream, Stop(settings.max_new_tokens, eos_token_id, ended))
     rows, longest = min(rows, len(prompts)), max(len(prompt) for prompt in prompts)
-    batch = ActiveBatch(model, settings, rows, longest=longest)
-    while queue or batch.samples:
-        room = rows - len(batch.samples)
-        refill = queue and room >= REFILL_SHARE * rows
-        finished = batch.join(queue.take(room)[0]) if refill else batch.step()
-        yield from ((sample.index, sample.generated) for sample in finished)
+    if static_step.fixed_shapes(model.device):
+        longest = rounded_up(longest, COLUMNS)
+    with static_step.reused(
+        model,
+        (settings, rows, longest),
+        lambda: ActiveBatch(model, settings, rows, longest=longest),
+    ) as batch:
+        while queue or batch.samples:
+            room = rows - len(batch.samples)
+            refill = queue and room >= REFILL_SHARE * rows
+            finished = batch.join(queue.take(room)[0]) if refill else batch.step()
+            yield from ((sample.index, sample.generated) for sample in finished)
 
 
 def stream_tokens(

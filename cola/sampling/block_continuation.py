@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from cola.models.cola_dlm import ColaDLM
-from cola.models.kv_cache import compact_order
-from cola.sampling.block_decode import BlockDecoder, GenerationDraws
+from cola.models.kv_cache import compact_order, rounded_up
+from cola.sampling import static_step
+from cola.sampling.block_decode import COLUMNS, BlockDecoder, GenerationDraws
 from cola.sampling.continuous_batching import Ended, PromptQueue, Sample, Stop, in_order
 from cola.sampling.first_block import (
     complete_patches,
@@ -93,15 +94,22 @@ def iter_blocks(
     longest = max(len(prompt) for prompt in prompts) + settings.max_new_tokens
     # One block more than the tokens fill, as padding or a split patch may begin another one.
     capacity = (-(-longest // per_block) + 1) * model.dit.config.block_size
-    decoder = BlockDecoder(model, settings, min(rows, len(prompts)), capacity=capacity)
+    if static_step.fixed_shapes(model.dit.device):
+        capacity = rounded_up(capacity, COLUMNS)
     queue, pad = PromptQueue(prompts, stream, stop), stop.eos_token_id
-    batch = ActiveBatch(decoder, settings, 0 if pad is None else pad)
-    while queue or batch.samples:
-        finished = batch.join(*queue.take(rows - len(batch.samples)))
-        active = [*finished, *batch.samples]
-        if batch.samples:
-            batch.step()
-        yield active
+    rows = min(rows, len(prompts))
+    with static_step.reused(
+        model,
+        (settings, rows, capacity),
+        lambda: BlockDecoder(model, settings, rows, capacity=capacity),
+    ) as decoder:
+        batch = ActiveBatch(decoder, settings, 0 if pad is None else pad)
+        while queue or batch.samples:
+            finished = batch.join(*queue.take(rows - len(batch.samples)))
+            active = [*finished, *batch.samples]
+            if batch.samples:
+                batch.step()
+            yield active
 
 
 @dataclass

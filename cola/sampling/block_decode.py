@@ -100,7 +100,7 @@ class BlockDecoder:
         self._decoder_cache.advance([z_Bsd.shape[1]] * count)
         if seen:
             self.seen = seen[0][:count].clone()
-        return Block(z_Bsd[:count], tokens_BP[:count])
+        return Block(z_Bsd[:count].clone(), tokens_BP[:count].clone())
 
     def _made_block(
         self, noise_Bsd: Tensor, uniform_BP: Tensor | None, seen_BV: Tensor | None, *known: Tensor
@@ -244,15 +244,18 @@ def decode_tokens(
     for position in range(logits_BPV.shape[1]):
         uniform_B = uniform_BP[:, position] if uniform_BP is not None else None
         ids_B = sample_tokens(logits_BPV[:, position], settings, uniform_B, seen_BV=seen_BV)
-        new_B = torch.ones_like(ids_B, dtype=torch.bool)
+        ids_B1, new_B1 = ids_B[:, None], None
         if known_BP is not None:
-            new_B = known_BP[:, position] == UNKNOWN
-            ids_B = torch.where(new_B, ids_B, known_BP[:, position])
-        columns.append(ids_B)
+            known_B1 = known_BP[:, position : position + 1]
+            new_B1 = known_B1 == UNKNOWN
+            ids_B1 = torch.where(new_B1, ids_B1, known_B1)
+        columns.append(ids_B1)
         if seen_BV is not None:
-            was_B1 = seen_BV.gather(1, ids_B[:, None])
-            seen_BV = seen_BV.scatter(1, ids_B[:, None], was_B1 | new_B[:, None])
-    return torch.stack(columns, dim=1), seen_BV
+            now_B1 = torch.ones_like(ids_B1, dtype=torch.bool)
+            if new_B1 is not None:  # a known token counts where it was seen before
+                now_B1 = seen_BV.gather(1, ids_B1) | new_B1
+            seen_BV = seen_BV.scatter(1, ids_B1, now_B1)
+    return torch.cat(columns, dim=1), seen_BV
 
 
 class GenerationDraws:

@@ -56,12 +56,16 @@ def iter_generate(
     A continuation can end at the border of an `unmasking_block`: what is left of it is unmasked.
     """
     queue = PromptQueue(prompts, stream, Stop(settings.max_new_tokens, eos_token_id, ended))
-    batch = GapBatch(model, settings, settings.max_new_tokens)
-    while queue or batch.gaps:
-        samples, _ = queue.take(rows - len(batch.gaps))
-        batch.join([Gap.behind(sample, settings) for sample in samples])
-        finished = batch.step()
-        yield from ((sample.index, sample.generated) for sample in finished)
+    if not prompts:
+        return
+    with static_step.reused(
+        model, settings, lambda: GapBatch(model, settings, settings.max_new_tokens)
+    ) as batch:
+        while queue or batch.gaps:
+            samples, _ = queue.take(rows - len(batch.gaps))
+            batch.join([Gap.behind(sample, settings) for sample in samples])
+            finished = batch.step()
+            yield from ((sample.index, sample.generated) for sample in finished)
 
 
 def infill(
