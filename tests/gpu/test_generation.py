@@ -89,9 +89,7 @@ def test_a_replay_waits_for_nothing(name: str, steps: list[StaticStep]) -> None:
     family, model = model_of(name)
     generated(family, model, "cuda", {})
     for step in steps:
-        ((_, shapes), graph), *_ = [item for item in step.graphs.items() if item[1] is not None]
-        assert graph is not None
-        assert len(shapes) == len(graph.inputs)
+        graph = next(graph for graph in step.graphs.values() if graph is not None)
         torch.cuda.set_sync_debug_mode("error")
         try:
             graph.graph.replay()
