@@ -45,16 +45,16 @@ def block_draws(
     size, width = model.dit.config.block_size, model.dit.config.txt_in_channels
     blocks, rows = -(-(tail + count) // per_block), len(known.tail)
     capacity = known.prefix_Bmd.shape[1] + blocks * size
+    settings = settings.model_copy(update={"repetition_penalty": 1.0})  # none in a probability
     decoder = BlockDecoder(model, settings, rows, capacity=capacity)
-    decoder.add(known)
+    decoder.add(known, previous=[])
     device = known.prefix_Bmd.device
     tally = Tally(truth_BN, len(draws))
     for number in range(blocks):
         block = decoder.next(
             known.block(number, size, per_block),
             normal_rows(stream, f"z1/{number}", (size, width), draws).to(device),
-            uniform_BP=uniform_rows(stream, f"token/{number}", per_block, draws).to(device),
-            previous=None,
+            uniform_rows(stream, f"token/{number}", per_block, draws).to(device),
         )
         first = number * per_block - tail  # the place that the block's first token has
         for place in range(max(0, first), min(count, first + per_block)):
