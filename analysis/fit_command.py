@@ -25,6 +25,7 @@ from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns, read_columns
 from analysis.tables.json_numbers import without_nan
 from cola.errors import FitError, SpecError
+from cola.terminal import say
 
 PROGRESS_SECONDS = 5.0  # between two lines on how far the refits are
 
@@ -180,11 +181,12 @@ def fitted(table: Table, request: Request, data: Path) -> dict[str, Any]:
 def show_fit(result: dict[str, Any], console: Console) -> None:
     """Parameters with intervals, what was chosen, compared and predicted, warnings."""
     for item in shown(result):
-        console.print(item, highlight=False, soft_wrap=not isinstance(item, RichTable))
+        if isinstance(item, RichTable):
+            console.print(item, highlight=False)
+        else:
+            say(console, item.plain)
     for warning in result["warnings"]:
-        console.print(
-            f"note: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False
-        )
+        say(console, f"note: {warning}", "yellow")
 
 
 def show_progress() -> Progress:

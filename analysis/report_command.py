@@ -18,6 +18,7 @@ from analysis.study_forecasts.text import sentences_of
 from analysis.study_source import study_source
 from cola.errors import ColaError, SpecError
 from cola.records import STUDY_FORECASTS
+from cola.terminal import say
 
 
 def report_study(
@@ -49,12 +50,12 @@ def report_study(
     )  # fmt: skip
     console = Console(markup=False, emoji=False)  # labels are text as written
     for fit in result.fits.values():
-        console.print(f"{fit.label:9} ({fit.kind}): {fit.formula}", highlight=False)
+        say(console, f"{fit.label:9} ({fit.kind}): {fit.formula}")
     for sentence in result.forecasts:
-        console.print(f"forecast: {sentence}", highlight=False, soft_wrap=True)
+        say(console, f"forecast: {sentence}")
     for warning in result.warnings:
-        console.print(f"note: {warning}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"report: {result.html}", highlight=False, soft_wrap=True)
+        say(console, f"note: {warning}", "yellow")
+    say(console, f"report: {result.html}")
 
 
 def forecast_section(frames: StudyFrames, folder: Path) -> list[str]:
@@ -83,18 +84,15 @@ def show_metrics(page: MetricReport, console: Console) -> None:
     """Curves, comparisons, predictions and notes of a page of metrics."""
     found = page.found["metrics"]
     for row in curve_rows(found):
-        console.print(
-            f"{row['metric']}, {row['label']}: {row['law']}, {row['parameters']}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        say(console, f"{row['metric']}, {row['label']}: {row['law']}, {row['parameters']}")
     for sentence in sentences(page.found):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        say(console, sentence)
     for row in prediction_rows(found):
-        console.print(
+        say(
+            console,
             f"{row['metric']}, {row['label']}: {row['value']} {row['unit']} at {row['compute']} "
             f"FLOPs (curve {row['curve']}, a new run {row['new_run']})",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     for note in note_rows(found, page.found["notes"]):
-        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"report: {page.html}", highlight=False, soft_wrap=True)
+        say(console, f"note: {note}", "yellow")
+    say(console, f"report: {page.html}")

@@ -12,6 +12,7 @@ from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
 from cola.records import SOLVER_TOLERANCE
+from cola.terminal import say
 from orchestration.cli.tables import wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
@@ -53,10 +54,10 @@ def print_evaluations(reports: Sequence[EvaluationReport]) -> None:
         console.print(difference_table(reports))
     for report in reports:
         for remark in remarks(report):
-            console.print(f"{report.target.name}: {remark}", highlight=False)
+            say(console, f"{report.target.name}: {remark}")
         for study, why in report.untracked.items():
-            console.print(f"{report.target.name}: not in MLflow ({study}): {why}", highlight=False)
-    console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
+            say(console, f"{report.target.name}: not in MLflow ({study}): {why}")
+    say(console, f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
 
 
 def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:

@@ -56,6 +56,10 @@ Overrides = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Wide = Annotated[
+    bool,
+    typer.Option("--wide", help="Every column of tables, also where the terminal is narrower."),
+]
 Output = Annotated[str, typer.Option(help="Output folder of the study.")]
 Seed = Annotated[int, typer.Option(min=0)]
 RayAddress = Annotated[

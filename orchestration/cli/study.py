@@ -14,6 +14,7 @@ from cola.errors import INTERRUPTED, SpecError, StorageError, TrackingError, fir
 from cola.evaluation.tasks.settings_read import unread_by_family
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
+from cola.terminal import say
 from orchestration.cleanup.contents import Thing
 from orchestration.cli.options import (
     AsJson,
@@ -24,6 +25,7 @@ from orchestration.cli.options import (
     Rungs,
     Seed,
     Study,
+    Wide,
     output_folder,
 )
 from orchestration.cli.plan_tables import family_table, memory_table, plan_table
@@ -72,6 +74,7 @@ def plan(
     settings: Overrides = None,
     as_json: AsJson = False,
     *,
+    wide: Wide = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, a few steps a family.")
     ] = False,
@@ -94,7 +97,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(costed, decisions), indent=1))
     else:
-        show_plan(costed, decisions)
+        show_plan(costed, decisions, wide=wide)
 
 
 def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
@@ -109,16 +112,16 @@ def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
     return Plan.of(study, runs, corpus, rates=measured_rates(output_root(study)))
 
 
-def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
+def show_plan(plan: Plan, decisions: list[RunDecision], *, wide: bool) -> None:
     """Print the plan as tables, with sentences on its total, its matching and its risks."""
     console = wide_console()
-    console.print(plan_table(plan, decisions))
-    families = family_table(plan)
-    if families is not None:
-        console.print(families)
-    memory = memory_table(plan)
-    if memory is not None:
-        console.print(memory)
+    for table in (
+        plan_table(plan, decisions, console, wide=wide),
+        family_table(plan, console, wide=wide),
+        memory_table(plan, console, wide=wide),
+    ):
+        if table is not None:
+            table.print(console)
     sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
     sentences += capacity_sentences(plan)
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
@@ -127,7 +130,7 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
         f"Warning: {decision.run.name} is set aside: {decision.why}" for decision in aside
     ]
     for sentence in sentences:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        say(console, sentence)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cola.families.registry import curve_label
 from cola.records import Metric, NllKind
+from cola.terminal import say
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
@@ -72,11 +73,7 @@ class StudyView:
     def decided(self, decisions: Sequence[RunDecision]) -> None:
         """Print what will happen to each run, and why."""
         for decision in decisions:
-            self.console.print(
-                f"{decision.run.name:28} {decision.action:9} {decision.why}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(self.console, f"{decision.run.name:28} {decision.action:9} {decision.why}")
 
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
@@ -122,7 +119,7 @@ class StudyView:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         line = f"[{minutes:02d}:{seconds:02d}] {text}"
         try:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(self.console, line)
         except OSError as error:  # lines may go to a file, on a disk that is full
             log.debug("not printed (%s): %s", error, line)
 

@@ -43,9 +43,11 @@ def plan_of(study: StudySpec, tokens: int = 10_000_000) -> Plan:
 
 def shown(plan: Plan) -> str:
     console = wide_console()
+    decisions = [RunDecision(run, "start", "new") for run in plan.runs]
     with console.capture() as captured:
-        console.print(plan_table(plan, [RunDecision(run, "start", "new") for run in plan.runs]))
-        console.print(family_table(plan))
+        for table in (plan_table(plan, decisions, console), family_table(plan, console)):
+            if table is not None:
+                table.print(console)
     return captured.get()
 
 
