@@ -13,7 +13,7 @@ from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
 from cola.records import SOLVER_TOLERANCE
 from cola.terminal import say
-from orchestration.cli.tables import wide_console
+from cola.terminal_tables import wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
 OTHERS = {

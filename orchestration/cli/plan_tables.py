@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cola.compute.ladders import listed
 from cola.study.schedule import final_learning_rates
-from orchestration.cli.tables import Column, FittedTable, fitted
+from cola.terminal_tables import Column, FittedTable, fitted
 from orchestration.planning.accelerators import accelerator_name
 from orchestration.planning.comparison import budgets_as_json, counted, family_totals
 from orchestration.planning.decisions import RunDecision

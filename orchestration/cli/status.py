@@ -12,6 +12,8 @@ import typer
 
 from cola.errors import SpecError
 from cola.study import StudySpec
+from cola.terminal import say
+from cola.terminal_tables import wide_console
 from orchestration.cli.destinations import (
     RayDestination,
     SlurmDestination,
@@ -25,7 +27,9 @@ from orchestration.cli.options import (
     CaFile,
     ClusterName,
     Overrides,
+    StudyOutput,
     Wide,
+    with_output,
 )
 from orchestration.cli.tables import print_runs
 from orchestration.cli.things import is_sweep_values, submitted_values
@@ -75,6 +79,7 @@ def status(
     settings: Overrides = None,
     as_json: AsJson = False,
     *,
+    output: StudyOutput = None,
     wide: Wide = False,
     workers: Annotated[
         bool, typer.Option("--workers", help="Also every worker of the running runs.")
@@ -88,6 +93,7 @@ def status(
 ) -> None:
     """Show the state of each run of a study, from the ledger and the journals."""
     how = Shown(as_json, workers, wide)
+    settings = with_output(settings, output)
     if address is None and cluster is None:
         show_runs(study, settings or [], [], how=how)
         return
@@ -119,6 +125,9 @@ def show_runs(
         typer.echo(json.dumps(found, indent=1))
     else:
         print_runs(spec.name, rows, how.workers, wide=how.wide)
+        if all(row["state"] == "new" for row in rows):
+            where = f"no run of {spec.name} has begun in {output_root(spec)}"
+            say(wide_console(), f"{where}; another output folder: --output FOLDER")
 
 
 def fetched_rows(study: StudySpec, ledger: Ledger) -> list[dict[str, object]]:

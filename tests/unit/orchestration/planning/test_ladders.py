@@ -11,8 +11,8 @@ from cola.families.registry import definition_of
 from cola.spec.training import ScheduleSpec
 from cola.study import StudySpec
 from cola.study.schedule import final_learning_rates, learning_rate_factor
+from cola.terminal_tables import wide_console
 from orchestration.cli.plan_tables import family_table, plan_table
-from orchestration.cli.tables import wide_console
 from orchestration.planning.catalog import load_study
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.decisions import RunDecision
