@@ -62,7 +62,9 @@ class FittedTable:
             )
 
 
-def fitted(title: str, columns: Sequence[Column], console: Console, *, wide: bool) -> FittedTable:
+def fitted(
+    title: str | None, columns: Sequence[Column], console: Console, *, wide: bool
+) -> FittedTable:
     """The columns that the console has room for, all of them with `wide`."""
     kept = list(columns)
     most = FEW if console.is_terminal and console.width < FEW_BELOW else len(kept)
@@ -75,7 +77,8 @@ def fitted(title: str, columns: Sequence[Column], console: Console, *, wide: boo
         if last.rank == 0:
             break
         kept.remove(last)
-    table = Table(title=Text(title))  # texts as written: brackets are no markup
+    # Texts as written: brackets are no markup.
+    table = Table(title=None if title is None else Text(title))
     for column in kept:
         table.add_column(
             column.name,

@@ -60,6 +60,15 @@ COMMANDS = (
         ),
     ),
     Entry(
+        "ls", STUDIES,
+        "List the studies and sweeps of an output folder, or the runs of one, with their states.",
+        "orchestration.cli.status", (
+            "cola ls",
+            "cola ls demo",
+            "cola ls --output /data/outputs --json",
+        ),
+    ),
+    Entry(
         "report", STUDIES,
         "Fit the study's scaling curves and write report.html, report.md, figures and tables.",
         ANALYSIS, ("cola report demo", "cola report demo --target 1e13 --json"),

@@ -1,19 +1,21 @@
-"""The command `cola status`: a study's runs, here or on a cluster."""
+"""The commands `cola status`, a study's runs here or on a cluster, and `cola ls`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cola.errors import SpecError
+from cola.errors import SpecError, first_of
 from cola.study import StudySpec
 from cola.terminal import say
-from cola.terminal_tables import wide_console
+from cola.terminal_tables import NONE, Column, fitted, wide_console
+from orchestration.cleanup.contents import things_in
+from orchestration.cleanup.overview import ThingLine, overview, runs_of
 from orchestration.cli.destinations import (
     RayDestination,
     SlurmDestination,
@@ -26,15 +28,17 @@ from orchestration.cli.options import (
     AsJson,
     CaFile,
     ClusterName,
+    Output,
     Overrides,
     StudyOutput,
     Wide,
+    output_folder,
     with_output,
 )
 from orchestration.cli.tables import print_runs
 from orchestration.cli.things import is_sweep_values, submitted_values
 from orchestration.driver.status import run_status, unstarted_status
-from orchestration.planning.catalog import load_study
+from orchestration.planning.catalog import SHOWN_KEY, load_study, nearest
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import plan_study
 from orchestration.results.saved_runs import saved_runs
@@ -107,6 +111,82 @@ def status(
         show_slurm_status(context.obj, study, to, how)
     elif isinstance(to, RayDestination):
         show_remote_status(study, settings or [], to.client, how=how)
+
+
+@app.command("ls")
+def list_things(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A study or sweep: list its runs, as `generate` and others take them."),
+    ] = None,
+    output: Output = "outputs",
+    *,
+    wide: Wide = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the studies and sweeps of an output folder, or the runs of one, with their states."""
+    root = output_folder(output)
+    if root.exists() and not root.is_dir():
+        raise SpecError(f"--output {output}: is a file; name an output folder")
+    found = overview(root)
+    if name is None:
+        show_overview(root, found, as_json=as_json, wide=wide)
+        return
+    things = [thing for thing in things_in(root) if thing.name == name]
+    if not things and any(each.name == name for each in found):
+        raise SpecError(f"{name}: is an imported study; `cola report {name}` shows its runs")
+    if not things:
+        known = [each.name for each in found]
+        raise SpecError(
+            f"{name}: no study or sweep of {root} has this name{nearest(name, known)}; it has: "
+            f"{first_of(known, 8) or 'none'}"
+        )
+    rows = [run for thing in things for run in runs_of(root, thing)]
+    if as_json:
+        runs = [asdict(row) for row in rows]
+        typer.echo(json.dumps({"output": str(root), "name": name, "runs": runs}, indent=1))
+        return
+    console = wide_console()
+    if not rows:
+        say(console, f"{name} in {root} has planned no runs")
+        return
+    say(console, f"{name} in {root}")
+    columns = [
+        Column("run", [row.name for row in rows], left=True),
+        Column("state", [row.state for row in rows], left=True),
+        Column("key", [row.run_key[:SHOWN_KEY] for row in rows], 1),
+    ]
+    fitted(None, columns, console, wide=wide).print(console)
+
+
+def show_overview(root: Path, found: Sequence[ThingLine], *, as_json: bool, wide: bool) -> None:
+    """Print the studies and sweeps of an output folder."""
+    if as_json:
+        rows = [each.as_json() for each in found]
+        typer.echo(json.dumps({"output": str(root), "found": rows}, indent=1))
+        return
+    console = wide_console()
+    if not found:
+        say(console, f"{root} holds no studies or sweeps; another folder: --output FOLDER")
+        return
+    states = [
+        ", ".join(f"{count} {state}" for state, count in each.states.items()) or NONE
+        for each in found
+    ]
+    trials = [NONE if each.trials is None else f"{each.trials[1]}/{each.trials[0]}"
+              for each in found]  # fmt: skip
+    columns = [
+        Column("name", [each.name for each in found], left=True),
+        Column("kind", [each.kind for each in found], left=True),
+        Column("runs", states, wraps=True),
+        Column("trials ended", trials, 1),
+        Column("report", ["no" if each.report is None else "yes" for each in found], 2),
+    ]
+    say(console, str(root))
+    fitted(None, columns, console, wide=wide).print(console)
+    for each in found:
+        if each.problem is not None:
+            say(console, f"{each.kind} {each.name}: {each.problem}")
 
 
 def show_runs(

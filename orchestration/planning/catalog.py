@@ -81,6 +81,11 @@ def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
     if not path.exists():
         root = output_of(overrides)
         own = own_names(OutputFolder(root).studies)
+        if name_or_file in own_names(OutputFolder(root).sweeps):
+            raise SpecError(
+                f"study {name_or_file}: is a sweep of {root}; `cola sweep status {name_or_file}` "
+                "and `cola sweep report` are for it"
+            )
         raise SpecError(
             f"study {name_or_file}: neither a file nor a shipped study nor one of the output "
             f"folder{nearest(name_or_file, [*shipped, *own])}; shipped: {', '.join(shipped)}; in "
