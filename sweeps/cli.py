@@ -32,8 +32,9 @@ STORAGE_ERRORS = (
 EXAMPLES = """\
 First steps:
   cola plan demo               what a small study would train, and its cost
-  cola run demo                train it: about 15 minutes on two CPU cores
+  cola run demo                train it: some ten minutes on two CPU cores
   cola report demo             its scaling curves, outputs/studies/demo/report/report.html
+  cola init FOLDER             a first study of one's own texts
   cola COMMAND --help          options and examples of a command
 """
 app = typer.Typer(

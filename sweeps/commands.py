@@ -33,6 +33,11 @@ STUDY, JOBS = "orchestration.cli.study", "orchestration.cli.jobs"
 RECIPES, SCORES, ANALYSIS = "orchestration.cli.clusters", "orchestration.cli.score", "analysis.cli"
 
 COMMANDS = (
+    Entry(
+        "init", STUDIES,
+        "Write a first study of a folder of texts, for this machine and the minutes that one has.",
+        STUDY, ("cola init books/", "cola init books/ --minutes 60 --to study.yaml"),
+    ),
     Entry("studies", STUDIES, "List the studies that ship with the product.", STUDY),
     Entry(
         "plan", STUDIES, "Print the runs of a study, with their cost, before anything starts.",
@@ -130,7 +135,7 @@ COMMANDS = (
     Entry(
         "check-release", MODELS,
         "Recompute a folder of the public release's reference tensors; exit 1 if any is off.",
-        STUDY,
+        SCORES,
     ),
     Entry(
         "fit", LAWS, "Fit a scaling law to a table of training runs, with intervals and warnings.",

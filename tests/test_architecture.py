@@ -43,7 +43,7 @@ LAYERS = {
         {"checkpoint", "cluster", "tracking"},
         {"planning"},
         {"training"},
-        {"worker", "inference", "remote", "slurm", "cleanup"},
+        {"worker", "inference", "remote", "slurm", "cleanup", "first_study"},
         {"trainers", "recipes", "output_mirror"},
         {"driver"},
         {"doctor", "results"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext, redirect_stdout
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from cola.errors import INTERRUPTED, SpecError, StorageError, TrackingError
 from cola.evaluation.tasks.settings_read import unread_by_family
+from cola.files import storage_errors
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
 from cola.terminal import say, waiting
@@ -57,7 +59,7 @@ from orchestration.planning.plan_summary import (
 )
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
-from orchestration.planning.units import rungs_in
+from orchestration.planning.units import duration, rungs_in
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, output_root, study_folder
 
@@ -74,6 +76,49 @@ def studies(as_json: AsJson = False) -> None:
         name: load_yaml(path).get("description", "") for name, path in shipped_studies().items()
     }
     print_names(about, "studies", as_json)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder of texts, or one file.")],
+    minutes: Annotated[
+        float, typer.Option(help="Wall time that all runs together may take.")
+    ] = 15.0,
+    to: Annotated[
+        Path | None, typer.Option(help="The file to write (default: FOLDER's name .yaml, here).")
+    ] = None,
+    *,
+    cores: Annotated[int | None, typer.Option(min=1, help="Default: this machine's.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="Default: this machine's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a first study of a folder of texts, for this machine and the minutes that one has."""
+    from orchestration.first_study.draft import Machine, drafted, study_name, this_machine
+
+    check_is_text("FOLDER", str(folder))
+    here, name = this_machine(), study_name(folder)
+    machine = Machine(cores or here.cores, here.gpus if gpus is None else gpus)
+    file = to or Path(f"{name}.yaml")
+    if file.exists():
+        raise SpecError(f"{file}: exists already; name another file with --to, or remove it")
+    with waiting(f"reading {folder}"):
+        draft = drafted(folder, minutes, machine, file=str(file), name=name)
+    with storage_errors(f"--to {file}", remedy="name a file in a folder that exists"):
+        file.write_text(draft.text, encoding="utf-8")
+    commands = [f"cola {verb} {shlex.quote(str(file))}" for verb in ("plan", "run")]
+    commands.append(f"cola report {name}")
+    if as_json:
+        found = {"study": name, "file": str(file), "runs": len(draft.runs),
+                 "seconds": draft.seconds, "corpus": draft.corpus.as_json(), "notes": draft.notes,
+                 "next": commands}  # fmt: skip
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    console = wide_console()
+    for sentence in (*draft.corpus.facts(), *draft.notes):
+        say(console, sentence)
+    took = f"about {duration(draft.seconds)} on {machine}, by assumed rates"
+    say(console, f"made: {file}, {len(draft.runs)} runs, {took}")
+    say(console, f"next: {'; '.join(commands)}")
 
 
 @app.command()
@@ -332,25 +377,3 @@ def export(
     export_run(folder, load_run_spec(folder), target)
     found = {"run": run, "run_key": folder.name, "folder": str(target)}
     typer.echo(json.dumps(found, indent=1) if as_json else str(target))
-
-
-@app.command("check-release")
-def check_release_folder(
-    folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],
-) -> None:
-    """Recompute a folder of the public release's reference tensors; exit 1 if any is off."""
-    from cola.release.check import TOLERANCE, check_release
-
-    comparisons = check_release(folder)
-    for item in comparisons:
-        value = f"{item.error:.0f} tokens differ" if item.is_ids else f"{item.error:.3e}"
-        typer.echo(f"{'ok  ' if item.passes else 'FAIL'} {item.name:16} {value}")
-    failed = [item for item in comparisons if not item.passes]
-    largest = max((item.error for item in comparisons if not item.is_ids), default=0.0)
-    mismatches = sum(item.error for item in comparisons if item.is_ids)
-    typer.echo(
-        f"{len(comparisons)} tensors, largest error {largest:.3e} (tolerance {TOLERANCE:g}), "
-        f"{mismatches:.0f} token mismatches"
-    )
-    if failed:
-        raise typer.Exit(1)
