@@ -20,6 +20,7 @@ from cola.data.summary import CorpusSummary, summarise
 from cola.errors import SpecError
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
+from orchestration.planning.accelerators import worker_flops
 from orchestration.planning.corpus_size import BYTES_PER_TOKEN
 from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun, plan_study
@@ -29,8 +30,8 @@ from orchestration.planning.rehearsal import buildable
 # Core parameters at budgets in FLOPs: of the shipped studies demo and paper-ladder.
 SIZES = ((3e11, 150_000.0), (4e12, 480_000.0), (1e18, 4.1e7), (2e21, 1.9e9))
 SPREAD = (1 / 13.3, 1 / 5.7, 1 / 2.35, 1.0)  # budgets as shares of the largest; the demo's
-LEAST_BUDGET, MOST_BUDGET = 1e10, 1e22  # of the largest rung; where the search ends
-HALVINGS = 12  # of the search on a logarithmic scale: to about a hundredth
+LEAST_BUDGET = 1e10  # of the largest rung; where the search begins
+HALVINGS = 8  # of a search on a logarithmic scale: to about 3%
 STEPS = 500  # that the smallest run is to have, where its batch can be larger than the least
 LEAST_BATCH, MOST_BATCH = 8, 1024  # sequences; chosen values
 LARGE_TEXT = 50_000_000  # bytes from which a larger vocabulary pays; a chosen value
@@ -260,7 +261,10 @@ class Search:
 
     def largest(self, least: float, seconds: float) -> float:
         """The largest budget that fits the time and the texts; `least` does."""
-        low, high = least, MOST_BUDGET
+        study, _ = self.planned(least)
+        rate = worker_flops(study.resources, study.training.precision) * self.slots
+        # Without start-up and validation, and with one family alone.
+        low, high = least, max(least, rate * seconds / sum(SPREAD))
         for _ in range(HALVINGS):
             middle = math.sqrt(low * high)
             fits = self.seconds(middle) <= seconds and self.has_text(middle)
