@@ -381,6 +381,7 @@ class PointExcluded(BaseModel):
 
 
 STUDY_FORECASTS = "forecasts.jsonl"  # in a study's folder: of budgets that had no finished run
+STUDY_IMPORT = "imported.json"  # in the folder of a study that `cola import` has made
 
 
 class SweepFile:

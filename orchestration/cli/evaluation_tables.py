@@ -12,9 +12,11 @@ from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
 from cola.records import SOLVER_TOLERANCE
-from orchestration.cli.tables import wide_console
+from cola.terminal import say
+from cola.terminal_tables import wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
+FIRST_COLUMNS = 48  # characters of the columns before the models', with frames; a chosen value
 OTHERS = {
     **{
         task.name: ("valid", "accuracy_given_valid", "choice_accuracy", "chance")
@@ -56,23 +58,38 @@ OTHERS = {
 def print_evaluations(reports: Sequence[EvaluationReport]) -> None:
     """Print one column a model: accuracies, other measurements, differences, and remarks."""
     console = wide_console()
-    console.print(accuracy_table(reports))
-    others = measurement_table(reports)
+    heads = headings(reports, console.width)
+    if heads[0] == "1":
+        for head, report in zip(heads, reports, strict=True):
+            label = definition_of(report.target.family).label
+            say(console, f"{head}: {report.target.name}, {label}")
+    console.print(accuracy_table(reports, heads))
+    others = measurement_table(reports, heads)
     if others.row_count:
         console.print(others)
     if len(reports) > 1:
-        console.print(difference_table(reports))
+        console.print(difference_table(reports, heads))
     for report in reports:
         for remark in remarks(report):
-            console.print(f"{report.target.name}: {remark}", highlight=False)
+            say(console, f"{report.target.name}: {remark}")
         for study, why in report.untracked.items():
-            console.print(f"{report.target.name}: not in MLflow ({study}): {why}", highlight=False)
-    console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
+            say(console, f"{report.target.name}: not in MLflow ({study}): {why}")
+    say(console, f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
 
 
-def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:
+def headings(reports: Sequence[EvaluationReport], width: int) -> list[str]:
+    """The heads of the models' columns: names with families, or numbers where names have no room
+    side by side."""
+    names = [
+        f"{report.target.name}\n{definition_of(report.target.family).label}" for report in reports
+    ]
+    needed = FIRST_COLUMNS + sum(len(report.target.name) + 3 for report in reports)
+    return names if needed <= width else [str(number) for number in range(1, len(names) + 1)]
+
+
+def accuracy_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) -> Table:
     """Accuracies in per cent with their standard errors: a row a task that has one."""
-    table = _table("accuracy, % ± standard error over items", "chance", "items", reports=reports)
+    table = _table("accuracy, % ± standard error over items", "chance", "items", heads=heads)
     for task in _tasks(reports):
         results = [_result(report, task) for report in reports]
         first = next(result for result in results if result is not None)
@@ -85,9 +102,9 @@ def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:
     return table
 
 
-def measurement_table(reports: Sequence[EvaluationReport]) -> Table:
+def measurement_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) -> Table:
     """Everything else that is measured: a row a measurement of `OTHERS`."""
-    table = _table("measurement", reports=reports)
+    table = _table("measurement", heads=heads)
     for task in _tasks(reports):
         names = OTHERS.get(task, ())
         if not any("choice_accuracy" in r.metrics for r in _results(reports, task)):
@@ -99,11 +116,11 @@ def measurement_table(reports: Sequence[EvaluationReport]) -> Table:
     return table
 
 
-def difference_table(reports: Sequence[EvaluationReport]) -> Table:
+def difference_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) -> Table:
     """Each model less the first one, with 95% intervals: a row a task that is a mean over items."""
     first, *others = reports
     title = f"difference to {first.target.name}, [95%] over the same items"
-    table = _table(title, reports=others)
+    table = _table(title, heads=heads[1:])
     for task in _tasks(others):
         differences = [report.against_first.get(task) for report in others]
         if any(differences):
@@ -231,13 +248,10 @@ def measured_sentence(details: Mapping[str, Any]) -> str:
     return f"{sentence}, {share:.1%} of the {text['bytes']:,} bytes of the held-out text"
 
 
-def _table(first: str, *more: str, reports: Sequence[EvaluationReport]) -> Table:
+def _table(first: str, *more: str, heads: Sequence[str]) -> Table:
     table = Table(first)
-    for name in more:
+    for name in (*more, *heads):
         table.add_column(name, justify="right")
-    for report in reports:
-        label = definition_of(report.target.family).label
-        table.add_column(f"{report.target.name}\n{label}", justify="right")
     return table
 
 
