@@ -70,15 +70,16 @@ class StepExchange:
     ) -> None:
         """Send this worker's numbers; of `asked`, only rank 0's answers count."""
         names = list(values)
-        scalars = torch.stack([*values.values(), norm]).double()
+        scalars = torch.stack([*values.values()]).double()
         flags = torch.tensor([float(flag) for flag in asked.values()], dtype=torch.float64)
         if self._device.type == "cuda":
             flags = flags.pin_memory().to(self._device, non_blocking=True)
-        mine = torch.cat([scalars, flags])
+        mine = torch.cat([scalars, norm.double().reshape(1), flags])
         table_WN = mine[None]
         if self._world_size > 1:
-            table_WN = mine.new_empty(self._world_size, len(mine))
-            dist.all_gather_into_tensor(table_WN, mine)
+            rows = [torch.empty_like(mine) for _ in range(self._world_size)]
+            dist.all_gather(rows, mine)
+            table_WN = torch.stack(rows)
         arrived = None
         if self._device.type == "cuda":
             host_WN = torch.empty(table_WN.shape, dtype=torch.float64, pin_memory=True)

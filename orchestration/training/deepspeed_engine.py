@@ -108,7 +108,7 @@ class DeepSpeedEngine:
             outputs.append(weighted_scalars(output, batch.weight))
         self._steps += 1
         norm = self._engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
-        norm = torch.as_tensor(norm, dtype=torch.float32, device=self.device).reshape(())
+        norm = torch.as_tensor(norm, device=self.device).reshape(())
         return StepResult(mean_scalars(outputs), norm)
 
     def _gradient_norm(self) -> Tensor:
