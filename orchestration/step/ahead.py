@@ -13,8 +13,9 @@ Prepared = TypeVar("Prepared")
 class Ahead(Generic[Prepared]):
     """Calls `prepare(step)` for steps below `end` in one thread, one step ahead of `take`.
 
-    `prepare` must be a function of the step alone. The thread ends with the `with` block, however
-    that is left; what it has prepared by then and nobody took is dropped.
+    Without an `end` (0) there is no thread. `prepare` must be a function of the step alone. The
+    thread ends with the `with` block, however that is left; what it has prepared by then and nobody
+    took is dropped.
     """
 
     def __init__(self, prepare: Callable[[int], Prepared], end: int) -> None:
@@ -38,14 +39,9 @@ class Ahead(Generic[Prepared]):
 
         Whatever `prepare` raised for this step is raised here, with its own traceback.
         """
-        if self._begun is None or self._begun[0] != step:
-            self._begin(step)
-        assert self._begun is not None
-        prepared = self._begun[1].result()
-        self._begun = None
+        begun, self._begun = self._begun, None
+        is_there = begun is not None and begun[0] == step
+        prepared = begun[1].result() if begun is not None and is_there else self._prepare(step)
         if step + 1 < self._end:
-            self._begin(step + 1)
+            self._begun = (step + 1, self._pool.submit(self._prepare, step + 1))
         return prepared
-
-    def _begin(self, step: int) -> None:
-        self._begun = (step, self._pool.submit(self._prepare, step))

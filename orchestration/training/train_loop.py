@@ -197,13 +197,14 @@ class StepHook:
 class LoopSettings:
     """How the loop executes; none of it changes results beyond rounding.
 
-    `prepare_ahead`: in a thread, inputs of the next step. `lag`: see `StepExchange`.
+    `prepare_ahead`: inputs of the next step, in a thread (None: on a GPU; on a CPU the thread would
+    take what the passes need). `lag`: see `StepExchange`.
     """
 
     zero_stage: int
     micro_batch_sequences: int | None = None
     compile: bool = False
-    prepare_ahead: bool = True
+    prepare_ahead: bool | None = None
     lag: int | None = None
 
 
@@ -284,7 +285,8 @@ def run_stage(
         drawn = draws.at(step)
         return [each.pinned() for each in drawn] if device.type == "cuda" else drawn
 
-    with Ahead(prepare, end if settings.prepare_ahead else 0) as batches:
+    ahead = device.type == "cuda" if settings.prepare_ahead is None else settings.prepare_ahead
+    with Ahead(prepare, end if ahead else 0) as batches:
         while state.step < end and state.stop is None:
             began = time.perf_counter()
             inputs = batches.take(state.step)

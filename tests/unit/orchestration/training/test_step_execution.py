@@ -60,8 +60,9 @@ def test_inputs_ahead_and_late_numbers_change_nothing(
     family: str, runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
     run, plain, ahead = short(runs[family]), Losses(), Losses()
-    first = trained_by(LoopSettings(0, 3, prepare_ahead=False), run, data, [plain])
-    second = trained_by(LoopSettings(0, 3, lag=1), run, data, [ahead, StopOnDivergence()])
+    first = trained_by(LoopSettings(0, 3), run, data, [plain])
+    settings = LoopSettings(0, 3, prepare_ahead=True, lag=1)
+    second = trained_by(settings, run, data, [ahead, StopOnDivergence()])
     assert len(plain.values) == run.steps
     assert ahead.values == plain.values
     expected, found = weights_of(first), weights_of(second)
@@ -154,7 +155,7 @@ def test_passes_that_do_not_fit_are_halved_without_a_step_lost(
         run,
         data.train,
         tight(where=where, since=5),
-        settings=LoopSettings(0),
+        settings=LoopSettings(0, prepare_ahead=True, lag=1),
         worker=ONE,
         hooks=[found],
         on_shortage=shortages.append,
