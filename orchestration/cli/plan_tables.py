@@ -110,10 +110,38 @@ def memory_table(plan: Plan) -> Table | None:
     for run in plan.runs:
         cells = [
             f"{m.states / 1e9:.1f} + {m.activations / 1e9:.1f} "
-            f"({m.micro_batch_sequences} x {m.accumulation})"
+            f"({m.micro_batch_sequences} x {m.accumulation}"
+            f"{', checkpointed' if m.checkpoints_activations else ''})"
             if m.fits
             else f"does not fit ({m.total / 1e9:.0f})"
             for m in run.memory
         ]
         table.add_row(run.name, *cells)
     return table
+
+
+def execution_sentences(plan: Plan) -> list[str]:
+    """How runs execute where that is more than plain passes: compiled, activations recomputed."""
+    sentences = []
+    compiled = [run.name for run in plan.runs if run.resources.compiles]
+    if compiled:
+        who = _named(compiled, plan)
+        why = "" if plan.study.resources.compile else " (resources.compile: null, on GPUs)"
+        sentences.append(f"Blocks are compiled, and AdamW is fused, in {who}{why}.")
+    recomputed = [run.name for run in plan.runs if run.resources.checkpoints_activations]
+    if recomputed:
+        who = _named(recomputed, plan)
+        asked = plan.study.resources.activation_checkpointing == "always"
+        why = "as asked" if asked else "they do not fit the memory otherwise"
+        sentences.append(
+            f"Activation checkpointing in {who}: {why}. Blocks are computed again in the backward "
+            "pass, which FLOPs, MFU and budgets do not count."
+        )
+    return sentences
+
+
+def _named(names: list[str], plan: Plan) -> str:
+    if len(names) == len(plan.runs):
+        return "all runs"
+    first = ", ".join(names[:3])
+    return first if len(names) <= 3 else f"{len(names)} runs ({first}, ...)"

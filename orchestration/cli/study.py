@@ -26,7 +26,12 @@ from orchestration.cli.options import (
     Study,
     output_folder,
 )
-from orchestration.cli.plan_tables import family_table, memory_table, plan_table
+from orchestration.cli.plan_tables import (
+    execution_sentences,
+    family_table,
+    memory_table,
+    plan_table,
+)
 from orchestration.cli.results import deliver
 from orchestration.cli.tables import wide_console
 from orchestration.cluster.interpreter import check_interpreter
@@ -121,6 +126,7 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
         console.print(memory)
     sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
     sentences += capacity_sentences(plan)
+    sentences += execution_sentences(plan)
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
     aside = [decision for decision in decisions if decision.action == "set aside"]
     sentences += [

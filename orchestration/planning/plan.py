@@ -190,6 +190,8 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
     memory = memory_by_stage(spec, resources)
     check_memory(spec, resources, memory, index=place.index)
     micro = resources.micro_batch_sequences
+    if memory and memory[resources.zero_stage].checkpoints_activations:
+        resources = resources.model_copy(update={"activation_checkpointing": "always"})
     return PlannedRun(
         spec=spec,
         variant=place.variant,
@@ -282,11 +284,16 @@ def check_memory(
     device, stage = accelerator_of(resources).memory, resources.zero_stage
     if device is None or plans[stage].fits:
         return
+    checkpointed = " and activation checkpointing" if plans[stage].checkpoints_activations else ""
     shortage = (
         f"resources.zero_stage={stage}: {spec.family} at rung {index} needs "
         f"{plans[stage].total / 1e9:.0f} GB on each worker, with micro-batches of "
-        f"{plans[stage].micro_batch_sequences} sequences; the device has {device / 1e9:.0f} GB"
+        f"{plans[stage].micro_batch_sequences} sequences{checkpointed}; the device has "
+        f"{device / 1e9:.0f} GB"
     )
+    other = resources.model_copy(update={"activation_checkpointing": "auto"})
+    if memory_by_stage(spec, other)[stage].fits:
+        raise SpecError(f"{shortage}. It fits with resources.activation_checkpointing=auto")
     fitting = [plan.zero_stage for plan in plans if plan.fits]
     if fitting:
         raise SpecError(f"{shortage}. It fits at resources.zero_stage={fitting[0]}")
