@@ -136,7 +136,7 @@ def rotate_interleaved(x_BTHD: Tensor, rotations: Tensor) -> Tensor:
 
 
 def rotate_pairs(pairs: Tensor, rotations: Tensor) -> Tensor:
-    """Pairs (..., 2) rotated in the plane; the two forms have the same numbers, bit by bit."""
+    """Pairs (..., 2) rotated in the plane; the two forms differ by the last bit, and rarely."""
     if not torch.compiler.is_compiling():
         # One pass over memory, on a CPU in a fourth of the time of real products.
         product = torch.view_as_complex(pairs) * torch.view_as_complex(rotations)
