@@ -187,6 +187,7 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
         check_batch(training, resources)
     except ValueError as error:  # of a batch that a rule gives
         raise SpecError(f"{place.key('budget')} of {place.variant}: {error}") from None
+    check_checkpointing(spec, resources)
     memory = memory_by_stage(spec, resources)
     check_memory(spec, resources, memory, index=place.index)
     micro = resources.micro_batch_sequences
@@ -271,6 +272,22 @@ def training_at_rung(place: Place, costs: Sequence[Stage], *, core: int) -> Trai
         multiple = rules.batch_multiple
         changes["batch_sequences"] = max(1, round(sequences / multiple)) * multiple
     return training.model_copy(update=changes)
+
+
+def check_checkpointing(spec: RunSpec, resources: ResourcesSpec) -> None:
+    """Refuse activation checkpointing of a family whose networks cannot.
+
+    Raises:
+        SpecError: naming the family.
+    """
+    family, precision = definition_of(spec.family), spec.training.precision
+    if not resources.checkpoints_activations:
+        return
+    if family.checkpointed_bytes(spec.model, spec.objective, precision) is None:
+        raise SpecError(
+            f"resources.activation_checkpointing=always: the networks of {spec.family} do not "
+            "compute their blocks again; give auto or never"
+        )
 
 
 def check_memory(
