@@ -20,7 +20,9 @@ from transformers import (
     LlamaModel,
     PreTrainedModel,
 )
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from cola.models.execution import run_block
 from cola.spec import TransformerSpec
 
 
@@ -63,19 +65,42 @@ class LLaDAModel(PreTrainedModel):
         `real_BL` is False at padding, which is hidden from all queries; `position_BL` are the
         rotary positions (default: 0 to L - 1).
         """
-        if position_BL is None:
-            position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
         mask = None if real_BL is None else real_BL[:, None, None, :]
         if mask is not None:
             mask = mask.expand(-1, 1, tokens_BL.shape[1], -1)
-        hidden = self.model.embed_tokens(tokens_BL)
-        rotary = self.model.rotary_emb(hidden, position_ids=position_BL)
-        for layer in self.model.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
+        features = trunk_features(self.model, tokens_BL, mask=mask, position_BL=position_BL)
         if wanted is not None:
-            hidden = hidden[:, wanted]
-        logits: Tensor = self.lm_head(self.model.norm(hidden))
+            features = features[:, wanted]
+        logits: Tensor = self.lm_head(features)
         return logits
+
+
+def trunk_features(
+    trunk: LlamaModel,
+    tokens_BL: Tensor,
+    *,
+    mask: Tensor | None = None,
+    position_BL: Tensor | None = None,
+) -> Tensor:
+    """Inputs of the output head, (B, L, C): the trunk's normalised last hidden states.
+
+    `mask` is True at visible keys; None: what the layers' `is_causal` says. See
+    `LLaDAModel.forward` for positions.
+    """
+    if position_BL is None:
+        position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
+    hidden = trunk.embed_tokens(tokens_BL)
+    rotary = trunk.rotary_emb(hidden, position_ids=position_BL)
+    for layer in trunk.layers:
+        hidden = run_block(
+            LlamaDecoderLayer.forward,
+            layer,
+            hidden,
+            attention_mask=mask,
+            position_embeddings=rotary,
+        )
+    features: Tensor = trunk.norm(hidden)
+    return features
 
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
