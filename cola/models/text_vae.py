@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from cola.models.head import OutputHead
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
     activation_dtype,
@@ -204,7 +205,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(VAEBlock(config) for _ in range(config.decoder_num_blocks))
         self.unpatch_layer = nn.Linear(config.dim, config.dim * config.patch_size)
         self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
-        self.final_layer = nn.Linear(config.dim, config.vocab_size)
+        self.final_layer = OutputHead(config.dim, config.vocab_size)
 
     def forward(self, z_Bnd: Tensor) -> Tensor:
         """Latents (B, n, d) -> logits (B, n * patch_size, V)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from cola.models.head import OutputHead, as_output_head
 from cola.spec import TransformerSpec
 
 
@@ -45,7 +46,7 @@ class LLaDAModel(PreTrainedModel):
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size - 1, bias=False)
+        self.lm_head = OutputHead(config.hidden_size, config.vocab_size - 1, bias=False)
         for layer in self.model.layers:
             layer.self_attn.is_causal = False
         self.post_init()
@@ -53,7 +54,14 @@ class LLaDAModel(PreTrainedModel):
     def forward(
         self, tokens_BL: Tensor, real_BL: Tensor | None = None, position_BL: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, L, V) of every position.
+        """Logits (B, L, V) of every position; see `features`."""
+        logits: Tensor = self.lm_head(self.features(tokens_BL, real_BL, position_BL))
+        return logits
+
+    def features(
+        self, tokens_BL: Tensor, real_BL: Tensor | None = None, position_BL: Tensor | None = None
+    ) -> Tensor:
+        """Inputs of the output head, (B, L, C).
 
         `real_BL` is False at padding, which is hidden from all queries; `position_BL` are the
         rotary positions (default: 0 to L - 1).
@@ -67,15 +75,23 @@ class LLaDAModel(PreTrainedModel):
         rotary = self.model.rotary_emb(hidden, position_ids=position_BL)
         for layer in self.model.layers:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
-        logits: Tensor = self.lm_head(self.model.norm(hidden))
-        return logits
+        normed: Tensor = self.model.norm(hidden)
+        return normed
 
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
     """A freshly initialised causal Llama; its `bos_token_id` is the start token."""
-    return LlamaForCausalLM(
-        LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+    return with_output_head(
+        LlamaForCausalLM(
+            LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+        )
     )
+
+
+def with_output_head(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The same model, whose `lm_head` is an `OutputHead`."""
+    as_output_head(model.lm_head)
+    return model
 
 
 def build_llada(spec: TransformerSpec) -> LLaDAModel:
