@@ -22,12 +22,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from cola.compute.head_memory import CHUNK, PIECE, WHOLE
 from cola.models.layers import activation_dtype
 
-# Logits that are held whole, 134 MB in float32: dividing so few saves nothing that matters.
-WHOLE = 2**25
-CHUNK = {"cpu": 2**25, "cuda": 2**27}  # logits of a chunk; 2^27 are 268 MB in bfloat16
-PIECE = {"cpu": 2**20, "cuda": 2**25}  # of these in the softmax at once, in float32
 BAND = 2**24  # elements of the weight's gradient that a 16-bit product adds at once
 MULTIPLE = 128  # rows of the vocabulary and of a chunk
 

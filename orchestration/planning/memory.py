@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cola.compute.head_memory import bytes_saved
 from cola.families.registry import definition_of
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
@@ -66,15 +67,29 @@ def memory_plan(
     sizes = [n for n in range(1, sequences + 1) if sequences % n == 0]
     if resources.micro_batch_sequences is not None:
         sizes = [resources.micro_batch_sequences]
-    fitting = [n for n in sizes if states + n * per_sequence + RESERVED <= device_bytes]
+    kept = {n: n * per_sequence - head_bytes_saved(spec, n) for n in sizes}
+    fitting = [n for n in sizes if states + kept[n] + RESERVED <= device_bytes]
     micro = max(fitting, default=sizes[0])
     return MemoryPlan(
         zero_stage=zero_stage,
         states=states,
-        activations=micro * per_sequence,
+        activations=kept[micro],
         micro_batch_sequences=micro,
         accumulation=-(-sequences // micro),
         fits=bool(fitting),
+    )
+
+
+def head_bytes_saved(spec: RunSpec, sequences: int) -> float:
+    """What a micro-batch keeps less than its whole logits, which activations of a token include."""
+    family = definition_of(spec.model.family)
+    tokens = sequences * spec.data.sequence_length
+    head = family.parameter_counts(spec.model).head
+    return sum(
+        bytes_saved(
+            share * tokens, spec.model.vocab_size, spec.training.precision, head_parameters=head
+        )
+        for share in family.head_shares(spec.objective)
     )
 
 
