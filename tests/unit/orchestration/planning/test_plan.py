@@ -196,7 +196,7 @@ def test_a_measured_rate_replaces_the_assumed_one(tiny_study: dict[str, Any]) ->
 
 def test_what_fits_no_device_is_refused_with_the_nearest_that_does() -> None:
     long = ["resources.accelerator=L40S", "data.sequence_length=8192"]
-    refusal = r"ar at rung 0 needs 76 GB .* has 48 GB\. It fits at resources\.zero_stage=3"
+    refusal = r"ar at rung 0 needs 70 GB .* has 48 GB\. It fits at resources\.zero_stage=2"
     with pytest.raises(SpecError, match=refusal):
         shipped("paper-2b", "resources.zero_stage=0", *long)
     settings = ["resources.accelerator=L40S", "data.sequence_length=65536"]
