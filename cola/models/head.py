@@ -169,6 +169,7 @@ def _costs_of_whole(logits_NV: Tensor, scored: Scored) -> Costs:
 
 def _reduced(nll_N: Tensor, scored: Scored) -> Tensor:
     if scored.reduction == "sum":
+        assert scored.weights_N is not None, "a sum has weights"
         return (nll_N * scored.weights_N).sum()
     return nll_N.mean() if scored.reduction == "mean" else nll_N
 
@@ -288,6 +289,7 @@ class _WeightedNll(torch.autograd.Function):
                 )
             )
             gradients.add(rows, x_RC, logits_RW)
+            del logits_RW  # before the next chunk's exist
         nll_N, likeliest_N = _joined(costs)
         ctx.save_for_backward(*gradients.of_inputs())
         ctx.dtypes = (features_NC.dtype, weight_VC.dtype)
