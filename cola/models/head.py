@@ -209,9 +209,9 @@ def _costs_of_each(
     head = _Operands.of(weight_VC, bias_V, layout)
 
     def of_chunk(x_RC: Tensor, tokens_R: Tensor) -> Costs:
-        logits_RW = head.logits(x_RC)
+        logits_RV = head.logits(x_RC)[:, : head.vocabulary]
         found = [
-            _costs_of_whole(logits_RW[p], Scored(tokens_R[p], candidates=scored.candidates))
+            _costs_of_whole(logits_RV[p], Scored(tokens_R[p], candidates=scored.candidates))
             for p in _slices(len(tokens_R), layout.piece)
         ]
         return _joined(found)
@@ -284,6 +284,7 @@ class _WeightedNll(torch.autograd.Function):
                     logits_RW,
                     tokens_N[rows],
                     weights_N[rows],
+                    vocabulary=head.vocabulary,
                     candidates=candidates,
                     piece=layout.piece,
                 )
@@ -357,6 +358,7 @@ def _to_gradient(
     tokens_R: Tensor,
     weights_R: Tensor,
     *,
+    vocabulary: int,
     candidates: int | None,
     piece: int,
 ) -> Costs:
@@ -369,7 +371,8 @@ def _to_gradient(
         if candidates is not None:
             likeliest_R = logits[:, :candidates].argmax(-1) == token_R1[:, 0]
         log_p = logits.log_softmax(-1, dtype=_wide_type(logits.dtype))
-        costs.append((-log_p.gather(1, token_R1)[:, 0], likeliest_R))
+        # Of the vocabulary alone, so that no token is an added row.
+        costs.append((-log_p[:, :vocabulary].gather(1, token_R1)[:, 0], likeliest_R))
         gradient = log_p.exp_().mul_(weight_R1)
         gradient.scatter_(1, token_R1, gradient.gather(1, token_R1) - weight_R1)
         logits.copy_(gradient)

@@ -145,6 +145,17 @@ def test_added_rows_have_no_probability(bias: bool) -> None:
     assert nll.item() == pytest.approx(float(nll_N.mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("layout", [None, HeadLayout(4, 4), HeadLayout(4, 4, 128)])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("token", [-1, VOCABULARY, VOCABULARY + 4])
+def test_a_token_outside_of_the_vocabulary_has_no_cost(
+    token: int, reduction: Any, layout: HeadLayout | None
+) -> None:
+    ids_N = torch.tensor([0, 1, 2, 3, 4, token])
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        head_of(bias=False)(inputs(6)[0], Scored(ids_N, reduction, layout=layout))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_bfloat16_costs_are_as_near_as_whole_logits_are(layout: HeadLayout) -> None:
     """Under autocast the products round, and sums of costs and of gradients are in float32."""
