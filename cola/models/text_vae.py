@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from cola.models.execution import run_block
+from cola.models.head import OutputHead
 from cola.models.kv_cache import CacheView, KVCache
 from cola.models.layers import (
     LayerNorm,
@@ -207,7 +208,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(VAEBlock(config) for _ in range(config.decoder_num_blocks))
         self.unpatch_layer = nn.Linear(config.dim, config.dim * config.patch_size)
         self.final_norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
-        self.final_layer = nn.Linear(config.dim, config.vocab_size)
+        self.final_layer = OutputHead(config.dim, config.vocab_size)
 
     def forward(self, z_Bnd: Tensor) -> Tensor:
         """Latents (B, n, d) -> logits (B, n * patch_size, V)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,6 +23,7 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from cola.models.execution import run_block
+from cola.models.head import OutputHead, as_output_head
 from cola.spec import TransformerSpec
 
 
@@ -47,7 +48,7 @@ class LLaDAModel(PreTrainedModel):
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size - 1, bias=False)
+        self.lm_head = OutputHead(config.hidden_size, config.vocab_size - 1, bias=False)
         for layer in self.model.layers:
             layer.self_attn.is_causal = False
         self.post_init()
@@ -60,7 +61,17 @@ class LLaDAModel(PreTrainedModel):
         *,
         wanted: slice | None = None,
     ) -> Tensor:
-        """Logits (B, L, V) of every position, or of those `wanted` alone.
+        """Logits (B, L, V) of every position, or of those `wanted` alone; see `features`."""
+        features = self.features(tokens_BL, real_BL, position_BL)
+        if wanted is not None:
+            features = features[:, wanted]
+        logits: Tensor = self.lm_head(features)
+        return logits
+
+    def features(
+        self, tokens_BL: Tensor, real_BL: Tensor | None = None, position_BL: Tensor | None = None
+    ) -> Tensor:
+        """Inputs of the output head, (B, L, C).
 
         `real_BL` is False at padding, which is hidden from all queries; `position_BL` are the
         rotary positions (default: 0 to L - 1).
@@ -68,11 +79,7 @@ class LLaDAModel(PreTrainedModel):
         mask = None if real_BL is None else real_BL[:, None, None, :]
         if mask is not None:
             mask = mask.expand(-1, 1, tokens_BL.shape[1], -1)
-        features = trunk_features(self.model, tokens_BL, mask=mask, position_BL=position_BL)
-        if wanted is not None:
-            features = features[:, wanted]
-        logits: Tensor = self.lm_head(features)
-        return logits
+        return trunk_features(self.model, tokens_BL, mask=mask, position_BL=position_BL)
 
 
 def trunk_features(
@@ -105,9 +112,17 @@ def trunk_features(
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
     """A freshly initialised causal Llama; its `bos_token_id` is the start token."""
-    return LlamaForCausalLM(
-        LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+    return with_output_head(
+        LlamaForCausalLM(
+            LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+        )
     )
+
+
+def with_output_head(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The same model, whose `lm_head` is an `OutputHead`."""
+    as_output_head(model.lm_head)
+    return model
 
 
 def build_llada(spec: TransformerSpec) -> LLaDAModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cola.compute.head_memory import bytes_saved
 from cola.families.registry import definition_of
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
@@ -66,20 +67,21 @@ def memory_plan(
     sizes = [n for n in range(1, sequences + 1) if sequences % n == 0]
     if resources.micro_batch_sequences is not None:
         sizes = [resources.micro_batch_sequences]
+    length = spec.data.sequence_length
     ways = [
-        (checkpoints, kept * spec.data.sequence_length)
+        (checkpoints, {n: n * kept * length - head_bytes_saved(spec, n) for n in sizes})
         for checkpoints, kept in _per_token(spec, resources)
     ]
     fitting = [
         (way, max(fit))
         for way in ways
-        if (fit := [n for n in sizes if states + n * way[1] + RESERVED <= device_bytes])
+        if (fit := [n for n in sizes if states + way[1][n] + RESERVED <= device_bytes])
     ]
-    (checkpoints, per_sequence), micro = fitting[0] if fitting else (ways[-1], sizes[0])
+    (checkpoints, kept), micro = fitting[0] if fitting else (ways[-1], sizes[0])
     return MemoryPlan(
         zero_stage=zero_stage,
         states=states,
-        activations=micro * per_sequence,
+        activations=kept[micro],
         micro_batch_sequences=micro,
         accumulation=-(-sequences // micro),
         fits=bool(fitting),
@@ -97,6 +99,19 @@ def _per_token(spec: RunSpec, resources: ResourcesSpec) -> list[tuple[bool, floa
     if resources.activation_checkpointing == "always":
         return [(True, fewer)]
     return [plain, (True, fewer)]
+
+
+def head_bytes_saved(spec: RunSpec, sequences: int) -> float:
+    """What a micro-batch keeps less than its whole logits, which activations of a token include."""
+    family = definition_of(spec.model.family)
+    tokens = sequences * spec.data.sequence_length
+    head = family.parameter_counts(spec.model).head
+    return sum(
+        bytes_saved(
+            share * tokens, spec.model.vocab_size, spec.training.precision, head_parameters=head
+        )
+        for share in family.head_shares(spec.objective)
+    )
 
 
 def state_bytes(parameters: int, workers: int, zero_stage: int, *, frozen: int = 0) -> float:

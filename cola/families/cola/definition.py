@@ -183,6 +183,16 @@ class ColaDefinition(FamilyDefinition):
         prior = dit_bytes(model.dit, precision, model.vae.patch_size, checkpoints=checkpoints)
         return max(part + head, prior if frozen else part + head + prior)
 
+    def head_shares(self, objective: ColaObjective) -> tuple[float, ...]:
+        """See `FamilyDefinition.head_shares`: all tokens, and those masked.
+
+        With a frozen VAE it is stage 2, which scores none, that may keep the most.
+        """
+        if objective.stage2.gradient_mode == "frozen_vae":
+            return ()
+        stage1 = objective.stage1
+        return (1.0, stage1.mask_rate) if stage1.lambda_mask > 0 else (1.0,)
+
     def channel_capacity(self, model: ColaModelSpec) -> float | None:
         """See `FamilyDefinition.channel_capacity`: of Gaussian channels with a fixed logSNR
         (model.md, Eq. 40)."""

@@ -182,6 +182,11 @@ class FamilyDefinition(ABC):
         not pass their blocks through `cola.models.execution.run_block`."""
         return None
 
+    def head_shares(self, objective: Any) -> tuple[float, ...]:
+        """Of each pass of a training step through a `cola.models.head.OutputHead` that scores
+        tokens: their number over the text's. Empty: all logits of `activation_bytes` are kept."""
+        return ()
+
     def frozen_parameters(self, model: Any, objective: Any) -> int:
         """Parameters of copies that training holds beside the model, without gradients."""
         return 0

@@ -46,6 +46,10 @@ class TrunkDefinition(FamilyDefinition):
         ends = 4 * 4 * model.hidden_size  # embeddings, and the last norm
         return kept + ends + logit_bytes(model.vocab_size, precision)
 
+    def head_shares(self, objective: Any) -> tuple[float, ...]:
+        """See `FamilyDefinition.head_shares`: every token."""
+        return (1.0,)
+
     def _model(self, vocab_size: int, settings: Any, sizes: dict[str, int]) -> ModelSpec:
         values = {"vocab_size": vocab_size, "rope_theta": settings.rope_theta, **sizes}
         return self.model.model_validate(values)
