@@ -13,6 +13,7 @@ import typer
 from analysis import fit_options as options
 from analysis import import_options as imports
 from analysis.forecast_cli import app as forecast_app
+from cola.terminal import waiting
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(forecast_app, name="forecast")
@@ -40,11 +41,15 @@ def report(
             "Writes metrics.html."
         ),
     ] = None,
+    as_json: options.AsJSON = False,
 ) -> None:
     """Fit the study's scaling curves and write report.html, report.md, figures and tables."""
-    from analysis.report_command import report_study
+    with waiting("loading the libraries"):
+        from analysis.report_command import report_study
 
-    report_study(study, output, tracking_uri, targets=target or [], metrics=metric or [])
+    report_study(
+        study, output, tracking_uri, targets=target or [], metrics=metric or [], as_json=as_json
+    )
 
 
 @app.command()
@@ -87,17 +92,18 @@ def fit(
     as_json: options.AsJSON = False,
 ) -> None:
     """Fit a scaling law to a table of training runs, with intervals and warnings."""
-    from analysis.fit_command import Extras, fit_file, show_progress
-    from analysis.fit_design import DesignFile
-    from analysis.fit_drawing import Drawing
-    from analysis.table_fit.options import (
-        parse_constraints,
-        parse_serving,
-        parse_share,
-        parse_target,
-    )
-    from analysis.table_fit.request import Request
-    from analysis.tables.columns import Columns
+    with waiting("loading the libraries"):
+        from analysis.fit_command import Extras, fit_file
+        from analysis.fit_design import DesignFile
+        from analysis.fit_drawing import Drawing
+        from analysis.table_fit.options import (
+            parse_constraints,
+            parse_serving,
+            parse_share,
+            parse_target,
+        )
+        from analysis.table_fit.request import Request
+        from analysis.tables.columns import Columns
 
     law = law or ("chinchilla" if n else "compute")
     targets = tuple(parse_target(text) for text in predict or [])
@@ -109,7 +115,7 @@ def fit(
         Columns(loss, first(n), d, first(flops), group, budget, run, accuracy, unique, y,
                 throughput),
         Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum,
-                progress=show_progress(), constraints=parse_constraints(pin or [], bound or []),
+                constraints=parse_constraints(pin or [], bound or []),
                 share=parse_share(share), serving=parse_serving(serve), hold_out=hold_out,
                 on_group=drawing.add if drawing else None),
         Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),

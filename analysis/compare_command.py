@@ -18,6 +18,7 @@ from analysis.plotting.files import check_plot, draw_to
 from analysis.study_source import is_study_folder, study_source
 from analysis.tables.json_numbers import without_nan
 from cola.errors import SpecError
+from cola.terminal import say
 
 SCHEMA = 1  # of the JSON
 
@@ -94,10 +95,8 @@ def show(found: Comparison, console: Console) -> None:
     """Curves, what pairs say, and notes."""
     for curves in found.curves:
         for fit in curves.fits.values():
-            console.print(
-                f"{fit.label} ({fit.kind}): {fit.formula}", highlight=False, soft_wrap=True
-            )
+            say(console, f"{fit.label} ({fit.kind}): {fit.formula}")
     for sentence in found.sentences:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        say(console, sentence)
     for note in found.notes:
-        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+        say(console, f"note: {note}", "yellow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns, read_columns
 from analysis.tables.json_numbers import without_nan
 from cola.errors import FitError, SpecError
+from cola.terminal import say, waiting
 
 PROGRESS_SECONDS = 5.0  # between two lines on how far the refits are
 
@@ -74,17 +75,20 @@ def fit_file(
     several = len(extras.conventions) > 1
     if several:
         check_conventions(request.law, given, (extras.n, extras.flops))
-    if extras.speedup:
-        result = compared(data, columns, request, extras)
-    elif request.law == "power":
-        check_power(given)
-        result = power(data, columns, extras, from_losses="loss" in given)
-    else:
-        check_together(given, request)
-        if several:
-            result = of_conventions(data, columns, request, extras)
+    with waiting(f"fitting {data.name}") as following:
+        request = replace(request, progress=show_progress(following))
+        if extras.speedup:
+            result = compared(data, columns, request, extras)
+        elif request.law == "power":
+            check_power(given)
+            result = power(data, columns, extras, from_losses="loss" in given)
         else:
-            result = fitted(read_table(data, columns, extras.drop_largest_losses), request, data)
+            check_together(given, request)
+            if several:
+                result = of_conventions(data, columns, request, extras)
+            else:
+                table = read_table(data, columns, extras.drop_largest_losses)
+                result = fitted(table, request, data)
     if extras.design is not None:
         extras.design.write(result, f"cola fit {data.name}")
         result["design_file"] = str(extras.design.path)
@@ -186,26 +190,26 @@ def fitted(table: Table, request: Request, data: Path) -> dict[str, Any]:
 def show_fit(result: dict[str, Any], console: Console) -> None:
     """Parameters with intervals, what was chosen, compared and predicted, warnings."""
     for item in shown(result):
-        console.print(item, highlight=False, soft_wrap=not isinstance(item, RichTable))
+        if isinstance(item, RichTable):
+            console.print(item, highlight=False)
+        else:
+            say(console, item.plain)
     if "design_file" in result:
-        console.print(
-            f"written to {result['design_file']}, for --set @{result['design_file']}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        say(console, f"written to {result['design_file']}, for --set @{result['design_file']}")
     for warning in result["warnings"]:
-        console.print(
-            f"note: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False
-        )
+        say(console, f"note: {warning}", "yellow")
 
 
-def show_progress() -> Progress:
-    """A line on stderr that counts refits, from some seconds on."""
+def show_progress(following: Callable[[str], None]) -> Progress:
+    """Counts refits: beside the clock of `following`, and where no person sees that in a line on
+    stderr now and then."""
     started, console = time.monotonic(), Console(stderr=True)
     last = started
 
     def show(done: int, count: int) -> None:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS:
+        following(f"{done:,} of {count:,} refits")
+        if not console.is_terminal and time.monotonic() - last > PROGRESS_SECONDS:
             last = time.monotonic()
             console.print(f"{done:,} of {count:,} refits, {last - started:.0f} s", highlight=False)
 

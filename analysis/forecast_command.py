@@ -18,6 +18,7 @@ from analysis.table_fit.options import parse_target
 from analysis.tables.json_numbers import without_nan
 from cola.errors import SpecError
 from cola.records import STUDY_FORECASTS
+from cola.terminal import say
 
 SCHEMA = 1  # of the JSON
 
@@ -50,10 +51,10 @@ def register(source: StudySource, targets: Sequence[str], asked: Asked, *, as_js
     for line, new in zip(found.lines, found.new, strict=True):
         there = "" if new else " (registered already from the same runs)"
         sentence = line_sentence(line, data.label(str(line["curve"])))
-        console.print(f"{sentence}{there}", highlight=False, soft_wrap=True)
+        say(console, f"{sentence}{there}")
         show_notes(console, line["notes"])
     show_notes(console, [f"not registered: {each}" for each in found.skipped])
-    console.print(f"forecasts: {found.path}", highlight=False, soft_wrap=True)
+    say(console, f"forecasts: {found.path}")
 
 
 def score(
@@ -106,14 +107,14 @@ def show_scores(
 ) -> None:
     """Sentences, and what was left out."""
     for sentence in sentences_of(scores, damaged):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        say(console, sentence)
     show_notes(console, [f"not scored: {each}" for each in skipped])
 
 
 def show_notes(console: Console, notes: Sequence[str]) -> None:
     """Lines that begin with note."""
     for note in notes:
-        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+        say(console, f"note: {note}", "yellow")
 
 
 def print_json(values: dict[str, object]) -> None:

@@ -22,6 +22,7 @@ from analysis.imports.record import Imported, imported_of, sentences, write_impo
 from analysis.imports.runs import Counted, LossUnit, Reading, read_runs
 from analysis.imports.source import read_source
 from cola.errors import SpecError
+from cola.terminal import say
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # of a study
 
@@ -93,11 +94,11 @@ def import_source(
     console = Console(markup=False, emoji=False)
     families = sorted({run.family for run in imported.runs})
     budgets = [run.budget for run in imported.runs]
-    console.print(
+    say(
+        console,
         f"{study}: {len(imported.runs)} runs of {', '.join(families)} between {min(budgets):.3g} "
         f"and {max(budgets):.3g} FLOPs",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    )
     for sentence in sentences(imported):
-        console.print(f"note: {sentence}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"import: {path}; `cola report {study}`", highlight=False, soft_wrap=True)
+        say(console, f"note: {sentence}", "yellow")
+    say(console, f"import: {path}; `cola report {study}`")

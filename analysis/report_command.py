@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from analysis.forecasts.register import damaged_lines
 from analysis.metric_report.content import curve_rows, note_rows, prediction_rows
 from analysis.metric_report.report import MetricReport, metric_report_of, sentences
-from analysis.report.report import report_of
+from analysis.report.report import ReportResult, report_of
 from analysis.report.runs import StudyFrames
 from analysis.study_forecasts.scores import registered_scores
 from analysis.study_forecasts.text import sentences_of
 from analysis.study_source import study_source
+from analysis.tables.json_numbers import without_nan
 from cola.errors import ColaError, SpecError
 from cola.records import STUDY_FORECASTS
+from cola.terminal import say, waiting
 
 
 def report_study(
@@ -27,6 +31,7 @@ def report_study(
     *,
     targets: Sequence[float],
     metrics: Sequence[str],
+    as_json: bool = False,
 ) -> None:
     """Write the study's report, or its page of metrics, and print what it says.
 
@@ -38,23 +43,55 @@ def report_study(
     check_targets(targets)
     source = study_source(study, output, tracking_uri)
     folder = source.folder / "report"
-    if metrics:
-        page = metric_report_of(source.name, source.frames(), folder, metrics, targets=targets)
-        show_metrics(page, Console(markup=False, emoji=False))
-        return
-    frames = source.frames()
-    result = report_of(
-        source.name, frames, folder, spec=source.spec, targets=targets,
-        forecasts=forecast_section(frames, source.folder),
-    )  # fmt: skip
     console = Console(markup=False, emoji=False)  # labels are text as written
+    with waiting(f"reading the runs of {source.name}") as following:
+        frames = source.frames()
+        if metrics:
+            following("fitting metrics")
+            page = metric_report_of(source.name, frames, folder, metrics, targets=targets)
+        else:
+            result = report_of(
+                source.name, frames, folder, spec=source.spec, targets=targets,
+                forecasts=forecast_section(frames, source.folder), progress=following,
+            )  # fmt: skip
+    if as_json:
+        found = page.found | {"report": str(page.html)} if metrics else summary(source.name, result)
+        print(json.dumps(without_nan(found), indent=1, allow_nan=False))
+    elif metrics:
+        show_metrics(page, console)
+    else:
+        show_report(result, console)
+
+
+def summary(study: str, result: ReportResult) -> dict[str, Any]:
+    """What a report says and which files it has, for `--json`."""
+    return {
+        "study": study,
+        "report": str(result.html),
+        "files": [str(path) for path in result.files],
+        "curves": {
+            variant: {
+                "label": fit.label,
+                "nll_kind": fit.kind,
+                "formula": fit.formula,
+                "parameters": None if fit.fit is None else dict(fit.fit.parameters),
+            }
+            for variant, fit in result.fits.items()
+        },
+        "forecasts": list(result.forecasts),
+        "notes": list(result.warnings),
+    }
+
+
+def show_report(result: ReportResult, console: Console) -> None:
+    """Curves, forecasts and notes of a report, and where it is."""
     for fit in result.fits.values():
-        console.print(f"{fit.label:9} ({fit.kind}): {fit.formula}", highlight=False)
+        say(console, f"{fit.label:9} ({fit.kind}): {fit.formula}")
     for sentence in result.forecasts:
-        console.print(f"forecast: {sentence}", highlight=False, soft_wrap=True)
+        say(console, f"forecast: {sentence}")
     for warning in result.warnings:
-        console.print(f"note: {warning}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"report: {result.html}", highlight=False, soft_wrap=True)
+        say(console, f"note: {warning}", "yellow")
+    say(console, f"report: {result.html}")
 
 
 def forecast_section(frames: StudyFrames, folder: Path) -> list[str]:
@@ -83,18 +120,15 @@ def show_metrics(page: MetricReport, console: Console) -> None:
     """Curves, comparisons, predictions and notes of a page of metrics."""
     found = page.found["metrics"]
     for row in curve_rows(found):
-        console.print(
-            f"{row['metric']}, {row['label']}: {row['law']}, {row['parameters']}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        say(console, f"{row['metric']}, {row['label']}: {row['law']}, {row['parameters']}")
     for sentence in sentences(page.found):
-        console.print(sentence, highlight=False, soft_wrap=True)
+        say(console, sentence)
     for row in prediction_rows(found):
-        console.print(
+        say(
+            console,
             f"{row['metric']}, {row['label']}: {row['value']} {row['unit']} at {row['compute']} "
             f"FLOPs (curve {row['curve']}, a new run {row['new_run']})",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     for note in note_rows(found, page.found["notes"]):
-        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"report: {page.html}", highlight=False, soft_wrap=True)
+        say(console, f"note: {note}", "yellow")
+    say(console, f"report: {page.html}")

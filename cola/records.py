@@ -33,7 +33,15 @@ TaskSelection = Literal["stratified", "first"]
 # equal weights give equal numbers, in bfloat16 too; a GPU may round by the batch. A moving average
 # that was missed moved runs of the demo's size by 0.002 to 0.03.
 EXPORTED_NLL_TOLERANCE = 1e-3
-IN_DOMAIN_TASKS = ("likelihood", "cloze", "continuation", "infilling", "unconditional", "speed")
+IN_DOMAIN_TASKS = (
+    "likelihood",
+    "cloze",
+    "predictive",
+    "continuation",
+    "infilling",
+    "unconditional",
+    "speed",
+)
 
 # Losses of guesses without a model, the worst first.
 REFERENCE_LINES = ("uniform", "unigram", "bigram")
@@ -373,6 +381,7 @@ class PointExcluded(BaseModel):
 
 
 STUDY_FORECASTS = "forecasts.jsonl"  # in a study's folder: of budgets that had no finished run
+STUDY_IMPORT = "imported.json"  # in the folder of a study that `cola import` has made
 
 
 class SweepFile:

@@ -7,33 +7,21 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from sweeps.interrupts import leaving_at_once
 
-with leaving_at_once():  # these take seconds
+with leaving_at_once():
     import typer
-    from rich.console import Console
 
-    from analysis.cli import app as analysis_app
-    from analysis.cli import report
     from cola import process_environment
     from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
     from cola.logs import set_up_logging
-    from orchestration.benchmark.cli import app as benchmark_app
-    from orchestration.cli.clean import app as clean_app
-    from orchestration.cli.clusters import app as clusters_app
-    from orchestration.cli.evaluate import app as evaluate_app
-    from orchestration.cli.fetch import app as fetch_app
-    from orchestration.cli.jobs import app as jobs_app
-    from orchestration.cli.score import app as scoring_app
-    from orchestration.cli.status import app as status_app
-    from orchestration.cli.study import app as orchestration_app
+    from cola.terminal import say
+    from sweeps.lazy_group import LazyGroup
+
+if TYPE_CHECKING:
     from orchestration.remote.submission import Submission
-    from sweeps.schema_cli import app as schema_app
-    from sweeps.space.catalog import shipped_sweeps
-    from sweeps.sweep_cli import app as sweep_app
-    from sweeps.sweep_cli import show_status, submission
 
 # The states of a disk or of its files that a person can mend.
 STORAGE_ERRORS = (
@@ -41,18 +29,21 @@ STORAGE_ERRORS = (
     errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
 
+EXAMPLES = """\
+First steps:
+  cola plan demo               what a small study would train, and its cost
+  cola run demo                train it: some ten minutes on two CPU cores
+  cola report demo             its scaling curves, outputs/studies/demo/report/report.html
+  cola init FOLDER             a first study of one's own texts
+  cola COMMAND --help          options and examples of a command
+"""
 app = typer.Typer(
     name="cola",
+    cls=LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
+    epilog=EXAMPLES,
     pretty_exceptions_enable=False,
 )
-for mounted in (
-    orchestration_app, benchmark_app, status_app, jobs_app, fetch_app, clean_app, clusters_app,
-    evaluate_app, scoring_app, analysis_app, schema_app,
-):  # fmt: skip
-    app.add_typer(mounted)
-app.add_typer(sweep_app, name="sweep")
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,18 @@ class Services:
     sweeps: Callable[[], Iterable[str]]
     sweep_submission: Callable[..., Submission]
     sweep_status: Callable[[str, bool], None]
+
+
+def show_version(asked: bool) -> None:
+    """Print the product's version and leave, if it is asked for."""
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"cola {version('cola-scaling')}")
+        except PackageNotFoundError:
+            typer.echo("cola: the package cola-scaling is not installed, so no version is known")
+        raise typer.Exit
 
 
 @app.callback()
@@ -81,17 +84,51 @@ def compose(
             "COLA_LOG=info or COLA_LOG=debug.",
         ),
     ] = 0,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
 ) -> None:
     """Scaling studies of Cola DLM, AR and masked-diffusion language models."""
     set_up_logging(verbose)
     context.obj = Services(
-        report=lambda study, output: report(study, output),
+        report=report_study,
         sweep_report=report_sweep,
         register_forecast=forecast,
-        sweeps=shipped_sweeps,
-        sweep_submission=submission,
-        sweep_status=show_status,
+        sweeps=sweep_names,
+        sweep_submission=sweep_submission,
+        sweep_status=show_sweep,
     )
+
+
+def report_study(study: str, output: str) -> None:
+    """Write a study's report, and print what it says."""
+    from analysis.cli import report
+
+    report(study, output)
+
+
+def sweep_names() -> Iterable[str]:
+    """Names of the sweeps that ship with the product."""
+    from sweeps.space.catalog import shipped_sweeps
+
+    return shipped_sweeps()
+
+
+def sweep_submission(*given: Any, **options: Any) -> Submission:
+    """A sweep as it is sent to a cluster: see `sweeps.sweep_cli.submission`."""
+    from sweeps.sweep_cli import submission
+
+    return submission(*given, **options)
+
+
+def show_sweep(sweep: str, as_json: bool) -> None:
+    """Print the trials of a sweep."""
+    from sweeps.sweep_cli import show_status
+
+    show_status(sweep, as_json)
 
 
 def report_sweep(folder: Path) -> None:
@@ -125,7 +162,9 @@ def main() -> None:
 
 def leave(error: ColaError) -> None:
     """Print the error's line and end with its exit code."""
-    Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    from rich.console import Console
+
+    say(Console(stderr=True), f"error: {error}", "red")
     sys.exit(error.exit_code)
 
 

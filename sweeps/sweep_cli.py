@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,17 @@ from typer.core import TyperGroup
 
 from cola.errors import INTERRUPTED, RunError, SpecError, StorageError, TrackingError, first_of
 from cola.spec import load_yaml
+from cola.terminal import say
+from cola.terminal_tables import Column, cell, fitted, wide_console
 from orchestration.cleanup.contents import Thing
-from orchestration.cli.options import AsJson, RayAddress
+from orchestration.cli.options import (
+    AsJson,
+    RayAddress,
+    StudyOutput,
+    Wide,
+    print_names,
+    with_output,
+)
 from orchestration.cli.results import deliver
 from orchestration.cli.things import within
 from orchestration.cluster.interpreter import check_interpreter
@@ -23,7 +33,7 @@ from orchestration.remote.submission import Submission
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.base_study import written_study
-from sweeps.space.catalog import load_sweep, shipped_sweeps, sweep_folder
+from sweeps.space.catalog import load_sweep, own_sweep, shipped_sweeps, sweep_folder
 from sweeps.space.metrics import missing_metric
 from sweeps.space.points import PointPlanner
 from sweeps.space.space import describe_point
@@ -68,10 +78,10 @@ SweepOverrides = Annotated[
 
 
 @app.command("list")
-def list_sweeps() -> None:
+def list_sweeps(as_json: AsJson = False) -> None:
     """List the sweeps that ship with the product."""
-    for name, path in shipped_sweeps().items():
-        typer.echo(f"{name:26} {load_yaml(path).get('question', '')}")
+    about = {name: load_yaml(path).get("question", "") for name, path in shipped_sweeps().items()}
+    print_names(about, "sweeps", as_json)
 
 
 @app.command()
@@ -88,12 +98,14 @@ def run(
     ] = False,
     settings: Overrides = None,
     sweep_settings: SweepOverrides = None,
+    output: StudyOutput = None,
     address: RayAddress = None,
 ) -> None:
     """Run a sweep; the same command resumes one that was stopped or killed."""
     check_joined(address)
+    sweep, settings = own_sweep(sweep, with_output(settings, output))
     spec = load_sweep(sweep, scale, sweep_settings)
-    planner = PointPlanner(spec, settings or [])
+    planner = PointPlanner(spec, settings)
     if resume:
         check_was_started(planner)
     if plan:
@@ -111,7 +123,7 @@ def run(
         result = run_sweep(planner, None, notify=typer.echo, forecast=forecast)
     else:
         result = run_supervised(
-            spec, settings or [], address, base=planner.base, notify=typer.echo, forecast=forecast
+            spec, settings, address, base=planner.base, notify=typer.echo, forecast=forecast
         )
     counts = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     typer.echo(f"{name}: {counts or 'no trials'} ({result.folder})")
@@ -187,12 +199,14 @@ def status(
     settings: Overrides = None,
     *,
     sweep_settings: SweepOverrides = None,
+    output: StudyOutput = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a sweep's trials, from its log."""
-    show_planned_status(
-        planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings), as_json
-    )
+    given = with_output(settings, output)
+    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=given)
+    show_planned_status(planner, as_json, wide=wide)
 
 
 def show_status(sweep: str, as_json: bool) -> None:
@@ -200,7 +214,7 @@ def show_status(sweep: str, as_json: bool) -> None:
     show_planned_status(planner_of(sweep, None, sweep_settings=None, settings=None), as_json)
 
 
-def show_planned_status(planner: PointPlanner, as_json: bool) -> None:
+def show_planned_status(planner: PointPlanner, as_json: bool, *, wide: bool = False) -> None:
     """Print a sweep's trials, from its log."""
     spec, log = planner.sweep, SweepLog(sweep_folder(planner.base))
     leave_out_trials(planner, log)
@@ -211,15 +225,16 @@ def show_planned_status(planner: PointPlanner, as_json: bool) -> None:
         summary = {"sweep": spec.name, "trials": rows, "excluded": excluded, "notes": notes}
         typer.echo(json.dumps(summary, indent=1))
         return
-    for row in rows:
-        typer.echo("  ".join(str(value) for value in row.values() if value is not None))
+    console = wide_console()
+    if rows:
+        fitted(f"sweep {spec.name}", trial_columns(rows), console, wide=wide).print(console)
     for arm in spec.spaces():
         for reason, count in log.exclusions(arm).most_common():
-            typer.echo(f"excluded: {count} {arm} ({reason})")
+            say(console, f"excluded: {count} {arm} ({reason})")
     left_out = describe_left_out(log)
     if left_out is not None:
-        typer.echo(f"note: {left_out}")
-    typer.echo(f"{spec.name}: {len(log.outcomes)} trials ended, {log.open_count} open")
+        say(console, f"note: {left_out}")
+    say(console, f"{spec.name}: {len(log.outcomes)} trials ended, {log.open_count} open")
 
 
 @app.command()
@@ -230,9 +245,11 @@ def report(
     *,
     settings: Overrides = None,
     sweep_settings: SweepOverrides = None,
+    output: StudyOutput = None,
 ) -> None:
     """Write the sweep's page: `report/report.html` in its folder."""
-    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=settings)
+    given = with_output(settings, output)
+    planner = planner_of(sweep, scale, sweep_settings=sweep_settings, settings=given)
     folder: Path = sweep_folder(planner.base)
     context.obj.sweep_report(folder)
 
@@ -249,7 +266,8 @@ def planner_of(
     Raises:
         SpecError: an argument or the sweep is invalid.
     """
-    return PointPlanner(load_sweep(sweep, scale, sweep_settings), settings or [])
+    sweep, settings = own_sweep(sweep, settings or [])
+    return PointPlanner(load_sweep(sweep, scale, sweep_settings), settings)
 
 
 def submission(
@@ -283,6 +301,22 @@ def check_was_started(planner: PointPlanner) -> None:
             f"sweep {planner.sweep.name}: --resume, but {folder} holds no trials; leave it out to "
             "start the sweep, or check that output and name are those of the first call"
         )
+
+
+def trial_columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """The trials' columns; one that no trial has a value of is left out."""
+    texts, clauses = ("arm", "state"), ("point", "beyond", "left_out", "reason")
+    return [
+        Column(
+            key.replace("_", " ") if key in clauses else key,
+            [cell(row[key]) for row in rows],
+            rank={"beyond": 2, "wall_seconds": 3}.get(key, 0),
+            left=key in texts,
+            wraps=key in clauses,
+        )
+        for key in rows[0]
+        if any(row[key] is not None for row in rows)
+    ]
 
 
 def trial_row(log: SweepLog, number: int, metric: str) -> dict[str, Any]:

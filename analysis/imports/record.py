@@ -22,9 +22,9 @@ from analysis.report.splits import on_one_split, split_columns
 from cola.errors import SpecError
 from cola.families.registry import IMPORTED
 from cola.files import read_record, storage_errors, write_atomically
-from cola.records import Artifact, Metric
+from cola.records import STUDY_IMPORT, Artifact, Metric
 
-FILE = "imported.json"
+FILE = STUDY_IMPORT
 REMEDY = "import it again with --replace"
 COMPUTE = "nominal"  # FLOPs as another project counts them
 

@@ -43,6 +43,7 @@ class Quantity:
     def number(self, value: float) -> str:
         """A value in `unit`, without it."""
         digits = ".1f" if self.range is not None else ".3f"
+        digits = ".2f" if self.unit.startswith("Brier") else digits
         return f"{self.scale * value:{digits}}"
 
 
@@ -72,6 +73,12 @@ KINDS = (
     _Kind("eval/*/valid", "%", SHARE, 100.0, items="items"),
     _Kind("eval/*/f1", "%", SHARE, 100.0),
     _Kind("eval/*/mauve", "%", SHARE, 100.0),
+    _Kind("eval/*/mixture_accuracy", "%", SHARE, 100.0),
+    _Kind("eval/*/draw_accuracy", "%", SHARE, 100.0),
+    _Kind("eval/*/first_token_draw_accuracy", "%", SHARE, 100.0),
+    # A score that beats no guess is below 0, and the guess of equal probabilities nearly 0.
+    _Kind("eval/*/brierlm", "BrierLM", PER_CENT),
+    _Kind("eval/*/brier_?", "Brier, times 100", SHARE, 100.0),
     _Kind("eval/*/chrf", "chrF", PER_CENT),
     _Kind("continuation/*accuracy", "%", SHARE, 100.0),
     _Kind("continuation/chrf", "chrF", PER_CENT),
@@ -110,7 +117,8 @@ def title(key: str) -> str:
 
 def quantities(names: Sequence[str], recorded: Iterable[str]) -> tuple[list[Quantity], list[str]]:
     """What was asked for, in its order, of the metrics that a study's finished runs have; and what
-    a group lacks. A task's name stands for its accuracy.
+    a group lacks. A task's name stands for its accuracy, and the end of a name for the only metric
+    that ends so.
 
     Raises:
         SpecError: a metric that no run has, that has no range, or that is named twice.
@@ -139,7 +147,11 @@ def _group(name: str, known: Sequence[str]) -> tuple[list[Quantity], list[str]]:
             f"{name}`)"
         )
     parts = tuple(found for task in tasks if (found := quantity(Metric.accuracy(task))))
-    scored = [task for task in GROUPS[name] if task not in ("likelihood", "unconditional", "speed")]
+    scored = [
+        task
+        for task in GROUPS[name]
+        if task not in ("likelihood", "predictive", "unconditional", "speed")
+    ]
     missing = [task for task in scored if task not in tasks]
     notes = [f"{name}: no run was scored on {', '.join(missing)}"] if missing else []
     if len(parts) == 1:
@@ -152,6 +164,8 @@ def _group(name: str, known: Sequence[str]) -> tuple[list[Quantity], list[str]]:
 
 def _one(name: str, known: Sequence[str]) -> Quantity:
     key = name if "/" in name else Metric.accuracy(name)
+    ending = [each for each in known if name and "/" not in name and each.endswith(f"/{name}")]
+    key = ending[0] if key not in known and len(ending) == 1 else key
     if key in known and (found := quantity(key)) is not None:
         return found
     usable = [each for each in known if quantity(each) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,13 @@ def report_of(
     spec: dict[str, Any] | None,
     targets: Sequence[float] = (),
     forecasts: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda doing: None,
 ) -> ReportResult:
     """Write the report of a study's runs into `folder`.
 
     `spec` is the study's specification, for "how to reproduce" and the description; None takes the
     one that MLflow has. `targets`: budgets to predict the loss at (by default ten times the largest
-    one). `forecasts`: sentences on those that were registered.
+    one). `forecasts`: sentences on those that were registered. `progress` gets what is done next.
 
     Raises:
         SpecError: when no run is finished.
@@ -99,10 +100,12 @@ def report_of(
             "for one, or resume the study with `cola run`"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    progress("fitting curves")
     found = findings_of(frames)
     known = recorded_spec(study, frames) if spec is None else spec
     content = page(study, frames, found, spec=known, targets=targets)
     content["forecasts"] = list(forecasts)
+    progress("drawing figures")
     content["figures"] = draw_figures(
         frames,
         found.fits,
@@ -163,7 +166,7 @@ def page(
         "diagnostics": diagnostic_rows(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(variants.values()),
         "tasks": task_table(frames.evaluations, list(variants)),
-        "task_note": task_note(variants.values()),
+        "task_note": task_note(variants.values(), set(frames.evaluations.get("task", ()))),
         "samples": frames.samples,
         "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),

@@ -13,18 +13,30 @@ from cola.families.registry import IMPORTED, definition_of
 SHARES = (
     "accuracy",
     "first_token_accuracy",
+    "first_token_draw_accuracy",
+    "mixture_accuracy",
+    "draw_accuracy",
     "valid",
     "accuracy_given_valid",
     "choice_accuracy",
     "f1",
 )
-BESIDE = ("accuracy_standard_error", "nll_standard_error", "chance", "items")  # of other numbers
 STANDARD_ERRORS = {
     "accuracy": "accuracy_standard_error",
     "nll_nats_per_token": "nll_standard_error",
+    **{
+        name: f"{name}_standard_error"
+        for name in ("brierlm", *(f"brier_{count}" for count in (1, 2, 3, 4)))
+    },
 }
+BESIDE = (*STANDARD_ERRORS.values(), "chance", "items")  # of other numbers
 
 LIKELIHOODS = "Likelihoods are exact or bounds as the table of runs says."
+PREDICTIVE = (
+    "Predictive scores are of draws behind the same prompts: of Brier-n and BrierLM the higher are "
+    "better, those of token frequencies are beside them, and the NLL is exact for AR, elsewhere a "
+    "bound that falls as draws grow."
+)
 OTHERS = (
     "Generated texts are judged by the reference that their evaluation names. Speeds are those of "
     "the machine at that time."
@@ -39,11 +51,12 @@ class TaskTable:
     rows: list[dict[str, object]]
 
 
-def task_note(families: Iterable[str]) -> str:
+def task_note(families: Iterable[str], tasks: Iterable[str] = ()) -> str:
     """What a reader must know of the measurements, those of the families included."""
     known = [definition_of(name) for name in dict.fromkeys(families) if name != IMPORTED]
     notes = [f"{family.label}: {family.task_note}" for family in known if family.task_note]
-    return " ".join([LIKELIHOODS, *notes, OTHERS])
+    predictive = [PREDICTIVE] if "predictive" in tasks else []
+    return " ".join([LIKELIHOODS, *predictive, *notes, OTHERS])
 
 
 def task_table(evaluations: pd.DataFrame, variants: Sequence[str]) -> TaskTable | None:

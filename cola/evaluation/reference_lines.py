@@ -67,8 +67,7 @@ def counted_lines(
     data: PreparedData, sequences: int, split: Split = "validation"
 ) -> ReferenceLines:
     """The lines, counted anew."""
-    rows = min(len(data.train), max(1, MOST_TOKENS // data.train.sequence_length))
-    train_NL = data.train.rows(np.arange(rows))
+    train_NL = counted_rows(data)
     held_out = data.split(split)
     tokens_NL = held_out.rows(np.arange(min(sequences, len(held_out))))
     vocab = int(data.meta["vocab_size"])
@@ -82,6 +81,18 @@ def counted_lines(
         xz_bits_per_byte=8 * len(lzma.compress(text, preset=9)) / len(text),
         counted_tokens=int(train_NL.size),
     )
+
+
+def counted_rows(data: PreparedData) -> np.ndarray:
+    """The sequences of the training split whose tokens are counted: (N, L)."""
+    rows = min(len(data.train), max(1, MOST_TOKENS // data.train.sequence_length))
+    return data.train.rows(np.arange(rows))
+
+
+def token_frequencies(data: PreparedData) -> np.ndarray:
+    """How frequent each token is in the training split, none of them 0: (V,)."""
+    vocab = int(data.meta["vocab_size"])
+    return smoothed(np.bincount(counted_rows(data).ravel(), minlength=vocab), vocab)
 
 
 def smoothed(counts_V: np.ndarray, vocab: int) -> np.ndarray:

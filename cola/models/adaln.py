@@ -68,7 +68,9 @@ def one_hot_timestep(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
     """(B, n, K + 1), one-hot: the index of a latent's timestep, or K where the latent is clean."""
     count = emb_BKC.shape[1]
     own_n = torch.arange(clean_Bn.shape[1], device=clean_Bn.device) * count // clean_Bn.shape[1]
-    return F.one_hot(own_n.where(~clean_Bn, count), count + 1).to(emb_BKC.dtype)
+    # Compared, not `F.one_hot`, which reads its input back to check it.
+    index_K = torch.arange(count + 1, device=clean_Bn.device)
+    return (own_n.where(~clean_Bn, count)[..., None] == index_K).to(emb_BKC.dtype)
 
 
 class TimestepTable:

@@ -139,10 +139,7 @@ class ColaDiT(PreTrainedModel):
 
     def block_rotary(self, cache: KVCache) -> Tensor:
         """Rotations of the block behind the cache; batch size 1 where all samples are as long."""
-        position = torch.arange(self.config.block_size, device=cache.length_B.device)
-        if min(cache.lengths) == cache.filled:
-            return self.rotary(cache.filled + position)
-        return self.rotary(cache.length_B[:, None] + position)
+        return self.rotary(cache.positions(self.config.block_size))
 
     def denoise(
         self,
@@ -161,16 +158,16 @@ class ColaDiT(PreTrainedModel):
         """
         batch = len(z_Bsd)
         x_BsC = self.embed(z_Bsd)
-        mask = cache.mask(z_Bsd.shape[1], self.config.block_size, noisy=True)
+        view = cache.view(z_Bsd.shape[1], self.config.block_size)
         for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_BsC, timesteps, rotary)
             if guided and layer == 0:  # both are the same up to the first attention
                 x_BsC, timesteps = torch.cat([x_BsC, x_BsC]), timesteps.repeat_batch()
                 rotary = rotary if len(rotary) == 1 else torch.cat([rotary, rotary])
-            seen_k, seen_v = cache.behind(layer, k[:batch], v[:batch])
+            seen_k, seen_v = view.update(k[:batch], v[:batch], layer)
             heads, width = q.shape[1], q.shape[3]
             attended = q.new_empty(*x_BsC.shape[:2], heads, width)
-            behind = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask=mask)
+            behind = attend(q[:batch], seen_k.to(q.dtype), seen_v.to(q.dtype), mask=view.mask)
             attended[:batch] = behind.transpose(1, 2)
             if guided:
                 alone = attend(q[-batch:], k[-batch:], v[-batch:], mask=None)
@@ -181,21 +178,21 @@ class ColaDiT(PreTrainedModel):
 
     def commit(self, z_Bmd: Tensor, cache: KVCache, counts: Sequence[int]) -> None:
         """Append clean latents to the cache: the first `counts[i]` (whole blocks) of sample i."""
+        if z_Bmd.shape[1]:
+            self.write_clean(z_Bmd, cache)
+            cache.advance(counts)
+
+    def write_clean(self, z_Bmd: Tensor, cache: KVCache) -> None:
+        """Write clean latents behind the cached ones, for `KVCache.advance` to keep."""
         length, size = z_Bmd.shape[1], self.config.block_size
-        if length == 0:
-            return
-        position = torch.arange(length, device=z_Bmd.device)
-        rotary = self.rotary(cache.length_B[:, None] + position)
-        mask = cache.mask(length, size, noisy=False)
+        rotary, view = self.rotary(cache.positions(length)), cache.view(length, size)
         timesteps, x_BmC = self.timestep_zero(z_Bmd), self.embed(z_Bmd)
         for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_BmC, timesteps, rotary)
+            seen_k, seen_v = view.update(k, v, layer)
             if layer < len(self.layers) - 1:  # the last layer's output is never read
-                seen_k, seen_v = cache.behind(layer, k, v)
-                attended = attend(q, seen_k.to(q.dtype), seen_v.to(q.dtype), mask=mask)
+                attended = attend(q, seen_k.to(q.dtype), seen_v.to(q.dtype), mask=view.mask)
                 x_BmC = block.finish(x_BmC, attended, timesteps)
-            cache.write(layer, k, v)
-        cache.advance(counts)
 
     def embed(self, z_Bnd: Tensor) -> Tensor:
         """Latents (float32 outside the networks) -> (B, n, C) in the type of the weights."""
@@ -223,7 +220,9 @@ class ColaDiT(PreTrainedModel):
         """LayerNorm with affine parameters, AdaLN, Linear: (B, n, C) -> (B, n, d)."""
         return self.txt_out(modulate(self.txt_out_norm(x_BnC), timesteps, self.txt_out_ada.out_in))
 
-    def new_cache(self, batch: int, capacity: int, like: Tensor) -> KVCache:
+    def new_cache(
+        self, batch: int, capacity: int, like: Tensor, *, step: int | None = None
+    ) -> KVCache:
         """An empty cache for `capacity` latents per sample, on the device of `like`."""
         config = self.config
         return KVCache(
@@ -234,6 +233,7 @@ class ColaDiT(PreTrainedModel):
             head_dim=config.head_dim,
             device=like.device,
             dtype=activation_dtype(self.txt_in.proj.weight),
+            step=step,
         )
 
 

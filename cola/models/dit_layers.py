@@ -13,6 +13,7 @@ from cola.models.adaln import TimestepEmbeddings, adaln_projection, add_gated
 from cola.models.dit_config import DiTConfig
 from cola.models.layers import (
     inverse_frequencies,
+    inverse_frequencies_on,
     merge_heads,
     rotary_angles,
     rotate_interleaved,
@@ -34,7 +35,7 @@ class RotaryFrequencies(nn.Module):
         if self.freqs.dtype == torch.float32:
             return rotary_angles(position, self.freqs)
         # In a model with bfloat16 weights the buffer is rounded, which is wrong at late positions.
-        exact = inverse_frequencies(2 * len(self.freqs), ROPE_THETA).to(self.freqs.device)
+        exact = inverse_frequencies_on(self.freqs.device, 2 * len(self.freqs), ROPE_THETA)
         return rotary_angles(position, exact)
 
 

@@ -1,12 +1,13 @@
-"""Keys and values of the committed latents, per layer and per sample.
+"""Keys and values of what has been read, per layer and per row: allocated once, written in place.
 
-B batch, H heads, S capacity, D head width, T new entries.
+B rows of a pass, H heads, S columns that a pass sees, D head width, T new entries of a pass.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -15,10 +16,15 @@ from cola.models.masks import cached_prefix_mask
 
 
 class KVCache:
-    """Preallocated buffers whose samples may hold different numbers of entries.
+    """Preallocated buffers whose rows hold different numbers of entries, each from column 0.
 
-    With fewer samples than rows, the samples occupy the first rows. Lengths are kept on the host
-    (`lengths`) and on the device (`length_B`), so that nothing is read back from the device.
+    With fewer rows in work than allocated, those in work are the first. Lengths are kept on the
+    host (`lengths`) and on the device (`length_B`), so that nothing is read back from the device.
+
+    Without `step`, a pass has the rows in work and sees the columns that they fill: the least work.
+    With it, shapes are fixed: rows are rounded up to a power of two and columns to a multiple of
+    `step` (itself one of every T), and no number that a pass is given depends on the lengths. So
+    one CUDA graph serves many passes. What the further rows hold is never read by the others.
     """
 
     def __init__(
@@ -31,31 +37,47 @@ class KVCache:
         head_dim: int,
         device: torch.device,
         dtype: torch.dtype,
+        step: int | None = None,
     ) -> None:
+        if step is not None:
+            capacity = rounded_up(capacity, step)
         shape = (layers, batch, heads, capacity, head_dim)
         self._k = torch.zeros(shape, device=device, dtype=dtype)
         self._v = torch.zeros(shape, device=device, dtype=dtype)
+        self._length = torch.zeros(batch, device=device, dtype=torch.long)
+        self.step = step
         self._set_lengths([0] * batch)
 
     def _set_lengths(self, lengths: list[int]) -> None:
-        self.lengths = lengths
-        self.length_B = torch.tensor(lengths, dtype=torch.long, device=self._k.device)
+        allocated = len(self._length)
+        self._length.copy_(torch.tensor([*lengths, *[0] * (allocated - len(lengths))]))
+        self._count(lengths)
 
-    @property
-    def filled(self) -> int:
-        """Entries of the longest sample; the buffers hold nothing behind them."""
-        return max(self.lengths, default=0)
+    def _count(self, lengths: list[int]) -> None:
+        """What the host knows of the lengths."""
+        self.lengths = lengths
+        self.filled = max(lengths, default=0)  # entries of the longest row
+        level = min(lengths, default=0) == self.filled  # all rows are as long
+        self.level = level and self.step is None
+        self.rows = len(lengths)  # of a pass
+        self.columns = self.filled  # that a pass sees beside its own, in the least-work form
+        if self.step is not None:
+            self.rows = min(len(self._length), power_of_two(len(lengths)))
+            self.columns = min(self._k.shape[3], rounded_up(self.filled + 1, self.step))
+        self.length_B = self._length[: self.rows]  # entries of every row of a pass
 
     def unused(self, count: int) -> KVCache:
         """An empty cache over the next `count` unused rows of the same buffers; see `append`."""
         part, start = copy.copy(self), len(self.lengths)
         part._k = self._k[:, start : start + count]
         part._v = self._v[:, start : start + count]
-        part._set_lengths([0] * count)
+        part._length = torch.zeros_like(self._length[:count])
+        part.step = None
+        part._count([0] * count)
         return part
 
     def append(self, part: KVCache) -> None:
-        """Adopt the samples that `part` wrote into this cache's unused rows."""
+        """Adopt the rows that `part` wrote into this cache's unused ones."""
         self._set_lengths([*self.lengths, *part.lengths])
 
     def keep(self, order: Sequence[int]) -> None:
@@ -72,46 +94,85 @@ class KVCache:
 
     def keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
         """Two views (B, H, filled, D)."""
-        batch, filled = len(self.lengths), self.filled
-        return self._k[layer, :batch, :, :filled], self._v[layer, :batch, :, :filled]
+        rows, filled = self.rows, self.filled
+        return self._k[layer, :rows, :, :filled], self._v[layer, :rows, :, :filled]
 
-    def mask(self, count: int, block_size: int, *, noisy: bool) -> Tensor | None:
-        """Visible set of `count` latents behind the cached ones (`cached_prefix_mask`).
+    def positions(self, count: int) -> Tensor:
+        """Positions of `count` new entries: (T,) where all rows are as long, else (B, T)."""
+        new_T = torch.arange(count, device=self._length.device)
+        return self.filled + new_T if self.level else self.length_B[:, None] + new_T
 
-        None where everything is visible: one noisy block behind prefixes of equal length.
+    def view(self, count: int, block_size: int) -> CacheView:
+        """What a pass of `count` new entries writes and sees, in blocks of `block_size`.
+
+        Cached lengths must be multiples of the block size.
         """
-        if noisy and count <= block_size and min(self.lengths) == self.filled:
-            return None
-        return cached_prefix_mask(
-            self.length_B, self.filled, count, block_size=block_size, noisy=noisy
-        )
-
-    def write(self, layer: int, k_BHTD: Tensor, v_BHTD: Tensor) -> None:
-        """Store T entries behind each sample's own; `advance` then makes them visible."""
-        count = k_BHTD.shape[2]
-        row = torch.arange(len(self.length_B), device=self.length_B.device)[:, None]
-        position = self.length_B[:, None] + torch.arange(count, device=self.length_B.device)
-        # Advanced indexing puts (B, T) first: the values are laid out to match.
-        self._k[layer][row, :, position] = k_BHTD.transpose(1, 2).to(self._k.dtype)
-        self._v[layer][row, :, position] = v_BHTD.transpose(1, 2).to(self._v.dtype)
-
-    def behind(self, layer: int, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
-        """The cached entries followed by T others: two views (B, H, filled + T, D).
-
-        The T entries lie in the unused part of the buffers, so that the cached ones need not be
-        copied; the next `write` or `behind` overwrites them.
-        """
-        batch, filled = len(self.lengths), self.filled
-        end = filled + k_BHTD.shape[2]
-        self._k[layer, :batch, :, filled:end] = k_BHTD
-        self._v[layer, :batch, :, filled:end] = v_BHTD
-        return self._k[layer, :batch, :, :end], self._v[layer, :batch, :, :end]
+        columns = self.columns if self.step is not None else self.filled + count
+        k, v = self._k[:, : self.rows], self._v[:, : self.rows]
+        if self.level and count <= block_size:
+            mask = None  # every entry is visible
+        else:
+            mask = cached_prefix_mask(self.length_B, columns, count, block_size=block_size)
+        if self.level:
+            return CacheView(k, v, columns, mask=mask, first=self.filled, entry=None)
+        heads, capacity = k.shape[2], k.shape[3]
+        row_BH = torch.arange(self.rows * heads, device=k.device).view(-1, heads)
+        entry = row_BH[..., None] * capacity + self.positions(count)[:, None]
+        return CacheView(k, v, columns, mask=mask, first=0, entry=entry.flatten())
 
     def advance(self, counts: Sequence[int]) -> None:
-        """Add the first `counts[i]` entries that `write` stored for sample i to its own."""
-        self._set_lengths(
-            [length + count for length, count in zip(self.lengths, counts, strict=True)]
-        )
+        """Add the first `counts[i]` entries that a pass wrote for row i to its own."""
+        lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        if len(set(counts)) == 1:  # nothing need be copied to the device
+            self._length[: len(lengths)] += counts[0]
+            self._count(lengths)
+        else:
+            self._set_lengths(lengths)
+
+
+@dataclass(frozen=True)
+class CacheView:
+    """One pass's part of a cache: where its entries go, and what it sees.
+
+    keys, values: (layers, B, H, capacity, D). The entries of every row begin at column `first`;
+    where the rows differ, `entry` are the entries' places among (B, H, capacity), flattened.
+    `mask` (B, 1, T or 1, S) is True where a column is visible; None: everywhere.
+    """
+
+    keys: Tensor
+    values: Tensor
+    columns: int
+    _: KW_ONLY
+    mask: Tensor | None
+    first: int
+    entry: Tensor | None
+
+    def update(self, k_BHTD: Tensor, v_BHTD: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Write a layer's new entries; all that the pass sees, two views (B, H, S, D).
+
+        The next pass overwrites the entries unless `KVCache.advance` keeps them. The name and the
+        arguments are those of the caches of `transformers`.
+        """
+        return self._write(self.keys[layer], k_BHTD), self._write(self.values[layer], v_BHTD)
+
+    def _write(self, cached_BHSD: Tensor, new_BHTD: Tensor) -> Tensor:
+        if self.entry is None:
+            cached_BHSD[:, :, self.first : self.first + new_BHTD.shape[2]] = new_BHTD
+        else:
+            width = new_BHTD.shape[3]
+            rows = new_BHTD.to(cached_BHSD.dtype).reshape(-1, width)
+            cached_BHSD.view(-1, width).index_copy_(0, self.entry, rows)
+        return cached_BHSD[:, :, : self.columns]
+
+
+def rounded_up(count: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step
+
+
+def power_of_two(count: int) -> int:
+    """The next power of two, at least 1."""
+    return 1 << max(count - 1, 0).bit_length()
 
 
 def compact_order(kept: Sequence[int]) -> list[int]:

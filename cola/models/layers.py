@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -119,6 +120,13 @@ def rotate_interleaved(x_BTHD: Tensor, rotations: Tensor) -> Tensor:
 def inverse_frequencies(width: int, theta: float) -> Tensor:
     """theta^(-2i / width) for i < width / 2."""
     return theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+
+
+@lru_cache(maxsize=16)
+def inverse_frequencies_on(device: torch.device, width: int, theta: float) -> Tensor:
+    """The same numbers on a device: made on the host once, as copies end a CUDA graph's capture."""
+    with torch.inference_mode(False):
+        return inverse_frequencies(width, theta).to(device)
 
 
 def sinusoid(timestep: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 # Queries attended together: small chunks skip more hidden keys, large ones need fewer calls. Chosen
 # for tests/benchmarks/training_step.py, which shows the effect of another value.
 QUERY_CHUNK = 64
+NOWHERE = 1 << 40  # no position reaches it
 
 
 def visible(query: Tensor, key: Tensor, block_size: int, *, clean: int) -> Tensor:
@@ -52,25 +53,18 @@ def noisy_query_mask(length: int, block_size: int, device: torch.device) -> Tens
     return visible(query[:, None], key, block_size, clean=clean)
 
 
-def cached_prefix_mask(
-    prefix_B: Tensor, filled: int, count: int, *, block_size: int, noisy: bool
-) -> Tensor:
-    """Mask of `count` new latents behind cached clean prefixes: (B, 1, T or 1, filled + T).
+def cached_prefix_mask(prefix_B: Tensor, columns: int, count: int, *, block_size: int) -> Tensor:
+    """Mask of `count` new latents behind cached prefixes: (B, 1, T or 1, columns).
 
-    `prefix_B` are the samples' own prefix lengths, in whole blocks; `filled` is the longest. New
-    latents are one noisy block, whose queries all have the same visible set (T is then 1), or any
-    number of clean ones.
+    `prefix_B` are the rows' own prefix lengths, in whole blocks; a row's new latents lie in the
+    columns behind its own prefix. A noisy block sees what a clean one at its place does. Queries
+    of one block all have the same visible set (T is then 1).
     """
-    slot = torch.arange(filled, device=prefix_B.device)
-    position_BT = prefix_B[:, None] + torch.arange(count, device=prefix_B.device)
-    clean = filled + count  # no clean position reaches it
-    new_BT = position_BT + clean if noisy else position_BT
-    query_BT = new_BT[:, :1] if noisy else new_BT
-    key_BS = torch.cat([slot.expand(len(prefix_B), -1), new_BT], dim=1)
-    seen_BTS = visible(query_BT[:, :, None], key_BS[:, None], block_size, clean=clean)
-    # Slots behind a sample's own prefix hold another sample's entries, or nothing.
-    seen_BTS[..., :filled] &= (slot < prefix_B[:, None])[:, None]
-    return seen_BTS[:, None]
+    new_T = torch.arange(1 if count <= block_size else count, device=prefix_B.device)
+    query_BT1 = (prefix_B[:, None] + new_T)[..., None]
+    key_S = torch.arange(columns, device=prefix_B.device)
+    # What lies behind a row's own entries is another row's, or nothing: its position is hidden.
+    return visible(query_BT1, key_S, block_size, clean=NOWHERE)[:, None]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from cola.models.kv_cache import KVCache
+from cola.models.kv_cache import CacheView, KVCache
 from cola.models.layers import (
     activation_dtype,
     attend,
-    inverse_frequencies,
+    inverse_frequencies_on,
     merge_heads,
     rotary_angles,
     rotate_half,
@@ -118,7 +118,7 @@ class VAEBlock(nn.Module):
         rotary: Tensor,
         mask: Tensor | None,
         *,
-        cache: KVCache | None = None,
+        cache: CacheView | None = None,
         layer: int = 0,
     ) -> Tensor:
         """(B, n, C) -> (B, n, C); with a cache the latents also see its entries, and join them."""
@@ -142,21 +142,22 @@ class VAEBlock(nn.Module):
         rotary: Tensor,
         mask: Tensor | None,
         *,
-        cache: KVCache | None,
+        cache: CacheView | None,
         layer: int,
     ) -> Tensor:
-        """Multi-head attention, QK LayerNorm over the full width; `mask` None is causal."""
+        """Multi-head attention, QK LayerNorm over the full width.
+
+        `mask` None is causal; with a cache, all that it has is visible.
+        """
         q, k, v = self.qkv_proj(x_BnC).chunk(3, dim=-1)
         heads = (self.num_heads, -1)
         q = rotate_half(self.q_norm(q).unflatten(-1, heads), rotary).transpose(1, 2)
         k = rotate_half(self.k_norm(k).unflatten(-1, heads), rotary).transpose(1, 2)
         v = v.unflatten(-1, heads).transpose(1, 2)
         if cache is not None:
-            cache.write(layer, k, v)
-            past_k, past_v = cache.keys_values(layer)
-            k = torch.cat([past_k.to(k.dtype), k], dim=2)
-            v = torch.cat([past_v.to(v.dtype), v], dim=2)
-        return self.attn_out_proj(merge_heads(attend(q, k, v, mask=mask, causal=mask is None)))
+            k, v = (part.to(q.dtype) for part in cache.update(k, v, layer))
+        causal = mask is None and cache is None
+        return self.attn_out_proj(merge_heads(attend(q, k, v, mask=mask, causal=causal)))
 
     def feed_forward(self, x_BnC: Tensor) -> Tensor:
         """SwiGLU: silu(gate) * x, where x and gate are the halves of one projection."""
@@ -221,8 +222,13 @@ class Decoder(nn.Module):
 
     def extend(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
         """Logits (B, n * patch_size, V) of new latents behind the cache; see `extend_hidden`."""
-        hidden_BnC = self.extend_hidden(z_Bnd, cache, counts)
-        logits: Tensor = self.final_layer(self.unpatched(hidden_BnC))
+        logits = self.write(z_Bnd, cache)
+        cache.advance(counts)
+        return logits
+
+    def write(self, z_Bnd: Tensor, cache: KVCache) -> Tensor:
+        """`extend` without `KVCache.advance`, which keeps the latents."""
+        logits: Tensor = self.final_layer(self.unpatched(self.write_hidden(z_Bnd, cache)))
         return logits
 
     def extend_hidden(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
@@ -231,14 +237,18 @@ class Decoder(nn.Module):
         The cache then holds the first `counts[i]` of sample i's. n and the cached lengths must be
         multiples of the visible block.
         """
+        x_BnC = self.write_hidden(z_Bnd, cache)
+        cache.advance(counts)
+        return x_BnC
+
+    def write_hidden(self, z_Bnd: Tensor, cache: KVCache) -> Tensor:
+        """`extend_hidden` without `KVCache.advance`, which keeps the latents."""
         count = z_Bnd.shape[1]
-        position = cache.length_B[:, None] + torch.arange(count, device=z_Bnd.device)
-        rotary = rope_rotations(self.config, position)
-        mask = cache.mask(count, self.config.visible_block, noisy=False)
+        rotary = rope_rotations(self.config, cache.positions(count))
+        view = cache.view(count, self.config.visible_block)
         x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
         for layer, block in enumerate(self.blocks):
-            x_BnC = block(x_BnC, rotary, mask, cache=cache, layer=layer)
-        cache.advance(counts)
+            x_BnC = block(x_BnC, rotary, view.mask, cache=view, layer=layer)
         return x_BnC
 
     def unpatched(self, x_BnC: Tensor) -> Tensor:
@@ -248,7 +258,9 @@ class Decoder(nn.Module):
         normed: Tensor = self.final_norm(x_BnCP.transpose(2, 3).flatten(1, 2))
         return normed
 
-    def new_cache(self, batch: int, capacity: int, like: Tensor) -> KVCache:
+    def new_cache(
+        self, batch: int, capacity: int, like: Tensor, *, step: int | None = None
+    ) -> KVCache:
         """An empty cache for `capacity` latents per sample, on the device of `like`."""
         config = self.config
         return KVCache(
@@ -259,6 +271,7 @@ class Decoder(nn.Module):
             head_dim=config.dim // config.num_heads,
             device=like.device,
             dtype=activation_dtype(self.in_layer.weight),
+            step=step,
         )
 
 
@@ -297,7 +310,7 @@ def init_normal(module: nn.Module, std: float) -> None:
 def rope_rotations(config: TextVAEConfig, position: Tensor) -> Tensor:
     """Rotations of the rotary embedding over the full head width, at these positions."""
     width = config.dim // config.num_heads
-    frequencies = inverse_frequencies(width, config.rope_theta).to(position.device)
+    frequencies = inverse_frequencies_on(position.device, width, config.rope_theta)
     return rotations(rotary_angles(position, frequencies), width)
 
 

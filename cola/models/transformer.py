@@ -51,9 +51,14 @@ class LLaDAModel(PreTrainedModel):
         self.post_init()
 
     def forward(
-        self, tokens_BL: Tensor, real_BL: Tensor | None = None, position_BL: Tensor | None = None
+        self,
+        tokens_BL: Tensor,
+        real_BL: Tensor | None = None,
+        position_BL: Tensor | None = None,
+        *,
+        wanted: slice | None = None,
     ) -> Tensor:
-        """Logits (B, L, V) of every position.
+        """Logits (B, L, V) of every position, or of those `wanted` alone.
 
         `real_BL` is False at padding, which is hidden from all queries; `position_BL` are the
         rotary positions (default: 0 to L - 1).
@@ -67,6 +72,8 @@ class LLaDAModel(PreTrainedModel):
         rotary = self.model.rotary_emb(hidden, position_ids=position_BL)
         for layer in self.model.layers:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
+        if wanted is not None:
+            hidden = hidden[:, wanted]
         logits: Tensor = self.lm_head(self.model.norm(hidden))
         return logits
 

@@ -1,7 +1,7 @@
 """Batched AR generation (model.md, Eq. 29) with a KV cache, for prompts of unequal length.
 
-Rows whose continuation has ended are given to waiting prompts. B rows, S cached entries, V
-vocabulary.
+Rows whose continuation has ended are given to waiting prompts. B rows, L tokens of the longest
+prompt, C width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from cola.models.kv_cache import KVCache, compact_order, rounded_up
+from cola.models.layers import activation_dtype
+from cola.sampling import static_step
 from cola.sampling.continuous_batching import Ended, PromptQueue, Sample, Stop, in_order
-from cola.sampling.tokens import sample_tokens
+from cola.sampling.tokens import sample_tokens, seen_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
-# Share of the rows that must be free before they are refilled: dropping and joining rows copies the
-# whole cache, and prompts are read faster together. Chosen for tests/benchmarks/refilling.py.
+# Share of the rows that must be free before they are refilled: prompts are read faster together.
+# Chosen for tests/benchmarks/refilling.py.
 REFILL_SHARE = 0.25
+COLUMNS = 128  # by which the cache that a step sees grows where shapes are fixed, a chosen value
 
 
 def generate(
@@ -50,18 +53,22 @@ def iter_generate(
     ended: Ended | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """(index of the prompt, continuation) as continuations end; see `Family.iter_generate`."""
+    if not prompts:
+        return
     queue = PromptQueue(prompts, stream, Stop(settings.max_new_tokens, eos_token_id, ended))
-    batch = ActiveBatch(model, settings)
-    while queue or batch.running:
-        room = rows - batch.running
-        if queue and room >= REFILL_SHARE * rows:
-            batch.drop_ended()
-            finished = batch.join(queue.take(room)[0])
-        else:
-            if len(batch.samples) - batch.running >= REFILL_SHARE * len(batch.samples):
-                batch.drop_ended()
-            finished = batch.step()
-        yield from ((sample.index, sample.generated) for sample in finished)
+    rows, longest = min(rows, len(prompts)), max(len(prompt) for prompt in prompts)
+    if static_step.fixed_shapes(model.device):
+        longest = rounded_up(longest, COLUMNS)
+    with static_step.reused(
+        model,
+        (settings, rows, longest),
+        lambda: ActiveBatch(model, settings, rows, longest=longest),
+    ) as batch:
+        while queue or batch.samples:
+            room = rows - len(batch.samples)
+            refill = queue and room >= REFILL_SHARE * rows
+            finished = batch.join(queue.take(room)[0]) if refill else batch.step()
+            yield from ((sample.index, sample.generated) for sample in finished)
 
 
 def stream_tokens(
@@ -73,7 +80,7 @@ def stream_tokens(
     eos_token_id: int | None,
 ) -> Iterator[list[int]]:
     """The continuation of one prompt, token by token; see `Family.stream`."""
-    batch = ActiveBatch(model, settings)
+    batch = ActiveBatch(model, settings, 1, longest=len(prompt))
     stop = Stop(settings.max_new_tokens, eos_token_id)
     (sample,), _ = PromptQueue([prompt], stream, stop).take(1)
     batch.join([sample])
@@ -84,120 +91,134 @@ def stream_tokens(
 
 
 class ActiveBatch:
-    """Samples in work, right-aligned, with their cache; ended ones stay until `drop_ended`."""
+    """Samples that have not ended, in the order of the cache's rows.
 
-    def __init__(self, model: LlamaForCausalLM, settings: GenerationSpec) -> None:
+    At most `rows` of them, with prompts of at most `longest` tokens.
+    """
+
+    def __init__(
+        self, model: LlamaForCausalLM, settings: GenerationSpec, rows: int, *, longest: int
+    ) -> None:
         self._model, self._settings = model, settings
         self.samples: list[Sample] = []
-        self._clear()
-
-    def _clear(self) -> None:
-        self._cache = DynamicCache(config=self._model.config)
-        empty = torch.zeros(0, 1, dtype=torch.long, device=self._model.device)
-        # The next pass's input tokens and positions (B, 1), and 1 where the cache holds a real
-        # token, (B, S).
-        self._inputs, self._position, self._real = empty, empty, empty[:, :0]
-
-    @property
-    def running(self) -> int:
-        """Number of samples that have not ended."""
-        return sum(not sample.done for sample in self.samples)
+        # The start token precedes the prompt; the last new token is never read.
+        self._cache = new_cache(model, rows, longest + settings.max_new_tokens)
+        self._cache.keep([])
+        self._step = static_step.StaticStep(self._next_tokens, model.device)
+        # Each sample's latest token (B,), and True at all of its tokens (B, V) for the penalty.
+        self._ids = torch.zeros(0, dtype=torch.long, device=model.device)
+        self._seen = self._seen_by([])
 
     def join(self, added: list[Sample]) -> list[Sample]:
         """Read new samples' prompts and generate a token for each; those that end with it."""
         start = self._model.config.bos_token_id
         texts = [[start, *sample.prompt] for sample in added]
-        inputs, real = left_padded(texts, start, self._model.device)
-        position = (real.cumsum(1) - 1).clamp_min(0)
-        cache = DynamicCache(config=self._model.config)
-        logits_BV = self._pass(inputs, real, position, cache=cache)
-        if self.samples:
-            join_caches(self._cache, cache)
-        else:
-            self._cache = cache
-        width = max(self._real.shape[1], real.shape[1])
-        padded = [F.pad(part, (width - part.shape[1], 0)) for part in (self._real, real)]
-        self._real = torch.cat(padded)
-        self._position = torch.cat([self._position, position[:, -1:] + 1])
-        self._inputs = torch.cat([self._inputs, inputs[:, -1:]])
-        first = len(self.samples)
+        counts = [len(text) for text in texts]
+        part = self._cache.unused(len(added))
+        hidden_BLC = read(self._model, right_padded(texts, start, self._model.device), part)
+        part.advance(counts)
+        self._cache.append(part)
+        # Entries behind a row's own text are those of padding, which nothing sees.
+        last_B = torch.tensor(counts, device=hidden_BLC.device) - 1
+        row_B = torch.arange(len(added), device=hidden_BLC.device)
+        logits_BV = next_logits(self._model, hidden_BLC[row_B, last_B])
+        seen_BV = self._seen_by(added)
+        ids_B = sample_tokens(logits_BV, self._settings, self._uniform(added), seen_BV=seen_BV)
         self.samples = [*self.samples, *added]
-        return self._choose(logits_BV, list(range(first, len(self.samples))))
+        self._ids = torch.cat([self._ids, ids_B])
+        if self._seen is not None and seen_BV is not None:
+            self._seen = torch.cat([self._seen, seen_BV.scatter(1, ids_B[:, None], True)])
+        return self._extend(added, ids_B)
 
     def step(self) -> list[Sample]:
-        """Generate a token for every sample that has not ended; those that end with it."""
-        self._real = F.pad(self._real, (0, 1), value=1)
-        logits_BV = self._pass(self._inputs, self._real, self._position, cache=self._cache)
-        self._position = self._position + 1
-        kept = [row for row, sample in enumerate(self.samples) if not sample.done]
-        return self._choose(logits_BV[kept], kept)
+        """Generate a token for every sample; those that end with it."""
+        cache, count = self._cache, len(self.samples)
+        given = static_step.padded(cache.rows, self._ids, self._uniform(self.samples), self._seen)
+        (ids_B,) = self._step((cache.rows, cache.columns), *given)
+        self._ids = ids_B[:count].clone()
+        cache.advance([1] * count)
+        if self._seen is not None:
+            self._seen.scatter_(1, self._ids[:, None], True)
+        return self._extend(self.samples, self._ids)
 
-    def drop_ended(self) -> None:
-        """Drop the rows of ended samples, and the cache's columns that are then all padding."""
-        kept = [row for row, sample in enumerate(self.samples) if not sample.done]
-        if len(kept) == len(self.samples):
-            return
-        self.samples = [self.samples[row] for row in kept]
-        if not kept:
-            self._clear()
-            return
-        self._real = self._real[kept]
-        unused = int(self._real.any(0).long().argmax())
-        self._real = self._real[:, unused:]
-        self._inputs, self._position = self._inputs[kept], self._position[kept]
-        for layer in self._cache.layers:
-            layer.keys = layer.keys[kept, :, unused:]
-            layer.values = layer.values[kept, :, unused:]
+    def _next_tokens(
+        self, ids_B: Tensor, uniform_B: Tensor | None, seen_BV: Tensor | None
+    ) -> tuple[Tensor]:
+        """The next token of every row of a pass, (B,): a step of fixed shapes."""
+        hidden_BLC = read(self._model, ids_B[:, None], self._cache)
+        logits_BV = next_logits(self._model, hidden_BLC[:, 0])
+        return (sample_tokens(logits_BV, self._settings, uniform_B, seen_BV=seen_BV),)
 
-    def _pass(
-        self, inputs: Tensor, real: Tensor, position: Tensor, *, cache: DynamicCache
-    ) -> Tensor:
-        """Logits (B, V) behind the last input; the cache grows by the inputs."""
-        output = self._model(
-            input_ids=inputs,
-            attention_mask=real,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        # The start token is an input only: it is never generated.
-        logits_BV: Tensor = output.logits[:, -1, : self._model.config.bos_token_id]
-        return logits_BV
+    def _uniform(self, samples: list[Sample]) -> Tensor | None:
+        """The numbers to draw the samples' next tokens with, (B,)."""
+        if self._settings.temperature == 0:
+            return None
+        own = [sample.stream.uniform(f"token/{len(sample.generated)}") for sample in samples]
+        return torch.cat(own)
 
-    def _choose(self, logits_BV: Tensor, rows: list[int]) -> list[Sample]:
-        """Sample a token for each of the rows; the samples that end with it."""
-        samples = [self.samples[row] for row in rows]
-        uniform_B, previous = None, None
-        if self._settings.temperature > 0:
-            own = [sample.stream.uniform(f"token/{len(sample.generated)}") for sample in samples]
-            uniform_B = torch.cat(own)
-        if self._settings.repetition_penalty != 1.0:
-            previous = [[*sample.prompt, *sample.generated] for sample in samples]
-        ids = sample_tokens(logits_BV, self._settings, uniform_B, previous=previous)
-        self._inputs[rows, 0] = ids
-        for sample, token in zip(samples, ids.tolist(), strict=True):
+    def _seen_by(self, samples: list[Sample]) -> Tensor | None:
+        if self._settings.repetition_penalty == 1.0:
+            return None
+        config = self._model.config
+        return seen_tokens([s.prompt for s in samples], config.bos_token_id, self._model.device)
+
+    def _extend(self, samples: list[Sample], ids_B: Tensor) -> list[Sample]:
+        """Add the tokens to their samples and drop the rows of those that end, and return them."""
+        for sample, token in zip(samples, ids_B.tolist(), strict=True):
             sample.extend([token])
-        return [sample for sample in samples if sample.done]
+        finished = [sample for sample in samples if sample.done]
+        if finished:
+            kept = [row for row, sample in enumerate(self.samples) if not sample.done]
+            order = compact_order(kept)
+            self._cache.keep(order)
+            self.samples = [self.samples[row] for row in order]
+            index = torch.tensor(order, dtype=torch.long, device=ids_B.device)
+            self._ids = self._ids[index]
+            self._seen = None if self._seen is None else self._seen[index]
+        return finished
 
 
-def join_caches(cache: DynamicCache, other: DynamicCache) -> None:
-    """Add the rows of `other` to `cache`, right-aligned; the shorter one is padded with zeros."""
-    for layer, added in zip(cache.layers, other.layers, strict=True):
-        missing = added.keys.shape[2] - layer.keys.shape[2]
-        for name in ("keys", "values"):
-            above = F.pad(getattr(layer, name), (0, 0, max(0, missing), 0))
-            below = F.pad(getattr(added, name), (0, 0, max(0, -missing), 0))
-            setattr(layer, name, torch.cat([above, below]))
+def new_cache(model: LlamaForCausalLM, rows: int, capacity: int) -> KVCache:
+    """An empty cache; its shapes are fixed where the model's device wants that."""
+    config = model.config
+    return KVCache(
+        config.num_hidden_layers,
+        rows,
+        config.num_key_value_heads,
+        capacity=capacity,
+        head_dim=config.head_dim,
+        device=model.device,
+        dtype=activation_dtype(model.lm_head.weight),
+        step=COLUMNS if static_step.fixed_shapes(model.device) else None,
+    )
 
 
-def left_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows right-aligned in one tensor (B, longest), and 1 where a token is real."""
+def read(model: LlamaForCausalLM, tokens_BL: Tensor, cache: KVCache) -> Tensor:
+    """The last layer's output (B, L, C) for tokens behind the cache.
+
+    Their keys and values are written, for `KVCache.advance` to keep.
+    """
+    network, count = model.model, tokens_BL.shape[1]
+    hidden_BLC: Tensor = network.embed_tokens(tokens_BL)
+    rotary = network.rotary_emb(hidden_BLC, position_ids=cache.positions(count).view(-1, count))
+    view = cache.view(count, 1)
+    # Behind nothing the mask is the causal one, for which there is a kernel.
+    mask = None if cache.level and cache.filled == 0 else view.mask
+    for layer in network.layers:
+        hidden_BLC = layer(
+            hidden_BLC, attention_mask=mask, position_embeddings=rotary, past_key_values=view
+        )
+    return hidden_BLC
+
+
+def next_logits(model: LlamaForCausalLM, hidden_BC: Tensor) -> Tensor:
+    """Logits (B, V) of the next token, by the last layer's output."""
+    # The start token is an input only: it is never generated.
+    logits_BV: Tensor = model.lm_head(model.model.norm(hidden_BC))
+    return logits_BV[:, : model.config.bos_token_id]
+
+
+def right_padded(rows: list[list[int]], pad: int, device: torch.device) -> Tensor:
+    """Rows left-aligned in one tensor (B, longest)."""
     longest = max(len(row) for row in rows)
-    tokens = torch.full((len(rows), longest), pad, dtype=torch.long, device=device)
-    real = torch.zeros_like(tokens)
-    for index, row in enumerate(rows):
-        if row:
-            tokens[index, -len(row) :] = torch.tensor(row, device=device)
-            real[index, -len(row) :] = 1
-    return tokens, real
+    return torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)

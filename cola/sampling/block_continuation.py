@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from cola.models.cola_dlm import ColaDLM
-from cola.models.kv_cache import compact_order
-from cola.sampling.block_decode import BlockDecoder, GenerationDraws
+from cola.models.kv_cache import compact_order, rounded_up
+from cola.sampling import static_step
+from cola.sampling.block_decode import COLUMNS, BlockDecoder, GenerationDraws
 from cola.sampling.continuous_batching import Ended, PromptQueue, Sample, Stop, in_order
 from cola.sampling.first_block import (
     complete_patches,
@@ -93,29 +94,35 @@ def iter_blocks(
     longest = max(len(prompt) for prompt in prompts) + settings.max_new_tokens
     # One block more than the tokens fill, as padding or a split patch may begin another one.
     capacity = (-(-longest // per_block) + 1) * model.dit.config.block_size
-    decoder = BlockDecoder(model, settings, min(rows, len(prompts)), capacity=capacity)
+    if static_step.fixed_shapes(model.dit.device):
+        capacity = rounded_up(capacity, COLUMNS)
     queue, pad = PromptQueue(prompts, stream, stop), stop.eos_token_id
-    batch = ActiveBatch(decoder, settings, 0 if pad is None else pad)
-    while queue or batch.samples:
-        finished = batch.join(*queue.take(rows - len(batch.samples)))
-        active = [*finished, *batch.samples]
-        if batch.samples:
-            batch.step()
-        yield active
+    rows = min(rows, len(prompts))
+    with static_step.reused(
+        model,
+        (settings, rows, capacity),
+        lambda: BlockDecoder(model, settings, rows, capacity=capacity),
+    ) as decoder:
+        batch = ActiveBatch(decoder, settings, 0 if pad is None else pad)
+        while queue or batch.samples:
+            finished = batch.join(*queue.take(rows - len(batch.samples)))
+            active = [*finished, *batch.samples]
+            if batch.samples:
+                batch.step()
+            yield active
 
 
 @dataclass
 class ActiveRow:
     """A sample that has not ended, and its progress.
 
-    The first `skip` tokens of its next block belong to the prompt; `previous` are its tokens so
-    far, for the repetition penalty; `blocks` counts its generated blocks.
+    The first `skip` tokens of its next block belong to the prompt; `blocks` counts its generated
+    blocks.
     """
 
     sample: Sample
     draws: GenerationDraws
     skip: int
-    previous: list[int]
     blocks: int = 0
 
 
@@ -146,12 +153,12 @@ class ActiveBatch:
         kept = [index for index, sample in enumerate(added) if not sample.done]
         if kept:
             encoded = encode_prompts(model, [texts[index] for index in kept], pad)
-            self._decoder.add(encoded)
+            self._decoder.add(encoded, [texts[index] for index in kept])
             first = encoded.block(0, model.dit.config.block_size, model.tokens_per_block)
             self._known = self._known.with_rows(first)
             for index, skip in zip(kept, encoded.tail, strict=True):
                 draws = GenerationDraws(model, settings, added[index].stream)
-                self._rows.append(ActiveRow(added[index], draws, skip, texts[index]))
+                self._rows.append(ActiveRow(added[index], draws, skip))
         return [sample for sample in added if sample.done]
 
     def step(self) -> None:
@@ -161,9 +168,7 @@ class ActiveBatch:
         uniform_BP = None
         if self._settings.temperature > 0:
             uniform_BP = torch.cat([row.draws.uniform(row.blocks) for row in rows])
-        penalised = self._settings.repetition_penalty != 1.0
-        previous = [row.previous for row in rows] if penalised else None
-        block = self._decoder.next(self._known, noise_Bsd, uniform_BP=uniform_BP, previous=previous)
+        block = self._decoder.next(self._known, noise_Bsd, uniform_BP)
         for row, tokens in zip(rows, block.tokens.tolist(), strict=True):
             row.sample.extend(tokens[row.skip :])
             row.skip, row.blocks = 0, row.blocks + 1

@@ -15,8 +15,9 @@ from torch import Tensor
 from cola.models.adaln import CachedTimestep, TimestepEmbeddings, TimestepTable
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
-from cola.models.kv_cache import KVCache
+from cola.models.kv_cache import KVCache, rounded_up
 from cola.models.onednn import for_generation
+from cola.sampling import static_step
 from cola.sampling.first_block import (
     UNKNOWN,
     KnownBlock,
@@ -25,19 +26,23 @@ from cola.sampling.first_block import (
     encode_known,
 )
 from cola.sampling.ode import evaluation_times, integrate, time_grid
-from cola.sampling.tokens import sample_tokens
+from cola.sampling.tokens import sample_tokens, seen_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
+# By which the caches that a block sees grow where shapes are fixed, in latents: a chosen value.
+COLUMNS = 512
 Draw = Callable[[int], Tensor]  # number of the block -> its random numbers, of all rows
 
 
 @dataclass(frozen=True)
 class Block:
-    """One generated block: latents (B, s, d) in the DiT's normalisation, token ids (B, P)."""
+    """One generated block: latents (B, s, d) in the DiT's normalisation, token ids (B, P), and the
+    logits (B, P, V) that they are chosen by, which hold until the next block is made."""
 
     latents: Tensor
     tokens: Tensor
+    logits: Tensor
 
 
 class BlockDecoder:
@@ -54,13 +59,30 @@ class BlockDecoder:
         self._dit, self._decoder = for_generation(model.dit), model.vae.decoder
         like = torch.zeros(0, device=model.dit.txt_in.proj.weight.device)
         self._timesteps = SolverTimesteps(self._dit, settings, like)
-        self._cache = self._dit.new_cache(rows, capacity, like)
-        self._decoder_cache = self._decoder.new_cache(rows, capacity, like)
+        fixed = static_step.fixed_shapes(like.device)
+        step = rounded_up(COLUMNS, model.dit.config.block_size) if fixed else None
+        self._cache = self._dit.new_cache(rows, capacity, like, step=step)
+        self._decoder_cache = self._decoder.new_cache(rows, capacity, like, step=step)
         for cache in (self._cache, self._decoder_cache):
             cache.keep([])
+        self._make = static_step.StaticStep(self._made_block, like.device)
+        self._commit = static_step.StaticStep(self._committed, like.device)
+        # True at all tokens of every row, (B, V), for the repetition penalty.
+        self.seen = self._seen_by([])
 
-    def add(self, prompts: Prompts) -> None:
-        """Append rows with these prompts' whole blocks as their prefixes."""
+    def _seen_by(self, rows: Sequence[Sequence[int]]) -> Tensor | None:
+        if self._settings.repetition_penalty == 1.0:
+            return None
+        return seen_tokens(rows, self._decoder.config.vocab_size, self._cache.length_B.device)
+
+    def add(self, prompts: Prompts, previous: Sequence[Sequence[int]]) -> None:
+        """Append rows with these prompts' whole blocks as their prefixes.
+
+        `previous` are all tokens of each row so far, for the repetition penalty.
+        """
+        added = self._seen_by(previous)
+        if self.seen is not None and added is not None:
+            self.seen = torch.cat([self.seen, added])
         prefix = prompts.prefix_Bmd
         cache = self._cache.unused(len(prefix))
         decoder_cache = self._decoder_cache.unused(len(prefix))
@@ -70,41 +92,59 @@ class BlockDecoder:
         self._cache.append(cache)
         self._decoder_cache.append(decoder_cache)
 
-    def next(
-        self,
-        known: KnownBlock,
-        noise_Bsd: Tensor,
-        *,
-        uniform_BP: Tensor | None,
-        previous: list[list[int]] | None,
-    ) -> Block:
+    def next(self, known: KnownBlock, noise_Bsd: Tensor, uniform_BP: Tensor | None) -> Block:
         """Generate one more block of every row; call `keep` before the next one."""
+        count, rows = len(noise_Bsd), self._cache.rows
+        parts = (known.z_Bsd, known.known_Bs, known.tokens_BP) if known.anything else (None,) * 3
+        given = static_step.padded(rows, noise_Bsd, uniform_BP, self.seen, *parts)
+        key = (rows, self._cache.columns, self._decoder_cache.columns)
+        z_Bsd, tokens_BP, logits, *seen = self._make(key, *given)
+        self._decoder_cache.advance([z_Bsd.shape[1]] * count)
+        if seen:
+            self.seen = seen[0][:count].clone()
+        return Block(z_Bsd[:count].clone(), tokens_BP[:count].clone(), logits[:count])
+
+    def _made_block(
+        self, noise_Bsd: Tensor, uniform_BP: Tensor | None, seen_BV: Tensor | None, *known: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Latents, token ids, logits and tokens seen of a block of every row: a step of fixed
+        shapes."""
+        part = KnownBlock(*known, anything=True) if known[0] is not None else None
         z_Bsd = denoise_block(
             self._dit,
-            known,
+            part,
             self._settings,
             z1_Bsd=noise_Bsd,
             cache=self._cache,
             solver_timesteps=self._timesteps,
         )
-        added = [z_Bsd.shape[1]] * len(z_Bsd)
-        logits = self._decoder.extend(self.model.to_vae(z_Bsd), self._decoder_cache, added)
-        tokens = decode_tokens(
+        logits = self._decoder.write(self.model.to_vae(z_Bsd), self._decoder_cache)
+        tokens_BP, seen_BV = decode_tokens(
             logits,
             self._settings,
-            known.tokens_BP,
+            None if part is None else part.tokens_BP,
             uniform_BP=uniform_BP,
-            previous=previous,
+            seen_BV=seen_BV,
         )
-        return Block(z_Bsd, tokens)
+        made = (z_Bsd, tokens_BP, logits)
+        return made if seen_BV is None else (*made, seen_BV)
 
     def keep(self, block: Block, order: list[int]) -> None:
         """Commit the block for these rows, in this order (see `KVCache.keep`); drop the others."""
+        index = torch.tensor(order, dtype=torch.long, device=block.latents.device)
+        if self.seen is not None:
+            self.seen = self.seen[index]
         for cache in (self._cache, self._decoder_cache):
             cache.keep(order)
         if order:
-            z_Bsd = block.latents[order]
-            self._dit.commit(z_Bsd, self._cache, [z_Bsd.shape[1]] * len(order))
+            rows, columns = self._cache.rows, self._cache.columns
+            self._commit((rows, columns), *static_step.padded(rows, block.latents[index]))
+            self._cache.advance([block.latents.shape[1]] * len(order))
+
+    def _committed(self, z_Bsd: Tensor) -> tuple[Tensor, ...]:
+        """Write a block of every row behind its prefix: a step of fixed shapes without outputs."""
+        self._dit.write_clean(z_Bsd, self._cache)
+        return ()
 
 
 def blocks(
@@ -115,22 +155,22 @@ def blocks(
     count: int,
     noise: Draw,
     uniform: Draw | None,
-    previous: list[list[int]] | None = None,
+    previous: Sequence[Sequence[int]] = (),
 ) -> Iterator[Block]:
     """Generate `count` blocks behind the prompts, one at a time.
 
     `noise(number)` is z1 of a block (B, s, d); `uniform(number)` are the numbers to sample its
-    tokens with (B, P) (None: greedy). `previous` are each row's tokens for the repetition penalty;
-    the lists grow as blocks are yielded.
+    tokens with (B, P) (None: greedy). `previous` are each row's tokens for the repetition penalty:
+    it is needed where there is one.
     """
     size, batch = model.dit.config.block_size, len(prompts.prefix_Bmd)
     capacity = prompts.prefix_Bmd.shape[1] + count * size
     decoder = BlockDecoder(model, settings, batch, capacity=capacity)
-    decoder.add(prompts)
+    decoder.add(prompts, previous)
     for number in range(count):
         known = prompts.block(number, size, model.tokens_per_block)
         uniform_BP = uniform(number) if uniform is not None else None
-        block = decoder.next(known, noise(number), uniform_BP=uniform_BP, previous=previous)
+        block = decoder.next(known, noise(number), uniform_BP)
         yield block
         if number < count - 1:  # nothing is denoised behind the last block
             decoder.keep(block, list(range(batch)))
@@ -157,7 +197,7 @@ class SolverTimesteps:
 
 def denoise_block(
     dit: ColaDiT,
-    known: KnownBlock,
+    known: KnownBlock | None,
     settings: GenerationSpec,
     *,
     z1_Bsd: Tensor,
@@ -166,57 +206,60 @@ def denoise_block(
 ) -> Tensor:
     """Latents (B, s, d) of one block behind the cached prefix, integrated from the noise z1.
 
-    With guidance (model.md, Eq. 20); where the prefix is empty it has no effect. Known latents are
-    pinned (model.md, Eq. 21): clean repaint holds them at z0 and timestep 0 in every evaluation,
-    partial repaint at their own z_t and time t.
+    With guidance (model.md, Eq. 20); where the prefix is empty it has no effect. Known latents
+    (None: there are none) are pinned (model.md, Eq. 21): clean repaint holds them at z0 and
+    timestep 0 in every evaluation, partial repaint at their own z_t and time t.
     """
     guided = settings.guidance_scale != 1.0
-    repaint = bool(known.known_Bs.any())
     clean = settings.first_block != "partial_repaint"
-    known_Bs1 = known.known_Bs[..., None]
     rotary = dit.block_rotary(cache)
 
-    def pinned(z: Tensor, t: float) -> Tensor:
+    def pinned(z: Tensor, t: float, known: KnownBlock) -> Tensor:
         held = known.z_Bsd if clean else (1 - t) * known.z_Bsd + t * z1_Bsd
-        return torch.where(known_Bs1, held, z)
+        return torch.where(known.known_Bs[..., None], held, z)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         timesteps = solver_timesteps.uniform(t)
-        if repaint:
-            z = pinned(z, t)
+        if known is not None:
+            z = pinned(z, t, known)
             if clean:
                 timesteps = solver_timesteps.with_clean(t, known.known_Bs)
         conditional, alone = dit.denoise(z, timesteps, rotary, cache=cache, guided=guided)
         return alone + settings.guidance_scale * (conditional - alone) if guided else conditional
 
     z = integrate(velocity, z1_Bsd, solver_timesteps.grid, solver=settings.solver)
-    return pinned(z, 0.0) if repaint else z
+    return z if known is None else pinned(z, 0.0, known)
 
 
 def decode_tokens(
     logits_BPV: Tensor,
     settings: GenerationSpec,
-    known_BP: Tensor,
+    known_BP: Tensor | None,
     *,
     uniform_BP: Tensor | None,
-    previous: list[list[int]] | None,
-) -> Tensor:
+    seen_BV: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
     """Token ids (B, P), position by position, as the repetition penalty needs earlier ones.
 
-    Known tokens stay as they are. `previous` contains them already; new tokens are appended to it.
+    Known tokens stay as they are (None: none is known). `seen_BV` has them already; it is returned
+    with the new ones.
     """
     columns = []
     for position in range(logits_BPV.shape[1]):
         uniform_B = uniform_BP[:, position] if uniform_BP is not None else None
-        ids = sample_tokens(logits_BPV[:, position], settings, uniform_B, previous=previous)
-        known_B = known_BP[:, position]
-        new_B = known_B == UNKNOWN
-        columns.append(torch.where(new_B, ids, known_B))
-        if previous is not None:
-            for row, token, new in zip(previous, ids.tolist(), new_B.tolist(), strict=True):
-                if new:
-                    row.append(token)
-    return torch.stack(columns, dim=1)
+        ids_B = sample_tokens(logits_BPV[:, position], settings, uniform_B, seen_BV=seen_BV)
+        ids_B1, new_B1 = ids_B[:, None], None
+        if known_BP is not None:
+            known_B1 = known_BP[:, position : position + 1]
+            new_B1 = known_B1 == UNKNOWN
+            ids_B1 = torch.where(new_B1, ids_B1, known_B1)
+        columns.append(ids_B1)
+        if seen_BV is not None:
+            now_B1 = torch.ones_like(ids_B1, dtype=torch.bool)
+            if new_B1 is not None:  # a known token counts where it was seen before
+                now_B1 = seen_BV.gather(1, ids_B1) | new_B1
+            seen_BV = seen_BV.scatter(1, ids_B1, now_B1)
+    return torch.cat(columns, dim=1), seen_BV
 
 
 class GenerationDraws:
@@ -268,7 +311,6 @@ def infill(
     ends = [start + gap for start, gap in zip(known.tail, remaining, strict=True)]
     count = -(-max(ends) // model.tokens_per_block)
     draws = GenerationDraws(model, settings, stream)
-    previous = [list(left) for left in lefts] if settings.repetition_penalty != 1.0 else None
     generated: list[list[int]] = [[] for _ in lefts]
     for block in blocks(
         model,
@@ -277,7 +319,7 @@ def infill(
         count=count,
         noise=draws.noise,
         uniform=draws.tokens,
-        previous=previous,
+        previous=lefts,
     ):
         for row, tokens in zip(generated, block.tokens.tolist(), strict=True):
             row += tokens

@@ -10,14 +10,14 @@ blocks, k latents of the blocks that hold something known, K = k / s * P their t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
-from cola.sampling.tokens import sample_tokens
+from cola.sampling.tokens import sample_tokens, seen_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
@@ -31,7 +31,8 @@ class Prompts:
     prefix_Bmd: latents of the prompts' whole blocks, of which the first `prefix[i]` are sample
     i's. known_Bkd: latents of the blocks to be generated, of which those where known_Bk is True
     are known. known_tokens_BK: their token ids, UNKNOWN where they are to be generated. tail[i]:
-    number of prompt tokens in sample i's first generated block.
+    number of prompt tokens in sample i's first generated block. anything[b]: whether any sample has
+    a known token in the b-th of these blocks, which the host knows without asking the device.
     """
 
     prefix_Bmd: Tensor
@@ -40,6 +41,7 @@ class Prompts:
     known_Bk: Tensor
     known_tokens_BK: Tensor
     tail: list[int]
+    anything: list[bool]
 
     def block(self, number: int, block_size: int, tokens_per_block: int) -> KnownBlock:
         """Known parts of the generated block of that number (none behind the encoded ones)."""
@@ -48,21 +50,27 @@ class Prompts:
             z_Bsd = torch.zeros_like(self.known_Bkd[:, :block_size])
             known_Bs = torch.zeros_like(self.known_Bk[:, :block_size])
             tokens_BP = torch.full_like(self.known_tokens_BK[:, :tokens_per_block], UNKNOWN)
-            return KnownBlock(z_Bsd, known_Bs, tokens_BP)
+            return KnownBlock(z_Bsd, known_Bs, tokens_BP, anything=False)
         return KnownBlock(
             self.known_Bkd[:, start : start + block_size],
             self.known_Bk[:, start : start + block_size],
             self.known_tokens_BK[:, token : token + tokens_per_block],
+            anything=self.anything[number],
         )
 
 
 @dataclass(frozen=True)
 class KnownBlock:
-    """One block of `Prompts`: z_Bsd (B, s, d), known_Bs (B, s), tokens_BP (B, P)."""
+    """One block of `Prompts`: z_Bsd (B, s, d), known_Bs (B, s), tokens_BP (B, P).
+
+    `anything` is False where no token is known.
+    """
 
     z_Bsd: Tensor
     known_Bs: Tensor
     tokens_BP: Tensor
+    _: KW_ONLY
+    anything: bool
 
     def with_rows(self, added: KnownBlock) -> KnownBlock:
         """These rows followed by those of `added`."""
@@ -70,6 +78,7 @@ class KnownBlock:
             torch.cat([self.z_Bsd, added.z_Bsd]),
             torch.cat([self.known_Bs, added.known_Bs]),
             torch.cat([self.tokens_BP, added.tokens_BP]),
+            anything=self.anything or added.anything,
         )
 
 
@@ -80,6 +89,7 @@ def nothing_known(model: ColaDLM, rows: int) -> KnownBlock:
         torch.zeros(rows, size, model.dit.config.txt_in_channels, device=device),
         torch.zeros(rows, size, dtype=torch.bool, device=device),
         torch.full((rows, model.tokens_per_block), UNKNOWN, device=device),
+        anything=False,
     )
 
 
@@ -126,7 +136,11 @@ def complete_patches(
         last = logits_BLV.shape[1] - 1  # a row without a split patch may have no position behind it
         position = torch.tensor([min(len(text), last) for text in texts], device=row.device)
         uniform_B = stream.uniform(f"patch/{number}") if settings.temperature > 0 else None
-        ids = sample_tokens(logits_BLV[row, position], settings, uniform_B, previous=texts)
+        logits_BV = logits_BLV[row, position]
+        seen_BV = None
+        if settings.repetition_penalty != 1.0:
+            seen_BV = seen_tokens(texts, logits_BV.shape[1], row.device)
+        ids = sample_tokens(logits_BV, settings, uniform_B, seen_BV=seen_BV)
         for fill, token, count in zip(fills, ids.tolist(), missing, strict=True):
             if number < count:
                 fill.append(token)
@@ -180,22 +194,26 @@ def encode_known(
         for left, gap, right in zip(lefts, gaps, rights, strict=True)
     ]
     tokens_BL = _padded(model, texts, pad)
-    known_BL = torch.zeros(len(texts), length, dtype=torch.bool, device=device)
+    known_BL = torch.zeros(len(texts), length, dtype=torch.bool)
     for row, (left, gap, text) in enumerate(zip(lefts, gaps, texts, strict=True)):
         known_BL[row, : len(text)] = True
         known_BL[row, len(left) : len(left) + gap] = False
     z_Bmd = model.to_dit(model.vae.encoder(tokens_BL)[0])
     tokens_BL = F.pad(tokens_BL, (0, length - tokens_BL.shape[1]))
-    start_B = torch.tensor(whole, device=device)
+    start_B = torch.tensor(whole)
     z_Bmd = F.pad(z_Bmd, (0, 0, 0, length // patch - z_Bmd.shape[1]))
-    position_Bk = start_B[:, None] * size + torch.arange(count * size, device=device)
-    token_BK = start_B[:, None] * per_block + torch.arange(count * per_block, device=device)
-    known_tokens_BK = tokens_BL.masked_fill(~known_BL, UNKNOWN).gather(1, token_BK)
+    position_Bk = (start_B[:, None] * size + torch.arange(count * size)).to(device)
+    token_BK = start_B[:, None] * per_block + torch.arange(count * per_block)
+    known_BK = known_BL.gather(1, token_BK)
+    anything = known_BK.unflatten(1, (count, per_block)).any(2).any(0).tolist()
+    known_BK, token_BK = known_BK.to(device), token_BK.to(device)
+    known_tokens_BK = tokens_BL.gather(1, token_BK).masked_fill(~known_BK, UNKNOWN)
     return Prompts(
         z_Bmd[:, : max(whole) * size],
         [count * size for count in whole],
         z_Bmd.gather(1, position_Bk[..., None].expand(-1, -1, z_Bmd.shape[-1])),
-        (known_tokens_BK != UNKNOWN).unflatten(1, (-1, patch)).all(-1),
+        known_BK.unflatten(1, (-1, patch)).all(-1),
         known_tokens_BK,
         tail,
+        anything,
     )

@@ -15,18 +15,19 @@ def sample_tokens(
     settings: GenerationSpec,
     uniform_B: Tensor | None = None,
     *,
-    previous: Sequence[Sequence[int]] | None = None,
+    seen_BV: Tensor | None = None,
 ) -> Tensor:
     """Token ids (B,): the most likely at temperature 0, else by inverse CDF of `uniform_B`.
 
-    `previous` are each row's tokens so far, for the repetition penalty.
+    `seen_BV` is True at each row's tokens so far (`seen_tokens`), for the repetition penalty.
+    Nothing is read back from the device.
 
     Raises:
         ValueError: when the temperature is above 0 and `uniform_B` is missing.
     """
     logits_BV = logits_BV.float()
-    if settings.repetition_penalty != 1.0 and previous is not None:
-        logits_BV = penalised(logits_BV, settings.repetition_penalty, previous)
+    if settings.repetition_penalty != 1.0 and seen_BV is not None:
+        logits_BV = penalised(logits_BV, settings.repetition_penalty, seen_BV)
     if settings.temperature == 0.0:
         return logits_BV.argmax(-1)
     if uniform_B is None:
@@ -46,17 +47,21 @@ def sample_tokens(
     return order.gather(-1, rank.clamp_max((probability > 0).sum(-1, keepdim=True) - 1))[:, 0]
 
 
-def penalised(logits_BV: Tensor, penalty: float, previous: Sequence[Sequence[int]]) -> Tensor:
+def penalised(logits_BV: Tensor, penalty: float, seen_BV: Tensor) -> Tensor:
     """Logits (B, V) with positive values of seen tokens divided by the penalty, others multiplied.
 
     As in CTRL (arXiv 1909.05858), but lowering negative logits, too.
     """
-    logits_BV = logits_BV.clone()
-    for row, tokens in enumerate(previous):
-        seen = torch.tensor(sorted(set(tokens)), device=logits_BV.device, dtype=torch.long)
-        values = logits_BV[row, seen]
-        logits_BV[row, seen] = torch.where(values > 0, values / penalty, values * penalty)
-    return logits_BV
+    lowered_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+    return torch.where(seen_BV, lowered_BV, logits_BV)
+
+
+def seen_tokens(rows: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> Tensor:
+    """(B, V), True at every token of a row."""
+    seen_BV = torch.zeros(len(rows), vocabulary, dtype=torch.bool)
+    for row, tokens in enumerate(rows):
+        seen_BV[row, torch.tensor(list(tokens), dtype=torch.long)] = True
+    return seen_BV.to(device)
 
 
 def cut_after_eos(tokens: Sequence[int], eos_token_id: int | None) -> list[int]:

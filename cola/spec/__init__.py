@@ -9,7 +9,7 @@ from cola.spec.base import (
     with_values,
 )
 from cola.spec.data import DataSpec
-from cola.spec.inference import GenerationSpec, LikelihoodSpec
+from cola.spec.inference import GenerationSpec, LikelihoodSpec, PredictiveSpec
 from cola.spec.key_paths import check_path
 from cola.spec.networks import DiTSpec, TextVAESpec, TransformerSpec
 
@@ -18,6 +18,7 @@ __all__ = [
     "DiTSpec",
     "GenerationSpec",
     "LikelihoodSpec",
+    "PredictiveSpec",
     "Spec",
     "TextVAESpec",
     "TransformerSpec",

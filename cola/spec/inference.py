@@ -103,6 +103,33 @@ ANCESTRAL: dict[str, Any] = {
 }
 
 
+class PredictiveSpec(Spec):
+    """How the task `predictive` draws the tokens behind held-out text."""
+
+    prompts: PositiveInt | None = Field(
+        default=None,
+        description=(
+            "Prompts, at most: they end at multiples of `evaluation.prompt_tokens`, several in a "
+            "sequence where the text has fewer sequences; null: `evaluation.task_items`."
+        ),
+    )
+    draws: int = Field(
+        default=8,
+        ge=2,
+        description="Independent draws behind each prompt; Brier scores compare them in pairs, and "
+        "a likelihood by draws is a bound that falls as they grow.",
+    )
+    tokens: PositiveInt = Field(
+        default=4,
+        description="Tokens that are drawn behind a prompt: BrierLM needs 4, and results by offset "
+        "in a block those of a block.",
+    )
+
+    def how(self) -> tuple[int, int]:
+        """What a score depends on, whatever the number of prompts."""
+        return self.draws, self.tokens
+
+
 class LikelihoodSpec(Spec):
     """Cost and accuracy of the validation NLL."""
 

@@ -20,7 +20,7 @@ from cola.families.registry import union_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, TaskSelection
 from cola.spec.base import Spec, canonical_json, check_distinct
 from cola.spec.data import DataSpec
-from cola.spec.inference import GenerationSpec, LikelihoodSpec
+from cola.spec.inference import GenerationSpec, LikelihoodSpec, PredictiveSpec
 from cola.spec.locations import LocalPath
 from cola.spec.training import TrainingSpec
 
@@ -84,6 +84,9 @@ class EvaluationSpec(Spec):
     gap_tokens: PositiveInt = Field(
         default=16, description="Tokens of the gaps that the task `infilling` asks for."
     )
+    predictive: PredictiveSpec = Field(
+        default=PredictiveSpec(), description="Draws and prompts of the task `predictive`."
+    )
     generation: GenerationSpec = Field(
         default=GenerationSpec(), description="How text is generated."
     )
@@ -92,12 +95,19 @@ class EvaluationSpec(Spec):
     )
 
     @model_serializer(mode="wrap")
-    def _without_unread_selection(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs without few-shot tasks have the keys of those before items were selected."""
+    def _without_unread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs without a task have the keys of those before it had settings."""
         values: dict[str, Any] = handler(self)
         if self.task_selection == "stratified" and not set(self.tasks) & set(FEW_SHOT_TASKS):
             values.pop("task_selection", None)
+        if self.predictive == PredictiveSpec() and "predictive" not in self.tasks:
+            values.pop("predictive", None)
         return values
+
+    @property
+    def predictive_prompts(self) -> int:
+        """Prompts that the task `predictive` asks for; 0 where it is not among the tasks."""
+        return (self.predictive.prompts or self.task_items) if "predictive" in self.tasks else 0
 
     @field_validator("tasks")
     @classmethod

@@ -14,7 +14,6 @@ from pydantic import (
 )
 
 from cola.families.registry import definition_of
-from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.base import Spec, check_distinct
 from cola.spec.data import DataSpec
 from cola.spec.design import Convention, RulesSpec, Rung, Unit
@@ -33,6 +32,7 @@ from cola.study.ladders import (
 )
 from cola.study.rules import check_latent_rules, overlaid_rules, with_tuned_rules
 from cola.study.run import EvaluationSpec, Seed
+from cola.study.task_lengths import check_tasks_fit
 from cola.tuning.checks import check_counts, check_data, check_entries, check_reach
 from cola.tuning.record import EntryTuning, TuningRecord
 
@@ -373,25 +373,3 @@ def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = overlaid(result[key], value) if both else value
     return result
-
-
-def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:
-    """Raise a ValueError where a task asks for more tokens than a sequence has."""
-    few_shot = sorted(set(evaluation.tasks) & set(FEW_SHOT_TASKS))
-    if few_shot and length <= FEW_SHOT_NEW_TOKENS:
-        raise ValueError(
-            f"evaluation.tasks: {few_shot[0]} generates {FEW_SHOT_NEW_TOKENS} tokens, which leaves "
-            f"no room for a prompt in data.sequence_length={length}; leave the task out or choose "
-            "longer sequences"
-        )
-    prompt, gap = evaluation.prompt_tokens, evaluation.gap_tokens
-    if {"continuation", "speed"} & set(evaluation.tasks) and prompt >= length:
-        raise ValueError(
-            f"evaluation.prompt_tokens={prompt} must be less than data.sequence_length={length} "
-            "for the tasks continuation and speed"
-        )
-    if "infilling" in evaluation.tasks and max(1, prompt - gap // 2) + gap >= length:
-        raise ValueError(
-            f"evaluation.gap_tokens={gap}, centred behind evaluation.prompt_tokens={prompt} "
-            f"tokens, must end before data.sequence_length={length}"
-        )

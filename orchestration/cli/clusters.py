@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,6 +14,7 @@ from orchestration.cli.options import (
     DASHBOARD_HELP,
     Allocations,
     AllowHttp,
+    AsJson,
     ByRung,
     CaFile,
     ClusterName,
@@ -245,17 +248,25 @@ def with_options(cluster: ClusterSpec, changes: dict[str, Any]) -> ClusterSpec:
 @cluster_app.command("check")
 def check_cluster(
     name: Annotated[str, typer.Argument(help="The cluster's name in clusters.yaml.")],
+    as_json: AsJson = False,
 ) -> None:
     """Check that a described cluster can run studies: its answer, its limits, its storage."""
-    if not show_findings(cluster_findings(name, None, None)):
+    if not show_findings(cluster_findings(name, None, None), as_json):
         raise typer.Exit(1)
 
 
 @cluster_app.command("list")
-def list_clusters() -> None:
+def list_clusters(as_json: AsJson = False) -> None:
     """List the clusters that are described, with where."""
     from orchestration.remote.clusters import known_clusters
 
+    if as_json:
+        rows = [
+            {"name": name, "kind": described.kind, "file": str(path)}
+            for name, (described, path) in known_clusters().items()
+        ]
+        typer.echo(json.dumps({"clusters": rows}, indent=1))
+        return
     for name, (described, path) in known_clusters().items():
         typer.echo(f"{name:20} {described.kind:8} {path}")
 
@@ -317,21 +328,24 @@ def doctor(
     allow_http: AllowHttp = False,
     faults: Faults = False,
     storage: DrillStorage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check this environment and say what to do; exit 1 where a study could not run."""
     from orchestration.doctor.local_checks import examine
 
+    if as_json and faults:
+        raise SpecError("--json: is of the checks alone, and --faults is a drill; leave one out")
     if storage is not None and not faults:
         raise SpecError(f"--storage {storage}: is for the study of --faults; give both")
     spec = load_study(study, settings or []) if study is not None else None
     passed = True
     if cluster is None:
         endpoint = Endpoint(address, ca_file, allow_http) if address is not None else None
-        passed = show_findings(examine(spec, endpoint))
+        passed = show_findings(examine(spec, endpoint), as_json)
     elif address is not None:
         raise SpecError(f"--cluster {cluster}: give it or --address, not both")
     else:
-        passed = show_findings(cluster_findings(cluster, study, spec))
+        passed = show_findings(cluster_findings(cluster, study, spec), as_json)
     if faults and passed:
         from orchestration.doctor.fault_drill import run_drill
 
@@ -340,14 +354,18 @@ def doctor(
         raise typer.Exit(1)
 
 
-def show_findings(findings: Iterable[Finding]) -> bool:
-    """Print each finding with its remedy as it comes; whether none is a failure."""
-    passed = True
+def show_findings(findings: Iterable[Finding], as_json: bool) -> bool:
+    """Print each finding with its remedy as it comes, or all as JSON; whether none is a failure."""
+    passed, rows = True, []
     for finding in findings:
         passed = passed and finding.verdict != "fail"
-        typer.echo(f"{finding.verdict:4} {finding.name:17} {finding.detail}")
-        if finding.remedy:
-            typer.echo(f"     {'':17} -> {finding.remedy}")
+        rows.append(asdict(finding))
+        if not as_json:
+            typer.echo(f"{finding.verdict:4} {finding.name:17} {finding.detail}")
+            if finding.remedy:
+                typer.echo(f"     {'':17} -> {finding.remedy}")
+    if as_json:
+        typer.echo(json.dumps({"passed": passed, "findings": rows}, indent=1))
     return passed
 
 

@@ -12,9 +12,11 @@ from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
 from cola.records import SOLVER_TOLERANCE
-from orchestration.cli.tables import wide_console
+from cola.terminal import say
+from cola.terminal_tables import wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
+FIRST_COLUMNS = 48  # characters of the columns before the models', with frames; a chosen value
 OTHERS = {
     **{
         task.name: ("valid", "accuracy_given_valid", "choice_accuracy", "chance")
@@ -23,6 +25,17 @@ OTHERS = {
     },
     "cloze": ("word_nats",),
     "likelihood": ("nll_nats_per_token", "bits_per_byte", "function_evaluations"),
+    "predictive": (
+        "brierlm",
+        "unigram_brierlm",
+        "brier_1",
+        "unigram_brier_1",
+        "nll_nats_per_token",
+        "first_token_accuracy",
+        "first_token_draw_accuracy",
+        "mixture_accuracy",
+        "draw_accuracy",
+    ),
     "continuation": ("first_token_accuracy", "chrf"),
     "infilling": ("chrf",),
     "unconditional": (
@@ -45,23 +58,38 @@ OTHERS = {
 def print_evaluations(reports: Sequence[EvaluationReport]) -> None:
     """Print one column a model: accuracies, other measurements, differences, and remarks."""
     console = wide_console()
-    console.print(accuracy_table(reports))
-    others = measurement_table(reports)
+    heads = headings(reports, console.width)
+    if heads[0] == "1":
+        for head, report in zip(heads, reports, strict=True):
+            label = definition_of(report.target.family).label
+            say(console, f"{head}: {report.target.name}, {label}")
+    console.print(accuracy_table(reports, heads))
+    others = measurement_table(reports, heads)
     if others.row_count:
         console.print(others)
     if len(reports) > 1:
-        console.print(difference_table(reports))
+        console.print(difference_table(reports, heads))
     for report in reports:
         for remark in remarks(report):
-            console.print(f"{report.target.name}: {remark}", highlight=False)
+            say(console, f"{report.target.name}: {remark}")
         for study, why in report.untracked.items():
-            console.print(f"{report.target.name}: not in MLflow ({study}): {why}", highlight=False)
-    console.print(f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
+            say(console, f"{report.target.name}: not in MLflow ({study}): {why}")
+    say(console, f"Answers and results: {', '.join(str(r.target.answers) for r in reports)}")
 
 
-def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:
+def headings(reports: Sequence[EvaluationReport], width: int) -> list[str]:
+    """The heads of the models' columns: names with families, or numbers where names have no room
+    side by side."""
+    names = [
+        f"{report.target.name}\n{definition_of(report.target.family).label}" for report in reports
+    ]
+    needed = FIRST_COLUMNS + sum(len(report.target.name) + 3 for report in reports)
+    return names if needed <= width else [str(number) for number in range(1, len(names) + 1)]
+
+
+def accuracy_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) -> Table:
     """Accuracies in per cent with their standard errors: a row a task that has one."""
-    table = _table("accuracy, % ± standard error over items", "chance", "items", reports=reports)
+    table = _table("accuracy, % ± standard error over items", "chance", "items", heads=heads)
     for task in _tasks(reports):
         results = [_result(report, task) for report in reports]
         first = next(result for result in results if result is not None)
@@ -74,9 +102,9 @@ def accuracy_table(reports: Sequence[EvaluationReport]) -> Table:
     return table
 
 
-def measurement_table(reports: Sequence[EvaluationReport]) -> Table:
+def measurement_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) -> Table:
     """Everything else that is measured: a row a measurement of `OTHERS`."""
-    table = _table("measurement", reports=reports)
+    table = _table("measurement", heads=heads)
     for task in _tasks(reports):
         names = OTHERS.get(task, ())
         if not any("choice_accuracy" in r.metrics for r in _results(reports, task)):
@@ -88,16 +116,18 @@ def measurement_table(reports: Sequence[EvaluationReport]) -> Table:
     return table
 
 
-def difference_table(reports: Sequence[EvaluationReport]) -> Table:
+def difference_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) -> Table:
     """Each model less the first one, with 95% intervals: a row a task that is a mean over items."""
     first, *others = reports
     title = f"difference to {first.target.name}, [95%] over the same items"
-    table = _table(title, reports=others)
+    table = _table(title, heads=heads[1:])
     for task in _tasks(others):
         differences = [report.against_first.get(task) for report in others]
         if any(differences):
             shares = any(_accuracy(_result(report, task)) != "–" for report in others)
             unit, scale = ("points", 100.0) if shares else ("nats per token", 1.0)
+            if task == "predictive":
+                unit, scale = "Brier-1, times 100", 100.0
             table.add_row(f"{task}, {unit}", *[_difference(value, scale) for value in differences])
     return table
 
@@ -127,6 +157,7 @@ def remarks(report: EvaluationReport) -> list[str]:
     sentences += [f"{tasks}: {how}" for how, tasks in _protocols(details).items()]
     sentences += [f"{task} is not compared: {why}" for task, why in report.not_compared.items()]
     sentences += _selections(details)
+    sentences += predictive_sentences(details.get("predictive", {}))
     absent = details.get("cloze", {}).get("word_nats_absent")
     if absent is not None:
         sentences.append(f"the cloze has no nats of words: {absent}")
@@ -180,6 +211,32 @@ def kind_sentences(kind: str | None) -> list[str]:
     return []
 
 
+def predictive_sentences(details: Mapping[str, Any]) -> list[str]:
+    """What the predictive scores are, and what of them is missing; none where there are none."""
+    if not details:
+        return []
+    sentences = [f"predictive: {details['convention']}"]
+    nll = f"predictive: its NLL is {details['nll_is']}"
+    if details["kind"] is None:
+        nll = f"predictive: it has no NLL, as {details['nll_is']}"
+    elif "nll_by_draws" in details:
+        counts = list(details["nll_by_draws"].items())[-2:]
+        nll += ": " + ", ".join(f"{value:.4g} of {count}" for count, value in counts)
+    sentences.append(nll)
+    sentences += [f"predictive: no {name}: {why}" for name, why in details["absent"].items()]
+    if details["prompts"] < details["prompts_asked"]:
+        sentences.append(
+            f"predictive: the text gives {details['prompts']} prompts, fewer than the "
+            f"{details['prompts_asked']} asked for"
+        )
+    if details["split_tokens"]:
+        sentences.append(
+            f"predictive: prompts that split a patch lost {details['split_tokens']} first tokens "
+            "in all"
+        )
+    return sentences
+
+
 def measured_sentence(details: Mapping[str, Any]) -> str:
     """Of how much text the likelihood is, and how much of the given text that is."""
     measured, text = details["measured"], details["text"]
@@ -191,13 +248,10 @@ def measured_sentence(details: Mapping[str, Any]) -> str:
     return f"{sentence}, {share:.1%} of the {text['bytes']:,} bytes of the held-out text"
 
 
-def _table(first: str, *more: str, reports: Sequence[EvaluationReport]) -> Table:
+def _table(first: str, *more: str, heads: Sequence[str]) -> Table:
     table = Table(first)
-    for name in more:
+    for name in (*more, *heads):
         table.add_column(name, justify="right")
-    for report in reports:
-        label = definition_of(report.target.family).label
-        table.add_column(f"{report.target.name}\n{label}", justify="right")
     return table
 
 

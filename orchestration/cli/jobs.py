@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestration.cli.destinations import Destination, current, destination
 from orchestration.cli.options import (
     Allocations,
     AllowHttp,
+    AsJson,
     ByRung,
     CaFile,
     ClusterName,
@@ -122,10 +124,16 @@ def show_jobs(
     *,
     cluster: ClusterName = None,
     allow_http: AllowHttp = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the jobs of a study or sweep on a cluster, with their states."""
     to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
-    for job in to.jobs(name):
+    jobs = to.jobs(name)
+    if as_json:
+        rows = [job.as_json() | {"active": job.active, "succeeded": job.succeeded} for job in jobs]
+        typer.echo(json.dumps({"name": name, "jobs": rows}, indent=1))
+        return
+    for job in jobs:
         typer.echo(str(job))
 
 

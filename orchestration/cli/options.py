@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cola.errors import SpecError
+from cola.terminal import say
+from cola.terminal_tables import wide_console
 from orchestration.remote.clusters import only_cluster
 from orchestration.remote.packaging import JobEnvironment
 
@@ -57,7 +61,17 @@ Overrides = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Wide = Annotated[
+    bool,
+    typer.Option("--wide", help="Every column of tables, also where the terminal is narrower."),
+]
 Output = Annotated[str, typer.Option(help="Output folder of the study.")]
+StudyOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output", help="Output folder, as --set output=FOLDER (default: the study's, or outputs)."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0)]
 RayAddress = Annotated[
     str | None, typer.Option(help="Ray cluster to use (default: a private local one).")
@@ -123,3 +137,30 @@ def chosen_cluster(address: str | None, cluster: str | None, thing: str | None) 
     name, path = only
     typer.echo(f"cluster {name}, the only one in {path}", err=True)
     return name
+
+
+def with_output(settings: Sequence[str] | None, output: str | None) -> list[str]:
+    """The settings of a study, with the output folder of `--output`.
+
+    Raises:
+        SpecError: the path is empty, or the settings have another one.
+    """
+    given = list(settings or [])
+    if output is None:
+        return given
+    output_folder(output)
+    other = next((each for each in given if each.partition("=")[0].strip() == "output"), None)
+    if other is not None:
+        raise SpecError(f"--output {output}: --set {other} names one too; give one of the two")
+    return [*given, f"output={json.dumps(output)}"]
+
+
+def print_names(about: Mapping[str, str], kind: str, as_json: bool) -> None:
+    """Print names, each with a sentence on it: a line each, or one JSON object."""
+    if as_json:
+        rows = [{"name": name, "description": text} for name, text in about.items()]
+        typer.echo(json.dumps({kind: rows}, indent=1, ensure_ascii=False))
+        return
+    console, width = wide_console(), max(map(len, about), default=0)
+    for name, text in about.items():
+        say(console, f"{name:{width}}  {text}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
 
-from rich.table import Table
+from rich.console import Console
 
 from cola.compute.ladders import listed
 from cola.study.schedule import final_learning_rates
+from cola.terminal_tables import Column, FittedTable, fitted
 from orchestration.planning.accelerators import accelerator_name
 from orchestration.planning.comparison import budgets_as_json, counted, family_totals
 from orchestration.planning.decisions import RunDecision
@@ -16,49 +17,61 @@ from orchestration.planning.plan_summary import Plan
 from orchestration.planning.units import count, duration
 
 
-def plan_table(plan: Plan, decisions: list[RunDecision]) -> Table:
+def plan_table(
+    plan: Plan, decisions: list[RunDecision], console: Console, *, wide: bool = True
+) -> FittedTable:
     """A row a run: what it is, what it costs, and what will happen to it."""
     counts = counted(plan.study)
     flops = plan.study.matching.convention
     follow = "" if "FLOPs" in counts else f"; {flops} FLOPs follow"
-    table = Table(title=f"{plan.study.name}: budgets count {counts}{follow}")
-    columns = (
-        "run", "core", "total", "tokens", "epochs", "steps", "batch", "rate", "executed", "nominal",
-        "unspent", "time", "hours",
-    )  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
-    if any(cost.price is not None for cost in plan.costs):
-        table.add_column("price", justify="right", no_wrap=True)
-    ruled = any(run.latents for run in plan.runs)
-    if ruled:
-        table.add_column("latents", no_wrap=True)
-    table.add_column("what happens")
-    for run, cost, decision in zip(plan.runs, plan.costs, decisions, strict=True):
-        epochs = plan.epochs(run)
-        micro = run.micro_batch_sequences
-        batch = run.spec.training.batch_sequences
-        cells = [
-            run.name,
-            count(run.core_parameters),
-            count(run.total_parameters),
-            count(run.tokens),
-            "?" if epochs is None else f"{plan.corpus.sign}{epochs:.2g}",
-            " + ".join(f"{stage.steps}" for stage in run.spec.stages),
-            f"{batch}" if micro is None else f"{batch} ({micro})",
-            _rates(run),
-            f"{run.train_flops('executed'):.3g}",
-            f"{run.train_flops('nominal'):.3g}",
-            f"{run.budget_deviation_steps:.2f} step",
-            duration(cost.seconds),
-            f"{cost.accelerator_hours:,.3g}",
-        ]
-        if cost.price is not None:
-            cells.append(f"{cost.price:,.0f}")
-        if ruled:
-            cells.append(", ".join(f"{key} {value:g}" for key, value in run.latents.items()))
-        table.add_row(*cells, f"{decision.action}: {decision.why}{plan.describe_prefix(run)}")
-    return table
+    title = f"{plan.study.name}: budgets count {counts}{follow}"
+    runs, costs = plan.runs, plan.costs
+    columns = [
+        Column("run", [run.name for run in runs], left=True),
+        Column("core", [count(run.core_parameters) for run in runs], 1),
+        Column("total", [count(run.total_parameters) for run in runs], 8),
+        Column("tokens", [count(run.tokens) for run in runs], 1),
+        Column("epochs", [_epochs(plan, run) for run in runs], 6),
+        Column("steps", [" + ".join(f"{stage.steps}" for stage in run.spec.stages) for run in runs],
+               3),
+        Column("batch", [_batch(run) for run in runs], 7),
+        Column("rate", [_rates(run) for run in runs], 9),
+        Column("executed FLOPs", [f"{run.train_flops('executed'):.3g}" for run in runs],
+               2 if flops == "executed" else 10),
+        Column("nominal FLOPs", [f"{run.train_flops('nominal'):.3g}" for run in runs],
+               2 if flops == "nominal" else 10),
+        Column("unspent", [f"{run.budget_deviation_steps:.2f} step" for run in runs], 13),
+        Column("time", [duration(cost.seconds) for cost in costs], 1),
+        Column("hours", [f"{cost.accelerator_hours:,.3g}" for cost in costs], 5),
+    ]  # fmt: skip
+    if any(cost.price is not None for cost in costs):
+        prices = ["–" if cost.price is None else f"{cost.price:,.0f}" for cost in costs]
+        columns.append(Column("price", prices, 4))
+    if any(run.latents for run in runs):
+        settings = (", ".join(f"{key} {value:g}" for key, value in r.latents.items()) for r in runs)
+        columns.append(Column("latents", list(settings), 11, left=True))
+    happens = [
+        f"{decision.action}: {decision.why}{plan.describe_prefix(run)}"
+        for run, decision in zip(runs, decisions, strict=True)
+    ]
+    alike = len(set(happens)) == 1 and len(happens) > 1 and console.is_terminal and not wide
+    if alike:  # one sentence for all of them leaves room for the numbers
+        return replace(
+            fitted(title, columns, console, wide=False), below=f"Every run: {happens[0]}."
+        )
+    columns.append(Column("what happens", happens, wraps=True))
+    return fitted(title, columns, console, wide=wide)
+
+
+def _epochs(plan: Plan, run: PlannedRun) -> str:
+    epochs = plan.epochs(run)
+    return "?" if epochs is None else f"{plan.corpus.sign}{epochs:.2g}"
+
+
+def _batch(run: PlannedRun) -> str:
+    """Sequences a step, and in parentheses those in work at once where that is known."""
+    batch, micro = run.spec.training.batch_sequences, run.micro_batch_sequences
+    return f"{batch}" if micro is None else f"{batch} ({micro})"
 
 
 def _rates(run: PlannedRun) -> str:
@@ -74,46 +87,52 @@ def _rates(run: PlannedRun) -> str:
     return " + ".join(dict.fromkeys(texts))
 
 
-def family_table(plan: Plan) -> Table | None:
+def family_table(plan: Plan, console: Console, *, wide: bool = True) -> FittedTable | None:
     """Sums over the runs of each entry; None where there is one."""
     found = family_totals(plan.runs, plan.corpus.tokens)
     if len(found) < 2:
         return None
-    table = Table(title=f"By family: {counted(plan.study)} of each run, and sums over the runs")
-    for column in ("family", "runs", "budgets", "steps", "tokens", "epochs", "executed", "nominal"):
-        justify: Literal["left", "right"] = "left" if column == "family" else "right"
-        table.add_column(column, justify=justify)
-    amounts = budgets_as_json(plan.study, plan.runs)["of"]
-    for name, sums in found.items():
-        epochs = sums["most_epochs"]
-        table.add_row(
-            name,
-            f"{sums['runs']}",
-            listed(amounts[name]),
-            f"{sums['steps']:,}",
-            count(sums["tokens"]),
-            "?" if epochs is None else f"at most {plan.corpus.sign}{epochs:.2g}",
-            f"{sums['train_flops']['executed']:.3g}",
-            f"{sums['train_flops']['nominal']:.3g}",
-        )
-    return table
+    title = f"By family: {counted(plan.study)} of each run, and sums over the runs"
+    amounts, sums = budgets_as_json(plan.study, plan.runs)["of"], found.values()
+    epochs = [each["most_epochs"] for each in sums]
+    columns = [
+        Column("family", list(found), left=True),
+        Column("runs", [f"{each['runs']}" for each in sums]),
+        Column("budgets", [listed(amounts[name]) for name in found], wraps=True),
+        Column("steps", [f"{each['steps']:,}" for each in sums], 3),
+        Column("tokens", [count(each["tokens"]) for each in sums], 1),
+        Column("most epochs", ["?" if most is None else f"{plan.corpus.sign}{most:.2g}"
+                               for most in epochs], 2),
+        Column("executed FLOPs", [f"{each['train_flops']['executed']:.3g}" for each in sums], 1),
+        Column("nominal FLOPs", [f"{each['train_flops']['nominal']:.3g}" for each in sums], 4),
+    ]  # fmt: skip
+    return fitted(title, columns, console, wide=wide)
 
 
-def memory_table(plan: Plan) -> Table | None:
-    """GB on each worker at every ZeRO stage; None where the device's memory is not known."""
+def memory_table(plan: Plan, console: Console, *, wide: bool = True) -> FittedTable | None:
+    """GB on each worker at every ZeRO stage; None where the device's memory is not known.
+
+    Where there is no room for all, the study's own stage is shown last.
+    """
     if not any(run.memory for run in plan.runs):
         return None
     name = accelerator_name(plan.study.resources)
-    table = Table(title=f"GB on each {name}: states + activations (micro-batch x accumulation)")
-    for column in ("run", "ZeRO 0", "ZeRO 1", "ZeRO 2", "ZeRO 3"):
-        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
-    for run in plan.runs:
-        cells = [
-            f"{m.states / 1e9:.1f} + {m.activations / 1e9:.1f} "
-            f"({m.micro_batch_sequences} x {m.accumulation})"
-            if m.fits
-            else f"does not fit ({m.total / 1e9:.0f})"
-            for m in run.memory
-        ]
-        table.add_row(run.name, *cells)
-    return table
+    title = f"GB on each {name}: states + activations (micro-batch x accumulation)"
+    columns = [Column("run", [run.name for run in plan.runs], left=True)]
+    for stage in range(4):
+        cells = [_memory(run, stage) for run in plan.runs]
+        rank = 0 if stage == plan.study.resources.zero_stage else 4 - stage
+        columns.append(Column(f"ZeRO {stage}", cells, rank))
+    return fitted(title, columns, console, wide=wide)
+
+
+def _memory(run: PlannedRun, stage: int) -> str:
+    found = next((memory for memory in run.memory if memory.zero_stage == stage), None)
+    if found is None:
+        return "–"
+    if not found.fits:
+        return f"does not fit ({found.total / 1e9:.0f})"
+    return (
+        f"{found.states / 1e9:.1f} + {found.activations / 1e9:.1f} "
+        f"({found.micro_batch_sequences} x {found.accumulation})"
+    )

@@ -1,13 +1,22 @@
-"""What a study or sweep on a cluster does in the end: its report, where other machines find it."""
+"""What a study or sweep does in the end: what is left, what was made, what comes next; of one on a
+cluster its report, where other machines find it."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cola.errors import ColaError, one_line
+from cola.errors import ColaError, first_of, one_line
 from cola.study import StudySpec
 from orchestration.cleanup.contents import Thing
+from orchestration.driver.progress import StudyView
+from orchestration.state.paths import StudyFolder, output_root, study_folder
+
+if TYPE_CHECKING:
+    from orchestration.driver.study_runner import StudyResult
 
 log = logging.getLogger(__name__)
 
@@ -34,3 +43,71 @@ def deliver(
         kind = "" if isinstance(error, ColaError) else f"{type(error).__name__}: "
         notify(f"no report is written: {kind}{one_line(error)} (`{command}` writes it)")
     return publish(study, thing, notify)
+
+
+def show_result(result: StudyResult, view: StudyView) -> None:
+    """Print what is left to do, for runs and for MLflow."""
+    if result.trained == 0 and result.complete:
+        view.note(f"nothing to train: all {len(result.states)} runs are finished already")
+    if result.unmirrored:
+        view.note(
+            f"MLflow did not take everything of {', '.join(result.unmirrored)} "
+            f"({result.trouble or 'it was too slow'}); their journals are whole on disk and the "
+            "next `cola run` sends the rest"
+        )
+    if result.unsent:
+        view.note(
+            f"the output's mirror does not have all of {first_of(result.unsent)}; the output "
+            "folder keeps them, and the next `cola run` there copies the rest"
+        )
+    others = ", ".join(result.others)
+    if result.left_to_others:
+        held = [name for name in result.left if name in result.others]
+        if held:
+            left = ", ".join(held)
+            view.note(f"left to other drivers: {left}; the last of them completes the study")
+        free = [f"{name} ({result.states[name]})" for name in result.left if name not in held]
+        if free:
+            view.note(f"of other rungs, not finished: {', '.join(free)}; no driver has them here")
+    elif not result.complete:
+        unfinished = {name: state for name, state in result.states.items() if state != "finished"}
+        by_others = f"; another driver runs {others}" if others else ""
+        view.note(f"not finished: {unfinished}{by_others}; the same command resumes from here")
+
+
+def show_next(study: StudySpec, result: StudyResult, view: StudyView) -> None:
+    """Print what a complete study has made, and the commands that use it."""
+    if not result.complete:
+        return
+    view.note(f"made: {len(result.states)} finished runs, {study_folder(study)}")
+    view.note(f"next: {'; '.join(next_commands(study, result))}")
+
+
+def next_commands(study: StudySpec, result: StudyResult) -> list[str]:
+    """Commands for a complete study: its report, a text by the last of its runs, MLflow's pages."""
+    root = output_root(study)
+    where = "" if root == Path("outputs").resolve() else f" --output {shlex.quote(str(root))}"
+    last = list(result.states)[-1]
+    return [
+        f"cola report {study.name}{where}",
+        f'cola generate {study.name}/{last} --prompt "Once"{where}',
+        f"cola mlflow{where}",
+    ]
+
+
+def result_as_json(study: StudySpec, result: StudyResult) -> dict[str, Any]:
+    """How a study's driver left it, for `cola run --json`."""
+    page = StudyFolder(study_folder(study)).report / "report.html"
+    return {
+        "study": study.name,
+        "folder": str(study_folder(study)),
+        "complete": result.complete,
+        "stopped": result.stopped,
+        "trained": result.trained,
+        "runs": dict(result.states),
+        "left_to_others": list(result.left),
+        "not_in_mlflow": list(result.unmirrored),
+        "not_in_mirror": list(result.unsent),
+        "report": str(page) if page.exists() else None,
+        "next": next_commands(study, result) if result.complete else [],
+    }

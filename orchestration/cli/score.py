@@ -1,4 +1,4 @@
-"""Commands that evaluate: score, items for it, lm-eval."""
+"""Commands that evaluate: score, items for it, lm-eval, check-release."""
 
 from __future__ import annotations
 
@@ -124,6 +124,28 @@ def lm_eval(context: typer.Context) -> None:
     from cola.evaluation.harness import run  # an optional dependency, and slow to import
 
     run(context.args)
+
+
+@app.command("check-release")
+def check_release_folder(
+    folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],
+) -> None:
+    """Recompute a folder of the public release's reference tensors; exit 1 if any is off."""
+    from cola.release.check import TOLERANCE, check_release
+
+    comparisons = check_release(folder)
+    for item in comparisons:
+        value = f"{item.error:.0f} tokens differ" if item.is_ids else f"{item.error:.3e}"
+        typer.echo(f"{'ok  ' if item.passes else 'FAIL'} {item.name:16} {value}")
+    failed = [item for item in comparisons if not item.passes]
+    largest = max((item.error for item in comparisons if not item.is_ids), default=0.0)
+    mismatches = sum(item.error for item in comparisons if item.is_ids)
+    typer.echo(
+        f"{len(comparisons)} tensors, largest error {largest:.3e} (tolerance {TOLERANCE:g}), "
+        f"{mismatches:.0f} token mismatches"
+    )
+    if failed:
+        raise typer.Exit(1)
 
 
 def check_apart(per_item: Path, *inputs: Path | None) -> None:

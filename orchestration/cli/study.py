@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
-from cola.errors import INTERRUPTED, SpecError, StorageError, TrackingError, first_of
+from cola.errors import INTERRUPTED, SpecError, StorageError, TrackingError
 from cola.evaluation.tasks.settings_read import unread_by_family
+from cola.files import storage_errors
 from cola.spec import GenerationSpec, apply_overrides, load_yaml
 from cola.study import StudySpec
+from cola.terminal import say, waiting
+from cola.terminal_tables import wide_console
 from orchestration.cleanup.contents import Thing
 from orchestration.cli.options import (
     AsJson,
@@ -24,11 +31,14 @@ from orchestration.cli.options import (
     Rungs,
     Seed,
     Study,
+    StudyOutput,
+    Wide,
     output_folder,
+    print_names,
+    with_output,
 )
 from orchestration.cli.plan_tables import family_table, memory_table, plan_table
-from orchestration.cli.results import deliver
-from orchestration.cli.tables import wide_console
+from orchestration.cli.results import deliver, result_as_json, show_next, show_result
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.driver.progress import StudyView
@@ -49,7 +59,7 @@ from orchestration.planning.plan_summary import (
 )
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.rehearsal import rehearsal_of
-from orchestration.planning.units import rungs_in
+from orchestration.planning.units import duration, rungs_in
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import OutputFolder, output_root, study_folder
 
@@ -60,10 +70,55 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
-def studies() -> None:
+def studies(as_json: AsJson = False) -> None:
     """List the studies that ship with the product."""
-    for name, path in shipped_studies().items():
-        typer.echo(f"{name:20} {load_yaml(path).get('description', '')}")
+    about = {
+        name: load_yaml(path).get("description", "") for name, path in shipped_studies().items()
+    }
+    print_names(about, "studies", as_json)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder of texts, or one file.")],
+    minutes: Annotated[
+        float, typer.Option(help="Wall time that all runs together may take.")
+    ] = 15.0,
+    to: Annotated[
+        Path | None, typer.Option(help="The file to write (default: FOLDER's name .yaml, here).")
+    ] = None,
+    *,
+    cores: Annotated[int | None, typer.Option(min=1, help="Default: this machine's.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="Default: this machine's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a first study of a folder of texts, for this machine and the minutes that one has."""
+    from orchestration.first_study.draft import Machine, drafted, study_name, this_machine
+
+    check_is_text("FOLDER", str(folder))
+    here, name = this_machine(), study_name(folder)
+    machine = Machine(cores or here.cores, here.gpus if gpus is None else gpus)
+    file = to or Path(f"{name}.yaml")
+    if file.exists():
+        raise SpecError(f"{file}: exists already; name another file with --to, or remove it")
+    with waiting(f"reading {folder}"):
+        draft = drafted(folder, minutes, machine, file=str(file), name=name)
+    with storage_errors(f"--to {file}", remedy="name a file in a folder that exists"):
+        file.write_text(draft.text, encoding="utf-8")
+    commands = [f"cola {verb} {shlex.quote(str(file))}" for verb in ("plan", "run")]
+    commands.append(f"cola report {name}")
+    if as_json:
+        found = {"study": name, "file": str(file), "runs": len(draft.runs),
+                 "seconds": draft.seconds, "corpus": draft.corpus.as_json(), "notes": draft.notes,
+                 "next": commands}  # fmt: skip
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    console = wide_console()
+    for sentence in (*draft.corpus.facts(), *draft.notes):
+        say(console, sentence)
+    took = f"about {duration(draft.seconds)} on {machine}, by assumed rates"
+    say(console, f"made: {file}, {len(draft.runs)} runs, {took}")
+    say(console, f"next: {'; '.join(commands)}")
 
 
 @app.command()
@@ -72,12 +127,14 @@ def plan(
     settings: Overrides = None,
     as_json: AsJson = False,
     *,
+    output: StudyOutput = None,
+    wide: Wide = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, a few steps a family.")
     ] = False,
 ) -> None:
     """Print the runs of a study, with their cost, before anything starts."""
-    spec = load_study(study, settings or [])
+    spec = load_study(study, with_output(settings, output))
     mirror, ledger = mirror_of(spec), Ledger(output_root(spec))
     if mirror is None:
         runs = with_retries(plan_study(spec), spec.retry_diverged, ledger)
@@ -94,7 +151,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(plan_as_json(costed, decisions), indent=1))
     else:
-        show_plan(costed, decisions)
+        show_plan(costed, decisions, wide=wide)
 
 
 def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
@@ -109,16 +166,16 @@ def plan_with_costs(study: StudySpec, runs: list[PlannedRun]) -> Plan:
     return Plan.of(study, runs, corpus, rates=measured_rates(output_root(study)))
 
 
-def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
+def show_plan(plan: Plan, decisions: list[RunDecision], *, wide: bool) -> None:
     """Print the plan as tables, with sentences on its total, its matching and its risks."""
     console = wide_console()
-    console.print(plan_table(plan, decisions))
-    families = family_table(plan)
-    if families is not None:
-        console.print(families)
-    memory = memory_table(plan)
-    if memory is not None:
-        console.print(memory)
+    for table in (
+        plan_table(plan, decisions, console, wide=wide),
+        family_table(plan, console, wide=wide),
+        memory_table(plan, console, wide=wide),
+    ):
+        if table is not None:
+            table.print(console)
     sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
     sentences += capacity_sentences(plan)
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
@@ -127,7 +184,7 @@ def show_plan(plan: Plan, decisions: list[RunDecision]) -> None:
         f"Warning: {decision.run.name} is set aside: {decision.why}" for decision in aside
     ]
     for sentence in sentences:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        say(console, sentence)
 
 
 @app.command()
@@ -135,7 +192,9 @@ def run(
     context: typer.Context,
     study: Study,
     settings: Overrides = None,
+    as_json: AsJson = False,
     *,
+    output: StudyOutput = None,
     address: RayAddress = None,
     rungs: Rungs = None,
     rehearse: Annotated[
@@ -147,8 +206,8 @@ def run(
 ) -> None:
     """Train what the study lacks: finished runs are reused, interrupted ones resume."""
     check_joined(address)
-    spec = load_study(study, settings or [])
-    view = StudyView()
+    spec = load_study(study, with_output(settings, output))
+    view = StudyView(Console(stderr=True) if as_json else None)
     if rehearse:
         spec = rehearsal_of(spec)
         view.note(f"rehearsal: {spec.name}, {len(plan_study(spec))} small runs in {spec.output}")
@@ -158,18 +217,24 @@ def run(
     # Where others still train, the last of them writes the report.
     remote = address is not None or spec.output_mirror is not None
     done, arrived = not (result.stopped or result.to_come), not result.unsent
-    if remote and done and context.obj is not None:
-        write_report = partial(context.obj.report, spec.name, spec.output)
-        arrived &= deliver(spec, Thing("study", spec.name), write_report, notify=view.note)
+    # The object's stdout is its own: what a report says goes with the other lines.
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        if remote and done and context.obj is not None:
+            write_report = partial(context.obj.report, spec.name, spec.output)
+            arrived &= deliver(spec, Thing("study", spec.name), write_report, notify=view.note)
+        if rehearse and result.complete and context.obj is not None:
+            context.obj.report(spec.name, spec.output)
+            view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
+    if as_json:
+        typer.echo(json.dumps(result_as_json(spec, result), indent=1))
+    elif not rehearse:
+        show_next(spec, result, view)
     if not result.complete and not result.left_to_others:
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     if not arrived:
         raise typer.Exit(StorageError.exit_code)
     if result.unmirrored:
         raise typer.Exit(TrackingError.exit_code)
-    if rehearse and result.complete and context.obj is not None:
-        context.obj.report(spec.name, spec.output)
-        view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
 
 
 def run_here_or_on(
@@ -189,36 +254,6 @@ def run_here_or_on(
     from orchestration.driver.supervisor import run_supervised
 
     return run_supervised(study, address, view, rungs=rungs)
-
-
-def show_result(result: StudyResult, view: StudyView) -> None:
-    """Print what is left to do, for runs and for MLflow."""
-    if result.trained == 0 and result.complete:
-        view.note(f"nothing to train: all {len(result.states)} runs are finished already")
-    if result.unmirrored:
-        view.note(
-            f"MLflow did not take everything of {', '.join(result.unmirrored)} "
-            f"({result.trouble or 'it was too slow'}); their journals are whole on disk and the "
-            "next `cola run` sends the rest"
-        )
-    if result.unsent:
-        view.note(
-            f"the output's mirror does not have all of {first_of(result.unsent)}; the output "
-            "folder keeps them, and the next `cola run` there copies the rest"
-        )
-    others = ", ".join(result.others)
-    if result.left_to_others:
-        held = [name for name in result.left if name in result.others]
-        if held:
-            left = ", ".join(held)
-            view.note(f"left to other drivers: {left}; the last of them completes the study")
-        free = [f"{name} ({result.states[name]})" for name in result.left if name not in held]
-        if free:
-            view.note(f"of other rungs, not finished: {', '.join(free)}; no driver has them here")
-    elif not result.complete:
-        unfinished = {name: state for name, state in result.states.items() if state != "finished"}
-        by_others = f"; another driver runs {others}" if others else ""
-        view.note(f"not finished: {unfinished}{by_others}; the same command resumes from here")
 
 
 @app.command()
@@ -242,13 +277,10 @@ def generate(
         ),
     ] = None,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Continue a text, or fill a gap in one, with a finished run's model."""
-    from orchestration.inference.generate import fill_text, stream_text
-    from orchestration.inference.target import check_model, open_run_model
-
     folder = find_run(run, output_folder(output))
-    check_model(folder, run, contents=False)
     spec = load_run_spec(folder)
     changes = list(settings or [])
     if max_new_tokens is not None:
@@ -257,18 +289,59 @@ def generate(
     generation = GenerationSpec.parse(values, origin="--set or --max-new-tokens")
     for option, text in (("--prompt", prompt), ("--right", right)):
         check_is_text(option, text)
-    model = open_run_model(folder, spec.family, spec.data.sequence_length)
     note = partial(typer.echo, err=True)
     given = [change.partition("=")[0].strip() for change in changes]
     for key in unread_by_family((f"generation.{key}" for key in given), spec.family):
         note(f"{key} has no effect: {spec.family} models do not read it")
-    if right is not None:
-        found = fill_text(model, prompt, right, settings=generation, seed=seed, notify=note)
-        typer.echo(found)
+    pieces = generated(folder, run, (prompt, right), generation, seed=seed, notify=note)
+    if as_json:
+        found = {"run": run, "run_key": folder.name, "prompt": prompt, "right": right,
+                 "text": "".join(pieces), "seed": seed,
+                 "generation": generation.model_dump(mode="json")}  # fmt: skip
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    for piece in stream_text(model, prompt, generation, seed=seed, notify=note):
+    for piece in pieces:
         typer.echo(piece, nl=False)
     typer.echo()
+
+
+def generated(
+    folder: Path,
+    run: str,
+    texts: tuple[str, str | None],
+    settings: GenerationSpec,
+    *,
+    seed: int,
+    notify: Callable[[str], None],
+) -> Iterator[str]:
+    """Pieces of what a run's model writes behind a text, or all of it between two, as they come;
+    a terminal shows meanwhile what is waited for.
+
+    Raises:
+        SpecError: the run has no model, or texts or settings are not for it.
+    """
+    prompt, right = texts
+    notes: list[str] = []
+    with waiting("loading the libraries") as following:
+        from orchestration.inference.generate import fill_text, stream_text
+        from orchestration.inference.target import check_model, open_run_model
+
+        check_model(folder, run, contents=False)
+        following(f"loading {run}")
+        spec = load_run_spec(folder)
+        model = open_run_model(folder, spec.family, spec.data.sequence_length)
+        following(f"generating {settings.max_new_tokens} tokens")
+        if right is None:
+            pieces = stream_text(model, prompt, settings, seed=seed, notify=notes.append)
+        else:
+            filled = fill_text(model, prompt, right, settings=settings, seed=seed,
+                               notify=notes.append)  # fmt: skip
+            pieces = iter([filled])
+        first = next(pieces, "")
+    for note in notes:
+        notify(note)
+    yield first
+    yield from pieces
 
 
 def check_is_text(option: str, text: str | None) -> None:
@@ -292,33 +365,15 @@ def export(
     run: Run,
     to: Annotated[Path, typer.Option(help="A new or an empty folder.")],
     output: Output = "outputs",
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Write a finished run's model with its tokenizer as a plain Hugging Face folder."""
-    from orchestration.inference.export import export_run
+    with waiting("loading the libraries"):
+        from orchestration.inference.export import export_run
 
     folder = find_run(run, output_folder(output))
     target = to.expanduser().resolve()
     export_run(folder, load_run_spec(folder), target)
-    typer.echo(str(target))
-
-
-@app.command("check-release")
-def check_release_folder(
-    folder: Annotated[Path, typer.Argument(help="cola_dit/, cola_vae/, meta.json, expected.*")],
-) -> None:
-    """Recompute a folder of the public release's reference tensors; exit 1 if any is off."""
-    from cola.release.check import TOLERANCE, check_release
-
-    comparisons = check_release(folder)
-    for item in comparisons:
-        value = f"{item.error:.0f} tokens differ" if item.is_ids else f"{item.error:.3e}"
-        typer.echo(f"{'ok  ' if item.passes else 'FAIL'} {item.name:16} {value}")
-    failed = [item for item in comparisons if not item.passes]
-    largest = max((item.error for item in comparisons if not item.is_ids), default=0.0)
-    mismatches = sum(item.error for item in comparisons if item.is_ids)
-    typer.echo(
-        f"{len(comparisons)} tensors, largest error {largest:.3e} (tolerance {TOLERANCE:g}), "
-        f"{mismatches:.0f} token mismatches"
-    )
-    if failed:
-        raise typer.Exit(1)
+    found = {"run": run, "run_key": folder.name, "folder": str(target)}
+    typer.echo(json.dumps(found, indent=1) if as_json else str(target))

@@ -1,34 +1,74 @@
-"""Tables and the console that all commands print with."""
+"""The state of a study's runs as tables."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from cola.families.registry import names
+from cola.terminal import say
+from cola.terminal_tables import NONE, Column, cell, fitted, wide_console
 from orchestration.driver.status import PROBLEM, UNREADABLE_LINES, VARIANT, WORKERS
 
 
-def print_runs(study: str, rows: list[dict[str, Any]], workers: bool) -> None:
+def print_runs(
+    study: str, rows: Sequence[Mapping[str, Any]], workers: bool, *, wide: bool = False
+) -> None:
     """Print the status of runs as a table, and with `workers` a table of their workers."""
-    # A column adds nothing where every curve has its family's name.
-    named = any(row.get(VARIANT) not in (None, *names()) for row in rows)
-    left_out = {WORKERS, PROBLEM} | (set() if named else {VARIANT})
-    if not any(row.get(UNREADABLE_LINES) for row in rows):
-        left_out.add(UNREADABLE_LINES)
-    plain = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
-    print_table(f"study {study}", plain)
     console = wide_console()
+    title = f"study {study}: losses in nats a token"
+    fitted(title, status_columns(rows), console, wide=wide).print(console)
     for row in rows:
-        if row.get(PROBLEM):  # whole, on one line: a cell of the table is cut
-            line = f"{row['run']}: {row[PROBLEM]}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if row.get(PROBLEM):
+            say(console, f"{row['run']}: {row[PROBLEM]}")
     beats = [worker_row(row["run"], beat) for row in rows for beat in row[WORKERS]]
     if workers and beats:
-        print_table("workers, by their last heartbeat", beats)
+        ranks = {"pid": 4, "data_wait_fraction": 3, "memory_gb": 2, "host": 1}
+        columns = [
+            Column(
+                key.replace("_", " "),
+                [cell(beat[key]) for beat in beats],
+                ranks.get(key, 0),
+                left=key in ("run", "host"),
+            )
+            for key in beats[0]
+        ]
+        title = "workers, by their last heartbeat"
+        fitted(title, columns, console, wide=wide).print(console)
+
+
+def status_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """What is shown of each run; a column adds nothing where every row has the same."""
+
+    def column(name: str, key: str, rank: int, *, left: bool = False) -> Column:
+        return Column(name, [cell(row[key]) for row in rows], rank, left)
+
+    found = [column("run", "run", 0, left=True), column("state", "state", 0, left=True)]
+    if any(row.get(VARIANT) not in (None, *names()) for row in rows):
+        found.append(column("variant", VARIANT, 3, left=True))
+    found += [
+        column("family", "family", 5, left=True),
+        Column("step", [f"{cell(row['step'])}/{cell(row['steps'])}" for row in rows]),
+        column("checkpoint", "checkpoint", 6),
+        column("train loss", "train_loss", 4),
+        Column("validation NLL", [measured(row) for row in rows], 1),
+        column("test NLL", "test_nll_nats_per_token", 3),
+        column("rate", "rate_nats_per_token", 7),
+        column("attempts", "attempts", 8),
+    ]
+    if any(row.get(UNREADABLE_LINES) for row in rows):
+        found.append(column("unreadable lines", UNREADABLE_LINES, 1))
+    # A problem is a sentence of its own, below the table.
+    reasons = [NONE if row.get(PROBLEM) else cell(row["reason"]) for row in rows]
+    return found if set(reasons) <= {NONE} else [*found, Column("reason", reasons, wraps=True)]
+
+
+def measured(row: Mapping[str, Any]) -> str:
+    """A run's validation NLL, with whether it is exact or a bound."""
+    if row["nll_nats_per_token"] is None:
+        return NONE
+    return f"{cell(row['nll_nats_per_token'])} {cell(row['nll_kind'])}"
 
 
 def worker_row(run: str, beat: dict[str, Any]) -> dict[str, Any]:
@@ -36,24 +76,3 @@ def worker_row(run: str, beat: dict[str, Any]) -> dict[str, Any]:
     columns = ("rank", "host", "pid", "step", "seconds_per_step", "data_wait_fraction", "memory_gb")
     age = max(0.0, time.time() - beat["time"])
     return {"run": run} | {key: beat[key] for key in columns} | {"seconds_ago": round(age, 1)}
-
-
-def print_table(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print rows that have the same keys as a table."""
-    table = Table(title=title)
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*("–" if value is None else cell(value) for value in row.values()))
-    wide_console().print(table)
-
-
-def cell(value: object) -> str:
-    """A cell's text."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def wide_console() -> Console:
-    """A console whose tables are not cut: pipes and files have no width."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(200, console.width))

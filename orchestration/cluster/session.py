@@ -131,7 +131,7 @@ def _session(address: str | None) -> Iterator[ClusterResources]:
                 logging_level=logging.ERROR,
                 runtime_env=log_environment(),
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of Ray itself: a node that is too slow raises a plain one
         raise NoClusterError(
             f"--address {address or 'local'}: no Ray cluster answers ({one_line(error, 200)}); "
             + (DOCTOR if address is None else "check the address, and that the cluster is up")

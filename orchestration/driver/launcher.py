@@ -159,7 +159,7 @@ class Launcher:
         """
         self.stopping.set()
         why = "" if reason is None else f": {reason}"
-        self.view.note(f"stopping{why}: running trainings save a checkpoint and leave")
+        self.view.stopping(why)
         self.events.write(Event.STOP_REQUESTED, None, reason)
         log.info("stop requested: %d runs are running", len(self._running))
         self._unasked = list(self._running.values())

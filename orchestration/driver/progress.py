@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cola.families.registry import curve_label
+from cola.errors import first_of
 from cola.records import Metric, NllKind
+from cola.terminal import say
+from cola.terminal_tables import Column, fitted
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.journal import JournalReader
@@ -25,6 +27,8 @@ from orchestration.state.paths import RunFolder
 log = logging.getLogger(__name__)
 
 PLAIN_LINE_SECONDS = 15.0  # between two lines of a run without a terminal; a chosen value
+PLAIN_START_SECONDS = 60.0  # between two lines on a run that starts, and on a stop; a chosen value
+OTHER_LINES = 10  # of a terminal, that are not rows of the live table; a chosen value
 DONE = ("finished", "failed", "diverged", "interrupted", "reuse", "set aside")
 # Actions of runs that this driver does not train.
 LEFT_ALONE = ("reuse", "busy", "set aside", "left")
@@ -44,12 +48,23 @@ class RunProgress:
     kind: NllKind | None = None  # of `nll`
     tokens_per_second: float | None = None
     last_reported_at: float = 0.0  # monotonic seconds
+    launched_at: float = 0.0  # monotonic seconds
     starts: int = 0
 
     @property
     def share(self) -> float:
         """Share of the steps that is done, 0 to 1."""
         return self.step / self.run.spec.steps
+
+    @property
+    def is_active(self) -> bool:
+        """Whether its workers start or train."""
+        return self.state in ("starting", "training")
+
+    @property
+    def shown_state(self) -> str:
+        """The state; of a run that starts, with the time since its launch."""
+        return f"starting {_clock(self.launched_at)}" if self.state == "starting" else self.state
 
 
 class StudyView:
@@ -62,6 +77,8 @@ class StudyView:
         self._began = time.monotonic()
         self._data_reported = -1.0  # fraction of the last line about the data
         self._trouble: str | None = None
+        self._stopping_since: float | None = None
+        self._stop_reported_at = 0.0
 
     def data_progress(self, message: str, fraction: float) -> None:
         """Print the progress of preparing the data at every fifth of it."""
@@ -72,11 +89,7 @@ class StudyView:
     def decided(self, decisions: Sequence[RunDecision]) -> None:
         """Print what will happen to each run, and why."""
         for decision in decisions:
-            self.console.print(
-                f"{decision.run.name:28} {decision.action:9} {decision.why}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(self.console, f"{decision.run.name:28} {decision.action:9} {decision.why}")
 
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
@@ -92,6 +105,7 @@ class StudyView:
         row = self._rows[run.key]
         self._read(row)  # what others have done since it was queued
         row.state, row.starts = "starting", 0
+        row.launched_at = row.last_reported_at = time.monotonic()
         self.event(run, "launched")
 
     def ended(self, run: PlannedRun, state: str, reason: str | None) -> None:
@@ -113,6 +127,18 @@ class StudyView:
         self._rows[run.key].state = "busy"
         self.event(run, f"lost: {reason}; its workers here stop, the run is left to that driver")
 
+    def stopping(self, why: str) -> None:
+        """Print that the study stops, and from now on what it waits for."""
+        self._stopping_since = self._stop_reported_at = time.monotonic()
+        self.note(
+            f"stopping{why}: running trainings save a checkpoint and leave{self._waits_for()}"
+        )
+
+    def _waits_for(self) -> str:
+        """A clause that names the runs that have not left yet; empty where there are none."""
+        active = [f"{row.run.name} ({row.state})" for row in self._rows.values() if row.is_active]
+        return f"; waits for {first_of(active)}" if active else ""
+
     def event(self, run: PlannedRun, text: str) -> None:
         """Print a line about one run."""
         self.note(f"{run.name}: {text}")
@@ -122,7 +148,7 @@ class StudyView:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         line = f"[{minutes:02d}:{seconds:02d}] {text}"
         try:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(self.console, line)
         except OSError as error:  # lines may go to a file, on a disk that is full
             log.debug("not printed (%s): %s", error, line)
 
@@ -149,10 +175,12 @@ class StudyView:
             self.note(f"MLflow does not answer, metrics wait on disk: {trouble}")
         self._trouble = trouble
         for row in self._rows.values():
-            if row.state in ("starting", "training"):
+            if row.is_active:
                 self._read(row)
                 if self._live is None:
                     self._report(row)
+        if self._live is None:
+            self._report_stop()
         if self._live is not None:
             self._live.update(self._table())
 
@@ -171,7 +199,7 @@ class StudyView:
 
     def _show_start(self, row: RunProgress, step: int) -> None:
         """Print from where workers train; nothing of what earlier attempts did."""
-        if row.state not in ("starting", "training"):
+        if not row.is_active:
             return
         row.starts += 1
         if row.starts > 1:
@@ -181,14 +209,25 @@ class StudyView:
 
     def _report(self, row: RunProgress) -> None:
         since = time.monotonic() - row.last_reported_at
-        if row.state != "training" or since < PLAIN_LINE_SECONDS:
+        if since < (PLAIN_START_SECONDS if row.state == "starting" else PLAIN_LINE_SECONDS):
             return
         row.last_reported_at = time.monotonic()
+        if row.state == "starting":
+            self.event(row.run, f"its workers are starting, {_clock(row.launched_at)} since launch")
+            return
         self.event(
             row.run,
             f"step {row.step}/{row.run.spec.steps}, loss {_shown(row.loss, '.4f')}, "
             f"{_shown(row.tokens_per_second, ',.0f')} tokens/s, study ETA {self._eta()}",
         )
+
+    def _report_stop(self) -> None:
+        """A line now and then on what a stop waits for."""
+        if self._stopping_since is None:
+            return
+        if time.monotonic() - self._stop_reported_at >= PLAIN_START_SECONDS and self._waits_for():
+            self._stop_reported_at = time.monotonic()
+            self.note(f"stopping for {_clock(self._stopping_since)}{self._waits_for()}")
 
     def _eta(self) -> str:
         """Time left here, if the runs to come train as fast in all as those that train now."""
@@ -204,27 +243,49 @@ class StudyView:
         minutes, seconds = divmod(int(left / rate), 60)
         return f"{minutes} min {seconds:02d} s"
 
-    def _table(self) -> Table:
+    def _title(self) -> str:
+        """What is done and left, and for how long; of a stop, what it waits for."""
         states = [row.state for row in self._rows.values()]
         done = sum(state in DONE for state in states)
-        active = sum(state in ("starting", "training") for state in states)
-        table = Table(
-            title=f"{done} done, {active} running, {len(states) - done - active} queued, "
-            f"ETA {self._eta()}" + (f" | MLflow: {self._trouble}" if self._trouble else "")
-        )
-        for column in ("run", "state", "progress", "train loss", "val NLL", "tokens/s"):
-            table.add_column(column, justify="left" if column in ("run", "state") else "right")
-        for row in self._rows.values():
-            label = curve_label(row.run.variant, row.run.spec.family)
-            table.add_row(
-                f"{label} {row.run.spec.budget:.3g} seed {row.run.spec.seed}",
-                row.state,
-                "100%" if row.state == "reuse" else f"{row.share:.0%}",
-                _shown(row.loss, ".4f"),
-                _shown(row.nll, ".4f") + (f" ({row.kind})" if row.kind else ""),
-                _shown(row.tokens_per_second, ",.0f"),
-            )
-        return table
+        active = sum(row.is_active for row in self._rows.values())
+        left = len(states) - done - active
+        title = f"{done} done, {active} running, {left} queued, {_clock(self._began)}"
+        if self._stopping_since is not None:
+            title += f" | stopping for {_clock(self._stopping_since)}{self._waits_for()}"
+        elif active or left:
+            title += f", ETA {self._eta()}"
+        return title + (f" | MLflow: {self._trouble}" if self._trouble else "")
+
+    def _table(self) -> Table:
+        """The runs; where the terminal has not as many lines, those that train first."""
+        rows, room = list(self._rows.values()), max(1, self.console.height - OTHER_LINES)
+        title = self._title()
+        if len(rows) > room:
+            rows.sort(key=lambda row: (not row.is_active, row.state in DONE))
+            title += f" | {len(rows) - room} more runs"
+            rows = rows[:room]
+        columns = [
+            Column("run", [row.run.name for row in rows], left=True),
+            Column("state", [row.shown_state for row in rows], left=True),
+            Column(
+                "progress",
+                ["100%" if row.state == "reuse" else f"{row.share:.0%}" for row in rows],
+            ),
+            Column("train loss", [_shown(row.loss, ".4f") for row in rows], 2),
+            Column(
+                "val NLL",
+                [_shown(row.nll, ".4f") + (f" ({row.kind})" if row.kind else "") for row in rows],
+                1,
+            ),
+            Column("tokens/s", [_shown(row.tokens_per_second, ",.0f") for row in rows], 3),
+        ]
+        return fitted(title, columns, self.console, wide=False).table
+
+
+def _clock(since: float) -> str:
+    """Time since a monotonic moment."""
+    minutes, seconds = divmod(int(time.monotonic() - since), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def _number(value: object) -> float | None:

@@ -13,6 +13,7 @@ from cola.data.summary import summary_in
 from cola.errors import StorageError
 from cola.files import storage_errors, write_atomically
 from cola.study import StudySpec
+from cola.terminal import waiting
 from orchestration.checkpoint.store import check_storage
 from orchestration.cleanup.contents import Thing
 from orchestration.cluster.admission_actor import PrivateQueue, SharedQueue
@@ -281,7 +282,8 @@ def run_decided(
     )
     with ExitStack() as stack:
         if todo:
-            cluster = stack.enter_context(ray_cluster(address))
+            with waiting("starting Ray" if address is None else "joining the Ray cluster"):
+                cluster = stack.enter_context(ray_cluster(address))
             for run in todo if address is None else ():  # a joined cluster may grow
                 check_fits(run.resources, cluster)
             tracked.dashboard = cluster.dashboard

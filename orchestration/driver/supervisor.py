@@ -21,6 +21,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
+from rich.console import Console
+
 from cola.errors import ClusterError, ColaError
 from cola.logs import set_up_logging
 from cola.spec.locations import located
@@ -57,7 +59,7 @@ def run_supervised(
     """
     values = located(study).model_dump(mode="json")
     return supervised(
-        partial(_run_study, values, address, rungs),
+        partial(_run_study, values, address, rungs, stderr=view.console.stderr),
         address,
         study.resources,
         events=EventLog(study_folder(study)),
@@ -66,9 +68,10 @@ def run_supervised(
 
 
 def _run_study(
-    values: dict[str, object], address: str, rungs: Collection[int] | None
+    values: dict[str, object], address: str, rungs: Collection[int] | None, *, stderr: bool
 ) -> StudyResult:
-    return run_study(StudySpec.parse(values), address, StudyView(), rungs=rungs)
+    view = StudyView(Console(stderr=stderr))
+    return run_study(StudySpec.parse(values), address, view, rungs=rungs)
 
 
 def supervised(

@@ -250,8 +250,12 @@ def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int |
 
     The metrics that a study's report compares are at these settings alone.
     """
-    tasks = {"tasks", "task_items", "task_folder", "task_selection"}
-    if request.settings.task_selection != spec.evaluation.task_selection:
+    # Items and prompts say how many, not how they are answered.
+    tasks = {"tasks", "task_items", "task_folder", "task_selection", "predictive"}
+    own, asked = spec.evaluation, request.settings
+    if asked.task_selection != own.task_selection:
+        return False
+    if asked.predictive_prompts and asked.predictive.how() != own.predictive.how():
         return False
     same = request.settings.model_dump(exclude=tasks) == spec.evaluation.model_dump(exclude=tasks)
     same = same and request.few_shot_tokens == FEW_SHOT_NEW_TOKENS
@@ -279,7 +283,10 @@ def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
             every_sequence=not request.limited,
         )
     data = target.data()
-    return None if data is None else held_out(data, request.settings.task_items)
+    settings = request.settings
+    if data is None:
+        return None
+    return held_out(data, settings.task_items, settings.predictive_prompts)
 
 
 @contextlib.contextmanager

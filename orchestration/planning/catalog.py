@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
-from cola.errors import SpecError, StorageError
+from cola.errors import SpecError, StorageError, first_of
 from cola.files import read_json
+from cola.records import Artifact
 from cola.spec import apply_overrides, load_yaml
 from cola.spec.locations import located
 from cola.study import RunSpec, StudySpec
@@ -20,6 +23,7 @@ from orchestration.state.paths import OutputFolder, RunFolder
 log = logging.getLogger(__name__)
 
 SHOWN_KEY = 12  # characters of a run key in messages; a chosen value
+CLOSE = 0.75  # similarity, 0 to 1, from which a name is taken for a slip; a chosen value
 SPEC_REMEDY = (
     "the resolved specification of a run cannot be made from anything else in its folder: remove "
     "ledger.json there, and `cola run` of its study writes it again"
@@ -35,10 +39,26 @@ def shipped_studies() -> dict[str, Path]:
 def load_study(name_or_file: str, overrides: list[str]) -> StudySpec:
     """A study as `read_study` reads it, with absolute paths: for processes of this machine.
 
+    A name that no study ships under may be that of a study of the output folder, which is `outputs`
+    or the one that the settings name: the study as it was last run there.
+
     Raises:
         SpecError: for an unknown study and for anything invalid in it.
     """
+    root = output_of(overrides)
+    own = OutputFolder(root).studies / name_or_file / Artifact.STUDY
+    if is_own_name(name_or_file, root):
+        # The folder may have been moved since.
+        overrides = [f"output={json.dumps(str(root))}", *overrides]
+        return located(_read(own, name_or_file, overrides))
     return located(read_study(name_or_file, overrides))
+
+
+def is_own_name(name: str, root: Path) -> bool:
+    """Whether a name is that of a study of an output folder, and of no shipped study or file."""
+    plain = bool(name) and Path(name).name == name and name not in shipped_studies()
+    own = OutputFolder(root).studies / name / Artifact.STUDY
+    return plain and not Path(name).is_file() and own.is_file()
 
 
 def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
@@ -51,12 +71,49 @@ def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
     """
     shipped = shipped_studies()
     path = shipped.get(name_or_file, Path(name_or_file))
-    if not path.exists():
+    if not name_or_file.strip():
+        raise SpecError("study: the name is empty; give a shipped study, a YAML file or a name")
+    if path.is_dir():
         raise SpecError(
-            f"study {name_or_file}: neither a file nor a shipped study; "
-            f"shipped: {', '.join(shipped)}"
+            f"study {name_or_file}: is a folder; name a YAML file (`cola init {name_or_file}` "
+            "writes one for a folder of texts)"
         )
-    log.debug("study %s: %s", name_or_file, path)
+    if not path.exists():
+        root = output_of(overrides)
+        own = own_names(OutputFolder(root).studies)
+        if name_or_file in own_names(OutputFolder(root).sweeps):
+            raise SpecError(
+                f"study {name_or_file}: is a sweep of {root}; `cola sweep status {name_or_file}` "
+                "and `cola sweep report` are for it"
+            )
+        raise SpecError(
+            f"study {name_or_file}: neither a file nor a shipped study nor one of the output "
+            f"folder{nearest(name_or_file, [*shipped, *own])}; shipped: {', '.join(shipped)}; in "
+            f"{root}: {first_of(own, 8) or 'none'}"
+        )
+    return _read(path, name_or_file, overrides)
+
+
+def own_names(folder: Path) -> list[str]:
+    """Names of what the folder of studies, or of sweeps, of an output folder holds."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{Artifact.STUDY}"))
+
+
+def output_of(overrides: Sequence[str]) -> Path:
+    """The output folder that settings name, else the default one."""
+    given = [value for key, sep, value in (each.partition("=") for each in overrides)
+             if key.strip() == "output" and sep]  # fmt: skip
+    return Path(given[-1].strip().strip("\"'") if given else "outputs").expanduser().resolve()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names the known names most like this one; empty where none is."""
+    close = get_close_matches(name, list(known), n=3, cutoff=CLOSE)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _read(path: Path, name: str, overrides: list[str]) -> StudySpec:
+    log.debug("study %s: %s", name, path)
     written = load_yaml(path)
     values = apply_overrides(written, overrides)
     study = StudySpec.parse(values, origin=str(path))
@@ -125,11 +182,12 @@ def find_run(name: str, root: Path) -> Path:
     # Of runs that no readable plan names, the keys are left.
     known = known or [folder.name[:SHOWN_KEY] for folder in folders]
     hint = (
-        f"give one of: {', '.join(known[:8])}"
+        f"give one of: {first_of(known, 8)} (in {root})"
         if known
         else f"{root} holds no runs; name another output folder, or train first with `cola run`"
     )
-    raise SpecError(f"run {name}: {problem}; {hint}")
+    close = "" if matches else nearest(name, known)
+    raise SpecError(f"run {name}: {problem}{close}; {hint}")
 
 
 def load_run_spec(run_folder: Path) -> RunSpec:

@@ -144,8 +144,10 @@ def task_flops(spec: RunSpec) -> float:
     From above: prompts of `prompt_tokens`, and answers of the greatest length.
     """
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
-    family, total = definition_of(spec.family), 0.0
+    family, total = definition_of(spec.family), predictive_flops(spec)
     for task in settings.tasks:
+        if task == "predictive":
+            continue
         if task == "likelihood":
             flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
             total += items * length * flops.total
@@ -159,6 +161,24 @@ def task_flops(spec: RunSpec) -> float:
         flops = family.generation_flops_per_token(spec.model, generation, prompt)
         total += items * new * flops.total
     return total
+
+
+def predictive_flops(spec: RunSpec) -> float:
+    """FLOPs of the finished model's predictive draws; 0 where it makes none.
+
+    Prompts of all lengths are as frequent; the text may have fewer than are asked for.
+    """
+    settings, length = spec.evaluation, spec.data.sequence_length
+    asked = settings.predictive
+    if not settings.predictive_prompts:
+        return 0.0
+    generation = settings.generation.ancestral().model_copy(update={"max_new_tokens": asked.tokens})
+    cuts = range(settings.prompt_tokens, length - asked.tokens + 1, settings.prompt_tokens)
+    definition = definition_of(spec.family)
+    each = [
+        definition.predictive_flops(spec.model, generation, cut, draws=asked.draws) for cut in cuts
+    ]
+    return settings.predictive_prompts * sum(each) / len(each)
 
 
 def bytes_per_token_id(vocab_size: int) -> int:

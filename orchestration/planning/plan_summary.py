@@ -31,6 +31,7 @@ from orchestration.planning.costs import (
     bytes_per_token_id,
     evaluation_flops,
     executed_flops,
+    predictive_flops,
     run_costs,
     sample_flops,
     task_flops,
@@ -112,6 +113,7 @@ def totals(plan: Plan) -> dict[str, Any]:
             for convention in ("nominal", "executed")
         },
         "train_flops_carried_out": plan.distinct_train_flops,
+        "task_flops": sum(task_flops(run.spec) for run in plan.runs),
         "seconds_one_after_another": sum(cost.seconds for cost in plan.costs),
         "accelerator": accelerator_name(plan.study.resources),
         "accelerator_hours": sum(cost.accelerator_hours for cost in plan.costs),
@@ -135,9 +137,10 @@ def total_sentence(plan: Plan) -> str:
     left = "" if stays else f" ({sums['model_bytes'] / 1e9:,.3g} GB stay, as models)"
     shared = any(prefixes.resumes_from for prefixes in plan.prefixes.values())
     once = f", {plan.distinct_train_flops:.3g} trained, shared prefixes once" if shared else ""
+    tasks = f", tasks {sums['task_flops']:.3g} more" if sums["task_flops"] else ""
     return (
         f"{sums['runs']} runs, {flops['executed']:.3g} training FLOPs executed "
-        f"({flops['nominal']:.3g} nominal{once}), {sums['accelerator_hours']:,.3g} "
+        f"({flops['nominal']:.3g} nominal{once}){tasks}, {sums['accelerator_hours']:,.3g} "
         f"{sums['accelerator']} hours{price}, {duration(sums['seconds_one_after_another'])} one "
         f"run after another ({basis}); {sums['checkpoint_bytes'] / 1e9:,.3g} GB of checkpoints"
         f"{left}{stored}"
@@ -358,6 +361,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "test_flops": evaluation_flops(spec),
         "sample_flops": sample_flops(spec),
         "task_flops": task_flops(spec),
+        "predictive_flops": predictive_flops(spec),
         "memory": [_memory_as_json(memory) for memory in run.memory],
         "seconds": cost.seconds,
         "accelerator_hours": cost.accelerator_hours,

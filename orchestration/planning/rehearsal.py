@@ -107,6 +107,8 @@ def shrink_evaluation(evaluation: dict[str, Any], length: int) -> None:
         "task_items": 8,
         "gap_tokens": 4,
     }
+    drawn = evaluation.get("predictive", {})
+    evaluation["predictive"] = drawn | {"prompts": None, "draws": 2, "tokens": 4}
     evaluation["generation"] |= {"max_new_tokens": length - prompt, "steps": 4}
     evaluation["likelihood"] |= {"mask_samples": 2, "ode_steps": 2}
 

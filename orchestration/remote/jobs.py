@@ -57,6 +57,11 @@ class Job:
         """Whether it has finished its study or sweep."""
         return self.status == "SUCCEEDED"
 
+    def as_json(self) -> dict[str, Any]:
+        """The job as plain values."""
+        reason = self.message or None
+        return {"id": self.submission_id, "state": self.status.lower(), "reason": reason}
+
     def __str__(self) -> str:
         return f"{self.submission_id}: {self.status.lower()} {self.message}".rstrip()
 

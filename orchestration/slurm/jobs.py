@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cola.errors import ClusterError, SpecError
 from orchestration.planning.units import rungs_in
@@ -69,6 +70,10 @@ class SlurmJob:
     def succeeded(self) -> bool:
         """Whether it has finished its study or sweep, or left the rest to other jobs of it."""
         return self.state == "succeeded"
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as plain values."""
+        return {"id": self.job, "state": self.state, "reason": self.reason, "rungs": self.rungs}
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""

@@ -54,7 +54,7 @@ def task_metrics(
     evaluated = EvaluatedModel(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
     )
-    held = held_out(data, settings.task_items)
+    held = held_out(data, settings.task_items, settings.predictive_prompts)
     items_of = item_loader(settings, VALIDATION_SEED)
     tasks = make_tasks(settings, held, items_of, seed=VALIDATION_SEED, context=evaluated.context)
     log.info("answering tasks: %s", ", ".join(settings.tasks))

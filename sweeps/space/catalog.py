@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from cola.errors import SpecError
+from cola.records import SweepFile
 from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
+from orchestration.planning.catalog import nearest, output_of
 from orchestration.state.paths import OutputFolder, output_root
 from sweeps.space.spec import SCALES, Scale, SweepSpec
 from sweeps.space.typed_space import typed_sweep
@@ -21,6 +24,20 @@ def shipped_sweeps() -> dict[str, Path]:
     """Files of the sweeps that ship with the product, by name."""
     folder = Path(str(resources.files("sweeps") / "studies"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def own_sweep(name: str, settings: list[str]) -> tuple[str, list[str]]:
+    """A sweep and its settings as `load_sweep` takes them.
+
+    A name that no sweep ships under and no file has may be that of a sweep of the output folder,
+    which is `outputs` or the one that the settings name: the sweep as it was last run there.
+    """
+    root = output_of(settings)
+    file = OutputFolder(root).sweeps / name / SweepFile.SPEC
+    plain = bool(name) and Path(name).name == name and name not in shipped_sweeps()
+    if not plain or Path(name).is_file() or not file.is_file():
+        return name, settings
+    return str(file), [f"output={json.dumps(str(root))}", *settings]  # it may have been moved
 
 
 def load_sweep(
@@ -37,8 +54,9 @@ def load_sweep(
     path = shipped.get(name_or_file, Path(name_or_file))
     if not path.exists():
         raise SpecError(
-            f"sweep {name_or_file}: neither a file nor a shipped sweep; name a YAML file or one of "
-            f"{', '.join(shipped)}"
+            f"sweep {name_or_file}: neither a file nor a shipped sweep nor one of the output folder"
+            f"{nearest(name_or_file, shipped)}; name a YAML file, one that `cola ls` shows, or one "
+            f"of {', '.join(shipped)}"
         )
     sweep = SweepSpec.parse(sweep_values(path), origin=str(path))
     chosen_scale = _scale_of(sweep, scale)

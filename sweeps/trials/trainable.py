@@ -81,9 +81,12 @@ def measure_function(spec: TrialSpec) -> Callable[[Path, EvaluationSpec, bool], 
     if spec.in_process:
         return measure_inference
     needs = spec.study.resources
-    task = ray.remote(num_cpus=needs.cpus_per_worker, num_gpus=needs.gpus_per_worker)(
-        measure_inference
-    )
+    # Not in the placement group of this trial, which has no CPU of its own on a joined cluster.
+    task = ray.remote(
+        num_cpus=needs.cpus_per_worker,
+        num_gpus=needs.gpus_per_worker,
+        scheduling_strategy="DEFAULT",
+    )(measure_inference)
 
     def measure_in_task(
         run_folder: Path, settings: EvaluationSpec, likelihood: bool

@@ -115,13 +115,15 @@ def head(tmp_path: Path) -> Iterator[RayNodes]:
 def test_a_sweep_and_a_study_share_one_cpu(
     tiny_study: dict[str, Any], tmp_path: Path, head: RayNodes
 ) -> None:
-    """A trial whose process is killed resumes from its checkpoint, and keeps its turn meanwhile."""
+    """A trial whose process is killed resumes from its checkpoint, and keeps its turn; its model
+    is measured at the end."""
     tiny_study |= {"families": {"ar": {}}, "checkpoint": {"every_seconds": 0.5}}
     study = write_study(tiny_study, tmp_path)
     base = {key: value for key, value in tiny_study.items() if key != "name"}
     base["ladder"] = [{"budget": 1.2e11, "core_parameters": 60_000}]
-    rates = {"training.optimizer.learning_rate": [2e-3]}
-    sweep = {"name": "rates", "study": base, "space": rates, "algorithm": {"kind": "grid"}}
+    # A key of inference besides: the trained model is measured where a CPU is free.
+    space = {"training.optimizer.learning_rate": [2e-3], "evaluation.prompt_tokens": [8]}
+    sweep = {"name": "rates", "study": base, "space": space, "algorithm": {"kind": "grid"}}
     path = tmp_path / "rates.yaml"
     path.write_text(yaml.safe_dump(sweep))
     outputs = Path(tiny_study["output"])
@@ -143,6 +145,7 @@ def test_a_sweep_and_a_study_share_one_cpu(
     assert (trials.returncode, runs.returncode) == (0, 0), sweep_output + study_output
     assert "trial 1: the trial's process died; retry 1 of 3" in sweep_output
     assert len(ledger.entry(first).attempts) == 2
+    assert "continuation/chrf" in SweepLog(folder).outcomes[1].metrics
     starts = [e["step"] for e in read_events(folder) if e["event"] == "workers started"]
     assert starts[0] == 0
     assert starts[1] > 0

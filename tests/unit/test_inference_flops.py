@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from cola.compute.flops import FlopsBreakdown
 from cola.families.interface.specs import ModelSpec
-from cola.families.registry import family_of
+from cola.families.registry import definition_of, family_of
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 from tests.sizes import generation_flops_per_token, likelihood_flops_per_token, size_model
@@ -136,3 +136,29 @@ def test_a_prompt_that_ends_in_a_block_has_that_block_made_again() -> None:
         for settings in (repaint, padded)
     ]
     assert made[0] == pytest.approx(made[1] * 3 / 2)  # 8 + 32 tokens are 3 blocks, 32 are 2
+
+
+@pytest.mark.parametrize("prompt", [32, 40])
+@pytest.mark.parametrize("family", ["ar", "llada", "cola"])
+def test_predictive_draws_agree_with_torch(family: str, prompt: int) -> None:
+    spec = size_model(family, 100_000, 300)
+    settings = GenerationSpec(max_new_tokens=20, steps=3).ancestral()
+    model, implementation = model_of(spec), family_of(family)
+    text = torch.randint(0, 300, (1, prompt + 20))
+    prompts, truth = text[:, :prompt], text[:, prompt:]
+
+    def job() -> None:
+        implementation.predictive_draws(
+            model,
+            prompts,
+            truth,
+            settings,
+            draws=range(4),
+            stream=Stream(0, 0, [0]),
+            eos_token_id=None,
+        )
+        implementation.next_tokens(model, prompts, truth)
+
+    outside, inside = counted(job)
+    ours = definition_of(family).predictive_flops(spec, settings, prompt, draws=4)
+    assert outside < ours < 1.03 * (outside + inside)

@@ -13,8 +13,10 @@ from cola.evaluation.few_shot.definitions import task_named
 from cola.evaluation.items import Item
 from cola.evaluation.models.context import room_for_prompts
 from cola.evaluation.models.judge import Reference
+from cola.evaluation.reference_lines import token_frequencies
 from cola.evaluation.tasks.cloze import WORD_TOKENS, ClozeTask, cloze_items
 from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
+from cola.evaluation.tasks.predictive import PredictiveTask, PromptTexts
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
@@ -33,6 +35,7 @@ class HeldOut:
     `last_T` is the beginning of a sequence that the text does not fill, of `last_bytes` UTF-8
     bytes (None: there is none). `every_sequence`: the likelihood is measured of all of it, not of
     the first `task_items`. `left_out` has a sentence on each part of the text that was not read.
+    `prompts` are the sequences of the task `predictive` (None: these ones).
     """
 
     rows_NL: np.ndarray
@@ -43,6 +46,7 @@ class HeldOut:
     every_sequence: bool = False
     left_out: tuple[str, ...] = ()
     documents_N: np.ndarray | None = None
+    prompts: PromptTexts | None = None
 
     def likelihood_task(self, items: int, settings: LikelihoodSpec, seed: int) -> LikelihoodTask:
         """The likelihood of the first `items` sequences, or of every one."""
@@ -69,6 +73,14 @@ class HeldOut:
             bytes=int(self.bytes_N.sum()) + self.last_bytes,
         )
 
+    def prompt_texts(self, prompts: int) -> PromptTexts:
+        """The sequences that so many prompts are cut from."""
+        if self.prompts is not None:
+            return self.prompts
+        known = self.documents_N is not None and len(self.rows_NL) > 0
+        documents = self.documents_N[:prompts] if known else None
+        return PromptTexts(self.first_rows(prompts), documents)
+
     def first_rows(self, items: int) -> np.ndarray:
         """The first sequences, for tasks that generate; the unfilled one if there is no other."""
         if len(self.rows_NL) or self.last_T is None:
@@ -76,15 +88,29 @@ class HeldOut:
         return self.last_T[None]
 
 
-def held_out(data: PreparedData, items: int) -> HeldOut:
-    """The first `items` sequences of the test split, or all of it where it has fewer.
+def held_out(data: PreparedData, items: int, prompts: int = 0) -> HeldOut:
+    """The first `items` sequences of the test split, or all of it where it has fewer, and the first
+    `prompts` for the task `predictive` with token frequencies (0: without them).
 
     Of data without a test split, those of the validation split.
     """
     split = data.split(data.final)
+
+    def documents_of(ids: np.ndarray) -> np.ndarray | None:
+        return split.documents_of(ids) if split.knows_documents else None
+
     ids = np.arange(min(items, len(split)))
-    documents = split.documents_of(ids) if split.knows_documents else None
-    return HeldOut(split.rows(ids), split.bytes_of(ids), data.tokenizer, documents_N=documents)
+    texts = None
+    if prompts:
+        more = np.arange(min(prompts, len(split)))
+        texts = PromptTexts(split.rows(more), documents_of(more), token_frequencies(data))
+    return HeldOut(
+        split.rows(ids),
+        split.bytes_of(ids),
+        data.tokenizer,
+        documents_N=documents_of(ids),
+        prompts=texts,
+    )
 
 
 def make_tasks(
@@ -146,6 +172,8 @@ def check_room(task: Task, context: int | None) -> None:
         remedy = f"give --set gap_tokens= of less than {context}"
     elif task.name == "cloze":
         remedy = f"give a --context of more than {new}, or leave the task out"
+    elif task.name == "predictive":
+        remedy = f"give --set predictive.tokens= of less than {context}"
     asked = f"--tasks {task.name}: generates {new} tokens, which"
     room_for_prompts(context, task.settings, asked=asked, remedy=remedy)
 
@@ -166,6 +194,12 @@ def in_domain_task(
     generation, prompt = settings.generation, settings.prompt_tokens
     if name == "likelihood":
         return held.likelihood_task(settings.task_items, settings.likelihood, seed)
+    if name == "predictive":
+        count = settings.predictive_prompts
+        texts = held.prompt_texts(count)
+        return PredictiveTask(
+            texts, prompt, settings.predictive, prompts=count, generation=generation, seed=seed
+        )
     # Cloze items are looked for in all sequences, until there are enough.
     rows = held.first_rows(len(held.rows_NL) if name == "cloze" else settings.task_items)
     if name == "cloze":

@@ -18,19 +18,21 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     "generation": (
         *FEW_SHOT_TASKS,
         "cloze",
+        "predictive",
         "continuation",
         "infilling",
         "unconditional",
         "speed",
     ),
+    "predictive": ("predictive",),
     "likelihood": ("likelihood", "cloze"),
-    # Texts from nothing are drawn from the model as it is.
+    # Texts from nothing and predictive draws are of the model as it is.
     **{
         f"generation.{key}": (*FEW_SHOT_TASKS, "cloze", "continuation", "infilling", "speed")
         for key in ANCESTRAL
     },
     "task_selection": FEW_SHOT_TASKS,
-    "prompt_tokens": ("continuation", "infilling", "speed"),
+    "prompt_tokens": ("predictive", "continuation", "infilling", "speed"),
     "gap_tokens": ("infilling",),
 }
 

@@ -65,6 +65,22 @@ class ARDefinition(TrunkDefinition):
         parts["head"] = parts["head"] * new / read
         return FlopsBreakdown({name: value / new for name, value in parts.items()})
 
+    def predictive_flops(
+        self, model: ARModelSpec, settings: GenerationSpec, prompt: int, *, draws: int
+    ) -> float:
+        """The prompt once for all draws, all tokens of each but the last behind it, and a pass over
+        the text's own."""
+        new = settings.max_new_tokens
+        alone, whole = self.forward(model, prompt + 1), self.forward(model, prompt + new)
+        heads = {"exact": new, "first": 1, "drawn": draws * (new - 1)}
+        head = alone.pop("head") * sum(heads.values())
+        del whole["head"]
+        of_prompt, of_text = (
+            (prompt + 1) * sum(alone.values()),
+            (prompt + new) * sum(whole.values()),
+        )
+        return head + of_text + of_prompt + draws * (of_text - of_prompt)
+
     def forward(self, model: ARModelSpec, length: int) -> dict[str, float]:
         """Forward FLOPs per token, with causal density."""
         return trunk_forward(model, (length + 1) / 2, model.vocab_size + 1)

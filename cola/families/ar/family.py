@@ -18,6 +18,8 @@ from cola.models.transformer import build_ar, llama_sizes
 from cola.objectives.next_token import token_nll
 from cola.sampling.autoregressive import generate, iter_generate, stream_tokens
 from cola.sampling.continuous_batching import Ended
+from cola.sampling.next_token_draws import next_token_draws, next_tokens
+from cola.sampling.predictive import NextTokens, PredictiveDraws
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -136,6 +138,26 @@ class ARFamily(Family):
     ) -> Iterator[list[int]]:
         """See `Family.stream`: token by token."""
         return stream_tokens(model, prompt, settings, stream=stream, eos_token_id=eos_token_id)
+
+    def predictive_draws(
+        self,
+        model: LlamaForCausalLM,
+        prompts_BL: Tensor,
+        truth_BN: Tensor,
+        settings: GenerationSpec,
+        *,
+        draws: Sequence[int],
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> PredictiveDraws:
+        """See `Family.predictive_draws`: token by token."""
+        return next_token_draws(model, prompts_BL, truth_BN, settings, draws=draws, stream=stream)
+
+    def next_tokens(
+        self, model: LlamaForCausalLM, prompts_BL: Tensor, truth_BN: Tensor
+    ) -> NextTokens:
+        """See `Family.next_tokens`."""
+        return next_tokens(model, prompts_BL, truth_BN)
 
     def infill(
         self,

@@ -136,6 +136,14 @@ class ColaDefinition(FamilyDefinition):
         parts = inference_flops.block_decoding(model, settings, prompt, batch=batch)
         return FlopsBreakdown({name: v / settings.max_new_tokens for name, v in parts.items() if v})
 
+    def predictive_flops(
+        self, model: ColaModelSpec, settings: GenerationSpec, prompt: int, *, draws: int
+    ) -> float:
+        """The prompt is encoded once for all draws."""
+        parts = inference_flops.block_decoding(model, settings, prompt, batch=draws)
+        encoder = sum(v for name, v in parts.items() if name.startswith("vae_encoder"))
+        return draws * (sum(parts.values()) - encoder) + encoder
+
     def protocol(self, settings: GenerationSpec) -> Protocol:
         """See `FamilyDefinition.protocol`: latents are drawn at every temperature."""
         scale = settings.guidance_scale

@@ -42,7 +42,9 @@ from cola.objectives.vae import stage1_loss, vae_draws
 from cola.records import SOLVER_DIFFERENCE, NllKind, nll_kind_of
 from cola.sampling.block_continuation import generate, iter_generate, stream_blocks
 from cola.sampling.block_decode import infill
+from cola.sampling.block_draws import block_draws
 from cola.sampling.continuous_batching import Ended
+from cola.sampling.predictive import PredictiveDraws
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -263,6 +265,23 @@ class ColaFamily(Family):
             model, [prompt], settings, stream=stream, eos_token_id=eos_token_id
         ):
             yield piece
+
+    def predictive_draws(
+        self,
+        model: ColaDLM,
+        prompts_BL: Tensor,
+        truth_BN: Tensor,
+        settings: GenerationSpec,
+        *,
+        draws: Sequence[int],
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> PredictiveDraws:
+        """See `Family.predictive_draws`: latents of the prior, and the decoder's tokens."""
+        pad = eos_token_id if eos_token_id is not None else 0
+        return block_draws(
+            model, prompts_BL, truth_BN, settings, draws=draws, stream=stream, pad=pad
+        )
 
     def infill(
         self,

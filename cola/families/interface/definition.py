@@ -147,6 +147,14 @@ class FamilyDefinition(ABC):
         are left out.
         """
 
+    def predictive_flops(
+        self, model: Any, settings: GenerationSpec, prompt: int, *, draws: int
+    ) -> float:
+        """Executed FLOPs of `Family.predictive_draws` and `Family.next_tokens` behind one prompt of
+        `prompt` tokens; by default those of as many continuations as there are draws."""
+        per_token = self.generation_flops_per_token(model, settings, prompt, batch=draws)
+        return draws * settings.max_new_tokens * per_token.total
+
     def protocol(self, settings: GenerationSpec) -> Protocol:
         """How texts are made at these settings: by default as a model that draws tokens does."""
         read, drawn = self.generation_keys, settings.temperature > 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cola.errors import SpecError
 from cola.records import NllKind
 from cola.sampling.continuous_batching import Ended, in_chunks
+from cola.sampling.predictive import NextTokens, PredictiveDraws
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -236,6 +237,42 @@ class Family(ABC):
         yield from self.generate(
             model, [prompt], settings, stream=stream, eos_token_id=eos_token_id
         )
+
+    def predictive_draws(
+        self,
+        model: Any,
+        prompts_BL: Tensor,
+        truth_BN: Tensor,
+        settings: GenerationSpec,
+        *,
+        draws: Sequence[int],
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> PredictiveDraws:
+        """Independent draws, by their numbers, of the N tokens behind each prompt of one length,
+        and what each draw gives the text's own next tokens.
+
+        `settings` draw from the model as it is (`GenerationSpec.ancestral`) and make N tokens. A
+        draw depends on its prompt and number alone. By default draws are what `generate` makes,
+        without probabilities.
+        """
+        made = [
+            self.generate(
+                model,
+                prompts_BL.tolist(),
+                settings,
+                stream=Stream(stream.seed, draw, stream.sample_ids, device=stream.device),
+                eos_token_id=None,
+            )
+            for draw in draws
+        ]
+        tokens_BMN = torch.tensor(made, device=truth_BN.device).transpose(0, 1)
+        return PredictiveDraws(tokens_BMN)
+
+    def next_tokens(self, model: Any, prompts_BL: Tensor, truth_BN: Tensor) -> NextTokens | None:
+        """Exact predictions of each of the N tokens behind the prompts, from all before it; None
+        where the family has none."""
+        return None
 
     def infill(
         self,

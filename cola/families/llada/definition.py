@@ -70,14 +70,21 @@ class LLaDADefinition(TrunkDefinition):
     def generation_flops_per_token(
         self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, *, batch: int = 1
     ) -> FlopsBreakdown:
-        """The whole sequence once a pass, twice with guidance."""
+        """The whole sequence once a pass, twice with guidance; logits of the new tokens alone."""
         new = settings.max_new_tokens
         passes = settings.unmasking_passes(new)
         if settings.unmasking_guidance_scale != 1.0:
             passes *= 2
         total = prompt + new
         forward = self.forward(model, total)
+        forward["head"] *= new / total
         return FlopsBreakdown({name: passes * total * v / new for name, v in forward.items()})
+
+    def predictive_flops(
+        self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, *, draws: int
+    ) -> float:
+        """The drawn tokens and the text's own, along the same orders."""
+        return 2 * super().predictive_flops(model, settings, prompt, draws=draws)
 
     def protocol(self, settings: GenerationSpec) -> Protocol:
         """See `FamilyDefinition.protocol`: the order in which tokens are unmasked counts too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -14,7 +14,10 @@ from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_an
 from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
 from cola.models.transformer import LLaDAModel, build_llada, llama_sizes
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
-from cola.sampling.iterative_unmasking import generate, infill
+from cola.sampling.continuous_batching import Ended
+from cola.sampling.iterative_unmasking import generate, infill, iter_generate
+from cola.sampling.predictive import PredictiveDraws
+from cola.sampling.unmasking_draws import unmasking_draws
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -112,6 +115,42 @@ class LLaDAFamily(Family):
     ) -> list[list[int]]:
         """See `Family.generate`."""
         return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
+
+    def predictive_draws(
+        self,
+        model: LLaDAModel,
+        prompts_BL: Tensor,
+        truth_BN: Tensor,
+        settings: GenerationSpec,
+        *,
+        draws: Sequence[int],
+        stream: Stream,
+        eos_token_id: int | None,
+    ) -> PredictiveDraws:
+        """See `Family.predictive_draws`: a token a pass, in random order."""
+        return unmasking_draws(model, prompts_BL, truth_BN, settings, draws=draws, stream=stream)
+
+    def iter_generate(
+        self,
+        model: LLaDAModel,
+        prompts: Sequence[list[int]],
+        settings: GenerationSpec,
+        *,
+        stream: Stream,
+        eos_token_id: int | None,
+        rows: int,
+        ended: Ended | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """See `Family.iter_generate`: freed rows are given to waiting prompts at block borders."""
+        return iter_generate(
+            model,
+            prompts,
+            settings,
+            stream=stream,
+            eos_token_id=eos_token_id,
+            rows=rows,
+            ended=ended,
+        )
 
     def infill(
         self,

@@ -67,27 +67,27 @@ def test_chunks_leave_out_hidden_keys_only(length: int, block_size: int) -> None
     assert start == length
 
 
-@pytest.mark.parametrize("noisy", [True, False])
-def test_a_cache_shows_each_sample_its_own_prefix(noisy: bool) -> None:
+@pytest.mark.parametrize("step", [None, 16])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_cache_shows_each_row_its_own_prefix(blocks: int, step: int | None) -> None:
     block_size, lengths = 4, [8, 0, 4]
-    count = block_size if noisy else 2 * block_size
-    cache = KVCache(1, 3, 1, capacity=32, head_dim=2, device=CPU, dtype=torch.float32)
+    count = blocks * block_size
+    cache = KVCache(1, 3, 1, capacity=32, head_dim=2, device=CPU, dtype=torch.float32, step=step)
     cache.advance(lengths)
-    mask = cache.mask(count, block_size, noisy=noisy)
-    assert mask is not None
-    copy = "noisy" if noisy else "clean"
-    for length, found in zip(lengths, mask[:, 0].expand(-1, count, -1), strict=True):
+    view = cache.view(count, block_size)
+    assert view.mask is not None
+    assert view.columns == (8 + count if step is None else 16)
+    for length, found in zip(lengths, view.mask[:, 0].expand(-1, count, -1), strict=True):
         for i in range(count):
-            query = (copy, length + i)
-            prefix = [
-                slot < length and sees(query, ("clean", slot), block_size) for slot in range(8)
+            expected = [
+                sees(("clean", length + i), ("clean", column), block_size)
+                for column in range(view.columns)
             ]
-            own = [sees(query, (copy, length + j), block_size) for j in range(count)]
-            assert found[i].tolist() == prefix + own
+            assert found[i].tolist() == expected
 
 
-def test_a_noisy_block_behind_equal_prefixes_needs_no_mask() -> None:
+def test_a_block_behind_equal_prefixes_needs_no_mask() -> None:
     cache = KVCache(1, 2, 1, capacity=32, head_dim=2, device=CPU, dtype=torch.float32)
     cache.advance([8, 8])
-    assert cache.mask(4, 4, noisy=True) is None
-    assert cache.mask(4, 4, noisy=False) is not None
+    assert cache.view(4, 4).mask is None
+    assert cache.view(8, 4).mask is not None

@@ -11,7 +11,7 @@ import torch
 from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.sampling.block_continuation import generate, stream_blocks
-from cola.sampling.block_decode import GenerationDraws, blocks, infill
+from cola.sampling.block_decode import BlockDecoder, GenerationDraws, blocks, infill
 from cola.sampling.first_block import (
     UNKNOWN,
     complete_patches,
@@ -195,15 +195,19 @@ def test_padding_makes_a_prompt_of_whole_blocks(strategy: str) -> None:
 
 def test_the_penalty_remembers_the_prompt_and_what_is_new_but_nothing_else() -> None:
     """The tail of a prompt inside the first block is not decoded again into the memory."""
-    built, memory = model(), [[5, 6, 7], [8]]
+    built, texts = model(), [[5, 6, 7], [8]]
     settings = spec(repetition_penalty=1.3)
     noise = GenerationDraws(built, settings, streams(2)).noise
-    prompts = encode_prompts(built, memory, 0)
-    made = list(
-        blocks(built, prompts, settings, count=2, noise=noise, uniform=None, previous=memory)
-    )
-    rows = torch.cat([block.tokens for block in made], dim=1).tolist()
-    assert memory == rows
+    prompts = encode_prompts(built, texts, 0)
+    decoder = BlockDecoder(built, settings, 2, capacity=2 * BLOCK)
+    decoder.add(prompts, texts)
+    rows: list[list[int]] = [[], []]
+    for number in range(2):
+        block = decoder.next(prompts.block(number, BLOCK, BLOCK), noise(number), None)
+        decoder.keep(block, [0, 1])
+        rows = [[*row, *new] for row, new in zip(rows, block.tokens.tolist(), strict=True)]
+        memory = [row.nonzero()[:, 0].tolist() for row in decoder.seen]
+        assert memory == [sorted(set(row)) for row in rows]
     assert [rows[0][:3], rows[1][:1]] == [[5, 6, 7], [8]]
 
 

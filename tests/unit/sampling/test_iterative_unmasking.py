@@ -115,7 +115,9 @@ class CountsDown(nn.Module):
     config = SimpleNamespace(mask_token_id=MASK)
     device = torch.device("cpu")
 
-    def forward(self, tokens_BL: Tensor, real_BL: Tensor, position_BL: Tensor) -> Tensor:
+    def forward(
+        self, tokens_BL: Tensor, real_BL: Tensor, position_BL: Tensor, *, wanted: slice
+    ) -> Tensor:
         logits_BLV = torch.zeros(*tokens_BL.shape, VOCAB)
         for row, places in enumerate(real_BL):
             known = [
@@ -129,7 +131,7 @@ class CountsDown(nn.Module):
                 if behind:
                     at, token = min(behind)
                     logits_BLV[row, place, (token + at - here) % VOCAB] = 10.0 - (at - here)
-        return logits_BLV
+        return logits_BLV[:, wanted]
 
 
 @pytest.mark.parametrize("values", [{}, {"unmasking_block": 2}, {"unmasking_guidance_scale": 2.0}])

@@ -234,24 +234,37 @@ def test_a_compact_order_moves_as_few_rows_as_there_are_gaps() -> None:
     assert compact_order([]) == []
 
 
-def test_a_cache_s_rows_leave_and_join() -> None:
+@pytest.mark.parametrize("step", [None, 2])
+def test_a_cache_s_rows_leave_and_join(step: int | None) -> None:
     cache = KVCache(
-        2, 4, 1, capacity=3, head_dim=2, device=torch.device("cpu"), dtype=torch.float32
+        2, 4, 1, capacity=4, head_dim=2, device=torch.device("cpu"), dtype=torch.float32, step=step
     )
 
     def entries(*values: float) -> torch.Tensor:
         return torch.tensor(values)[:, None, None, None].expand(-1, 1, 2, 2)
 
     for layer in (0, 1):
-        cache.write(layer, entries(1, 2, 3, 4), entries(5, 6, 7, 8))
+        cache.view(2, 2).update(entries(1, 2, 3, 4), entries(5, 6, 7, 8), layer)
     cache.advance([1, 2, 0, 2])
     cache.keep(compact_order([1, 3]))
     assert cache.lengths == [2, 2]
     part = cache.unused(1)
-    part.write(1, entries(9), entries(10))
+    part.view(2, 2).update(entries(9), entries(10), 1)
     part.advance([1])
     cache.append(part)
-    assert cache.lengths == [2, 2, 1]
+    assert cache.lengths == cache.length_B[:3].tolist() == [2, 2, 1]
+    assert cache.rows == (3 if step is None else 4)
     keys, values = cache.keys_values(1)
-    assert keys[:, 0, 0, 0].tolist() == [4.0, 2.0, 9.0]
-    assert values[:, 0, 0, 0].tolist() == [8.0, 6.0, 10.0]
+    assert keys[:3, 0, 0, 0].tolist() == [4.0, 2.0, 9.0]
+    assert values[:3, 0, 0, 0].tolist() == [8.0, 6.0, 10.0]
+
+
+def test_entries_lie_behind_each_row_s_own() -> None:
+    cache = KVCache(
+        1, 2, 1, capacity=4, head_dim=1, device=torch.device("cpu"), dtype=torch.float32
+    )
+    keys = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[:, None, :, None]
+    cache.view(2, 1).update(keys, keys, 0)
+    cache.advance([2, 1])
+    seen, _ = cache.view(1, 1).update(keys[:, :, :1] + 4, keys[:, :, :1], 0)
+    assert seen[..., 0].tolist() == [[[1.0, 2.0, 5.0]], [[3.0, 7.0, 0.0]]]

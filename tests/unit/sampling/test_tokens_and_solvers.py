@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cola.sampling.ode import integrate, time_grid
-from cola.sampling.tokens import cut_after_eos, sample_tokens
+from cola.sampling.tokens import cut_after_eos, sample_tokens, seen_tokens
 from cola.spec import GenerationSpec
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0, 1.0, 0.0]])
@@ -42,7 +42,8 @@ def test_top_k_and_top_p_keep_the_likeliest() -> None:
 def test_temperature_zero_is_greedy_and_the_penalty_moves_it() -> None:
     assert sample_tokens(LOGITS, GenerationSpec()).tolist() == [0]
     penalised = GenerationSpec(repetition_penalty=3.0)
-    assert sample_tokens(LOGITS, penalised, previous=[[0]]).tolist() == [3]
+    seen = seen_tokens([[0]], 5, LOGITS.device)
+    assert sample_tokens(LOGITS, penalised, seen_BV=seen).tolist() == [3]
 
 
 def test_sampling_without_numbers_is_refused() -> None:

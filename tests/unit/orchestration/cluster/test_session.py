@@ -1,12 +1,13 @@
-"""Whether a run fits a cluster that does not grow."""
+"""Whether a run fits a cluster that does not grow, and a Ray that does not start."""
 
 from __future__ import annotations
 
 import pytest
+import ray
 
 from cola.errors import ClusterError
 from cola.spec.resources import ResourcesSpec
-from orchestration.cluster.session import ClusterResources, check_fits
+from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
 
 CLUSTER = ClusterResources(cpus=4.0, gpus=1.0, labels=({"zone": "a"},))
 
@@ -31,3 +32,16 @@ def test_an_elastic_run_needs_room_for_its_minimum_alone() -> None:
     with pytest.raises(ClusterError, match=r"resources\.workers=9"):
         check_fits(ResourcesSpec.parse(whole), CLUSTER)
     check_fits(ResourcesSpec.parse(elastic), CLUSTER)
+
+
+def test_a_ray_that_does_not_start_in_time_is_an_error_of_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_slow(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(ray, "init", too_slow)
+    refused = pytest.raises(ClusterError, match=r"no Ray cluster answers.*timed out during startup")
+    with refused as caught, ray_cluster(None):
+        pass
+    assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from rich.console import Console
 from cola.data import PreparedData
 from cola.errors import StorageError
 from cola.study import StudySpec
-from orchestration.cli.study import show_result
+from orchestration.cli.results import show_result
 from orchestration.driver import study_runner
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.progress import StudyView

@@ -73,7 +73,8 @@ def test_three_models_on_every_kind_of_task(
     for report in found:
         names = [result["task"] for result in report["results"]]
         assert names == [
-            "likelihood", "cloze", "continuation", "infilling", "unconditional", "speed", "obqa"
+            "likelihood", "cloze", "predictive", "continuation", "infilling", "unconditional",
+            "speed", "obqa",
         ]  # fmt: skip
         by_name = {result["task"]: result for result in report["results"]}
         assert by_name["obqa"]["items"] == by_name["cloze"]["items"] == 5
@@ -82,7 +83,10 @@ def test_three_models_on_every_kind_of_task(
         assert by_name["unconditional"]["details"]["reference"] == str(models["ar"])
         assert by_name["infilling"]["details"]["right_context"] is (report["family"] != "ar")
         kept = sorted(path.name for path in Path(report["answers"]).glob("*.json"))
-        assert len(kept) == 7
+        assert len(kept) == 8
+        predictive = by_name["predictive"]
+        assert predictive["items"] == predictive["details"]["clusters"] == 5
+        assert "unigram_brier_1" not in predictive["metrics"]  # no training text beside the model
         assert report["held_out"] == [str(text)]
         # Five items were asked for: the likelihood is of five sequences, and says of how many.
         details = by_name["likelihood"]["details"]
@@ -95,8 +99,8 @@ def test_three_models_on_every_kind_of_task(
     shares = [by_task(report)["continuation"]["accuracy"] for report in found]
     assert difference == pytest.approx(shares[1] - shares[0])
     # At temperature 0 Cola DLM's answers are draws of latents, the first model's are modes.
-    assert set(found[2]["against_first"]) == {"likelihood"}
-    assert set(found[2]["not_compared"]) == compared - {"likelihood"}
+    assert set(found[2]["against_first"]) == {"likelihood", "predictive"}
+    assert set(found[2]["not_compared"]) == compared - {"likelihood", "predictive"}
     assert "a draw, the first model's a mode" in found[2]["not_compared"]["obqa"]
     kinds = [result["details"]["protocol"]["kind"] for r in found for result in r["results"]
              if result["task"] == "continuation"]  # fmt: skip

@@ -11,8 +11,8 @@ from cola.families.registry import definition_of
 from cola.spec.training import ScheduleSpec
 from cola.study import StudySpec
 from cola.study.schedule import final_learning_rates, learning_rate_factor
+from cola.terminal_tables import wide_console
 from orchestration.cli.plan_tables import family_table, plan_table
-from orchestration.cli.tables import wide_console
 from orchestration.planning.catalog import load_study
 from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.decisions import RunDecision
@@ -43,9 +43,11 @@ def plan_of(study: StudySpec, tokens: int = 10_000_000) -> Plan:
 
 def shown(plan: Plan) -> str:
     console = wide_console()
+    decisions = [RunDecision(run, "start", "new") for run in plan.runs]
     with console.capture() as captured:
-        console.print(plan_table(plan, [RunDecision(run, "start", "new") for run in plan.runs]))
-        console.print(family_table(plan))
+        for table in (plan_table(plan, decisions, console), family_table(plan, console)):
+            if table is not None:
+                table.print(console)
     return captured.get()
 
 

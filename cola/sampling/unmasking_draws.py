@@ -1,0 +1,58 @@
+"""LLaDA's draws of the next tokens: one token a pass, in an order that is random for each draw.
+
+The sampler's probability of a text is the mean over its orders of the chain rule along them, so
+that the mean over the drawn orders has no bias, and its logarithm is a bound.
+B prompts of one length L, M draws, R = B M rows, N next tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cola.models.transformer import LLaDAModel
+from cola.sampling.predictive import PredictiveDraws, Tally, drawn_tokens, uniform_rows
+from cola.seeding import Stream
+from cola.spec import GenerationSpec
+
+
+@torch.no_grad()
+def unmasking_draws(
+    model: LLaDAModel,
+    prompts_BL: Tensor,
+    truth_BN: Tensor,
+    settings: GenerationSpec,
+    *,
+    draws: Sequence[int],
+    stream: Stream,
+) -> PredictiveDraws:
+    """Draws, and the text's own tokens along the same orders: 2 N passes of each row."""
+    length, count = prompts_BL.shape[1], truth_BN.shape[1]
+    order_RN = uniform_rows(stream, "order", count, draws).argsort(1).to(prompts_BL.device)
+    uniform_RN = uniform_rows(stream, "token", count, draws).to(prompts_BL.device)
+    prompts_RL = prompts_BL.repeat_interleave(len(draws), 0)
+    truth_RN = truth_BN.repeat_interleave(len(draws), 0)
+    masked = prompts_RL.new_full(truth_RN.shape, model.config.mask_token_id)
+    drawn, given = (torch.cat([prompts_RL, masked], 1) for _ in range(2))
+    row_R = torch.arange(len(order_RN), device=prompts_BL.device)
+    tally, factors = Tally(truth_BN, len(draws)), []
+    for place_R in order_RN.T:
+        position_R = length + place_R
+        logits_RV = _logits(model, drawn, position_R)
+        tokens_R = drawn_tokens(logits_RV, settings, uniform_RN[row_R, place_R])
+        tally.add(place_R, logits_RV, tokens_R)
+        drawn[row_R, position_R] = tokens_R
+        truth_R = truth_RN[row_R, place_R]
+        log_p_RV = _logits(model, given, position_R).double().log_softmax(-1)
+        factors.append(log_p_RV[row_R, truth_R])
+        given[row_R, position_R] = truth_R
+    joint_RN = torch.stack(factors, 1)
+    return tally.draws(joint_RN.unflatten(0, (-1, len(draws))), in_order=False)
+
+
+def _logits(model: LLaDAModel, text: Tensor, position_R: Tensor) -> Tensor:
+    """Logits (R, V) at a position of each row."""
+    row_R = torch.arange(len(text), device=text.device)
+    return model(text)[row_R, position_R, : model.config.mask_token_id].float()

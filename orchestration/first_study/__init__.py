@@ -1,0 +1,1 @@
+"""A first study of a folder of texts, for `cola init`."""
