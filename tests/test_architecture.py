@@ -42,6 +42,7 @@ LAYERS = {
         {"compat", "state"},
         {"checkpoint", "cluster", "tracking"},
         {"planning"},
+        {"step"},
         {"training"},
         {"worker", "inference", "remote", "slurm", "cleanup", "benchmark", "first_study"},
         {"trainers", "recipes", "output_mirror"},

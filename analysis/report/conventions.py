@@ -38,7 +38,7 @@ def conventions_of(
     """Every convention that the fitted runs tell apart, the study's own `compute` first; each curve
     keeps the law that was chosen for it there."""
     rows = fitted.assign(train_flops_total=6.0 * fitted["total_parameters"] * fitted["tokens"])
-    found = []
+    found: list[Convention] = []
     for name in sorted(CONVENTIONS, key=lambda name: name != compute):
         if not known(rows, name, [each.name for each in found]):
             continue

@@ -27,7 +27,7 @@ def masked_diffusion_draws(
     """Random inputs of `masked_diffusion_loss`.
 
     p_B1: probability of masking a token (model.md, Eq. 30). mask_BL: True where a token is masked.
-    real_BL (absent at random_length_fraction 0): False behind the end of shortened sequences. With
+    real_BL (absent where no sequence is shortened): False behind the end of shortened ones. With
     stratified times, t_i = (u + i) / global_size at position i of the global batch, one u a step.
     """
     length = tokens_BL.shape[1]
@@ -42,7 +42,10 @@ def masked_diffusion_draws(
         cut = stream.uniform("is_cut", 1) < objective.random_length_fraction
         kept = 1 + (stream.uniform("length", 1) * length).long().clamp_max(length - 1)
         position_L = torch.arange(length, device=tokens_BL.device)
-        draws["real_BL"] = (position_L < kept) | ~cut
+        real_BL = (position_L < kept) | ~cut
+        # Decided here, where draws are on the host: the loss would wait for its device to ask.
+        if not bool(real_BL.all()):
+            draws["real_BL"] = real_BL
     return draws
 
 
@@ -55,7 +58,6 @@ def masked_diffusion_loss(
     if real_BL is not None:
         mask_BL = mask_BL & real_BL
         lengths_B1 = real_BL.sum(1, keepdim=True)
-        real_BL = None if bool(real_BL.all()) else real_BL
     ce_BL = masked_cross_entropy(model, tokens_BL, mask_BL, real_BL=real_BL)
     loss = (ce_BL / draws["p_B1"] / lengths_B1).sum(1).mean()
     return {"loss": loss, "masked_fraction": mask_BL.float().mean()}

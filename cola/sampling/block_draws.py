@@ -75,4 +75,5 @@ def _repeated(known: Prompts, times: int) -> Prompts:
         known.known_Bk.repeat_interleave(times, 0),
         known.known_tokens_BK.repeat_interleave(times, 0),
         [count for count in known.tail for _ in range(times)],
+        known.anything,
     )

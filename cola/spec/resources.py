@@ -93,7 +93,8 @@ class ResourcesSpec(Spec):
         default=None,
         description="Most sequences that a worker passes through the model at once; gradients are "
         "accumulated up to its share of the batch. Null: chosen to fit an accelerator of known "
-        "memory, else the whole share.",
+        "memory, and on a GPU the memory that is free; else the whole share. Passes that a GPU has "
+        "no memory for are halved, whoever chose them.",
     )
     compile: bool = Field(
         default=False,

@@ -74,6 +74,16 @@ def loading_weights(optimizer: Any, zero_stage: int) -> Iterator[None]:
         optimizer.checkpoint_event_epilogue()
 
 
+def switch_off_norm_checks(deepspeed: Any) -> None:
+    """ZeRO's step does not wait for the device to ask whether the gradient norm is finite.
+
+    The norm that it gives is infinite where a gradient is not, as with the checks, but the weights
+    are lost, which the checks leave as they were: a caller must look at the norm, and stop.
+    """
+    for stage in (deepspeed.runtime.zero.stage_1_and_2, deepspeed.runtime.zero.stage3):
+        stage.is_invalid_grad_norm = lambda norm: False
+
+
 @contextmanager
 def without_tracking() -> Iterator[None]:
     """Within, DeepSpeed is imported without MLflow, by which its autotuner alone would log.

@@ -85,6 +85,7 @@ def assignment_of(
         resources=run.resources.model_copy(
             update={"micro_batch_sequences": run.micro_batch_sequences}
         ),
+        fit_micro_batch=run.resources.micro_batch_sequences is None,
         preemptible=preemptible,
         in_process=in_process,
         until=until,

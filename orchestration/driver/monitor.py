@@ -14,7 +14,7 @@ from orchestration.cluster.processes import end_workers
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.event_log import Event, EventLog, FailureReader
 from orchestration.state.heartbeat import Beat, read_beats
-from orchestration.state.journal import JournalReader
+from orchestration.state.journal import OUT_OF_MEMORY, JournalReader
 from orchestration.state.paths import RunFolder
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def report_failures(run: PlannedRun, monitor: RunMonitor, *, notify: Callable[[s
 def report_starts(
     run: PlannedRun, monitor: RunMonitor, events: EventLog, *, notify: Callable[[str], None]
 ) -> None:
-    """Write an event for each start of workers, and report what they could not resume from."""
+    """Write an event for each start of workers, and report what they could not resume from; the
+    same for passes that a device had no memory for."""
     for start in monitor.starts():
         event = Event.WORKERS_RESTARTED if start.again else Event.WORKERS_STARTED
         events.write(event, run.name, **asdict(start))
@@ -56,6 +57,9 @@ def report_starts(
             text = f"checkpoint {names} is damaged; training resumes from step {start.step}"
             notify(text)
             events.write(Event.CHECKPOINT_DAMAGED, run.name, text)
+    for reason in monitor.shortages():
+        notify(f"{Event.OUT_OF_MEMORY}: {reason}")
+        events.write(Event.OUT_OF_MEMORY, run.name, reason, attempt=monitor.attempt)
 
 
 def end_hung_workers(
@@ -103,6 +107,7 @@ class RunMonitor:
         self._reader = JournalReader(RunFolder(run_folder).journal)
         self._furthest = 0
         self._starts = 0
+        self._shortages: list[str] = []
         # By rank: the last heartbeat, and when (monotonic) it was first read.
         self._last_beats: dict[int, tuple[Beat, float]] = {}
         self._first_steps: dict[tuple[str, int], int] = {}  # by process
@@ -113,8 +118,9 @@ class RunMonitor:
         starts = []
         self._read_beats()
         for line in self._reader.new_lines():
-            is_start = line.kind == "event" and line.values.get("event") == "start"
-            if is_start and line.values.get("attempt") == self.attempt:
+            ours = line.kind == "event" and line.values.get("attempt") == self.attempt
+            event = line.values.get("event") if ours else None
+            if event == "start":
                 self._starts += 1
                 repeated = max(0, self._furthest - line.step)
                 workers = line.values.get("workers")
@@ -122,8 +128,15 @@ class RunMonitor:
                 again = self._starts > 1
                 starts.append(WorkerStart(line.step, again, repeated, workers, damaged))
                 self._furthest = line.step
+            elif event == OUT_OF_MEMORY:
+                self._shortages.append(str(line.values.get("reason")))
             self._furthest = max(self._furthest, line.step)
         return starts
+
+    def shortages(self) -> list[str]:
+        """Shortages of memory in the journal that `starts` read since the last call."""
+        found, self._shortages = self._shortages, []
+        return found
 
     def failures(self, name: str) -> list[dict[str, Any]]:
         """Events of failed workers of this attempt, at the run so named, since the last call."""

@@ -262,8 +262,8 @@ class Search:
     def largest(self, least: float, seconds: float) -> float:
         """The largest budget that fits the time and the texts; `least` does."""
         study, _ = self.planned(least)
-        rate = worker_flops(study.resources, study.training.precision) * self.slots
-        # Without start-up and validation, and with one family alone.
+        # An upper end: at the device's peak, without start-up and validation, for one family.
+        rate = worker_flops(study.resources, study.training.precision, 1.0) * self.slots
         low, high = least, max(least, rate * seconds / sum(SPREAD))
         for _ in range(HALVINGS):
             middle = math.sqrt(low * high)

@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "workers"
 
     @property
+    def micro_batch(self) -> Path:
+        """The micro-batch that a device's memory has left; absent where none was too small."""
+        return self.path / "micro_batch.json"
+
+    @property
     def ray(self) -> Path:
         """Ray Train's attempts and the training checkpoints, unless they have another storage."""
         return self.path / "ray"

@@ -16,6 +16,7 @@ from cola import process_environment
 from cola.families.interface.family import StageModule
 from orchestration.compat.deepspeed import (
     forget_gradients,
+    switch_off_norm_checks,
     switch_off_shared_memory_collectives,
     without_tracking,
 )
@@ -30,6 +31,7 @@ from orchestration.training.engine import (
     intervals,
     mean_scalars,
     own_copy,
+    passes,
     set_learning_rates,
     weighted_scalars,
 )
@@ -45,6 +47,7 @@ def import_deepspeed() -> Any:
     with without_tracking():
         import deepspeed
 
+    switch_off_norm_checks(deepspeed)
     if not gpu:
         switch_off_shared_memory_collectives(deepspeed)
     return deepspeed
@@ -96,15 +99,17 @@ class DeepSpeedEngine:
         if self._has_resting and self._settings.zero_stage == 3:
             forget_gradients(self._engine.optimizer)
         for batch in batches:
-            output = self._engine(**batch.inputs)
-            self._engine.backward(batch.weight * output["loss"])
+            with passes():
+                output = self._engine(**batch.inputs)
+                self._engine.backward(batch.weight * output["loss"])
             if self._settings.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary():
                 unsharded_norm = self._gradient_norm()
             self._engine.step()
             outputs.append(weighted_scalars(output, batch.weight))
         self._steps += 1
         norm = self._engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
-        return StepResult(mean_scalars(outputs), float(norm))
+        norm = torch.as_tensor(norm, device=self.device).reshape(())
+        return StepResult(mean_scalars(outputs), norm)
 
     def _gradient_norm(self) -> Tensor:
         """The norm at stage 0, where gradients are whole and averaged, and DeepSpeed keeps none."""

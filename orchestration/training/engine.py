@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from cola.errors import RunError, one_line
 from cola.families.interface.family import StageModule
 from cola.study import TrainingSpec
+from orchestration.step.draws import MicroBatch as MicroBatch
+
+
+class PassMemoryError(RunError):
+    """The device's memory is too small for the passes of a step; the training state is that before
+    the step."""
 
 
 @dataclass(frozen=True)
 class StepResult:
     """Weighted means over this worker's micro-batches, and the global gradient norm.
 
-    The mean of `values` over the workers is the mean over the global batch. The norm is that before
-    clipping.
+    `means` and `norm` are scalars on the device. `values` and `gradient_norm` read them, for which
+    the host waits until the step is done. The mean of `values` over the workers is the mean over
+    the global batch. The norm is that before clipping.
     """
 
-    values: dict[str, float]
-    gradient_norm: float
+    means: Mapping[str, Tensor]
+    norm: Tensor
 
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """The means on the host."""
+        if not self.means:
+            return {}
+        return dict(zip(self.means, torch.stack([*self.means.values()]).tolist(), strict=True))
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """Drawn inputs of one forward pass, and the weight of the pass in the mean over a step.
-
-    The weight is (rows) / (mean rows of a pass): 1 where the global batch is divided evenly, 0
-    where a pass is only made because other workers make one.
-    """
-
-    inputs: dict[str, Tensor]
-    weight: float = 1.0
+    @cached_property
+    def gradient_norm(self) -> float:
+        """The norm on the host."""
+        return float(self.norm)
 
 
 class Engine(Protocol):
@@ -49,7 +58,10 @@ class Engine(Protocol):
         """One optimiser step; every worker gives equally many micro-batches.
 
         The rate is `factor` x the peak rate, the gradient the mean over workers of the weighted
-        mean over micro-batches.
+        mean over micro-batches. The host waits for no number of the step.
+
+        Raises:
+            PassMemoryError: a forward or backward pass does not fit the device's memory.
         """
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -159,9 +171,22 @@ def weighted_scalars(output: dict[str, Tensor], weight: float) -> dict[str, Tens
     return {name: weight * value.detach() for name, value in output.items()}
 
 
-def mean_scalars(outputs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-    """Mean of each named scalar over the micro-batches."""
+def mean_scalars(outputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each named scalar over the micro-batches, in float32 on the device."""
     return {
-        name: float(torch.stack([output[name].float() for output in outputs]).mean())
+        name: torch.stack([output[name].float() for output in outputs]).mean()
         for name in outputs[0]
     }
+
+
+@contextlib.contextmanager
+def passes() -> Iterator[None]:
+    """Around forward and backward passes, which leave weights and moments alone.
+
+    Raises:
+        PassMemoryError: in place of torch's error where the device is out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PassMemoryError(one_line(error)) from None

@@ -23,10 +23,9 @@ from orchestration.state.paths import RunFolder
 from orchestration.training.distributed import (
     broadcast_from_rank_0,
     mean_and_max_over_workers,
-    mean_over_workers,
 )
 from orchestration.training.hardware import peak_flops
-from orchestration.training.train_loop import TrainState, Validation
+from orchestration.training.train_loop import StepHook, TrainState, Validation
 from orchestration.training.validation import (
     evaluation_steps,
     final_rows,
@@ -48,7 +47,7 @@ def progress_metrics(state: TrainState) -> dict[str, float]:
     }
 
 
-class LogTraining:
+class LogTraining(StepHook):
     """Logs training metrics at the first step, every `every` steps and at each stage's end.
 
     These steps do not depend on restarts, so a resumed run logs the same steps.
@@ -61,6 +60,10 @@ class LogTraining:
         self._last: tuple[int, float, float] | None = None
         psutil.cpu_percent()  # the first call only starts the measurement
 
+    def acts_at(self, step: int) -> bool:
+        """See `StepHook.acts_at`."""
+        return step in self._due
+
     def __call__(self, state: TrainState) -> None:
         """Record losses (means over workers), rate, gradient norm, throughput and load."""
         # Throughput is measured after the first step, which includes lazy initialisation.
@@ -68,10 +71,10 @@ class LogTraining:
         last = self._last = self._last or now
         if state.step not in self._due:
             return
-        values = mean_over_workers(state.result.values, state.worker, state.engine.device)
-        workers = mean_and_max_over_workers(
-            worker_load(now, last), state.worker, state.engine.device
-        )
+        load = worker_load(now, last)
+        if state.micro_batch is not None:
+            load["micro_batch_sequences"] = float(state.micro_batch)
+        workers = mean_and_max_over_workers(load, state.worker, state.engine.device)
         if self._journal is None:
             return
         self._journal.write(
@@ -79,10 +82,10 @@ class LogTraining:
             state.step,
             time.time(),
             values=progress_metrics(state)
-            | {Metric.train(name): value for name, value in values.items()}
+            | {Metric.train(name): value for name, value in state.numbers.values.items()}
             | {
                 Metric.LEARNING_RATE: state.learning_rate,
-                Metric.GRADIENT_NORM: state.result.gradient_norm,
+                Metric.GRADIENT_NORM: state.numbers.gradient_norm,
             }
             | self._throughput(state, last)
             | {Metric.worker_mean(name): mean for name, (mean, _) in workers.items()}
@@ -105,7 +108,7 @@ class LogTraining:
         }
 
 
-class Evaluate:
+class Evaluate(StepHook):
     """Validates at the run's evaluation steps; the finished model is also tested.
 
     The test is made here because all workers share it. The weights are those that are exported
@@ -115,6 +118,10 @@ class Evaluate:
     def __init__(self, run: RunSpec, data: PreparedData, journal: JournalWriter | None) -> None:
         self._steps = set(evaluation_steps(run))
         self._data, self._journal = data, journal
+
+    def acts_at(self, step: int) -> bool:
+        """See `StepHook.acts_at`."""
+        return step in self._steps
 
     def __call__(self, state: TrainState) -> None:
         """Evaluate this worker's share of the sequences; rank 0 records the result."""
@@ -136,8 +143,10 @@ class Evaluate:
             )
 
 
-class Checkpoint:
+class Checkpoint(StepHook):
     """Saves every `every_seconds` of wall clock, after the steps `points`, and when interrupted."""
+
+    question = "checkpoint"
 
     def __init__(
         self,
@@ -148,27 +157,35 @@ class Checkpoint:
         self._every, self._save, self._points = every_seconds, save, frozenset(points)
         self._saved_at = time.monotonic()
 
+    def asks(self, state: TrainState) -> bool:
+        """Whether a checkpoint is due by rank 0's clock."""
+        return time.monotonic() - self._saved_at >= self._every
+
+    def acts_at(self, step: int) -> bool:
+        """See `StepHook.acts_at`."""
+        return step in self._points
+
     def __call__(self, state: TrainState) -> None:
-        """Save where it is due by rank 0's clock; a diverged state is never saved."""
+        """Save where it is due, or the run is interrupted; a diverged state is never saved."""
         if state.stop == "diverged":
             return
-        due = time.monotonic() - self._saved_at >= self._every or state.stop == "interrupted"
-        device = state.engine.device
-        if state.step not in self._points and (
-            state.step == state.run.steps
-            or not broadcast_from_rank_0(int(due), state.worker, device)
-        ):
+        due = state.asked(self.question) or state.stop == "interrupted"
+        if state.step not in self._points and (state.step == state.run.steps or not due):
             return
         log.debug("step %d: saving a checkpoint", state.step)
         self._save(state)
         self._saved_at = time.monotonic()
 
 
-class PublishPrefix:
+class PublishPrefix(StepHook):
     """Publishes the state after the last step of each prefix that other runs share."""
 
     def __init__(self, folders: dict[int, Path], save: Callable[[TrainState, Path], None]) -> None:
         self._folders, self._save = folders, save
+
+    def acts_at(self, step: int) -> bool:
+        """See `StepHook.acts_at`."""
+        return step in self._folders
 
     def __call__(self, state: TrainState) -> None:
         """Save this worker's part; a diverged state is not published.
@@ -183,19 +200,28 @@ class PublishPrefix:
             self._save(state, folder)
 
 
-class StopOnRequest:
+class StopOnRequest(StepHook):
     """Interrupts the run at its stop file (of the driver), at a newer attempt, and after the step
     `until`."""
+
+    question = "stop"
 
     def __init__(
         self, run_folder: Path, until: int | None = None, *, fence: AttemptFence | None = None
     ) -> None:
         self._path, self._until, self._fence = RunFolder(run_folder).stop, until, fence
 
+    def asks(self, state: TrainState) -> bool:
+        """Whether rank 0 finds the file or a newer attempt."""
+        return self._path.exists() or self._is_superseded()
+
+    def acts_at(self, step: int) -> bool:
+        """See `StepHook.acts_at`."""
+        return step == self._until
+
     def __call__(self, state: TrainState) -> None:
-        """Rank 0 checks file and attempt; all workers stop after the same step."""
-        due = state.worker.rank == 0 and (self._path.exists() or self._is_superseded())
-        requested = bool(broadcast_from_rank_0(int(due), state.worker, state.engine.device))
+        """All workers stop after the same step."""
+        requested = state.asked(self.question)
         if state.stop is not None or state.step == state.run.steps:
             return
         if requested or state.step == self._until:
@@ -209,24 +235,25 @@ class StopOnRequest:
         return self._fence is not None and self._fence.superseded()
 
 
-class StopOnDivergence:
-    """Ends a run whose loss or gradient is not finite, before a checkpoint saves it."""
+class StopOnDivergence(StepHook):
+    """Ends a run whose loss or gradient is not finite, before a checkpoint saves it.
+
+    On a GPU it ends one step later than the one that is named, as its numbers arrive then.
+    """
 
     def __call__(self, state: TrainState) -> None:
         """Check the means over workers: one worker's non-finite number makes them non-finite."""
-        watched = {
-            "loss": state.result.values["loss"],
-            "gradient_norm": state.result.gradient_norm,
-        }
-        means = mean_over_workers(watched, state.worker, state.engine.device)
-        for name, value in means.items():
-            if not math.isfinite(value):
+        for numbers in state.known:
+            watched = {"loss": numbers.values["loss"], "gradient_norm": numbers.gradient_norm}
+            lost = [f"{name} is {v}" for name, v in watched.items() if not math.isfinite(v)]
+            if lost:
                 state.stop = "diverged"
-                state.stop_reason = f"{name} is {value} at step {state.step}"
+                state.stop_reason = f"{lost[0]} at step {numbers.step}"
                 state.stop_code = "diverged"
+                return
 
 
-class StopOnCollapse:
+class StopOnCollapse(StepHook):
     """Ends a run whose logged values its family judges as a collapse (see `Family.collapse`).
 
     It checks means over workers every `every` steps, so all workers stop after the same step. A
@@ -237,15 +264,21 @@ class StopOnCollapse:
         self._every, self._stage = every, 0
         self._points: list[dict[str, float]] = []
 
+    def acts_at(self, step: int) -> bool:
+        """See `StepHook.acts_at`."""
+        return step % self._every == 0
+
     def __call__(self, state: TrainState) -> None:
         """Add a point of this stage; stop when the last points all show a collapse."""
-        run, values = state.run, state.result.values
+        if not self.acts_at(state.step):
+            return
+        run, values = state.run, state.numbers.values
         watched = {name: values[name] for name in state.family.watched if name in values}
-        if state.step % self._every or not watched:
+        if not watched:
             return
         if state.stage_index != self._stage:
             self._stage, self._points = state.stage_index, []
-        self._points.append(mean_over_workers(watched, state.worker, state.engine.device))
+        self._points.append(watched)
         self._points = self._points[-WATCHED_POINTS:]
         reason = state.family.collapse(self._points, run.model, run.objective)
         if reason is not None and state.stop is None:

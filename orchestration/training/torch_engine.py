@@ -22,6 +22,7 @@ from orchestration.training.engine import (
     intervals,
     mean_scalars,
     own_copy,
+    passes,
     set_learning_rates,
     weighted_scalars,
 )
@@ -56,15 +57,16 @@ class TorchEngine:
         self.optimizer.zero_grad(set_to_none=True)
         outputs = []
         for batch in batches:
-            with self.autocast():
-                output = self.module(**batch.inputs)
-            (batch.weight * output["loss"] / len(batches)).backward()
+            with passes():
+                with self.autocast():
+                    output = self.module(**batch.inputs)
+                (batch.weight * output["loss"] / len(batches)).backward()
             outputs.append(weighted_scalars(output, batch.weight))
         clip = training.optimizer.grad_clip
         norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip else float("inf"))
         self.optimizer.step()
         self._steps += 1
-        return StepResult(mean_scalars(outputs), float(norm))
+        return StepResult(mean_scalars(outputs), norm)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """See `Engine.autocast`."""

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cola.data import PackedTokens, micro_batches, micro_slices, sequence_ids, worker_slice
+from cola.data import PackedTokens, micro_batches
 from cola.errors import RunError
-from cola.families.interface.family import Batch, Family, StageModule
+from cola.families.interface.family import Family, StageModule
 from cola.families.registry import family_of
 from cola.records import StopCode
-from cola.seeding import Stream
 from cola.study import RunSpec, StagePlan
 from cola.study.schedule import learning_rate_factor, rate_change_factor
 from orchestration.checkpoint.manifest import Cursor
+from orchestration.state.scratch import scratch_folder
+from orchestration.step.ahead import Ahead
+from orchestration.step.draws import MicroBatch, StageDraws
+from orchestration.step.exchange import StepExchange, StepNumbers
+from orchestration.step.micro_batch import Shortage, largest_pass, shortage_at
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     Engine,
     EngineSettings,
-    MicroBatch,
     ParameterGroups,
+    PassMemoryError,
     StepResult,
 )
 from orchestration.training.weight_average import WeightAverage
@@ -50,9 +55,22 @@ class Validation:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What the state of one engine hands on to that of the next."""
+
+    step: int = 0
+    elapsed_seconds: float = 0.0
+    data_seconds: float = 0.0
+    validation: Validation | None = None
+
+
 @dataclass
 class TrainState:
-    """State of a run after a step, which hooks read; `step` counts steps over all stages."""
+    """State of a run after a step, which hooks read; `step` counts steps over all stages.
+
+    `result` is this worker's, `known` what all workers know since the step before, oldest first.
+    """
 
     run: RunSpec
     family: Family
@@ -63,9 +81,11 @@ class TrainState:
     stage_index: int = 0
     step: int = 0
     learning_rate: float = 0.0
-    result: StepResult = field(default_factory=lambda: StepResult({}, math.nan))
+    micro_batch: int | None = None  # most sequences of a pass (None: the worker's share)
+    result: StepResult = field(default_factory=lambda: StepResult({}, torch.tensor(math.nan)))
+    known: list[StepNumbers] = field(default_factory=list)
     elapsed_seconds: float = 0.0
-    data_seconds: float = 0.0  # the part of them spent on batches
+    data_seconds: float = 0.0  # the part of them spent waiting for batches
     stop: Outcome | None = None
     stop_reason: str | None = None
     stop_code: StopCode | None = None  # the reason for programs
@@ -78,9 +98,39 @@ class TrainState:
         return self.run.stages[self.stage_index]
 
     @property
+    def first_step(self) -> int:
+        """Steps of the stages before."""
+        return sum(stage.steps for stage in self.run.stages[: self.stage_index])
+
+    @property
     def stage_step(self) -> int:
         """Steps of the stage in training."""
-        return self.step - sum(stage.steps for stage in self.run.stages[: self.stage_index])
+        return self.step - self.first_step
+
+    @property
+    def numbers(self) -> StepNumbers:
+        """All workers' numbers of this step, where a hook `acts_at` it."""
+        newest = self.known[-1]
+        if newest.step != self.step:
+            raise ValueError(f"step {self.step} is asked for, {newest.step} is known: no hook acts")
+        return newest
+
+    def asked(self, question: str) -> bool:
+        """Whether rank 0 asked for this; the same on every worker."""
+        return any(question in numbers.asked for numbers in self.known)
+
+    def progress(self) -> Progress:
+        """What the next engine's state takes over."""
+        return Progress(self.step, self.elapsed_seconds, self.data_seconds, self.validation)
+
+    def release(self) -> None:
+        """Close the engine and drop all that holds the device's memory, before another is built."""
+        self.engine.close()
+        device = self.engine.device
+        del self.engine, self.model, self.average, self.result
+        if device.type == "cuda":
+            gc.collect()  # engines have cycles
+            torch.cuda.empty_cache()
 
     def averaged(self) -> AbstractContextManager[None]:
         """A context in which the model has its averaged weights, if the run keeps an average."""
@@ -121,13 +171,41 @@ class Hook(Protocol):
         """Act on the state; set `state.stop` to end the run after this step."""
 
 
+class StepHook:
+    """A hook that needs a step's numbers, or an answer of rank 0 that all workers act on.
+
+    Numbers and answers of all such hooks are one collective a step. On a GPU they are known one
+    step late, but at once where a hook `acts_at` the step or rank 0 asks for something.
+    """
+
+    question = ""  # names what `asks` is about
+
+    def asks(self, state: TrainState) -> bool:
+        """Rank 0's answer after a step, before the hooks are called."""
+        return False
+
+    def acts_at(self, step: int) -> bool:
+        """Whether the hook uses the numbers or the weights of this step."""
+        return False
+
+    def __call__(self, state: TrainState) -> None:
+        """See `Hook`."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class LoopSettings:
-    """How the loop executes; none of it changes results beyond rounding."""
+    """How the loop executes; none of it changes results beyond rounding.
+
+    `prepare_ahead`: inputs of the next step, in a thread (None: on a GPU; on a CPU the thread would
+    take what the passes need). `lag`: see `StepExchange`.
+    """
 
     zero_stage: int
     micro_batch_sequences: int | None = None
     compile: bool = False
+    prepare_ahead: bool | None = None
+    lag: int | None = None
 
 
 def train(
@@ -139,114 +217,119 @@ def train(
     worker: WorkerRank,
     hooks: Sequence[Hook],
     resume: tuple[Path, Cursor] | None = None,
+    on_shortage: Callable[[Shortage], None] = lambda shortage: None,
 ) -> TrainState:
     """Train all stages of the run, or the rest of them from the checkpoint `resume`.
 
-    Returns the last state: its `stop` is finished, interrupted or diverged.
+    Passes that do not fit the device's memory are halved (`on_shortage` is called before the step
+    is made again). Returns the last state: its `stop` is finished, interrupted or diverged.
 
     Raises:
-        RunError: the checkpoint belongs to another run.
+        RunError: the checkpoint belongs to another run, or a pass of one sequence does not fit.
+        PassMemoryError: passes do not fit, and other workers wait for this one: all must resume
+            from a checkpoint with smaller ones.
     """
-    family = family_of(run.family)
-    start = resume[1] if resume else None
-    model = initial_model(family, run)
-    first_step, state = 0, None
-    for index, stage in enumerate(run.stages):
-        if start is None or start.stage <= index:
-            if state is not None:
-                model = whole_model(state, state.engine.full_state_dict())
-                state.engine.close()
-            state = open_stage(
-                run,
-                family,
-                model,
-                engine_factory=engine_factory,
-                settings=settings,
-                worker=worker,
-                index=index,
-                before=state,
-            )
-            if start is not None and start.stage == index and resume is not None:
-                log.info("resuming at step %d from %s", start.step, resume[0])
-                state.load(resume[0], start)
-            log.info("stage %s from step %d", stage.name, state.step)
-            run_stage(state, tokens, first_step, settings=settings, hooks=hooks)
-            if state.stop is not None:
-                log.info("%s at step %d: %s", state.stop, state.step, state.stop_reason)
-                return state
-        first_step += stage.steps
-    if state is None:
-        number, folder = (start.stage, resume[0]) if start and resume else (0, "none")
+    family, at = family_of(run.family), resume[1].stage if resume else 0
+    if resume is not None and at >= len(run.stages):
         raise RunError(
-            f"checkpoint {folder}: is of stage {number}, but run {run.run_key} has "
+            f"checkpoint {resume[0]}: is of stage {at}, but run {run.run_key} has "
             f"{len(run.stages)} stages; remove this folder, it belongs to another run"
         )
+    opened = partial(open_stage, run, family, engine_factory=engine_factory, worker=worker)
+    model, progress = initial_model(family, run), Progress()
+    for index in range(at, len(run.stages)):
+        state = opened(model, settings=settings, index=index, before=progress)
+        if resume is not None and index == at:
+            log.info("resuming at step %d from %s", resume[1].step, resume[0])
+            state.load(*resume)
+        log.info("stage %s from step %d", state.stage.name, state.step)
+        while (shortage := run_stage(state, tokens, settings=settings, hooks=hooks)) is not None:
+            log.warning("%s", shortage)
+            on_shortage(shortage)
+            if worker.world_size > 1:
+                raise PassMemoryError(str(shortage))
+            settings = replace(settings, micro_batch_sequences=shortage.smaller)
+            with scratch_folder("passes") as folder:
+                state.save(folder)
+                cursor, progress = state.cursor(), state.progress()
+                state.release()
+                model = initial_model(family, run)
+                state = opened(model, settings=settings, index=index, before=progress)
+                state.load(folder, cursor)
+        if state.stop is not None:
+            log.info("%s at step %d: %s", state.stop, state.step, state.stop_reason)
+            return state
+        if index + 1 < len(run.stages):
+            model, progress = whole_model(state, state.engine.full_state_dict()), state.progress()
+            state.release()
     state.stop = "finished"
     return state
 
 
 def run_stage(
-    state: TrainState,
-    tokens: PackedTokens,
-    first_step: int,
-    *,
-    settings: LoopSettings,
-    hooks: Sequence[Hook],
-) -> None:
-    """Train one stage, which begins at `first_step`, to its end or until a hook stops the run."""
-    run, engine = state.run, state.engine
-    training = run.training.of_stage(state.stage.name)
-    while state.step < first_step + state.stage.steps and state.stop is None:
-        began = time.perf_counter()
-        batches = draw_micro_batches(state, tokens, settings)
-        state.data_seconds += time.perf_counter() - began
-        factor = learning_rate_factor(
-            training.schedule,
-            state.step - first_step,
-            state.stage.steps,
-            first_step=first_step,
-        )
-        factor *= rate_change_factor(run, state.step)
-        state.result = engine.step(batches, factor)
-        if state.average is not None:
-            state.average.update()
-        state.learning_rate = factor * training.optimizer.learning_rate
-        state.step += 1
-        state.elapsed_seconds += time.perf_counter() - began
-        for hook in hooks:
-            hook(state)
+    state: TrainState, tokens: PackedTokens, *, settings: LoopSettings, hooks: Sequence[Hook]
+) -> Shortage | None:
+    """Train one stage to its end or until a hook stops the run; then None.
 
-
-def draw_micro_batches(
-    state: TrainState, tokens: PackedTokens, settings: LoopSettings
-) -> list[MicroBatch]:
-    """This worker's micro-batches of the step, with all random draws made.
-
-    Sequences and draws are functions of (data seed, seed, step), so any number of workers and any
-    micro-batch size give the same global batch. A worker with fewer sequences than other workers
-    have micro-batches repeats one at weight zero, because collectives need equally many passes.
+    Where passes do not fit the device's memory, the state is that before the step.
     """
-    run, worker, engine = state.run, state.worker, state.engine
-    size = run.training.batch_sequences
-    ids = sequence_ids(run.data.seed, state.step, size, num_sequences=len(tokens))
-    mine = worker_slice(np.arange(size), worker.rank, worker.world_size)
-    count = micro_batches(size, worker.world_size, settings.micro_batch_sequences)
-    batches = []
-    with torch.no_grad():
-        for part in micro_slices(mine, count):
-            weight = len(part) * count * worker.world_size / size
-            positions = (part if len(part) else mine[:1]).tolist()
-            batch = Batch(
-                tokens_BL=torch.from_numpy(tokens.rows(ids[positions])).to(engine.device),
-                # In a global batch of more than an epoch a sequence appears twice: draws are keyed
-                # by its position in the batch.
-                stream=Stream(run.seed, state.step, positions, device=engine.device),
-                positions=positions,
-                global_size=size,
-                stage_step=state.stage_step,
+    run, engine, worker = state.run, state.engine, state.worker
+    training = run.training.of_stage(state.stage.name)
+    first, asking = state.first_step, [hook for hook in hooks if isinstance(hook, StepHook)]
+    end = first + state.stage.steps
+    exchange = StepExchange(worker.world_size, engine.device, settings.lag)
+
+    draws, device = draws_of(state, tokens, settings), engine.device
+
+    def prepare(step: int) -> list[MicroBatch]:
+        drawn = draws.at(step)
+        return [each.pinned() for each in drawn] if device.type == "cuda" else drawn
+
+    ahead = device.type == "cuda" if settings.prepare_ahead is None else settings.prepare_ahead
+    with Ahead(prepare, end if ahead else 0) as batches:
+        while state.step < end and state.stop is None:
+            began = time.perf_counter()
+            inputs = batches.take(state.step)
+            state.data_seconds += time.perf_counter() - began
+            factor = learning_rate_factor(
+                training.schedule, state.step - first, state.stage.steps, first_step=first
             )
-            batches.append(MicroBatch(engine.module.draw(batch), weight))
-    return batches
+            factor *= rate_change_factor(run, state.step)
+            try:
+                state.result = engine.step([each.on(device) for each in inputs], factor)
+            except PassMemoryError as error:
+                size = run.training.batch_sequences
+                rows = largest_pass(size, worker.world_size, state.micro_batch)
+                return shortage_at(state.step, rows, str(error), stage=state.stage.name)
+            if state.average is not None:
+                state.average.update()
+            state.learning_rate = factor * training.optimizer.learning_rate
+            state.step += 1
+            asked = {
+                hook.question: worker.rank == 0 and hook.asks(state)
+                for hook in asking
+                if hook.question
+            }
+            exchange.begin(state.step, state.result.means, state.result.norm, asked=asked)
+            at_once = state.step == end or any(hook.acts_at(state.step) for hook in asking)
+            state.known = exchange.known(at_once=at_once)
+            state.elapsed_seconds += time.perf_counter() - began
+            for hook in hooks:
+                hook(state)
+    return None
+
+
+def draws_of(state: TrainState, tokens: PackedTokens, settings: LoopSettings) -> StageDraws:
+    """What the state's worker draws in its stage."""
+    return StageDraws(
+        state.run,
+        tokens,
+        state.engine.module,
+        first_step=state.first_step,
+        rank=state.worker.rank,
+        workers=state.worker.world_size,
+        micro_batch_sequences=settings.micro_batch_sequences,
+    )
 
 
 def initial_model(family: Family, run: RunSpec) -> nn.Module:
@@ -275,7 +358,7 @@ def open_stage(
     settings: LoopSettings,
     worker: WorkerRank,
     index: int,
-    before: TrainState | None,
+    before: Progress | None,
 ) -> TrainState:
     """A state whose engine trains stage `index` of `model`; steps and seconds follow `before`."""
     stage = run.stages[index]
@@ -291,11 +374,21 @@ def open_stage(
             run.training.of_stage(stage.name), settings.zero_stage, count, settings.compile
         ),
     )
-    state = TrainState(run, family, worker, model, engine, settings.zero_stage, stage_index=index)
+    before = before or Progress()
+    state = TrainState(
+        run,
+        family,
+        worker,
+        model,
+        engine,
+        settings.zero_stage,
+        stage_index=index,
+        micro_batch=settings.micro_batch_sequences,
+        step=before.step,
+        elapsed_seconds=before.elapsed_seconds,
+        data_seconds=before.data_seconds,
+        validation=before.validation,
+    )
     if run.training.ema_decay is not None and index == len(run.stages) - 1:
         state.average = WeightAverage(engine.module, run.training.ema_decay)
-    if before is not None:
-        state.step, state.elapsed_seconds = before.step, before.elapsed_seconds
-        state.data_seconds = before.data_seconds
-        state.validation = before.validation
     return state

@@ -24,6 +24,8 @@ class Assignment(BaseModel):
     data_folder: AbsolutePath
     attempt: int
     resources: ResourcesSpec  # of a run of this size, with the planned micro-batch
+    # Whether a GPU's free memory may make the micro-batch smaller: the study gives none.
+    fit_micro_batch: bool = False
     checkpoint: Annotated[CheckpointSpec, Absolute]
     log_every_steps: int
     # Where the state after a prefix is published, by the prefix' last step.

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from cola.errors import RunError
 from orchestration.state.journal import JournalWriter
-from orchestration.training.distributed import broadcast_from_rank_0
-from orchestration.training.train_loop import TrainState
+from orchestration.training.train_loop import StepHook, TrainState
 
 POLL_SECONDS = 3.0  # chosen: short beside the 30 s to 2 min of notice that clouds give
 
@@ -20,11 +19,13 @@ class PreemptedError(RunError):
     """The workers left before one of their nodes is taken away; no step is lost."""
 
 
-class LeaveBeforePreemption:
+class LeaveBeforePreemption(StepHook):
     """Polls for a preemption notice every few seconds; on one, saves a checkpoint and leaves.
 
     `notice` is a collective call: every worker makes it equally often and gets the same answer.
     """
+
+    question = "preemption notice"
 
     def __init__(
         self,
@@ -35,14 +36,17 @@ class LeaveBeforePreemption:
         self._notice, self._save, self._journal = notice, save, journal
         self._polled_at = time.monotonic()
 
+    def asks(self, state: TrainState) -> bool:
+        """Whether it is time to poll, by rank 0's clock."""
+        return time.monotonic() - self._polled_at >= POLL_SECONDS
+
     def __call__(self, state: TrainState) -> None:
-        """Poll for a notice, at the times of rank 0's clock.
+        """Poll for a notice where it is time.
 
         Raises:
             PreemptedError: after the checkpoint, from which the restarted run resumes.
         """
-        due = int(time.monotonic() - self._polled_at >= POLL_SECONDS)
-        if not broadcast_from_rank_0(due, state.worker, state.engine.device):
+        if not state.asked(self.question):
             return
         self._polled_at = time.monotonic()
         reason = self._notice()

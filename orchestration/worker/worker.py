@@ -57,7 +57,9 @@ def train_worker(config: dict[str, Any]) -> None:
 
     Raises:
         PreemptedError: a node of the run is about to be taken away; a checkpoint is saved.
-        RunError: a checkpoint belongs to another run.
+        PassMemoryError: passes do not fit the device; the workers that start again make smaller
+            ones.
+        RunError: a checkpoint belongs to another run, or a pass of one sequence does not fit.
     """
     import ray.train
 
@@ -65,6 +67,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
     from orchestration.training.distributed import WorkerRank
     from orchestration.training.train_loop import LoopSettings, train
+    from orchestration.worker.device_memory import shortage_recorder, starting_micro_batch
     from orchestration.worker.finish import finish
     from orchestration.worker.heartbeat import Heartbeat, WorkerIdentity
 
@@ -82,8 +85,17 @@ def train_worker(config: dict[str, Any]) -> None:
     resume, damaged = resume_point(assignment, worker, fetcher)
     fence = AttemptFence(folder, assignment.attempt)
     journal = JournalWriter(RunFolder(folder).journal, fence) if worker.rank == 0 else None
+    micro_batch = starting_micro_batch(assignment, worker)
     if journal is not None:
-        record_start(assignment, worker, journal, resume=resume, damaged=damaged, fence=fence)
+        record_start(
+            assignment,
+            worker,
+            journal,
+            resume=resume,
+            damaged=damaged,
+            micro_batch=micro_batch,
+            fence=fence,
+        )
     node_id = ray.get_runtime_context().get_node_id()
     identity = WorkerIdentity(assignment.attempt, worker.rank, node_id)
     heartbeat = Heartbeat(folder, identity, resume[1].step if resume else 0, fence=fence)
@@ -99,9 +111,7 @@ def train_worker(config: dict[str, Any]) -> None:
         assignment.run,
         data.train,
         DeepSpeedEngine,
-        settings=LoopSettings(
-            resources.zero_stage, resources.micro_batch_sequences, resources.compile
-        ),
+        settings=LoopSettings(resources.zero_stage, micro_batch, resources.compile),
         worker=worker,
         hooks=[
             lambda state: fetcher.remove_copies(),  # by the first step all workers have loaded
@@ -109,6 +119,7 @@ def train_worker(config: dict[str, Any]) -> None:
             *worker_hooks(assignment, data, journal, writer=writer, fence=fence),
         ],
         resume=resume,
+        on_shortage=shortage_recorder(assignment, worker, journal, fence=fence),
     )
     fetcher.remove_copies()
     writer.close()
@@ -122,11 +133,13 @@ def record_start(
     *,
     resume: tuple[Path, Cursor] | None,
     damaged: Sequence[str],
+    micro_batch: int | None,
     fence: AttemptFence,
 ) -> None:
     """Write the environment of this attempt, and its start into the journal.
 
-    `damaged` names newer checkpoints that could not be used.
+    `damaged` names newer checkpoints that could not be used; `micro_batch` is recorded where it is
+    not the planned one.
     """
     environment = describe_environment(assignment.resources.zero_stage, worker.world_size)
     path = RunFolder(Path(assignment.run_folder)).environment
@@ -145,6 +158,8 @@ def record_start(
         values["from"] = str(resume[0])
     if damaged:
         values["damaged"] = list(damaged)
+    if micro_batch != assignment.resources.micro_batch_sequences:
+        values["micro_batch_sequences"] = micro_batch
     journal.write("event", resume[1].step if resume else 0, time.time(), values=values)
 
 

@@ -21,6 +21,7 @@ from tests.ray_nodes import free_ports
 LAUNCHER = """
 import json, os, sys, traceback
 from pathlib import Path
+import pytest
 import torch
 torch.set_num_threads(1)
 import torch.distributed as dist
@@ -30,7 +31,7 @@ from cola.study import RunSpec
 from orchestration.checkpoint.manifest import Cursor
 from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
 from orchestration.training.distributed import WorkerRank, mean_over_workers
-from orchestration.training.train_loop import LoopSettings, train
+from orchestration.training.train_loop import LoopSettings, StepHook, train
 from orchestration.training.validation import summary_of, validation_rows
 
 import_deepspeed()
@@ -47,8 +48,25 @@ def carry_out(job, worker):
         found = state.engine.full_state_dict()
         return torch.cat([found[name].flatten()[:20] for name in sorted(found)]).tolist()
 
+    class Agreed(StepHook):
+        question = "third step"
+        steps = []
+
+        def asks(self, state):
+            assert worker.rank == 0  # the other workers hear of it
+            return state.step % 3 == 0
+
+        def __call__(self, state):
+            if state.asked(self.question):
+                self.steps.append(state.step)
+                assert state.step % 3 == 0
+
+    agreed = Agreed()
+
     def record(state):
         values = mean_over_workers(state.result.values, worker, state.engine.device)
+        assert state.numbers.values == pytest.approx(values, rel=1e-12)
+        assert state.numbers.gradient_norm == pytest.approx(state.result.gradient_norm, rel=1e-6)
         losses[state.step] = values["loss"]
         if state.step == job["save"]:
             folder.mkdir(exist_ok=True)
@@ -74,9 +92,12 @@ def carry_out(job, worker):
             self.save(Path(job["copy"]))
 
     settings = LoopSettings(job["zero_stage"], job["micro"])
+    hooks = [record, agreed]
     state = train(
-        run, data.train, Engine, settings=settings, worker=worker, hooks=[record], resume=resume
+        run, data.train, Engine, settings=settings, worker=worker, hooks=hooks, resume=resume
     )
+    first = min(losses)
+    assert agreed.steps == [step for step in range(first, state.step + 1) if step % 3 == 0]
     state.engine.close()
     return {
         "losses": losses, "evaluations": evaluations, "weights": weights, "average": average,

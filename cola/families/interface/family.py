@@ -80,7 +80,12 @@ class StageModule(nn.Module):
     """
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
-        """All random inputs of `forward`, from the batch's stream; runs without gradients."""
+        """All random inputs of `forward`, from the batch's stream; runs without gradients.
+
+        It is called on the host in a thread while the step before is in work, so it must not read
+        weights. What depends on the values drawn is decided here: `forward` must not ask a GPU for
+        a number, as the host would wait for it.
+        """
         raise TypeError(f"{type(self).__name__} must say what it draws")
 
 

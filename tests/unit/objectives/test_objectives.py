@@ -212,6 +212,21 @@ def test_stratified_times_fill_the_unit_interval_over_the_global_batch() -> None
     assert (t * 8).floor().tolist() == list(range(8))
 
 
+def test_only_batches_with_a_shortened_sequence_have_a_padding_mask() -> None:
+    tokens = torch.zeros(4, LENGTH, dtype=torch.long)
+    objective = MaskedDiffusion(random_length_fraction=0.2)
+    seen = set()
+    for step in range(20):
+        stream = Stream(0, step, range(4))
+        draws = masked_diffusion_draws(objective, tokens, stream, positions=range(4), global_size=4)
+        is_cut_B1 = stream.uniform("is_cut", 1) < 0.2
+        kept_B1 = 1 + (stream.uniform("length", 1) * LENGTH).long()
+        shortened = bool((is_cut_B1 & (kept_B1 < LENGTH)).any())
+        assert ("real_BL" in draws) == shortened
+        seen.add(shortened)
+    assert seen == {True, False}
+
+
 def test_the_masked_diffusion_loss_is_unbiased_for_a_uniform_model() -> None:
     """A model that knows nothing has NLL log V a token: so has the loss on average."""
     family = family_of("llada")

@@ -23,7 +23,7 @@ from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
     LoopSettings,
     TrainState,
-    draw_micro_batches,
+    draws_of,
     initial_model,
     open_stage,
     train,
@@ -218,7 +218,7 @@ def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
             index=0,
             before=None,
         )
-        batches = draw_micro_batches(state, data.train, settings)
+        batches = draws_of(state, data.train, settings).at(0)
         if worker.world_size == 3:
             assert len(batches) == 3
             assert [batch.weight for batch in batches].count(0.0) == (worker.rank == 0)

@@ -1,0 +1,1 @@
+"""What a step is made of besides its passes: inputs, agreed numbers, micro-batch size."""

@@ -1,0 +1,110 @@
+"""How many sequences pass through the model at once: from free memory, and after a shortage of it.
+
+The global batch is the same whatever the size: gradients are accumulated.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from cola.data import micro_batches
+from cola.errors import RunError, StorageError
+from cola.files import read_record, write_atomically
+from cola.spec.resources import ResourcesSpec
+from cola.study import RunSpec
+from orchestration.planning.memory import memory_plan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """After `step` steps, passes of `sequences` did not fit; `smaller` is tried next."""
+
+    step: int
+    sequences: int
+    smaller: int
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"micro-batches of {self.sequences} sequences do not fit the device's memory at step "
+            f"{self.step + 1} ({self.problem}); training resumes with {self.smaller}"
+        )
+
+
+def shortage_at(step: int, sequences: int, problem: str, *, stage: str) -> Shortage:
+    """What to do where passes of so many sequences do not fit: make half as large ones.
+
+    Raises:
+        RunError: they have one sequence.
+    """
+    if sequences == 1:
+        raise RunError(
+            f"one sequence of stage {stage} does not fit the device's memory at step {step + 1} "
+            f"({problem}); raise resources.workers or resources.zero_stage, shorten "
+            "data.sequence_length, or choose a smaller size"
+        )
+    return Shortage(step, sequences, -(-sequences // 2), problem)
+
+
+class MicroBatchRecord(BaseModel):
+    """The size that a shortage of memory has left, and for which circumstances it counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    micro_batch_sequences: PositiveInt
+    workers: PositiveInt
+    zero_stage: int
+    device: str
+
+    def write(self, path: Path) -> None:
+        """Write the record, from which workers that start again take the size.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_atomically(path, self.model_dump_json(indent=1))
+
+
+def recorded_size(path: Path, *, workers: int, zero_stage: int, device: str) -> int | None:
+    """The size that an earlier start on such a device, so sharded, was left with; None: none was.
+
+    A damaged record is reported, and counts for nothing.
+    """
+    try:
+        record = read_record(path, MicroBatchRecord, what="a micro-batch", remedy="remove it")
+    except StorageError as error:
+        log.warning("%s", error)
+        return None
+    if record is None:
+        return None
+    found = (record.workers, record.zero_stage, record.device)
+    return record.micro_batch_sequences if found == (workers, zero_stage, device) else None
+
+
+def largest_pass(batch_sequences: int, workers: int, micro_batch_sequences: int | None) -> int:
+    """Sequences of the largest pass that a worker makes."""
+    share = -(-batch_sequences // workers)
+    return -(-share // micro_batches(batch_sequences, workers, micro_batch_sequences))
+
+
+def size_that_fits(run: RunSpec, resources: ResourcesSpec, free: float, *, total: float) -> int:
+    """The largest micro-batch for which `free` of a device's `total` bytes are enough by the plan's
+    estimate; 1 where by it none is.
+
+    A worker that has a share of the GPU takes no more than its share.
+    """
+    share = resources.gpus_per_worker if 0 < resources.gpus_per_worker < 1 else 1.0
+    unset = resources.model_copy(update={"micro_batch_sequences": None})
+    plan = memory_plan(run, unset, resources.zero_stage, device_bytes=min(free, share * total))
+    return plan.micro_batch_sequences
+
+
+def smallest(*sizes: int | None) -> int | None:
+    """The smallest of the sizes that are given; None where none is: the whole share."""
+    return min((size for size in sizes if size is not None), default=None)

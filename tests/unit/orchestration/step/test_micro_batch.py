@@ -1,0 +1,77 @@
+"""The micro-batch: from free memory, from a record, and halved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cola.data import micro_batches
+from cola.errors import RunError
+from cola.spec.resources import ResourcesSpec
+from cola.study import RunSpec
+from orchestration.planning.memory import memory_plan
+from orchestration.step.micro_batch import (
+    MicroBatchRecord,
+    largest_pass,
+    recorded_size,
+    shortage_at,
+    size_that_fits,
+    smallest,
+)
+
+
+@pytest.mark.parametrize(
+    ("batch", "workers", "micro", "largest"),
+    [(8, 1, None, 8), (8, 1, 3, 3), (8, 1, 5, 4), (8, 3, None, 3), (8, 3, 2, 2), (7, 2, 3, 2)],
+)
+def test_the_largest_pass_is_what_the_slices_give(
+    batch: int, workers: int, micro: int | None, largest: int
+) -> None:
+    count = micro_batches(batch, workers, micro)
+    share = -(-batch // workers)
+    assert largest == max(share * (i + 1) // count - share * i // count for i in range(count))
+    assert largest_pass(batch, workers, micro) == largest
+
+
+def test_sizes_are_halved_down_to_one_sequence() -> None:
+    sizes = [12]
+    while sizes[-1] > 1:
+        sizes.append(shortage_at(4, sizes[-1], "CUDA out of memory", stage="train").smaller)
+    assert sizes == [12, 6, 3, 2, 1]
+    with pytest.raises(RunError, match=r"one sequence of stage train does not fit .* at step 5"):
+        shortage_at(4, 1, "CUDA out of memory", stage="train")
+
+
+def test_free_memory_decides_up_to_the_share_of_the_device(runs: dict[str, RunSpec]) -> None:
+    run, resources = runs["ar"], ResourcesSpec(micro_batch_sequences=8, zero_stage=0)
+    sizes = [1, 2, 4, 8]
+    unset = ResourcesSpec(zero_stage=0)
+    plan = memory_plan(run, unset, 0, device_bytes=0.0)
+    per_sequence, rest = plan.activations, plan.total - plan.activations
+    for size in sizes:
+        enough = rest + per_sequence * (size + 0.5)
+        assert size_that_fits(run, resources, enough, total=1e12) == size
+    assert size_that_fits(run, resources, 0.0, total=1e12) == 1
+    half = resources.model_copy(update={"gpus_per_worker": 0.5})
+    assert size_that_fits(run, half, 1e12, total=2 * (rest + 2.5 * per_sequence)) == 2
+
+
+def test_a_record_counts_for_its_own_device_and_sharding(tmp_path: Path) -> None:
+    path = tmp_path / "micro_batch.json"
+    same = {"workers": 2, "zero_stage": 1, "device": "NVIDIA H100"}
+    assert recorded_size(path, workers=2, zero_stage=1, device="NVIDIA H100") is None
+    MicroBatchRecord(micro_batch_sequences=4, workers=2, zero_stage=1, device="NVIDIA H100").write(
+        path
+    )
+    assert recorded_size(path, workers=2, zero_stage=1, device="NVIDIA H100") == 4
+    for other in ({"workers": 1}, {"zero_stage": 2}, {"device": "NVIDIA H200"}):
+        assert recorded_size(path, **(same | other)) is None  # type: ignore[arg-type]
+    for damaged in ("", "{}", '{"micro_batch_sequences": 0}', "[1]"):
+        path.write_text(damaged)
+        assert recorded_size(path, workers=2, zero_stage=1, device="NVIDIA H100") is None
+
+
+def test_the_smallest_given_size_counts() -> None:
+    assert smallest(None, None) is None
+    assert smallest(8, None, 3) == 3
