@@ -19,7 +19,7 @@ from cola.seeding import Stream
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
 from orchestration.planning.accelerators import is_compiled
-from orchestration.training.engine import EngineSettings, MicroBatch, autocast
+from orchestration.training.engine import EngineSettings, MicroBatch, PassMemoryError, autocast
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.validation import ROWS_AT_ONCE
 
@@ -88,7 +88,7 @@ def step_times(
     """
     try:
         return _timed(spec, stage, execution, seconds=seconds, seed=seed)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, PassMemoryError):
         raise SpecError(
             f"resources.micro_batch_sequences={_rows(spec, execution)}: stage {stage} of "
             f"{spec.family} does not fit the memory of {device_name(execution.device)}; give a "

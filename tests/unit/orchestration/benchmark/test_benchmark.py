@@ -29,6 +29,8 @@ from orchestration.benchmark.text import as_text
 from orchestration.planning.costs import executed_flops, run_costs
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.rates import EVALUATION
+from orchestration.training.engine import PassMemoryError
+from orchestration.training.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
 
@@ -160,3 +162,17 @@ def test_results_are_written_as_they_come(runs: list[PlannedRun], tmp_path: Path
 def test_times_that_are_none_are_refused(value: float) -> None:
     with pytest.raises(SpecError, match=r"--part-limit \S+: is no number of seconds"):
         Limits(part=value)
+
+
+def test_passes_without_room_name_the_key(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU refuses no pass for want of memory: the error is the engine's on a GPU."""
+
+    def no_room(*_: object) -> None:
+        raise PassMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TorchEngine, "step", no_room)
+    refusal = r"resources\.micro_batch_sequences=8: stage train of ar does not fit the memory of"
+    with pytest.raises(SpecError, match=refusal):
+        step_times(runs[0].spec, "train", Execution(CPU), seconds=0.01)

@@ -32,7 +32,12 @@ def to(allocations: int | None = None, by_rung: bool = True, **keys: Any) -> Slu
 def ladder() -> Submission:
     """Three entries of eight rungs, the lower four on 2 GPUs and the upper ones on 64."""
     larger = "[{core_parameters: 400000000, workers: 64}]"
-    changes = ["output=/none", "resources.workers=2", f"resources.larger={larger}"]
+    changes = [
+        "output=/none",
+        "resources.workers=2",
+        "resources.mfu=0.4",
+        f"resources.larger={larger}",
+    ]
     return study_submission(load_study("paper-ladder", changes))
 
 
