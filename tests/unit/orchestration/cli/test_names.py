@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
 from sweeps.cli import app
 from tests.factories import exported_model
+from tests.paths import COLA, ROOT
 
 
 @pytest.fixture
@@ -137,6 +140,18 @@ def test_a_status_says_where_it_looked_when_nothing_has_begun(
     assert "one of the two" in refusal("status", file, "--output", other, "--set", "output=x")
     assert "an empty path" in refusal("plan", file, "--output", " ")
     assert with_output(["a=1"], None) == ["a=1"]
+
+
+def test_a_terminal_without_unicode_gets_what_it_can_show(
+    study: StudySpec, runs: list[PlannedRun]
+) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [*COLA, "ls", "--output", study.output], env=environment, capture_output=True, text=True
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "tiny" in shown.stdout
+    assert "\\u2013" in shown.stdout
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
