@@ -188,3 +188,21 @@ def test_a_complete_study_names_what_it_made_and_commands_that_exist(
         assert cola(name, "--help").exit_code == 0
     left = StudyResult({"a": "failed"}, trained=1, stopped=False, unmirrored=[])
     assert result_as_json(study, left)["next"] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "key", "name"),
+    [
+        (["studies"], "studies", "demo"),
+        (["sweep", "list"], "sweeps", "tune-families"),
+        (["cluster", "list"], "clusters", "mine"),
+    ],
+)
+def test_lists_are_json_for_scripts(
+    call: list[str], key: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clusters.yaml").write_text("clusters: {mine: {kind: slurm, shared: /shared}}")
+    rows = json.loads(cola(*call, "--json").stdout)[key]
+    assert name in [row["name"] for row in rows]
+    assert name in cola(*call).stdout
