@@ -77,9 +77,9 @@ class HeldOut:
         """The sequences that so many prompts are cut from."""
         if self.prompts is not None:
             return self.prompts
-        documents = None
-        if self.documents_N is not None and len(self.rows_NL):
-            documents = self.documents_N[:prompts]
+        documents = self.documents_N if len(self.rows_NL) else None
+        if documents is not None:
+            documents = documents[:prompts]
         return PromptTexts(self.first_rows(prompts), documents)
 
     def first_rows(self, items: int) -> np.ndarray:

@@ -55,3 +55,14 @@ def test_what_cannot_be_fitted_is_refused_in_one_line(names: list[str], message:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_the_end_of_a_name_stands_for_the_only_metric_that_has_it() -> None:
+    known = ["eval/predictive/brierlm", "eval/predictive/brier_1", "eval/cloze/accuracy"]
+    (found,), notes = quantities(["brierlm"], known)
+    assert (found.key, found.unit, found.shown(5.719)) == (known[0], "BrierLM", "5.72 BrierLM")
+    assert notes == []
+    (score,), _ = quantities(["brier_1"], known)
+    assert score.number(0.0312) == "3.12"
+    with pytest.raises(SpecError, match="no finished run has it"):
+        quantities(["brierlm"], [*known, "eval/other/brierlm"])
