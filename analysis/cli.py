@@ -147,7 +147,8 @@ def import_runs(
     as_json: options.AsJSON = False,
 ) -> None:
     """Read another project's runs and keep them as a study, for report, compare and forecast."""
-    from analysis.import_command import Options, import_source
+    with waiting("loading the libraries"):
+        from analysis.import_command import Options, import_source
 
     read = Options(
         map_ or [], name_pattern, where or [], drop_missing, experiment, loss_unit, parameters,
@@ -181,8 +182,9 @@ def compare(
     as_json: options.AsJSON = False,
 ) -> None:
     """Compare two studies, or a study and a table: how much less compute for the same loss."""
-    from analysis.compare_command import compare_studies
-    from analysis.import_command import Options
+    with waiting("loading the libraries"):
+        from analysis.compare_command import compare_studies
+        from analysis.import_command import Options
 
     read = Options(
         tuple(map_ or ()), name_pattern, tuple(where or ()), drop_missing, experiment, loss_unit,

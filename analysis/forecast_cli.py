@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from cola.terminal import waiting
+
 app = typer.Typer(no_args_is_help=True, help="Forecasts that are registered before a run.")
 
 Study = Annotated[str, typer.Argument(help="The study's name (or its YAML file).")]
@@ -47,9 +49,10 @@ def register(
     as_json: AsJSON = False,
 ) -> None:
     """Write down what the finished runs forecast for a budget, before its run has finished."""
-    from analysis import forecast_command
-    from analysis.study_forecasts.registration import Asked
-    from analysis.study_source import study_source
+    with waiting("loading the libraries"):
+        from analysis import forecast_command
+        from analysis.study_forecasts.registration import Asked
+        from analysis.study_source import study_source
 
     source = study_source(study, output, tracking_uri)
     asked = Asked((), tuple(family or ()), metric, law)
@@ -75,9 +78,10 @@ def score(
     as_json: AsJSON = False,
 ) -> None:
     """Compare registered forecasts with the runs that have finished since."""
-    from analysis import forecast_command
-    from analysis.study_forecasts.registration import Asked
-    from analysis.study_source import study_source
+    with waiting("loading the libraries"):
+        from analysis import forecast_command
+        from analysis.study_forecasts.registration import Asked
+        from analysis.study_source import study_source
 
     source = study_source(study, output, tracking_uri)
     asked = Asked((), tuple(family or ()), metric, law)

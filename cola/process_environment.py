@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 _own: dict[str, str] = {}  # what `_default` has set: another kind of process may set it otherwise
 
@@ -99,6 +101,24 @@ def training_worker(*, gpu: bool) -> None:
     # DeepSpeed refuses a CUDA toolkit of another version than torch's, which only its own compiled
     # operators need: the optimiser is torch's.
     _default("DS_SKIP_CUDA_CHECK", "1")
+
+
+def compiling_worker(folder: Path | None = None) -> None:
+    """A process that compiles, before it does: this machine keeps the code for all runs of a user.
+
+    torch's own default lies in TMPDIR, which may end with a private cluster or a Slurm job. It
+    stays where `folder` (null: one in /var/tmp) cannot be made, or is not the user's alone: code is
+    loaded from it.
+    """
+    user = os.getuid()
+    folder = folder or Path(f"/var/tmp/cola-compiled-{user}")  # noqa: S108 - its owner is checked
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return
+    if found.st_uid == user and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022:
+        _default("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def tune_driver() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -148,6 +149,10 @@ def forecast(folder: Path, arm: str, budget: float) -> str:
 def main() -> None:
     """Run the command line; an error prints one line and ends with its exit code."""
     process_environment.command()
+    for stream in (sys.stdout, sys.stderr):
+        # Of another encoding than UTF-8: what it has not is shown as \u2013, which JSON reads too.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ColaError as error:

@@ -1,6 +1,7 @@
 """Activations that a token of a micro-batch keeps for the backward pass, by network (torch-free).
 
-Bytes, an estimate from above, by the tensors that each kind of layer keeps.
+Bytes, an estimate from above, by the tensors that each kind of layer keeps. With `checkpoints`
+(activation checkpointing by block) a layer keeps its inputs, and one layer at a time all the rest.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ def logit_bytes(vocab_size: int, precision: Precision) -> float:
     return LOGIT[precision] * vocab_size
 
 
-def trunk_bytes(trunk: TransformerSpec, precision: Precision) -> float:
+def trunk_bytes(
+    trunk: TransformerSpec, precision: Precision, *, checkpoints: bool = False
+) -> float:
     """Of one token in a trunk, its logits left out."""
     width, ffn = TRUNK
-    layer = width * trunk.hidden_size + ffn * trunk.ffn_size
-    return _scale(precision, TRUNK_HALF) * trunk.num_layers * layer
+    layer = _scale(precision, TRUNK_HALF) * (width * trunk.hidden_size + ffn * trunk.ffn_size)
+    inputs = 4 * trunk.hidden_size  # the residual stream, in float32 under autocast too
+    return _of_layers(trunk.num_layers, layer, inputs=inputs, checkpoints=checkpoints)
 
 
 def encoder_share(vae: TextVAESpec) -> float:
@@ -38,20 +42,37 @@ def encoder_share(vae: TextVAESpec) -> float:
     return vae.encoder_layers / (vae.encoder_layers + vae.decoder_layers)
 
 
-def vae_bytes(vae: TextVAESpec, precision: Precision, copies: float) -> float:
+def vae_bytes(
+    vae: TextVAESpec, precision: Precision, copies: float, *, checkpoints: bool = False
+) -> float:
     """Of one token of text in encoder and decoder, of `copies` of the sequence; logits left out."""
     width, ffn = VAE
     layers = vae.encoder_layers + vae.decoder_layers
-    layer = width * vae.hidden_size + ffn * vae.ffn_size
-    return _scale(precision, VAE_HALF) * copies * layers * layer / vae.patch_size
+    layer = _scale(precision, VAE_HALF) * (width * vae.hidden_size + ffn * vae.ffn_size)
+    inputs = 4 * vae.hidden_size
+    kept = _of_layers(layers, layer, inputs=inputs, checkpoints=checkpoints)
+    if checkpoints:  # embeddings, the patches' convolution, and the decoder's last norm
+        kept += 4 * 8 * vae.hidden_size * vae.patch_size
+    return copies * kept / vae.patch_size
 
 
-def dit_bytes(dit: DiTSpec, precision: Precision, patch_size: int) -> float:
+def dit_bytes(
+    dit: DiTSpec, precision: Precision, patch_size: int, *, checkpoints: bool = False
+) -> float:
     """Of one token of text in the DiT, through which two copies of the latents pass."""
     width, ffn = DIT
-    layer = (width + ffn * dit.mlp_ratio) * dit.hidden_size
-    layers = 2 * dit.num_layers - UNREAD
-    return _scale(precision, DIT_HALF) * layers * layer / patch_size
+    copy = _scale(precision, DIT_HALF) * (width + ffn * dit.mlp_ratio) * dit.hidden_size
+    if not checkpoints:
+        return (2 * dit.num_layers - UNREAD) * copy / patch_size
+    # Both copies' residual streams, and the clean keys and values, which the noisy copy reads.
+    inputs = 4 * 2 * (dit.hidden_size + dit.num_heads * dit.head_dim)
+    kept = _of_layers(dit.num_layers, 2 * copy, inputs=inputs, checkpoints=True)
+    return kept / patch_size
+
+
+def _of_layers(layers: int, layer: float, *, inputs: float, checkpoints: bool) -> float:
+    # Half as much again for the gradients of the layer that is computed again (measured).
+    return layers * inputs + 1.5 * layer if checkpoints else layers * layer
 
 
 def _scale(precision: Precision, half: float) -> float:

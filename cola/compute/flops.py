@@ -3,7 +3,8 @@
 A multiply-add is two FLOPs. Conventions:
 
 - executed: matrix products that are computed, attention with its visible density, forward plus
-  twice that for the backward pass of trained parts. Norms, activations and softmax are left out.
+  twice that for the backward pass of trained parts. Norms, activations and softmax are left out,
+  and so is what activation checkpointing computes again: these are the model's FLOPs.
 - nominal: the literature's 6 N D, where N counts the blocks' attention and MLP matrices and the
   output head. For a latent diffusion model these are the DiT's and the VAE's, without AdaLN and
   without the second (clean) copy: the count that explains the paper's 2,000 EFLOPs at 300,000

@@ -11,12 +11,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cola.likelihood.diffusion_bound import diffusion_bound_by_block
 from cola.likelihood.flow_density import by_block, flow_density_by_block
 from cola.models.cola_dlm import ColaDLM
+from cola.models.head import token_nll
 from cola.objectives.vae import Posterior
 from cola.records import (
     DIFFUSION_BOUND,
@@ -117,10 +117,10 @@ def evidence_by_block(
         posterior = Posterior(*model.vae.encoder(tokens_BL))
         latents, width = posterior.mean.shape[1:]
         z0 = posterior.sample(stream.normal(f"posterior{suffix}", latents, width))
-        logits = model.vae.decoder(z0).float()
-        token_nll = F.cross_entropy(logits.transpose(1, 2), tokens_BL, reduction="none")
+        decoder = model.vae.decoder
+        nll_BL = token_nll(decoder.final_layer, decoder.features(z0), tokens_BL)
         if real_BL is not None:
-            token_nll = token_nll * real_BL
+            nll_BL = nll_BL * real_BL
         z = model.to_dit(z0)
         history = model.dit.clean_history(z)
 
@@ -146,7 +146,7 @@ def evidence_by_block(
                 velocity, z, diffusion_times, stream=stream, block=block, scale=scale
             ).sub(border)
     parts = {
-        "reconstruction": by_block(token_nll.double(), model.tokens_per_block),
+        "reconstruction": by_block(nll_BL.double(), model.tokens_per_block),
         "prior": -density.extrapolated - border,
         "posterior": by_block(posterior.log_density(z0).double(), block),
     }

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cola.likelihood.padded_pairs import PaddedPairs, pad_pairs
+from cola.models.head import judged_nll
 from cola.models.transformer import LLaDAModel
 from cola.objectives.masked_diffusion import masked_cross_entropy
 from cola.seeding import Stream
@@ -78,10 +78,13 @@ def conditional_chain_rule(
         active_B = pairs.start_B + step < pairs.end_B
         hidden_BL = continuation_BL & (position_L >= next_B[:, None])
         text_BL = pairs.tokens_BL.masked_fill(hidden_BL, model.config.mask_token_id)
-        logits_BV = model(text_BL, real_BL)[row_B, next_B].float()
+        features_BC = model.features(text_BL, real_BL)[row_B, next_B]
         target_B = pairs.tokens_BL[row_B, next_B]
-        nll_B += F.cross_entropy(logits_BV, target_B, reduction="none").double() * active_B
-        greedy_B &= (logits_BV.argmax(-1) == target_B) | ~active_B
+        own_B, likeliest_B = judged_nll(
+            model.lm_head, features_BC, target_B, candidates=model.config.mask_token_id
+        )
+        nll_B += own_B.double() * active_B
+        greedy_B &= likeliest_B | ~active_B
     return nll_B, greedy_B
 
 

@@ -1,6 +1,6 @@
 """The autoregressive model's conditional likelihood, exact by the chain rule (model.md, Eq. 29).
 
-B batch, N continuation tokens of all rows, V vocabulary with the start token.
+B batch, L positions, N continuation tokens of all rows, C width.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from cola.likelihood.padded_pairs import pad_pairs
+from cola.models.head import judged_nll, token_nll
 
 
 @torch.no_grad()
@@ -32,10 +32,9 @@ def conditional_nll(
     pairs = pad_pairs(texts, continuations, start, device=model.device)
     hidden_BLC = model.model(input_ids=pairs.tokens_BL, use_cache=False).last_hidden_state
     row_N, position_N = pairs.continuation().nonzero(as_tuple=True)
-    logits_NV = model.lm_head(hidden_BLC[row_N, position_N - 1]).float()
-    target_N = pairs.tokens_BL[row_N, position_N]
-    nll_N = F.cross_entropy(logits_NV, target_N, reduction="none").double()
-    wrong_N = (logits_NV[:, :start].argmax(-1) != target_N).long()
+    features_NC, target_N = hidden_BLC[row_N, position_N - 1], pairs.tokens_BL[row_N, position_N]
+    nll_N, greedy_N = judged_nll(model.lm_head, features_NC, target_N, candidates=start)
+    nll_N, wrong_N = nll_N.double(), (~greedy_N).long()
     nll_B = nll_N.new_zeros(len(prompts)).index_add_(0, row_N, nll_N)
     wrong_B = wrong_N.new_zeros(len(prompts)).index_add_(0, row_N, wrong_N)
     return nll_B, wrong_B == 0
@@ -51,11 +50,10 @@ def judged(
     # A causal model does not see what follows, so the padding may be any token.
     padded = [[start, *row, *[start] * (longest - len(row))] for row in rows]
     tokens_BL = torch.tensor(padded, device=device)
-    found = model(input_ids=tokens_BL, use_cache=False, output_hidden_states=True)
-    log_p = found.logits[:, :-1].float().log_softmax(-1)
-    nll_BL = -log_p.gather(-1, tokens_BL[:, 1:, None])[..., 0].double()
+    hidden_BLC = model.model(input_ids=tokens_BL, use_cache=False).last_hidden_state
+    nll_BL = token_nll(model.lm_head, hidden_BLC[:, :-1], tokens_BL[:, 1:]).double()
     length_B = torch.tensor([len(row) for row in rows], device=device)
     real_BL = torch.arange(longest, device=device) < length_B[:, None]
     place_B = torch.arange(len(rows), device=device)
-    features_BC = found.hidden_states[-1][place_B, length_B].float()
+    features_BC = hidden_BLC[place_B, length_B].float()
     return (nll_BL * real_BL).sum(1), features_BC

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cola.models.layers import normalized
+
 
 def adaln_projection(emb_dim: int, width: int, vectors: int) -> nn.Sequential:
     """Linear(SiLU(embedding)) with `vectors` outputs of the given width."""
@@ -61,7 +63,7 @@ class TimestepEmbeddings:
 
     def modulate_norm(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
         """LayerNorm without affine, then shift and scale: F's input in model.md, Eq. 17."""
-        return modulate(F.layer_norm(x_BnC, x_BnC.shape[-1:], eps=eps), self, ada)
+        return modulate(normalized(x_BnC, eps), self, ada)
 
 
 def one_hot_timestep(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:

@@ -22,13 +22,14 @@ from cola.models.dit_layers import (
     OutputAdaLN,
     RotaryFrequencies,
 )
-from cola.models.flex import attend_flex, block_causal_layout, noisy_layout
+from cola.models.execution import run_block
+from cola.models.flex import block_causal_layout, noisy_layout
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
+    LayerNorm,
     TimestepEmbedding,
     activation_dtype,
     attend,
-    attend_in_chunks,
     inverse_frequencies,
     rotations,
 )
@@ -49,7 +50,7 @@ class ColaDiT(PreTrainedModel):
         self.txt_in = LatentProjection(config.txt_in_channels, config.txt_dim)
         self.emb_in = TimestepEmbedding(config.emb_dim)
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.num_layers))
-        self.txt_out_norm = nn.LayerNorm(config.txt_dim, eps=config.norm_eps)
+        self.txt_out_norm = LayerNorm(config.txt_dim, eps=config.norm_eps)
         self.txt_out_ada = OutputAdaLN(config)
         self.txt_out = LatentProjection(config.txt_dim, config.txt_out_channels)
         self.use_flex: bool | None = None
@@ -98,16 +99,13 @@ class ColaDiT(PreTrainedModel):
         mask = block_causal_mask(length, size, device) if layout is None else None
         timesteps, x_BmC = self.timestep_zero(z0_Bnd), self.embed(z0_Bnd[:, :length])
         history: list[tuple[Tensor, Tensor]] = []
-        for layer, block in enumerate(self.layers):
-            q, k, v = block.qkv(x_BmC, timesteps, rotary)
+        for block in self.layers[:-1] if length else ():
+            x_BmC, k, v = run_block(
+                DiTBlock.clean, block, x_BmC, timesteps, rotary, mask=mask, layout=layout
+            )
             history.append((k, v))
-            if layer < len(self.layers) - 1 and length:
-                seen = (
-                    attend(q, k, v, mask=mask)
-                    if layout is None
-                    else attend_flex(q, k, v, layout=layout)
-                )
-                x_BmC = block.finish(x_BmC, seen, timesteps)
+        for block in self.layers[len(history) :]:
+            history.append(run_block(DiTBlock.keys_values, block, x_BmC, timesteps, rotary))
         return history
 
     def noisy_pass(
@@ -128,13 +126,9 @@ class ColaDiT(PreTrainedModel):
         chunks = noisy_chunks(length, size, device) if layout is None else ()
         timesteps, x_BnC = self.timesteps(t_BK, clean_Bn), self.embed(zt_Bnd)
         for block, past in zip(self.layers, history, strict=True):
-            q, k, v = block.qkv(x_BnC, timesteps, rotary)
-            if layout is None:
-                seen = attend_in_chunks(q, past, (k, v), chunks=chunks)
-            else:
-                keys, values = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-                seen = attend_flex(q, keys, values, layout=layout)
-            x_BnC = block.finish(x_BnC, seen, timesteps)
+            x_BnC = run_block(
+                DiTBlock.noisy, block, x_BnC, past, timesteps, rotary, chunks=chunks, layout=layout
+            )
         return self.velocity(x_BnC, timesteps)
 
     def block_rotary(self, cache: KVCache) -> Tensor:

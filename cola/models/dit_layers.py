@@ -5,19 +5,28 @@ AdaLN: model.md, Eq. 17. Shapes: B batch, n latents, C width, H heads, D head wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from cola.models.adaln import TimestepEmbeddings, adaln_projection, add_gated
 from cola.models.dit_config import DiTConfig
+from cola.models.flex import attend_flex
 from cola.models.layers import (
+    KeysValues,
+    LayerNorm,
+    attend,
+    attend_in_chunks,
     inverse_frequencies,
     inverse_frequencies_on,
     merge_heads,
     rotary_angles,
     rotate_interleaved,
 )
+from cola.models.masks import QueryChunk
 
 ROPE_THETA = 10_000.0  # the release's
 
@@ -56,8 +65,8 @@ class SelfAttention(nn.Module):
         self.num_heads = config.heads
         self.proj_qkv = nn.Linear(config.txt_dim, 3 * inner, bias=config.qk_bias)
         self.proj_out = nn.Linear(inner, config.txt_dim, bias=config.qk_bias)
-        self.norm_q = nn.LayerNorm(config.head_dim, eps=config.norm_eps)
-        self.norm_k = nn.LayerNorm(config.head_dim, eps=config.norm_eps)
+        self.norm_q = LayerNorm(config.head_dim, eps=config.norm_eps)
+        self.norm_k = LayerNorm(config.head_dim, eps=config.norm_eps)
         self.rope = Rotary(config.rope_dim)
 
     def qkv(self, x_BnC: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,7 +109,7 @@ class AdaLN(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """One layer in two halves, between which the caller attends with the mask of its choice."""
+    """One layer: whole in training, in two halves around the attention where a cache is read."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -108,6 +117,52 @@ class DiTBlock(nn.Module):
         self.msa = SelfAttention(config)
         self.mlp = MLP(config)
         self.ada = AdaLN(config)
+
+    def clean(
+        self,
+        x_BmC: Tensor,
+        timesteps: TimestepEmbeddings,
+        rotary: Tensor,
+        *,
+        mask: Tensor | None,
+        layout: BlockMask | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The layer on the clean copy: its output (B, m, C), and its keys and values.
+
+        One of mask and layout says which latents see which.
+        """
+        q, k, v = self.qkv(x_BmC, timesteps, rotary)
+        seen = attend(q, k, v, mask=mask) if layout is None else attend_flex(q, k, v, layout=layout)
+        return self.finish(x_BmC, seen, timesteps), k, v
+
+    def noisy(
+        self,
+        x_BnC: Tensor,
+        past: KeysValues,
+        timesteps: TimestepEmbeddings,
+        rotary: Tensor,
+        *,
+        chunks: Sequence[QueryChunk],
+        layout: BlockMask | None,
+    ) -> Tensor:
+        """The layer on the noisy copy, (B, n, C); `past` are the clean copy's keys and values.
+
+        The layout, or where there is none the chunks, say which latents see which.
+        """
+        q, k, v = self.qkv(x_BnC, timesteps, rotary)
+        if layout is None:
+            seen = attend_in_chunks(q, past, (k, v), chunks=chunks)
+        else:
+            keys, values = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+            seen = attend_flex(q, keys, values, layout=layout)
+        return self.finish(x_BnC, seen, timesteps)
+
+    def keys_values(
+        self, x_BmC: Tensor, timesteps: TimestepEmbeddings, rotary: Tensor
+    ) -> KeysValues:
+        """Keys and values alone, of a layer whose output nobody reads."""
+        _, k, v = self.qkv(x_BmC, timesteps, rotary)
+        return k, v
 
     def qkv(
         self, x_BnC: Tensor, timesteps: TimestepEmbeddings, rotary: Tensor

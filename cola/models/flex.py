@@ -43,7 +43,9 @@ def attend_flex(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, layout: Block
 
     Off CUDA it runs unfused and has no backward pass.
     """
-    kernel = _compiled() if q_BHTD.is_cuda else cast(Callable[..., Any], flex_attention)
+    kernel = cast(Callable[..., Any], flex_attention)
+    if q_BHTD.is_cuda and not torch.compiler.is_compiling():
+        kernel = _compiled()
     # Autocast does not reach FlexAttention: norms and rotations may have left float32.
     attended: Tensor = kernel(
         q_BHTD.to(v_BHSD.dtype), k_BHSD.to(v_BHSD.dtype), v_BHSD, block_mask=layout

@@ -78,7 +78,7 @@ def _float_affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor, float]:
 def _rotate(x_BHnD: Tensor, rotary: Tensor) -> Tensor:
     """Rotary embedding of the channel pairs (2i, 2i + 1), in place."""
     pairs = torch.view_as_complex(x_BHnD.unflatten(-1, (-1, 2)))
-    pairs *= rotary
+    pairs *= torch.view_as_complex(rotary)
     return x_BHnD
 
 

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from cola.models.execution import run_block
+from cola.models.head import OutputHead
 from cola.models.kv_cache import CacheView, KVCache
 from cola.models.layers import (
+    LayerNorm,
     activation_dtype,
     attend,
     inverse_frequencies_on,
@@ -104,13 +107,13 @@ class VAEBlock(nn.Module):
         width, eps = config.dim, config.layer_norm_eps
         self.num_heads, self.post_norm = config.num_heads, config.post_norm
         self.qkv_proj = nn.Linear(width, 3 * width, bias=config.qk_bias)
-        self.q_norm = nn.LayerNorm(width, eps=eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(width, eps=eps) if config.qk_norm else nn.Identity()
+        self.q_norm = LayerNorm(width, eps=eps) if config.qk_norm else nn.Identity()
+        self.k_norm = LayerNorm(width, eps=eps) if config.qk_norm else nn.Identity()
         self.attn_out_proj = nn.Linear(width, width, bias=config.bias)
-        self.norm_attn = nn.LayerNorm(width, eps=eps)
+        self.norm_attn = LayerNorm(width, eps=eps)
         self.ffn_proj = nn.Linear(width, config.ffn_dim, bias=config.bias)
         self.ffn_out = nn.Linear(config.ffn_dim // 2, width, bias=config.bias)
-        self.norm_ffn = nn.LayerNorm(width, eps=eps)
+        self.norm_ffn = LayerNorm(width, eps=eps)
 
     def forward(
         self,
@@ -185,7 +188,7 @@ class Encoder(nn.Module):
         x_BnC = x_BCn.transpose(1, 2).contiguous()
         rotary, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
         for block in self.blocks:
-            x_BnC = block(x_BnC, rotary, mask)
+            x_BnC = run_block(VAEBlock.forward, block, x_BnC, rotary, mask)
         mean, log_variance = self.final_layer(x_BnC).float().chunk(2, dim=-1)
         if config.encoder_last_ln:
             mean = F.layer_norm(mean, mean.shape[-1:], eps=config.layer_norm_eps)
@@ -204,8 +207,8 @@ class Decoder(nn.Module):
         self.in_layer = nn.Linear(config.latent_dim, config.dim)
         self.blocks = nn.ModuleList(VAEBlock(config) for _ in range(config.decoder_num_blocks))
         self.unpatch_layer = nn.Linear(config.dim, config.dim * config.patch_size)
-        self.final_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
-        self.final_layer = nn.Linear(config.dim, config.vocab_size)
+        self.final_norm = LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.final_layer = OutputHead(config.dim, config.vocab_size)
 
     def forward(self, z_Bnd: Tensor) -> Tensor:
         """Latents (B, n, d) -> logits (B, n * patch_size, V)."""
@@ -217,7 +220,7 @@ class Decoder(nn.Module):
         rotary, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
         x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
         for block in self.blocks:
-            x_BnC = block(x_BnC, rotary, mask)
+            x_BnC = run_block(VAEBlock.forward, block, x_BnC, rotary, mask)
         return self.unpatched(x_BnC)
 
     def extend(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -20,7 +20,10 @@ from transformers import (
     LlamaModel,
     PreTrainedModel,
 )
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from cola.models.execution import run_block
+from cola.models.head import OutputHead, as_output_head
 from cola.spec import TransformerSpec
 
 
@@ -45,7 +48,7 @@ class LLaDAModel(PreTrainedModel):
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size - 1, bias=False)
+        self.lm_head = OutputHead(config.hidden_size, config.vocab_size - 1, bias=False)
         for layer in self.model.layers:
             layer.self_attn.is_causal = False
         self.post_init()
@@ -58,31 +61,68 @@ class LLaDAModel(PreTrainedModel):
         *,
         wanted: slice | None = None,
     ) -> Tensor:
-        """Logits (B, L, V) of every position, or of those `wanted` alone.
+        """Logits (B, L, V) of every position, or of those `wanted` alone; see `features`."""
+        features = self.features(tokens_BL, real_BL, position_BL)
+        if wanted is not None:
+            features = features[:, wanted]
+        logits: Tensor = self.lm_head(features)
+        return logits
+
+    def features(
+        self, tokens_BL: Tensor, real_BL: Tensor | None = None, position_BL: Tensor | None = None
+    ) -> Tensor:
+        """Inputs of the output head, (B, L, C).
 
         `real_BL` is False at padding, which is hidden from all queries; `position_BL` are the
         rotary positions (default: 0 to L - 1).
         """
-        if position_BL is None:
-            position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
         mask = None if real_BL is None else real_BL[:, None, None, :]
         if mask is not None:
             mask = mask.expand(-1, 1, tokens_BL.shape[1], -1)
-        hidden = self.model.embed_tokens(tokens_BL)
-        rotary = self.model.rotary_emb(hidden, position_ids=position_BL)
-        for layer in self.model.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
-        if wanted is not None:
-            hidden = hidden[:, wanted]
-        logits: Tensor = self.lm_head(self.model.norm(hidden))
-        return logits
+        return trunk_features(self.model, tokens_BL, mask=mask, position_BL=position_BL)
+
+
+def trunk_features(
+    trunk: LlamaModel,
+    tokens_BL: Tensor,
+    *,
+    mask: Tensor | None = None,
+    position_BL: Tensor | None = None,
+) -> Tensor:
+    """Inputs of the output head, (B, L, C): the trunk's normalised last hidden states.
+
+    `mask` is True at visible keys; None: what the layers' `is_causal` says. See
+    `LLaDAModel.forward` for positions.
+    """
+    if position_BL is None:
+        position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
+    hidden = trunk.embed_tokens(tokens_BL)
+    rotary = trunk.rotary_emb(hidden, position_ids=position_BL)
+    for layer in trunk.layers:
+        hidden = run_block(
+            LlamaDecoderLayer.forward,
+            layer,
+            hidden,
+            attention_mask=mask,
+            position_embeddings=rotary,
+        )
+    features: Tensor = trunk.norm(hidden)
+    return features
 
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
     """A freshly initialised causal Llama; its `bos_token_id` is the start token."""
-    return LlamaForCausalLM(
-        LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+    return with_output_head(
+        LlamaForCausalLM(
+            LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+        )
     )
+
+
+def with_output_head(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The same model, whose `lm_head` is an `OutputHead`."""
+    as_output_head(model.lm_head)
+    return model
 
 
 def build_llada(spec: TransformerSpec) -> LLaDAModel:

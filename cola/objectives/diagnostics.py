@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
+from cola.models.head import judged_nll
 from cola.objectives.flow_matching import flow_matching_loss
 from cola.objectives.vae import Posterior
 from cola.seeding import Stream
@@ -66,8 +67,11 @@ def reconstruction_accuracy(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -
 @torch.no_grad()
 def decode_accuracy(model: ColaDLM, z_Bnd: Tensor, tokens_BL: Tensor) -> float:
     """Fraction of tokens that argmax p(x | z) predicts correctly, z in the VAE's normalisation."""
-    predicted_BL = model.vae.decoder(z_Bnd).argmax(-1)
-    return float((predicted_BL == tokens_BL).double().mean())
+    decoder = model.vae.decoder
+    features_NC, tokens_N = decoder.features(z_Bnd).flatten(0, 1), tokens_BL.flatten()
+    every = decoder.config.vocab_size
+    _, right_N = judged_nll(decoder.final_layer, features_NC, tokens_N, candidates=every)
+    return float(right_N.double().mean())
 
 
 def active_units(model: ColaDLM, tokens_BL: Tensor) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The LLaDA objective (model.md, Eqs. 30 and 31).
 
-B batch, L tokens, V vocabulary.
+B batch, L tokens, C width.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from cola.models.head import token_nll, weighted_nll
 from cola.models.transformer import LLaDAModel
 from cola.seeding import Stream
 from cola.spec.objectives import MaskingSpec
@@ -58,8 +58,9 @@ def masked_diffusion_loss(
     if real_BL is not None:
         mask_BL = mask_BL & real_BL
         lengths_B1 = real_BL.sum(1, keepdim=True)
-    ce_BL = masked_cross_entropy(model, tokens_BL, mask_BL, real_BL=real_BL)
-    loss = (ce_BL / draws["p_B1"] / lengths_B1).sum(1).mean()
+    weights_BL = mask_BL / (draws["p_B1"] * lengths_B1 * len(tokens_BL))
+    features_BLC = masked_features(model, tokens_BL, mask_BL, real_BL=real_BL)
+    loss = weighted_nll(model.lm_head, features_BLC, tokens_BL, weights_BL=weights_BL)
     return {"loss": loss, "masked_fraction": mask_BL.float().mean()}
 
 
@@ -67,5 +68,12 @@ def masked_cross_entropy(
     model: LLaDAModel, tokens_BL: Tensor, mask_BL: Tensor, *, real_BL: Tensor | None = None
 ) -> Tensor:
     """-log p(x_i | unmasked tokens) in nats where masked, 0 elsewhere: (B, L)."""
-    logits = model(tokens_BL.masked_fill(mask_BL, model.config.mask_token_id), real_BL).float()
-    return F.cross_entropy(logits.transpose(1, 2), tokens_BL, reduction="none") * mask_BL
+    features_BLC = masked_features(model, tokens_BL, mask_BL, real_BL=real_BL)
+    return token_nll(model.lm_head, features_BLC, tokens_BL) * mask_BL
+
+
+def masked_features(
+    model: LLaDAModel, tokens_BL: Tensor, mask_BL: Tensor, *, real_BL: Tensor | None
+) -> Tensor:
+    """Inputs of the output head, (B, L, C), where the mask's tokens are hidden."""
+    return model.features(tokens_BL.masked_fill(mask_BL, model.config.mask_token_id), real_BL)

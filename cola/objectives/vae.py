@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from cola.models.head import mean_nll, mean_nll_and_accuracy
 from cola.models.text_vae import TextVAE
 from cola.seeding import Stream
 from cola.spec.objectives import VAEObjective
@@ -93,11 +93,9 @@ def vae_terms(
     z0 = every_z0[:decoded_rows]
     decoded = z0 if "kept_Bn" not in draws else _drop_latents(z0, draws["kept_Bn"])
     features = vae.decoder.features(decoded)
-    logits_BLV = vae.decoder.final_layer(features[:batch])
-    terms = {
-        "reconstruction": mean_cross_entropy(logits_BLV, tokens_BL),
-        "reconstruction_accuracy": (logits_BLV.argmax(-1) == tokens_BL).float().mean(),
-    }
+    head = vae.decoder.final_layer
+    reconstruction, accuracy = mean_nll_and_accuracy(head, features[:batch], tokens_BL)
+    terms = {"reconstruction": reconstruction, "reconstruction_accuracy": accuracy}
     if "masked_BM" in draws:
         masked_BLC = features[batch:]
         terms["masked"] = masked_loss(vae, masked_BLC, tokens_BL, masked_BM=draws["masked_BM"])
@@ -113,14 +111,8 @@ def masked_loss(
 ) -> Tensor:
     """L_mask (model.md, Eq. 12): cross entropy of the masked tokens, nats per masked token."""
     index = masked_BM[..., None].expand(-1, -1, features_BLC.shape[-1])
-    logits_BMV = vae.decoder.final_layer(features_BLC.gather(1, index))
-    return mean_cross_entropy(logits_BMV, tokens_BL.gather(1, masked_BM))
-
-
-def mean_cross_entropy(logits_BLV: Tensor, tokens_BL: Tensor) -> Tensor:
-    """Mean cross entropy in nats per token, in float32."""
-    # Flat, because cross entropy is slow with the vocabulary in a middle dimension.
-    return F.cross_entropy(logits_BLV.float().flatten(0, 1), tokens_BL.flatten())
+    features_BMC = features_BLC.gather(1, index)
+    return mean_nll(vae.decoder.final_layer, features_BMC, tokens_BL.gather(1, masked_BM))
 
 
 def kl_to_standard_normal(posterior: Posterior, free_bits: float) -> Tensor:

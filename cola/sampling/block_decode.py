@@ -244,6 +244,11 @@ def decode_tokens(
     Known tokens stay as they are (None: none is known). `seen_BV` has them already; it is returned
     with the new ones.
     """
+    if uniform_BP is None and seen_BV is None:  # no position needs another one
+        ids_BP = sample_tokens(logits_BPV.flatten(0, 1), settings).view(logits_BPV.shape[:2])
+        if known_BP is not None:
+            ids_BP = torch.where(known_BP == UNKNOWN, ids_BP, known_BP)
+        return ids_BP, None
     columns = []
     for position in range(logits_BPV.shape[1]):
         uniform_B = uniform_BP[:, position] if uniform_BP is not None else None

@@ -96,10 +96,18 @@ class ResourcesSpec(Spec):
         "memory, and on a GPU the memory that is free; else the whole share. Passes that a GPU has "
         "no memory for are halved, whoever chose them.",
     )
-    compile: bool = Field(
-        default=False,
-        description="Use torch.compile and fused AdamW; on a CPU this needs a C++ compiler. Not "
-        "with `zero_stage: 3`.",
+    compile: bool | None = Field(
+        default=None,
+        description="Compile the networks' blocks (`torch.compile`) and use fused AdamW; on a CPU "
+        "this needs a C++ compiler. Not with `zero_stage: 3`. Null: where workers have GPUs, and "
+        "their machine has what compiling needs (triton, a C compiler).",
+    )
+    activation_checkpointing: Literal["never", "auto", "always"] = Field(
+        default="auto",
+        description="Keep only the inputs of the networks' blocks for the backward pass and "
+        "compute the blocks again there: less memory, for about a third more time. `auto`: where "
+        "a run would not fit the accelerator's memory otherwise (never where that is not known). "
+        "Losses are the same; FLOPs are those of the model, without what is computed again.",
     )
     concurrent_runs: PositiveInt | None = Field(
         default=None,
@@ -140,6 +148,18 @@ class ResourcesSpec(Spec):
         description="Seconds without an optimiser step after which a run's workers count as hung "
         "and are restarted; longer than a validation or an export takes. Null: never.",
     )
+
+    @property
+    def compiles(self) -> bool:
+        """Whether blocks are compiled, as far as that is known without the workers' machines."""
+        if self.compile is None:
+            return self.gpus_per_worker > 0 and self.zero_stage < 3
+        return self.compile
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether blocks are computed again in the backward pass; a plan resolves `auto` first."""
+        return self.activation_checkpointing == "always"
 
     @property
     def units_per_worker(self) -> float:

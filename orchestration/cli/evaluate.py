@@ -16,6 +16,7 @@ from cola.families.registry import judges
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec import apply_overrides
 from cola.study import EvaluationSpec
+from cola.terminal import waiting
 from orchestration.cli.options import AsJson, Output, RayAddress, Seed, output_folder
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def evaluate(
     Answers and results are kept beside the run (or in OUTPUT/evaluation), and a run's results go
     to MLflow.
     """
-    from orchestration.inference.evaluate import EvaluationExecutor, reference_of
-    from orchestration.inference.target import find_target
+    with waiting("loading the libraries"):
+        from orchestration.inference.evaluate import EvaluationExecutor, reference_of
+        from orchestration.inference.target import find_target
 
     root = output_folder(output)
     models = models_of(targets, root, context)

@@ -15,7 +15,22 @@ from cola.terminal_tables import wide_console
 from orchestration.remote.clusters import only_cluster
 from orchestration.remote.packaging import JobEnvironment
 
-Study = Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")]
+
+def known_studies(incomplete: str) -> list[str]:
+    """Names of studies that begin so, for shells: shipped ones, and those of `outputs`."""
+    from orchestration.planning.catalog import own_names, shipped_studies
+
+    names = dict.fromkeys([*shipped_studies(), *own_names(Path("outputs", "studies"))])
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Study = Annotated[
+    str,
+    typer.Argument(
+        help="A shipped study's name, a YAML file, or the name of a study of the output folder.",
+        autocompletion=known_studies,
+    ),
+]
 Thing = Annotated[
     str, typer.Argument(help="A shipped study's or sweep's name, or a YAML file of one.")
 ]

@@ -134,5 +134,33 @@ def _memory(run: PlannedRun, stage: int) -> str:
         return f"does not fit ({found.total / 1e9:.0f})"
     return (
         f"{found.states / 1e9:.1f} + {found.activations / 1e9:.1f} "
-        f"({found.micro_batch_sequences} x {found.accumulation})"
+        f"({found.micro_batch_sequences} x {found.accumulation}"
+        f"{', checkpointed' if found.checkpoints_activations else ''})"
     )
+
+
+def execution_sentences(plan: Plan) -> list[str]:
+    """How runs execute where that is more than plain passes: compiled, activations recomputed."""
+    sentences = []
+    compiled = [run.name for run in plan.runs if run.resources.compiles]
+    if compiled:
+        who = _named(compiled, plan)
+        why = "" if plan.study.resources.compile else " (resources.compile: null, on GPUs)"
+        sentences.append(f"Blocks are compiled, and AdamW is fused, in {who}{why}.")
+    recomputed = [run.name for run in plan.runs if run.resources.checkpoints_activations]
+    if recomputed:
+        who = _named(recomputed, plan)
+        asked = plan.study.resources.activation_checkpointing == "always"
+        why = "as asked" if asked else "they do not fit the memory otherwise"
+        sentences.append(
+            f"Activation checkpointing in {who}: {why}. Blocks are computed again in the backward "
+            "pass, which FLOPs, MFU and budgets do not count."
+        )
+    return sentences
+
+
+def _named(names: list[str], plan: Plan) -> str:
+    if len(names) == len(plan.runs):
+        return "all runs"
+    first = ", ".join(names[:3])
+    return first if len(names) <= 3 else f"{len(names)} runs ({first}, ...)"

@@ -32,6 +32,7 @@ from orchestration.cli.options import (
     Overrides,
     StudyOutput,
     Wide,
+    known_studies,
     output_folder,
     with_output,
 )
@@ -76,8 +77,9 @@ def status(
     study: Annotated[
         str,
         typer.Argument(
-            help="A shipped study, a YAML file, or (with --address, --cluster) the name of a "
-            "study or sweep."
+            help="A shipped study, a YAML file, the name of a study of the output folder, or (with "
+            "--address, --cluster) the name of a study or sweep.",
+            autocompletion=known_studies,
         ),
     ],
     settings: Overrides = None,

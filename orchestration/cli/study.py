@@ -37,7 +37,12 @@ from orchestration.cli.options import (
     print_names,
     with_output,
 )
-from orchestration.cli.plan_tables import family_table, memory_table, plan_table
+from orchestration.cli.plan_tables import (
+    execution_sentences,
+    family_table,
+    memory_table,
+    plan_table,
+)
 from orchestration.cli.results import deliver, result_as_json, show_next, show_result
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
@@ -178,6 +183,7 @@ def show_plan(plan: Plan, decisions: list[RunDecision], *, wide: bool) -> None:
             table.print(console)
     sentences = [*plan.corpus.summary.facts(), total_sentence(plan), *matching_sentences(plan)]
     sentences += capacity_sentences(plan)
+    sentences += execution_sentences(plan)
     sentences += [f"Warning: {warning}" for warning in warnings(plan)]
     aside = [decision for decision in decisions if decision.action == "set aside"]
     sentences += [

@@ -108,7 +108,7 @@ def output_of(overrides: Sequence[str]) -> Path:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that names the known names most like this one; empty where none is."""
-    close = get_close_matches(name, list(known), n=3, cutoff=CLOSE)
+    close = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=CLOSE)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

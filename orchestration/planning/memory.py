@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cola.compute.head_memory import bytes_saved
 from cola.families.registry import definition_of
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
@@ -30,6 +31,7 @@ class MemoryPlan:
     micro_batch_sequences: int
     accumulation: int
     fits: bool
+    checkpoints_activations: bool = False
 
     @property
     def total(self) -> float:
@@ -54,6 +56,7 @@ def memory_plan(
     """The largest micro-batch that fits at this ZeRO stage, or the given one where one is given.
 
     An elastic run is planned with the fewest workers that it may have: each then holds the most.
+    Activation checkpointing is planned where it is asked for, or where nothing fits without.
     """
     workers = resources.min_workers or resources.workers
     sequences = -(-spec.training.batch_sequences // workers)
@@ -61,20 +64,53 @@ def memory_plan(
     parameters = family.parameter_counts(spec.model).total
     frozen = family.frozen_parameters(spec.model, spec.objective)
     states = state_bytes(parameters, workers, zero_stage, frozen=frozen)
-    per_token = family.activation_bytes(spec.model, spec.objective, spec.training.precision)
-    per_sequence = per_token * spec.data.sequence_length
     sizes = [n for n in range(1, sequences + 1) if sequences % n == 0]
     if resources.micro_batch_sequences is not None:
         sizes = [resources.micro_batch_sequences]
-    fitting = [n for n in sizes if states + n * per_sequence + RESERVED <= device_bytes]
-    micro = max(fitting, default=sizes[0])
+    length = spec.data.sequence_length
+    ways = [
+        (checkpoints, {n: n * kept * length - head_bytes_saved(spec, n) for n in sizes})
+        for checkpoints, kept in _per_token(spec, resources)
+    ]
+    fitting = [
+        (way, max(fit))
+        for way in ways
+        if (fit := [n for n in sizes if states + way[1][n] + RESERVED <= device_bytes])
+    ]
+    (checkpoints, kept), micro = fitting[0] if fitting else (ways[-1], sizes[0])
     return MemoryPlan(
         zero_stage=zero_stage,
         states=states,
-        activations=micro * per_sequence,
+        activations=kept[micro],
         micro_batch_sequences=micro,
         accumulation=-(-sequences // micro),
         fits=bool(fitting),
+        checkpoints_activations=checkpoints,
+    )
+
+
+def _per_token(spec: RunSpec, resources: ResourcesSpec) -> list[tuple[bool, float]]:
+    """Whether activations are checkpointed, and what a token then keeps, in the order of choice."""
+    family, precision = definition_of(spec.model.family), spec.training.precision
+    plain = (False, family.activation_bytes(spec.model, spec.objective, precision))
+    fewer = family.checkpointed_bytes(spec.model, spec.objective, precision)
+    if fewer is None or resources.activation_checkpointing == "never":
+        return [plain]
+    if resources.activation_checkpointing == "always":
+        return [(True, fewer)]
+    return [plain, (True, fewer)]
+
+
+def head_bytes_saved(spec: RunSpec, sequences: int) -> float:
+    """What a micro-batch keeps less than its whole logits, which activations of a token include."""
+    family = definition_of(spec.model.family)
+    tokens = sequences * spec.data.sequence_length
+    head = family.parameter_counts(spec.model).head
+    return sum(
+        bytes_saved(
+            share * tokens, spec.model.vocab_size, spec.training.precision, head_parameters=head
+        )
+        for share in family.head_shares(spec.objective)
     )
 
 

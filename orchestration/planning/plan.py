@@ -188,9 +188,12 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
         check_batch(training, resources)
     except ValueError as error:  # of a batch that a rule gives
         raise SpecError(f"{place.key('budget')} of {place.variant}: {error}") from None
+    check_checkpointing(spec, resources)
     memory = memory_by_stage(spec, resources)
     check_memory(spec, resources, memory, index=place.index)
     micro = resources.micro_batch_sequences
+    if memory and memory[resources.zero_stage].checkpoints_activations:
+        resources = resources.model_copy(update={"activation_checkpointing": "always"})
     return PlannedRun(
         spec=spec,
         variant=place.variant,
@@ -272,6 +275,22 @@ def training_at_rung(place: Place, costs: Sequence[Stage], *, core: int) -> Trai
     return training.model_copy(update=changes)
 
 
+def check_checkpointing(spec: RunSpec, resources: ResourcesSpec) -> None:
+    """Refuse activation checkpointing of a family whose networks cannot.
+
+    Raises:
+        SpecError: naming the family.
+    """
+    family, precision = definition_of(spec.family), spec.training.precision
+    if not resources.checkpoints_activations:
+        return
+    if family.checkpointed_bytes(spec.model, spec.objective, precision) is None:
+        raise SpecError(
+            f"resources.activation_checkpointing=always: the networks of {spec.family} do not "
+            "compute their blocks again; give auto or never"
+        )
+
+
 def check_memory(
     spec: RunSpec, resources: ResourcesSpec, plans: Sequence[MemoryPlan], *, index: int
 ) -> None:
@@ -283,11 +302,16 @@ def check_memory(
     device, stage = accelerator_of(resources).memory, resources.zero_stage
     if device is None or plans[stage].fits:
         return
+    checkpointed = " and activation checkpointing" if plans[stage].checkpoints_activations else ""
     shortage = (
         f"resources.zero_stage={stage}: {spec.family} at rung {index} needs "
         f"{plans[stage].total / 1e9:.0f} GB on each worker, with micro-batches of "
-        f"{plans[stage].micro_batch_sequences} sequences; the device has {device / 1e9:.0f} GB"
+        f"{plans[stage].micro_batch_sequences} sequences{checkpointed}; the device has "
+        f"{device / 1e9:.0f} GB"
     )
+    other = resources.model_copy(update={"activation_checkpointing": "auto"})
+    if memory_by_stage(spec, other)[stage].fits:
+        raise SpecError(f"{shortage}. It fits with resources.activation_checkpointing=auto")
     fitting = [plan.zero_stage for plan in plans if plan.fits]
     if fitting:
         raise SpecError(f"{shortage}. It fits at resources.zero_stage={fitting[0]}")

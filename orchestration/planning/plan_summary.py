@@ -343,6 +343,8 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "first_step": plan.prefixes[spec.run_key].first_step,
         "batch_sequences": spec.training.batch_sequences,
         "micro_batch_sequences": run.micro_batch_sequences,
+        "compile": run.resources.compiles,
+        "activation_checkpointing": run.resources.checkpoints_activations,
         "learning_rates": spec.learning_rates(),
         "final_learning_rates": final_learning_rates(spec),
         "latents": dict(run.latents),
@@ -386,5 +388,6 @@ def _memory_as_json(memory: MemoryPlan) -> dict[str, Any]:
         "total_bytes": memory.total,
         "micro_batch_sequences": memory.micro_batch_sequences,
         "accumulation": memory.accumulation,
+        "activation_checkpointing": memory.checkpoints_activations,
         "fits": memory.fits,
     }

@@ -29,6 +29,7 @@ ONE_MACHINE: dict[str, Any] = {
     "accelerator": None,
     "micro_batch_sequences": 2,
     "compile": False,
+    "activation_checkpointing": "auto",
     "concurrent_runs": None,
 }
 

@@ -206,6 +206,7 @@ class LoopSettings:
     compile: bool = False
     prepare_ahead: bool | None = None
     lag: int | None = None
+    checkpoints_activations: bool = False
 
 
 def train(
@@ -363,6 +364,8 @@ def open_stage(
     """A state whose engine trains stage `index` of `model`; steps and seconds follow `before`."""
     stage = run.stages[index]
     module = family.stage_module(model, run.objective, stage.name)
+    if settings.checkpoints_activations:
+        module.checkpoint_activations()
     groups = family.parameter_groups(module, run.objective, stage.name)
     count = micro_batches(
         run.training.batch_sequences, worker.world_size, settings.micro_batch_sequences

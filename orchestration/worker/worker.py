@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cola import process_environment
 from cola.data import PreparedData, open_prepared
+from cola.errors import RunError
 from cola.files import write_atomically
 from cola.logs import set_up_logging
+from cola.spec.resources import ResourcesSpec
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
 from orchestration.checkpoint.retention import RetentionPolicy
 from orchestration.checkpoint.store import CheckpointStore, open_store
@@ -48,7 +51,7 @@ def train_in_process(config: dict[str, Any]) -> None:
     finally:
         close_process_group()
         torch.cuda.empty_cache()  # for other processes on the same GPU; nothing without one
-        if Assignment.model_validate_json(config["assignment"]).resources.compile:
+        if Assignment.model_validate_json(config["assignment"]).resources.compiles:
             torch.compiler.reset()  # it counts compilations over all runs, and stops at a limit
 
 
@@ -111,7 +114,12 @@ def train_worker(config: dict[str, Any]) -> None:
         assignment.run,
         data.train,
         DeepSpeedEngine,
-        settings=LoopSettings(resources.zero_stage, micro_batch, resources.compile),
+        settings=LoopSettings(
+            resources.zero_stage,
+            micro_batch,
+            compile=compiles_here(resources),
+            checkpoints_activations=resources.checkpoints_activations,
+        ),
         worker=worker,
         hooks=[
             lambda state: fetcher.remove_copies(),  # by the first step all workers have loaded
@@ -124,6 +132,32 @@ def train_worker(config: dict[str, Any]) -> None:
     fetcher.remove_copies()
     writer.close()
     finish(assignment, state, data, journal=journal, heartbeat=heartbeat, fence=fence)
+
+
+def compiles_here(resources: ResourcesSpec) -> bool:
+    """Whether this worker compiles blocks: as planned, where its machine can.
+
+    Raises:
+        RunError: it is asked for, and the machine cannot.
+    """
+    import torch
+
+    from cola.models.execution import why_not_compiled
+
+    if not resources.compiles:
+        return False
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lacking = why_not_compiled(device)
+    if lacking is None:
+        process_environment.compiling_worker()
+        return True
+    if resources.compile:
+        raise RunError(
+            f"resources.compile=true: this machine lacks {lacking}; install it, or give "
+            "resources.compile=false"
+        )
+    log.warning("blocks are not compiled, as this machine lacks %s: training is slower", lacking)
+    return False
 
 
 def record_start(

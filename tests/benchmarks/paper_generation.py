@@ -42,7 +42,7 @@ from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.benchmarks.setting import machine
 
-VOCABULARY, PROMPT, NEW = 100_278, 64, 64
+VOCABULARY, SMALL_VOCABULARY, PROMPT, NEW = 100_278, 512, 64, 64
 SETTINGS = GenerationSpec(max_new_tokens=NEW, steps=16, guidance_scale=7.0)
 BATCHES = {"ar": (1, 32, 128), "cola": (1, 32, 64), "llada": (1, 32)}
 BYTES = 2  # of a bfloat16 number
@@ -79,7 +79,7 @@ def model_of(name: str, core: int | None, device: torch.device) -> Any:
     if core is None:
         sizes = definition.paper_row(VOCABULARY, settings)
     else:
-        sizes = definition.size(core, VOCABULARY, settings)
+        sizes = definition.size(core, SMALL_VOCABULARY, settings)
     torch.manual_seed(0)
     with device:
         model = family_of(name).build(sizes)
@@ -101,12 +101,14 @@ def weight_bytes_per_token(name: str, model: Any) -> float:
     return BYTES * (passes + size(model.vae.decoder)) / model.tokens_per_block
 
 
-def jobs(name: str, model: Any, device: torch.device) -> Iterator[tuple[int, Callable[[], object]]]:
+def jobs(
+    name: str, model: Any, device: torch.device, *, batches: tuple[int, ...]
+) -> Iterator[tuple[int, Callable[[], object]]]:
     """(batch, a generation of NEW tokens by every row)."""
     family = family_of(name)
     generator = torch.Generator().manual_seed(0)
-    for batch in BATCHES[name]:
-        rows = torch.randint(0, VOCABULARY, (batch, PROMPT), generator=generator).tolist()
+    for batch in batches:
+        rows = torch.randint(0, SMALL_VOCABULARY, (batch, PROMPT), generator=generator).tolist()
         stream = Stream(0, 0, range(batch), device=device)
 
         def run(rows: list[list[int]] = rows, stream: Stream = stream) -> object:
@@ -133,7 +135,8 @@ def measure(core: int | None) -> None:
     for name in BATCHES:
         model = model_of(name, core, device)
         needed = weight_bytes_per_token(name, model)
-        for batch, job in jobs(name, model, device):
+        batches = BATCHES[name] if core is None else (1, 2)
+        for batch, job in jobs(name, model, device, batches=batches):
             began = time.perf_counter()
             job()
             first = time.perf_counter() - began

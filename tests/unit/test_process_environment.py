@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,24 @@ def test_a_value_from_outside_is_kept() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     assert not process_environment.job_client(has_token=False)
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_compiled_code_has_a_folder_of_the_users_own(tmp_path: Path) -> None:
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    os.environ.pop(variable, None)
+    shared, own, link = tmp_path / "shared", tmp_path / "own", tmp_path / "link"
+    shared.mkdir()
+    shared.chmod(0o777)
+    link.symlink_to(own)
+    for refused in (shared, link, tmp_path / "no" / "parent"):
+        process_environment.compiling_worker(refused)
+        assert variable not in os.environ, refused
+    process_environment.compiling_worker(own)
+    assert os.environ[variable] == str(own)
+    assert own.stat().st_mode & 0o777 == 0o700
+    os.environ[variable] = "/elsewhere"
+    process_environment.compiling_worker(own)
+    assert os.environ[variable] == "/elsewhere"
 
 
 def test_what_holds_for_a_private_cluster_ends_with_it() -> None:

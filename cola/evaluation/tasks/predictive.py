@@ -160,6 +160,8 @@ class PredictiveTask:
         metrics, absent = _brier_metrics(brier_IG, clusters_I)
         metrics |= _right_metrics(ordered)
         metrics |= self._unigram_metrics(items)
+        if "unigram_brier_1" in metrics and "unigram_brierlm" not in metrics:
+            absent["unigram_brierlm"] = "as brierlm: too few tokens, or a mean that is not above 0"
         metrics |= _likelihood_metrics(ordered, self._asked.tokens, clusters_I)
         details: dict[str, Any] = {
             "convention": CONVENTION,

@@ -14,8 +14,8 @@ from cola.families.ar.spec import ARModelSpec, NextToken
 from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
 from cola.families.interface.pretrained import load_pretrained
 from cola.likelihood.next_token import conditional_nll, judged
-from cola.models.transformer import build_ar, llama_sizes
-from cola.objectives.next_token import token_nll
+from cola.models.transformer import build_ar, llama_sizes, with_output_head
+from cola.objectives.next_token import next_token_loss, token_nll
 from cola.sampling.autoregressive import generate, iter_generate, stream_tokens
 from cola.sampling.continuous_batching import Ended
 from cola.sampling.next_token_draws import next_token_draws, next_tokens
@@ -37,7 +37,7 @@ class NextTokenStage(StageModule):
 
     def forward(self, tokens_BL: Tensor) -> dict[str, Tensor]:
         """See `StageModule`."""
-        return {"loss": token_nll(self.model, tokens_BL).mean()}
+        return {"loss": next_token_loss(self.model, tokens_BL)}
 
 
 class ARFamily(Family):
@@ -184,7 +184,7 @@ class ARFamily(Family):
 
     def load(self, folder: Path) -> LlamaForCausalLM:
         """Load what `save` wrote."""
-        return load_pretrained(LlamaForCausalLM, folder)
+        return with_output_head(load_pretrained(LlamaForCausalLM, folder))
 
     def name_tokens(self, folder: Path, eos_token_id: int) -> int:
         """See `Family.name_tokens`: generation ends with EOS and never makes the start token."""

@@ -156,16 +156,42 @@ class ColaDefinition(FamilyDefinition):
         self, model: ColaModelSpec, objective: ColaObjective, precision: Precision
     ) -> float:
         """Of stage 2, or of stage 1 where that keeps more."""
+        return self._kept_bytes(model, objective, precision, checkpoints=False)
+
+    def checkpointed_bytes(
+        self, model: ColaModelSpec, objective: ColaObjective, precision: Precision
+    ) -> float:
+        """See `FamilyDefinition.checkpointed_bytes`."""
+        return self._kept_bytes(model, objective, precision, checkpoints=True)
+
+    def _kept_bytes(
+        self,
+        model: ColaModelSpec,
+        objective: ColaObjective,
+        precision: Precision,
+        *,
+        checkpoints: bool,
+    ) -> float:
         masked = objective.stage1.lambda_mask > 0
         copies = 2.0 if masked else 1.0
         frozen = objective.stage2.gradient_mode == "frozen_vae"
         if objective.stage1.token_dropout > 0 and not frozen:
             copies += encoder_share(model.vae)
-        part = vae_bytes(model.vae, precision, copies)
+        part = vae_bytes(model.vae, precision, copies, checkpoints=checkpoints)
         logits = logit_bytes(model.vocab_size, precision)
         head = logits * (1 + (objective.stage1.mask_rate if masked else 0.0))
-        prior = dit_bytes(model.dit, precision, model.vae.patch_size)
+        prior = dit_bytes(model.dit, precision, model.vae.patch_size, checkpoints=checkpoints)
         return max(part + head, prior if frozen else part + head + prior)
+
+    def head_shares(self, objective: ColaObjective) -> tuple[float, ...]:
+        """See `FamilyDefinition.head_shares`: all tokens, and those masked.
+
+        With a frozen VAE it is stage 2, which scores none, that may keep the most.
+        """
+        if objective.stage2.gradient_mode == "frozen_vae":
+            return ()
+        stage1 = objective.stage1
+        return (1.0, stage1.mask_rate) if stage1.lambda_mask > 0 else (1.0,)
 
     def channel_capacity(self, model: ColaModelSpec) -> float | None:
         """See `FamilyDefinition.channel_capacity`: of Gaussian channels with a fixed logSNR

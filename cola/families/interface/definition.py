@@ -175,6 +175,18 @@ class FamilyDefinition(ABC):
     ) -> float:
         """Bytes that a token of a micro-batch keeps for the backward pass, in the largest stage."""
 
+    def checkpointed_bytes(
+        self, model: Any, objective: Any, precision: Literal["float32", "bfloat16"]
+    ) -> float | None:
+        """`activation_bytes` with activation checkpointing; None where the family's networks do
+        not pass their blocks through `cola.models.execution.run_block`."""
+        return None
+
+    def head_shares(self, objective: Any) -> tuple[float, ...]:
+        """Of each pass of a training step through a `cola.models.head.OutputHead` that scores
+        tokens: their number over the text's. Empty: all logits of `activation_bytes` are kept."""
+        return ()
+
     def frozen_parameters(self, model: Any, objective: Any) -> int:
         """Parameters of copies that training holds beside the model, without gradients."""
         return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cola.errors import SpecError
+from cola.models.execution import BlockExecution, executing
 from cola.records import NllKind
 from cola.sampling.continuous_batching import Ended, in_chunks
 from cola.sampling.predictive import NextTokens, PredictiveDraws
@@ -76,8 +77,28 @@ class StageModule(nn.Module):
     """What an optimiser sees in one stage: `forward` takes the drawn inputs of one micro-batch.
 
     Returns a dictionary of scalar tensors: "loss" (what is minimised) and its parts and
-    diagnostics by name, each a mean over the rows.
+    diagnostics by name, each a mean over the rows. How its networks' blocks run (compiled, with
+    activation checkpointing) holds for its own passes, not for other uses of the model.
     """
+
+    execution = BlockExecution()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`forward`, whose blocks run as `execution` says."""
+        with executing(self.execution):
+            return super().__call__(*args, **kwargs)
+
+    def compile(self, *args: Any, backend: str = "inductor", **kwargs: Any) -> None:
+        """Compile the blocks, each kind of block once, as they are called first.
+
+        In place of torch's, which would compile the whole stage as one graph: for a deep model that
+        takes minutes.
+        """
+        self.execution = replace(self.execution, backend=backend)
+
+    def checkpoint_activations(self) -> None:
+        """Keep the inputs of blocks alone for the backward pass, which computes the rest again."""
+        self.execution = replace(self.execution, checkpoints=True)
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """All random inputs of `forward`, from the batch's stream; runs without gradients.

@@ -40,6 +40,16 @@ class TrunkDefinition(FamilyDefinition):
         """See `FamilyDefinition.activation_bytes`."""
         return trunk_bytes(model, precision) + logit_bytes(model.vocab_size, precision)
 
+    def checkpointed_bytes(self, model: Any, objective: Any, precision: Precision) -> float:
+        """See `FamilyDefinition.checkpointed_bytes`."""
+        kept = trunk_bytes(model, precision, checkpoints=True)
+        ends = 4 * 4 * model.hidden_size  # embeddings, and the last norm
+        return kept + ends + logit_bytes(model.vocab_size, precision)
+
+    def head_shares(self, objective: Any) -> tuple[float, ...]:
+        """See `FamilyDefinition.head_shares`: every token."""
+        return (1.0,)
+
     def _model(self, vocab_size: int, settings: Any, sizes: dict[str, int]) -> ModelSpec:
         values = {"vocab_size": vocab_size, "rope_theta": settings.rope_theta, **sizes}
         return self.model.model_validate(values)

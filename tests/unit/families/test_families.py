@@ -168,7 +168,6 @@ def test_a_gap_is_filled_or_refused(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize(("name", "stage"), CASES)
 def test_a_compiled_stage_has_the_same_loss_and_gradients(name: str, stage: str) -> None:
     """The graph that torch.compile takes, without code generation (which needs a compiler)."""

@@ -80,6 +80,10 @@ def test_it_is_planned_as_any_other(study: dict[str, Any], tmp_path: Path) -> No
         == each * 32 * toy["memory"][0]["micro_batch_sequences"]
     )
     assert "evaluation.generation.steps is set" not in plan["warnings"]
+    again = ("--set", "resources.activation_checkpointing=always")
+    assert "the networks of toy do not compute their blocks again" in cola(
+        "plan", path, *again, code=2
+    )
 
 
 @pytest.mark.slow

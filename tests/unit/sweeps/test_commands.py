@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,7 +118,14 @@ def test_the_packages_are_the_command(package: str) -> None:
     assert shown.stdout.startswith("cola ")
 
 
-def test_shells_complete_commands() -> None:
-    given = {"_COLA_COMPLETE": "complete_bash", "COMP_WORDS": "cola sta", "COMP_CWORD": "1"}
-    shown = CliRunner().invoke(app, [], prog_name="cola", env=given)
-    assert shown.stdout.split() == ["status"]
+def test_shells_complete_commands_and_names_of_studies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "studies" / "deltas").mkdir(parents=True)
+    (tmp_path / "outputs" / "studies" / "deltas" / "study.yaml").touch()
+    for words, completed in (("cola sta", ["status"]), ("cola plan de", ["demo", "deltas"])):
+        given = {"_COLA_COMPLETE": "complete_bash", "COMP_WORDS": words,
+                 "COMP_CWORD": str(words.count(" "))}  # fmt: skip
+        shown = CliRunner().invoke(app, [], prog_name="cola", env=given)
+        assert shown.stdout.split() == completed

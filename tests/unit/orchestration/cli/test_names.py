@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder
 from sweeps.cli import app
 from tests.factories import exported_model
+from tests.paths import COLA, ROOT
 
 
 @pytest.fixture
@@ -139,6 +142,18 @@ def test_a_status_says_where_it_looked_when_nothing_has_begun(
     assert with_output(["a=1"], None) == ["a=1"]
 
 
+def test_a_terminal_without_unicode_gets_what_it_can_show(
+    study: StudySpec, runs: list[PlannedRun]
+) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [*COLA, "ls", "--output", study.output], env=environment, capture_output=True, text=True
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "tiny" in shown.stdout
+    assert "\\u2013" in shown.stdout
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_run_names_are_whole_in_a_status_of_any_width(
     width: int, runs: list[PlannedRun], study: StudySpec, monkeypatch: pytest.MonkeyPatch,
@@ -173,3 +188,21 @@ def test_a_complete_study_names_what_it_made_and_commands_that_exist(
         assert cola(name, "--help").exit_code == 0
     left = StudyResult({"a": "failed"}, trained=1, stopped=False, unmirrored=[])
     assert result_as_json(study, left)["next"] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "key", "name"),
+    [
+        (["studies"], "studies", "demo"),
+        (["sweep", "list"], "sweeps", "tune-families"),
+        (["cluster", "list"], "clusters", "mine"),
+    ],
+)
+def test_lists_are_json_for_scripts(
+    call: list[str], key: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clusters.yaml").write_text("clusters: {mine: {kind: slurm, shared: /shared}}")
+    rows = json.loads(cola(*call, "--json").stdout)[key]
+    assert name in [row["name"] for row in rows]
+    assert name in cola(*call).stdout

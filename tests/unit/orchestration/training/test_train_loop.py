@@ -56,7 +56,9 @@ class SaveAndStop:
 
 
 def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> TrainState:
-    settings = LoopSettings(0, options.pop("micro", None))
+    settings = LoopSettings(
+        0, options.pop("micro", None), checkpoints_activations=options.pop("recomputed", False)
+    )
     return train(
         run, data.train, TorchEngine, settings=settings, worker=WorkerRank(), hooks=hooks, **options
     )
@@ -67,6 +69,7 @@ def trained(run: RunSpec, data: PreparedData, *hooks: Any, **options: Any) -> Tr
 def test_a_resumed_run_is_the_same_run_bit_by_bit(
     family: str, runs: dict[str, RunSpec], data: PreparedData, tmp_path: Path
 ) -> None:
+    """Also where it resumes with activation checkpointing."""
     run = runs[family]
     whole, before, after = Losses(), Losses(), Losses()
     reference = trained(run, data, whole)
@@ -74,7 +77,7 @@ def test_a_resumed_run_is_the_same_run_bit_by_bit(
     stop = SaveAndStop(tmp_path, run.steps - run.stages[-1].steps + 2)
     assert trained(run, data, before, stop).stop == "interrupted"
     assert isinstance(stop.cursor, Cursor)
-    resumed = trained(run, data, after, resume=(tmp_path, stop.cursor))
+    resumed = trained(run, data, after, resume=(tmp_path, stop.cursor), recomputed=True)
     assert resumed.stop == "finished"
     assert before.values | after.values == whole.values
     expected = reference.engine.full_state_dict()
