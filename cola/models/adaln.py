@@ -48,7 +48,7 @@ class TimestepEmbeddings:
             # much faster than that of a gather or of torch.where.
             batch = len(self._one_hot_BnK)
             projected = tuple(self._one_hot_BnK @ part.expand(batch, -1, -1) for part in projected)
-        return tuple(part[:, :, None] for part in projected)
+        return tuple(part.unsqueeze(2) for part in projected)
 
     def repeat_batch(self) -> TimestepEmbeddings:
         """The embeddings of the batch concatenated with itself."""
@@ -72,7 +72,8 @@ def one_hot_timestep(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
     own_n = torch.arange(clean_Bn.shape[1], device=clean_Bn.device) * count // clean_Bn.shape[1]
     # Compared, not `F.one_hot`, which reads its input back to check it.
     index_K = torch.arange(count + 1, device=clean_Bn.device)
-    return (own_n.where(~clean_Bn, count)[..., None] == index_K).to(emb_BKC.dtype)
+    own_Bn = own_n.expand_as(clean_Bn).masked_fill(clean_Bn, count)
+    return (own_Bn.unsqueeze(-1) == index_K).to(emb_BKC.dtype)
 
 
 class TimestepTable:

@@ -42,7 +42,7 @@ class LayerNorm(nn.LayerNorm):
 
 def normalized(x: Tensor, eps: float) -> Tensor:
     """`LayerNorm` without affine parameters: (..., C) -> (..., C)."""
-    if x.device.type == "cpu":  # autocast leaves it alone there
+    if x.device.type != "cuda":  # autocast leaves it alone there
         return F.layer_norm(x, x.shape[-1:], eps=eps)
     with torch.autocast(x.device.type, enabled=False):
         return F.layer_norm(x, x.shape[-1:], eps=eps)

@@ -169,7 +169,8 @@ def test_blocks_read_and_write_bfloat16_on_cuda(
     dit = without_gradients(DiTBlock(sizes), cuda_autocast)
     emb = torch.empty(3, 1, 16, dtype=torch.bfloat16, device=cuda_autocast)
     clean_Bn = torch.zeros(3, 8, dtype=torch.bool, device=cuda_autocast)
-    for timesteps in (TimestepEmbeddings(emb), TimestepEmbeddings(emb, emb[:1], clean_Bn)):
+    zero = torch.empty(1, 1, 16, dtype=torch.bfloat16, device=cuda_autocast)
+    for timesteps in (TimestepEmbeddings(emb), TimestepEmbeddings(emb, zero, clean_Bn)):
         q, k, v = dit.qkv(x, timesteps, rotary)
         out = dit.finish(x, v, timesteps)
         assert {part.dtype for part in (q, k, v, out)} == {torch.bfloat16}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import shlex
@@ -71,7 +72,7 @@ def test_every_command_is_in_the_table() -> None:
     assert written - {entry.module for entry in COMMANDS} == {"analysis.forecast_cli", "sweeps.cli"}
     groups = {entry.module for entry in COMMANDS if entry.group}
     for module in written - {"sweeps.cli", "analysis.forecast_cli"} - groups:
-        own = get_group(sys.modules[module].app).commands
+        own = get_group(importlib.import_module(module).app).commands
         assert set(own) == {entry.name for entry in COMMANDS if entry.module == module}
 
 

@@ -305,7 +305,7 @@ def test_evaluations_of_the_network_are_counted_as_they_happen(
     prompt = list(range(11))
     for name in ("ar", "llada"):
         evaluated = evaluated_models[name]
-        hook = evaluated.model.model.layers[0].register_forward_hook(count)
+        hook = evaluated.model.model.layers[0].mlp.register_forward_hook(count)
         counted.calls = 0
         evaluated.family.generate(
             evaluated.model, [prompt], settings, stream=Stream(0, 0, [0]), eos_token_id=None

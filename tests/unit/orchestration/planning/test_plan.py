@@ -215,11 +215,17 @@ def test_a_measured_rate_replaces_the_assumed_one(tiny_study: dict[str, Any]) ->
 
 
 def test_what_fits_no_device_is_refused_with_the_nearest_that_does() -> None:
-    device = ["resources.accelerator=L40S", "resources.activation_checkpointing=never"]
-    long = [*device, "data.sequence_length=6144"]
-    refusal = r"ar at rung 0 needs 72 GB .* has 48 GB\. It fits at resources\.zero_stage=3"
+    device = ["resources.accelerator=L40S", "data.sequence_length=12288"]
+    refusal = (
+        r"cola at rung 0 needs 63 GB .* activation checkpointing; the device has 48 GB\. It fits "
+        r"at resources\.zero_stage=2"
+    )
     with pytest.raises(SpecError, match=refusal):
-        shipped("paper-2b", "resources.zero_stage=0", *long)
+        shipped("paper-2b", "resources.zero_stage=0", *device)
+    device.append("resources.activation_checkpointing=never")
+    refusal = r"ar at rung 0 needs 96 GB .* It fits with resources\.activation_checkpointing=auto"
+    with pytest.raises(SpecError, match=refusal):
+        shipped("paper-2b", "resources.zero_stage=0", *device)
     settings = [*device, "data.sequence_length=65536"]
     with pytest.raises(SpecError, match=r"fits at no stage: raise resources\.workers"):
         shipped("paper-2b", *settings)
