@@ -18,7 +18,6 @@ from cola.families.registry import family_of
 from cola.seeding import Stream
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
-from orchestration.planning.accelerators import is_compiled
 from orchestration.training.engine import EngineSettings, MicroBatch, PassMemoryError, autocast
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.validation import ROWS_AT_ONCE
@@ -46,8 +45,8 @@ class Execution:
             torch.device("cuda" if resources.gpus_per_worker else "cpu"),
             resources.workers,
             micro_batch_sequences,
-            is_compiled(resources),
-            bool(getattr(resources, "checkpoints_activations", False)),
+            resources.compiles,
+            resources.checkpoints_activations,
         )
 
 

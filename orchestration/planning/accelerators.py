@@ -104,11 +104,6 @@ def accelerator_of(resources: ResourcesSpec) -> Accelerator:
     return ACCELERATORS[accelerator_name(resources)]
 
 
-def is_compiled(resources: ResourcesSpec) -> bool:
-    """Whether a plan takes the run's steps to be compiled."""
-    return bool(getattr(resources, "compiles", resources.compile))
-
-
 def worker_flops(resources: ResourcesSpec, precision: str, mfu: float) -> float:
     """Executed FLOP/s of one worker at this MFU."""
     return accelerator_of(resources).peak(precision) * mfu * resources.units_per_worker
@@ -148,7 +143,7 @@ def utilization(spec: RunSpec, resources: ResourcesSpec, stage: str) -> Utilizat
         return Utilization(resources.mfu, "resources.mfu")
     if assumed is not None:
         return Utilization(assumed, f"assumed for a {accelerator_name(resources)}")
-    rows, missing = nearest_rows(spec.family, stage, compiled=is_compiled(resources))
+    rows, missing = nearest_rows(spec.family, stage, compiled=resources.compiles)
     core = definition_of(spec.family).parameter_counts(spec.model).core
     by_curve: dict[tuple[str, str], list[Measurement]] = {}
     for row in rows:

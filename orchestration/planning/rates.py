@@ -12,7 +12,7 @@ from cola.errors import StorageError
 from cola.files import read_json, write_atomically
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
-from orchestration.planning.accelerators import accelerator_name, is_compiled
+from orchestration.planning.accelerators import accelerator_name
 from orchestration.state.paths import OutputFolder
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def rate_key(
     batch = f"{spec.training.batch_sequences}x{spec.data.sequence_length}"
     if resources.micro_batch_sequences is not None:
         batch += f"by{resources.micro_batch_sequences}"
-    precision = spec.training.precision + ("+compile" if is_compiled(resources) else "")
+    precision = spec.training.precision + ("+compile" if resources.compiles else "")
     model = f"{spec.model.content_hash()[:12]}-{spec.objective.content_hash()[:8]}"
     return "/".join([machine or platform.node(), threads, precision, batch, model, what])
 
