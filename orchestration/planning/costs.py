@@ -20,6 +20,8 @@ from orchestration.planning.memory import MOMENTS, WEIGHT
 from orchestration.planning.rates import EVALUATION, Rates, first_step_of, rate_of
 
 CALIBRATED = "measured here by --calibrate"
+# Forward, backward (twice a forward pass) and the forward pass again, over the first two.
+RECOMPUTED = 4 / 3
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def run_costs(
         )
         calibrated = calibrated and measured is not None
         flops = worker_flops(resources, spec.training.precision, used[stage.name].mfu)
-        seconds += stage_flops / (flops * resources.workers)
+        # MFUs count the model's own FLOPs; measured rates have what is computed again in them.
+        again = RECOMPUTED if resources.checkpoints_activations and measured is None else 1.0
+        seconds += again * stage_flops / (flops * resources.workers)
         if stage_flops:
             seconds += first_step_of(rates, spec, resources, stage.name)
     evaluation = evaluation_flops(spec) / (flops * resources.workers)

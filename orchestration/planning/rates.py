@@ -42,6 +42,7 @@ def rate_key(
     if resources.micro_batch_sequences is not None:
         batch += f"by{resources.micro_batch_sequences}"
     precision = spec.training.precision + ("+compile" if resources.compiles else "")
+    precision += "+recompute" if resources.checkpoints_activations else ""
     model = f"{spec.model.content_hash()[:12]}-{spec.objective.content_hash()[:8]}"
     return "/".join([machine or platform.node(), threads, precision, batch, model, what])
 

@@ -34,6 +34,15 @@ def test_checkpointing_is_planned_where_nothing_else_fits() -> None:
     assert "Activation checkpointing in all runs: they do not fit the memory" in sentences[1]
 
 
+def test_what_is_computed_again_takes_time_but_is_no_flops() -> None:
+    plain, again = (
+        paper(f"resources.activation_checkpointing={mode}") for mode in ("never", "always")
+    )
+    for before, after in zip(*(plan_as_json(plan)["runs"] for plan in (plain, again)), strict=True):
+        assert after["budget"] == before["budget"]
+        assert after["seconds"] / before["seconds"] == pytest.approx(4 / 3, rel=0.01)
+
+
 def test_where_a_run_fits_nothing_is_computed_again() -> None:
     plan = paper()
     assert not any(row["activation_checkpointing"] for row in plan_as_json(plan)["runs"])
