@@ -83,7 +83,7 @@ def test_a_run_trains_over_two_nodes_and_leaves_nothing_behind(rig: Rig, study: 
     assert "finished" in rig.run("cola", "status", "tiny", "--cluster", "rig")
     assert "succeeded" in rig.run("cola", "jobs", "tiny", "--cluster", "rig")
     (run,) = (rig.outputs / "runs").iterdir()
-    assert [beat.host for beat in read_beats(run)] == ["n1", "n2"]
+    assert sorted(beat.host for beat in read_beats(run)) == ["n1", "n2"]  # ranks go to either
     assert rig.left_behind() == []
 
 
