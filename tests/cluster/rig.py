@@ -132,7 +132,7 @@ class Rig:
 
     def kill_driver(self, node: int) -> None:
         """Kill the driver of a node's only study or sweep; its supervisor stays."""
-        listed = self.on(node, "ps", "-eo", "pid=,ppid=,args=").splitlines()
+        listed = self.on(node, "ps", "-wweo", "pid=,ppid=,args=").splitlines()
         processes = [line.split(maxsplit=2) for line in listed]
         (supervisor,) = [pid for pid, _, args in processes if re.search(r"cola (sweep )?run", args)]
         (driver,) = [
@@ -191,7 +191,7 @@ class Rig:
     def left_behind(self) -> list[str]:
         """Processes and folders of jobs that are left on the nodes."""
         processes = [
-            line for node in (1, 2) for line in self.on(node, "ps", "-eo", "args").splitlines()
+            line for node in (1, 2) for line in self.on(node, "ps", "-wweo", "args").splitlines()
             if "raylet" in line or "gcs_server" in line or "orchestration.slurm" in line
         ]  # fmt: skip
         leftovers = [self.on(node, "cat", "/tmp/leftovers") for node in (1, 2)]
