@@ -53,7 +53,7 @@ def unmasking_draws(
 
 
 def _logits(model: LLaDAModel, text: Tensor, position_R: Tensor) -> Tensor:
-    """Logits (R, V) at a position of each row: of no other, as texts are long beside what is drawn."""
+    """Logits (R, V) at a position of each row, and of no other: texts may be long."""
     row_R = torch.arange(len(text), device=text.device)
     logits_RV: Tensor = model.lm_head(model.features(text)[row_R, position_R])
     return logits_RV[:, : model.config.mask_token_id].float()

@@ -83,7 +83,8 @@ class LLaDADefinition(TrunkDefinition):
     def predictive_flops(
         self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, *, draws: int
     ) -> float:
-        """The drawn tokens and the text's own, along the same orders: logits of one token a pass."""
+        """The drawn tokens and the text's own, along the same orders, with one token's logits a
+        pass."""
         new = settings.max_new_tokens
         forward = self.forward(model, prompt + new)
         head = forward.pop("head")
