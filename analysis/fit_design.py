@@ -49,8 +49,8 @@ class DesignFile:
         """Write the design of a fit's JSON; `origin` names the table.
 
         Raises:
-            SpecError: the fit is of several groups, predicts no sizes, or the file cannot be
-                written.
+            SpecError: the fit is of several groups, predicts no sizes or a compute twice, or the
+                file cannot be written.
         """
         if "groups" in result:
             names = ", ".join(result["groups"])
@@ -64,6 +64,10 @@ class DesignFile:
                 f"--design {self.path}: law {result['law']} predicts no sizes; take one over N and "
                 "D, isoflop or optima"
             )
+        budgets = [float(place["c"]) for place in found]
+        twice = next((c for c in budgets if budgets.count(c) > 1), None)
+        if twice is not None:
+            raise SpecError(f"--predict c={twice:g}: asked for twice; --design takes it once")
         try:
             self.path.write_text(self.text(found, f"{origin}, law {result['law']}"))
         except OSError as error:

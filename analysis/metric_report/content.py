@@ -14,7 +14,7 @@ from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.compare import Estimate, Multiplier, compare_compute, crossover
 from analysis.metric_report.curves import MetricCurve, exponents, fit_curves, predictions
 from analysis.metric_report.measurements import Measurements
-from analysis.metric_report.quantities import Quantity
+from analysis.metric_report.quantities import Quantity, number_text
 from analysis.report.comparisons import describe_crossover, describe_multiplier
 
 NAMES = {
@@ -47,6 +47,7 @@ def as_json(one: Panel, targets: Sequence[float]) -> dict[str, Any]:
         "metric": quantity.key,
         "title": quantity.title,
         "unit": quantity.unit,
+        "scale": quantity.scale,  # of the unit: values here are without it
         "mean_of": [part.key for part in quantity.parts] or None,
         "range": limits,
         "better": "lower" if quantity.range is None else quantity.range.better,
@@ -228,8 +229,8 @@ def _number(each: Mapping[str, Any], name: str, value: Mapping[str, Any]) -> str
 def _scaled(each: Mapping[str, Any], value: float) -> str:
     if not math.isfinite(value):
         return "..."
-    scale = 100.0 if each["unit"] == "%" else 1.0
-    return f"{scale * value:.1f}" if each["range"] is not None else f"{value:.3f}"
+    bounded = each["range"] is not None
+    return number_text(value, each["unit"], each["scale"], bounded=bounded)
 
 
 def _chance(each: Mapping[str, Any]) -> str:

@@ -42,9 +42,14 @@ class Quantity:
 
     def number(self, value: float) -> str:
         """A value in `unit`, without it."""
-        digits = ".1f" if self.range is not None else ".3f"
-        digits = ".2f" if self.unit.startswith("Brier") else digits
-        return f"{self.scale * value:{digits}}"
+        return number_text(value, self.unit, self.scale, bounded=self.range is not None)
+
+
+def number_text(value: float, unit: str, scale: float, *, bounded: bool) -> str:
+    """A metric's value times its `scale`, with the digits that its unit deserves."""
+    digits = ".1f" if bounded else ".3f"
+    digits = ".2f" if unit.startswith("Brier") else digits
+    return f"{scale * value:{digits}}"
 
 
 SHARE, PER_CENT = Range(0.0, 1.0), Range(0.0, 100.0)

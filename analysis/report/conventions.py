@@ -12,6 +12,7 @@ from analysis.fitting.cross_validation import rolling_origin
 from analysis.report.comparisons import Pair, compare_pairs
 from analysis.report.family_fits import FamilyFit, best_size_runs, fit_family, fit_points
 from analysis.report.tables import number
+from cola.families.registry import IMPORTED
 
 # Conventions of C by the column that has it; the last one is made here.
 CONVENTIONS = {
@@ -19,13 +20,20 @@ CONVENTIONS = {
     "nominal": "nominal FLOPs: 6 N D of blocks and head",
     "total": "6 N D with all parameters",
 }
+# Of another project's runs, whose compute and sizes are as that project counts them.
+IMPORTED_CONVENTIONS = {
+    "nominal": "FLOPs as imported",
+    "total": "6 N D of the imported sizes",
+}
 
 
 @dataclass(frozen=True)
 class Convention:
-    """Curves and comparisons by one convention of C; `own`: it is the study's."""
+    """Curves and comparisons by one convention of C, `label` for people; `own`: it is the
+    study's."""
 
     name: str
+    label: str
     own: bool
     fits: Mapping[str, FamilyFit]
     held_out: Mapping[str, float | None]  # mean error on each next budget, by curve
@@ -38,6 +46,8 @@ def conventions_of(
     """Every convention that the fitted runs tell apart, the study's own `compute` first; each curve
     keeps the law that was chosen for it there."""
     rows = fitted.assign(train_flops_total=6.0 * fitted["total_parameters"] * fitted["tokens"])
+    imported = bool((rows["family"] == IMPORTED).all())
+    labels = CONVENTIONS | (IMPORTED_CONVENTIONS if imported else {})
     found: list[Convention] = []
     for name in sorted(CONVENTIONS, key=lambda name: name != compute):
         if not known(rows, name, [each.name for each in found]):
@@ -46,7 +56,7 @@ def conventions_of(
         mine = fits if own else {v: refitted(rows, fit, name) for v, fit in fits.items()}
         errors = {variant: held_out(rows, fit, name) for variant, fit in mine.items()}
         compared = pairs if own else compare_pairs(mine, rows, name)
-        found.append(Convention(name, own, mine, errors, compared))
+        found.append(Convention(name, labels[name], own, mine, errors, compared))
     return found if len(found) > 1 else []
 
 
@@ -88,7 +98,7 @@ def convention_rows(conventions: list[Convention]) -> list[dict[str, str]]:
                 {
                     "variant": variant,
                     "kind": fit.kind,
-                    "convention": CONVENTIONS[convention.name] + own,
+                    "convention": convention.label + own,
                     "law": fit.fit.law.name,
                     "exponent": number(fit.fit.parameters.get("gamma"), ".4f"),
                     "interval": "–" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}",
@@ -101,6 +111,6 @@ def convention_rows(conventions: list[Convention]) -> list[dict[str, str]]:
 def convention_sentences(conventions: list[Convention]) -> list[str]:
     """Each pair's multiplier by the conventions that are not the study's."""
     return [
-        f"By {CONVENTIONS[each.name]}: {pair.sentences[0]}"
+        f"By {each.label}: {pair.sentences[0]}"
         for each in conventions if not each.own for pair in each.pairs
     ]  # fmt: skip

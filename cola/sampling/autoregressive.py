@@ -15,7 +15,14 @@ from transformers import LlamaForCausalLM
 from cola.models.kv_cache import KVCache, compact_order, rounded_up
 from cola.models.layers import activation_dtype
 from cola.sampling import static_step
-from cola.sampling.continuous_batching import Ended, PromptQueue, Sample, Stop, in_order
+from cola.sampling.continuous_batching import (
+    Ended,
+    PromptQueue,
+    Sample,
+    Stop,
+    check_rows,
+    in_order,
+)
 from cola.sampling.tokens import sample_tokens, seen_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -55,6 +62,7 @@ def iter_generate(
     """(index of the prompt, continuation) as continuations end; see `Family.iter_generate`."""
     if not prompts:
         return
+    check_rows(rows)
     queue = PromptQueue(prompts, stream, Stop(settings.max_new_tokens, eos_token_id, ended))
     rows, longest = min(rows, len(prompts)), max(len(prompt) for prompt in prompts)
     if static_step.fixed_shapes(model.device):

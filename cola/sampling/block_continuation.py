@@ -14,7 +14,14 @@ from cola.models.cola_dlm import ColaDLM
 from cola.models.kv_cache import compact_order, rounded_up
 from cola.sampling import static_step
 from cola.sampling.block_decode import COLUMNS, BlockDecoder, GenerationDraws
-from cola.sampling.continuous_batching import Ended, PromptQueue, Sample, Stop, in_order
+from cola.sampling.continuous_batching import (
+    Ended,
+    PromptQueue,
+    Sample,
+    Stop,
+    check_rows,
+    in_order,
+)
 from cola.sampling.first_block import (
     complete_patches,
     encode_prompts,
@@ -90,6 +97,7 @@ def iter_blocks(
     """After each block, the samples that it extended (those that ended with it included)."""
     if not prompts:
         return
+    check_rows(rows)
     per_block = model.tokens_per_block
     longest = max(len(prompt) for prompt in prompts) + settings.max_new_tokens
     # One block more than the tokens fill, as padding or a split patch may begin another one.

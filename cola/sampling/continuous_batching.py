@@ -70,6 +70,14 @@ class PromptQueue:
         return samples, self._stream.of(indices)
 
 
+def check_rows(rows: int) -> None:
+    """Raise a ValueError where no prompt may be in work at once."""
+    if rows < 1:
+        raise ValueError(
+            f"rows={rows}: generation needs at least one prompt in work; give 1 or more"
+        )
+
+
 def in_order(ends: Iterator[tuple[int, list[int]]]) -> list[list[int]]:
     """All continuations, in the order of their prompts."""
     return [tokens for _, tokens in sorted(ends)]
@@ -84,6 +92,7 @@ def in_chunks(
     ended: Ended | None,
 ) -> Iterator[tuple[int, list[int]]]:
     """`rows` prompts at a time: (index of the prompt, its continuation), in the prompts' order."""
+    check_rows(rows)
     for start in range(0, len(prompts), rows):
         indices = range(start, min(start + rows, len(prompts)))
         texts = generate([prompts[index] for index in indices], stream.of(indices))

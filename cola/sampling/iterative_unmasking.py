@@ -17,7 +17,14 @@ from torch.nn.utils.rnn import pad_sequence
 from cola.models.kv_cache import power_of_two, rounded_up
 from cola.models.transformer import LLaDAModel
 from cola.sampling import static_step
-from cola.sampling.continuous_batching import Ended, PromptQueue, Sample, Stop, in_order
+from cola.sampling.continuous_batching import (
+    Ended,
+    PromptQueue,
+    Sample,
+    Stop,
+    check_rows,
+    in_order,
+)
 from cola.sampling.tokens import sample_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -55,9 +62,10 @@ def iter_generate(
 
     A continuation can end at the border of an `unmasking_block`: what is left of it is unmasked.
     """
-    queue = PromptQueue(prompts, stream, Stop(settings.max_new_tokens, eos_token_id, ended))
     if not prompts:
         return
+    check_rows(rows)
+    queue = PromptQueue(prompts, stream, Stop(settings.max_new_tokens, eos_token_id, ended))
     with static_step.reused(
         model, settings, lambda: GapBatch(model, settings, settings.max_new_tokens)
     ) as batch:

@@ -151,6 +151,9 @@ class FittedOptimum(Spec):
     )
 
 
+ROUNDING = 1e-3  # a written extrapolation has four digits
+
+
 class FromFitDesign(Spec):
     """At every budget the size that a fit predicts to be best, or several sizes about it.
 
@@ -198,7 +201,7 @@ class FromFitDesign(Spec):
         """One sentence where the sizes are extrapolated."""
         point = self.points[0]
         beyond = max(self.budgets) / point.budget * point.extrapolation
-        if beyond <= 1:
+        if beyond < 1 + ROUNDING:
             return []
         return [
             f"the design's sizes are extrapolated: its largest budget is {beyond:.3g} times the "

@@ -152,8 +152,6 @@ def remarks(report: EvaluationReport) -> list[str]:
     if details.get("likelihood", {}).get("measured"):
         sentences.append(measured_sentence(details["likelihood"]))
     sentences += kind_sentences(details.get("likelihood", {}).get("kind"))
-    if details.get("likelihood", {}).get("kind") == "bound":
-        sentences.append("the NLL is an upper bound")
     sentences += [f"{tasks}: {how}" for how, tasks in _protocols(details).items()]
     sentences += [f"{task} is not compared: {why}" for task, why in report.not_compared.items()]
     sentences += _selections(details)

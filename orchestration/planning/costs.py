@@ -170,7 +170,7 @@ def task_flops(spec: RunSpec) -> float:
 def predictive_flops(spec: RunSpec) -> float:
     """FLOPs of the finished model's predictive draws; 0 where it makes none.
 
-    Prompts of all lengths are as frequent; the text may have fewer than are asked for.
+    Each prompt is of a sequence of its own, at the next length in turn; the text may have fewer.
     """
     settings, length = spec.evaluation, spec.data.sequence_length
     asked = settings.predictive
@@ -182,7 +182,8 @@ def predictive_flops(spec: RunSpec) -> float:
     each = [
         definition.predictive_flops(spec.model, generation, cut, draws=asked.draws) for cut in cuts
     ]
-    return settings.predictive_prompts * sum(each) / len(each)
+    whole, rest = divmod(settings.predictive_prompts, len(each))
+    return whole * sum(each) + sum(each[:rest])
 
 
 def bytes_per_token_id(vocab_size: int) -> int:

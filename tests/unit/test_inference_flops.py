@@ -138,13 +138,14 @@ def test_a_prompt_that_ends_in_a_block_has_that_block_made_again() -> None:
     assert made[0] == pytest.approx(made[1] * 3 / 2)  # 8 + 32 tokens are 3 blocks, 32 are 2
 
 
-@pytest.mark.parametrize("prompt", [32, 40])
+@pytest.mark.parametrize(("prompt", "vocab"), [(32, 300), (40, 3_000)])
 @pytest.mark.parametrize("family", ["ar", "llada", "cola"])
-def test_predictive_draws_agree_with_torch(family: str, prompt: int) -> None:
-    spec = size_model(family, 100_000, 300)
+def test_predictive_draws_agree_with_torch(family: str, prompt: int, vocab: int) -> None:
+    """Logits are of the drawn tokens alone, which a large vocabulary shows."""
+    spec = size_model(family, 100_000, vocab)
     settings = GenerationSpec(max_new_tokens=20, steps=3).ancestral()
     model, implementation = model_of(spec), family_of(family)
-    text = torch.randint(0, 300, (1, prompt + 20))
+    text = torch.randint(0, vocab, (1, prompt + 20))
     prompts, truth = text[:, :prompt], text[:, prompt:]
 
     def job() -> None:

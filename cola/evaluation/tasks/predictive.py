@@ -167,7 +167,7 @@ class PredictiveTask:
             "convention": CONVENTION,
             "prompts": len(ordered),
             "prompts_asked": self._prompts,
-            "prompt_lengths": self._cuts,
+            "prompt_lengths": sorted({self.place(item)[1] for item in items}),
             "draws": self._asked.draws,
             "tokens": self._asked.tokens,
             "clusters": len(set(documents.values())),

@@ -83,8 +83,12 @@ class LLaDADefinition(TrunkDefinition):
     def predictive_flops(
         self, model: LLaDAModelSpec, settings: GenerationSpec, prompt: int, *, draws: int
     ) -> float:
-        """The drawn tokens and the text's own, along the same orders."""
-        return 2 * super().predictive_flops(model, settings, prompt, draws=draws)
+        """The drawn tokens and the text's own, along the same orders, with one token's logits a
+        pass."""
+        new = settings.max_new_tokens
+        forward = self.forward(model, prompt + new)
+        head = forward.pop("head")
+        return 2 * draws * new * ((prompt + new) * sum(forward.values()) + head)
 
     def protocol(self, settings: GenerationSpec) -> Protocol:
         """See `FamilyDefinition.protocol`: the order in which tokens are unmasked counts too."""

@@ -130,15 +130,14 @@ class CodewordPrior:
     def __init__(self, model: Any, prior: Codewords, steps: int) -> None:
         self.prior, self._grid = prior, time_grid("uniform", steps)
         model.dit.denoise = self.denoise
-        model.vae.decoder.extend = self.extend
+        model.vae.decoder.write = self.write
 
     def denoise(self, z: Tensor, timesteps: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         times = sorted(self._grid[:-1])
         v = self.prior.velocity(z, times[timesteps._index]).to(z)
         return v, v
 
-    def extend(self, z: Tensor, cache: KVCache, counts: list[int]) -> Tensor:
-        cache.advance(counts)
+    def write(self, z: Tensor, _: KVCache) -> Tensor:
         return self.logits(z)
 
     def logits(self, z: Tensor) -> Tensor:

@@ -268,3 +268,13 @@ def test_entries_lie_behind_each_row_s_own() -> None:
     cache.advance([2, 1])
     seen, _ = cache.view(1, 1).update(keys[:, :, :1] + 4, keys[:, :, :1], 0)
     assert seen[..., 0].tolist() == [[[1.0, 2.0, 5.0]], [[3.0, 7.0, 0.0]]]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_a_prompt_in_work_nothing_is_generated(name: str) -> None:
+    family, model = built(name)
+    made = family.iter_generate(
+        model, PROMPTS, spec(), stream=Stream(0, 0, range(9)), eos_token_id=EOS, rows=0
+    )
+    with pytest.raises(ValueError, match="rows=0: generation needs at least one prompt"):
+        next(made)

@@ -37,6 +37,13 @@ def test_sizes_lie_on_the_line_through_the_points(tiny_study: dict[str, Any]) ->
 
 def test_beyond_the_data_is_said_and_beyond_the_points_refused(tiny_study: dict[str, Any]) -> None:
     assert study_of(tiny_study, budgets=[1e11]).design.cautions() == []  # type: ignore[union-attr]
+    rounded = [
+        POINTS[0] | {"budget": 3e11, "extrapolation": 0.6667},
+        POINTS[0] | {"budget": 4.5e11},
+    ]
+    inside = study_of(tiny_study, budgets=[4.5e11], points=rounded).design
+    assert inside is not None
+    assert inside.cautions() == []  # type: ignore[union-attr]
     (caution,) = study_of(tiny_study, budgets=[4e11]).design.cautions()  # type: ignore[union-attr]
     assert "its largest budget is 4 times the largest compute of the fit's runs" in caution
     with pytest.raises(SpecError, match=r"5e\+11 FLOPs is beyond the fit's points \(1e\+11 to 4e"):
@@ -66,6 +73,7 @@ def test_a_fit_writes_the_design_of_a_study(tmp_path: Path, tiny_study: dict[str
         ([], "needs its budgets"),
         (["--predict", "n=1e6,d=1e8"], "needs its budgets"),
         ([*places, "--law", "compute"], "law compute predicts no sizes"),
+        ([*places, "--predict", "c=6.0e12"], r"--predict c=6e\+12: asked for twice"),
     ):
         with pytest.raises(SpecError, match=problem):
             ran("fit", path, *options, *wrong, "--design", str(design))

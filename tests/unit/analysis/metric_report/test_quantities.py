@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
+from analysis.metric_report.content import Panel, as_json, prediction_rows
+from analysis.metric_report.measurements import Measurements
 from analysis.metric_report.quantities import quantities, quantity
 from cola.errors import SpecError
 
@@ -64,5 +67,12 @@ def test_the_end_of_a_name_stands_for_the_only_metric_that_has_it() -> None:
     assert notes == []
     (score,), _ = quantities(["brier_1"], known)
     assert score.number(0.0312) == "3.12"
+    nothing = pd.DataFrame({"chance": [0.05]})
+    page = as_json(Panel(Measurements(score, nothing, ()), {}), [])
+    place = {"compute": 1e18, "value": {"estimate": 0.0312, "interval": [0.03, 0.04]}}
+    place |= {"new_low": 0.02, "new_high": 0.05, "beyond": 1.0}
+    named = dict.fromkeys(("variant", "kind", "label"), "ar")
+    (row,) = prediction_rows([page | {"curves": [named | {"predictions": [place]}]}])
+    assert (row["value"], row["curve"], row["new_run"]) == ("3.12", "3.00 to 4.00", "2.00 to 5.00")
     with pytest.raises(SpecError, match="no finished run has it"):
         quantities(["brierlm"], [*known, "eval/other/brierlm"])

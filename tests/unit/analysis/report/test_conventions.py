@@ -9,6 +9,7 @@ import pytest
 from analysis.report.comparisons import compare_pairs
 from analysis.report.conventions import convention_rows, convention_sentences, conventions_of
 from analysis.report.family_fits import fit_families
+from cola.families.registry import IMPORTED
 
 EXPONENT = 0.05
 
@@ -60,3 +61,11 @@ def test_counts_that_say_the_same_or_nothing_are_left_out() -> None:
     rows = runs_of("ar", 1, 1.0).assign(total_parameters=0)  # imported, without sizes
     fits = fit_families(rows, rows, "nominal")
     assert conventions_of(rows, fits, [], "nominal") == []
+
+
+def test_imported_runs_keep_the_counts_of_their_project() -> None:
+    rows = runs_of("theirs", 1, 0.4).assign(family=IMPORTED, train_flops_executed=np.nan)
+    fits = fit_families(rows, rows, "nominal")
+    found = conventions_of(rows, fits, [], "nominal")
+    assert [each.label for each in found] == ["FLOPs as imported", "6 N D of the imported sizes"]
+    assert convention_rows(found)[0]["convention"] == "FLOPs as imported (the study's)"

@@ -135,6 +135,8 @@ def test_summary_of_known_records(held_out: np.ndarray) -> None:
     assert found.metrics["unigram_brier_1"] == pytest.approx(1 / 320)
     assert found.metrics["unigram_brierlm"] == pytest.approx(100 * 320**-2.5)
     assert found.details["clusters"] == 2
+    ends = [8, 16, 24, 32][: len(prompt_cuts(held_out.shape[1], 8, 4))]
+    assert found.details["prompt_lengths"] == ends  # of four prompts, whatever ends there are
     assert found.details["absent"] == {}
     assert "nll_nats_per_token" not in found.metrics
     assert found.details["nll_is"] == "the family gives no probabilities of its draws"
