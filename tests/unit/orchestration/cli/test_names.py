@@ -124,6 +124,15 @@ def test_ls_has_studies_sweeps_and_runs_with_their_states(
     assert damaged.exit_code == 0
     assert "study tiny: " in damaged.stdout
     assert "plan.json: is no JSON object" in damaged.stdout
+    log = Path(study.output, "sweeps", "rates", "trials.jsonl")
+    log.parent.mkdir(parents=True)
+    (log.parent / "study.yaml").write_text("name: rates")
+    asked = '{"event": "asked", "run_keys": ["k"]}\n{"event": "ended"}\n'
+    log.write_text(asked + 'null\n{"event": {}, "run_keys": 3}\n')
+    *_, swept = json.loads(cola("ls", *output, "--json").stdout)["found"]
+    assert (swept["name"], swept["runs"]) == ("rates", {"new": 1})
+    assert swept["trials"] == {"proposed": 1, "ended": 1}
+    assert swept["problem"] == f"{log}: 1 line cannot be read"
     empty = cola("ls", "--output", str(tmp_path / "other"))
     assert empty.stdout == f"{tmp_path / 'other'} holds no studies or sweeps; another folder: " \
         "--output FOLDER\n"  # fmt: skip
