@@ -71,6 +71,10 @@ def study_source(study: str, output: str | None, tracking_uri: str | None) -> St
             command="`cola run` of the study",
         )
     elif tracking_uri is None:
+        if (root / "sweeps" / name).is_dir():
+            raise SpecError(
+                f"study {name}: is a sweep of {root}; `cola sweep report {name}` writes its page"
+            )
         raise SpecError(
             f"study {name}: {root} holds no such study; run it first, or give --output, or the "
             "MLflow that has its runs (--tracking-uri)"

@@ -24,7 +24,7 @@ from orchestration.benchmark.benchmark import (
 from orchestration.benchmark.parts import batches_in, parts_of, planned
 from orchestration.benchmark.process import MeasuringProcess
 from orchestration.benchmark.text import as_text
-from orchestration.planning.catalog import load_study
+from orchestration.planning.catalog import load_study, output_of
 from orchestration.planning.units import rungs_in
 from orchestration.state.paths import output_root
 
@@ -88,15 +88,19 @@ def benchmark(
     sizes = None if batches is None else batches_in(batches)
     with MeasuringProcess() as process:
         machine = process.start()
-        output = Path("outputs").resolve()
         left_out: list[str] = []
         if given is None:
-            runs, left_out = default_runs(machine, partial(changed_study, changes=changes), chosen)
+            change = partial(changed_study, machine=machine, changes=changes)
+            runs, left_out = default_runs(machine, change, chosen)
         else:
             check_device(given, machine)
-            runs, output = planned(given, chosen), output_root(given)
+            runs = planned(given, chosen)
         name = "benchmark" if given is None else given.name
-        folder = new_folder(output, name) if to is None else to.expanduser().resolve()
+        folder = (
+            new_folder(results_root(given, changes), name)
+            if to is None
+            else to.expanduser().resolve()
+        )
         found = Benchmark(command_line(), name, machine, sizes_left_out=left_out)
         parts = parts_of(
             runs,
@@ -111,10 +115,19 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def changed_study(values: dict[str, Any], changes: list[str]) -> StudySpec:
+def results_root(study: StudySpec | None, changes: list[str]) -> Path:
+    """The output folder: a study's own, else the one of `--set output=`, or `outputs`."""
+    return output_of(changes) if study is None else output_root(study)
+
+
+def changed_study(
+    values: dict[str, Any], *, machine: dict[str, Any], changes: list[str]
+) -> StudySpec:
     """The study of these values with `--set` applied.
 
     Raises:
-        SpecError: it is not valid then.
+        SpecError: it is not valid then, or for a device that the machine lacks.
     """
-    return StudySpec.parse(apply_overrides(values, changes), origin="the benchmark's study")
+    study = StudySpec.parse(apply_overrides(values, changes), origin="the benchmark's study")
+    check_device(study, machine)
+    return study

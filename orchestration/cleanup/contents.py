@@ -67,7 +67,8 @@ def run_keys(root: Path, thing: Thing) -> list[str]:
             raise StorageError(
                 f"{path}: cannot be read ({error.strerror}); check its permissions and the disk"
             ) from None
-        keys = [str(key) for line in asked for key in line.get("run_keys") or []]
+        lists = [line.get("run_keys") for line in asked]
+        keys = [str(key) for keys in lists if isinstance(keys, list) for key in keys]
     return [key for key in dict.fromkeys(keys) if is_safe(key) and "/" not in key]
 
 

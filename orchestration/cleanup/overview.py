@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cola.errors import StorageError
-from cola.jsonl import read_lines
+from cola.jsonl import LineReader
 from cola.records import STUDY_IMPORT, SweepFile
 from orchestration.cleanup.contents import Thing, run_keys, things_in
 from orchestration.planning.decisions import saved_plan
@@ -75,10 +75,10 @@ def line_of(root: Path, thing: Thing, ledger: Ledger) -> ThingLine:
         kind = f"fetched {kind}"
     try:
         states = Counter(state_of(ledger, key) for key in run_keys(root, thing))
-        trials = trials_of(folder / SweepFile.TRIALS) if thing.kind == "sweep" else None
     except StorageError as error:
         return ThingLine(kind, thing.name, folder, {}, problem=str(error))
-    return ThingLine(kind, thing.name, folder, dict(sorted(states.items())), trials)
+    found = ThingLine(kind, thing.name, folder, dict(sorted(states.items())))
+    return with_trials(found, folder / SweepFile.TRIALS) if thing.kind == "sweep" else found
 
 
 def runs_of(root: Path, thing: Thing) -> Iterator[RunLine]:
@@ -103,7 +103,11 @@ def state_of(ledger: Ledger, run_key: str) -> str:
     return str(entry.state)
 
 
-def trials_of(path: Path) -> tuple[int, int]:
-    """Trials that a sweep's log has proposed, and that have ended."""
-    events = Counter(line.get("event") for line in read_lines(path)) if path.exists() else Counter()
-    return events["asked"], events["ended"]
+def with_trials(sweep: ThingLine, path: Path) -> ThingLine:
+    """The sweep with the trials that its log has proposed and that have ended; lines that cannot be
+    read are its problem."""
+    reader = LineReader(path)
+    events = Counter(str(line.get("event")) for _, line in reader.new_lines())
+    count = reader.skipped
+    problem = f"{path}: {count} line{'s' * (count != 1)} cannot be read" if count else None
+    return replace(sweep, trials=(events["asked"], events["ended"]), problem=problem)

@@ -75,29 +75,42 @@ def show_result(result: StudyResult, view: StudyView) -> None:
         view.note(f"not finished: {unfinished}{by_others}; the same command resumes from here")
 
 
-def show_next(study: StudySpec, result: StudyResult, view: StudyView) -> None:
-    """Print what a complete study has made, and the commands that use it."""
+def show_next(
+    study: StudySpec, result: StudyResult, view: StudyView, *, report: Path | None = None
+) -> None:
+    """Print what a complete study has made, with the report where one was written, and the commands
+    that use it."""
     if not result.complete:
         return
-    view.note(f"made: {len(result.states)} finished runs, {study_folder(study)}")
-    view.note(f"next: {'; '.join(next_commands(study, result))}")
+    count = len(result.states)
+    page = "" if report is None else f", with its report {report}"
+    view.note(f"made: {count} finished run{'s' * (count != 1)}, {study_folder(study)}{page}")
+    view.note(f"next: {'; '.join(next_commands(study, result, report=report))}")
 
 
-def next_commands(study: StudySpec, result: StudyResult) -> list[str]:
-    """Commands for a complete study: its report, a text by the last of its runs, MLflow's pages."""
+def next_commands(study: StudySpec, result: StudyResult, *, report: Path | None) -> list[str]:
+    """Commands for a complete study: its report, unless it was written; a text by the last of its
+    runs; MLflow's pages."""
     root = output_root(study)
     where = "" if root == Path("outputs").resolve() else f" --output {shlex.quote(str(root))}"
     last = list(result.states)[-1]
     return [
-        f"cola report {study.name}{where}",
+        *([f"cola report {study.name}{where}"] if report is None else []),
         f'cola generate {study.name}/{last} --prompt "Once"{where}',
         f"cola mlflow{where}",
     ]
 
 
-def result_as_json(study: StudySpec, result: StudyResult) -> dict[str, Any]:
-    """How a study's driver left it, for `cola run --json`."""
+def written_report(study: StudySpec, began: float) -> Path | None:
+    """The study's page, if it was written since then (seconds of `time.time`)."""
     page = StudyFolder(study_folder(study)).report / "report.html"
+    return page if page.is_file() and page.stat().st_mtime >= began else None
+
+
+def result_as_json(
+    study: StudySpec, result: StudyResult, *, report: Path | None = None
+) -> dict[str, Any]:
+    """How a study's driver left it, for `cola run --json`; `report`: the page that it wrote."""
     return {
         "study": study.name,
         "folder": str(study_folder(study)),
@@ -108,6 +121,6 @@ def result_as_json(study: StudySpec, result: StudyResult) -> dict[str, Any]:
         "left_to_others": list(result.left),
         "not_in_mlflow": list(result.unmirrored),
         "not_in_mirror": list(result.unsent),
-        "report": str(page) if page.exists() else None,
-        "next": next_commands(study, result) if result.complete else [],
+        "report": None if report is None else str(report),
+        "next": next_commands(study, result, report=report) if result.complete else [],
     }

@@ -37,7 +37,7 @@ from orchestration.cli.options import (
     with_output,
 )
 from orchestration.cli.tables import print_runs
-from orchestration.cli.things import is_sweep_values, submitted_values
+from orchestration.cli.things import is_sweep_values, study_of, submitted_values
 from orchestration.driver.status import run_status, unstarted_status
 from orchestration.planning.catalog import SHOWN_KEY, load_study, nearest
 from orchestration.planning.divergence_retry import with_retries
@@ -101,7 +101,7 @@ def status(
     how = Shown(as_json, workers, wide)
     settings = with_output(settings, output)
     if address is None and cluster is None:
-        show_runs(study, settings or [], [], how=how)
+        show_runs(study_of(context.obj, study, settings), [], how=how)
         return
     to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
     if isinstance(to, SlurmDestination):
@@ -112,7 +112,7 @@ def status(
             )
         show_slurm_status(context.obj, study, to, how)
     elif isinstance(to, RayDestination):
-        show_remote_status(study, settings or [], to.client, how=how)
+        show_remote_status(study, settings, to.client, how=how)
 
 
 @app.command("ls")
@@ -191,11 +191,8 @@ def show_overview(root: Path, found: Sequence[ThingLine], *, as_json: bool, wide
             say(console, f"{each.kind} {each.name}: {each.problem}")
 
 
-def show_runs(
-    study: str, settings: list[str], jobs: Sequence[dict[str, str]], *, how: Shown
-) -> None:
+def show_runs(spec: StudySpec, jobs: Sequence[dict[str, str]], *, how: Shown) -> None:
     """Print a study's runs from its output folder, which this machine sees."""
-    spec = load_study(study, settings)
     ledger = Ledger(output_root(spec))
     if StudyFolder(study_folder(spec)).fetched.exists():
         rows = fetched_rows(spec, ledger)
@@ -251,7 +248,7 @@ def show_slurm_status(services: Any, name: str, to: SlurmDestination, how: Shown
     elif swept:
         services.sweep_status(str(spec), how.as_json)
     else:
-        show_runs(str(spec), [], about, how=how)
+        show_runs(load_study(str(spec), []), about, how=how)
 
 
 def show_status_there(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext, redirect_stdout
 from functools import partial
@@ -43,13 +43,20 @@ from orchestration.cli.plan_tables import (
     memory_table,
     plan_table,
 )
-from orchestration.cli.results import deliver, result_as_json, show_next, show_result
+from orchestration.cli.results import (
+    deliver,
+    result_as_json,
+    show_next,
+    show_result,
+    written_report,
+)
+from orchestration.cli.things import study_of
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
 from orchestration.driver.progress import StudyView
 from orchestration.output_mirror.mirror import mirror_of
 from orchestration.output_mirror.planned import foreseen, foreseen_plan
-from orchestration.planning.catalog import find_run, load_run_spec, load_study, shipped_studies
+from orchestration.planning.catalog import find_run, load_run_spec, shipped_studies
 from orchestration.planning.corpus_size import check_epochs, corpus_size
 from orchestration.planning.decisions import RunDecision, decide
 from orchestration.planning.divergence_retry import with_retries
@@ -98,7 +105,13 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write a first study of a folder of texts, for this machine and the minutes that one has."""
-    from orchestration.first_study.draft import Machine, drafted, study_name, this_machine
+    from orchestration.first_study.draft import (
+        Machine,
+        commands,
+        drafted,
+        study_name,
+        this_machine,
+    )
 
     check_is_text("FOLDER", str(folder))
     here, name = this_machine(), study_name(folder)
@@ -110,24 +123,24 @@ def init(
         draft = drafted(folder, minutes, machine, file=str(file), name=name)
     with storage_errors(f"--to {file}", remedy="name a file in a folder that exists"):
         file.write_text(draft.text, encoding="utf-8")
-    commands = [f"cola {verb} {shlex.quote(str(file))}" for verb in ("plan", "run")]
-    commands.append(f"cola report {name}")
+    following = list(commands(str(file), name).values())
     if as_json:
         found = {"study": name, "file": str(file), "runs": len(draft.runs),
                  "seconds": draft.seconds, "corpus": draft.corpus.as_json(), "notes": draft.notes,
-                 "next": commands}  # fmt: skip
+                 "next": following}  # fmt: skip
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
     console = wide_console()
-    for sentence in (*draft.corpus.facts(), *draft.notes):
+    for sentence in (*draft.corpus.sentences(), *draft.notes):
         say(console, sentence)
     took = f"about {duration(draft.seconds)} on {machine}, by assumed rates"
     say(console, f"made: {file}, {len(draft.runs)} runs, {took}")
-    say(console, f"next: {'; '.join(commands)}")
+    say(console, f"next: {'; '.join(following)}")
 
 
 @app.command()
 def plan(
+    context: typer.Context,
     study: Study,
     settings: Overrides = None,
     as_json: AsJson = False,
@@ -139,7 +152,7 @@ def plan(
     ] = False,
 ) -> None:
     """Print the runs of a study, with their cost, before anything starts."""
-    spec = load_study(study, with_output(settings, output))
+    spec = study_of(context.obj, study, with_output(settings, output))
     mirror, ledger = mirror_of(spec), Ledger(output_root(spec))
     if mirror is None:
         runs = with_retries(plan_study(spec), spec.retry_diverged, ledger)
@@ -212,7 +225,7 @@ def run(
 ) -> None:
     """Train what the study lacks: finished runs are reused, interrupted ones resume."""
     check_joined(address)
-    spec = load_study(study, with_output(settings, output))
+    spec, began = study_of(context.obj, study, with_output(settings, output)), time.time()
     view = StudyView(Console(stderr=True) if as_json else None)
     if rehearse:
         spec = rehearsal_of(spec)
@@ -231,10 +244,11 @@ def run(
         if rehearse and result.complete and context.obj is not None:
             context.obj.report(spec.name, spec.output)
             view.note("rehearsed: training, checkpoints, evaluation and report work for this study")
+    report = written_report(spec, began)
     if as_json:
-        typer.echo(json.dumps(result_as_json(spec, result), indent=1))
+        typer.echo(json.dumps(result_as_json(spec, result, report=report), indent=1))
     elif not rehearse:
-        show_next(spec, result, view)
+        show_next(spec, result, view, report=report)
     if not result.complete and not result.left_to_others:
         raise typer.Exit(INTERRUPTED if result.stopped else 1)
     if not arrived:

@@ -14,11 +14,16 @@ from cola.spec.locations import located
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.output_mirror.mirror import check_mirror_address
-from orchestration.planning.catalog import read_study, shipped_studies
+from orchestration.planning.catalog import (
+    SWEEP_KEYS,
+    is_own_name,
+    load_study,
+    output_of,
+    read_study,
+    shipped_studies,
+    sweep_commands,
+)
 from orchestration.remote.submission import Submission, study_submission
-
-# Keys that only sweeps have.
-SWEEP_KEYS = ("space", "arms", "study", "algorithm", "budget")
 
 
 def submission_of(
@@ -83,6 +88,19 @@ def is_sweep(services: Any, thing: str) -> bool:
         return True
     path = Path(thing)
     return path.is_file() and holds_sweep(path)
+
+
+def study_of(services: Any, name: str, settings: list[str]) -> StudySpec:
+    """A study as `load_study` reads it; `services` (of the command line) know shipped sweeps.
+
+    Raises:
+        SpecError: see `load_study`; of a shipped sweep's name it names the commands for it.
+    """
+    known = name in shipped_studies() or Path(name).exists()
+    known = known or is_own_name(name, output_of(settings))
+    if services is not None and not known and name in services.sweeps():
+        raise SpecError(f"{name}: is a sweep, not a study; {sweep_commands(name)}")
+    return load_study(name, settings)
 
 
 def holds_sweep(path: Path) -> bool:

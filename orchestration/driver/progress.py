@@ -84,7 +84,7 @@ class StudyView:
         """Print the progress of preparing the data at every fifth of it."""
         if fraction - self._data_reported >= 0.2 or (fraction >= 1.0 > self._data_reported):
             self._data_reported = fraction
-            self.note(f"data: {message} {fraction:.0%}")
+            self.note(f"data {fraction:.0%}: {message}")
 
     def decided(self, decisions: Sequence[RunDecision]) -> None:
         """Print what will happen to each run, and why."""

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from importlib import resources
 from itertools import pairwise
@@ -21,6 +22,7 @@ from cola.errors import SpecError
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.planning.accelerators import worker_flops
+from orchestration.planning.catalog import shipped_studies
 from orchestration.planning.corpus_size import BYTES_PER_TOKEN
 from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun, plan_study
@@ -79,11 +81,23 @@ def this_machine() -> Machine:
 
 
 def study_name(folder: Path) -> str:
-    """A study's name for a folder or file: its own, without what names of studies may not have."""
+    """A study's name for a folder or file: its own, without what names of studies may not have, and
+    other than those of shipped studies."""
     place = folder.resolve()
     own = place.stem if place.is_file() else place.name
     name = re.sub(r"[^a-z0-9._-]+", "-", own.lower()).strip("-._")
-    return name[:64] or "texts"
+    name = name[:64] or "texts"
+    return f"{name}-texts" if name in shipped_studies() else name
+
+
+def commands(file: str, name: str) -> dict[str, str]:
+    """What is typed next for a study, by verb."""
+    quoted = shlex.quote(file)
+    return {
+        "plan": f"cola plan {quoted}",
+        "run": f"cola run {quoted}",
+        "report": f"cola report {name}",
+    }
 
 
 def drafted(folder: Path, minutes: float, machine: Machine, *, file: str, name: str) -> Draft:
@@ -112,7 +126,8 @@ def drafted(folder: Path, minutes: float, machine: Machine, *, file: str, name: 
         raise SpecError(
             f"{folder}: {size:,} bytes are about {search.tokens:,.0f} training tokens, and the "
             f"smallest study reads {search.most_tokens(least):,} of them, more than "
-            f"{writer.without_sizes().max_epochs:g} times over; give more text"
+            f"{writer.without_sizes().max_epochs:g} times over; give more text, "
+            f"about {math.ceil(search.enough(least) / 1e5) / 10:g} MB"
         )
     top = search.largest(least, 60 * minutes)
     batch = search.batch(top)
@@ -141,9 +156,10 @@ class Writer:
         self.length = 512 if machine.gpus else 128
         cpus = max(1, machine.cores // machine.gpus) if machine.gpus else 1
         self._values: dict[str, object] = {
+            **_aligned(commands(file, name)),
             "folder": _on_one_line(str(folder)),
             "description": _quoted(f"A first study of the texts in {folder.resolve().name}."),
-            "file": _on_one_line(file), "name": name, "minutes": f"{minutes:g}",
+            "name": name, "minutes": f"{minutes:g}",
             "devices": str(machine), "budgets": len(SPREAD),
             "path": _quoted(str(folder)), "length": self.length,
             "prompt": self.length // 2, "cpus": cpus, "gpus": 1 if machine.gpus else 0,
@@ -189,6 +205,13 @@ class Writer:
         )
 
 
+def _aligned(texts: dict[str, str]) -> dict[str, str]:
+    """Texts of one line and of one width, as comments show them."""
+    lines = {key: _on_one_line(text) for key, text in texts.items()}
+    width = max(map(len, lines.values()))
+    return {key: line.ljust(width) for key, line in lines.items()}
+
+
 def _quoted(text: str) -> str:
     """A text in the double quotes of YAML."""
     return json.dumps(text, ensure_ascii=False)
@@ -213,7 +236,8 @@ class Search:
     def __init__(self, writer: Writer, size: int, machine: Machine) -> None:
         self.writer, self.slots = writer, machine.slots
         study = writer.without_sizes()
-        self.tokens = size * (1 - study.data.validation_fraction) / BYTES_PER_TOKEN
+        self.tokens_per_byte = (1 - study.data.validation_fraction) / BYTES_PER_TOKEN
+        self.tokens = size * self.tokens_per_byte
         self.reads = study.max_epochs * SHARE_OF_EPOCHS
         self._plans: dict[tuple[float, int], tuple[StudySpec, list[PlannedRun]]] = {}
 
@@ -242,6 +266,10 @@ class Search:
     def has_text(self, top: float) -> bool:
         """Whether the texts are enough for the run that reads most."""
         return self.most_tokens(top) <= self.tokens * self.reads
+
+    def enough(self, top: float) -> float:
+        """Bytes of text that are enough for the run that reads most."""
+        return self.most_tokens(top) / self.reads / self.tokens_per_byte
 
     def steps(self, top: float) -> int:
         """Steps of the shortest stage of any run; 0 where a budget is below one step."""

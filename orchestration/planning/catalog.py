@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import resources
@@ -23,6 +24,8 @@ from orchestration.state.paths import OutputFolder, RunFolder
 log = logging.getLogger(__name__)
 
 SHOWN_KEY = 12  # characters of a run key in messages; a chosen value
+# Keys that only sweeps have.
+SWEEP_KEYS = ("space", "arms", "study", "algorithm", "budget")
 CLOSE = 0.75  # similarity, 0 to 1, from which a name is taken for a slip; a chosen value
 SPEC_REMEDY = (
     "the resolved specification of a run cannot be made from anything else in its folder: remove "
@@ -83,8 +86,7 @@ def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
         own = own_names(OutputFolder(root).studies)
         if name_or_file in own_names(OutputFolder(root).sweeps):
             raise SpecError(
-                f"study {name_or_file}: is a sweep of {root}; `cola sweep status {name_or_file}` "
-                "and `cola sweep report` are for it"
+                f"study {name_or_file}: is a sweep of {root}; {sweep_commands(name_or_file)}"
             )
         raise SpecError(
             f"study {name_or_file}: neither a file nor a shipped study nor one of the output "
@@ -92,6 +94,12 @@ def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
             f"{root}: {first_of(own, 8) or 'none'}"
         )
     return _read(path, name_or_file, overrides)
+
+
+def sweep_commands(sweep: str) -> str:
+    """A clause with the commands for a sweep, by its name or file."""
+    quoted = shlex.quote(sweep)
+    return f"`cola sweep {quoted} --plan` plans it, `cola sweep status {quoted}` shows its trials"
 
 
 def own_names(folder: Path) -> list[str]:
@@ -115,6 +123,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _read(path: Path, name: str, overrides: list[str]) -> StudySpec:
     log.debug("study %s: %s", name, path)
     written = load_yaml(path)
+    if "families" not in written and any(key in written for key in SWEEP_KEYS):
+        raise SpecError(f"{path}: is a sweep, not a study; {sweep_commands(name)}")
     values = apply_overrides(written, overrides)
     study = StudySpec.parse(values, origin=str(path))
     hidden = hidden_rules(study, changed_rules(written, values))

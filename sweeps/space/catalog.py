@@ -12,7 +12,7 @@ from cola.errors import SpecError
 from cola.records import SweepFile
 from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
-from orchestration.planning.catalog import nearest, output_of
+from orchestration.planning.catalog import nearest, output_of, shipped_studies
 from orchestration.state.paths import OutputFolder, output_root
 from sweeps.space.spec import SCALES, Scale, SweepSpec
 from sweeps.space.typed_space import typed_sweep
@@ -52,6 +52,13 @@ def load_sweep(
     """
     shipped = shipped_sweeps()
     path = shipped.get(name_or_file, Path(name_or_file))
+    if not name_or_file.strip():
+        raise SpecError("sweep: the name is empty; give a shipped sweep, a YAML file or a name")
+    if name_or_file in shipped_studies():
+        raise SpecError(
+            f"sweep {name_or_file}: is a study, not a sweep; `cola plan {name_or_file}` plans it, "
+            f"`cola run {name_or_file}` trains it, a sweep names it as its `study`"
+        )
     if not path.exists():
         raise SpecError(
             f"sweep {name_or_file}: neither a file nor a shipped sweep nor one of the output folder"

@@ -78,6 +78,9 @@ def test_a_report_needs_nothing_but_the_store(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match=r"holds no such study; .*\(--tracking-uri\)"):
         report("elsewhere")
+    (tmp_path / "outputs" / "sweeps" / "rates").mkdir(parents=True)
+    with pytest.raises(SpecError, match=r"is a sweep of .*; `cola sweep report rates`"):
+        report("rates")
     without = recorded_spec("elsewhere", read_study("elsewhere", store.uri))
     assert "MLflow has no specification" in without["description"]
     study = store.client.create_run(store.experiment("elsewhere"), tags={Tag.KIND: Kind.STUDY})

@@ -14,6 +14,7 @@ from cola.errors import SpecError
 from cola.study import StudySpec
 from orchestration.benchmark import calibrate as calibration
 from orchestration.benchmark.benchmark import Benchmark, Limits, check_device, measured
+from orchestration.benchmark.cli import changed_study, results_root
 from orchestration.benchmark.measure import measure
 from orchestration.benchmark.parts import (
     Part,
@@ -124,6 +125,21 @@ def test_the_default_sizes_of_a_device_can_be_planned(gpu: str | None) -> None:
     for size in default_sizes(gpu):
         values = default_values(gpu) | {"ladder": [{"budget": 1e24, **size}]}
         assert {run.spec.family for run in planned(StudySpec.parse(values))} >= {"ar", "llada"}
+
+
+def test_changes_of_the_default_study_are_for_the_device_and_the_folder(
+    tmp_path: Path, tiny_study: dict[str, Any]
+) -> None:
+    machine = describe_machine() | {"gpu": None}
+    with pytest.raises(SpecError, match="gpus_per_worker=1: this machine has no GPU"):
+        changed_study(
+            default_values(None) | {"ladder": [{"budget": 1e24, **default_sizes(None)[0]}]},
+            machine=machine, changes=["resources.gpus_per_worker=1"],
+        )  # fmt: skip
+    assert results_root(None, [f"output={tmp_path}"]) == tmp_path
+    assert results_root(None, []) == Path("outputs").resolve()
+    study = StudySpec.parse(tiny_study)
+    assert results_root(study, []) == Path(study.output)
 
 
 class Failing:

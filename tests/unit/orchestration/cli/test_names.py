@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cola.errors import SpecError
 from cola.records import STUDY_IMPORT
 from cola.study import StudySpec
 from orchestration.cli.options import with_output
-from orchestration.cli.results import result_as_json, show_next
+from orchestration.cli.results import result_as_json, show_next, written_report
 from orchestration.cli.tables import print_runs
 from orchestration.driver.progress import StudyView
 from orchestration.driver.status import run_status
@@ -123,6 +124,15 @@ def test_ls_has_studies_sweeps_and_runs_with_their_states(
     assert damaged.exit_code == 0
     assert "study tiny: " in damaged.stdout
     assert "plan.json: is no JSON object" in damaged.stdout
+    log = Path(study.output, "sweeps", "rates", "trials.jsonl")
+    log.parent.mkdir(parents=True)
+    (log.parent / "study.yaml").write_text("name: rates")
+    asked = '{"event": "asked", "run_keys": ["k"]}\n{"event": "ended"}\n'
+    log.write_text(asked + 'null\n{"event": {}, "run_keys": 3}\n')
+    *_, swept = json.loads(cola("ls", *output, "--json").stdout)["found"]
+    assert (swept["name"], swept["runs"]) == ("rates", {"new": 1})
+    assert swept["trials"] == {"proposed": 1, "ended": 1}
+    assert swept["problem"] == f"{log}: 1 line cannot be read"
     empty = cola("ls", "--output", str(tmp_path / "other"))
     assert empty.stdout == f"{tmp_path / 'other'} holds no studies or sweeps; another folder: " \
         "--output FOLDER\n"  # fmt: skip
@@ -168,6 +178,18 @@ def test_run_names_are_whole_in_a_status_of_any_width(
     assert "…" not in shown
 
 
+def test_sweeps_and_studies_that_are_taken_for_each_other_name_the_command(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "my rates.yaml"
+    file.write_text("name: rates\nstudy: demo\nspace: {training.batch_sequences: [4, 8]}\n")
+    for verb in ("plan", "run", "status"):
+        assert "`cola sweep tune-families --plan` plans it" in refusal(verb, "tune-families")
+        assert f"`cola sweep '{file}' --plan` plans it" in refusal(verb, str(file))
+    assert "is a study, not a sweep; `cola plan demo`" in refusal("sweep", "demo", "--plan")
+    assert "the name is empty" in refusal("sweep", "")
+
+
 def test_a_complete_study_names_what_it_made_and_commands_that_exist(
     study: StudySpec, runs: list[PlannedRun]
 ) -> None:
@@ -186,6 +208,22 @@ def test_a_complete_study_names_what_it_made_and_commands_that_exist(
         program, name, *_ = shlex.split(command)
         assert program == "cola"
         assert cola(name, "--help").exit_code == 0
+    began = time.time()
+    assert written_report(study, began) is None
+    page = Path(study.output, "studies", "tiny", "report", "report.html")
+    page.parent.mkdir()
+    page.write_text("")
+    os.utime(page, (began - 60, began - 60))  # of an earlier run
+    assert written_report(study, began) is None
+    os.utime(page, (began + 1, began + 1))
+    assert written_report(study, began) == page
+    one = StudyResult({"a": "finished"}, trained=1, stopped=False, unmirrored=[])
+    with console.capture() as captured:
+        show_next(study, one, StudyView(console), report=page)
+    assert "made: 1 finished run, " in captured.get()
+    assert f", with its report {page}" in captured.get()
+    assert "cola report" not in captured.get()
+    assert result_as_json(study, one, report=page)["report"] == str(page)
     left = StudyResult({"a": "failed"}, trained=1, stopped=False, unmirrored=[])
     assert result_as_json(study, left)["next"] == []
 

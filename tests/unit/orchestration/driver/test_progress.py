@@ -47,6 +47,19 @@ def test_the_live_table_names_runs_and_counts_the_seconds_of_a_start(
     assert "…" not in shown.getvalue()
 
 
+def test_lines_on_the_data_are_few_and_of_all_of_its_preparation() -> None:
+    view, shown = view_of(80)
+    for percent in range(7, 40):
+        view.data_progress("training the tokenizer", percent / 100)
+    view.data_progress("data ready", 1.0)
+    lines = [line.partition("] ")[2] for line in shown.getvalue().splitlines()]
+    assert lines == [
+        "data 7%: training the tokenizer",
+        "data 27%: training the tokenizer",
+        "data 100%: data ready",
+    ]
+
+
 def test_a_stop_names_the_runs_that_it_waits_for(runs: list[PlannedRun], tmp_path: Path) -> None:
     view, shown = view_of(200)
     added(view, runs, tmp_path)

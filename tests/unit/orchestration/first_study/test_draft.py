@@ -57,7 +57,7 @@ def test_gpus_take_one_run_each(texts: Path) -> None:
 def test_what_cannot_be_is_refused_with_its_remedy(texts: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("few words")
     for folder, minutes, said in (
-        (tmp_path, 20, "9 bytes are about .* give more text"),
+        (tmp_path, 20, r"9 bytes are about .* give more text, about 1\.[0-9] MB"),
         (texts, 0.5, r"--minutes 0\.5: .* takes about \d+ minutes on 1 CPU core"),
         (texts, float("nan"), "--minutes nan: must be a positive number"),
         (tmp_path / "absent", 20, "there is no such folder"),
@@ -69,8 +69,28 @@ def test_what_cannot_be_is_refused_with_its_remedy(texts: Path, tmp_path: Path) 
 def test_names_of_studies_come_from_folders_of_any_name(texts: Path, tmp_path: Path) -> None:
     assert study_name(texts) == "my-b-ch-1"
     assert study_name(texts / "a.txt") == "a"
+    assert study_name(tmp_path / "demo") == "demo-texts"  # a shipped study has the other name
     assert study_name(tmp_path / "日本") == "texts"
     assert len(study_name(tmp_path / ("a" * 200))) == 64
+
+
+def test_warnings_on_the_texts_and_commands_that_a_shell_takes_are_shown(
+    texts: Path, tmp_path: Path
+) -> None:
+    twins = tmp_path / "twins"
+    twins.mkdir()
+    text = (texts / "a.txt").read_text()
+    for name in ("a.txt", "b.txt"):
+        (twins / name).write_text(text)
+    file = tmp_path / "a study.yaml"
+    done = CliRunner().invoke(
+        app, ["init", str(twins), "--minutes", "12", "--cores", "1", "--to", str(file)]
+    )
+    assert "Warning: a.txt and b.txt look like the same text twice" in " ".join(done.output.split())
+    lines = file.read_text().splitlines()
+    assert f"#   cola plan '{file}'  what it trains, and what that takes" in lines
+    width = len(f"cola plan '{file}'")
+    assert f"#   {'cola report twins':{width}}  its scaling curves" in lines
 
 
 def test_an_existing_file_is_kept(
