@@ -57,6 +57,8 @@ def run_block(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Res
     Raises:
         torch._dynamo.exc.Unsupported: something in the block cannot be compiled.
     """
+    if torch.compiler.is_compiling():  # the block is part of a graph that is being made
+        return function(*args, **kwargs)
     execution = _execution.get()
     if execution.backend is not None:
         function = compiled(function, execution.backend)
