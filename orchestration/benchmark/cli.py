@@ -24,7 +24,7 @@ from orchestration.benchmark.benchmark import (
 from orchestration.benchmark.parts import batches_in, parts_of, planned
 from orchestration.benchmark.process import MeasuringProcess
 from orchestration.benchmark.text import as_text
-from orchestration.planning.catalog import load_study
+from orchestration.planning.catalog import load_study, output_of
 from orchestration.planning.units import rungs_in
 from orchestration.state.paths import output_root
 
@@ -71,7 +71,7 @@ def benchmark(
     ] = Limits.part,
     limit: Annotated[
         float | None,
-        typer.Option(help="Seconds after which no other measurement starts."),
+        typer.Option(help="Seconds of all measurements together; what they end is left out."),
     ] = None,
     to: Annotated[
         Path | None,
@@ -88,15 +88,14 @@ def benchmark(
     sizes = None if batches is None else batches_in(batches)
     with MeasuringProcess() as process:
         machine = process.start()
-        output = Path("outputs").resolve()
         left_out: list[str] = []
         if given is None:
             runs, left_out = default_runs(machine, partial(changed_study, changes=changes), chosen)
         else:
             check_device(given, machine)
-            runs, output = planned(given, chosen), output_root(given)
+            runs = planned(given, chosen)
         name = "benchmark" if given is None else given.name
-        folder = new_folder(output, name) if to is None else to.expanduser().resolve()
+        folder = default_folder(given, changes) if to is None else to.expanduser().resolve()
         found = Benchmark(command_line(), name, machine, sizes_left_out=left_out)
         parts = parts_of(
             runs,
@@ -109,6 +108,13 @@ def benchmark(
     typer.echo(str(folder), err=as_json)
     if found.failed or not found.results:
         raise typer.Exit(1)
+
+
+def default_folder(study: StudySpec | None, changes: list[str]) -> Path:
+    """A new folder below the output folder of the study, or where there is none of the settings."""
+    if study is None:
+        return new_folder(output_of(changes), "benchmark")
+    return new_folder(output_root(study), study.name)
 
 
 def changed_study(values: dict[str, Any], changes: list[str]) -> StudySpec:

@@ -102,6 +102,8 @@ def step_times(
         ) from error
     finally:
         gc.collect()
+        if execution.compile:  # torch counts forms of a block over all sizes, and fails at a limit
+            torch.compiler.reset()
 
 
 def _timed(
