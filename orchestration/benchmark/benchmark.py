@@ -159,19 +159,20 @@ def measured(
     for part in parts:
         left = None if limits.total is None else limits.total - (time.monotonic() - began)
         if left is not None and left <= 0:
-            for name in found.left_out:
-                found.left_out[name] = f"the time limit of {limits.total:g} s"
             break
         limit = limits.part if left is None else min(limits.part, left)
-        line = "failed"
         try:
             values = process.measure(part, seconds=limits.measured, limit=limit)
             found.results.append(part.as_json() | values)
             line = f"{values['tokens_per_second']:,.0f} tokens/s"
         except PartError as problem:
+            if limits.total is not None and time.monotonic() - began >= limits.total:
+                break  # the limit of all parts ended it
             found.failed[part.name] = line = str(problem)
         del found.left_out[part.name]
         found.save(folder)
         yield f"{part.name}: {line}"
+    for name in found.left_out:
+        found.left_out[name] = f"the time limit of {limits.total:g} s"
     found.complete = not (found.left_out or found.failed)
     found.save(folder)

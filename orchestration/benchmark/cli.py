@@ -71,7 +71,7 @@ def benchmark(
     ] = Limits.part,
     limit: Annotated[
         float | None,
-        typer.Option(help="Seconds after which no other measurement starts."),
+        typer.Option(help="Seconds of all measurements together; what they end is left out."),
     ] = None,
     to: Annotated[
         Path | None,
@@ -96,11 +96,7 @@ def benchmark(
             check_device(given, machine)
             runs = planned(given, chosen)
         name = "benchmark" if given is None else given.name
-        folder = (
-            new_folder(results_root(given, changes), name)
-            if to is None
-            else to.expanduser().resolve()
-        )
+        folder = default_folder(given, changes) if to is None else to.expanduser().resolve()
         found = Benchmark(command_line(), name, machine, sizes_left_out=left_out)
         parts = parts_of(
             runs,
@@ -115,9 +111,11 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def results_root(study: StudySpec | None, changes: list[str]) -> Path:
-    """The output folder: a study's own, else the one of `--set output=`, or `outputs`."""
-    return output_of(changes) if study is None else output_root(study)
+def default_folder(study: StudySpec | None, changes: list[str]) -> Path:
+    """A new folder below the output folder of the study, or where there is none of the settings."""
+    if study is None:
+        return new_folder(output_of(changes), "benchmark")
+    return new_folder(output_root(study), study.name)
 
 
 def changed_study(

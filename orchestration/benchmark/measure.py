@@ -51,6 +51,7 @@ def training(
     return {
         "precision": spec.training.precision,
         "compile": execution.compile,
+        "activation_checkpointing": execution.checkpoints_activations,
         "vocabulary": spec.model.vocab_size,
         "sequence_length": spec.data.sequence_length,
         **asdict(times),
@@ -69,7 +70,8 @@ def training(
 def memory(run: PlannedRun, stage: str, device: torch.device, *, micro: int) -> dict[str, Any]:
     """Bytes that the plan expects, and on a CPU those that a micro-batch's forward pass keeps.
 
-    The plan is of the family's largest stage, without what it reserves beside.
+    The plan is of the family's largest stage, without what it reserves beside. What is kept is not
+    known with activation checkpointing, of which autograd shows nothing.
     """
     resources = run.resources.model_copy(
         update={"workers": 1, "min_workers": None, "micro_batch_sequences": micro}
@@ -79,7 +81,7 @@ def memory(run: PlannedRun, stage: str, device: torch.device, *, micro: int) -> 
         "planned_state_bytes": plan.states,
         "planned_activation_bytes": plan.activations,
     }
-    if device.type == "cpu":
+    if device.type == "cpu" and not resources.checkpoints_activations:
         spec, family = run.spec, family_of(run.spec.family)
         module = family.stage_module(family.build(spec.model), spec.objective, stage)
         (batch,) = drawn(spec, module, device, rows=micro, count=1)

@@ -19,6 +19,7 @@ from cola.seeding import Stream
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
 from orchestration.training.engine import EngineSettings, MicroBatch, PassMemoryError, autocast
+from orchestration.training.hardware import compiles_here
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.validation import ROWS_AT_ONCE
 
@@ -40,12 +41,16 @@ class Execution:
 
     @classmethod
     def of(cls, resources: ResourcesSpec, micro_batch_sequences: int | None) -> Execution:
-        """As workers with these resources execute."""
+        """As workers with these resources execute on this machine.
+
+        Raises:
+            RunError: they are to compile, and the machine cannot.
+        """
         return cls(
             torch.device("cuda" if resources.gpus_per_worker else "cpu"),
             resources.workers,
             micro_batch_sequences,
-            resources.compiles,
+            compiles_here(resources),
             resources.checkpoints_activations,
         )
 
@@ -83,7 +88,7 @@ def step_times(
 
     Raises:
         SpecError: a micro-batch does not fit the device's memory.
-        RunError: the stage cannot be compiled here.
+        RunError: the stage fails with compiled blocks.
     """
     try:
         return _timed(spec, stage, execution, seconds=seconds, seed=seed)
@@ -97,11 +102,13 @@ def step_times(
         if not execution.compile:
             raise
         raise RunError(
-            f"resources.compile=true: stage {stage} of {spec.family} cannot be compiled here "
-            f"({one_line(error)}); install a C++ compiler, or set resources.compile=false"
+            f"stage {stage} of {spec.family} fails with compiled blocks ({one_line(error)}); set "
+            "resources.compile=false"
         ) from error
     finally:
         gc.collect()
+        if execution.compile:  # torch counts forms of a block over all sizes, and fails at a limit
+            torch.compiler.reset()
 
 
 def _timed(

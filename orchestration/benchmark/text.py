@@ -58,19 +58,20 @@ def memory_title(rows: Sequence[dict[str, Any]]) -> str:
 
 def training_cells(row: dict[str, Any]) -> tuple[str, ...]:
     """One stage; of a GPU the peak of its memory, of a CPU the activations of a micro-batch."""
-    memory = row["memory"]
+    memory, checkpointed = row["memory"], row.get("activation_checkpointing", False)
     plan = memory["planned_activation_bytes"]
     if memory["peak_bytes"]:
         total = plan + memory["planned_state_bytes"]
         shown = f"{memory['peak_bytes'] / GB:.1f} / {total / GB:.1f}"
     else:
-        shown = f"{memory['kept_bytes'] / MB:.1f} / {plan / MB:.1f}"
+        kept = memory.get("kept_bytes")
+        shown = f"{'–' if kept is None else f'{kept / MB:.1f}'} / {plan / MB:.1f}"
     return (
         row["variant"],
         count(row["core_parameters"]),
         row["stage"],
         f"{row['micro_batch_sequences']} x {row['sequence_length']}",
-        row["precision"] + (" compiled" if row["compile"] else ""),
+        row["precision"] + " compiled" * row["compile"] + " checkpointed" * checkpointed,
         f"{row['tokens_per_second']:,.0f}",
         f"{row['mfu']:.1%}",
         f"{row['train_flops_per_token']['executed'] / 1e6:,.1f}",
@@ -93,7 +94,7 @@ def generation_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def notes(values: dict[str, Any]) -> list[str]:
-    """What has no result, and why; how to read the memory."""
+    """What has no result, and why."""
     found = [f"Failed: {name}: {why}" for name, why in values["failed"].items()]
     reasons: dict[str, list[str]] = {}
     for name, why in values["left_out"].items():

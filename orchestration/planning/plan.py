@@ -302,12 +302,15 @@ def check_memory(
     device, stage = accelerator_of(resources).memory, resources.zero_stage
     if device is None or plans[stage].fits:
         return
+    share = resources.gpus_per_worker or 1.0
+    has = f"the device has {device / 1e9:.0f} GB"
+    if share < 1:
+        has += f", of which gpus_per_worker={share:g} gives it {share * device / 1e9:.0f} GB"
     checkpointed = " and activation checkpointing" if plans[stage].checkpoints_activations else ""
     shortage = (
         f"resources.zero_stage={stage}: {spec.family} at rung {index} needs "
         f"{plans[stage].total / 1e9:.0f} GB on each worker, with micro-batches of "
-        f"{plans[stage].micro_batch_sequences} sequences{checkpointed}; the device has "
-        f"{device / 1e9:.0f} GB"
+        f"{plans[stage].micro_batch_sequences} sequences{checkpointed}; {has}"
     )
     other = resources.model_copy(update={"activation_checkpointing": "auto"})
     if memory_by_stage(spec, other)[stage].fits:

@@ -46,8 +46,8 @@ def shortage_at(step: int, sequences: int, problem: str, *, stage: str) -> Short
     if sequences == 1:
         raise RunError(
             f"one sequence of stage {stage} does not fit the device's memory at step {step + 1} "
-            f"({problem}); raise resources.workers or resources.zero_stage, shorten "
-            "data.sequence_length, or choose a smaller size"
+            f"({problem}); set resources.activation_checkpointing=always, raise resources.workers "
+            "or resources.zero_stage, shorten data.sequence_length, or choose a smaller size"
         )
     return Shortage(step, sequences, -(-sequences // 2), problem)
 
@@ -100,8 +100,12 @@ def size_that_fits(run: RunSpec, resources: ResourcesSpec, free: float, *, total
     A worker that has a share of the GPU takes no more than its share.
     """
     share = resources.gpus_per_worker if 0 < resources.gpus_per_worker < 1 else 1.0
-    unset = resources.model_copy(update={"micro_batch_sequences": None})
-    plan = memory_plan(run, unset, resources.zero_stage, device_bytes=min(free, share * total))
+    # Workers checkpoint activations only where that is planned: `auto` is decided by then.
+    checkpointing = "always" if resources.checkpoints_activations else "never"
+    asked = resources.model_copy(
+        update={"micro_batch_sequences": None, "activation_checkpointing": checkpointing}
+    )
+    plan = memory_plan(run, asked, resources.zero_stage, device_bytes=min(free, share * total))
     return plan.micro_batch_sequences
 
 

@@ -1,14 +1,19 @@
-"""Peak FLOP/s of a worker's device, for MFU."""
+"""A worker's device: its peak FLOP/s, for MFU, and whether this machine compiles for it."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Literal
 
 import torch
 
+from cola.errors import RunError
+from cola.models.execution import why_not_compiled
+from cola.spec.resources import ResourcesSpec
 from orchestration.planning.accelerators import ACCELERATORS
 
+log = logging.getLogger(__name__)
 Precision = Literal["float32", "bfloat16"]
 MATRIX_SIZE = 1024  # chosen: large enough for the peak, small enough for a core
 MEASURED_SECONDS = 0.1  # chosen
@@ -41,3 +46,24 @@ def measure_matmul_flops(precision: Precision, device: torch.device) -> float:
             torch.cuda.synchronize()
         best = max(best, 2 * MATRIX_SIZE**3 / (time.perf_counter() - started))
     return best
+
+
+def compiles_here(resources: ResourcesSpec) -> bool:
+    """Whether this process compiles blocks: as planned, where its machine can.
+
+    Raises:
+        RunError: it is asked for, and the machine cannot.
+    """
+    if not resources.compiles:
+        return False
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lacking = why_not_compiled(device)
+    if lacking is None:
+        return True
+    if resources.compile:
+        raise RunError(
+            f"resources.compile=true: this machine lacks {lacking}; install it, or give "
+            "resources.compile=false"
+        )
+    log.warning("blocks are not compiled, as this machine lacks %s: training is slower", lacking)
+    return False

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cola import process_environment
 from cola.data import PreparedData, open_prepared
-from cola.errors import RunError
 from cola.files import write_atomically
 from cola.logs import set_up_logging
-from cola.spec.resources import ResourcesSpec
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
 from orchestration.checkpoint.retention import RetentionPolicy
 from orchestration.checkpoint.store import CheckpointStore, open_store
@@ -69,6 +67,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from orchestration.training.checkpoint_fetch import CheckpointFetcher
     from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
     from orchestration.training.distributed import WorkerRank
+    from orchestration.training.hardware import compiles_here
     from orchestration.training.train_loop import LoopSettings, train
     from orchestration.worker.device_memory import shortage_recorder, starting_micro_batch
     from orchestration.worker.finish import finish
@@ -110,6 +109,8 @@ def train_worker(config: dict[str, Any]) -> None:
         resumed_from=fetcher.name_of(resume[0]) if resume is not None else None,
         fence=fence,
     )
+    if compiled := compiles_here(resources):
+        process_environment.compiling_worker()
     state = train(
         assignment.run,
         data.train,
@@ -117,7 +118,7 @@ def train_worker(config: dict[str, Any]) -> None:
         settings=LoopSettings(
             resources.zero_stage,
             micro_batch,
-            compile=compiles_here(resources),
+            compile=compiled,
             checkpoints_activations=resources.checkpoints_activations,
         ),
         worker=worker,
@@ -132,32 +133,6 @@ def train_worker(config: dict[str, Any]) -> None:
     fetcher.remove_copies()
     writer.close()
     finish(assignment, state, data, journal=journal, heartbeat=heartbeat, fence=fence)
-
-
-def compiles_here(resources: ResourcesSpec) -> bool:
-    """Whether this worker compiles blocks: as planned, where its machine can.
-
-    Raises:
-        RunError: it is asked for, and the machine cannot.
-    """
-    import torch
-
-    from cola.models.execution import why_not_compiled
-
-    if not resources.compiles:
-        return False
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lacking = why_not_compiled(device)
-    if lacking is None:
-        process_environment.compiling_worker()
-        return True
-    if resources.compile:
-        raise RunError(
-            f"resources.compile=true: this machine lacks {lacking}; install it, or give "
-            "resources.compile=false"
-        )
-    log.warning("blocks are not compiled, as this machine lacks %s: training is slower", lacking)
-    return False
 
 
 def record_start(

@@ -19,7 +19,7 @@ from orchestration.state.journal import JournalReader
 from tests.ray_nodes import free_ports
 
 WORKER = """
-import contextlib, json, os, sys
+import contextlib, json, os, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -48,6 +48,9 @@ save = CheckpointWriter(store, 1, worker, policy=policy, upload="async", journal
 def fill(state):
     # Room for a folder and some files, not for this worker's shard.
     if worker.rank == 1 and state.step == 3:
+        # Earlier parts that are still uploaded would make room later.
+        while any(disk.glob("cola-checkpoint-*")):
+            time.sleep(0.05)
         with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(65536))

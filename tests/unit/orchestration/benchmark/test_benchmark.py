@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
+from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,12 @@ import pytest
 import torch
 
 from cola.errors import SpecError
+from cola.families.interface.family import StageModule
+from cola.models import execution as blocks
 from cola.study import StudySpec
 from orchestration.benchmark import calibrate as calibration
 from orchestration.benchmark.benchmark import Benchmark, Limits, check_device, measured
-from orchestration.benchmark.cli import changed_study, results_root
+from orchestration.benchmark.cli import changed_study, default_folder
 from orchestration.benchmark.measure import measure
 from orchestration.benchmark.parts import (
     Part,
@@ -26,7 +32,7 @@ from orchestration.benchmark.parts import (
 )
 from orchestration.benchmark.process import PartError, describe_machine
 from orchestration.benchmark.steps import MOST_MICRO_BATCHES, Execution, step_times
-from orchestration.benchmark.text import as_text
+from orchestration.benchmark.text import as_text, training_cells
 from orchestration.planning.costs import executed_flops, run_costs
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.rates import EVALUATION
@@ -127,19 +133,13 @@ def test_the_default_sizes_of_a_device_can_be_planned(gpu: str | None) -> None:
         assert {run.spec.family for run in planned(StudySpec.parse(values))} >= {"ar", "llada"}
 
 
-def test_changes_of_the_default_study_are_for_the_device_and_the_folder(
-    tmp_path: Path, tiny_study: dict[str, Any]
-) -> None:
+def test_changes_of_the_default_study_are_for_the_device() -> None:
     machine = describe_machine() | {"gpu": None}
     with pytest.raises(SpecError, match="gpus_per_worker=1: this machine has no GPU"):
         changed_study(
             default_values(None) | {"ladder": [{"budget": 1e24, **default_sizes(None)[0]}]},
             machine=machine, changes=["resources.gpus_per_worker=1"],
         )  # fmt: skip
-    assert results_root(None, [f"output={tmp_path}"]) == tmp_path
-    assert results_root(None, []) == Path("outputs").resolve()
-    study = StudySpec.parse(tiny_study)
-    assert results_root(study, []) == Path(study.output)
 
 
 class Failing:
@@ -192,3 +192,80 @@ def test_passes_without_room_name_the_key(
     refusal = r"resources\.micro_batch_sequences=8: stage train of ar does not fit the memory of"
     with pytest.raises(SpecError, match=refusal):
         step_times(runs[0].spec, "train", Execution(CPU), seconds=0.01)
+
+
+class Endless:
+    """Stands for a process in which no part but the first is done within its limit."""
+
+    def __init__(self) -> None:
+        self.measured = 0
+
+    def measure(self, part: Part, *, seconds: float, limit: float) -> dict[str, Any]:
+        self.measured += 1
+        if self.measured == 1:
+            return {"tokens_per_second": 1.0}
+        time.sleep(limit)
+        raise PartError(f"is not done after its limit of {limit:.0f} s")
+
+
+def test_what_the_limit_of_all_parts_ends_is_left_out(
+    runs: list[PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.benchmark.benchmark.as_text", lambda values: "")
+    found = Benchmark("cola benchmark", "tiny", describe_machine())
+    parts = parts_of(runs, [1], kinds=("training",))
+    limits = Limits(part=9.0, total=0.1)
+    assert len([*measured(Endless(), parts, found, limits=limits, folder=tmp_path)]) == 1
+    assert found.failed == {}
+    assert found.left_out == {part.name: "the time limit of 0.1 s" for part in parts[1:]}
+    assert not found.complete
+    # A part's own limit is a failure.
+    found = Benchmark("cola benchmark", "tiny", describe_machine())
+    limits = Limits(part=0.01, total=60.0)
+    assert len([*measured(Endless(), parts[:2], found, limits=limits, folder=tmp_path)]) == 2
+    assert [*found.failed] == [parts[1].name]
+
+
+def test_the_default_folder_is_below_the_output_folder(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    study = StudySpec.parse(tiny_study | {"output": str(tmp_path / "own")})
+    assert default_folder(study, []).parent == tmp_path / "own" / "benchmarks"
+    changes = ["seeds=[1]", f"output={tmp_path / 'set'}"]
+    assert default_folder(None, changes).parent == tmp_path / "set" / "benchmarks"
+    assert default_folder(None, []).parent == Path("outputs/benchmarks").resolve()
+
+
+def test_sizes_do_not_add_up_to_the_limit_of_compiled_forms(
+    runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each measured stage starts with nothing compiled, as training does."""
+    monkeypatch.setattr(StageModule, "compile", partialmethod(StageModule.compile, backend="eager"))
+    monkeypatch.setattr(blocks, "COMPILED_FORMS", 1)
+    # Its messages are for a file; pytest would format them all.
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
+    torch.compiler.reset()
+    blocks.compiled.cache_clear()
+    try:
+        for rows in (1, 2):
+            execution = Execution(CPU, micro_batch_sequences=rows, compile=True)
+            times = step_times(runs[0].spec, "train", execution, seconds=0.001)
+            assert times.micro_batch_sequences == rows
+    finally:
+        torch.compiler.reset()
+        blocks.compiled.cache_clear()
+
+
+def test_with_activation_checkpointing_the_plan_stands_alone(runs: list[PlannedRun]) -> None:
+    run = runs[0]
+    resources = run.resources.model_copy(update={"activation_checkpointing": "always"})
+    part = Part(replace(run, resources=resources), stage="train")
+    plain, found = measure(Part(run, stage="train"), 0.001), measure(part, 0.001)
+    assert (plain["activation_checkpointing"], found["activation_checkpointing"]) == (False, True)
+    planned_bytes = [row["memory"]["planned_activation_bytes"] for row in (plain, found)]
+    assert planned_bytes[1] < planned_bytes[0]
+    assert "kept_bytes" not in found["memory"]
+    found = part.as_json() | found
+    cells = training_cells(found)
+    assert cells[4] == "float32 checkpointed"
+    assert cells[-1] == f"– / {planned_bytes[1] / 1e6:.1f}"

@@ -222,6 +222,9 @@ def test_what_fits_no_device_is_refused_with_the_nearest_that_does() -> None:
     )
     with pytest.raises(SpecError, match=refusal):
         shipped("paper-2b", "resources.zero_stage=0", *device)
+    share = r"the device has 48 GB, of which gpus_per_worker=0\.5 gives it 24 GB\. It fits at "
+    with pytest.raises(SpecError, match=share):
+        shipped("paper-2b", *device, "resources.gpus_per_worker=0.5")
     device.append("resources.activation_checkpointing=never")
     refusal = r"ar at rung 0 needs 96 GB .* It fits with resources\.activation_checkpointing=auto"
     with pytest.raises(SpecError, match=refusal):

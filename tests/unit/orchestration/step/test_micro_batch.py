@@ -59,6 +59,19 @@ def test_free_memory_decides_up_to_the_share_of_the_device(runs: dict[str, RunSp
     assert size_that_fits(run, half, 1e12, total=2 * need[2]) == 2
 
 
+def test_free_memory_decides_for_the_passes_that_workers_make(runs: dict[str, RunSpec]) -> None:
+    """Where `auto` was not turned into checkpointing by the plan, activations are kept."""
+    deep = runs["ar"].model.model_copy(update={"num_layers": 48})
+    run, auto = runs["ar"].model_copy(update={"model": deep}), ResourcesSpec(zero_stage=0)
+    always = auto.model_copy(update={"activation_checkpointing": "always"})
+    one = auto.model_copy(update={"micro_batch_sequences": 1})
+    # Too little for one sequence whose activations are kept; by the plan checkpointing fits.
+    free = memory_plan(run, one, 0, device_bytes=1e18).total - 1
+    assert memory_plan(run, auto, 0, device_bytes=free).checkpoints_activations
+    assert size_that_fits(run, always, free, total=1e12) > 1
+    assert size_that_fits(run, auto, free, total=1e12) == 1
+
+
 def test_a_record_counts_for_its_own_device_and_sharding(tmp_path: Path) -> None:
     path = tmp_path / "micro_batch.json"
     same = {"workers": 2, "zero_stage": 1, "device": "NVIDIA H100"}

@@ -199,7 +199,7 @@ def test_a_sequence_that_does_not_fit_is_one_line(
             hooks=[],
         )
     message = str(caught.value)
-    assert "at step 1 (CUDA out of memory. Tried to allocate 2.00 GiB); raise" in message
+    assert "at step 1 (CUDA out of memory. Tried to allocate 2.00 GiB); set resources." in message
     assert "\n" not in message
 
 
