@@ -16,7 +16,7 @@ from tests.ray_nodes import RayNodes
 from tests.undisturbed import losses_of, undisturbed_losses
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=180), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=200), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.fixture

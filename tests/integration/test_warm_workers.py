@@ -21,7 +21,7 @@ from tests.integration.test_study import output_of, start
 from tests.undisturbed import losses_of, undisturbed_losses
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=60), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=170), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 def test_runs_share_a_process_and_survive_its_death(

@@ -143,7 +143,7 @@ def test_a_package_that_cannot_be_imported_is_named_in_one_line(
     cola("plan", path, "--set", "families={ar: {}}", path=folder.parent)
 
 
-@pytest.mark.slow(seconds=150)
+@pytest.mark.slow(seconds=110)
 @pytest.mark.ray
 @pytest.mark.deepspeed
 def test_a_whole_study_of_it(study: dict[str, Any], tmp_path: Path) -> None:
