@@ -146,18 +146,21 @@ def measured(
     *,
     limits: Limits,
     folder: Path,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[str]:
     """Measure the parts in order; yields a line after each, when its result has been written.
+
+    `clock` gives seconds that grow.
 
     Raises:
         StorageError: the folder cannot be written.
         RunError: no measuring process starts any more.
     """
-    began = time.monotonic()
+    began = clock()
     found.left_out = {part.name: "not reached" for part in parts}
     found.save(folder)
     for part in parts:
-        left = None if limits.total is None else limits.total - (time.monotonic() - began)
+        left = None if limits.total is None else limits.total - (clock() - began)
         if left is not None and left <= 0:
             break
         limit = limits.part if left is None else min(limits.part, left)
@@ -166,7 +169,7 @@ def measured(
             found.results.append(part.as_json() | values)
             line = f"{values['tokens_per_second']:,.0f} tokens/s"
         except PartError as problem:
-            if limits.total is not None and time.monotonic() - began >= limits.total:
+            if limits.total is not None and clock() - began >= limits.total:
                 break  # the limit of all parts ended it
             found.failed[part.name] = line = str(problem)
         del found.left_out[part.name]

@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -171,7 +172,7 @@ class Hook(Protocol):
         """Act on the state; set `state.stop` to end the run after this step."""
 
 
-class StepHook:
+class StepHook(ABC):
     """A hook that needs a step's numbers, or an answer of rank 0 that all workers act on.
 
     Numbers and answers of all such hooks are one collective a step. On a GPU they are known one
@@ -188,9 +189,9 @@ class StepHook:
         """Whether the hook uses the numbers or the weights of this step."""
         return False
 
+    @abstractmethod
     def __call__(self, state: TrainState) -> None:
         """See `Hook`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import contextlib
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -110,7 +109,6 @@ def peak_bytes(case: Case, way: str) -> float:
 def print_peak(case: Case, way: str) -> None:
     """The child's part of `peak_bytes`."""
     run = case.job(way)
-    time.sleep(0.1)
     before = resident_bytes("VmRSS")
     run()
     print(resident_bytes("VmHWM") - before)

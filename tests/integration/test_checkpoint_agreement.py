@@ -19,7 +19,7 @@ from orchestration.state.journal import JournalReader
 from tests.ray_nodes import free_ports
 
 WORKER = """
-import contextlib, json, os, sys, time
+import contextlib, json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -34,6 +34,7 @@ from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deep
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import Checkpoint
 from orchestration.training.train_loop import LoopSettings, train
+from tests.waiting import until
 
 import_deepspeed()
 dist.init_process_group("gloo")
@@ -49,8 +50,7 @@ def fill(state):
     # Room for a folder and some files, not for this worker's shard.
     if worker.rank == 1 and state.step == 3:
         # Earlier parts that are still uploaded would make room later.
-        while any(disk.glob("cola-checkpoint-*")):
-            time.sleep(0.05)
+        until(lambda: not any(disk.glob("cola-checkpoint-*")), "the uploads")
         with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(65536))
