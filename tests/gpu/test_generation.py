@@ -14,12 +14,10 @@ from cola.sampling.static_step import StaticStep
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.factories import tiny_model
+from tests.gpu.conftest import needs_gpu
 from tests.sizes import FAMILIES
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, needs_gpu]
 VOCAB, EOS = 300, 3
 PROMPTS = [list(range(4, 4 + length)) for length in (3, 27, 8, 5, 1, 40)]
 WAYS: dict[str, dict[str, Any]] = {
