@@ -57,4 +57,4 @@ def _logits(model: LLaDAModel, text: Tensor, position_R: Tensor) -> Tensor:
     """Logits (R, V) at a position of each row, and of no other: texts may be long."""
     row_R = torch.arange(len(text), device=text.device)
     logits_RV: Tensor = model.lm_head(model.features(text)[row_R, position_R])
-    return logits_RV[:, : model.config.mask_token_id].float()
+    return logits_RV.float()
