@@ -34,7 +34,10 @@ def trunk_bytes(
     width, ffn = TRUNK
     layer = _scale(precision, TRUNK_HALF) * (width * trunk.hidden_size + ffn * trunk.ffn_size)
     inputs = 4 * trunk.hidden_size  # the residual stream, in float32 under autocast too
-    return _of_layers(trunk.num_layers, layer, inputs=inputs, checkpoints=checkpoints)
+    kept = _of_layers(trunk.num_layers, layer, inputs=inputs, checkpoints=checkpoints)
+    if checkpoints:  # embeddings, and the last norm
+        kept += 4 * 4 * trunk.hidden_size
+    return kept
 
 
 def encoder_share(vae: TextVAESpec) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cola.evaluation.predictive_scores import (
     GRAMS,
@@ -24,7 +25,7 @@ from cola.families.interface.family import NextTokens, PredictiveDraws
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """All draws of a batch of prompts, on the CPU."""
+    """All draws of a batch of prompts, as arrays, and the exact predictions where there are any."""
 
     tokens_BMN: np.ndarray
     marginal_BMN: np.ndarray | None
@@ -37,17 +38,17 @@ class DrawnBatch:
     def of(cls, parts: Sequence[PredictiveDraws], exact: NextTokens | None) -> DrawnBatch:
         """Parts that have some of the draws each, in their order."""
 
-        def joined(name: str) -> np.ndarray | None:
-            values = [getattr(part, name) for part in parts]
-            return None if values[0] is None else torch.cat(values, 1).cpu().numpy()
+        def joined(values: Sequence[Tensor | None]) -> np.ndarray | None:
+            known = [value for value in values if value is not None]
+            return torch.cat(known, 1).cpu().numpy() if known else None
 
         sums = [part.probability_BNV for part in parts if part.probability_BNV is not None]
         best = torch.stack(sums).sum(0).argmax(-1).cpu().numpy() if sums else None
         tokens = torch.cat([part.tokens_BMN for part in parts], 1).cpu().numpy()
         return cls(
             tokens,
-            joined("marginal_BMN"),
-            joined("joint_BMN"),
+            joined([part.marginal_BMN for part in parts]),
+            joined([part.joint_BMN for part in parts]),
             best,
             parts[0].in_order,
             exact,

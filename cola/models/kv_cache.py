@@ -92,11 +92,6 @@ class KVCache:
                 self._v[:, target, :, :length] = self._v[:, row, :, :length]
         self._set_lengths([self.lengths[row] for row in order])
 
-    def keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Two views (B, H, filled, D)."""
-        rows, filled = self.rows, self.filled
-        return self._k[layer, :rows, :, :filled], self._v[layer, :rows, :, :filled]
-
     def positions(self, count: int) -> Tensor:
         """Positions of `count` new entries: (T,) where all rows are as long, else (B, T)."""
         new_T = torch.arange(count, device=self._length.device)

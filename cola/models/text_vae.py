@@ -6,7 +6,6 @@ n = L / patch_size latents, C width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -223,29 +222,17 @@ class Decoder(nn.Module):
             x_BnC = run_block(VAEBlock.forward, block, x_BnC, rotary, mask)
         return self.unpatched(x_BnC)
 
-    def extend(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
-        """Logits (B, n * patch_size, V) of new latents behind the cache; see `extend_hidden`."""
-        logits = self.write(z_Bnd, cache)
-        cache.advance(counts)
-        return logits
-
     def write(self, z_Bnd: Tensor, cache: KVCache) -> Tensor:
-        """`extend` without `KVCache.advance`, which keeps the latents."""
+        """Logits (B, n * patch_size, V) of new latents behind the cache; see `write_hidden`."""
         logits: Tensor = self.final_layer(self.unpatched(self.write_hidden(z_Bnd, cache)))
         return logits
 
-    def extend_hidden(self, z_Bnd: Tensor, cache: KVCache, counts: Sequence[int]) -> Tensor:
+    def write_hidden(self, z_Bnd: Tensor, cache: KVCache) -> Tensor:
         """The last block's output (B, n, C) for new latents behind the cache.
 
-        The cache then holds the first `counts[i]` of sample i's. n and the cached lengths must be
-        multiples of the visible block.
+        Their keys and values are written, for `KVCache.advance` to keep. n and the cached lengths
+        must be multiples of the visible block.
         """
-        x_BnC = self.write_hidden(z_Bnd, cache)
-        cache.advance(counts)
-        return x_BnC
-
-    def write_hidden(self, z_Bnd: Tensor, cache: KVCache) -> Tensor:
-        """`extend_hidden` without `KVCache.advance`, which keeps the latents."""
         count = z_Bnd.shape[1]
         rotary = rope_rotations(self.config, cache.positions(count))
         view = cache.view(count, self.config.visible_block)

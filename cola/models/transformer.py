@@ -24,6 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from cola.models.execution import run_block
 from cola.models.head import OutputHead, as_output_head
+from cola.models.kv_cache import CacheView
 from cola.spec import TransformerSpec
 
 
@@ -89,14 +90,30 @@ def trunk_features(
     mask: Tensor | None = None,
     position_BL: Tensor | None = None,
 ) -> Tensor:
-    """Inputs of the output head, (B, L, C): the trunk's normalised last hidden states.
+    """Inputs of the output head, (B, L, C): `trunk_hidden`, normalised."""
+    features: Tensor = trunk.norm(
+        trunk_hidden(trunk, tokens_BL, mask=mask, position_BL=position_BL)
+    )
+    return features
+
+
+def trunk_hidden(
+    trunk: LlamaModel,
+    tokens_BL: Tensor,
+    *,
+    mask: Tensor | None = None,
+    position_BL: Tensor | None = None,
+    cache: CacheView | None = None,
+) -> Tensor:
+    """The last layer's output, (B, L, C); with a cache the tokens also see its entries, and join
+    them.
 
     `mask` is True at visible keys; None: what the layers' `is_causal` says. See
-    `LLaDAModel.forward` for positions.
+    `LLaDAModel.features` for positions.
     """
     if position_BL is None:
         position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
-    hidden = trunk.embed_tokens(tokens_BL)
+    hidden: Tensor = trunk.embed_tokens(tokens_BL)
     rotary = trunk.rotary_emb(hidden, position_ids=position_BL)
     for layer in trunk.layers:
         hidden = run_block(
@@ -105,9 +122,9 @@ def trunk_features(
             hidden,
             attention_mask=mask,
             position_embeddings=rotary,
+            past_key_values=cache,
         )
-    features: Tensor = trunk.norm(hidden)
-    return features
+    return hidden
 
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:

@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 
 from cola.models.kv_cache import KVCache, compact_order, rounded_up
 from cola.models.layers import activation_dtype
+from cola.models.transformer import trunk_hidden
 from cola.sampling import static_step
 from cola.sampling.continuous_batching import (
     Ended,
@@ -206,17 +207,11 @@ def read(model: LlamaForCausalLM, tokens_BL: Tensor, cache: KVCache) -> Tensor:
 
     Their keys and values are written, for `KVCache.advance` to keep.
     """
-    network, count = model.model, tokens_BL.shape[1]
-    hidden_BLC: Tensor = network.embed_tokens(tokens_BL)
-    rotary = network.rotary_emb(hidden_BLC, position_ids=cache.positions(count).view(-1, count))
-    view = cache.view(count, 1)
+    count = tokens_BL.shape[1]
+    view, position_BL = cache.view(count, 1), cache.positions(count).view(-1, count)
     # Behind nothing the mask is the causal one, for which there is a kernel.
     mask = None if cache.level and cache.filled == 0 else view.mask
-    for layer in network.layers:
-        hidden_BLC = layer(
-            hidden_BLC, attention_mask=mask, position_embeddings=rotary, past_key_values=view
-        )
-    return hidden_BLC
+    return trunk_hidden(model.model, tokens_BL, mask=mask, position_BL=position_BL, cache=view)
 
 
 def next_logits(model: LlamaForCausalLM, hidden_BC: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ class BlockDecoder:
         decoder_cache = self._decoder_cache.unused(len(prefix))
         self._dit.commit(prefix, cache, prompts.prefix)
         if prefix.shape[1]:
-            self._decoder.extend_hidden(self.model.to_vae(prefix), decoder_cache, prompts.prefix)
+            self._decoder.write_hidden(self.model.to_vae(prefix), decoder_cache)
+            decoder_cache.advance(prompts.prefix)
         self._cache.append(cache)
         self._decoder_cache.append(decoder_cache)
 

@@ -45,7 +45,6 @@ def block_draws(
     size, width = model.dit.config.block_size, model.dit.config.txt_in_channels
     blocks, rows = -(-(tail + count) // per_block), len(known.tail)
     capacity = known.prefix_Bmd.shape[1] + blocks * size
-    settings = settings.model_copy(update={"repetition_penalty": 1.0})  # none in a probability
     decoder = BlockDecoder(model, settings, rows, capacity=capacity)
     decoder.add(known, previous=[])
     device = known.prefix_Bmd.device

@@ -192,14 +192,12 @@ class GapBatch:
         context, gaps = self._padded_context(), self.gaps
         steps = [gap.step for gap in gaps]
         plan_B3 = torch.tensor([[s.start, s.end, s.unmasked] for s in steps])
-        drawn = self._settings.temperature > 0, self._settings.remasking == "random"
-        uniform = [
-            uniform_numbers(gaps, purpose) if wanted else None
-            for purpose, wanted in zip(("token", "order"), drawn, strict=True)
-        ]
-        parts = [part if part is None else part.to(self.tokens.device) for part in uniform]
         given = static_step.padded(
-            len(context.real), self.tokens, plan_B3.to(self.tokens.device), *parts
+            len(context.real),
+            self.tokens,
+            plan_B3.to(self.tokens.device),
+            self._numbers("token") if self._settings.temperature > 0 else None,
+            self._numbers("order") if self._settings.remasking == "random" else None,
         )
         known = (context.left, context.right, context.real, context.position)
         (tokens_BG,) = self._step(None, *given, *known)
@@ -207,6 +205,13 @@ class GapBatch:
         for gap in gaps:
             gap.made += 1
         return self._finished(steps)
+
+    def _numbers(self, purpose: str) -> Tensor:
+        """A number for every token of the gaps at their next steps, (B, G)."""
+        numbers = [
+            gap.stream.uniform(f"{purpose}/{gap.step.name}", gap.length)[0] for gap in self.gaps
+        ]
+        return pad_sequence(numbers, batch_first=True).to(self.tokens.device)
 
     def _unmasked(
         self,
@@ -309,14 +314,6 @@ def guided_logits(
     real, position = context.real.repeat(2, 1), context.position.repeat(2, 1)
     conditional, unconditional = model(both, real, position, wanted=inside).float().chunk(2)
     return unconditional + scale * (conditional - unconditional)
-
-
-def uniform_numbers(gaps: Sequence[Gap], purpose: str) -> Tensor:
-    """A number for every token of the gaps at their next steps, (B, G of the longest)."""
-    return pad_sequence(
-        [gap.stream.uniform(f"{purpose}/{gap.step.name}", gap.length)[0] for gap in gaps],
-        batch_first=True,
-    )
 
 
 def predictions(

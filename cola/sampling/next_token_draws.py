@@ -13,13 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
-from cola.sampling.predictive import (
-    NextTokens,
-    PredictiveDraws,
-    Tally,
-    drawn_tokens,
-    uniform_rows,
-)
+from cola.sampling.predictive import NextTokens, PredictiveDraws, Tally, uniform_rows
+from cola.sampling.tokens import sample_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
@@ -50,11 +45,11 @@ def next_token_draws(
     logits = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
     cache.batch_repeat_interleave(len(draws))
     logits = logits.repeat_interleave(len(draws), 0)
-    uniform_RN = uniform_rows(stream, "token", count, draws)
+    uniform_RN = uniform_rows(stream, "token", count, draws).to(prompts_BL.device)
     tally = Tally(truth_BN, len(draws))
     for place in range(count):
         logits_RV = logits[:, -1, :start].float()
-        tokens_R = drawn_tokens(logits_RV, settings, uniform_RN[:, place])
+        tokens_R = sample_tokens(logits_RV, settings, uniform_RN[:, place])
         tally.add(torch.full_like(tokens_R, place), logits_RV, tokens_R)
         if place < count - 1:
             inputs = tokens_R[:, None]

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cola.sampling.tokens import sample_tokens
 from cola.seeding import Stream
-from cola.spec import GenerationSpec
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,3 @@ def normal_rows(stream: Stream, purpose: str, shape: Sequence[int], draws: Seque
     """N(0, 1) of every draw of every prompt, (R, *shape)."""
     drawn = [stream.normal(f"draw/{draw}/{purpose}", *shape) for draw in draws]
     return torch.stack(drawn, 1).flatten(0, 1)
-
-
-def drawn_tokens(logits_RV: Tensor, settings: GenerationSpec, uniform_R: Tensor) -> Tensor:
-    """Tokens (R,) drawn from these logits."""
-    return sample_tokens(logits_RV, settings, uniform_R.to(logits_RV.device))

@@ -51,7 +51,8 @@ class StaticStep:
 
     def __init__(self, function: Function, device: torch.device) -> None:
         self._function, self._captures = function, device.type == "cuda"
-        self.graphs: dict[Hashable, Graph | None] = {}  # the oldest first
+        self.graphs: dict[Hashable, Graph] = {}  # the oldest first
+        self._warm: set[Hashable] = set()
         # Graphs that never run at once, and whose outputs are read before another runs, can have
         # their intermediate results in the same memory.
         self._pool = torch.cuda.graph_pool_handle() if self._captures else None
@@ -62,10 +63,10 @@ class StaticStep:
             return self._function(*inputs)
         shapes = tuple(None if given is None else (given.shape, given.dtype) for given in inputs)
         name = (key, shapes)
-        if name not in self.graphs:
-            self.graphs[name] = None
+        if name not in self._warm:
+            self._warm.add(name)
             return warmed_up(self._function, inputs)
-        graph = self.graphs[name]
+        graph = self.graphs.get(name)
         if graph is None:
             try:
                 graph = self.graphs[name] = captured(self._function, inputs, self._pool)

@@ -62,11 +62,3 @@ def seen_tokens(rows: Sequence[Sequence[int]], vocabulary: int, device: torch.de
     for row, tokens in enumerate(rows):
         seen_BV[row, torch.tensor(list(tokens), dtype=torch.long)] = True
     return seen_BV.to(device)
-
-
-def cut_after_eos(tokens: Sequence[int], eos_token_id: int | None) -> list[int]:
-    """The tokens up to the first EOS (kept)."""
-    tokens = list(tokens)
-    if eos_token_id is not None and eos_token_id in tokens:
-        return tokens[: tokens.index(eos_token_id) + 1]
-    return tokens

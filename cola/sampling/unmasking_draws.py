@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cola.models.transformer import LLaDAModel
-from cola.sampling.predictive import PredictiveDraws, Tally, drawn_tokens, uniform_rows
+from cola.sampling.predictive import PredictiveDraws, Tally, uniform_rows
+from cola.sampling.tokens import sample_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
@@ -41,7 +42,7 @@ def unmasking_draws(
     for place_R in order_RN.T:
         position_R = length + place_R
         logits_RV = _logits(model, drawn, position_R)
-        tokens_R = drawn_tokens(logits_RV, settings, uniform_RN[row_R, place_R])
+        tokens_R = sample_tokens(logits_RV, settings, uniform_RN[row_R, place_R])
         tally.add(place_R, logits_RV, tokens_R)
         drawn[row_R, position_R] = tokens_R
         truth_R = truth_RN[row_R, place_R]
@@ -56,4 +57,4 @@ def _logits(model: LLaDAModel, text: Tensor, position_R: Tensor) -> Tensor:
     """Logits (R, V) at a position of each row, and of no other: texts may be long."""
     row_R = torch.arange(len(text), device=text.device)
     logits_RV: Tensor = model.lm_head(model.features(text)[row_R, position_R])
-    return logits_RV[:, : model.config.mask_token_id].float()
+    return logits_RV.float()

@@ -125,6 +125,11 @@ class PredictiveSpec(Spec):
         "in a block those of a block.",
     )
 
+    def prompt_lengths(self, sequence_length: int, prompt_tokens: int) -> range:
+        """Where prompts end: at multiples of `prompt_tokens` that leave `tokens` of the sequence
+        behind them."""
+        return range(prompt_tokens, sequence_length - self.tokens + 1, prompt_tokens)
+
     def how(self) -> tuple[int, int]:
         """What a score depends on, whatever the number of prompts."""
         return self.draws, self.tokens

@@ -61,14 +61,13 @@ class IsoFLOPDesign(Spec):
 
     def rungs(self, parameters: Parameters) -> list[Rung]:
         """Budgets from small to large, at each the sizes from small to large."""
-        found = []
-        for budget in sorted(self.budgets):
-            optimum = math.sqrt(budget / (6 * self.tokens_per_parameter))
-            for index in range(self.sizes):
-                exponent = index / (self.sizes - 1) - 0.5
-                target = _rounded(optimum * self.spread**exponent)
-                found.append(Rung.parse({"budget": budget, f"{parameters}_parameters": target}))
-        return found
+        return [
+            Rung.parse({"budget": budget, f"{parameters}_parameters": size})
+            for budget in sorted(self.budgets)
+            for size in _sizes_about(
+                math.sqrt(budget / (6 * self.tokens_per_parameter)), self.sizes, self.spread
+            )
+        ]
 
 
 class GridDesign(Spec):
@@ -219,18 +218,10 @@ class FromFitDesign(Spec):
                 f"design.counts={self.counts}: matching.parameters={parameters}; fit the other "
                 f"count of the runs, or set matching.parameters: {self.counts}"
             )
-        spread = [(i / (self.sizes - 1) - 0.5 if self.sizes > 1 else 0) for i in range(self.sizes)]
         return [
-            Rung.parse(
-                {
-                    "budget": budget,
-                    f"{parameters}_parameters": _rounded(
-                        self.optimum(budget) * self.spread**exponent
-                    ),
-                }
-            )
+            Rung.parse({"budget": budget, f"{parameters}_parameters": size})
             for budget in sorted(self.budgets)
-            for exponent in spread
+            for size in _sizes_about(self.optimum(budget), self.sizes, self.spread)
         ]
 
     @model_validator(mode="after")
@@ -260,6 +251,13 @@ Design = Annotated[
         custom_error_message="kind must be isoflop, grid, from_fit or trajectory",
     ),
 ]
+
+
+def _sizes_about(optimum: float, count: int, spread: float) -> list[int]:
+    """So many sizes, evenly spaced in their logarithm, the largest `spread` times the smallest;
+    their geometric mean is the optimum."""
+    exponents = [i / (count - 1) - 0.5 if count > 1 else 0.0 for i in range(count)]
+    return [_rounded(optimum * spread**exponent) for exponent in exponents]
 
 
 def _rounded(value: float) -> int:

@@ -177,7 +177,7 @@ def predictive_flops(spec: RunSpec) -> float:
     if not settings.predictive_prompts:
         return 0.0
     generation = settings.generation.ancestral().model_copy(update={"max_new_tokens": asked.tokens})
-    cuts = range(settings.prompt_tokens, length - asked.tokens + 1, settings.prompt_tokens)
+    cuts = asked.prompt_lengths(length, settings.prompt_tokens)
     definition = definition_of(spec.family)
     each = [
         definition.predictive_flops(spec.model, generation, cut, draws=asked.draws) for cut in cuts

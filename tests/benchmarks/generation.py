@@ -4,8 +4,8 @@
 
 64 prompt and 64 new tokens, 16 Euler steps with CFG; both models of the same core parameters, both
 under bf16 autocast and both with bf16 weights (autocast casts every weight anew in every call when
-gradients are off, which costs the many short calls of the Llama most). On a GPU:
-`paper_generation`.
+gradients are off, which costs the many short calls of the Llama most). On the CPU; a GPU is measured
+by `paper_generation`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
-from tests.benchmarks import paper_generation
 from tests.benchmarks.setting import (
     VOCABULARY,
     alternating,
@@ -107,9 +106,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, BATCH, 32])
     arguments = parser.parse_args()
-    if torch.cuda.is_available():
-        paper_generation.measure(None)
-        return
     models = {mode: (ar_model().eval(), cola_model().eval()) for mode in MODES}
     for model in models["bf16 weights"]:
         model.bfloat16()

@@ -40,7 +40,7 @@ from cola.compute.flops import adaln_layer_parameters
 from cola.families.registry import definition_of, family_of
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
-from tests.benchmarks.setting import machine
+from tests.benchmarks.setting import machine, verdict
 
 VOCABULARY, SMALL_VOCABULARY, PROMPT, NEW = 100_278, 512, 64, 64
 SETTINGS = GenerationSpec(max_new_tokens=NEW, steps=16, guidance_scale=7.0)
@@ -145,22 +145,20 @@ def measure(core: int | None) -> None:
             print(
                 f"{name:<6} batch {batch:>3}: {speed:8.0f} tokens/s, weights at {share:.2f} of the "
                 f"bandwidth; first generation {first:.1f} s"
-                f"{verdict(name, batch, speed, share) if on_gpu and core is None else ''}"
             )
+            if on_gpu and core is None:
+                print_verdict(name, batch, speed, share=share)
         del model
         if on_gpu:
             torch.cuda.empty_cache()
 
 
-def verdict(name: str, batch: int, speed: float, share: float) -> str:
+def print_verdict(name: str, batch: int, speed: float, *, share: float) -> None:
     """Whether a bar is met, where there is one."""
     if (name, batch) == ("ar", 1):
-        met = share >= AR_BANDWIDTH_BAR
-        return f" (bar {AR_BANDWIDTH_BAR:.2f} of the bandwidth: {'met' if met else 'MISSED'})"
-    bar = BARS.get((name, batch))
-    if bar is None:
-        return ""
-    return f" (bar {bar:.0f} tokens/s: {'met' if speed >= bar else 'MISSED'})"
+        print(verdict("ar batch 1: share of the bandwidth", share, AR_BANDWIDTH_BAR))
+    if (name, batch) in BARS:
+        print(verdict(f"{name} batch {batch}: tokens/s", speed, BARS[name, batch]))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from cola.families.registry import definition_of, family_of
+from cola.families.registry import family_of
 from cola.study import RunSpec, StudySpec
 from orchestration.benchmark.steps import drawn
 from orchestration.planning.plan import PlannedRun, plan_study
@@ -22,7 +22,8 @@ from orchestration.training.engine import EngineSettings
 from orchestration.training.torch_engine import TorchEngine
 from tests.sizes import SMALL
 
-NO_GPU = "torch finds no CUDA device"
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+CUDA = pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])
 REHEARSAL = os.environ.get("COLA_GPU_REHEARSAL") == "1"
 STAGES = [("ar", "train"), ("llada", "train"), ("cola", "vae"), ("cola", "joint")]
 
@@ -49,26 +50,18 @@ SETTINGS = {
 }
 
 
-def skipped_where_it_cannot_run(setting: Setting) -> None:
-    if setting.on_gpu and not torch.cuda.is_available():
-        pytest.skip(NO_GPU)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu", CUDA])
 def setting(request: pytest.FixtureRequest) -> Setting:
     """A CPU at a tiny size, and a GPU."""
-    found = SETTINGS[request.param]
-    skipped_where_it_cannot_run(found)
-    return found
+    return SETTINGS[request.param]
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu", CUDA])
 def rehearsed(request: pytest.FixtureRequest) -> Setting:
     """As `setting`, of tests that take long on a CPU."""
     found = SETTINGS[request.param]
     if not found.on_gpu and not REHEARSAL:
         pytest.skip("takes long on a CPU; COLA_GPU_REHEARSAL=1 runs it")
-    skipped_where_it_cannot_run(found)
     return found
 
 
@@ -130,11 +123,3 @@ def losses(spec: RunSpec, stage: str, device: torch.device, *, steps: int) -> li
         found.append(engine.step(rows, 1.0).values["loss"])
     engine.close()
     return found
-
-
-def activation_bytes(spec: RunSpec) -> float:
-    """Of a batch, by the plan."""
-    per_token = definition_of(spec.family).activation_bytes(
-        spec.model, spec.objective, spec.training.precision
-    )
-    return per_token * spec.tokens_per_step

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -14,10 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cola.families.registry import family_of
 from cola.models.dit import ColaDiT
 from cola.models.dit_config import DiTConfig
+from cola.models.head import HeadLayout, OutputHead, Scored, as_output_head, mean_nll
 from cola.models.layers import attend
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
-from tests.gpu.conftest import Setting, planned
+from tests.gpu.conftest import Setting, needs_gpu, planned
 
 CPU = torch.device("cpu")
 BACK_ENDS = [
@@ -93,7 +93,6 @@ def test_flex_attention_is_the_masks(rehearsed: Setting) -> None:
 
 def test_costs_of_tokens_are_the_plain_formula(setting: Setting) -> None:
     """Nats and gradients of the output head, without whole logits, against log softmax."""
-    head_module: Any = pytest.importorskip("cola.models.head")
     tokens, width = (4096, 512) if setting.on_gpu else (24, 16)
     vocabulary = 100_279 if setting.on_gpu else 321
     draws = torch.Generator().manual_seed(0)
@@ -101,15 +100,14 @@ def test_costs_of_tokens_are_the_plain_formula(setting: Setting) -> None:
     torch.nn.init.normal_(head.weight, std=0.1, generator=draws)
     features = torch.randn(tokens, width, generator=draws)
     ids = torch.randint(0, vocabulary, (tokens,), generator=draws).to(setting.device)
-    scored = head_module.Scored
-    layout = None if setting.on_gpu else head_module.HeadLayout(chunk=7, piece=3)
+    layout = None if setting.on_gpu else HeadLayout(chunk=7, piece=3)
     found, expected = [], []
     for ours in (True, False):
         x = features.to(setting.device).requires_grad_()
         own = torch.nn.Linear(width, vocabulary, bias=False).to(setting.device)
         own.load_state_dict(head.state_dict())
         if ours:
-            nll = head_module.as_output_head(own)(x, scored(ids, "mean", layout=layout))[0]
+            nll = as_output_head(own)(x, Scored(ids, "mean", layout=layout))[0]
         else:
             logits = own(x)
             nll = -logits.log_softmax(-1).gather(1, ids[:, None]).mean()
@@ -120,14 +118,12 @@ def test_costs_of_tokens_are_the_plain_formula(setting: Setting) -> None:
 
 
 @pytest.mark.gpu
+@needs_gpu
 def test_the_head_needs_two_gigabytes_above_its_inputs() -> None:
     """32,768 tokens x 2,048 x 100,352 in bfloat16, forward and backward."""
-    if not torch.cuda.is_available():
-        pytest.skip("torch finds no CUDA device")
-    head_module: Any = pytest.importorskip("cola.models.head")
     device = torch.device("cuda")
     with device:
-        head = head_module.OutputHead(2048, 100_352, bias=False)
+        head = OutputHead(2048, 100_352, bias=False)
         x = torch.randn(32_768, 2048, dtype=torch.bfloat16, requires_grad=True)
         ids = torch.randint(0, 100_352, (32_768,))
     inputs_and_gradients = (
@@ -135,7 +131,7 @@ def test_the_head_needs_two_gigabytes_above_its_inputs() -> None:
     )
     torch.cuda.reset_peak_memory_stats()
     with torch.autocast("cuda", dtype=torch.bfloat16):
-        head_module.mean_nll(head, x[None], ids[None]).backward()
+        mean_nll(head, x[None], ids[None]).backward()
     above = torch.cuda.max_memory_allocated() - inputs_and_gradients
     print(f"the head: {above / 1e9:.2f} GB above inputs and gradients")
     assert above < 2e9

@@ -24,7 +24,7 @@ from orchestration.training.engine import EngineSettings
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.conftest import write_study
-from tests.gpu.conftest import NO_GPU, REHEARSAL, Setting, engine_of, planned
+from tests.gpu.conftest import Setting, engine_of, needs_gpu, planned
 from tests.ray_nodes import free_ports
 
 COLA = [sys.executable, "-m", "sweeps.cli"]
@@ -90,11 +90,9 @@ def trained(run: RunSpec, data: PreparedData, device: torch.device) -> list[floa
 
 
 @pytest.mark.gpu
+@needs_gpu
 def test_passes_that_do_not_fit_are_halved(tiny_study: dict[str, Any], data: PreparedData) -> None:
     """With a quarter of the memory that the whole batch takes, the losses are the same."""
-    if not torch.cuda.is_available():
-        pytest.skip(NO_GPU)
-    pytest.importorskip("orchestration.step.micro_batch")
     values = tiny_study | {"families": {"ar": {}}}
     values["training"] = tiny_study["training"] | {"batch_sequences": 256}
     values["ladder"] = [{"budget": 2e10, "core_parameters": 1_000_000}]
@@ -144,4 +142,3 @@ def test_a_study_runs_from_its_corpus_to_its_report(
         for path in (tmp_path / "outputs").glob("runs/*/ledger.json")
     ]
     assert states == ["finished"] * 3
-    assert REHEARSAL or rehearsed.on_gpu

@@ -10,7 +10,7 @@ import torch
 from orchestration.benchmark.memory import kept_bytes
 from orchestration.benchmark.steps import Execution, drawn, step_times
 from orchestration.planning.memory import memory_plan
-from tests.gpu.conftest import STAGES, Setting, engine_of, losses, planned
+from tests.gpu.conftest import STAGES, Setting, engine_of, losses, needs_gpu, planned
 
 CPU = torch.device("cpu")
 GB = 1e9
@@ -39,10 +39,9 @@ def test_bfloat16_follows_the_curve_of_float32(setting: Setting, family: str, st
 @pytest.mark.parametrize("core", [30_000_000, 130_000_000, 400_000_000])
 @pytest.mark.parametrize(("family", "stage"), [STAGES[0], STAGES[1], STAGES[3]])
 @pytest.mark.gpu
+@needs_gpu
 def test_memory_is_the_plans_to_15_percent(family: str, stage: str, core: int) -> None:
     """The peak of a bfloat16 step of 8 x 512 tokens, of a vocabulary of 32,768."""
-    if not torch.cuda.is_available():
-        pytest.skip("torch finds no CUDA device")
     setting = Setting(torch.device("cuda"), core, 32_768, 512, 8, 2)
     run = planned(setting, family, precision="bfloat16")
     times = step_times(run.spec, stage, Execution(setting.device), seconds=0.01)

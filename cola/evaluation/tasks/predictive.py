@@ -66,7 +66,7 @@ class PredictiveTask:
     ) -> None:
         """`prompts`: at most so many, whatever the settings say."""
         self._texts, self._asked, self._seed, self._prompts = texts, settings, seed, prompts
-        self._cuts = prompt_cuts(texts.rows_NL.shape[1], prompt_tokens, settings.tokens)
+        self._cuts = prompt_cuts(texts.rows_NL.shape[1], prompt_tokens, settings)
         self._count = min(prompts, len(texts.rows_NL) * len(self._cuts))
         self._groups = self._grouped(max(1, ROWS // settings.draws))
         new = {"max_new_tokens": settings.tokens}
@@ -210,16 +210,16 @@ class PredictiveTask:
         return metrics if together is None else metrics | {"unigram_brierlm": together.mean}
 
 
-def prompt_cuts(length: int, prompt_tokens: int, tokens: int) -> list[int]:
-    """The multiples of `prompt_tokens` that leave `tokens` of a sequence behind them.
+def prompt_cuts(length: int, prompt_tokens: int, settings: PredictiveSpec) -> range:
+    """`PredictiveSpec.prompt_lengths` of sequences of this length.
 
     Raises:
         SpecError: when there is none.
     """
-    cuts = list(range(prompt_tokens, length - tokens + 1, prompt_tokens))
+    cuts = settings.prompt_lengths(length, prompt_tokens)
     if not cuts:
         raise SpecError(
-            f"evaluation.predictive.tokens={tokens} behind evaluation.prompt_tokens="
+            f"evaluation.predictive.tokens={settings.tokens} behind evaluation.prompt_tokens="
             f"{prompt_tokens}: a sequence has {length} tokens; choose fewer"
         )
     return cuts

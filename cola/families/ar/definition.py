@@ -72,13 +72,11 @@ class ARDefinition(TrunkDefinition):
         the text's own."""
         new = settings.max_new_tokens
         alone, whole = self.forward(model, prompt + 1), self.forward(model, prompt + new)
-        heads = {"exact": new, "first": 1, "drawn": draws * (new - 1)}
-        head = alone.pop("head") * sum(heads.values())
+        # Logits of the text's tokens, of the first one drawn, and of each draw's further ones.
+        head = alone.pop("head") * (new + 1 + draws * (new - 1))
         del whole["head"]
-        of_prompt, of_text = (
-            (prompt + 1) * sum(alone.values()),
-            (prompt + new) * sum(whole.values()),
-        )
+        of_prompt = (prompt + 1) * sum(alone.values())
+        of_text = (prompt + new) * sum(whole.values())
         return head + of_text + of_prompt + draws * (of_text - of_prompt)
 
     def forward(self, model: ARModelSpec, length: int) -> dict[str, float]:

@@ -43,8 +43,7 @@ class TrunkDefinition(FamilyDefinition):
     def checkpointed_bytes(self, model: Any, objective: Any, precision: Precision) -> float:
         """See `FamilyDefinition.checkpointed_bytes`."""
         kept = trunk_bytes(model, precision, checkpoints=True)
-        ends = 4 * 4 * model.hidden_size  # embeddings, and the last norm
-        return kept + ends + logit_bytes(model.vocab_size, precision)
+        return kept + logit_bytes(model.vocab_size, precision)
 
     def head_shares(self, objective: Any) -> tuple[float, ...]:
         """See `FamilyDefinition.head_shares`: every token."""

@@ -254,9 +254,9 @@ def test_a_cache_s_rows_leave_and_join(step: int | None) -> None:
     cache.append(part)
     assert cache.lengths == cache.length_B[:3].tolist() == [2, 2, 1]
     assert cache.rows == (3 if step is None else 4)
-    keys, values = cache.keys_values(1)
-    assert keys[:3, 0, 0, 0].tolist() == [4.0, 2.0, 9.0]
-    assert values[:3, 0, 0, 0].tolist() == [8.0, 6.0, 10.0]
+    view = cache.view(1, 1)
+    assert view.keys[1, :3, 0, 0, 0].tolist() == [4.0, 2.0, 9.0]
+    assert view.values[1, :3, 0, 0, 0].tolist() == [8.0, 6.0, 10.0]
 
 
 def test_entries_lie_behind_each_row_s_own() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cola.sampling import static_step
-from cola.sampling.static_step import StaticStep
+from cola.sampling.static_step import MOST_GRAPHS, Graph, StaticStep
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.factories import tiny_model
@@ -156,6 +156,30 @@ def test_a_step_is_one_graph_for_all_lengths_of_a_generation(
     counts = Counter(keys).values()
     assert len(graphs) == sum(count > 1 for count in counts)
     assert max(counts) > 2
+
+
+def test_the_latest_graphs_are_kept_whatever_came_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU in a GPU's place: a graph is its outputs."""
+
+    class Replayed:
+        def replay(self) -> None:
+            pass
+
+    def captured(function: Callable[..., Any], inputs: Any, pool: object) -> Graph:
+        graph: Any = Replayed()
+        return Graph(graph, inputs, function(*inputs))
+
+    monkeypatch.setattr(static_step, "warmed_up", lambda function, inputs: function(*inputs))
+    monkeypatch.setattr(static_step, "captured", captured)
+    step = StaticStep(lambda x: (x + 1,), torch.device("cpu"))
+    step._captures = True
+    for key in range(2 * MOST_GRAPHS):
+        step(key, torch.zeros(1))
+    assert not step.graphs
+    for key in range(MOST_GRAPHS + 4):
+        assert step(key, torch.zeros(1))[0].item() == 1
+    shapes = ((torch.Size([1]), torch.float32),)
+    assert list(step.graphs) == [(key, shapes) for key in range(4, MOST_GRAPHS + 4)]
 
 
 def test_a_model_keeps_its_decoder_until_its_weights_change(

@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cola.sampling.continuous_batching import Sample, Stop
 from cola.sampling.ode import integrate, time_grid
-from cola.sampling.tokens import cut_after_eos, sample_tokens, seen_tokens
+from cola.sampling.tokens import sample_tokens, seen_tokens
+from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0, 1.0, 0.0]])
@@ -53,10 +55,17 @@ def test_sampling_without_numbers_is_refused() -> None:
 
 @given(st.lists(st.integers(0, 4), max_size=8))
 def test_nothing_stays_behind_eos(tokens: list[int]) -> None:
-    cut = cut_after_eos(tokens, 4)
-    assert cut == tokens[: len(cut)]
-    assert 4 not in cut[:-1]
-    assert cut_after_eos(tokens, None) == tokens
+    sample, unending = (
+        Sample(0, [], Stream(0, 0, [0]), stop=Stop(max_new_tokens=9, eos_token_id=eos))
+        for eos in (4, None)
+    )
+    sample.extend(tokens)
+    assert sample.generated == tokens[: len(sample.generated)]
+    assert 4 not in sample.generated[:-1]
+    assert sample.done == (4 in tokens)
+    unending.extend(tokens)
+    assert unending.generated == tokens
+    assert not unending.done
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("midpoint", 2)])

@@ -12,7 +12,7 @@ from cola.errors import SpecError
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.predictive_scores import brier_of_draws
 from cola.evaluation.tasks.catalog import HeldOut, make_tasks
-from cola.evaluation.tasks.predictive import PredictiveTask, PromptTexts, prompt_cuts
+from cola.evaluation.tasks.predictive import PredictiveTask, PromptTexts
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.interface.family import Family
 from cola.seeding import Stream
@@ -46,7 +46,7 @@ def result_of(task: PredictiveTask, evaluated: EvaluatedModel) -> TaskResult:
 
 def test_prompts_are_spread_over_sequences_and_lengths() -> None:
     rows = np.arange(5 * 32).reshape(5, 32)
-    assert prompt_cuts(32, 8, 4) == [8, 16, 24]
+    assert list(PredictiveSpec(tokens=4).prompt_lengths(32, 8)) == [8, 16, 24]
     task = task_of(rows, prompts=100)
     places = [task.place(item) for item in range(len(task.ids()))]
     assert sorted(task.ids()) == list(range(15))  # as many as there are
@@ -135,7 +135,7 @@ def test_summary_of_known_records(held_out: np.ndarray) -> None:
     assert found.metrics["unigram_brier_1"] == pytest.approx(1 / 320)
     assert found.metrics["unigram_brierlm"] == pytest.approx(100 * 320**-2.5)
     assert found.details["clusters"] == 2
-    ends = [8, 16, 24, 32][: len(prompt_cuts(held_out.shape[1], 8, 4))]
+    ends = [8, 16, 24, 32][: len(PredictiveSpec(tokens=4).prompt_lengths(held_out.shape[1], 8))]
     assert found.details["prompt_lengths"] == ends  # of four prompts, whatever ends there are
     assert found.details["absent"] == {}
     assert "nll_nats_per_token" not in found.metrics
