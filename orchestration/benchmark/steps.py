@@ -18,6 +18,7 @@ from cola.families.registry import family_of
 from cola.seeding import Stream
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
+from orchestration.step.micro_batch import largest_pass
 from orchestration.training.engine import EngineSettings, MicroBatch, PassMemoryError, autocast
 from orchestration.training.hardware import compiles_here
 from orchestration.training.torch_engine import TorchEngine
@@ -196,9 +197,8 @@ def _accumulation(spec: RunSpec, execution: Execution) -> int:
 
 
 def _rows(spec: RunSpec, execution: Execution) -> int:
-    """Sequences of the largest micro-batch."""
-    share = -(-spec.training.batch_sequences // execution.workers)
-    return -(-share // _accumulation(spec, execution))
+    size = execution.micro_batch_sequences
+    return largest_pass(spec.training.batch_sequences, execution.workers, size)
 
 
 @torch.no_grad()
