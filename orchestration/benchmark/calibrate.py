@@ -17,7 +17,7 @@ from cola.errors import RunError, SpecError
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec, StudySpec
 from orchestration.benchmark.steps import Execution, evaluation_seconds, step_times
-from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
+from orchestration.planning.accelerators import accelerator_in, accelerator_name
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import EVALUATION, FIRST_STEP, rate_key, save_rates
 from orchestration.state.paths import output_root
@@ -70,7 +70,7 @@ def gpu_names(resources: ResourcesSpec) -> list[str]:
     planned, own = accelerator_name(resources), torch.cuda.get_device_name()
     if planned in own:
         return [planned]
-    known = next((name for name in ACCELERATORS if name in own), None)
+    known = accelerator_in(own)
     if resources.accelerator is not None or known is not None:
         right = "another node" if known is None else f"resources.accelerator={known}"
         raise SpecError(

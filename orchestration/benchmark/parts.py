@@ -9,7 +9,7 @@ from typing import Any
 from cola.errors import SpecError
 from cola.families.registry import names
 from cola.study import StudySpec
-from orchestration.planning.accelerators import ACCELERATORS
+from orchestration.planning.accelerators import accelerator_in
 from orchestration.planning.plan import PlannedRun, plan_study
 
 # Sizes and settings of a benchmark without a study, chosen: a GPU's are those of
@@ -96,8 +96,7 @@ def default_values(gpu: str | None) -> dict[str, Any]:
     """A study of every family for the GPU of that name, or for one core of a CPU. No run of it is
     trained."""
     device = CPU if gpu is None else GPU
-    accelerator = next((name for name in ACCELERATORS if gpu is not None and name in gpu), None)
-    resources = {} if gpu is None else {"gpus_per_worker": 1, "accelerator": accelerator}
+    resources = {} if gpu is None else {"gpus_per_worker": 1, "accelerator": accelerator_in(gpu)}
     return {
         "name": "benchmark",
         "families": {name: {} for name in names()},

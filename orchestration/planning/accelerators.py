@@ -99,6 +99,11 @@ def accelerator_name(resources: ResourcesSpec) -> str:
     return resources.accelerator or ("H100" if resources.gpus_per_worker else "CPU")
 
 
+def accelerator_in(device_name: str) -> str | None:
+    """The accelerator that a device's own name contains, as "NVIDIA H100 80GB HBM3" does."""
+    return next((name for name in ACCELERATORS if name in device_name), None)
+
+
 def accelerator_of(resources: ResourcesSpec) -> Accelerator:
     """Rates and memory of the accelerator that a plan is made for."""
     return ACCELERATORS[accelerator_name(resources)]
