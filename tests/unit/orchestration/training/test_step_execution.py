@@ -22,6 +22,7 @@ from orchestration.training.hooks import Checkpoint, StopOnDivergence
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
     LoopSettings,
+    Progress,
     TrainState,
     draws_of,
     initial_model,
@@ -101,9 +102,9 @@ def test_a_step_waits_for_no_number_of_its_device(
             settings=settings,
             worker=ONE,
             index=index,
-            before=None,
+            before=Progress(),
         )
-        inputs = draws_of(state, data.train, settings).at(state.first_step)
+        inputs = draws_of(state, data.train).at(state.first_step)
         result = state.engine.step([batch.on(device) for batch in inputs], 1.0)
         assert {value.device.type for value in result.means.values()} == {"meta"}
         with pytest.raises(RuntimeError, match="meta tensor"):

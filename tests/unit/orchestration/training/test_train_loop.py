@@ -22,6 +22,7 @@ from orchestration.training.sharded_state import MOMENTS, WEIGHT, FragmentReader
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
     LoopSettings,
+    Progress,
     TrainState,
     draws_of,
     initial_model,
@@ -219,9 +220,9 @@ def test_workers_with_uneven_shares_have_the_gradient_of_the_whole_batch(
             settings=settings,
             worker=worker,
             index=0,
-            before=None,
+            before=Progress(),
         )
-        batches = draws_of(state, data.train, settings).at(0)
+        batches = draws_of(state, data.train).at(0)
         if worker.world_size == 3:
             assert len(batches) == 3
             assert [batch.weight for batch in batches].count(0.0) == (worker.rank == 0)
