@@ -18,8 +18,9 @@ from cola.families.registry import family_of
 from cola.seeding import Stream
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
+from orchestration.step.draws import MicroBatch
 from orchestration.step.micro_batch import largest_pass
-from orchestration.training.engine import EngineSettings, MicroBatch, PassMemoryError, autocast
+from orchestration.training.engine import EngineSettings, PassMemoryError, autocast
 from orchestration.training.hardware import compiles_here
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.validation import ROWS_AT_ONCE
