@@ -26,7 +26,7 @@ RECOMPUTED = 4 / 3
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of one run; `calibrated` ones rest on rates measured on this machine alone.
+    """Costs of one run.
 
     `seconds` are of start-up, training, validation and tasks; `price` is None without a price per
     hour. `utilization` has the MFU of each stage, with its origin.
@@ -36,8 +36,12 @@ class Costs:
     accelerator_hours: float
     price: float | None
     checkpoint_bytes: float
-    calibrated: bool
     utilization: Mapping[str, Utilization]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every stage's rate was measured by `--calibrate`."""
+        return all(found.basis == CALIBRATED for found in self.utilization.values())
 
 
 def run_costs(
@@ -54,7 +58,7 @@ def run_costs(
     Stored are `keep` checkpoints and the exported model. Validation and tasks run at the MFU of
     the last stage where they are not measured.
     """
-    seconds, calibrated = STARTUP_SECONDS, True
+    seconds = STARTUP_SECONDS
     used: dict[str, Utilization] = {}
     flops = 0.0
     for stage, stage_flops in zip(spec.stages, executed_flops(spec, first_step), strict=True):
@@ -66,7 +70,6 @@ def run_costs(
                 measured / worker_flops(resources, spec.training.precision, 1.0), CALIBRATED
             )
         )
-        calibrated = calibrated and measured is not None
         flops = worker_flops(resources, spec.training.precision, used[stage.name].mfu)
         # MFUs count the model's own FLOPs; measured rates have what is computed again in them.
         again = RECOMPUTED if resources.checkpoints_activations and measured is None else 1.0
@@ -85,7 +88,6 @@ def run_costs(
         accelerator_hours=hours,
         price=price,
         checkpoint_bytes=stored,
-        calibrated=calibrated,
         utilization=used,
     )
 
