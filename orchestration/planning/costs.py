@@ -19,7 +19,7 @@ from orchestration.planning.accelerators import (
 from orchestration.planning.memory import MOMENTS, WEIGHT
 from orchestration.planning.rates import EVALUATION, Rates, first_step_of, rate_of
 
-CALIBRATED = "measured here by --calibrate"
+CALIBRATED = "measured by --calibrate"
 # Forward, backward (twice a forward pass) and the forward pass again, over the first two.
 RECOMPUTED = 4 / 3
 
@@ -93,16 +93,16 @@ def run_costs(
 
 
 def basis_of(costs: Sequence[Costs], accelerator: str) -> str:
-    """What the hours rest on, as a clause: rates measured here, or MFUs with their origin."""
+    """What the hours rest on, as a clause: measured rates, or MFUs with their origin."""
     if all(cost.calibrated for cost in costs):
-        return "rates measured on this machine"
+        return "rates measured by --calibrate"
     used = [found for cost in costs for found in cost.utilization.values()]
     some = [found for found in used if found.basis != CALIBRATED]
     least, most = (f"{pick(found.mfu for found in some):.3g}" for pick in (min, max))
     bases = ", ".join(dict.fromkeys(found.basis for found in some))
     clauses = list(dict.fromkeys(clause for found in some for clause in found.extrapolated))
     beyond = f"; extrapolated to {first_of(clauses, most=6)}" if clauses else ""
-    rest = "; the rest at rates measured here" if len(some) < len(used) else ""
+    rest = "; the rest at calibrated rates" if len(some) < len(used) else ""
     return (
         f"MFU {least if least == most else f'{least} to {most}'} of the {accelerator}'s peak, "
         f"{bases}{beyond}{rest}; --calibrate measures"

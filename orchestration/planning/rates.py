@@ -1,4 +1,4 @@
-"""Training rates that were measured on this machine, kept beside the studies (torch-free)."""
+"""Training rates that `cola plan --calibrate` measured, kept beside the studies (torch-free)."""
 
 from __future__ import annotations
 
