@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +21,6 @@ from orchestration.training.hardware import peak_flops
 
 FIRST_TOKENS = 16  # chosen: tokens after which latency is read, as the task `speed` does
 REPEATS = 2  # chosen: of a generation; the fastest counts
-UNBOUNDED = 1e18  # bytes: a memory plan that refuses nothing
 
 
 def measure(part: Part, seconds: float) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def memory(run: PlannedRun, stage: str, device: torch.device, *, micro: int) -> 
     resources = run.resources.model_copy(
         update={"workers": 1, "min_workers": None, "micro_batch_sequences": micro}
     )
-    plan = memory_plan(run.spec, resources, 0, device_bytes=UNBOUNDED)
+    plan = memory_plan(run.spec, resources, 0, device_bytes=math.inf)
     found: dict[str, Any] = {
         "planned_state_bytes": plan.states,
         "planned_activation_bytes": plan.activations,

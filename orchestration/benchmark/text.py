@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from orchestration.benchmark.parts import Measured
 from orchestration.planning.units import count
 
 GB, MB = 1e9, 1e6
@@ -34,8 +35,8 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 def tables(results: Sequence[dict[str, Any]]) -> list[str]:
     """One table of training and one of generation, as far as there are results."""
-    training = [row for row in results if row["what"] == "training"]
-    generation = [row for row in results if row["what"] == "generation"]
+    training = [row for row in results if row["what"] == Measured.TRAINING]
+    generation = [row for row in results if row["what"] == Measured.GENERATION]
     found = []
     if training:
         header = (
@@ -58,7 +59,7 @@ def memory_title(rows: Sequence[dict[str, Any]]) -> str:
 
 def training_cells(row: dict[str, Any]) -> tuple[str, ...]:
     """One stage; of a GPU the peak of its memory, of a CPU the activations of a micro-batch."""
-    memory, checkpointed = row["memory"], row.get("activation_checkpointing", False)
+    memory, checkpointed = row["memory"], row["activation_checkpointing"]
     plan = memory["planned_activation_bytes"]
     if memory["peak_bytes"]:
         total = plan + memory["planned_state_bytes"]

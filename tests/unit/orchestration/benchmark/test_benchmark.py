@@ -23,6 +23,7 @@ from orchestration.benchmark.benchmark import Benchmark, Limits, check_device, m
 from orchestration.benchmark.cli import changed_study, default_folder
 from orchestration.benchmark.measure import measure
 from orchestration.benchmark.parts import (
+    Measured,
     Part,
     batches_in,
     default_sizes,
@@ -117,7 +118,7 @@ def test_a_part_gives_rates_flops_and_memory(runs: list[PlannedRun]) -> None:
 
 
 def test_parts_are_stages_and_batches_of_distinct_models(runs: list[PlannedRun]) -> None:
-    found = parts_of([*runs, *runs], [1, 8], kinds=("training", "generation"))
+    found = parts_of([*runs, *runs], [1, 8], kinds=list(Measured))
     assert [part.stage for part in found if part.stage] == ["train", "train", "vae", "joint"]
     assert [part.batch for part in found if part.batch] == [1, 8] * 3
     assert batches_in(" 1, 8,8") == [1, 8]
@@ -157,7 +158,7 @@ class Failing:
 
 def test_results_are_written_as_they_come(runs: list[PlannedRun], tmp_path: Path) -> None:
     found = Benchmark("cola benchmark", "tiny", describe_machine())
-    parts = parts_of(runs[:2], [1], kinds=("training", "generation"))
+    parts = parts_of(runs[:2], [1], kinds=list(Measured))
     lines = measured(Failing(), parts, found, limits=Limits(part=9.0), folder=tmp_path)
     next(lines)
     saved = json.loads((tmp_path / "benchmark.json").read_text())
@@ -213,7 +214,7 @@ def test_what_the_limit_of_all_parts_ends_is_left_out(
 ) -> None:
     monkeypatch.setattr("orchestration.benchmark.benchmark.as_text", lambda values: "")
     found = Benchmark("cola benchmark", "tiny", describe_machine())
-    parts = parts_of(runs, [1], kinds=("training",))
+    parts = parts_of(runs, [1], kinds=[Measured.TRAINING])
     limits = Limits(part=9.0, total=0.1)
     assert len([*measured(Endless(), parts, found, limits=limits, folder=tmp_path)]) == 1
     assert found.failed == {}
