@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cola.evaluation.tasks.speed import first_tokens
 from cola.families.registry import definition_of, family_of
 from cola.seeding import Stream
 from cola.study import RunSpec
@@ -19,7 +20,6 @@ from orchestration.planning.memory import memory_plan
 from orchestration.planning.plan import PlannedRun
 from orchestration.training.hardware import peak_flops
 
-FIRST_TOKENS = 16  # chosen: tokens after which latency is read, as the task `speed` does
 REPEATS = 2  # chosen: of a generation; the fastest counts
 
 
@@ -120,15 +120,6 @@ def generation(spec: RunSpec, batch: int, device: torch.device) -> dict[str, Any
         / settings.max_new_tokens,
     }
     if batch == 1:
-        began, made = time.perf_counter(), 0
-        stream = Stream(0, 0, [0], device=device)
-        for piece in family.stream(model, prompts[0], settings, stream=stream, eos_token_id=None):
-            made += len(piece)
-            if made >= FIRST_TOKENS:
-                break
-        synchronise(device)
-        found |= {
-            "first_tokens": made,
-            "first_tokens_seconds": time.perf_counter() - began,
-        }
+        made, latency = first_tokens(family, model, prompts[0], settings=settings, device=device)
+        found |= {"first_tokens": made, "first_tokens_seconds": latency}
     return found
