@@ -15,7 +15,14 @@ from cola.seeding import Stream
 from cola.study import RunSpec
 from orchestration.benchmark.memory import kept_bytes
 from orchestration.benchmark.parts import Part
-from orchestration.benchmark.steps import Execution, drawn, step_times, synchronise
+from orchestration.benchmark.steps import (
+    Execution,
+    device_of,
+    drawn,
+    set_threads,
+    step_times,
+    synchronise,
+)
 from orchestration.planning.memory import memory_plan
 from orchestration.planning.plan import PlannedRun
 from orchestration.training.hardware import peak_flops
@@ -29,20 +36,15 @@ def measure(part: Part, seconds: float) -> dict[str, Any]:
     Raises:
         ColaError: see `step_times`.
     """
-    resources = part.run.resources
-    device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    set_threads(part.run.resources)
     if part.stage is not None:
-        return training(part.run, part.stage, device, seconds=seconds)
-    return generation(part.run.spec, part.batch or 1, device)
+        return training(part.run, part.stage, seconds=seconds)
+    return generation(part.run.spec, part.batch or 1, device_of(part.run.resources))
 
 
-def training(
-    run: PlannedRun, stage: str, device: torch.device, *, seconds: float
-) -> dict[str, Any]:
+def training(run: PlannedRun, stage: str, *, seconds: float) -> dict[str, Any]:
     """Tokens a second, MFU, model FLOPs, memory against the plan, the first step."""
-    spec = run.spec
+    spec, device = run.spec, device_of(run.resources)
     execution = Execution.of(run.resources, run.micro_batch_sequences)
     times = step_times(spec, stage, execution, seconds=seconds)
     planned = next(item for item in spec.stages if item.name == stage)

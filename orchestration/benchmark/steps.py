@@ -49,7 +49,7 @@ class Execution:
             RunError: they are to compile, and the machine cannot.
         """
         return cls(
-            torch.device("cuda" if resources.gpus_per_worker else "cpu"),
+            device_of(resources),
             resources.workers,
             micro_batch_sequences,
             compiles_here(resources),
@@ -235,6 +235,16 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def device_of(resources: ResourcesSpec) -> torch.device:
+    """Where a worker with these resources trains."""
+    return torch.device("cuda" if resources.gpus_per_worker else "cpu")
+
+
+def set_threads(resources: ResourcesSpec) -> None:
+    """Give this process's torch the threads of a worker."""
+    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
 
 
 def device_name(device: torch.device) -> str:

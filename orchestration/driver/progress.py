@@ -286,10 +286,10 @@ def _clock(since: float) -> str:
     return _minutes(time.monotonic() - since)
 
 
-def _minutes(time_span: float) -> str:
+def _minutes(seconds: float) -> str:
     """Seconds as minutes and seconds."""
-    minutes, seconds = divmod(int(time_span), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _number(value: object) -> float | None:
