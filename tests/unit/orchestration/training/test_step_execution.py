@@ -33,6 +33,7 @@ from tests.sizes import FAMILIES
 from tests.unit.orchestration.training.test_train_loop import (
     Losses,
     SaveAndStop,
+    poison,
     trained,
     with_average,
 )
@@ -73,11 +74,6 @@ def test_inputs_ahead_and_late_numbers_change_nothing(
 def test_late_numbers_end_a_diverged_run_a_step_later_and_name_the_step(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
-    def poison(state: TrainState) -> None:
-        if state.step == 2:
-            with torch.no_grad():
-                next(iter(state.model.parameters())).fill_(float("nan"))
-
     saved: list[int] = []
     save = Checkpoint(1e-9, lambda state: saved.append(state.step))
     hooks = [StopOnDivergence(), save, poison]

@@ -317,18 +317,19 @@ def test_rate_and_distortion_make_up_the_nll(runs: dict[str, RunSpec], data: Pre
     assert not any("pooled" in name or "latent_mean" in name for name in found)
 
 
+def poison(state: TrainState) -> None:
+    """A hook that makes weights not finite after step 2."""
+    if state.step == 2:
+        with torch.no_grad():
+            next(iter(state.model.parameters())).fill_(float("nan"))
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
-    def poison(state: TrainState) -> None:
-        if state.step == 2:
-            with torch.no_grad():
-                next(iter(state.model.parameters())).fill_(float("nan"))
-
     state = trained(runs["ar"], data, poison, StopOnDivergence())
     assert (state.stop, state.step) == ("diverged", 3)
-    assert state.stop_reason is not None
-    assert "loss is nan at step 3" in state.stop_reason or "gradient_norm" in state.stop_reason
+    assert state.stop_reason == "loss is nan at step 3"
     assert state.stop_code == "diverged"
 
 
