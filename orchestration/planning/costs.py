@@ -150,9 +150,10 @@ def task_flops(spec: RunSpec) -> float:
     From above: prompts of `prompt_tokens`, and answers of the greatest length.
     """
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
-    family, total = definition_of(spec.family), predictive_flops(spec)
+    family, total = definition_of(spec.family), 0.0
     for task in settings.tasks:
         if task == "predictive":
+            total += predictive_flops(spec)
             continue
         if task == "likelihood":
             flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
