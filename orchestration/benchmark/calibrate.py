@@ -72,10 +72,10 @@ def gpu_names(resources: ResourcesSpec) -> list[str]:
         return [planned]
     known = accelerator_in(own)
     if resources.accelerator is not None or known is not None:
-        right = "another node" if known is None else f"resources.accelerator={known}"
+        other = "" if known is None else f", or set resources.accelerator={known}"
         raise SpecError(
             f"resources.accelerator={planned}: --calibrate measures this machine, whose GPU is "
-            f"{own}; calibrate on a node with the right one, or set {right}"
+            f"{own}; calibrate on a node with the right one{other}"
         )
     log.warning("%s is no GPU that plans know: its memory is planned as that of %s", own, planned)
     return []

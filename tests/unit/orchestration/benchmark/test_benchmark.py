@@ -17,6 +17,7 @@ import torch
 from cola.errors import SpecError
 from cola.families.interface.family import StageModule
 from cola.models import execution as blocks
+from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.benchmark import calibrate as calibration
 from orchestration.benchmark.benchmark import Benchmark, Limits, check_device, measured
@@ -101,6 +102,23 @@ def test_a_plan_for_gpus_is_not_calibrated_without_one(tiny_study: dict[str, Any
         calibration.calibrate(study, [])
     with pytest.raises(SpecError, match=r"--set resources\.gpus_per_worker=0"):
         check_device(study, describe_machine())
+
+
+@pytest.mark.parametrize(
+    ("own", "remedy"),
+    [
+        ("NVIDIA A100-SXM4-40GB", r"the right one, or set resources\.accelerator=A100$"),
+        ("NVIDIA T4", "the right one$"),
+    ],
+)
+def test_a_plan_for_another_gpu_is_not_calibrated(
+    own: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: own)
+    resources = ResourcesSpec(gpus_per_worker=1, accelerator="H100")
+    with pytest.raises(SpecError, match=remedy):
+        calibration.gpu_names(resources)
 
 
 def test_a_part_gives_rates_flops_and_memory(runs: list[PlannedRun]) -> None:
