@@ -92,6 +92,19 @@ def fitted(
     return FittedTable(table, needed(), left_out)
 
 
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 0) -> list[str]:
+    """The rows as lines without a frame, for files too: the first `left` columns are aligned to the
+    left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if place < left else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def wide_console() -> Console:
     """A console whose tables are not cut: pipes and files have no width."""
     console = Console()

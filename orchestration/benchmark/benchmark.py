@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,6 @@ from orchestration.planning.plan import PlannedRun
 
 VERSION = 1  # of benchmark.json
 LONGEST = 1e6  # seconds; chosen
-
-
-class Measured(StrEnum):
-    """Kinds of parts."""
-
-    TRAINING = "training"
-    GENERATION = "generation"
 
 
 @dataclass(frozen=True)
@@ -68,11 +60,15 @@ class Benchmark:
     failed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     sizes_left_out: list[str] = field(default_factory=list)
-    complete: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part has a result."""
+        return not (self.failed or self.left_out)
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return {"version": VERSION, **vars(self)}
+        return {"version": VERSION, **vars(self), "complete": self.complete}
 
     def save(self, folder: Path) -> None:
         """Write `benchmark.json` and `benchmark.txt`.
@@ -177,5 +173,4 @@ def measured(
         yield f"{part.name}: {line}"
     for name in found.left_out:
         found.left_out[name] = f"the time limit of {limits.total:g} s"
-    found.complete = not (found.left_out or found.failed)
     found.save(folder)

@@ -16,8 +16,8 @@ import torch
 from cola.errors import RunError, SpecError
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec, StudySpec
-from orchestration.benchmark.steps import Execution, evaluation_seconds, step_times
-from orchestration.planning.accelerators import ACCELERATORS, accelerator_name
+from orchestration.benchmark.steps import Execution, evaluation_seconds, set_threads, step_times
+from orchestration.planning.accelerators import accelerator_in, accelerator_name
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import EVALUATION, FIRST_STEP, rate_key, save_rates
 from orchestration.state.paths import output_root
@@ -70,12 +70,12 @@ def gpu_names(resources: ResourcesSpec) -> list[str]:
     planned, own = accelerator_name(resources), torch.cuda.get_device_name()
     if planned in own:
         return [planned]
-    known = next((name for name in ACCELERATORS if name in own), None)
+    known = accelerator_in(own)
     if resources.accelerator is not None or known is not None:
-        right = "another node" if known is None else f"resources.accelerator={known}"
+        other = "" if known is None else f", or set resources.accelerator={known}"
         raise SpecError(
             f"resources.accelerator={planned}: --calibrate measures this machine, whose GPU is "
-            f"{own}; calibrate on a node with the right one, or set {right}"
+            f"{own}; calibrate on a node with the right one{other}"
         )
     log.warning("%s is no GPU that plans know: its memory is planned as that of %s", own, planned)
     return []
@@ -122,13 +122,14 @@ def measure_rates(
     Raises:
         ColaError: see `step_times`.
     """
-    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    set_threads(resources)
     execution = Execution.of(resources, micro_batch_sequences)
     rates: dict[str, float] = {}
     for stage in spec.stages:
         times = step_times(spec, stage.name, execution, seconds=SECONDS, seed=seed)
         rates[stage.name] = times.tokens_per_second * stage.train_flops_per_token_executed
         if execution.compile:
+            # Of rates that are kept none is 0: a millisecond stands for nothing.
             rates[FIRST_STEP + stage.name] = max(times.first_step_seconds, 1e-3)
     rates[EVALUATION] = evaluation_seconds(spec, execution)
     return rates

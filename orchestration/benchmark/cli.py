@@ -14,14 +14,13 @@ from cola.study import StudySpec
 from orchestration.benchmark.benchmark import (
     Benchmark,
     Limits,
-    Measured,
     check_device,
     command_line,
     default_runs,
     measured,
     new_folder,
 )
-from orchestration.benchmark.parts import batches_in, parts_of, planned
+from orchestration.benchmark.parts import Measured, batches_in, parts_of, planned
 from orchestration.benchmark.process import MeasuringProcess
 from orchestration.benchmark.text import as_text
 from orchestration.planning.catalog import load_study, output_of

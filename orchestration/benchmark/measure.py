@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from cola.evaluation.tasks.speed import first_tokens
 from cola.families.registry import definition_of, family_of
 from cola.seeding import Stream
 from cola.study import RunSpec
 from orchestration.benchmark.memory import kept_bytes
 from orchestration.benchmark.parts import Part
-from orchestration.benchmark.steps import Execution, drawn, step_times, synchronise
+from orchestration.benchmark.steps import (
+    Execution,
+    device_of,
+    drawn,
+    set_threads,
+    step_times,
+    synchronise,
+)
 from orchestration.planning.memory import memory_plan
 from orchestration.planning.plan import PlannedRun
 from orchestration.training.hardware import peak_flops
 
-FIRST_TOKENS = 16  # chosen: tokens after which latency is read, as the task `speed` does
 REPEATS = 2  # chosen: of a generation; the fastest counts
-UNBOUNDED = 1e18  # bytes: a memory plan that refuses nothing
 
 
 def measure(part: Part, seconds: float) -> dict[str, Any]:
@@ -29,20 +36,15 @@ def measure(part: Part, seconds: float) -> dict[str, Any]:
     Raises:
         ColaError: see `step_times`.
     """
-    resources = part.run.resources
-    device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    set_threads(part.run.resources)
     if part.stage is not None:
-        return training(part.run, part.stage, device, seconds=seconds)
-    return generation(part.run.spec, part.batch or 1, device)
+        return training(part.run, part.stage, seconds=seconds)
+    return generation(part.run.spec, part.batch or 1, device_of(part.run.resources))
 
 
-def training(
-    run: PlannedRun, stage: str, device: torch.device, *, seconds: float
-) -> dict[str, Any]:
+def training(run: PlannedRun, stage: str, *, seconds: float) -> dict[str, Any]:
     """Tokens a second, MFU, model FLOPs, memory against the plan, the first step."""
-    spec = run.spec
+    spec, device = run.spec, device_of(run.resources)
     execution = Execution.of(run.resources, run.micro_batch_sequences)
     times = step_times(spec, stage, execution, seconds=seconds)
     planned = next(item for item in spec.stages if item.name == stage)
@@ -76,7 +78,7 @@ def memory(run: PlannedRun, stage: str, device: torch.device, *, micro: int) -> 
     resources = run.resources.model_copy(
         update={"workers": 1, "min_workers": None, "micro_batch_sequences": micro}
     )
-    plan = memory_plan(run.spec, resources, 0, device_bytes=UNBOUNDED)
+    plan = memory_plan(run.spec, resources, 0, device_bytes=math.inf)
     found: dict[str, Any] = {
         "planned_state_bytes": plan.states,
         "planned_activation_bytes": plan.activations,
@@ -120,15 +122,6 @@ def generation(spec: RunSpec, batch: int, device: torch.device) -> dict[str, Any
         / settings.max_new_tokens,
     }
     if batch == 1:
-        began, made = time.perf_counter(), 0
-        stream = Stream(0, 0, [0], device=device)
-        for piece in family.stream(model, prompts[0], settings, stream=stream, eos_token_id=None):
-            made += len(piece)
-            if made >= FIRST_TOKENS:
-                break
-        synchronise(device)
-        found |= {
-            "first_tokens": made,
-            "first_tokens_seconds": time.perf_counter() - began,
-        }
+        made, latency = first_tokens(family, model, prompts[0], settings=settings, device=device)
+        found |= {"first_tokens": made, "first_tokens_seconds": latency}
     return found

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from cola.errors import SpecError
 from cola.families.registry import names
 from cola.study import StudySpec
-from orchestration.planning.accelerators import ACCELERATORS
+from orchestration.planning.accelerators import accelerator_in
 from orchestration.planning.plan import PlannedRun, plan_study
 
-# Sizes and settings of a benchmark without a study, chosen: a GPU's are those of
-# `utilization.csv` up to the paper's row, a CPU's take two minutes on two cores.
+# Sizes and settings of a benchmark without a study, chosen: a GPU's reach from the smallest one of
+# `utilization.csv` to the paper's row, a CPU's take a minute or two on two cores.
 GPU_SIZES: tuple[dict[str, Any], ...] = (
     {"core_parameters": 130_000_000},
     {"core_parameters": 400_000_000},
@@ -36,6 +37,13 @@ CPU: dict[str, Any] = {
 }
 
 
+class Measured(StrEnum):
+    """Kinds of parts."""
+
+    TRAINING = "training"
+    GENERATION = "generation"
+
+
 @dataclass(frozen=True)
 class Part:
     """One measurement: of a run's stage in training, or of generation with `batch` prompts."""
@@ -45,15 +53,20 @@ class Part:
     batch: int | None = None
 
     @property
+    def kind(self) -> Measured:
+        """What is measured of the run."""
+        return Measured.GENERATION if self.stage is None else Measured.TRAINING
+
+    @property
     def name(self) -> str:
         """For people."""
-        what = f"generation x {self.batch}" if self.stage is None else f"training {self.stage}"
-        return f"{self.run.variant} {self.run.core_parameters:.3g} {what}"
+        which = f"x {self.batch}" if self.stage is None else self.stage
+        return f"{self.run.variant} {self.run.core_parameters:.3g} {self.kind} {which}"
 
     def as_json(self) -> dict[str, Any]:
         """What is measured."""
         return {
-            "what": "generation" if self.stage is None else "training",
+            "what": self.kind,
             "family": self.run.spec.family,
             "variant": self.run.variant,
             "core_parameters": self.run.core_parameters,
@@ -64,17 +77,17 @@ class Part:
 
 
 def parts_of(
-    runs: Sequence[PlannedRun], batches: Sequence[int], *, kinds: Collection[str]
+    runs: Sequence[PlannedRun], batches: Sequence[int], *, kinds: Collection[Measured]
 ) -> list[Part]:
     """Every stage and every batch size of each distinct model of the runs: training first, in the
-    runs' order. `kinds` are "training" and "generation", or one of them."""
+    runs' order. Parts of other `kinds` are left out."""
     distinct = list(
         {(run.spec.model.content_hash(), run.spec.objective.content_hash()): run for run in runs}
         .values()
     )  # fmt: skip
     training = [Part(run, stage=stage.name) for run in distinct for stage in run.spec.stages]
     generation = [Part(run, batch=batch) for run in distinct for batch in batches]
-    return (training if "training" in kinds else []) + (generation if "generation" in kinds else [])
+    return [part for part in (*training, *generation) if part.kind in kinds]
 
 
 def batches_in(text: str) -> list[int]:
@@ -96,8 +109,7 @@ def default_values(gpu: str | None) -> dict[str, Any]:
     """A study of every family for the GPU of that name, or for one core of a CPU. No run of it is
     trained."""
     device = CPU if gpu is None else GPU
-    accelerator = next((name for name in ACCELERATORS if gpu is not None and name in gpu), None)
-    resources = {} if gpu is None else {"gpus_per_worker": 1, "accelerator": accelerator}
+    resources = {} if gpu is None else {"gpus_per_worker": 1, "accelerator": accelerator_in(gpu)}
     return {
         "name": "benchmark",
         "families": {name: {} for name in names()},

@@ -18,7 +18,9 @@ from cola.families.registry import family_of
 from cola.seeding import Stream
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
-from orchestration.training.engine import EngineSettings, MicroBatch, PassMemoryError, autocast
+from orchestration.step.draws import MicroBatch
+from orchestration.step.micro_batch import largest_pass
+from orchestration.training.engine import EngineSettings, PassMemoryError, autocast
 from orchestration.training.hardware import compiles_here
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.validation import ROWS_AT_ONCE
@@ -47,7 +49,7 @@ class Execution:
             RunError: they are to compile, and the machine cannot.
         """
         return cls(
-            torch.device("cuda" if resources.gpus_per_worker else "cpu"),
+            device_of(resources),
             resources.workers,
             micro_batch_sequences,
             compiles_here(resources),
@@ -196,9 +198,8 @@ def _accumulation(spec: RunSpec, execution: Execution) -> int:
 
 
 def _rows(spec: RunSpec, execution: Execution) -> int:
-    """Sequences of the largest micro-batch."""
-    share = -(-spec.training.batch_sequences // execution.workers)
-    return -(-share // _accumulation(spec, execution))
+    size = execution.micro_batch_sequences
+    return largest_pass(spec.training.batch_sequences, execution.workers, size)
 
 
 @torch.no_grad()
@@ -234,6 +235,16 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def device_of(resources: ResourcesSpec) -> torch.device:
+    """Where a worker with these resources trains."""
+    return torch.device("cuda" if resources.gpus_per_worker else "cpu")
+
+
+def set_threads(resources: ResourcesSpec) -> None:
+    """Give this process's torch the threads of a worker."""
+    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
 
 
 def device_name(device: torch.device) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from cola.terminal_tables import aligned
+from orchestration.benchmark.parts import Measured
 from orchestration.planning.units import count
 
 GB, MB = 1e9, 1e6
@@ -34,19 +36,19 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 def tables(results: Sequence[dict[str, Any]]) -> list[str]:
     """One table of training and one of generation, as far as there are results."""
-    training = [row for row in results if row["what"] == "training"]
-    generation = [row for row in results if row["what"] == "generation"]
-    found = []
+    training = [row for row in results if row["what"] == Measured.TRAINING]
+    generation = [row for row in results if row["what"] == Measured.GENERATION]
+    found: list[list[str]] = []
     if training:
         header = (
             "training", "core", "stage", "micro-batch", "precision", "tokens/s", "MFU",
             "MFLOP/token", "first step", memory_title(training),
         )  # fmt: skip
-        found.append(aligned([header, *(training_cells(row) for row in training)]))
+        found.append(aligned([header, *map(training_cells, training)], left=1))
     if generation:
         titles = ("generation", "core", "batch", "tokens/s", "seconds", "first tokens")
-        found.append(aligned([titles, *(generation_cells(row) for row in generation)]))
-    return found
+        found.append(aligned([titles, *map(generation_cells, generation)], left=1))
+    return ["\n".join(lines) for lines in found]
 
 
 def memory_title(rows: Sequence[dict[str, Any]]) -> str:
@@ -58,7 +60,7 @@ def memory_title(rows: Sequence[dict[str, Any]]) -> str:
 
 def training_cells(row: dict[str, Any]) -> tuple[str, ...]:
     """One stage; of a GPU the peak of its memory, of a CPU the activations of a micro-batch."""
-    memory, checkpointed = row["memory"], row.get("activation_checkpointing", False)
+    memory, checkpointed = row["memory"], row["activation_checkpointing"]
     plan = memory["planned_activation_bytes"]
     if memory["peak_bytes"]:
         total = plan + memory["planned_state_bytes"]
@@ -102,16 +104,3 @@ def notes(values: dict[str, Any]) -> list[str]:
     found += [f"Left out ({why}): {', '.join(parts)}" for why, parts in reasons.items()]
     found += [f"Size left out: {why}" for why in values["sizes_left_out"]]
     return found
-
-
-def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Lines whose columns are aligned: the first to the left, the others to the right."""
-    lines = [tuple(row) for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )

@@ -14,7 +14,7 @@ from orchestration.cluster.processes import end_workers
 from orchestration.planning.plan import PlannedRun
 from orchestration.state.event_log import Event, EventLog, FailureReader
 from orchestration.state.heartbeat import Beat, read_beats
-from orchestration.state.journal import OUT_OF_MEMORY, JournalReader
+from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class RunMonitor:
                 again = self._starts > 1
                 starts.append(WorkerStart(line.step, again, repeated, workers, damaged))
                 self._furthest = line.step
-            elif event == OUT_OF_MEMORY:
+            elif event == Event.OUT_OF_MEMORY:
                 self._shortages.append(str(line.values.get("reason")))
             self._furthest = max(self._furthest, line.step)
         return starts

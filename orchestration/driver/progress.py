@@ -181,7 +181,7 @@ class StudyView:
                     self._report(row)
         if self._live is None:
             self._report_stop()
-        if self._live is not None:
+        else:
             self._live.update(self._table())
 
     def _read(self, row: RunProgress) -> None:
@@ -240,8 +240,7 @@ class StudyView:
                 rate += row.tokens_per_second * row.run.train_flops("executed") / row.run.tokens
         if rate <= 0:
             return "unknown yet"
-        minutes, seconds = divmod(int(left / rate), 60)
-        return f"{minutes} min {seconds:02d} s"
+        return _minutes(left / rate)
 
     def _title(self) -> str:
         """What is done and left, and for how long; of a stop, what it waits for."""
@@ -284,8 +283,13 @@ class StudyView:
 
 def _clock(since: float) -> str:
     """Time since a monotonic moment."""
-    minutes, seconds = divmod(int(time.monotonic() - since), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    return _minutes(time.monotonic() - since)
+
+
+def _minutes(seconds: float) -> str:
+    """Seconds as minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _number(value: object) -> float | None:

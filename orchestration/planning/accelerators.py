@@ -56,7 +56,8 @@ NEAR_SIZE, NEAR_SHAPE = 1.25, 2.0
 
 @dataclass(frozen=True)
 class Measurement:
-    """A row of `utilization.csv`: one stage of a family in training, on random tokens."""
+    """What plans take of a row of `utilization.csv`: one stage of a family in training, on random
+    tokens."""
 
     accelerator: str
     memory: str
@@ -66,12 +67,10 @@ class Measurement:
     family: str
     stage: str
     core_parameters: float
-    micro_batch: int
     sequence_length: int
     vocabulary: int
     tokens_per_second: float
     mfu: float
-    commit: str
 
     @property
     def conditions(self) -> str:
@@ -99,6 +98,11 @@ def accelerator_name(resources: ResourcesSpec) -> str:
     return resources.accelerator or ("H100" if resources.gpus_per_worker else "CPU")
 
 
+def accelerator_in(device_name: str) -> str | None:
+    """The accelerator that a device's own name contains, as "NVIDIA H100 80GB HBM3" does."""
+    return next((name for name in ACCELERATORS if name in device_name), None)
+
+
 def accelerator_of(resources: ResourcesSpec) -> Accelerator:
     """Rates and memory of the accelerator that a plan is made for."""
     return ACCELERATORS[accelerator_name(resources)]
@@ -124,12 +128,10 @@ def measurements() -> tuple[Measurement, ...]:
                 family=row["family"],
                 stage=row["stage"],
                 core_parameters=float(row["core_parameters"]),
-                micro_batch=int(row["micro_batch"]),
                 sequence_length=int(row["sequence_length"]),
                 vocabulary=int(row["vocabulary"]),
                 tokens_per_second=float(row["tokens_per_second"]),
                 mfu=float(row["mfu"]),
-                commit=row["commit"],
             )
             for row in csv.DictReader(file)
         )

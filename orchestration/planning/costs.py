@@ -19,14 +19,14 @@ from orchestration.planning.accelerators import (
 from orchestration.planning.memory import MOMENTS, WEIGHT
 from orchestration.planning.rates import EVALUATION, Rates, first_step_of, rate_of
 
-CALIBRATED = "measured here by --calibrate"
+CALIBRATED = "measured by --calibrate"
 # Forward, backward (twice a forward pass) and the forward pass again, over the first two.
 RECOMPUTED = 4 / 3
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of one run; `calibrated` ones rest on rates measured on this machine alone.
+    """Costs of one run.
 
     `seconds` are of start-up, training, validation and tasks; `price` is None without a price per
     hour. `utilization` has the MFU of each stage, with its origin.
@@ -36,8 +36,12 @@ class Costs:
     accelerator_hours: float
     price: float | None
     checkpoint_bytes: float
-    calibrated: bool
     utilization: Mapping[str, Utilization]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every stage's rate was measured by `--calibrate`."""
+        return all(found.basis == CALIBRATED for found in self.utilization.values())
 
 
 def run_costs(
@@ -54,7 +58,7 @@ def run_costs(
     Stored are `keep` checkpoints and the exported model. Validation and tasks run at the MFU of
     the last stage where they are not measured.
     """
-    seconds, calibrated = STARTUP_SECONDS, True
+    seconds = STARTUP_SECONDS
     used: dict[str, Utilization] = {}
     flops = 0.0
     for stage, stage_flops in zip(spec.stages, executed_flops(spec, first_step), strict=True):
@@ -66,7 +70,6 @@ def run_costs(
                 measured / worker_flops(resources, spec.training.precision, 1.0), CALIBRATED
             )
         )
-        calibrated = calibrated and measured is not None
         flops = worker_flops(resources, spec.training.precision, used[stage.name].mfu)
         # MFUs count the model's own FLOPs; measured rates have what is computed again in them.
         again = RECOMPUTED if resources.checkpoints_activations and measured is None else 1.0
@@ -85,22 +88,21 @@ def run_costs(
         accelerator_hours=hours,
         price=price,
         checkpoint_bytes=stored,
-        calibrated=calibrated,
         utilization=used,
     )
 
 
 def basis_of(costs: Sequence[Costs], accelerator: str) -> str:
-    """What the hours rest on, as a clause: rates measured here, or MFUs with their origin."""
+    """What the hours rest on, as a clause: measured rates, or MFUs with their origin."""
     if all(cost.calibrated for cost in costs):
-        return "rates measured on this machine"
+        return "rates measured by --calibrate"
     used = [found for cost in costs for found in cost.utilization.values()]
     some = [found for found in used if found.basis != CALIBRATED]
     least, most = (f"{pick(found.mfu for found in some):.3g}" for pick in (min, max))
     bases = ", ".join(dict.fromkeys(found.basis for found in some))
     clauses = list(dict.fromkeys(clause for found in some for clause in found.extrapolated))
     beyond = f"; extrapolated to {first_of(clauses, most=6)}" if clauses else ""
-    rest = "; the rest at rates measured here" if len(some) < len(used) else ""
+    rest = "; the rest at calibrated rates" if len(some) < len(used) else ""
     return (
         f"MFU {least if least == most else f'{least} to {most}'} of the {accelerator}'s peak, "
         f"{bases}{beyond}{rest}; --calibrate measures"
@@ -148,9 +150,10 @@ def task_flops(spec: RunSpec) -> float:
     From above: prompts of `prompt_tokens`, and answers of the greatest length.
     """
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
-    family, total = definition_of(spec.family), predictive_flops(spec)
+    family, total = definition_of(spec.family), 0.0
     for task in settings.tasks:
         if task == "predictive":
+            total += predictive_flops(spec)
             continue
         if task == "likelihood":
             flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)

@@ -44,10 +44,15 @@ def memory_by_stage(spec: RunSpec, resources: ResourcesSpec) -> tuple[MemoryPlan
     memory = accelerator_of(resources).memory
     if memory is None:
         return ()
-    device_bytes = memory * (resources.gpus_per_worker or 1.0)
+    device_bytes = memory * device_share(resources)
     return tuple(
         memory_plan(spec, resources, stage, device_bytes=device_bytes) for stage in range(4)
     )
+
+
+def device_share(resources: ResourcesSpec) -> float:
+    """The part of its device's memory that a worker may take."""
+    return resources.gpus_per_worker or 1.0
 
 
 def memory_plan(

@@ -23,7 +23,7 @@ from cola.study.latent_rules import latent_values, settings_at_rung
 from cola.study.study import check_batch
 from cola.tuning.checks import why_other_corpus
 from orchestration.planning.accelerators import accelerator_of
-from orchestration.planning.memory import MemoryPlan, memory_by_stage
+from orchestration.planning.memory import MemoryPlan, device_share, memory_by_stage
 from orchestration.planning.stages import (
     Place,
     Stage,
@@ -302,7 +302,7 @@ def check_memory(
     device, stage = accelerator_of(resources).memory, resources.zero_stage
     if device is None or plans[stage].fits:
         return
-    share = resources.gpus_per_worker or 1.0
+    share = device_share(resources)
     has = f"the device has {device / 1e9:.0f} GB"
     if share < 1:
         has += f", of which gpus_per_worker={share:g} gives it {share * device / 1e9:.0f} GB"

@@ -1,4 +1,4 @@
-"""Training rates that were measured on this machine, kept beside the studies (torch-free)."""
+"""Training rates that `cola plan --calibrate` measured, kept beside the studies (torch-free)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def measured_rates(root: Path) -> dict[str, float]:
         if wrong:
             raise StorageError(f"{path}: {wrong[0]} is no positive number; {REMEDY}")
     except StorageError as error:
-        log.warning("%s; costs rest on an assumed rate", error)
+        log.warning("%s; costs rest on none of its rates", error)
         return {}
     return {key: float(value) for key, value in values.items()}
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cola.errors import SpecError
+from cola.terminal_tables import aligned
 from orchestration.planning.shared_prefixes import prefix_plans
 from orchestration.planning.units import rungs_as_text
 from orchestration.recipes.node_groups import NodeGroup
@@ -202,12 +203,7 @@ def job_counts(sizes: Sequence[RungSize], wanted: int) -> list[int]:
 
 def table_of(jobs: Sequence[RungJobs]) -> list[str]:
     """The jobs as the lines of a table."""
-    rows = [list(COLUMNS), *(each.row() for each in jobs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
+    return aligned([COLUMNS, *(each.row() for each in jobs)])
 
 
 def sentences_of(jobs: Sequence[RungJobs]) -> list[str]:

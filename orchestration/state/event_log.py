@@ -40,7 +40,7 @@ class Event:
     LEASE_LOST = "lease lost"  # another driver has taken the run over
     LEASE_NOT_REFRESHED = "lease not refreshed"  # the output folder takes nothing: a full disk
     CHECKPOINT_DAMAGED = "checkpoint damaged"  # an older one is taken
-    OUT_OF_MEMORY = "out of memory"  # of a worker's device; its passes are halved
+    OUT_OF_MEMORY = "out of memory"  # of a worker's device; passes are halved (journal too)
     HUNG = "hung"  # a worker made no step for too long and was killed
     RETRIED = "retried"
     STOP_REQUESTED = "stop requested"

@@ -18,7 +18,6 @@ from cola.jsonl import LineReader, LineWriter
 from orchestration.state.fence import AttemptFence
 
 KINDS = ("train", "evaluation", "diagnostic", "tasks", "event")
-OUT_OF_MEMORY = "out of memory"  # event of passes that did not fit a device; they are halved
 
 
 @dataclass(frozen=True)

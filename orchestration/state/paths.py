@@ -232,7 +232,7 @@ class OutputFolder:
 
     @property
     def calibration(self) -> Path:
-        """Training rates measured on this machine."""
+        """Training rates that `cola plan --calibrate` measured."""
         return self.path / "calibration.json"
 
 

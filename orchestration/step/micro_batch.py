@@ -16,7 +16,7 @@ from cola.errors import RunError, StorageError
 from cola.files import read_record, write_atomically
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
-from orchestration.planning.memory import memory_plan
+from orchestration.planning.memory import device_share, memory_plan
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +99,13 @@ def size_that_fits(run: RunSpec, resources: ResourcesSpec, free: float, *, total
 
     A worker that has a share of the GPU takes no more than its share.
     """
-    share = resources.gpus_per_worker if 0 < resources.gpus_per_worker < 1 else 1.0
     # Workers checkpoint activations only where that is planned: `auto` is decided by then.
     checkpointing = "always" if resources.checkpoints_activations else "never"
     asked = resources.model_copy(
         update={"micro_batch_sequences": None, "activation_checkpointing": checkpointing}
     )
-    plan = memory_plan(run, asked, resources.zero_stage, device_bytes=min(free, share * total))
+    device_bytes = min(free, device_share(resources) * total)
+    plan = memory_plan(run, asked, resources.zero_stage, device_bytes=device_bytes)
     return plan.micro_batch_sequences
 
 

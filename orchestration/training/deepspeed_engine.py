@@ -20,10 +20,10 @@ from orchestration.compat.deepspeed import (
     switch_off_shared_memory_collectives,
     without_tracking,
 )
+from orchestration.step.draws import MicroBatch
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
-    MicroBatch,
     ParameterGroups,
     StepResult,
     adamw,

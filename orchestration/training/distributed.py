@@ -38,18 +38,6 @@ def gather_objects(value: Any, worker: WorkerRank) -> list[Any]:
     return values
 
 
-def mean_over_workers(
-    values: dict[str, float], worker: WorkerRank, device: torch.device
-) -> dict[str, float]:
-    """Mean of each named number over the workers, on every worker."""
-    if worker.world_size == 1:
-        return values
-    names = sorted(values)
-    stacked = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
-    dist.all_reduce(stacked)
-    return dict(zip(names, (stacked / worker.world_size).tolist(), strict=True))
-
-
 def mean_and_max_over_workers(
     values: dict[str, float], worker: WorkerRank, device: torch.device
 ) -> dict[str, tuple[float, float]]:

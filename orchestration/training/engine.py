@@ -15,7 +15,7 @@ from torch import Tensor
 from cola.errors import RunError, one_line
 from cola.families.interface.family import StageModule
 from cola.study import TrainingSpec
-from orchestration.step.draws import MicroBatch as MicroBatch
+from orchestration.step.draws import MicroBatch
 
 
 class PassMemoryError(RunError):

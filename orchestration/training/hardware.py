@@ -11,7 +11,7 @@ import torch
 from cola.errors import RunError
 from cola.models.execution import why_not_compiled
 from cola.spec.resources import ResourcesSpec
-from orchestration.planning.accelerators import ACCELERATORS
+from orchestration.planning.accelerators import ACCELERATORS, accelerator_in
 
 log = logging.getLogger(__name__)
 Precision = Literal["float32", "bfloat16"]
@@ -27,10 +27,9 @@ def peak_flops(precision: Precision, device: torch.device | None = None) -> floa
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for model, accelerator in ACCELERATORS.items():
-            if model in name:
-                return accelerator.peak(precision)
+        known = accelerator_in(torch.cuda.get_device_name(device))
+        if known is not None:
+            return ACCELERATORS[known].peak(precision)
     return measure_matmul_flops(precision, device)
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cola.families.interface.family import StageModule
+from orchestration.step.draws import MicroBatch
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
-    MicroBatch,
     ParameterGroups,
     StepResult,
     adamw,

@@ -281,7 +281,7 @@ def run_stage(
     end = first + state.stage.steps
     exchange = StepExchange(worker.world_size, engine.device, settings.lag)
 
-    draws, device = draws_of(state, tokens, settings), engine.device
+    draws, device = draws_of(state, tokens), engine.device
 
     def prepare(step: int) -> list[MicroBatch]:
         drawn = draws.at(step)
@@ -321,7 +321,7 @@ def run_stage(
     return None
 
 
-def draws_of(state: TrainState, tokens: PackedTokens, settings: LoopSettings) -> StageDraws:
+def draws_of(state: TrainState, tokens: PackedTokens) -> StageDraws:
     """What the state's worker draws in its stage."""
     return StageDraws(
         state.run,
@@ -330,7 +330,7 @@ def draws_of(state: TrainState, tokens: PackedTokens, settings: LoopSettings) ->
         first_step=state.first_step,
         rank=state.worker.rank,
         workers=state.worker.world_size,
-        micro_batch_sequences=settings.micro_batch_sequences,
+        micro_batch_sequences=state.micro_batch,
     )
 
 
@@ -360,7 +360,7 @@ def open_stage(
     settings: LoopSettings,
     worker: WorkerRank,
     index: int,
-    before: Progress | None,
+    before: Progress,
 ) -> TrainState:
     """A state whose engine trains stage `index` of `model`; steps and seconds follow `before`."""
     stage = run.stages[index]
@@ -378,7 +378,6 @@ def open_stage(
             run.training.of_stage(stage.name), settings.zero_stage, count, settings.compile
         ),
     )
-    before = before or Progress()
     state = TrainState(
         run,
         family,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from orchestration.state.event_log import Event
 from orchestration.state.fence import AttemptFence
-from orchestration.state.journal import OUT_OF_MEMORY, JournalWriter
+from orchestration.state.journal import JournalWriter
 from orchestration.state.paths import RunFolder
 from orchestration.step.micro_batch import (
     MicroBatchRecord,
@@ -79,7 +80,7 @@ def shortage_recorder(
             log.warning("%s: is not written: %s", path, error)
         if journal is not None:
             values = {
-                "event": OUT_OF_MEMORY,
+                "event": Event.OUT_OF_MEMORY,
                 "attempt": assignment.attempt,
                 "reason": str(shortage),
                 "micro_batch_sequences": shortage.smaller,

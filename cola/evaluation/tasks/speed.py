@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from cola.evaluation.items import Id
 from cola.evaluation.models.context import fitted_prompt, room_for_prompts
@@ -14,12 +15,33 @@ from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
 from cola.evaluation.tasks.token_tasks import check_prompt
+from cola.families.interface.family import Family
 from cola.families.registry import definition_of
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
 FIRST_TOKENS = 16  # chosen: tokens after which latency is read
 REPEATS = 3  # chosen: the least of them counts, which other work on the machine disturbs least
+
+
+@torch.no_grad()
+def first_tokens(
+    family: Family,
+    model: nn.Module,
+    prompt: list[int],
+    *,
+    settings: GenerationSpec,
+    device: torch.device,
+) -> tuple[int, float]:
+    """Tokens of a continuation's first pieces, at least `FIRST_TOKENS` where it has as many, and
+    the seconds until they are made."""
+    began, made = time.perf_counter(), 0
+    stream = Stream(0, 0, [0], device=device)
+    for piece in family.stream(model, prompt, settings, stream=stream, eos_token_id=None):
+        made += len(piece)
+        if made >= FIRST_TOKENS:
+            break
+    return made, time.perf_counter() - began
 
 
 class SpeedTask:
@@ -88,21 +110,11 @@ class SpeedTask:
             sizes, self.settings, prompt, batch=batch
         ).total
 
-    @torch.no_grad()
     def _latency(self, evaluated: EvaluatedModel) -> float:
-        """Seconds until the first `FIRST_TOKENS` tokens of one continuation are made."""
-        began, new_tokens = time.perf_counter(), 0
-        stream = Stream(0, 0, [0], device=evaluated.device)
         room = room_for_prompts(evaluated.context, self.settings)
         prompt, _ = fitted_prompt(self._prompts[0], room)
-        pieces = evaluated.family.stream(
-            evaluated.model, prompt, self.settings, stream=stream, eos_token_id=None
-        )
-        for piece in pieces:
-            new_tokens += len(piece)
-            if new_tokens >= FIRST_TOKENS:
-                break
-        return time.perf_counter() - began
+        family, model, device = evaluated.family, evaluated.model, evaluated.device
+        return first_tokens(family, model, prompt, settings=self.settings, device=device)[1]
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`: tokens/s over all prompts, seconds to the first tokens of one

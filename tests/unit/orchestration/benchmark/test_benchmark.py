@@ -16,12 +16,14 @@ import torch
 from cola.errors import SpecError
 from cola.families.interface.family import StageModule
 from cola.models import execution as blocks
+from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.benchmark import calibrate as calibration
 from orchestration.benchmark.benchmark import Benchmark, Limits, check_device, measured
 from orchestration.benchmark.cli import changed_study, default_folder
 from orchestration.benchmark.measure import measure
 from orchestration.benchmark.parts import (
+    Measured,
     Part,
     batches_in,
     default_sizes,
@@ -101,6 +103,23 @@ def test_a_plan_for_gpus_is_not_calibrated_without_one(tiny_study: dict[str, Any
         check_device(study, describe_machine())
 
 
+@pytest.mark.parametrize(
+    ("own", "remedy"),
+    [
+        ("NVIDIA A100-SXM4-40GB", r"the right one, or set resources\.accelerator=A100$"),
+        ("NVIDIA T4", "the right one$"),
+    ],
+)
+def test_a_plan_for_another_gpu_is_not_calibrated(
+    own: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: own)
+    resources = ResourcesSpec(gpus_per_worker=1, accelerator="H100")
+    with pytest.raises(SpecError, match=remedy):
+        calibration.gpu_names(resources)
+
+
 def test_a_part_gives_rates_flops_and_memory(runs: list[PlannedRun]) -> None:
     training = measure(Part(runs[0], stage="train"), 0.01)
     assert training["mfu"] == pytest.approx(
@@ -116,7 +135,7 @@ def test_a_part_gives_rates_flops_and_memory(runs: list[PlannedRun]) -> None:
 
 
 def test_parts_are_stages_and_batches_of_distinct_models(runs: list[PlannedRun]) -> None:
-    found = parts_of([*runs, *runs], [1, 8], kinds=("training", "generation"))
+    found = parts_of([*runs, *runs], [1, 8], kinds=list(Measured))
     assert [part.stage for part in found if part.stage] == ["train", "train", "vae", "joint"]
     assert [part.batch for part in found if part.batch] == [1, 8] * 3
     assert batches_in(" 1, 8,8") == [1, 8]
@@ -156,7 +175,7 @@ class Failing:
 
 def test_results_are_written_as_they_come(runs: list[PlannedRun], tmp_path: Path) -> None:
     found = Benchmark("cola benchmark", "tiny", describe_machine())
-    parts = parts_of(runs[:2], [1], kinds=("training", "generation"))
+    parts = parts_of(runs[:2], [1], kinds=list(Measured))
     lines = measured(Failing(), parts, found, limits=Limits(part=9.0), folder=tmp_path)
     next(lines)
     saved = json.loads((tmp_path / "benchmark.json").read_text())
@@ -216,7 +235,7 @@ def test_what_the_limit_of_all_parts_ends_is_left_out(
 ) -> None:
     monkeypatch.setattr("orchestration.benchmark.benchmark.as_text", lambda values: "")
     found = Benchmark("cola benchmark", "tiny", describe_machine())
-    parts = parts_of(runs, [1], kinds=("training",))
+    parts = parts_of(runs, [1], kinds=[Measured.TRAINING])
     limits = Limits(part=9.0, total=5.0)
     process = Endless()
     lines = measured(process, parts, found, limits=limits, folder=tmp_path, clock=process.clock)

@@ -54,7 +54,7 @@ def test_what_would_fit_with_checkpointing_is_refused_with_that_remedy() -> None
         paper(*LONG, "resources.activation_checkpointing=never")
 
 
-def test_checkpointing_leaves_room_for_larger_micro_batches(tiny_study: dict[str, Any]) -> None:
+def test_with_checkpointing_a_micro_batch_keeps_less(tiny_study: dict[str, Any]) -> None:
     (run, *_) = plan_study(StudySpec.parse(tiny_study | {"families": ["ar"]}))
     plain, checkpointed = (
         memory_plan(

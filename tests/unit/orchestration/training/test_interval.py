@@ -13,7 +13,8 @@ from cola.families.registry import family_of
 from cola.seeding import Stream
 from cola.spec.objectives import JointObjective
 from cola.study import TrainingSpec
-from orchestration.training.engine import EngineSettings, MicroBatch
+from orchestration.step.draws import MicroBatch
+from orchestration.training.engine import EngineSettings
 from orchestration.training.torch_engine import TorchEngine
 from tests.sizes import size_model
 

@@ -22,6 +22,7 @@ from orchestration.training.hooks import Checkpoint, StopOnDivergence
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
     LoopSettings,
+    Progress,
     TrainState,
     draws_of,
     initial_model,
@@ -32,6 +33,7 @@ from tests.sizes import FAMILIES
 from tests.unit.orchestration.training.test_train_loop import (
     Losses,
     SaveAndStop,
+    poison,
     trained,
     with_average,
 )
@@ -72,11 +74,6 @@ def test_inputs_ahead_and_late_numbers_change_nothing(
 def test_late_numbers_end_a_diverged_run_a_step_later_and_name_the_step(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
-    def poison(state: TrainState) -> None:
-        if state.step == 2:
-            with torch.no_grad():
-                next(iter(state.model.parameters())).fill_(float("nan"))
-
     saved: list[int] = []
     save = Checkpoint(1e-9, lambda state: saved.append(state.step))
     hooks = [StopOnDivergence(), save, poison]
@@ -101,9 +98,9 @@ def test_a_step_waits_for_no_number_of_its_device(
             settings=settings,
             worker=ONE,
             index=index,
-            before=None,
+            before=Progress(),
         )
-        inputs = draws_of(state, data.train, settings).at(state.first_step)
+        inputs = draws_of(state, data.train).at(state.first_step)
         result = state.engine.step([batch.on(device) for batch in inputs], 1.0)
         assert {value.device.type for value in result.means.values()} == {"meta"}
         with pytest.raises(RuntimeError, match="meta tensor"):

@@ -19,7 +19,13 @@ from orchestration.state.journal import JournalReader, JournalWriter
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.hooks import Evaluate
 from orchestration.training.torch_engine import TorchEngine
-from orchestration.training.train_loop import LoopSettings, TrainState, initial_model, open_stage
+from orchestration.training.train_loop import (
+    LoopSettings,
+    Progress,
+    TrainState,
+    initial_model,
+    open_stage,
+)
 from orchestration.training.validation import evaluation_steps, final_rows
 
 
@@ -37,7 +43,7 @@ def state(tiny_study: dict[str, Any]) -> TrainState:
         settings=LoopSettings(0),
         worker=WorkerRank(),
         index=0,
-        before=None,
+        before=Progress(),
     )
 
 
