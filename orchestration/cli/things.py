@@ -16,9 +16,9 @@ from cola.study import StudySpec
 from orchestration.output_mirror.mirror import check_mirror_address
 from orchestration.planning.catalog import (
     SWEEP_KEYS,
-    is_own_name,
     load_study,
     output_of,
+    own_study,
     read_study,
     shipped_studies,
     sweep_commands,
@@ -97,7 +97,7 @@ def study_of(services: Any, name: str, settings: list[str]) -> StudySpec:
         SpecError: see `load_study`; of a shipped sweep's name it names the commands for it.
     """
     known = name in shipped_studies() or Path(name).exists()
-    known = known or is_own_name(name, output_of(settings))
+    known = known or own_study(name, output_of(settings)) is not None
     if services is not None and not known and name in services.sweeps():
         raise SpecError(f"{name}: is a sweep, not a study; {sweep_commands(name)}")
     return load_study(name, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -49,19 +49,28 @@ def load_study(name_or_file: str, overrides: list[str]) -> StudySpec:
         SpecError: for an unknown study and for anything invalid in it.
     """
     root = output_of(overrides)
-    own = OutputFolder(root).studies / name_or_file / Artifact.STUDY
-    if is_own_name(name_or_file, root):
-        # The folder may have been moved since.
-        overrides = [f"output={json.dumps(str(root))}", *overrides]
-        return located(_read(own, name_or_file, overrides))
+    own = own_study(name_or_file, root)
+    if own is not None:
+        return located(_read(own, name_or_file, lying_in(root, overrides)))
     return located(read_study(name_or_file, overrides))
 
 
-def is_own_name(name: str, root: Path) -> bool:
-    """Whether a name is that of a study of an output folder, and of no shipped study or file."""
-    plain = bool(name) and Path(name).name == name and name not in shipped_studies()
-    own = OutputFolder(root).studies / name / Artifact.STUDY
-    return plain and not Path(name).is_file() and own.is_file()
+def own_study(name: str, root: Path) -> Path | None:
+    """The file of an output folder's study of this name; None where `own_file` has none."""
+    file = OutputFolder(root).studies / name / Artifact.STUDY
+    return own_file(name, file, shipped_studies())
+
+
+def own_file(name: str, file: Path, shipped: Container[str]) -> Path | None:
+    """The file that a study or sweep of this name would have in an output folder, if it is there
+    and the name is that of no shipped one and of no file, which come first."""
+    plain = bool(name) and Path(name).name == name and name not in shipped
+    return file if plain and not Path(name).is_file() and file.is_file() else None
+
+
+def lying_in(root: Path, settings: Sequence[str]) -> list[str]:
+    """The settings of what lies in this output folder, which may have been moved since."""
+    return [f"output={json.dumps(str(root))}", *settings]
 
 
 def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
