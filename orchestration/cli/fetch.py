@@ -27,12 +27,8 @@ from orchestration.cli.options import (
     chosen_cluster,
     output_folder,
 )
-from orchestration.cli.things import (
-    is_sweep_values,
-    name_and_output,
-    study_values,
-    submitted_values,
-)
+from orchestration.cli.things import name_and_output, study_values, submitted_values
+from orchestration.planning.catalog import is_sweep_values
 
 if TYPE_CHECKING:
     from orchestration.results.fetch import Advance, Fetched

@@ -37,9 +37,9 @@ from orchestration.cli.options import (
     with_output,
 )
 from orchestration.cli.tables import print_runs
-from orchestration.cli.things import is_sweep_values, study_of, submitted_values
+from orchestration.cli.things import study_of, submitted_values
 from orchestration.driver.status import run_status, unstarted_status
-from orchestration.planning.catalog import SHOWN_KEY, load_study, nearest
+from orchestration.planning.catalog import SHOWN_KEY, is_sweep_values, load_study, nearest
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import plan_study
 from orchestration.results.saved_runs import saved_runs

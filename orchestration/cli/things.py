@@ -15,7 +15,7 @@ from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.output_mirror.mirror import check_mirror_address
 from orchestration.planning.catalog import (
-    SWEEP_KEYS,
+    is_sweep_values,
     load_study,
     output_of,
     own_study,
@@ -110,11 +110,6 @@ def holds_sweep(path: Path) -> bool:
         SpecError: it cannot be read, or is no mapping.
     """
     return is_sweep_values(load_yaml(path))
-
-
-def is_sweep_values(values: Mapping[str, Any]) -> bool:
-    """Whether these are a sweep's."""
-    return any(key in values for key in SWEEP_KEYS)
 
 
 def submitted_values(text: bytes, where: str) -> dict[str, Any]:

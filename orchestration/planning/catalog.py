@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from cola.errors import SpecError, StorageError, first_of
 from cola.files import read_json
@@ -111,6 +112,11 @@ def sweep_commands(sweep: str) -> str:
     return f"`cola sweep {quoted} --plan` plans it, `cola sweep status {quoted}` shows its trials"
 
 
+def is_sweep_values(values: Mapping[str, Any]) -> bool:
+    """Whether these are a sweep's: one has no families, and a study none of its keys."""
+    return "families" not in values and any(key in values for key in SWEEP_KEYS)
+
+
 def own_names(folder: Path) -> list[str]:
     """Names of what the folder of studies, or of sweeps, of an output folder holds."""
     return sorted(path.parent.name for path in folder.glob(f"*/{Artifact.STUDY}"))
@@ -132,7 +138,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _read(path: Path, name: str, overrides: list[str]) -> StudySpec:
     log.debug("study %s: %s", name, path)
     written = load_yaml(path)
-    if "families" not in written and any(key in written for key in SWEEP_KEYS):
+    if is_sweep_values(written):
         raise SpecError(f"{path}: is a sweep, not a study; {sweep_commands(name)}")
     values = apply_overrides(written, overrides)
     study = StudySpec.parse(values, origin=str(path))
