@@ -172,7 +172,7 @@ def test_run_names_are_whole_in_a_status_of_any_width(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
     rows = [run_status(run, Ledger(Path(study.output)), None) for run in runs]
-    print_runs("tiny", rows, workers=False)
+    print_runs("tiny", rows, workers=False, wide=False)
     shown = capsys.readouterr().out
     assert all(run.name in shown for run in runs)
     assert "…" not in shown
