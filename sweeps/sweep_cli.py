@@ -209,10 +209,10 @@ def status(
     show_planned_status(planner, as_json, wide=wide)
 
 
-def show_status(sweep: str, as_json: bool) -> None:
+def show_status(sweep: str, as_json: bool, wide: bool) -> None:
     """Print the trials of a sweep that needs no options."""
     planner = planner_of(sweep, None, sweep_settings=None, settings=None)
-    show_planned_status(planner, as_json, wide=False)
+    show_planned_status(planner, as_json, wide=wide)
 
 
 def show_planned_status(planner: PointPlanner, as_json: bool, *, wide: bool) -> None:
