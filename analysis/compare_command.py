@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import typer
@@ -16,7 +15,7 @@ from analysis.imports.record import frames_of
 from analysis.imports.source import is_store
 from analysis.plotting.files import check_plot, draw_to
 from analysis.study_source import is_study_folder, study_source
-from analysis.tables.json_numbers import without_nan
+from analysis.tables.json_numbers import json_text
 from cola.errors import SpecError
 from cola.terminal import say
 
@@ -57,7 +56,7 @@ def compare_studies(
         values = (
             {"schema": SCHEMA} | as_json(found) | {"plot": None if where is None else str(where)}
         )
-        typer.echo(json.dumps(without_nan(values), indent=1, allow_nan=False))
+        typer.echo(json_text(values))
         return
     show(found, Console(markup=False, emoji=False))
     if where is not None:

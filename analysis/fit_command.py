@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from analysis.table_fit.options import check_conventions, check_options, check_p
 from analysis.table_fit.request import Request
 from analysis.table_fit.text import shown
 from analysis.tables.columns import Columns, read_columns
-from analysis.tables.json_numbers import without_nan
+from analysis.tables.json_numbers import json_text
 from cola.errors import FitError, SpecError
 from cola.terminal import say, waiting
 
@@ -94,7 +93,7 @@ def fit_file(
         result["design_file"] = str(extras.design.path)
     result = {"version": VERSION} | result
     if as_json:
-        typer.echo(json.dumps(without_nan(result), indent=1, allow_nan=False))
+        typer.echo(json_text(result))
     else:
         show_fit(result, Console(markup=False, emoji=False))  # labels are text as written
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import typer
@@ -15,7 +14,7 @@ from analysis.study_forecasts.scores import Score, held_out_scores, registered_s
 from analysis.study_forecasts.text import line_sentence, sentences_of
 from analysis.study_source import StudySource
 from analysis.table_fit.options import parse_target
-from analysis.tables.json_numbers import without_nan
+from analysis.tables.json_numbers import json_text
 from cola.errors import SpecError
 from cola.records import STUDY_FORECASTS
 from cola.terminal import say
@@ -119,7 +118,7 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
 
 def print_json(values: dict[str, object]) -> None:
     """One JSON object, with the version of its schema."""
-    typer.echo(json.dumps(without_nan({"schema": SCHEMA} | values), indent=1, allow_nan=False))
+    typer.echo(json_text({"schema": SCHEMA} | values))
 
 
 def target_compute(text: str) -> float:

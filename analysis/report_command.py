@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 
 from analysis.forecasts.register import damaged_lines
@@ -18,7 +18,7 @@ from analysis.report.runs import StudyFrames
 from analysis.study_forecasts.scores import registered_scores
 from analysis.study_forecasts.text import sentences_of
 from analysis.study_source import study_source
-from analysis.tables.json_numbers import without_nan
+from analysis.tables.json_numbers import json_text
 from cola.errors import ColaError, SpecError
 from cola.records import STUDY_FORECASTS
 from cola.terminal import say, waiting
@@ -56,7 +56,7 @@ def report_study(
             )  # fmt: skip
     if as_json:
         found = page.found | {"report": str(page.html)} if metrics else summary(source.name, result)
-        print(json.dumps(without_nan(found), indent=1, allow_nan=False))
+        typer.echo(json_text(found))
     elif metrics:
         show_metrics(page, console)
     else:

@@ -6,28 +6,15 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LEAST_WIDTH = 20  # of lines, in columns: below it words stand one to a line; a chosen value
 
 
-class Screen(Protocol):
-    """Where lines go: a `rich.console.Console`."""
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether a person sees it."""
-
-    @property
-    def width(self) -> int:
-        """Columns of a line."""
-
-    @property
-    def print(self) -> Callable[..., None]:
-        """Print what it is given."""
-
-
-def say(screen: Screen, text: str, style: str | None = None) -> None:
+def say(screen: Console, text: str, style: str | None = None) -> None:
     """Print a sentence as it is written, broken at words where the screen is a terminal."""
     screen.print(
         sentence(text, screen), style=style, highlight=False, markup=False, emoji=False,
@@ -35,7 +22,7 @@ def say(screen: Screen, text: str, style: str | None = None) -> None:
     )  # fmt: skip
 
 
-def sentence(text: str, screen: Screen) -> str:
+def sentence(text: str, screen: Console) -> str:
     """The text, broken at words where the screen is a terminal; elsewhere it is one line."""
     return wrapped(text, screen.width) if screen.is_terminal else text
 

@@ -56,7 +56,7 @@ class Services:
     register_forecast: Callable[[Path, str, float], str]
     sweeps: Callable[[], Iterable[str]]
     sweep_submission: Callable[..., Submission]
-    sweep_status: Callable[[str, bool], None]
+    sweep_status: Callable[[str, bool, bool], None]
 
 
 def show_version(asked: bool) -> None:
@@ -125,11 +125,11 @@ def sweep_submission(*given: Any, **options: Any) -> Submission:
     return submission(*given, **options)
 
 
-def show_sweep(sweep: str, as_json: bool) -> None:
+def show_sweep(sweep: str, as_json: bool, wide: bool) -> None:
     """Print the trials of a sweep."""
     from sweeps.sweep_cli import show_status
 
-    show_status(sweep, as_json)
+    show_status(sweep, as_json, wide)
 
 
 def report_sweep(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections import UserDict
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -17,7 +17,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = LoadedCommands(COMMANDS)
+        self.commands = LoadedCommands({entry.name: entry for entry in COMMANDS})
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order in which help shows them."""
@@ -34,32 +34,14 @@ class LazyGroup(TyperGroup):
         return name, found if name is None else self.commands[name], rest
 
 
-class LoadedCommands(MutableMapping[str, Any]):
-    """Commands by name; each is imported when it is first taken."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = {entry.name: entry for entry in entries}
-        self._loaded: dict[str, Any] = {}
+class LoadedCommands(UserDict[str, Any]):
+    """Commands by name; each takes the place of its entry when it is first taken."""
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._loaded:
-            self._loaded[name] = load(self._entries[name])
-        return self._loaded[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._loaded[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._loaded[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        found = self.data[name]
+        if isinstance(found, Entry):
+            found = self.data[name] = load(found)
+        return found
 
 
 def load(entry: Entry) -> Any:

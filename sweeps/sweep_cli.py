@@ -209,12 +209,13 @@ def status(
     show_planned_status(planner, as_json, wide=wide)
 
 
-def show_status(sweep: str, as_json: bool) -> None:
+def show_status(sweep: str, as_json: bool, wide: bool) -> None:
     """Print the trials of a sweep that needs no options."""
-    show_planned_status(planner_of(sweep, None, sweep_settings=None, settings=None), as_json)
+    planner = planner_of(sweep, None, sweep_settings=None, settings=None)
+    show_planned_status(planner, as_json, wide=wide)
 
 
-def show_planned_status(planner: PointPlanner, as_json: bool, *, wide: bool = False) -> None:
+def show_planned_status(planner: PointPlanner, as_json: bool, *, wide: bool) -> None:
     """Print a sweep's trials, from its log."""
     spec, log = planner.sweep, SweepLog(sweep_folder(planner.base))
     leave_out_trials(planner, log)

@@ -229,8 +229,7 @@ def _number(each: Mapping[str, Any], name: str, value: Mapping[str, Any]) -> str
 def _scaled(each: Mapping[str, Any], value: float) -> str:
     if not math.isfinite(value):
         return "..."
-    bounded = each["range"] is not None
-    return number_text(value, each["unit"], each["scale"], bounded=bounded)
+    return number_text(value, each["unit"])
 
 
 def _chance(each: Mapping[str, Any]) -> str:

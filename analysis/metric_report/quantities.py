@@ -20,20 +20,23 @@ NEAR = 0.85  # of a name to a recorded one, by difflib's ratio; a chosen value
 @dataclass(frozen=True)
 class Quantity:
     """A metric with its range: None for losses, which are above 0, without an end, and better the
-    lower they are. `scale`: of values as they are shown, in `unit`. `error`, `chance` and `items`:
-    metrics that its standard error, the value of guessing and the number of items are recorded as.
-    `parts`: metrics that it is the mean of.
+    lower they are. `error`, `chance` and `items`: metrics that its standard error, the value of
+    guessing and the number of items are recorded as. `parts`: metrics that it is the mean of.
     """
 
     key: str
     title: str
     unit: str
     range: Range | None
-    scale: float = 1.0
     error: str | None = None
     chance: str | None = None
     items: str | None = None
     parts: tuple[Quantity, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """Of values as they are shown, in `unit`."""
+        return scale_and_digits(self.unit)[0]
 
     def shown(self, value: float) -> str:
         """A value with its unit."""
@@ -42,14 +45,22 @@ class Quantity:
 
     def number(self, value: float) -> str:
         """A value in `unit`, without it."""
-        return number_text(value, self.unit, self.scale, bounded=self.range is not None)
+        return number_text(value, self.unit)
 
 
-def number_text(value: float, unit: str, scale: float, *, bounded: bool) -> str:
-    """A metric's value times its `scale`, with the digits that its unit deserves."""
-    digits = ".1f" if bounded else ".3f"
-    digits = ".2f" if unit.startswith("Brier") else digits
-    return f"{scale * value:{digits}}"
+# How values are shown: times what, and with how many decimals. Losses as they are, with three.
+UNITS = {"%": (100.0, 1), "BrierLM": (1.0, 2), "Brier, times 100": (100.0, 2), "chrF": (1.0, 1)}
+
+
+def scale_and_digits(unit: str) -> tuple[float, int]:
+    """What values in a unit are multiplied by to be shown, and their decimals."""
+    return UNITS.get(unit, (1.0, 3))
+
+
+def number_text(value: float, unit: str) -> str:
+    """A metric's value in its unit, without it."""
+    scale, digits = scale_and_digits(unit)
+    return f"{scale * value:.{digits}f}"
 
 
 SHARE, PER_CENT = Range(0.0, 1.0), Range(0.0, 100.0)
@@ -63,7 +74,6 @@ class _Kind:
     pattern: str
     unit: str
     range: Range | None = None
-    scale: float = 1.0
     error: str | None = None
     chance: str | None = None
     items: str | None = None
@@ -72,20 +82,20 @@ class _Kind:
 # The first pattern that a name matches counts. What has no better direction by itself (a share of
 # distinct n-grams, the nats that a reference gives to a text) is not here.
 KINDS = (
-    _Kind("eval/*/accuracy", "%", SHARE, 100.0, "accuracy_standard_error", "chance", "items"),
-    _Kind("eval/*/choice_accuracy", "%", SHARE, 100.0, None, "chance", "items"),
-    _Kind("eval/*/first_token_accuracy", "%", SHARE, 100.0, items="items"),
-    _Kind("eval/*/valid", "%", SHARE, 100.0, items="items"),
-    _Kind("eval/*/f1", "%", SHARE, 100.0),
-    _Kind("eval/*/mauve", "%", SHARE, 100.0),
-    _Kind("eval/*/mixture_accuracy", "%", SHARE, 100.0),
-    _Kind("eval/*/draw_accuracy", "%", SHARE, 100.0),
-    _Kind("eval/*/first_token_draw_accuracy", "%", SHARE, 100.0),
+    _Kind("eval/*/accuracy", "%", SHARE, "accuracy_standard_error", "chance", "items"),
+    _Kind("eval/*/choice_accuracy", "%", SHARE, None, "chance", "items"),
+    _Kind("eval/*/first_token_accuracy", "%", SHARE, items="items"),
+    _Kind("eval/*/valid", "%", SHARE, items="items"),
+    _Kind("eval/*/f1", "%", SHARE),
+    _Kind("eval/*/mauve", "%", SHARE),
+    _Kind("eval/*/mixture_accuracy", "%", SHARE),
+    _Kind("eval/*/draw_accuracy", "%", SHARE),
+    _Kind("eval/*/first_token_draw_accuracy", "%", SHARE),
     # A score that beats no guess is below 0, and the guess of equal probabilities nearly 0.
     _Kind("eval/*/brierlm", "BrierLM", PER_CENT),
-    _Kind("eval/*/brier_?", "Brier, times 100", SHARE, 100.0),
+    _Kind("eval/*/brier_?", "Brier, times 100", SHARE),
     _Kind("eval/*/chrf", "chrF", PER_CENT),
-    _Kind("continuation/*accuracy", "%", SHARE, 100.0),
+    _Kind("continuation/*accuracy", "%", SHARE),
     _Kind("continuation/chrf", "chrF", PER_CENT),
     _Kind("*/nll_nats_per_token", "nats a token", error="nll_standard_error"),
     _Kind("*/bits_per_byte", "bits per byte"),
@@ -108,7 +118,7 @@ def quantity(key: str) -> Quantity | None:
         for name in (kind.error, kind.chance, kind.items)
     ]
     error, chance, items = beside
-    return Quantity(key, title(key), kind.unit, kind.range, kind.scale, error, chance, items)
+    return Quantity(key, title(key), kind.unit, kind.range, error, chance, items)
 
 
 def title(key: str) -> str:

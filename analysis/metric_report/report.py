@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from analysis.plotting.templates import render
 from analysis.plotting.variants import styles_of, variants_of
 from analysis.report.reference import floor_warnings, informative, lines_of
 from analysis.report.runs import StudyFrames, read_study
-from analysis.tables.json_numbers import without_nan
+from analysis.tables.json_numbers import json_text
 from cola.errors import SpecError
 from cola.files import write_atomically
 
@@ -159,7 +158,7 @@ def sentences(found: dict[str, Any]) -> list[str]:
 
 def write_files(panels: Sequence[Panel], found: dict[str, Any], folder: Path) -> None:
     """metrics.json, and the points and curves behind the figure as CSV."""
-    write_atomically(folder / f"{NAME}.json", json.dumps(without_nan(found), indent=1) + "\n")
+    write_atomically(folder / f"{NAME}.json", json_text(found) + "\n")
     points = [each.found.rows.assign(metric=each.found.quantity.key) for each in panels]
     pd.concat(points).to_csv(folder / "metric_points.csv", index=False)
     bands = [

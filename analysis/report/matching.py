@@ -18,7 +18,7 @@ UNSET = "none"  # of a setting that a run does not have
 BATCH = "training.batch_sequences"
 RATE = "training.optimizer.learning_rate"
 STAGES = "training.stages."
-UNTUNED = ("None", "none")
+NO_RATE = ("None", "none")  # of a stage without a rate of its own
 
 
 def common_order(orders: Mapping[str, Mapping[str, str]]) -> tuple[int, bool]:
@@ -209,7 +209,7 @@ def rates_of(training: Mapping[str, str]) -> Iterator[str]:
     stages = {
         key.split(".")[2]: value
         for key, value in training.items()
-        if key.startswith(STAGES) and key.endswith(".learning_rate") and value not in UNTUNED
+        if key.startswith(STAGES) and key.endswith(".learning_rate") and value not in NO_RATE
     }
     for stage, value in stages.items():
         yield f"{stage} {float(value):.3g}"

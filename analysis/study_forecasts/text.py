@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from analysis.metric_report.quantities import scale_and_digits
 from analysis.study_forecasts.scores import Score
 
-DIGITS = ".4f"
-PER_CENT = "%"  # unit of metrics whose values are shares
+MORE_DIGITS = 1  # than reports show: forecasts are compared with what is measured
 
 
 def time_text(seconds: float) -> str:
@@ -23,7 +23,8 @@ def time_text(seconds: float) -> str:
 
 def number_text(value: float, unit: str, *, sign: str = "") -> str:
     """A value in the unit, without it."""
-    return f"{100 * value:{sign}.2f}" if unit == PER_CENT else f"{value:{sign}{DIGITS}}"
+    scale, digits = scale_and_digits(unit)
+    return f"{scale * value:{sign}.{digits + MORE_DIGITS}f}"
 
 
 def ends_text(ends: Sequence[float | None], unit: str) -> str:

@@ -44,7 +44,7 @@ from analysis.sweep_report.rate_answers import (
     rate_sentences,
 )
 from analysis.sweep_report.rate_plots import rate_figures
-from analysis.tables.json_numbers import without_nan
+from analysis.tables.json_numbers import json_text
 from cola.families.registry import curve_label
 from cola.rate_points import LADDER
 from cola.records import Metric, SweepFile
@@ -99,8 +99,7 @@ def write_sweep_report(folder: Path) -> Path:
         arm.runs.to_csv(target / f"runs{stem}.csv", index=False)
     if rates:
         values = [rate_json(each, rate_sentences(each)) for each in rates]
-        found = without_nan({"sweep": frames.spec["name"], "arms": values})
-        text = json.dumps(found, indent=1, allow_nan=False)
+        text = json_text({"sweep": frames.spec["name"], "arms": values})
         (target / "rate.json").write_text(text, encoding="utf-8")
     for each in rates:
         if each.rule.why is None:

@@ -41,7 +41,7 @@ class ThingLine:
     @property
     def report(self) -> Path | None:
         """Its page, if it is written."""
-        page = StudyFolder(self.folder).report / "report.html"
+        page = StudyFolder(self.folder).report_page
         return page if page.is_file() else None
 
     def as_json(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
 from cola.records import SOLVER_TOLERANCE
 from cola.terminal import say
-from cola.terminal_tables import wide_console
+from cola.terminal_tables import NONE, wide_console
 from orchestration.inference.evaluate import EvaluationReport
 
 FIRST_COLUMNS = 48  # characters of the columns before the models', with frames; a chosen value
@@ -97,7 +97,7 @@ def accuracy_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) ->
             # Chance is that of choosing an option, which an answer's exact text is not.
             chosen = "choice_accuracy" in first.metrics
             chance = None if chosen else first.metrics.get("chance")
-            shown = "–" if chance is None else f"{100 * chance:.1f}"
+            shown = NONE if chance is None else f"{100 * chance:.1f}"
             table.add_row(task, shown, str(first.items), *map(_accuracy, results))
     return table
 
@@ -111,7 +111,7 @@ def measurement_table(reports: Sequence[EvaluationReport], heads: Sequence[str])
             names = tuple(name for name in names if name not in ("valid", "chance"))
         for name in names:
             cells = [_number(_result(report, task), name) for report in reports]
-            if any(cell != "–" for cell in cells):
+            if any(cell != NONE for cell in cells):
                 table.add_row(f"{task}: {name}", *cells)
     return table
 
@@ -124,7 +124,7 @@ def difference_table(reports: Sequence[EvaluationReport], heads: Sequence[str]) 
     for task in _tasks(others):
         differences = [report.against_first.get(task) for report in others]
         if any(differences):
-            shares = any(_accuracy(_result(report, task)) != "–" for report in others)
+            shares = any(_accuracy(_result(report, task)) != NONE for report in others)
             unit, scale = ("points", 100.0) if shares else ("nats per token", 1.0)
             if task == "predictive":
                 unit, scale = "Brier-1, times 100", 100.0
@@ -268,7 +268,7 @@ def _result(report: EvaluationReport, task: str) -> TaskResult | None:
 
 def _accuracy(result: TaskResult | None) -> str:
     if result is None or "accuracy" not in result.metrics:
-        return "–"
+        return NONE
     error = result.metrics.get("accuracy_standard_error")
     shown = f"{100 * result.metrics['accuracy']:.1f}"
     return shown if error is None else f"{shown} ± {100 * error:.1f}"
@@ -276,7 +276,7 @@ def _accuracy(result: TaskResult | None) -> str:
 
 def _difference(difference: Difference | None, scale: float) -> str:
     if difference is None:
-        return "–"
+        return NONE
     if difference.low is None or difference.high is None:
         return f"{scale * difference.mean:+.3g} [of one document]"
     bounds = (difference.mean, difference.low, difference.high)
@@ -286,4 +286,4 @@ def _difference(difference: Difference | None, scale: float) -> str:
 
 def _number(result: TaskResult | None, name: str) -> str:
     value = None if result is None else result.metrics.get(name)
-    return "–" if value is None else f"{value:.4g}"
+    return NONE if value is None else f"{value:.4g}"

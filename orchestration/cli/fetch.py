@@ -27,12 +27,9 @@ from orchestration.cli.options import (
     chosen_cluster,
     output_folder,
 )
-from orchestration.cli.things import (
-    is_sweep_values,
-    name_and_output,
-    study_values,
-    submitted_values,
-)
+from orchestration.cli.things import name_and_output, study_values, submitted_values
+from orchestration.planning.catalog import is_sweep_values
+from orchestration.state.paths import StudyFolder
 
 if TYPE_CHECKING:
     from orchestration.results.fetch import Advance, Fetched
@@ -129,7 +126,7 @@ def summary(result: Fetched, origin: Origin, root: Path, *, models: bool) -> Ite
         yield (f"left as they are: {len(runs)} runs that {root} has of its own: {first_of(runs)}")
     if not models:
         yield "without models (--models brings them)"
-    page = folder / "report" / "report.html"
+    page = StudyFolder(folder).report_page
     if page.exists():
         yield f"report: {page}"
     else:

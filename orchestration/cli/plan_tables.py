@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cola.compute.ladders import listed
 from cola.study.schedule import final_learning_rates
-from cola.terminal_tables import Column, FittedTable, fitted
+from cola.terminal_tables import NONE, Column, FittedTable, fitted
 from orchestration.planning.accelerators import accelerator_name
 from orchestration.planning.comparison import budgets_as_json, counted, family_totals
 from orchestration.planning.decisions import RunDecision
@@ -18,7 +18,7 @@ from orchestration.planning.units import count, duration
 
 
 def plan_table(
-    plan: Plan, decisions: list[RunDecision], console: Console, *, wide: bool = True
+    plan: Plan, decisions: list[RunDecision], console: Console, *, wide: bool
 ) -> FittedTable:
     """A row a run: what it is, what it costs, and what will happen to it."""
     counts = counted(plan.study)
@@ -45,7 +45,7 @@ def plan_table(
         Column("hours", [f"{cost.accelerator_hours:,.3g}" for cost in costs], 5),
     ]  # fmt: skip
     if any(cost.price is not None for cost in costs):
-        prices = ["–" if cost.price is None else f"{cost.price:,.0f}" for cost in costs]
+        prices = [NONE if cost.price is None else f"{cost.price:,.0f}" for cost in costs]
         columns.append(Column("price", prices, 4))
     if any(run.latents for run in runs):
         settings = (", ".join(f"{key} {value:g}" for key, value in r.latents.items()) for r in runs)
@@ -87,7 +87,7 @@ def _rates(run: PlannedRun) -> str:
     return " + ".join(dict.fromkeys(texts))
 
 
-def family_table(plan: Plan, console: Console, *, wide: bool = True) -> FittedTable | None:
+def family_table(plan: Plan, console: Console, *, wide: bool) -> FittedTable | None:
     """Sums over the runs of each entry; None where there is one."""
     found = family_totals(plan.runs, plan.corpus.tokens)
     if len(found) < 2:
@@ -109,7 +109,7 @@ def family_table(plan: Plan, console: Console, *, wide: bool = True) -> FittedTa
     return fitted(title, columns, console, wide=wide)
 
 
-def memory_table(plan: Plan, console: Console, *, wide: bool = True) -> FittedTable | None:
+def memory_table(plan: Plan, console: Console, *, wide: bool) -> FittedTable | None:
     """GB on each worker at every ZeRO stage; None where the device's memory is not known.
 
     Where there is no room for all, the study's own stage is shown last.
@@ -129,7 +129,7 @@ def memory_table(plan: Plan, console: Console, *, wide: bool = True) -> FittedTa
 def _memory(run: PlannedRun, stage: int) -> str:
     found = next((memory for memory in run.memory if memory.zero_stage == stage), None)
     if found is None:
-        return "–"
+        return NONE
     if not found.fits:
         return f"does not fit ({found.total / 1e9:.0f})"
     return (

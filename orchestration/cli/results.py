@@ -103,7 +103,7 @@ def next_commands(study: StudySpec, result: StudyResult, *, report: Path | None)
 
 def written_report(study: StudySpec, began: float) -> Path | None:
     """The study's page, if it was written since then (seconds of `time.time`)."""
-    page = StudyFolder(study_folder(study)).report / "report.html"
+    page = StudyFolder(study_folder(study)).report_page
     return page if page.is_file() and page.stat().st_mtime >= began else None
 
 

@@ -37,9 +37,9 @@ from orchestration.cli.options import (
     with_output,
 )
 from orchestration.cli.tables import print_runs
-from orchestration.cli.things import is_sweep_values, study_of, submitted_values
+from orchestration.cli.things import study_of, submitted_values
 from orchestration.driver.status import run_status, unstarted_status
-from orchestration.planning.catalog import SHOWN_KEY, load_study, nearest
+from orchestration.planning.catalog import SHOWN_KEY, is_sweep_values, load_study, nearest
 from orchestration.planning.divergence_retry import with_retries
 from orchestration.planning.plan import plan_study
 from orchestration.results.saved_runs import saved_runs
@@ -106,9 +106,10 @@ def status(
     to = destination(address, cluster, ca_file=ca_file, allow_http=allow_http)
     if isinstance(to, SlurmDestination):
         if settings:
+            given = f"--output {output}" if output is not None else f"--set {settings[0]}"
             raise SpecError(
-                f"--set {settings[0]}: is not for a study on Slurm, whose settings are those with "
-                "which it was submitted; leave it out"
+                f"{given}: is not for a study on Slurm, whose settings are those with which it was "
+                "submitted; leave it out"
             )
         show_slurm_status(context.obj, study, to, how)
     elif isinstance(to, RayDestination):
@@ -246,7 +247,7 @@ def show_slurm_status(services: Any, name: str, to: SlurmDestination, how: Shown
     if to.cluster.ssh is not None:
         show_status_there(to, spec, about, swept=swept, how=how)
     elif swept:
-        services.sweep_status(str(spec), how.as_json)
+        services.sweep_status(str(spec), how.as_json, how.wide)
     else:
         show_runs(load_study(str(spec), []), about, how=how)
 
@@ -265,7 +266,8 @@ def show_status_there(
         SpecError: it fails there.
     """
     verbs = ["sweep", "status"] if swept else ["status"]
-    options = [*(["--json"] if how.as_json else []), *(["--workers"] if how.workers else [])]
+    asked = {"--json": how.as_json, "--workers": how.workers, "--wide": how.wide}
+    options = [option for option, given in asked.items() if given]
     script = THERE.format(setup="\n".join(to.setup_of(spec.stem)), columns=WIDE)
     command = ["bash", "-c", script, "bash", *verbs, str(spec), *options]
     answer = to.site.machine.call(command, seconds=STATUS_SECONDS)

@@ -133,7 +133,8 @@ def init(
     console = wide_console()
     for sentence in (*draft.corpus.sentences(), *draft.notes):
         say(console, sentence)
-    took = f"about {duration(draft.seconds)} on {machine}, by assumed rates"
+    rates = "rates measured on H100s" if machine.gpus else "assumed rates"
+    took = f"about {duration(draft.seconds)} on {machine}, by {rates}"
     say(console, f"made: {file}, {len(draft.runs)} runs, {took}")
     say(console, f"next: {'; '.join(following)}")
 

@@ -12,9 +12,7 @@ from cola.terminal_tables import NONE, Column, cell, fitted, wide_console
 from orchestration.driver.status import PROBLEM, UNREADABLE_LINES, VARIANT, WORKERS
 
 
-def print_runs(
-    study: str, rows: Sequence[Mapping[str, Any]], workers: bool, *, wide: bool = False
-) -> None:
+def print_runs(study: str, rows: Sequence[Mapping[str, Any]], workers: bool, *, wide: bool) -> None:
     """Print the status of runs as a table, and with `workers` a table of their workers."""
     console = wide_console()
     title = f"study {study}: losses in nats a token"

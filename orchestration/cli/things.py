@@ -15,10 +15,10 @@ from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.output_mirror.mirror import check_mirror_address
 from orchestration.planning.catalog import (
-    SWEEP_KEYS,
-    is_own_name,
+    is_sweep_values,
     load_study,
     output_of,
+    own_study,
     read_study,
     shipped_studies,
     sweep_commands,
@@ -97,7 +97,7 @@ def study_of(services: Any, name: str, settings: list[str]) -> StudySpec:
         SpecError: see `load_study`; of a shipped sweep's name it names the commands for it.
     """
     known = name in shipped_studies() or Path(name).exists()
-    known = known or is_own_name(name, output_of(settings))
+    known = known or own_study(name, output_of(settings)) is not None
     if services is not None and not known and name in services.sweeps():
         raise SpecError(f"{name}: is a sweep, not a study; {sweep_commands(name)}")
     return load_study(name, settings)
@@ -110,11 +110,6 @@ def holds_sweep(path: Path) -> bool:
         SpecError: it cannot be read, or is no mapping.
     """
     return is_sweep_values(load_yaml(path))
-
-
-def is_sweep_values(values: Mapping[str, Any]) -> bool:
-    """Whether these are a sweep's."""
-    return any(key in values for key in SWEEP_KEYS)
 
 
 def submitted_values(text: bytes, where: str) -> dict[str, Any]:

@@ -33,10 +33,11 @@ from orchestration.planning.rehearsal import buildable
 SIZES = ((3e11, 150_000.0), (4e12, 480_000.0), (1e18, 4.1e7), (2e21, 1.9e9))
 SPREAD = (1 / 13.3, 1 / 5.7, 1 / 2.35, 1.0)  # budgets as shares of the largest; the demo's
 LEAST_BUDGET = 1e10  # of the largest rung; where the search begins
-HALVINGS = 8  # of a search on a logarithmic scale: to about 3%
+HALVINGS = 8  # of a search on a logarithmic scale: a thousandfold range to 3%
 STEPS = 500  # that the smallest run is to have, where its batch can be larger than the least
 LEAST_BATCH, MOST_BATCH = 8, 1024  # sequences; chosen values
 LARGE_TEXT = 50_000_000  # bytes from which a larger vocabulary pays; a chosen value
+FULL = 0.7  # share of the minutes below which the texts are what ends a study; a chosen value
 SHARE_OF_EPOCHS = 0.9  # the estimate of tokens may be off; a chosen value
 FINGERPRINT = "0" * 64  # of texts that are not hashed for a draft
 
@@ -63,7 +64,6 @@ class Draft:
     """A study's file as text, what it plans, and how long that takes, in seconds of wall time."""
 
     text: str
-    study: StudySpec
     runs: list[PlannedRun]
     seconds: float
     corpus: CorpusSummary
@@ -134,14 +134,14 @@ def drafted(folder: Path, minutes: float, machine: Machine, *, file: str, name: 
     study, runs = search.planned(top, batch)
     seconds = search.seconds(top, batch)
     notes = []
-    if seconds < 0.7 * 60 * minutes:
+    if seconds < FULL * 60 * minutes:
         notes.append(
             f"the texts are enough for about {seconds / 60:.0f} of the {minutes:g} minutes: a "
             f"larger run would read them more than {study.max_epochs:g} times"
         )
     if machine.gpus:
         notes.append("times are for H100s; set resources.accelerator to what the machine has")
-    return Draft(writer.text(top, batch), study, runs, seconds, corpus, notes)
+    return Draft(writer.text(top, batch), runs, seconds, corpus, notes)
 
 
 class Writer:

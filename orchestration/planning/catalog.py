@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from cola.errors import SpecError, StorageError, first_of
 from cola.files import read_json
@@ -49,19 +50,28 @@ def load_study(name_or_file: str, overrides: list[str]) -> StudySpec:
         SpecError: for an unknown study and for anything invalid in it.
     """
     root = output_of(overrides)
-    own = OutputFolder(root).studies / name_or_file / Artifact.STUDY
-    if is_own_name(name_or_file, root):
-        # The folder may have been moved since.
-        overrides = [f"output={json.dumps(str(root))}", *overrides]
-        return located(_read(own, name_or_file, overrides))
+    own = own_study(name_or_file, root)
+    if own is not None:
+        return located(_read(own, name_or_file, lying_in(root, overrides)))
     return located(read_study(name_or_file, overrides))
 
 
-def is_own_name(name: str, root: Path) -> bool:
-    """Whether a name is that of a study of an output folder, and of no shipped study or file."""
-    plain = bool(name) and Path(name).name == name and name not in shipped_studies()
-    own = OutputFolder(root).studies / name / Artifact.STUDY
-    return plain and not Path(name).is_file() and own.is_file()
+def own_study(name: str, root: Path) -> Path | None:
+    """The file of an output folder's study of this name; None where `own_file` has none."""
+    file = OutputFolder(root).studies / name / Artifact.STUDY
+    return own_file(name, file, shipped_studies())
+
+
+def own_file(name: str, file: Path, shipped: Container[str]) -> Path | None:
+    """The file that a study or sweep of this name would have in an output folder, if it is there
+    and the name is that of no shipped one and of no file, which come first."""
+    plain = bool(name) and Path(name).name == name and name not in shipped
+    return file if plain and not Path(name).is_file() and file.is_file() else None
+
+
+def lying_in(root: Path, settings: Sequence[str]) -> list[str]:
+    """The settings of what lies in this output folder, which may have been moved since."""
+    return [f"output={json.dumps(str(root))}", *settings]
 
 
 def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
@@ -102,6 +112,11 @@ def sweep_commands(sweep: str) -> str:
     return f"`cola sweep {quoted} --plan` plans it, `cola sweep status {quoted}` shows its trials"
 
 
+def is_sweep_values(values: Mapping[str, Any]) -> bool:
+    """Whether these are a sweep's: one has no families, and a study none of its keys."""
+    return "families" not in values and any(key in values for key in SWEEP_KEYS)
+
+
 def own_names(folder: Path) -> list[str]:
     """Names of what the folder of studies, or of sweeps, of an output folder holds."""
     return sorted(path.parent.name for path in folder.glob(f"*/{Artifact.STUDY}"))
@@ -123,7 +138,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _read(path: Path, name: str, overrides: list[str]) -> StudySpec:
     log.debug("study %s: %s", name, path)
     written = load_yaml(path)
-    if "families" not in written and any(key in written for key in SWEEP_KEYS):
+    if is_sweep_values(written):
         raise SpecError(f"{path}: is a sweep, not a study; {sweep_commands(name)}")
     values = apply_overrides(written, overrides)
     study = StudySpec.parse(values, origin=str(path))

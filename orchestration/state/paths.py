@@ -179,6 +179,11 @@ class StudyFolder:
         return self.path / "report"
 
     @property
+    def report_page(self) -> Path:
+        """The report's first page."""
+        return self.report / "report.html"
+
+    @property
     def fetched(self) -> Path:
         """Where the folder was fetched from; only of one that `cola fetch` has made."""
         return self.path / FETCHED

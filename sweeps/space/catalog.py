@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,13 @@ from cola.errors import SpecError
 from cola.records import SweepFile
 from cola.spec import apply_overrides, load_yaml
 from cola.study import StudySpec
-from orchestration.planning.catalog import nearest, output_of, shipped_studies
+from orchestration.planning.catalog import (
+    lying_in,
+    nearest,
+    output_of,
+    own_file,
+    shipped_studies,
+)
 from orchestration.state.paths import OutputFolder, output_root
 from sweeps.space.spec import SCALES, Scale, SweepSpec
 from sweeps.space.typed_space import typed_sweep
@@ -33,11 +38,8 @@ def own_sweep(name: str, settings: list[str]) -> tuple[str, list[str]]:
     which is `outputs` or the one that the settings name: the sweep as it was last run there.
     """
     root = output_of(settings)
-    file = OutputFolder(root).sweeps / name / SweepFile.SPEC
-    plain = bool(name) and Path(name).name == name and name not in shipped_sweeps()
-    if not plain or Path(name).is_file() or not file.is_file():
-        return name, settings
-    return str(file), [f"output={json.dumps(str(root))}", *settings]  # it may have been moved
+    file = own_file(name, OutputFolder(root).sweeps / name / SweepFile.SPEC, shipped_sweeps())
+    return (name, settings) if file is None else (str(file), lying_in(root, settings))
 
 
 def load_sweep(

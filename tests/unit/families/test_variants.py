@@ -151,9 +151,9 @@ def test_tags_and_status_name_the_curve(
     assert named == [("ar", "ar"), ("cola", "cola-d4"), ("cola", "cola-v1.5")]
     rows = [run_status(run, Ledger(tmp_path), None) for run in runs]
     assert [row["variant"] for row in rows] == ["ar", "cola-d4", "cola-v1.5"]
-    print_runs("variants", rows, workers=False)
+    print_runs("variants", rows, workers=False, wide=False)
     assert "variant" in capsys.readouterr().out
-    print_runs("plain", rows[:1], workers=False)
+    print_runs("plain", rows[:1], workers=False, wide=False)
     assert "variant" not in capsys.readouterr().out
 
 

@@ -137,6 +137,8 @@ def test_scores_are_worded_in_the_unit_of_the_metric() -> None:
     share = replace(loss, unit="%", value=0.42, of_new_run=(0.3, 0.5), measured=0.4)
     assert "forecast 42.00 % (a new run 30.00 to 50.00" in score_sentence(share)
     assert "measured 40.00: inside, error -2.00 %" in score_sentence(share)
+    brier = replace(share, unit="Brier, times 100")
+    assert "measured 40.000: inside, error -2.000 Brier, times 100" in score_sentence(brier)
 
 
 def test_damaged_lines_are_counted_and_foreign_ones_refused(three: Study) -> None:

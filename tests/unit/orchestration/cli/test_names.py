@@ -172,7 +172,7 @@ def test_run_names_are_whole_in_a_status_of_any_width(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
     rows = [run_status(run, Ledger(Path(study.output)), None) for run in runs]
-    print_runs("tiny", rows, workers=False)
+    print_runs("tiny", rows, workers=False, wide=False)
     shown = capsys.readouterr().out
     assert all(run.name in shown for run in runs)
     assert "…" not in shown
@@ -188,6 +188,9 @@ def test_sweeps_and_studies_that_are_taken_for_each_other_name_the_command(
         assert f"`cola sweep '{file}' --plan` plans it" in refusal(verb, str(file))
     assert "is a study, not a sweep; `cola plan demo`" in refusal("sweep", "demo", "--plan")
     assert "the name is empty" in refusal("sweep", "")
+    file.write_text("name: books\nfamilies: {ar: {}}\nbudget: 1.0e+13\n")  # a slip, not a sweep
+    for call in (("plan",), ("recipe", "--kind", "slurm")):
+        assert refusal(*call, str(file)).startswith("budget: unknown key; valid keys: checkpoint")
 
 
 def test_a_complete_study_names_what_it_made_and_commands_that_exist(

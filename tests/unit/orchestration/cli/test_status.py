@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
-from orchestration.cli.status import THERE
+import pytest
+from typer.testing import CliRunner
+
+from orchestration.cli.status import THERE, Shown, show_status_there
+from sweeps.cli import app
 
 
 def shown(setup: str) -> subprocess.CompletedProcess[str]:
@@ -29,3 +35,33 @@ def test_a_machine_without_the_command_names_what_gives_it() -> None:
     done = shown("true")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("no command cola: add what makes its environment to setup")
+
+
+def test_options_of_what_is_shown_go_to_the_other_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[list[str]] = []
+
+    def call(command: list[str], seconds: float) -> SimpleNamespace:
+        calls.append(command)
+        return SimpleNamespace(code=0, output=b"shown\n", errors=b"")
+
+    site = SimpleNamespace(machine=SimpleNamespace(call=call))
+    to = cast(Any, SimpleNamespace(site=site, setup_of=lambda name: ["true"]))
+    show_status_there(to, Path("a.yaml"), [], swept=True, how=Shown(wide=True))
+    show_status_there(to, Path("a.yaml"), [], swept=False, how=Shown(workers=True))
+    assert [command[4:] for command in calls] == [
+        ["sweep", "status", "a.yaml", "--wide"], ["status", "a.yaml", "--workers"],
+    ]  # fmt: skip
+    assert capsys.readouterr().out == "shown\nshown\n"
+
+
+def test_what_a_submitted_study_does_not_take_is_named_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clusters.yaml").write_text("clusters: {mine: {kind: slurm, shared: /shared}}")
+    for option, value in (("--output", "elsewhere"), ("--set", "name=a")):
+        call = ["status", "books", "--cluster", "mine", option, value]
+        said = str(CliRunner().invoke(app, call).exception)
+        assert said.startswith(f"{option} {value}: is not for a study on Slurm")

@@ -45,7 +45,10 @@ def shown(plan: Plan) -> str:
     console = wide_console()
     decisions = [RunDecision(run, "start", "new") for run in plan.runs]
     with console.capture() as captured:
-        for table in (plan_table(plan, decisions, console), family_table(plan, console)):
+        for table in (
+            plan_table(plan, decisions, console, wide=True),
+            family_table(plan, console, wide=True),
+        ):
             if table is not None:
                 table.print(console)
     return captured.get()
