@@ -4,7 +4,7 @@
 
 64 prompt and 64 new tokens, 16 Euler steps with CFG; both models of the same core parameters, both
 under bf16 autocast and both with bf16 weights (autocast casts every weight anew in every call when
-gradients are off, which costs the many short calls of the Llama most). On the CPU; a GPU is measured
+gradients are off, which costs the many short calls of the Llama most). On the CPU; a GPU is for
 by `paper_generation`.
 """
 
