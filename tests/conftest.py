@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 # A shell's background job ignores interrupts, and so would every command that a test interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("cola", deadline=None)
+hypothesis.settings.load_profile("cola")
 
 collect_ignore_glob = list(left_out())
 

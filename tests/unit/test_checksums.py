@@ -24,7 +24,7 @@ def written(folder: Path) -> Path:
     return folder
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 255), st.integers(0, 7))
 def test_every_flipped_bit_is_found(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int

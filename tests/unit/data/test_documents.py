@@ -27,9 +27,7 @@ documents = st.lists(
     min_size=1,
     max_size=6,
 )
-here = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+here = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def read(path: Path, **corpus: str) -> list[str]:
@@ -94,9 +92,7 @@ TEXTS = [f"document {i}: é {i * i}" for i in range(300)]
 
 @pytest.mark.parametrize("compression", [name for name in COMPRESSIONS if name])
 @pytest.mark.parametrize("ending", [*ROWS, ".txt"])
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0.05, 0.999))
 def test_a_compressed_file_cut_short_is_refused(
     ending: str, compression: str, tmp_path: Path, share: float
@@ -111,9 +107,7 @@ def test_a_compressed_file_cut_short_is_refused(
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("ending", ROWS)
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_never_ends_in_a_traceback(
     ending: str, compression: str, tmp_path: Path, data: st.DataObject

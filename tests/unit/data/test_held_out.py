@@ -135,7 +135,7 @@ def test_a_missing_or_cut_file_of_documents_is_damage(tmp_path: Path) -> None:
 sizes = st.lists(st.integers(1, 200), min_size=1, max_size=40)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(sizes=sizes, length=st.integers(1, 60))
 def test_every_sequence_has_its_largest_document_and_every_document_its_turn(
     sizes: list[int], length: int

@@ -23,14 +23,13 @@ from cola.data.order import (
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 3000), seed=seeds, epoch=st.integers(0, 10**6))
 def test_every_epoch_is_a_bijection(n: int, seed: int, epoch: int) -> None:
     image = permute(np.arange(n), n, seed, epoch=epoch)
     assert np.array_equal(np.sort(image), np.arange(n))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(n=st.integers(1, 200), batch=st.integers(1, 500), seed=seeds)
 def test_every_epoch_has_each_sequence_once_whatever_the_batch(
     n: int, batch: int, seed: int
@@ -88,7 +87,6 @@ def test_a_late_step_of_a_huge_corpus_costs_nothing() -> None:
     assert 0 <= ids.min() < 10**11 < 9 * 10**11 < ids.max() < 10**12
 
 
-@settings(deadline=None)
 @given(workers=st.integers(1, 9), extra=st.integers(0, 30), step=st.integers(0, 1000))
 def test_slices_of_all_workers_are_the_batch(workers: int, extra: int, step: int) -> None:
     ids = sequence_ids(3, step, workers + extra, num_sequences=777)
@@ -99,7 +97,6 @@ def test_slices_of_all_workers_are_the_batch(workers: int, extra: int, step: int
     assert np.array_equal(np.concatenate(slices), ids)
 
 
-@settings(deadline=None)
 @given(
     workers=st.integers(1, 9),
     extra=st.integers(0, 30),
@@ -147,7 +144,6 @@ def reference_digests(ids: list[int]) -> dict[int, str]:
     return digests
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 700), max_size=8), restart=st.integers(0, 7))
 def test_fingerprint_ignores_batches_and_restarts(sizes: list[int], restart: int) -> None:
     ids = sequence_ids(5, 0, max(1, sum(sizes)), num_sequences=10**6)[: sum(sizes)]
@@ -163,7 +159,7 @@ def test_fingerprint_ignores_batches_and_restarts(sizes: list[int], restart: int
     assert fingerprint.digests == reference_digests(ids.tolist())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(step=st.integers(0, 100), batch=st.integers(1, 40), n=st.integers(20, 500))
 def test_replay_equals_recording(step: int, batch: int, n: int) -> None:
     recorded = OrderFingerprint()

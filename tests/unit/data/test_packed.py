@@ -26,7 +26,7 @@ def write(
     return writer
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(0, 90), max_size=10),
     rest=st.integers(0, 200),

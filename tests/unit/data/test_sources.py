@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cola.data.corpus_files import list_files
@@ -44,7 +44,6 @@ def error_of(*paths: Path, **settings: Any) -> str:
 words = st.text(alphabet="ab é\n\t😀", min_size=0, max_size=40)
 
 
-@settings(deadline=None)
 @given(parts=st.lists(words, max_size=20), repeat=st.integers(1, 400), block=st.integers(1, 9000))
 def test_pieces_are_the_document(parts: list[str], repeat: int, block: int) -> None:
     text = "".join(parts) * repeat

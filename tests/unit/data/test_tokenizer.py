@@ -127,13 +127,11 @@ def test_too_small_a_corpus_says_what_is_possible() -> None:
     assert train_bpe(["only a few words"], possible).vocab_size == possible
 
 
-@settings(deadline=None)
 @given(text=texts)
 def test_text_survives(text: str) -> None:
     assert BPE.decode(BPE.encode(text)) == text
 
 
-@settings(deadline=None)
 @given(ids=st.lists(st.integers(-5, 500)))
 def test_ids_outside_the_tokenizer_give_no_text(ids: list[int]) -> None:
     known = [token for token in ids if 0 <= token < BPE.vocab_size]
@@ -156,7 +154,7 @@ def test_text_that_spells_eos_is_text() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(batch=st.lists(texts, min_size=1, max_size=4))
 def test_every_byte_is_counted_once(kind: str, batch: list[str]) -> None:
     tokenizer = KINDS[kind]
@@ -168,7 +166,6 @@ def test_every_byte_is_counted_once(kind: str, batch: list[str]) -> None:
             assert lengths.sum() == len(text.encode())
 
 
-@settings(deadline=None)
 @given(text=texts)
 def test_bytes_of_each_byte_level_token(text: str) -> None:
     """Independent reference: the byte alphabet, inverted."""

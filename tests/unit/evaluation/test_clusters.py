@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -30,7 +30,6 @@ def test_clusters_of_equal_size_have_the_error_of_their_means() -> None:
     assert found.degrees == pytest.approx(11)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=30))
 def test_items_by_themselves_have_the_usual_error(values: list[float]) -> None:
     array = np.array(values)
@@ -59,7 +58,6 @@ def by_matrices(residual_G: np.ndarray, h_G: np.ndarray, items: int) -> tuple[fl
     return float(variance**0.5), float(np.trace(product) ** 2 / np.trace(product @ product))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=12), st.integers(0, 99))
 def test_unequal_clusters_have_the_degrees_of_their_matrices(sizes: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).normal(size=sum(sizes))

@@ -127,7 +127,7 @@ def test_split_patches_and_part_filled_blocks_join_too(patch_size: int, strategy
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ar", "cola"])
-@examples(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(
     prompts=st.lists(st.lists(st.integers(0, VOCAB - 1), max_size=20), max_size=8),
     rows=st.integers(1, 9),

@@ -147,7 +147,7 @@ def test_an_edited_record_is_called_edited(
 POSITIVE = st.floats(1e-9, 1e25)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(points=st.dictionaries(POSITIVE, POSITIVE, min_size=1, max_size=4), metric=st.floats(-9, 9))
 def test_what_is_written_is_read_as_it_was(points: dict[float, float], metric: float) -> None:
     """Every number survives the file: the digest is that of the sweep, the rule goes through it."""

@@ -115,7 +115,7 @@ def test_public_parameters_mean_what_the_law_says() -> None:
                 np.testing.assert_allclose(entry.formula(row[None], *logs)[0], found, rtol=1e-9)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     irreducible=st.floats(0.5, 3.0),
     coefficient=st.floats(0.3, 3.0),

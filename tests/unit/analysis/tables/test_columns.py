@@ -218,7 +218,7 @@ def damages(draw: st.DrawFn) -> tuple[str, set[int]]:
     return text, set(range(at + 1, at + 2 + len(LINE_BREAK.findall(lines[at]))))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(damage=damages())
 def test_a_damaged_table_gives_right_values_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, damage: tuple[str, set[int]]

@@ -118,7 +118,7 @@ LABEL = st.text(
 ).filter(lambda text: text == text.strip() and not text.startswith("#"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labels=st.lists(LABEL, min_size=1, max_size=6), delimiter=st.sampled_from(",;\t|"))
 def test_what_the_standard_writer_writes_is_read_as_written(
     tmp_path_factory: pytest.TempPathFactory, labels: list[str], delimiter: str

@@ -87,7 +87,7 @@ UNPLACED = st.lists(SHAPES, max_size=2).map(
 )
 
 
-@settings(max_examples=60, deadline=None, phases=PHASES)
+@settings(max_examples=60, phases=PHASES)
 @given(NODES, UNPLACED, REQUESTS)
 def test_what_is_admitted_fits(
     nodes: list[Node], held: list[RunAllocation], requests: list[RunRequest]
@@ -116,7 +116,7 @@ def test_what_is_admitted_fits(
     assert not answered & set(decision.waits)
 
 
-@settings(max_examples=60, deadline=None, phases=PHASES)
+@settings(max_examples=60, phases=PHASES)
 @given(NODES, UNPLACED, REQUESTS, st.randoms(use_true_random=False))
 def test_the_same_values_give_the_same_decision(
     nodes: list[Node], held: list[RunAllocation], requests: list[RunRequest], shuffler: object
@@ -129,7 +129,7 @@ def test_the_same_values_give_the_same_decision(
     assert names(first) == names(second)
 
 
-@settings(max_examples=60, deadline=None, phases=PHASES)
+@settings(max_examples=60, phases=PHASES)
 @given(NODES, REQUESTS)
 def test_the_most_important_waits_for_no_lesser_one(
     nodes: list[Node], requests: list[RunRequest]

@@ -46,7 +46,7 @@ def read(tokenizer: TextTokenizer, *files: Path, every: bool = True) -> HeldOut:
     return held_out_text(files, tokenizer, LENGTH, every_sequence=every)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"])), min_size=1, max_size=5))
 def test_every_byte_is_in_a_sequence_once(
     tmp_path_factory: pytest.TempPathFactory, tokenizer: TextTokenizer, texts: list[str]

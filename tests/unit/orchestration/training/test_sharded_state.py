@@ -23,9 +23,7 @@ from orchestration.training.sharded_state import (
 NAMES = ("model.a@b.weight", "model.c")
 
 
-@settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(1, 40),
     cuts=st.lists(st.integers(0, 40), min_size=0, max_size=4),
