@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from cola.models.execution import run_block
+from cola.models.execution import emptied, filled, run_block
 from cola.models.head import OutputHead, as_output_head
 from cola.models.kv_cache import CacheView
 from cola.spec import TransformerSpec
@@ -111,9 +111,14 @@ def trunk_hidden(
     `mask` is True at visible keys; None: what the layers' `is_causal` says. See
     `LLaDAModel.features` for positions.
     """
+    rows = len(tokens_BL)
     if position_BL is None:
         position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
-    hidden: Tensor = trunk.embed_tokens(tokens_BL)
+    elif len(position_BL) > 1:
+        position_BL = filled(position_BL)
+    if mask is not None and len(mask) > 1:
+        mask = filled(mask, True)  # a row that sees nothing would be NaN
+    hidden: Tensor = filled(trunk.embed_tokens(tokens_BL))
     rotary = trunk.rotary_emb(hidden, position_ids=position_BL)
     for layer in trunk.layers:
         hidden = run_block(
@@ -124,7 +129,7 @@ def trunk_hidden(
             position_embeddings=rotary,
             past_key_values=cache,
         )
-    return hidden
+    return emptied(hidden, rows)
 
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
