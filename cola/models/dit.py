@@ -22,7 +22,7 @@ from cola.models.dit_layers import (
     OutputAdaLN,
     RotaryFrequencies,
 )
-from cola.models.execution import run_block
+from cola.models.execution import emptied, filled, run_block
 from cola.models.flex import block_causal_layout, noisy_layout
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
@@ -89,9 +89,10 @@ class ColaDiT(PreTrainedModel):
         """Keys and values (B, H, n - block_size, D) of the clean copy, per layer.
 
         Clean queries see clean keys only, so the clean copy is independent of the noisy one. Its
-        last block and its last layer's output are never read, and are left out.
+        last block and its last layer's output are never read, and are left out. Rows are filled up
+        as those of `noisy_pass` are.
         """
-        size, device = self.config.block_size, z0_Bnd.device
+        size, device, z0_Bnd = self.config.block_size, z0_Bnd.device, filled(z0_Bnd)
         length = z0_Bnd.shape[1] - size
         rotary = self.rotary(torch.arange(length, device=device))
         flex = self.uses_flex(device) and length > 0
@@ -124,12 +125,14 @@ class ColaDiT(PreTrainedModel):
         rotary = self.rotary(torch.arange(length, device=device))
         layout = noisy_layout(length, size, device) if self.uses_flex(device) else None
         chunks = noisy_chunks(length, size, device) if layout is None else ()
-        timesteps, x_BnC = self.timesteps(t_BK, clean_Bn), self.embed(zt_Bnd)
+        clean_Bn = None if clean_Bn is None else filled(clean_Bn)
+        timesteps = self.timesteps(filled(t_BK), clean_Bn)
+        x_BnC = self.embed(filled(zt_Bnd))
         for block, past in zip(self.layers, history, strict=True):
             x_BnC = run_block(
                 DiTBlock.noisy, block, x_BnC, past, timesteps, rotary, chunks=chunks, layout=layout
             )
-        return self.velocity(x_BnC, timesteps)
+        return emptied(self.velocity(x_BnC, timesteps), len(zt_Bnd))
 
     def block_rotary(self, cache: KVCache) -> Tensor:
         """Rotations of the block behind the cache; batch size 1 where all samples are as long."""

@@ -1,7 +1,9 @@
 """How a training pass runs the blocks of its networks: compiled, and with activation checkpointing.
 
 A network passes its blocks through `run_block`. Outside of a training pass (`executing`) that is
-the plain call: validation and generation have other shapes, which would be compiled anew.
+the plain call: validation and generation have other shapes, which would be compiled anew. Where
+some of a step's micro-batches have a sequence less than others, the network fills up their rows in
+front of its blocks (`filled`) and drops them behind, so that one compiled form serves all.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 Result = TypeVar("Result")
@@ -27,10 +31,19 @@ COMPILED_FORMS = 64
 
 @dataclass(frozen=True)
 class BlockExecution:
-    """How blocks run: compiled by `backend` (None: not), their activations kept or recomputed."""
+    """How blocks run: compiled by `backend` (None: not), their activations kept or recomputed.
+
+    A pass of `given` sequences is filled up to `rows`; None: it has the rows that it is given.
+    """
 
     backend: str | None = None
     checkpoints: bool = False
+    rows: int | None = None
+    given: int | None = None
+
+    def of_pass(self, given: int) -> BlockExecution:
+        """For a pass of so many sequences."""
+        return self if self.rows is None else replace(self, given=given)
 
 
 PLAIN = BlockExecution()
@@ -69,6 +82,26 @@ def run_block(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Res
             checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs),
         )
     return function(*args, **kwargs)
+
+
+def filled(part: Tensor, value: float = 0) -> Tensor:
+    """The tensor (B, ...) with further rows of `value`, where compiled passes have a fixed number.
+
+    In a network that encodes each sequence k times, B is k times the sequences of the pass, and the
+    result has k times the fixed number. Whoever fills a network's inputs drops the further rows of
+    its outputs (`emptied`), so that no number and no gradient comes from them.
+    """
+    execution = _execution.get()
+    given, rows = execution.given, execution.rows
+    if given is None or rows is None or execution.backend is None or len(part) % given:
+        return part
+    added = len(part) // given * rows - len(part)
+    return F.pad(part, (*[0, 0] * (part.dim() - 1), 0, added), value=value) if added > 0 else part
+
+
+def emptied(part: Tensor, rows: int) -> Tensor:
+    """The first `rows` rows: what `filled` added is dropped."""
+    return part if len(part) == rows else part[:rows]
 
 
 @cache

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from cola.models.execution import run_block
+from cola.models.execution import emptied, filled, run_block
 from cola.models.head import OutputHead
 from cola.models.kv_cache import CacheView, KVCache
 from cola.models.layers import (
@@ -184,10 +184,11 @@ class Encoder(nn.Module):
         """Tokens (B, L), L a multiple of patch_size -> mean, log-variance (B, n, d), float32."""
         config = self.config
         x_BCn = self.patch_embedder(self.wte(tokens_BL).transpose(1, 2))
-        x_BnC = x_BCn.transpose(1, 2).contiguous()
+        x_BnC = filled(x_BCn.transpose(1, 2).contiguous())
         rotary, mask = sequence_geometry(config, x_BnC.shape[1], x_BnC.device)
         for block in self.blocks:
             x_BnC = run_block(VAEBlock.forward, block, x_BnC, rotary, mask)
+        x_BnC = emptied(x_BnC, len(tokens_BL))
         mean, log_variance = self.final_layer(x_BnC).float().chunk(2, dim=-1)
         if config.encoder_last_ln:
             mean = F.layer_norm(mean, mean.shape[-1:], eps=config.layer_norm_eps)
@@ -217,10 +218,10 @@ class Decoder(nn.Module):
     def features(self, z_Bnd: Tensor) -> Tensor:
         """Latents (B, n, d) -> inputs of the output head, (B, n * patch_size, C)."""
         rotary, mask = sequence_geometry(self.config, z_Bnd.shape[1], z_Bnd.device)
-        x_BnC = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype))
+        x_BnC = filled(self.in_layer(z_Bnd.to(self.in_layer.weight.dtype)))
         for block in self.blocks:
             x_BnC = run_block(VAEBlock.forward, block, x_BnC, rotary, mask)
-        return self.unpatched(x_BnC)
+        return self.unpatched(emptied(x_BnC, len(z_Bnd)))
 
     def write(self, z_Bnd: Tensor, cache: KVCache) -> Tensor:
         """Logits (B, n * patch_size, V) of new latents behind the cache; see `write_hidden`."""

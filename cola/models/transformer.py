@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -20,9 +21,9 @@ from transformers import (
     LlamaModel,
     PreTrainedModel,
 )
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
-from cola.models.execution import run_block
+from cola.models.execution import emptied, filled, run_block
 from cola.models.head import OutputHead, as_output_head
 from cola.models.kv_cache import CacheView
 from cola.spec import TransformerSpec
@@ -39,6 +40,29 @@ class LLaDAConfig(LlamaConfig):
         return int(self.vocab_size) - 1
 
 
+class FusedRMSNorm(LlamaRMSNorm):
+    """A Llama's norm as one kernel on a GPU where nothing is differentiated, in place of six.
+
+    In float32 the numbers are the same to the last bit; in 16 bits they are rounded once, where the
+    plain form rounds twice.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        weight = self.weight
+        if torch.is_grad_enabled() or hidden_states.dtype != weight.dtype:
+            plain: Tensor = super().forward(hidden_states)
+            return plain
+        return F.rms_norm(hidden_states, weight.shape, weight, self.variance_epsilon)
+
+
+def with_fused_norms(trunk: nn.Module) -> None:
+    """Make the trunk's norms `FusedRMSNorm`; parameters, their names and hooks stay."""
+    for module in trunk.modules():
+        if type(module) is LlamaRMSNorm:
+            module.__class__ = FusedRMSNorm
+
+
 class LLaDAModel(PreTrainedModel):
     """Llama blocks with bidirectional attention; the head has no output for the mask token."""
 
@@ -50,6 +74,7 @@ class LLaDAModel(PreTrainedModel):
         super().__init__(config)
         self.model = LlamaModel(config)
         self.lm_head = OutputHead(config.hidden_size, config.vocab_size - 1, bias=False)
+        with_fused_norms(self.model)
         for layer in self.model.layers:
             layer.self_attn.is_causal = False
         self.post_init()
@@ -111,9 +136,14 @@ def trunk_hidden(
     `mask` is True at visible keys; None: what the layers' `is_causal` says. See
     `LLaDAModel.features` for positions.
     """
+    rows = len(tokens_BL)
     if position_BL is None:
         position_BL = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)[None]
-    hidden: Tensor = trunk.embed_tokens(tokens_BL)
+    elif len(position_BL) > 1:
+        position_BL = filled(position_BL)
+    if mask is not None and len(mask) > 1:
+        mask = filled(mask, True)  # a row that sees nothing would be NaN
+    hidden: Tensor = filled(trunk.embed_tokens(tokens_BL))
     rotary = trunk.rotary_emb(hidden, position_ids=position_BL)
     for layer in trunk.layers:
         hidden = run_block(
@@ -124,7 +154,7 @@ def trunk_hidden(
             position_embeddings=rotary,
             past_key_values=cache,
         )
-    return hidden
+    return emptied(hidden, rows)
 
 
 def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
@@ -137,8 +167,9 @@ def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
 
 
 def with_output_head(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """The same model, whose `lm_head` is an `OutputHead`."""
+    """The same model, whose `lm_head` is an `OutputHead`, with fused norms."""
     as_output_head(model.lm_head)
+    with_fused_norms(model.model)
     return model
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,17 +122,37 @@ def torch_config(backend: str) -> Any:
     return FileConfig(backend=backend)
 
 
-def trainer_class() -> Any:
+def trainer_class(
+    is_no_failure: Callable[[Iterable[BaseException]], bool] = lambda failures: False,
+) -> Any:
     """`ray.train.torch.TorchTrainer` without two actors a run, processes of 1.5 to 2 s of CPU each.
 
     One holds Ray Data's datasets, and a run has none. The other frees the workers' resources after
     a controller that died, as `orchestration.cluster.processes.free_dead_groups` does.
+
+    `is_no_failure` is asked about what the workers raised: where it says so they start again, and
+    `max_failures` does not count it. Ray's configuration knows no such errors.
     """
+    from ray.train import WorkerGroupError
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,
     )
+    from ray.train.v2._internal.execution.failure_handling import (
+        DefaultFailurePolicy,
+        FailureDecision,
+    )
+
+    class SparingPolicy(DefaultFailurePolicy):  # type: ignore[misc]
+        """Ray's policy, but for what `is_no_failure` names."""
+
+        def make_decision(self, training_failed_error: Exception) -> Any:
+            if isinstance(training_failed_error, WorkerGroupError):
+                failures = training_failed_error.worker_failures.values()
+                if is_no_failure(map(raised_by_worker, failures)):
+                    return FailureDecision.RETRY
+            return super().make_decision(training_failed_error)
 
     class LeanTrainer(TorchTrainer):  # type: ignore[misc]
         """A `TorchTrainer` with fewer callbacks."""
@@ -141,7 +161,17 @@ def trainer_class() -> Any:
             idle = (DatasetsCallback, PlacementGroupCleanerCallback)
             return [c for c in super()._create_default_callbacks() if not isinstance(c, idle)]
 
+        def _initialize_and_run_controller(self, **given: Any) -> Any:
+            policy = SparingPolicy(self.run_config.failure_config)
+            return super()._initialize_and_run_controller(**given | {"failure_policy": policy})
+
     return LeanTrainer
+
+
+def raised_by_worker(failure: BaseException) -> BaseException:
+    """What a worker's training function raised, of what Ray Train makes of it."""
+    raised: BaseException = getattr(failure, "_base_exc", failure)
+    return raised
 
 
 def head_refusal(address: str, seconds: float) -> str | None:

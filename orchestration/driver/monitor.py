@@ -37,10 +37,11 @@ def supervise_workers(
 
 
 def report_failures(run: PlannedRun, monitor: RunMonitor, *, notify: Callable[[str], None]) -> None:
-    """Report each failure of workers that the run's controller or this driver has written down."""
+    """Report each failure of workers, and each shortage of memory of one of several workers, that
+    the run's controller or this driver has written down."""
     for failure in monitor.failures(run.name):
         logs = f"; logs: {failure['logs']}" if failure.get("logs") else ""
-        notify(f"workers failed: {failure.get('reason')}{logs}")
+        notify(f"{failure['event']}: {failure.get('reason')}{logs}")
 
 
 def report_starts(
@@ -139,7 +140,7 @@ class RunMonitor:
         return found
 
     def failures(self, name: str) -> list[dict[str, Any]]:
-        """Events of failed workers of this attempt, at the run so named, since the last call."""
+        """What `FailureReader` has of this attempt at the run so named since the last call."""
         new = self._failures.new_failures() if self._failures is not None else []
         return [
             event

@@ -40,7 +40,7 @@ class Event:
     LEASE_LOST = "lease lost"  # another driver has taken the run over
     LEASE_NOT_REFRESHED = "lease not refreshed"  # the output folder takes nothing: a full disk
     CHECKPOINT_DAMAGED = "checkpoint damaged"  # an older one is taken
-    OUT_OF_MEMORY = "out of memory"  # of a worker's device; passes are halved (journal too)
+    OUT_OF_MEMORY = "out of memory"  # of a worker's device; passes are halved
     HUNG = "hung"  # a worker made no step for too long and was killed
     RETRIED = "retried"
     STOP_REQUESTED = "stop requested"
@@ -116,12 +116,18 @@ class FailureReader:
         self.new_failures()  # those of earlier drivers
 
     def new_failures(self) -> list[dict[str, Any]]:
-        """Events of failed workers since the last call."""
+        """Events of failed workers since the last call, and of groups short of memory: these name
+        the ranks, unlike those that the driver writes for workers with a journal."""
         try:
             events = [record for _, record in self._lines.new_lines()]
         except OSError:  # the log's writers report it
             return []
-        return [event for event in events if event.get("event") == Event.WORKERS_FAILED]
+        return [
+            event
+            for event in events
+            if event.get("event") == Event.WORKERS_FAILED
+            or (event.get("event") == Event.OUT_OF_MEMORY and "ranks" in event)
+        ]
 
 
 def read_events(study_folder: Path) -> list[dict[str, Any]]:

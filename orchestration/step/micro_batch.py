@@ -6,6 +6,7 @@ The global batch is the same whatever the size: gradients are accumulated.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,47 @@ def shortage_at(step: int, sequences: int, problem: str, *, stage: str) -> Short
     return Shortage(step, sequences, -(-sequences // 2), problem)
 
 
+class GroupShortageError(RunError):
+    """Passes of a worker that others wait for do not fit: all start again with smaller ones."""
+
+    def __init__(self, shortage: Shortage) -> None:
+        super().__init__(str(shortage))
+        self.shortage = shortage
+
+    def __reduce__(self) -> tuple[type[GroupShortageError], tuple[Shortage]]:
+        return type(self), (self.shortage,)
+
+
+class Halvings:
+    """Tells workers that only left to start again with smaller passes from those that failed."""
+
+    def __init__(self) -> None:
+        self._smallest: int | None = None
+
+    def has(self, failures: Iterable[BaseException]) -> bool:
+        """Whether the group of which these are the failures starts again with smaller passes.
+
+        A worker that is out of memory leaves the others behind in a collective, so whatever they
+        fail of counts for nothing. Where the announced size is no smaller than one before, it is
+        not in effect: that is a failure.
+        """
+        sizes = [each.shortage.smaller for each in failures if isinstance(each, GroupShortageError)]
+        if not sizes or (self._smallest is not None and min(sizes) >= self._smallest):
+            return False
+        self._smallest = min(sizes)
+        return True
+
+
+def update_shortage(step: int, problem: str, *, stage: str) -> RunError:
+    """An optimiser's step that does not fit, which smaller passes would not change."""
+    return RunError(
+        f"the optimiser's step of stage {stage} does not fit the device's memory at step "
+        f"{step + 1} ({problem}); smaller micro-batches do not help: raise resources.workers with "
+        "resources.zero_stage at least 1, raise resources.gpus_per_worker where workers share a "
+        "GPU, or choose a smaller size"
+    )
+
+
 class MicroBatchRecord(BaseModel):
     """The size that a shortage of memory has left, and for which circumstances it counts."""
 
@@ -91,6 +133,12 @@ def largest_pass(batch_sequences: int, workers: int, micro_batch_sequences: int 
     """Sequences of the largest pass that a worker makes."""
     share = -(-batch_sequences // workers)
     return -(-share // micro_batches(batch_sequences, workers, micro_batch_sequences))
+
+
+def passes_of(run: RunSpec, workers: int, micro_batch_sequences: int | None) -> tuple[int, int]:
+    """How many passes a worker makes in a step, and the sequences of the largest one."""
+    sharing = (run.training.batch_sequences, workers, micro_batch_sequences)
+    return micro_batches(*sharing), largest_pass(*sharing)
 
 
 def size_that_fits(run: RunSpec, resources: ResourcesSpec, free: float, *, total: float) -> int:

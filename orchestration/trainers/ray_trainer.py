@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from cola import process_environment
 from cola.errors import RunError
 from cola.logs import set_up_logging
 from orchestration.checkpoint.store import store_address
-from orchestration.compat.ray import torch_config, trainer_class
+from orchestration.compat.ray import raised_by_worker, torch_config, trainer_class
 from orchestration.state.event_log import Event, EventLog
+from orchestration.step.micro_batch import GroupShortageError, Halvings
 from orchestration.trainers.worker_logs import cause_of, raised_in, worker_logs
 from orchestration.worker.assignment import Assignment
 from orchestration.worker.worker import train_in_process, train_worker
@@ -56,26 +58,45 @@ def fit_run(assignment: Assignment) -> None:
         ) from error
 
 
+def halving_of(raised: Mapping[int, BaseException]) -> dict[str, Any]:
+    """The event's values where these ranks raised that smaller passes are tried."""
+    found = {
+        rank: each.shortage
+        for rank, each in sorted(raised.items())
+        if isinstance(each, GroupShortageError)
+    }
+    smallest = min(found.values(), key=lambda shortage: shortage.smaller)
+    return {
+        "reason": str(smallest),
+        "ranks": list(found),
+        "micro_batch_sequences": smallest.smaller,
+    }
+
+
 def trainer_of(assignment: Assignment) -> Any:
     """A Ray Train trainer for the assignment (`TorchTrainer`)."""
     import ray.train
 
     class FaultRecorder(ray.train.UserCallback):
-        """Writes why workers failed into the study's event log; runs in the controller."""
+        """Writes into the study's event log why workers failed, or start again with smaller passes;
+        runs in the controller."""
+
+        def __init__(self) -> None:
+            self._halvings = Halvings()
 
         def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
             set_up_logging()  # of the controller's process
             failures = dict(worker_exceptions)
-            cause = cause_of(failures)
+            raised = {rank: raised_by_worker(each) for rank, each in failures.items()}
+            if self._halvings.has(raised.values()):
+                event, values = Event.OUT_OF_MEMORY, halving_of(raised)
+            else:
+                logs = worker_logs(Path(assignment.run_folder), failures.keys())
+                event, values = Event.WORKERS_FAILED, {"reason": cause_of(failures), "logs": logs}
             # The study's driver reads it here, and prints it at once.
-            EventLog(Path(assignment.study_folder)).write(
-                Event.WORKERS_FAILED,
-                assignment.name,
-                cause,
-                attempt=assignment.attempt,
-                logs=worker_logs(Path(assignment.run_folder), failures.keys()),
-            )
-            log.warning("%s: workers failed: %s", assignment.name, cause)
+            events = EventLog(Path(assignment.study_folder))
+            events.write(event, assignment.name, **values, attempt=assignment.attempt)
+            log.warning("%s: %s: %s", assignment.name, event, values["reason"])
 
     if not isinstance(assignment.ray_workers(), int):
         process_environment.elastic_trainer()
@@ -84,7 +105,7 @@ def trainer_of(assignment: Assignment) -> Any:
     per_worker = {"CPU": needs.cpus_per_worker}
     if gpu:
         per_worker["GPU"] = needs.gpus_per_worker
-    return trainer_class()(
+    return trainer_class(Halvings().has)(
         train_in_process if assignment.in_process else train_worker,
         train_loop_config={"assignment": assignment.model_dump_json()},
         torch_config=torch_config("nccl" if gpu else "gloo"),

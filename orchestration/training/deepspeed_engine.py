@@ -33,6 +33,7 @@ from orchestration.training.engine import (
     own_copy,
     passes,
     set_learning_rates,
+    updates,
     weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
@@ -72,7 +73,7 @@ class DeepSpeedEngine:
         self._settings = settings
         log.debug("DeepSpeed engine at ZeRO stage %d", settings.zero_stage)
         if settings.compile:
-            module.compile()
+            module.compile(rows=settings.rows)
         engine, _, _, _ = deepspeed.initialize(
             model=module,
             optimizer=adamw(groups, settings),
@@ -102,9 +103,11 @@ class DeepSpeedEngine:
             with passes():
                 output = self._engine(**batch.inputs)
                 self._engine.backward(batch.weight * output["loss"])
-            if self._settings.zero_stage == 0 and self._engine.is_gradient_accumulation_boundary():
-                unsharded_norm = self._gradient_norm()
-            self._engine.step()
+            with updates():
+                boundary = self._engine.is_gradient_accumulation_boundary()
+                if self._settings.zero_stage == 0 and boundary:
+                    unsharded_norm = self._gradient_norm()
+                self._engine.step()
             outputs.append(weighted_scalars(output, batch.weight))
         self._steps += 1
         norm = self._engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm

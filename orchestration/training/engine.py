@@ -23,6 +23,10 @@ class PassMemoryError(RunError):
     the step."""
 
 
+class UpdateMemoryError(RunError):
+    """The device's memory is too small for the optimiser; some weights may have its step."""
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Weighted means over this worker's micro-batches, and the global gradient norm.
@@ -62,6 +66,7 @@ class Engine(Protocol):
 
         Raises:
             PassMemoryError: a forward or backward pass does not fit the device's memory.
+            UpdateMemoryError: the optimiser does not.
         """
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -94,12 +99,16 @@ def own_copy(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How an engine executes; all but `training` leaves results alone beyond rounding."""
+    """How an engine executes; all but `training` leaves results alone beyond rounding.
+
+    `rows`: sequences that compiled blocks have in every pass (None: those of the micro-batch).
+    """
 
     training: TrainingSpec
     zero_stage: int
     accumulation: int
     compile: bool = False
+    rows: int | None = None
 
 
 ParameterGroups = list[dict[str, Any]]
@@ -190,3 +199,16 @@ def passes() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise PassMemoryError(one_line(error)) from None
+
+
+@contextlib.contextmanager
+def updates() -> Iterator[None]:
+    """Around what changes weights and moments.
+
+    Raises:
+        UpdateMemoryError: in place of torch's error where the device is out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UpdateMemoryError(one_line(error)) from None

@@ -24,6 +24,7 @@ from orchestration.training.engine import (
     own_copy,
     passes,
     set_learning_rates,
+    updates,
     weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
@@ -44,7 +45,7 @@ class TorchEngine:
         self.module = module.to(self.device)
         self._settings = settings
         if settings.compile:
-            module.compile()
+            module.compile(rows=settings.rows)
         self.optimizer = adamw(groups, settings)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._state = ZeroState(self, 0, WorkerRank(), intervals=intervals(groups))
@@ -63,8 +64,9 @@ class TorchEngine:
                 (batch.weight * output["loss"] / len(batches)).backward()
             outputs.append(weighted_scalars(output, batch.weight))
         clip = training.optimizer.grad_clip
-        norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip else float("inf"))
-        self.optimizer.step()
+        with updates():
+            norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip else float("inf"))
+            self.optimizer.step()
         self._steps += 1
         return StepResult(mean_scalars(outputs), norm)
 

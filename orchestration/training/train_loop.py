@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from cola.data import PackedTokens, micro_batches
+from cola.data import PackedTokens
 from cola.errors import RunError
 from cola.families.interface.family import Family, StageModule
 from cola.families.registry import family_of
@@ -29,7 +29,13 @@ from orchestration.state.scratch import scratch_folder
 from orchestration.step.ahead import Ahead
 from orchestration.step.draws import MicroBatch, StageDraws
 from orchestration.step.exchange import StepExchange, StepNumbers
-from orchestration.step.micro_batch import Shortage, largest_pass, shortage_at
+from orchestration.step.micro_batch import (
+    GroupShortageError,
+    Shortage,
+    passes_of,
+    shortage_at,
+    update_shortage,
+)
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     Engine,
@@ -37,6 +43,7 @@ from orchestration.training.engine import (
     ParameterGroups,
     PassMemoryError,
     StepResult,
+    UpdateMemoryError,
 )
 from orchestration.training.weight_average import WeightAverage
 
@@ -227,8 +234,8 @@ def train(
     is made again). Returns the last state: its `stop` is finished, interrupted or diverged.
 
     Raises:
-        RunError: the checkpoint belongs to another run, or a pass of one sequence does not fit.
-        PassMemoryError: passes do not fit, and other workers wait for this one: all must resume
+        RunError: the checkpoint is another run's, or one sequence or the optimiser does not fit.
+        GroupShortageError: passes do not fit, and other workers wait for this one: all must resume
             from a checkpoint with smaller ones.
     """
     family, at = family_of(run.family), resume[1].stage if resume else 0
@@ -249,7 +256,7 @@ def train(
             log.warning("%s", shortage)
             on_shortage(shortage)
             if worker.world_size > 1:
-                raise PassMemoryError(str(shortage))
+                raise GroupShortageError(shortage)
             settings = replace(settings, micro_batch_sequences=shortage.smaller)
             with scratch_folder("passes") as folder:
                 state.save(folder)
@@ -300,9 +307,10 @@ def run_stage(
             try:
                 state.result = engine.step([each.on(device) for each in inputs], factor)
             except PassMemoryError as error:
-                size = run.training.batch_sequences
-                rows = largest_pass(size, worker.world_size, state.micro_batch)
+                _, rows = passes_of(run, worker.world_size, state.micro_batch)
                 return shortage_at(state.step, rows, str(error), stage=state.stage.name)
+            except UpdateMemoryError as error:
+                raise update_shortage(state.step, str(error), stage=state.stage.name) from None
             if state.average is not None:
                 state.average.update()
             state.learning_rate = factor * training.optimizer.learning_rate
@@ -368,16 +376,10 @@ def open_stage(
     if settings.checkpoints_activations:
         module.checkpoint_activations()
     groups = family.parameter_groups(module, run.objective, stage.name)
-    count = micro_batches(
-        run.training.batch_sequences, worker.world_size, settings.micro_batch_sequences
-    )
-    engine = engine_factory(
-        module,
-        groups,
-        EngineSettings(
-            run.training.of_stage(stage.name), settings.zero_stage, count, settings.compile
-        ),
-    )
+    count, rows = passes_of(run, worker.world_size, settings.micro_batch_sequences)
+    training = run.training.of_stage(stage.name)
+    how = EngineSettings(training, settings.zero_stage, count, settings.compile, rows)
+    engine = engine_factory(module, groups, how)
     state = TrainState(
         run,
         family,

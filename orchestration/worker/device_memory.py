@@ -62,7 +62,11 @@ def shortage_recorder(
     *,
     fence: AttemptFence,
 ) -> Callable[[Shortage], None]:
-    """What writes a shortage down: as an event, and for workers that start again."""
+    """What writes a shortage down: for workers that start again, and in the journal.
+
+    Of several workers the one that is short of memory may have no journal: their controller writes
+    the event (`orchestration.trainers.ray_trainer`).
+    """
     path = RunFolder(Path(assignment.run_folder)).micro_batch
 
     def record(shortage: Shortage) -> None:
@@ -78,7 +82,7 @@ def shortage_recorder(
             left.write(path)
         except OSError as error:  # without it workers that start again meet the shortage again
             log.warning("%s: is not written: %s", path, error)
-        if journal is not None:
+        if journal is not None and worker.world_size == 1:
             values = {
                 "event": Event.OUT_OF_MEMORY,
                 "attempt": assignment.attempt,

@@ -58,9 +58,10 @@ def train_worker(config: dict[str, Any]) -> None:
 
     Raises:
         PreemptedError: a node of the run is about to be taken away; a checkpoint is saved.
-        PassMemoryError: passes do not fit the device; the workers that start again make smaller
+        GroupShortageError: passes do not fit the device; the workers that start again make smaller
             ones.
-        RunError: a checkpoint belongs to another run, or a pass of one sequence does not fit.
+        RunError: a checkpoint belongs to another run, or a pass of one sequence or the optimiser
+            does not fit.
     """
     import ray.train
 

@@ -85,16 +85,21 @@ class StageModule(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, whose blocks run as `execution` says."""
-        with executing(self.execution):
+        tokens_BL = kwargs.get("tokens_BL")
+        given = self.execution if tokens_BL is None else self.execution.of_pass(len(tokens_BL))
+        with executing(given):
             return super().__call__(*args, **kwargs)
 
-    def compile(self, *args: Any, backend: str = "inductor", **kwargs: Any) -> None:
+    def compile(
+        self, *args: Any, backend: str = "inductor", rows: int | None = None, **kwargs: Any
+    ) -> None:
         """Compile the blocks, each kind of block once, as they are called first.
 
         In place of torch's, which would compile the whole stage as one graph: for a deep model that
-        takes minutes.
+        takes minutes. `rows`: sequences of the largest micro-batch; blocks of a smaller one have
+        rows of zeros for the rest, as another number of rows would be compiled anew.
         """
-        self.execution = replace(self.execution, backend=backend)
+        self.execution = replace(self.execution, backend=backend, rows=rows)
 
     def checkpoint_activations(self) -> None:
         """Keep the inputs of blocks alone for the backward pass, which computes the rest again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from cola.families.interface.family import Batch, StageModule
 from cola.families.interface.specs import ObjectiveSpec
 from cola.families.llada.spec import MaskedDiffusion
 from cola.families.registry import definition_of, definitions, family_of
+from cola.models import execution
+from cola.models.execution import BlockExecution, executing, filled
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 from cola.spec.objectives import JointObjective, VAEObjective
@@ -80,23 +83,18 @@ def drawn(
 
 
 @pytest.mark.parametrize(
-    ("case", "sizes"),
-    [
-        ("ar train", (3, 2)),  # where micro-batches do not divide a batch
-        ("llada shortened", (3,)),
-        ("cola vae", (3,)),
-        ("cola joint", (3,)),
-        ("cola flow", (3,)),
-        ("cola interval", (3,)),
-    ],
+    "case", ["ar train", "llada shortened", "cola vae", "cola joint", "cola flow", "cola interval"]
 )
-def test_a_step_is_whole_graphs_that_are_compiled_once(case: str, sizes: tuple[int, ...]) -> None:
-    """A graph break would raise; steps with a mask, and those that rest the VAE, have their own."""
+def test_a_step_is_whole_graphs_that_are_compiled_once(case: str) -> None:
+    """A graph break would raise; steps with a mask, and those that rest the VAE, have their own.
+
+    Where micro-batches do not divide a batch, the smaller ones have no graphs of their own.
+    """
     module = stage_of(case)
-    module.compile(backend="eager")
+    module.compile(backend="eager", rows=3)
     graphs = []
     for step in range(6):
-        for rows in sizes:
+        for rows in (3, 2) if step else (3,):
             module(**drawn(module, step, rows))["loss"].backward()
         graphs.append(counters["stats"]["unique_graphs"])
     settled = 3 if "shortened" in case or "interval" in case else 0
@@ -108,6 +106,47 @@ def test_a_step_is_whole_graphs_that_are_compiled_once(case: str, sizes: tuple[i
         with torch.no_grad():
             family.likelihood(model, ids, how, stream=Stream(0, 0, range(5)))
         assert counters["stats"]["unique_graphs"] == graphs[-1]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_rows_that_fill_up_a_compiled_pass_change_no_loss_and_no_gradient(
+    case: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks are called as they are: only what they are given differs."""
+    given: list[int] = []
+
+    def plainly(function: Any, backend: str) -> Any:
+        def run(block: Any, x: torch.Tensor, *rest: Any, **more: Any) -> Any:
+            given.append(len(x))
+            return function(block, x, *rest, **more)
+
+        return run
+
+    monkeypatch.setattr(execution, "compiled", plainly)
+    found = []
+    for fills in (False, True):
+        module = stage_of(case)
+        if fills:
+            module.compile(rows=3)
+        outputs = module(**drawn(module, 3, rows))
+        outputs["loss"].backward()
+        gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+        found.append((outputs, gradients))
+    (plain, expected), (filled, gradients) = found
+    assert given
+    assert {count % 3 for count in given} == {0}
+    torch.testing.assert_close(filled, plain, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradients, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_passes_are_filled_up_only_where_blocks_are_compiled() -> None:
+    part = torch.ones(2, 4)
+    for how in (BlockExecution(rows=3), BlockExecution("eager"), BlockExecution("eager", rows=2)):
+        with executing(how.of_pass(2)):
+            assert filled(part) is part
+    with executing(BlockExecution("eager", rows=3).of_pass(1)):
+        assert filled(part).tolist() == [[1.0] * 4] * 2 + [[0.0] * 4] * 4
 
 
 @pytest.mark.parametrize(

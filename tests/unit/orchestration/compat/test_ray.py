@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import pytest
 from packaging.requirements import Requirement
 
 from orchestration.compat.ray import CHECKED_VERSION, trainer_class
@@ -67,6 +69,32 @@ def test_runs_have_no_actors_without_work() -> None:
         for trainer in (TorchTrainer, trainer_class())
     )
     assert every - kept == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+
+
+def test_failures_that_are_none_do_not_count_among_max_failures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.train import FailureConfig, RunConfig, WorkerGroupError
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    def error(rank: int, raised: Exception) -> WorkerGroupError:
+        return WorkerGroupError("", {rank: UserExceptionWithTraceback(raised, "Traceback")})
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        DataParallelTrainer, "_initialize_and_run_controller", lambda _, **values: given | values
+    )
+    cls = trainer_class(lambda failures: any(isinstance(each, MemoryError) for each in failures))
+    trainer = cls(print, run_config=RunConfig(failure_config=FailureConfig(max_failures=1)))
+    policy = trainer._initialize_and_run_controller(failure_policy=None)["failure_policy"]
+    found = [
+        policy.make_decision(error(rank, raised))
+        for rank, raised in enumerate([MemoryError(), OSError(), MemoryError(), OSError()])
+    ]
+    again, fails = FailureDecision.RETRY, FailureDecision.RAISE
+    assert found == [again, again, again, fails]
 
 
 def test_public_names_of_train_exist() -> None:

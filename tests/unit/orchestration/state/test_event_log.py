@@ -51,7 +51,9 @@ def test_failures_of_workers_are_read_once_and_from_now_on(tmp_path: Path) -> No
         file.write('{"event": "workers failed", "torn\n[1]\n')
     events.write(Event.WORKERS_STARTED, "ar-1", step=3)
     events.write(Event.WORKERS_FAILED, "ar-1", "rank 0: OSError", attempt=2)
-    assert [event["reason"] for event in reader.new_failures()] == ["rank 0: OSError"]
+    events.write(Event.OUT_OF_MEMORY, "ar-1", "the driver's own", attempt=2)
+    events.write(Event.OUT_OF_MEMORY, "ar-1", "a group's", attempt=2, ranks=[1])
+    assert [event["reason"] for event in reader.new_failures()] == ["rank 0: OSError", "a group's"]
     assert reader.new_failures() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
 from orchestration.planning.memory import memory_plan
 from orchestration.step.micro_batch import (
+    GroupShortageError,
+    Halvings,
     MicroBatchRecord,
+    Shortage,
     largest_pass,
     recorded_size,
     shortage_at,
@@ -41,6 +45,27 @@ def test_sizes_are_halved_down_to_one_sequence() -> None:
     assert sizes == [12, 6, 3, 2, 1]
     with pytest.raises(RunError, match=r"one sequence of stage train does not fit .* at step 5"):
         shortage_at(4, 1, "CUDA out of memory", stage="train")
+
+
+def short(sequences: int) -> GroupShortageError:
+    smaller = -(-sequences // 2)
+    return GroupShortageError(Shortage(4, sequences, smaller, "CUDA out of memory"))
+
+
+def test_a_group_that_halves_its_passes_has_not_failed() -> None:
+    """Whatever the workers that were left behind raise; but a size twice was not in effect."""
+    halvings, other = Halvings(), RuntimeError("Connection closed by peer")
+    assert not halvings.has([other])
+    assert halvings.has([other, short(8)])
+    assert halvings.has([short(4), short(4)])
+    assert not halvings.has([other])
+    assert not halvings.has([short(4)])
+    assert halvings.has([short(2)])
+
+
+def test_a_shortage_reaches_another_process_whole() -> None:
+    sent = pickle.loads(pickle.dumps(short(8)))
+    assert (sent.shortage, str(sent)) == (short(8).shortage, str(short(8)))
 
 
 def test_free_memory_decides_up_to_the_share_of_the_device(runs: dict[str, RunSpec]) -> None:

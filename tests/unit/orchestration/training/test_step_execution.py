@@ -15,9 +15,9 @@ from cola.errors import RunError
 from cola.families.interface.family import StageModule
 from cola.families.registry import family_of
 from cola.study import RunSpec
-from orchestration.step.micro_batch import Shortage
+from orchestration.step.micro_batch import GroupShortageError, Shortage
 from orchestration.training.distributed import WorkerRank
-from orchestration.training.engine import EngineSettings, ParameterGroups, PassMemoryError
+from orchestration.training.engine import EngineSettings, ParameterGroups
 from orchestration.training.hooks import Checkpoint, StopOnDivergence
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
@@ -204,7 +204,7 @@ def test_a_worker_that_others_wait_for_leaves_with_the_size_to_resume_with(
     runs: dict[str, RunSpec], data: PreparedData
 ) -> None:
     shortages: list[Shortage] = []
-    with pytest.raises(PassMemoryError, match=r"of 4 sequences .* training resumes with 2"):
+    with pytest.raises(GroupShortageError, match=r"of 4 sequences .* training resumes with 2"):
         train(
             runs["ar"],
             data.train,
@@ -215,3 +215,61 @@ def test_a_worker_that_others_wait_for_leaves_with_the_size_to_resume_with(
             on_shortage=shortages.append,
         )
     assert [each.smaller for each in shortages] == [2]
+
+
+class FullEngine(TorchEngine):
+    """Its device has no memory for the optimiser's moments."""
+
+    def __init__(
+        self, module: StageModule, groups: ParameterGroups, settings: EngineSettings
+    ) -> None:
+        super().__init__(module, groups, settings)
+        self.optimizer.register_step_pre_hook(self._refuse)
+
+    def _refuse(self, *given: Any) -> None:
+        if self._steps == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_an_optimiser_that_does_not_fit_is_one_line(
+    runs: dict[str, RunSpec], data: PreparedData
+) -> None:
+    shortages: list[Shortage] = []
+    with pytest.raises(RunError) as caught:
+        train(
+            runs["ar"],
+            data.train,
+            FullEngine,
+            settings=LoopSettings(0),
+            worker=ONE,
+            hooks=[],
+            on_shortage=shortages.append,
+        )
+    assert str(caught.value) == (
+        "the optimiser's step of stage train does not fit the device's memory at step 2 (CUDA out "
+        "of memory. Tried to allocate 2.00 GiB); smaller micro-batches do not help: raise "
+        "resources.workers with resources.zero_stage at least 1, raise resources.gpus_per_worker "
+        "where workers share a GPU, or choose a smaller size"
+    )
+    assert not shortages
+
+
+@pytest.mark.parametrize(
+    ("micro", "workers", "rows"), [(3, 1, 3), (None, 1, 8), (3, 2, 2), (None, 3, 3)]
+)
+def test_compiled_blocks_have_the_rows_of_the_largest_pass(
+    micro: int | None, workers: int, rows: int, runs: dict[str, RunSpec]
+) -> None:
+    """8 sequences a step: 3, 3 and 2 of them in a pass, or 2 and 2 of each of two workers."""
+    state = open_stage(
+        runs["ar"],
+        family_of("ar"),
+        initial_model(family_of("ar"), runs["ar"]),
+        engine_factory=TorchEngine,
+        settings=LoopSettings(0, micro, compile=True),
+        worker=WorkerRank(0, workers),
+        index=0,
+        before=Progress(),
+    )
+    execution = state.engine.module.execution
+    assert (execution.backend, execution.rows) == ("inductor", rows)

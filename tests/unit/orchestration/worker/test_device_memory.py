@@ -86,6 +86,16 @@ def test_a_shortage_is_an_event_of_the_run_and_of_its_study(
     assert (event["event"], event["run"], event["reason"]) == ("out of memory", run.name, reason)
 
 
+def test_of_several_workers_only_the_size_is_written(tiny_study: dict[str, Any]) -> None:
+    """Their controller writes the event, whichever of them was short of memory."""
+    _, assignment = planned(tiny_study, None)
+    folder, worker = Path(assignment.run_folder), WorkerRank(0, 2)
+    journal, fence = JournalWriter(RunFolder(folder).journal), AttemptFence(folder, 1)
+    shortage_recorder(assignment, worker, journal, fence=fence)(SHORTAGE)
+    assert RunFolder(folder).journal.read_text() == ""
+    assert '"workers": 2' in RunFolder(folder).micro_batch.read_text()
+
+
 def test_an_attempt_that_is_superseded_writes_nothing(tiny_study: dict[str, Any]) -> None:
     _, assignment = planned(tiny_study, None)
     folder = Path(assignment.run_folder)
