@@ -61,16 +61,15 @@ def access_token(file: Path | None) -> AccessToken:
 
 def _read(file: Path) -> str:
     try:
-        mode = file.expanduser().stat()
+        mode = stat.S_IMODE(file.expanduser().stat().st_mode)
         text = file.expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         raise SpecError(
             f"--token-file {file}: cannot be read ({one_line(error)}); name a file with a token"
         ) from None
-    if stat.S_IMODE(mode.st_mode) & 0o077:
+    if mode & 0o077:
         raise SpecError(
-            f"--token-file {file}: other users may read it (mode {stat.S_IMODE(mode.st_mode):04o}); "
-            f"chmod 600 {file}"
+            f"--token-file {file}: other users may read it (mode {mode:04o}); chmod 600 {file}"
         )
     return text
 

@@ -69,7 +69,12 @@ def open_server(service: Service, port: int) -> LocalServer:
 
 def serve(server: LocalServer, engine: Engine, stop: threading.Event) -> None:
     """Answer until `stop` is set; requests in work end then with an error."""
-    engine_stopped = threading.Thread(target=lambda: (stop.wait(), engine.stop()), daemon=True)
+
+    def stop_engine() -> None:
+        stop.wait()
+        engine.stop()
+
+    engine_stopped = threading.Thread(target=stop_engine, daemon=True)
     engine_stopped.start()
     server.serve(stop)
     engine_stopped.join()
