@@ -93,7 +93,7 @@ class LocalHandler(BaseHTTPRequestHandler):
     """Answers JSON or text; a subclass says what, by method, in `answer`."""
 
     protocol_version = "HTTP/1.1"
-    server_version, sys_version = "cola", ""
+    server_version, sys_version = "cola-scaling", ""
     timeout = IDLE_SECONDS
     methods: tuple[str, ...] = ("GET",)
 

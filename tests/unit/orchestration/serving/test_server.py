@@ -35,7 +35,7 @@ SETTINGS = {"max_tokens": 6, "temperature": 0.7, "seed": 5}
 def served(family: str, data: PreparedData) -> Iterator[tuple[str, EvaluatedModel]]:
     """The server's address, and its model."""
     tokenizer = data.tokenizer
-    kind, network = tiny_model(family, 3000, tokenizer.vocab_size, 3.0)
+    kind, network = tiny_model(family, 50_000, tokenizer.vocab_size, 3.0)
     model = EvaluatedModel(kind, network, tokenizer, 32, torch.device("cpu"))
     about = ServedModel(
         family, definition_of(family), GenerationSpec(steps=2), tokenizer.encode,
