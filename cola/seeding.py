@@ -54,6 +54,40 @@ class Stream:
         return torch.stack(drawn).to(self.device)
 
 
+class SeededRows(Stream):
+    """Draws for rows that have seeds of their own: row i gets those of a `Stream` with `seeds[i]`
+    and `sample_ids[i]`, whatever other rows there are."""
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        sample_ids: Sequence[int],
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(0, 0, sample_ids, device=device)
+        self.seeds = list(seeds)
+
+    def of(self, rows: Sequence[int]) -> SeededRows:
+        """See `Stream.of`."""
+        return SeededRows(
+            [self.seeds[row] for row in rows],
+            [self.sample_ids[row] for row in rows],
+            device=self.device,
+        )
+
+    def shared_uniform(self, purpose: str) -> float:
+        """Refused: rows of several seeds have no number in common."""
+        raise TypeError("rows with seeds of their own share no draw")
+
+    def _draw_per_sample(self, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        drawn = [
+            draw(_generator(seed, self.step, sample, purpose))
+            for seed, sample in zip(self.seeds, self.sample_ids, strict=True)
+        ]
+        return torch.stack(drawn).to(self.device)
+
+
 def _generator(*key: object) -> torch.Generator:
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     generator = torch.Generator()

@@ -133,6 +133,15 @@ COMMANDS = (
         ("cola export demo/ar-4e+12-seed66 --to models/ar",),
     ),
     Entry(
+        "serve-model", MODELS,
+        "Serve a finished model on loopback in the form of OpenAI's completions, until "
+        "interrupted.",
+        "orchestration.serving.cli", (
+            "cola serve-model demo/ar-4e+12-seed66",
+            "cola serve-model models/ar --port 8000 --token-file ~/.cola-token",
+        ),
+    ),
+    Entry(
         "check-release", MODELS,
         "Recompute a folder of the public release's reference tensors; exit 1 if any is off.",
         SCORES,

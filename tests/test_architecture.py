@@ -39,7 +39,7 @@ MOST_LINES = 400  # of a file
 # Folders of a package from the bottom up: each imports only from layers below its own.
 LAYERS = {
     "orchestration": (
-        {"compat", "state"},
+        {"compat", "state", "web"},
         {"checkpoint", "cluster", "tracking"},
         {"planning"},
         {"step"},
@@ -49,6 +49,7 @@ LAYERS = {
         {"driver"},
         {"doctor", "results"},
         {"cli"},
+        {"serving"},
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
     "analysis": (

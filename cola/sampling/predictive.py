@@ -14,6 +14,8 @@ from torch import Tensor
 
 from cola.seeding import Stream
 
+LISTED = 5  # most probable tokens of a place, as many as OpenAI's interface lists
+
 
 @dataclass(frozen=True)
 class PredictiveDraws:
@@ -40,12 +42,15 @@ class NextTokens:
     """Exact predictions of each of the N tokens from the prompt and the text's tokens before it.
 
     log_p_BN: float64, of the text's token. brier_BN: 2 p(token) - sum of p(v)^2 over the
-    vocabulary. best_BN: the most probable tokens.
+    vocabulary. best_BN: the most probable tokens. listed_BNK and listed_log_p_BNK: the `LISTED`
+    most probable tokens, the first of them first, with their log p.
     """
 
     log_p_BN: Tensor
     brier_BN: Tensor
     best_BN: Tensor
+    listed_BNK: Tensor
+    listed_log_p_BNK: Tensor
 
     @classmethod
     def of(cls, logits_BNV: Tensor, truth_BN: Tensor) -> NextTokens:
@@ -53,7 +58,14 @@ class NextTokens:
         log_p_BNV = logits_BNV.double().log_softmax(-1)
         log_p_BN = log_p_BNV.gather(-1, truth_BN[..., None])[..., 0]
         square_BN = (2 * log_p_BNV).exp().sum(-1)
-        return cls(log_p_BN, 2 * log_p_BN.exp() - square_BN, log_p_BNV.argmax(-1))
+        listed = log_p_BNV.topk(min(LISTED, log_p_BNV.shape[-1]), dim=-1)
+        return cls(
+            log_p_BN,
+            2 * log_p_BN.exp() - square_BN,
+            log_p_BNV.argmax(-1),
+            listed.indices,
+            listed.values,
+        )
 
 
 class Tally:

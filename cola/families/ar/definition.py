@@ -32,6 +32,7 @@ class ARDefinition(TrunkDefinition):
     generation_keys = frozenset(
         {"max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty"}
     )
+    library = "transformers"
     opening_note = (
         "`AutoTokenizer` and `AutoModelForCausalLM` of `transformers` open this folder. The model "
         "reads a start token before every text; `AutoTokenizer` puts it there."

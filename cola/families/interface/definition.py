@@ -71,7 +71,9 @@ class FamilyDefinition(ABC):
     # What a reader of task results must know of this family: sentences of the report.
     task_note: str = ""
     # How an exported folder is opened: a sentence of the model card.
-    opening_note: str = "`AutoTokenizer` opens this folder, `cola generate` the model."
+    opening_note: str = "`AutoTokenizer` opens this folder, `cola serve-model` serves the model."
+    # The library by which Hugging Face's hub knows the folder, where it opens the model itself.
+    library: str | None = None
 
     @abstractmethod
     def implementation(self) -> Family:

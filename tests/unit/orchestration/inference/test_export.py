@@ -69,6 +69,12 @@ def test_an_exported_ar_model_opens_in_transformers(
     assert "4.2500 nats per token (exact)" in card
     assert f"| seed | {spec.seed} |" in card
     assert f"{spec.budget:.6g} FLOPs (executed)" in card
+    assert card.startswith("---\npipeline_tag: text-generation\nlibrary_name: transformers\n")
+    assert f"| specification, SHA-256 | {spec.run_key} |" in card
+    example = card.partition("```python\n")[2].partition("```")[0]
+    exec(example.replace("DIR", str(target)))
+    modes = {path.stat().st_mode & 0o777 for path in target.rglob("*") if path.is_file()}
+    assert modes == {0o644}
 
 
 def test_an_exported_ar_model_generates_what_ours_does(
