@@ -17,9 +17,10 @@ def forward_area(rates_T: Array) -> Array:
 
 
 def end_of_warmup(rates_T: Array) -> int:
-    """The step (from 1) whose rate ends the first rise; 1 where the rates do not begin by one."""
-    falls = np.flatnonzero(np.diff(rates_T) <= 0)
-    return int(falls[0]) + 1 if len(falls) else len(rates_T)
+    """The step (from 1) at which the first rise reaches its peak; 1 where rates begin with it."""
+    falls = np.flatnonzero(np.diff(rates_T) < -FLAT * rates_T.max())
+    risen = rates_T[: int(falls[0]) + 1] if len(falls) else rates_T
+    return int(np.argmax(risen >= (1 - FLAT) * risen.max())) + 1
 
 
 def annealing_area(rates_T: Array, timescale: float) -> Array:
