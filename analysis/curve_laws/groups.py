@@ -23,6 +23,7 @@ from cola.errors import FitError, SpecError
 FOLD_STARTS = 16  # chosen: of a fit that one run is held out of
 MOST_FOLDS = 24  # chosen: more runs are held out in as many sets
 END = 0.03  # chosen: share of a curve's points, its last, whose mean is its end loss
+MANY_TIMES = 10.0  # chosen: ends of an interval so far apart say little
 LEAST_SIZES = 3  # different N from which a law over sizes is fitted
 
 
@@ -251,6 +252,12 @@ def notes_on(found: CurveFit, refits: Refits) -> list[str]:
     flat = [curve.name for curve in found.curves if curve.schedule == "constant"]
     if flat:
         notes.append(f"runs at a constant rate say nothing of annealing: {', '.join(flat[:8])}")
+    ends = refits.intervals().get("C") if len(refits.theta_KP) else None
+    if ends and ends[1] > MANY_TIMES * max(ends[0], 1e-300) and found.fit.parameters["C"] > 0:
+        notes.append(
+            "C and lambda make up for each other in these curves: the gain by annealing is known "
+            "from them together, neither alone; add a decay of another length, or --pin lambda="
+        )
     if found.fit.parameters["C"] <= 0:
         notes.append("C is 0: the curves show no gain by annealing, and lambda means nothing")
     return notes
@@ -260,5 +267,3 @@ def sized_by(curves: Sequence[Curve]) -> bool:
     """Whether curves are of enough sizes for the law over sizes."""
     sizes = [curve.parameters for curve in curves if curve.parameters is not None]
     return len(sizes) == len(curves) and count_distinct(np.array(sizes)) >= LEAST_SIZES
-
-

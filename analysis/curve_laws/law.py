@@ -65,21 +65,22 @@ class AnnealingLaw:
 
     def log_loss(self, theta_BP: Array, points: Inputs) -> tuple[Array, Array]:
         """See `Law`; the points are `CurvePoints`."""
-        floor, log_a, alpha, gain, log_time = (theta_BP[:, i : i + 1] for i in range(5))
+        floor, log_a, alpha, gain = (theta_BP[:, i : i + 1] for i in range(4))
         x = np.log(points.compute / self.scale)
         annealed, slope = annealed_of(points, theta_BP[:, 4])
         forward = np.exp(log_a - alpha * x)
-        share, extra, columns = 1.0, 0.0, []
+        share, extra = np.ones_like(x), np.zeros_like(x)
+        of_sizes: list[Array] = []
         if self.size is not None and points.parameters is not None:
             z = np.log(points.parameters / self.size)
             log_b, beta, gamma = (theta_BP[:, i : i + 1] for i in range(5, 8))
             extra, share = np.exp(log_b - beta * z), np.exp(-gamma * z)
-            columns = [extra, -z * extra, self.smallest * gain * annealed * share * z]
+            of_sizes = [extra, -z * extra, self.smallest * gain * annealed * share * z]
         lowered = self.smallest * annealed * share
         loss = self.smallest * floor + forward + extra - gain * lowered
         columns = [
             np.full_like(loss, self.smallest), forward, -x * forward, -lowered,
-            -self.smallest * gain * slope * share, *columns,
+            -self.smallest * gain * slope * share, *of_sizes,
         ]  # fmt: skip
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.log(loss), np.stack(columns, axis=-1) / loss[..., None]

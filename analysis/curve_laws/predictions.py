@@ -47,10 +47,16 @@ class Schedule:
         )
 
     @property
+    def values(self) -> dict[str, Any]:
+        """By the names that are typed, what has an effect."""
+        unread = {"constant": ("decay", "final"), "cosine": ("decay",), "wsd": ()}[self.kind]
+        values = {k: v for k, v in asdict(self).items() if v is not None and k not in unread}
+        return {NAMES.get(k, k): v for k, v in values.items()}
+
+    @property
     def text(self) -> str:
         """As it is typed."""
-        values = {k: v for k, v in asdict(self).items() if v is not None}
-        return ",".join(f"{NAMES.get(k, k)}={v}" for k, v in values.items())
+        return ",".join(f"{name}={value}" for name, value in self.values.items())
 
     def rates(self) -> Array:
         """The rate of every step."""
@@ -90,7 +96,9 @@ def parse_schedule(text: str) -> Schedule:
     numbers = {name: _number(text, name, value) for name, value in values.items() if name != "kind"}
     steps = numbers["steps"]
     if not steps.is_integer() or steps > MOST_STEPS:
-        raise SpecError(f"--predict {text}: steps are whole optimiser steps, at most {MOST_STEPS:g}")
+        raise SpecError(
+            f"--predict {text}: steps are whole optimiser steps, at most {MOST_STEPS:g}"
+        )
     if values["kind"] != "wsd" and "decay" in values:
         raise SpecError(f"--predict {text}: decay has no effect but on kind=wsd; leave it out")
     if values["kind"] == "constant" and "final" in values:
@@ -133,7 +141,7 @@ def prediction(
     loss = float(found.fit.loss(points)[0])
     reached = float(found.points.compute.max())
     result: dict[str, Any] = {
-        "schedule": {k: v for k, v in asdict(schedule).items() if v is not None},
+        "schedule": schedule.values,
         "loss": loss,
         "S1": float(points.compute[0]),
         "extrapolation": float(points.compute[0]) / reached,
