@@ -56,6 +56,7 @@ LAYERS = {
         {"fitting"},
         {"curve_laws", "metric_laws", "regressions"},
         {"table_fit"},
+        {"floors"},
         {"report", "sweep_report"},
         {"comparison", "imports", "metric_report"},
         {"study_forecasts"},

@@ -34,7 +34,8 @@ def read_source(place: str, wanted: Sequence[str], experiment: str | None) -> So
     if not path.exists():
         raise SpecError(
             f"{path}: there is no such file; give a CSV, JSON lines, Parquet, a folder of "
-            "TensorBoard's event files or of W&B's offline runs, or MLflow's address (sqlite:///FILE.db, http://...)"
+            "TensorBoard's event files or of W&B's offline runs, or MLflow's address "
+            "(sqlite:///FILE.db, http://...)"
         )
     if read_start(path) == SQLITE:
         raise SpecError(
