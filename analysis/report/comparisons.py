@@ -159,7 +159,8 @@ def describe_multiplier(multiplier: Multiplier, place: str, labels: tuple[str, s
         decided = ratio.low > 1 or ratio.high < 1
         doubt = f"95% interval {ends_text(ratio.low, ratio.high)}"
         doubt += "" if decided else "; the interval contains 1, so the data do not decide it"
-    return f"{times_text(ratio.value)} times {less} compute for {place} ({doubt})."
+    times = multiplier.value if less == "less" else 1 / multiplier.value
+    return f"{times_text(times)} times {less} compute for {place} ({doubt})."
 
 
 def bounds_compute(multiplier: Multiplier) -> bool:
