@@ -86,6 +86,8 @@ def fit(
     speedup: options.Speedup = False,
     baseline: options.Baseline = None,
     throughput: options.ThroughputColumn = None,
+    step: options.StepColumn = None,
+    lr: options.RateColumn = None,
     design: options.DesignFile = None,
     counts: options.Counts = None,
     plot: options.Plot = None,
@@ -106,6 +108,18 @@ def fit(
         from analysis.tables.columns import Columns
 
     law = law or ("chinchilla" if n else "compute")
+    if law == "annealing":
+        from analysis.curve_command import Asked, fit_curve_file
+
+        fit_curve_file(
+            data,
+            Columns(None, first(n), group=group, run=run, step=step, rate=lr, measured=loss),
+            Asked(estimator, bootstrap, seed, tuple(predict or []), tuple(pin or []),
+                  tuple(bound or []), plot),
+            given=given_options(context) - {"plot"},
+            as_json=as_json,
+        )  # fmt: skip
+        return
     targets = tuple(parse_target(text) for text in predict or [])
     conventions = max(len(n or [1]), len(flops or [1]))
     planned = DesignFile.asked(design, counts, first(n), predict or [])

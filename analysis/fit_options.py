@@ -12,7 +12,11 @@ from analysis.profiles.method import Method
 from cola.spec.design import Parameters
 
 Data = Annotated[
-    Path, typer.Argument(help="A CSV with a header and one row a run (or evaluation).")
+    Path,
+    typer.Argument(
+        help="A CSV with a header and one row a run (or evaluation); for law annealing a row a "
+        "logged step, or a study."
+    ),
 ]
 ParameterColumns = Annotated[
     list[str] | None,
@@ -73,7 +77,7 @@ Targets = Annotated[
     list[str] | None,
     typer.Option(
         help="n=...,d=... or c=... to predict the loss at, with u=... unique tokens under law "
-        "repeated (repeatable)."
+        "repeated; kind=wsd,steps=...,lr=... under law annealing (repeatable)."
     ),
 ]
 UniqueColumn = Annotated[
@@ -115,6 +119,14 @@ RulesFile = Annotated[
 ]
 RuleName = Annotated[
     choices.Setting | None, typer.Option("--setting", help="Which rule --rules writes.")
+]
+StepColumn = Annotated[
+    str | None,
+    typer.Option("--step", help="Column of optimiser steps, from 1 (law annealing)."),
+]
+RateColumn = Annotated[
+    str | None,
+    typer.Option("--lr", help="Column of the learning rate at each step (law annealing)."),
 ]
 Speedup = Annotated[
     bool,

@@ -10,7 +10,7 @@ Place = Annotated[
     str,
     typer.Argument(
         help="A CSV (a project's table of runs as W&B exports it, or any), JSON lines, Parquet, a "
-        "folder of TensorBoard's event files, or an MLflow address."
+        "folder of TensorBoard's event files or of W&B's offline runs, or an MLflow address."
     ),
 ]
 StudyName = Annotated[str, typer.Option("--study", help="The name to keep them under.")]

@@ -15,6 +15,7 @@ from analysis.metric_report.content import curve_rows, note_rows, prediction_row
 from analysis.metric_report.report import MetricReport, metric_report_of, sentences
 from analysis.report.report import ReportResult, report_of
 from analysis.report.runs import StudyFrames
+from analysis.report.tables import crossing_row, multiplier_row
 from analysis.study_forecasts.scores import registered_scores
 from analysis.study_forecasts.text import sentences_of
 from analysis.study_source import study_source
@@ -77,6 +78,23 @@ def summary(study: str, result: ReportResult) -> dict[str, Any]:
                 "parameters": None if fit.fit is None else dict(fit.fit.parameters),
             }
             for variant, fit in result.fits.items()
+        },
+        "comparisons": {
+            "floor": result.floor.as_json(),
+            "sentence": result.floor.sentence if result.pairs else None,
+            "pairs": [
+                {
+                    "one": pair.one.variant,
+                    "other": pair.other.variant,
+                    "meaning": "compute of one over compute of other for the same loss",
+                    "floor": pair.floor,
+                    **multiplier_row(pair.multiplier),
+                    "at_true_nll": pair.one_sided,
+                    **crossing_row(pair.crossing),
+                    "sentences": list(pair.sentences),
+                }
+                for pair in result.pairs
+            ],
         },
         "forecasts": list(result.forecasts),
         "notes": list(result.warnings),

@@ -29,7 +29,7 @@ from tests.layout import (
 LEAVES = (
     "cola.spec", "cola.compute", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
     "cola.families.registry", "cola.process_environment", "cola.byte_marks", "cola.tuning",
-    "cola.rate_points", "cola.terminal", "cola.terminal_tables",
+    "cola.rate_points", "cola.terminal", "cola.terminal_tables", "cola.study.schedule",
 )  # fmt: skip
 # What has the torch-free and the torch half of each family, in its own folder.
 FAMILIES = ("cola.families.ar", "cola.families.llada", "cola.families.cola")
@@ -55,8 +55,9 @@ LAYERS = {
     "analysis": (
         {"forecasts", "plotting", "profiles", "tables", "tracking"},
         {"fitting"},
-        {"metric_laws", "regressions"},
+        {"curve_laws", "metric_laws", "regressions"},
         {"table_fit"},
+        {"floors"},
         {"report", "sweep_report"},
         {"comparison", "imports", "metric_report"},
         {"study_forecasts"},

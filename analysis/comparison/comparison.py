@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.comparison.sides import Curves, Shared, Side, curves_of, shared_by
+from analysis.floors.choice import FloorChoice
 from analysis.plotting.variants import styles_of
 from analysis.report.comparisons import Pair, compare_pair
+from analysis.report.family_fits import floor_of
 from analysis.report.plots import loss_against_compute
 from analysis.report.tables import crossing_row, multiplier_row
 from cola.errors import SpecError
@@ -30,6 +32,7 @@ class Comparison:
     pairs: list[Pair]
     compute: str
     notes: list[str]
+    floor: FloorChoice
 
     @property
     def caveat(self) -> str:
@@ -39,7 +42,11 @@ class Comparison:
 
     @property
     def sentences(self) -> list[str]:
-        """Of every pair what it says, with what it rests on."""
+        """What the comparison rests on, and of every pair what it says."""
+        return [self.floor.sentence, *self._of_pairs]
+
+    @property
+    def _of_pairs(self) -> list[str]:
         return [f"{text}{self.caveat}" for pair in self.pairs for text in pair.sentences]
 
 
@@ -59,11 +66,14 @@ def compare(one: Side, other: Side, *, different_data: bool) -> Comparison:
     compute = one.compute if one.compute == other.compute else OWN
     both = curves_of(one, compute), curves_of(other, compute)
     final = pd.concat([both[0].final, both[1].final])
+    fits = both[0].fits | both[1].fits
+    floor = floor_of(fits, final, compute, other_text=shared.other_text)
     pairs = [
         pair
         for first in both[0].fits.values()
         for second in both[1].fits.values()
-        if (pair := compare_pair(first, second, final, compute=compute)) is not None
+        if (pair := compare_pair(first, second, final, compute=compute, shared=floor.frontiers))
+        is not None
     ]
     notes = [
         f"{fit.label}: {warning}"
@@ -76,7 +86,7 @@ def compare(one: Side, other: Side, *, different_data: bool) -> Comparison:
         raise SpecError(
             f"{one.name} and {other.name}: no two curves can be compared ({'; '.join(notes)})"
         )
-    return Comparison(one, other, shared, both, pairs, compute, notes)
+    return Comparison(one, other, shared, both, pairs, compute, notes, floor)
 
 
 def figure_of(found: Comparison) -> Figure:
@@ -104,6 +114,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "compute": found.compute,
         "differences": found.shared.differences,
         "caveats": found.shared.caveats,
+        "floor": found.floor.as_json(),
         "curves": [
             {
                 "curve": fit.label,
@@ -120,7 +131,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "first": pair.one.label,
                 "second": pair.other.label,
                 "meaning": "compute of the first over compute of the second for the same loss",
+                "floor": pair.floor,
                 **multiplier_row(pair.multiplier),
+                "at_true_nll": pair.one_sided,
                 **crossing_row(pair.crossing),
                 "sentences": list(pair.sentences),
             }

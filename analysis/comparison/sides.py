@@ -92,6 +92,14 @@ class Shared:
 
     differences: list[str]
     caveats: list[str]
+    known: bool = False  # that both losses are of the same text
+
+    @property
+    def other_text(self) -> str:
+        """Why losses are, or may be, of different texts; empty where they are of one."""
+        if self.differences:
+            return "their losses are of different texts"
+        return "" if self.known else "whether both losses are of the same text is not known"
 
 
 def shared_by(one: Side, other: Side) -> Shared:
@@ -121,7 +129,7 @@ def shared_by(one: Side, other: Side) -> Shared:
         caveats.append(
             f"FLOPs are {one.compute} ones of {one.name} and {other.compute} ones of {other.name}"
         )
-    return Shared(differences, caveats)
+    return Shared(differences, caveats, known=all(lines))
 
 
 def _of_both(one: Side, other: Side) -> list[str]:

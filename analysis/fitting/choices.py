@@ -11,7 +11,7 @@ from typing import Literal
 Law = Literal[
     "chinchilla", "tied", "outer", "equal", "repeated", "compute", "compute-power", "broken"
 ]
-AnyLaw = Literal[Law, "isoflop", "optima", "power", "auto"]  # of `cola fit`
+AnyLaw = Literal[Law, "isoflop", "optima", "power", "annealing", "auto"]  # of `cola fit`
 Estimator = Literal["huber", "least-squares", "huber-density", "variable-projection"]
 Kind = Literal["runs", "residuals"]  # what a refit draws
 Progress = Callable[[int, int], None]  # refits done, refits in all

@@ -15,8 +15,9 @@ from analysis.fitting.law import Array, Inputs, Law, PowerOfCompute, SizedLaw, S
 from analysis.fitting.power_law import PowerLaw, profiled
 from cola.errors import FitError
 
-COEFFICIENTS = ("A", "B", "K", "C1")  # no constraint takes these
+COEFFICIENTS = ("A", "B", "K", "C", "C1")  # no constraint takes these
 LOGARITHMS = ("R_D", "R_N")  # kept as logarithms
+MOMENTA = ("lambda",)  # kept as the logarithm of 1 / (1 - value)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,11 @@ def _internal(law: Law, name: str, value: float, *, option: str) -> float:
             )
         return value / smallest
     inner = float(np.log(value)) if name in LOGARITHMS and value > 0 else value
+    if name in MOMENTA:
+        inner = -float(np.log1p(-value)) if value < 1 else np.inf
     if (name in LOGARITHMS and value <= 0) or not least <= inner <= largest:
         ends = np.exp([least, largest]) if name in LOGARITHMS else (least, largest)
+        ends = -np.expm1([-least, -largest]) if name in MOMENTA else ends
         raise FitError(
             f"{option} {name}={value:g}: law {law.name} takes {ends[0]:g} to {ends[1]:g}"
         )

@@ -261,6 +261,8 @@ OPTIONS_READ: dict[str, frozenset[str]] = {
     "optima": TABLE_OPTIONS - {"budget", "run"} | {"predict"},
     "power": frozenset({"data", "n", "d", "loss", "flops", "law", "as_json"})
     | {"y", "rules", "setting"},
+    "annealing": frozenset({"data", "n", "loss", "group", "run", "law", "as_json", "step", "lr"})
+    | {"estimator", "bootstrap", "seed", "predict", "pin", "bound"},
 }
 # Of `cola fit --speedup`, which takes no law.
 SPEEDUP_OPTIONS = frozenset(

@@ -9,12 +9,12 @@ from analysis.imports.mlflow_runs import is_store, read_mlflow
 from analysis.imports.rows import Source
 from analysis.imports.tables import read_csv, read_json, read_parquet
 from analysis.imports.tensorboard import MARK, event_files, read_tensorboard
+from analysis.imports.wandb_offline import PATTERN, offline_files, read_offline
 from analysis.tables.source import text_of
 from cola.errors import SpecError
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 SQLITE = b"SQLite format 3"  # first bytes of a database
-OFFLINE = "*.wandb"  # what W&B's client writes where it has no network
 
 
 def read_source(place: str, wanted: Sequence[str], experiment: str | None) -> Source:
@@ -30,18 +30,19 @@ def read_source(place: str, wanted: Sequence[str], experiment: str | None) -> So
         raise SpecError("--experiment: names one of MLflow; the source is a file, leave it out")
     path = Path(place).expanduser()
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, wanted)
     if not path.exists():
         raise SpecError(
             f"{path}: there is no such file; give a CSV, JSON lines, Parquet, a folder of "
-            "TensorBoard's event files, or MLflow's address (sqlite:///FILE.db, http://...)"
+            "TensorBoard's event files or of W&B's offline runs, or MLflow's address "
+            "(sqlite:///FILE.db, http://...)"
         )
     if read_start(path) == SQLITE:
         raise SpecError(
             f"{path}: is an SQLite database; if it is MLflow's, give sqlite:///{path.resolve()}"
         )
-    if path.match(OFFLINE):
-        raise _offline(path)
+    if path.match(PATTERN):
+        return read_offline(path, wanted)
     if MARK in path.name:
         return read_tensorboard(path)
     if path.name.endswith(".parquet") or read_start(path)[:4] == b"PAR1":
@@ -66,17 +67,16 @@ def read_start(path: Path) -> bytes:
         ) from None
 
 
-def _folder(path: Path) -> Source:
-    """Runs of a folder: TensorBoard's, unless it is W&B's."""
-    offline = next(iter(sorted(path.rglob(OFFLINE))), None)
-    if offline is not None and not event_files(path):
-        raise _offline(offline)
-    return read_tensorboard(path)
+def _folder(path: Path, wanted: Sequence[str]) -> Source:
+    """Runs of a folder: TensorBoard's, or W&B's offline ones.
 
-
-def _offline(path: Path) -> SpecError:
-    return SpecError(
-        f"{path}: is an offline run of W&B, whose format only the package wandb reads, and that "
-        "package is no part of this product; sync it (`wandb sync`) and export the project's table "
-        "of runs as CSV"
-    )
+    Raises:
+        SpecError: it has neither, or both.
+    """
+    offline, events = offline_files(path), event_files(path)
+    if offline and events:
+        raise SpecError(
+            f"{path}: holds W&B's offline runs ({offline[0]}) and TensorBoard's event files "
+            f"({events[0]}), which may be the same runs; give the folder of one of them"
+        )
+    return read_offline(path, wanted) if offline else read_tensorboard(path)

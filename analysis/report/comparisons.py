@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,13 +24,16 @@ from analysis.fitting.frontier import Frontier
 from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, best_size_runs, fit_points
 from cola.errors import FitError
 
+AFTER = 1.5  # chosen: factor in compute after a crossing at which curves are told apart
 BEYOND_DATA = 1.05  # budgets are not spent to the last step
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two curves compared: compute of `one` over that of `other`, and where they cross. `curve` is
-    empty where they reach no loss in common. `sentences` for people."""
+    empty where they reach no loss in common. `sentences` for people. floor: whether the two have
+    one in common. one_sided: what the multiplier is at the true NLL where one of them is scored by
+    a bound: at least its interval's low end, or at most its high end."""
 
     one: FamilyFit
     other: FamilyFit
@@ -37,35 +41,108 @@ class Pair:
     crossing: Crossover | None
     curve: pd.DataFrame
     sentences: tuple[str, ...]
+    floor: Literal["shared", "own"] = "own"
+    one_sided: Literal["at least", "at most"] | None = None
 
 
-def compare_pairs(fits: Mapping[str, FamilyFit], final: pd.DataFrame, compute: str) -> list[Pair]:
-    """Every pair of families, or variants, that both have a curve."""
+def compare_pairs(
+    fits: Mapping[str, FamilyFit],
+    final: pd.DataFrame,
+    compute: str,
+    shared: Mapping[str, Frontier] | None = None,
+) -> list[Pair]:
+    """Every pair of families, or variants, that both have a curve; `shared`: curves with a floor in
+    common, by variant, in place of each family's own."""
     return [
         pair
         for one, other in combinations(fits.values(), 2)
-        if (pair := compare_pair(one, other, final, compute=compute)) is not None
+        if (pair := compare_pair(one, other, final, compute=compute, shared=shared)) is not None
     ]
 
 
 def compare_pair(
-    one: FamilyFit, other: FamilyFit, final: pd.DataFrame, *, compute: str
+    one: FamilyFit,
+    other: FamilyFit,
+    final: pd.DataFrame,
+    *,
+    compute: str,
+    shared: Mapping[str, Frontier] | None = None,
 ) -> Pair | None:
     """What two curves say of each other; None where one of them could not be fitted."""
     if one.refits is None or other.refits is None:
         return None
-    name, caveat = f"{other.label} against {one.label}", bound_caveat(one, other)
+    name = f"{other.label} against {one.label}"
+    in_common = shared is not None and {one.variant, other.variant} <= set(shared)
     curves = Frontier(one.refits), Frontier(other.refits)
+    if shared is not None and in_common:
+        curves = shared[one.variant], shared[other.variant]
+    side = one_sided(one, other)
     multiplier = compare_compute(*curves)
     said = describe_multiplier(
         multiplier, f"{multiplier.at:.3f} nats per token", (one.label, other.label)
     )
-    sentences = [f"{name}: {said}{caveat}"]
+    at_true = at_true_nll(multiplier, side)
+    sentences = [f"{name}: {said}{bound_caveat(one, other)}{at_true}"]
     crossing = crossover(*curves)
     if crossing is not None:
-        sentences.append(f"{name}: {describe_crossover(crossing)}")
+        later = true_crossing(crossing, curves, side)
+        sentences.append(f"{name}: {describe_crossover(crossing)}{later}")
     sentences += exponent_sentence(one, other, final, compute=compute)
-    return Pair(one, other, multiplier, crossing, multiplier_curve(*curves), tuple(sentences))
+    return Pair(
+        one, other, multiplier, crossing, multiplier_curve(*curves), tuple(sentences),
+        "shared" if in_common else "own", side,
+    )  # fmt: skip
+
+
+def one_sided(one: FamilyFit, other: FamilyFit) -> Literal["at least", "at most"] | None:
+    """What the true multiplier is against the measured one, where one of the two is scored by an
+    upper bound, which takes more compute to a loss than the model does."""
+    if {one.kind, other.kind} != {"exact", "bound"}:
+        return None
+    return "at least" if other.kind == "bound" else "at most"
+
+
+def at_true_nll(multiplier: Multiplier, side: str | None) -> str:
+    """The end of the interval that holds at the true NLL, as a sentence."""
+    if side is None:
+        return ""
+    if multiplier.value is None:
+        if multiplier.bound != side:
+            return " So at its true NLL the multiplier is not bounded."
+        return " That holds at its true NLL too."
+    end = multiplier.low if side == "at least" else multiplier.high
+    if not 0 < end < np.inf:
+        return " So at its true NLL the multiplier is not bounded."
+    less = end >= 1
+    word = side if less else {"at least": "at most", "at most": "at least"}[side]
+    return (
+        f" So at its true NLL it is {word} {times_text(end if less else 1 / end)} times "
+        f"{'less' if less else 'more'} compute (one-sided, 97.5%)."
+    )
+
+
+def true_crossing(crossing: Crossover, curves: tuple[Frontier, Frontier], side: str | None) -> str:
+    """Before or after which compute curves cross at the true NLL of a bound, as a sentence."""
+    if side is None or np.isnan(crossing.compute.low):
+        return ""
+    bound, exact = (1, 0) if side == "at least" else (0, 1)
+    after = np.array([crossing.compute.value * AFTER])
+    leads = curves[bound].values(after)[0, 0] < curves[exact].values(after)[0, 0]
+    # The true curve lies below the bound's: what it passes it passes earlier, and leaves later.
+    if leads:
+        return (
+            f" At the true NLL they cross before {crossing.compute.high:.2g} FLOPs, if they do "
+            "(one-sided, 97.5%)."
+        )
+    return (
+        f" At the true NLL they cross beyond {crossing.compute.low:.2g} FLOPs, if they do "
+        "(one-sided, 97.5%)."
+    )
+
+
+def times_text(times: float) -> str:
+    """A factor, without decimals that mean nothing."""
+    return f"{times:.2f}" if times < 100 else f"{times:.3g}"
 
 
 def describe_multiplier(multiplier: Multiplier, place: str, labels: tuple[str, str]) -> str:
@@ -82,7 +159,8 @@ def describe_multiplier(multiplier: Multiplier, place: str, labels: tuple[str, s
         decided = ratio.low > 1 or ratio.high < 1
         doubt = f"95% interval {ends_text(ratio.low, ratio.high)}"
         doubt += "" if decided else "; the interval contains 1, so the data do not decide it"
-    return f"{ratio.value:.2f} times {less} compute for {place} ({doubt})."
+    times = multiplier.value if less == "less" else 1 / multiplier.value
+    return f"{times_text(times)} times {less} compute for {place} ({doubt})."
 
 
 def bounds_compute(multiplier: Multiplier) -> bool:
@@ -112,7 +190,9 @@ def describe_bound(multiplier: Multiplier, place: str, labels: tuple[str, str]) 
 
 def ends_text(low: float, high: float) -> str:
     """An interval, an infinite end of which is open."""
-    return f"{low:.2f} to {high:.2f}" if np.isfinite(high) else f"from {low:.2f}, without an end"
+    if not np.isfinite(high):
+        return f"from {times_text(low)}, without an end"
+    return f"{times_text(low)} to {times_text(high)}"
 
 
 def describe_crossover(crossing: Crossover) -> str:

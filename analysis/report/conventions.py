@@ -9,8 +9,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.cross_validation import rolling_origin
+from analysis.floors.choice import FloorChoice
 from analysis.report.comparisons import Pair, compare_pairs
-from analysis.report.family_fits import FamilyFit, best_size_runs, fit_family, fit_points
+from analysis.report.family_fits import (
+    FamilyFit,
+    best_size_runs,
+    fit_family,
+    fit_points,
+    floor_of,
+)
 from analysis.report.tables import number
 from cola.families.registry import IMPORTED
 
@@ -41,10 +48,15 @@ class Convention:
 
 
 def conventions_of(
-    fitted: pd.DataFrame, fits: Mapping[str, FamilyFit], pairs: list[Pair], compute: str
+    fitted: pd.DataFrame,
+    fits: Mapping[str, FamilyFit],
+    pairs: list[Pair],
+    *,
+    compute: str,
+    floor: FloorChoice,
 ) -> list[Convention]:
     """Every convention that the fitted runs tell apart, the study's own `compute` first; each curve
-    keeps the law that was chosen for it there."""
+    keeps the law that was chosen for it there, and comparisons a floor in common."""
     rows = fitted.assign(train_flops_total=6.0 * fitted["total_parameters"] * fitted["tokens"])
     imported = bool((rows["family"] == IMPORTED).all())
     labels = CONVENTIONS | (IMPORTED_CONVENTIONS if imported else {})
@@ -55,7 +67,10 @@ def conventions_of(
         own = name == compute
         mine = fits if own else {v: refitted(rows, fit, name) for v, fit in fits.items()}
         errors = {variant: held_out(rows, fit, name) for variant, fit in mine.items()}
-        compared = pairs if own else compare_pairs(mine, rows, name)
+        compared = pairs
+        if not own:
+            again = floor_of(mine, rows, name, other_text=floor.reason) if floor.used else None
+            compared = compare_pairs(mine, rows, name, None if again is None else again.frontiers)
         found.append(Convention(name, labels[name], own, mine, errors, compared))
     return found if len(found) > 1 else []
 

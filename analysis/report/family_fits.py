@@ -17,6 +17,7 @@ from analysis.fitting.estimate import Fit, count_distinct, fit_law
 from analysis.fitting.frontier import Frontier, at_compute
 from analysis.fitting.laws import LAWS, candidates
 from analysis.fitting.table import inputs
+from analysis.floors.choice import FloorChoice, chosen_floor
 from analysis.plotting.variants import variants_of
 from cola.errors import FitError
 from cola.families.registry import curve_label, curve_seed
@@ -124,6 +125,23 @@ def fit_family(
     refits = bootstrap(fit, SAMPLES, seed, kind=kind_of_refit, strata=strata)
     refits = with_misfit(refits, rows)
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
+
+
+def floor_of(
+    fits: Mapping[str, FamilyFit], fitted: pd.DataFrame, compute: str, *, other_text: str
+) -> FloorChoice:
+    """Whether these curves are compared with one floor in common; `other_text`: why their scores
+    are, or may be, of different texts."""
+    curves = {variant: fit for variant, fit in fits.items() if fit.fit is not None}
+    rows = {
+        variant: best_size_runs(fit_points(fitted[fitted["variant"] == variant], compute))
+        for variant in curves
+    }
+    laws = {variant: fit.fit.law.name for variant, fit in curves.items() if fit.fit is not None}
+    bounds = tuple(fit.label for fit in curves.values() if fit.kind == "bound")
+    return chosen_floor(
+        rows, laws, other_text=other_text, bounds=bounds, samples=SAMPLES, seed=SEED
+    )
 
 
 def fit_points(final: pd.DataFrame, compute: str, column: str = "nll") -> pd.DataFrame:

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.floors.choice import FloorChoice
 from analysis.plotting.variants import Style, styles_of, variants_of
 from analysis.report.comparisons import Pair, compare_pairs
 from analysis.report.conventions import Convention, conventions_of
-from analysis.report.family_fits import FamilyFit, fit_families, grouped_warnings
-from analysis.report.reference import floor_warnings, in_bits_per_byte, informative, lines_of
+from analysis.report.family_fits import FamilyFit, fit_families, floor_of, grouped_warnings
+from analysis.report.reference import (
+    floor_warnings,
+    in_bits_per_byte,
+    informative,
+    lines_of,
+    other_text,
+)
 from analysis.report.runs import StudyFrames
 from analysis.report.tables import (
     Profiles,
@@ -38,6 +45,7 @@ class Findings:
     pairs: list[Pair]
     profiles: Profiles
     conventions: list[Convention]
+    floor: FloorChoice
     warnings: list[str]
 
     @property
@@ -57,7 +65,8 @@ def findings_of(frames: StudyFrames) -> Findings:
     fits = fit_families(final, fitted, compute)
     profiles = study_profiles(fitted, compute)
     labels = {variant: style.label for variant, style in styles.items()}
-    pairs = compare_pairs(fits, fitted, compute)
+    floor = floor_of(fits, fitted, compute, other_text=other_text(frames.runs))
+    pairs = compare_pairs(fits, fitted, compute, floor.frontiers)
     return Findings(
         final,
         compute,
@@ -68,7 +77,8 @@ def findings_of(frames: StudyFrames) -> Findings:
         fits,
         pairs,
         profiles,
-        conventions_of(fitted, fits, pairs, compute),
+        conventions_of(fitted, fits, pairs, compute=compute, floor=floor),
+        floor,
         warnings=[
             *frames.notes,
             *floor_warnings(final, lines, labels),

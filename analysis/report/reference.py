@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from cola.families.registry import IMPORTED
 from cola.records import REFERENCE_LINES
 
+ONE_TEXT = 1e-9  # nats a token by which guesses may differ on one text
 # What each line is, for people; the worst guess first.
 DESCRIPTIONS = {
     "uniform": "a uniform guess",
@@ -23,6 +25,19 @@ def lines_of(runs: pd.DataFrame) -> dict[str, float]:
     """
     found = {name: runs[f"reference_{name}"].dropna() for name in REFERENCE_LINES}
     return {name: float(values.iloc[0]) for name, values in found.items() if len(values)}
+
+
+def other_text(runs: pd.DataFrame) -> str:
+    """Why scores are not known to be of one text, as a clause; empty where they are: the runs of a
+    study share their sequences."""
+    if (runs["family"] == IMPORTED).all():
+        return "whether imported losses are of one text and tokenizer is not known"
+    finished = runs[runs["status"] == "finished"]
+    for name in REFERENCE_LINES:
+        values = finished[f"reference_{name}"].dropna().astype(float)
+        if len(values) and values.max() - values.min() > ONE_TEXT:
+            return "guesses without a model differ between runs: their scores are of other texts"
+    return ""
 
 
 def in_bits_per_byte(lines: Mapping[str, float], runs: pd.DataFrame) -> dict[str, float]:

@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.floors.choice import FloorChoice
 from analysis.plotting.templates import render
+from analysis.report.comparisons import Pair
 from analysis.report.conventions import convention_rows, convention_sentences
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.figures import draw_figures
@@ -55,6 +57,8 @@ class ReportResult:
     fits: dict[str, FamilyFit]
     warnings: list[str]
     forecasts: list[str]
+    floor: FloorChoice
+    pairs: list[Pair]
 
 
 def write_report(
@@ -122,7 +126,10 @@ def report_of(
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
         files.append(path)
     log.info("study %s: report in %s (%d warnings)", study, folder, len(found.warnings))
-    return ReportResult(folder / "report.html", files, found.fits, found.warnings, list(forecasts))
+    return ReportResult(
+        folder / "report.html", files, found.fits, found.warnings, list(forecasts), found.floor,
+        found.pairs,
+    )  # fmt: skip
 
 
 def recorded_spec(study: str, frames: StudyFrames) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def page(
         "lines": line_rows(found.lines, found.bits),
         "matching": matched(frames, spec),
         "fits": list(fits.values()),
-        "comparisons": [sentence for pair in found.pairs for sentence in pair.sentences],
+        "comparisons": compared(found),
         "predictions": prediction_rows(fits, targets),
         "choices": choice_rows(fits),
         "profiles": profile_sentences(found.profiles),
@@ -176,6 +183,13 @@ def page(
         "compute": found.compute,
         "split": frames.split,
     }
+
+
+def compared(found: Findings) -> list[str]:
+    """What comparisons rest on, and what each pair of curves says; nothing of one curve."""
+    if not found.pairs:
+        return []
+    return [found.floor.sentence, *(text for pair in found.pairs for text in pair.sentences)]
 
 
 def matched(frames: StudyFrames, spec: dict[str, Any]) -> list[str]:

@@ -201,13 +201,18 @@ def _run_row(run: Any) -> dict[str, Any]:
         "training": {k: v for k, v in run.data.params.items() if k.startswith("training.")},
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
+        "stages": len(_stage_steps(run)),
         **split_columns(metrics),
     }
 
 
 def _steps(run: Any) -> int:
-    stages = [v for k, v in run.data.params.items() if k.startswith("stages.") and "steps" in k]
-    return sum(int(value) for value in stages)
+    return sum(_stage_steps(run))
+
+
+def _stage_steps(run: Any) -> list[int]:
+    params = run.data.params.items()
+    return [int(v) for k, v in params if k.startswith("stages.") and "steps" in k]
 
 
 def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -159,13 +159,17 @@ def multiplier_table(pairs: Sequence[Pair]) -> pd.DataFrame:
 
 def comparison_table(pairs: Sequence[Pair]) -> pd.DataFrame:
     """One row a pair: the multiplier (compute of `one` over that of `other` at a loss) with its
-    interval or bound, and where the curves cross."""
+    interval or bound, and where the curves cross. floor: `shared` or each one's `own`. at_true_nll:
+    what the multiplier is at the true NLL of one that is scored by a bound, `at least` its
+    interval's low end or `at most` its high one."""
     return pd.DataFrame(
         [
             {
                 "one": pair.one.variant,
                 "other": pair.other.variant,
+                "floor": pair.floor,
                 **multiplier_row(pair.multiplier),
+                "at_true_nll": pair.one_sided,
                 **crossing_row(pair.crossing),
             }
             for pair in pairs

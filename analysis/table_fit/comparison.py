@@ -182,13 +182,13 @@ def own_fits(request: Request, law: SharedLaw, points: Inputs) -> list[Fit]:
     return [
         fit_law(
             request.law, points.subset(law.group == family), "least-squares", starts=STARTS,
-            seed=request.seed, law=_alone(law, family), constraints=request.constraints,
+            seed=request.seed, law=alone(law, family), constraints=request.constraints,
         )
         for family in range(len(law.families))
     ]  # fmt: skip
 
 
-def _alone(law: SharedLaw, family: int) -> SharedLaw:
+def alone(law: SharedLaw, family: int) -> SharedLaw:
     """The law of one of the families by itself: its own parameters, then those to be shared."""
     count = int((law.group == family).sum())
     ceilings = None if law.ceilings is None else (law.ceilings[family],)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.curve_laws import text as curves
 from analysis.regressions import text as regressions
 from analysis.table_fit.intervals import interval, with_interval
 
@@ -95,6 +96,9 @@ def _score(found: Mapping[str, Any] | None) -> str:
 
 def lines(fitted: Mapping[str, Any]) -> Iterator[str]:
     """The choice of the law, predictions and accuracy of one group."""
+    if fitted["law"] == "annealing":
+        yield from curves.lines(fitted)
+        return
     if "formula" in fitted:
         yield fitted["formula"]
     yield from regressions.lines(fitted)

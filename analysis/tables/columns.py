@@ -37,11 +37,18 @@ OPTIONS = {
     "unique": "--unique",
     "setting": "--y",
     "throughput": "--throughput",
+    "step": "--step",
+    "rate": "--lr",
+    "measured": "--loss",
 }
 # Numbers without which a row is no point.
-NEEDED = ("loss", "parameters", "tokens", "compute", "unique", "setting", "throughput")
+NEEDED = (
+    "loss", "parameters", "tokens", "compute", "unique", "setting", "throughput", "step", "rate",
+)  # fmt: skip
+OPTIONAL = ("accuracy", "measured")  # numbers that single rows may lack
 LABELS = ("group", "budget", "run")
 MOST_NAMES = 20  # of columns in a message
+MOST_STEPS = 20_000_000  # of a run whose rate is followed step by step
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,9 @@ class Columns:
     unique: str | None = None
     setting: str | None = None
     throughput: str | None = None
+    step: str | None = None
+    rate: str | None = None
+    measured: str | None = None  # a loss that rows of a curve may lack
 
     def given(self) -> dict[str, str]:
         """What is read from the file, by our name."""
@@ -75,6 +85,9 @@ class Columns:
             "unique": self.unique,
             "setting": self.setting,
             "throughput": self.throughput,
+            "step": self.step,
+            "rate": self.rate,
+            "measured": self.measured,
         }
         return {ours: theirs.strip() for ours, theirs in names.items() if theirs is not None}
 
@@ -172,7 +185,7 @@ def _separator(records: Records) -> str:
 def _check_different(given: dict[str, str]) -> None:
     """Raises: SpecError, where one column is to be two quantities."""
     seen: dict[str, str] = {}
-    for ours in (*NEEDED, "accuracy"):
+    for ours in (*NEEDED, *OPTIONAL):
         name = given.get(ours)
         if name is None:
             continue
@@ -261,6 +274,18 @@ def _check_loss(value: float) -> None:
         )
 
 
+def _check_step(value: float) -> None:
+    if value < 0 or value % 1 > 0:
+        raise ValueError("is no step; give whole numbers of optimiser steps, counted from 1")
+    if value > MOST_STEPS:
+        raise ValueError(f"is beyond {MOST_STEPS:g} steps; give optimiser steps, not tokens")
+
+
+def _check_rate(value: float) -> None:
+    if value < 0:
+        raise ValueError("is no learning rate; give positive numbers")
+
+
 def _check_accuracy(value: float) -> None:
     if 1 < value <= 100:
         raise ValueError(
@@ -279,6 +304,9 @@ CHECKS: dict[str, Callable[[float], None]] = {
     "setting": _check_positive,
     "throughput": _check_positive,
     "accuracy": _check_accuracy,
+    "step": _check_step,
+    "rate": _check_rate,
+    "measured": _check_loss,
 }
 
 
@@ -287,7 +315,7 @@ def _complete_rows(
 ) -> tuple[pd.DataFrame, RowCounts, list[str]]:
     """Rows with all numbers that are needed, and notes on the others."""
     needed, notes = [name for name in NEEDED if name in given], []
-    for name in [*needed, "accuracy"] if "accuracy" in given else needed:
+    for name in [*needed, *(each for each in OPTIONAL if each in given)]:
         if frame[name].isna().all():
             raise SpecError(
                 f"{path}: column {given[name]!r} (for {OPTIONS[name]}) is empty in all "

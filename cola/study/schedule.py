@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from cola.spec.training import ScheduleSpec
-from cola.study.run import RunSpec
+
+if TYPE_CHECKING:
+    from cola.study.run import RunSpec
 
 
 def learning_rate_factor(

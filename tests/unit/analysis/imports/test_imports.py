@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_refused(
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("run-1.wandb", ":W&B", "offline run of W&B.*wandb sync"),
+        ("run-1.wandb", ":W&A...", "no transaction log of W&B"),
         ("chart.csv", "Step,a - loss,a - loss__MIN,a - loss__MAX\n1,2,2,2\n", "is a chart"),
         ("runs.jsonl", '{"a": 1}\n{"a"', "line 2 is no JSON"),
         ("runs.jsonl", "[1]\n", "entry 1 is no JSON object"),

@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.floors.choice import FloorChoice
 from analysis.report.comparisons import compare_pairs
 from analysis.report.conventions import convention_rows, convention_sentences, conventions_of
 from analysis.report.family_fits import fit_families
 from cola.families.registry import IMPORTED
 
 EXPONENT = 0.05
+OWN = FloorChoice(None, "each has its own", None)
 
 
 def runs_of(variant: str, delay: float, nominal: float) -> pd.DataFrame:
@@ -31,7 +33,9 @@ def test_exponents_and_multipliers_follow_from_the_count() -> None:
     """Twice the nominal share is half the multiplier; C^1.25 is an exponent 1.25 times less."""
     rows = pd.concat([runs_of("ar", 1, 0.4), runs_of("llada", 4, 0.8)])
     fits = fit_families(rows, rows, "executed")
-    found = conventions_of(rows, fits, compare_pairs(fits, rows, "executed"), "executed")
+    found = conventions_of(
+        rows, fits, compare_pairs(fits, rows, "executed"), compute="executed", floor=OWN
+    )
     assert [(each.name, each.own) for each in found] == [
         ("executed", True), ("nominal", False), ("total", False),
     ]  # fmt: skip
@@ -60,12 +64,12 @@ def test_exponents_and_multipliers_follow_from_the_count() -> None:
 def test_counts_that_say_the_same_or_nothing_are_left_out() -> None:
     rows = runs_of("ar", 1, 1.0).assign(total_parameters=0)  # imported, without sizes
     fits = fit_families(rows, rows, "nominal")
-    assert conventions_of(rows, fits, [], "nominal") == []
+    assert conventions_of(rows, fits, [], compute="nominal", floor=OWN) == []
 
 
 def test_imported_runs_keep_the_counts_of_their_project() -> None:
     rows = runs_of("theirs", 1, 0.4).assign(family=IMPORTED, train_flops_executed=np.nan)
     fits = fit_families(rows, rows, "nominal")
-    found = conventions_of(rows, fits, [], "nominal")
+    found = conventions_of(rows, fits, [], compute="nominal", floor=OWN)
     assert [each.label for each in found] == ["FLOPs as imported", "6 N D of the imported sizes"]
     assert convention_rows(found)[0]["convention"] == "FLOPs as imported (the study's)"

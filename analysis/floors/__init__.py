@@ -1,0 +1,1 @@
+"""Curves of families that are scored on one text: laws with one floor in common."""
