@@ -130,6 +130,10 @@ class FamilyDefinition(ABC):
         solves an equation, given that its steps are short enough."""
         return "exact"
 
+    def model_nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+        """The same of a model whose sizes are known, where they decide it."""
+        return self.nll_kind(settings)
+
     @abstractmethod
     def likelihood_flops_per_token(
         self, model: Any, settings: LikelihoodSpec, length: int
