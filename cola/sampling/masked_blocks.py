@@ -1,7 +1,8 @@
 """Continuations of block diffusion over masks (model.md, Eqs. 34 and 41): block after block.
 
 A block is unmasked behind the cached clean ones, in passes of its own tokens alone, and joins them.
-Places that a continuation does not need stay masked; of a gap's they have its right context. B rows, s tokens a block, V vocabulary.
+Places that a continuation does not need stay masked; of a gap's they have its right context.
+B rows, s tokens a block, V vocabulary.
 """
 
 from __future__ import annotations
