@@ -20,8 +20,8 @@ TRUNK_HALF, VAE_HALF, DIT_HALF = 0.75, 0.6, 0.6
 # Of a layer: what the last one spares on the clean copy, of which only keys and values are read.
 UNREAD = 0.6
 # Of a trunk behind clean keys and values: those that chunks of queries gather, up to 512 tokens of
-# text on a CPU (a GPU gathers 16), measured.
-GATHERED = 24
+# text on a CPU (a GPU gathers 16), measured; and its share under bfloat16 autocast.
+GATHERED, BLOCKS_HALF = 24, 0.63
 LOGIT = {"float32": 8, "bfloat16": 10}  # bytes a logit: its own type, float32, its gradient
 
 
@@ -48,7 +48,7 @@ def block_trunk_bytes(
 ) -> float:
     """Of one token in a trunk through which two copies of the text pass, its logits left out."""
     width, ffn = TRUNK
-    half = _scale(precision, TRUNK_HALF)
+    half = _scale(precision, BLOCKS_HALF)
     copy = half * ((width + GATHERED) * trunk.hidden_size + ffn * trunk.ffn_size)
     if not checkpoints:
         return (2 * trunk.num_layers - UNREAD) * copy
