@@ -172,7 +172,7 @@ class ActiveBatch:
         self._commit = static_step.StaticStep(self._committed, model.device)
 
     def join(self, added: list[Sample], behind: Sequence[Sequence[int]] | None = None) -> None:
-        """Read the whole blocks of new samples' prompts; `behind` are tokens behind what is made."""
+        """Read the whole blocks of new samples' prompts; `behind` are tokens behind their gaps."""
         if not added:
             return
         prompts = [list(sample.prompt) for sample in added]

@@ -57,7 +57,7 @@ class BD3LMDefinition(TrunkDefinition):
         self, model: BD3LMModelSpec, settings: LikelihoodSpec, length: int
     ) -> FlopsBreakdown:
         """The clean copy once; a noisy pass a mask count, or a token of a block."""
-        passes = likelihood_passes(settings, model.block_size)
+        passes = flops.likelihood_passes(settings, model.block_size)
         return FlopsBreakdown(flops.whole_text(model, length, noisy_passes=passes))
 
     def generation_flops_per_token(
@@ -113,13 +113,6 @@ class BD3LMDefinition(TrunkDefinition):
             block_size=settings.block_size,
             **sizes,
         )
-
-
-def likelihood_passes(settings: LikelihoodSpec, block_size: int) -> int:
-    """Passes of the noisy copy for one likelihood: one where every block has one order alone."""
-    if block_size == 1:
-        return 1
-    return block_size if settings.masked == "chain_rule" else settings.mask_samples
 
 
 BD3LM = BD3LMDefinition()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cola.families.bd3lm.definition import likelihood_passes
-from cola.families.bd3lm.flops import tokens_by_block
+from cola.families.bd3lm.flops import likelihood_passes, tokens_by_block
 from cola.families.bd3lm.spec import BD3LMModelSpec, BlockMaskedDiffusion
 from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
 from cola.families.interface.pretrained import load_pretrained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cola.compute.flops import Components, trunk_forward
 from cola.families.bd3lm.spec import BD3LMModelSpec
-from cola.spec import GenerationSpec
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 
 def clean_pass(model: BD3LMModelSpec, tokens: float) -> Components:
@@ -67,6 +67,13 @@ def draws_of_next_tokens(model: BD3LMModelSpec, new: int, prompt: int, *, rows: 
         total += count * sum(noisy_pass(model, size, pairs, 1).values())
     total += sum(clean_pass(model, (first + len(counts) - 1) * size).values())
     return of_prompt + rows * total
+
+
+def likelihood_passes(settings: LikelihoodSpec, block_size: int) -> int:
+    """Passes of the noisy copy for one likelihood: one where every block has one order alone."""
+    if block_size == 1:
+        return 1
+    return block_size if settings.masked == "chain_rule" else settings.mask_samples
 
 
 def tokens_by_block(size: int, new: int, known: int) -> list[int]:
