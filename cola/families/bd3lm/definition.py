@@ -49,7 +49,9 @@ class BD3LMDefinition(TrunkDefinition):
         """See `FamilyDefinition.nll_kind`: in blocks of more than one token."""
         return "exact" if settings.masked == "chain_rule" else "bound"
 
-    def model_nll_kind(self, model: BD3LMModelSpec, settings: LikelihoodSpec) -> NllKind:
+    def model_nll_kind(
+        self, model: BD3LMModelSpec | BD3LMSettings, settings: LikelihoodSpec
+    ) -> NllKind:
         """See `FamilyDefinition.model_nll_kind`: a block of one token has one order alone."""
         return "exact" if model.block_size == 1 else self.nll_kind(settings)
 

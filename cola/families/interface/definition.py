@@ -131,7 +131,8 @@ class FamilyDefinition(ABC):
         return "exact"
 
     def model_nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
-        """The same of a model whose sizes are known, where they decide it."""
+        """The same of a model whose sizes, or the entry's settings, are known: they may decide it.
+        None where a family gives no sizes."""
         return self.nll_kind(settings)
 
     @abstractmethod
