@@ -37,13 +37,19 @@ class BD3LMConfig(MaskedConfig):
     """Sizes of a `BD3LMModel`."""
 
     model_type = "cola_bd3lm"
-    block_size: int = 16
+    block_size: int = 0  # not given: no model has it
 
 
 class BD3LMModel(MaskedModel):
     """A transformer that predicts the masked tokens of a block behind clean blocks."""
 
     config_class = BD3LMConfig
+
+    def __init__(self, config: BD3LMConfig) -> None:
+        size: object = config.block_size
+        if type(size) is not int or size < 1:
+            raise ValueError(f"block_size is {size!r}, not a whole number from 1 on")
+        super().__init__(config)
 
     def forward(self, tokens_BL: Tensor, noisy_BL: Tensor) -> Tensor:
         """Logits (B, L, V) of all positions of the noisy copy."""

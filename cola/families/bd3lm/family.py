@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cola.errors import SpecError
 from cola.families.bd3lm.flops import likelihood_passes, tokens_by_block
 from cola.families.bd3lm.spec import BD3LMModelSpec, BlockMaskedDiffusion
 from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
@@ -78,7 +79,17 @@ class BD3LMFamily(Family):
     def likelihood(
         self, model: BD3LMModel, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
-        """See `Family.likelihood`: the bound with its Monte Carlo error, or the chain rule."""
+        """See `Family.likelihood`: the bound with its Monte Carlo error, or the chain rule.
+
+        Raises:
+            SpecError: the sequences are no whole blocks.
+        """
+        length, size = tokens_BL.shape[1], model.config.block_size
+        if length % size:
+            raise SpecError(
+                f"sequences of {length} tokens are no whole blocks of block_size={size}; use a "
+                "model whose blocks divide them"
+            )
         if _has_one_order(model, settings):
             nll_BL = block_chain_rule(model, tokens_BL)
             return Likelihood(nll_BL.sum(1), by_position_BL=nll_BL)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from cola.errors import SpecError
+from cola.families.registry import family_of
+from cola.seeding import Stream
+from cola.spec import LikelihoodSpec
 from tests.factories import tiny_model
 
 VOCAB, LENGTH, SIZE = 40, 16, 4
@@ -48,3 +54,21 @@ def test_flex_attention_gives_the_same_logits() -> None:
     expected = model(tokens_BL, noisy_BL)
     model.uses_flex = lambda device: True
     torch.testing.assert_close(model(tokens_BL, noisy_BL), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("given", ["x", 0, -3, 2.5, True, None])
+def test_a_folder_without_a_size_of_blocks_is_refused(given: object, tmp_path: Path) -> None:
+    family, (model, _, _) = family_of("bd3lm"), made()
+    family.save(model, tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"block_size": given}))
+    with pytest.raises(SpecError, match=r"block_size is .*, not a whole number from 1 on"):
+        family.load(tmp_path)
+
+
+def test_sequences_of_other_lengths_than_whole_blocks_are_refused() -> None:
+    model, tokens_BL, _ = made()
+    with pytest.raises(SpecError, match="15 tokens are no whole blocks of block_size=4"):
+        family_of("bd3lm").likelihood(
+            model, tokens_BL[:, 1:], LikelihoodSpec(), stream=Stream(0, 0, range(2))
+        )
