@@ -11,7 +11,10 @@ from cola.spec import GenerationSpec, LikelihoodSpec
 
 FAMILIES = names()  # tests that hold for any family go through all of them
 # Settings of families whose smallest parts are set apart from the size.
-SMALL: dict[str, dict[str, int]] = {"cola": {"latent_dim": 4, "block_size": 8}}
+SMALL: dict[str, dict[str, int]] = {
+    "cola": {"latent_dim": 4, "block_size": 8},
+    "bd3lm": {"block_size": 8},
+}
 
 
 def size_model(family: str, core_parameters: int, vocab_size: int, **settings: Any) -> ModelSpec:

@@ -32,7 +32,9 @@ LEAVES = (
     "cola.rate_points", "cola.terminal", "cola.terminal_tables", "cola.study.schedule",
 )  # fmt: skip
 # What has the torch-free and the torch half of each family, in its own folder.
-FAMILIES = ("cola.families.ar", "cola.families.llada", "cola.families.cola")
+FAMILIES = (
+    "cola.families.ar", "cola.families.llada", "cola.families.cola", "cola.families.bd3lm",
+)  # fmt: skip
 MOST_FILES = 15  # of a folder: as many as a reader can scan
 MOST_LINES = 400  # of a file
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from cola.errors import SpecError
 from cola.families.ar.definition import AR
+from cola.families.bd3lm.definition import BD3LM
 from cola.families.cola.definition import COLA
 from cola.families.interface.definition import FamilyDefinition, Look, seed_of
 from cola.families.llada.definition import LLADA
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 GROUP = "cola.families"
 IMPORTED = "imported"  # of runs that another project trained: no family of the registry
 IMPORTED_LOOK = Look(colour="#CC79A7", line="-", marker="D")
-BUILT_IN: tuple[FamilyDefinition, ...] = (AR, LLADA, COLA)
+BUILT_IN: tuple[FamilyDefinition, ...] = (AR, LLADA, COLA, BD3LM)
 
 
 @dataclass(frozen=True)

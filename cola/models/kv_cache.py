@@ -80,6 +80,14 @@ class KVCache:
         """Adopt the rows that `part` wrote into this cache's unused ones."""
         self._set_lengths([*self.lengths, *part.lengths])
 
+    def append_copies(self, part: KVCache, times: int) -> None:
+        """Adopt every row of another cache of such entries so many times, side by side."""
+        start, length = len(self.lengths), part.filled
+        rows = slice(start, start + times * len(part.lengths))
+        for own, other in ((self._k, part._k), (self._v, part._v)):
+            own[:, rows, :, :length] = other[:, :, :, :length].repeat_interleave(times, 1)
+        self._set_lengths([*self.lengths, *(n for n in part.lengths for _ in range(times))])
+
     def keep(self, order: Sequence[int]) -> None:
         """Keep these rows, in this order.
 

@@ -2,8 +2,8 @@
 
 They predict p(x_i | x_<i) (model.md, Eq. 29) and p(x_i | unmasked tokens) (model.md, Eq. 31).
 
-Both embedding tables have vocab_size + 1 rows; the last is AR's start token or LLaDA's mask token.
-B batch, L positions, V vocabulary.
+Embedding tables have vocab_size + 1 rows; the last is AR's start token or the mask token.
+`cola.models.block_transformer` has the block-causal one. B batch, L positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from cola.models.kv_cache import CacheView
 from cola.spec import TransformerSpec
 
 
-class LLaDAConfig(LlamaConfig):
+class MaskedConfig(LlamaConfig):
     """A Llama configuration whose `vocab_size` counts the mask token (the last row)."""
-
-    model_type = "cola_llada"
 
     @property
     def mask_token_id(self) -> int:
@@ -63,14 +61,13 @@ def with_fused_norms(trunk: nn.Module) -> None:
             module.__class__ = FusedRMSNorm
 
 
-class LLaDAModel(PreTrainedModel):
-    """Llama blocks with bidirectional attention; the head has no output for the mask token."""
+class MaskedModel(PreTrainedModel):
+    """Llama blocks without causality; the head has no output for the mask token."""
 
-    config_class = LLaDAConfig
     base_model_prefix = "model"
     _supports_sdpa = True
 
-    def __init__(self, config: LLaDAConfig) -> None:
+    def __init__(self, config: MaskedConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
         self.lm_head = OutputHead(config.hidden_size, config.vocab_size - 1, bias=False)
@@ -78,6 +75,18 @@ class LLaDAModel(PreTrainedModel):
         for layer in self.model.layers:
             layer.self_attn.is_causal = False
         self.post_init()
+
+
+class LLaDAConfig(MaskedConfig):
+    """Sizes of a `LLaDAModel`."""
+
+    model_type = "cola_llada"
+
+
+class LLaDAModel(MaskedModel):
+    """A transformer in which every token sees every other."""
+
+    config_class = LLaDAConfig
 
     def forward(
         self,
@@ -161,7 +170,7 @@ def build_ar(spec: TransformerSpec) -> LlamaForCausalLM:
     """A freshly initialised causal Llama; its `bos_token_id` is the start token."""
     return with_output_head(
         LlamaForCausalLM(
-            LlamaConfig(**_llama_sizes(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
+            LlamaConfig(**llama_config(spec), bos_token_id=spec.vocab_size, eos_token_id=None)
         )
     )
 
@@ -175,10 +184,11 @@ def with_output_head(model: LlamaForCausalLM) -> LlamaForCausalLM:
 
 def build_llada(spec: TransformerSpec) -> LLaDAModel:
     """A freshly initialised bidirectional Llama of the same blocks."""
-    return LLaDAModel(LLaDAConfig(**_llama_sizes(spec)))
+    return LLaDAModel(LLaDAConfig(**llama_config(spec)))
 
 
-def _llama_sizes(spec: TransformerSpec) -> dict[str, Any]:
+def llama_config(spec: TransformerSpec) -> dict[str, Any]:
+    """Keys of a `LlamaConfig` of these sizes, whose vocabulary has one more entry."""
     return {
         "vocab_size": spec.vocab_size + 1,
         "hidden_size": spec.hidden_size,

@@ -1,6 +1,6 @@
 """The LLaDA objective (model.md, Eqs. 30 and 31).
 
-B batch, L tokens, C width.
+B batch, L tokens, b blocks that are masked each with a probability of its own, C width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,35 @@ from torch import Tensor
 from cola.models.head import token_nll, weighted_nll
 from cola.models.transformer import LLaDAModel
 from cola.seeding import Stream
-from cola.spec.objectives import MaskingSpec
+from cola.spec.objectives import MaskingSpec, MaskRateSpec
+
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it are spread evenly over the unit circle
+
+
+def mask_probabilities(
+    objective: MaskRateSpec,
+    stream: Stream,
+    *,
+    positions: Sequence[int],
+    global_size: int,
+    blocks: int = 1,
+) -> Tensor:
+    """Probabilities of masking a token (model.md, Eq. 30), one a block, (B, b).
+
+    With stratified times, t_i = (u + i) / global_size at position i of the global batch in the
+    first block, one u a step. In block k they are shifted by k golden ratios of the unit circle, so
+    that the times of a sequence are spread over it as well.
+    """
+    if objective.stratified:
+        first = stream.shared_uniform("timestep")
+        position_B = torch.tensor(list(positions), dtype=torch.float32, device=stream.device)
+        t_Bb = ((first + position_B) / global_size)[:, None]
+        if blocks > 1:
+            t_Bb = (t_Bb + GOLDEN * torch.arange(blocks, device=stream.device)) % 1.0
+    else:
+        t_Bb = stream.uniform("timestep", blocks)
+    low, high = objective.min_mask_probability, objective.max_mask_probability
+    return (high - low) * t_Bb + low
 
 
 def masked_diffusion_draws(
@@ -26,17 +54,11 @@ def masked_diffusion_draws(
 ) -> dict[str, Tensor]:
     """Random inputs of `masked_diffusion_loss`.
 
-    p_B1: probability of masking a token (model.md, Eq. 30). mask_BL: True where a token is masked.
-    real_BL (absent where no sequence is shortened): False behind the end of shortened ones. With
-    stratified times, t_i = (u + i) / global_size at position i of the global batch, one u a step.
+    p_B1: probability of masking a token. mask_BL: True where a token is masked. real_BL (absent
+    where no sequence is shortened): False behind the end of shortened ones.
     """
     length = tokens_BL.shape[1]
-    if objective.stratified:
-        position_B = torch.tensor(list(positions), dtype=torch.float32, device=tokens_BL.device)
-        t_B1 = ((stream.shared_uniform("timestep") + position_B) / global_size)[:, None]
-    else:
-        t_B1 = stream.uniform("timestep", 1)
-    p_B1 = (1 - objective.min_mask_probability) * t_B1 + objective.min_mask_probability
+    p_B1 = mask_probabilities(objective, stream, positions=positions, global_size=global_size)
     draws = {"p_B1": p_B1, "mask_BL": stream.uniform("mask", length) < p_B1}
     if objective.random_length_fraction > 0:
         cut = stream.uniform("is_cut", 1) < objective.random_length_fraction

@@ -36,6 +36,11 @@ class Sample:
         self.done = False
         self._stop, self._taken = stop, 0
 
+    @property
+    def left(self) -> int:
+        """Tokens that it may still have."""
+        return self._stop.max_new_tokens - len(self.generated)
+
     def extend(self, tokens: Sequence[int]) -> None:
         """Add generated tokens, up to the continuation's end."""
         for token in tokens:

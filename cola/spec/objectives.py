@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from cola.spec.base import Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class MaskingSpec(Spec):
-    """Masking with probability p = (1 - min) t + min and weight 1 / p (model.md, Eq. 31)."""
+class MaskRateSpec(Spec):
+    """Masking with probability p = (max - min) t + min and weight 1 / p (model.md, Eqs. 30, 31)."""
 
     min_mask_probability: float = Field(
-        default=1e-3, gt=0, lt=1, description="Probability of masking a token at t = 0."
+        default=1e-3, gt=0, le=1, description="Probability of masking a token at t = 0."
+    )
+    max_mask_probability: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Probability of masking a token at t = 1. Below 1 the schedule is clipped: "
+        "less noise in the gradient, of a loss that is no bound any more.",
     )
     stratified: bool = Field(
         default=True,
         description="Whether the times of a global batch are spread evenly over [0, 1].",
     )
+
+    @model_validator(mode="after")
+    def _rates_are_in_order(self) -> Self:
+        low, high = self.min_mask_probability, self.max_mask_probability
+        if low > high:
+            raise ValueError(
+                f"min_mask_probability={low:g} is above max_mask_probability={high:g}; give the "
+                "smaller one as min_mask_probability"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_an_unclipped_end(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What masks up to every token is written as before there was an upper end."""
+        values: dict[str, Any] = handler(self)
+        if self.max_mask_probability == 1.0:
+            values.pop("max_mask_probability", None)
+        return values
+
+
+class MaskingSpec(MaskRateSpec):
+    """`MaskRateSpec` for texts of random lengths."""
+
     random_length_fraction: Fraction = Field(
         default=0.01, description="Share of the sequences that are cut to a random length."
     )

@@ -43,5 +43,6 @@ def run_nll_kind(
 ) -> NllKind:
     """What the NLL of a run's validation is, by the metrics of that validation; without one, what
     its settings ask for. `likelihood`: those of another measurement in place of the run's own."""
-    declared = definition_of(spec.family).nll_kind(likelihood or spec.evaluation.likelihood)
+    settings = likelihood or spec.evaluation.likelihood
+    declared = definition_of(spec.family).model_nll_kind(spec.model, settings)
     return measured_kind(spec.family, declared, values)

@@ -160,7 +160,8 @@ def entry_values(entry: str, results: Sequence[ArmResult]) -> dict[str, Any]:
     """An entry's part of the record, from its arms by budget."""
     study = results[-1].study
     settings = study.families[entry]
-    declared = definition_of(settings.family).nll_kind(study.evaluation.likelihood)
+    family, likelihood = definition_of(settings.family), study.evaluation.likelihood
+    declared = family.model_nll_kind(settings, likelihood)
     training, notes = training_values(results)
     left_out = sum(result.left_out for result in results)
     if left_out:

@@ -8,6 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cola.families.ar.spec import ARModelSpec, NextToken
+from cola.families.bd3lm.flops import whole_text
+from cola.families.bd3lm.spec import BD3LMModelSpec, BlockMaskedDiffusion
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.interface.family import Batch, count_parameters
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
@@ -46,6 +48,7 @@ CASES: list[tuple[str, ObjectiveSpec, str]] = [
     ("llada", MaskedDiffusion(random_length_fraction=0.0), "train"),
     ("cola", COLA_VARIANTS["default"], "vae"),
     *(("cola", variant, "joint") for variant in COLA_VARIANTS.values()),
+    ("bd3lm", BlockMaskedDiffusion(), "train"),
 ]
 CASES += [
     (family.name, objective, stage)
@@ -135,6 +138,21 @@ def test_visible_pairs_of_the_dit_are_counted_one_by_one() -> None:
     parts = dit_forward(spec, length, True)
     assert parts["attention_scores"] == 3 * 4 * 32 * noisy
     assert parts["second_copy_attention_scores"] == 2 * 4 * 32 * clean
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 24])
+def test_visible_pairs_of_block_diffusion_are_counted_one_by_one(block_size: int) -> None:
+    from cola.models.masks import block_causal_mask, noisy_query_mask
+
+    spec = size_model("bd3lm", 100_000, 300, block_size=block_size)
+    assert isinstance(spec, BD3LMModelSpec)
+    device, length = torch.device("cpu"), 24
+    noisy = int(noisy_query_mask(length, block_size, device).sum())
+    clean = int(block_causal_mask(length - block_size, block_size, device).sum())
+    parts, each = whole_text(spec, length), 4 * spec.hidden_size / length
+    assert parts["attention_scores"] == pytest.approx(spec.num_layers * each * noisy)
+    scores = parts["clean_copy_attention_scores"]
+    assert scores == pytest.approx((spec.num_layers - 1) * each * clean)
 
 
 def test_the_papers_row() -> None:

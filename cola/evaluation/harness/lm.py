@@ -300,8 +300,10 @@ class ColaLM(TemplateLM):
 
     @property
     def _exact(self) -> bool:
-        family = definition_of(self.evaluated.family.name)
-        return family.nll_kind(self.likelihood_settings) == "exact"
+        family = self.evaluated.family
+        sizes = family.sizes_of(self.evaluated.model)
+        kind = definition_of(family.name).model_nll_kind(sizes, self.likelihood_settings)
+        return kind == "exact"
 
     def _report_long(self, long: int, total: int) -> None:
         if self._exact:

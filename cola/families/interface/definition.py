@@ -132,6 +132,11 @@ class FamilyDefinition(ABC):
         solves an equation, given that its steps are short enough."""
         return "exact"
 
+    def model_nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+        """The same of a model whose sizes, or the entry's settings, are known: they may decide it.
+        None where a family gives no sizes."""
+        return self.nll_kind(settings)
+
     @abstractmethod
     def likelihood_flops_per_token(
         self, model: Any, settings: LikelihoodSpec, length: int

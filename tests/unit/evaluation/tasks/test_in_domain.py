@@ -140,7 +140,7 @@ def test_a_word_s_nats_are_those_of_the_text_less_the_prompt_s(
         return
     nats = [record["word_nats"] for record in records.values()]
     assert found.metrics["word_nats"] == pytest.approx(np.mean(nats))
-    kinds = {"ar": "exact", "llada": "bound"}
+    kinds = {"ar": "exact", "llada": "bound", "bd3lm": "bound"}
     assert found.details["word_kind"] == kinds[name]
     if name != "ar":
         return

@@ -64,12 +64,12 @@ def evaluate(output: Path, *arguments: str | Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_three_models_on_every_kind_of_task(
+def test_models_of_all_families_on_every_kind_of_task(
     models: dict[str, Path], text: Path, tasks: Path, tmp_path: Path
 ) -> None:
     given = [*models.values(), "--tasks", "in-domain,obqa", "--task-folder", tasks, *FEW, *TINY]
     found = evaluate(tmp_path, *given, "--held-out", text, "--reference", models["ar"])
-    assert [report["family"] for report in found] == ["ar", "llada", "cola"]
+    assert [report["family"] for report in found] == list(FAMILIES)
     for report in found:
         names = [result["task"] for result in report["results"]]
         assert names == [
@@ -104,7 +104,7 @@ def test_three_models_on_every_kind_of_task(
     assert "a draw, the first model's a mode" in found[2]["not_compared"]["obqa"]
     kinds = [result["details"]["protocol"]["kind"] for r in found for result in r["results"]
              if result["task"] == "continuation"]  # fmt: skip
-    assert kinds == ["mode", "mode", "draw"]
+    assert kinds[:3] == ["mode", "mode", "draw"]
     for report in found:
         assert by_task(report)["speed"]["flops_per_token"] > 0
     again = evaluate(tmp_path, *given, "--held-out", text, "--reference", models["ar"])
