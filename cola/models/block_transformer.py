@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoConfig, AutoModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, rotate_half
 
-from cola.models.execution import run_block
+from cola.models.execution import emptied, filled, run_block
 from cola.models.flex import attend_flex, block_causal_layout, noisy_layout
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
@@ -70,11 +70,12 @@ class BD3LMModel(MaskedModel):
         """Keys and values (B, H, L - s, D) of the clean copy, per layer.
 
         Clean tokens see clean ones alone. The last block and the last layer's output are never
-        read, and are left out.
+        read, and are left out. Rows are filled up for `noisy_features` (`execution.filled`).
         """
         size, device = self.config.block_size, tokens_BL.device
         length = tokens_BL.shape[1] - size
         hidden, rotary = self._embedded(tokens_BL[:, :length], torch.arange(length, device=device))
+        hidden = filled(hidden)
         flex = self.uses_flex(device) and length > 0
         layout = block_causal_layout(length, size, device) if flex else None
         mask = block_causal_mask(length, size, device) if layout is None else None
@@ -93,13 +94,14 @@ class BD3LMModel(MaskedModel):
         """
         size, (length, device) = self.config.block_size, (noisy_BL.shape[1], noisy_BL.device)
         hidden, rotary = self._embedded(noisy_BL, torch.arange(length, device=device))
+        hidden = filled(hidden)
         layout = noisy_layout(length, size, device) if self.uses_flex(device) else None
         chunks = noisy_chunks(length, size, device) if layout is None else ()
         for layer, past in zip(self.layers, history, strict=True):
             hidden = run_block(
                 noisy_layer, layer, hidden, past, rotary, chunks=chunks, layout=layout
             )
-        return self._normed(hidden)
+        return self._normed(emptied(hidden, len(noisy_BL)))
 
     def block_features(self, noisy_Bs: Tensor, cache: KVCache) -> Tensor:
         """`noisy_features` of one block behind the cached clean ones, (B, s, C)."""
