@@ -91,6 +91,8 @@ def filled(part: Tensor, value: float = 0) -> Tensor:
     result has k times the fixed number. Whoever fills a network's inputs drops the further rows of
     its outputs (`emptied`), so that no number and no gradient comes from them.
     """
+    if torch.compiler.is_compiling():  # a whole step's graph has its own rows
+        return part
     execution = _execution.get()
     given, rows = execution.given, execution.rows
     if given is None or rows is None or execution.backend is None or len(part) % given:
