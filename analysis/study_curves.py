@@ -21,6 +21,7 @@ from cola.spec.training import ScheduleSpec
 from cola.study.schedule import learning_rate_factor
 
 SCHEDULE, RATE = "training.schedule.", "training.optimizer.learning_rate"
+STAGES, UNSET = "training.stages.", "None"
 VALIDATION, TRAINING = "validation losses", "training losses, each of one batch"
 METRICS = {Metric.NLL: VALIDATION, Metric.TRAIN_LOSS: TRAINING}
 
@@ -92,30 +93,44 @@ def rates_of(runs: pd.DataFrame) -> tuple[str, dict[str, Array]]:
         if f"{SCHEDULE}kind" not in training or RATE not in training or not run["steps"]:
             return f"run {run['name']} records no schedule", {}
         try:
-            found[run["run_id"]] = rates_by(training, int(run["steps"]))
+            found[run["run_id"]] = rates_by(training, int(run["steps"]), str(run["stage"]))
         except (ValidationError, ValueError, SyntaxError):
             return f"the schedule that run {run['name']} records is none of this release", {}
     return "", found
 
 
-def rates_by(training: Mapping[str, str], steps: int) -> Array:
-    """The rate of every step by a run's recorded settings.
+def rates_by(training: Mapping[str, str], steps: int, stage: str) -> Array:
+    """The rate of every step by a run's recorded settings, of which its only stage may have some
+    of its own.
+
+    Raises:
+        ValidationError, ValueError, SyntaxError: they are no schedule.
+    """
+    of_run, own = schedule_at(training, SCHEDULE), f"{STAGES}{stage}."
+    assert of_run is not None  # the caller has seen its kind
+    schedule = schedule_at(training, f"{own}schedule.") or of_run
+    rate = training.get(f"{own}learning_rate", UNSET)
+    peak = float(training[RATE] if rate == UNSET else rate)
+    factors = np.array([learning_rate_factor(schedule, step, steps) for step in range(steps)])
+    for change in of_run.rate_changes:
+        at = round(steps * change.at)
+        previous = [each.factor for each in of_run.rate_changes if each.at < change.at]
+        factors[at:] *= change.factor / (previous[-1] if previous else 1.0)
+    return peak * factors
+
+
+def schedule_at(training: Mapping[str, str], prefix: str) -> ScheduleSpec | None:
+    """The schedule whose recorded settings begin with this; None without any.
 
     Raises:
         ValidationError, ValueError, SyntaxError: they are no schedule.
     """
     values = {
-        key.removeprefix(SCHEDULE): value if key.endswith(".kind") else ast.literal_eval(value)
+        key.removeprefix(prefix): value if key.endswith(".kind") else ast.literal_eval(value)
         for key, value in training.items()
-        if key.startswith(SCHEDULE)
+        if key.startswith(prefix)
     }
-    schedule = ScheduleSpec.model_validate(values)
-    factors = np.array([learning_rate_factor(schedule, step, steps) for step in range(steps)])
-    for change in schedule.rate_changes:
-        at = round(steps * change.at)
-        previous = [each.factor for each in schedule.rate_changes if each.at < change.at]
-        factors[at:] *= change.factor / (previous[-1] if previous else 1.0)
-    return float(training[RATE]) * factors
+    return ScheduleSpec.model_validate(values) if values else None
 
 
 def losses_of(frames: StudyFrames, runs: pd.DataFrame, metric: str | None) -> tuple[str, str]:

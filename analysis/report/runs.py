@@ -202,6 +202,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": _steps(run),
         "stages": len(_stage_steps(run)),
+        "stage": run.data.params.get("stages.0.name", ""),
         **split_columns(metrics),
     }
 

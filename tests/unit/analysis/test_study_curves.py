@@ -47,7 +47,7 @@ def frames(*made: Made) -> StudyFrames:
             about = {"run_id": name, "name": name, "variant": each.variant, "status": "finished"}
             runs.append(
                 about
-                | {"stages": each.stages, "steps": STEPS, "nll_kind": each.kind,
+                | {"stages": each.stages, "stage": "train", "steps": STEPS, "nll_kind": each.kind,
                    "core_parameters": size, "validation_nll": np.nan,
                    "training": recorded(ScheduleSpec(kind="wsd"), 1e-3)}
             )  # fmt: skip
@@ -63,13 +63,30 @@ def test_rates_are_those_of_the_training_loop() -> None:
     schedule = ScheduleSpec.model_validate(
         {"kind": "cosine", "rate_changes": [{"at": 0.3, "factor": 2.0}, {"at": 0.6, "factor": 0.5}]}
     )
-    rates = rates_by(recorded(schedule, 0.01), 100)
+    rates = rates_by(recorded(schedule, 0.01), 100, "train")
     factors = [1.0] * 30 + [2.0] * 30 + [0.5] * 40
     expected = [
         0.01 * factor * learning_rate_factor(schedule, step, 100)
         for step, factor in enumerate(factors)
     ]
     assert rates == pytest.approx(expected)
+
+
+def test_a_stage_has_the_rate_and_the_schedule_of_its_own() -> None:
+    of_run, own = ScheduleSpec(kind="cosine"), ScheduleSpec(kind="wsd", warmup_steps=10)
+    staged = {
+        f"training.stages.train.{key.removeprefix('training.')}": value
+        for key, value in recorded(own, 0.03).items()
+        if key.startswith("training.schedule.")
+    }
+    settings = recorded(of_run, 0.01) | staged | {"training.stages.train.learning_rate": "0.03"}
+    assert rates_by(settings, 100, "train") == pytest.approx(rates_by(recorded(own, 0.03), 100, ""))
+    plain = rates_by(recorded(of_run, 0.01), 100, "")
+    assert rates_by(settings, 100, "other") == pytest.approx(plain)
+    unset = recorded(of_run, 0.01) | {
+        "training.stages.train.learning_rate": "None", "training.stages.train.schedule": "None",
+    }  # fmt: skip
+    assert rates_by(unset, 100, "train") == pytest.approx(plain)
 
 
 def test_validation_losses_count_where_there_are_enough() -> None:
