@@ -22,7 +22,6 @@ from cola.sampling.continuous_batching import (
     Sample,
     Stop,
     check_rows,
-    in_order,
 )
 from cola.sampling.tokens import sample_tokens, seen_tokens
 from cola.seeding import Stream
@@ -32,22 +31,6 @@ from cola.spec import GenerationSpec
 # Chosen for tests/benchmarks/refilling.py.
 REFILL_SHARE = 0.25
 COLUMNS = 128  # by which the cache that a step sees grows where shapes are fixed, a chosen value
-
-
-def generate(
-    model: LlamaForCausalLM,
-    prompts: list[list[int]],
-    settings: GenerationSpec,
-    *,
-    stream: Stream,
-    eos_token_id: int | None,
-) -> list[list[int]]:
-    """Continuations of at most `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    return in_order(
-        iter_generate(
-            model, prompts, settings, stream=stream, eos_token_id=eos_token_id, rows=len(prompts)
-        )
-    )
 
 
 def iter_generate(

@@ -20,7 +20,6 @@ from cola.sampling.continuous_batching import (
     Sample,
     Stop,
     check_rows,
-    in_order,
 )
 from cola.sampling.first_block import (
     complete_patches,
@@ -30,22 +29,6 @@ from cola.sampling.first_block import (
 )
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
-
-
-def generate(
-    model: ColaDLM,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSpec,
-    *,
-    stream: Stream,
-    eos_token_id: int | None,
-) -> list[list[int]]:
-    """Continuations of at most `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    return in_order(
-        iter_generate(
-            model, prompts, settings, stream=stream, eos_token_id=eos_token_id, rows=len(prompts)
-        )
-    )
 
 
 def iter_generate(

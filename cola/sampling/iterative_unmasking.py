@@ -23,29 +23,12 @@ from cola.sampling.continuous_batching import (
     Sample,
     Stop,
     check_rows,
-    in_order,
 )
 from cola.sampling.tokens import sample_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 
 COLUMNS = 64  # to a multiple of which contexts are padded where shapes are fixed, a chosen value
-
-
-def generate(
-    model: LLaDAModel,
-    prompts: list[list[int]],
-    settings: GenerationSpec,
-    *,
-    stream: Stream,
-    eos_token_id: int | None,
-) -> list[list[int]]:
-    """Continuations of `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    return in_order(
-        iter_generate(
-            model, prompts, settings, stream=stream, eos_token_id=eos_token_id, rows=len(prompts)
-        )
-    )
 
 
 def iter_generate(

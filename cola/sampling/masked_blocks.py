@@ -23,7 +23,6 @@ from cola.sampling.continuous_batching import (
     Sample,
     Stop,
     check_rows,
-    in_order,
 )
 from cola.sampling.iterative_unmasking import predictions, unmask
 from cola.seeding import Stream
@@ -31,22 +30,6 @@ from cola.spec import GenerationSpec
 
 # By which the cache that a block sees grows where shapes are fixed, in tokens: a chosen value.
 COLUMNS = 512
-
-
-def generate(
-    model: BD3LMModel,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSpec,
-    *,
-    stream: Stream,
-    eos_token_id: int | None,
-) -> list[list[int]]:
-    """Continuations of at most `max_new_tokens` tokens, cut after EOS; see `Family.generate`."""
-    return in_order(
-        iter_generate(
-            model, prompts, settings, stream=stream, eos_token_id=eos_token_id, rows=len(prompts)
-        )
-    )
 
 
 def iter_generate(

@@ -11,12 +11,13 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from cola.errors import SpecError
 from cola.families.ar.spec import ARModelSpec, NextToken
-from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
+from cola.families.interface.family import Batch, Conditional, Likelihood, StageModule
 from cola.families.interface.pretrained import load_pretrained
+from cola.families.interface.refilling import RefillingFamily
 from cola.likelihood.next_token import conditional_nll, judged
 from cola.models.transformer import build_ar, llama_sizes, with_output_head
 from cola.objectives.next_token import next_token_loss, token_nll
-from cola.sampling.autoregressive import generate, iter_generate, stream_tokens
+from cola.sampling.autoregressive import iter_generate, stream_tokens
 from cola.sampling.continuous_batching import Ended
 from cola.sampling.next_token_draws import next_token_draws, next_tokens
 from cola.sampling.predictive import NextTokens, PredictiveDraws
@@ -40,7 +41,7 @@ class NextTokenStage(StageModule):
         return {"loss": next_token_loss(self.model, tokens_BL)}
 
 
-class ARFamily(Family):
+class ARFamily(RefillingFamily):
     """See `Family`."""
 
     name = "ar"
@@ -92,18 +93,6 @@ class ARFamily(Family):
     ) -> tuple[Tensor, Tensor]:
         """See `Family.judge`: the start token precedes every text."""
         return judged(model, rows, device)
-
-    def generate(
-        self,
-        model: LlamaForCausalLM,
-        prompts: list[list[int]],
-        settings: GenerationSpec,
-        *,
-        stream: Stream,
-        eos_token_id: int | None,
-    ) -> list[list[int]]:
-        """See `Family.generate`."""
-        return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
 
     def iter_generate(
         self,

@@ -10,8 +10,9 @@ from torch import Tensor
 from cola.errors import SpecError
 from cola.families.bd3lm.flops import likelihood_passes, tokens_by_block
 from cola.families.bd3lm.spec import BD3LMModelSpec, BlockMaskedDiffusion
-from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
+from cola.families.interface.family import Batch, Conditional, Likelihood, StageModule
 from cola.families.interface.pretrained import load_pretrained
+from cola.families.interface.refilling import RefillingFamily
 from cola.likelihood.masked_blocks import (
     block_chain_rule,
     block_samples,
@@ -25,7 +26,6 @@ from cola.objectives.masked_blocks import block_masked_loss, block_masking_draws
 from cola.sampling.continuous_batching import Ended
 from cola.sampling.masked_blocks import (
     block_passes,
-    generate,
     infill,
     iter_generate,
     stream_blocks,
@@ -60,7 +60,7 @@ class BlockMaskingStage(StageModule):
         return block_masked_loss(self.model, tokens_BL, draws)
 
 
-class BD3LMFamily(Family):
+class BD3LMFamily(RefillingFamily):
     """See `Family`."""
 
     name = "bd3lm"
@@ -129,18 +129,6 @@ class BD3LMFamily(Family):
         samples = settings.mask_samples
         nll_B = conditional_bound(model, prompts, continuations, samples=samples, stream=stream)
         return Conditional(nll_B, "bound")
-
-    def generate(
-        self,
-        model: BD3LMModel,
-        prompts: list[list[int]],
-        settings: GenerationSpec,
-        *,
-        stream: Stream,
-        eos_token_id: int | None,
-    ) -> list[list[int]]:
-        """See `Family.generate`."""
-        return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
 
     def iter_generate(
         self,

@@ -20,12 +20,12 @@ from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.interface.family import (
     Batch,
     Conditional,
-    Family,
     Likelihood,
     StageModule,
     trained,
 )
 from cola.families.interface.pretrained import load_pretrained
+from cola.families.interface.refilling import RefillingFamily
 from cola.likelihood.latent_conditional import conditional_nll
 from cola.likelihood.latent_ode import (
     evidence_by_block,
@@ -40,7 +40,7 @@ from cola.objectives.diagnostics import latent_diagnostics
 from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.records import SOLVER_DIFFERENCE, NllKind, nll_kind_of
-from cola.sampling.block_continuation import generate, iter_generate, stream_blocks
+from cola.sampling.block_continuation import iter_generate, stream_blocks
 from cola.sampling.block_decode import infill
 from cola.sampling.block_draws import block_draws
 from cola.sampling.continuous_batching import Ended
@@ -93,7 +93,7 @@ class JointStage(StageModule):
         return joint_loss(self.model, self.reference, *self._stages, tokens_BL, draws)
 
 
-class ColaFamily(Family):
+class ColaFamily(RefillingFamily):
     """See `Family`."""
 
     name = "cola"
@@ -216,18 +216,6 @@ class ColaFamily(Family):
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: what the latents are like."""
         return latent_diagnostics(model, tokens_BL, stream)
-
-    def generate(
-        self,
-        model: ColaDLM,
-        prompts: list[list[int]],
-        settings: GenerationSpec,
-        *,
-        stream: Stream,
-        eos_token_id: int | None,
-    ) -> list[list[int]]:
-        """See `Family.generate`."""
-        return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
 
     def iter_generate(
         self,

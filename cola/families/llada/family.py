@@ -7,15 +7,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cola.families.interface.family import Batch, Conditional, Family, Likelihood, StageModule
+from cola.families.interface.family import Batch, Conditional, Likelihood, StageModule
 from cola.families.interface.pretrained import load_pretrained
+from cola.families.interface.refilling import RefillingFamily
 from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
 from cola.likelihood.masked_bound import chain_rule_nll, masked_samples, mean_and_error
 from cola.likelihood.masked_conditional import conditional_bound, conditional_chain_rule
 from cola.models.transformer import LLaDAModel, build_llada, llama_sizes
 from cola.objectives.masked_diffusion import masked_diffusion_draws, masked_diffusion_loss
 from cola.sampling.continuous_batching import Ended
-from cola.sampling.iterative_unmasking import generate, infill, iter_generate
+from cola.sampling.iterative_unmasking import infill, iter_generate
 from cola.sampling.predictive import PredictiveDraws
 from cola.sampling.unmasking_draws import unmasking_draws
 from cola.seeding import Stream
@@ -45,7 +46,7 @@ class MaskedDiffusionStage(StageModule):
         return masked_diffusion_loss(self.model, tokens_BL, draws)
 
 
-class LLaDAFamily(Family):
+class LLaDAFamily(RefillingFamily):
     """See `Family`."""
 
     name = "llada"
@@ -103,18 +104,6 @@ class LLaDAFamily(Family):
         samples = settings.mask_samples
         nll_B = conditional_bound(model, prompts, continuations, samples=samples, stream=stream)
         return Conditional(nll_B, "bound")
-
-    def generate(
-        self,
-        model: LLaDAModel,
-        prompts: list[list[int]],
-        settings: GenerationSpec,
-        *,
-        stream: Stream,
-        eos_token_id: int | None,
-    ) -> list[list[int]]:
-        """See `Family.generate`."""
-        return generate(model, prompts, settings, stream=stream, eos_token_id=eos_token_id)
 
     def predictive_draws(
         self,

@@ -10,7 +10,7 @@ import torch
 
 from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
-from cola.sampling.block_continuation import generate, stream_blocks
+from cola.sampling.block_continuation import stream_blocks
 from cola.sampling.block_decode import BlockDecoder, GenerationDraws, blocks, infill
 from cola.sampling.first_block import (
     UNKNOWN,
@@ -58,9 +58,13 @@ def _no_gradients() -> Iterator[None]:
 @pytest.mark.parametrize("sampled", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_generation_does_not_depend_on_the_batch(patch_size: int, sampled: Settings) -> None:
     built, settings = model(patch_size), spec(repetition_penalty=1.2, **sampled)
-    together = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=0)
+    together = family_of("cola").generate(
+        built, PROMPTS, settings, stream=streams(5), eos_token_id=0
+    )
     alone = [
-        generate(built, [p], settings, stream=Stream(0, 0, [i]), eos_token_id=0)[0]
+        family_of("cola").generate(built, [p], settings, stream=Stream(0, 0, [i]), eos_token_id=0)[
+            0
+        ]
         for i, p in enumerate(PROMPTS)
     ]
     assert together == alone
@@ -75,9 +79,13 @@ def test_a_split_patch_reduces_to_the_divisible_case(patch_size: int, sampled: S
     built, settings = model(patch_size), spec(**sampled)
     fills = complete_patches(built, PROMPTS, settings, stream=streams(5), pad=0)
     assert [len(fill) for fill in fills] == [-len(p) % patch_size for p in PROMPTS]
-    found = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=None)
+    found = family_of("cola").generate(
+        built, PROMPTS, settings, stream=streams(5), eos_token_id=None
+    )
     completed = [p + fill for p, fill in zip(PROMPTS, fills, strict=True)]
-    rest = generate(built, completed, settings, stream=streams(5), eos_token_id=None)
+    rest = family_of("cola").generate(
+        built, completed, settings, stream=streams(5), eos_token_id=None
+    )
     for text, fill, continuation in zip(found, fills, rest, strict=True):
         assert text == (fill + continuation)[:10]
 
@@ -116,7 +124,7 @@ def test_a_fill_alone_can_be_all_that_is_asked_for() -> None:
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_a_stream_gives_the_generation_block_by_block(patch_size: int) -> None:
     built, settings = model(patch_size), spec(max_new_tokens=20, **SAMPLED)
-    whole = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=3)
+    whole = family_of("cola").generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=3)
     chunks = list(stream_blocks(built, PROMPTS, settings, stream=streams(5), eos_token_id=3))
     assert len(chunks) > 1
     assert [[*chain(*(chunk[row] for chunk in chunks))] for row in range(5)] == whole
@@ -148,7 +156,7 @@ def test_a_stream_works_only_as_far_as_it_is_read_and_stops_at_eos() -> None:
     assert recording.asked == ["z1/0", "z1/1"]
     eos = second[-1]
     recording = RecordingStream()
-    (text,) = generate(built, [[1]], settings, stream=recording, eos_token_id=eos)
+    (text,) = family_of("cola").generate(built, [[1]], settings, stream=recording, eos_token_id=eos)
     assert text[-1] == eos
     assert len(text) <= 7  # 3 tokens beside the prompt's, then 4
     assert len(recording.asked) <= 2
@@ -189,8 +197,10 @@ def test_padding_makes_a_prompt_of_whole_blocks(strategy: str) -> None:
     padded = padded_prompts(PROMPTS, strategy, 4, pad=0)
     assert padded[0] == ([0, 5, 6, 7] if strategy == "left_padding" else [5, 6, 7, 0])
     assert [len(prompt) for prompt in padded] == [4, 12, 0, 8, 8]
-    found = generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=0)
-    assert found == generate(built, padded, spec(), stream=streams(5), eos_token_id=0)
+    found = family_of("cola").generate(built, PROMPTS, settings, stream=streams(5), eos_token_id=0)
+    assert found == family_of("cola").generate(
+        built, padded, spec(), stream=streams(5), eos_token_id=0
+    )
 
 
 def test_the_penalty_remembers_the_prompt_and_what_is_new_but_nothing_else() -> None:
@@ -263,7 +273,9 @@ def test_a_gap_without_a_right_context_is_a_continuation() -> None:
     built, settings = model(), spec(max_new_tokens=9)
     lefts = [[1, 2, 3, 4, 5], [7, 8]]
     gap = infill(built, lefts, [9, 9], rights=[[], []], settings=settings, stream=streams(2))
-    assert gap == generate(built, lefts, settings, stream=streams(2), eos_token_id=None)
+    assert gap == family_of("cola").generate(
+        built, lefts, settings, stream=streams(2), eos_token_id=None
+    )
 
 
 def test_the_right_context_is_pinned_and_acts_inside_its_block_only() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cola.families.registry import family_of
 from cola.models.transformer import LLaDAModel
-from cola.sampling.iterative_unmasking import generate, infill, schedule
+from cola.sampling.iterative_unmasking import infill, schedule
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.sizes import size_model
@@ -96,9 +96,13 @@ def test_a_gap_without_a_right_context_is_a_continuation(values: dict[str, objec
     settings = spec(max_new_tokens=7, **values)
     lefts = [[1, 2, 3], [4, 5, 6, 7, 8]]
     made = infill(model(), lefts, [7, 7], rights=[[], []], settings=settings, stream=streams(2))
-    assert made == generate(model(), lefts, settings, stream=streams(2), eos_token_id=None)
+    assert made == family_of("llada").generate(
+        model(), lefts, settings, stream=streams(2), eos_token_id=None
+    )
     eos = made[0][2]
-    (cut, _) = generate(model(), lefts, settings, stream=streams(2), eos_token_id=eos)
+    (cut, _) = family_of("llada").generate(
+        model(), lefts, settings, stream=streams(2), eos_token_id=eos
+    )
     assert cut == made[0][: made[0].index(eos) + 1]
 
 

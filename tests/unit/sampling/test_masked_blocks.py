@@ -14,7 +14,7 @@ import torch
 from cola.evaluation.predictive_scores import log_mean_exp
 from cola.families.registry import family_of
 from cola.likelihood.masked_blocks import conditional_chain_rule
-from cola.sampling.masked_blocks import generate, infill
+from cola.sampling.masked_blocks import infill
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.factories import tiny_model
@@ -51,7 +51,9 @@ def test_cached_blocks_are_those_of_the_pass_on_both_copies(prompt: int) -> None
     texts = [[(3 * place + row) % VOCAB for place in range(prompt)] for row in range(2)]
     settings = GenerationSpec(max_new_tokens=7)
     with torch.no_grad():
-        made = generate(model(), texts, settings, stream=Stream(0, 0, range(2)), eos_token_id=None)
+        made = family_of("bd3lm").generate(
+            model(), texts, settings, stream=Stream(0, 0, range(2)), eos_token_id=None
+        )
     assert made == [written_out(text, 7) for text in texts]
 
 
@@ -75,7 +77,7 @@ def test_a_gap_has_its_length_and_sees_what_shares_its_last_block() -> None:
     assert filled([5, 6]) == filled([5, 6, 7, 8])  # later blocks are never seen
     assert (
         filled([])
-        == generate(
+        == family_of("bd3lm").generate(
             model(),
             [[1, 2]],
             GenerationSpec(max_new_tokens=4),
@@ -125,7 +127,9 @@ def test_the_mean_over_orders_is_the_sampler_s_probability() -> None:
 def test_what_is_generated_from_left_to_right_is_greedy_by_the_chain_rule() -> None:
     settings = GenerationSpec(max_new_tokens=6)
     one = model(1)  # in blocks of one token there is no other order
-    (made,) = generate(one, [[2, 7]], settings, stream=Stream(0, 0, [0]), eos_token_id=None)
+    (made,) = family_of("bd3lm").generate(
+        one, [[2, 7]], settings, stream=Stream(0, 0, [0]), eos_token_id=None
+    )
     other = [*made[:5], (made[5] + 1) % VOCAB]
     _, greedy = conditional_chain_rule(one, [[2, 7]] * 2, [made, other])
     assert greedy.tolist() == [True, False]
