@@ -196,7 +196,7 @@ class ActiveBatch:
             block[:start], block[end : end + len(right)] = row.known, right
         block_Bs = torch.tensor(blocks, device=self._model.device)
         counts = [end - start for start, end in zip(starts, ends, strict=True)]
-        passes = [block_passes(count, self._settings) for count in counts]
+        passes = [self._settings.passes_of(count) for count in counts]
         for number in range(max(passes)):
             unmasked = [
                 round(count * min(number + 1, last) / last)
@@ -246,8 +246,3 @@ class ActiveBatch:
         """Write a block of every row behind its prefix: a step of fixed shapes without outputs."""
         self._model.write_clean(block_Bs, self._cache)
         return ()
-
-
-def block_passes(tokens: int, settings: GenerationSpec) -> int:
-    """Passes in which so many tokens of a block, at least one, are unmasked."""
-    return -(-tokens // settings.tokens_per_pass)

@@ -82,7 +82,11 @@ class GenerationSpec(Spec):
         size = self.unmasking_block or max(1, tokens)
         starts = range(0, max(1, tokens), size)
         blocks = [(start, min(start + size, tokens)) for start in starts]
-        return [(a, b, max(1, -(-(b - a) // self.tokens_per_pass))) for a, b in blocks]
+        return [(a, b, self.passes_of(b - a)) for a, b in blocks]
+
+    def passes_of(self, tokens: int) -> int:
+        """Passes that unmask so many tokens together, at least one."""
+        return max(1, -(-tokens // self.tokens_per_pass))
 
     def unmasking_passes(self, tokens: int) -> int:
         """Passes of a masked-diffusion model that unmask so many tokens, guidance left out."""

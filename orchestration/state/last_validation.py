@@ -44,5 +44,5 @@ def run_nll_kind(
     """What the NLL of a run's validation is, by the metrics of that validation; without one, what
     its settings ask for. `likelihood`: those of another measurement in place of the run's own."""
     settings = likelihood or spec.evaluation.likelihood
-    declared = definition_of(spec.family).model_nll_kind(spec.model, settings)
+    declared = definition_of(spec.family).nll_kind(spec.model, settings)
     return measured_kind(spec.family, declared, values)

@@ -161,7 +161,7 @@ def entry_values(entry: str, results: Sequence[ArmResult]) -> dict[str, Any]:
     study = results[-1].study
     settings = study.families[entry]
     family, likelihood = definition_of(settings.family), study.evaluation.likelihood
-    declared = family.model_nll_kind(settings, likelihood)
+    declared = family.nll_kind(settings, likelihood)
     training, notes = training_values(results)
     left_out = sum(result.left_out for result in results)
     if left_out:

@@ -302,7 +302,7 @@ class ColaLM(TemplateLM):
     def _exact(self) -> bool:
         family = self.evaluated.family
         sizes = family.sizes_of(self.evaluated.model)
-        kind = definition_of(family.name).model_nll_kind(sizes, self.likelihood_settings)
+        kind = definition_of(family.name).nll_kind(sizes, self.likelihood_settings)
         return kind == "exact"
 
     def _report_long(self, long: int, total: int) -> None:

@@ -74,7 +74,7 @@ class LikelihoodTask:
         """See `Task.answer`."""
         family, length = evaluated.family, self._rows.shape[1]
         about = {
-            "kind": definition_of(family.name).model_nll_kind(
+            "kind": definition_of(family.name).nll_kind(
                 family.sizes_of(evaluated.model), self.settings
             ),
             "function_evaluations": family.likelihood_evaluations(

@@ -18,7 +18,6 @@ from cola.likelihood.next_token import conditional_nll, judged
 from cola.models.transformer import build_ar, llama_sizes, with_output_head
 from cola.objectives.next_token import next_token_loss, token_nll
 from cola.sampling.autoregressive import iter_generate, stream_tokens
-from cola.sampling.continuous_batching import Ended
 from cola.sampling.next_token_draws import next_token_draws, next_tokens
 from cola.sampling.predictive import NextTokens, PredictiveDraws
 from cola.seeding import Stream
@@ -94,28 +93,6 @@ class ARFamily(RefillingFamily):
         """See `Family.judge`: the start token precedes every text."""
         return judged(model, rows, device)
 
-    def iter_generate(
-        self,
-        model: LlamaForCausalLM,
-        prompts: Sequence[list[int]],
-        settings: GenerationSpec,
-        *,
-        stream: Stream,
-        eos_token_id: int | None,
-        rows: int,
-        ended: Ended | None = None,
-    ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.iter_generate`: a row that has ended is given to a prompt that waits."""
-        return iter_generate(
-            model,
-            prompts,
-            settings,
-            stream=stream,
-            eos_token_id=eos_token_id,
-            rows=rows,
-            ended=ended,
-        )
-
     def stream(
         self,
         model: LlamaForCausalLM,
@@ -185,3 +162,5 @@ class ARFamily(RefillingFamily):
             suppress_tokens=[start],
         ).save_pretrained(folder)
         return start
+
+    continuations = staticmethod(iter_generate)

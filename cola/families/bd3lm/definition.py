@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cola.compute.activations import Precision, block_trunk_bytes, logit_bytes
-from cola.compute.flops import FlopsBreakdown, ParameterCounts, trunk_parameters
+from cola.compute.flops import FlopsBreakdown
 from cola.families.bd3lm import flops
 from cola.families.bd3lm.spec import BD3LMModelSpec, BD3LMSettings, BlockMaskedDiffusion
-from cola.families.interface.definition import Look, Protocol
-from cola.families.interface.trunk import TrunkDefinition
+from cola.families.interface.definition import Look
+from cola.families.interface.masked_definition import MaskedDefinition
+from cola.families.interface.specs import ModelSpec
 from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cola.families.interface.family import Family
 
 
-class BD3LMDefinition(TrunkDefinition):
+class BD3LMDefinition(MaskedDefinition):
     """See `FamilyDefinition`."""
 
     name = "bd3lm"
@@ -29,7 +30,6 @@ class BD3LMDefinition(TrunkDefinition):
     generation_keys = frozenset(
         {"max_new_tokens", "temperature", "top_k", "top_p", "tokens_per_pass", "remasking"}
     )
-    likelihood_keys = frozenset({"masked", "mask_samples"})
     task_note = (
         "word nats of the cloze are a bound, exact in blocks of one token; infilling sees what is "
         "right of the gap in the gap's last block alone."
@@ -41,19 +41,9 @@ class BD3LMDefinition(TrunkDefinition):
 
         return BD3LMFamily()
 
-    def parameter_counts(self, model: BD3LMModelSpec) -> ParameterCounts:
-        """The embedding has a row for the mask token, which the head never predicts."""
-        return trunk_parameters(model, model.vocab_size + 1, model.vocab_size)
-
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
-        """See `FamilyDefinition.nll_kind`: in blocks of more than one token."""
-        return "exact" if settings.masked == "chain_rule" else "bound"
-
-    def model_nll_kind(
-        self, model: BD3LMModelSpec | BD3LMSettings, settings: LikelihoodSpec
-    ) -> NllKind:
-        """See `FamilyDefinition.model_nll_kind`: a block of one token has one order alone."""
-        return "exact" if model.block_size == 1 else self.nll_kind(settings)
+    def nll_kind(self, model: BD3LMModelSpec | BD3LMSettings, settings: LikelihoodSpec) -> NllKind:
+        """See `FamilyDefinition.nll_kind`: a block of one token has one order alone."""
+        return "exact" if flops.one_order(model.block_size, settings) else "bound"
 
     def likelihood_flops_per_token(
         self, model: BD3LMModelSpec, settings: LikelihoodSpec, length: int
@@ -77,13 +67,9 @@ class BD3LMDefinition(TrunkDefinition):
         new = settings.max_new_tokens
         return flops.draws_of_next_tokens(model, new, prompt, rows=2 * draws)
 
-    def protocol(self, settings: GenerationSpec) -> Protocol:
-        """See `FamilyDefinition.protocol`: the order in which tokens are unmasked counts too."""
-        count, drawn = settings.tokens_per_pass, settings.remasking == "random"
-        order = "in random order" if drawn else "the most certain first"
-        tokens = super().protocol(settings)
-        how = f"block by block, {count} token{'s' if count > 1 else ''} a pass, {order}"
-        return Protocol("draw" if drawn else tokens.kind, f"{tokens.text}; {how}")
+    def unmasking(self, settings: GenerationSpec) -> str:
+        """See `MaskedDefinition.unmasking`."""
+        return f"block by block, {super().unmasking(settings)}"
 
     def forward(self, model: BD3LMModelSpec, length: int) -> dict[str, float]:
         """Forward FLOPs per token of the pass on [clean | noisy]."""
@@ -106,15 +92,8 @@ class BD3LMDefinition(TrunkDefinition):
         """Whole blocks."""
         return settings.block_size, "block_size"
 
-    def _model(
-        self, vocab_size: int, settings: BD3LMSettings, sizes: dict[str, int]
-    ) -> BD3LMModelSpec:
-        return BD3LMModelSpec(
-            vocab_size=vocab_size,
-            rope_theta=settings.rope_theta,
-            block_size=settings.block_size,
-            **sizes,
-        )
+    def _model(self, vocab_size: int, settings: Any, sizes: dict[str, int]) -> ModelSpec:
+        return super()._model(vocab_size, settings, sizes | {"block_size": settings.block_size})
 
 
 BD3LM = BD3LMDefinition()

@@ -8,28 +8,21 @@ from pathlib import Path
 from torch import Tensor
 
 from cola.errors import SpecError
-from cola.families.bd3lm.flops import likelihood_passes, tokens_by_block
+from cola.families.bd3lm.flops import likelihood_passes, one_order, tokens_by_block
 from cola.families.bd3lm.spec import BD3LMModelSpec, BlockMaskedDiffusion
-from cola.families.interface.family import Batch, Conditional, Likelihood, StageModule
+from cola.families.interface.family import Batch, Likelihood, StageModule
+from cola.families.interface.masked import MaskedFamily
 from cola.families.interface.pretrained import load_pretrained
-from cola.families.interface.refilling import RefillingFamily
 from cola.likelihood.masked_blocks import (
     block_chain_rule,
     block_samples,
     conditional_bound,
     conditional_chain_rule,
 )
-from cola.likelihood.masked_bound import mean_and_error
 from cola.models.block_transformer import BD3LMModel, build_bd3lm
 from cola.models.transformer import llama_sizes
 from cola.objectives.masked_blocks import block_masked_loss, block_masking_draws
-from cola.sampling.continuous_batching import Ended
-from cola.sampling.masked_blocks import (
-    block_passes,
-    infill,
-    iter_generate,
-    stream_blocks,
-)
+from cola.sampling.masked_blocks import infill, iter_generate, stream_blocks
 from cola.sampling.predictive import PredictiveDraws
 from cola.sampling.unmasking_draws import masked_block_draws
 from cola.seeding import Stream
@@ -60,11 +53,10 @@ class BlockMaskingStage(StageModule):
         return block_masked_loss(self.model, tokens_BL, draws)
 
 
-class BD3LMFamily(RefillingFamily):
+class BD3LMFamily(MaskedFamily):
     """See `Family`."""
 
     name = "bd3lm"
-    fills_gaps = True
 
     def build(self, spec: BD3LMModelSpec) -> BD3LMModel:
         """See `Family.build`."""
@@ -76,10 +68,14 @@ class BD3LMFamily(RefillingFamily):
         """See `Family.stage_module`; the only stage is train."""
         return BlockMaskingStage(model, objective)
 
+    def has_one_order(self, model: BD3LMModel, settings: LikelihoodSpec) -> bool:
+        """See `MaskedFamily.has_one_order`: so has a block of one token."""
+        return one_order(model.config.block_size, settings)
+
     def likelihood(
         self, model: BD3LMModel, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
-        """See `Family.likelihood`: the bound with its Monte Carlo error, or the chain rule.
+        """See `MaskedFamily.likelihood`.
 
         Raises:
             SpecError: the sequences are no whole blocks.
@@ -90,13 +86,7 @@ class BD3LMFamily(RefillingFamily):
                 f"sequences of {length} tokens are no whole blocks of block_size={size}; use a "
                 "model whose blocks divide them"
             )
-        if _has_one_order(model, settings):
-            nll_BL = block_chain_rule(model, tokens_BL)
-            return Likelihood(nll_BL.sum(1), by_position_BL=nll_BL)
-        samples_SBL = block_samples(model, tokens_BL, settings.mask_samples, stream=stream)
-        bound_B, error_B = mean_and_error(samples_SBL.sum(2))
-        error = {"monte_carlo_error": error_B / tokens_BL.shape[1]}
-        return Likelihood(bound_B, diagnostics=error, by_position_BL=samples_SBL.mean(0))
+        return super().likelihood(model, tokens_BL, settings, stream=stream)
 
     def likelihood_evaluations(
         self, model: BD3LMModel, settings: LikelihoodSpec, length: int
@@ -110,47 +100,7 @@ class BD3LMFamily(RefillingFamily):
         """See `Family.generation_evaluations`: one a pass over a block."""
         size = model.config.block_size
         counts = tokens_by_block(size, settings.max_new_tokens, prompt % size)
-        return sum(block_passes(count, settings) for count in counts)
-
-    def conditional_nll(
-        self,
-        model: BD3LMModel,
-        prompts: Sequence[Sequence[int]],
-        continuations: Sequence[Sequence[int]],
-        *,
-        settings: LikelihoodSpec,
-        stream: Stream,
-        eos_token_id: int | None,
-    ) -> Conditional:
-        """See `Family.conditional_nll`: the bound, or the chain rule, which alone knows greedy."""
-        if _has_one_order(model, settings):
-            nll_B, greedy_B = conditional_chain_rule(model, prompts, continuations)
-            return Conditional(nll_B, "exact", greedy_B)
-        samples = settings.mask_samples
-        nll_B = conditional_bound(model, prompts, continuations, samples=samples, stream=stream)
-        return Conditional(nll_B, "bound")
-
-    def iter_generate(
-        self,
-        model: BD3LMModel,
-        prompts: Sequence[list[int]],
-        settings: GenerationSpec,
-        *,
-        stream: Stream,
-        eos_token_id: int | None,
-        rows: int,
-        ended: Ended | None = None,
-    ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.iter_generate`: freed rows are given to waiting prompts at block borders."""
-        return iter_generate(
-            model,
-            prompts,
-            settings,
-            stream=stream,
-            eos_token_id=eos_token_id,
-            rows=rows,
-            ended=ended,
-        )
+        return sum(settings.passes_of(count) for count in counts)
 
     def stream(
         self,
@@ -204,7 +154,8 @@ class BD3LMFamily(RefillingFamily):
         """Load what `save` wrote."""
         return load_pretrained(BD3LMModel, folder)
 
-
-def _has_one_order(model: BD3LMModel, settings: LikelihoodSpec) -> bool:
-    """Whether the likelihood is that of one order of unmasking, exactly."""
-    return settings.masked == "chain_rule" or model.config.block_size == 1
+    continuations = staticmethod(iter_generate)
+    chain_rule = staticmethod(block_chain_rule)
+    bound_samples = staticmethod(block_samples)
+    conditional_chain_rule = staticmethod(conditional_chain_rule)
+    conditional_bound = staticmethod(conditional_bound)

@@ -47,7 +47,7 @@ def continuation(model: BD3LMModelSpec, settings: GenerationSpec, prompt: int) -
     parts = clean_pass(model, first * size)
     counts = tokens_by_block(size, settings.max_new_tokens, prompt % size)
     for number, count in enumerate(counts):
-        passes = -(-count // settings.tokens_per_pass)
+        passes = settings.passes_of(count)
         pairs = size * size * (first + number + 1)
         _add(parts, noisy_pass(model, size, pairs, size), passes)
     before, after = (clean_pass(model, n * size) for n in (first, first + len(counts) - 1))
@@ -70,10 +70,13 @@ def draws_of_next_tokens(model: BD3LMModelSpec, new: int, prompt: int, *, rows: 
 
 
 def likelihood_passes(settings: LikelihoodSpec, block_size: int) -> int:
-    """Passes of the noisy copy for one likelihood: one where every block has one order alone."""
-    if block_size == 1:
-        return 1
-    return block_size if settings.masked == "chain_rule" else settings.mask_samples
+    """Passes of the noisy copy for one likelihood: of one order, one a token of a block."""
+    return block_size if one_order(block_size, settings) else settings.mask_samples
+
+
+def one_order(block_size: int, settings: LikelihoodSpec) -> bool:
+    """Whether the likelihood is that of one order of unmasking, as in blocks of one token."""
+    return block_size == 1 or settings.masked == "chain_rule"
 
 
 def tokens_by_block(size: int, new: int, known: int) -> list[int]:

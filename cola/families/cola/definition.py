@@ -117,7 +117,7 @@ class ColaDefinition(FamilyDefinition):
             return FlopsBreakdown(flops.nominal(model, stage))
         return FlopsBreakdown(flops.executed(model, objective, length, stage=stage))
 
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
         """See `FamilyDefinition.nll_kind`."""
         return "bound"
 

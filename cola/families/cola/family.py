@@ -43,7 +43,6 @@ from cola.records import SOLVER_DIFFERENCE, NllKind, nll_kind_of
 from cola.sampling.block_continuation import iter_generate, stream_blocks
 from cola.sampling.block_decode import infill
 from cola.sampling.block_draws import block_draws
-from cola.sampling.continuous_batching import Ended
 from cola.sampling.predictive import PredictiveDraws
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
@@ -217,28 +216,6 @@ class ColaFamily(RefillingFamily):
         """See `Family.diagnostics`: what the latents are like."""
         return latent_diagnostics(model, tokens_BL, stream)
 
-    def iter_generate(
-        self,
-        model: ColaDLM,
-        prompts: Sequence[list[int]],
-        settings: GenerationSpec,
-        *,
-        stream: Stream,
-        eos_token_id: int | None,
-        rows: int,
-        ended: Ended | None = None,
-    ) -> Iterator[tuple[int, list[int]]]:
-        """See `Family.iter_generate`: freed rows are taken by waiting prompts at block borders."""
-        return iter_generate(
-            model,
-            prompts,
-            settings,
-            stream=stream,
-            eos_token_id=eos_token_id,
-            rows=rows,
-            ended=ended,
-        )
-
     def stream(
         self,
         model: ColaDLM,
@@ -293,3 +270,5 @@ class ColaFamily(RefillingFamily):
         """Load what `save` wrote, or a release checkpoint in that layout."""
         vae = load_pretrained(TextVAE, folder / "cola_vae")
         return ColaDLM(vae, load_pretrained(ColaDiT, folder / "cola_dit"))
+
+    continuations = staticmethod(iter_generate)

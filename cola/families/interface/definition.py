@@ -127,15 +127,13 @@ class FamilyDefinition(ABC):
     ) -> FlopsBreakdown:
         """Training FLOPs per token of a stage; see `cola.compute.flops` for the conventions."""
 
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
-        """Whether `Family.likelihood` is exact or an upper bound with these settings; where it
-        solves an equation, given that its steps are short enough."""
-        return "exact"
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+        """Whether `Family.likelihood` of such a model is exact or an upper bound with these
+        settings; where it solves an equation, given that its steps are short enough.
 
-    def model_nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
-        """The same of a model whose sizes, or the entry's settings, are known: they may decide it.
-        None where a family gives no sizes."""
-        return self.nll_kind(settings)
+        `model`: its specification, or the entry's settings; None where a family gives no sizes.
+        """
+        return "exact"
 
     @abstractmethod
     def likelihood_flops_per_token(

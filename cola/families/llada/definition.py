@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING
 
 from cola.compute.flops import (
     FlopsBreakdown,
-    ParameterCounts,
     trunk_forward,
-    trunk_parameters,
 )
-from cola.families.interface.definition import Look, Protocol
-from cola.families.interface.trunk import TrunkDefinition
+from cola.families.interface.definition import Look
+from cola.families.interface.masked_definition import MaskedDefinition
 from cola.families.llada.spec import LLaDAModelSpec, LLaDASettings, MaskedDiffusion
-from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
     from cola.families.interface.family import Family
 
 
-class LLaDADefinition(TrunkDefinition):
+class LLaDADefinition(MaskedDefinition):
     """See `FamilyDefinition`."""
 
     name = "llada"
@@ -41,7 +38,6 @@ class LLaDADefinition(TrunkDefinition):
             "unmasking_guidance_scale",
         }
     )
-    likelihood_keys = frozenset({"masked", "mask_samples"})
     task_note = "word nats of the cloze are a bound."
     bootstrap_seed = 1
 
@@ -50,14 +46,6 @@ class LLaDADefinition(TrunkDefinition):
         from cola.families.llada.family import LLaDAFamily
 
         return LLaDAFamily()
-
-    def parameter_counts(self, model: LLaDAModelSpec) -> ParameterCounts:
-        """The embedding has a row for the mask token, which the head never predicts."""
-        return trunk_parameters(model, model.vocab_size + 1, model.vocab_size)
-
-    def nll_kind(self, settings: LikelihoodSpec) -> NllKind:
-        """See `FamilyDefinition.nll_kind`."""
-        return "exact" if settings.masked == "chain_rule" else "bound"
 
     def likelihood_flops_per_token(
         self, model: LLaDAModelSpec, settings: LikelihoodSpec, length: int
@@ -90,17 +78,14 @@ class LLaDADefinition(TrunkDefinition):
         head = forward.pop("head")
         return 2 * draws * new * ((prompt + new) * sum(forward.values()) + head)
 
-    def protocol(self, settings: GenerationSpec) -> Protocol:
-        """See `FamilyDefinition.protocol`: the order in which tokens are unmasked counts too."""
-        count, drawn = settings.tokens_per_pass, settings.remasking == "random"
-        order = "in random order" if drawn else "the most certain first"
-        how = f"{count} token{'s' if count > 1 else ''} a pass, {order}"
+    def unmasking(self, settings: GenerationSpec) -> str:
+        """See `MaskedDefinition.unmasking`."""
+        how = super().unmasking(settings)
         if settings.unmasking_block is not None:
             how += f", in blocks of {settings.unmasking_block}"
         if settings.unmasking_guidance_scale != 1.0:
             how += f", guidance {settings.unmasking_guidance_scale:g}"
-        tokens = super().protocol(settings)
-        return Protocol("draw" if drawn else tokens.kind, f"{tokens.text}; {how}")
+        return how
 
     def forward(self, model: LLaDAModelSpec, length: int) -> dict[str, float]:
         """Forward FLOPs per token, where every token sees every other."""

@@ -74,8 +74,8 @@ def test_blocks_of_one_token_are_exact_whatever_is_asked_for() -> None:
     assert float(exact) == pytest.approx(enumerated_bound(model, TEXT), rel=1e-5)
     settings, definition = LikelihoodSpec(mask_samples=3), definition_of("bd3lm")
     assert family.likelihood_evaluations(model, settings, 6) == 1
-    assert definition.model_nll_kind(family.sizes_of(model), settings) == "exact"
-    assert definition.model_nll_kind(family.sizes_of(tiny(2)), settings) == "bound"
+    assert definition.nll_kind(family.sizes_of(model), settings) == "exact"
+    assert definition.nll_kind(family.sizes_of(tiny(2)), settings) == "bound"
     conditional = family.conditional_nll(
         model, [[0, 2]], [[1, 1]], settings=settings, stream=Stream(0, 0, [0]), eos_token_id=None
     )
