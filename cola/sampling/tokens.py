@@ -36,15 +36,34 @@ def sample_tokens(
     if settings.top_k is not None:
         kth = logits_BV.topk(min(settings.top_k, logits_BV.shape[-1])).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < kth, -torch.inf)
-    probability, order = logits_BV.softmax(-1).sort(dim=-1, descending=True)
-    cumulative = probability.cumsum(-1)
+    probability_BV = logits_BV.softmax(-1)
     if settings.top_p is not None:
-        # The smallest set that reaches top_p: a token whose predecessors reach it is dropped.
-        probability = probability * (cumulative - probability < settings.top_p)
-        cumulative = probability.cumsum(-1)
-    threshold = uniform_B[:, None].to(cumulative) * cumulative[:, -1:]
-    rank = (cumulative <= threshold).sum(-1, keepdim=True)
-    return order.gather(-1, rank.clamp_max((probability > 0).sum(-1, keepdim=True) - 1))[:, 0]
+        probability_BV = nucleus(probability_BV, settings.top_p)
+    return drawn(probability_BV, uniform_B)
+
+
+def nucleus(probability_BV: Tensor, top_p: float) -> Tensor:
+    """The probabilities in the smallest set of tokens that reaches `top_p`, and 0 outside of it."""
+    sorted_BV, order_BV = probability_BV.sort(dim=-1, descending=True)
+    before_BV = sorted_BV.cumsum(-1) - sorted_BV
+    kept_BV = sorted_BV * (before_BV < top_p)  # what lies behind those that reach it is dropped
+    return torch.zeros_like(probability_BV).scatter(-1, order_BV, kept_BV)
+
+
+def drawn(weight_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """Indices (B,) with probabilities in proportion to weights of at least 0, by inverse CDF.
+
+    The CDF is that in the vocabulary's order: sorted by probability, two tokens that rounding makes
+    change places would change the draw.
+    """
+    cumulative_BV = weight_BV.cumsum(-1)
+    threshold_B1 = uniform_B[:, None].to(cumulative_BV) * cumulative_BV[:, -1:]
+    index_V = torch.arange(weight_BV.shape[-1], device=weight_BV.device)
+    possible_BV = weight_BV > 0
+    none = weight_BV.shape[-1]
+    first_B = index_V.where(possible_BV & (cumulative_BV > threshold_B1), none).amin(-1)
+    # Rounding may take the threshold to the sum itself.
+    return first_B.minimum(index_V.where(possible_BV, 0).amax(-1))
 
 
 def penalised(logits_BV: Tensor, penalty: float, seen_BV: Tensor) -> Tensor:

@@ -41,6 +41,25 @@ def test_top_k_and_top_p_keep_the_likeliest() -> None:
     ]  # fmt: skip
 
 
+def test_rounding_moves_no_draw() -> None:
+    """Logits of many equal tokens, once as they are and once as another batch would round them."""
+    draws, vocabulary = 500, 1000
+    noise = torch.Generator().manual_seed(0)
+    logits = torch.randint(-3, 4, (1, vocabulary), generator=noise).float().expand(draws, -1)
+    rounded = logits + 3e-7 * torch.randn(draws, vocabulary, generator=noise)
+    uniform = torch.rand(draws, generator=noise)
+    spec = GenerationSpec(temperature=1.0)
+    moved = sample_tokens(logits, spec, uniform) != sample_tokens(rounded, spec, uniform)
+    assert moved.float().mean() < 0.01
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_no_number_draws_what_is_impossible(number: float) -> None:
+    logits = torch.tensor([[-torch.inf, 1.0, 0.0, -torch.inf]])
+    ids = sample_tokens(logits, GenerationSpec(temperature=1.0), torch.tensor([number]))
+    assert ids.tolist() == [1 if number == 0.0 else 2]
+
+
 def test_temperature_zero_is_greedy_and_the_penalty_moves_it() -> None:
     assert sample_tokens(LOGITS, GenerationSpec()).tolist() == [0]
     penalised = GenerationSpec(repetition_penalty=3.0)
