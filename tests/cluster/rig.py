@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -151,6 +152,13 @@ class Rig:
         form = "--format=%T %B %A"
         return self.run("squeue", "--noheader", f"--name=cola-{name}", form).splitlines()
 
+    def cancel_all(self) -> None:
+        """End all jobs, such as those that a failed test has left."""
+        left = self.run("squeue", "--noheader", "--format=%A").split()
+        if left:
+            self.run("scancel", *left)
+            until(lambda: not self.run("squeue", "--noheader").strip(), "the jobs' end", 120)
+
     def on(self, node: int, *command: str) -> str:
         """What a command prints on a node, outside of Slurm."""
         done = subprocess.run(
@@ -171,8 +179,12 @@ class Rig:
 
     def log(self, name: str) -> str:
         """The output of all jobs of a name, of whichever user."""
-        found = sorted(self.shared.glob(f"**/cola-jobs/{name}/*.log"))
-        return "".join(path.read_text() for path in found)
+        # Folders that a job removes meanwhile are passed over, where a glob would fail.
+        found = [
+            Path(folder) / file for folder, _, files in os.walk(self.shared)
+            if folder.endswith(f"/cola-jobs/{name}") for file in files if file.endswith(".log")
+        ]  # fmt: skip
+        return "".join(path.read_text() for path in sorted(found))
 
     def until(
         self, condition: Callable[[], bool], what: str, name: str, seconds: float = JOB_SECONDS
@@ -196,9 +208,11 @@ class Rig:
 
     def left_behind(self) -> list[str]:
         """Processes and folders of jobs that are left on the nodes."""
+        listed = [self.on(node, "ps", "-wweo", "stat=,args=").splitlines() for node in (1, 2)]
         processes = [
-            line for node in (1, 2) for line in self.on(node, "ps", "-wweo", "args").splitlines()
-            if "raylet" in line or "gcs_server" in line or "orchestration.slurm" in line
+            line for line in chain(*listed)
+            if ("raylet" in line or "gcs_server" in line or "orchestration.slurm" in line)
+            and not line.startswith("Z")  # it has ended, and its parent has not asked how
         ]  # fmt: skip
         leftovers = [self.on(node, "cat", "/tmp/leftovers") for node in (1, 2)]
         folders = [

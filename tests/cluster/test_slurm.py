@@ -33,6 +33,13 @@ def rig() -> Iterator[Rig]:
         rig.stop()
 
 
+@pytest.fixture(autouse=True)
+def no_jobs_after(rig: Rig) -> Iterator[None]:
+    """A test's jobs end with it, so that one that fails leaves the nodes to the others."""
+    yield
+    rig.cancel_all()
+
+
 def on_shared(rig: Rig, study: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One small run whose corpus and output all nodes see."""
     text = Path(study["data"]["corpus"]["paths"][0]).read_text()
