@@ -98,6 +98,8 @@ TORCH_FREE = {
     "orchestration/state",
     "orchestration/checkpoint",
     "orchestration/cluster",
+    "orchestration/driver",
+    "orchestration/trainers",
     "orchestration/tracking",
     "orchestration/planning",
     "orchestration/remote",

@@ -6,6 +6,7 @@ module and of checkpoints across ZeRO stages (tests/integration/test_data_parall
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,21 @@ def without_tracking() -> Iterator[None]:
     finally:
         if not loaded:
             del sys.modules["mlflow"]
+
+
+def import_muon_uncompiled(deepspeed: Any) -> None:
+    """Import DeepSpeed's Muon, which nothing here uses, without `torch.compile`.
+
+    A first engine imports it to compare classes, and its decorators would load all of Inductor: a
+    second of each worker's start.
+    """
+    compiler = deepspeed.runtime.compiler
+    compiled = compiler.compile
+    compiler.compile = lambda: compiler.dummy_decorator
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        compiler.compile = compiled
 
 
 def switch_off_shared_memory_collectives(deepspeed: Any) -> None:

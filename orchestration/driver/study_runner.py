@@ -46,7 +46,7 @@ from orchestration.state.ledger import Ledger, State
 from orchestration.state.paths import OutputFolder, StudyFolder, output_root, study_folder
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.mirror import MirroredStudy, open_mirror
-from orchestration.training.final_tasks import check_items
+from orchestration.training.task_items import check_items
 
 log = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ from cola.evaluation.statistics import Difference, paired_difference
 from cola.evaluation.tasks.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.tasks.evaluate import Answers, answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
-from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
+from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS, VALIDATION_SEED
 from cola.study import EvaluationSpec, RunSpec
 from orchestration.inference.held_out import held_out_text
 from orchestration.inference.target import Target
-from orchestration.training.final_tasks import about_model, collect_results, item_loader, metrics_of
-from orchestration.training.validation import VALIDATION_SEED
+from orchestration.training.final_tasks import about_model, collect_results, metrics_of
+from orchestration.training.task_items import item_loader
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,16 @@ import torch
 from torch import nn
 
 from cola.data import PreparedData
-from cola.evaluation.few_shot.selection import Selection
-from cola.evaluation.few_shot.sources import Hub, load_items
-from cola.evaluation.items import Item
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.catalog import held_out, make_tasks
 from cola.evaluation.tasks.evaluate import answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.interface.family import Family
 from cola.files import write_atomically
-from cola.records import FEW_SHOT_TASKS, Metric
-from cola.study import EvaluationSpec, RunSpec
+from cola.records import VALIDATION_SEED, Metric
+from cola.study import RunSpec
 from orchestration.state.paths import RunFolder
-from orchestration.training.validation import VALIDATION_SEED
+from orchestration.training.task_items import item_loader
 
 ROWS_AT_ONCE = 16  # chosen: items of one forward pass
 
@@ -90,28 +87,3 @@ def collect_results(run_folder: Path) -> Path:
     path = RunFolder(run_folder).evaluation
     write_atomically(path, json.dumps(results, indent=1) + "\n")
     return path
-
-
-def item_loader(settings: EvaluationSpec, seed: int) -> Callable[[str], Sequence[Item]]:
-    """A function that gives the items of a few-shot task that the settings select.
-
-    They are read from `<task_folder>/<task>.jsonl`, or from the task's public data set without a
-    folder.
-    """
-    folder = settings.task_folder
-    source = Hub() if folder is None else Path(folder).expanduser()
-    selection = Selection(settings.task_items, settings.task_selection, seed)
-    return lambda task: load_items(
-        task, source, selection=selection, option="evaluation.task_folder"
-    )
-
-
-def check_items(settings: EvaluationSpec) -> None:
-    """Read the items of all few-shot tasks of the settings, before anything is trained.
-
-    Raises:
-        SpecError: the items of a task cannot be read.
-    """
-    items_of = item_loader(settings, VALIDATION_SEED)
-    for task in set(settings.tasks) & set(FEW_SHOT_TASKS):
-        items_of(task)

@@ -12,7 +12,7 @@ from torch import nn
 from cola.data import PreparedData, Split
 from cola.evaluation.clusters import clustered_mean
 from cola.families.interface.family import Family
-from cola.records import Metric, SampleRecord
+from cola.records import VALIDATION_SEED, Metric, SampleRecord
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 from cola.study import RunSpec
@@ -21,8 +21,6 @@ from orchestration.training.train_loop import TrainState
 
 log = logging.getLogger(__name__)
 
-# The noise of validation is the same in every run, so that points on a curve are comparable.
-VALIDATION_SEED = 0
 ROWS_AT_ONCE = 8  # chosen: sequences of one forward pass
 POOLED = "pooled/"  # begins the names of rows' values that only all sequences together give meaning
 

@@ -7,8 +7,6 @@ import json
 import os
 import platform
 
-import torch
-
 PACKAGES = (
     "cola-scaling",
     "datasets",
@@ -24,6 +22,8 @@ PACKAGES = (
 
 def describe_environment(zero_stage: int, workers: int) -> str:
     """A JSON object: Python, platform, devices, package versions, workers and ZeRO stage."""
+    import torch
+
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return json.dumps(
         {

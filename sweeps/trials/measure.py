@@ -12,12 +12,12 @@ import torch
 from cola.data import open_prepared
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.token_tasks import ContinuationTask
-from cola.records import Metric
+from cola.records import VALIDATION_SEED, Metric
 from cola.study.run import EvaluationSpec
 from orchestration.inference.target import open_run_model
 from orchestration.planning.catalog import load_run_spec
 from orchestration.state.paths import RunFolder
-from orchestration.training.validation import VALIDATION_SEED, likelihood_rows, summary_of
+from orchestration.training.validation import likelihood_rows, summary_of
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from orchestration.planning.corpus_size import CorpusSize
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import Plan, matching_sentences
 from orchestration.planning.shared_prefixes import PrefixPlan
-from orchestration.training.final_tasks import check_items, item_loader
+from orchestration.training.task_items import check_items, item_loader
 from orchestration.training.train_loop import initial_model
 from orchestration.training.validation import diagnostics, evaluation_steps
 from orchestration.worker.worker import checkpoint_points
