@@ -21,13 +21,12 @@ from cola.models.flex import attend_flex, block_causal_layout, noisy_layout
 from cola.models.kv_cache import KVCache
 from cola.models.layers import (
     KeysValues,
-    activation_dtype,
     attend,
     attend_in_chunks,
     merge_heads,
 )
 from cola.models.masks import QueryChunk, block_causal_mask, noisy_chunks
-from cola.models.transformer import MaskedConfig, MaskedModel, llama_config
+from cola.models.transformer import MaskedConfig, MaskedModel, llama_cache, llama_config
 from cola.spec import TransformerSpec
 
 Rotary = tuple[Tensor, Tensor]  # cosines and sines, (1 or B, L, D) each
@@ -113,17 +112,7 @@ class BD3LMModel(MaskedModel):
 
     def new_cache(self, rows: int, capacity: int, *, step: int | None = None) -> KVCache:
         """An empty cache for `capacity` tokens a row."""
-        config = self.config
-        return KVCache(
-            config.num_hidden_layers,
-            rows,
-            config.num_key_value_heads,
-            capacity=capacity,
-            head_dim=config.head_dim,
-            device=self.device,
-            dtype=activation_dtype(self.lm_head.weight),
-            step=step,
-        )
+        return llama_cache(self, rows, capacity, step=step)
 
     def _through(self, tokens_BT: Tensor, cache: KVCache, *, last: bool) -> Tensor:
         """The last layer's output (B, T, C) behind the cache; not `last`: the one before's."""

@@ -25,7 +25,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from cola.models.execution import emptied, filled, run_block
 from cola.models.head import OutputHead, as_output_head
-from cola.models.kv_cache import CacheView
+from cola.models.kv_cache import CacheView, KVCache
+from cola.models.layers import activation_dtype
 from cola.spec import TransformerSpec
 
 
@@ -202,6 +203,21 @@ def llama_config(spec: TransformerSpec) -> dict[str, Any]:
         "use_cache": True,
         "attn_implementation": "sdpa",
     }
+
+
+def llama_cache(model: Any, rows: int, capacity: int, *, step: int | None = None) -> KVCache:
+    """An empty cache of a Llama's keys and values for `capacity` tokens a row; see `KVCache`."""
+    config = model.config
+    return KVCache(
+        config.num_hidden_layers,
+        rows,
+        config.num_key_value_heads,
+        capacity=capacity,
+        head_dim=config.head_dim,
+        device=model.device,
+        dtype=activation_dtype(model.lm_head.weight),
+        step=step,
+    )
 
 
 def llama_sizes(config: LlamaConfig) -> dict[str, Any]:

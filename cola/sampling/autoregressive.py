@@ -13,8 +13,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from cola.models.kv_cache import KVCache, compact_order, rounded_up
-from cola.models.layers import activation_dtype
-from cola.models.transformer import trunk_hidden
+from cola.models.transformer import llama_cache, trunk_hidden
 from cola.sampling import static_step
 from cola.sampling.continuous_batching import (
     Ended,
@@ -172,17 +171,8 @@ class ActiveBatch:
 
 def new_cache(model: LlamaForCausalLM, rows: int, capacity: int) -> KVCache:
     """An empty cache; its shapes are fixed where the model's device wants that."""
-    config = model.config
-    return KVCache(
-        config.num_hidden_layers,
-        rows,
-        config.num_key_value_heads,
-        capacity=capacity,
-        head_dim=config.head_dim,
-        device=model.device,
-        dtype=activation_dtype(model.lm_head.weight),
-        step=COLUMNS if static_step.fixed_shapes(model.device) else None,
-    )
+    step = COLUMNS if static_step.fixed_shapes(model.device) else None
+    return llama_cache(model, rows, capacity, step=step)
 
 
 def read(model: LlamaForCausalLM, tokens_BL: Tensor, cache: KVCache) -> Tensor:

@@ -312,7 +312,7 @@ def _own_settings(given: Mapping[str, Any], served: ServedModel) -> dict[str, An
             )  # fmt: skip
         known = [*Body.model_fields, *read]
         raise RequestError(
-            f"{_shown(key)}: is no setting of completions{nearest(key, known)}; leave it out",
+            f"{_shown(key)}: is no setting of completions{nearest(key, known) or '; leave it out'}",
             param=key,
         )
     return dict(given)

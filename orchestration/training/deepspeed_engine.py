@@ -16,6 +16,7 @@ from cola import process_environment
 from cola.families.interface.family import StageModule
 from orchestration.compat.deepspeed import (
     forget_gradients,
+    import_muon_uncompiled,
     switch_off_norm_checks,
     switch_off_shared_memory_collectives,
     without_tracking,
@@ -25,15 +26,16 @@ from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
     ParameterGroups,
+    PassMemoryError,
     StepResult,
+    UpdateMemoryError,
     adamw,
     autocast,
     intervals,
     mean_scalars,
+    out_of_memory_as,
     own_copy,
-    passes,
     set_learning_rates,
-    updates,
     weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
@@ -48,6 +50,7 @@ def import_deepspeed() -> Any:
     with without_tracking():
         import deepspeed
 
+    import_muon_uncompiled(deepspeed)
     switch_off_norm_checks(deepspeed)
     if not gpu:
         switch_off_shared_memory_collectives(deepspeed)
@@ -100,10 +103,10 @@ class DeepSpeedEngine:
         if self._has_resting and self._settings.zero_stage == 3:
             forget_gradients(self._engine.optimizer)
         for batch in batches:
-            with passes():
+            with out_of_memory_as(PassMemoryError):
                 output = self._engine(**batch.inputs)
                 self._engine.backward(batch.weight * output["loss"])
-            with updates():
+            with out_of_memory_as(UpdateMemoryError):
                 boundary = self._engine.is_gradient_accumulation_boundary()
                 if self._settings.zero_stage == 0 and boundary:
                     unsharded_norm = self._gradient_norm()

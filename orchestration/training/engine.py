@@ -189,26 +189,9 @@ def mean_scalars(outputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def passes() -> Iterator[None]:
-    """Around forward and backward passes, which leave weights and moments alone.
-
-    Raises:
-        PassMemoryError: in place of torch's error where the device is out of memory.
-    """
+def out_of_memory_as(kind: type[RunError]) -> Iterator[None]:
+    """Raise an error of this kind in place of torch's where the device is out of memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise PassMemoryError(one_line(error)) from None
-
-
-@contextlib.contextmanager
-def updates() -> Iterator[None]:
-    """Around what changes weights and moments.
-
-    Raises:
-        UpdateMemoryError: in place of torch's error where the device is out of memory.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UpdateMemoryError(one_line(error)) from None
+        raise kind(one_line(error)) from None

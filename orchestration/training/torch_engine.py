@@ -16,15 +16,16 @@ from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import (
     EngineSettings,
     ParameterGroups,
+    PassMemoryError,
     StepResult,
+    UpdateMemoryError,
     adamw,
     autocast,
     intervals,
     mean_scalars,
+    out_of_memory_as,
     own_copy,
-    passes,
     set_learning_rates,
-    updates,
     weighted_scalars,
 )
 from orchestration.training.zero_state import ZeroState
@@ -58,13 +59,13 @@ class TorchEngine:
         self.optimizer.zero_grad(set_to_none=True)
         outputs = []
         for batch in batches:
-            with passes():
+            with out_of_memory_as(PassMemoryError):
                 with self.autocast():
                     output = self.module(**batch.inputs)
                 (batch.weight * output["loss"] / len(batches)).backward()
             outputs.append(weighted_scalars(output, batch.weight))
         clip = training.optimizer.grad_clip
-        with updates():
+        with out_of_memory_as(UpdateMemoryError):
             norm = nn.utils.clip_grad_norm_(self._parameters, clip if clip else float("inf"))
             self.optimizer.step()
         self._steps += 1

@@ -14,6 +14,7 @@ from cola import process_environment
 from cola.data import PreparedData, open_prepared
 from cola.files import write_atomically
 from cola.logs import set_up_logging
+from cola.spec.resources import ResourcesSpec
 from orchestration.checkpoint.manifest import Cursor, newest_valid, seal
 from orchestration.checkpoint.retention import RetentionPolicy
 from orchestration.checkpoint.store import CheckpointStore, open_store
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from orchestration.training.checkpoint_fetch import CheckpointFetcher
     from orchestration.training.checkpoint_writer import CheckpointWriter
     from orchestration.training.distributed import WorkerRank
+    from orchestration.training.train_loop import LoopSettings
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +70,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from orchestration.training.checkpoint_fetch import CheckpointFetcher
     from orchestration.training.deepspeed_engine import DeepSpeedEngine, import_deepspeed
     from orchestration.training.distributed import WorkerRank
-    from orchestration.training.hardware import compiles_here
-    from orchestration.training.train_loop import LoopSettings, train
+    from orchestration.training.train_loop import train
     from orchestration.worker.device_memory import shortage_recorder, starting_micro_batch
     from orchestration.worker.finish import finish
     from orchestration.worker.heartbeat import Heartbeat, WorkerIdentity
@@ -110,18 +111,11 @@ def train_worker(config: dict[str, Any]) -> None:
         resumed_from=fetcher.name_of(resume[0]) if resume is not None else None,
         fence=fence,
     )
-    if compiled := compiles_here(resources):
-        process_environment.compiling_worker()
     state = train(
         assignment.run,
         data.train,
         DeepSpeedEngine,
-        settings=LoopSettings(
-            resources.zero_stage,
-            micro_batch,
-            compile=compiled,
-            checkpoints_activations=resources.checkpoints_activations,
-        ),
+        settings=loop_settings(resources, micro_batch),
         worker=worker,
         hooks=[
             lambda state: fetcher.remove_copies(),  # by the first step all workers have loaded
@@ -134,6 +128,21 @@ def train_worker(config: dict[str, Any]) -> None:
     fetcher.remove_copies()
     writer.close()
     finish(assignment, state, data, journal=journal, heartbeat=heartbeat, fence=fence)
+
+
+def loop_settings(resources: ResourcesSpec, micro_batch: int | None) -> LoopSettings:
+    """How this worker executes a step; its process is set up for compiled code where it has any."""
+    from orchestration.training.hardware import compiles_here
+    from orchestration.training.train_loop import LoopSettings
+
+    if compiled := compiles_here(resources):
+        process_environment.compiling_worker()
+    return LoopSettings(
+        resources.zero_stage,
+        micro_batch,
+        compile=compiled,
+        checkpoints_activations=resources.checkpoints_activations,
+    )
 
 
 def record_start(
