@@ -24,7 +24,12 @@ from orchestration.cluster.temporary_folder import (
     too_long,
 )
 from orchestration.cluster.token_file import choose_authentication, make_token_private
-from orchestration.compat.ray import free_resources_by_node, head_refusal, loopback_only
+from orchestration.compat.ray import (
+    free_resources_by_node,
+    head_refusal,
+    loopback_only,
+    without_unused_processes,
+)
 from orchestration.state.scratch import held_lock, remove_abandoned
 
 log = logging.getLogger(__name__)
@@ -65,6 +70,7 @@ def ray_cluster(address: str | None) -> Iterator[ClusterResources]:
             short = str(FALLBACK) if too_long() else None
             stack.enter_context(process_environment.private_cluster(short))
             stack.enter_context(loopback_only())
+            stack.enter_context(without_unused_processes())
         else:
             check_joined(address)
             choose_authentication()
