@@ -162,6 +162,11 @@ class ResourcesSpec(Spec):
         return self.activation_checkpointing == "always"
 
     @property
+    def is_for_one_worker(self) -> bool:
+        """Whether a run has one worker, and never another number of them."""
+        return self.workers == 1 and self.min_workers in (None, 1)
+
+    @property
     def units_per_worker(self) -> float:
         """GPUs of a worker; its cores where it has none."""
         return self.gpus_per_worker or self.cpus_per_worker

@@ -15,11 +15,19 @@ from orchestration.planning.rates import Rates
 from orchestration.state.event_log import EventLog
 
 
-def planned_seconds(run: PlannedRun, study: StudySpec, *, rates: Rates, first_step: int) -> float:
-    """How long a run takes by the plan, if another one trains its first `first_step` steps."""
-    keep = study.checkpoint.keep
+def planned_seconds(
+    run: PlannedRun, study: StudySpec, *, rates: Rates, first_step: int, warm: bool
+) -> float:
+    """How long a run takes by the plan, if another one trains its first `first_step` steps; a
+    `warm` one finds the process of one before it."""
     return run_costs(
-        run.spec, run.resources, run.total_parameters, keep=keep, rates=rates, first_step=first_step
+        run.spec,
+        run.resources,
+        run.total_parameters,
+        keep=study.checkpoint.keep,
+        rates=rates,
+        first_step=first_step,
+        warm=warm,
     ).seconds
 
 

@@ -69,6 +69,7 @@ class Launcher:
         """`joined`: on a cluster that others share, whose nodes may be taken away. `copies` takes
         runs to the output's mirror."""
         self._joined, self.warm_workers = joined, WarmWorkers()
+        self._warm: set[str] = set()  # keys of runs that found a process
         self.study, self.data, self.ledger = study, data, ledger
         self.mirror, self.view, self.launched = mirror, view, 0
         self.stopping = threading.Event()
@@ -240,6 +241,8 @@ class Launcher:
             preemptible=self._joined,
         )
         fit = fit_run if self._joined else self.warm_workers.fit
+        if self.warm_workers.has(run.resources):
+            self._warm.add(key)
         self._running[pool.submit(fit, assignment)] = run
         self._leases.confirmed(key)
         self.copies.launched(key)
@@ -362,7 +365,8 @@ class Launcher:
 
     def _planned_seconds(self, run: PlannedRun) -> float:
         first_step = self._prefixes[run.key].first_step
-        return planned_seconds(run, self.study, rates=self._rates, first_step=first_step)
+        warm = run.key in self._warm
+        return planned_seconds(run, self.study, rates=self._rates, first_step=first_step, warm=warm)
 
     def _refresh_leases(self) -> None:
         held = [run for run in self._running.values() if run.key not in self._lost]

@@ -24,7 +24,7 @@ from cola.study import StudySpec
 from orchestration.planning.accelerators import worker_flops
 from orchestration.planning.catalog import shipped_studies
 from orchestration.planning.corpus_size import BYTES_PER_TOKEN
-from orchestration.planning.costs import run_costs
+from orchestration.planning.costs import run_costs, warm_starts
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import FEW_STEPS
 from orchestration.planning.rehearsal import buildable
@@ -253,9 +253,14 @@ class Search:
         study, runs = self.planned(top, batch)
         each = [
             run_costs(
-                run.spec, run.resources, run.total_parameters, keep=study.checkpoint.keep, rates={}
+                run.spec,
+                run.resources,
+                run.total_parameters,
+                keep=study.checkpoint.keep,
+                rates={},
+                warm=warm,
             ).seconds
-            for run in runs
+            for run, warm in zip(runs, warm_starts(run.resources for run in runs), strict=True)
         ]
         return max(sum(each) / self.slots, *each)
 

@@ -47,9 +47,9 @@ ACCELERATORS: dict[str, Accelerator] = {
     "L40S": Accelerator(91.6e12, 362e12, 48e9),
     "CPU": Accelerator(110e9, 450e9, None, 0.3),
 }
-# Of workers, imports and the first step: the bar of tests/benchmarks/machinery.py. On a private
-# cluster only a first run needs it, so that a plan of many small runs is too long there.
-STARTUP_SECONDS = 20.0
+# Of workers, imports and the first step: the bar of tests/benchmarks/machinery.py. A run whose
+# process has trained another one needs the warm ones.
+STARTUP_SECONDS, WARM_STARTUP_SECONDS = 20.0, 2.0
 # Chosen: sizes this far from a measured one, and vocabularies and lengths, count as extrapolated.
 NEAR_SIZE, NEAR_SHAPE = 1.25, 2.0
 

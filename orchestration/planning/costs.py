@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cola.errors import first_of
@@ -12,6 +12,7 @@ from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
 from orchestration.planning.accelerators import (
     STARTUP_SECONDS,
+    WARM_STARTUP_SECONDS,
     Utilization,
     utilization,
     worker_flops,
@@ -52,13 +53,14 @@ def run_costs(
     keep: int,
     rates: Rates,
     first_step: int = 0,
+    warm: bool = False,
 ) -> Costs:
     """Costs of a run of `parameters` whose first `first_step` steps another run trains.
 
-    Stored are `keep` checkpoints and the exported model. Validation and tasks run at the MFU of
-    the last stage where they are not measured.
+    A `warm` run finds the process of one before it. Stored are `keep` checkpoints and the exported
+    model. Validation and tasks run at the MFU of the last stage where they are not measured.
     """
-    seconds = STARTUP_SECONDS
+    seconds = WARM_STARTUP_SECONDS if warm else STARTUP_SECONDS
     used: dict[str, Utilization] = {}
     flops = 0.0
     for stage, stage_flops in zip(spec.stages, executed_flops(spec, first_step), strict=True):
@@ -90,6 +92,20 @@ def run_costs(
         checkpoint_bytes=stored,
         utilization=used,
     )
+
+
+def warm_starts(needs: Iterable[ResourcesSpec]) -> list[bool]:
+    """Whether each run, one after another, finds the process of one before it.
+
+    On a cluster of the driver's own, runs of one worker do; on one that is joined none does.
+    """
+    before: set[tuple[float, float]] = set()
+    found = []
+    for each in needs:
+        kind = (each.cpus_per_worker, each.gpus_per_worker)
+        found.append(each.is_for_one_worker and kind in before)
+        before = before | {kind} if each.is_for_one_worker else set()
+    return found
 
 
 def basis_of(costs: Sequence[Costs], accelerator: str) -> str:

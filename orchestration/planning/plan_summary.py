@@ -35,6 +35,7 @@ from orchestration.planning.costs import (
     run_costs,
     sample_flops,
     task_flops,
+    warm_starts,
 )
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.memory import WEIGHT, MemoryPlan
@@ -73,8 +74,9 @@ class Plan:
                 keep=study.checkpoint.keep,
                 rates=rates,
                 first_step=prefixes[run.key].first_step,
+                warm=warm,
             )
-            for run in runs
+            for run, warm in zip(runs, warm_starts(run.resources for run in runs), strict=True)
         ]
         return cls(study, list(runs), costs, corpus, prefixes)
 

@@ -108,7 +108,7 @@ class WarmWorkers:
             ControllerDiedError, TrainingError: as `fit_run`.
         """
         needs = assignment.resources
-        if is_for_one(needs):
+        if needs.is_for_one_worker:
             self._fit_in_one(assignment)
         else:
             self._make_room()
@@ -138,10 +138,15 @@ class WarmWorkers:
                     self._idle.append(process)
                 return
 
+    def has(self, needs: ResourcesSpec) -> bool:
+        """Whether a process that has trained waits for a run like this one."""
+        with self._lock:
+            return needs.is_for_one_worker and any(each.suits(needs) for each in self._idle)
+
     def keep_for(self, waiting: Iterable[ResourcesSpec]) -> None:
         """End the processes that train nothing and suit none of the runs that wait: what they hold
         is free for elastic runs, and their memory for others on the same GPU."""
-        wanted = [needs for needs in waiting if is_for_one(needs)]
+        wanted = [needs for needs in waiting if needs.is_for_one_worker]
         with self._lock:
             idle = self._idle
             self._idle = [process for process in idle if any(map(process.suits, wanted))]
@@ -180,11 +185,6 @@ class WarmWorkers:
             idle, self._idle = self._idle, []
         for process in idle:
             process.end()
-
-
-def is_for_one(needs: ResourcesSpec) -> bool:
-    """Whether a run has one worker, and never another number of them."""
-    return needs.workers == 1 and needs.min_workers in (None, 1)
 
 
 def _with_free(node: Node, cpus: float, gpus: float) -> Node:

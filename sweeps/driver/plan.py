@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cola.errors import SpecError
-from orchestration.planning.costs import run_costs
+from orchestration.planning.costs import run_costs, warm_starts
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.rates import measured_rates
 from orchestration.planning.units import duration
@@ -106,7 +106,9 @@ def effort_of(planner: PointPlanner, runs: Iterable[PlannedRun]) -> Effort:
     rates = measured_rates(output_root(planner.base))
     trained: set[str] = set()  # keys of prefixes
     flops = shared_flops = seconds = 0.0
-    for run in runs:
+    runs = list(runs)
+    warm_runs = warm_starts(run.resources for run in runs)
+    for run, finds_process in zip(runs, warm_runs, strict=True):
         first_step = 0
         for prefix in stage_prefixes(run.spec):
             if prefix.key in trained:
@@ -120,6 +122,7 @@ def effort_of(planner: PointPlanner, runs: Iterable[PlannedRun]) -> Effort:
             keep=keep,
             rates=rates,
             first_step=first_step,
+            warm=finds_process and planner.sweep.warm_workers,
         )
         shared_flops += flops_between(run.spec, 0, first_step)
         flops += flops_between(run.spec, first_step, run.spec.steps)

@@ -16,7 +16,8 @@ from pathlib import Path
 DISTRIBUTED = """
 import os, torch, torch.distributed as dist
 gpu = torch.cuda.is_available()
-dist.init_process_group("nccl" if gpu else "gloo", "tcp://127.0.0.1:29641", rank=0, world_size=1)
+store = dist.HashStore()
+dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=0, world_size=1)
 x = torch.ones(1, device="cuda" if gpu else "cpu")
 dist.all_reduce(x); float(x)
 """

@@ -19,9 +19,10 @@ from cola.spec.design import TunedRule
 from cola.spec.training import ScheduleSpec
 from cola.study import StudySpec
 from cola.study.schedule import learning_rate_factor
-from orchestration.planning.accelerators import STARTUP_SECONDS
+from orchestration.planning.accelerators import STARTUP_SECONDS, WARM_STARTUP_SECONDS
 from orchestration.planning.catalog import load_study, shipped_studies
 from orchestration.planning.corpus_size import CorpusSize, check_epochs
+from orchestration.planning.costs import run_costs
 from orchestration.planning.memory import BUCKET, state_bytes
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import (
@@ -212,6 +213,26 @@ def test_a_measured_rate_replaces_the_assumed_one(tiny_study: dict[str, Any]) ->
     # Two validations and the test.
     expected = STARTUP_SECONDS + 3 * 7.0 + run.train_flops("executed") / 1e9
     assert cost.seconds == pytest.approx(expected)
+
+
+def test_a_run_that_finds_a_process_starts_sooner(tiny_study: dict[str, Any]) -> None:
+    """Of two runs of one worker the second finds the first one's; with two workers none does."""
+    study = tiny_study | {"families": {"ar": {}, "llada": {}}}
+    for workers, starts in (
+        (1, [STARTUP_SECONDS, WARM_STARTUP_SECONDS]),
+        (2, 2 * [STARTUP_SECONDS]),
+    ):
+        spec = StudySpec.parse(study | {"resources": {"workers": workers}})
+        runs = plan_study(spec)
+        trained = [
+            run_costs(run.spec, run.resources, run.total_parameters, keep=1, rates={}).seconds
+            - STARTUP_SECONDS
+            for run in runs
+        ]
+        costs = Plan.of(spec, runs, CorpusSize(None, False), rates={}).costs
+        assert [cost.seconds for cost in costs] == pytest.approx(
+            [seconds + start for seconds, start in zip(trained, starts, strict=True)]
+        )
 
 
 def test_what_fits_no_device_is_refused_with_the_nearest_that_does() -> None:
