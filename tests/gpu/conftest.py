@@ -14,18 +14,23 @@ from typing import Any
 import pytest
 import torch
 
-from cola.families.registry import family_of
+from cola.families.registry import definitions, family_of
 from cola.study import RunSpec, StudySpec
 from orchestration.benchmark.steps import drawn
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.training.engine import EngineSettings
 from orchestration.training.torch_engine import TorchEngine
-from tests.sizes import SMALL
+from tests.sizes import FAMILIES, SMALL
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 CUDA = pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])
 REHEARSAL = os.environ.get("COLA_GPU_REHEARSAL") == "1"
-STAGES = [("ar", "train"), ("llada", "train"), ("cola", "vae"), ("cola", "joint")]
+# The stages of every family's default objective, and the last one of each, which is the largest.
+BY_FAMILY = {
+    each.name: list(each.settings.parse({}).objective.stage_shares()) for each in definitions()
+}
+STAGES = [(name, stage) for name, stages in BY_FAMILY.items() for stage in stages]
+LAST_STAGES = [(name, stages[-1]) for name, stages in BY_FAMILY.items()]
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ def nothing_left_on_the_gpu() -> Iterator[None]:
 
 
 def study_values(setting: Setting, **changes: Any) -> dict[str, Any]:
-    """A study of the three families at the setting's size; nothing of it reads a corpus."""
+    """A study of all families at the setting's size; nothing of it reads a corpus."""
     return {
         "name": "gpu",
-        "families": {name: SMALL.get(name, {}) for name in ("ar", "llada", "cola")},
+        "families": {name: SMALL.get(name, {}) for name in FAMILIES},
         "ladder": [{"budget": 1e18, "core_parameters": setting.core}],
         "data": {
             "corpus": {"source": "python-stdlib"},

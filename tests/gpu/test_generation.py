@@ -15,7 +15,7 @@ from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.factories import tiny_model
 from tests.gpu.conftest import needs_gpu
-from tests.sizes import FAMILIES
+from tests.sizes import FAMILIES, SMALL
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 VOCAB, EOS = 300, 3
@@ -38,8 +38,7 @@ def _exact() -> Iterator[None]:
 
 
 def model_of(name: str) -> tuple[Family, Any]:
-    cola = {"latent_dim": 4, "block_size": 8} if name == "cola" else {}
-    return tiny_model(name, 600_000, VOCAB, 3.0, **cola)
+    return tiny_model(name, 600_000, VOCAB, 3.0, **SMALL.get(name, {}))
 
 
 def generated(family: Family, model: Any, device: str, values: dict[str, Any]) -> list[list[int]]:

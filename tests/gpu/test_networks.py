@@ -18,6 +18,7 @@ from cola.models.layers import attend
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from tests.gpu.conftest import Setting, needs_gpu, planned
+from tests.sizes import FAMILIES
 
 CPU = torch.device("cpu")
 BACK_ENDS = [
@@ -137,7 +138,7 @@ def test_the_head_needs_two_gigabytes_above_its_inputs() -> None:
     assert above < 2e9
 
 
-@pytest.mark.parametrize("family", ["ar", "llada", "cola"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_generation_makes_the_cpus_tokens(setting: Setting, family: str) -> None:
     """In float32, for prompts of different lengths, which rows of one batch share."""
     spec = planned(setting, family).spec

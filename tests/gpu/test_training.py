@@ -10,12 +10,14 @@ import torch
 from orchestration.benchmark.memory import kept_bytes
 from orchestration.benchmark.steps import Execution, drawn, step_times
 from orchestration.planning.memory import memory_plan
-from tests.gpu.conftest import STAGES, Setting, engine_of, losses, needs_gpu, planned
+from tests.gpu.conftest import LAST_STAGES, STAGES, Setting, engine_of, losses, needs_gpu, planned
 
 CPU = torch.device("cpu")
 GB = 1e9
-# Relative to the loss, over the setting's steps: ten times what an H100 was measured at.
-AGREEMENT = {"ar": 5e-6, "llada": 1e-5, "cola": 2.5e-4}
+# Relative to the loss, over the setting's steps: ten times what an H100 was measured at. Other
+# families have that of the largest.
+AGREEMENT = {"ar": 5e-6, "llada": 1e-5}
+OTHERS_AGREE = 2.5e-4
 
 
 @pytest.mark.parametrize(("family", "stage"), STAGES)
@@ -23,7 +25,8 @@ def test_float32_losses_are_the_cpus(setting: Setting, family: str, stage: str) 
     spec = planned(setting, family).spec
     expected = losses(spec, stage, CPU, steps=setting.steps)
     found = losses(spec, stage, setting.device, steps=setting.steps)
-    assert found == pytest.approx(expected, rel=AGREEMENT[family], abs=AGREEMENT[family])
+    agreement = AGREEMENT.get(family, OTHERS_AGREE)
+    assert found == pytest.approx(expected, rel=agreement, abs=agreement)
 
 
 @pytest.mark.parametrize(("family", "stage"), STAGES)
@@ -37,7 +40,7 @@ def test_bfloat16_follows_the_curve_of_float32(setting: Setting, family: str, st
 
 
 @pytest.mark.parametrize("core", [30_000_000, 130_000_000, 400_000_000])
-@pytest.mark.parametrize(("family", "stage"), [STAGES[0], STAGES[1], STAGES[3]])
+@pytest.mark.parametrize(("family", "stage"), LAST_STAGES)
 @pytest.mark.gpu
 @needs_gpu
 def test_memory_is_the_plans_to_15_percent(family: str, stage: str, core: int) -> None:
@@ -53,7 +56,7 @@ def test_memory_is_the_plans_to_15_percent(family: str, stage: str, core: int) -
     assert 1 <= ratio <= 1.15
 
 
-@pytest.mark.parametrize(("family", "stage"), [STAGES[0], STAGES[1], STAGES[3]])
+@pytest.mark.parametrize(("family", "stage"), LAST_STAGES)
 def test_a_step_keeps_no_more_than_the_plan(setting: Setting, family: str, stage: str) -> None:
     run = planned(setting, family)
     engine = engine_of(run.spec, stage, setting.device)

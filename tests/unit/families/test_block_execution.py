@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -228,3 +229,30 @@ def test_how_a_stage_runs_is_its_own() -> None:
     first.checkpoint_activations()
     assert (first.execution.backend, first.execution.checkpoints) == ("eager", True)
     assert (second.execution.backend, second.execution.checkpoints) == (None, False)
+
+
+class Casts(TorchDispatchMode):
+    """How often each of the module's parameters was cast to another type."""
+
+    def __init__(self, module: StageModule) -> None:
+        super().__init__()
+        self._names = {p.data_ptr(): name for name, p in module.named_parameters()}
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self._names:
+            self.counts[self._names[args[0].data_ptr()]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bfloat16_steps_cast_each_weight_at_most_once(case: str) -> None:
+    """Forward and backward pass share the copies, which live as long as autocast's context."""
+    module = stage_of(case)
+    inputs = drawn(module, 0, 3)
+    with Casts(module) as casts:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = module(**inputs)["loss"]
+        loss.backward()
+    assert casts.counts
+    assert {name: count for name, count in casts.counts.items() if count > 1} == {}
