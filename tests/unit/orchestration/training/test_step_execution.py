@@ -17,7 +17,7 @@ from cola.families.registry import family_of
 from cola.study import RunSpec
 from orchestration.step.micro_batch import GroupShortageError, Shortage
 from orchestration.training.distributed import WorkerRank
-from orchestration.training.engine import EngineSettings, ParameterGroups
+from orchestration.training.engine import EngineSettings, ParameterGroups, adamw
 from orchestration.training.hooks import Checkpoint, StopOnDivergence
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import (
@@ -105,6 +105,15 @@ def test_a_step_waits_for_no_number_of_its_device(
         assert {value.device.type for value in result.means.values()} == {"meta"}
         with pytest.raises(RuntimeError, match="meta tensor"):
             _ = result.values
+
+
+@pytest.mark.parametrize(("compiled", "fused"), [(True, True), (False, None)])
+def test_compiled_runs_have_a_fused_optimizer(
+    compiled: bool, fused: bool | None, runs: dict[str, RunSpec]
+) -> None:
+    groups: ParameterGroups = [{"params": [nn.Parameter(torch.zeros(1))]}]
+    settings = EngineSettings(runs["ar"].training, 0, 1, compile=compiled)
+    assert adamw(groups, settings).defaults["fused"] is fused
 
 
 class TightEngine(TorchEngine):
