@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from analysis.plotting.page_table import Column, Table, table
 from cola.families.registry import IMPORTED
 from cola.records import REFERENCE_LINES
 
@@ -92,8 +93,8 @@ def headlines(
     return sentences
 
 
-def line_rows(lines: Mapping[str, float], bits: Mapping[str, float]) -> list[dict[str, str]]:
-    """The table of lines, formatted; the compressor has no nats per token."""
+def line_table(lines: Mapping[str, float], bits: Mapping[str, float]) -> Table | None:
+    """The lines; the compressor has no nats per token."""
     rows = [
         {"line": DESCRIPTIONS[name], "nats": f"{value:.3f}", "bits": f"{bits[name]:.3f}"}
         for name, value in lines.items()
@@ -101,4 +102,9 @@ def line_rows(lines: Mapping[str, float], bits: Mapping[str, float]) -> list[dic
     ]
     if "xz" in bits:
         rows.append({"line": "LZMA (xz)", "nats": "–", "bits": f"{bits['xz']:.3f}"})
-    return rows
+    columns = [
+        Column("line", "guess"),
+        Column("nats", "nats per token"),
+        Column("bits", "bits per byte"),
+    ]
+    return table(columns, rows)
