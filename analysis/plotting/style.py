@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 from analysis.plotting.variants import Style
 
 INK, FAINT = "#30343b", "#c9ced6"
+MUTED = "#8a929e"  # of marks that stand back
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 11,

@@ -155,10 +155,11 @@ def profiles(found: Findings) -> Drawn | None:
     ]
     stars = "; stars: minima inside the profile" if minima else ""
     kinds = kinds_note(found.final, curves=False)
-    caption = f"One parabola in log N a budget (its FLOPs at the end){stars}. {kinds.capitalize()}"
+    caption = f"One parabola in log N a budget (its FLOPs at the end){stars}"
+    caption += f"; {kinds}." if kinds else "."
     title = "Loss against size at equal compute"
     words = f"{title}. Minima: {'; '.join(minima) or 'none inside the profiles'}."
-    return Drawn("isoflop", title, figure, f"{caption.rstrip('. ')}.", words)
+    return Drawn("isoflop", title, figure, caption, words)
 
 
 def ratios(found: Findings) -> Drawn | None:

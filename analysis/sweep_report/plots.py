@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis.plotting.colours import text_on
-from analysis.plotting.style import FAINT, INK, SIZE, STYLE
+from analysis.plotting.style import INK, MUTED, SIZE, STYLE
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.answers import Drift, mean_error
 from analysis.sweep_report.data import (
@@ -192,7 +192,7 @@ def pareto(arm: ArmFrame, goals: Sequence[Goal], front: Sequence[int]) -> Figure
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        for mine, colour, size in ((done[~on], FAINT, 30), (done[on], COLOURS[1], 44)):
+        for mine, colour, size in ((done[~on], MUTED, 30), (done[on], COLOURS[1], 44)):
             marks = axes.scatter(mine[one.name], mine[two.name], color=colour, s=size, zorder=3)
             attach_tooltips(marks, [point_label(arm, row) for _, row in mine.iterrows()])
         best = done[on].sort_values(one.name)
@@ -212,7 +212,7 @@ def parallel(arm: ArmFrame, goal: Goal) -> Figure:
         axes = figure.subplots()
         heights = {name: unit_heights(done[name]) for name in axes_of}
         for index in done.index:
-            colour, width = (COLOURS[0], 1.8) if rank[index] <= 1 / 3 else (FAINT, 0.9)
+            colour, width = (COLOURS[0], 1.8) if rank[index] <= 1 / 3 else (MUTED, 0.9)
             axes.plot([heights[name][index] for name in axes_of], color=colour, lw=width)
         for place, name in enumerate(axes_of):
             axes.axvline(place, color=INK, lw=0.8)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.plotting.embedding import Drawn
-from analysis.plotting.style import FAINT, INK, SIZE, STYLE, log_axes
+from analysis.plotting.style import INK, MUTED, SIZE, STYLE, log_axes
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.plots import COLOURS
 from analysis.sweep_report.rate_answers import RateAnswer
@@ -155,5 +155,5 @@ def _star(axes: Axes, best: Best, colour: str) -> None:
 
 
 def _coloured(analysis: RateAnalysis) -> list[tuple[str, Best]]:
-    colours = (*COLOURS, FAINT)
+    colours = (*COLOURS, MUTED)
     return [(colours[i % len(colours)], best) for i, best in enumerate(analysis.best)]
