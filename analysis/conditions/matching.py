@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.plotting.variants import styles_of, variants_of
+from analysis.plotting.variants import by_curve, styles_of, variants_of
 from cola.compute.ladders import ladder_sentences
 from cola.families.registry import curve_label
 from cola.tuning.record import TuningRecord
@@ -112,11 +112,11 @@ def ladder_statements(finished: pd.DataFrame) -> list[str]:
     """Each curve's budgets, and where pairs of curves have equal ones; none where all have."""
     labels = {
         variant: curve_label(str(variant), str(mine["family"].iloc[0]))
-        for variant, mine in finished.groupby("variant", sort=False)
+        for variant, mine in by_curve(finished)
     }
     amounts = {
         labels[variant]: [float(amount) for amount in mine["amount"]]
-        for variant, mine in finished.groupby("variant", sort=False)
+        for variant, mine in by_curve(finished)
     }
     unit = finished["unit"].iloc[0]
     return ladder_sentences(
@@ -207,10 +207,10 @@ def _training_statements(finished: pd.DataFrame) -> list[str]:
 
 def _differing(finished: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Training settings in which curves differ at their largest rungs: each curve's value."""
-    largest = _largest(finished).drop_duplicates("variant")
+    largest = _largest(finished)
     settings = {
-        curve_label(str(run["variant"]), str(run["family"])): run["training"]
-        for _, run in largest.iterrows()
+        curve_label(variant, str(mine["family"].iloc[0])): mine["training"].iloc[0]
+        for variant, mine in by_curve(largest)
     }
     found = {
         key: {name: values.get(key, UNSET) for name, values in settings.items()}
@@ -234,7 +234,7 @@ def tuning_statements(spec: Mapping[str, Any], runs: pd.DataFrame) -> list[str]:
         str(variant): TunedCurve(
             curve_label(str(variant), str(group["family"].iloc[0])), sorted(set(group["budget"]))
         )
-        for variant, group in finished.groupby("variant", sort=False)
+        for variant, group in by_curve(finished)
     }
     declared = str((spec.get("matching") or {}).get("tuning", "none"))
     rates = [

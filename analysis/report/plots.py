@@ -15,7 +15,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plotting.style import INK, SIZE, STYLE, error_bars, log_axes, markers
+from analysis.plotting.style import (
+    INK,
+    PANEL_GAP,
+    SIZE,
+    STYLE,
+    budget_ticks,
+    compute_ticks,
+    error_bars,
+    log_axes,
+    markers,
+    nice_ticks,
+)
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.plotting.variants import Style
 from analysis.report.family_fits import FamilyFit
@@ -110,6 +121,9 @@ def training_curves(
             axes.set_title(styles[variant].label, fontsize=11, loc="left")
             first_panel = variant == variants[0]
             log_axes(axes, "executed FLOPs", "training objective" if first_panel else "")
+            low, high = axes.get_xlim()
+            ticks = budget_ticks(nice_ticks(low, high, [1, 2, 5]), low, high, PANEL_GAP)
+            compute_ticks(axes, ticks)
     return figure
 
 

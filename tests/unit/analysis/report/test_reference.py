@@ -19,7 +19,13 @@ LABELS = {"ar": "AR", "cola": "Cola DLM"}
 
 def final(**losses: list[float]) -> pd.DataFrame:
     rows = [
-        {"variant": variant, "budget": 10.0**k, "nll": nll, "name": f"{variant}-{k}"}
+        {
+            "variant": variant,
+            "family": variant,
+            "budget": 10.0**k,
+            "nll": nll,
+            "name": f"{variant}-{k}",
+        }
         for variant, values in losses.items()
         for k, nll in enumerate(values)
     ]
