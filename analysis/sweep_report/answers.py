@@ -137,7 +137,7 @@ def headline(sentence: str, arm: str) -> str:
     """The first clause of an arm's answer, for a title."""
     prefix = f"{arm}: " if arm else ""
     text = re.sub(r"^By [^:]*: ", "", sentence.removeprefix(prefix))
-    clause = re.split(r"[;:.](?: |$)", text, maxsplit=1)[0]
+    clause = re.match(r"(?:\([^)]*\)|(?![;:.](?: |$)).)*", text)[0]  # type: ignore[index]
     return f"{prefix}{clause}" if prefix else f"{clause[0].upper()}{clause[1:]}"
 
 

@@ -96,13 +96,16 @@ def drift_figure(frames: SweepFrames, arm: ArmFrame, goal: Goal, suffix: str) ->
 def responses(arm: ArmFrame, goal: Goal, suffix: str, *, keys: list[str]) -> Iterator[Drawn]:
     """A metric by each of these keys."""
     known = mean_error(seeds_table(arm, goal)) is not None
-    caption = "Ring: the best point." + (
+    ring = "A colour a budget." if LADDER in arm.keys else "Ring: the best point."
+    caption = ring + (
         " Large dots: means over seeds, with 95% of the seeds' pooled noise; small dots: single "
         "seeds."
         if known
         else " One seed a point: how much of this is chance is not known."
     )
-    for index, key in enumerate(keys):
+    done = arm.finished.dropna(subset=[goal.name])
+    varied = [key for key in keys if len(distinct_labels(done[key])) > 1]
+    for index, key in enumerate(varied):
         title = titled(arm, f"{goal.words} by {key_words(key)}")
         words = f"{title}. {range_words(arm, goal)}"
         yield Drawn(f"response{suffix}-{index}", title, response(arm, key, goal), caption, words)

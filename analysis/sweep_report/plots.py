@@ -25,6 +25,7 @@ from analysis.sweep_report.data import (
     value_label,
 )
 from analysis.sweep_report.importance import is_number
+from cola.rate_points import LADDER
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d00", "#30343b")
 FEW = 8  # values of a key that can each have a line
@@ -40,8 +41,11 @@ def distinct_labels(column: pd.Series) -> list[str]:
 def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
     """The metric against a key: a line for every value of the other key, seeds as dots."""
     done = arm.finished.dropna(subset=[goal.name])
-    others = [other for other in arm.keys if other != key]
-    by = others[0] if len(others) == 1 and len(distinct_labels(done[others[0]])) <= FEW else None
+    others = [
+        other for other in arm.keys if other != key and done[other].map(value_label).nunique() > 1
+    ]
+    alone = [LADDER] if LADDER in others else others  # budgets do not compare: a colour each
+    by = alone[0] if len(alone) == 1 and len(distinct_labels(done[alone[0]])) <= FEW else None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
@@ -53,7 +57,8 @@ def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
             joined = is_number(done[key]) and (not others or by is not None)
             name = "not set" if label == "–" else label
             draw_response(axes, arm, group, x=x, goal=goal, colour=colour, label=name, lines=joined)
-        ring_best(axes, done, place, key=key, goal=goal)
+        if by != LADDER:
+            ring_best(axes, done, place, key=key, goal=goal)
         if by is not None:
             figure.legend(title=key_words(by), frameon=False, fontsize=9, title_fontsize=9,
                           loc="outside upper left", ncols=4)  # fmt: skip

@@ -25,6 +25,7 @@ from analysis.sweep_report.figures import asks_rate, figures
 from analysis.sweep_report.rate_answers import (
     RateAnswer,
     answer_rate,
+    growth_sentences,
     rate_json,
     rate_sentences,
 )
@@ -186,7 +187,10 @@ def collapsed(frames: SweepFrames) -> list[str]:
 def title_of(frames: SweepFrames, rates: list[RateAnswer]) -> str:
     """The page's title: what each arm's first answer says."""
     if rates:
-        firsts = [rate_sentences(each)[:1] for each in rates]
+        firsts = [
+            (growth_sentences(each.analysis) if each.analysis.best else rate_sentences(each))[:1]
+            for each in rates
+        ]
     else:
         firsts = [arm_answers(frames, arm)[:1] for arm in frames.arms]
     names = [arm.name for arm in frames.arms]
