@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.bootstrap import LEVEL, percentiles
 from analysis.fitting.frontier import Frontier
 from analysis.plotting.files import check_plot, draw_to
 from analysis.plotting.style import SIZE, STYLE, log_axes
@@ -18,7 +18,7 @@ from analysis.plotting.variants import MARKERS
 from cola.errors import SpecError
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
-POINTS, LEVEL = 80, 0.9
+POINTS = 80
 # Fits without one curve of the loss in compute.
 UNDRAWN = ("isoflop", "optima", "power", "speedup")
 
@@ -66,8 +66,8 @@ class Drawing:
             return draw_to(self.figure(), self.path)
 
     def figure(self) -> Figure:
-        """Rows as markers; the fit of the best size at every compute as a line; 90% of curves dark,
-        90% of new runs light."""
+        """Rows as markers; the fit of the best size at every compute as a line; 95% of curves dark,
+        95% of new runs light."""
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         for place, (name, (rows, frontier)) in enumerate(self.groups.items()):

@@ -56,6 +56,7 @@ LAYERS = {
     "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
     "analysis": (
         {"forecasts", "plotting", "profiles", "tables", "tracking"},
+        {"conditions"},
         {"fitting"},
         {"curve_laws", "metric_laws", "regressions"},
         {"table_fit"},

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.conditions.matching import common_order
 from analysis.plotting.variants import styles_of, variants_of
 from analysis.report.family_fits import FamilyFit, fit_family
-from analysis.report.matching import common_order
 from analysis.report.reference import informative, lines_of
 from analysis.report.runs import StudyFrames
 from cola.errors import SpecError

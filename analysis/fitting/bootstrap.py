@@ -61,6 +61,9 @@ class Refits:
     ) -> tuple[Array, Array]:
         """The same round predictions (n,) whose refits (K, n) are known, at these FLOPs."""
         low, high = _band(self.new_runs(loss_Kn, seed), level)
+        # Draws are finite: a run adds its noise to the curve's doubt, and never takes from it.
+        of_curve = _band(loss_Kn, level)
+        low, high = np.minimum(low, of_curve[0]), np.maximum(high, of_curve[1])
         if self.misfit is not None:
             times = self.misfit.widening(compute / self.fit.points.compute.max())
             low = centre * np.exp(-times * np.maximum(0.0, np.log(centre / low)))
@@ -69,9 +72,10 @@ class Refits:
 
     def new_runs(self, loss_Kn: Array, seed: int = 0) -> Array:
         """Losses of a run at each refit's curve. The noise is known from these points only: its
-        scatter is drawn too (Student's t)."""
+        scatter is drawn too (Student's t). A refit's draw is the same at all points, so that bands
+        along a curve are smooth."""
         generator = np.random.default_rng(seed)
-        drawn = generator.standard_normal(loss_Kn.shape)
+        drawn = generator.standard_normal((len(loss_Kn), 1))
         scatter = scatter_factors(_freedom(self.fit), len(loss_Kn), generator)
         return np.asarray(loss_Kn * np.exp(self.noise * scatter * drawn))
 

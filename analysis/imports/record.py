@@ -198,6 +198,7 @@ def _row(imported: Imported, run: Run) -> dict[str, Any]:
         "train_flops_nominal": run.c,
         "elapsed_seconds": np.nan,
         "steps": 0,
+        "stage_steps": [],
         "stages": 0,
         **dict.fromkeys(split_columns({}), np.nan),
     }

@@ -15,6 +15,7 @@ from analysis.fitting.compare import Estimate, Multiplier, compare_compute, cros
 from analysis.metric_report.curves import MetricCurve, exponents, fit_curves, predictions
 from analysis.metric_report.measurements import Measurements
 from analysis.metric_report.quantities import Quantity, number_text
+from analysis.plotting.page_table import Column, Table, table
 from analysis.report.comparisons import describe_crossover, describe_multiplier
 
 NAMES = {
@@ -183,6 +184,58 @@ def prediction_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         for curve in each["curves"]
         for p in curve["predictions"]
     ]
+
+
+def named_kinds(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Rows whose labels name the kind of a likelihood that is not exact."""
+    return [
+        dict(row)
+        | {"label": row["label"] + ("" if row["kind"] == "exact" else f" ({row['kind']})")}
+        for row in rows
+    ]
+
+
+def curve_table(found: Sequence[Mapping[str, Any]]) -> Table | None:
+    """The curves, for a page."""
+    columns = [
+        Column("label", "family"),
+        Column("metric", "metric", words=True),
+        Column("chance", "chance"),
+        Column("law", "law"),
+        Column("parameters", "parameters", words=True),
+        Column("runs", "runs"),
+    ]
+    return table(columns, named_kinds(curve_rows(found)))
+
+
+def pair_table(found: Sequence[Mapping[str, Any]]) -> Table | None:
+    """The comparisons, for a page."""
+    columns = [
+        Column("pair", "families"),
+        Column("metric", "metric", words=True),
+        Column("multiplier", "times less compute"),
+        Column("crossover", "curves cross at", words=True),
+        Column("difference", "exponents differ by"),
+    ]
+    return table(columns, pair_rows(found))
+
+
+def prediction_table(found: Sequence[Mapping[str, Any]], compute: str) -> Table | None:
+    """The predictions, for a page."""
+    columns = [
+        Column("label", "family"),
+        Column("metric", "metric", words=True),
+        Column("compute", f"at FLOPs ({compute})"),
+        Column("shown", "predicted"),
+        Column("curve", "95% of curves"),
+        Column("new_run", "95% of new runs"),
+        Column("beyond", "times the largest compute"),
+    ]
+    rows = [
+        row | {"shown": f"{row['value']} {row['unit']}".rstrip()}
+        for row in named_kinds(prediction_rows(found))
+    ]
+    return table(columns, rows)
 
 
 def note_rows(found: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> list[str]:

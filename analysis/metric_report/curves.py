@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.bootstrap import LEVEL, percentiles
 from analysis.fitting.compare import Estimate, ends
 from analysis.fitting.frontier import Frontier, ScalingCurve
 from analysis.fitting.law import Array, PowerOfCompute
@@ -19,7 +19,6 @@ from analysis.metric_report.quantities import SHARE
 from analysis.plotting.variants import variants_of
 from analysis.report.family_fits import (
     CURVE_POINTS,
-    LEVEL,
     SAMPLES,
     SEED,
     FamilyFit,
@@ -40,7 +39,7 @@ NEW_RUNS_SEED = 1
 class MetricCurve:
     """The curve of one family or variant; `curve` is None where there is none, and `notes` say why.
 
-    band: flops, value, low, high (90% of curves), new_low, new_high (90% of new runs).
+    band: flops, value, low, high (95% of curves), new_low, new_high (95% of new runs).
     """
 
     variant: str

@@ -8,10 +8,20 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 from analysis.metric_report.content import Panel
-from analysis.plotting.style import INK, SIZE, STYLE, markers, power_of_ten
+from analysis.plotting.style import (
+    INK,
+    PANEL_GAP,
+    SIZE,
+    STYLE,
+    budget_ticks,
+    compute_ticks,
+    error_bars,
+    markers,
+    nice_ticks,
+)
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.plotting.variants import Style
 
@@ -19,7 +29,7 @@ ACROSS = 3  # panels side by side
 
 
 def small_multiples(panels: Sequence[Panel], styles: Mapping[str, Style], compute: str) -> Figure:
-    """Finished runs, fitted curves with 90% bands, and chance (dotted) of every quantity."""
+    """Finished runs, fitted curves with 95% bands, and chance (dotted) of every quantity."""
     across = min(ACROSS, len(panels))
     rows = -(-len(panels) // across)
     height = 2.5 if across > 1 else SIZE[1]
@@ -30,9 +40,10 @@ def small_multiples(panels: Sequence[Panel], styles: Mapping[str, Style], comput
             _draw(axes, panel, styles, compute=compute)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
+        for axes in grid[: len(panels)]:
+            axes.tick_params(labelbottom=True)
         for axes in grid[max(0, len(panels) - across) : len(panels)]:
             axes.set_xlabel(f"training FLOPs ({compute})", fontsize=9)
-            axes.tick_params(labelbottom=True)
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
     return figure
@@ -43,6 +54,7 @@ def _draw(axes: Axes, panel: Panel, styles: Mapping[str, Style], *, compute: str
     for variant, curve in panel.curves.items():
         style, mine = styles[variant], rows[rows["variant"] == variant]
         x, y = mine[f"train_flops_{compute}"], quantity.scale * mine["value"]
+        error_bars(axes, x, y, quantity.scale * mine["error"], colour=style.colour)
         drawn = markers(axes, x, y, style=style, kind=curve.kind)
         drawn.set_sizes([22])
         drawn.set_label(style.label)
@@ -70,8 +82,9 @@ def _draw(axes: Axes, panel: Panel, styles: Mapping[str, Style], *, compute: str
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_xlim()
+    ticks = budget_ticks(sorted(set(rows["budget"])), low, high, least=PANEL_GAP)
+    compute_ticks(axes, ticks or nice_ticks(low, high, [1]))
     weight = "bold" if quantity.parts else "normal"
     unit = f", {quantity.unit}" if quantity.unit else ""
     axes.set_title(f"{quantity.title}{unit}", fontsize=10, loc="left", fontweight=weight)

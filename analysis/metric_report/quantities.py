@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from analysis.metric_laws.bounded import Range
+from analysis.plotting.metric_names import metric_words
 from cola.errors import SpecError, one_line
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, Metric
 
@@ -125,7 +126,7 @@ def title(key: str) -> str:
     """A metric's name for people."""
     found = Metric.task_and_name(key)
     if found is None:
-        return key
+        return metric_words(key)
     task, name = found
     return task if name == "accuracy" else f"{task}, {name.replace('_', ' ')}"
 

@@ -13,18 +13,19 @@ import pandas as pd
 from analysis.metric_report.content import (
     Panel,
     as_json,
-    curve_rows,
+    curve_table,
     note_rows,
-    pair_rows,
+    pair_table,
     panel,
-    prediction_rows,
+    prediction_table,
 )
 from analysis.metric_report.measurements import measured
 from analysis.metric_report.plots import small_multiples
 from analysis.metric_report.quantities import quantities
-from analysis.plotting.style import save_figure
+from analysis.plotting.embedding import Drawn, embedded
 from analysis.plotting.templates import render
 from analysis.plotting.variants import styles_of, variants_of
+from analysis.report.content import BEYOND
 from analysis.report.reference import floor_warnings, informative, lines_of
 from analysis.report.runs import StudyFrames, read_study
 from analysis.tables.json_numbers import json_text
@@ -34,10 +35,6 @@ from cola.files import write_atomically
 log = logging.getLogger(__name__)
 
 NAME = "metrics"
-CAPTION = (
-    "Finished runs; curves go through the best size of every budget. Dark band: where the curve "
-    "may lie (90%); light band: where a new run may lie (90%). Dotted: chance."
-)
 CAVEATS = (
     "Errors over items are taken as independent between models, though all are asked the same "
     "items: comparisons are surer than their intervals.",
@@ -93,7 +90,7 @@ def metric_report_of(
     panels, notes = fitted_panels(frames, metrics)
     compute = str(frames.runs["compute"].iloc[0])
     final = frames.points[frames.points["is_final"]]
-    budgets = list(targets) or [10 * float(final["budget"].max())]
+    budgets = list(targets) or [BEYOND * float(final["budget"].max())]
     found: dict[str, Any] = {
         "study": study,
         "compute": compute,
@@ -102,17 +99,19 @@ def metric_report_of(
     }
     folder.mkdir(parents=True, exist_ok=True)
     styles = styles_of(variants_of(frames.runs))
-    figure = save_figure(small_multiples(panels, styles, compute), folder, NAME)
+    title = "Metrics against compute"
+    names = ", ".join(each.found.quantity.title for each in panels)
+    figure = small_multiples(panels, styles, compute)
+    (drawn,) = embedded([Drawn(NAME, title, figure, caption(panels), f"{title}: {names}.")], folder)
     write_files(panels, found, folder)
     content = {
         "study": study,
         "compute": compute,
-        "figure": figure,
-        "caption": CAPTION,
-        "curves": curve_rows(found["metrics"]),
-        "pairs": pair_rows(found["metrics"]),
+        "figure": drawn,
+        "curves": curve_table(found["metrics"]),
+        "pairs": pair_table(found["metrics"]),
         "sentences": sentences(found),
-        "predictions": prediction_rows(found["metrics"]),
+        "predictions": prediction_table(found["metrics"], compute),
         "notes": note_rows(found["metrics"], found["notes"]),
         "colours": {variant: style.colour for variant, style in styles.items()},
     }
@@ -139,6 +138,20 @@ def fitted_panels(frames: StudyFrames, metrics: Sequence[str]) -> tuple[list[Pan
         labels = {v: s.label for v, s in styles_of(variants_of(frames.runs)).items()}
         notes += floor_warnings(final, lines, labels)
     return panels, notes
+
+
+def caption(panels: Sequence[Panel]) -> str:
+    """What the figure shows, of what it has."""
+    text = "Finished runs"
+    if any(curve.band is not None for each in panels for curve in each.curves.values()):
+        text += (
+            "; curves go through the best size of every budget. Dark band: where the curve may "
+            "lie; light band: where a new run may lie (95%)"
+        )
+    if any(each.found.rows["error"].notna().any() for each in panels):
+        text += "; bars: 95% of a measurement's error"
+    chance = any(each.found.chance is not None for each in panels)
+    return f"{text}. Dotted: chance." if chance else f"{text}."
 
 
 def caveats(panels: Sequence[Panel]) -> tuple[str, ...]:

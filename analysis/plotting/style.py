@@ -1,24 +1,19 @@
-"""One look for all figures: colours, sizes, axes, files."""
+"""One look for all figures: colours, sizes, axes."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from analysis.plotting.tooltips import insert_tooltips
 from analysis.plotting.variants import Style
 
 INK, FAINT = "#30343b", "#c9ced6"
+MUTED = "#8a929e"  # of marks that stand back
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 11,
@@ -37,27 +32,9 @@ STYLE = {
     "axes.axisbelow": True,
 }
 SIZE = (7.2, 4.6)
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> str:
-    """Write PNG and SVG; returns the SVG for embedding, its ink in the page's colour."""
-    with mpl.rc_context(STYLE):
-        figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = insert_tooltips(buffer.getvalue(), figure)
-    (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    return embeddable(svg, name)
-
-
-def embeddable(svg: str, name: str) -> str:
-    """An inline SVG that scales with the page, follows its colours and keeps its ids to itself."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'id="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
-    return svg.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
+DEVIATES = 1.96  # standard errors of a 95% interval
+LEAST_GAP = 0.13  # chosen: of labels along an axis, as a share of it, so that a phone shows them
+PANEL_GAP = 0.24  # the same of a small panel's axis
 
 
 def markers(axes: Axes, x: Any, y: Any, *, style: Style, kind: str) -> PathCollection:
@@ -74,8 +51,18 @@ def markers(axes: Axes, x: Any, y: Any, *, style: Style, kind: str) -> PathColle
     )
 
 
-def log_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Both axes logarithmic, with round numbers on them."""
+def error_bars(axes: Axes, x: Any, y: Any, standard_error: Any, *, colour: str) -> None:
+    """95% intervals of measurements, where their standard errors are known."""
+    errors = np.asarray(standard_error, float)
+    if np.isfinite(errors).any():
+        axes.errorbar(
+            x, y, yerr=DEVIATES * errors, fmt="none", ecolor=colour, elinewidth=1.2, capsize=2.5
+        )
+
+
+def log_axes(axes: Axes, x_label: str, y_label: str, *, budgets: Sequence[float] = ()) -> None:
+    """Both axes logarithmic, with round numbers on them; the horizontal one with the `budgets`
+    where they are round themselves."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(x_label)
@@ -85,11 +72,32 @@ def log_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_xlim()
     steps = [1, 2, 5] if high / low < 300 else [1]
-    axes.set_xticks(nice_ticks(low, high, steps))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(NullFormatter())
+    compute_ticks(axes, budget_ticks(budgets, low, high) or nice_ticks(low, high, steps))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=False, which="minor")
+
+
+def compute_ticks(axes: Axes, ticks: Sequence[float]) -> None:
+    """These amounts of compute, and no others, on the horizontal axis."""
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def budget_ticks(
+    budgets: Sequence[float], low: float, high: float, least: float = LEAST_GAP
+) -> list[float]:
+    """The budgets on a logarithmic axis as far as their labels find room, `least` of the axis
+    apart; empty where a label of two digits would not be the budget."""
+    inside = sorted({budget for budget in budgets if low <= budget <= high})
+    if len(inside) < 2 or any(abs(float(power_of_ten(b)) / b - 1) > 1e-6 for b in inside):
+        return []
+    kept = [inside[-1]]  # the largest budget is the one that is looked for
+    for budget in reversed(inside[:-1]):
+        if np.log(kept[-1] / budget) >= least * np.log(high / low):
+            kept.append(budget)
+    return kept[::-1]
 
 
 def nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
@@ -108,6 +116,3 @@ def power_of_ten(value: float) -> str:
     """3e11 rather than 300000000000."""
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
-
-
-Drawn = tuple[str, str, Figure, str]  # name, title, figure, caption

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -41,6 +41,12 @@ def variants_of(runs: pd.DataFrame) -> dict[str, str]:
     pairs = runs.drop_duplicates("variant")[["variant", "family"]].itertuples(index=False)
     curves = [(str(variant), str(family)) for variant, family in pairs]
     return dict(sorted(curves, key=lambda pair: (place_of(pair[1]), pair[0] != pair[1], pair[0])))
+
+
+def by_curve(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each curve with its runs, in the order that every table, figure and list has."""
+    for variant in variants_of(runs):
+        yield variant, runs[runs["variant"] == variant]
 
 
 def styles_of(variants: Mapping[str, str]) -> dict[str, Style]:

@@ -7,19 +7,34 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.fitting.compare import Multiplier
-from analysis.plotting.style import FAINT, INK, SIZE, STYLE, log_axes, markers, power_of_ten
+from analysis.plotting.style import (
+    INK,
+    PANEL_GAP,
+    SIZE,
+    STYLE,
+    budget_ticks,
+    compute_ticks,
+    error_bars,
+    log_axes,
+    markers,
+    nice_ticks,
+    power_of_ten,
+)
 from analysis.plotting.variants import Style
 from analysis.profiles.analysis import IsoFLOP, Optimum
 from analysis.report.family_fits import FamilyFit
 
 
-def residuals(fits: Mapping[str, FamilyFit], styles: Mapping[str, Style]) -> Figure:
-    """How far each run lies from its curve, in per cent."""
+def residuals(
+    fits: Mapping[str, FamilyFit], styles: Mapping[str, Style], budgets: Sequence[float]
+) -> Figure:
+    """How far each run lies from its curve, in per cent; `budgets`: of all runs."""
     fitted = [(each, each.fit) for each in fits.values() if each.fit is not None]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(SIZE[0], 2.6), layout="constrained")
@@ -29,8 +44,9 @@ def residuals(fits: Mapping[str, FamilyFit], styles: Mapping[str, Style]) -> Fig
             axes.axhline(0, color=INK, lw=0.8)
             markers(axes, points.compute, percent_off, style=styles[curve.variant], kind=curve.kind)
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            low, high = axes.get_xlim()
+            ticks = budget_ticks(budgets, low, high, least=PANEL_GAP)
+            compute_ticks(axes, ticks or nice_ticks(low, high, [1]))
             axes.set_title(curve.label, fontsize=11, loc="left")
             axes.set_xlabel("training FLOPs")
         panels[0].set_ylabel("off the curve, %")
@@ -58,49 +74,61 @@ def isoflop_profiles(
                 markers(axes, group["parameters"], group["loss"], style=style, kind=kinds[variant])
                 x, y = parabola(group, optimum)
                 axes.plot(x, y, color=style.colour, alpha=strength, lw=1.4)
-                axes.annotate(power_of_ten(budget), (x[-1], y[-1]), color=INK, fontsize=8)
+                axes.annotate(power_of_ten(budget), (x[-1], y[-1]), (7, 0), color=INK, fontsize=8,
+                              textcoords="offset points", va="center")  # fmt: skip
                 if optimum.trouble is None:
-                    axes.plot(optimum.parameters, optimum.loss, "*", color=INK, ms=9, zorder=4)
-            log_axes(axes, "core parameters", "NLL" if axes is panels[0] else "")
+                    axes.plot(optimum.parameters, optimum.loss, "*", color=INK, ms=12, zorder=4)
+            axes.margins(x=0.12)  # the budgets' names stand right of the parabolas
+            label = "NLL, nats per token" if axes is panels[0] else ""
+            log_axes(axes, "core parameters", label)
             axes.set_title(style.label, fontsize=11, loc="left")
     return figure
 
 
-def task_panels(accuracies: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
-    """Accuracy against compute, a small panel a task, and their average (of the tasks that every
-    run has) as the last."""
-    wide = accuracies.pivot_table("accuracy", ["variant", "budget", "name"], "task")
-    wide = wide.assign(average=wide.dropna(axis=1).mean(axis=1))
-    tasks = list(wide.columns)
-    rows = -(-len(tasks) // 3)
+def task_panels(scores: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+    """Accuracy against compute with 95% of its error over items, a small panel a task, chance
+    dotted; the average of the tasks that every run has is the last. `scores`: see
+    `task_results.task_scores`."""
+    tasks = sorted(set(scores["task"]), key=lambda task: (task == "average", task))
+    across = {1: 1, 2: 2, 4: 2}.get(len(tasks), 3)
+    rows = -(-len(tasks) // across)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(SIZE[0], 2.3 * rows), layout="constrained")
-        panels = figure.subplots(rows, 3, squeeze=False, sharex=True).flatten()
-        for axes, task in zip(panels, tasks, strict=False):
-            for variant, group in wide[task].groupby("variant"):
-                style = styles[str(variant)]
-                means = group.groupby("budget").mean()
-                axes.plot(
-                    means.index,
-                    100 * means,
-                    f"{style.marker}-",
-                    color=style.colour,
-                    lw=1.4,
-                    ms=4,
-                    label=style.label,
-                )
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_title(
-                task, fontsize=10, loc="left", fontweight="bold" if task == "average" else "normal"
-            )
+        figure = Figure(figsize=(SIZE[0], 2.4 * rows + 0.4), layout="constrained")
+        panels = figure.subplots(rows, across, squeeze=False).flatten()
+        for place, (axes, task) in enumerate(zip(panels, tasks, strict=False)):
+            draw_task(axes, scores[scores["task"] == task], styles)
+            weight = "bold" if task == "average" else "normal"
+            axes.set_title(task, fontsize=10, loc="left", fontweight=weight)
+            axes.set_ylabel("accuracy, %" if place % across == 0 else "")
+            axes.set_xlabel("training FLOPs" if place >= len(tasks) - across else "", fontsize=9)
         for axes in panels[len(tasks) :]:
             axes.set_axis_off()
-        panels[0].legend(frameon=False, fontsize=8)
-        for axes in panels[::3]:
-            axes.set_ylabel("accuracy, %")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
     return figure
+
+
+def draw_task(axes: Axes, scores: pd.DataFrame, styles: Mapping[str, Style]) -> None:
+    """The curves of one task, from an accuracy of 0 on."""
+    for variant, style in styles.items():
+        mine = scores[scores["variant"] == variant]
+        if mine.empty:
+            continue
+        by_budget = mine.groupby("budget").agg(
+            accuracy=("accuracy", "mean"), error=("error", "max"), seeds=("accuracy", "size")
+        )
+        x, y = by_budget.index, 100 * by_budget["accuracy"]
+        # Seeds are asked the same items: their mean is no surer of them than one is.
+        error_bars(axes, x, y, 100 * by_budget["error"], colour=style.colour)
+        axes.plot(x, y, f"{style.marker}-", color=style.colour, lw=1.4, ms=4, label=style.label)
+    chance = scores["chance"].dropna()
+    if len(chance):
+        axes.axhline(100 * chance.mean(), color=INK, lw=0.9, ls=":")
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = budget_ticks(sorted(set(scores["budget"])), low, high, least=PANEL_GAP)
+    compute_ticks(axes, ticks or nice_ticks(low, high, [1]))
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.0))
 
 
 def parabola(group: pd.DataFrame, optimum: Optimum) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +156,7 @@ def multipliers(
         axes.axhline(1, color=INK, lw=0.8)
         for one, other, curve in curves:
             colour, line = styles[other].colour, styles[one].base
-            label = f"{styles[other].label} for {styles[one].label}"
+            label = f"{styles[other].label} against {styles[one].label}"
             inside = curve[curve["observed"]]
             axes.plot(curve["value"], curve["multiplier"], ":", color=colour, lw=1)
             axes.plot(
@@ -146,13 +174,16 @@ def multipliers(
                 ms=10,
                 ls="",
                 color=styles[other].colour,
-                label=f"{styles[other].label} for {styles[one].label}: {bound.bound}",
+                label=f"{styles[other].label} against {styles[one].label}: {bound.bound}",
             )
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+        low, high = axes.get_ylim()
+        axes.set_yticks(nice_ticks(low, high, [1, 2, 5] if high / low < 1000 else [1]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(visible=False, which="minor")
         axes.invert_xaxis()  # training goes to the right
-        axes.set_xlabel("NLL, nats/token")
+        axes.set_xlabel("NLL, nats per token")
         axes.set_ylabel("times less compute")
-        axes.legend(frameon=False, edgecolor=FAINT)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
     return figure

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.fitting.cross_validation import rolling_origin
 from analysis.floors.choice import FloorChoice
+from analysis.plotting.page_table import Column, Table, table
 from analysis.report.comparisons import Pair, compare_pairs
 from analysis.report.family_fits import (
     FamilyFit,
@@ -98,6 +99,20 @@ def held_out(rows: pd.DataFrame, fit: FamilyFit, name: str) -> float | None:
     points = best_size_runs(fit_points(rows[rows["variant"] == fit.variant], name))
     score = rolling_origin(fit.fit.law.name, points, "least-squares", steps=points["budget"])
     return None if score is None else score.mean_absolute_error
+
+
+def convention_table(conventions: list[Convention], labels: Mapping[str, str]) -> Table | None:
+    """Every curve by every convention, for a page."""
+    columns = [
+        Column("curve", "curve"),
+        Column("convention", "C", words=True),
+        Column("law", "law"),
+        Column("exponent", "exponent"),
+        Column("interval", "95% interval"),
+        Column("held_out", "held out"),
+    ]
+    rows = convention_rows(conventions)
+    return table(columns, [row | {"curve": labels[row["variant"]]} for row in rows])
 
 
 def convention_rows(conventions: list[Convention]) -> list[dict[str, str]]:

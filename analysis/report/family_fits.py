@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Refits, bootstrap
+from analysis.fitting.bootstrap import LEVEL, Refits, bootstrap
 from analysis.fitting.choices import Kind
 from analysis.fitting.compare import Prediction, predict
 from analysis.fitting.cross_validation import Choice, choose, with_misfit
@@ -25,7 +25,7 @@ from cola.records import weakest_kind
 
 log = logging.getLogger(__name__)
 
-SAMPLES, SEED, CURVE_POINTS, LEVEL = 1000, 0, 60, 0.9
+SAMPLES, SEED, CURVE_POINTS = 1000, 0, 60
 FLOOR_NEEDS = 5  # chosen: budgets needed to separate an irreducible loss E from the power law
 RUNS_NEEDED = 5  # chosen: runs in every budget for runs, not residuals, to be resampled
 
@@ -33,7 +33,7 @@ RUNS_NEEDED = 5  # chosen: runs in every budget for runs, not residuals, to be r
 @dataclass(frozen=True)
 class FamilyFit:
     """The curve of a family, or of a variant, or why it has none. `curve`: flops, loss, low, high
-    (90% confidence band), new_low, new_high (90% prediction band of a new run)."""
+    (95% confidence band), new_low, new_high (95% prediction band of a new run)."""
 
     variant: str
     family: str

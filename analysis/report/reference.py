@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from analysis.plotting.page_table import Column, Table, table
+from analysis.plotting.variants import by_curve
 from cola.families.registry import IMPORTED
 from cola.records import REFERENCE_LINES
 
@@ -62,7 +64,7 @@ def floor_warnings(
     """Which runs are left out of fits, predictions and comparisons, a sentence a curve."""
     warnings = []
     left_out = final[~informative(final, lines)]
-    for variant, group in left_out.groupby("variant", sort=False):
+    for variant, group in by_curve(left_out):
         of = int((final["variant"] == variant).sum())
         names = ", ".join(group.sort_values("budget")["name"])
         warnings.append(
@@ -78,7 +80,7 @@ def headlines(
 ) -> list[str]:
     """One sentence a curve that has no run, or not its largest one, above a guess's knowledge."""
     sentences = []
-    for variant, group in final.groupby("variant", sort=False):
+    for variant, group in by_curve(final):
         means = group.groupby("budget")["nll"].mean().sort_index()
         passed = [name for name in REFERENCE_LINES if means.iloc[-1] < lines.get(name, -1.0)]
         if not lines or "unigram" in passed:
@@ -92,8 +94,8 @@ def headlines(
     return sentences
 
 
-def line_rows(lines: Mapping[str, float], bits: Mapping[str, float]) -> list[dict[str, str]]:
-    """The table of lines, formatted; the compressor has no nats per token."""
+def line_table(lines: Mapping[str, float], bits: Mapping[str, float]) -> Table | None:
+    """The lines; the compressor has no nats per token."""
     rows = [
         {"line": DESCRIPTIONS[name], "nats": f"{value:.3f}", "bits": f"{bits[name]:.3f}"}
         for name, value in lines.items()
@@ -101,4 +103,9 @@ def line_rows(lines: Mapping[str, float], bits: Mapping[str, float]) -> list[dic
     ]
     if "xz" in bits:
         rows.append({"line": "LZMA (xz)", "nats": "–", "bits": f"{bits['xz']:.3f}"})
-    return rows
+    columns = [
+        Column("line", "guess"),
+        Column("nats", "nats per token"),
+        Column("bits", "bits per byte"),
+    ]
+    return table(columns, rows)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,37 +14,17 @@ import yaml
 from analysis.floors.choice import FloorChoice
 from analysis.plotting.templates import render
 from analysis.report.comparisons import Pair
-from analysis.report.conventions import convention_rows, convention_sentences
-from analysis.report.family_fits import FamilyFit, falls_with_budget
+from analysis.report.content import page
+from analysis.report.conventions import convention_rows
+from analysis.report.family_fits import FamilyFit
 from analysis.report.figures import draw_figures
 from analysis.report.findings import Findings, findings_of
-from analysis.report.matching import matching_statements, tuning_statements
-from analysis.report.reference import headlines, line_rows
 from analysis.report.runs import StudyFrames, read_study
-from analysis.report.splits import split_sentence
-from analysis.report.tables import (
-    choice_rows,
-    comparison_table,
-    latent_rows,
-    multiplier_table,
-    number,
-    optima_table,
-    prediction_rows,
-    profile_sentences,
-)
-from analysis.report.task_results import task_note, task_table
+from analysis.report.tables import comparison_table, multiplier_table, optima_table
 from cola.errors import SpecError
-from cola.families.registry import IMPORTED, definition_of
-from cola.records import SOLVER_DIFFERENCE, SOLVER_TOLERANCE
 from cola.spec.yaml_text import parse_yaml
 
 log = logging.getLogger(__name__)
-
-KIND_NAMES = {
-    "exact": "NLL",
-    "bound": "bound on the NLL",
-    "estimate": "estimate of the NLL",
-}
 
 
 @dataclass(frozen=True)
@@ -92,7 +71,7 @@ def report_of(
     """Write the report of a study's runs into `folder`.
 
     `spec` is the study's specification, for "how to reproduce" and the description; None takes the
-    one that MLflow has. `targets`: budgets to predict the loss at (by default ten times the largest
+    one that MLflow has. `targets`: budgets to predict the loss at (by default twice the largest
     one). `forecasts`: sentences on those that were registered. `progress` gets what is done next.
 
     Raises:
@@ -110,16 +89,7 @@ def report_of(
     content = page(study, frames, found, spec=known, targets=targets)
     content["forecasts"] = list(forecasts)
     progress("drawing figures")
-    content["figures"] = draw_figures(
-        frames,
-        found.fits,
-        found.pairs,
-        profiles=found.profiles,
-        styles=found.styles,
-        compute=found.compute,
-        folder=folder,
-        lines={"nll": found.lines, "bits_per_byte": found.bits},
-    )
+    content["figures"] = draw_figures(frames, found, folder)
     files = write_tables(frames, found, folder)
     for template in ("report.html", "report.md"):
         path = folder / template
@@ -143,70 +113,6 @@ def recorded_spec(study: str, frames: StudyFrames) -> dict[str, Any]:
         return {"name": study, "description": "(MLflow's study.yaml of this study is damaged)"}
 
 
-def page(
-    study: str,
-    frames: StudyFrames,
-    found: Findings,
-    *,
-    spec: dict[str, Any],
-    targets: Sequence[float],
-) -> dict[str, Any]:
-    """What the templates show, but for the figures."""
-    fits, final, variants = found.fits, found.final, found.variants
-    targets = list(targets) or [10 * float(final["budget"].max())]
-    return {
-        "study": study,
-        "description": spec.get("description", ""),
-        "headlines": headlines(final, found.lines, found.labels),
-        "summary": summary(frames, fits, found.compute),
-        "lines": line_rows(found.lines, found.bits),
-        "matching": matched(frames, spec),
-        "fits": list(fits.values()),
-        "comparisons": compared(found),
-        "predictions": prediction_rows(fits, targets),
-        "choices": choice_rows(fits),
-        "profiles": profile_sentences(found.profiles),
-        "conventions": convention_rows(found.conventions),
-        "by_convention": convention_sentences(found.conventions),
-        "runs": run_rows(frames.runs, found.compute),
-        "latents": latent_rows(frames.runs),
-        "diagnostics": diagnostic_rows(frames.diagnostics),
-        "diagnostic_notes": diagnostic_notes(variants.values()),
-        "tasks": task_table(frames.evaluations, list(variants)),
-        "task_note": task_note(variants.values(), set(frames.evaluations.get("task", ()))),
-        "samples": frames.samples,
-        "warnings": found.warnings,
-        "environment": json.dumps(frames.environment, indent=1),
-        "spec": json.dumps(spec, indent=1),
-        "labels": found.labels,
-        "colours": {variant: style.colour for variant, style in found.styles.items()},
-        "compute": found.compute,
-        "split": frames.split,
-    }
-
-
-def compared(found: Findings) -> list[str]:
-    """What comparisons rest on, and what each pair of curves says; nothing of one curve."""
-    if not found.pairs:
-        return []
-    return [found.floor.sentence, *(text for pair in found.pairs for text in pair.sentences)]
-
-
-def matched(frames: StudyFrames, spec: dict[str, Any]) -> list[str]:
-    """What is held equal, and how settings were tuned."""
-    if is_imported(frames.runs):
-        return [
-            "These runs were trained by another project: whether data, its order, compute and "
-            "tuning are matched is not known."
-        ]
-    return [*matching_statements(frames.runs), *tuning_statements(spec, frames.runs)]
-
-
-def is_imported(runs: pd.DataFrame) -> bool:
-    """Whether another project trained the runs."""
-    return bool((runs["family"] == IMPORTED).all())
-
-
 def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Path]:
     """results.csv (one row a run) and the data behind every figure."""
     curves = [
@@ -214,8 +120,8 @@ def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Pat
         for variant, fit in found.fits.items()
         if fit.curve is not None
     ]
-    tables = {
-        "results.csv": frames.runs.drop(columns=["data_order", "training"]),
+    tables: dict[str, pd.DataFrame] = {
+        "results.csv": frames.runs.drop(columns=["data_order", "training", "stage_steps"]),
         "evaluations.csv": frames.points,
         "training_curves.csv": frames.curves,
         "diagnostics.csv": frames.diagnostics,
@@ -228,111 +134,8 @@ def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Pat
         "conventions.csv": pd.DataFrame(convention_rows(found.conventions)),
     }
     for name, table in tables.items():
-        table.to_csv(folder / name, index=False)
-    return [folder / name for name in tables]
-
-
-def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> list[str]:
-    """Plain sentences, made from the results."""
-    final = frames.points[frames.points["is_final"]]
-    low, high = final["budget"].min(), final["budget"].max()
-    families = ", ".join(fit.label for fit in fits.values())
-    sentences = [
-        f"{len(final)} finished runs of {families} between {low:.3g} and {high:.3g} {compute} "
-        "training FLOPs.",
-        "Scores are as the project recorded them."
-        if is_imported(frames.runs)
-        else split_sentence(frames.runs, frames.split),
-    ]
-    for variant, fit in fits.items():
-        best = final[final["variant"] == variant].groupby("budget")["nll"].min()
-        first, last = best.iloc[0], best.iloc[-1]
-        kind = KIND_NAMES[fit.kind]
-        trend = (
-            "falls at every rung"
-            if falls_with_budget(frames.points, variant)
-            else "does NOT fall at every rung"
-        )
-        sentences.append(
-            f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
-            f"ladder and {trend}."
-        )
-    return sentences + kind_sentences(fits) + estimate_sentences(frames.runs, fits)
-
-
-def kind_sentences(fits: dict[str, FamilyFit]) -> list[str]:
-    """What a bound beside exact values does not show; none where there is no such pair."""
-    bounds, exact = (
-        " and ".join(fit.label for fit in fits.values() if fit.kind == kind)
-        for kind in ("bound", "exact")
-    )
-    if not (bounds and exact):
-        return []
-    return [
-        f"The NLL of {bounds} is an upper bound, that of {exact} is exact: a bound above an exact "
-        "curve does not show that the model is worse."
-    ]
-
-
-def estimate_sentences(runs: pd.DataFrame, fits: dict[str, FamilyFit]) -> list[str]:
-    """Of each curve with runs whose solver did not converge: how many, and by how much."""
-    sentences = []
-    finished = runs[runs["status"] == "finished"]
-    for variant, fit in fits.items():
-        mine = finished[finished["variant"] == variant]
-        estimates = mine[mine["nll_kind"] == "estimate"]
-        if estimates.empty:
-            continue
-        largest = estimates[SOLVER_DIFFERENCE].astype(float).abs().max()
-        by = "which they have no record of" if pd.isna(largest) else f"by up to {largest:.3f}"
-        sentences.append(
-            f"{fit.label}: the NLL of {len(estimates)} of {len(mine)} runs is an estimate, on "
-            "either side of the true one: solutions with N and with 2 N steps differ by more than "
-            f"{SOLVER_TOLERANCE:g} nats a latent ({by}). Raise evaluation.likelihood.ode_steps."
-        )
-    return sentences
-
-
-def run_rows(runs: pd.DataFrame, compute: str) -> list[dict[str, str]]:
-    """The table of runs, formatted."""
-    return [
-        {
-            "run": run["name"],
-            "variant": str(run["variant"]),
-            "core": number(run["core_parameters"] or None, ",.0f"),
-            "total": number(run["total_parameters"] or None, ",.0f"),
-            "tokens": number(run["tokens"], ",.0f"),
-            "steps": number(run["steps"] or None, ",.0f"),
-            "executed": number(run["train_flops_executed"], ".3g"),
-            "nominal": number(run["train_flops_nominal"], ".3g"),
-            "spent": number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
-            "nll": f"{number(run['nll'], '.4f')} ± {number(run['nll_standard_error'], '.4f')}",
-            "validation": number(run["validation_nll"], ".4f"),
-            "split": run["split"],
-            "kind": run["nll_kind"],
-            "bits_per_byte": number(run["bits_per_byte"], ".4f"),
-            "seconds": number(run["elapsed_seconds"], ",.0f"),
-            "status": run["status"],
-        }
-        for _, run in runs.iterrows()
-    ]
-
-
-def diagnostic_rows(diagnostics: pd.DataFrame) -> list[dict[str, str]]:
-    """The diagnostics of each curve's largest budget, formatted."""
-    if diagnostics.empty:
-        return []
-    largest = diagnostics.groupby("variant")["budget"].transform("max")
-    chosen = diagnostics[diagnostics["budget"] == largest]
-    return [
-        {"run": row["run"], "diagnostic": row["diagnostic"], "value": number(row["value"], ".4g")}
-        for _, row in chosen.iterrows()
-    ]
-
-
-def diagnostic_notes(families: Iterable[str]) -> dict[str, str]:
-    """What the families' diagnostics mean, by name."""
-    notes: dict[str, str] = {}
-    for family in dict.fromkeys(each for each in families if each != IMPORTED):
-        notes |= definition_of(family).diagnostics
-    return notes
+        if table.empty:  # a table of an earlier report is of other runs
+            (folder / name).unlink(missing_ok=True)
+        else:
+            table.to_csv(folder / name, index=False)
+    return [folder / name for name, table in tables.items() if not table.empty]

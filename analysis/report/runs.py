@@ -16,8 +16,9 @@ from typing import Any, cast
 
 import pandas as pd
 
-from analysis.report.histories import joined_histories, read_histories
+from analysis.plotting.variants import variants_of
 from analysis.report.splits import Split, on_one_split, split_columns
+from analysis.tracking.histories import joined_histories, read_histories
 from analysis.tracking.store import mlflow_store
 from cola.errors import SpecError, TrackingError
 from cola.families.registry import measured_kind
@@ -200,19 +201,16 @@ def _run_row(run: Any) -> dict[str, Any]:
         "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
         "training": {k: v for k, v in run.data.params.items() if k.startswith("training.")},
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
-        "steps": _steps(run),
+        "steps": sum(_stage_steps(run)),
+        "stage_steps": _stage_steps(run),
         "stages": len(_stage_steps(run)),
         "stage": run.data.params.get("stages.0.name", ""),
         **split_columns(metrics),
     }
 
 
-def _steps(run: Any) -> int:
-    return sum(_stage_steps(run))
-
-
 def _stage_steps(run: Any) -> list[int]:
-    params = run.data.params.items()
+    params = sorted(run.data.params.items())
     return [int(v) for k, v in params if k.startswith("stages.") and "steps" in k]
 
 
@@ -230,8 +228,10 @@ def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     for status, group in unfinished.groupby("status"):
         names = ", ".join(sorted(group["name"]))
         notes.append(f"{len(group)} runs are {status} and kept out of the fits: {names}")
-    order = ["rung", "family", "variant", "seed"]
-    return kept.sort_values(order).reset_index(drop=True), notes
+    curves = list(variants_of(kept))
+    kept = kept.assign(_curve=kept["variant"].map(curves.index))
+    order = ["rung", "_curve", "seed"]
+    return kept.sort_values(order).drop(columns="_curve").reset_index(drop=True), notes
 
 
 def _export_notes(finished: list[Any]) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.compare import Crossover, Multiplier
 from analysis.fitting.isoflop import bootstrap_isoflop
+from analysis.plotting.page_table import Column, Table, table
 from analysis.plotting.variants import variants_of
 from analysis.profiles.analysis import IsoFLOP, isoflop
 from analysis.profiles.profile import LEAST_SIZES
@@ -106,8 +108,22 @@ def optima_table(profiles: Profiles) -> pd.DataFrame:
     )
 
 
+def latent_table(runs: pd.DataFrame) -> Table | None:
+    """What latents hold and cost, of runs that have any."""
+    columns = [
+        Column("run", "run"),
+        Column("rate", "rate"),
+        Column("distortion", "distortion"),
+        Column("diffusion_bound", "diffusion's bound"),
+        Column("difference", "2 N steps"),
+        Column("prior", "prior, nats a dimension"),
+        Column("gaussian", "Gaussian"),
+    ]
+    return table(columns, latent_rows(runs))
+
+
 def latent_rows(runs: pd.DataFrame) -> list[dict[str, str]]:
-    """The table of what latents hold and cost, formatted, of runs that have any."""
+    """What latents hold and cost, formatted, of runs that have any."""
     measured = runs[runs["rate_nats_per_token"].notna()]
     return [
         {
@@ -125,8 +141,13 @@ def latent_rows(runs: pd.DataFrame) -> list[dict[str, str]]:
 
 def with_error(run: pd.Series, name: str) -> str:
     """A measurement in nats a token with its standard error."""
-    value = number(run[f"{name}_nats_per_token"], ".3f")
-    return f"{value} ± {number(run[f'{name}_standard_error'], '.3f')}" if value != "–" else value
+    return plus_minus(run[f"{name}_nats_per_token"], run[f"{name}_standard_error"], ".3f")
+
+
+def plus_minus(value: float | None, error: float | None, form: str) -> str:
+    """A value with its standard error, which is left out where it is not known."""
+    shown, doubt = number(value, form), number(error, form)
+    return shown if "–" in (shown, doubt) else f"{shown} ± {doubt}"
 
 
 def number(value: float | None, form: str) -> str:
@@ -200,21 +221,139 @@ def crossing_row(found: Crossover | None) -> dict[str, object]:
     }
 
 
-def prediction_rows(fits: Mapping[str, FamilyFit], targets: list[float]) -> list[dict[str, str]]:
-    """The table of predictions, formatted."""
-    return [
-        {
-            "variant": variant,
-            "kind": fits[variant].kind,
-            "compute": f"{prediction.compute:.3g}",
-            "loss": f"{prediction.loss.value:.3f}",
-            "confidence": f"{prediction.loss.low:.3f} to {prediction.loss.high:.3f}",
-            "prediction": f"{prediction.prediction_low:.3f} to {prediction.prediction_high:.3f}",
-            "note": prediction.extrapolation_note,
-        }
-        for variant, of_variant in predictions(fits, targets).items()
-        for prediction in of_variant
+def prediction_table(
+    fits: Mapping[str, FamilyFit], targets: Sequence[float], compute: str
+) -> Table | None:
+    """The curves' losses at these budgets, with the digits that their intervals leave."""
+    columns = [
+        Column("family", "family"),
+        Column("compute", f"at FLOPs ({compute})"),
+        Column("loss", "predicted loss, nats per token"),
+        Column("confidence", "95% of curves"),
+        Column("prediction", "95% of new runs"),
+        Column("note", "how far", words=True),
     ]
+    return table(columns, prediction_rows(fits, targets))
+
+
+def prediction_rows(
+    fits: Mapping[str, FamilyFit], targets: Sequence[float]
+) -> list[dict[str, str]]:
+    """The rows of predictions, formatted."""
+    rows = []
+    for variant, of_variant in predictions(fits, list(targets)).items():
+        fit = fits[variant]
+        for each in of_variant:
+            digits = significant_decimals(each.prediction_high - each.prediction_low)
+            rows.append(
+                {
+                    "variant": variant,
+                    "kind": fit.kind,
+                    "family": fit.label + (f" ({fit.kind})" if fit.kind != "exact" else ""),
+                    "compute": f"{each.compute:.3g}",
+                    "loss": f"{each.loss.value:.{digits}f}",
+                    "confidence": f"{each.loss.low:.{digits}f} to {each.loss.high:.{digits}f}",
+                    "prediction": f"{each.prediction_low:.{digits}f} to "
+                    f"{each.prediction_high:.{digits}f}",
+                    "note": each.extrapolation_note,
+                }
+            )
+    return rows
+
+
+def significant_decimals(width: float) -> int:
+    """Decimals of a value whose interval is so wide: two digits of the width."""
+    if not np.isfinite(width) or width <= 0:
+        return 3
+    return int(min(4, max(0, 1 - np.floor(np.log10(width)))))
+
+
+def fit_table(fits: Mapping[str, FamilyFit], compute: str) -> Table | None:
+    """The fitted curves."""
+    columns = [
+        Column("family", "family"),
+        Column("nll_kind", "NLL"),
+        Column("formula", f"law (C in {compute} FLOPs)", words=True),
+        Column("intervals", "95% intervals", words=True),
+        Column("runs", "runs"),
+        Column("scatter", "scatter of log loss"),
+    ]
+    rows = [
+        {
+            "variant": fit.variant,
+            "kind": fit.kind,
+            "family": fit.label,
+            "nll_kind": fit.kind,
+            "formula": fit.formula,
+            "intervals": fit.intervals,
+            "runs": "–" if fit.fit is None else str(len(fit.fit.points)),
+            "scatter": "–" if fit.fit is None else f"{fit.fit.diagnostics.residual_sd:.2%}",
+        }
+        for fit in fits.values()
+    ]
+    return table(columns, rows)
+
+
+def run_table(runs: pd.DataFrame, compute: str, split: str) -> Table | None:
+    """All runs, finished or not; the state stands where any is not finished."""
+    columns = [
+        Column("run", "run"),
+        Column("core", "core parameters"),
+        Column("total", "all parameters"),
+        Column("tokens", "tokens"),
+        Column("steps", "steps"),
+        Column("executed", "executed FLOPs"),
+        Column("nominal", "nominal FLOPs"),
+        Column("spent", "of budget"),
+        Column("nll", f"{split} NLL, nats/token"),
+        Column("validation", "on validation"),
+        Column("nll_kind", "NLL is"),
+        Column("bits_per_byte", "bits/byte"),
+        Column("seconds", "training, s"),
+        Column("status", "state"),
+    ]
+    if split == "validation":
+        columns = [each for each in columns if each.key != "validation"]
+    if (runs["status"] == "finished").all():
+        columns = [each for each in columns if each.key != "status"]
+    return table(columns, [run_row(run, compute, split) for _, run in runs.iterrows()])
+
+
+def run_row(run: pd.Series, compute: str, split: str) -> dict[str, str]:
+    """A run, formatted."""
+    other = " (validation)" if run["split"] != split else ""
+    return {
+        "variant": str(run["variant"]),
+        "kind": str(run["nll_kind"]),
+        "run": str(run["name"]),
+        "core": number(run["core_parameters"] or None, ",.0f"),
+        "total": number(run["total_parameters"] or None, ",.0f"),
+        "tokens": number(run["tokens"], ",.0f"),
+        "steps": number(run["steps"] or None, ",.0f"),
+        "executed": number(run["train_flops_executed"], ".3g"),
+        "nominal": number(run["train_flops_nominal"], ".3g"),
+        "spent": number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
+        "nll": f"{plus_minus(run['nll'], run['nll_standard_error'], '.4f')}{other}",
+        "validation": number(run["validation_nll"], ".4f"),
+        "nll_kind": str(run["nll_kind"]),
+        "bits_per_byte": number(run["bits_per_byte"], ".4f"),
+        "seconds": number(run["elapsed_seconds"], ",.0f"),
+        "status": str(run["status"]),
+    }
+
+
+def diagnostic_table(diagnostics: pd.DataFrame) -> Table | None:
+    """The diagnostics of each curve's largest budget."""
+    if diagnostics.empty:
+        return None
+    largest = diagnostics.groupby("variant")["budget"].transform("max")
+    chosen = diagnostics[diagnostics["budget"] == largest]
+    columns = [Column("run", "run"), Column("diagnostic", "diagnostic"), Column("value", "value")]
+    rows = [
+        {"run": row["run"], "diagnostic": row["diagnostic"], "value": number(row["value"], ".4g")}
+        for _, row in chosen.iterrows()
+    ]
+    return table(columns, rows)
 
 
 def choice_rows(fits: Mapping[str, FamilyFit]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
+from analysis.plotting.metric_names import metric_label
+from analysis.plotting.page_table import Column, Table, table
 from cola.families.registry import IMPORTED, definition_of
 
 # Shown in per cent.
@@ -43,14 +45,6 @@ OTHERS = (
 )
 
 
-@dataclass(frozen=True)
-class TaskTable:
-    """`runs` head the columns; each row is a task, a measurement and a cell for each run."""
-
-    runs: list[dict[str, str]]
-    rows: list[dict[str, object]]
-
-
 def task_note(families: Iterable[str], tasks: Iterable[str] = ()) -> str:
     """What a reader must know of the measurements, those of the families included."""
     known = [definition_of(name) for name in dict.fromkeys(families) if name != IMPORTED]
@@ -59,28 +53,59 @@ def task_note(families: Iterable[str], tasks: Iterable[str] = ()) -> str:
     return " ".join([LIKELIHOODS, *predictive, *notes, OTHERS])
 
 
-def task_table(evaluations: pd.DataFrame, variants: Sequence[str]) -> TaskTable | None:
-    """Results of each curve's largest evaluated run; None if nothing was evaluated."""
+def task_table(evaluations: pd.DataFrame, labels: Mapping[str, str]) -> Table | None:
+    """Results of each curve's largest evaluated run, a column a curve of `labels` in their order;
+    None if nothing was evaluated."""
     if evaluations.empty:
         return None
     largest = evaluations.groupby("variant")["budget"].transform("max")
     chosen = evaluations[evaluations["budget"] == largest]
     first = chosen.drop_duplicates("variant")
     names = dict(zip(first["variant"], first["name"], strict=True))
-    shown = [variant for variant in variants if variant in names]
+    shown = {variant: label for variant, label in labels.items() if variant in names}
     values = {v: _values(chosen[chosen["name"] == names[v]]) for v in shown}
     keys = chosen.drop_duplicates(["task", "metric"])[["task", "metric"]]
-    rows: list[dict[str, object]] = [
-        {
-            "task": task,
-            "measurement": metric.replace("_", " "),
-            "cells": [_cell(values[variant], task, metric) for variant in shown],
-        }
+    rows = [
+        {"task": task, "measurement": metric_label(metric)}
+        | {f"of {variant}": _cell(values[variant], task, metric) for variant in shown}
         for task, metric in keys.itertuples(index=False)
         if metric not in BESIDE
     ]
-    heads = [{"variant": variant, "name": names[variant]} for variant in shown]
-    return TaskTable(heads, rows)
+    columns = [
+        Column("task", "task"),
+        Column("measurement", "measurement", words=True),
+        *(
+            Column(f"of {variant}", f"{label} ({names[variant]})")
+            for variant, label in shown.items()
+        ),
+    ]
+    return table(columns, rows)
+
+
+def task_scores(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """task, variant, budget, accuracy, error (standard error) and chance (0 to 1; NaN where not
+    recorded) of each run; the task `average` has the mean over the tasks that every run has, where
+    they are several."""
+    columns = ["task", "variant", "budget", "accuracy", "error", "chance"]
+    if evaluations.empty or not (evaluations["metric"] == "accuracy").any():
+        return pd.DataFrame(columns=columns)
+    wide = evaluations.pivot_table("value", ["task", "variant", "budget", "name"], "metric")
+    measured = ["accuracy", "accuracy_standard_error", "chance", "choice_accuracy"]
+    wide = wide.reindex(columns=measured).reset_index()
+    # Chance is that of choosing an option, which an answer's exact text is not.
+    wide["chance"] = wide["chance"].where(wide["choice_accuracy"].isna())
+    scores = wide.dropna(subset=["accuracy"]).rename(columns={"accuracy_standard_error": "error"})
+    runs = scores[["variant", "budget", "name"]].drop_duplicates()
+    common = scores.groupby("task")["name"].transform("size") == len(runs)
+    shared = scores[common]
+    count = shared["task"].nunique()
+    if count > 1:
+        by_run = shared.groupby(["variant", "budget", "name"])
+        average = by_run[["accuracy", "chance"]].agg(lambda column: column.mean(skipna=False))
+        squares = by_run["error"].agg(lambda column: (column**2).sum(skipna=False))
+        average = average.assign(error=np.sqrt(squares) / count, task="average").reset_index()
+        scores = pd.concat([scores, average], ignore_index=True)
+    return scores[columns]
 
 
 def _values(results: pd.DataFrame) -> pd.Series:

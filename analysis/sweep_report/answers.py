@@ -7,6 +7,7 @@ pooled over all points of an arm. A sentence decides only where its 95% interval
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,11 +64,11 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
     name = f"{arm.name}: " if arm.name else ""
     done = arm.finished
     if goal.name not in done or done[goal.name].notna().sum() == 0:
-        return f"{name}no trial finished with {goal.name}: nothing can be said."
+        return f"{name}no trial finished with {goal.words} ({goal.name}): nothing can be said."
     done = done[done[goal.name].notna()]
     order = (goal.sign * done[goal.name]).sort_values().index
     best = done.loc[order[0]]
-    sentence = f"{name}best by {goal.label} is {point_label(arm, best)} ({best[goal.name]:.4f})"
+    sentence = f"{name}best by {goal.words} is {point_label(arm, best)} ({best[goal.name]:.4f})"
     tested = best.get(Metric.TEST_NLL)
     if tested is not None and not math.isnan(tested):
         sentence += f", on the test split {tested:.4f} nats per token"
@@ -78,7 +79,7 @@ def best_sentence(arm: ArmFrame, goal: Goal) -> str:
         return f"{sentence}, {tie_clause(arm, ties)}"
     if np.ptp(done[goal.name]) <= SAME * abs(best[goal.name]):
         return (
-            f"{name}{goal.label} is the same at every point ({best[goal.name]:.4f}): it does not "
+            f"{name}{goal.words} is the same at every point ({best[goal.name]:.4f}): it does not "
             "depend on what was varied."
         )
     table = seeds_table(arm, goal)
@@ -130,6 +131,24 @@ def tie_clause(arm: ArmFrame, ties: pd.DataFrame) -> str:
         f"but it is not ranked against {shown}: twice as many steps of the likelihood's solver "
         f"move these by up to {ties['error'].max():.4f}. Raise evaluation.likelihood.ode_steps."
     )
+
+
+def headline(sentence: str, arm: str) -> str:
+    """The first clause of an arm's answer, for a title."""
+    prefix = f"{arm}: " if arm else ""
+    text = re.sub(r"^By [^:]*: ", "", sentence.removeprefix(prefix))
+    clause = re.match(r"(?:\([^)]*\)|(?![;:.](?: |$)).)*", text)[0]  # type: ignore[index]
+    return f"{prefix}{clause}" if prefix else f"{clause[0].upper()}{clause[1:]}"
+
+
+def mean_error(table: pd.DataFrame) -> float | None:
+    """Half of a point's 95% interval: the mean over seeds, by the seeds' pooled noise; None where
+    that is not known. `table`: see `data.seeds_table`."""
+    noise = seed_noise(table)
+    if noise is None:
+        return None
+    quantile = stats.t.isf((1 - LEVEL) / 2, noise.freedom)
+    return float(quantile * noise.deviation / math.sqrt(table.shape[1]))
 
 
 def least_difference(noise: Noise, seeds: int, comparisons: int) -> float:
@@ -228,7 +247,7 @@ def tradeoff_sentence(arm: ArmFrame, goals: list[Goal]) -> str:
     rank = float(stats.spearmanr(a, b).statistic)
     interval = rank_interval(arm, one, two)
     sentence = (
-        f"{name}best by {one.label}: {best[0]}; best by {two.label}: {best[1]}. The rank "
+        f"{name}best by {one.words}: {best[0]}; best by {two.words}: {best[1]}. The rank "
         f"correlation of the two (both better = +1) is {rank:+.2f}"
     )
     if interval is None:

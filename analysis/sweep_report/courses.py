@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plotting.style import FAINT, SIZE, STYLE
+from analysis.plotting.style import MUTED, SIZE, STYLE
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.data import ArmFrame, Goal, point_label
 from analysis.sweep_report.plots import COLOURS
@@ -31,7 +31,7 @@ def course_plot(arm: ArmFrame, goal: Goal) -> Figure:
                 continue
             ended = row["state"] != "finished"
             x, y = zip(*course, strict=True)
-            axes.plot(x, y, "-", color=FAINT if ended else COLOURS[0], lw=1.2)
+            axes.plot(x, y, "-", color=MUTED if ended else COLOURS[0], lw=1.2)
             last = axes.scatter(x[-1:], y[-1:], s=26, zorder=3, marker="x" if ended else "o",
                                 color=COLOURS[1] if ended else COLOURS[0])  # fmt: skip
             attach_tooltips(last, [f"{point_label(arm, row)}: {row['state']}, {y[-1]:.4f}"])
@@ -119,7 +119,7 @@ def _draw_generations(axes: Axes, arm: ArmFrame, goal: Goal, *, kept: set[int]) 
         value = row[goal.name]
         if pd.isna(value):
             continue
-        colour = COLOURS[0] if trial in kept else FAINT
+        colour = COLOURS[0] if trial in kept else MUTED
         parent = rows.get(-1 if pd.isna(row["parent"]) else int(row["parent"]))
         if parent is not None and not pd.isna(parent[goal.name]):
             ends = ([parent["until"], row["until"]], [parent[goal.name], value])

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
+from analysis.plotting.metric_names import metric_label, metric_words
 from cola.errors import SpecError, StorageError, validation_problem
 from cola.jsonl import read_lines
 from cola.records import RATE_CHANGES, PointExcluded, SweepFile, TrialFinished, TrialRequested
@@ -25,8 +26,20 @@ class Goal:
 
     @property
     def label(self) -> str:
-        """For axes."""
-        return self.name.replace("_", " ").replace("/", ": ")
+        """For axes and heads, with its unit."""
+        return metric_label(self.name)
+
+    @property
+    def words(self) -> str:
+        """For sentences."""
+        return metric_words(self.name)
+
+    def ranked(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """Trials from the best to the worst; those without the metric last, as they are."""
+        if self.name not in trials:
+            return trials
+        order = (self.sign * trials[self.name].astype(float)).sort_values(kind="stable").index
+        return trials.loc[order]
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,11 @@ def arm_frame(
 def short(key: str) -> str:
     """A key's last part."""
     return key.rsplit(".", 1)[-1]
+
+
+def key_words(key: str) -> str:
+    """A key for axes and titles."""
+    return short(key).replace("_", " ")
 
 
 def value_label(value: Any) -> str:

@@ -9,13 +9,23 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from analysis.plotting.style import FAINT, INK, SIZE, STYLE
+from analysis.plotting.colours import text_on
+from analysis.plotting.style import INK, MUTED, SIZE, STYLE
 from analysis.plotting.tooltips import attach_tooltips
-from analysis.sweep_report.answers import Drift
-from analysis.sweep_report.data import ArmFrame, Goal, point_label, seeds_table, short, value_label
+from analysis.sweep_report.answers import Drift, mean_error
+from analysis.sweep_report.data import (
+    ArmFrame,
+    Goal,
+    key_words,
+    point_label,
+    seeds_table,
+    value_label,
+)
 from analysis.sweep_report.importance import is_number
+from cola.rate_points import LADDER
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a6d00", "#30343b")
 FEW = 8  # values of a key that can each have a line
@@ -31,8 +41,11 @@ def distinct_labels(column: pd.Series) -> list[str]:
 def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
     """The metric against a key: a line for every value of the other key, seeds as dots."""
     done = arm.finished.dropna(subset=[goal.name])
-    others = [other for other in arm.keys if other != key]
-    by = others[0] if len(others) == 1 and len(distinct_labels(done[others[0]])) <= FEW else None
+    others = [
+        other for other in arm.keys if other != key and done[other].map(value_label).nunique() > 1
+    ]
+    alone = [LADDER] if LADDER in others else others  # budgets do not compare: a colour each
+    by = alone[0] if len(alone) == 1 and len(distinct_labels(done[alone[0]])) <= FEW else None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
@@ -44,11 +57,23 @@ def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
             joined = is_number(done[key]) and (not others or by is not None)
             name = "not set" if label == "–" else label
             draw_response(axes, arm, group, x=x, goal=goal, colour=colour, label=name, lines=joined)
+        if by != LADDER:
+            ring_best(axes, done, place, key=key, goal=goal)
         if by is not None:
-            axes.legend(title=short(by), frameon=False, fontsize=9, title_fontsize=9)
-        axes.set_xlabel(short(key).replace("_", " "))
+            figure.legend(title=key_words(by), frameon=False, fontsize=9, title_fontsize=9,
+                          loc="outside upper left", ncols=4)  # fmt: skip
+        axes.set_xlabel(key_words(key))
         axes.set_ylabel(goal.label)
     return figure
+
+
+def ring_best(
+    axes: Axes, done: pd.DataFrame, place: dict[str, float], *, key: str, goal: Goal
+) -> None:
+    """A ring round the best point's mean."""
+    best = goal.ranked(done).iloc[0]
+    at = place[value_label(best[key])]
+    axes.scatter([at], [best[goal.name]], s=150, facecolors="none", edgecolors=INK, linewidths=1.1)
 
 
 def groups_of(done: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
@@ -85,7 +110,8 @@ def draw_response(
     label: str,
     lines: bool,
 ) -> None:
-    """Means of points, joined where one key alone changes; every seed as a small dot."""
+    """Means of points with 95% of the seeds' noise, joined where one key alone changes; every seed
+    as a small dot."""
     order = np.argsort(x.to_numpy())
     y = group[goal.name].to_numpy(float)
     if lines:
@@ -94,10 +120,15 @@ def draw_response(
     texts = [f"{point_label(arm, row)}: {row[goal.name]:.4f}" for _, row in group.iterrows()]
     attach_tooltips(marks, texts)
     table = seeds_table(arm, goal)
+    error = mean_error(table)
+    if error is not None:
+        known = group["trial"].isin(table.index).to_numpy()
+        axes.errorbar(x[known], y[known], yerr=error, fmt="none", ecolor=colour, elinewidth=1.2,
+                      capsize=3)  # fmt: skip
     for trial, at in zip(group["trial"], x, strict=True):
         if trial in table.index and table.shape[1] > 1:
             seeds = table.loc[trial].to_numpy(float)
-            axes.scatter([at] * len(seeds), seeds, color=colour, s=9, alpha=0.55, lw=0)
+            axes.scatter([at] * len(seeds), seeds, color=colour, s=14, alpha=0.55, lw=0)
 
 
 def quality_by_cost(arm: ArmFrame, goal: Goal, cost: str) -> Figure:
@@ -134,17 +165,15 @@ def heat_map(arm: ArmFrame, goal: Goal) -> Figure:
         figure = Figure(figsize=(SIZE[0], 1.3 + 0.5 * len(rows)), layout="constrained")
         axes = figure.subplots()
         shades = axes.imshow(goal.sign * table, cmap="viridis_r", aspect="auto")
-        middle = np.nanmean(goal.sign * table)
         for (r, c), value in np.ndenumerate(table):
             if not np.isnan(value):
-                dark = goal.sign * value > middle
-                colour = "white" if dark else "black"
+                colour = text_on(to_hex(shades.to_rgba(goal.sign * value)))
                 axes.text(c, r, f"{value:.4g}", ha="center", va="center", color=colour, fontsize=9)
         shades.set_gid("shades")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
-        axes.set_xlabel(short(two).replace("_", " "))
-        axes.set_ylabel(short(one).replace("_", " "))
+        axes.set_xlabel(key_words(two))
+        axes.set_ylabel(key_words(one))
     return figure
 
 
@@ -153,7 +182,7 @@ def importance_bars(shares: dict[str, float]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(SIZE[0], 1.0 + 0.42 * len(shares)), layout="constrained")
         axes = figure.subplots()
-        names = [short(key).replace("_", " ") for key in shares][::-1]
+        names = [key_words(key) for key in shares][::-1]
         axes.barh(names, list(shares.values())[::-1], color=COLOURS[0])
         axes.set_xlabel("share of the metric's variance")
         axes.set_xlim(0, 1)
@@ -168,7 +197,7 @@ def pareto(arm: ArmFrame, goals: Sequence[Goal], front: Sequence[int]) -> Figure
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        for mine, colour, size in ((done[~on], FAINT, 30), (done[on], COLOURS[1], 44)):
+        for mine, colour, size in ((done[~on], MUTED, 30), (done[on], COLOURS[1], 44)):
             marks = axes.scatter(mine[one.name], mine[two.name], color=colour, s=size, zorder=3)
             attach_tooltips(marks, [point_label(arm, row) for _, row in mine.iterrows()])
         best = done[on].sort_values(one.name)
@@ -188,14 +217,14 @@ def parallel(arm: ArmFrame, goal: Goal) -> Figure:
         axes = figure.subplots()
         heights = {name: unit_heights(done[name]) for name in axes_of}
         for index in done.index:
-            colour, width = (COLOURS[0], 1.8) if rank[index] <= 1 / 3 else (FAINT, 0.9)
+            colour, width = (COLOURS[0], 1.8) if rank[index] <= 1 / 3 else (MUTED, 0.9)
             axes.plot([heights[name][index] for name in axes_of], color=colour, lw=width)
         for place, name in enumerate(axes_of):
             axes.axvline(place, color=INK, lw=0.8)
             low, high = ends(done[name])
             axes.text(place, -0.06, low, ha="center", va="top", fontsize=8, color=INK)
             axes.text(place, 1.04, high, ha="center", va="bottom", fontsize=8, color=INK)
-        axes.set_xticks(range(len(axes_of)), [short(n).replace("_", " ") for n in axes_of])
+        axes.set_xticks(range(len(axes_of)), [*(key_words(key) for key in arm.keys), goal.words])
         axes.tick_params(axis="x", pad=14)
         axes.set_yticks([])
         axes.spines[["left", "bottom"]].set_visible(False)
@@ -234,6 +263,6 @@ def drift_plot(drift: Drift, key: str, over: str) -> Figure:
         if drift.log:
             axes.set_xscale("log", base=2)
             axes.set_xticks(x, [value_label(value) for value in x])
-        axes.set_xlabel(short(over).replace("_", " "))
-        axes.set_ylabel(f"best {short(key).replace('_', ' ')}")
+        axes.set_xlabel(key_words(over))
+        axes.set_ylabel(f"best {key_words(key)}")
     return figure

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from analysis.plotting.style import FAINT, INK, SIZE, STYLE, Drawn, log_axes
+from analysis.plotting.embedding import Drawn
+from analysis.plotting.style import INK, MUTED, SIZE, STYLE, log_axes
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.plots import COLOURS
 from analysis.sweep_report.rate_answers import RateAnswer
@@ -20,23 +21,33 @@ from analysis.sweep_report.rate_profiles import Best, RateAnalysis
 BEYOND = 1.5  # chosen: factor of compute that a law is drawn beyond the budgets
 
 
-def rate_figures(answer: RateAnswer, stem: str, prefix: str) -> Iterator[Drawn]:
-    """The frontier, the profiles, and R*(C)."""
+def rate_figures(answer: RateAnswer) -> Iterator[Drawn]:
+    """The frontier, the profiles, and R*(C) of a rate sweep's arm."""
     if answer.analysis.runs.empty:
         return
+    name = answer.arm.name
+    stem, prefix = (f"-{name}", f"{name}: ") if name else ("", "")
+    optima = "; ".join(
+        f"{best.budget:.3g} FLOPs: rate {best.values['rate']:.3g}, bound {best.values['bound']:.4g}"
+        for best in answer.analysis.good
+    )
+    words = f"Best of every budget: {optima or 'none was found'}."
     caption = (
         "Every dot a run; stars: the lowest bound of each budget, on the dashed line of equal "
         "bound. Crosses: latents that say next to nothing, in no profile."
     )
-    yield f"frontier{stem}", f"{prefix}distortion against rate", frontier_plot(answer), caption
+    title = f"{prefix}Distortion against rate"
+    yield Drawn(f"frontier{stem}", title, frontier_plot(answer), caption, f"{title}. {words}")
     caption = "Stars: minima of the parabolas in log rate, with 95% of refits."
-    yield f"profiles{stem}", f"{prefix}bound by rate", profiles_plot(answer.analysis), caption
+    title, figure = f"{prefix}Bound by rate", profiles_plot(answer.analysis)
+    yield Drawn(f"profiles{stem}", title, figure, caption, f"{title}. {words}")
     if answer.analysis.good:
         caption = (
             "Minima with 95% of refits, the fitted power law with its 95% band"
             f"{'; orange: registered forecasts' if answer.scores else ''}."
         )
-        yield f"best-rate{stem}", f"{prefix}best rate by compute", growth_plot(answer), caption
+        title = f"{prefix}Best rate by compute"
+        yield Drawn(f"best-rate{stem}", title, growth_plot(answer), caption, f"{title}. {words}")
 
 
 def frontier_plot(answer: RateAnswer) -> Figure:
@@ -61,7 +72,7 @@ def frontier_plot(answer: RateAnswer) -> Figure:
                              edgecolors=INK, linewidths=0.6)  # fmt: skip
                 reach = 0.25 * rate * np.array([-1.0, 1.0])
                 axes.plot(rate + reach, distortion - reach, "--", color=INK, lw=0.9)
-        axes.legend(frameon=False, fontsize=9)
+        figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=4)
         axes.set_xlabel("rate (nats a token that latents cost)")
         axes.set_ylabel("distortion (nats a token of reconstruction)")
     return figure
@@ -87,7 +98,7 @@ def profiles_plot(analysis: RateAnalysis) -> Figure:
             curve = np.polyfit(profile.log_n - centre, profile.loss, 2)
             axes.plot(np.exp(x), np.polyval(curve, x - centre), "-", color=colour, lw=1.2)
             _star(axes, best, colour)
-        axes.legend(frameon=False, fontsize=9)
+        figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=4)
         log_axes(axes, "rate (nats a token)", "bound (nats a token)")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure
@@ -144,5 +155,5 @@ def _star(axes: Axes, best: Best, colour: str) -> None:
 
 
 def _coloured(analysis: RateAnalysis) -> list[tuple[str, Best]]:
-    colours = (*COLOURS, FAINT)
+    colours = (*COLOURS, MUTED)
     return [(colours[i % len(colours)], best) for i, best in enumerate(analysis.best)]

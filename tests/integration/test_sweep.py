@@ -86,7 +86,7 @@ def test_a_killed_population_resumes_without_repeating(
     assert "nothing to train" in here("run", str(folder / "best-study.yaml"))
     status = json.loads(here("sweep", "status", str(path), "--json"))
     assert Counter(trial["state"] for trial in status["trials"]) == {"paused": 2, "finished": 2}
-    assert "Best by val" in (folder / "report" / "report.html").read_text()
+    assert "Best by validation" in (folder / "report" / "report.html").read_text()
 
 
 def names(folder: Path) -> list[str]:

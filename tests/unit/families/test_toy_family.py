@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.conftest import write_study
+from tests.pages import text_of
 from tests.paths import COLA
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -163,7 +164,7 @@ def test_a_whole_study_of_it(study: dict[str, Any], tmp_path: Path) -> None:
 
     cola("report", path)
     folder = outputs / "studies" / "toys" / "report"
-    html = (folder / "report.html").read_text()
+    html = text_of((folder / "report.html").read_text())
     assert "toy-smooth against Toy" in html
     assert "Toy: it sees one token of every prompt." in html
     assert "mean entropy of the next token, nats" in html

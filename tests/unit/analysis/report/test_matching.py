@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.report.matching import matching_statements
+from analysis.conditions.matching import matching_statements
 
 BUDGETS = (1e12, 2e12, 4e12, 8e12)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.report.matching import tuning_statements
+from analysis.conditions.matching import tuning_statements
 from cola.tuning.record import TuningRecord
 
 RATE = "training.optimizer.learning_rate"

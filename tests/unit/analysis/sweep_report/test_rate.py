@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from analysis.plotting.glossary import mathematics
 from analysis.sweep_report.data import Goal, SweepFrames, read_sweep
 from analysis.sweep_report.rate_answers import RateAnswer, answer_rate, rate_sentences
 from analysis.sweep_report.rate_forecast import register_forecast
@@ -19,6 +19,7 @@ from cola.errors import StorageError
 from cola.spec import load_yaml, with_values
 from cola.study import StudySpec
 from tests.layout import ROOT
+from tests.pages import text_of
 from tests.unit.analysis.sweep_report.rate_sweep import (
     ACCURACY,
     BUDGETS,
@@ -114,7 +115,7 @@ def test_without_distortions_nothing_is_said_about_rates(tmp_path: Path) -> None
     log.write_text(log.read_text().replace("val/reconstruction", "val/other"))
     answer, text = answered(folder)
     assert "rates are not known" in text
-    assert not list(rate_figures(answer, "", ""))
+    assert not list(rate_figures(answer))
 
 
 def test_a_forecast_is_registered_before_its_budget_and_scored(tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_json_and_page_have_all_sentences(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "report/rate.json").read_text())
     (arm,) = values["arms"]
     for sentence in arm["sentences"]:
-        assert html.escape(sentence, quote=True).replace("&#x27;", "&#39;") in page
+        assert text_of(mathematics(sentence)) in text_of(page)
     assert all(f'id="{name}"' in page for name in ("frontier", "profiles", "best-rate"))
     assert [row["budget"] for row in arm["budgets"]] == list(BUDGETS)
     assert np.isfinite(arm["laws"]["rate"]["exponent_interval"]).all()

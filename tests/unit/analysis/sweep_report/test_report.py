@@ -14,14 +14,18 @@ import yaml
 from analysis.sweep_report.answers import (
     best_sentence,
     estimate_drift,
+    headline,
+    mean_error,
     optimum,
     pareto_front,
     seed_noise,
 )
 from analysis.sweep_report.courses import course_plot, descent
 from analysis.sweep_report.data import Goal, read_sweep, seeds_table
+from analysis.sweep_report.figures import goal_figures
 from analysis.sweep_report.importance import importance
-from analysis.sweep_report.report import answers, write_sweep_report
+from analysis.sweep_report.plots import response
+from analysis.sweep_report.report import answers, trial_table, write_sweep_report
 from cola.records import (
     PointExcluded,
     RunResult,
@@ -31,6 +35,7 @@ from cola.records import (
     TrialSegment,
     TrialState,
 )
+from tests.pages import text_of
 
 LOC, DIM, RATE = "objective.loc", "model.dim", "training.rate"
 NLL, RIGHT = "val/nll_nats_per_token", "continuation/token_accuracy"
@@ -158,7 +163,7 @@ def test_points_inside_the_solver_s_error_are_not_ranked(tmp_path: Path) -> None
 
     frames = read_sweep(write_sweep(tmp_path, rates, measured, 0.0))
     found = best_sentence(frames.arms[0], frames.goals[0])
-    assert "best by val: nll nats per token is rate 1 " in found
+    assert "best by validation NLL is rate 1 " in found
     assert "it is not ranked against rate 1.05: twice as many steps" in found
     assert "rate 2" not in found
     assert "not ranked" not in best_sentence(frames.arms[0], frames.goals[1])
@@ -177,7 +182,7 @@ def test_quality_stands_against_the_cost_of_generation(tmp_path: Path) -> None:
     cost = "continuation/function_evaluations_per_token"
     steps = [{RATE: steps} for steps in (1.0, 4.0, 16.0)]
     folder = write_sweep(tmp_path, steps, lambda p: {NLL: 5.0, RIGHT: p[RATE], cost: p[RATE]}, 0.0)
-    html = write_sweep_report(folder).read_text()
+    html = text_of(write_sweep_report(folder).read_text())
     assert html.count("against the cost of generation") == 1  # the accuracy's, not the loss's
     assert (folder / "report" / "cost-1.svg").exists()
 
@@ -219,7 +224,7 @@ def test_collapsed_runs_are_labelled_and_names_are_escaped(tmp_path: Path) -> No
     )
     html = write_sweep_report(folder).read_text()
     assert f"dim 4, loc 1.5: collapsed ({reason})" in html
-    assert "<td>collapsed</td>" in html
+    assert "|collapsed|" in text_of(html)
     assert "no whole &lt;blocks&gt;" in html
     assert html.count("<svg") >= 5
 
@@ -233,7 +238,7 @@ def test_only_the_stop_code_makes_a_run_a_collapsed_one(tmp_path: Path) -> None:
     log.write_text(log.read_text().replace('"stop_code":null,', ""))
     html = write_sweep_report(folder).read_text()
     assert "dim 4, loc 1.5: diverged (latents collapsed)" in html
-    assert "<td>collapsed</td>" not in html
+    assert "|collapsed|" not in text_of(html)
 
 
 def test_agreement_of_two_metrics_is_ranked(tmp_path: Path) -> None:
@@ -304,3 +309,52 @@ def test_trials_outside_of_an_edited_space_are_left_out(tmp_path: Path) -> None:
     assert list(frames.arms[0].trials["trial"]) == [1, 3]
     assert (frames.open_trials, frames.left_out) == (0, 2)
     assert "2 earlier trials are left out" in write_sweep_report(folder).read_text()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arm", "title"),
+    [
+        ("best by NLL is rate 1.5 (3.2), but the data do not decide: within 0.1 (95%).", "",
+         "Best by NLL is rate 1.5 (3.2), but the data do not decide"),
+        ("ar: best by NLL is rate 1 (3.2); better than every other point: the next", "ar",
+         "ar: best by NLL is rate 1 (3.2)"),
+        ("By validation NLL: The best loc grows with dim: +0.2 a unit", "",
+         "The best loc grows with dim"),
+        ("At 1e+12 FLOPs the bound is lowest, 6.0 (95%: 5.9; 6.1), there. More.", "",
+         "At 1e+12 FLOPs the bound is lowest, 6.0 (95%: 5.9; 6.1), there"),
+    ],
+)  # fmt: skip
+def test_a_title_is_the_answer_s_first_clause(sentence: str, arm: str, title: str) -> None:
+    assert headline(sentence, arm) == title
+
+
+def test_trials_stand_from_the_best_to_the_worst_in_columns_that_say_something(
+    tmp_path: Path,
+) -> None:
+    rates = [{RATE: rate} for rate in (3.0, 1.0, 2.0, 4.0)]
+    folder = write_sweep(tmp_path, rates, lambda p: {NLL: p[RATE], RIGHT: 0.0}, 0.0,
+                         diverged={2: "its loss was not finite"})  # fmt: skip
+    found = trial_table(read_sweep(folder))
+    assert found is not None
+    assert [row[0] for row in found.rows] == ["3", "1", "4", "2"]  # diverged ones last
+    titles = [column.title for column in found.columns]
+    assert titles[:4] == ["trial", "point", "validation NLL, nats per token", 
+                          "continuation: token accuracy"]  # fmt: skip
+    assert "arm" not in titles
+    assert "reason" in titles
+
+
+def test_of_two_keys_one_figure_shows_all(tmp_path: Path) -> None:
+    """A line for each value of the one with fewer; a map where none is a number."""
+    frames = read_sweep(write_sweep(tmp_path, GRID, bowl(0.25), 0.02))
+    names = [each.name for each in goal_figures(frames, frames.arms[0], frames.goals[0], suffix="")]
+    assert names == ["response-0", "importance"]
+    drawn = response(frames.arms[0], LOC, frames.goals[0]).axes[0].containers[0]
+    error = mean_error(seeds_table(frames.arms[0], frames.goals[0]))
+    assert error is not None
+    (_, caps, _) = drawn.lines
+    assert caps[1].get_ydata()[0] - caps[0].get_ydata()[0] == pytest.approx(2 * error)
+    words = [{RATE: a, DIM: b} for a in "xy" for b in "pq"]
+    frames = read_sweep(write_sweep(tmp_path, words, lambda p: {NLL: len(p), RIGHT: 0.0}, 0.1))
+    names = [each.name for each in goal_figures(frames, frames.arms[0], frames.goals[0], suffix="")]
+    assert names == ["interaction"]

@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.plotting.variants import styles_of, variants_of
+from analysis.plotting.variants import by_curve, styles_of, variants_of
 from cola.compute.ladders import ladder_sentences
 from cola.families.registry import curve_label
 from cola.tuning.record import TuningRecord
 from cola.tuning.text import TunedCurve, tuning_sentences
 
+CLOSE = 0.05  # chosen: what lies less apart, as a share, is called matched
 UNSET = "none"  # of a setting that a run does not have
 BATCH = "training.batch_sequences"
 RATE = "training.optimizer.learning_rate"
@@ -62,8 +63,40 @@ def matching_statements(runs: pd.DataFrame) -> list[str]:
     return statements
 
 
+def matched_and_not(finished: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """What the curves have in common and what not, each in a few words; what a single curve leaves
+    nothing to match of is in neither."""
+    if finished["variant"].nunique() < 2:
+        return ["one curve: nothing is compared"], []
+    matched, unmatched = list[str](), list[str]()
+    count, equal = common_order(_orders(finished))
+    (matched if count and equal else unmatched).append("data and their order")
+    compute, unit = finished["compute"].iloc[0], finished["unit"].iloc[0]
+    matched.append(f"training compute ({compute} FLOPs)" if unit == "flops" else f"training {unit}")
+    if ladder_statements(finished):
+        unmatched.append("the ladders of budgets")
+    for kind, apart in _parameter_spread(finished).items():
+        close = apart < CLOSE
+        within = f"{kind} parameters" + (f" (within {apart:.1%})" if apart >= 5e-4 else "")
+        (matched if close else unmatched).append(within if close else f"{kind} parameters")
+    top = _largest(finished)
+    columns = {"tokens": "training tokens"} if unit != "tokens" else {}
+    columns |= {f"train_flops_{n}": f"{n} FLOPs" for n in ("executed", "nominal")
+                if n != compute or unit != "flops"}  # fmt: skip
+    for column, name in columns.items():
+        means = top.groupby("variant")[column].mean()
+        if means.max() > (1 + CLOSE) * means.min():
+            unmatched.append(name)
+    unmatched += [key.rpartition(".")[2].replace("_", " ") for key in _differing(finished)]
+    return matched, list(dict.fromkeys(unmatched))
+
+
+def _orders(finished: pd.DataFrame) -> dict[str, Mapping[str, str]]:
+    return {str(run["run_id"]): run["data_order"] for _, run in finished.iterrows()}
+
+
 def _order_statement(finished: pd.DataFrame) -> str:
-    orders = {str(run["run_id"]): run["data_order"] for _, run in finished.iterrows()}
+    orders = _orders(finished)
     count, equal = common_order(orders)
     if count == 0:
         return "Data order: the runs have no digest in common, so equality is NOT shown."
@@ -79,11 +112,11 @@ def ladder_statements(finished: pd.DataFrame) -> list[str]:
     """Each curve's budgets, and where pairs of curves have equal ones; none where all have."""
     labels = {
         variant: curve_label(str(variant), str(mine["family"].iloc[0]))
-        for variant, mine in finished.groupby("variant", sort=False)
+        for variant, mine in by_curve(finished)
     }
     amounts = {
         labels[variant]: [float(amount) for amount in mine["amount"]]
-        for variant, mine in finished.groupby("variant", sort=False)
+        for variant, mine in by_curve(finished)
     }
     unit = finished["unit"].iloc[0]
     return ladder_sentences(
@@ -107,29 +140,37 @@ def _budget_statement(finished: pd.DataFrame, compute: str) -> str:
 
 
 def _parameter_statement(finished: pd.DataFrame) -> str:
-    where, place = ("at every rung", ["rung"])
-    if not _is_one_ladder(finished):
-        # Which of a curve's sizes at its budget a run has.
-        rank = finished.groupby(["variant", "amount"])["core_parameters"].rank("dense")
-        finished = finished.assign(rank=rank)
-        where, place = ("at every budget that several have", ["amount", "rank"])
-        variants = finished.groupby(place)["variant"].transform("nunique")
-        finished = finished[variants > 1]
-        if finished.empty:
-            return (
-                "Not matched: parameters, as families have ladders of their own without a budget "
-                "in common."
-            )
-    spread = {
-        kind: finished.groupby(place)[f"{kind}_parameters"].agg(lambda n: n.max() / n.min()).max()
-        - 1
-        for kind in ("core", "total")
-    }
+    spread = _parameter_spread(finished)
+    if not spread:
+        return (
+            "Not matched: parameters, as families have ladders of their own without a budget "
+            "in common."
+        )
+    where = "at every rung" if _is_one_ladder(finished) else "at every budget that several have"
     apart = [f"{kind} parameters lie within {value:.1%}" for kind, value in spread.items()]
     return (
         f"Parameters: {where} the families' {' and their '.join(apart)} of each other (core: "
         "all but token embeddings and output head)."
     )
+
+
+def _parameter_spread(finished: pd.DataFrame) -> dict[str, float]:
+    """How far core and total parameters lie apart at most, as a share, where curves share a budget;
+    empty where they share none."""
+    place = ["rung"]
+    if not _is_one_ladder(finished):
+        # Which of a curve's sizes at its budget a run has.
+        rank = finished.groupby(["variant", "amount"])["core_parameters"].rank("dense")
+        finished, place = finished.assign(rank=rank), ["amount", "rank"]
+        finished = finished[finished.groupby(place)["variant"].transform("nunique") > 1]
+        if finished.empty:
+            return {}
+    return {
+        kind: float(
+            finished.groupby(place)[f"{kind}_parameters"].agg(lambda n: n.max() / n.min()).max() - 1
+        )
+        for kind in ("core", "total")
+    }
 
 
 def _is_one_ladder(finished: pd.DataFrame) -> bool:
@@ -146,7 +187,7 @@ def _ratio_statement(finished: pd.DataFrame, column: str, name: str) -> str:
     """How far a quantity that is not matched lies apart at each curve's largest rung."""
     top = _largest(finished)
     means, styles = top.groupby("variant")[column].mean(), styles_of(variants_of(top))
-    shown = ", ".join(f"{styles[str(v)].label} {value:.3g}" for v, value in means.items())
+    shown = ", ".join(f"{style.label} {means[name]:.3g}" for name, style in styles.items())
     return f"Not matched: {name} (top rung: {shown})."
 
 
@@ -157,15 +198,25 @@ def _largest(finished: pd.DataFrame) -> pd.DataFrame:
 
 def _training_statements(finished: pd.DataFrame) -> list[str]:
     """The training settings that differ between curves, with their values at the largest rung."""
-    largest = _largest(finished).drop_duplicates("variant")
-    names = [curve_label(str(run["variant"]), str(run["family"])) for _, run in largest.iterrows()]
-    differing = []
-    for key in sorted({key for values in largest["training"] for key in values}):
-        found = [values.get(key, UNSET) for values in largest["training"]]
-        if len(set(found)) > 1:
-            each = ", ".join(f"{name} {value}" for name, value in zip(names, found, strict=True))
-            differing.append(f"{key} ({each})")
+    differing = [
+        f"{key} ({', '.join(f'{name} {value}' for name, value in found.items())})"
+        for key, found in _differing(finished).items()
+    ]
     return [f"Not matched: {'; '.join(differing)}."] if differing else []
+
+
+def _differing(finished: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Training settings in which curves differ at their largest rungs: each curve's value."""
+    largest = _largest(finished)
+    settings = {
+        curve_label(variant, str(mine["family"].iloc[0])): mine["training"].iloc[0]
+        for variant, mine in by_curve(largest)
+    }
+    found = {
+        key: {name: values.get(key, UNSET) for name, values in settings.items()}
+        for key in sorted({key for values in settings.values() for key in values})
+    }
+    return {key: values for key, values in found.items() if len(set(values.values())) > 1}
 
 
 def tuning_statements(spec: Mapping[str, Any], runs: pd.DataFrame) -> list[str]:
@@ -183,7 +234,7 @@ def tuning_statements(spec: Mapping[str, Any], runs: pd.DataFrame) -> list[str]:
         str(variant): TunedCurve(
             curve_label(str(variant), str(group["family"].iloc[0])), sorted(set(group["budget"]))
         )
-        for variant, group in finished.groupby("variant", sort=False)
+        for variant, group in by_curve(finished)
     }
     declared = str((spec.get("matching") or {}).get("tuning", "none"))
     rates = [

@@ -1,0 +1,1 @@
+"""Under which conditions the runs of a study were trained and scored."""
