@@ -60,10 +60,11 @@ def kill_ray_worker(pid: int) -> bool:
 
 
 def free_dead_groups() -> int:
-    """Remove this job's placement groups that a dead actor made; returns how many there were.
+    """Remove this job's placement groups that a dead actor made, and those that ended jobs have
+    left; returns how many there were.
 
-    Ray keeps them to the job's end. Ray Train's own actor for it, which asks the dashboard, is not
-    started (`orchestration.compat.ray.trainer_class`).
+    Ray keeps the first to the job's end, and the others for ever. Ray Train's own actor for it,
+    which asks the dashboard, is not started (`orchestration.compat.ray.trainer_class`).
     """
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -72,5 +73,5 @@ def free_dead_groups() -> int:
     for group in orphans:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
     if orphans:
-        log.info("removed %d placement groups of dead actors", len(orphans))
+        log.info("removed %d placement groups of dead actors or jobs", len(orphans))
     return len(orphans)

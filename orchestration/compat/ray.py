@@ -34,23 +34,33 @@ def free_resources_by_node() -> dict[str, dict[str, float]]:
 
 
 def orphaned_placement_groups(job_id: str) -> list[str]:
-    """Ids (hex) of a job's placement groups that a dead actor made and nobody removed.
+    """Ids (hex) of placement groups that nobody removed: this job's that a dead actor made, and
+    those of jobs that have ended.
 
-    The public table of placement groups does not name their makers.
+    The public table of placement groups does not name their makers. Whether these live is asked
+    here: a group that is made while its job ends is marked as if they did, and stays for ever.
     """
     import ray
     from ray._private.state import state
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
+    ended = {job["JobID"] for job in state.job_table() if job["IsDead"]}
     orphans = []
     for packed in state._connect_and_get_accessor().get_placement_group_table():
         group = PlacementGroupTableData.FromString(packed)
-        by_an_actor = not ray.ActorID(group.creator_actor_id).is_nil()
-        of_the_job = group.creator_job_id.hex() == job_id and not group.is_detached
-        removed = group.state == PlacementGroupTableData.REMOVED
-        if of_the_job and by_an_actor and group.creator_actor_dead and not removed:
+        if group.is_detached or group.state == PlacementGroupTableData.REMOVED:
+            continue
+        job, maker = group.creator_job_id.hex(), ray.ActorID(group.creator_actor_id)
+        if job in ended or (job == job_id and not maker.is_nil() and _is_dead(maker)):
             orphans.append(group.placement_group_id.hex())
     return orphans
+
+
+def _is_dead(actor: Any) -> bool:
+    from ray._private.state import state
+
+    known = state.actor_table(actor.hex())
+    return not known or known["State"] == "DEAD"
 
 
 @contextmanager

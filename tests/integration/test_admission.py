@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -208,3 +210,43 @@ def queue_pid() -> int | None:
         if actor["Name"] == NAME and actor["State"] == "ALIVE"
     ]  # fmt: skip
     return found[0] if found else None
+
+
+MAKES_GROUPS_FOR_EVER = """
+import sys, ray
+from ray.util.placement_group import placement_group
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+
+@ray.remote(num_cpus=0)
+class Maker:
+    def ready(self):
+        return True
+    def make(self):
+        while True:
+            placement_group([{"CPU": 1e-4}])
+
+maker = Maker.remote()
+ray.get(maker.ready.remote())
+ray.get(maker.make.remote())
+"""
+
+
+def test_groups_that_are_made_while_their_job_ends_are_removed(cluster: Any) -> None:
+    """Ray marks such a group as if its job lived, and keeps what it holds for ever."""
+    from ray._private.state import state
+    from ray.util import placement_group_table
+
+    from orchestration.cluster.processes import free_dead_groups
+
+    def groups() -> int:
+        return sum(group["state"] != "REMOVED" for group in placement_group_table().values())
+
+    assert groups() == 0
+    driver = subprocess.Popen([sys.executable, "-c", MAKES_GROUPS_FOR_EVER, cluster.address])
+    until(lambda: groups() > 5, "the job's groups", 60, process=driver)
+    live = [job["JobID"] for job in state.job_table() if not job["IsDead"]]
+    assert len(live) == 2
+    driver.kill()
+    driver.wait()
+    until(lambda: len([j for j in state.job_table() if not j["IsDead"]]) == 1, "the job's end", 60)
+    until(lambda: not free_dead_groups() and groups() == 0, "no group to be left", 30)
