@@ -97,7 +97,13 @@ class Tag:
     """Tags of an MLflow run."""
 
     KIND = "kind"
-    PARENT = "mlflow.parentRunId"  # MLflow's own name: its pages nest runs by it
+    # MLflow's own names, which its pages have columns or places for.
+    PARENT = "mlflow.parentRunId"
+    USER = "mlflow.user"
+    SOURCE = "mlflow.source.name"  # the product and its version
+    SOURCE_TYPE = "mlflow.source.type"
+    COMMIT = "mlflow.source.git.commit"  # of a checkout; `-dirty` where its files were changed
+    NOTE = "mlflow.note.content"  # Markdown on top of a run's or an experiment's page
     STUDY = "study"
     FAMILY = "family"
     VARIANT = "variant"  # the study's name for the run's curve; the family's where it has one curve
@@ -253,6 +259,7 @@ class Artifact:
     ENVIRONMENT = "environment.json"
     SAMPLES = "samples.jsonl"
     EVALUATION = "evaluation.json"  # results of tasks, with the settings of each
+    DIAGNOSTICS = "diagnostics.csv"  # of the finished model: name and value
     PLAN = "plan.json"  # of a study's own run, as what follows
     RESULTS = "results.json"  # names and checksums of the files that `cola fetch` brings
 

@@ -55,6 +55,7 @@ class MirroredRun:
     reader: JournalReader
     opened: bool = False
     pending: list[Line] = field(default_factory=list)
+    diagnostics: dict[str, object] = field(default_factory=dict)  # of the finished model, by name
     restarts: Restarts = field(default_factory=Restarts)
     restarts_written: int = 0  # starts and ends of workers that MLflow has
     last_time: float | None = None
@@ -244,6 +245,8 @@ class Mirror:
         for line in run.reader.new_lines():
             run.restarts.read(line)
             run.pending.append(line)
+            if line.kind == "diagnostic":
+                run.diagnostics |= line.values
             run.last_time = max(line.time, run.last_time or 0.0)
         target = run.target
         if isinstance(target, RunSpec):
@@ -278,6 +281,8 @@ class Mirror:
     def _close(self, run: MirroredRun, run_id: str, state: str, *, tags: dict[str, str]) -> None:
         for name in (Artifact.ENVIRONMENT, Artifact.SAMPLES, Artifact.EVALUATION):
             self._mlflow.attach(run_id, run.folder / name)
+        if run.diagnostics:
+            self._mlflow.attach_table(run_id, run.diagnostics, Artifact.DIAGNOSTICS)
         self._mlflow.tag(run_id, tags)
         self._mlflow.end(run_id, state, run.last_time)
         run.closed = True
