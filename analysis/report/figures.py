@@ -12,6 +12,7 @@ from analysis.plotting.variants import Style
 from analysis.report.comparison_plots import isoflop_profiles, multipliers, residuals, task_panels
 from analysis.report.comparisons import Pair, bounds_compute
 from analysis.report.family_fits import FamilyFit
+from analysis.report.findings import Findings
 from analysis.report.plots import loss_against_compute, training_curves
 from analysis.report.runs import StudyFrames
 from analysis.report.tables import Profiles
@@ -19,21 +20,23 @@ from analysis.report.tables import Profiles
 BOUND = "open markers and dashed lines are upper bounds of the NLL, not the NLL itself"
 
 
-def draw_figures(
-    frames: StudyFrames,
-    fits: dict[str, FamilyFit],
-    pairs: Sequence[Pair],
-    *,
-    profiles: Profiles,
-    styles: Mapping[str, Style],
-    compute: str,
-    folder: Path,
-    lines: Mapping[str, Mapping[str, float]],
-) -> list[dict[str, str]]:
-    """All figures, as inline SVG with their captions; PNG and SVG files beside the report.
+def draw_figures(frames: StudyFrames, found: Findings, folder: Path) -> list[dict[str, str]]:
+    """All figures, as inline SVG with their captions; PNG and SVG files beside the report."""
+    return [
+        {
+            "name": name,
+            "title": title,
+            "svg": save_figure(figure, folder, name),
+            "caption": caption,
+        }
+        for name, title, figure, caption in drawn_figures(frames, found)
+    ]
 
-    `lines`: what guesses without a model give, by the column that is drawn.
-    """
+
+def drawn_figures(frames: StudyFrames, found: Findings) -> list[Drawn]:
+    """All figures of a study with a finished run; no file is written."""
+    fits, pairs, profiles, styles = found.fits, found.pairs, found.profiles, found.styles
+    compute, lines = found.compute, {"nll": found.lines, "bits_per_byte": found.bits}
     final = frames.points[frames.points["is_final"]]
 
     def losses(column: str, label: str) -> Figure:
@@ -64,15 +67,7 @@ def draw_figures(
         )
         figure = training_curves(frames.curves, styles)
         drawn.append(("training_curves", "Training", figure, caption))
-    return [
-        {
-            "name": name,
-            "title": title,
-            "svg": save_figure(figure, folder, name),
-            "caption": caption,
-        }
-        for name, title, figure, caption in drawn
-    ]
+    return drawn
 
 
 def derived_figures(

@@ -110,16 +110,7 @@ def report_of(
     content = page(study, frames, found, spec=known, targets=targets)
     content["forecasts"] = list(forecasts)
     progress("drawing figures")
-    content["figures"] = draw_figures(
-        frames,
-        found.fits,
-        found.pairs,
-        profiles=found.profiles,
-        styles=found.styles,
-        compute=found.compute,
-        folder=folder,
-        lines={"nll": found.lines, "bits_per_byte": found.bits},
-    )
+    content["figures"] = draw_figures(frames, found, folder)
     files = write_tables(frames, found, folder)
     for template in ("report.html", "report.md"):
         path = folder / template

@@ -15,6 +15,7 @@ from cola.study.designs import FromFitDesign
 from cola.study.schedule import final_learning_rates
 from cola.tuning.text import tuning_as_json
 from orchestration.planning.accelerators import Utilization, accelerator_name
+from orchestration.planning.chosen_sizes import moved_cautions
 from orchestration.planning.comparison import (
     amounts_by_label,
     budgets_as_json,
@@ -225,6 +226,7 @@ def warnings(plan: Plan) -> list[str]:
     cautions += width_warnings(plan)
     if isinstance(plan.study.design, FromFitDesign):
         cautions += plan.study.design.cautions()
+    cautions += moved_cautions(plan.study)
     cautions += [
         f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
     ]

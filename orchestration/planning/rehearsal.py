@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cola.data.tokenizer import vocab_size_of
-from cola.errors import SpecError
 from cola.families.registry import definition_of
 from cola.records import IN_DOMAIN_TASKS
 from cola.study import StudySpec
 from cola.study.designs import TrajectoryDesign
+from orchestration.planning.chosen_sizes import buildable
 
 # Chosen, so that a shipped study is rehearsed in minutes on two cores.
 CORES = (100_000, 150_000)  # parameters of the smallest and the largest rung
@@ -117,25 +117,6 @@ def shrink_evaluation(evaluation: dict[str, Any], length: int) -> None:
 def rung_sizes(study: StudySpec) -> tuple[int, ...]:
     """Core parameters of the rungs: one for a study of one rung, two for any other."""
     return CORES[: max(len(study.rungs_of(variant)) for variant in study.families)]
-
-
-def buildable(study: StudySpec, core: int) -> int:
-    """The first size from `core` on, up to twice it, at which every family has a shape.
-
-    Raises:
-        SpecError: when there is none.
-    """
-    vocab_size = vocab_size_of(study.data)
-    for step in range(21):
-        size = core + step * core // 20
-        try:
-            for settings in study.families.values():
-                definition_of(settings.family).size(size, vocab_size, settings)
-        except SpecError as error:
-            refusal = error
-            continue
-        return size
-    raise refusal
 
 
 def budget_of(study: StudySpec, core: int) -> float:
