@@ -97,13 +97,8 @@ class Tag:
     """Tags of an MLflow run."""
 
     KIND = "kind"
-    # MLflow's own names, which its pages have columns or places for.
-    PARENT = "mlflow.parentRunId"
-    USER = "mlflow.user"
-    SOURCE = "mlflow.source.name"  # the product and its version
-    SOURCE_TYPE = "mlflow.source.type"
-    COMMIT = "mlflow.source.git.commit"  # of a checkout; `-dirty` where its files were changed
-    NOTE = "mlflow.note.content"  # Markdown on top of a run's or an experiment's page
+    PARENT = "mlflow.parentRunId"  # MLflow's own name: its pages nest runs by it
+    NOTE = "mlflow.note.content"  # and by this show Markdown on top of a run's or experiment's page
     STUDY = "study"
     FAMILY = "family"
     VARIANT = "variant"  # the study's name for the run's curve; the family's where it has one curve

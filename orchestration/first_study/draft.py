@@ -21,9 +21,9 @@ from cola.data.summary import CorpusSummary, summarise
 from cola.errors import SpecError
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
+from cola.study.chosen_sizes import buildable
 from orchestration.planning.accelerators import worker_flops
 from orchestration.planning.catalog import shipped_studies
-from orchestration.planning.chosen_sizes import buildable
 from orchestration.planning.corpus_size import BYTES_PER_TOKEN
 from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun, plan_study

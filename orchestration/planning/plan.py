@@ -18,12 +18,12 @@ from cola.spec.design import Unit
 from cola.spec.resources import ResourcesSpec
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import RunSpec, StudySpec
+from cola.study.chosen_sizes import ladders_of
 from cola.study.designs import TrajectoryDesign
 from cola.study.latent_rules import latent_values, settings_at_rung
 from cola.study.study import check_batch
 from cola.tuning.checks import why_other_corpus
 from orchestration.planning.accelerators import accelerator_of
-from orchestration.planning.chosen_sizes import ladders_of
 from orchestration.planning.memory import MemoryPlan, device_share, memory_by_stage
 from orchestration.planning.stages import (
     Place,

@@ -10,12 +10,12 @@ from typing import Any
 from cola.compute.ladders import ladder_sentences
 from cola.families.registry import definition_of
 from cola.study import StudySpec
+from cola.study.chosen_sizes import moved_cautions
 from cola.study.conditions import tuned_curves, tuning_notes
 from cola.study.designs import FromFitDesign
 from cola.study.schedule import final_learning_rates
 from cola.tuning.text import tuning_as_json
 from orchestration.planning.accelerators import Utilization, accelerator_name
-from orchestration.planning.chosen_sizes import moved_cautions
 from orchestration.planning.comparison import (
     amounts_by_label,
     budgets_as_json,

@@ -11,8 +11,8 @@ from cola.data.tokenizer import vocab_size_of
 from cola.families.registry import definition_of
 from cola.records import IN_DOMAIN_TASKS
 from cola.study import StudySpec
+from cola.study.chosen_sizes import buildable
 from cola.study.designs import TrajectoryDesign
-from orchestration.planning.chosen_sizes import buildable
 
 # Chosen, so that a shipped study is rehearsed in minutes on two cores.
 CORES = (100_000, 150_000)  # parameters of the smallest and the largest rung

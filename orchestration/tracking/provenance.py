@@ -11,10 +11,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cola.records import Tag
 from cola.spec.data import DataSpec, HuggingFaceDataset, LocalFiles
 from cola.study import RunSpec
 
+# MLflow's names, which its pages have columns for.
+USER = "mlflow.user"
+SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
+COMMIT = "mlflow.source.git.commit"  # ends in `-dirty` where files of the checkout were changed
 DIGEST_LENGTH = 36  # MLflow's limit
 GIT_SECONDS = 5.0  # chosen: a checkout on a slow network drive answers within it
 
@@ -23,15 +26,15 @@ GIT_SECONDS = 5.0  # chosen: a checkout on a slow network drive answers within i
 def source_tags() -> dict[str, str]:
     """Tags of the user, the product's version and, of a checkout, its commit; what is not known is
     left out."""
-    tags = {Tag.SOURCE_TYPE: "LOCAL"}
+    tags = {SOURCE_TYPE: "LOCAL"}
     try:
-        tags[Tag.SOURCE] = f"cola-scaling {importlib.metadata.version('cola-scaling')}"
+        tags[SOURCE] = f"cola-scaling {importlib.metadata.version('cola-scaling')}"
     except importlib.metadata.PackageNotFoundError:
-        tags[Tag.SOURCE] = "cola-scaling"
+        tags[SOURCE] = "cola-scaling"
     with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
-        tags[Tag.USER] = getpass.getuser()
+        tags[USER] = getpass.getuser()
     commit = commit_of(Path(__file__).resolve().parents[2])
-    return tags if commit is None else {**tags, Tag.COMMIT: commit}
+    return tags if commit is None else {**tags, COMMIT: commit}
 
 
 def commit_of(folder: Path) -> str | None:

@@ -10,18 +10,24 @@ from typing import Any
 
 import pytest
 
-from cola.records import Tag
 from cola.spec.data import DataSpec
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.tracking.pages import runs_page
-from orchestration.tracking.provenance import commit_of, corpus_name, data_set, source_tags
+from orchestration.tracking.provenance import (
+    SOURCE,
+    USER,
+    commit_of,
+    corpus_name,
+    data_set,
+    source_tags,
+)
 
 
 def test_a_run_names_its_user_and_the_products_version() -> None:
     tags = source_tags()
-    assert tags[Tag.USER] == getpass.getuser()
-    assert tags[Tag.SOURCE].startswith("cola-scaling ")
+    assert tags[USER] == getpass.getuser()
+    assert tags[SOURCE].startswith("cola-scaling ")
 
 
 def test_a_user_without_a_name_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +35,7 @@ def test_a_user_without_a_name_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr(getpass, "getuser", nobody)
-    assert Tag.USER not in source_tags.__wrapped__()
+    assert USER not in source_tags.__wrapped__()
 
 
 def test_the_commit_of_a_checkout_says_whether_files_were_changed(tmp_path: Path) -> None:

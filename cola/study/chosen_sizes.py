@@ -14,9 +14,9 @@ from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of
 from cola.spec.design import Rung
-from cola.study import StudySpec
 from cola.study.designs import FromFitDesign, IsoFLOPDesign
 from cola.study.latent_rules import settings_at_rung
+from cola.study.study import StudySpec
 
 STEPS = 20  # of a twentieth each, in which a size is looked for up to twice the one wanted
 LEAST_SIZES = 3  # of a profile: through fewer goes no parabola

@@ -8,7 +8,7 @@ import pytest
 
 from cola.errors import SpecError
 from cola.study import StudySpec
-from orchestration.planning.chosen_sizes import ladders_of, moved_cautions, moved_sizes
+from cola.study.chosen_sizes import ladders_of, moved_cautions, moved_sizes
 from orchestration.planning.plan import plan_study
 
 FINGERPRINT = "0" * 64
