@@ -240,7 +240,7 @@ class Metric:
 
     @staticmethod
     def system(name: str) -> str:
-        """A measurement of the machine of the first worker."""
+        """A measurement of the first worker's machine, or of the workers' GPUs (their mean)."""
         return f"system/{name}"
 
 
