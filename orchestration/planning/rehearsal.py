@@ -64,7 +64,7 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     shrink_evaluation(values["evaluation"], length)
     values["resources"] |= ONE_MACHINE | {"workers": workers}
     values["checkpoint"] |= {"every_seconds": 2, "keep": 2}
-    values["tracking"] |= {"uri": None, "log_every_steps": 5}
+    values["tracking"] |= {"uri": None, "log_every_steps": 5, "also": ()}
     values["matching"] |= {"stage1": "charged", "parameters": "core", "flops": None}
     values["matching"] |= {"compute": study.matching.convention}
     # Sizes depend on the vocabulary, budgets on the sizes: a ladder without limits is parsed first.
