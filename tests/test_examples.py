@@ -13,6 +13,7 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from cola.errors import SpecError
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
@@ -22,7 +23,7 @@ from sweeps.space.spec import SweepSpec
 from tests.pages import PAGES, blocks, commands, mentioned
 from tests.paths import ROOT
 
-README = ROOT / "README.md"
+README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
 NOT_OURS = ("lm-eval",)  # it hands its options on
 # Parts of a study are examples too; they stand in the place of these keys.
 WHOLE = {
@@ -110,6 +111,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = " ".join(generator.choice(words) for _ in range(400_000))
     for number in range(4):
         (folder / "books" / f"{number}.txt").write_text(text[number::4])
+    (folder / "texts").symlink_to("books")
     rows = ["params,tokens,loss,flops,group"]
     for size in (1e6, 2e6, 4e6, 8e6, 16e6):
         for per_parameter in (10, 20, 40):
@@ -141,6 +143,24 @@ def test_cheap_examples_run_as_they_stand(
     result = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert result.output.strip()
+
+
+def test_the_tutorials_first_commands_do_what_it_says(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to its training: the mistake on purpose has the error that the page shows."""
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("COLUMNS", "100")
+    typed = list(commands(TUTORIAL))
+    verbs = [words[0] for words in typed]
+    assert verbs[:5] == ["init", "plan", "plan", "run", "status"]
+    for words in typed[:2]:
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert Path("texts.yaml").is_file()
+    with pytest.raises(SpecError) as refused:
+        CliRunner().invoke(app, typed[2], catch_exceptions=False)
+    assert f"error: {refused.value}" in TUTORIAL.read_text()
 
 
 def test_the_readmes_first_study_can_give_a_curve(
