@@ -21,7 +21,7 @@ from orchestration.planning.plan import plan_study
 from orchestration.remote.clusters import ClustersFile
 from sweeps.cli import app
 from sweeps.space.spec import SweepSpec
-from tests.pages import PAGES, blocks, commands, mentioned
+from tests.page_examples import PAGES, blocks, commands, mentioned
 from tests.paths import ROOT
 
 README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"

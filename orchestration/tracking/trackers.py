@@ -57,7 +57,7 @@ class Tracker(Protocol):
 
 
 @dataclass
-class Copy:
+class RunCopy:
     """A run that one tracker gets. `steps`: what it has, by kind of lines; `state`: how it ended
     there."""
 
@@ -72,7 +72,7 @@ class Copy:
     done: bool = False
 
     @classmethod
-    def of(cls, run: TrackedRun, tracker: Tracker, folder: Path) -> Copy:
+    def of(cls, run: TrackedRun, tracker: Tracker, folder: Path) -> RunCopy:
         """The copy as earlier drivers left it."""
         mark = folder / MARKS / f"{tracker.name}-{run.spec.run_key}.json"
         reader = JournalReader(RunFolder(run.folder).journal)
@@ -117,7 +117,7 @@ class Trackers:
     def __init__(self, trackers: Sequence[Tracker], folder: Path) -> None:
         """`folder` holds what trackers have of runs; without trackers nothing is done."""
         self._trackers, self._folder = trackers, folder
-        self._copies: dict[tuple[str, str], Copy] = {}
+        self._copies: dict[tuple[str, str], RunCopy] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -128,14 +128,14 @@ class Trackers:
             self._thread.start()
 
     def follow(self, run: TrackedRun) -> None:
-        """Copy this run from now on (again, where it was closed before)."""
+        """RunCopy this run from now on (again, where it was closed before)."""
         with self._lock:
             for tracker in self._trackers:
-                copy = Copy.of(run, tracker, self._folder)
+                copy = RunCopy.of(run, tracker, self._folder)
                 self._copies[tracker.name, run.spec.run_key] = copy
 
     def close_run(self, run_key: str, state: str) -> None:
-        """Copy the rest of a run that ended in `state`, then end it."""
+        """RunCopy the rest of a run that ended in `state`, then end it."""
         with self._lock:
             for (_, key), copy in self._copies.items():
                 if key == run_key:
@@ -148,7 +148,7 @@ class Trackers:
                 del self._copies[name]
 
     def finish(self, patience_seconds: float) -> None:
-        """Copy the rest for at most `patience_seconds`; what is left then is named in a warning."""
+        """RunCopy the rest for at most `patience_seconds`; what is left then is named in a warning."""
         self._stop.set()
         if self._thread is None:
             return
@@ -172,7 +172,7 @@ class Trackers:
                 return
             self._stop.wait(LOOK_SECONDS)
 
-    def _send(self, copy: Copy, closing: str | None) -> None:
+    def _send(self, copy: RunCopy, closing: str | None) -> None:
         try:
             copy.send(closing)
         except Exception as error:  # of the tracker's library, or of the disk

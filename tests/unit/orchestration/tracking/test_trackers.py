@@ -23,7 +23,7 @@ from orchestration.state.paths import OutputFolder, StudyFolder
 from orchestration.tracking import chosen_trackers
 from orchestration.tracking.chosen_trackers import trackers_of
 from orchestration.tracking.tensorboard_files import TensorBoardFiles
-from orchestration.tracking.trackers import Copy, TrackedRun, Trackers
+from orchestration.tracking.trackers import RunCopy, TrackedRun, Trackers
 from tests.waiting import until
 
 
@@ -97,7 +97,7 @@ def test_a_tracker_that_fails_costs_a_line_and_the_others_go_on(
     (line,) = caplog.messages
     assert line.startswith(f"broken: {run.name} is not copied on (no way to {run.name}); ")
     assert len(list(points(tmp_path))) == 11
-    assert Copy.of(run, Broken(), tmp_path).steps == {}  # the next driver sends all of it
+    assert RunCopy.of(run, Broken(), tmp_path).steps == {}  # the next driver sends all of it
 
 
 def test_a_damaged_mark_sends_all_again(run: TrackedRun, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_damaged_mark_sends_all_again(run: TrackedRun, tmp_path: Path) -> None
     }  # fmt: skip
     for text in ("{", "[]", '{"steps": {"train": "x"}, "state": null}'):
         mark.write_text(text)
-        found = Copy.of(run, TensorBoardFiles(tmp_path / "tensorboard"), tmp_path)
+        found = RunCopy.of(run, TensorBoardFiles(tmp_path / "tensorboard"), tmp_path)
         assert (found.steps, found.state) == ({}, None)
 
 
