@@ -156,9 +156,7 @@ class Study:
     def figures(self) -> dict[str, Drawing]:
         """The report's figures by name; a notebook shows one that ends a cell."""
         drawn = drawn_figures(self.frames, self.findings)
-        return {
-            name: Drawing(title, caption, figure) for name, title, figure, caption, *_ in drawn
-        }
+        return {name: Drawing(title, caption, figure) for name, title, figure, caption, *_ in drawn}
 
 
 @dataclass(frozen=True, repr=False)
@@ -205,8 +203,8 @@ class FittedCurve:
 
     @property
     def band(self) -> pd.DataFrame:
-        """The curve over the measured budgets with the bands that the report draws: flops, loss, low
-        and high of the curve, new_low and new_high of a new run."""
+        """The curve over the measured budgets, with the bands that the report draws: flops, loss,
+        low and high of the curve, new_low and new_high of a new run."""
         curve = self.family_fit.curve
         return pd.DataFrame() if curve is None else curve
 

@@ -128,14 +128,14 @@ class Trackers:
             self._thread.start()
 
     def follow(self, run: TrackedRun) -> None:
-        """RunCopy this run from now on (again, where it was closed before)."""
+        """Copy this run from now on (again, where it was closed before)."""
         with self._lock:
             for tracker in self._trackers:
                 copy = RunCopy.of(run, tracker, self._folder)
                 self._copies[tracker.name, run.spec.run_key] = copy
 
     def close_run(self, run_key: str, state: str) -> None:
-        """RunCopy the rest of a run that ended in `state`, then end it."""
+        """Copy the rest of a run that ended in `state`, then end it."""
         with self._lock:
             for (_, key), copy in self._copies.items():
                 if key == run_key:
@@ -148,7 +148,7 @@ class Trackers:
                 del self._copies[name]
 
     def finish(self, patience_seconds: float) -> None:
-        """RunCopy the rest for at most `patience_seconds`; what is left then is named in a warning."""
+        """Copy the rest for at most `patience_seconds`; what is left then is named in a warning."""
         self._stop.set()
         if self._thread is None:
             return
