@@ -21,6 +21,7 @@ app.add_typer(forecast_app, name="forecast")
 
 @app.command()
 def report(
+    context: typer.Context,
     study: Annotated[str, typer.Argument(help="The study's name (or its YAML file).")],
     output: Annotated[
         str | None, typer.Option(help="Output folder (default: the file's, or outputs).")
@@ -47,9 +48,11 @@ def report(
     with waiting("loading the libraries"):
         from analysis.report_command import report_study
 
-    report_study(
+    folder = report_study(
         study, output, tracking_uri, targets=target or [], metrics=metric or [], as_json=as_json
     )
+    if context.obj is not None and tracking_uri is None:
+        context.obj.store_report(folder)
 
 
 @app.command()

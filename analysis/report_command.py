@@ -33,8 +33,9 @@ def report_study(
     targets: Sequence[float],
     metrics: Sequence[str],
     as_json: bool = False,
-) -> None:
-    """Write the study's report, or its page of metrics, and print what it says.
+) -> Path:
+    """Write the study's report, or its page of metrics, and print what it says; returns the study's
+    folder.
 
     `study`: its name, or its YAML file. `targets`: budgets to predict at, FLOPs.
 
@@ -62,6 +63,7 @@ def report_study(
         show_metrics(page, console)
     else:
         show_report(result, console)
+    return source.folder
 
 
 def summary(study: str, result: ReportResult) -> dict[str, Any]:

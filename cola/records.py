@@ -100,6 +100,7 @@ class Tag:
 
     KIND = "kind"
     PARENT = "mlflow.parentRunId"  # MLflow's own name: its pages nest runs by it
+    NOTE = "mlflow.note.content"  # and by this show Markdown on top of a run's or experiment's page
     STUDY = "study"
     FAMILY = "family"
     VARIANT = "variant"  # the study's name for the run's curve; the family's where it has one curve
@@ -241,7 +242,7 @@ class Metric:
 
     @staticmethod
     def system(name: str) -> str:
-        """A measurement of the machine of the first worker."""
+        """A measurement of the first worker's machine, or of the workers' GPUs (their mean)."""
         return f"system/{name}"
 
 
@@ -255,6 +256,7 @@ class Artifact:
     ENVIRONMENT = "environment.json"
     SAMPLES = "samples.jsonl"
     EVALUATION = "evaluation.json"  # results of tasks, with the settings of each
+    DIAGNOSTICS = "diagnostics.csv"  # of the finished model: name and value
     PLAN = "plan.json"  # of a study's own run, as what follows
     RESULTS = "results.json"  # names and checksums of the files that `cola fetch` brings
 

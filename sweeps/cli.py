@@ -18,7 +18,7 @@ with leaving_at_once():
     from cola import process_environment
     from cola.errors import INTERRUPTED, ColaError, StorageError, one_line
     from cola.logs import set_up_logging
-    from cola.terminal import say
+    from cola.terminal import say, waiting
     from sweeps.lazy_group import LazyGroup
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Services:
     """What commands of one package may ask of another's."""
 
     report: Callable[[str, str], None]
+    store_report: Callable[[Path], None]
     sweep_report: Callable[[Path], None]
     register_forecast: Callable[[Path, str, float], str]
     sweeps: Callable[[], Iterable[str]]
@@ -95,7 +96,8 @@ def compose(
     """Scaling studies of Cola DLM, AR and masked-diffusion language models."""
     set_up_logging(verbose)
     context.obj = Services(
-        report=report_study,
+        report=write_report,
+        store_report=store_report,
         sweep_report=report_sweep,
         register_forecast=forecast,
         sweeps=sweep_names,
@@ -104,11 +106,22 @@ def compose(
     )
 
 
-def report_study(study: str, output: str) -> None:
+def write_report(study: str, output: str) -> None:
     """Write a study's report, and print what it says."""
-    from analysis.cli import report
+    from analysis.report_command import report_study  # takes a second
 
-    report(study, output)
+    report_study(study, output, None, targets=(), metrics=())
+
+
+def store_report(folder: Path) -> None:
+    """Give MLflow the report of the study or sweep in this folder; what it refuses is told."""
+    from orchestration.results.publish import store_report as store  # takes a second
+
+    notes: list[str] = []
+    with waiting("storing the report in MLflow"):
+        store(folder, notes.append)
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def sweep_names() -> Iterable[str]:
@@ -137,6 +150,7 @@ def report_sweep(folder: Path) -> None:
     from analysis.sweep_report.report import write_sweep_report  # takes a second
 
     typer.echo(str(write_sweep_report(folder)))
+    store_report(folder)
 
 
 def forecast(folder: Path, arm: str, budget: float) -> str:

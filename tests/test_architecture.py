@@ -123,6 +123,7 @@ RESERVED = {
         "analysis/report/runs.py",
         "analysis/tracking/store.py",
     },
+    "wandb": {"orchestration/tracking/wandb_runs.py"},
     "ray": {
         "orchestration/compat/ray.py",
         "orchestration/cluster/session.py",
@@ -239,7 +240,7 @@ def test_workers_never_reach_what_is_the_drivers(folder: str) -> None:
 def test_torch_free_folders_load_no_torch() -> None:
     """Imported in a fresh interpreter, with everything that they import in turn."""
     names = [name for name in modules() for folder in TORCH_FREE if in_folder(name, folder)]
-    heavy = {"torch", "ray", "deepspeed", "mlflow", "transformers", "datasets"}
+    heavy = {"torch", "ray", "deepspeed", "mlflow", "transformers", "datasets", "wandb"}
     code = (
         "import importlib, sys\n"
         f"for name in {sorted(names)!r}: importlib.import_module(name)\n"

@@ -27,14 +27,14 @@ HASHES = {
 PINS = {pin.name: pin for pin in HASHES}
 
 
-@pytest.mark.parametrize("part", ["build", "dependencies", "dev", "harness", "postgres"])
+@pytest.mark.parametrize("part", ["build", "dependencies", "dev", "harness", "postgres", "wandb"])
 def test_every_requirement_is_pinned_within_its_bounds(part: str) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     parts = {
         "build": ["pip", "uv", *PROJECT["build-system"]["requires"]],
         "dependencies": PROJECT["project"]["dependencies"],
     } | extras
-    assert parts.keys() == {"build", "dependencies", "dev", "harness", "postgres"}
+    assert parts.keys() == {"build", "dependencies", "dev", "harness", "postgres", "wandb"}
     for required in map(Requirement, parts[part]):
         (specifier,) = PINS[canonicalize_name(required.name)].specifier
         assert specifier.operator == "=="

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
-
-from sweeps.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = (ROOT / "docs" / "model.md").read_text()
@@ -145,29 +140,3 @@ def test_paths_and_links_of_a_page_exist(page: Path) -> None:
     named = {ROOT / path for path in TREE.findall(text) if path.islower()}
     linked = {page.parent / path for path in LINK.findall(text)}
     assert sorted(str(path) for path in named | linked if not path.exists()) == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_of_a_page_exist(page: Path) -> None:
-    """Every `cola COMMAND` in a block of shell lines, with its long options."""
-    group = get_command(app)
-    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if len(words) < 2 or words[0] != "cola":
-                continue
-            command = group.commands[words[1]]
-            known = options_of(command) | {
-                option
-                for inner in getattr(command, "commands", {}).values()
-                for option in options_of(inner)
-            }
-            if words[1] == "lm-eval":  # hands its options on
-                continue
-            given = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
-            assert given <= known, line
-
-
-def options_of(command: Any) -> set[str]:
-    """Long options of a command."""
-    return {option for parameter in command.params for option in parameter.opts}

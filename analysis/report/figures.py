@@ -24,25 +24,29 @@ SAME = 1e-3  # relative spread of bits per byte over nats per token that is roun
 
 
 def draw_figures(frames: StudyFrames, found: Findings, folder: Path) -> list[dict[str, str]]:
-    """All figures, the one of the losses first, as inline SVG with their texts; PNG and SVG files
-    beside the report. Files of figures that these runs do not have are removed."""
-    drawn = [
-        each
-        for each in (
-            losses(frames, found, "nll"),
-            losses(frames, found, "bits_per_byte") if bits_are_news(found.final) else None,
-            left_over(found),
-            profiles(found),
-            ratios(found),
-            task_figure(frames, found),
-            training(frames, found),
-        )
-        if each is not None
-    ]
+    """All figures as inline SVG with their texts; PNG and SVG files beside the report.
+
+    Files of figures that these runs do not have are removed.
+    """
+    drawn = drawn_figures(frames, found)
     for name in set(NAMES) - {each.name for each in drawn}:
         for ending in ("png", "svg"):
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
     return embedded(drawn, folder)
+
+
+def drawn_figures(frames: StudyFrames, found: Findings) -> list[Drawn]:
+    """All figures of a study with a finished run, that of the losses first; no file is written."""
+    several = (
+        losses(frames, found, "nll"),
+        losses(frames, found, "bits_per_byte") if bits_are_news(found.final) else None,
+        left_over(found),
+        profiles(found),
+        ratios(found),
+        task_figure(frames, found),
+        training(frames, found),
+    )
+    return [each for each in several if each is not None]
 
 
 def bits_are_news(final: pd.DataFrame) -> bool:

@@ -23,7 +23,10 @@ from cola.spec.base import Spec
 class GenerationSpec(Spec):
     """How text is generated."""
 
-    max_new_tokens: PositiveInt = Field(default=64, description="Longest continuation in tokens.")
+    max_new_tokens: PositiveInt = Field(
+        default=64,
+        description="Longest continuation in tokens; by default the rest of a short sequence.",
+    )
     temperature: NonNegativeFloat = Field(
         default=0.0, description="Divides the logits before a token is drawn; 0 is greedy."
     )

@@ -3,7 +3,7 @@ any of it beyond rounding."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -11,11 +11,14 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
     model_validator,
 )
 
 from cola.spec.address import holds_password
-from cola.spec.base import Spec
+from cola.spec.base import Spec, check_distinct
 from cola.spec.locations import StorageAddress, StoreAddress
 
 
@@ -251,7 +254,7 @@ class DivergenceRetry(Spec):
 
 
 class TrackingSpec(Spec):
-    """MLflow, and how often a run logs."""
+    """MLflow, trackers beside it, and how often a run logs."""
 
     uri: StoreAddress | None = Field(
         default=None,
@@ -262,6 +265,26 @@ class TrackingSpec(Spec):
     log_every_steps: PositiveInt = Field(
         default=10, description="Optimiser steps between two points of a training curve."
     )
+    also: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        default=(),
+        description="Trackers that get every run beside MLflow: `tensorboard` (event files in the "
+        "study's folder) and `wandb` (its own settings say where to; `WANDB_MODE=offline` needs no "
+        "network).",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_empty_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Studies without other trackers are the same as before there were any."""
+        values: dict[str, Any] = handler(self)
+        if not self.also:
+            values.pop("also", None)
+        return values
+
+    @field_validator("also")
+    @classmethod
+    def _are_distinct(cls, also: tuple[str, ...]) -> tuple[str, ...]:
+        check_distinct(also)
+        return also
 
     @model_validator(mode="after")  # of the model: an error about the field would repeat it
     def _no_password(self) -> TrackingSpec:

@@ -53,7 +53,9 @@ class EvaluationSpec(Spec):
         default=4, description="Continuations of validation text in the report; 0: none."
     )
     prompt_tokens: PositiveInt = Field(
-        default=32, description="Tokens of held-out text that are continued."
+        default=32,
+        description="Tokens of held-out text that are continued; by default a third of a sequence "
+        "that is too short for this and the default continuation.",
     )
     diagnostic_sequences: NonNegativeInt = Field(
         default=32,

@@ -32,7 +32,7 @@ from cola.study.ladders import (
 )
 from cola.study.rules import check_latent_rules, overlaid_rules, with_tuned_rules
 from cola.study.run import EvaluationSpec, Seed
-from cola.study.task_lengths import check_tasks_fit
+from cola.study.task_lengths import check_tasks_fit, with_fitting_lengths
 from cola.tuning.checks import check_counts, check_data, check_entries, check_reach
 from cola.tuning.record import EntryTuning, TuningRecord
 
@@ -334,6 +334,11 @@ class StudySpec(Spec):
             if getattr(self, key) is None:
                 values.pop(key, None)
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lengths_fit(cls, values: Any) -> Any:
+        return with_fitting_lengths(values)
 
     @model_validator(mode="after")
     def _latents_exist(self) -> StudySpec:

@@ -2,8 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.study.run import EvaluationSpec
+
+PROMPT = int(EvaluationSpec.model_fields["prompt_tokens"].default)
+NEW = int(EvaluationSpec.model_fields["generation"].default.max_new_tokens)
+
+
+def with_fitting_lengths(values: Any) -> Any:
+    """A study's plain values with a prompt and a continuation that its sequences hold, where these
+    are shorter than the defaults together and the study gives none."""
+    if not isinstance(values, Mapping):
+        return values
+    evaluation = values.get("evaluation") or {}
+    generation = mapping_in(evaluation, "generation")
+    length = mapping_in(values, "data").get("sequence_length")
+    if not isinstance(length, int) or length >= PROMPT + NEW or not isinstance(evaluation, Mapping):
+        return values
+    prompt, new = evaluation.get("prompt_tokens"), generation.get("max_new_tokens")
+    if prompt is None:
+        longest = length // 3 if new is None else length - new
+        prompt = min(PROMPT, longest)
+    if new is None:
+        new = min(NEW, length - prompt)
+    if min(prompt, new) < 1:  # what is given does not fit, and is refused as it was given
+        return values
+    fitting = {"prompt_tokens": prompt, "generation": {**generation, "max_new_tokens": new}}
+    return {**values, "evaluation": {**evaluation, **fitting}}
+
+
+def mapping_in(values: Any, key: str) -> Mapping[str, Any]:
+    """The mapping under a key; an empty one where there is none."""
+    found = values.get(key) if isinstance(values, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:

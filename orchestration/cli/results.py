@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cola.errors import ColaError, first_of, one_line
+from cola.spec.address import resolve_address
 from cola.study import StudySpec
 from orchestration.cleanup.contents import Thing
 from orchestration.driver.progress import StudyView
 from orchestration.state.paths import StudyFolder, output_root, study_folder
+from orchestration.tracking.pages import study_pages
 
 if TYPE_CHECKING:
     from orchestration.driver.study_runner import StudyResult
@@ -97,8 +99,25 @@ def next_commands(study: StudySpec, result: StudyResult, *, report: Path | None)
     return [
         *([f"cola report {study.name}{where}"] if report is None else []),
         f'cola generate {study.name}/{last} --prompt "Once"{where}',
-        f"cola mlflow{where}",
+        mlflow_pages(study, where),
     ]
+
+
+def mlflow_pages(study: StudySpec, where: str) -> str:
+    """How the study's runs are seen in MLflow: the command that serves its database, or the address
+    of their page on its server. `where`: the option that names the output folder."""
+    given = study.tracking.uri
+    if given is None:
+        return f"cola mlflow{where}"
+    address = resolve_address(given)
+    if not address.is_server:
+        return f"cola mlflow --store {shlex.quote(given)}{where}"
+    if address.shown != address.uri:  # a reference, or with a user: not to be shown whole
+        return f"MLflow at {address.shown}"
+    try:
+        return study_pages(given.rstrip("/"))[study.name]
+    except (OSError, ValueError, KeyError):  # behind a login, or gone by now
+        return f"MLflow at {address.shown}"
 
 
 def written_report(study: StudySpec, began: float) -> Path | None:

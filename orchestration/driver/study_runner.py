@@ -45,6 +45,7 @@ from orchestration.state.event_log import EventLog
 from orchestration.state.ledger import Ledger, State
 from orchestration.state.paths import OutputFolder, StudyFolder, output_root, study_folder
 from orchestration.tracking.address import tracking_uri
+from orchestration.tracking.chosen_trackers import trackers_of
 from orchestration.tracking.mirror import MirroredStudy, open_mirror
 from orchestration.training.task_items import check_items
 
@@ -115,7 +116,9 @@ def run_study(
     planned, thing = plan_study(study), Thing("study", study.name)
     if rungs is not None:
         check_rungs(rungs, planned)
-    mirror = open_mirror(tracking_uri(study), study.name, OutputFolder(root).artifacts / study.name)
+    trackers = trackers_of(study, study.name, study_folder(study))
+    artifacts = OutputFolder(root).artifacts / study.name
+    mirror = open_mirror(tracking_uri(study), study.name, artifacts, trackers)
     data = prepared_data(study, planned, root, view=view)
     copies = RunMirror(output_mirror, thing, EventLog(study_folder(study)), notify=view.note)
     plan, brought = mirrored_plan(study, planned, output_mirror, copies=copies, view=view)

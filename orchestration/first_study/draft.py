@@ -21,13 +21,13 @@ from cola.data.summary import CorpusSummary, summarise
 from cola.errors import SpecError
 from cola.spec.yaml_text import parse_yaml
 from cola.study import StudySpec
+from cola.study.chosen_sizes import buildable
 from orchestration.planning.accelerators import worker_flops
 from orchestration.planning.catalog import shipped_studies
 from orchestration.planning.corpus_size import BYTES_PER_TOKEN
 from orchestration.planning.costs import run_costs, warm_starts
 from orchestration.planning.plan import PlannedRun, plan_study
 from orchestration.planning.plan_summary import FEW_STEPS
-from orchestration.planning.rehearsal import buildable
 
 # Core parameters at budgets in FLOPs: of the shipped studies demo and paper-ladder.
 SIZES = ((3e11, 150_000.0), (4e12, 480_000.0), (1e18, 4.1e7), (2e21, 1.9e9))

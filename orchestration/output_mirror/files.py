@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from cola.errors import StorageError, validation_problem
 from cola.files import is_temporary, storage_errors
 from orchestration.cleanup.contents import Thing, ThingKind, run_keys
-from orchestration.state.paths import FETCHED, OutputFolder, RunFolder
+from orchestration.state.paths import FETCHED, TRACKERS, OutputFolder, RunFolder
 
 FORMAT: Literal[1] = 1
 # Of a study's or sweep's folder: what only its drivers on that machine use, beside locks.
-LEFT_OUT = ("stop", FETCHED, "tune")
+LEFT_OUT = ("stop", FETCHED, "tune", TRACKERS)
 CHUNK_BYTES = 2**22  # chosen value: of a copy
 
 

@@ -98,10 +98,11 @@ def read_study(name_or_file: str, overrides: list[str]) -> StudySpec:
             raise SpecError(
                 f"study {name_or_file}: is a sweep of {root}; {sweep_commands(name_or_file)}"
             )
+        files = [str(file) for file in sorted(path.parent.glob("*.y*ml"))]
         raise SpecError(
             f"study {name_or_file}: neither a file nor a shipped study nor one of the output "
-            f"folder{nearest(name_or_file, [*shipped, *own])}; shipped: {', '.join(shipped)}; in "
-            f"{root}: {first_of(own, 8) or 'none'}"
+            f"folder{nearest(name_or_file, [*shipped, *own, *files])}; shipped: "
+            f"{', '.join(shipped)}; in {root}: {first_of(own, 8) or 'none'}"
         )
     return _read(path, name_or_file, overrides)
 

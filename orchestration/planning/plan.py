@@ -18,6 +18,7 @@ from cola.spec.design import Unit
 from cola.spec.resources import ResourcesSpec
 from cola.spec.training import StageTraining, TrainingSpec
 from cola.study import RunSpec, StudySpec
+from cola.study.chosen_sizes import ladders_of
 from cola.study.designs import TrajectoryDesign
 from cola.study.latent_rules import latent_values, settings_at_rung
 from cola.study.study import check_batch
@@ -93,20 +94,20 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
     `fingerprint` is the corpus' one, where it is known already.
 
     Raises:
-        SpecError: a corpus that is missing, a size that cannot be built, a budget below one step, a
-            run that fits no device, two variants that are the same, a schedule that ends before
-            a run, a tuning record of another corpus.
+        SpecError: a corpus that is missing, a size that cannot be built, a budget below one step or
+            too small for its design, a run that fits no device, two variants that are the same, a
+            schedule that ends before a run, a tuning record of another corpus.
     """
     fingerprint = fingerprint or source_fingerprint(study.data)
     other = None if study.tuning is None else why_other_corpus(study.tuning, fingerprint)
     if other is not None:
         raise SpecError(other)
-    ladders = {variant: study.rungs_of(variant) for variant in study.families}
+    ladders = ladders_of(study)
     runs = [
         plan_run(Place(study, variant, index, rungs[index]), seed=seed, fingerprint=fingerprint)
-        for index in range(max(map(len, ladders.values())))
+        for index in sorted(set().union(*ladders.values()))
         for variant, rungs in ladders.items()
-        if index < len(rungs)
+        if index in rungs
         for seed in study.seeds
     ]
     check_variants_differ(runs)

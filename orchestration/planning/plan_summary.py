@@ -10,6 +10,7 @@ from typing import Any
 from cola.compute.ladders import ladder_sentences
 from cola.families.registry import definition_of
 from cola.study import StudySpec
+from cola.study.chosen_sizes import moved_cautions
 from cola.study.conditions import tuned_curves, tuning_notes
 from cola.study.designs import FromFitDesign
 from cola.study.schedule import final_learning_rates
@@ -227,6 +228,7 @@ def warnings(plan: Plan) -> list[str]:
     cautions += width_warnings(plan)
     if isinstance(plan.study.design, FromFitDesign):
         cautions += plan.study.design.cautions()
+    cautions += moved_cautions(plan.study)
     cautions += [
         f"{key} is set, but no family of the study reads it" for key in unread_settings(plan.study)
     ]

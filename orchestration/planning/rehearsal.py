@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cola.data.tokenizer import vocab_size_of
-from cola.errors import SpecError
 from cola.families.registry import definition_of
 from cola.records import IN_DOMAIN_TASKS
 from cola.study import StudySpec
+from cola.study.chosen_sizes import buildable
 from cola.study.designs import TrajectoryDesign
 
 # Chosen, so that a shipped study is rehearsed in minutes on two cores.
@@ -64,7 +64,7 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
     shrink_evaluation(values["evaluation"], length)
     values["resources"] |= ONE_MACHINE | {"workers": workers}
     values["checkpoint"] |= {"every_seconds": 2, "keep": 2}
-    values["tracking"] |= {"uri": None, "log_every_steps": 5}
+    values["tracking"] |= {"uri": None, "log_every_steps": 5, "also": ()}
     values["matching"] |= {"stage1": "charged", "parameters": "core", "flops": None}
     values["matching"] |= {"compute": study.matching.convention}
     # Sizes depend on the vocabulary, budgets on the sizes: a ladder without limits is parsed first.
@@ -117,25 +117,6 @@ def shrink_evaluation(evaluation: dict[str, Any], length: int) -> None:
 def rung_sizes(study: StudySpec) -> tuple[int, ...]:
     """Core parameters of the rungs: one for a study of one rung, two for any other."""
     return CORES[: max(len(study.rungs_of(variant)) for variant in study.families)]
-
-
-def buildable(study: StudySpec, core: int) -> int:
-    """The first size from `core` on, up to twice it, at which every family has a shape.
-
-    Raises:
-        SpecError: when there is none.
-    """
-    vocab_size = vocab_size_of(study.data)
-    for step in range(21):
-        size = core + step * core // 20
-        try:
-            for settings in study.families.values():
-                definition_of(settings.family).size(size, vocab_size, settings)
-        except SpecError as error:
-            refusal = error
-            continue
-        return size
-    raise refusal
 
 
 def budget_of(study: StudySpec, core: int) -> float:

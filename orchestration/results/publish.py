@@ -14,29 +14,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from cola.errors import StorageError, one_line
+from cola.errors import ColaError, StorageError, TrackingError, one_line
 from cola.files import sha256_of, storage_errors
 from cola.records import Artifact
-from cola.spec.address import resolve_address
+from cola.spec import load_yaml
+from cola.spec.address import resolve_address, sqlite_file, sqlite_uri
 from cola.study import StudySpec
 from orchestration.checkpoint.address import is_folder
 from orchestration.cleanup.contents import Thing
 from orchestration.output_mirror.files import (
     ResultFile,
     ResultList,
+    names_below,
     own_names,
     parse_list,
     result_names,
 )
 from orchestration.output_mirror.mirror import mirror_of
 from orchestration.output_mirror.stored import StoredFiles
-from orchestration.state.paths import output_root
+from orchestration.state.paths import OutputFolder, StudyFolder, output_root
 from orchestration.tracking.address import tracking_uri
 from orchestration.tracking.artifacts import StudyArtifacts
+from orchestration.tracking.relocation import adopt_artifacts
 
 log = logging.getLogger(__name__)
 
 MIRROR = "the output's mirror"
+SUMMARY = "report.md"  # in a report's folder
+MOST_CHARACTERS = 4000  # of a note: MLflow takes 5,000 and more
 
 
 class Shelf(Protocol):
@@ -90,6 +95,59 @@ def to_mlflow(study: StudySpec, thing: Thing) -> int:
     for name in names:
         shelf.write(root / name, thing.published(name))
     return len(names)
+
+
+def store_report(folder: Path, notify: Callable[[str], None]) -> None:
+    """Give MLflow the report that was written of the study or sweep of this folder.
+
+    Nothing is done for runs of other projects and for what was fetched from a cluster. What MLflow
+    does not take costs one line.
+    """
+    root, place = folder.parent.parent, StudyFolder(folder)
+    if not place.spec.is_file() or place.fetched.is_file():
+        return
+    thing = Thing("study" if folder.parent == OutputFolder(root).studies else "sweep", folder.name)
+    try:
+        given = (load_yaml(place.spec).get("tracking") or {}).get("uri")
+        report_to_mlflow(root, thing, given or sqlite_uri(OutputFolder(root).mlflow))
+    except ColaError as error:
+        notify(f"the report is not stored in MLflow: {error}")
+
+
+def report_to_mlflow(root: Path, thing: Thing, uri: str) -> None:
+    """Store the report that was written of a study or sweep of an output folder with its own run,
+    and its summary on MLflow's pages of it.
+
+    A server that has a list of the thing's results gets a new one with them, for `cola fetch`.
+
+    Raises:
+        ColaError: MLflow does not take it, or has no run of the thing itself.
+    """
+    address = resolve_address(uri)
+    file = sqlite_file(address.uri)
+    if file is not None and not file.is_file():  # opening it would make it
+        raise TrackingError(f"tracking.uri={address.shown}: there is no such file")
+    adopt_artifacts(address, OutputFolder(root).artifacts)
+    shelf, report = StudyArtifacts(address, thing.name), StudyFolder(root / thing.folder).report
+    if address.is_server and published_list(shelf, thing) is not None:
+        publish_to(shelf, root, thing, models=False)
+    else:
+        for name in names_below(root, report):
+            shelf.write(root / name, thing.published(name))
+    text = report / SUMMARY
+    if text.is_file():
+        shelf.describe(summary_of(text.read_text(encoding="utf-8")))
+
+
+def summary_of(report: str) -> str:
+    """What a report in Markdown says before its first section, without its title."""
+    lines: list[str] = []
+    for line in report.splitlines():
+        if line.startswith("## ") or sum(map(len, lines)) + len(line) > MOST_CHARACTERS:
+            break
+        if not line.startswith("# "):
+            lines.append(line)
+    return "\n".join(lines).strip()
 
 
 def to_mirror(study: StudySpec, thing: Thing) -> int:

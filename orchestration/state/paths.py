@@ -12,6 +12,7 @@ from cola.files import read_json, write_atomically
 from cola.records import Artifact
 from cola.study import StudySpec
 
+TRACKERS = "trackers"  # in a study's or sweep's folder
 FETCHED = "fetched.json"
 
 
@@ -182,6 +183,11 @@ class StudyFolder:
     def report_page(self) -> Path:
         """The report's first page."""
         return self.report / "report.html"
+
+    @property
+    def trackers(self) -> Path:
+        """Files of trackers beside MLflow, and what each has of the runs."""
+        return self.path / TRACKERS
 
     @property
     def fetched(self) -> Path:

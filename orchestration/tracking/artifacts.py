@@ -14,6 +14,7 @@ from orchestration.tracking.mlflow_client import (
     client_of,
     failure_reason,
 )
+from orchestration.tracking.pages import runs_page
 
 
 class StudyArtifacts:
@@ -29,6 +30,7 @@ class StudyArtifacts:
         self.address, self.study = address, study
         check_answers(address)
         self._client: Any = client_of(address)
+        self._experiment: str | None = None
         try:
             self._run = self._study_run()
             remove_quoted_folder(address.uri)
@@ -39,6 +41,7 @@ class StudyArtifacts:
         experiment = self._client.get_experiment_by_name(self.study)
         runs = []
         if experiment is not None:
+            self._experiment = str(experiment.experiment_id)
             query, order = f"tags.{Tag.KIND} = '{Kind.STUDY}'", ["attributes.start_time ASC"]
             runs = self._client.search_runs([experiment.experiment_id], query, order_by=order)
         if not runs:
@@ -64,6 +67,15 @@ class StudyArtifacts:
         try:
             self._client.log_artifact(self._run, str(path), name.rpartition("/")[0] or None)
         except Exception as error:  # see above
+            raise self._failure(error) from None
+
+    def describe(self, summary: str) -> None:
+        """Put a summary, as Markdown, on top of the pages of the study's run and its experiment."""
+        link = f"[all runs in a list]({runs_page(str(self._experiment))})"
+        try:
+            self._client.set_tag(self._run, Tag.NOTE, summary)
+            self._client.set_experiment_tag(self._experiment, Tag.NOTE, f"{link}\n\n{summary}")
+        except client_errors() as error:
             raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> TrackingError:

@@ -38,6 +38,7 @@ from orchestration.tracking.mlflow_runs import (
     TrainingRun,
 )
 from orchestration.tracking.restarts import Restarts
+from orchestration.tracking.trackers import TrackedRun, Trackers
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class MirroredRun:
     reader: JournalReader
     opened: bool = False
     pending: list[Line] = field(default_factory=list)
+    diagnostics: dict[str, object] = field(default_factory=dict)  # of the finished model, by name
     restarts: Restarts = field(default_factory=Restarts)
     restarts_written: int = 0  # starts and ends of workers that MLflow has
     last_time: float | None = None
@@ -95,8 +97,9 @@ class MirroredStudy:
 class Mirror:
     """Sends the journals of a study's runs to one MLflow experiment, in a thread."""
 
-    def __init__(self, runs: MlflowRuns) -> None:
-        self._mlflow = runs
+    def __init__(self, runs: MlflowRuns, trackers: Trackers | None = None) -> None:
+        """`trackers` get the same runs, each at its own pace."""
+        self._mlflow, self._trackers = runs, trackers or Trackers((), Path())
         self._runs: dict[str, MirroredRun] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -110,12 +113,14 @@ class Mirror:
             target=self._follow, args=(study,), daemon=True, name="mlflow-mirror"
         )
         self._thread.start()
+        self._trackers.start()
 
     def follow(self, name: str, spec: RunSpec, folder: Path, *, tags: dict[str, str]) -> None:
         """Mirror this run from now on (again, where it was closed before)."""
         reader = JournalReader(RunFolder(folder).journal)
         with self._lock:
             self._runs[spec.run_key] = MirroredRun(spec, folder, tags, name, reader)
+        self._trackers.follow(TrackedRun(spec, name, folder, tags))
         self._changed.set()
 
     def close_run(self, run_key: str, state: str, tags: dict[str, str]) -> None:
@@ -124,6 +129,7 @@ class Mirror:
             run = self._runs[run_key]
             run.tags |= {Tag.STATUS: state, **tags}
             run.closing = state
+        self._trackers.close_run(run_key, state)
         self._changed.set()
 
     def follows(self, run_key: str) -> bool:
@@ -135,6 +141,7 @@ class Mirror:
         """Stop mirroring a run: the driver that took it over sends and ends it."""
         with self._lock:
             self._runs.pop(run_key, None)
+        self._trackers.leave_run(run_key)
         self._changed.set()
 
     def finish(self, patience_seconds: float) -> list[str]:
@@ -145,6 +152,7 @@ class Mirror:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=patience_seconds)
+        self._trackers.finish(patience_seconds)
         with self._lock:
             late = [run.name for run in self._runs.values() if run.closing and not run.closed]
         if not late and self._thread is not None and self._thread.is_alive():
@@ -244,6 +252,8 @@ class Mirror:
         for line in run.reader.new_lines():
             run.restarts.read(line)
             run.pending.append(line)
+            if line.kind == "diagnostic":
+                run.diagnostics |= line.values
             run.last_time = max(line.time, run.last_time or 0.0)
         target = run.target
         if isinstance(target, RunSpec):
@@ -278,6 +288,8 @@ class Mirror:
     def _close(self, run: MirroredRun, run_id: str, state: str, *, tags: dict[str, str]) -> None:
         for name in (Artifact.ENVIRONMENT, Artifact.SAMPLES, Artifact.EVALUATION):
             self._mlflow.attach(run_id, run.folder / name)
+        if run.diagnostics:
+            self._mlflow.attach_table(run_id, run.diagnostics, Artifact.DIAGNOSTICS)
         self._mlflow.tag(run_id, tags)
         self._mlflow.end(run_id, state, run.last_time)
         run.closed = True
@@ -300,8 +312,10 @@ def state_left(entry: Entry) -> State:
     return "interrupted" if entry.state == "running" else entry.state
 
 
-def open_mirror(given: str, study: str, artifacts: Path) -> Mirror:
-    """The mirror of a study into the store at this address or reference.
+def open_mirror(
+    given: str, study: str, artifacts: Path, trackers: Trackers | None = None
+) -> Mirror:
+    """The mirror of a study into the store at this address or reference, and into `trackers`.
 
     `artifacts` is the folder of its artifacts if the store is a database.
 
@@ -312,7 +326,7 @@ def open_mirror(given: str, study: str, artifacts: Path) -> Mirror:
     address = resolve_address(given)
     check_answers(address)
     try:
-        return Mirror(MlflowRuns(address, study, artifacts))
+        return Mirror(MlflowRuns(address, study, artifacts), trackers)
     except client_errors() as error:
         reason = failure_reason(address, error)
         raise TrackingError(

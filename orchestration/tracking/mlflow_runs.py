@@ -8,6 +8,8 @@ primary key).
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from cola.spec.address import Address, remove_quoted_folder
 from cola.study import RunSpec
 from orchestration.state.journal import KINDS, Line
 from orchestration.tracking.mlflow_client import client_of, creation_lock
+from orchestration.tracking.provenance import data_set, source_tags
 from orchestration.tracking.relocation import adopt_artifacts
 from orchestration.tracking.restarts import Restart
 
@@ -30,6 +33,7 @@ from orchestration.tracking.restarts import Restart
 PARAMS_PER_BATCH = 100
 METRICS_PER_BATCH = 900
 PARAM_LENGTH = 6000
+DATA_CONTEXT = "mlflow.data.context"  # MLflow's tag of what a data set is used for
 MLFLOW_STATUS = {
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -176,8 +180,12 @@ class MlflowRuns:
         return max(runs, key=lambda r: r.data.metrics.get(Metric.JOURNAL_LINE, 0), default=None)
 
     def _describe(self, run_id: str, spec: RunSpec) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
         text = yaml.safe_dump(spec.model_dump(mode="json"))
         self.client.log_text(run_id, text, Artifact.SPEC)
+        used = DatasetInput(Dataset(**data_set(spec)), [InputTag(DATA_CONTEXT, "training")])
+        self.client.log_inputs(run_id, [used])
         for batch in batches(spec.flat().items(), PARAMS_PER_BATCH):
             self.client.log_batch(run_id, params=[_param(*item) for item in batch])
 
@@ -205,6 +213,12 @@ class MlflowRuns:
         """Store a file with a run, if the file exists."""
         if path.exists():
             self.client.log_artifact(run_id, str(path))
+
+    def attach_table(self, run_id: str, values: Mapping[str, Any], name: str) -> None:
+        """Store names and values as a CSV file, which MLflow shows as a table."""
+        with io.StringIO(newline="") as text:
+            csv.writer(text).writerows([("name", "value"), *values.items()])
+            self.client.log_text(run_id, text.getvalue(), name)
 
     def end(self, run_id: str, state: str, time: float | None = None) -> None:
         """End a run; `time` in Unix seconds, by default now."""
@@ -267,6 +281,7 @@ class MlflowRuns:
         self, kind: str, name: str, tags: dict[str, str], *, time: float | None = None
     ) -> str:
         shared = {Tag.KIND: kind, Tag.STUDY: self.study, Tag.SCHEMA_VERSION: SCHEMA_VERSION}
+        shared |= source_tags()
         created = self.client.create_run(
             self.experiment,
             start_time=None if time is None else int(time * 1000),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from cola.spec.address import (
 )
 from orchestration.state.paths import OutputFolder
 from orchestration.tracking.mlflow_client import check_answers, store_lock
+from orchestration.tracking.pages import study_pages
 from orchestration.tracking.relocation import adopt_artifacts
 
 HOST = "127.0.0.1"
+POLL_SECONDS = 0.5  # between two looks at whether the server answers; a chosen value
 
 
 def serve(
@@ -44,8 +47,10 @@ def serve(
     command = server_command(OutputFolder(root).artifacts, port)
     environment = process_environment.mlflow_server(with_driver(address.uri))
     process = subprocess.Popen(command, env=environment)  # noqa: S603 (our interpreter, no shell)
-    notify(f"MLflow on http://{HOST}:{port} (tracking.uri for studies: http://{HOST}:{port})")
+    server = f"http://{HOST}:{port}"
+    notify(f"MLflow on {server} (tracking.uri for studies: {server}); it starts ...")
     try:
+        announce(process, server, notify)
         process.wait()
     except KeyboardInterrupt:
         pass
@@ -53,6 +58,20 @@ def serve(
         process.terminate()
         process.wait()
         remove_quoted_folder(address.uri)
+
+
+def announce(process: subprocess.Popen[bytes], server: str, notify: Callable[[str], None]) -> None:
+    """Name the page of every study's runs once the server answers; nothing where it ends before."""
+    while process.poll() is None:
+        try:
+            pages = study_pages(server)
+        except (OSError, ValueError):
+            time.sleep(POLL_SECONDS)
+            continue
+        for study, page in pages.items():
+            notify(f"{study}: {page}")
+        notify("these are all runs in a list; Ctrl-C ends the server")
+        return
 
 
 def backend(root: Path, store: str | None) -> Address:

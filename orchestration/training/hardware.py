@@ -1,9 +1,11 @@
-"""A worker's device: its peak FLOP/s, for MFU, and whether this machine compiles for it."""
+"""A worker's device: its peak FLOP/s, for MFU, its load, whether this machine compiles for it."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -17,6 +19,13 @@ log = logging.getLogger(__name__)
 Precision = Literal["float32", "bfloat16"]
 MATRIX_SIZE = 1024  # chosen: large enough for the peak, small enough for a core
 MEASURED_SECONDS = 0.1  # chosen
+# Of a GPU, as NVIDIA's management library reads it: (name, reading, factor to the name's unit).
+GPU_READINGS: tuple[tuple[str, Callable[[], int], float], ...] = (
+    ("gpu_utilization_percent", torch.cuda.utilization, 1.0),
+    ("gpu_power_watts", torch.cuda.power_draw, 1e-3),
+    ("gpu_temperature_celsius", torch.cuda.temperature, 1.0),
+)
+GPU_LOAD = ("gpu_memory_percent", *(name for name, _, _ in GPU_READINGS))
 
 
 def peak_flops(precision: Precision, device: torch.device | None = None) -> float:
@@ -45,6 +54,22 @@ def measure_matmul_flops(precision: Precision, device: torch.device) -> float:
             torch.cuda.synchronize()
         best = max(best, 2 * MATRIX_SIZE**3 / (time.perf_counter() - started))
     return best
+
+
+def gpu_load() -> dict[str, float]:
+    """What this worker's GPU does, whoever uses it: utilisation and used memory in percent, power,
+    temperature. NaN where the machine does not say; nothing without a GPU."""
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    load = {"gpu_memory_percent": 100 * (1 - free / total)}
+    for name, reading, factor in GPU_READINGS:
+        try:
+            load[name] = factor * reading()
+        except Exception as error:  # of the library, which may be missing, or of its driver
+            log.debug("%s is not known: %s", name, error)
+            load[name] = math.nan
+    return load
 
 
 def compiles_here(resources: ResourcesSpec) -> bool:

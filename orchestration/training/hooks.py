@@ -24,7 +24,7 @@ from orchestration.training.distributed import (
     broadcast_from_rank_0,
     mean_and_max_over_workers,
 )
-from orchestration.training.hardware import peak_flops
+from orchestration.training.hardware import GPU_LOAD, gpu_load, peak_flops
 from orchestration.training.train_loop import StepHook, TrainState, Validation
 from orchestration.training.validation import (
     evaluation_steps,
@@ -88,9 +88,7 @@ class LogTraining(StepHook):
                 Metric.GRADIENT_NORM: state.numbers.gradient_norm,
             }
             | self._throughput(state, last)
-            | {Metric.worker_mean(name): mean for name, (mean, _) in workers.items()}
-            | {Metric.worker_max(name): largest for name, (_, largest) in workers.items()}
-            | system_metrics(),
+            | load_metrics(workers),
         )
         self._last = now
 
@@ -309,21 +307,28 @@ def stage_ends(run: RunSpec) -> set[int]:
 
 
 def worker_load(now: tuple[int, float, float], last: tuple[int, float, float]) -> dict[str, float]:
-    """Memory in GB, and the share of time spent on batches since the `last` logged step.
+    """Memory in GB, the GPU's load, and the share of time spent on batches since the `last` logged
+    step.
 
     `now` and `last` are (step, seconds, seconds spent on batches).
     """
     values = {"memory_gb": psutil.Process(os.getpid()).memory_info().rss / 1e9}
     if torch.cuda.is_available():
         values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        values |= gpu_load()
     seconds = now[1] - last[1]
     values["data_wait_fraction"] = (now[2] - last[2]) / seconds if seconds > 0 else 0.0
     return values
 
 
-def system_metrics() -> dict[str, float]:
-    """CPU and memory load of this machine in percent."""
-    return {
+def load_metrics(workers: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Mean and maximum over the workers of what each measured, and the load of this machine in
+    percent; means of GPUs are the system's. What is not known is left out."""
+    values = {
         Metric.system("cpu_percent"): psutil.cpu_percent(),
         Metric.system("memory_percent"): psutil.virtual_memory().percent,
     }
+    for name, (mean, largest) in workers.items():
+        values[Metric.system(name) if name in GPU_LOAD else Metric.worker_mean(name)] = mean
+        values[Metric.worker_max(name)] = largest
+    return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -26,6 +26,7 @@ from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.state.event_log import EventLog
 from orchestration.state.paths import OutputFolder, output_root
 from orchestration.tracking.address import tracking_uri
+from orchestration.tracking.chosen_trackers import trackers_of
 from orchestration.tracking.mirror import open_mirror
 from sweeps.driver.best import best_scores, write_best
 from sweeps.driver.context import SweepContext
@@ -256,7 +257,8 @@ def open_context(
     output, events = OutputFolder(output_root(base)), EventLog(folder)
     corpora = PreparedCorpora(output.cache)
     corpora.of(base)
-    mirror = open_mirror(tracking_uri(base), sweep.name, output.artifacts / sweep.name)
+    trackers = trackers_of(base, sweep.name, folder)
+    mirror = open_mirror(tracking_uri(base), sweep.name, output.artifacts / sweep.name, trackers)
     cluster = ClusterResources(0, 0) if is_over else stack.enter_context(ray_cluster(address))
     queue = None
     if is_over:

@@ -21,6 +21,7 @@ from orchestration.benchmark.steps import drawn
 from orchestration.planning.plan import plan_study
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import EngineSettings
+from orchestration.training.hardware import gpu_load
 from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.conftest import write_study
@@ -90,6 +91,17 @@ def trained(run: RunSpec, data: PreparedData, device: torch.device) -> list[floa
 
 
 @pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_tells_its_load() -> None:
+    """With the driver's library, which the product installs the bindings of."""
+    torch.ones(1024, 1024, device="cuda") @ torch.ones(1024, 1024, device="cuda")
+    load = gpu_load()
+    assert 0 <= load["gpu_utilization_percent"] <= 100
+    assert 0 < load["gpu_memory_percent"] <= 100
+    assert 10 < load["gpu_power_watts"] < 2000
+    assert 10 < load["gpu_temperature_celsius"] < 110
+
+
 @needs_gpu
 def test_passes_that_do_not_fit_are_halved(tiny_study: dict[str, Any], data: PreparedData) -> None:
     """With a quarter of the memory that the whole batch takes, the losses are the same."""

@@ -63,7 +63,10 @@ def test_the_smallest_study_has_defaults_for_the_rest() -> None:
         ({"training": {"batch_sequences": 3}, "resources": {"workers": 4}}, "must be at most"),
         ({"resources": {"micro_batch_sequences": 500}}, "must be at most the"),
         ({"resources": {"zero_stage": 4}}, "resources.zero_stage"),
-        ({"data": {"sequence_length": 64}}, "must fit data.sequence_length=64"),
+        (
+            {"data": {"sequence_length": 64}, "evaluation": {"prompt_tokens": 64}},
+            "must fit data.sequence_length=64",
+        ),
         ({"training": {"optimizer": {"learning_rate": float("nan")}}}, "learning_rate"),
         ({"evaluation": {"tasks": ["trivia"]}}, "'trivia' is no task; valid: likelihood, cloze"),
         (

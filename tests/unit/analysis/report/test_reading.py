@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from analysis.cli import report
 from analysis.report.report import recorded_spec
 from analysis.report.runs import read_study
+from analysis.report_command import report_study
 from cola.errors import SpecError
 from cola.records import Artifact, Kind, Tag
 from cola.spec.address import sqlite_uri
@@ -77,15 +77,15 @@ def test_a_report_needs_nothing_but_the_store(
     store.run("elsewhere", "ar", 0)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match=r"holds no such study; .*\(--tracking-uri\)"):
-        report("elsewhere")
+        report_study("elsewhere", None, None, targets=(), metrics=())
     (tmp_path / "outputs" / "sweeps" / "rates").mkdir(parents=True)
     with pytest.raises(SpecError, match=r"is a sweep of .*; `cola sweep report rates`"):
-        report("rates")
+        report_study("rates", None, None, targets=(), metrics=())
     without = recorded_spec("elsewhere", read_study("elsewhere", store.uri))
     assert "MLflow has no specification" in without["description"]
     study = store.client.create_run(store.experiment("elsewhere"), tags={Tag.KIND: Kind.STUDY})
     text = "name: elsewhere\ndescription: One size.\n"
     store.client.log_text(study.info.run_id, text, Artifact.STUDY)
-    report("elsewhere", tracking_uri=store.uri)
+    report_study("elsewhere", None, store.uri, targets=(), metrics=())
     page = tmp_path / "outputs" / "studies" / "elsewhere" / "report" / "report.html"
     assert "One size." in page.read_text()

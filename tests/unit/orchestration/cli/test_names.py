@@ -247,3 +247,12 @@ def test_lists_are_json_for_scripts(
     rows = json.loads(cola(*call, "--json").stdout)[key]
     assert name in [row["name"] for row in rows]
     assert name in cola(*call).stdout
+
+
+def test_a_slip_in_the_name_of_a_file_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.yaml").touch()
+    with pytest.raises(SpecError, match=r"study txts\.yaml: neither .*did you mean texts\.yaml\?"):
+        load_study("txts.yaml", [])

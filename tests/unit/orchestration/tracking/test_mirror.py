@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from cola.errors import TrackingError
-from cola.records import Kind, Metric, Tag
+from cola.records import Artifact, Kind, Metric, Tag
 from cola.spec.address import resolve_address
 from cola.study import RunSpec, StudySpec
 from orchestration.planning.plan import plan_study
@@ -23,6 +24,7 @@ from orchestration.tracking.mirror import (
     open_mirror,
 )
 from orchestration.tracking.mlflow_runs import MlflowRuns, TrainingRun
+from orchestration.tracking.provenance import source_tags
 
 
 @pytest.fixture
@@ -158,6 +160,26 @@ def test_kinds_of_lines_are_counted_apart(uri: str, run: RunSpec, tmp_path: Path
     client = mirror_once(uri, "kinds", run, tmp_path, "finished")
     assert history(client, "kinds", Metric.NLL) == [(10, 2.0)]
     assert history(client, "kinds", Metric.accuracy("obqa")) == [(10, 0.5)]
+
+
+def test_a_run_has_its_diagnostics_as_a_table_its_data_and_its_user(
+    uri: str, run: RunSpec, tmp_path: Path
+) -> None:
+    journal = JournalWriter(tmp_path / "journal.jsonl")
+    values = {Metric.diagnostic("log_snr"): 3.5, Metric.diagnostic("std"): math.inf}
+    journal.write("diagnostic", 10, 1010.0, values=values)
+    journal.close()
+    client = mirror_once(uri, "described", run, tmp_path, "finished")
+    (seen,) = found(client, "described", Kind.RUN)
+    path = client.download_artifacts(seen.info.run_id, Artifact.DIAGNOSTICS, str(tmp_path))
+    with Path(path).open(newline="") as file:
+        rows = list(csv.reader(file))
+    expected = [[Metric.diagnostic("log_snr"), "3.5"], [Metric.diagnostic("std"), "inf"]]
+    assert rows == [["name", "value"], *expected]
+    (used,) = seen.inputs.dataset_inputs
+    assert used.dataset.digest == run.data_fingerprint[:36]
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
+    assert seen.data.tags.items() >= source_tags().items()
 
 
 def test_a_run_of_a_release_that_counted_lines() -> None:
