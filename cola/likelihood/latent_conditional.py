@@ -12,14 +12,14 @@ from torch import Tensor
 
 from cola.likelihood.latent_ode import evidence_by_block
 from cola.likelihood.padded_pairs import RaggedStream, pad_pairs
-from cola.models.cola_dlm import ColaDLM
+from cola.models.latents.latent_model import LatentModel
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 
 
 @torch.no_grad()
 def conditional_nll(
-    model: ColaDLM,
+    model: LatentModel,
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     *,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cola.models.cola_dlm import ColaDLM
+from cola.models.latents.latent_model import LatentModel
 from cola.sampling.block_decode import BlockDecoder
 from cola.sampling.first_block import Prompts, encode_prompts, padded_prompts
 from cola.sampling.predictive import PredictiveDraws, Tally, normal_rows, uniform_rows
@@ -22,7 +22,7 @@ from cola.spec import GenerationSpec
 
 @torch.no_grad()
 def block_draws(
-    model: ColaDLM,
+    model: LatentModel,
     prompts_BL: Tensor,
     truth_BN: Tensor,
     settings: GenerationSpec,
@@ -36,7 +36,7 @@ def block_draws(
     No latent stands for half a patch: a prompt loses the first tokens that would make its end
     split one.
     """
-    left_out = prompts_BL.shape[1] % model.vae.config.patch_size
+    left_out = prompts_BL.shape[1] % model.codec.config.patch_size
     texts = prompts_BL[:, left_out:].tolist()
     per_block, count = model.tokens_per_block, truth_BN.shape[1]
     texts = padded_prompts(texts, settings.first_block, per_block, pad=pad)
