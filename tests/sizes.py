@@ -14,6 +14,7 @@ FAMILIES = names()  # tests that hold for any family go through all of them
 SMALL: dict[str, dict[str, int]] = {
     "cola": {"latent_dim": 4, "block_size": 8},
     "bd3lm": {"block_size": 8},
+    "embedding_diffusion": {"embedding_dim": 4, "block_size": 8},
 }
 
 

@@ -43,7 +43,7 @@ T = 1000.0  # the network sees timestep T * t, as in the release
 class BlockCausalDiT(PreTrainedModel):
     """The transformer without what it says of its features: `velocity` is the subclasses'."""
 
-    config_class = DiTConfig
+    config_class: type[DiTConfig] = DiTConfig
     base_model_prefix = ""
 
     def __init__(self, config: DiTConfig) -> None:
