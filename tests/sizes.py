@@ -18,6 +18,9 @@ SMALL: dict[str, dict[str, int]] = {
 }
 
 
+BLOCK_PRICES = ("cola", "embedding_diffusion")  # whose likelihoods price whole blocks
+
+
 def size_model(family: str, core_parameters: int, vocab_size: int, **settings: Any) -> ModelSpec:
     """The family's model with this many core parameters; `settings` as a study has them."""
     found = definition_of(family)

@@ -42,10 +42,13 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
     settings, model = EmbeddingDiffusionSettings, EmbeddingDiffusionModelSpec
     objective = EmbeddingFlow
     folders = MappingProxyType({".": "cola_embedding_diffusion"})
+    generation_keys = frozenset(
+        {"max_new_tokens", "steps", "guidance_scale", "solver", "time_grid", "first_block"}
+    )
     task_note = (
-        "word nats of the cloze are a bound, given only where every word fills its blocks; at "
-        "temperature 0 an answer is still a draw, of embeddings, where other families' are the "
-        "mode."
+        "word nats of the cloze are a bound, given only where every word fills its blocks; an "
+        "answer is a draw of embeddings whatever the temperature is, where other families' are the "
+        "mode at 0."
     )
 
     def implementation(self) -> Family:
@@ -135,6 +138,10 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
         _, blocks = blocks_of(settings, prompt, model.dit.block_size)
         rows = draws if blocks == 1 else 2 * draws
         return rows * sum(flops.continuation(model, settings, prompt, batch=rows).values())
+
+    def tokens_of(self, settings: GenerationSpec) -> str:
+        """See `LatentDefinition.tokens_of`."""
+        return "each the token of the nearest embedding"
 
     def activation_bytes(
         self, model: EmbeddingDiffusionModelSpec, objective: EmbeddingFlow, precision: Precision

@@ -16,6 +16,10 @@ from cola.models.latents.embedding_diffusion import (
     build_embedding_diffusion,
 )
 from cola.objectives.embedding_diffusion import embedding_draws, embedding_loss
+from cola.spec import GenerationSpec
+
+# Rounding has none of what draws of tokens have.
+ROUNDING = {"temperature": 0.0, "top_k": None, "top_p": None, "repetition_penalty": 1.0}
 
 
 class EmbeddingStage(StageModule):
@@ -49,6 +53,10 @@ class EmbeddingDiffusionFamily(LatentFamily):
     ) -> StageModule:
         """See `Family.stage_module`; the only stage is train."""
         return EmbeddingStage(model, objective)
+
+    def decoding(self, settings: GenerationSpec) -> GenerationSpec:
+        """The nearest embedding's token: chances are no matter at the end of the flow."""
+        return settings.model_copy(update=ROUNDING)
 
     def sizes_of(self, model: EmbeddingDiffusion) -> EmbeddingDiffusionModelSpec:
         """See `Family.sizes_of`."""

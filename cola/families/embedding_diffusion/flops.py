@@ -22,8 +22,8 @@ def training(
     parts = dit_forward(dit, length, prompts)
     del parts["output"]
     times = (length // dit.block_size + prompts) * 2.0 * SINUSOID * dit.hidden_size
-    total = {name: TRAINED * value for name, value in parts.items()}
-    for name, first in (("inputs", times), ("adaln_spread", parts["adaln_spread"])):
+    total = {f"dit_{name}": TRAINED * value for name, value in parts.items()}
+    for name, first in (("dit_inputs", times), ("dit_adaln_spread", parts["adaln_spread"])):
         total[name] += (FIRST - TRAINED) * first
     total["head"] = TRAINED * length * 2.0 * (dit.hidden_size + dit.latent_dim) * model.vocab_size
     return {name: value / length for name, value in total.items() if value}

@@ -6,6 +6,7 @@ B batch, L tokens, b blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -26,9 +27,11 @@ from cola.likelihood.latent_ode import (
 )
 from cola.models.latents.latent_model import LatentModel
 from cola.records import SOLVER_DIFFERENCE, NllKind, nll_kind_of
-from cola.sampling.block_continuation import iter_generate, stream_blocks
+from cola.sampling import block_continuation
+from cola.sampling.block_continuation import stream_blocks
 from cola.sampling.block_decode import infill
 from cola.sampling.block_draws import block_draws
+from cola.sampling.continuous_batching import Ended
 from cola.sampling.predictive import PredictiveDraws
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
@@ -38,6 +41,32 @@ class LatentFamily(RefillingFamily):
     """A family whose models are `LatentModel`s."""
 
     fills_gaps = True
+
+    def decoding(self, settings: GenerationSpec) -> GenerationSpec:
+        """The settings by which tokens are read off latents."""
+        return settings
+
+    def iter_generate(
+        self,
+        model: Any,
+        prompts: Sequence[list[int]],
+        settings: GenerationSpec,
+        *,
+        stream: Stream,
+        eos_token_id: int | None,
+        rows: int,
+        ended: Ended | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """See `Family.iter_generate`."""
+        return super().iter_generate(
+            model,
+            prompts,
+            self.decoding(settings),
+            stream=stream,
+            eos_token_id=eos_token_id,
+            rows=rows,
+            ended=ended,
+        )
 
     def likelihood(
         self, model: LatentModel, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
@@ -124,7 +153,7 @@ class LatentFamily(RefillingFamily):
     ) -> Iterator[list[int]]:
         """See `Family.stream`: block by block."""
         for (piece,) in stream_blocks(
-            model, [prompt], settings, stream=stream, eos_token_id=eos_token_id
+            model, [prompt], self.decoding(settings), stream=stream, eos_token_id=eos_token_id
         ):
             yield piece
 
@@ -156,6 +185,7 @@ class LatentFamily(RefillingFamily):
         stream: Stream,
     ) -> list[list[int]]:
         """See `Family.infill`, and `cola.sampling.block_decode.infill` for what conditions it."""
+        settings = self.decoding(settings)
         return infill(model, lefts, gaps, rights=rights, settings=settings, stream=stream)
 
-    continuations = staticmethod(iter_generate)
+    continuations = staticmethod(block_continuation.iter_generate)

@@ -42,8 +42,11 @@ class LatentDefinition(FamilyDefinition):
         scale = settings.guidance_scale
         guided = "without guidance" if scale == 1.0 else f"with guidance {scale:g}"
         how = f"{settings.steps} steps of {settings.solver}"
-        text = f"latents drawn {guided} in {how}; {super().protocol(settings).text}"
-        return Protocol("draw", text)
+        return Protocol("draw", f"latents drawn {guided} in {how}; {self.tokens_of(settings)}")
+
+    def tokens_of(self, settings: GenerationSpec) -> str:
+        """How tokens are read off latents, in words."""
+        return super().protocol(settings).text
 
     def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
         """See `FamilyDefinition.problem`: what the latents hold, what the prior has learned."""
