@@ -17,7 +17,7 @@ from cola.compute.flops import (
     dit_parameters,
 )
 from cola.compute.flow_flops import blocks_of
-from cola.compute.sizing import aspect, best_shape, head_dim, width_step
+from cola.compute.sizing import HARDWARE_FROM, aspect, best_shape, head_dim, width_step
 from cola.families.embedding_diffusion import flops
 from cola.families.embedding_diffusion.spec import (
     EmbeddingDiffusionModelSpec,
@@ -31,6 +31,11 @@ from cola.spec.networks import DiTSpec
 
 if TYPE_CHECKING:
     from cola.families.interface.family import Family
+
+
+# Of MLP widths of small models, where nothing but them can be tuned to the target: a finer one
+# than where the VAE makes up what the prior misses.
+SMALL_UNIT = 4
 
 
 class EmbeddingDiffusionDefinition(LatentDefinition):
@@ -82,6 +87,7 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
             size,
             width_step(core_parameters),
             wanted_aspect=aspect(core_parameters),
+            unit=SMALL_UNIT if core_parameters < HARDWARE_FROM else None,
         )
         return _model(vocab_size, settings, layers=shape.layers, width=shape.width, ffn=shape.ffn)
 
