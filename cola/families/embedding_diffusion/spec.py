@@ -46,7 +46,7 @@ class EmbeddingDiffusionSettings(FamilySettings):
         default=16, description="Tokens that are denoised together, behind those before them."
     )
     log_snr: float = Field(
-        default=4.6,
+        default=3.0,
         ge=0,
         le=12,
         description="log(1 / variance) of a latent round its embedding, in nats: the flow ends "

@@ -38,7 +38,7 @@ class EmbeddingDiffusionConfig(DiTConfig):
     scaling_factor = 1.0  # of the latents: they are the flow's as they are
     mask_token_id = 0  # stands at places that are not known, where it is never read
 
-    def __init__(self, vocab_size: int = 0, log_snr: float = 4.6, **kwargs: Any) -> None:
+    def __init__(self, vocab_size: int = 0, log_snr: float = 3.0, **kwargs: Any) -> None:
         self.vocab_size, self.log_snr = vocab_size, log_snr
         super().__init__(**kwargs)
 
