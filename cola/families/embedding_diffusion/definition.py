@@ -153,14 +153,14 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
         self, model: EmbeddingDiffusionModelSpec, objective: EmbeddingFlow, precision: Precision
     ) -> float:
         """See `FamilyDefinition.activation_bytes`."""
-        return dit_bytes(model.dit, precision, 1) + logit_bytes(model.vocab_size, precision)
+        return dit_bytes(model.dit, precision, 1) + _head_bytes(model, precision)
 
     def checkpointed_bytes(
         self, model: EmbeddingDiffusionModelSpec, objective: EmbeddingFlow, precision: Precision
     ) -> float:
         """See `FamilyDefinition.checkpointed_bytes`."""
         kept = dit_bytes(model.dit, precision, 1, checkpoints=True)
-        return kept + logit_bytes(model.vocab_size, precision)
+        return kept + _head_bytes(model, precision)
 
     def head_shares(self, objective: EmbeddingFlow) -> tuple[float, ...]:
         """See `FamilyDefinition.head_shares`: every token."""
@@ -173,6 +173,12 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
     def sequence_multiple(self, settings: EmbeddingDiffusionSettings) -> tuple[int, str]:
         """Whole blocks."""
         return settings.block_size, "block_size"
+
+
+def _head_bytes(model: EmbeddingDiffusionModelSpec, precision: Precision) -> float:
+    """Of one token: its logits, features beside the latent's part, and the steps to that."""
+    inputs = 4.0 * (model.dit.hidden_size + 12 * model.dit.latent_dim)
+    return logit_bytes(model.vocab_size, precision) + inputs
 
 
 def _output_parameters(width: int, latent_dim: int) -> int:
