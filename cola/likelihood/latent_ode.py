@@ -1,4 +1,5 @@
-"""Cola DLM's evidence bound (model.md, Eq. 23) and its importance-weighted form (model.md, Eq. 26).
+"""The evidence bound of models with latents: Cola DLM's (model.md, Eq. 23), where blocks see tokens
+that of model.md, Eq. 50, and its importance-weighted form (model.md, Eq. 26).
 
 The prior's density is the flow's (model.md, Eq. 24); `diffusion_evidence` is the bound with the
 diffusion's in its place (model.md, Eq. 38).

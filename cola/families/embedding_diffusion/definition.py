@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cola.compute.activations import Precision, dit_bytes, logit_bytes
-from cola.compute.channel import channel_nats
 from cola.compute.flops import (
     Convention,
     FlopsBreakdown,
@@ -165,10 +164,6 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
     def head_shares(self, objective: EmbeddingFlow) -> tuple[float, ...]:
         """See `FamilyDefinition.head_shares`: every token."""
         return (1.0,)
-
-    def channel_capacity(self, model: EmbeddingDiffusionModelSpec) -> float | None:
-        """See `FamilyDefinition.channel_capacity`: of the embeddings' noise (model.md, Eq. 40)."""
-        return channel_nats(model.dit.latent_dim, model.log_snr)
 
     def sequence_multiple(self, settings: EmbeddingDiffusionSettings) -> tuple[int, str]:
         """Whole blocks."""

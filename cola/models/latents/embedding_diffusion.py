@@ -57,7 +57,7 @@ class Embeddings(nn.Module):
 
 
 class TokenHead(OutputHead):
-    """Logits of a noisy latent's token: the trunk's, and those of the latent itself (Eq. 46)."""
+    """Logits of a noisy latent's token: the trunk's and the latent's own (model.md, Eq. 46)."""
 
     def forward(
         self,
@@ -144,7 +144,7 @@ class EmbeddingDiffusion(BlockCausalDiT):
         with torch.autocast(z_Bnd.device.type, enabled=False):  # large numbers of small difference
             logits_BnV = trunk_BnV.float() + (left / variance * z_Bnd) @ table_Vd.T
             mean_Bnd = logits_BnV.softmax(-1) @ table_Vd
-        # Half of the way back to the noise is known: the latent lies round `mean`.
+        # Mean of z1 - z0, which are Gaussian given z_t and the token.
         slope = (t_Bn1 - left * self.own_variance) / variance
         return slope * (z_Bnd - left * mean_Bnd) - mean_Bnd
 
