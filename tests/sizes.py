@@ -14,7 +14,11 @@ FAMILIES = names()  # tests that hold for any family go through all of them
 SMALL: dict[str, dict[str, int]] = {
     "cola": {"latent_dim": 4, "block_size": 8},
     "bd3lm": {"block_size": 8},
+    "embedding_diffusion": {"embedding_dim": 4, "block_size": 8},
 }
+
+
+BLOCK_PRICES = ("cola", "embedding_diffusion")  # whose likelihoods price whole blocks
 
 
 def size_model(family: str, core_parameters: int, vocab_size: int, **settings: Any) -> ModelSpec:

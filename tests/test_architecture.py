@@ -34,6 +34,7 @@ LEAVES = (
 # What has the torch-free and the torch half of each family, in its own folder.
 FAMILIES = (
     "cola.families.ar", "cola.families.llada", "cola.families.cola", "cola.families.bd3lm",
+    "cola.families.embedding_diffusion",
 )  # fmt: skip
 MOST_FILES = 15  # of a folder: as many as a reader can scan
 MOST_LINES = 400  # of a file

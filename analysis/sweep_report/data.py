@@ -197,6 +197,8 @@ def value_label(value: Any) -> str:
         size = value.get("core_parameters") or value.get("total_parameters") or value.get("row")
         return f"{value_label(value['budget'])}/{f'{size:.3g}' if isinstance(size, int) else size}"
     if isinstance(value, dict):
+        if all(isinstance(entry, dict) and "family" in entry for entry in value.values()):
+            return ", ".join(value)  # entries of a study, which have names
         return ", ".join(f"{short(k)} {value_label(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return "; ".join(map(value_label, value))

@@ -90,10 +90,11 @@ def trunk_forward(trunk: TransformerSpec, visible: float, head_rows: int) -> Com
     }
 
 
-def dit_layer_parameters(width: int, inner: int, head_dim: int, *, ratio: int, bias: bool) -> int:
+def dit_layer_parameters(width: int, inner: int, head_dim: int, *, ratio: float, bias: bool) -> int:
     """A DiT block without AdaLN: attention with QK LayerNorm per head, and the MLP."""
     attention = 4 * width * inner + 4 * head_dim + (3 * inner + width if bias else 0)
-    return attention + 2 * ratio * width * width + (ratio + 1) * width
+    mlp = round(ratio * width)
+    return attention + 2 * mlp * width + mlp + width
 
 
 def adaln_layer_parameters(width: int) -> int:

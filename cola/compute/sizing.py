@@ -143,12 +143,18 @@ def best_shape(
     wanted_aspect: float,
     tuned: bool = True,
     scale: float | None = None,
+    unit: int | None = None,
 ) -> Shape:
-    """The shape of least penalty: distance from the target (relative to `scale`) and oddness."""
+    """The shape of least penalty: distance from the target (relative to `scale`) and oddness.
+
+    MLP widths are multiples of `unit` (None: of one that grows with the width).
+    """
     scale = scale or target
     best, least = None, math.inf
     for layers, width in _candidates(target, step):
-        ffns = _ffn_candidates(target, size, layers, width=width) if tuned else iter([4 * width])
+        ffns = iter([4 * width])
+        if tuned:
+            ffns = _ffn_candidates(target, size, layers, width=width, unit=unit)
         for ffn in ffns:
             parameters = size(layers, width, ffn)
             error = abs(parameters - target) / scale
@@ -176,10 +182,15 @@ def _candidates(target: float, step: int) -> Iterator[tuple[int, int]]:
 
 
 def _ffn_candidates(
-    target: float, size: Callable[[int, int, int], int], layers: int, *, width: int
+    target: float,
+    size: Callable[[int, int, int], int],
+    layers: int,
+    *,
+    width: int,
+    unit: int | None,
 ) -> Iterator[int]:
     """MLP widths around the one that meets the target (sizes are linear in it)."""
-    unit = 64 if width >= 1024 else 32 if width >= 512 else 16
+    unit = unit or (64 if width >= 1024 else 32 if width >= 512 else 16)
     zero, one = size(layers, width, 0), size(layers, width, unit)
     wanted = (target - zero) / (one - zero)
     for multiple in {math.floor(wanted), math.ceil(wanted)}:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from cola.likelihood.latent_ode import evidence_by_block
 from cola.likelihood.padded_pairs import RaggedStream, pad_pairs
-from cola.models.cola_dlm import ColaDLM
+from cola.models.latents.latent_model import LatentModel
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 
 
 @torch.no_grad()
 def conditional_nll(
-    model: ColaDLM,
+    model: LatentModel,
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     *,
@@ -34,6 +34,8 @@ def conditional_nll(
     That is bound(prompt, continuation) - bound(prompt), with the same draws, so that the prompt's
     blocks cancel (all networks are causal). With an empty prompt it is a bound; otherwise it need
     not bound the conditional NLL. `importance_samples` K > 1 subtracts importance-weighted bounds.
+    Where blocks see the tokens before them (`LatentModel.sees_tokens`), the prompt's blocks are
+    given and cost nothing, so that what is left is a bound (model.md, Eq. 51).
 
     A prompt is padded on the left with `pad` to whole blocks, as generation does with
     `first_block="left_padding"`: the continuation then starts a block, and what is subtracted is
@@ -60,8 +62,10 @@ def conditional_nll(
         evidence = evidence_by_block(
             model, pairs.tokens_BL, settings, stream=draws, sample=sample, real_BL=pairs.real()
         )
-        log_weight_Bb = -evidence.nll
-        together.append(log_weight_Bb.where(block_b < last_B1, 0.0).sum(1))
+        log_weight_Bb = (-evidence.nll).where(block_b < last_B1, 0.0)
+        if model.sees_tokens:
+            log_weight_Bb = log_weight_Bb.where(block_b >= first_B1, 0.0)
+        together.append(log_weight_Bb.sum(1))
         alone.append(log_weight_Bb.where(block_b < first_B1, 0.0).sum(1))
         differences.append(evidence.solver_difference_Bb.where(block_b < last_B1, 0.0).sum(1))
     nll_B = torch.stack(alone).logsumexp(0) - torch.stack(together).logsumexp(0)

@@ -1,4 +1,5 @@
-"""Cola DLM's evidence bound (model.md, Eq. 23) and its importance-weighted form (model.md, Eq. 26).
+"""The evidence bound of models with latents: Cola DLM's (model.md, Eq. 23), where blocks see tokens
+that of model.md, Eq. 50, and its importance-weighted form (model.md, Eq. 26).
 
 The prior's density is the flow's (model.md, Eq. 24); `diffusion_evidence` is the bound with the
 diffusion's in its place (model.md, Eq. 38).
@@ -15,8 +16,7 @@ from torch import Tensor
 
 from cola.likelihood.diffusion_bound import diffusion_bound_by_block
 from cola.likelihood.flow_density import by_block, flow_density_by_block
-from cola.models.cola_dlm import ColaDLM
-from cola.models.head import token_nll
+from cola.models.latents.latent_model import LatentModel
 from cola.objectives.vae import Posterior
 from cola.records import (
     DIFFUSION_BOUND,
@@ -96,7 +96,7 @@ class ImportanceBound:
 
 
 def evidence_by_block(
-    model: ColaDLM,
+    model: LatentModel,
     tokens_BL: Tensor,
     settings: LikelihoodSpec,
     *,
@@ -114,15 +114,14 @@ def evidence_by_block(
     suffix = f"/{sample}" if sample else ""
     block, scale = model.dit.config.block_size, latent_scale(model)
     with torch.no_grad():
-        posterior = Posterior(*model.vae.encoder(tokens_BL))
+        posterior = Posterior(*model.codec.encoder(tokens_BL))
         latents, width = posterior.mean.shape[1:]
         z0 = posterior.sample(stream.normal(f"posterior{suffix}", latents, width))
-        decoder = model.vae.decoder
-        nll_BL = token_nll(decoder.final_layer, decoder.features(z0), tokens_BL)
+        nll_BL = model.codec.decoder.token_nll(z0, tokens_BL)
         if real_BL is not None:
             nll_BL = nll_BL * real_BL
         z = model.to_dit(z0)
-        history = model.dit.clean_history(z)
+        history = model.dit.clean_history(model.as_history(z, tokens_BL))
 
     def velocity(z_Bnd: Tensor, t: float | Tensor) -> Tensor:
         t_BK = t if isinstance(t, Tensor) else z_Bnd.new_full((len(z_Bnd), 1), t)
@@ -138,7 +137,7 @@ def evidence_by_block(
         scale=scale,
     )
     # The density of z0 rather than of z: change of variables of the border (model.md, Eq. 18).
-    border = block * width * math.log(model.vae.config.scaling_factor)
+    border = block * width * math.log(model.codec.config.scaling_factor)
     diffusion_prior_Bb = None
     if diffusion_times:
         with torch.no_grad():
@@ -164,13 +163,13 @@ def latent_moments(z0_Bnd: Tensor) -> dict[str, Tensor]:
     }
 
 
-def latent_scale(model: ColaDLM) -> float:
+def latent_scale(model: LatentModel) -> float:
     """About the standard deviation of the latents given the text, in the DiT's normalisation.
 
     It follows from the model's configuration, so that a text's likelihood does not depend on the
     others of its batch; it decides how steps and times are spread, not what they converge to.
     """
-    config = model.vae.config
+    config = model.codec.config
     log_own = math.log(USUAL_SCALE) if config.log_snr is None else -config.log_snr / 2
     log_scale = log_own + math.log(config.scaling_factor)
     return math.exp(max(math.log(NARROWEST_SCALE), min(log_scale, 0.0)))
@@ -187,7 +186,7 @@ def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], *, stream: S
 
 
 def importance_weighted_bound(
-    model: ColaDLM, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
+    model: LatentModel, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
 ) -> ImportanceBound:
     """Upper bound of -log p(x) from K = `importance_samples` samples of z0 (model.md, Eq. 26).
 

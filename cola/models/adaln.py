@@ -25,13 +25,19 @@ class TimestepEmbeddings:
     """Embeddings of a sample's distinct timesteps, and the assignment of latents to them.
 
     emb_BKC: (B or 1, K, C); the k-th embeds the k-th run of n / K consecutive latents. clean_Bn:
-    True where a latent is at timestep 0 instead, whose embedding is zero_11C.
+    True where a latent is at timestep 0 instead, whose embedding is zero_11C. t_BK: the embedded
+    times, for whom they concern (None: they are not known).
     """
 
     def __init__(
-        self, emb_BKC: Tensor, zero_11C: Tensor | None = None, clean_Bn: Tensor | None = None
+        self,
+        emb_BKC: Tensor,
+        zero_11C: Tensor | None = None,
+        clean_Bn: Tensor | None = None,
+        *,
+        t_BK: Tensor | None = None,
     ) -> None:
-        self._one_hot_BnK = None
+        self._one_hot_BnK, self.t_BK = None, t_BK
         if clean_Bn is not None and zero_11C is not None:
             self._one_hot_BnK = one_hot_timestep(clean_Bn, emb_BKC)
             emb_BKC = torch.cat([emb_BKC, zero_11C.expand(len(emb_BKC), 1, -1)], dim=1)
@@ -55,6 +61,8 @@ class TimestepEmbeddings:
         if self._one_hot_BnK is None and len(self._active_BKC) == 1:
             return self
         doubled = copy.copy(self)
+        if self.t_BK is not None and len(self.t_BK) > 1:
+            doubled.t_BK = torch.cat([self.t_BK] * 2)
         if self._one_hot_BnK is not None:
             doubled._one_hot_BnK = torch.cat([self._one_hot_BnK] * 2)
         if len(self._active_BKC) > 1:
@@ -80,11 +88,11 @@ class TimestepTable:
     """Cached projections of the timesteps that a solver repeats in every block.
 
     Each AdaLN projects all K timesteps at once, on first use. Holds no gradients. emb_1KC:
-    (1, K, C).
+    (1, K, C). t_1K: the embedded times (None: they are not known).
     """
 
-    def __init__(self, emb_1KC: Tensor) -> None:
-        self._timesteps = TimestepEmbeddings(emb_1KC)
+    def __init__(self, emb_1KC: Tensor, t_1K: Tensor | None = None) -> None:
+        self._timesteps, self.t_1K = TimestepEmbeddings(emb_1KC), t_1K
         self._vectors: dict[nn.Module, list[tuple[Tensor, ...]]] = {}
         self._affine: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
@@ -108,6 +116,7 @@ class CachedTimestep(TimestepEmbeddings):
 
     def __init__(self, table: TimestepTable, index: int) -> None:
         self._table, self._index = table, index
+        self.t_BK = None if table.t_1K is None else table.t_1K[:, index : index + 1]
 
     def repeat_batch(self) -> TimestepEmbeddings:
         """Itself, as it broadcasts over the batch."""

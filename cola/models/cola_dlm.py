@@ -17,6 +17,13 @@ class ColaDLM(nn.Module):
         super().__init__()
         self.vae, self.dit = vae, dit
 
+    sees_tokens = False  # blocks see the latents of those before them
+
+    @property
+    def codec(self) -> TextVAE:
+        """What makes latents of tokens, and tokens of latents."""
+        return self.vae
+
     @property
     def tokens_per_block(self) -> int:
         """Tokens per block of latents."""
@@ -27,7 +34,11 @@ class ColaDLM(nn.Module):
         config = self.vae.config
         return (z_vae - config.shifting_factor) * config.scaling_factor
 
-    def to_vae(self, z_dit: Tensor) -> Tensor:
+    def as_history(self, z_Bnd: Tensor, tokens_BL: Tensor) -> Tensor:
+        """The latents themselves."""
+        return z_Bnd
+
+    def from_dit(self, z_dit: Tensor) -> Tensor:
         """The inverse of `to_dit`."""
         config = self.vae.config
         return z_dit / config.scaling_factor + config.shifting_factor

@@ -1,4 +1,5 @@
-"""The prior's velocity field, a block-causal transformer (model.md, Eqs. 2, 3, 8, 16 and 17).
+"""Velocity fields of blocks of latents, by a block-causal transformer (model.md, Eqs. 2, 3, 8, 16
+and 17): the trunk, and Cola DLM's prior.
 
 Parameter names and shapes are the public release's. Shapes: B batch, n latents, d latent width,
 b = n / block_size blocks, C width, H heads, D head width, K distinct timesteps of a sample.
@@ -39,10 +40,10 @@ from cola.models.text_vae import init_normal
 T = 1000.0  # the network sees timestep T * t, as in the release
 
 
-class ColaDiT(PreTrainedModel):
-    """The velocity field v_psi as a Hugging Face model with the release's parameter names."""
+class BlockCausalDiT(PreTrainedModel):
+    """The transformer without what it says of its features: `velocity` is the subclasses'."""
 
-    config_class = DiTConfig
+    config_class: type[DiTConfig] = DiTConfig
     base_model_prefix = ""
 
     def __init__(self, config: DiTConfig) -> None:
@@ -52,9 +53,13 @@ class ColaDiT(PreTrainedModel):
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.num_layers))
         self.txt_out_norm = LayerNorm(config.txt_dim, eps=config.norm_eps)
         self.txt_out_ada = OutputAdaLN(config)
-        self.txt_out = LatentProjection(config.txt_dim, config.txt_out_channels)
         self.use_flex: bool | None = None
-        self.post_init()
+
+    def velocity(
+        self, features_BnC: Tensor, z_Bnd: Tensor, timesteps: TimestepEmbeddings
+    ) -> Tensor:
+        """Velocity (B, n, d) of latents z at their times, from the trunk's features of them."""
+        raise NotImplementedError
 
     @property
     def layers(self) -> list[DiTBlock]:
@@ -121,6 +126,30 @@ class ColaDiT(PreTrainedModel):
 
         `history` is what `clean_history` returns. See `forward` for the rest.
         """
+        features_BnC, timesteps = self._noisy_features(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)
+        return emptied(self.velocity(features_BnC, filled(zt_Bnd), timesteps), len(zt_Bnd))
+
+    def noisy_features(
+        self,
+        zt_Bnd: Tensor,
+        t_BK: Tensor,
+        history: list[tuple[Tensor, Tensor]],
+        *,
+        clean_Bn: Tensor | None = None,
+    ) -> Tensor:
+        """What `noisy_pass` reads the velocity off, (B, n, C)."""
+        features_BnC, _ = self._noisy_features(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)
+        return emptied(features_BnC, len(zt_Bnd))
+
+    def _noisy_features(
+        self,
+        zt_Bnd: Tensor,
+        t_BK: Tensor,
+        history: list[tuple[Tensor, Tensor]],
+        *,
+        clean_Bn: Tensor | None,
+    ) -> tuple[Tensor, TimestepEmbeddings]:
+        """Features of the noisy copy, and its timesteps, of rows that are filled up."""
         size, length, device = self.config.block_size, zt_Bnd.shape[1], zt_Bnd.device
         rotary = self.rotary(torch.arange(length, device=device))
         layout = noisy_layout(length, size, device) if self.uses_flex(device) else None
@@ -132,7 +161,7 @@ class ColaDiT(PreTrainedModel):
             x_BnC = run_block(
                 DiTBlock.noisy, block, x_BnC, past, timesteps, rotary, chunks=chunks, layout=layout
             )
-        return emptied(self.velocity(x_BnC, timesteps), len(zt_Bnd))
+        return self.features(x_BnC, timesteps), timesteps
 
     def block_rotary(self, cache: KVCache) -> Tensor:
         """Rotations of the block behind the cache; batch size 1 where all samples are as long."""
@@ -170,7 +199,8 @@ class ColaDiT(PreTrainedModel):
                 alone = attend(q[-batch:], k[-batch:], v[-batch:], mask=None)
                 attended[batch:] = alone.transpose(1, 2)
             x_BsC = block.finish(x_BsC, attended.transpose(1, 2), timesteps)
-        velocity = self.velocity(x_BsC, timesteps)
+        z_Bsd = torch.cat([z_Bsd, z_Bsd]) if guided else z_Bsd
+        velocity = self.velocity(self.features(x_BsC, timesteps), z_Bsd, timesteps)
         return velocity[:batch], velocity[-batch:]
 
     def commit(self, z_Bmd: Tensor, cache: KVCache, counts: Sequence[int]) -> None:
@@ -203,7 +233,7 @@ class ColaDiT(PreTrainedModel):
     def timesteps(self, t_BK: Tensor, clean_Bn: Tensor | None = None) -> TimestepEmbeddings:
         """Embeddings of times in [0, 1]; see `forward` for the arguments."""
         zero = None if clean_Bn is None else self.embed_times(t_BK.new_zeros(1, 1))
-        return TimestepEmbeddings(self.embed_times(t_BK), zero, clean_Bn)
+        return TimestepEmbeddings(self.embed_times(t_BK), zero, clean_Bn, t_BK=t_BK)
 
     def embed_times(self, t_BK: Tensor) -> Tensor:
         """Times in [0, 1] -> (B, K, C) (model.md, Eq. 16)."""
@@ -213,9 +243,9 @@ class ColaDiT(PreTrainedModel):
         embedded: Tensor = self.emb_in(timestep_BK)
         return embedded
 
-    def velocity(self, x_BnC: Tensor, timesteps: TimestepEmbeddings) -> Tensor:
-        """LayerNorm with affine parameters, AdaLN, Linear: (B, n, C) -> (B, n, d)."""
-        return self.txt_out(modulate(self.txt_out_norm(x_BnC), timesteps, self.txt_out_ada.out_in))
+    def features(self, x_BnC: Tensor, timesteps: TimestepEmbeddings) -> Tensor:
+        """LayerNorm with affine parameters, then AdaLN: (B, n, C) -> (B, n, C)."""
+        return modulate(self.txt_out_norm(x_BnC), timesteps, self.txt_out_ada.out_in)
 
     def new_cache(
         self, batch: int, capacity: int, like: Tensor, *, step: int | None = None
@@ -232,6 +262,22 @@ class ColaDiT(PreTrainedModel):
             dtype=activation_dtype(self.txt_in.proj.weight),
             step=step,
         )
+
+
+class ColaDiT(BlockCausalDiT):
+    """The velocity field v_psi as a Hugging Face model with the release's parameter names."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(config)
+        self.txt_out = LatentProjection(config.txt_dim, config.txt_out_channels)
+        self.post_init()
+
+    def velocity(
+        self, features_BnC: Tensor, z_Bnd: Tensor, timesteps: TimestepEmbeddings
+    ) -> Tensor:
+        """A linear map of the features, (B, n, C) -> (B, n, d)."""
+        projected: Tensor = self.txt_out(features_BnC)
+        return projected
 
 
 AutoConfig.register(DiTConfig.model_type, DiTConfig)

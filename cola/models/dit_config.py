@@ -24,7 +24,7 @@ class DiTConfig(PretrainedConfig):
         emb_dim: int = 2048,
         heads: int = 16,
         head_dim: int = 128,
-        expand_ratio: int = 4,
+        expand_ratio: float = 4,
         num_layers: int = 24,
         rope_dim: int = 96,
         qk_bias: bool = False,

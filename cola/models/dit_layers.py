@@ -88,8 +88,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.proj_in = nn.Linear(config.txt_dim, config.expand_ratio * config.txt_dim)
-        self.proj_out = nn.Linear(config.expand_ratio * config.txt_dim, config.txt_dim)
+        inner = round(config.expand_ratio * config.txt_dim)
+        self.proj_in = nn.Linear(config.txt_dim, inner)
+        self.proj_out = nn.Linear(inner, config.txt_dim)
 
     def forward(self, x_BnC: Tensor) -> Tensor:
         """(B, n, C) -> (B, n, C)."""

@@ -68,10 +68,15 @@ class OutputHead(nn.Linear):
         # Costs are made inside of the module's call, around which sharded weights are gathered.
         if scored is None:
             return _logits(features, self.weight, self.bias)
-        layout = scored.layout or layout_of(len(features), self.weight)
-        if layout is None:
-            return _costs_of_whole(F.linear(features, self.weight, self.bias), scored)
-        return _costs_in_chunks(features, self.weight, self.bias, scored=scored, layout=layout)
+        return costs(features, self.weight, self.bias, scored)
+
+
+def costs(features_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, scored: Scored) -> Costs:
+    """What `OutputHead` gives for `scored`, of a head that has these weights."""
+    layout = scored.layout or layout_of(len(features_NC), weight_VC)
+    if layout is None:
+        return _costs_of_whole(F.linear(features_NC, weight_VC, bias_V), scored)
+    return _costs_in_chunks(features_NC, weight_VC, bias_V, scored=scored, layout=layout)
 
 
 def as_output_head(linear: nn.Linear) -> OutputHead:
@@ -210,18 +215,18 @@ def _costs_of_each(
 
     def of_chunk(x_RC: Tensor, tokens_R: Tensor) -> Costs:
         logits_RV = head.logits(x_RC)[:, : head.vocabulary]
-        found = [
+        pieces = [
             _costs_of_whole(logits_RV[p], Scored(tokens_R[p], candidates=scored.candidates))
             for p in _slices(len(tokens_R), layout.piece)
         ]
-        return _joined(found)
+        return _joined(pieces)
 
-    costs = []
+    found = []
     for rows in _slices(len(features_NC), layout.chunk):
         own = (features_NC[rows].to(head.dtype), scored.tokens_N[rows])
         again = torch.is_grad_enabled()
-        costs.append(checkpoint(of_chunk, *own, use_reentrant=False) if again else of_chunk(*own))
-    return _joined(costs)
+        found.append(checkpoint(of_chunk, *own, use_reentrant=False) if again else of_chunk(*own))
+    return _joined(found)
 
 
 def _joined(costs: list[Costs]) -> Costs:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cola.models.dit import ColaDiT
+from cola.models.dit import BlockCausalDiT
 from cola.models.dit_layers import MLP, SelfAttention
 from cola.models.layers import activation_dtype, merge_heads
 
@@ -95,7 +95,7 @@ class PackedMLP(nn.Module):
         return projected
 
 
-def for_generation(dit: ColaDiT) -> ColaDiT:
+def for_generation(dit: BlockCausalDiT) -> BlockCausalDiT:
     """A copy with packed weights on a CPU in bfloat16 (weights or autocast); else `dit` itself.
 
     Packed weights have no gradients, so with gradients enabled it is `dit` itself, too.

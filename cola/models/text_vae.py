@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from cola.models.execution import emptied, filled, run_block
-from cola.models.head import OutputHead
+from cola.models.head import OutputHead, token_nll
 from cola.models.kv_cache import CacheView, KVCache
 from cola.models.layers import (
     LayerNorm,
@@ -222,6 +222,10 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x_BnC = run_block(VAEBlock.forward, block, x_BnC, rotary, mask)
         return self.unpatched(emptied(x_BnC, len(z_Bnd)))
+
+    def token_nll(self, z_Bnd: Tensor, tokens_BL: Tensor) -> Tensor:
+        """-log p of each token given the latents, in nats, (B, L)."""
+        return token_nll(self.final_layer, self.features(z_Bnd), tokens_BL)
 
     def write(self, z_Bnd: Tensor, cache: KVCache) -> Tensor:
         """Logits (B, n * patch_size, V) of new latents behind the cache; see `write_hidden`."""

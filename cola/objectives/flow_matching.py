@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cola.models.dit import ColaDiT
 from cola.seeding import Stream
-from cola.spec.objectives import JointObjective, LogitNormal
+from cola.spec.objectives import FlowSpec, LogitNormal
 
 
 def flow_draws(
-    objective: JointObjective, shape_Bnd: tuple[int, int, int], block: int, *, stream: Stream
+    objective: FlowSpec, shape_Bnd: tuple[int, int, int], block: int, *, stream: Stream
 ) -> dict[str, Tensor]:
     """Random inputs of `flow_matching_loss`.
 

@@ -52,7 +52,7 @@ class Comparison:
 class ReleaseColaDLM(ColaDLM):
     """Decodes normalised latents as they are."""
 
-    def to_vae(self, z_dit: Tensor) -> Tensor:
+    def from_dit(self, z_dit: Tensor) -> Tensor:
         """`z_dit` unchanged; see the module's docstring."""
         return z_dit
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from torch import nn
 
-from cola.models.cola_dlm import ColaDLM
 from cola.models.kv_cache import compact_order, rounded_up
+from cola.models.latents.latent_model import LatentModel
 from cola.sampling import static_step
 from cola.sampling.block_decode import COLUMNS, BlockDecoder, GenerationDraws
 from cola.sampling.continuous_batching import (
@@ -32,7 +34,7 @@ from cola.spec import GenerationSpec
 
 
 def iter_generate(
-    model: ColaDLM,
+    model: LatentModel,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
     *,
@@ -48,7 +50,7 @@ def iter_generate(
 
 
 def stream_blocks(
-    model: ColaDLM,
+    model: LatentModel,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
     *,
@@ -69,7 +71,7 @@ def stream_blocks(
 
 
 def iter_blocks(
-    model: ColaDLM,
+    model: LatentModel,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
     *,
@@ -90,7 +92,7 @@ def iter_blocks(
     queue, pad = PromptQueue(prompts, stream, stop), stop.eos_token_id
     rows = min(rows, len(prompts))
     with static_step.reused(
-        model,
+        cast(nn.Module, model),
         (settings, rows, capacity),
         lambda: BlockDecoder(model, settings, rows, capacity=capacity),
     ) as decoder:

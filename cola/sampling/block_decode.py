@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cola.models.adaln import CachedTimestep, TimestepEmbeddings, TimestepTable
-from cola.models.cola_dlm import ColaDLM
-from cola.models.dit import ColaDiT
+from cola.models.dit import BlockCausalDiT
 from cola.models.kv_cache import KVCache, rounded_up
+from cola.models.latents.latent_model import LatentModel
 from cola.models.onednn import for_generation
 from cola.sampling import static_step
 from cola.sampling.first_block import (
@@ -53,10 +53,10 @@ class BlockDecoder:
     """
 
     def __init__(
-        self, model: ColaDLM, settings: GenerationSpec, rows: int, *, capacity: int
+        self, model: LatentModel, settings: GenerationSpec, rows: int, *, capacity: int
     ) -> None:
         self.model, self._settings = model, settings
-        self._dit, self._decoder = for_generation(model.dit), model.vae.decoder
+        self._dit, self._decoder = for_generation(model.dit), model.codec.decoder
         like = torch.zeros(0, device=model.dit.txt_in.proj.weight.device)
         self._timesteps = SolverTimesteps(self._dit, settings, like)
         fixed = static_step.fixed_shapes(like.device)
@@ -73,7 +73,7 @@ class BlockDecoder:
     def _seen_by(self, rows: Sequence[Sequence[int]]) -> Tensor | None:
         if self._settings.repetition_penalty == 1.0:
             return None
-        return seen_tokens(rows, self._decoder.config.vocab_size, self._cache.length_B.device)
+        return seen_tokens(rows, self.model.codec.config.vocab_size, self._cache.length_B.device)
 
     def add(self, prompts: Prompts, previous: Sequence[Sequence[int]]) -> None:
         """Append rows with these prompts' whole blocks as their prefixes.
@@ -88,7 +88,7 @@ class BlockDecoder:
         decoder_cache = self._decoder_cache.unused(len(prefix))
         self._dit.commit(prefix, cache, prompts.prefix)
         if prefix.shape[1]:
-            self._decoder.write_hidden(self.model.to_vae(prefix), decoder_cache)
+            self._decoder.write_hidden(self.model.from_dit(prefix), decoder_cache)
             decoder_cache.advance(prompts.prefix)
         self._cache.append(cache)
         self._decoder_cache.append(decoder_cache)
@@ -119,7 +119,7 @@ class BlockDecoder:
             cache=self._cache,
             solver_timesteps=self._timesteps,
         )
-        logits = self._decoder.write(self.model.to_vae(z_Bsd), self._decoder_cache)
+        logits = self._decoder.write(self.model.from_dit(z_Bsd), self._decoder_cache)
         tokens_BP, seen_BV = decode_tokens(
             logits,
             self._settings,
@@ -139,7 +139,8 @@ class BlockDecoder:
             cache.keep(order)
         if order:
             rows, columns = self._cache.rows, self._cache.columns
-            self._commit((rows, columns), *static_step.padded(rows, block.latents[index]))
+            seen_Bsd = self.model.as_history(block.latents[index], block.tokens[index])
+            self._commit((rows, columns), *static_step.padded(rows, seen_Bsd))
             self._cache.advance([block.latents.shape[1]] * len(order))
 
     def _committed(self, z_Bsd: Tensor) -> tuple[Tensor, ...]:
@@ -149,7 +150,7 @@ class BlockDecoder:
 
 
 def blocks(
-    model: ColaDLM,
+    model: LatentModel,
     prompts: Prompts,
     settings: GenerationSpec,
     *,
@@ -180,11 +181,12 @@ def blocks(
 class SolverTimesteps:
     """Embeddings of the solver's times, cached because every block passes the same ones."""
 
-    def __init__(self, dit: ColaDiT, settings: GenerationSpec, like: Tensor) -> None:
+    def __init__(self, dit: BlockCausalDiT, settings: GenerationSpec, like: Tensor) -> None:
         self._dit, self._like = dit, like
         self.grid = time_grid(settings.time_grid, settings.steps)
         times = sorted(set(evaluation_times(self.grid, settings.solver)))
-        table = TimestepTable(dit.embed_times(like.new_tensor([times])))
+        t_1K = like.new_tensor([times])
+        table = TimestepTable(dit.embed_times(t_1K), t_1K)
         self._cached = {t: CachedTimestep(table, index) for index, t in enumerate(times)}
 
     def uniform(self, t: float) -> TimestepEmbeddings:
@@ -197,7 +199,7 @@ class SolverTimesteps:
 
 
 def denoise_block(
-    dit: ColaDiT,
+    dit: BlockCausalDiT,
     known: KnownBlock | None,
     settings: GenerationSpec,
     *,
@@ -271,7 +273,7 @@ def decode_tokens(
 class GenerationDraws:
     """Random numbers of a generation, a function of the sample and the block alone."""
 
-    def __init__(self, model: ColaDLM, settings: GenerationSpec, stream: Stream) -> None:
+    def __init__(self, model: LatentModel, settings: GenerationSpec, stream: Stream) -> None:
         self._shape = (model.dit.config.block_size, model.dit.config.txt_in_channels)
         self._per_block, self._stream = model.tokens_per_block, stream
         self._device = model.dit.txt_in.proj.weight.device
@@ -287,7 +289,7 @@ class GenerationDraws:
 
 
 def infill(
-    model: ColaDLM,
+    model: LatentModel,
     lefts: Sequence[Sequence[int]],
     gaps: Sequence[int],
     *,
@@ -304,7 +306,7 @@ def infill(
     Right tokens that share a patch with the gap are kept as they are but condition nothing.
     EOS does not end a gap.
     """
-    mask = model.vae.config.mask_token_id
+    mask = model.codec.config.mask_token_id
     fills = [
         fill if len(fill) <= gap else []
         for fill, gap in zip(

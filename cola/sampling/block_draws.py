@@ -1,7 +1,9 @@
-"""Cola DLM's draws of the next tokens: latents from the prior, tokens from the decoder.
+"""Draws of the next tokens of models with latents: latents from the prior, tokens from the decoder.
 
 Given its latents a text's tokens are independent (model.md, Eq. 22), so that the mean over draws of
-the decoder's probabilities estimates the model's own without bias.
+the decoder's probabilities estimates the model's own without bias. Where blocks see the tokens
+before them, the second block on is also drawn behind the text's own tokens, which the estimate
+takes.
 B prompts of one length L, M draws, R = B M rows, N next tokens, P tokens a block.
 """
 
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cola.models.cola_dlm import ColaDLM
+from cola.models.latents.latent_model import LatentModel
 from cola.sampling.block_decode import BlockDecoder
 from cola.sampling.first_block import Prompts, encode_prompts, padded_prompts
 from cola.sampling.predictive import PredictiveDraws, Tally, normal_rows, uniform_rows
@@ -22,7 +24,7 @@ from cola.spec import GenerationSpec
 
 @torch.no_grad()
 def block_draws(
-    model: ColaDLM,
+    model: LatentModel,
     prompts_BL: Tensor,
     truth_BN: Tensor,
     settings: GenerationSpec,
@@ -36,43 +38,62 @@ def block_draws(
     No latent stands for half a patch: a prompt loses the first tokens that would make its end
     split one.
     """
-    left_out = prompts_BL.shape[1] % model.vae.config.patch_size
+    left_out = prompts_BL.shape[1] % model.codec.config.patch_size
     texts = prompts_BL[:, left_out:].tolist()
     per_block, count = model.tokens_per_block, truth_BN.shape[1]
     texts = padded_prompts(texts, settings.first_block, per_block, pad=pad)
-    known = _repeated(encode_prompts(model, texts, pad), len(draws))
-    tail = known.tail[0]
+    tail = len(texts[0]) % per_block
+    blocks = -(-(tail + count) // per_block)
+    copies = 2 if model.sees_tokens and blocks > 1 else 1  # the draws' own rows come first
+    known = _repeated(encode_prompts(model, texts, pad), len(draws), copies)
     size, width = model.dit.config.block_size, model.dit.config.txt_in_channels
-    blocks, rows = -(-(tail + count) // per_block), len(known.tail)
+    rows = len(known.tail)
     capacity = known.prefix_Bmd.shape[1] + blocks * size
     decoder = BlockDecoder(model, settings, rows, capacity=capacity)
     decoder.add(known, previous=[])
-    device = known.prefix_Bmd.device
-    tally = Tally(truth_BN, len(draws))
+    device, own = known.prefix_Bmd.device, rows // copies
+    truth_RN = truth_BN.repeat_interleave(len(draws), 0)
+    tally, factors = Tally(truth_BN, len(draws)), []
     for number in range(blocks):
         block = decoder.next(
             known.block(number, size, per_block),
-            normal_rows(stream, f"z1/{number}", (size, width), draws).to(device),
-            uniform_rows(stream, f"token/{number}", per_block, draws).to(device),
+            normal_rows(stream, f"z1/{number}", (size, width), draws)
+            .to(device)
+            .repeat(copies, 1, 1),
+            uniform_rows(stream, f"token/{number}", per_block, draws).to(device).repeat(copies, 1),
         )
         first = number * per_block - tail  # the place that the block's first token has
         for place in range(max(0, first), min(count, first + per_block)):
-            tokens_R = block.tokens[:, place - first]
-            place_R = torch.full_like(tokens_R, place)
-            tally.add(place_R, block.logits[:, place - first].float(), tokens_R)
+            column, truth_R1 = place - first, truth_RN[:, place, None]
+            tokens_R = block.tokens[:own, column]
+            tally.add(
+                torch.full_like(tokens_R, place), block.logits[:own, column].float(), tokens_R
+            )
+            log_p_RV = block.logits[-own:, column].double().log_softmax(-1)
+            factors.append(log_p_RV.gather(1, truth_R1)[:, 0])
+            if copies > 1:
+                block.tokens[-own:, column] = truth_R1[:, 0]
         if number < blocks - 1:  # nothing is denoised behind the last block
             decoder.keep(block, list(range(rows)))
-    return tally.draws(tally.marginal_BMN, left_out=left_out)
+    joint_BMN = torch.stack(factors, 1).unflatten(0, (-1, len(draws)))
+    return tally.draws(joint_BMN, left_out=left_out)
 
 
-def _repeated(known: Prompts, times: int) -> Prompts:
-    """Each prompt so many times, side by side."""
+def _repeated(known: Prompts, times: int, copies: int) -> Prompts:
+    """Each prompt so many times, side by side, and all of that in so many copies."""
+
+    def rows(part: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part.repeat_interleave(times, 0)] * copies)
+
+    def counts(part: list[int]) -> list[int]:
+        return [count for count in part for _ in range(times)] * copies
+
     return Prompts(
-        known.prefix_Bmd.repeat_interleave(times, 0),
-        [count for count in known.prefix for _ in range(times)],
-        known.known_Bkd.repeat_interleave(times, 0),
-        known.known_Bk.repeat_interleave(times, 0),
-        known.known_tokens_BK.repeat_interleave(times, 0),
-        [count for count in known.tail for _ in range(times)],
+        rows(known.prefix_Bmd),
+        counts(known.prefix),
+        rows(known.known_Bkd),
+        rows(known.known_Bk),
+        rows(known.known_tokens_BK),
+        counts(known.tail),
         known.anything,
     )

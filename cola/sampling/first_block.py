@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cola.models.cola_dlm import ColaDLM
+from cola.models.latents.latent_model import LatentModel
 from cola.sampling.tokens import sample_tokens, seen_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -82,7 +82,7 @@ class KnownBlock:
         )
 
 
-def nothing_known(model: ColaDLM, rows: int) -> KnownBlock:
+def nothing_known(model: LatentModel, rows: int) -> KnownBlock:
     """A block of `rows` rows without known parts."""
     size, device = model.dit.config.block_size, model.dit.txt_in.proj.weight.device
     return KnownBlock(
@@ -109,7 +109,7 @@ def padded_prompts(
 
 
 def complete_patches(
-    model: ColaDLM,
+    model: LatentModel,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSpec,
     *,
@@ -123,7 +123,7 @@ def complete_patches(
     text before them and from their patch: the missing tokens are encoded as [mask], decoded, and
     sampled one after the other.
     """
-    patch, mask = model.vae.config.patch_size, model.vae.config.mask_token_id
+    patch, mask = model.codec.config.patch_size, model.codec.config.mask_token_id
     missing = [-len(prompt) % patch for prompt in prompts]
     fills: list[list[int]] = [[] for _ in prompts]
     for number in range(max(missing)):
@@ -131,7 +131,7 @@ def complete_patches(
         masked = [
             text + [mask] * (count - number) for text, count in zip(texts, missing, strict=True)
         ]
-        logits_BLV = model.vae(_padded(model, masked, pad))[2]
+        logits_BLV = model.codec(_padded(model, masked, pad))[2]
         row = torch.arange(len(texts), device=logits_BLV.device)
         last = logits_BLV.shape[1] - 1  # a row without a split patch may have no position behind it
         position = torch.tensor([min(len(text), last) for text in texts], device=row.device)
@@ -147,7 +147,7 @@ def complete_patches(
     return fills
 
 
-def _padded(model: ColaDLM, texts: Sequence[Sequence[int]], pad: int) -> Tensor:
+def _padded(model: LatentModel, texts: Sequence[Sequence[int]], pad: int) -> Tensor:
     """Token ids (B, L), padded on the right to whole blocks, at least one."""
     per_block = model.tokens_per_block
     longest = max(1, *(len(text) for text in texts))
@@ -157,7 +157,7 @@ def _padded(model: ColaDLM, texts: Sequence[Sequence[int]], pad: int) -> Tensor:
     return tokens_BL.to(model.dit.txt_in.proj.weight.device)
 
 
-def encode_prompts(model: ColaDLM, prompts: Sequence[Sequence[int]], pad: int) -> Prompts:
+def encode_prompts(model: LatentModel, prompts: Sequence[Sequence[int]], pad: int) -> Prompts:
     """Posterior means of the prompts, padded to whole blocks before encoding."""
     gaps = [0] * len(prompts)
     rights: list[list[int]] = [[] for _ in prompts]
@@ -165,7 +165,7 @@ def encode_prompts(model: ColaDLM, prompts: Sequence[Sequence[int]], pad: int) -
 
 
 def encode_known(
-    model: ColaDLM,
+    model: LatentModel,
     lefts: Sequence[Sequence[int]],
     gaps: Sequence[int],
     *,
@@ -180,7 +180,7 @@ def encode_known(
     """
     device = model.dit.txt_in.proj.weight.device
     size, per_block = model.dit.config.block_size, model.tokens_per_block
-    patch = model.vae.config.patch_size
+    patch = model.codec.config.patch_size
     whole = [len(left) // per_block for left in lefts]
     tail = [len(left) % per_block for left in lefts]
     # A right context matters up to the end of the block in which its gap ends.
@@ -198,7 +198,7 @@ def encode_known(
     for row, (left, gap, text) in enumerate(zip(lefts, gaps, texts, strict=True)):
         known_BL[row, : len(text)] = True
         known_BL[row, len(left) : len(left) + gap] = False
-    z_Bmd = model.to_dit(model.vae.encoder(tokens_BL)[0])
+    z_Bmd = model.to_dit(model.codec.encoder(tokens_BL)[0])
     tokens_BL = F.pad(tokens_BL, (0, length - tokens_BL.shape[1]))
     start_B = torch.tensor(whole)
     z_Bmd = F.pad(z_Bmd, (0, 0, 0, length // patch - z_Bmd.shape[1]))

@@ -95,7 +95,9 @@ class DiTSpec(Spec):
     block_size: PositiveInt = Field(
         default=16, description="Latents that are denoised together and see each other."
     )
-    mlp_ratio: PositiveInt = Field(default=4, description="Inner width of the MLP over its width.")
+    mlp_ratio: PositiveInt | PositiveFloat = Field(
+        default=4, description="Inner width of the MLP over its width; their product is rounded."
+    )
     qk_bias: bool = Field(
         default=False, description="Whether the attention's projections have biases."
     )

@@ -124,7 +124,29 @@ class VAEObjective(Spec):
     )
 
 
-class JointObjective(Spec):
+class FlowSpec(Spec):
+    """At which times a flow is trained, and how often behind a prompt that ends in a block."""
+
+    timestep: TimestepDistribution = Field(
+        default=LogitNormal(), description="Distribution of the training times t in [0, 1]."
+    )
+    timestep_per: Literal["block", "sequence"] = Field(
+        default="block", description="Whether every block or every sequence draws its own time."
+    )
+    prompt_block_probability: Fraction = Field(
+        default=0.05,
+        description=(
+            "Probability that a random left part of a block stays clean and without loss, like a "
+            "prompt that ends inside it. A block of one latent has no such part."
+        ),
+    )
+
+    def has_prompts(self, block_size: int) -> bool:
+        """Whether blocks of this many latents may have a known part, the rest being learned."""
+        return self.prompt_block_probability > 0 and block_size > 1
+
+
+class JointObjective(FlowSpec):
     """Stage 2: lambda_vae L_VAE + lambda_fm L_FM + lambda_ref KL(q || q_ref) (model.md, Eq. 14).
 
     With lambda_ref = 0 joint training collapses within a hundred steps; 0.1 is measured to hold it.
@@ -153,29 +175,12 @@ class JointObjective(Spec):
         default=0.1,
         description="Weight of the KL to a frozen copy of the stage-1 encoder, in mode joint only.",
     )
-    timestep: TimestepDistribution = Field(
-        default=LogitNormal(), description="Distribution of the training times t in [0, 1]."
-    )
-    timestep_per: Literal["block", "sequence"] = Field(
-        default="block", description="Whether every block or every sequence draws its own time."
-    )
-    prompt_block_probability: Fraction = Field(
-        default=0.05,
-        description=(
-            "Probability that a random left part of a block stays clean and without loss, like a "
-            "prompt that ends inside it. A block of one latent has no such part."
-        ),
-    )
 
     def trains_vae(self, step: int) -> bool:
         """Whether the step, counted from the stage's first at 0, trains the VAE."""
         if self.gradient_mode == "interval":
             return (step + 1) % self.vae_interval == 0
         return self.gradient_mode != "frozen_vae"
-
-    def has_prompts(self, block_size: int) -> bool:
-        """Whether blocks of this many latents may have a known part, the rest being learned."""
-        return self.prompt_block_probability > 0 and block_size > 1
 
     @property
     def uses_reference(self) -> bool:

@@ -11,6 +11,7 @@ from cola.families.ar.spec import ARModelSpec, NextToken
 from cola.families.bd3lm.flops import whole_text
 from cola.families.bd3lm.spec import BD3LMModelSpec, BlockMaskedDiffusion
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.families.embedding_diffusion.spec import EmbeddingFlow
 from cola.families.interface.family import Batch, count_parameters
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.llada.spec import LLaDAModelSpec, MaskedDiffusion
@@ -49,6 +50,8 @@ CASES: list[tuple[str, ObjectiveSpec, str]] = [
     ("cola", COLA_VARIANTS["default"], "vae"),
     *(("cola", variant, "joint") for variant in COLA_VARIANTS.values()),
     ("bd3lm", BlockMaskedDiffusion(), "train"),
+    ("embedding_diffusion", EmbeddingFlow(), "train"),
+    ("embedding_diffusion", EmbeddingFlow(prompt_block_probability=0.0), "train"),
 ]
 CASES += [
     (family.name, objective, stage)

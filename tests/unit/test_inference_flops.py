@@ -68,6 +68,7 @@ def model_of(spec: ModelSpec) -> Any:
                 ("llada", LikelihoodSpec(masked="chain_rule")),
                 ("cola", LikelihoodSpec(ode_steps=2, diffusion_times=3)),
                 ("bd3lm", LikelihoodSpec(mask_samples=3)),
+                ("embedding_diffusion", LikelihoodSpec(ode_steps=2, diffusion_times=3)),
             )
             for size in (100_000, 1_000_000)
         ),
@@ -110,6 +111,8 @@ def test_validation_agrees_with_torch(family: str, settings: LikelihoodSpec, siz
         ("cola", {"steps": 2, "solver": "heun"}),
         ("cola", {"steps": 2, "solver": "midpoint", "guidance_scale": 1.0}),
         ("bd3lm", {"tokens_per_pass": 3}),
+        ("embedding_diffusion", {"steps": 3, "guidance_scale": 4.0}),
+        ("embedding_diffusion", {"steps": 2, "solver": "heun", "guidance_scale": 1.0}),
     ],
 )
 def test_generation_agrees_with_torch(family: str, changes: dict[str, Any], size: int) -> None:
@@ -141,7 +144,7 @@ def test_a_prompt_that_ends_in_a_block_has_that_block_made_again() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "vocab"), [(32, 300), (40, 3_000)])
-@pytest.mark.parametrize("family", ["ar", "llada", "cola", "bd3lm"])
+@pytest.mark.parametrize("family", ["ar", "llada", "cola", "bd3lm", "embedding_diffusion"])
 def test_predictive_draws_agree_with_torch(family: str, prompt: int, vocab: int) -> None:
     """Logits are of the drawn tokens alone, which a large vocabulary shows."""
     spec = size_model(family, 100_000, vocab)

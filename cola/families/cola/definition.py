@@ -20,19 +20,17 @@ from cola.compute.flops import (
     vae_parameters,
 )
 from cola.families.cola import flops, inference_flops, sizes
-from cola.families.cola.latent_use import channel_capacity, latent_problem
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
-from cola.families.interface.definition import FamilyDefinition, Look, Protocol
-from cola.records import NllKind
+from cola.families.interface.definition import Look
+from cola.families.interface.latent_definition import LatentDefinition
+from cola.families.interface.latent_use import channel_capacity
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cola.families.interface.family import Family
 
 
-class ColaDefinition(FamilyDefinition):
+class ColaDefinition(LatentDefinition):
     """See `FamilyDefinition`."""
 
     name = "cola"
@@ -40,24 +38,6 @@ class ColaDefinition(FamilyDefinition):
     look = Look(colour="#009E73", line="--")
     settings, model, objective = ColaSettings, ColaModelSpec, ColaObjective
     folders = MappingProxyType({"cola_dit": "cola_dit", "cola_vae": "cola_text_vae"})
-    generation_keys = frozenset(
-        {
-            "max_new_tokens",
-            "temperature",
-            "top_k",
-            "top_p",
-            "repetition_penalty",
-            "steps",
-            "guidance_scale",
-            "solver",
-            "time_grid",
-            "first_block",
-        }
-    )
-    likelihood_is_solved = True
-    likelihood_keys = frozenset(
-        {"ode_steps", "divergence", "probe", "importance_samples", "diffusion_times"}
-    )
     diagnostics = MappingProxyType(
         {
             "fm_at_time": "flow-matching loss at that t",
@@ -117,10 +97,6 @@ class ColaDefinition(FamilyDefinition):
             return FlopsBreakdown(flops.nominal(model, stage))
         return FlopsBreakdown(flops.executed(model, objective, length, stage=stage))
 
-    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
-        """See `FamilyDefinition.nll_kind`."""
-        return "bound"
-
     def likelihood_flops_per_token(
         self, model: ColaModelSpec, settings: LikelihoodSpec, length: int
     ) -> FlopsBreakdown:
@@ -143,14 +119,6 @@ class ColaDefinition(FamilyDefinition):
         parts = inference_flops.block_decoding(model, settings, prompt, batch=draws)
         encoder = sum(v for name, v in parts.items() if name.startswith("vae_encoder"))
         return draws * (sum(parts.values()) - encoder) + encoder
-
-    def protocol(self, settings: GenerationSpec) -> Protocol:
-        """See `FamilyDefinition.protocol`: latents are drawn at every temperature."""
-        scale = settings.guidance_scale
-        guided = "without guidance" if scale == 1.0 else f"with guidance {scale:g}"
-        how = f"{settings.steps} steps of {settings.solver}"
-        text = f"latents drawn {guided} in {how}; {super().protocol(settings).text}"
-        return Protocol("draw", text)
 
     def activation_bytes(
         self, model: ColaModelSpec, objective: ColaObjective, precision: Precision
@@ -197,10 +165,6 @@ class ColaDefinition(FamilyDefinition):
         """See `FamilyDefinition.channel_capacity`: of Gaussian channels with a fixed logSNR
         (model.md, Eq. 40)."""
         return channel_capacity(model.vae)
-
-    def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
-        """See `FamilyDefinition.problem`: what the latents hold, what the prior has learned."""
-        return latent_problem(values, unigram)
 
     def frozen_parameters(self, model: ColaModelSpec, objective: ColaObjective) -> int:
         """The reference encoder: half of the VAE's core, and the embedding table."""

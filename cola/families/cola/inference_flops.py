@@ -1,56 +1,17 @@
-"""FLOPs of Cola DLM's likelihood and generation; executed convention (see `cola.compute.flops`).
-
-Forward passes that train nothing count once. Rows of a batch are counted alone: what a batch shares
-(AdaLN of a solver's times) is divided by `batch`.
-"""
+"""FLOPs of Cola DLM's likelihood and generation; executed convention (see `cola.compute.flops`)."""
 
 from __future__ import annotations
 
-from cola.compute.flops import Components, dit_commit, dit_pass, timestep_forward, vae_forward
+from cola.compute.flops import Components, vae_forward
+from cola.compute.flow_flops import blocks_of, flow_blocks, flow_density
 from cola.families.cola.spec import ColaModelSpec
-from cola.spec import DiTSpec, GenerationSpec, LikelihoodSpec, TextVAESpec
-
-EVALUATIONS = {"euler": 1, "heun": 2, "midpoint": 2}  # of the velocity, in a step of the solver
-TAIL_STRATEGIES = ("clean_repaint", "partial_repaint")  # generate the prompt's last block again
-
-
-def density_evaluations(steps: int) -> tuple[int, int]:
-    """Evaluations of the velocity for a density of the flow, and those with a backward pass.
-
-    It is solved with `steps` and with twice as many steps; the divergence is taken at each
-    solution's nodes, and one more evaluation looks ahead in each step.
-    """
-    backward = sum(count + 1 for count in (steps, 2 * steps))
-    return backward + 3 * steps, backward
-
-
-def bound_evaluations(settings: LikelihoodSpec) -> int:
-    """Evaluations of the velocity for the diffusion's bound, which one sample of z0 has beside the
-    flow's: at its times, and where its decoding begins."""
-    measured = settings.importance_samples == 1 and settings.diffusion_times > 0
-    return settings.diffusion_times + 1 if measured else 0
+from cola.spec import GenerationSpec, LikelihoodSpec, TextVAESpec
 
 
 def evidence(model: ColaModelSpec, settings: LikelihoodSpec, length: int) -> Components:
     """One sample of the evidence bound, per sequence."""
-    dit, parts = model.dit, dict(vae_forward(model.vae, length))
-    latents, block = length // model.vae.patch_size, model.dit.block_size
-    blocks = latents // block
-    clean_pairs = block * block * blocks * (blocks - 1) / 2
-    parts |= dit_commit(dit, latents - block, clean_pairs)
-    passed = dit_pass(dit, latents, block * block * blocks * (blocks + 1) / 2)
-    backward = 1 if settings.divergence == "hutchinson" else block * dit.latent_dim
-    evaluations, with_backward = density_evaluations(settings.ode_steps)
-    # One sample has the diffusion's bound beside it, at times of its own for every block.
-    times = bound_evaluations(settings)
-    for name, value in passed.items():
-        parts[name] = (evaluations + times) * value
-        # Towards the latents alone; a product of two activations has two gradients.
-        each = 2.0 if name.endswith("attention_scores") else 1.0
-        suffix = "_attention_scores" if name.endswith("attention_scores") else ""
-        key = f"divergence{suffix}"
-        parts[key] = parts.get(key, 0.0) + with_backward * backward * each * value
-    return parts | {"dit_adaln": (evaluations + times * blocks) * timestep_forward(dit)}
+    latents = length // model.vae.patch_size
+    return vae_forward(model.vae, length) | flow_density(model.dit, settings, latents)
 
 
 def block_decoding(
@@ -58,37 +19,13 @@ def block_decoding(
 ) -> Components:
     """Encode the prompt; then denoise, commit and decode block after block."""
     dit, vae = model.dit, model.vae
-    block, per_block = dit.block_size, dit.block_size * vae.patch_size
-    tail = prompt % per_block if settings.first_block in TAIL_STRATEGIES else 0
-    before = -(-(prompt - tail) // per_block)  # whole blocks in front of the first that is made
-    made = -(-(tail + settings.max_new_tokens) // per_block)
-    evaluations = settings.steps * EVALUATIONS[settings.solver]
-    pairs = block * block * sum(before + number + 1 for number in range(made))
-    parts = _scaled(dit_pass(dit, made * block, pairs), evaluations)
-    if settings.guidance_scale != 1.0:
-        parts |= _with_unconditional(parts, dit, made * block, evaluations=evaluations)
-    committed = before + made - 1
-    clean_pairs = block * block * committed * (committed + 1) / 2
-    parts |= dit_commit(dit, committed * block, clean_pairs)
-    # Heun's steps meet; what is clean is at timestep 0, once for the prompt and once a block.
-    times = settings.steps + 1 if settings.solver == "heun" else evaluations
-    parts["dit_adaln"] = (times + made - 1 + bool(before)) * timestep_forward(dit) / batch
+    per_block = dit.block_size * vae.patch_size
+    before, made = blocks_of(settings, prompt, per_block)
+    parts = flow_blocks(dit, settings, before, made, batch=batch)
     encoded = max(1, -(-prompt // per_block)) * per_block
     encoder = vae_forward(vae, encoded)
     parts |= {name: value for name, value in encoder.items() if name.startswith("vae_encoder")}
     return parts | _decoding(vae, before * per_block, made * per_block)
-
-
-def _with_unconditional(
-    conditional: Components, dit: DiTSpec, latents: int, *, evaluations: int
-) -> Components:
-    """Both passes of guidance: the second sees its own block only, and begins behind the first
-    layer's queries, keys and values, which both have in common."""
-    alone = _scaled(dit_pass(dit, latents, latents * dit.block_size), evaluations)
-    first = 6.0 * dit.hidden_size * dit.num_heads * dit.head_dim * latents * evaluations
-    alone["dit_attention_projections"] -= first
-    alone["dit_inputs"] = 0.0
-    return {name: conditional[name] + value for name, value in alone.items()}
 
 
 def _decoding(vae: TextVAESpec, prefix: int, new: int) -> Components:
@@ -100,7 +37,3 @@ def _decoding(vae: TextVAESpec, prefix: int, new: int) -> Components:
         "vae_decoder_attention_scores": whole["vae_decoder_attention_scores"],
         "head": whole["head"] * new / (prefix + new),
     }
-
-
-def _scaled(parts: Components, factor: float) -> Components:
-    return {name: factor * value for name, value in parts.items()}

@@ -84,7 +84,16 @@ def drawn(
 
 
 @pytest.mark.parametrize(
-    "case", ["ar train", "llada shortened", "cola vae", "cola joint", "cola flow", "cola interval"]
+    "case",
+    [
+        "ar train",
+        "llada shortened",
+        "cola vae",
+        "cola joint",
+        "cola flow",
+        "cola interval",
+        "embedding_diffusion train",
+    ],
 )
 def test_a_step_is_whole_graphs_that_are_compiled_once(case: str) -> None:
     """A graph break would raise; steps with a mask, and those that rest the VAE, have their own.
@@ -198,7 +207,9 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("case", ["ar train", "llada train", "cola vae", "cola joint"])
+@pytest.mark.parametrize(
+    "case", ["ar train", "llada train", "cola vae", "cola joint", "embedding_diffusion train"]
+)
 def test_checkpointing_takes_less_memory_which_the_plan_estimates_from_above(case: str) -> None:
     name, stage, objective = CASES[case]
     spec, family, rows, length = size_model(name, 200_000, VOCAB), family_of(name), 4, 128

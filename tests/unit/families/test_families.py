@@ -142,7 +142,12 @@ def test_a_stream_is_the_generation_in_pieces(name: str) -> None:
         model, [prompt], settings, stream=Stream(0, 0, [0]), eos_token_id=None
     )
     assert [token for piece in pieces for token in piece] == whole
-    expected = {"ar": 40, "cola": 6, "bd3lm": 6}  # 7 beside the prompt's, 4 x 8, 1
+    expected = {
+        "ar": 40,
+        "cola": 6,
+        "bd3lm": 6,
+        "embedding_diffusion": 6,
+    }  # 7 beside the prompt's, 4 x 8, 1
     assert len(pieces) == expected.get(name, 1)
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cola.families.cola.definition import COLA
-from cola.families.cola.latent_use import gaussian_cost
+from cola.families.interface.latent_use import gaussian_cost
 from cola.families.registry import measured_kind
 from cola.records import Metric
 from tests.sizes import size_model

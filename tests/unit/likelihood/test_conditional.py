@@ -37,9 +37,10 @@ def sharpened(model: nn.Module, factor: float) -> nn.Module:
 
 def built(name: str, patch_size: int = 1) -> tuple[Family, nn.Module]:
     torch.manual_seed(0)
-    options = (
-        {"latent_dim": 2, "block_size": BLOCK, "patch_size": patch_size} if name == "cola" else {}
-    )
+    options = {
+        "cola": {"latent_dim": 2, "block_size": BLOCK, "patch_size": patch_size},
+        "embedding_diffusion": {"embedding_dim": 4, "block_size": BLOCK},
+    }.get(name, {})
     family = family_of(name)
     return family, sharpened(family.build(size_model(name, 30_000, VOCAB, **options)), 4.0)
 

@@ -194,6 +194,31 @@ def test_draws_follow_from_their_number_and_add_up(name: str) -> None:
     assert together.tokens_BMN[0].unique(dim=0).shape[0] > 1
 
 
+def test_blocks_behind_the_text_s_own_tokens_are_those_of_draws_that_made_them() -> None:
+    """Embedding diffusion: a draw whose first block is the text's goes on as the estimate does."""
+    family, model = tiny_model("embedding_diffusion", 30_000, 3, 6.0, embedding_dim=2, block_size=4)
+    text = texts(4, 10, 3)  # a prompt of 6, 2 tokens in its block and 2 in the next
+    found = family.predictive_draws(
+        model,
+        text[:, :6],
+        text[:, 6:],
+        settings(4),
+        draws=range(16),
+        stream=Stream(0, 0, range(4)),
+        eos_token_id=0,
+    )
+    assert found.marginal_BMN is not None
+    assert found.joint_BMN is not None
+    own_BM = (found.tokens_BMN[:, :, :2] == text[:, None, 6:8]).all(-1)
+    assert 0 < own_BM.sum() < own_BM.numel()
+    torch.testing.assert_close(
+        found.joint_BMN[own_BM], found.marginal_BMN[own_BM], atol=1e-4, rtol=1e-4
+    )
+    differ = (found.joint_BMN - found.marginal_BMN).abs()[~own_BM]
+    assert differ[:, :2].max() < 1e-6
+    assert differ[:, 2:].max() > 0.01
+
+
 def test_a_prompt_that_splits_a_patch_loses_its_first_tokens() -> None:
     family, model = tiny_model("cola", 30_000, VOCAB, 3.0, latent_dim=4, block_size=4, patch_size=2)
 

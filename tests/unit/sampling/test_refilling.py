@@ -34,9 +34,12 @@ SETTINGS = {
 @functools.cache
 def built(name: str, patch_size: int = 1) -> tuple[Family, nn.Module]:
     torch.manual_seed(0)
-    options = {"latent_dim": 4, "block_size": 4, "patch_size": patch_size}
+    options = {
+        "cola": {"latent_dim": 4, "block_size": 4, "patch_size": patch_size},
+        "embedding_diffusion": {"embedding_dim": 4, "block_size": 4},
+    }
     family = family_of(name)
-    model = family.build(size_model(name, 60_000, VOCAB, **(options if name == "cola" else {})))
+    model = family.build(size_model(name, 60_000, VOCAB, **options.get(name, {})))
     with torch.no_grad():  # an untrained model's logits are too flat to show a difference
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -33,12 +33,16 @@ def tokenizer() -> TextTokenizer:
 def models(tokenizer: TextTokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ColaLM]:
     made = {}
     for name in FAMILIES:
-        settings = {"latent_dim": 2, "block_size": 4} if name == "cola" else {}
+        settings = {
+            "cola": {"latent_dim": 2, "block_size": 4},
+            "embedding_diffusion": {"embedding_dim": 2, "block_size": 4},
+        }.get(name, {})
         family, model = tiny_model(name, 30_000, tokenizer.vocab_size, 2.0, **settings)
         folder = tmp_path_factory.mktemp(name)
         family.save(model, folder)
         tokenizer.save(folder, family.name_tokens(folder, tokenizer.eos_token_id))
-        made[name] = ColaLM(str(folder), device="cpu", mask_samples=2, ode_steps=1)
+        steps = 8 if name == "embedding_diffusion" else 1  # its flow ends in points
+        made[name] = ColaLM(str(folder), device="cpu", mask_samples=2, ode_steps=steps)
     return made
 
 

@@ -32,7 +32,7 @@ from cola.objectives.next_token import token_nll
 from cola.records import IN_DOMAIN_TASKS
 from cola.spec import GenerationSpec
 from cola.study import EvaluationSpec
-from tests.sizes import FAMILIES
+from tests.sizes import BLOCK_PRICES, FAMILIES
 
 SAMPLED = GenerationSpec(
     max_new_tokens=8, steps=4, temperature=1.0, guidance_scale=2.0, tokens_per_pass=2
@@ -77,7 +77,7 @@ def test_answers_do_not_depend_on_the_batch(
             np.testing.assert_allclose(nll[0], nll[1], rtol=1e-5)
         elif task.name == "cloze":
             nats = [[answers[i].pop("word_nats") for i in task.ids()] for answers in both]
-            if name != "cola":  # which prices no single words
+            if name not in BLOCK_PRICES:
                 np.testing.assert_allclose(nats[0], nats[1], rtol=1e-4)
             assert together == alone
         else:
@@ -130,7 +130,7 @@ def test_a_word_s_nats_are_those_of_the_text_less_the_prompt_s(
     (task,) = all_tasks(held_out, tokenizer, tasks=["cloze"], task_items=3)
     records = dict(task.answer(evaluated_models[name], task.ids(), 2))
     found = task.summary(records)
-    if name == "cola":  # blocks of 8, which no word fills
+    if name in BLOCK_PRICES:  # of 8, which no word fills
         assert "word_nats" not in found.metrics
         assert "word_kind" not in found.details
         assert re.match(

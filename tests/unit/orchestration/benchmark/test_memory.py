@@ -38,7 +38,7 @@ def test_kept_bytes_are_those_of_autograds_tensors() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("core", SIZES)
-@pytest.mark.parametrize("family", ["ar", "llada", "cola", "bd3lm"])
+@pytest.mark.parametrize("family", ["ar", "llada", "cola", "bd3lm", "embedding_diffusion"])
 def test_plans_are_within_15_percent_of_what_steps_keep(
     family: str, core: int, precision: Any, tiny_study: dict[str, Any]
 ) -> None:

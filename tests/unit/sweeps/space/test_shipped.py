@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from analysis.sweep_report.data import value_label
 from cola.errors import SpecError
+from cola.families.registry import definition_of
 from sweeps.cli import app
 from sweeps.driver.plan import describe_plan, plan_sweep
 from sweeps.space.catalog import load_sweep, shipped_sweeps
@@ -35,6 +37,20 @@ def test_a_shipped_sweep_is_planned(name: str, scale: str) -> None:
     arms = {"tune-families": 6, "rate-schedules": 3}.get(name)
     assert ("Equal effort" in text) == (arms is not None)
     assert arms is None or f"Equal effort: each of the {arms} arms" in text
+
+
+def test_the_spaces_of_diffusion_are_compared_at_equal_compute_and_size() -> None:
+    planner = PointPlanner(load_sweep("rq3-diffusion", "laptop"), [])
+    (arm,) = (arm for arm in plan_sweep(planner).arms if arm.arm == "space")
+    assert [value_label(point.point["families"]) for point in arm.points] == [
+        "latent", "embedding", "mask"
+    ]  # fmt: skip
+    runs = [point.runs[0] for point in arm.points]
+    assert {run.spec.family for run in runs} == {"cola", "embedding_diffusion", "bd3lm"}
+    flops = [run.train_flops("executed") for run in runs]
+    assert max(flops) < 1.01 * min(flops)
+    cores = [definition_of(run.spec.family).parameter_counts(run.spec.model).core for run in runs]
+    assert max(cores) < 1.03 * min(cores)
 
 
 def test_questions_about_use_train_one_model_a_seed() -> None:

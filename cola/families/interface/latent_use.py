@@ -1,4 +1,4 @@
-"""What the latents of a finished Cola DLM are used for, from the measurements of its validation.
+"""What the latents of a finished model are used for, from the measurements of its validation.
 
 Three failures look alike in the bound and differ in their parts. Collapsed latents hold nothing:
 their rate is next to nothing, and text is decoded as from token frequencies. A low rate with a

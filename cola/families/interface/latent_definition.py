@@ -1,0 +1,53 @@
+"""What families that diffuse latents block by block have in common without their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cola.families.interface.definition import FamilyDefinition, Protocol
+from cola.families.interface.latent_use import latent_problem
+from cola.records import NllKind
+from cola.spec import GenerationSpec, LikelihoodSpec
+
+
+class LatentDefinition(FamilyDefinition):
+    """A family of evidence bounds whose prior is a flow."""
+
+    generation_keys = frozenset(
+        {
+            "max_new_tokens",
+            "temperature",
+            "top_k",
+            "top_p",
+            "repetition_penalty",
+            "steps",
+            "guidance_scale",
+            "solver",
+            "time_grid",
+            "first_block",
+        }
+    )
+    likelihood_is_solved = True
+    likelihood_keys = frozenset(
+        {"ode_steps", "divergence", "probe", "importance_samples", "diffusion_times"}
+    )
+
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+        """See `FamilyDefinition.nll_kind`."""
+        return "bound"
+
+    def protocol(self, settings: GenerationSpec) -> Protocol:
+        """See `FamilyDefinition.protocol`: latents are drawn at every temperature."""
+        scale = settings.guidance_scale
+        guided = "without guidance" if scale == 1.0 else f"with guidance {scale:g}"
+        how = f"{settings.steps} steps of {settings.solver}"
+        return Protocol("draw", f"latents drawn {guided} in {how}; {self.tokens_of(settings)}")
+
+    def tokens_of(self, settings: GenerationSpec) -> str:
+        """How tokens are read off latents, in words."""
+        return super().protocol(settings).text
+
+    def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
+        """See `FamilyDefinition.problem`: what the latents hold, what the prior has learned."""
+        return latent_problem(values, unigram)

@@ -1,0 +1,1 @@
+"""Models whose latents are diffused block by block."""
