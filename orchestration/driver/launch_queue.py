@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cola.study import StudySpec
 from orchestration.cluster.packing import RunRequest
@@ -11,24 +11,35 @@ from orchestration.cluster.queue_client import ClusterQueue, QueueClient
 from orchestration.driver.progress import StudyView
 from orchestration.planning.costs import run_costs
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.rates import Rates
+from orchestration.planning.rates import measured_rates
+from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.event_log import EventLog
+from orchestration.state.paths import output_root
 
 
-def planned_seconds(
-    run: PlannedRun, study: StudySpec, *, rates: Rates, first_step: int, warm: bool
-) -> float:
-    """How long a run takes by the plan, if another one trains its first `first_step` steps; a
-    `warm` one finds the process of one before it."""
-    return run_costs(
-        run.spec,
-        run.resources,
-        run.total_parameters,
-        keep=study.checkpoint.keep,
-        rates=rates,
-        first_step=first_step,
-        warm=warm,
-    ).seconds
+class PlannedTimes:
+    """How long the plan expects a study's runs to take."""
+
+    def __init__(self, study: StudySpec, prefixes: Mapping[str, PrefixPlan]) -> None:
+        self._keep, self._rates = study.checkpoint.keep, measured_rates(output_root(study))
+        self._prefixes = prefixes
+        self._warm: set[str] = set()  # keys of runs that found the process of one before them
+
+    def found_process(self, key: str) -> None:
+        """Count no whole start for this run."""
+        self._warm.add(key)
+
+    def seconds(self, run: PlannedRun) -> float:
+        """The run's wall time, without the first steps that another run trains."""
+        return run_costs(
+            run.spec,
+            run.resources,
+            run.total_parameters,
+            keep=self._keep,
+            rates=self._rates,
+            first_step=self._prefixes[run.key].first_step,
+            warm=run.key in self._warm,
+        ).seconds
 
 
 def request_of(

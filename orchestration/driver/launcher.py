@@ -27,7 +27,7 @@ from orchestration.driver.attempt import (
     opening_tags,
     outcome_of,
 )
-from orchestration.driver.launch_queue import LaunchQueue, planned_seconds
+from orchestration.driver.launch_queue import LaunchQueue, PlannedTimes
 from orchestration.driver.leases import LeaseKeeper, OtherDrivers
 from orchestration.driver.monitor import RunMonitor, report_failures, supervise_workers
 from orchestration.driver.progress import StudyView
@@ -36,7 +36,6 @@ from orchestration.driver.run_budget import RunBudget
 from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
-from orchestration.planning.rates import measured_rates
 from orchestration.planning.shared_prefixes import PrefixPlan, prefix_plans
 from orchestration.planning.units import duration
 from orchestration.state.event_log import Event, EventLog
@@ -69,7 +68,6 @@ class Launcher:
         """`joined`: on a cluster that others share, whose nodes may be taken away. `copies` takes
         runs to the output's mirror."""
         self._joined, self.warm_workers = joined, WarmWorkers()
-        self._warm: set[str] = set()  # keys of runs that found a process
         self.study, self.data, self.ledger = study, data, ledger
         self.mirror, self.view, self.launched = mirror, view, 0
         self.stopping = threading.Event()
@@ -80,8 +78,8 @@ class Launcher:
         self._stop_delayed: set[str] = set()  # keys of runs that could not be asked at first
         self._lost: set[str] = set()  # keys of running runs that another driver has taken over
         self._launched_at: dict[str, float] = {}
-        self._rates = measured_rates(output_root(study))
         self._prefixes = prefix_plans(plan)
+        self._planned = PlannedTimes(study, self._prefixes)
         self.current_keys = [run.key for run in plan]
         self._budget = RunBudget(study.resources.max_accelerator_hours, plan, ledger)
         self._retries = RetryPolicy(study.retry_diverged)
@@ -111,7 +109,7 @@ class Launcher:
         """Launch the runs as the cluster's queue admits them, and wait for all of them."""
         self._waiting = list(todo)
         launches = LaunchQueue(
-            self.study, queue, self.view, events=self.events, seconds_of=self._planned_seconds
+            self.study, queue, self.view, events=self.events, seconds_of=self._planned.seconds
         )
         threads = len(self.current_keys)  # other drivers' runs may be taken up
         with self.view.live(), ThreadPoolExecutor(threads) as pool, closing(launches):
@@ -242,7 +240,7 @@ class Launcher:
         )
         fit = fit_run if self._joined else self.warm_workers.fit
         if self.warm_workers.has(run.resources):
-            self._warm.add(key)
+            self._planned.found_process(key)
         self._running[pool.submit(fit, assignment)] = run
         self._leases.confirmed(key)
         self.copies.launched(key)
@@ -294,7 +292,7 @@ class Launcher:
         self.events.write(state, run.name, reason)
         log.info("%s: ended: %s (%s)", run.name, state, reason or "no reason")
         if state == "finished":
-            took, planned = self._wall_seconds(run), self._planned_seconds(run)
+            took, planned = self._wall_seconds(run), self._planned.seconds(run)
             self.view.event(run, f"took {duration(took)}, planned {duration(planned)}")
         gone = partial(self._remove_checkpoints, run) if state == "finished" else None
         self.copies.ended(run.name, key, gone)  # both may be slow
@@ -363,11 +361,6 @@ class Launcher:
     def _wall_seconds(self, run: PlannedRun) -> float:
         return time.monotonic() - self._launched_at[run.key]
 
-    def _planned_seconds(self, run: PlannedRun) -> float:
-        first_step = self._prefixes[run.key].first_step
-        warm = run.key in self._warm
-        return planned_seconds(run, self.study, rates=self._rates, first_step=first_step, warm=warm)
-
     def _refresh_leases(self) -> None:
         held = [run for run in self._running.values() if run.key not in self._lost]
         for run, lost in self._leases.refresh(held):
@@ -400,5 +393,5 @@ class Launcher:
         tags = closing_tags(run, self.ledger)
         if run.key in self._launched_at:
             tags[Tag.WALL_SECONDS] = f"{self._wall_seconds(run):.1f}"
-            tags[Tag.PLANNED_SECONDS] = f"{self._planned_seconds(run):.1f}"
+            tags[Tag.PLANNED_SECONDS] = f"{self._planned.seconds(run):.1f}"
         return tags
