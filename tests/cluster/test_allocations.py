@@ -11,6 +11,7 @@ from tests.cluster.test_slurm import rig, study  # noqa: F401 (fixtures)
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.xdist_group("rig"),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 

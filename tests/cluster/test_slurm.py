@@ -18,6 +18,7 @@ from tests.conftest import write_study
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.xdist_group("rig"),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 LONG = ("--set", "ladder.0.budget=8e12")
