@@ -34,6 +34,7 @@ STYLE = {
 SIZE = (7.2, 4.6)
 DEVIATES = 1.96  # standard errors of a 95% interval
 LEAST_GAP = 0.13  # chosen: of labels along an axis, as a share of it, so that a phone shows them
+MOST_TICKS = 10  # chosen: labels that an axis has room for
 PANEL_GAP = 0.24  # the same of a small panel's axis
 
 
@@ -107,7 +108,7 @@ def nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     inside = [tick for tick in ticks if low <= tick <= high]
     if len(inside) >= 3:
-        return inside
+        return inside[:: -(-len(inside) // MOST_TICKS)]
     even = MaxNLocator(nbins=5).tick_values(low, high)
     return [float(tick) for tick in even if low <= tick <= high]
 

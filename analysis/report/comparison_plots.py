@@ -30,6 +30,8 @@ from analysis.plotting.variants import Style
 from analysis.profiles.analysis import IsoFLOP, Optimum
 from analysis.report.family_fits import FamilyFit
 
+FAR = 30.0  # chosen: how far beyond the multipliers their intervals are drawn
+
 
 def residuals(
     fits: Mapping[str, FamilyFit], styles: Mapping[str, Style], budgets: Sequence[float]
@@ -143,6 +145,20 @@ def parabola(group: pd.DataFrame, optimum: Optimum) -> tuple[np.ndarray, np.ndar
     return np.exp(at), np.polyval(curve, at - log_n.mean())
 
 
+def cut_far_ends(
+    axes: Axes,
+    curves: Sequence[tuple[str, str, pd.DataFrame]],
+    bounds: Sequence[tuple[str, str, Multiplier]],
+) -> None:
+    """Keep intervals that reach over many powers of ten from flattening what is known."""
+    known = np.concatenate([curve["multiplier"].to_numpy(float) for _, _, curve in curves])
+    ends = [found.low if found.bound == "at least" else found.high for _, _, found in bounds]
+    shown = np.array([1.0, *known, *ends])
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, shown.min() / FAR), min(high, shown.max() * FAR))
+
+
 def multipliers(
     curves: Sequence[tuple[str, str, pd.DataFrame]],
     bounds: Sequence[tuple[str, str, Multiplier]],
@@ -177,6 +193,7 @@ def multipliers(
                 label=f"{styles[other].label} against {styles[one].label}: {bound.bound}",
             )
         axes.set_yscale("log")
+        cut_far_ends(axes, [*curves], [*bounds])
         low, high = axes.get_ylim()
         axes.set_yticks(nice_ticks(low, high, [1, 2, 5] if high / low < 1000 else [1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))

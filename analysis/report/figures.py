@@ -173,9 +173,9 @@ def ratios(found: Findings) -> Drawn | None:
     if not curves:  # what bounds say by themselves is a sentence
         return None
     caption = (
-        "Above 1 the family that is named first needs less compute than the other. Bands: 95%. "
-        "Dotted: losses that one of the two was not measured at, up to a factor of ten in compute "
-        "beyond its runs."
+        "Above 1 the family that is named first needs less compute than the other. Bands: 95%, as "
+        "far as they find room. Dotted: losses that one of the two was not measured at, up to a "
+        "factor of ten in compute beyond its runs."
     )
     if bounds:
         caption += (
