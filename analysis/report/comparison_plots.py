@@ -21,6 +21,7 @@ from analysis.plotting.style import (
     budget_ticks,
     compute_ticks,
     error_bars,
+    legend_above,
     log_axes,
     markers,
     nice_ticks,
@@ -105,8 +106,7 @@ def task_panels(scores: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
             axes.set_xlabel("training FLOPs" if place >= len(tasks) - across else "", fontsize=9)
         for axes in panels[len(tasks) :]:
             axes.set_axis_off()
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
+        legend_above(figure)
     return figure
 
 
@@ -202,5 +202,5 @@ def multipliers(
         axes.invert_xaxis()  # training goes to the right
         axes.set_xlabel("NLL, nats per token")
         axes.set_ylabel("times less compute")
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+        legend_above(figure)
     return figure

@@ -198,7 +198,7 @@ def task_figure(frames: StudyFrames, found: Findings) -> Drawn | None:
     if scores["error"].notna().any():
         caption += "; bars: 95% over the items"
     if scores["chance"].notna().any():
-        caption += "; dotted: chance"
+        caption += "; dotted: chance, what choosing an answer at random gives"
     if "average" in set(scores["task"]):
         caption += f"; the last panel averages {', '.join(names)}, which every run was scored on"
     title = "Task accuracy against training compute"
