@@ -19,6 +19,7 @@ from analysis.plotting.style import (
     budget_ticks,
     compute_ticks,
     error_bars,
+    legend_above,
     markers,
     nice_ticks,
 )
@@ -44,8 +45,7 @@ def small_multiples(panels: Sequence[Panel], styles: Mapping[str, Style], comput
             axes.tick_params(labelbottom=True)
         for axes in grid[max(0, len(panels) - across) : len(panels)]:
             axes.set_xlabel(f"training FLOPs ({compute})", fontsize=9)
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
+        legend_above(figure)
     return figure
 
 

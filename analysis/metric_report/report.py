@@ -151,7 +151,11 @@ def caption(panels: Sequence[Panel]) -> str:
     if any(each.found.rows["error"].notna().any() for each in panels):
         text += "; bars: 95% of a measurement's error"
     chance = any(each.found.chance is not None for each in panels)
-    return f"{text}. Dotted: chance." if chance else f"{text}."
+    return (
+        f"{text}. Dotted: chance, what choosing an answer at random gives."
+        if chance
+        else f"{text}."
+    )
 
 
 def caveats(panels: Sequence[Panel]) -> tuple[str, ...]:

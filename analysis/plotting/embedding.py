@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from analysis.plotting.colours import mark, text
-from analysis.plotting.style import FAINT, INK, STYLE
+from analysis.plotting.style import FAINT, INK, STYLE, legend_above
 from analysis.plotting.tooltips import insert_tooltips
 
 NARROW = 4.0  # inches, of the figures that phones show: labels are as large as the text there
@@ -75,6 +75,11 @@ def svg_of(figure: Figure) -> str:
 
 def make_narrow(figure: Figure) -> None:
     """Lay a figure out for phones: its panels one below the other."""
+    for legend in list(figure.legends):
+        title = legend.get_title().get_text()
+        legend.remove()
+        figure.set_size_inches(NARROW, figure.get_size_inches()[1])
+        legend_above(figure, title)
     panels = [axes for axes in figure.axes if axes.axison and axes.get_subplotspec() is not None]
     columns = max((axes.get_subplotspec().get_gridspec().ncols for axes in panels), default=1)
     if columns == 1:

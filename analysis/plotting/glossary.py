@@ -27,7 +27,7 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("nominal FLOPs", "nominal"): "Floating-point operations of training by the literature's "
     "count: 6 times parameters times tokens.",
     ("training compute", "compute"): "Floating-point operations (FLOPs) that training takes.",
-    ("core parameters", "core"): "All parameters but token embeddings and the output head.",
+    ("core parameters",): "All parameters but token embeddings and the output head.",
     ("rung", "ladder"): "A ladder is a study's list of budgets, a rung one of them.",
     ("gamma",): "Exponent of a power law: the loss above its floor falls as compute^-gamma.",
     ("scatter of log loss", "scatter"): "Standard deviation of the runs round their curve, as a "
@@ -35,19 +35,17 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("refits", "refit"): "Fits to resampled runs: intervals are what 95% of them give.",
     ("plain power laws", "plain power law"): "A power law without a floor.",
     ("floor",): "The loss that a curve approaches with unlimited compute.",
-    ("held out",): "Measured at budgets that were left out of the fit.",
     ("95% of curves",): "Where the curve itself lies, with 95% confidence.",
     ("95% of new runs",): "Where 95% of further runs at this budget are expected.",
     ("IsoFLOP",): "Models of several sizes trained with the same compute: the best of them is the "
     "budget's optimum.",
-    ("chance",): "What choosing an answer at random gives.",
     ("chrF",): "Overlap of character n-grams with the reference text, 0 to 100.",
     ("distinct",): "Share of n-grams of a text that are not repeated.",
     ("repetition",): "Share of n-grams of a text that stood before in it.",
     ("BrierLM",): "Score of drawn tokens against the text, 100 for certain and right.",
     ("log_snr",): "Logarithm of the latents' signal-to-noise ratio.",
-    ("rate",): "Of latents: what they cost in nats, beyond their own noise.",
-    ("distortion",): "What is left of the text's NLL once the latents are known.",
+    ("distortion",): "What is left of the text's NLL once the latents are known; beside it their "
+    "rate, what they cost beyond their own noise.",
     ("seed", "seeds"): "A number that fixes all random draws of a run; runs that differ in it "
     "alone show how much is chance.",
     ("fANOVA",): "How much of the variance over trials a key explains by itself, by a forest.",

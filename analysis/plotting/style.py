@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from analysis.plotting.variants import Style
@@ -34,6 +35,9 @@ STYLE = {
 SIZE = (7.2, 4.6)
 DEVIATES = 1.96  # standard errors of a 95% interval
 LEAST_GAP = 0.13  # chosen: of labels along an axis, as a share of it, so that a phone shows them
+# Letters that an inch of a legend has room for, and what an entry takes beside its own.
+LEGEND_LETTERS, LEGEND_GAP = 12.5, 7
+MOST_TICKS = 10  # chosen: labels that an axis has room for
 PANEL_GAP = 0.24  # the same of a small panel's axis
 
 
@@ -58,6 +62,26 @@ def error_bars(axes: Axes, x: Any, y: Any, standard_error: Any, *, colour: str) 
         axes.errorbar(
             x, y, yerr=DEVIATES * errors, fmt="none", ecolor=colour, elinewidth=1.2, capsize=2.5
         )
+
+
+def legend_above(figure: Figure, title: str = "") -> None:
+    """One legend of all panels above them, in as many columns as the figure has room for."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    room = LEGEND_LETTERS * figure.get_size_inches()[0]
+    columns = max(1, int(room // (max(map(len, entries)) + LEGEND_GAP)))
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        title=title or None,
+        loc="outside upper left",
+        ncols=columns,
+        fontsize=9,
+        title_fontsize=9,
+        frameon=False,
+    )
 
 
 def log_axes(axes: Axes, x_label: str, y_label: str, *, budgets: Sequence[float] = ()) -> None:
@@ -107,7 +131,7 @@ def nice_ticks(low: float, high: float, steps: Sequence[float]) -> list[float]:
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     inside = [tick for tick in ticks if low <= tick <= high]
     if len(inside) >= 3:
-        return inside
+        return inside[:: -(-len(inside) // MOST_TICKS)]
     even = MaxNLocator(nbins=5).tick_values(low, high)
     return [float(tick) for tick in even if low <= tick <= high]
 

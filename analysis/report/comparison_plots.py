@@ -21,6 +21,7 @@ from analysis.plotting.style import (
     budget_ticks,
     compute_ticks,
     error_bars,
+    legend_above,
     log_axes,
     markers,
     nice_ticks,
@@ -29,6 +30,8 @@ from analysis.plotting.style import (
 from analysis.plotting.variants import Style
 from analysis.profiles.analysis import IsoFLOP, Optimum
 from analysis.report.family_fits import FamilyFit
+
+FAR = 30.0  # chosen: how far beyond the multipliers their intervals are drawn
 
 
 def residuals(
@@ -103,8 +106,7 @@ def task_panels(scores: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
             axes.set_xlabel("training FLOPs" if place >= len(tasks) - across else "", fontsize=9)
         for axes in panels[len(tasks) :]:
             axes.set_axis_off()
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
+        legend_above(figure)
     return figure
 
 
@@ -143,6 +145,20 @@ def parabola(group: pd.DataFrame, optimum: Optimum) -> tuple[np.ndarray, np.ndar
     return np.exp(at), np.polyval(curve, at - log_n.mean())
 
 
+def cut_far_ends(
+    axes: Axes,
+    curves: Sequence[tuple[str, str, pd.DataFrame]],
+    bounds: Sequence[tuple[str, str, Multiplier]],
+) -> None:
+    """Keep intervals that reach over many powers of ten from flattening what is known."""
+    known = np.concatenate([curve["multiplier"].to_numpy(float) for _, _, curve in curves])
+    ends = [found.low if found.bound == "at least" else found.high for _, _, found in bounds]
+    shown = np.array([1.0, *known, *ends])
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, shown.min() / FAR), min(high, shown.max() * FAR))
+
+
 def multipliers(
     curves: Sequence[tuple[str, str, pd.DataFrame]],
     bounds: Sequence[tuple[str, str, Multiplier]],
@@ -177,6 +193,7 @@ def multipliers(
                 label=f"{styles[other].label} against {styles[one].label}: {bound.bound}",
             )
         axes.set_yscale("log")
+        cut_far_ends(axes, [*curves], [*bounds])
         low, high = axes.get_ylim()
         axes.set_yticks(nice_ticks(low, high, [1, 2, 5] if high / low < 1000 else [1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
@@ -185,5 +202,5 @@ def multipliers(
         axes.invert_xaxis()  # training goes to the right
         axes.set_xlabel("NLL, nats per token")
         axes.set_ylabel("times less compute")
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+        legend_above(figure)
     return figure

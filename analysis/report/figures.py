@@ -177,9 +177,9 @@ def ratios(found: Findings) -> Drawn | None:
     if not curves:  # what bounds say by themselves is a sentence
         return None
     caption = (
-        "Above 1 the family that is named first needs less compute than the other. Bands: 95%. "
-        "Dotted: losses that one of the two was not measured at, up to a factor of ten in compute "
-        "beyond its runs."
+        "Above 1 the family that is named first needs less compute than the other. Bands: 95%, as "
+        "far as they find room. Dotted: losses that one of the two was not measured at, up to a "
+        "factor of ten in compute beyond its runs."
     )
     if bounds:
         caption += (
@@ -202,7 +202,7 @@ def task_figure(frames: StudyFrames, found: Findings) -> Drawn | None:
     if scores["error"].notna().any():
         caption += "; bars: 95% over the items"
     if scores["chance"].notna().any():
-        caption += "; dotted: chance"
+        caption += "; dotted: chance, what choosing an answer at random gives"
     if "average" in set(scores["task"]):
         caption += f"; the last panel averages {', '.join(names)}, which every run was scored on"
     title = "Task accuracy against training compute"

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis.plotting.colours import text_on
-from analysis.plotting.style import INK, MUTED, SIZE, STYLE
+from analysis.plotting.style import INK, MUTED, SIZE, STYLE, legend_above
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.answers import Drift, mean_error
 from analysis.sweep_report.data import (
@@ -60,8 +60,7 @@ def response(arm: ArmFrame, key: str, goal: Goal) -> Figure:
         if by != LADDER:
             ring_best(axes, done, place, key=key, goal=goal)
         if by is not None:
-            figure.legend(title=key_words(by), frameon=False, fontsize=9, title_fontsize=9,
-                          loc="outside upper left", ncols=4)  # fmt: skip
+            legend_above(figure, key_words(by))
         axes.set_xlabel(key_words(key))
         axes.set_ylabel(goal.label)
     return figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.plotting.embedding import Drawn
-from analysis.plotting.style import INK, MUTED, SIZE, STYLE, log_axes
+from analysis.plotting.style import INK, MUTED, SIZE, STYLE, legend_above, log_axes
 from analysis.plotting.tooltips import attach_tooltips
 from analysis.sweep_report.plots import COLOURS
 from analysis.sweep_report.rate_answers import RateAnswer
@@ -72,7 +72,7 @@ def frontier_plot(answer: RateAnswer) -> Figure:
                              edgecolors=INK, linewidths=0.6)  # fmt: skip
                 reach = 0.25 * rate * np.array([-1.0, 1.0])
                 axes.plot(rate + reach, distortion - reach, "--", color=INK, lw=0.9)
-        figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=4)
+        legend_above(figure)
         axes.set_xlabel("rate (nats a token that latents cost)")
         axes.set_ylabel("distortion (nats a token of reconstruction)")
     return figure
@@ -98,7 +98,7 @@ def profiles_plot(analysis: RateAnalysis) -> Figure:
             curve = np.polyfit(profile.log_n - centre, profile.loss, 2)
             axes.plot(np.exp(x), np.polyval(curve, x - centre), "-", color=colour, lw=1.2)
             _star(axes, best, colour)
-        figure.legend(frameon=False, fontsize=9, loc="outside upper left", ncols=4)
+        legend_above(figure)
         log_axes(axes, "rate (nats a token)", "bound (nats a token)")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure

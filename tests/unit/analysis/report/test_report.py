@@ -35,15 +35,26 @@ def test_one_row_an_evaluation_point_and_notes_on_what_is_left_out(store: Store)
 
 def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     spec: dict[str, Any] = {"description": "A <test>.", "tracking": {"uri": None}}
+    of_others = ["isoflop.svg", "isoflop.png", "isoflop_optima.csv", "bits_per_byte.svg"]
+    for name in of_others:
+        (tmp_path / name).write_text("of an earlier report")
     result = write_report("full", store.uri, tmp_path, spec=spec)
     for family, fit in result.fits.items():
         assert fit.kind == KINDS[family]
         assert fit.fit is not None
         assert fit.fit.parameters["gamma"] == pytest.approx(0.05, rel=0.01)
+        assert fit.curve is not None
+        assert (fit.curve["new_low"] <= fit.curve["low"]).all()  # a run has its noise beside
+        assert (fit.curve["new_high"] >= fit.curve["high"]).all()
     names = {path.name for path in tmp_path.iterdir()}
     assert {"report.html", "report.md", "results.csv", "loss_compute.png", "loss_compute.svg",
             "fitted_curves.csv", "evaluations.csv", "training_curves.csv"} <= names  # fmt: skip
+    assert not names & set(of_others)
+    assert all(pd.read_csv(path).size for path in tmp_path.glob("*.csv"))  # none is empty
     html = (tmp_path / "report.html").read_text()
+    assert "<h1>AR has the lowest loss at every shared budget (AR 3.61, " in html
+    assert "1 nat per token is 0.435" in text_of(html)  # which a figure of its own would repeat
+    assert "2.0 times beyond the largest measured budget" in html  # no further unless asked
     assert "&lt;b&gt;def" in html
     assert "A &lt;test&gt;." in html
     text = text_of(html)
