@@ -46,23 +46,23 @@ def ladders_of(study: StudySpec) -> dict[str, Ladder]:
     return ladders
 
 
-def moved_sizes(study: StudySpec) -> dict[int, int | None]:
-    """Sizes that a study's design chose and that cannot be built: what is trained in the place of
-    each; None where that is a neighbour."""
-    ladders = ladders_of(study)
-    return {
-        rung.target: None if place not in ladders[variant] else ladders[variant][place].target
-        for variant in study.families
-        for place, rung in enumerate(study.rungs_of(variant))
-        if rung.target is not None and ladders[variant].get(place) != rung
-    }
+def moved_sizes(study: StudySpec) -> list[tuple[int, int | None]]:
+    """Sizes that a study's design chose and that cannot be built, in the order of its rungs: each
+    with what is trained in its place, None where that is a neighbour's."""
+    ladders, moved = ladders_of(study), dict[int, tuple[int, int | None]]()
+    for variant in study.families:
+        for place, rung in enumerate(study.rungs_of(variant)):
+            taken = ladders[variant].get(place)
+            if rung.target is not None and taken != rung:
+                moved[place] = rung.target, None if taken is None else taken.target
+    return [moved[place] for place in sorted(moved)]
 
 
 def moved_cautions(study: StudySpec) -> list[str]:
     """Those sizes as a sentence; none where there are none."""
     texts = [
         f"{size:,} ({'left out' if taken is None else f'{taken:,} in its place'})"
-        for size, taken in moved_sizes(study).items()
+        for size, taken in moved_sizes(study)
     ]
     if not texts:
         return []

@@ -140,13 +140,14 @@ def report_to_mlflow(root: Path, thing: Thing, uri: str) -> None:
 
 
 def summary_of(report: str) -> str:
-    """What a report in Markdown says before its first section, without its title."""
+    """What a report in Markdown says before its first section, its title in bold; without figures,
+    whose files notes do not reach."""
     lines: list[str] = []
     for line in report.splitlines():
         if line.startswith("## ") or sum(map(len, lines)) + len(line) > MOST_CHARACTERS:
             break
-        if not line.startswith("# "):
-            lines.append(line)
+        if not line.startswith(("![", "### ")):
+            lines.append(f"**{line[2:]}**" if line.startswith("# ") else line)
     return "\n".join(lines).strip()
 
 

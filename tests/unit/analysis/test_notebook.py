@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -36,20 +37,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(folder: Path) -> Study:
-    return open_study("demo", folder / "outputs")
-
-
-def test_the_code_of_the_page_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def page(folder: Path) -> dict[str, Any]:
+    """The names that the page's code has defined, run there in its order."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(blocks) > 4
     names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), names)
+    with contextlib.chdir(folder):
+        for block in blocks:
+            exec(compile(block, str(PAGE), "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def study(page: dict[str, Any]) -> Study:
+    """The page's, whose curves are fitted already."""
+    found: Study = page["study"]
+    return found
+
+
+def test_the_code_of_the_page_does_what_it_says(folder: Path, page: dict[str, Any]) -> None:
     assert (folder / "loss.pdf").read_bytes().startswith(b"%PDF")
-    assert names["ahead"].extrapolation > 10
-    assert repr(names["study"]) == "<study demo: 12 finished>"
+    assert page["ahead"].extrapolation > 10
+    assert repr(page["study"]) == "<study demo: 12 finished>"
+    assert repr(page["curve"]).startswith("<AR (exact): L = ")
 
 
 def test_frames_have_the_columns_that_the_page_names(study: Study) -> None:

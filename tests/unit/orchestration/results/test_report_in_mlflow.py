@@ -14,7 +14,7 @@ from orchestration.results.publish import store_report, summary_of
 from orchestration.state.paths import OutputFolder
 from orchestration.tracking.mlflow_runs import MlflowRuns
 
-REPORT = """# tiny
+REPORT = """# tiny: AR leads
 
 A study.
 
@@ -22,9 +22,10 @@ A study.
 
 - 3 finished runs.
 
-## Loss
+### Loss
+![Loss](loss.png)
 
-A figure.
+## Fits
 """
 
 
@@ -52,7 +53,10 @@ def test_files_and_summary_are_on_the_studys_run(folder: Path, tmp_path: Path) -
     (run,) = client.search_runs([store.experiment], f"tags.{Tag.KIND} = '{Kind.STUDY}'")
     stored = {item.path for item in client.list_artifacts(run.info.run_id, "report")}
     assert stored == {"report/report.html", "report/report.md", "report/loss.png"}
-    summary = "A study.\n\n> AR is better than token frequencies.\n\n- 3 finished runs."
+    summary = (
+        "**tiny: AR leads**\n\nA study.\n\n> AR is better than token frequencies.\n\n"
+        "- 3 finished runs."
+    )
     assert run.data.tags[Tag.NOTE] == summary
     shown = client.get_experiment(store.experiment).tags[Tag.NOTE]
     assert shown.startswith(f"[all runs in a list](#/experiments/{store.experiment}/runs?")
@@ -79,5 +83,5 @@ def test_what_was_fetched_or_imported_is_left_alone(folder: Path) -> None:
 def test_a_summary_ends_with_a_whole_line() -> None:
     lines = [f"- {number} {'x' * 100}" for number in range(100)]
     found = summary_of("\n".join(["# title", *lines])).splitlines()
-    assert found == lines[: len(found)]
+    assert found == ["**title**", *lines[: len(found) - 1]]
     assert 30 < len(found) < 40
