@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cola.models.latents.latent_model import LatentModel
-from cola.sampling.block_decode import BlockDecoder
+from cola.sampling.block_decode import Block, BlockDecoder
 from cola.sampling.first_block import Prompts, encode_prompts, padded_prompts
 from cola.sampling.predictive import PredictiveDraws, Tally, normal_rows, uniform_rows
 from cola.seeding import Stream
@@ -46,43 +46,62 @@ def block_draws(
     blocks = -(-(tail + count) // per_block)
     copies = 2 if model.sees_tokens and blocks > 1 else 1  # the draws' own rows come first
     known = _repeated(encode_prompts(model, texts, pad), len(draws), copies)
-    size, width = model.dit.config.block_size, model.dit.config.txt_in_channels
-    rows = len(known.tail)
+    rows, size = len(known.tail), model.dit.config.block_size
     capacity = known.prefix_Bmd.shape[1] + blocks * size
     decoder = BlockDecoder(model, settings, rows, capacity=capacity)
     decoder.add(known, previous=[])
-    device, own = known.prefix_Bmd.device, rows // copies
-    truth_RN = truth_BN.repeat_interleave(len(draws), 0)
-    tally, factors = Tally(truth_BN, len(draws)), []
+    tally, given = Tally(truth_BN, len(draws)), _Given(truth_BN, len(draws))
     for number in range(blocks):
-        block = decoder.next(
-            known.block(number, size, per_block),
-            normal_rows(stream, f"z1/{number}", (size, width), draws)
-            .to(device)
-            .repeat(copies, 1, 1),
-            uniform_rows(stream, f"token/{number}", per_block, draws).to(device).repeat(copies, 1),
-        )
+        noise_Rsd, uniform_RP = _numbers(model, number, draws, stream=stream, copies=copies)
+        block = decoder.next(known.block(number, size, per_block), noise_Rsd, uniform_RP)
         first = number * per_block - tail  # the place that the block's first token has
         for place in range(max(0, first), min(count, first + per_block)):
-            column, truth_R1 = place - first, truth_RN[:, place, None]
-            tokens_R = block.tokens[:own, column]
-            tally.add(
-                torch.full_like(tokens_R, place), block.logits[:own, column].float(), tokens_R
-            )
-            log_p_RV = block.logits[-own:, column].double().log_softmax(-1)
-            factors.append(log_p_RV.gather(1, truth_R1)[:, 0])
+            column, own = place - first, slice(rows // copies)
+            tokens_R = block.tokens[own, column]
+            place_R = torch.full_like(tokens_R, place)
+            tally.add(place_R, block.logits[own, column].float(), tokens_R)
             if copies > 1:
-                block.tokens[-own:, column] = truth_R1[:, 0]
+                given.add(block, place, column)
         if number < blocks - 1:  # nothing is denoised behind the last block
             decoder.keep(block, list(range(rows)))
-    joint_BMN = torch.stack(factors, 1).unflatten(0, (-1, len(draws)))
+    joint_BMN = given.joint() if copies > 1 else tally.marginal_BMN
     return tally.draws(joint_BMN, left_out=left_out)
+
+
+class _Given:
+    """The second copy of the rows: whatever is drawn, they go on with the text's own tokens."""
+
+    def __init__(self, truth_BN: Tensor, draws: int) -> None:
+        self._truth_RN, self._draws = truth_BN.repeat_interleave(draws, 0), draws
+        self._factors: list[Tensor] = []
+
+    def add(self, block: Block, place: int, column: int) -> None:
+        """log p of the text's token at a place, which takes its place in the block."""
+        truth_R = self._truth_RN[:, place]
+        log_p_RV = block.logits[-len(truth_R) :, column].double().log_softmax(-1)
+        self._factors.append(log_p_RV.gather(1, truth_R[:, None])[:, 0])
+        block.tokens[-len(truth_R) :, column] = truth_R
+
+    def joint(self) -> Tensor:
+        """All factors, in the order of the tokens, (B, M, N)."""
+        return torch.stack(self._factors, 1).unflatten(0, (-1, self._draws))
+
+
+def _numbers(
+    model: LatentModel, number: int, draws: Sequence[int], *, stream: Stream, copies: int
+) -> tuple[Tensor, Tensor]:
+    """z1 (R, s, d) and what a block's tokens are drawn with (R, P), the same in all copies."""
+    config, device = model.dit.config, model.dit.txt_in.proj.weight.device
+    shape = (config.block_size, config.txt_in_channels)
+    noise = normal_rows(stream, f"z1/{number}", shape, draws)
+    uniform = uniform_rows(stream, f"token/{number}", model.tokens_per_block, draws)
+    return noise.to(device).repeat(copies, 1, 1), uniform.to(device).repeat(copies, 1)
 
 
 def _repeated(known: Prompts, times: int, copies: int) -> Prompts:
     """Each prompt so many times, side by side, and all of that in so many copies."""
 
-    def rows(part: torch.Tensor) -> torch.Tensor:
+    def rows(part: Tensor) -> Tensor:
         return torch.cat([part.repeat_interleave(times, 0)] * copies)
 
     def counts(part: list[int]) -> list[int]:
