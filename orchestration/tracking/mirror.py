@@ -310,7 +310,7 @@ def open_mirror(given: str, study: str, artifacts: Path) -> Mirror:
         TrackingError: when the store cannot be reached now, or refuses.
     """
     address = resolve_address(given)
-    check_answers(address)
+    check_answers(address, artifacts)
     try:
         return Mirror(MlflowRuns(address, study, artifacts))
     except client_errors() as error:
