@@ -324,7 +324,7 @@ def open_mirror(
         TrackingError: when the store cannot be reached now, or refuses.
     """
     address = resolve_address(given)
-    check_answers(address)
+    check_answers(address, artifacts)
     try:
         return Mirror(MlflowRuns(address, study, artifacts), trackers)
     except client_errors() as error:

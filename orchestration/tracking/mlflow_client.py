@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import urllib.parse
 from collections.abc import Iterator
@@ -34,8 +35,10 @@ def client_of(address: Address) -> Any:
     return MlflowClient(tracking_uri=with_driver(address.uri))
 
 
-def check_answers(address: Address) -> None:
+def check_answers(address: Address, artifacts: Path | None = None) -> None:
     """Send the store one request, with the credentials that will be used.
+
+    A store that another process is creating is waited for; see `creation_lock` for `artifacts`.
 
     Raises:
         SpecError: for an address that is none of a tracking store.
@@ -51,11 +54,13 @@ def check_answers(address: Address) -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
+    being_created = creation_lock(address, artifacts) if _is_lockable(address, artifacts) else None
     try:
         _connect(address.uri)
-        if address.is_server or _has_tables(address):
-            client_of(address).search_experiments(max_results=1)
-            remove_quoted_folder(address.uri)
+        with being_created or contextlib.nullcontext():
+            if address.is_server or _has_tables(address):
+                client_of(address).search_experiments(max_results=1)
+                remove_quoted_folder(address.uri)
     except ModuleNotFoundError as error:
         raise TrackingError(
             f"{where}: needs the Python package {error.name}; for PostgreSQL install "
@@ -172,16 +177,26 @@ def _has_tables(address: Address) -> bool:
 
 
 @contextlib.contextmanager
-def creation_lock(address: Address, artifacts: Path) -> Iterator[None]:
+def creation_lock(address: Address, artifacts: Path | None) -> Iterator[None]:
     """Hold the lock under which a store is created: of two first users of a database, both would
-    create its tables, and one of them would fail."""
-    if address.is_server:
+    create its tables, and one of them would fail.
+
+    It lies beside a SQLite file; of another database beside the folder of the study's artifacts.
+    """
+    beside = sqlite_file(address.uri)
+    if beside is None and artifacts is not None:
+        beside = artifacts.parent / "store"
+    if address.is_server or beside is None:
         yield
         return
-    file = sqlite_file(address.uri)
-    path = artifacts.parent / "store.lock" if file is None else store_lock(file)
-    with file_lock(path):
+    with file_lock(store_lock(beside)):
         yield
+
+
+def _is_lockable(address: Address, artifacts: Path | None) -> bool:
+    """Whether another process may be creating the store: not in a folder where nobody can."""
+    file = sqlite_file(address.uri)
+    return artifacts is not None if file is None else os.access(file.parent, os.W_OK)
 
 
 def store_lock(store: Path) -> Path:

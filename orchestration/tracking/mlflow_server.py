@@ -85,8 +85,8 @@ def backend(root: Path, store: str | None) -> Address:
         if not file.is_file():
             raise SpecError(f"output={root}: holds no mlflow.db; run a study first")
         address = resolve_address(sqlite_uri(file), "--store")
-        with file_lock(store_lock(file)):  # a study may be creating it
-            check_answers(address)
+        check_answers(address)
+        with file_lock(store_lock(file)):
             adopt_artifacts(address, OutputFolder(root).artifacts)
         return address
     if holds_password(store):

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from analysis.report.runs import read_study
 from cola.errors import ColaError, SpecError, TrackingError
+from cola.files import file_lock
 from cola.spec.address import resolve_address, sqlite_uri
 from orchestration.doctor.local_checks import tracking
 from orchestration.tracking.mirror import open_mirror
-from orchestration.tracking.mlflow_client import check_answers
+from orchestration.tracking.mlflow_client import check_answers, store_lock
 from orchestration.tracking.mlflow_runs import MlflowRuns
 
 
@@ -199,3 +200,18 @@ def test_a_fresh_database_is_made_once_by_four_drivers(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         made = [pool.submit(MlflowRuns, address, "one", tmp_path / "artifacts") for _ in range(4)]
         assert len({runs.result().experiment for runs in made}) == 1
+
+
+def test_a_store_that_another_driver_is_making_is_waited_for(tmp_path: Path) -> None:
+    """Asked meanwhile, MLflow would make the tables that are not there yet a second time."""
+    file = tmp_path / "mlflow.db"
+    address = resolve_address(sqlite_uri(file))
+    with ThreadPoolExecutor(1) as pool:
+        with file_lock(store_lock(file)):
+            with closing(sqlite3.connect(file)) as half_made:
+                half_made.execute("CREATE TABLE experiments (name TEXT)")
+            answered = pool.submit(check_answers, address)
+            with pytest.raises(TimeoutError):
+                answered.result(0.5)
+            file.unlink()
+        answered.result()
