@@ -230,7 +230,7 @@ def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         notes.append(f"{len(group)} runs are {status} and kept out of the fits: {names}")
     curves = list(variants_of(kept))
     kept = kept.assign(_curve=kept["variant"].map(curves.index))
-    order = ["rung", "_curve", "seed"]
+    order = ["amount", "_curve", "rung", "seed"]
     return kept.sort_values(order).drop(columns="_curve").reset_index(drop=True), notes
 
 

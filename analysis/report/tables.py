@@ -295,7 +295,7 @@ def fit_table(fits: Mapping[str, FamilyFit], compute: str) -> Table | None:
 
 
 def run_table(runs: pd.DataFrame, compute: str, split: str) -> Table | None:
-    """All runs, finished or not; the state stands where any is not finished."""
+    """All runs; the names of those that are not finished have their state."""
     columns = [
         Column("run", "run"),
         Column("core", "core parameters"),
@@ -310,22 +310,21 @@ def run_table(runs: pd.DataFrame, compute: str, split: str) -> Table | None:
         Column("nll_kind", "NLL is"),
         Column("bits_per_byte", "bits/byte"),
         Column("seconds", "training, s"),
-        Column("status", "state"),
     ]
     if split == "validation":
         columns = [each for each in columns if each.key != "validation"]
-    if (runs["status"] == "finished").all():
-        columns = [each for each in columns if each.key != "status"]
     return table(columns, [run_row(run, compute, split) for _, run in runs.iterrows()])
 
 
 def run_row(run: pd.Series, compute: str, split: str) -> dict[str, str]:
     """A run, formatted."""
-    other = " (validation)" if run["split"] != split else ""
+    score = plus_minus(run["nll"], run["nll_standard_error"], ".4f")
+    other = " (validation)" if run["split"] != split and score != "–" else ""
+    state = "" if run["status"] == "finished" else f" ({run['status']})"
     return {
         "variant": str(run["variant"]),
         "kind": str(run["nll_kind"]),
-        "run": str(run["name"]),
+        "run": f"{run['name']}{state}",
         "core": number(run["core_parameters"] or None, ",.0f"),
         "total": number(run["total_parameters"] or None, ",.0f"),
         "tokens": number(run["tokens"], ",.0f"),
@@ -333,12 +332,11 @@ def run_row(run: pd.Series, compute: str, split: str) -> dict[str, str]:
         "executed": number(run["train_flops_executed"], ".3g"),
         "nominal": number(run["train_flops_nominal"], ".3g"),
         "spent": number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
-        "nll": f"{plus_minus(run['nll'], run['nll_standard_error'], '.4f')}{other}",
+        "nll": f"{score}{other}",
         "validation": number(run["validation_nll"], ".4f"),
         "nll_kind": str(run["nll_kind"]),
         "bits_per_byte": number(run["bits_per_byte"], ".4f"),
         "seconds": number(run["elapsed_seconds"], ",.0f"),
-        "status": str(run["status"]),
     }
 
 
