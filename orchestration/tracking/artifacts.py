@@ -14,7 +14,7 @@ from orchestration.tracking.mlflow_client import (
     client_of,
     failure_reason,
 )
-from orchestration.tracking.pages import runs_page
+from orchestration.tracking.pages import runs_link
 
 
 class StudyArtifacts:
@@ -71,7 +71,7 @@ class StudyArtifacts:
 
     def describe(self, summary: str) -> None:
         """Put a summary, as Markdown, on top of the pages of the study's run and its experiment."""
-        link = f"[all runs in a list]({runs_page(str(self._experiment))})"
+        link = runs_link(str(self._experiment))
         try:
             self._client.set_tag(self._run, Tag.NOTE, summary)
             self._client.set_experiment_tag(self._experiment, Tag.NOTE, f"{link}\n\n{summary}")

@@ -25,6 +25,7 @@ from cola.spec.address import Address, remove_quoted_folder
 from cola.study import RunSpec
 from orchestration.state.journal import KINDS, Line
 from orchestration.tracking.mlflow_client import client_of, creation_lock
+from orchestration.tracking.pages import runs_link
 from orchestration.tracking.provenance import data_set, source_tags
 from orchestration.tracking.relocation import adopt_artifacts
 from orchestration.tracking.restarts import Restart
@@ -106,12 +107,14 @@ class MlflowRuns:
         # A server keeps artifacts itself; beside a database they are the output folder's.
         location = None if self.address.is_server else artifacts.as_uri()
         try:
-            return str(self.client.create_experiment(self.study, artifact_location=location))
+            made = str(self.client.create_experiment(self.study, artifact_location=location))
         except MlflowException:
             experiment = self.client.get_experiment_by_name(self.study)
             if experiment is None:
                 raise
             return str(experiment.experiment_id)  # another driver was faster
+        self.client.set_experiment_tag(made, Tag.NOTE, runs_link(made))
+        return made
 
     def _check_not_deleted(self, experiment: Any) -> None:
         if experiment.lifecycle_stage == "deleted":

@@ -25,6 +25,11 @@ def runs_page(experiment: str) -> str:
     return f"#/experiments/{experiment}/runs?{encoded}"
 
 
+def runs_link(experiment: str) -> str:
+    """Markdown of a link to that page, for a note: MLflow opens experiments on an empty one."""
+    return f"[all runs in a list]({runs_page(experiment)})"
+
+
 def study_pages(server: str) -> dict[str, str]:
     """The page of the runs of each study or sweep that a server has, by its name.
 

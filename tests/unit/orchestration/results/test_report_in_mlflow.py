@@ -47,9 +47,11 @@ def test_files_and_summary_are_on_the_studys_run(folder: Path, tmp_path: Path) -
         resolve_address(sqlite_uri(output.mlflow)), "tiny", output.artifacts / "tiny"
     )
     store.study_run(folder, {Tag.STATUS: "finished"})
+    client: Any = store.client
+    link = f"[all runs in a list](#/experiments/{store.experiment}/runs?"
+    assert client.get_experiment(store.experiment).tags[Tag.NOTE].startswith(link)
     store_report(folder, notes.append)
     assert notes == []
-    client: Any = store.client
     (run,) = client.search_runs([store.experiment], f"tags.{Tag.KIND} = '{Kind.STUDY}'")
     stored = {item.path for item in client.list_artifacts(run.info.run_id, "report")}
     assert stored == {"report/report.html", "report/report.md", "report/loss.png"}
@@ -59,7 +61,7 @@ def test_files_and_summary_are_on_the_studys_run(folder: Path, tmp_path: Path) -
     )
     assert run.data.tags[Tag.NOTE] == summary
     shown = client.get_experiment(store.experiment).tags[Tag.NOTE]
-    assert shown.startswith(f"[all runs in a list](#/experiments/{store.experiment}/runs?")
+    assert shown.startswith(link)
     assert shown.endswith(summary)
 
 
