@@ -23,10 +23,12 @@ from cola.families.cola import flops, inference_flops, sizes
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import Look
 from cola.families.interface.latent_definition import LatentDefinition
-from cola.families.interface.latent_use import channel_capacity
+from cola.families.interface.latent_use import channel_capacity, latent_problem
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cola.families.interface.family import Family
 
 
@@ -165,6 +167,10 @@ class ColaDefinition(LatentDefinition):
         """See `FamilyDefinition.channel_capacity`: of Gaussian channels with a fixed logSNR
         (model.md, Eq. 40)."""
         return channel_capacity(model.vae)
+
+    def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
+        """See `FamilyDefinition.problem`: what the latents hold, what the prior has learned."""
+        return latent_problem(values, unigram)
 
     def frozen_parameters(self, model: ColaModelSpec, objective: ColaObjective) -> int:
         """The reference encoder: half of the VAE's core, and the embedding table."""

@@ -25,10 +25,14 @@ from cola.families.embedding_diffusion.spec import (
 )
 from cola.families.interface.definition import Look
 from cola.families.interface.latent_definition import LatentDefinition
+from cola.families.interface.latent_use import ON_THE_LINE
+from cola.records import DISTORTION
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.spec.networks import DiTSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cola.families.interface.family import Family
 
 
@@ -42,7 +46,7 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
 
     name = "embedding_diffusion"
     label = "Embedding diffusion"
-    look = Look(colour="#56B4E9", line=":", marker="s")
+    look = Look(colour="#56B4E9", line=(0, (5, 1, 1, 1, 1, 1)), marker="s")
     settings, model = EmbeddingDiffusionSettings, EmbeddingDiffusionModelSpec
     objective = EmbeddingFlow
     folders = MappingProxyType({".": "cola_embedding_diffusion"})
@@ -164,6 +168,17 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
     def head_shares(self, objective: EmbeddingFlow) -> tuple[float, ...]:
         """See `FamilyDefinition.head_shares`: every token."""
         return (1.0,)
+
+    def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
+        """See `FamilyDefinition.problem`: embeddings that lie on one another."""
+        distortion = values.get(f"{DISTORTION}_nats_per_token")
+        if distortion is None or distortion <= unigram - ON_THE_LINE:
+            return None
+        return (
+            f"its embeddings have collapsed: they are rounded to tokens as from token frequencies "
+            f"({distortion:.3f} against {unigram:.3f} nats a token); a higher log_snr, more "
+            "embedding_dim or another learning rate keeps them apart"
+        )
 
     def sequence_multiple(self, settings: EmbeddingDiffusionSettings) -> tuple[int, str]:
         """Whole blocks."""

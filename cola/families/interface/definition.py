@@ -25,10 +25,11 @@ MODEL_CONFIG = "config.json"
 @dataclass(frozen=True)
 class Look:
     """How a family's curves are drawn: Okabe and Ito's palette is distinct with every common
-    colour blindness. `line` is the style of curves that compare another family with this one."""
+    colour blindness. `line` is the style of curves that compare another family with this one: a
+    name of matplotlib's, or (offset, lengths of dashes and gaps in points)."""
 
     colour: str
-    line: str = "-"
+    line: str | tuple[float, tuple[float, ...]] = "-"
     marker: str = "o"
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from cola.families.interface.definition import FamilyDefinition, Protocol
-from cola.families.interface.latent_use import latent_problem
 from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -47,7 +45,3 @@ class LatentDefinition(FamilyDefinition):
     def tokens_of(self, settings: GenerationSpec) -> str:
         """How tokens are read off latents, in words."""
         return super().protocol(settings).text
-
-    def problem(self, values: Mapping[str, float], unigram: float) -> str | None:
-        """See `FamilyDefinition.problem`: what the latents hold, what the prior has learned."""
-        return latent_problem(values, unigram)

@@ -130,3 +130,8 @@ def test_every_key_of_generation_and_likelihood_is_read_by_a_family() -> None:
     likelihood = frozenset().union(*(family.likelihood_keys for family in BUILT_IN))
     assert generation == GenerationSpec.model_fields.keys()
     assert likelihood == LikelihoodSpec.model_fields.keys()
+
+
+def test_built_in_families_are_told_apart_by_colour_and_by_line() -> None:
+    looks = [family.look for family in BUILT_IN]
+    assert len({look.colour for look in looks}) == len({look.line for look in looks}) == len(looks)
