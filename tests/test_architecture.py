@@ -50,6 +50,7 @@ LAYERS = {
         {"trainers", "recipes", "output_mirror"},
         {"driver"},
         {"doctor", "results"},
+        {"watch"},
         {"cli"},
         {"serving"},
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from orchestration.state.event_log import EventLog
 from sweeps.driver.corpora import PreparedCorpora
 from sweeps.driver.progress import TrialProgress
 from sweeps.driver.trial_queue import TrialQueue
+from sweeps.driver.view import SweepView
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.spec import SweepSpec
 
@@ -34,7 +34,7 @@ class SweepContext:
     corpora: PreparedCorpora
     cluster: ClusterResources
     queue: TrialQueue | None  # of a cluster that others share
-    notify: Callable[[str], None]  # takes a line for the console
+    view: SweepView
     driver: str = field(default_factory=_driver_id)  # id, by which it knows its trials' leases
 
     @property

@@ -68,7 +68,7 @@ class SweepDriver:
     def request_stop(self) -> None:
         """Ask all trials to save a checkpoint and leave, and start no other."""
         self.stopped = True
-        self._context.notify("stopping: running trainings save a checkpoint and leave")
+        self._context.view.stopping()
         path = self._context.folder / SWEEP_STOP
         with storage_errors(path):
             path.touch()
@@ -114,7 +114,8 @@ class SweepDriver:
         self._search = TuneSearch(arms, self._context)
         log.info("Ray Tune starts with arms %s", [arm.arm for arm in arms])
         try:
-            with closing(PeriodicThread(self._monitor_function(), MONITOR_SECONDS)):
+            monitored = closing(PeriodicThread(self._monitor_function(), MONITOR_SECONDS))
+            with self._context.view.live(), monitored:
                 self._tuner(arms).fit()
         except Exception as error:
             own = project_error_in(error)
@@ -126,12 +127,13 @@ class SweepDriver:
         """A function that checks the trials' workers once; if it fails, the sweep stops first."""
         context = self._context
         monitor = TrialMonitor(
-            context.driver, self._search.running_trials, context.events, notify=context.notify
+            context.driver, self._search.running_trials, context.events, notify=context.view.note
         )
 
         def check() -> None:
             try:
                 monitor.check()
+                context.view.refresh()
                 context.progress.refresh_copies(self._search.running_trials())
                 if not context.in_process:
                     free_dead_groups()  # of runs whose trial's process died
