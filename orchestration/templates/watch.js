@@ -130,6 +130,7 @@ function show() {
   setText(place("headline"), picture.headline);
   showFacts();
   showRows();
+  showReasons();
   fill(place("notes"), picture.notes, () => element("li"), setText);
   place("notes-section").hidden = picture.notes.length === 0;
   fill(place("events"), picture.events, makeEvent, changeEvent);
@@ -164,7 +165,7 @@ function showRows() {
   const sweep = picture.kind === "sweep";
   setText(place("rows-title"), sweep ? "Trials" : "Runs");
   const heads = [{ name: sweep ? "trial" : "run", kind: "text" }, { name: "state", kind: "text" },
-    ...picture.columns, { name: "why", kind: "text" }];
+    ...picture.columns];
   if (!place("heads").firstChild) place("heads").append(element("tr"));
   fill(place("heads").firstChild, heads, () => element("th"), (cell, head) => {
     cell.scope = "col";
@@ -193,7 +194,6 @@ function makeRow() {
     if (column.kind === "share") cell.append(element("progress"), element("span"));
     row.append(cell);
   });
-  row.append(element("td", undefined, "clause"));
   return row;
 }
 
@@ -214,7 +214,23 @@ function changeRow(row, item) {
       setText(cell, value === null ? "–" : String(value));
     }
   });
-  setText(row.lastElementChild, item.why || "");
+}
+
+/* Rows by their reason, which many that wait have in common. */
+function showReasons() {
+  const names = new Map();
+  for (const row of picture.rows) {
+    if (row.why) names.set(row.why, [...(names.get(row.why) || []), row.name]);
+  }
+  place("reasons-section").hidden = names.size === 0;
+  fill(place("reasons"), [...names], () => {
+    const item = element("li");
+    item.append(element("span"), element("span", "", "names"));
+    return item;
+  }, (item, [why, of]) => {
+    setText(item.firstElementChild, why);
+    setText(item.lastElementChild, ` (${of.join(", ")})`);
+  });
 }
 
 function makeEvent() {
@@ -279,6 +295,7 @@ function draw() {
 }
 
 const LEFT = 58, RIGHT = 12, TOP = 8, BOTTOM = 30;
+const ACROSS = 46, UP = 26; // pixels between two ticks, at least
 
 function chart(id, curves, x, points) {
   const at = place(id), width = at.clientWidth, height = at.clientHeight;
@@ -295,9 +312,9 @@ function chart(id, curves, x, points) {
     at.replaceChildren(root);
     return;
   }
-  const across = scale(all.map(([value]) => value), LEFT, width - RIGHT, true);
+  const across = scale(all.map(([value]) => value), LEFT, width - RIGHT, true, ACROSS);
   const up = scale(all.map(([, value]) => value), height - BOTTOM, TOP,
-    all.every(([, value]) => value > 0));
+    all.every(([, value]) => value > 0), UP);
   frame(root, across, up, width, height);
   const shown = hovered || picked;
   if (shown && drawn.some((curve) => curve.id === shown)) root.classList.add("fades");
@@ -330,33 +347,43 @@ function described(id, curves, all) {
   return `${what}: ${with_.length} curves, the lowest value is ${short(lowest)}, of ${best.name}`;
 }
 
-/* Places of values between two pixels, logarithmic or linear, with a margin, and round ticks. */
-function scale(values, from, to, logarithmic) {
+/* Places of values between two pixels, logarithmic or linear, with a margin, and round ticks that
+   are at least `gap` pixels apart. */
+function scale(values, from, to, logarithmic, gap) {
   const by = logarithmic ? Math.log10 : (value) => value;
   let low = Math.min(...values.map(by)), high = Math.max(...values.map(by));
   const margin = (high - low) * 0.04 || Math.abs(low) * 0.02 || 0.1;
   low -= margin;
   high += margin;
   const at = (value) => from + (by(value) - low) / (high - low) * (to - from);
-  const most = Math.max(2, Math.floor(Math.abs(to - from) / 64));
-  return { at, ticks: logarithmic ? logTicks(low, high, most) : evenTicks(low, high, most) };
+  const most = Math.max(2, Math.floor(Math.abs(to - from) / gap));
+  if (!logarithmic) return { at, ticks: evenTicks(low, high, most) };
+  const apart = (ticks) => ticks.every((tick, i) => !i || Math.abs(at(tick) - at(ticks[i - 1])) >= gap);
+  const found = logTicks(low, high).filter(apart).find((ticks) => ticks.length >= 3);
+  const even = evenTicks(10 ** low, 10 ** high, most).filter((tick) => tick > 0);
+  return { at, ticks: found || thinned(even, at, gap) };
 }
 
-function logTicks(low, high, most) {
-  for (const steps of [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 5], [1]]) {
-    for (let every = 1; every < (steps.length > 1 ? 2 : 12); every++) {
-      const found = [];
-      for (let power = Math.floor(low); power <= high; power++) {
-        if (power % every) continue;
-        for (const step of steps) {
-          const value = Number(`${step}e${power}`);
-          if (Math.log10(value) >= low && Math.log10(value) <= high) found.push(value);
-        }
-      }
-      if (found.length >= 2 && found.length <= most) return found;
+/* Round numbers between two powers of ten, the closest first. */
+function logTicks(low, high) {
+  const sets = [[1, 1.5, 2, 2.5, 3, 4, 5, 6, 8], [1, 2, 3, 4, 6], [1, 2, 5], [1, 3], [1]];
+  const every = [1, 2, 3, 4, 6, 8, 12].map((powers) => [[1], powers]);
+  return [...sets.map((steps) => [steps, 1]), ...every].map(([steps, powers]) => {
+    const found = [];
+    for (let power = Math.floor(low); power <= high; power++) {
+      if (power % powers) continue;
+      found.push(...steps.map((step) => Number(`${step}e${power}`)));
     }
+    return found.filter((value) => Math.log10(value) >= low && Math.log10(value) <= high);
+  });
+}
+
+function thinned(ticks, at, gap) {
+  const kept = [];
+  for (const tick of ticks) {
+    if (!kept.length || Math.abs(at(tick) - at(kept[kept.length - 1])) >= gap) kept.push(tick);
   }
-  return evenTicks(10 ** low, 10 ** high, most);
+  return kept;
 }
 
 function evenTicks(low, high, most) {

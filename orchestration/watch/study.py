@@ -46,6 +46,7 @@ from orchestration.watch.picture import (
 )
 from orchestration.watch.waits import Waits
 
+NOT_BEGUN = "not begun"
 COLUMNS = (
     ColumnHead("progress", "share"),
     ColumnHead("step", "number"),
@@ -150,11 +151,12 @@ class StudyWatch:
             left,
             str(len(entry.attempts)),
         ]
-        return Row(run.key, run.name, TONES.get(state, "waiting"), state, cells, why)
+        tone = TONES.get(state, "waiting")
+        return Row(run.key, run.name, tone, shown_as(state), cells, why)
 
     def _unplanned_row(self, name: str) -> Row:
         cells: list[str | float | None] = [0.0, *[NONE] * (len(COLUMNS) - 1)]
-        return Row(name, name, "waiting", "new", cells)
+        return Row(name, name, "waiting", NOT_BEGUN, cells)
 
     def _curve(self, run: PlannedRun) -> Curve:
         return curve_of(run.key, run.name, run.variant, self._followed[run.key].curves)
@@ -268,9 +270,14 @@ def state_of_all(states: Sequence[str]) -> tuple[Tone, str]:
     if LEFT in found:
         return "trouble", "its driver has ended without a word"
     if found <= {"new"}:
-        return "waiting", "not begun"
+        return "waiting", NOT_BEGUN
     trouble = found & {"failed", "diverged", "unreadable"}
     return ("trouble" if trouble else "ended early"), "not running"
+
+
+def shown_as(state: str) -> str:
+    """A run's state in the page's words."""
+    return NOT_BEGUN if state == "new" else state
 
 
 def headline(states: Sequence[str]) -> str:
