@@ -139,8 +139,9 @@ class StudyWatch:
     def _row(self, run: PlannedRun, state: str, entry: Entry, why: str | None) -> Row:
         found = self._followed[run.key].progress
         rate = found.flops_per_second
-        left = duration(found.flops_left / rate) if state == TRAINING and rate > 0 else NONE
-        speed = shown(found.tokens_per_second, ",.0f") if state == TRAINING else NONE
+        trains = state == TRAINING and found.share < 1
+        left = duration(found.flops_left / rate) if trains and rate > 0 else NONE
+        speed = shown(found.tokens_per_second, ",.0f") if trains else NONE
         cells: list[str | float | None] = [
             1.0 if state == "finished" else found.share,
             f"{found.step:,} of {run.spec.steps:,}",
@@ -152,7 +153,7 @@ class StudyWatch:
             str(len(entry.attempts)),
         ]
         tone = TONES.get(state, "waiting")
-        return Row(run.key, run.name, tone, shown_as(state), cells, why)
+        return Row(run.key, run.name, tone, shown_as(state, found.share), cells, why)
 
     def _unplanned_row(self, name: str) -> Row:
         cells: list[str | float | None] = [0.0, *[NONE] * (len(COLUMNS) - 1)]
@@ -275,8 +276,10 @@ def state_of_all(states: Sequence[str]) -> tuple[Tone, str]:
     return ("trouble" if trouble else "ended early"), "not running"
 
 
-def shown_as(state: str) -> str:
-    """A run's state in the page's words."""
+def shown_as(state: str, share: float) -> str:
+    """A run's state in the page's words: after its last step it is measured and exported."""
+    if state == TRAINING and share >= 1:
+        return "finishing"
     return NOT_BEGUN if state == "new" else state
 
 
