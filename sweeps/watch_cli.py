@@ -29,7 +29,7 @@ from orchestration.web.access_token import WATCH_TOKEN, AccessToken, access_toke
 from orchestration.web.local_server import LocalServer
 from sweeps.space.catalog import own_sweep
 from sweeps.sweep_cli import planner_of
-from sweeps.sweep_watch import SweepWatch
+from sweeps.views.watch import SweepWatch
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

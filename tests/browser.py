@@ -38,7 +38,7 @@ class Page:
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         self.messages: list[str] = []  # errors of scripts, and what the page's policy blocks
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -87,6 +87,11 @@ class Page:
         about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", **about, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def offline(self, is_offline: bool) -> None:
+        """Cut the tab off from all servers, or let it reach them again."""
+        self.call("Network.emulateNetworkConditions", offline=is_offline, latency=0,
+                  downloadThroughput=-1, uploadThroughput=-1)  # fmt: skip
 
     def save(self, path: Path, *, whole: bool = True) -> None:
         """Write a picture of the whole page, or of what is in the window."""

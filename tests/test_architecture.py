@@ -54,7 +54,7 @@ LAYERS = {
         {"cli"},
         {"serving"},
     ),
-    "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
+    "sweeps": ({"space"}, {"search", "trials"}, {"views"}, {"driver"}),
     "analysis": (
         {"forecasts", "plotting", "profiles", "tables", "tracking"},
         {"fitting"},

@@ -12,9 +12,9 @@ from orchestration.state.event_log import EventLog
 from sweeps.driver.corpora import PreparedCorpora
 from sweeps.driver.progress import TrialProgress
 from sweeps.driver.trial_queue import TrialQueue
-from sweeps.driver.view import SweepView
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.spec import SweepSpec
+from sweeps.views.live_table import SweepView
 
 
 def _driver_id() -> str:

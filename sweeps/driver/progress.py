@@ -15,13 +15,13 @@ from orchestration.state.event_log import Event, EventLog
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from orchestration.tracking.mirror import Mirror, MirroredStudy, state_left
-from sweeps.driver.view import SweepView
 from sweeps.search.arm_search import Search
 from sweeps.space.points import PlannedPoint
 from sweeps.space.space import describe_point
 from sweeps.space.spec import SweepSpec
 from sweeps.trials.retries import PROCESS_DIED
 from sweeps.trials.trial_spec import with_trial_name
+from sweeps.views.live_table import SweepView
 
 log = logging.getLogger(__name__)
 

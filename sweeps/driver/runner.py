@@ -37,7 +37,6 @@ from sweeps.driver.progress import TrialProgress
 from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.driver.tuned import is_tuning_sweep, write_tuned
-from sweeps.driver.view import SweepView
 from sweeps.search.ahead import SearchAhead
 from sweeps.search.arm_search import ArmSearch, Search
 from sweeps.search.known_trials import describe_left_out, leave_out_trials, planned_trials
@@ -51,6 +50,7 @@ from sweeps.space.spec import SweepSpec
 from sweeps.space.storage import storage_errors
 from sweeps.trials.prefix_claims import remove_prefixes, stage_prefixes
 from sweeps.trials.stopping import SWEEP_STOP
+from sweeps.views.live_table import SweepView
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cola.records import TrialFinished
+from cola.records import Metric, TrialFinished, TrialRequested
 from sweeps.search.trial_log import SweepLog, best_trial
 from sweeps.space.checks import space_size
-from sweeps.space.spec import SweepSpec
+from sweeps.space.spec import MetricGoal, SweepSpec
 
 PRUNED = "stopped early"
 
@@ -65,3 +65,15 @@ def seconds_left(sweep: SweepSpec, log: SweepLog, running: int) -> float | None:
     if most is None or not taken or not running:
         return None
     return max(0, most - len(ended)) * sum(taken) / len(taken) / running
+
+
+def score_sentence(request: TrialRequested, outcome: TrialFinished, goal: MetricGoal) -> str:
+    """The value that a trial was selected by, and its test NLL, which selected nothing."""
+    arm = f" of arm {request.arm}" if request.arm else ""
+    chosen = f"best trial{arm}: {request.trial}, {goal.name} {outcome.metrics[goal.name]:.4f}"
+    tested = outcome.metrics.get(Metric.TEST_NLL)
+    if tested is None:
+        return f"{chosen}; not scored on a test split, so that this number is a selected one"
+    error = outcome.metrics.get(Metric.TEST_NLL_STANDARD_ERROR)
+    shown = "" if error is None else f" ± {error:.4f}"
+    return f"{chosen}; on the test split {tested:.4f}{shown} nats per token"

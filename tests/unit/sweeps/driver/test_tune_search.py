@@ -22,13 +22,13 @@ from orchestration.tracking.mirror import open_mirror
 from sweeps.driver.context import SweepContext
 from sweeps.driver.progress import TrialProgress
 from sweeps.driver.tune_search import TuneSearch
-from sweeps.driver.view import SweepView
 from sweeps.search.arm_search import ArmSearch
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.spec import SweepSpec
 from sweeps.trials.trainable import OUTCOME, SPENT, TRIAL_SPEC
 from sweeps.trials.trial import TrialSpec
+from sweeps.views.live_table import SweepView
 
 
 class Gate:

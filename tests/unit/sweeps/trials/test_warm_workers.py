@@ -12,10 +12,10 @@ from orchestration.driver.live_screen import LiveScreen
 from orchestration.state.event_log import EventLog
 from sweeps.driver.context import SweepContext
 from sweeps.driver.sweep_driver import SweepDriver
-from sweeps.driver.view import SweepView
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
+from sweeps.views.live_table import SweepView
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from sweeps.search.trial_log import SweepLog
 from sweeps.space.catalog import shipped_sweeps, sweep_folder
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
-from sweeps.sweep_watch import SweepWatch
+from sweeps.views.watch import SweepWatch
 from sweeps.watch_cli import watch_of
 from tests.unit.orchestration.watch.states import beat, begun, evaluated, steps
 from tests.unit.sweeps.trials_of import asked, ended

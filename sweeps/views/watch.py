@@ -28,7 +28,6 @@ from orchestration.watch.picture import (
     curve_of,
     drawn_notes,
 )
-from sweeps.driver.best import score_sentence
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog, best_trial
 from sweeps.search.trial_states import (
@@ -37,6 +36,7 @@ from sweeps.search.trial_states import (
     counts_of,
     ended_trials,
     most_trials,
+    score_sentence,
     seconds_left,
     shown_state,
 )

@@ -14,10 +14,10 @@ from orchestration.driver.live_screen import LiveScreen
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder, output_root
-from sweeps.driver.view import SweepView
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.spec import SweepSpec
+from sweeps.views.live_table import SweepView
 from tests.unit.sweeps.trials_of import asked, ended
 
 BLOCK = "families.cola.block_size"
