@@ -70,7 +70,10 @@ class LiveScreen:
                 refresh_per_second=REFRESHES,
                 redirect_stderr=logs_share_terminal,
             ) as self._live:
-                yield
+                try:
+                    yield
+                finally:
+                    self.update()  # it stays on the screen
         finally:
             self._live = None
 

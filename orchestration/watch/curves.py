@@ -9,7 +9,7 @@ from cola.study import RunSpec
 from orchestration.state.journal import Line
 from orchestration.state.run_progress import number
 
-POINTS = 12_000  # of all curves of a page together, so that it stays below a megabyte; chosen
+POINTS = 24_000  # of all curves of a page together, so that it stays below a megabyte; chosen
 FEWEST, MOST = 16, 240  # points of one curve: what shows its shape, and what a screen resolves
 
 

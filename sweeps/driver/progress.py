@@ -80,7 +80,6 @@ class TrialProgress:
 
     def trial_retried(self, request: TrialRequested, planned: PlannedPoint, retry: int) -> None:
         """Report a trial whose process died and that starts in another one."""
-        self._view.left(request.trial)
         limit = planned.runs[0].resources.max_failures
         self._view.note(f"trial {request.trial}: {PROCESS_DIED}; retry {retry} of {limit}")
         name = self._name(request, planned)
@@ -95,7 +94,6 @@ class TrialProgress:
         self, request: TrialRequested, planned: PlannedPoint, outcome: TrialFinished
     ) -> None:
         """Report the outcome of a trial, and end its runs in MLflow."""
-        self._view.left(request.trial)
         self._close_runs(planned, outcome.reason)
         for run in planned.runs:
             self._copies.ended(with_trial_name(run, request.trial).name, run.key)

@@ -99,7 +99,7 @@ class SweepView:
         """What has ended and how, what runs, and for how long; of a stop, what it waits for."""
         sweep, log, running = self._sweep, self._log, len(self._running)
         most, counts = most_trials(sweep, log), counts_of(log)
-        of = "" if most is None else f" of {most} at most"
+        of = "" if most is None else f" of at most {most}"
         states = ", ".join(f"{count} {state}" for state, count in counts.items())
         ended = f"{len(ended_trials(log))}{of} trials ended" + (f" ({states})" if states else "")
         left = seconds_left(sweep, log, running)

@@ -212,7 +212,7 @@ class SweepWatch:
 
     def _headline(self, states: Iterable[str]) -> str:
         most, counts = most_trials(self.sweep, self._log), counts_of(self._log)
-        of = "" if most is None else f" of {most} at most"
+        of = "" if most is None else f" of at most {most}"
         ended = f"{len(ended_trials(self._log))}{of} trials ended"
         others = Counter(state for state in states if state not in counts)
         return ", ".join([ended, *(f"{n} {state}" for state, n in (counts + others).items())])

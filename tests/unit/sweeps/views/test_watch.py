@@ -42,7 +42,7 @@ def test_a_sweep_that_has_not_begun_shows_its_budget_and_writes_nothing(
 ) -> None:
     picture = SweepWatch(planner).picture()
     assert (picture.state, list(picture.rows)) == ("not begun", [])
-    assert picture.headline == "0 of 4 at most trials ended"
+    assert picture.headline == "0 of at most 4 trials ended"
     assert dict(picture.facts)["budget"].startswith("0 trials, 0 FLOPs")
     assert not sweep_folder(planner.base).exists()
     json.dumps(picture.as_json(), allow_nan=False)
@@ -78,7 +78,7 @@ def test_trials_show_their_states_and_their_runs(planner: PointPlanner) -> None:
     assert (shown["progress"], shown["point"]) == (3 / run.spec.steps, "block_size=16")
     assert shown[planner.sweep.metrics[0].name] == "4.5000 so far"
     assert (
-        picture.headline == "3 of 4 at most trials ended, 2 finished, 1 stopped early, 1 training"
+        picture.headline == "3 of at most 4 trials ended, 2 finished, 1 stopped early, 1 training"
     )
     (curve,) = picture.curves
     assert (curve.id, [point[2] for point in curve.evaluations]) == ("4", [4.5])
