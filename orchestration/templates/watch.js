@@ -284,9 +284,8 @@ function draw() {
   });
   const x = axis();
   const against = x === "flops" ? `training FLOPs (${picture.compute})` : "steps";
-  const unit = picture.metric.includes("nats_per_token") ? "nats a token" : picture.metric;
-  const measured = picture.metric === "val/nll_nats_per_token" ? "validation NLL" : picture.metric;
-  setText(place("evaluations-title"), `${measured} (${unit}) against ${against}`);
+  const unit = picture.metric.endsWith("NLL") ? ", nats a token," : "";
+  setText(place("evaluations-title"), `${picture.metric}${unit} against ${against}`);
   setText(place("losses-title"), `training loss against ${against}, a curve for each stage`);
   chart("evaluations", picture.curves.map((c) => ({ ...c, lines: [c.evaluations] })), x, true);
   chart("losses", picture.curves.map((c) => ({ ...c, lines: c.losses })), x, false);

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cola.records import Metric
 from orchestration.watch.curves import RunCurves, as_json
 
 CellKind = Literal["text", "number", "share"]
@@ -60,8 +61,8 @@ class Picture:
     """All of a study or sweep at one time.
 
     `facts` are pairs of a label and a sentence; `ends` is when it is expected to end (Unix seconds;
-    None: not known). `metric` names what evaluations measure, and `compute` the convention of
-    FLOPs.
+    None: not known). `metric` is what evaluations measure, in words, and `compute` the convention
+    of FLOPs.
     """
 
     kind: Literal["study", "sweep"]
@@ -84,6 +85,11 @@ class Picture:
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
+
+
+def in_words(metric: str) -> str:
+    """The name of a metric for people; one without a name in words is shown as MLflow has it."""
+    return "validation NLL" if metric == Metric.NLL else metric
 
 
 def curve_of(id: str, name: str, group: str, found: RunCurves) -> Curve:

@@ -43,6 +43,7 @@ from orchestration.watch.picture import (
     Tone,
     curve_of,
     drawn_notes,
+    in_words,
 )
 from orchestration.watch.waits import Waits
 
@@ -115,7 +116,7 @@ class StudyWatch:
             columns=COLUMNS,
             rows=rows,
             curves=curves,
-            metric=Metric.NLL,
+            metric=in_words(Metric.NLL),
             compute=self.study.matching.convention,
             events=self._events.latest(),
             events_left_out=self._events.left_out,

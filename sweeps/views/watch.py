@@ -27,6 +27,7 @@ from orchestration.watch.picture import (
     Tone,
     curve_of,
     drawn_notes,
+    in_words,
 )
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog, best_trial
@@ -99,7 +100,7 @@ class SweepWatch:
             rows=[self._row(r, states[r.trial], problems[r.trial], r.trial in best)
                   for r in requests],
             curves=curves,
-            metric=self._metric,
+            metric=in_words(self._metric),
             compute=self.planner.base.matching.convention,
             events=self._events.latest(),
             events_left_out=self._events.left_out,
@@ -159,7 +160,7 @@ class SweepWatch:
 
     def _columns(self) -> list[ColumnHead]:
         arms = [ColumnHead("arm")] if self.sweep.arms else []
-        value = ColumnHead(self.sweep.metrics[0].name, "number")
+        value = ColumnHead(in_words(self.sweep.metrics[0].name), "number")
         return [*arms, ColumnHead("point"), ColumnHead("progress", "share"), value,
                 ColumnHead("took", "number")]  # fmt: skip
 
@@ -223,7 +224,7 @@ class SweepWatch:
         for arm in self.sweep.spaces():
             found = best_trial(log, arm, goal) if len(self.sweep.metrics) == 1 else None
             if found is not None:
-                facts.append(("best", score_sentence(*found, goal)))
+                facts.append(("so far", score_sentence(*found, goal)))
         facts += [("budget", self._budget(arm)) for arm in self.sweep.spaces()]
         page = StudyFolder(self.folder).report_page
         return [*facts, *([("report", str(page))] if page.is_file() else [])]

@@ -63,8 +63,8 @@ def test_trials_show_their_states_and_their_runs(planner: PointPlanner) -> None:
     assert states == ["finished", "finished, best", "stopped early", "open"]
     assert before.state == "not running"
     assert before.rows[2].why == "stopped early by asha at 50% of its budget"
-    assert ("best", f"best trial: 2, {planner.sweep.metrics[0].name} 4.0000; not scored on a test "
-            "split, so that this number is a selected one") in before.facts  # fmt: skip
+    best = f"best trial: 2, {planner.sweep.metrics[0].name} 4.0000; not scored on a test split, "
+    assert ("so far", f"{best}so that this number is a selected one") in before.facts
     EventLog(folder).write(Event.WAITING, f"trial004-{run.name}", "waits for 8 CPUs: 1 is free")
     assert watch.picture().rows[3].why == "waits for 8 CPUs: 1 is free"
 
@@ -76,7 +76,7 @@ def test_trials_show_their_states_and_their_runs(planner: PointPlanner) -> None:
     assert (picture.state, picture.rows[3].state) == ("running", "training")
     shown = cells(picture, 4)
     assert (shown["progress"], shown["point"]) == (3 / run.spec.steps, "block_size=16")
-    assert shown[planner.sweep.metrics[0].name] == "4.5000 so far"
+    assert shown["validation NLL"] == "4.5000 so far"
     assert (
         picture.headline == "3 of at most 4 trials ended, 2 finished, 1 stopped early, 1 training"
     )
