@@ -57,9 +57,10 @@ class SweepDriver:
                 self._context.progress.arm_over(arm)
             return
         together = scheduler.kind in ("none", "pbt") or scheduler.is_pruner
-        for group in [[*arms]] if together else [[arm] for arm in arms]:
-            if not self.stopped:
-                self._tune(group)
+        with self._context.view.live():
+            for group in [[*arms]] if together else [[arm] for arm in arms]:
+                if not self.stopped:
+                    self._tune(group)
 
     def stop_on_interrupt(self) -> contextlib.AbstractContextManager[None]:
         """Inside the block, SIGINT or SIGTERM stops the sweep; a second one leaves at once."""
@@ -114,8 +115,7 @@ class SweepDriver:
         self._search = TuneSearch(arms, self._context)
         log.info("Ray Tune starts with arms %s", [arm.arm for arm in arms])
         try:
-            monitored = closing(PeriodicThread(self._monitor_function(), MONITOR_SECONDS))
-            with self._context.view.live(), monitored:
+            with closing(PeriodicThread(self._monitor_function(), MONITOR_SECONDS)):
                 self._tuner(arms).fit()
         except Exception as error:
             own = project_error_in(error)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cola.records import Metric, TrialFinished, TrialRequested
+from cola.records import Metric, NllKind, TrialFinished, TrialRequested, weakest_kind
+from cola.terminal_tables import NONE
 from sweeps.search.trial_log import SweepLog, best_trial
 from sweeps.space.checks import space_size
 from sweeps.space.spec import MetricGoal, SweepSpec
@@ -55,6 +56,20 @@ def most_trials(sweep: SweepSpec, log: SweepLog) -> int | None:
         total += min(known)
     beyond = sum(request.beyond for request in dict(log.requests).values())
     return total + beyond
+
+
+def shown_value(outcome: TrialFinished, metric: str) -> str:
+    """A trial's metric at its end; of a validation NLL also what it is, where the log has that."""
+    value = outcome.metrics.get(metric)
+    if value is None:
+        return NONE
+    kinds = [run.nll_kind for run in outcome.runs if run.nll_kind is not None]
+    return with_kind(value, metric, weakest_kind(kinds) if kinds else None)
+
+
+def with_kind(value: float, metric: str, kind: NllKind | None) -> str:
+    """A metric's value; of a validation NLL also whether it is exact, a bound or an estimate."""
+    return f"{value:.4f} ({kind})" if metric == Metric.NLL and kind is not None else f"{value:.4f}"
 
 
 def seconds_left(sweep: SweepSpec, log: SweepLog, running: int) -> float | None:

@@ -14,10 +14,10 @@ from cola.errors import StorageError
 from cola.records import Metric, TrialFinished, TrialRequested
 from cola.terminal_tables import NONE, Column, fitted
 from orchestration.driver.live_screen import LiveScreen, clock_since, minutes
-from orchestration.driver.progress import shown
 from orchestration.state.ledger import Ledger
 from orchestration.state.paths import output_root
 from orchestration.state.run_progress import RunProgress
+from orchestration.watch.picture import in_words
 from sweeps.search.trial_log import SweepLog
 from sweeps.search.trial_states import (
     best_trials,
@@ -26,6 +26,8 @@ from sweeps.search.trial_states import (
     most_trials,
     seconds_left,
     shown_state,
+    shown_value,
+    with_kind,
 )
 from sweeps.space.points import PlannedPoint
 from sweeps.space.space import describe_point
@@ -46,9 +48,10 @@ class RunningTrial:
 
     @property
     def state(self) -> str:
-        """Whether it starts, and for how long, or trains."""
-        trains = any(run.step for run in self.runs)
-        return "training" if trains else f"starting {clock_since(self.launched_at)}"
+        """Whether it starts, and for how long, or trains, and how far it is."""
+        if any(run.step for run in self.runs):
+            return f"training {self.share:.0%}"
+        return f"starting {clock_since(self.launched_at)}"
 
 
 class SweepView:
@@ -120,14 +123,13 @@ class SweepView:
             title += f" | {len(numbers) - room} more trials"
             numbers = sorted(numbers[:room])
         rows = [(n, self._log.requests[n], self._log.outcomes.get(n)) for n in numbers]
-        arms = Column("arm", [each.arm for _, each, _ in rows], left=True)
+        arms = Column("arm", [each.arm for _, each, _ in rows], rank=1, left=True)
         columns = [
             Column("trial", [str(number) for number in numbers]),
             *([arms] if self._sweep.arms else []),
             Column("point", [describe_point(each.point) for _, each, _ in rows], wraps=True),
             Column("state", [self._state(n, ended, best) for n, _, ended in rows], left=True),
-            Column("progress", [self._progress(n, ended) for n, _, ended in rows], 1),
-            Column(self._metric, [self._value(n, ended) for n, _, ended in rows]),
+            Column(in_words(self._metric), [self._value(n, ended) for n, _, ended in rows]),
         ]
         return fitted(title, columns, self._screen.console, wide=False).table
 
@@ -143,20 +145,13 @@ class SweepView:
             return running.state
         return shown_state(ended) + (", best" if number in best else "")
 
-    def _progress(self, number: int, ended: TrialFinished | None) -> str:
-        running = self._running.get(number)
-        if running is not None:
-            return f"{running.share:.0%}"
-        if ended is None:
-            return NONE
-        return "100%" if ended.state == "finished" else NONE
-
     def _value(self, number: int, ended: TrialFinished | None) -> str:
         """The first metric at the end; of a trial that runs, its last validation of the first seed,
         where that is the metric."""
-        running = self._running.get(number)
         if ended is not None:
-            return shown(ended.metrics.get(self._metric), ".4f")
-        if running is None or self._metric != Metric.NLL or running.runs[0].nll is None:
+            return shown_value(ended, self._metric)
+        running = self._running.get(number)
+        first = None if running is None else running.runs[0]
+        if first is None or first.nll is None or self._metric != Metric.NLL:
             return NONE
-        return f"{running.runs[0].nll:.4f} so far"
+        return with_kind(first.nll, self._metric, first.kind)

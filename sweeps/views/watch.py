@@ -11,7 +11,6 @@ from cola.errors import ColaError
 from cola.records import Metric, SweepFile, TrialFinished, TrialRequested
 from cola.terminal_tables import NONE
 from orchestration.cleanup.overview import LEFT
-from orchestration.driver.progress import shown
 from orchestration.planning.catalog import load_run_spec
 from orchestration.planning.units import duration
 from orchestration.state.ledger import Ledger
@@ -40,6 +39,8 @@ from sweeps.search.trial_states import (
     score_sentence,
     seconds_left,
     shown_state,
+    shown_value,
+    with_kind,
 )
 from sweeps.space.catalog import sweep_folder
 from sweeps.space.points import PointPlanner
@@ -161,16 +162,16 @@ class SweepWatch:
     def _columns(self) -> list[ColumnHead]:
         arms = [ColumnHead("arm")] if self.sweep.arms else []
         value = ColumnHead(in_words(self.sweep.metrics[0].name), "number")
-        return [*arms, ColumnHead("point"), ColumnHead("progress", "share"), value,
+        return [ColumnHead("progress", "share"), value, *arms, ColumnHead("point"),
                 ColumnHead("took", "number")]  # fmt: skip
 
     def _row(self, request: TrialRequested, state: str, problem: str | None, is_best: bool) -> Row:
         outcome = self._log.outcomes.get(request.trial)
         cells: list[str | float | None] = [
-            *([request.arm] if self.sweep.arms else []),
-            describe_point(request.point),
             1.0 if state == "finished" else self._share(request),
             self._value(request, outcome),
+            *([request.arm] if self.sweep.arms else []),
+            describe_point(request.point),
             NONE if outcome is None else duration(outcome.wall_seconds),
         ]
         waits = (
@@ -189,11 +190,14 @@ class SweepWatch:
         return sum(run.share for run in found) / len(request.run_keys) if found else 0.0
 
     def _value(self, request: TrialRequested, outcome: TrialFinished | None) -> str:
+        goal = self.sweep.metrics[0].name
         if outcome is not None:
-            return shown(outcome.metrics.get(self.sweep.metrics[0].name), ".4f")
+            return shown_value(outcome, goal)
         first = self._followed.get(request.run_keys[0]) if request.run_keys else None
         latest = first.curves.evaluations[-1:] if first is not None else []
-        return f"{latest[0].value:.4f} so far" if latest else NONE
+        if first is None or not latest or goal != self._metric:
+            return NONE
+        return f"{with_kind(latest[0].value, goal, first.progress.kind)} so far"
 
     def _curve(self, request: TrialRequested) -> Curve | None:
         """Of the trial's first run, which is what its scheduler judges."""

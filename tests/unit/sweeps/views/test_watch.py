@@ -76,7 +76,7 @@ def test_trials_show_their_states_and_their_runs(planner: PointPlanner) -> None:
     assert (picture.state, picture.rows[3].state) == ("running", "training")
     shown = cells(picture, 4)
     assert (shown["progress"], shown["point"]) == (3 / run.spec.steps, "block_size=16")
-    assert shown["validation NLL"] == "4.5000 so far"
+    assert shown["validation NLL"] == "4.5000 (estimate) so far"
     assert (
         picture.headline == "3 of at most 4 trials ended, 2 finished, 1 stopped early, 1 training"
     )
