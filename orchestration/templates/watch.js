@@ -11,7 +11,6 @@ const place = (id) => document.getElementById(id);
 let token = taken(), picture = null, digest = null, timer = null;
 let answered = null; // when the last answer came, by this machine's clock
 let picked = null; // id of the row whose curve stands out
-let hovered = null;
 
 /* The token behind the address's #, which is then taken out of the address and the history. */
 function taken() {
@@ -289,7 +288,7 @@ function draw() {
   setText(place("losses-title"), `training loss against ${against}, a curve for each stage`);
   chart("evaluations", picture.curves.map((c) => ({ ...c, lines: [c.evaluations] })), x, true);
   chart("losses", picture.curves.map((c) => ({ ...c, lines: c.losses })), x, false);
-  const chosen = picture.curves.find((curve) => curve.id === (hovered || picked));
+  const chosen = picture.curves.find((curve) => curve.id === picked);
   setText(place("picked"), chosen ? chosen.name : "");
 }
 
@@ -315,7 +314,7 @@ function chart(id, curves, x, points) {
   const up = scale(all.map(([, value]) => value), height - BOTTOM, TOP,
     all.every(([, value]) => value > 0), UP);
   frame(root, across, up, width, height);
-  const shown = hovered || picked;
+  const shown = picked;
   if (shown && drawn.some((curve) => curve.id === shown)) root.classList.add("fades");
   for (const curve of drawn) {
     const mark = `${look(curve.group)}${curve.id === shown ? " picked" : ""}`;

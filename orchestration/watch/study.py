@@ -195,8 +195,8 @@ class StudyWatch:
                 for run in to_come
             )  # fmt: skip
             if to_come:
-                facts.append(("planned", f"{duration(seconds)} for the {len(to_come)} runs that "
-                              "have not begun, one after another, by the plan"))  # fmt: skip
+                facts.append(("planned", f"{duration(seconds)} for what has not begun "
+                              f"({len(to_come)}), one after another, by the plan"))  # fmt: skip
         owners = {
             lease.owner.rpartition(":")[0]
             for run in runs

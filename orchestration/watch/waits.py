@@ -8,6 +8,7 @@ from cola.errors import first_of
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.cleanup.overview import LEFT
+from orchestration.planning.catalog import output_option
 from orchestration.planning.plan import PlannedRun
 from orchestration.planning.shared_prefixes import PrefixPlan
 from orchestration.state.paths import output_root
@@ -44,7 +45,8 @@ class Waits:
             at_once = f" (resources.concurrent_runs={limit})" if limit is not None else ""
             return f"waits for room: {first_of(self._active)} train{at_once}"
         verb = "trains" if self._states[run.key] == "new" else "resumes"
-        return f"no run trains now; `cola run {self._study.name}` {verb} it"
+        where = output_option(output_root(self._study))
+        return f"no run trains now; `cola run {self._study.name}{where}` {verb} it"
 
     def _shared_stage(self, run: PlannedRun) -> str | None:
         """The run whose first steps it takes over, while that has not published them."""

@@ -38,7 +38,8 @@ def test_a_study_that_has_not_begun_shows_its_plan_and_writes_nothing(
     study = study_of(tiny_study)
     picture = StudyWatch(study).picture()
     assert (picture.state, picture.ends, len(picture.rows)) == ("not begun", None, 4)
-    assert {row.why for row in picture.rows} == {"no run trains now; `cola run tiny` trains it"}
+    command = f"cola run tiny --output {output_root(study)}"
+    assert {row.why for row in picture.rows} == {f"no run trains now; `{command}` trains it"}
     assert [label for label, _ in picture.facts] == ["compute", "budget", "planned"]
     assert not output_root(study).exists()
     json.dumps(picture.as_json(), allow_nan=False)
@@ -96,7 +97,8 @@ def test_a_killed_driver_is_not_charged_until_now(tiny_study: dict[str, Any]) ->
     picture = watch.picture()
     assert (picture.tone, picture.state) == ("trouble", "its driver has ended without a word")
     assert dict(picture.facts)["budget"] == "1 core hours"
-    assert picture.rows[0].why == "no run trains now; `cola run tiny` resumes it"
+    command = f"cola run tiny --output {output_root(study)}"
+    assert picture.rows[0].why == f"no run trains now; `{command}` resumes it"
 
 
 def test_what_a_run_waits_for_is_what_its_driver_wrote_last(tiny_study: dict[str, Any]) -> None:
