@@ -91,7 +91,8 @@ class LiveScreen:
         """Print that the driver stops, and from now on what it waits for."""
         self._waits_for = waits_for
         self._stopping_since = self._stop_reported_at = time.monotonic()
-        again = "; Ctrl-C again leaves at once" if waits_for() else ""
+        by_hand = self.console.is_terminal and waits_for()
+        again = "; Ctrl-C again leaves at once" if by_hand else ""
         self.note(f"{text}{self._waiting()}{again}")
 
     def title(self, counts: str, left: str | None) -> str:
