@@ -92,7 +92,7 @@ class LiveScreen:
         self._waits_for = waits_for
         self._stopping_since = self._stop_reported_at = time.monotonic()
         by_hand = self.console.is_terminal and waits_for()
-        again = "; Ctrl-C again leaves at once" if by_hand else ""
+        again = "; Ctrl-C again leaves without them" if by_hand else ""
         self.note(f"{text}{self._waiting()}{again}")
 
     def title(self, counts: str, left: str | None) -> str:

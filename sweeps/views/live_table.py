@@ -48,9 +48,9 @@ class RunningTrial:
 
     @property
     def state(self) -> str:
-        """Whether it starts, and for how long, or trains, and how far it is."""
+        """Whether it starts, and for how long, trains, and how far it is, or is measured."""
         if any(run.step for run in self.runs):
-            return f"training {self.share:.0%}"
+            return f"training {self.share:.0%}" if self.share < 1 else "finishing"
         return f"starting {clock_since(self.launched_at)}"
 
 
