@@ -16,6 +16,7 @@ from orchestration.watch.picture import Tone
 
 # States of the page that the ledger does not have.
 STARTING, TRAINING = "starting", "training"
+NOT_BEGUN, FINISHING = "not begun", "finishing"
 ACTIVE = (STARTING, TRAINING)
 TONES: dict[str, Tone] = {
     "new": "waiting",
@@ -67,6 +68,13 @@ def state_of(entry: Entry, ledger: Ledger) -> str:
         return state
     beats = read_beats(ledger.run_folder(entry.run_key), len(entry.attempts))
     return TRAINING if beats else STARTING
+
+
+def shown_as(state: str, share: float) -> str:
+    """A run's state in the page's words: after its last step it is measured and exported."""
+    if state == TRAINING and share >= 1:
+        return FINISHING
+    return NOT_BEGUN if state == "new" else state
 
 
 def as_it_ended(entry: Entry, state: str) -> Entry:

@@ -28,11 +28,13 @@ from orchestration.watch.curves import limit_for
 from orchestration.watch.events import FollowedEvents
 from orchestration.watch.followed_run import (
     ACTIVE,
+    NOT_BEGUN,
     TONES,
     TRAINING,
     FollowedRun,
     as_it_ended,
     problem_of,
+    shown_as,
     state_of,
 )
 from orchestration.watch.picture import (
@@ -47,7 +49,6 @@ from orchestration.watch.picture import (
 )
 from orchestration.watch.waits import Waits
 
-NOT_BEGUN = "not begun"
 COLUMNS = (
     ColumnHead("progress", "share"),
     ColumnHead("step", "number"),
@@ -275,13 +276,6 @@ def state_of_all(states: Sequence[str]) -> tuple[Tone, str]:
         return "waiting", NOT_BEGUN
     trouble = found & {"failed", "diverged", "unreadable"}
     return ("trouble" if trouble else "ended early"), "not running"
-
-
-def shown_as(state: str, share: float) -> str:
-    """A run's state in the page's words: after its last step it is measured and exported."""
-    if state == TRAINING and share >= 1:
-        return "finishing"
-    return NOT_BEGUN if state == "new" else state
 
 
 def headline(states: Sequence[str]) -> str:

@@ -17,7 +17,14 @@ from orchestration.state.ledger import Ledger
 from orchestration.state.paths import RunFolder, StudyFolder, output_root
 from orchestration.watch.curves import limit_for
 from orchestration.watch.events import FollowedEvents
-from orchestration.watch.followed_run import ACTIVE, TONES, FollowedRun, problem_of, state_of
+from orchestration.watch.followed_run import (
+    ACTIVE,
+    TONES,
+    FollowedRun,
+    problem_of,
+    shown_as,
+    state_of,
+)
 from orchestration.watch.picture import (
     ColumnHead,
     Curve,
@@ -179,8 +186,9 @@ class SweepWatch:
             if outcome is None
             else outcome.reason
         )
-        tone, shown_as = TRIAL_TONES.get(state, "waiting"), f"{state}, best" if is_best else state
-        return Row(str(request.trial), f"trial {request.trial}", tone, shown_as, cells,
+        tone, words = TRIAL_TONES.get(state, "waiting"), shown_as(state, self._share(request))
+        return Row(str(request.trial), f"trial {request.trial}", tone,
+                   f"{words}, best" if is_best else words, cells,
                    problem or waits)  # fmt: skip
 
     def _share(self, request: TrialRequested) -> float:
