@@ -58,13 +58,14 @@ def most_trials(sweep: SweepSpec, log: SweepLog) -> int | None:
     return total + beyond
 
 
-def shown_value(outcome: TrialFinished, metric: str) -> str:
-    """A trial's metric at its end; of a validation NLL also what it is, where the log has that."""
+def shown_value(outcome: TrialFinished, metric: str, kind: NllKind | None) -> str:
+    """A trial's metric at its end; of a validation NLL also what it is. `kind` is what its journal
+    says, for trials that were stopped, of which the log has no runs."""
     value = outcome.metrics.get(metric)
     if value is None:
         return NONE
     kinds = [run.nll_kind for run in outcome.runs if run.nll_kind is not None]
-    return with_kind(value, metric, weakest_kind(kinds) if kinds else None)
+    return with_kind(value, metric, weakest_kind(kinds) if kinds else kind)
 
 
 def with_kind(value: float, metric: str, kind: NllKind | None) -> str:

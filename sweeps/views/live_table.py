@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from cola.errors import StorageError
-from cola.records import Metric, TrialFinished, TrialRequested
+from cola.records import Metric, NllKind, TrialFinished, TrialRequested
 from cola.terminal_tables import NONE, Column, fitted
 from orchestration.driver.live_screen import LiveScreen, clock_since, minutes
 from orchestration.state.ledger import Ledger
@@ -61,6 +61,7 @@ class SweepView:
         self._screen, self._sweep, self._log = screen, sweep, trial_log
         self._metric = sweep.metrics[0].name
         self._running: dict[int, RunningTrial] = {}  # by the trial's number
+        self._kinds: dict[int, NllKind] = {}  # of the NLL of trials that have left
 
     def note(self, text: str) -> None:
         """Print a line with the minutes and seconds since the start."""
@@ -78,7 +79,9 @@ class SweepView:
 
     def left(self, trial: int) -> None:
         """The trial has no process any more."""
-        self._running.pop(trial, None)
+        left = self._running.pop(trial, None)
+        if left is not None and left.runs[0].kind is not None:
+            self._kinds[trial] = left.runs[0].kind
 
     def stopping(self) -> None:
         """Print that the sweep stops, and from now on what it waits for."""
@@ -149,7 +152,7 @@ class SweepView:
         """The first metric at the end; of a trial that runs, its last validation of the first seed,
         where that is the metric."""
         if ended is not None:
-            return shown_value(ended, self._metric)
+            return shown_value(ended, self._metric, self._kinds.get(number))
         running = self._running.get(number)
         first = None if running is None else running.runs[0]
         if first is None or first.nll is None or self._metric != Metric.NLL:

@@ -199,9 +199,9 @@ class SweepWatch:
 
     def _value(self, request: TrialRequested, outcome: TrialFinished | None) -> str:
         goal = self.sweep.metrics[0].name
-        if outcome is not None:
-            return shown_value(outcome, goal)
         first = self._followed.get(request.run_keys[0]) if request.run_keys else None
+        if outcome is not None:
+            return shown_value(outcome, goal, None if first is None else first.progress.kind)
         latest = first.curves.evaluations[-1:] if first is not None else []
         if first is None or not latest or goal != self._metric:
             return NONE

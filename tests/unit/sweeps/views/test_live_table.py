@@ -75,6 +75,9 @@ def test_the_live_table_shows_what_runs_is_best_and_was_stopped(
     for text in ("finished, best", "stopped early", training, "4.5000 (estimate)", "block_size=8"):
         assert text in shown
     assert "…" not in shown
+    world.view.left(4)
+    ended(world.log, 4, "stopped", nll=4.25)  # the log has no runs of it
+    assert "4.2500 (estimate)" in world.shown()
     rows = [line for line in world.file.getvalue().splitlines() if line.startswith("│")]
     assert max(map(len, rows)) <= width
 
