@@ -156,7 +156,7 @@ function showEnd() {
   const at = place("facts").children[1];
   if (!at || !picture) return;
   if (picture.tone === "done") setText(at, "–");
-  else if (picture.ends === null) setText(at, "not known while nothing trains");
+  else if (picture.ends === null) setText(at, picture.tone === "active" ? "not known" : "not known while nothing trains");
   else setText(at, `about ${clock(1000 * picture.ends)}, if what is to come trains as fast`);
 }
 

@@ -29,6 +29,7 @@ class FollowedEvents:
         self._latest: deque[EventLine] = deque(maxlen=SHOWN)
         self._count = 0
         self._last: dict[str, EventLine] = {}  # by the run's name
+        self.is_stopping = False  # a stop was asked for, and nothing was launched since
 
     def read(self) -> None:
         """Take in the lines since the last call.
@@ -82,5 +83,8 @@ class FollowedEvents:
         )
         self._count += 1
         self._latest.append(found)
+        self.is_stopping = event == Event.STOP_REQUESTED or (
+            self.is_stopping and event != Event.LAUNCHED
+        )
         if found.run is not None:
             self._last[found.run] = found

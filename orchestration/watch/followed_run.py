@@ -17,6 +17,7 @@ from orchestration.watch.picture import Tone
 # States of the page that the ledger does not have.
 STARTING, TRAINING = "starting", "training"
 NOT_BEGUN, FINISHING = "not begun", "finishing"
+RUNNING, STOPPING = "running", "stopping"  # of a study or sweep
 ACTIVE = (STARTING, TRAINING)
 TONES: dict[str, Tone] = {
     "new": "waiting",

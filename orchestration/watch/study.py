@@ -29,6 +29,8 @@ from orchestration.watch.events import FollowedEvents
 from orchestration.watch.followed_run import (
     ACTIVE,
     NOT_BEGUN,
+    RUNNING,
+    STOPPING,
     TONES,
     TRAINING,
     FollowedRun,
@@ -104,6 +106,8 @@ class StudyWatch:
         left = self._seconds_left(runs, states)
         not_finite = {run.name: self._followed[run.key].curves.not_finite for run in runs}
         tone, state = state_of_all([*states.values(), *("new" for _ in self._unplanned)])
+        if state == RUNNING and self._events.is_stopping:
+            state, left = STOPPING, None
         return Picture(
             kind="study",
             name=self.study.name,
@@ -269,7 +273,7 @@ def state_of_all(states: Sequence[str]) -> tuple[Tone, str]:
     if found <= {"finished"}:
         return "done", "finished"
     if found & set(ACTIVE):
-        return "active", "running"
+        return "active", RUNNING
     if LEFT in found:
         return "trouble", "its driver has ended without a word"
     if found <= {"new"}:

@@ -37,13 +37,16 @@ class Waits:
         """What the run waits for; None of one that does not wait."""
         if self._states[run.key] not in ("new", "interrupted", LEFT):
             return None
+        trains = f"{first_of(self._active)} train{'s' * (len(self._active) == 1)}"
+        if self._active and self._events.is_stopping:
+            return f"the study stops and starts nothing more; {trains} until the next checkpoint"
         known = self._events.wait_of(run.name) or self._shared_stage(run)
         if known is not None:
             return known
         if self._active:
             limit = self._study.resources.concurrent_runs
             at_once = f" (resources.concurrent_runs={limit})" if limit is not None else ""
-            return f"waits for room: {first_of(self._active)} train{at_once}"
+            return f"waits for room: {trains}{at_once}"
         verb = "trains" if self._states[run.key] == "new" else "resumes"
         where = output_option(output_root(self._study))
         return f"no run trains now; `cola run {self._study.name}{where}` {verb} it"

@@ -19,6 +19,8 @@ from orchestration.watch.curves import limit_for
 from orchestration.watch.events import FollowedEvents
 from orchestration.watch.followed_run import (
     ACTIVE,
+    RUNNING,
+    STOPPING,
     TONES,
     FollowedRun,
     problem_of,
@@ -52,6 +54,7 @@ from sweeps.search.trial_states import (
 from sweeps.space.catalog import sweep_folder
 from sweeps.space.points import PointPlanner
 from sweeps.space.space import describe_point
+from sweeps.trials.stopping import is_sweep_stopping
 from sweeps.trials.trial_spec import trial_prefix
 
 MEASURED = "being measured"  # its runs are finished, and its outcome is to come
@@ -94,6 +97,8 @@ class SweepWatch:
         running = sum(state in ACTIVE for state in states.values())
         left = seconds_left(sweep, log, running)
         tone, state = self._state_of_all(list(states.values()))
+        if state == STOPPING:
+            left = None
         return Picture(
             kind="sweep",
             name=sweep.name,
@@ -156,7 +161,7 @@ class SweepWatch:
     def _state_of_all(self, states: Sequence[str]) -> tuple[Tone, str]:
         """The state of the sweep by those of its trials, and whether its best point is written."""
         if set(states) & set(ACTIVE):
-            return "active", "running"
+            return "active", STOPPING if is_sweep_stopping(self.folder) else RUNNING
         if LEFT in states:
             return "trouble", "its driver has ended without a word"
         if not states:

@@ -102,7 +102,7 @@ def test_the_page_follows_the_files_and_keeps_focus_and_place(
         events = page.value("document.getElementById('events').textContent")
         assert MARKUP in events  # as text
         reasons = page.value("document.getElementById('reasons').textContent")
-        assert f"waits for room: {runs[0].name} train" in reasons
+        assert f"waits for room: {runs[0].name} trains" in reasons
         connection = "document.getElementById('connection')"
         page.offline(True)
         page.until(f"{connection}.className.includes('lost')")

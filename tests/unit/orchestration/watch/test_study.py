@@ -118,6 +118,23 @@ def test_what_a_run_waits_for_is_what_its_driver_wrote_last(tiny_study: dict[str
     assert second.events[0].event == "launched"
 
 
+def test_a_study_that_stops_expects_no_end_and_starts_nothing(tiny_study: dict[str, Any]) -> None:
+    study = study_of(tiny_study)
+    runs = recorded(study)
+    folder, events = begun(study, runs[0]), EventLog(study_folder(study))
+    beat(folder, 2)
+    steps(folder, range(1, 3))
+    events.write(Event.LAUNCHED, runs[0].name)
+    watch = StudyWatch(study)
+    assert watch.picture().rows[1].why == f"waits for room: {runs[0].name} trains"
+    events.write(Event.STOP_REQUESTED)
+    picture = watch.picture()
+    assert (picture.state, picture.ends) == ("stopping", None)
+    assert str(picture.rows[1].why).startswith("the study stops and starts nothing more; ")
+    events.write(Event.LAUNCHED, runs[1].name)
+    assert watch.picture().state == "running"
+
+
 def test_damaged_files_cost_their_run_alone(tiny_study: dict[str, Any]) -> None:
     study = study_of(tiny_study)
     runs = recorded(study)
