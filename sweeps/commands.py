@@ -74,6 +74,15 @@ COMMANDS = (
         ),
     ),
     Entry(
+        "watch", STUDIES,
+        "Show a study or sweep as a page on loopback that follows its files, until interrupted.",
+        "sweeps.watch_cli", (
+            "cola watch demo",
+            "cola watch rates --output /shared/outputs",
+            "cola watch study.yaml --port 8000 --token-file ~/.cola-token",
+        ),
+    ),
+    Entry(
         "report", STUDIES,
         "Fit the study's scaling curves and write report.html, report.md, figures and tables.",
         ANALYSIS, ("cola report demo", "cola report demo --target 1e13 --json"),

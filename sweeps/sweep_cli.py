@@ -29,6 +29,7 @@ from orchestration.cli.results import deliver
 from orchestration.cli.things import within
 from orchestration.cluster.interpreter import check_interpreter
 from orchestration.cluster.session import check_joined
+from orchestration.driver.live_screen import LiveScreen
 from orchestration.remote.submission import Submission
 from sweeps.search.known_trials import describe_left_out, leave_out_trials
 from sweeps.search.trial_log import SweepLog
@@ -119,11 +120,12 @@ def run(
 
     name = planner.sweep.name
     forecast = None if context.obj is None else context.obj.register_forecast
+    screen = LiveScreen()
     if address is None:
-        result = run_sweep(planner, None, notify=typer.echo, forecast=forecast)
+        result = run_sweep(planner, None, screen, forecast=forecast)
     else:
         result = run_supervised(
-            spec, settings, address, base=planner.base, notify=typer.echo, forecast=forecast
+            spec, settings, address, base=planner.base, screen=screen, forecast=forecast
         )
     counts = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     typer.echo(f"{name}: {counts or 'no trials'} ({result.folder})")

@@ -51,10 +51,11 @@ LAYERS = {
         {"trainers", "recipes", "output_mirror"},
         {"driver"},
         {"doctor", "results"},
+        {"watch"},
         {"cli"},
         {"serving"},
     ),
-    "sweeps": ({"space"}, {"search", "trials"}, {"driver"}),
+    "sweeps": ({"space"}, {"search", "trials"}, {"views"}, {"driver"}),
     "analysis": (
         {"forecasts", "plotting", "profiles", "tables", "tracking"},
         {"conditions"},

@@ -13,8 +13,10 @@ from cola.jsonl import LineReader
 from cola.records import STUDY_IMPORT, SweepFile
 from orchestration.cleanup.contents import Thing, run_keys, things_in
 from orchestration.planning.decisions import saved_plan
-from orchestration.state.ledger import Ledger
+from orchestration.state.ledger import Entry, Ledger
 from orchestration.state.paths import OutputFolder, StudyFolder
+
+LEFT = "left by its driver"  # state of a run that was running and that nobody keeps any more
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,12 @@ def runs_of(root: Path, thing: Thing) -> Iterator[RunLine]:
 
 def state_of(ledger: Ledger, run_key: str) -> str:
     """A run's state; one that nobody keeps any more is no running one."""
-    entry = ledger.known_entry(run_key)
-    if entry.state == "running" and not ledger.is_held(entry):
-        return "left by its driver"
-    return str(entry.state)
+    return shown_state(ledger, ledger.known_entry(run_key))
+
+
+def shown_state(ledger: Ledger, entry: Entry) -> str:
+    """As `state_of`, by the run's entry in the ledger."""
+    return LEFT if entry.state == "running" and not ledger.is_held(entry) else str(entry.state)
 
 
 def with_trials(sweep: ThingLine, path: Path) -> ThingLine:

@@ -4,7 +4,6 @@ cluster its report, where other machines find it."""
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from cola.spec.address import resolve_address
 from cola.study import StudySpec
 from orchestration.cleanup.contents import Thing
 from orchestration.driver.progress import StudyView
+from orchestration.planning.catalog import output_option
 from orchestration.state.paths import StudyFolder, output_root, study_folder
 from orchestration.tracking.pages import study_pages
 
@@ -93,8 +93,7 @@ def show_next(
 def next_commands(study: StudySpec, result: StudyResult, *, report: Path | None) -> list[str]:
     """Commands for a complete study: its report, unless it was written; a text by the last of its
     runs; MLflow's pages."""
-    root = output_root(study)
-    where = "" if root == Path("outputs").resolve() else f" --output {shlex.quote(str(root))}"
+    where = output_option(output_root(study))
     last = list(result.states)[-1]
     return [
         *([f"cola report {study.name}{where}"] if report is None else []),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,25 @@ def submission_of(
         raise SpecError(
             f"{thing}: neither a file nor a shipped study or sweep; shipped: {', '.join(names)}"
         )
+    check_is_of_study(thing, scale, sweep_settings)
+    study = read_study(thing, settings)
+    placed = study.model_copy(update={"output": output_within(shared, study)})
+    check_mirror_address(placed)
+    return study_submission(located(placed) if here else placed)
+
+
+def check_is_of_study(thing: str, scale: str | None, sweep_settings: Sequence[str]) -> None:
+    """Refuse options of sweeps for a study.
+
+    Raises:
+        SpecError: naming the first of them.
+    """
     given = {"--scale": scale, "--sweep-set": next(iter(sweep_settings), None)}
     for option, value in given.items():
         if value is not None:
             raise SpecError(
                 f"{option} {value}: is for sweeps, and {thing} is a study; leave it out"
             )
-    study = read_study(thing, settings)
-    placed = study.model_copy(update={"output": output_within(shared, study)})
-    check_mirror_address(placed)
-    return study_submission(located(placed) if here else placed)
 
 
 def within(shared: str | None, study: StudySpec, settings: list[str]) -> list[str]:

@@ -33,6 +33,7 @@ from orchestration.driver.monitor import RunMonitor, report_failures, supervise_
 from orchestration.driver.progress import StudyView
 from orchestration.driver.retry_policy import RetryPolicy
 from orchestration.driver.run_budget import RunBudget
+from orchestration.driver.signals import run_threads
 from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
@@ -84,9 +85,8 @@ class Launcher:
         self._budget = RunBudget(study.resources.max_accelerator_hours, plan, ledger)
         self._retries = RetryPolicy(study.retry_diverged)
         self.events = EventLog(study_folder(study))
-        self.copies = copies or RunMirror(
-            None, Thing("study", study.name), self.events, notify=view.note
-        )
+        thing = Thing("study", study.name)
+        self.copies = copies or RunMirror(None, thing, self.events, notify=view.note)
         self._leases = LeaseKeeper(ledger)
         self._others = OtherDrivers(ledger)
 
@@ -112,7 +112,7 @@ class Launcher:
             self.study, queue, self.view, events=self.events, seconds_of=self._planned.seconds
         )
         threads = len(self.current_keys)  # other drivers' runs may be taken up
-        with self.view.live(), ThreadPoolExecutor(threads) as pool, closing(launches):
+        with self.view.live(), run_threads(threads) as pool, closing(launches):
             try:
                 while self._running or (self._has_more() and not self.stopping.is_set()):
                     self._step(launches, pool)

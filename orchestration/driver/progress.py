@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
-from cola.errors import first_of
-from cola.records import Metric, NllKind
 from cola.terminal import say
-from cola.terminal_tables import Column, fitted
+from cola.terminal_tables import NONE, Column, fitted
+from orchestration.driver.live_screen import LiveScreen, clock_since, minutes
 from orchestration.planning.decisions import RunDecision
 from orchestration.planning.plan import PlannedRun
-from orchestration.state.journal import JournalReader
-from orchestration.state.last_validation import run_nll_kind
-from orchestration.state.paths import RunFolder
-
-log = logging.getLogger(__name__)
+from orchestration.state.run_progress import RunProgress, seconds_left
 
 PLAIN_LINE_SECONDS = 15.0  # between two lines of a run without a terminal; a chosen value
-PLAIN_START_SECONDS = 60.0  # between two lines on a run that starts, and on a stop; a chosen value
-OTHER_LINES = 10  # of a terminal, that are not rows of the live table; a chosen value
+PLAIN_START_SECONDS = 60.0  # between two lines on a run that starts; a chosen value
 DONE = ("finished", "failed", "diverged", "interrupted", "reuse", "set aside")
 # Actions of runs that this driver does not train.
 LEFT_ALONE = ("reuse", "busy", "set aside", "left")
 
 
 @dataclass
-class RunProgress:
-    """What the view has read of one run."""
+class RunRow:
+    """What the view shows of one run."""
 
     run: PlannedRun
-    reader: JournalReader
+    progress: RunProgress
     state: str
-    step: int = 0
-    loss: float | None = None
-    nll: float | None = None
-    test_nll: float | None = None
-    kind: NllKind | None = None  # of `nll`
-    tokens_per_second: float | None = None
     last_reported_at: float = 0.0  # monotonic seconds
     launched_at: float = 0.0  # monotonic seconds
     starts: int = 0
-
-    @property
-    def share(self) -> float:
-        """Share of the steps that is done, 0 to 1."""
-        return self.step / self.run.spec.steps
 
     @property
     def is_active(self) -> bool:
@@ -64,21 +44,23 @@ class RunProgress:
     @property
     def shown_state(self) -> str:
         """The state; of a run that starts, with the time since its launch."""
-        return f"starting {_clock(self.launched_at)}" if self.state == "starting" else self.state
+        clock = f" {clock_since(self.launched_at)}" if self.state == "starting" else ""
+        return self.state + clock
 
 
 class StudyView:
     """Follows the runs' journals and prints their progress."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
-        self._rows: dict[str, RunProgress] = {}
-        self._live: Live | None = None
-        self._began = time.monotonic()
+        self._screen = LiveScreen(console)
+        self._rows: dict[str, RunRow] = {}
         self._data_reported = -1.0  # fraction of the last line about the data
         self._trouble: str | None = None
-        self._stopping_since: float | None = None
-        self._stop_reported_at = 0.0
+
+    @property
+    def console(self) -> Console:
+        """Where it prints."""
+        return self._screen.console
 
     def data_progress(self, message: str, fraction: float) -> None:
         """Print the progress of preparing the data at every fifth of it."""
@@ -94,7 +76,7 @@ class StudyView:
     def add(self, run: PlannedRun, folder: Path, action: str) -> None:
         """Show this run from now on."""
         state = action if action in LEFT_ALONE else "queued"
-        row = RunProgress(run, JournalReader(RunFolder(folder).journal), state)
+        row = RunRow(run, RunProgress(run.spec, folder), state)
         if action != "set aside":
             self._read(row)  # what earlier attempts did
         row.state = state
@@ -113,8 +95,11 @@ class StudyView:
         row = self._rows[run.key]
         self._read(row)
         row.state = state
-        nll = "" if row.nll is None else f", validation NLL {row.nll:.4f} nats/token ({row.kind})"
-        nll += f", test NLL {row.test_nll:.4f}" if row.test_nll is not None else ""
+        found, nll = row.progress, ""
+        if found.nll is not None:
+            nll = f", validation NLL {found.nll:.4f} nats/token ({found.kind})"
+        if found.test_nll is not None:
+            nll += f", test NLL {found.test_nll:.4f}"
         self.event(run, f"{state}{nll}" + (f" ({reason})" if reason else ""))
 
     def left(self, run: PlannedRun, text: str) -> None:
@@ -129,15 +114,12 @@ class StudyView:
 
     def stopping(self, why: str) -> None:
         """Print that the study stops, and from now on what it waits for."""
-        self._stopping_since = self._stop_reported_at = time.monotonic()
-        self.note(
-            f"stopping{why}: running trainings save a checkpoint and leave{self._waits_for()}"
-        )
+        text = f"stopping{why}: running trainings save a checkpoint and leave"
+        self._screen.stop(text, self._active)
 
-    def _waits_for(self) -> str:
-        """A clause that names the runs that have not left yet; empty where there are none."""
-        active = [f"{row.run.name} ({row.state})" for row in self._rows.values() if row.is_active]
-        return f"; waits for {first_of(active)}" if active else ""
+    def _active(self) -> list[str]:
+        """Runs whose workers have not left yet, with their states."""
+        return [f"{row.run.name} ({row.state})" for row in self._rows.values() if row.is_active]
 
     def event(self, run: PlannedRun, text: str) -> None:
         """Print a line about one run."""
@@ -145,29 +127,11 @@ class StudyView:
 
     def note(self, text: str) -> None:
         """Print a line with the minutes and seconds since the start."""
-        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        line = f"[{minutes:02d}:{seconds:02d}] {text}"
-        try:
-            say(self.console, line)
-        except OSError as error:  # lines may go to a file, on a disk that is full
-            log.debug("not printed (%s): %s", error, line)
+        self._screen.note(text)
 
-    @contextmanager
-    def live(self) -> Iterator[None]:
+    def live(self) -> AbstractContextManager[None]:
         """Show the table inside the block, if the console is a terminal."""
-        if not self.console.is_terminal:
-            yield
-            return
-        # Logs that go to a file stay out of the table's console.
-        logs_share_terminal = sys.stderr.isatty()
-        with Live(
-            self._table(),
-            console=self.console,
-            refresh_per_second=2,
-            redirect_stderr=logs_share_terminal,
-        ) as self._live:
-            yield
-        self._live = None
+        return self._screen.live(self._table)
 
     def refresh(self, trouble: str | None) -> None:
         """Read what the runs have written, and print it; `trouble` is MLflow's, if any."""
@@ -177,27 +141,18 @@ class StudyView:
         for row in self._rows.values():
             if row.is_active:
                 self._read(row)
-                if self._live is None:
+                if not self._screen.is_live:
                     self._report(row)
-        if self._live is None:
-            self._report_stop()
-        else:
-            self._live.update(self._table())
+        self._screen.update()
 
-    def _read(self, row: RunProgress) -> None:
-        for line in row.reader.new_lines():
+    def _read(self, row: RunRow) -> None:
+        for line in row.progress.new_lines():
             if line.kind == "train":
-                row.state, row.step = "training", line.step
-                row.loss = _number(line.values.get(Metric.TRAIN_LOSS))
-                row.tokens_per_second = _number(line.values.get(Metric.TOKENS_PER_SECOND))
+                row.state = "training"
             elif line.kind == "event" and line.values.get("event") == "start":
                 self._show_start(row, line.step)
-            elif line.kind == "evaluation":
-                row.nll = _number(line.values.get(Metric.NLL))
-                row.test_nll = _number(line.values.get(Metric.TEST_NLL))
-                row.kind = run_nll_kind(row.run.spec, line.values)
 
-    def _show_start(self, row: RunProgress, step: int) -> None:
+    def _show_start(self, row: RunRow, step: int) -> None:
         """Print from where workers train; nothing of what earlier attempts did."""
         if not row.is_active:
             return
@@ -207,40 +162,30 @@ class StudyView:
         elif step:
             self.event(row.run, f"training resumes at step {step} of {row.run.spec.steps}")
 
-    def _report(self, row: RunProgress) -> None:
+    def _report(self, row: RunRow) -> None:
         since = time.monotonic() - row.last_reported_at
         if since < (PLAIN_START_SECONDS if row.state == "starting" else PLAIN_LINE_SECONDS):
             return
         row.last_reported_at = time.monotonic()
         if row.state == "starting":
-            self.event(row.run, f"its workers are starting, {_clock(row.launched_at)} since launch")
+            since_launch = f"{clock_since(row.launched_at)} since launch"
+            self.event(row.run, f"its workers are starting, {since_launch}")
             return
+        found = row.progress
         self.event(
             row.run,
-            f"step {row.step}/{row.run.spec.steps}, loss {_shown(row.loss, '.4f')}, "
-            f"{_shown(row.tokens_per_second, ',.0f')} tokens/s, study ETA {self._eta()}",
+            f"step {found.step}/{found.spec.steps}, loss {shown(found.loss, '.4f')}, "
+            f"{shown(found.tokens_per_second, ',.0f')} tokens/s, study ETA {self._eta()}",
         )
-
-    def _report_stop(self) -> None:
-        """A line now and then on what a stop waits for."""
-        if self._stopping_since is None:
-            return
-        if time.monotonic() - self._stop_reported_at >= PLAIN_START_SECONDS and self._waits_for():
-            self._stop_reported_at = time.monotonic()
-            self.note(f"stopping for {_clock(self._stopping_since)}{self._waits_for()}")
 
     def _eta(self) -> str:
         """Time left here, if the runs to come train as fast in all as those that train now."""
-        left = rate = 0.0
-        for row in self._rows.values():
-            spec = row.run.spec
-            if row.state not in (*DONE, "busy", "left"):
-                left += row.run.train_flops("executed") - spec.train_flops_at(row.step, "executed")
-            if row.state == "training" and row.tokens_per_second:
-                rate += row.tokens_per_second * row.run.train_flops("executed") / row.run.tokens
-        if rate <= 0:
-            return "unknown yet"
-        return _minutes(left / rate)
+        rows = self._rows.values()
+        left = seconds_left(
+            (row.progress for row in rows if row.state not in (*DONE, "busy", "left")),
+            (row.progress for row in rows if row.state == "training"),
+        )
+        return "unknown yet" if left is None else minutes(left)
 
     def _title(self) -> str:
         """What is done and left, and for how long; of a stop, what it waits for."""
@@ -248,16 +193,13 @@ class StudyView:
         done = sum(state in DONE for state in states)
         active = sum(row.is_active for row in self._rows.values())
         left = len(states) - done - active
-        title = f"{done} done, {active} running, {left} queued, {_clock(self._began)}"
-        if self._stopping_since is not None:
-            title += f" | stopping for {_clock(self._stopping_since)}{self._waits_for()}"
-        elif active or left:
-            title += f", ETA {self._eta()}"
+        counts = f"{done} done, {active} running, {left} queued"
+        title = self._screen.title(counts, self._eta() if active or left else None)
         return title + (f" | MLflow: {self._trouble}" if self._trouble else "")
 
     def _table(self) -> Table:
         """The runs; where the terminal has not as many lines, those that train first."""
-        rows, room = list(self._rows.values()), max(1, self.console.height - OTHER_LINES)
+        rows, room = list(self._rows.values()), self._screen.room
         title = self._title()
         if len(rows) > room:
             rows.sort(key=lambda row: (not row.is_active, row.state in DONE))
@@ -268,33 +210,20 @@ class StudyView:
             Column("state", [row.shown_state for row in rows], left=True),
             Column(
                 "progress",
-                ["100%" if row.state == "reuse" else f"{row.share:.0%}" for row in rows],
+                ["100%" if row.state == "reuse" else f"{row.progress.share:.0%}" for row in rows],
             ),
-            Column("train loss", [_shown(row.loss, ".4f") for row in rows], 2),
-            Column(
-                "val NLL",
-                [_shown(row.nll, ".4f") + (f" ({row.kind})" if row.kind else "") for row in rows],
-                1,
-            ),
-            Column("tokens/s", [_shown(row.tokens_per_second, ",.0f") for row in rows], 3),
+            Column("train loss", [shown(row.progress.loss, ".4f") for row in rows], 2),
+            Column("val NLL", [shown_nll(row.progress) for row in rows], 1),
+            Column("tokens/s", [shown(row.progress.tokens_per_second, ",.0f") for row in rows], 3),
         ]
         return fitted(title, columns, self.console, wide=False).table
 
 
-def _clock(since: float) -> str:
-    """Time since a monotonic moment."""
-    return _minutes(time.monotonic() - since)
+def shown(value: float | None, form: str) -> str:
+    """A number in this form; a dash where there is none."""
+    return NONE if value is None else format(value, form)
 
 
-def _minutes(seconds: float) -> str:
-    """Seconds as minutes and seconds."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+def shown_nll(found: RunProgress) -> str:
+    """A run's validation NLL, with what it is."""
+    return shown(found.nll, ".4f") + (f" ({found.kind})" if found.kind else "")

@@ -1,4 +1,4 @@
-"""Handling of SIGINT and SIGTERM while a block runs."""
+"""Handling of SIGINT and SIGTERM while a block runs, and of the threads that it waits for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -61,3 +62,17 @@ def forward_to(process: BaseProcess, asked: threading.Event | None = None) -> Ha
             os.kill(process.pid, number)
 
     return handler
+
+
+@contextmanager
+def run_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that wait for runs. The block's end waits for them, unless it is a KeyboardInterrupt:
+    whoever asks a second time to stop is not kept by runs that do not leave."""
+    pool, waits = ThreadPoolExecutor(count), True
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        waits = False
+        raise
+    finally:
+        pool.shutdown(waits, cancel_futures=not waits)

@@ -130,6 +130,12 @@ def output_of(overrides: Sequence[str]) -> Path:
     return Path(given[-1].strip().strip("\"'") if given else "outputs").expanduser().resolve()
 
 
+def output_option(root: Path) -> str:
+    """What a command needs to find what lies in this output folder, with a space before it; empty
+    for the folder that commands take without it."""
+    return "" if root == Path("outputs").resolve() else f" --output {shlex.quote(str(root))}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that names the known names most like this one; empty where none is."""
     close = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=CLOSE)

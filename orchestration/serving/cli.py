@@ -15,7 +15,8 @@ from cola.terminal import say, waiting
 from cola.terminal_tables import wide_console
 from orchestration.cli.options import AsJson, Output, output_folder
 from orchestration.driver.signals import handle_signals, stop_once
-from orchestration.serving.access_token import VARIABLE, access_token
+from orchestration.web.access_token import SERVE_TOKEN, access_token
+from orchestration.web.local_server import LocalServer
 
 if TYPE_CHECKING:
     from orchestration.serving.server import Service
@@ -38,7 +39,7 @@ def serve_model(
         Path | None,
         typer.Option(
             help=f"A file, which no other user may read, with the token that clients send "
-            f"(default: the variable {VARIABLE}, or a new one, which is printed once)."
+            f"(default: the variable {SERVE_TOKEN}, or a new one, which is printed once)."
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=512, help="Texts continued at once.")] = 16,
@@ -48,23 +49,24 @@ def serve_model(
 
     Other machines reach it through `ssh -L`. The token is what OpenAI's clients call the API key.
     """
-    token = access_token(token_file)
+    token = access_token(token_file, SERVE_TOKEN)
     root = output_folder(output)
-    with waiting("loading the libraries") as following:
-        from orchestration.serving.server import open_server, serve
-        from orchestration.serving.start import opened_service
+    # A port that is taken is found before the model is loaded, which may take minutes.
+    with LocalServer(port) as server:
+        with waiting("loading the libraries") as following:
+            from orchestration.serving.server import serve
+            from orchestration.serving.start import opened_service
 
-        following(f"loading {model}")
-        service = opened_service(model, root, token, rows=batch)
-    server = open_server(service, port)
-    stop = threading.Event()
-    show_start(service, server.url, as_json=as_json)
-    handler = stop_once(stop.is_set, partial(request_stop, stop))
-    try:
-        with handle_signals(handler):
-            serve(server, service.engine, stop)
-    except KeyboardInterrupt:  # a second one: whatever is in work is left
-        return
+            following(f"loading {model}")
+            service = opened_service(model, root, token, rows=batch)
+        stop = threading.Event()
+        show_start(service, server.url, as_json=as_json)
+        handler = stop_once(stop.is_set, partial(request_stop, stop))
+        try:
+            with handle_signals(handler):
+                serve(server, service, stop)
+        except KeyboardInterrupt:  # a second one: whatever is in work is left
+            return
 
 
 def request_stop(stop: threading.Event) -> None:
@@ -87,7 +89,7 @@ def show_start(service: Service, url: str, *, as_json: bool) -> None:
     context = "any context" if served.context is None else f"a context of {served.context} tokens"
     say(console, f"{served.name} ({label}, {context}) on {url}/v1")
     if shown is None:
-        say(console, f"token: the one that {VARIABLE} or --token-file has")
+        say(console, f"token: the one that {SERVE_TOKEN} or --token-file has")
     else:
         # As it is: a client gets it by copying.
         typer.echo(f"token: {shown}")

@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from cola.data import TextTokenizer
-from orchestration.serving.access_token import VARIABLE, AccessToken
 from orchestration.serving.answers import Answer, error_body, refusal
 from orchestration.serving.completion_request import RequestError, ServedModel, parse_request
 from orchestration.serving.engine import BusyError, Engine, Job, Piece, StoppedError
+from orchestration.web.access_token import SERVE_TOKEN, AccessToken
 from orchestration.web.local_server import LocalHandler, LocalServer, is_closed
 
 log = logging.getLogger(__name__)
@@ -57,18 +57,9 @@ class Service:
         }
 
 
-def open_server(service: Service, port: int) -> LocalServer:
-    """A server of the model on this port of loopback (0: a free one), which does not answer yet.
-
-    Raises:
-        SpecError: the port is taken.
-    """
-    handler: Any = functools.partial(CompletionsHandler, service)
-    return LocalServer(port, handler)
-
-
-def serve(server: LocalServer, engine: Engine, stop: threading.Event) -> None:
+def serve(server: LocalServer, service: Service, stop: threading.Event) -> None:
     """Answer until `stop` is set; requests in work end then with an error."""
+    engine = service.engine
 
     def stop_engine() -> None:
         stop.wait()
@@ -76,7 +67,7 @@ def serve(server: LocalServer, engine: Engine, stop: threading.Event) -> None:
 
     engine_stopped = threading.Thread(target=stop_engine, daemon=True)
     engine_stopped.start()
-    server.serve(stop)
+    server.serve(functools.partial(CompletionsHandler, service), stop)
     engine_stopped.join()
 
 
@@ -108,7 +99,7 @@ class CompletionsHandler(LocalHandler):
             self.refuse(
                 401,
                 "Authorization: is not `Bearer TOKEN` with the token that `cola serve-model` "
-                f"printed, or was given by {VARIABLE} or --token-file",
+                f"printed, or was given by {SERVE_TOKEN} or --token-file",
                 code="invalid_api_key",
             )
         elif self.place == COMPLETIONS and self.command == "POST":

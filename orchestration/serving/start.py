@@ -8,10 +8,10 @@ import torch
 
 from cola.families.registry import definition_of
 from orchestration.inference.target import Target, find_target
-from orchestration.serving.access_token import AccessToken
 from orchestration.serving.completion_request import ServedModel
 from orchestration.serving.engine import Engine, gives_logprobs
 from orchestration.serving.server import Service
+from orchestration.web.access_token import AccessToken
 
 
 def opened_service(name: str, root: Path, token: AccessToken, *, rows: int) -> Service:

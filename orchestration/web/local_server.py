@@ -7,7 +7,8 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,13 +32,16 @@ HEADERS = {
 
 
 class LocalServer(ThreadingHTTPServer):
-    """Serves on a loopback port by one thread a connection; more than a limit are turned away."""
+    """Serves on a loopback port by one thread a connection; more than a limit are turned away.
+
+    From its making on it listens; connections wait until `serve` answers them.
+    """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 32
 
-    def __init__(self, port: int, handler: type[LocalHandler]) -> None:
+    def __init__(self, port: int) -> None:
         """Listen on this port (0: a free one).
 
         Raises:
@@ -45,7 +49,7 @@ class LocalServer(ThreadingHTTPServer):
         """
         self._room = threading.BoundedSemaphore(MOST_CONNECTIONS)
         try:
-            super().__init__((HOST, port), handler)
+            super().__init__((HOST, port), LocalHandler)
         except OSError as error:
             raise SpecError(
                 f"--port {port}: cannot be listened on ({error.strerror}); leave it out for a "
@@ -76,8 +80,10 @@ class LocalServer(ThreadingHTTPServer):
         """Log what a client's end or silence has broken off."""
         log.debug("a connection broke off", exc_info=True)
 
-    def serve(self, stop: threading.Event) -> None:
-        """Answer until `stop` is set; the port is free after it."""
+    def serve(self, handler: Callable[..., LocalHandler], stop: threading.Event) -> None:
+        """Answer by `handler`, made for each connection, until `stop` is set; the port is free
+        after it."""
+        self.RequestHandlerClass = handler
         thread = threading.Thread(target=self.serve_forever, name="http", daemon=True)
         thread.start()
         try:
@@ -89,7 +95,7 @@ class LocalServer(ThreadingHTTPServer):
             self.server_close()
 
 
-class LocalHandler(BaseHTTPRequestHandler):
+class LocalHandler(ABC, BaseHTTPRequestHandler):
     """Answers JSON or text; a subclass says what, by method, in `answer`."""
 
     protocol_version = "HTTP/1.1"
@@ -102,9 +108,9 @@ class LocalHandler(BaseHTTPRequestHandler):
         """The path that is asked for, without its query."""
         return self.path.partition("?")[0]
 
+    @abstractmethod
     def answer(self) -> None:
         """Answer one request."""
-        raise NotImplementedError
 
     def refuse(self, status: int, message: str) -> None:
         """Answer that the request is not taken, and why."""

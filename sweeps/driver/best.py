@@ -6,13 +6,12 @@ import logging
 from pathlib import Path
 
 from cola.files import write_atomically
-from cola.records import Metric, TrialFinished, TrialRequested
 from cola.spec.locations import located
 from cola.spec.yaml_text import dump_yaml
 from cola.study import StudySpec
 from sweeps.search.trial_log import SweepLog, best_trial
+from sweeps.search.trial_states import score_sentence
 from sweeps.space.points import PointPlanner
-from sweeps.space.spec import MetricGoal
 from sweeps.space.storage import storage_errors
 
 log = logging.getLogger(__name__)
@@ -52,15 +51,3 @@ def best_scores(planner: PointPlanner, trial_log: SweepLog) -> list[str]:
     goal = planner.sweep.metrics[0]
     found = [best_trial(trial_log, arm, goal) for arm in planner.arms()]
     return [score_sentence(*best, goal) for best in found if best is not None]
-
-
-def score_sentence(request: TrialRequested, outcome: TrialFinished, goal: MetricGoal) -> str:
-    """The value that a trial was selected by, and its test NLL, which selected nothing."""
-    arm = f" of arm {request.arm}" if request.arm else ""
-    chosen = f"best trial{arm}: {request.trial}, {goal.name} {outcome.metrics[goal.name]:.4f}"
-    tested = outcome.metrics.get(Metric.TEST_NLL)
-    if tested is None:
-        return f"{chosen}; not scored on a test split, so that this number is a selected one"
-    error = outcome.metrics.get(Metric.TEST_NLL_STANDARD_ERROR)
-    shown = "" if error is None else f" ± {error:.4f}"
-    return f"{chosen}; on the test split {tested:.4f}{shown} nats per token"

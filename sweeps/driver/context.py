@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sweeps.driver.progress import TrialProgress
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.spec import SweepSpec
+from sweeps.views.live_table import SweepView
 
 
 def _driver_id() -> str:
@@ -34,7 +34,7 @@ class SweepContext:
     corpora: PreparedCorpora
     cluster: ClusterResources
     queue: TrialQueue | None  # of a cluster that others share
-    notify: Callable[[str], None]  # takes a line for the console
+    view: SweepView
     driver: str = field(default_factory=_driver_id)  # id, by which it knows its trials' leases
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from cola.records import SweepFile, Tag, TrialFinished, TrialRequested
@@ -21,6 +21,7 @@ from sweeps.space.space import describe_point
 from sweeps.space.spec import SweepSpec
 from sweeps.trials.retries import PROCESS_DIED
 from sweeps.trials.trial_spec import with_trial_name
+from sweeps.views.live_table import SweepView
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,13 @@ class TrialProgress:
         mirror: Mirror,
         events: EventLog,
         *,
-        notify: Callable[[str], None],
+        view: SweepView,
         copies: RunMirror | None = None,
     ) -> None:
         """`copies` takes runs and the sweep's own files to the mirror of its output."""
-        self._copies = copies or RunMirror(None, Thing("sweep", sweep.name), events, notify=notify)
-        self._sweep, self._mirror, self._events, self._notify = sweep, mirror, events, notify
+        thing = Thing("sweep", sweep.name)
+        self._copies = copies or RunMirror(None, thing, events, notify=view.note)
+        self._sweep, self._mirror, self._events, self._view = sweep, mirror, events, view
         self._run_keys: list[str] = []  # of all trials so far
         self._parent: MirroredStudy | None = None
 
@@ -70,7 +72,8 @@ class TrialProgress:
             self._copies.launched(run.key)
         arm = f"{request.arm}: " if request.arm else ""
         point = f"{describe_point(request.point)}{describe_segment(request)}"
-        self._notify(f"trial {request.trial}: {arm}{point}")
+        self._view.note(f"trial {request.trial}: {arm}{point}")
+        self._view.started(request, planned)
         name = self._name(request, planned)
         self._events.write(Event.LAUNCHED, name, f"trial {request.trial}")
         self._follow(request, planned)
@@ -78,7 +81,7 @@ class TrialProgress:
     def trial_retried(self, request: TrialRequested, planned: PlannedPoint, retry: int) -> None:
         """Report a trial whose process died and that starts in another one."""
         limit = planned.runs[0].resources.max_failures
-        self._notify(f"trial {request.trial}: {PROCESS_DIED}; retry {retry} of {limit}")
+        self._view.note(f"trial {request.trial}: {PROCESS_DIED}; retry {retry} of {limit}")
         name = self._name(request, planned)
         self._events.write(Event.RETRIED, name, PROCESS_DIED, retry=retry)
 
@@ -102,7 +105,7 @@ class TrialProgress:
         overhead = outcome.wall_seconds - outcome.working_seconds
         seconds = f"{outcome.wall_seconds:.0f} s, {overhead:.0f} s of them not in training"
         reasons = [outcome.reason] if outcome.reason else []
-        self._notify(
+        self._view.note(
             f"trial {request.trial}: {'; '.join([outcome.state, *values, seconds, *reasons])}"
         )
         self._events.write(outcome.state, self._name(request, planned), outcome.reason)
@@ -114,7 +117,7 @@ class TrialProgress:
     def arm_over(self, arm: Search) -> None:
         """Report an arm that starts no more trials."""
         name = f"arm {arm.arm}" if arm.arm else "sweep"
-        self._notify(f"{name}: no more points ({arm.why_over})")
+        self._view.note(f"{name}: no more points ({arm.why_over})")
 
     @staticmethod
     def _name(request: TrialRequested, planned: PlannedPoint) -> str:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from cola.errors import SpecError, StorageError
 from cola.study import StudySpec
+from cola.terminal import waiting
 from orchestration.checkpoint.address import redacted
 from orchestration.checkpoint.store import check_storage
 from orchestration.cleanup.contents import Thing, run_keys
 from orchestration.cluster.admission_actor import SharedQueue
 from orchestration.cluster.session import ClusterResources, check_fits, ray_cluster
+from orchestration.driver.live_screen import LiveScreen
 from orchestration.driver.preflight import check_output
 from orchestration.driver.supervisor import supervised
 from orchestration.output_mirror.bring import bring_runs, bring_thing
@@ -49,6 +51,7 @@ from sweeps.space.spec import SweepSpec
 from sweeps.space.storage import storage_errors
 from sweeps.trials.prefix_claims import remove_prefixes, stage_prefixes
 from sweeps.trials.stopping import SWEEP_STOP
+from sweeps.views.live_table import SweepView
 
 log = logging.getLogger(__name__)
 
@@ -78,49 +81,44 @@ def run_supervised(
     address: str,
     *,
     base: StudySpec,
-    notify: Callable[[str], None],
+    screen: LiveScreen,
     forecast: Forecaster | None = None,
 ) -> SweepResult:
     """`run_sweep` on the cluster at `address`, its driver started again where it is lost.
 
-    `settings` change the base study, which is then `base`. `notify` and `forecast` are functions of
-    a module, which another process can import.
+    `settings` change the base study, which is then `base`. `forecast` is a function of a module,
+    which another process can import.
 
     Raises:
         ColaError: see `run_sweep`.
         ClusterError: the driver was lost too often, or the cluster did not come back.
     """
     return supervised(
-        partial(_drive, sweep, settings, address, notify=notify, forecast=forecast),
+        partial(_drive, sweep, settings, address, forecast=forecast),
         address,
         base.resources,
         events=EventLog(sweep_folder(base)),
-        notify=notify,
+        notify=screen.note,
     )
 
 
 def _drive(
-    sweep: SweepSpec,
-    settings: list[str],
-    address: str,
-    *,
-    notify: Callable[[str], None],
-    forecast: Forecaster | None,
+    sweep: SweepSpec, settings: list[str], address: str, *, forecast: Forecaster | None
 ) -> SweepResult:
-    return run_sweep(PointPlanner(sweep, settings), address, notify=notify, forecast=forecast)
+    return run_sweep(PointPlanner(sweep, settings), address, LiveScreen(), forecast=forecast)
 
 
 def run_sweep(
     planner: PointPlanner,
     address: str | None,
+    screen: LiveScreen,
     *,
-    notify: Callable[[str], None],
     forecast: Forecaster | None = None,
 ) -> SweepResult:
     """Run a sweep until its budgets are spent or a person stops it.
 
-    `address` is the Ray cluster's; None starts one on this machine. `notify` takes lines for the
-    console. `forecast` registers what a rate sweep expects of its largest budget before that is
+    `address` is the Ray cluster's; None starts one on this machine. `screen` shows how it goes.
+    `forecast` registers what a rate sweep expects of its largest budget before that is
     trained; None: nothing is registered.
 
     Raises:
@@ -130,7 +128,7 @@ def run_sweep(
     sweep, base = planner.sweep, planner.base
     check_output(base)
     check_storage(base.checkpoint.storage)
-    folder, thing = sweep_folder(base), Thing("sweep", sweep.name)
+    folder, thing, notify = sweep_folder(base), Thing("sweep", sweep.name), screen.note
     mirror = sweep_mirror(planner)
     copies = RunMirror(mirror, thing, EventLog(folder), notify=notify)
     with exclusive_driver(folder, sweep.name), copies.closing():
@@ -154,8 +152,8 @@ def run_sweep(
         is_over = not any(arm.has_next() for arm in arms)
         with ExitStack() as stack:
             context = open_context(
-                stack, planner, trial_log, address=address, notify=notify, is_over=is_over,
-                copies=copies,
+                stack, planner, SweepView(screen, sweep, trial_log), trial_log=trial_log,
+                address=address, is_over=is_over, copies=copies,
             )  # fmt: skip
             stopped, unmirrored = run_arms(arms, planner, context)
         states: Counter[str] = Counter(outcome.state for outcome in trial_log.outcomes.values())
@@ -238,10 +236,10 @@ def search_of(
 def open_context(
     stack: ExitStack,
     planner: PointPlanner,
-    trial_log: SweepLog,
+    view: SweepView,
     *,
+    trial_log: SweepLog,
     address: str | None,
-    notify: Callable[[str], None],
     is_over: bool,
     copies: RunMirror,
 ) -> SweepContext:
@@ -259,14 +257,16 @@ def open_context(
     corpora.of(base)
     trackers = trackers_of(base, sweep.name, folder)
     mirror = open_mirror(tracking_uri(base), sweep.name, output.artifacts / sweep.name, trackers)
-    cluster = ClusterResources(0, 0) if is_over else stack.enter_context(ray_cluster(address))
-    queue = None
+    cluster, queue = ClusterResources(0, 0), None
+    if not is_over:
+        with waiting("starting Ray" if address is None else "joining the Ray cluster"):
+            cluster = stack.enter_context(ray_cluster(address))
     if is_over:
         log.info("sweep %s: no trial is left to run", sweep.name)
     elif address is None:
         check_fits(base.resources, cluster)
     else:
-        queue = TrialQueue(base, SharedQueue(), events, notify=notify)
+        queue = TrialQueue(base, SharedQueue(), events, notify=view.note)
         stack.enter_context(closing(queue))
     return SweepContext(
         sweep=sweep,
@@ -274,11 +274,11 @@ def open_context(
         folder=folder,
         trial_log=trial_log,
         events=events,
-        progress=TrialProgress(sweep, mirror, events, notify=notify, copies=copies),
+        progress=TrialProgress(sweep, mirror, events, view=view, copies=copies),
         corpora=corpora,
         cluster=cluster,
         queue=queue,
-        notify=notify,
+        view=view,
     )
 
 

@@ -57,9 +57,10 @@ class SweepDriver:
                 self._context.progress.arm_over(arm)
             return
         together = scheduler.kind in ("none", "pbt") or scheduler.is_pruner
-        for group in [[*arms]] if together else [[arm] for arm in arms]:
-            if not self.stopped:
-                self._tune(group)
+        with self._context.view.live():
+            for group in [[*arms]] if together else [[arm] for arm in arms]:
+                if not self.stopped:
+                    self._tune(group)
 
     def stop_on_interrupt(self) -> contextlib.AbstractContextManager[None]:
         """Inside the block, SIGINT or SIGTERM stops the sweep; a second one leaves at once."""
@@ -68,7 +69,7 @@ class SweepDriver:
     def request_stop(self) -> None:
         """Ask all trials to save a checkpoint and leave, and start no other."""
         self.stopped = True
-        self._context.notify("stopping: running trainings save a checkpoint and leave")
+        self._context.view.stopping()
         path = self._context.folder / SWEEP_STOP
         with storage_errors(path):
             path.touch()
@@ -126,12 +127,13 @@ class SweepDriver:
         """A function that checks the trials' workers once; if it fails, the sweep stops first."""
         context = self._context
         monitor = TrialMonitor(
-            context.driver, self._search.running_trials, context.events, notify=context.notify
+            context.driver, self._search.running_trials, context.events, notify=context.view.note
         )
 
         def check() -> None:
             try:
                 monitor.check()
+                context.view.refresh()
                 context.progress.refresh_copies(self._search.running_trials())
                 if not context.in_process:
                     free_dead_groups()  # of runs whose trial's process died

@@ -118,6 +118,7 @@ class TuneSearch(Searcher):
         if result:
             self.evaluated(trial_id, result)
         trial = self._running.pop(trial_id)
+        self._context.view.left(trial.number)
         last = result or self._last_results.pop(trial_id, {})
         outcome: TrialFinished | None = None
         if OUTCOME in last and not error:

@@ -36,7 +36,12 @@ class TrialSpec(BaseModel):
 
 def with_trial_name(run: PlannedRun, trial: int) -> PlannedRun:
     """The run under a name that includes the trial's number."""
-    return replace(run, name=f"trial{trial:03d}-{run.name}")
+    return replace(run, name=f"{trial_prefix(trial)}{run.name}")
+
+
+def trial_prefix(trial: int) -> str:
+    """What the names of a trial's runs begin with."""
+    return f"trial{trial:03d}-"
 
 
 def lease_name(driver: str, trial: int) -> str:

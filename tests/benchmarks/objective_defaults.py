@@ -17,6 +17,7 @@ from typing import Any
 from analysis.sweep_report.rate_profiles import DISTORTION, RATE
 from cola.records import Metric, TrialFinished
 from cola.spec import load_yaml
+from orchestration.driver.live_screen import LiveScreen
 from orchestration.planning.catalog import shipped_studies
 from sweeps.driver.runner import run_sweep
 from sweeps.search.trial_log import SweepLog
@@ -99,7 +100,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names, rates = arguments.rows, arguments.rates
     planner = sweep_of(names, rates, budget=arguments.budget, out=arguments.out)
-    log = SweepLog(run_sweep(planner, None, notify=print).folder)
+    log = SweepLog(run_sweep(planner, None, LiveScreen()).folder)
     ended = {request.identity: outcome for request, outcome in log.ended_trials("")}
     best: dict[str, TrialFinished | None] = {}
     for name, value in zip(names, planner.sweep.space[OBJECTIVE].values, strict=True):

@@ -18,6 +18,7 @@ from typing import Any
 
 from analysis.sweep_report.rate_profiles import DISTORTION, RATE, RECONSTRUCTION
 from cola.records import Metric, TrialFinished
+from orchestration.driver.live_screen import LiveScreen
 from sweeps.driver.runner import run_sweep
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
@@ -125,7 +126,7 @@ def main() -> None:
             print(f"{index:3d}  {line_of(row, None)}")
         return
     planner = sweep_of(rows, arguments.out)
-    result = run_sweep(planner, None, notify=print)
+    result = run_sweep(planner, None, LiveScreen())
     log = SweepLog(result.folder)
     print("dim / patch / logSNR / lr   recorded: bound distortion rate; measured; difference")
     for row in rows:

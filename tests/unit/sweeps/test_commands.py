@@ -83,6 +83,7 @@ def test_commands_load_only_what_they_use() -> None:
     calls = [
         ["--help"], ["--version"], ["fit", "--help"], ["report", "--help"], ["schema"],
         ["studies"], ["plan", "demo"], ["status", "demo"], ["clean", "x"],
+        ["watch", "x"],
         ["jobs", "x", "--address", "http://127.0.0.1:1"],
         ["logs", "x", "--address", "http://127.0.0.1:1"],
     ]  # fmt: skip

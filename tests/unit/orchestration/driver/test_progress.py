@@ -66,7 +66,9 @@ def test_a_stop_names_the_runs_that_it_waits_for(runs: list[PlannedRun], tmp_pat
     view.started(runs[1])
     view.stopping("")
     line = "stopping: running trainings save a checkpoint and leave; waits for "
-    assert f"{line}{runs[1].name} (starting)\n" in shown.getvalue()
+    assert (
+        f"{line}{runs[1].name} (starting); Ctrl-C again leaves without them\n" in shown.getvalue()
+    )
     with view.live():
         view.refresh(None)
     title = " ".join(shown.getvalue().split())

@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 from collections.abc import Collection
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from cola.study import StudySpec
 from orchestration.driver.progress import StudyView
-from orchestration.driver.signals import STOP_SIGNALS, handle_signals, stop_once
+from orchestration.driver.signals import STOP_SIGNALS, handle_signals, run_threads, stop_once
 from orchestration.driver.supervisor import run_supervised
 from tests.waiting import until
 
@@ -98,3 +99,27 @@ def test_a_stop_while_the_driver_is_loaded_does_not_start_it_again(
     with pytest.raises(KeyboardInterrupt):
         run_supervised(StudySpec.parse(tiny_study), "127.0.0.1:1", StudyView())
     stop.join()
+
+
+def test_a_second_interrupt_does_not_wait_for_runs_and_an_end_does() -> None:
+    leaves, ended = threading.Event(), threading.Event()
+    runs: list[Future[None]] = []
+
+    def run() -> None:
+        leaves.wait(60)
+        ended.set()
+
+    def interrupted() -> None:
+        with run_threads(1) as pool:
+            runs.extend(pool.submit(run) for _ in range(2))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not ended.is_set()
+    assert runs[1].cancelled()  # it has not begun
+    leaves.set()
+    runs[0].result(60)
+    with run_threads(1) as pool:
+        last = pool.submit(run)
+    assert last.done()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from cola.data import PreparedData
 from cola.errors import SpecError
@@ -20,11 +21,13 @@ from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.families.registry import definition_of
 from cola.spec import GenerationSpec
 from orchestration.inference.generate import stream_text
-from orchestration.serving.access_token import VARIABLE, AccessToken, access_token, digest_of
 from orchestration.serving.completion_request import ServedModel
 from orchestration.serving.engine import Engine, gives_logprobs
-from orchestration.serving.server import Service, open_server, serve
+from orchestration.serving.server import Service, serve
 from orchestration.serving.text_choice import TextChoice
+from orchestration.web.access_token import SERVE_TOKEN, AccessToken, access_token, digest_of
+from orchestration.web.local_server import LocalServer
+from sweeps.cli import app
 from tests.factories import tiny_model
 
 TOKEN = "a-token-of-the-tests"
@@ -42,8 +45,9 @@ def served(family: str, data: PreparedData) -> Iterator[tuple[str, EvaluatedMode
         tokenizer.vocab_size, 32, kind.fills_gaps, gives_logprobs(model),
     )  # fmt: skip
     engine, stop = Engine(model, 8), threading.Event()
-    server = open_server(Service(about, tokenizer, engine, AccessToken(digest_of(TOKEN))), 0)
-    thread = threading.Thread(target=serve, args=(server, engine, stop))
+    service = Service(about, tokenizer, engine, AccessToken(digest_of(TOKEN)))
+    server = LocalServer(0)
+    thread = threading.Thread(target=serve, args=(server, service, stop))
     thread.start()
     try:
         yield server.url, model
@@ -156,8 +160,8 @@ def test_no_part_of_a_stop_is_shown() -> None:
 def test_tokens_of_people_are_checked_and_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
-    made = access_token(None)
+    monkeypatch.delenv(SERVE_TOKEN, raising=False)
+    made = access_token(None, SERVE_TOKEN)
     assert made.shown is not None
     assert made.accepts(f"Bearer {made.shown}")
     assert not made.accepts(f"Basic {made.shown}")
@@ -166,13 +170,22 @@ def test_tokens_of_people_are_checked_and_not_shown(
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o644)
     with pytest.raises(SpecError, match=r"other users may read it \(mode 0644\)"):
-        access_token(file)
+        access_token(file, SERVE_TOKEN)
     file.chmod(0o600)
-    assert access_token(file).accepts(f"Bearer {TOKEN}")
+    assert access_token(file, SERVE_TOKEN).accepts(f"Bearer {TOKEN}")
     for text, problem in (("short", "has 5 characters"), ("two words of a token", "one word")):
-        monkeypatch.setenv(VARIABLE, text)
+        monkeypatch.setenv(SERVE_TOKEN, text)
         with pytest.raises(SpecError, match=problem) as refusal:
-            access_token(None)
+            access_token(None, SERVE_TOKEN)
         assert text not in str(refusal.value)
     with pytest.raises(SpecError, match="is set too"):
-        access_token(file)
+        access_token(file, SERVE_TOKEN)
+
+
+def test_a_port_that_is_taken_is_refused_before_a_model_is_looked_for(tmp_path: Path) -> None:
+    with LocalServer(0) as other:
+        port = str(other.server_address[1])
+        given = ["serve-model", "no/model", "--output", str(tmp_path), "--port", port]
+        result = CliRunner().invoke(app, given)
+    assert isinstance(result.exception, SpecError)
+    assert f"--port {port}: cannot be listened on" in str(result.exception)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cola.errors import SpecError, StorageError
 from orchestration.cleanup.contents import Thing
+from orchestration.driver.live_screen import LiveScreen
 from orchestration.output_mirror.mirror import mirror_of
 from orchestration.output_mirror.run_mirror import RunMirror
 from orchestration.planning.plan import plan_study
@@ -100,5 +103,5 @@ def test_a_sweep_that_fails_makes_its_last_copies_within_its_lock(
     monkeypatch.setattr(runner, "open_context", fail)
     monkeypatch.setattr(RunMirror, "finish", locked_finish)
     with pytest.raises(StorageError, match="no room"):
-        runner.run_sweep(planner, None, notify=lambda _: None)
+        runner.run_sweep(planner, None, LiveScreen(Console(file=io.StringIO())))
     assert ended == ["copied"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cola.records import TrialFinished, TrialRequested
 from orchestration.cluster.session import ClusterResources
+from orchestration.driver.live_screen import LiveScreen
 from orchestration.state.event_log import EventLog, read_events
 from orchestration.state.journal import JournalWriter
 from orchestration.state.ledger import Ledger
@@ -25,6 +28,7 @@ from sweeps.space.points import PlannedPoint, PointPlanner
 from sweeps.space.spec import SweepSpec
 from sweeps.trials.trainable import OUTCOME, SPENT, TRIAL_SPEC
 from sweeps.trials.trial import TrialSpec
+from sweeps.views.live_table import SweepView
 
 
 class Gate:
@@ -44,11 +48,12 @@ class World:
     """A search with all but Ray Tune around it."""
 
     def __init__(self, values: dict[str, Any], folder: Path) -> None:
-        self.folder, self.lines, self.gate = folder, list[str](), Gate()
+        self.folder, self.shown, self.gate = folder, io.StringIO(), Gate()
         self.planner = PointPlanner(SweepSpec.parse(values), [])
         self.log = SweepLog(folder)
         mirror = open_mirror(f"sqlite:///{folder / 'mlflow.db'}", "tiny", folder / "artifacts")
-        events, notify = EventLog(folder), self.lines.append
+        events, screen = EventLog(folder), LiveScreen(Console(file=self.shown, width=500))
+        view = SweepView(screen, self.planner.sweep, self.log)
         corpus = SimpleNamespace(folder=folder)
         context = SweepContext(
             sweep=self.planner.sweep,
@@ -56,14 +61,19 @@ class World:
             folder=folder,
             trial_log=self.log,
             events=events,
-            progress=TrialProgress(self.planner.sweep, mirror, events, notify=notify),
+            progress=TrialProgress(self.planner.sweep, mirror, events, view=view),
             corpora=SimpleNamespace(of=lambda study: corpus),  # type: ignore[arg-type]
             cluster=ClusterResources(cpus=4, gpus=0),
             queue=self.gate,  # type: ignore[arg-type]
-            notify=notify,
+            view=view,
             driver="driver",
         )
         self.search = TuneSearch([ArmSearch("", self.planner, self.log)], context)
+
+    @property
+    def lines(self) -> list[str]:
+        """What was printed, without the time."""
+        return [line.partition("] ")[2] for line in self.shown.getvalue().splitlines()]
 
     def suggest(self, name: str) -> TrialSpec:
         given = self.search.suggest(name)

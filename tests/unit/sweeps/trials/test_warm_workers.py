@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from orchestration.cluster.session import ClusterResources
+from orchestration.driver.live_screen import LiveScreen
 from orchestration.state.event_log import EventLog
 from sweeps.driver.context import SweepContext
 from sweeps.driver.sweep_driver import SweepDriver
 from sweeps.search.trial_log import SweepLog
 from sweeps.space.points import PointPlanner
 from sweeps.space.spec import SweepSpec
+from sweeps.views.live_table import SweepView
 
 
 @pytest.mark.parametrize(
@@ -24,18 +26,18 @@ def test_a_trial_holds_its_worker_itself_only_with_warm_workers_and_one_worker(
 ) -> None:
     tiny_sweep["study"]["resources"] = {"workers": workers}
     sweep = SweepSpec.parse(tiny_sweep | {"warm_workers": warm})
-    lines: list[str] = []
+    log = SweepLog(tmp_path)
     context = SweepContext(
         sweep=sweep,
         base=PointPlanner(sweep, []).base,
         folder=tmp_path,
-        trial_log=SweepLog(tmp_path),
+        trial_log=log,
         events=EventLog(tmp_path),
         progress=None,  # type: ignore[arg-type]
         corpora=None,  # type: ignore[arg-type]
         cluster=ClusterResources(cpus=4, gpus=0),
         queue=None,
-        notify=lines.append,
+        view=SweepView(LiveScreen(), sweep, log),
     )
     # Tune is request for the worker's cores, or only for the memory of one that follows workers.
     assert ("cpu" in SweepDriver(context).trial_resources()) == stays

@@ -1,4 +1,4 @@
-"""The token that clients of the server send, as OpenAI's send an API key."""
+"""The token that clients of a local server send: `Authorization: Bearer TOKEN`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cola.errors import SpecError, one_line
 
-VARIABLE = "COLA_SERVE_TOKEN"
+# Environment variables with the token of `cola serve-model` and of `cola watch`.
+SERVE_TOKEN, WATCH_TOKEN = "COLA_SERVE_TOKEN", "COLA_WATCH_TOKEN"
 TOKEN_BYTES = 32
 LEAST_CHARACTERS = 16  # of a token that a person gives; a chosen value
 
@@ -40,21 +41,21 @@ def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "replace")).digest()
 
 
-def access_token(file: Path | None) -> AccessToken:
-    """The token in the file, else in the environment variable, else a new one.
+def access_token(file: Path | None, variable: str) -> AccessToken:
+    """The token in the file, else in the environment variable of this name, else a new one.
 
     Raises:
         SpecError: both are given, or what is given cannot be read or is no token.
     """
-    variable = os.environ.get(VARIABLE)
-    if file is not None and variable is not None:
+    given = os.environ.get(variable)
+    if file is not None and given is not None:
         raise SpecError(
-            f"--token-file {file}: {VARIABLE} is set too; give one of the two (`unset {VARIABLE}`)"
+            f"--token-file {file}: {variable} is set too; give one of the two (`unset {variable}`)"
         )
     if file is not None:
         return AccessToken(digest_of(checked(_read(file), f"--token-file {file}")))
-    if variable is not None:
-        return AccessToken(digest_of(checked(variable, VARIABLE)))
+    if given is not None:
+        return AccessToken(digest_of(checked(given, variable)))
     made = secrets.token_urlsafe(TOKEN_BYTES)
     return AccessToken(digest_of(made), made)
 

@@ -1,0 +1,1 @@
+"""A page of a study or sweep that follows its files: `cola watch`."""
