@@ -4,6 +4,7 @@ cluster its report, where other machines find it."""
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
