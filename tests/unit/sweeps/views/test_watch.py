@@ -99,7 +99,7 @@ def test_a_name_or_file_is_watched_as_what_it_is(
     tiny_sweep: dict[str, Any], tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
     nothing: Any = None
-    services = Services(nothing, nothing, nothing, shipped_sweeps, nothing, nothing, nothing)
+    services = Services(nothing, nothing, nothing, nothing, shipped_sweeps, nothing, nothing)
     sweep, study = tmp_path / "sweep.yaml", tmp_path / "study.yaml"
     sweep.write_text(yaml.safe_dump(tiny_sweep))
     study.write_text(yaml.safe_dump({"name": "tiny", **tiny_sweep["study"]}))
