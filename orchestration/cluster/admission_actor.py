@@ -9,6 +9,7 @@ from typing import Any
 from cola.errors import one_line
 from orchestration.cluster.admission_queue import AdmissionQueue, QueueReply
 from orchestration.cluster.packing import ClusterState, RunAllocation, RunRequest
+from orchestration.cluster.processes import free_dead_groups
 from orchestration.cluster.session import cluster_state
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class SharedQueue:
             log.warning("the cluster's queue does not answer: %s", one_line(error))
             self._actor = None
             return None
+        if requests and not answer.granted:
+            free_dead_groups()  # of a driver that was killed: nobody else frees them
         return answer
 
     def leave(self, owner: str) -> None:

@@ -265,7 +265,7 @@ class Launcher:
         log.info("%s: %s", run.name, text)
 
     def _supervise(self) -> None:
-        if self._retries.has_lost_controllers or (self._joined and self._waiting):
+        if self._retries.has_lost_controllers:
             free_dead_groups()
         for run in self._running.values():
             notify = partial(self.view.event, run)
