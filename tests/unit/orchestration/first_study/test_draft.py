@@ -33,13 +33,13 @@ def largest(found: Draft) -> float:
 
 
 def test_the_file_holds_what_was_planned(texts: Path, tmp_path: Path) -> None:
-    found = draft(texts, 12, Machine(1, 0))
+    found = draft(texts, 8, Machine(1, 0))
     (tmp_path / "a.yaml").write_text(found.text, encoding="utf-8")
     study = load_study(str(tmp_path / "a.yaml"), [])
     assert [run.name for run in plan_study(study)] == [run.name for run in found.runs]
     assert len({run.spec.budget for run in found.runs}) == 4  # a curve needs three
     assert min(stage.steps for run in found.runs for stage in run.spec.stages) >= FEW_STEPS
-    assert 0.9 * 12 * 60 <= found.seconds <= 12 * 60
+    assert 0.9 * 8 * 60 <= found.seconds <= 8 * 60
     assert found.notes == []
     more = draft(texts, 600, Machine(4, 0))  # as far as the texts allow
     assert largest(found) < largest(more)
