@@ -26,7 +26,7 @@ import pytest
 import yaml
 
 from cola.logs import PACKAGES
-from tests.paths import left_out
+from tests.paths import LONG_TESTS, left_out
 
 if TYPE_CHECKING:
     from cola.data import PreparedData
@@ -53,6 +53,16 @@ def seconds_of(item: pytest.Item) -> float:
     return float(mark.kwargs.get("seconds", 0)) if mark else 0.0
 
 
+def mark_long_tests(items: list[pytest.Item]) -> None:
+    """`slow` are also those whose processor time was measured as long (`tests.cpu_times`)."""
+    long = set(LONG_TESTS.read_text().split("\n"))
+    for item in items:
+        if item.nodeid.partition("[")[0] in long and item.get_closest_marker("slow") is None:
+            item.add_marker("slow")
+            item.add_marker("long")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deal the longest modules out to all workers but one, to each the longest first.
 
@@ -60,6 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     rest, from its end. So one worker begins with short tests, and takes those of the others: at the
     end all have short ones. Two that wait for Ray share two cores better than three.
     """
+    mark_long_tests(items)
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     modules: dict[Path, list[pytest.Item]] = {}
     for item in filter(seconds_of, items):

@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 # The product's command, in a process of its own.
 COLA = [sys.executable, "-c", "from sweeps.cli import main; main()"]
+# Tests that take long by their processor time.
+LONG_TESTS = ROOT / "tests" / "long_tests.txt"
 # Public data sets and texts that may not be committed.
 SHARED = ROOT.parent / "shared"
 # Programs of the newest PostgreSQL, as Debian lays them out; None where there is none.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.paths import LONG_TESTS, ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("analysis", "cola", "orchestration", "sweeps")
 
@@ -25,3 +25,9 @@ def test_citation_and_changelog_have_the_version_of_the_package() -> None:
 def test_a_package_ships_its_types(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"][package]
+
+
+@pytest.mark.parametrize("name", LONG_TESTS.read_text().split())
+def test_a_long_test_is_one_that_there_is(name: str) -> None:
+    file, function = name.split("::")
+    assert f"def {function}(" in (ROOT / file).read_text()
