@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 # others. Three on two cores, for the longest tests wait for Ray much of the time.
 WORKERS ?= 3
 PIP := $(VENV)/bin/python -m pip
-PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+# Bytecode is kept whatever the machine says: hundreds of processes load the same modules.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-drill test-cluster test-quick gpu-check check docs lock clean
 
