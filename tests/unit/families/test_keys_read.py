@@ -15,7 +15,7 @@ from cola.spec import GenerationSpec, LikelihoodSpec
 from tests.sizes import FAMILIES, SMALL, size_model
 
 VOCAB, LENGTH = 60, 32
-BASE = {"max_new_tokens": 12, "steps": 4, "temperature": 1.0}
+BASE = {"max_new_tokens": 24, "steps": 4, "temperature": 1.0}
 GENERATION: dict[str, Any] = {
     "max_new_tokens": 10,
     "temperature": 0.5,
@@ -42,7 +42,7 @@ LIKELIHOOD: dict[str, dict[str, Any]] = {
 }
 
 # Beside what noise says of a token a flat trunk's logits are nothing.
-FACTORS = {"embedding_diffusion": 8.0}
+FACTORS = {"cola": 8.0, "embedding_diffusion": 8.0}
 
 
 def built(name: str) -> tuple[Family, nn.Module]:

@@ -22,7 +22,10 @@ from tests.sizes import FAMILIES
 
 VOCAB, EOS = 40, 3
 PROMPTS = [[5, 6, 7], list(range(4, 31)), [9] * 8, [1, 2, 4, 5, 6], [7]]
-COLA = {"latent_dim": 4, "block_size": 4}
+SMALL: dict[str, dict[str, int]] = {  # several blocks a continuation
+    "cola": {"latent_dim": 4, "block_size": 4},
+    "embedding_diffusion": {"embedding_dim": 4, "block_size": 4},
+}
 WAYS: dict[str, dict[str, object]] = {
     "greedy": {},
     "sampled": {"temperature": 1.0, "top_p": 0.9, "top_k": 30, "repetition_penalty": 1.3},
@@ -46,7 +49,7 @@ def generated(
     """Continuations of the prompts, three rows at a time."""
     given = {"max_new_tokens": 9, "steps": 2, "tokens_per_pass": 2, "unmasking_block": 4}
     settings = GenerationSpec.parse(given | values)
-    family, model = tiny_model(name, core, VOCAB, 3.0, **(COLA if name == "cola" else {}))
+    family, model = tiny_model(name, core, VOCAB, 3.0, **SMALL.get(name, {}))
     made = family.iter_generate(
         model,
         prompts,
