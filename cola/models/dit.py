@@ -7,7 +7,7 @@ b = n / block_size blocks, C width, H heads, D head width, K distinct timesteps 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -45,6 +45,8 @@ class BlockCausalDiT(PreTrainedModel):
 
     config_class: type[DiTConfig] = DiTConfig
     base_model_prefix = ""
+    # (features (B, n, C), z (B, n, d), timesteps) -> velocity (B, n, d) of latents at their times.
+    velocity: Callable[[Tensor, Tensor, TimestepEmbeddings], Tensor]
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
@@ -54,12 +56,6 @@ class BlockCausalDiT(PreTrainedModel):
         self.txt_out_norm = LayerNorm(config.txt_dim, eps=config.norm_eps)
         self.txt_out_ada = OutputAdaLN(config)
         self.use_flex: bool | None = None
-
-    def velocity(
-        self, features_BnC: Tensor, z_Bnd: Tensor, timesteps: TimestepEmbeddings
-    ) -> Tensor:
-        """Velocity (B, n, d) of latents z at their times, from the trunk's features of them."""
-        raise NotImplementedError
 
     @property
     def layers(self) -> list[DiTBlock]:
