@@ -101,12 +101,7 @@ def fit(
         from analysis.fit_command import Extras, fit_file
         from analysis.fit_design import DesignFile
         from analysis.fit_drawing import Drawing
-        from analysis.table_fit.options import (
-            parse_constraints,
-            parse_serving,
-            parse_share,
-            parse_target,
-        )
+        from analysis.table_fit import options as parsing
         from analysis.table_fit.request import Request
         from analysis.tables.columns import Columns
 
@@ -123,20 +118,19 @@ def fit(
             as_json=as_json,
         )  # fmt: skip
         return
-    targets = tuple(parse_target(text) for text in predict or [])
     conventions = max(len(n or [1]), len(flops or [1]))
-    planned = DesignFile.asked(design, counts, first(n), predict or [])
     drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
     fit_file(
         data,
         Columns(loss, first(n), d, first(flops), group, budget, run, accuracy, unique, y,
                 throughput),
-        Request(law, estimator, bootstrap, seed, resample, targets, chance, minimum,
-                constraints=parse_constraints(pin or [], bound or []),
-                share=parse_share(share), serving=parse_serving(serve), hold_out=hold_out,
-                on_group=drawing.add if drawing else None),
+        Request(law, estimator, bootstrap, seed, resample,
+                tuple(map(parsing.parse_target, predict or [])), chance, minimum,
+                constraints=parsing.parse_constraints(pin or [], bound or []),
+                share=parsing.parse_share(share), serving=parsing.parse_serving(serve),
+                hold_out=hold_out, on_group=drawing.add if drawing else None),
         Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),
-               tuple(flops or []), planned),
+               tuple(flops or []), DesignFile.asked(design, counts, first(n), predict or [])),
         given=given_options(context) - {"plot", "design", "counts"},
         as_json=as_json,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import html
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,10 @@ import pytest
 from analysis.report.report import write_report
 from analysis.sweep_report.report import write_sweep_report
 from cola.records import Tag
+from tests.browser import BROWSER, FLAGS
 from tests.unit.analysis.store import KINDS, Store
 from tests.unit.analysis.sweep_report.test_report import GRID, bowl, write_sweep
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on this machine"),
