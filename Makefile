@@ -27,7 +27,7 @@ test-drill: $(READY)
 # A real Slurm of two nodes on this machine, and beside it the image in a fresh Debian: root, and
 # Debian's slurm-wlm, munge, iproute2 and debootstrap. What is missing is left out, with the reason.
 test-cluster: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m cluster tests/cluster
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m cluster tests/cluster
 
 # What a GPU alone can show, in at most eight minutes; results in $OUT (outputs/gpu-check). Without a
 # GPU, a rehearsal of it.

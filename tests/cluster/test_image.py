@@ -32,7 +32,6 @@ def missing() -> str | None:
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.xdist_group("image"),
     pytest.mark.timeout(1200),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]

@@ -104,7 +104,17 @@ def test_settings_that_no_family_of_the_study_reads_are_told(
 
 @pytest.mark.slow
 def test_it_keeps_every_promise_of_a_family() -> None:
-    quick = ("-n0", "-q", "-p", "no:cacheprovider", "-m", "not slow or long", "-k", "toy", *PROMISES)
+    quick = (
+        "-n0",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow or long",
+        "-k",
+        "toy",
+        *PROMISES,
+    )
     said = run("-m", "pytest", *quick)
     passed = re.search(r"(\d+) passed", said)
     assert passed is not None, said
