@@ -35,11 +35,12 @@ class RayNodes:
 
     folder: Path
     head_cpus: int = 0
+    takes_jobs: bool = False  # has the dashboard, whose dozen processes take 10 CPU s to start
     environment: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.gcs, self.dashboard, self._client = free_ports(3)
+        self.gcs, self.dashboard = free_ports(2)
         # Of a short path, as sockets lie in it, which pytest's own folder does not have. Also what
         # killed processes leave is there, and a dashboard clears nothing away when asked to end.
         self.temporary = Path(f"/tmp/ray-{secrets.token_hex(3)}")
@@ -85,11 +86,13 @@ class RayNodes:
             f"--port={self.gcs}",
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={self.dashboard}",
-            f"--ray-client-server-port={self._client}",
+            "--ray-client-server-port=0",  # none
+            f"--include-dashboard={self.takes_jobs}",
             f"--temp-dir={self.temporary}",
             cpus=self.head_cpus,
         )
-        until(lambda: self._listens(self.dashboard), "the head's dashboard", 90)
+        port = self.dashboard if self.takes_jobs else self.gcs
+        until(lambda: self._listens(port), "the head", 90)
 
     def add(self, name: str, cpus: int = 1, *options: str) -> None:
         """Start one more node."""

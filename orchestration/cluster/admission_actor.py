@@ -15,7 +15,7 @@ from orchestration.cluster.session import cluster_state
 log = logging.getLogger(__name__)
 
 NAMESPACE = "cola"
-NAME = "admission-2"  # with the number of the protocol: only drivers with the same one share it
+NAME = "admission-3"  # with the number of the protocol: only drivers with the same one share it
 HEAD = "node:__internal_head__"  # resource by which Ray marks the head node
 ANSWER_SECONDS = 20.0  # chosen value: a decision on hundreds of runs takes well below a second
 SETTLE_SECONDS = 3.0  # drivers call every second
@@ -43,7 +43,13 @@ class SharedQueue:
             if self._actor is None:
                 self._actor = queue_actor()
             answer: QueueReply = ray.get(
-                self._actor.update.remote(owner, now, list(requests), held=list(held)),
+                self._actor.update.remote(
+                    owner,
+                    now,
+                    list(requests),
+                    held=list(held),
+                    job=ray.get_runtime_context().get_job_id(),
+                ),
                 timeout=ANSWER_SECONDS,
             )
         except (RayActorError, GetTimeoutError) as error:

@@ -28,6 +28,7 @@ class QueueReply:
 @dataclass
 class _Owner:
     seen: float
+    job: str
     requests: dict[str, RunRequest] = field(default_factory=dict)
     held: dict[str, RunAllocation] = field(default_factory=dict)
     granted: dict[str, RunAllocation] = field(default_factory=dict)
@@ -61,14 +62,16 @@ class AdmissionQueue:
         requests: Sequence[RunRequest],
         *,
         held: Sequence[RunAllocation],
+        job: str = "",
     ) -> QueueReply:
         """The reply to an owner that waits for `requests` and runs `held`, by its own clock `now`.
 
-        A grant is repeated until the owner holds it or no longer requests it.
+        A grant is repeated until the owner holds it or no longer requests it. `job` is the id of
+        the owner's Ray job, with which it ends.
         """
         clock = self._clock()
         shift = clock - now
-        state = self._owners.setdefault(owner, _Owner(clock))
+        state = self._owners.setdefault(owner, _Owner(clock, job))
         state.seen = clock
         state.held = {
             item.request.id: replace(item, ends=item.ends + shift, nodes=()) for item in held
@@ -102,6 +105,10 @@ class AdmissionQueue:
                 (name, key): wait for name, state in self._owners.items() for key in state.requests
             }
         cluster = self._look()
+        self._owners = {
+            name: state for name, state in self._owners.items()
+            if state.job not in cluster.ended_jobs
+        }  # fmt: skip
         requests = [
             self._with_age(request)
             for state in self._owners.values()

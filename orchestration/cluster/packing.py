@@ -95,6 +95,7 @@ class ClusterState:
 
     nodes: tuple[Node, ...]
     groups: tuple[PlacedGroup, ...]
+    ended_jobs: frozenset[str] = frozenset()  # ids of Ray jobs
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -25,6 +25,7 @@ from orchestration.cluster.temporary_folder import (
 )
 from orchestration.cluster.token_file import choose_authentication, make_token_private
 from orchestration.compat.ray import (
+    ended_jobs,
     free_resources_by_node,
     head_refusal,
     loopback_only,
@@ -187,8 +188,8 @@ def log_environment() -> dict[str, dict[str, str]] | None:
 
 
 def cluster_state() -> ClusterState:
-    """The nodes that are alive, with what is free on each, and the placement groups that have
-    their nodes. It can be called in a driver and in an actor."""
+    """The nodes that are alive, with what is free on each, the placement groups that have their
+    nodes, and the jobs that have ended. It can be called in a driver and in an actor."""
     import ray
     from ray.util import placement_group_table
 
@@ -216,7 +217,7 @@ def cluster_state() -> ClusterState:
         for key, g in placement_group_table().items()
         if g["state"] == "CREATED"
     )
-    return ClusterState(tuple(nodes), groups)
+    return ClusterState(tuple(nodes), groups, ended_jobs())
 
 
 def check_fits(resources: ResourcesSpec, cluster: ClusterResources) -> None:

@@ -33,6 +33,14 @@ def free_resources_by_node() -> dict[str, dict[str, float]]:
     return free
 
 
+def ended_jobs() -> frozenset[str]:
+    """Ids (hex) of the cluster's jobs whose driver has ended or was killed. In Ray, each process
+    that joins a cluster is a job."""
+    from ray._private.state import state
+
+    return frozenset(job["JobID"] for job in state.job_table() if job["IsDead"])
+
+
 def orphaned_placement_groups(job_id: str) -> list[str]:
     """Ids (hex) of placement groups that nobody removed: this job's that a dead actor made, and
     those of jobs that have ended.
@@ -44,8 +52,7 @@ def orphaned_placement_groups(job_id: str) -> list[str]:
     from ray._private.state import state
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
-    ended = {job["JobID"] for job in state.job_table() if job["IsDead"]}
-    orphans = []
+    ended, orphans = ended_jobs(), []
     for packed in state._connect_and_get_accessor().get_placement_group_table():
         group = PlacementGroupTableData.FromString(packed)
         if group.is_detached or group.state == PlacementGroupTableData.REMOVED:

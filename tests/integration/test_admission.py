@@ -212,10 +212,15 @@ def queue_pid() -> int | None:
     return found[0] if found else None
 
 
-MAKES_GROUPS_FOR_EVER = """
-import sys, ray
+HOLDS_ALL_THEN_MAKES_GROUPS = """
+import sys, time, ray
 from ray.util.placement_group import placement_group
+from orchestration.cluster.admission_actor import SharedQueue
+from orchestration.cluster.packing import RunAllocation, RunRequest
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+now = time.time()
+run = RunRequest("run", "killed", "run", "killed", 4, 1.0, 0.0, size=1.0, seconds=1.0, since=now)
+SharedQueue().update("killed", now, [], held=[RunAllocation(run, 4, now + 1e9)])
 
 @ray.remote(num_cpus=0)
 class Maker:
@@ -227,12 +232,16 @@ class Maker:
 
 maker = Maker.remote()
 ray.get(maker.ready.remote())
+input()
 ray.get(maker.make.remote())
 """
 
 
-def test_groups_that_are_made_while_their_job_ends_are_removed(cluster: Any) -> None:
-    """Ray marks such a group as if its job lived, and keeps what it holds for ever."""
+def test_a_killed_driver_leaves_nothing_that_is_held(
+    cluster: Any, drivers: tuple[Driver, Driver]
+) -> None:
+    """Its runs' share is free at once. A placement group that is made while its job ends is marked
+    by Ray as if the job lived, and keeps what it holds for ever."""
     from ray._private.state import state
     from ray.util import placement_group_table
 
@@ -242,7 +251,16 @@ def test_groups_that_are_made_while_their_job_ends_are_removed(cluster: Any) -> 
         return sum(group["state"] != "REMOVED" for group in placement_group_table().values())
 
     assert groups() == 0
-    driver = subprocess.Popen([sys.executable, "-c", MAKES_GROUPS_FOR_EVER, cluster.address])
+    program = [sys.executable, "-c", HOLDS_ALL_THEN_MAKES_GROUPS, cluster.address]
+    driver = subprocess.Popen(program, stdin=subprocess.PIPE, text=True)
+    other, _ = drivers
+    other.ask("next", 4)
+
+    def waits() -> bool:
+        return "killed/run holds 4" in other.why.get("next", "")
+
+    until(waits, "the next run to wait", 60, driver, meanwhile=other.call)
+    print(file=driver.stdin, flush=True)
     until(lambda: groups() > 5, "the job's groups", 60, process=driver)
     live = [job["JobID"] for job in state.job_table() if not job["IsDead"]]
     assert len(live) == 2
@@ -250,3 +268,4 @@ def test_groups_that_are_made_while_their_job_ends_are_removed(cluster: Any) -> 
     driver.wait()
     until(lambda: len([j for j in state.job_table() if not j["IsDead"]]) == 1, "the job's end", 60)
     until(lambda: not free_dead_groups() and groups() == 0, "no group to be left", 30)
+    until(lambda: other.began == ["next"], "its run", 30, meanwhile=other.call)

@@ -45,7 +45,8 @@ class Head(RayNodes):
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[Head]:
-    with Head(tmp_path, 2, {"MLFLOW_TRACKING_PASSWORD": secrets.token_hex(16)}) as cluster:
+    secret = {"MLFLOW_TRACKING_PASSWORD": secrets.token_hex(16)}
+    with Head(tmp_path, head_cpus=2, takes_jobs=True, environment=secret) as cluster:
         yield cluster
 
 

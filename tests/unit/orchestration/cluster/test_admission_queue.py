@@ -16,11 +16,13 @@ class World:
     def __init__(self, cpus: float = 4) -> None:
         self.now, self.cpus = 1000.0, cpus
         self.groups: tuple[PlacedGroup, ...] = ()
+        self.ended_jobs: frozenset[str] = frozenset()
         self.queue = AdmissionQueue(self.look, clock=lambda: self.now)
 
     def look(self) -> ClusterState:
         used = sum(cpus for group in self.groups for cpus, _ in group.bundles)
-        return ClusterState((Node("a", self.cpus, 0, self.cpus - used, 0),), self.groups)
+        nodes = (Node("a", self.cpus, 0, self.cpus - used, 0),)
+        return ClusterState(nodes, self.groups, self.ended_jobs)
 
     def granted(
         self, owner: str, requests: list[RunRequest], held: list[RunAllocation] | None = None
@@ -34,6 +36,17 @@ def test_a_dead_owner_loses_what_it_was_given() -> None:
     assert world.granted("two", [run("s", 4)]) == {}
     assert world.granted("one", [run("r", 4)]) == {"r": 4}  # repeated until it is held
     world.now += OWNER_SECONDS + 1
+    assert world.granted("two", [run("s", 4)]) == {"s": 4}
+
+
+def test_an_owner_ends_with_its_job() -> None:
+    """Nobody waits for OWNER_SECONDS for what a killed driver held."""
+    world = World()
+    held = [RunAllocation(run("r", 4), 4, 50.0)]
+    world.queue.update("killed", 0.0, [], held=held, job="01")
+    world.ended_jobs = frozenset({"00"})
+    assert world.granted("two", [run("s", 4)]) == {}
+    world.ended_jobs |= {"01"}
     assert world.granted("two", [run("s", 4)]) == {"s": 4}
 
 
