@@ -40,7 +40,7 @@ class RayNodes:
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.gcs, self.dashboard = free_ports(2)
+        self.gcs, self.dashboard, self._client = free_ports(3)
         # Of a short path, as sockets lie in it, which pytest's own folder does not have. Also what
         # killed processes leave is there, and a dashboard clears nothing away when asked to end.
         self.temporary = Path(f"/tmp/ray-{secrets.token_hex(3)}")
@@ -86,7 +86,7 @@ class RayNodes:
             f"--port={self.gcs}",
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={self.dashboard}",
-            "--ray-client-server-port=0",  # none
+            f"--ray-client-server-port={self._client}",
             f"--include-dashboard={self.takes_jobs}",
             f"--temp-dir={self.temporary}",
             cpus=self.head_cpus,

@@ -61,8 +61,8 @@ def sweep(rig: Rig, tiny_study: dict[str, Any]) -> str:
     base = on_shared(rig, tiny_study, rig.shared)
     del base["name"]
     base["resources"] = {"cpus_per_worker": 2}
-    # Some 35 s each on an idle machine: they still train when a lost node has been noticed.
-    base["ladder"] = [{"budget": 5.0e11, "core_parameters": 60_000}]
+    # Some 45 s each on two idle cores: they still train when a lost node has been noticed.
+    base["ladder"] = [{"budget": 4.5e11, "core_parameters": 60_000}]
     space = {"training.optimizer.learning_rate": [5e-4, 1e-3, 2e-3]}
     values = {"name": "rates", "study": base, "space": space, "algorithm": {"kind": "grid"}}
     path = rig.shared / "rates.yaml"
