@@ -141,6 +141,11 @@ def data_of(corpus_file: Path) -> dict[str, Any]:
 @pytest.fixture
 def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
     """A study of three families that trains in seconds."""
+    return tiny_study_of(corpus_file, tmp_path / "outputs")
+
+
+def tiny_study_of(corpus_file: Path, output: Path) -> dict[str, Any]:
+    """The tiny study of this corpus and output folder."""
     return {
         "name": "tiny",
         "families": {
@@ -166,7 +171,7 @@ def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
         "max_epochs": 100,  # the corpus is tiny
         "tracking": {"log_every_steps": 5},
         "checkpoint": {"every_seconds": 2.0},
-        "output": str(tmp_path / "outputs"),
+        "output": str(output),
     }
 
 
