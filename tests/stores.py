@@ -23,7 +23,8 @@ def _empty() -> bytes:
 
 
 def new_store(file: Path) -> str:
-    """The address of an empty store, which this makes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_empty())
+    """The address of the store in this file, which is made, empty, where there is none."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_empty())
     return sqlite_uri(file)
