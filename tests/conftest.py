@@ -13,6 +13,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # Ray's workers are as important as the test beside them, for which they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import gc
 import logging
 import random
 import signal
@@ -45,6 +46,17 @@ collect_ignore_glob = list(left_out())
 def pytest_report_header() -> list[str]:
     """What this machine leaves out."""
     return [f"left out: {pattern} ({reason})" for pattern, reason in left_out().items()]
+
+
+def pytest_configure() -> None:
+    """Look for no garbage while tests are collected: what they import stays to the end."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor look for it among what was imported, whenever tests leave some."""
+    gc.freeze()
+    gc.enable()
 
 
 def seconds_of(item: pytest.Item) -> float:
