@@ -13,6 +13,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # Ray's workers are as important as the test beside them, for which they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import gc
 import logging
 import random
 import signal
@@ -45,6 +46,17 @@ collect_ignore_glob = list(left_out())
 def pytest_report_header() -> list[str]:
     """What this machine leaves out."""
     return [f"left out: {pattern} ({reason})" for pattern, reason in left_out().items()]
+
+
+def pytest_configure() -> None:
+    """Look for no garbage while tests are collected: what they import stays to the end."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor look for it among what was imported, whenever tests leave some."""
+    gc.freeze()
+    gc.enable()
 
 
 def seconds_of(item: pytest.Item) -> float:
@@ -141,6 +153,11 @@ def data_of(corpus_file: Path) -> dict[str, Any]:
 @pytest.fixture
 def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
     """A study of three families that trains in seconds."""
+    return tiny_study_of(corpus_file, tmp_path / "outputs")
+
+
+def tiny_study_of(corpus_file: Path, output: Path) -> dict[str, Any]:
+    """The tiny study of this corpus and output folder."""
     return {
         "name": "tiny",
         "families": {
@@ -166,7 +183,7 @@ def tiny_study(corpus_file: Path, tmp_path: Path) -> dict[str, Any]:
         "max_epochs": 100,  # the corpus is tiny
         "tracking": {"log_every_steps": 5},
         "checkpoint": {"every_seconds": 2.0},
-        "output": str(tmp_path / "outputs"),
+        "output": str(output),
     }
 
 

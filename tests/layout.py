@@ -35,14 +35,18 @@ def folder_of(module: str) -> str:
     return str(modules()[module].parent.relative_to(ROOT))
 
 
-@cache
 def tree_of(path: Path) -> ast.Module:
-    """Syntax tree of a source file."""
+    """Syntax tree of a source file; not kept, as those of all files are millions of objects."""
     return ast.parse(path.read_text())
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
     """Line and dotted name of everything that a file imports; `from a import b` gives a and a.b."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -93,7 +97,12 @@ def folder_graph() -> dict[str, frozenset[str]]:
 def files_in(folder: str) -> list[Path]:
     """Modules directly in a folder; a package's `__init__` is none."""
     found = [path for path in modules().values() if str(path.parent.relative_to(ROOT)) == folder]
-    return [path for path in found if path.name != "__init__.py"]
+    return [path for path in found if not is_init(path)]
+
+
+def is_init(path: Path) -> bool:
+    """Whether a file is a package's `__init__`."""
+    return path.name == "__init__.py"
 
 
 def lines_in(path: Path) -> int:

@@ -97,18 +97,23 @@ def check_core(name: str, core_parameters: int, reached: int) -> None:
 
 def trunk_sizes(target: int) -> dict[str, int]:
     """Sizes of a Llama trunk with about this many core parameters, named as in a specification."""
-    shape = best_shape(
-        target,
-        lambda layers, width, ffn: layers * trunk_layer_parameters(width, ffn) + width,
-        width_step(target),
-        wanted_aspect=aspect(target),
-    )
+    shape = _trunk_shape(target)
     return {
         "hidden_size": shape.width,
         "ffn_size": shape.ffn,
         "num_layers": shape.layers,
         "num_heads": shape.width // head_dim(shape.width),
     }
+
+
+@cache
+def _trunk_shape(target: int) -> Shape:
+    return best_shape(
+        target,
+        lambda layers, width, ffn: layers * trunk_layer_parameters(width, ffn) + width,
+        width_step(target),
+        wanted_aspect=aspect(target),
+    )
 
 
 def tolerance(core_parameters: float) -> float:

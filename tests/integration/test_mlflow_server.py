@@ -12,6 +12,8 @@ from cola.data import PreparedData
 from cola.errors import SpecError
 from cola.study import StudySpec
 from orchestration.cleanup.contents import Thing
+from orchestration.doctor.finding import Finding
+from orchestration.doctor.local_checks import tracking
 from orchestration.driver.progress import StudyView
 from orchestration.driver.study_runner import run_study
 from orchestration.results.fetch import fetch
@@ -31,9 +33,10 @@ def test_24_runs_of_4_drivers_over_a_killed_server(
     tiny_study: dict[str, Any], data: PreparedData, tmp_path: Path
 ) -> None:
     store, port = f"sqlite:///{tmp_path / 'mlflow.db'}", free_port(0)
-    server = start_mlflow(store, tmp_path, port)
+    server, uri = start_mlflow(store, tmp_path, port), f"http://127.0.0.1:{port}"
     try:
-        drivers = Drivers(f"http://127.0.0.1:{port}", many_runs(tiny_study, 24), 4, tmp_path)
+        assert tracking(uri) == Finding("tracking", "ok", uri)
+        drivers = Drivers(uri, many_runs(tiny_study, 24), 4, tmp_path)
         drivers.write(range(1, 61))
         until(lambda: drivers.sent() >= 40, "journal lines to arrive")
         kill(server)
@@ -45,7 +48,7 @@ def test_24_runs_of_4_drivers_over_a_killed_server(
         assert drivers.finish(patience_seconds=120) == []
         assert stored_points(store) == drivers.expected
         assert stored_runs(store) == finished_runs(24)
-        results_come_back(f"http://127.0.0.1:{port}", tiny_study, data, tmp_path / "elsewhere")
+        results_come_back(uri, tiny_study, data, tmp_path / "elsewhere")
     finally:
         kill(server)
 

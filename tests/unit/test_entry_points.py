@@ -8,9 +8,19 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["cola", "sweeps", "sweeps.cli"])
-def test_modules_run_the_command(module: str) -> None:
-    command = [sys.executable, "-m", module, "plan", "no-such-study"]
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("module", ["cola", "sweeps"])
+def test_packages_run_the_command(module: str) -> None:
+    done = run(module, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("cola ")
+
+
+def test_an_error_is_one_line_there_too() -> None:
+    done = run("sweeps.cli", "plan", "no-such-study")
     assert done.returncode == 2
     assert done.stderr.startswith("error: study no-such-study: neither a file nor a shipped study")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from cola.compute.flops import (
@@ -11,9 +12,15 @@ from cola.compute.flops import (
     vae_fixed_parameters,
     vae_layer_parameters,
 )
-from cola.compute.sizing import aspect, best_shape, head_dim, width_step
+from cola.compute.sizing import Shape, aspect, best_shape, head_dim, width_step
 from cola.families.cola.spec import ColaModelSpec, ColaSettings
 from cola.spec.networks import DiTSpec, TextVAESpec
+
+# The settings that shapes depend on.
+SHAPING = (
+    "latent_dim", "patch_size", "vae_share", "vae_aspect", "vae_qk_norm", "dit_mlp_ratio",
+    "dit_qk_bias",
+)  # fmt: skip
 
 
 def paper_row(vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
@@ -31,33 +38,12 @@ def paper_row(vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
 
 
 def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaModelSpec:
-    """The DiT near its share first (its shapes are coarse), then the VAE makes up the rest.
-
-    `vae_share` of the core is the VAE's, as nearly as its shapes allow.
+    """The model with about this many parameters outside token embeddings and head.
 
     Raises:
         SpecError: when the target is too small for any shape.
     """
-    step, latent_dim = width_step(target), settings.latent_dim
-
-    def dit_size(layers: int, width: int, _: int) -> int:
-        layer = dit_layer_parameters(
-            width, width, head_dim(width), ratio=settings.dit_mlp_ratio, bias=settings.dit_qk_bias
-        )
-        return layers * (layer + adaln_layer_parameters(width)) + dit_fixed_parameters(
-            width, latent_dim
-        )
-
-    def vae_size(layers: int, width: int, ffn: int) -> int:
-        fixed = vae_fixed_parameters(width, latent_dim, settings.patch_size)
-        return 2 * layers * vae_layer_parameters(width, ffn, settings.vae_qk_norm) + fixed
-
-    dit_target = (1 - settings.vae_share) * target
-    dit = best_shape(dit_target, dit_size, step, wanted_aspect=aspect(dit_target), tuned=False)
-    rest = target - dit.parameters
-    # Encoder and decoder are shallow and wide: 4 + 4 layers of 1536 in the reference sizes.
-    wanted = settings.vae_aspect * aspect(rest)
-    vae = best_shape(rest, vae_size, step, wanted_aspect=wanted, scale=target)
+    dit, vae = _shapes(target, **{name: getattr(settings, name) for name in SHAPING})
     width = head_dim(dit.width)
     vae_sizes = {
         "hidden_size": vae.width,
@@ -74,6 +60,35 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
         "rope_dim": width * 3 // 4,
     }
     return model_of(vocab_size, settings, vae_sizes, dit=dit_sizes)
+
+
+@cache
+def _shapes(target: int, **settings: Any) -> tuple[Shape, Shape]:
+    """The DiT near its share first (its shapes are coarse), then the VAE makes up the rest.
+
+    `vae_share` of the core is the VAE's, as nearly as its shapes allow. Many runs of a study or
+    sweep ask for the same: a search takes tens of milliseconds.
+    """
+    step, latent_dim = width_step(target), settings["latent_dim"]
+
+    def dit_size(layers: int, width: int, _: int) -> int:
+        ratio, bias = settings["dit_mlp_ratio"], settings["dit_qk_bias"]
+        layer = dit_layer_parameters(width, width, head_dim(width), ratio=ratio, bias=bias)
+        return layers * (layer + adaln_layer_parameters(width)) + dit_fixed_parameters(
+            width, latent_dim
+        )
+
+    def vae_size(layers: int, width: int, ffn: int) -> int:
+        fixed = vae_fixed_parameters(width, latent_dim, settings["patch_size"])
+        return 2 * layers * vae_layer_parameters(width, ffn, settings["vae_qk_norm"]) + fixed
+
+    dit_target = (1 - settings["vae_share"]) * target
+    dit = best_shape(dit_target, dit_size, step, wanted_aspect=aspect(dit_target), tuned=False)
+    rest = target - dit.parameters
+    # Encoder and decoder are shallow and wide: 4 + 4 layers of 1536 in the reference sizes.
+    wanted = settings["vae_aspect"] * aspect(rest)
+    vae = best_shape(rest, vae_size, step, wanted_aspect=wanted, scale=target)
+    return dit, vae
 
 
 def model_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from cola.compute.flops import (
     dit_parameters,
 )
 from cola.compute.flow_flops import blocks_of
-from cola.compute.sizing import HARDWARE_FROM, aspect, best_shape, head_dim, width_step
+from cola.compute.sizing import HARDWARE_FROM, Shape, aspect, best_shape, head_dim, width_step
 from cola.families.embedding_diffusion import flops
 from cola.families.embedding_diffusion.spec import (
     EmbeddingDiffusionModelSpec,
@@ -75,23 +76,7 @@ class EmbeddingDiffusionDefinition(LatentDefinition):
         self, core_parameters: int, vocab_size: int, settings: EmbeddingDiffusionSettings
     ) -> EmbeddingDiffusionModelSpec:
         """See `FamilyDefinition.nearest`."""
-        latent_dim = settings.embedding_dim
-
-        def size(layers: int, width: int, ffn: int) -> int:
-            layer = dit_layer_parameters(
-                width, width, head_dim(width), ratio=ffn / width, bias=False
-            )
-            fixed = dit_fixed_parameters(width, latent_dim)
-            fixed -= _output_parameters(width, latent_dim)
-            return layers * (layer + adaln_layer_parameters(width)) + fixed
-
-        shape = best_shape(
-            core_parameters,
-            size,
-            width_step(core_parameters),
-            wanted_aspect=aspect(core_parameters),
-            unit=SMALL_UNIT if core_parameters < HARDWARE_FROM else None,
-        )
+        shape = _shape(core_parameters, settings.embedding_dim)
         return _model(vocab_size, settings, layers=shape.layers, width=shape.width, ffn=shape.ffn)
 
     def parameter_counts(self, model: EmbeddingDiffusionModelSpec) -> ParameterCounts:
@@ -189,6 +174,24 @@ def _head_bytes(model: EmbeddingDiffusionModelSpec, precision: Precision) -> flo
     """Of one token: its logits, features beside the latent's part, and the steps to that."""
     inputs = 4.0 * (model.dit.hidden_size + 12 * model.dit.latent_dim)
     return logit_bytes(model.vocab_size, precision) + inputs
+
+
+@cache
+def _shape(core_parameters: int, latent_dim: int) -> Shape:
+    """Of the trunk; many runs of a study or sweep ask for the same."""
+
+    def size(layers: int, width: int, ffn: int) -> int:
+        layer = dit_layer_parameters(width, width, head_dim(width), ratio=ffn / width, bias=False)
+        fixed = dit_fixed_parameters(width, latent_dim) - _output_parameters(width, latent_dim)
+        return layers * (layer + adaln_layer_parameters(width)) + fixed
+
+    return best_shape(
+        core_parameters,
+        size,
+        width_step(core_parameters),
+        wanted_aspect=aspect(core_parameters),
+        unit=SMALL_UNIT if core_parameters < HARDWARE_FROM else None,
+    )
 
 
 def _output_parameters(width: int, latent_dim: int) -> int:

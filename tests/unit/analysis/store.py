@@ -10,6 +10,7 @@ from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 
 from cola.records import RATE, SCHEMA_VERSION, SOLVER_DIFFERENCE, Artifact, Metric, Tag
+from tests.stores import new_store
 
 KINDS = {"ar": "exact", "llada": "bound", "cola": "bound"}
 LEVELS = {"ar": 4.0, "llada": 5.5, "cola": 9.0}
@@ -20,7 +21,7 @@ class Store:
     """Writes runs as the recorder does, through MLflow's own client."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.uri = folder, f"sqlite:///{folder / 'mlflow.db'}"
+        self.folder, self.uri = folder, new_store(folder / "mlflow.db")
         self.client = MlflowClient(tracking_uri=self.uri)
         self.count = 0
 

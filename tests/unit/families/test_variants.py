@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from analysis.plotting.variants import styles_of, variants_of
-from analysis.report.report import write_report
+from analysis.report.report import ReportResult, write_report
 from analysis.report.runs import read_study
 from cola.errors import SpecError
 from cola.records import Tag
@@ -220,17 +220,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.fixture(scope="module")
+def report(store: Store) -> ReportResult:
+    return write_report("curves", store.uri, store.folder / "report", spec={})
+
+
 @pytest.mark.slow
-def test_the_report_has_a_curve_a_variant(store: Store, tmp_path: Path) -> None:
-    frames = read_study("curves", store.uri)
-    assert list(frames.runs["variant"].unique()) == ["ar", "cola-d4", "cola-v1.5"]
-    fits = write_report("curves", store.uri, tmp_path, spec={}).fits
+def test_the_report_has_a_curve_a_variant(report: ReportResult) -> None:
+    fits, folder = report.fits, report.html.parent
     assert {name: fit.label for name, fit in fits.items()} == {
         "ar": "AR",
         "cola-d4": "cola-d4",
         "cola-v1.5": "cola-v1.5",
     }
-    html = text_of((tmp_path / "report.html").read_text())
+    html = text_of(report.html.read_text())
     assert "cola-v1.5 against cola-d4: " in html
     assert "cola-d4 against AR: " in html
     assert "cola-d4: the bound on the NLL goes from" in html
@@ -238,22 +241,22 @@ def test_the_report_has_a_curve_a_variant(store: Store, tmp_path: Path) -> None:
     for text in ("|cola-d4 (cola-", "|cola-v1.5 (cola-", "cola-d4 cola-8e+12-seed66"):
         assert text in html, text
     assert "AR 10^4, cola-d4 10^4, cola-v1.5 10^4" in html  # tokens of the top rung
-    curves = pd.read_csv(tmp_path / "fitted_curves.csv")
+    curves = pd.read_csv(folder / "fitted_curves.csv")
     assert set(curves["variant"]) == set(fits)
     assert set(curves["family"]) == {"ar", "cola"}
-    pairs = pd.read_csv(tmp_path / "multipliers.csv")
+    pairs = pd.read_csv(folder / "multipliers.csv")
     assert ("cola-d4", "cola-v1.5") in set(zip(pairs["one"], pairs["other"], strict=True))
 
 
 @pytest.mark.slow
-def test_variants_do_not_share_their_noise(store: Store, tmp_path: Path) -> None:
-    fits = write_report("curves", store.uri, tmp_path, spec={}).fits
-    ours = {name: fit.refits for name, fit in fits.items() if fit.refits is not None}
+def test_variants_do_not_share_their_noise(report: ReportResult) -> None:
+    ours = {name: fit.refits for name, fit in report.fits.items() if fit.refits is not None}
     first, second = (ours[name].public[:, -1] for name in ("cola-d4", "cola-v1.5"))
     assert not (first == second).all()
 
 
 def test_runs_of_stores_without_the_tag_are_their_familys(store: Store) -> None:
     frames = read_study("curves", store.uri)
+    assert list(frames.runs["variant"].unique()) == ["ar", "cola-d4", "cola-v1.5"]
     plain = frames.runs[frames.runs["family"] == "ar"]
     assert set(plain["variant"]) == {"ar"}

@@ -222,20 +222,20 @@ def test_the_penalty_remembers_the_prompt_and_what_is_new_but_nothing_else() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", ["heun", "midpoint"])
-def test_better_solvers_meet_euler_with_many_steps(solver: str) -> None:
+def test_better_solvers_meet_euler_with_many_steps() -> None:
     built = model()
 
     def error(solver: str, steps: int, grid: str = "uniform") -> float:
         settings = spec(solver=solver, steps=steps, time_grid=grid)
         return float((first_block(built, settings) - truth).abs().max())
 
-    truth = first_block(built, spec(solver="heun", steps=128))
+    truth = first_block(built, spec(solver="heun", steps=64))
     coarse = error("euler", 16)
     assert coarse > 1e-3
-    assert error(solver, 16) < 0.3 * coarse
-    assert error(solver, 48, "cosine") < 0.3 * coarse
-    assert error(solver, 48, "quadratic") < 0.3 * coarse
+    for solver in ("heun", "midpoint"):
+        assert error(solver, 16) < 0.3 * coarse
+        assert error(solver, 32, "cosine") < 0.3 * coarse
+        assert error(solver, 32, "quadratic") < 0.3 * coarse
 
 
 def test_guidance_acts_behind_a_prefix_only() -> None:

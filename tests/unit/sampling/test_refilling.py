@@ -113,7 +113,7 @@ def test_rows_change_nothing(name: str, values: dict[str, object], stops: bool) 
     # Masks behind nothing are all alike: which of them LLaDA unmasks first is a matter of rounding.
     prompts = [prompt for prompt in PROMPTS if prompt or name != "llada"]
     expected = one_by_one(name, spec(**values), prompts, stops)
-    for rows in (1, 3, 16):
+    for rows in (1, 3) if stops else (3, 16):
         assert streamed(name, spec(**values), prompts, stops, rows) == expected
     if stops:
         assert len({len(tokens) for tokens in expected}) >= 3

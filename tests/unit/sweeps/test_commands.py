@@ -112,14 +112,6 @@ def test_a_command_that_does_not_exist_names_the_nearest() -> None:
     assert "Did you mean 'status'" in result.stderr
 
 
-@pytest.mark.parametrize("package", ["cola", "sweeps"])
-def test_the_packages_are_the_command(package: str) -> None:
-    shown = subprocess.run([sys.executable, "-m", package, "--version"], capture_output=True,
-                           text=True)  # fmt: skip
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert shown.stdout.startswith("cola ")
-
-
 def test_shells_complete_commands_and_names_of_studies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,15 +60,15 @@ def test_the_published_protocol_has_the_published_intervals() -> None:
     fit = fit_law("chinchilla", inputs(chinchilla().rows), "huber-density", starts=8)
     for name, value in REPLICATION.items():
         assert fit.parameters[name] == pytest.approx(value, rel=1e-3)
-    found = bootstrap(fit, 4000, 0).intervals()
+    found = bootstrap(fit, 1000, 0).intervals()
     for name, interval in INTERVALS.items():
-        assert found[name] == pytest.approx(interval, rel=0.03), name
+        assert found[name] == pytest.approx(interval, rel=0.06), name
 
 
 @pytest.mark.slow
 def test_the_exponent_of_the_optimal_size_has_the_published_error() -> None:
     fit = fit_law("chinchilla", inputs(chinchilla().rows))
-    refits = bootstrap(fit, 2000, 0)
+    refits = bootstrap(fit, 500, 0)
     a = refits.public[:, 4] / (refits.public[:, 3] + refits.public[:, 4])
     assert a.std() == pytest.approx(0.0200, rel=0.1)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import runpy
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 from cola.data.tokenizer import TextTokenizer, train_bpe
 from cola.errors import SpecError
@@ -35,6 +34,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 
 from cola.evaluation.harness import ColaLM
+from sweeps.cli import app
 from tests.factories import tiny_model
 
 TEXT = "the river finds a lamp under every bridge and sings of rain to no one at all"
@@ -375,20 +375,19 @@ def test_a_wrong_argument_of_the_model_is_one_line(
 
 
 @pytest.mark.slow
-def test_the_command_line(folders: dict[str, Path], tasks: Path, tmp_path: Path) -> None:
+def test_the_command_line(
+    folders: dict[str, Path], tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`cola lm-eval` is the harness's own command, results file and all."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", "from sweeps.cli import main; main()", "lm-eval"),
-            *("--model", "cola", "--device", "cpu", "--include_path", str(tasks)),
-            *("--tasks", "local_choice,local_generation", "--output_path", str(tmp_path / "out")),
-            *("--model_args", f"pretrained={folders['llada']},steps=2,masked=chain_rule"),
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "data")},
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # the command sets it
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", partial(TaskManager, include_defaults=False))
+    given = [
+        *("--model", "cola", "--device", "cpu", "--include_path", str(tasks)),
+        *("--tasks", "local_choice,local_generation", "--output_path", str(tmp_path / "out")),
+        *("--model_args", f"pretrained={folders['llada']},steps=2,masked=chain_rule"),
+    ]
+    done = CliRunner().invoke(app, ["lm-eval", *given], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     assert "|local_choice" in done.stdout
     (written,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(written.read_text())

@@ -16,7 +16,6 @@ from cola.spec.resources import ResourcesSpec
 from cola.study import StudySpec
 from orchestration.doctor import storage_checks as doctor_storage
 from orchestration.doctor.cluster_checks import cluster, nodes, room, version
-from orchestration.doctor.finding import Finding
 from orchestration.doctor.local_checks import (
     enough_devices,
     examine,
@@ -34,7 +33,6 @@ from orchestration.tracking.mlflow_server import (
     serve,
     server_command,
 )
-from tests.servers import mlflow_server
 
 
 def test_this_environment_can_run_a_study(tiny_study: dict[str, Any]) -> None:
@@ -156,10 +154,3 @@ def test_only_a_database_is_served_and_no_password_is_on_a_command_line(
     environment = process_environment.mlflow_server(with_driver(address.uri))
     passed = environment["MLFLOW_BACKEND_STORE_URI"]
     assert passed == "postgresql+psycopg2://me:s3cret@host/db"
-
-
-@pytest.mark.slow
-def test_the_server_answers_on_loopback(tmp_path: Path) -> None:
-    with mlflow_server(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path) as uri:
-        assert uri.startswith("http://127.0.0.1:")
-        assert tracking(uri) == Finding("tracking", "ok", uri)

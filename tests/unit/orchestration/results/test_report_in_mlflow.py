@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from cola.records import Kind, Tag
-from cola.spec.address import resolve_address, sqlite_uri
+from cola.spec.address import resolve_address
 from orchestration.results.publish import store_report, summary_of
 from orchestration.state.paths import OutputFolder
 from orchestration.tracking.mlflow_runs import MlflowRuns
+from tests.stores import new_store
 
 REPORT = """# tiny: AR leads
 
@@ -43,9 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_files_and_summary_are_on_the_studys_run(folder: Path, tmp_path: Path) -> None:
     output, notes = OutputFolder(tmp_path), list[str]()
-    store = MlflowRuns(
-        resolve_address(sqlite_uri(output.mlflow)), "tiny", output.artifacts / "tiny"
-    )
+    address = resolve_address(new_store(output.mlflow))
+    store = MlflowRuns(address, "tiny", output.artifacts / "tiny")
     store.study_run(folder, {Tag.STATUS: "finished"})
     client: Any = store.client
     link = f"[all runs in a list](#/experiments/{store.experiment}/runs?"

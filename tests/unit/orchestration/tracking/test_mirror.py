@@ -25,6 +25,7 @@ from orchestration.tracking.mirror import (
 )
 from orchestration.tracking.mlflow_runs import MlflowRuns, TrainingRun
 from orchestration.tracking.provenance import source_tags
+from tests.stores import new_store
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def run(tiny_study: dict[str, Any]) -> RunSpec:
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite store for all tests here: making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    """One SQLite store for all tests here."""
+    return new_store(tmp_path_factory.mktemp("mlflow") / "mlflow.db")
 
 
 def write(folder: Path, steps: range, start: dict[str, Any] | None = None, end: str = "") -> None:

@@ -14,6 +14,7 @@ from cola.spec.address import resolve_address, sqlite_uri
 from orchestration.state.paths import OutputFolder
 from orchestration.tracking.mlflow_runs import MlflowRuns
 from orchestration.tracking.relocation import local_path
+from tests.stores import new_store
 
 
 def open_output(root: Path, store: Path | None = None, study: str = "a-study") -> MlflowRuns:
@@ -42,7 +43,7 @@ def files(root: Path) -> dict[str, str]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder whose path has every character that addresses treat in their own way."""
     root = tmp_path_factory.mktemp("outputs") / "a%20b?q=1#h it's;s ünï\nnl%"
-    root.mkdir()
+    new_store(OutputFolder(root).mlflow)
     attach(open_output(root), root, "first")
     return root
 

@@ -29,6 +29,7 @@ from sweeps.space.spec import SweepSpec
 from sweeps.trials.trainable import OUTCOME, SPENT, TRIAL_SPEC
 from sweeps.trials.trial import TrialSpec
 from sweeps.views.live_table import SweepView
+from tests.stores import new_store
 
 
 class Gate:
@@ -51,7 +52,7 @@ class World:
         self.folder, self.shown, self.gate = folder, io.StringIO(), Gate()
         self.planner = PointPlanner(SweepSpec.parse(values), [])
         self.log = SweepLog(folder)
-        mirror = open_mirror(f"sqlite:///{folder / 'mlflow.db'}", "tiny", folder / "artifacts")
+        mirror = open_mirror(new_store(folder / "mlflow.db"), "tiny", folder / "artifacts")
         events, screen = EventLog(folder), LiveScreen(Console(file=self.shown, width=500))
         view = SweepView(screen, self.planner.sweep, self.log)
         corpus = SimpleNamespace(folder=folder)
