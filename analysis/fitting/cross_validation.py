@@ -139,7 +139,8 @@ def best_window(
 
     Over many decades of compute data bend away from a law, and small budgets are then fitted at the
     cost of large ones. Every start is judged on the same rows, the largest third of the budgets,
-    each predicted by those from the start up to it; among equals the lowest start is taken.
+    each predicted by those from the start up to it. The lowest start is taken that is not worse
+    than the best one by more than a standard error, for fewer rows are known less well.
 
     Raises:
         FitError: too few budgets to leave one out, or no start could be judged.
@@ -153,7 +154,7 @@ def best_window(
             f"--from auto: the rows have {len(steps)} budgets; to leave the smallest out and test "
             "that takes 6. Give a compute, or leave --from out"
         )
-    found: dict[float, float] = {}
+    found: dict[float, Array] = {}
     for start in starts:
         kept, errors = budget >= start, []
         for step in steps[first:]:
@@ -162,10 +163,18 @@ def best_window(
             if fit is not None:
                 errors.append(np.abs(fit.loss(test) / test.loss - 1))
         if len(errors) == len(steps) - first:
-            found[float(rows["compute"][kept].min())] = float(np.concatenate(errors).mean())
+            found[float(rows["compute"][kept].min())] = np.concatenate(errors)
     if not found:
         raise FitError(f"--from auto: law {law} cannot be fitted to so few budgets; give a compute")
-    return Window(min(found, key=lambda start: (found[start], start)), found)
+    best = min(found.values(), key=np.mean)
+    start = next(start for start, errors in found.items() if not _worse(errors, best))
+    return Window(start, {each: float(errors.mean()) for each, errors in found.items()})
+
+
+def _worse(errors: Array, best: Array) -> bool:
+    """Whether errors on the same points are larger by more than a standard error."""
+    beyond = errors - best
+    return bool(beyond.mean() > beyond.std(ddof=1) / np.sqrt(len(beyond)))
 
 
 def with_misfit(

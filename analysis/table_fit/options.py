@@ -160,8 +160,10 @@ def parse_start(text: str | None) -> float | Literal["auto"] | None:
     Raises:
         SpecError: what is neither.
     """
-    if text is None or text == "auto":
-        return text
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
     try:
         value = float(text)
     except ValueError:
