@@ -19,6 +19,7 @@ from analysis.regressions.settings import rules_text, settings_group
 from analysis.regressions.speedup import speedup
 from analysis.table_fit.conventions import Convention, apart, side_by_side
 from analysis.table_fit.fit import fit_table
+from analysis.table_fit.held_out import windowed
 from analysis.table_fit.options import check_conventions, check_options, check_power, check_together
 from analysis.table_fit.request import Request
 from analysis.table_fit.text import shown
@@ -181,7 +182,11 @@ def fitted(table: Table, request: Request, data: Path) -> dict[str, Any]:
         FitError: beginning with the file's name.
     """
     try:
-        return fit_table(table, request) | {"rows": table.counts.as_json()}
+        table, window = windowed(table, request)
+        result = fit_table(table, request)
+        if window is not None:
+            result["window"] = window
+        return result | {"rows": table.counts.as_json()}
     except FitError as error:
         raise FitError(f"{data}: {error}") from None
 

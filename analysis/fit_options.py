@@ -149,6 +149,15 @@ HoldOut = Annotated[
     float | None,
     typer.Option(help="Predict, and do not fit, the rows of at least this much compute."),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FLOAT|auto",
+        help="Leave out the rows of less compute than this; auto: where the law predicts the "
+        "largest budgets best, told from the rows that are fitted alone.",
+    ),
+]
 DesignFile = Annotated[
     Path | None,
     typer.Option(

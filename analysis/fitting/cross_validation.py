@@ -34,6 +34,7 @@ FOLD_REFITS, FOLD_STARTS = 100, 8  # of the folds that judge prediction bands
 MOST_BUDGETS, STEPS = 24, 8  # budgets that are taken as they are; bins in place of others
 SAME_STEP = 3.0  # chosen: largest compute over smallest of what is one step
 BAND = 0.95  # level of the bands that are judged
+WINDOWS_TESTED = 3  # chosen: a third of the budgets, the largest, judge from where on to fit
 # Bands that no split has tested are widened 2.5 times: what 95% of larger budgets of public tables
 # with two training budgets needed (`python -m tests.benchmarks.law_coverage --only public`).
 UNTESTED, UNTESTED_HORIZON = 1.5, float(np.log(3))
@@ -122,6 +123,60 @@ def leave_one_budget_out(
     return _score(law, rows, splits, estimator=estimator, seed=seed)
 
 
+@dataclass(frozen=True)
+class Window:
+    """The rows that a law is fitted to: those of at least `start` FLOPs. errors: by each start that
+    was tried (least compute of its rows) the mean |relative error| on the same larger budgets."""
+
+    start: float
+    errors: dict[float, float]
+
+
+def best_window(
+    law: str, rows: pd.DataFrame, estimator: str = "huber", *, constraints: Constraints = FREE
+) -> Window:
+    """Without which of the smallest budgets the law predicts larger ones best.
+
+    Over many decades of compute data bend away from a law, and small budgets are then fitted at the
+    cost of large ones. Every start is judged on the same rows, the largest third of the budgets,
+    each predicted by those from the start up to it. The lowest start is taken that is not worse
+    than the best one by more than a standard error, for fewer rows are known less well.
+
+    Raises:
+        FitError: too few budgets to leave one out, or no start could be judged.
+    """
+    budget = compute_steps(rows)
+    steps = np.sort(budget.unique())
+    first = len(steps) - max(2, len(steps) // WINDOWS_TESTED)
+    starts = steps[: max(0, first - LEAST_TRAINING_BUDGETS + 1)]
+    if len(starts) < 2:
+        raise FitError(
+            f"--from auto: the rows have {len(steps)} budgets; to leave the smallest out and test "
+            "that takes 6. Give a compute, or leave --from out"
+        )
+    found: dict[float, Array] = {}
+    for start in starts:
+        kept, errors = budget >= start, []
+        for step in steps[first:]:
+            train, test = rows[kept & (budget < step)], inputs(rows[budget == step])
+            fit = _attempt(law, train, estimator, step, starts=STARTS, constraints=constraints)
+            if fit is not None:
+                errors.append(np.abs(fit.loss(test) / test.loss - 1))
+        if len(errors) == len(steps) - first:
+            found[float(rows["compute"][kept].min())] = np.concatenate(errors)
+    if not found:
+        raise FitError(f"--from auto: law {law} cannot be fitted to so few budgets; give a compute")
+    best = min(found.values(), key=np.mean)
+    start = next(start for start, errors in found.items() if not _worse(errors, best))
+    return Window(start, {each: float(errors.mean()) for each, errors in found.items()})
+
+
+def _worse(errors: Array, best: Array) -> bool:
+    """Whether errors on the same points are larger by more than a standard error."""
+    beyond = errors - best
+    return bool(beyond.mean() > beyond.std(ddof=1) / np.sqrt(len(beyond)))
+
+
 def with_misfit(
     refits: Refits, rows: pd.DataFrame, seed: int = SEED, *, constraints: Constraints = FREE
 ) -> Refits:
@@ -161,17 +216,16 @@ def _judged(
     least = LEAST_TRAINING_BUDGETS if len(steps) > LEAST_TRAINING_BUDGETS else 2
     for step in steps[least - 1 : -1]:
         train, test = rows[budget <= step], rows[budget > step]
-        try:
-            found = fit_law(
-                fit.law.name,
-                inputs(train),
-                fit.estimator,
-                starts=FOLD_STARTS,
-                seed=seed,
-                constraints=constraints,
-            )
-        except FitError as error:
-            log.debug("law %s: bands not judged beyond %.3g: %s", fit.law.name, step, error)
+        found = _attempt(
+            fit.law.name,
+            train,
+            fit.estimator,
+            step,
+            starts=FOLD_STARTS,
+            seed=seed,
+            constraints=constraints,
+        )
+        if found is None:
             continue
         if len(found.points) <= len(found.theta) + 1:
             continue
@@ -202,20 +256,32 @@ def _score(
 ) -> Score | None:
     folds = []
     for split, train, test in splits:
-        try:
-            fit = fit_law(
-                law,
-                inputs(rows[train]),
-                estimator,
-                starts=STARTS,
-                seed=seed,
-                constraints=constraints,
-            )
-        except FitError as error:
-            log.debug("law %s: fold at %.3g skipped: %s", law, split, error)
-            continue
-        folds.append(_fold(fit, float(split), rows[train], held_out=rows[test], seed=seed))
+        fit = _attempt(
+            law, rows[train], estimator, split, starts=STARTS, seed=seed, constraints=constraints
+        )
+        if fit is not None:
+            folds.append(_fold(fit, float(split), rows[train], held_out=rows[test], seed=seed))
     return Score(law, tuple(folds)) if folds else None
+
+
+def _attempt(
+    law: str,
+    train: pd.DataFrame,
+    estimator: str,
+    split: float,
+    *,
+    starts: int,
+    seed: int = SEED,
+    constraints: Constraints = FREE,
+) -> Fit | None:
+    """The law through the rows of one side of a split; None where they cannot carry it."""
+    try:
+        return fit_law(
+            law, inputs(train), estimator, starts=starts, seed=seed, constraints=constraints
+        )
+    except FitError as error:
+        log.debug("law %s: split at %.3g skipped: %s", law, split, error)
+        return None
 
 
 def _fold(

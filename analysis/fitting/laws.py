@@ -107,7 +107,7 @@ TABLE_OPTIONS = frozenset(
 CONSTRAINTS = frozenset({"pin", "bound", "share"})
 LAW_OPTIONS = (
     TABLE_OPTIONS
-    | {"accuracy", "chance", "estimator", "resample", "predict", "hold_out"}
+    | {"accuracy", "chance", "estimator", "resample", "predict", "hold_out", "start"}
     | CONSTRAINTS
 )
 SIZED_OPTIONS = LAW_OPTIONS | {"serve"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
+from typing import Literal
 
 from analysis.fitting.constraints import Constraints
 from analysis.fitting.laws import LAWS, OPTIONS_READ, SPEEDUP_OPTIONS
@@ -62,7 +63,7 @@ def check_conventions(law: str, given: Set[str], columns: Sequence[Sequence[str]
             raise SpecError(f"{flag(name)}: names a column twice; give each convention once")
     if law in ("optima", "power"):
         raise SpecError(f"--law {law}: takes one convention; give --n and --flops once each")
-    single = given & {"predict", "serve", "accuracy", "share", "speedup", "y", "hold_out"}
+    single = given & {"predict", "serve", "accuracy", "share", "speedup", "y", "hold_out", "start"}
     if single:
         raise SpecError(
             f"{', '.join(flag(n) for n in sorted(single))}: takes one convention; give --n and "
@@ -97,6 +98,10 @@ def check_together(given: Set[str], request: Request) -> None:
         raise SpecError("--resample: has no effect with --bootstrap 0; leave one of them out")
     if "serve" in given and not any("c" in place for place in request.predict):
         raise SpecError("--serve: has no effect without a budget; give --predict c=... too")
+    if request.start == "auto" and request.law == "auto":
+        raise SpecError(
+            "--from auto: is chosen for one law; give --law, or a compute in place of auto"
+        )
     if "share" in given and "group" not in given:
         raise SpecError("--share: has no effect without --group; give its column too")
     if request.estimator == "variable-projection" and given & {"pin", "bound", "share"}:
@@ -118,7 +123,7 @@ def _it(names: list[str]) -> str:
 
 def flag(name: str) -> str:
     """An option as it is typed."""
-    return "--" + {"as_json": "json"}.get(name, name).replace("_", "-")
+    return "--" + {"as_json": "json", "start": "from"}.get(name, name).replace("_", "-")
 
 
 def parse_target(text: str) -> dict[str, float]:
@@ -147,6 +152,25 @@ def parse_target(text: str) -> dict[str, float]:
     if "n" in target and not 0 < 6 * target["n"] * target["d"] < math.inf:
         raise SpecError(f"--predict {text}: 6 N D is beyond what a number holds; give counts")
     return target
+
+
+def parse_start(text: str | None) -> float | Literal["auto"] | None:
+    """`1e19` or `auto` -> from how much compute on rows are fitted.
+
+    Raises:
+        SpecError: what is neither.
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise SpecError(f"--from {text}: give an amount of compute, as 1e19, or auto")
+    return value
 
 
 def parse_constraints(pins: Sequence[str], bounds: Sequence[str]) -> Constraints:

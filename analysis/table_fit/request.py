@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
@@ -50,4 +51,5 @@ class Request:
     share: tuple[str, ...] = ()
     serving: Serving | None = None
     hold_out: float | None = None  # C from which rows are predicted, not fitted
+    start: float | Literal["auto"] | None = None  # C from which rows are fitted
     on_group: Callable[[str, pd.DataFrame, Frontier], None] | None = None  # of each fitted group

@@ -1,4 +1,4 @@
-"""Do 95% intervals hold the truth for laws beyond two powers, shared floors, optima and the like?
+"""Do 95% intervals hold the truth for every law, shared floors, optima and the like?
 
     python -m tests.benchmarks.extended_laws [--studies 100] [--refits 200] [--only NAME]
 
@@ -30,16 +30,22 @@ from analysis.tables.columns import RowCounts
 from tests.benchmarks.law_coverage import best_size, grid
 
 NOISE = 0.003
+SIZED = [name for name, law in LAWS.items() if law.needs_size]
 Generator = np.random.Generator
 Study = Callable[[Generator, int, int, "Tally"], None]
 TRUTHS: dict[str, dict[str, float]] = {
     "chinchilla": {"E": 1.8, "A": 450.0, "B": 2000.0, "alpha": 0.345, "beta": 0.365},
+    "tied": {"E": 1.8, "A": 8000.0, "B": 50000.0, "a": 0.51, "s": 0.7},
     "outer": {"E": 1.8, "A": 700.0, "B": 4000.0, "alpha": 0.4, "beta": 0.42, "s": 0.85},
     "equal": {"E": 1.8, "A": 600.0, "B": 2500.0, "alpha": 0.36},
     "repeated": {
         "E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.353, "beta": 0.353, "R_D": 15.4, "R_N": 5.3,
     },
+    "compute": {"E": 1.8, "K": 1000.0, "gamma": 0.155},
+    "compute-power": {"K": 26.0, "gamma": 0.05},
+    "broken": {"E": 1.8, "K": 1000.0, "gamma": 0.155, "C1": 1e20, "f": 0.3, "delta": 0.1},
 }  # fmt: skip
+COEFFICIENTS = ("A", "B", "K")  # given in the data's units: their digits are their exponents'
 
 
 @dataclass
@@ -80,8 +86,31 @@ def losses(
     return np.asarray(formula(row, *(np.log(v)[None] for v in (n, d, unique)))[0])
 
 
+def of_compute(law: str, compute: np.ndarray) -> np.ndarray:
+    """The losses of a law of compute at its truth."""
+    floor, k, gamma, middle, width, more = (
+        TRUTHS[law].get(name, 0.0) for name in ("E", "K", "gamma", "C1", "f", "delta")
+    )
+    power = floor + k * compute**-gamma
+    if not middle:
+        return np.asarray(power)
+    bent = (1 + (compute / middle) ** (1 / width)) ** (-more * width)
+    return np.asarray(floor + (power - floor) * bent)
+
+
+def best_runs(law: str, draw: Generator) -> pd.DataFrame:
+    """Three runs of the best size at each of eight budgets over four decades; with a break at each
+    of twenty over five."""
+    budgets = np.geomspace(1e17, 1e22, 20) if law == "broken" else np.geomspace(1e18, 1e22, 8)
+    compute = np.repeat(budgets, 3)
+    loss = of_compute(law, compute) * np.exp(NOISE * draw.standard_normal(len(compute)))
+    return pd.DataFrame({"loss": loss, "compute": compute, "budget": compute})
+
+
 def table(law: str, draw: Generator, **other: float) -> pd.DataFrame:
     """Eight sizes by six budgets; of repeated data eight sizes by eight token counts."""
+    if law not in SIZED:
+        return best_runs(law, draw)
     n, d = grid(8, 6)
     if law == "repeated":
         mesh = np.meshgrid(np.geomspace(1e7, 1e10, 8), np.geomspace(1e8, 4e10, 8))
@@ -103,23 +132,27 @@ def of_law(law: str, pins: tuple[str, ...] = ()) -> Study:
     """Parameters and exponents of a law; some of them pinned to the truth."""
 
     def study(draw: Generator, refits: int, seed: int, tally: Tally) -> None:
-        request = asked(law, refits, seed)
+        request, rows = asked(law, refits, seed), table(law, draw)
         if pins:
             pinned = {name: TRUTHS[law][name] for name in pins}
             request = replace(request, constraints=Constraints(pinned))
         if law != "repeated" and not pins:
-            request = replace(request, predict=({"c": 3e21},))
-        found = law_group(table(law, draw), request, seed).result
+            request = replace(request, predict=({"c": 10 * float(rows["compute"].max())},))
+        found = law_group(rows, request, seed).result
         ends = {**found["intervals"], **found["derived_intervals"]}
         for name, truth in TRUTHS[law].items():
-            if name not in ("A", "B", *pins):
+            if name not in (*COEFFICIENTS, *pins):
                 tally.add(name, truth, found["parameters"][name], ends[name])
         if "a" in found["derived"]:
             alpha, beta = TRUTHS[law]["alpha"], TRUTHS[law]["beta"]
             tally.add("a", beta / (alpha + beta), found["derived"]["a"], ends["a"])
         for place in found.get("predictions", []):
+            if law not in SIZED:
+                (low,) = of_compute(law, np.array([place["c"]]))
+                tally.add("L*", low, place["loss"], place["confidence_interval"])
+                continue
             x = np.linspace(np.log(1e8), np.log(1e12), 4001)
-            curve = losses(law, np.exp(x), 5e20 / np.exp(x), np.ones(4001))
+            curve = losses(law, np.exp(x), place["c"] / 6 / np.exp(x), np.ones(4001))
             size, low = float(np.exp(x[curve.argmin()])), float(curve.min())
             tally.add("log N*", np.log(size), np.log(place["parameters"]),
                       list(np.log(place["parameters_interval"])))  # fmt: skip
@@ -188,7 +221,7 @@ def gates(count: int) -> Study:
 
 
 DESIGNS: dict[str, Study] = {
-    **{law: of_law(law) for law in ("outer", "equal", "repeated")},
+    **{law: of_law(law) for law in LAWS},
     "chinchilla, E pinned": of_law("chinchilla", ("E",)),
     "chinchilla, E and alpha pinned": of_law("chinchilla", ("E", "alpha")),
     "floor in common": shared_floor,

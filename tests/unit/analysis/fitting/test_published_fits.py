@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.fitting.bootstrap import bootstrap
-from analysis.fitting.cross_validation import choose
+from analysis.fitting.cross_validation import best_window, choose
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.power_law import chinchilla_law
@@ -84,6 +84,24 @@ def test_held_out_error_beyond_1e21() -> None:
     assert errors["chinchilla"] == pytest.approx(0.0105, abs=5e-5)
     assert errors["tied"] == pytest.approx(0.0075, abs=5e-5)
     assert max(errors["outer"], errors["equal"]) < 0.0095 < errors["chinchilla"]
+
+
+def test_without_the_smallest_budgets_larger_ones_are_predicted_better() -> None:
+    rows = chinchilla().rows
+    small = rows[rows["compute"] < 1e21]
+    held_out = inputs(rows[rows["compute"] >= 1e21])
+    kept = small[small["compute"] >= best_window("tied", small).start]
+    fit = fit_law("tied", inputs(kept), starts=16)
+    assert np.abs(fit.loss(held_out) / held_out.loss - 1).mean() == pytest.approx(0.0059, abs=1e-4)
+
+
+def test_no_law_of_compute_alone_can_predict_runs_of_many_sizes() -> None:
+    rows = chinchilla().rows
+    held_out = inputs(rows[rows["compute"] >= 1e21])
+    for law, least in (("compute", 0.0108), ("compute-power", 0.0113), ("tied", 0.0019)):
+        fit = fit_law(law, held_out, "huber-density", starts=8)  # to the held-out runs themselves
+        error = np.abs(fit.loss(held_out) / held_out.loss - 1).mean()
+        assert error == pytest.approx(least, abs=1e-4), law
 
 
 def test_the_law_is_chosen_by_what_it_predicts() -> None:
