@@ -99,6 +99,7 @@ KINDS = (
     _Kind("continuation/*accuracy", "%", SHARE),
     _Kind("continuation/chrf", "chrF", PER_CENT),
     _Kind("*/nll_nats_per_token", "nats a token", error="nll_standard_error"),
+    _Kind("*/excess_nats_per_token", "nats a token", error="excess_standard_error"),
     _Kind("*/bits_per_byte", "bits per byte"),
     _Kind("eval/*/word_nats", "nats a word"),
 )

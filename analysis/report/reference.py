@@ -17,6 +17,7 @@ DESCRIPTIONS = {
     "uniform": "a uniform guess",
     "unigram": "token frequencies",
     "bigram": "frequencies after the token before",
+    "truth": "the source itself (true entropy)",
 }
 
 
