@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
+from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.report.conventions import convention_sentences, convention_table
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.findings import Findings
@@ -72,6 +73,8 @@ def page(
         "by_convention": convention_sentences(found.conventions),
         "runs": run_table(frames.runs, compute, frames.split),
         "latents": latent_table(frames.runs),
+        "structure": structure_table("run", finished_metrics(frames)),
+        "structure_note": EXPLANATION,
         "diagnostics": diagnostic_table(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
@@ -83,6 +86,15 @@ def page(
         "labels": found.labels,
         "colours": {variant: style.colour for variant, style in found.styles.items()},
     }
+
+
+def finished_metrics(frames: StudyFrames) -> list[tuple[str, dict[str, float]]]:
+    """Name and last metrics of each finished run."""
+    finished = frames.runs[frames.runs["status"] == "finished"]
+    return [
+        (str(run["name"]), frames.metrics.get(str(run["run_id"]), {}))
+        for _, run in finished.iterrows()
+    ]
 
 
 def sample_groups(

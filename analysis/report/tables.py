@@ -313,10 +313,8 @@ def run_table(runs: pd.DataFrame, compute: str, split: str) -> Table | None:
         Column("bits_per_byte", "bits/byte"),
         Column("seconds", "training, s"),
     ]
-    left_out = {"validation"} if split == "validation" else set()
-    if runs["excess_nats_per_token"].isna().all():
-        left_out.add("excess")
-    columns = [each for each in columns if each.key not in left_out]
+    if split == "validation":
+        columns = [each for each in columns if each.key != "validation"]
     return table(columns, [run_row(run, compute, split) for _, run in runs.iterrows()])
 
 

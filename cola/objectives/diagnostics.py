@@ -17,6 +17,7 @@ from torch import Tensor
 from cola.models.cola_dlm import ColaDLM
 from cola.models.head import judged_nll
 from cola.objectives.flow_matching import flow_matching_loss
+from cola.objectives.ridge import ridge_weights
 from cola.objectives.vae import Posterior
 from cola.seeding import Stream
 
@@ -24,7 +25,6 @@ ACTIVE_VARIANCE = 0.01  # Burda et al., 2016 (arXiv 1509.00519), section 5.2
 # Chosen values, and part of the names under which the measurements are logged.
 NOISE_SCALES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 OFFSETS = tuple(range(-4, 5))
-RIDGE = 1e-3  # fraction of the features' mean power; chosen, small against it
 TEST_FRACTION = 0.5  # of the sequences; chosen
 PROBE_ROWS = 4096  # test latents scored at once; bounds the memory of a (rows, V) matrix
 
@@ -157,7 +157,7 @@ def context_probe(model: ColaDLM, tokens_BL: Tensor) -> dict[str, dict[int, floa
         x_Bnd, y_Bn = _aligned(mean_Bnd, tokens_BL, offset, patch_size=model.vae.config.patch_size)
         fit_x, fit_y = x_Bnd[:-tested].flatten(0, 1), y_Bn[:-tested].flatten()
         test_x, test_y = x_Bnd[-tested:].flatten(0, 1), y_Bn[-tested:].flatten()
-        weights = _ridge_weights(fit_x, fit_y, model.vae.config.vocab_size)
+        weights = ridge_weights(fit_x, fit_y, model.vae.config.vocab_size)
         hits = [
             (x @ weights).argmax(-1) == y
             for x, y in zip(test_x.split(PROBE_ROWS), test_y.split(PROBE_ROWS), strict=True)
@@ -175,12 +175,3 @@ def _aligned(
     position_n = torch.arange(mean_Bnd.shape[1], device=tokens_BL.device) * patch_size + offset
     inside_n = (position_n >= 0) & (position_n < length)
     return F.pad(mean_Bnd[:, inside_n], (0, 1), value=1.0), tokens_BL[:, position_n[inside_n]]
-
-
-def _ridge_weights(x_Nd: Tensor, y_N: Tensor, vocabulary: int) -> Tensor:
-    """(X^T X + ridge I)^-1 X^T Y, (d + 1, V), without building the one-hot Y."""
-    products_Vd = x_Nd.new_zeros(vocabulary, x_Nd.shape[1]).index_add_(0, y_N, x_Nd)
-    gram = x_Nd.T @ x_Nd
-    power = gram.diagonal().mean()
-    regular = gram + RIDGE * power * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(regular, products_Vd.T)

@@ -11,6 +11,7 @@ from torch import nn
 
 from cola.data import PreparedData, Split
 from cola.evaluation.clusters import clustered_mean
+from cola.evaluation.topic_probe import topic_probe
 from cola.families.interface.family import Family
 from cola.hidden_topics.truth import true_nll
 from cola.records import EXCESS, VALIDATION_SEED, Metric, SampleRecord
@@ -174,6 +175,10 @@ def diagnostics(
     tokens_BL = torch.from_numpy(data.validation.rows(ids))
     model.eval()
     values = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
+    means_Bbd = None if data.source is None else family.block_means(model, tokens_BL)
+    if data.source is not None and means_Bbd is not None:
+        found = topic_probe(means_Bbd, tokens_BL, data.source)
+        values |= {f"topic_probe/{name}": value for name, value in found.items()}
     return {Metric.diagnostic(name): value for name, value in values.items()}
 
 
