@@ -34,7 +34,7 @@ def drawn(source: HiddenTopics, seed: int, numbers: range) -> list[np.ndarray]:
     lengths_D = np.array([min(MOST_SYMBOLS, g.geometric(source.ending)) for g in generators])
     # The longest first: at each place the documents that still go on are the first ones.
     order_D = np.argsort(-lengths_D, kind="stable")
-    uniform_DT2 = np.zeros((len(order_D), int(lengths_D.max()), 2))
+    uniform_DT2 = np.zeros((len(order_D), int(np.max(lengths_D)), 2))
     for row, index in enumerate(order_D):
         uniform_DT2[row, : lengths_D[index]] = generators[index].random((lengths_D[index], 2))
     symbols_DT = _walks(source, uniform_DT2, lengths_D[order_D])
@@ -47,13 +47,14 @@ def _walks(source: HiddenTopics, uniform_DT2: np.ndarray, lengths_D: np.ndarray)
     first_KS, next_KSS = source.first_KS.cumsum(-1), source.next_KSS.cumsum(-1)
     topic_KK = source.topic_KK.cumsum(-1)
     begin_K = np.cumsum(np.full(source.topics, 1 / source.topics))
-    topic_D, symbol_D = uniform_DT2[:, 0].T
+    topic_D, symbol_D = uniform_DT2[:, 0, 0], uniform_DT2[:, 0, 1]
     topics_D = chosen(np.broadcast_to(begin_K, (len(topic_D), source.topics)), topic_D)
-    symbols_DT = np.zeros(uniform_DT2.shape[:2], dtype=np.int64)
+    places = uniform_DT2.shape[1]
+    symbols_DT = np.zeros((len(uniform_DT2), places), dtype=np.int64)
     symbols_DT[:, 0] = chosen(first_KS[topics_D], symbol_D)
-    for place in range(1, symbols_DT.shape[1]):
+    for place in range(1, places):
         going = int(np.searchsorted(-lengths_D, -place, side="left"))
-        topic_D, symbol_D = uniform_DT2[:going, place].T
+        topic_D, symbol_D = uniform_DT2[:going, place, 0], uniform_DT2[:going, place, 1]
         topics_D = chosen(topic_KK[topics_D[:going]], topic_D)
         before_D = symbols_DT[:going, place - 1]
         symbols_DT[:going, place] = chosen(next_KSS[topics_D, before_D], symbol_D)
