@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cola.evaluation.clusters import clustered_mean
 from cola.hidden_topics.truth import topics_of
-from cola.objectives.ridge import ridge_weights
+from cola.objectives.diagnostics import ridge_weights
 from cola.spec.data import GeneratedText
 
 TEST_FRACTION = 0.5  # of the sequences, the last ones; chosen

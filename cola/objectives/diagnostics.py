@@ -17,7 +17,6 @@ from torch import Tensor
 from cola.models.cola_dlm import ColaDLM
 from cola.models.head import judged_nll
 from cola.objectives.flow_matching import flow_matching_loss
-from cola.objectives.ridge import ridge_weights
 from cola.objectives.vae import Posterior
 from cola.seeding import Stream
 
@@ -25,6 +24,7 @@ ACTIVE_VARIANCE = 0.01  # Burda et al., 2016 (arXiv 1509.00519), section 5.2
 # Chosen values, and part of the names under which the measurements are logged.
 NOISE_SCALES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 OFFSETS = tuple(range(-4, 5))
+RIDGE = 1e-3  # fraction of the features' mean power; chosen, small against it
 TEST_FRACTION = 0.5  # of the sequences; chosen
 PROBE_ROWS = 4096  # test latents scored at once; bounds the memory of a (rows, V) matrix
 
@@ -175,3 +175,12 @@ def _aligned(
     position_n = torch.arange(mean_Bnd.shape[1], device=tokens_BL.device) * patch_size + offset
     inside_n = (position_n >= 0) & (position_n < length)
     return F.pad(mean_Bnd[:, inside_n], (0, 1), value=1.0), tokens_BL[:, position_n[inside_n]]
+
+
+def ridge_weights(x_Nd: Tensor, y_N: Tensor, classes: int) -> Tensor:
+    """(X^T X + ridge I)^-1 X^T Y, (d, classes), without building the one-hot Y."""
+    products_Cd = x_Nd.new_zeros(classes, x_Nd.shape[1]).index_add_(0, y_N, x_Nd)
+    gram = x_Nd.T @ x_Nd
+    power = gram.diagonal().mean()
+    regular = gram + RIDGE * power * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(regular, products_Cd.T)
