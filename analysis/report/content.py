@@ -14,7 +14,7 @@ from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.report.conventions import convention_sentences, convention_table
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.findings import Findings
-from analysis.report.reference import headlines, line_table
+from analysis.report.reference import excess_sentences, headlines, line_table
 from analysis.report.runs import StudyFrames
 from analysis.report.splits import split_sentence
 from analysis.report.tables import (
@@ -163,6 +163,7 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
             f"ladder and {trend}."
         )
+    sentences += excess_sentences(frames.runs, {name: fit.label for name, fit in fits.items()})
     return sentences + kind_sentences(fits) + estimate_sentences(frames.runs, fits)
 
 
