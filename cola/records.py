@@ -45,8 +45,8 @@ IN_DOMAIN_TASKS = (
     "speed",
 )
 
-# Losses of guesses without a model, the worst first.
-REFERENCE_LINES = ("uniform", "unigram", "bigram")
+# Losses of guesses without a model, the worst first, and of the source that generated text is from.
+REFERENCE_LINES = ("uniform", "unigram", "bigram", "truth")
 
 # What a measured NLL is: the model's own, at least that, or neither.
 NllKind = Literal["exact", "bound", "estimate"]
@@ -54,8 +54,7 @@ NllKind = Literal["exact", "bound", "estimate"]
 # is extrapolated from them is no bound. Chosen: 0.02 nats are 7% of compute where a factor e of it
 # is worth 0.3 nats.
 SOLVER_TOLERANCE = 0.02
-# Measurements of Cola DLM's likelihood, whose sum is its bound, and what comes with it; the first
-# three are nats a token and have standard errors.
+# Measurements of a likelihood of latents, whose bound is the sum of two, in nats a token.
 RATE, DISTORTION = "rate", "distortion"
 DIFFUSION_BOUND = "diffusion_bound"
 SOLVER_DIFFERENCE = "solver_difference_nats_per_latent"
@@ -63,7 +62,10 @@ SOLVER_NLL_DIFFERENCE = "solver_difference_nats_per_token"
 PRIOR_COST = "prior_nats_per_dimension"
 GAUSSIAN_COST = "gaussian_nats_per_dimension"
 LATENT_MEAN, LATENT_SQUARE = "latent_mean", "latent_square"  # moments, each followed by /DIMENSION
+EXCESS = "excess"  # of an NLL of generated text over the source's own, of the same sequences
 LIKELIHOOD_MEASUREMENTS = (
+    "excess_nats_per_token",
+    "excess_standard_error",
     "rate_nats_per_token",
     "rate_standard_error",
     "distortion_nats_per_token",

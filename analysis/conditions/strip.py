@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.conditions.matching import matched_and_not
+from cola.spec.data import GeneratedText
 from cola.tuning.record import TuningRecord
 from cola.tuning.text import DECLARED
 
@@ -116,7 +117,21 @@ def corpus(found: Mapping[str, Any]) -> str:
         case "huggingface":
             config = f", {found['config']}" if found.get("config") else ""
             return f"{found.get('name')}{config} of the Hugging Face hub"
+        case "generated":
+            return generated(found)
     return "a corpus that is not recorded"
+
+
+def generated(found: Mapping[str, Any]) -> str:
+    """What a generated corpus is drawn from, by its keys; those at their defaults are not kept."""
+    values = GeneratedText.model_validate(found)
+    chains = f"chains over {values.symbols} symbols" if values.order else "independent symbols"
+    topics = (
+        f"{values.topics} hidden topics that stay for {values.topic_tokens:g} symbols in the mean, "
+        if values.topics > 1
+        else ""
+    )
+    return f"{values.documents:,} documents drawn from {topics}{chains} (seed {values.seed})"
 
 
 def hardware(environment: Mapping[str, Any]) -> str:

@@ -92,6 +92,14 @@ KINDS = (
     _Kind("eval/*/mixture_accuracy", "%", SHARE),
     _Kind("eval/*/draw_accuracy", "%", SHARE),
     _Kind("eval/*/first_token_draw_accuracy", "%", SHARE),
+    _Kind(
+        "eval/*/topic_agreement",
+        "%",
+        SHARE,
+        "topic_agreement_standard_error",
+        "topic_chance",
+        "items",
+    ),
     # A score that beats no guess is below 0, and the guess of equal probabilities nearly 0.
     _Kind("eval/*/brierlm", "BrierLM", PER_CENT),
     _Kind("eval/*/brier_?", "Brier, times 100", SHARE),
@@ -99,11 +107,12 @@ KINDS = (
     _Kind("continuation/*accuracy", "%", SHARE),
     _Kind("continuation/chrf", "chrF", PER_CENT),
     _Kind("*/nll_nats_per_token", "nats a token", error="nll_standard_error"),
+    _Kind("*/excess_nats_per_token", "nats a token", error="excess_standard_error"),
     _Kind("*/bits_per_byte", "bits per byte"),
     _Kind("eval/*/word_nats", "nats a word"),
 )
 # Numbers of metrics that say how well another one is known, or how many items it rests on.
-BESIDE = ("*standard_error", "*/chance", "*/items")
+BESIDE = ("*standard_error", "*/chance", "*/topic_chance", "*/items")
 
 
 def quantity(key: str) -> Quantity | None:

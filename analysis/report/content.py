@@ -10,10 +10,11 @@ import pandas as pd
 
 from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
+from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.report.conventions import convention_sentences, convention_table
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.findings import Findings
-from analysis.report.reference import headlines, line_table
+from analysis.report.reference import excess_sentences, headlines, line_table
 from analysis.report.runs import StudyFrames
 from analysis.report.splits import split_sentence
 from analysis.report.tables import (
@@ -72,6 +73,8 @@ def page(
         "by_convention": convention_sentences(found.conventions),
         "runs": run_table(frames.runs, compute, frames.split),
         "latents": latent_table(frames.runs),
+        "structure": structure_table("run", finished_metrics(frames)),
+        "structure_note": EXPLANATION,
         "diagnostics": diagnostic_table(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
@@ -83,6 +86,15 @@ def page(
         "labels": found.labels,
         "colours": {variant: style.colour for variant, style in found.styles.items()},
     }
+
+
+def finished_metrics(frames: StudyFrames) -> list[tuple[str, dict[str, float]]]:
+    """Name and last metrics of each finished run."""
+    finished = frames.runs[frames.runs["status"] == "finished"]
+    return [
+        (str(run["name"]), frames.metrics.get(str(run["run_id"]), {}))
+        for _, run in finished.iterrows()
+    ]
 
 
 def sample_groups(
@@ -151,6 +163,7 @@ def summary(frames: StudyFrames, fits: dict[str, FamilyFit], compute: str) -> li
             f"{fit.label}: the {kind} goes from {first:.3f} to {last:.3f} nats per token over the "
             f"ladder and {trend}."
         )
+    sentences += excess_sentences(frames.runs, {name: fit.label for name, fit in fits.items()})
     return sentences + kind_sentences(fits) + estimate_sentences(frames.runs, fits)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.plotting.page_table import Column, Table, table
 from analysis.plotting.variants import by_curve
 from cola.families.registry import IMPORTED
-from cola.records import REFERENCE_LINES
+from cola.records import KINDS, REFERENCE_LINES
 
 ONE_TEXT = 1e-9  # nats a token by which guesses may differ on one text
 # What each line is, for people; the worst guess first.
@@ -17,6 +17,7 @@ DESCRIPTIONS = {
     "uniform": "a uniform guess",
     "unigram": "token frequencies",
     "bigram": "frequencies after the token before",
+    "truth": "the source itself (true entropy)",
 }
 
 
@@ -90,6 +91,23 @@ def headlines(
             f"{labels[str(variant)]} at its largest budget is not better than "
             f"{DESCRIPTIONS[worst]} ({means.iloc[-1]:.3f} against {lines[worst]:.3f} nats per "
             "token): its runs say nothing yet of how it scales."
+        )
+    return sentences
+
+
+def excess_sentences(runs: pd.DataFrame, labels: Mapping[str, str]) -> list[str]:
+    """What each curve's runs exceed the loss of the text's own source by, a sentence a curve; none
+    where the source is not known."""
+    known = runs[(runs["status"] == "finished") & runs["excess_nats_per_token"].notna()]
+    sentences = []
+    for variant, group in by_curve(known):
+        means = group.groupby("budget")["excess_nats_per_token"].mean().sort_index()
+        kinds = [kind for kind in KINDS if kind != "exact" and (group["nll_kind"] == kind).any()]
+        beside = f" (by {' or '.join(f'a {k}' if k == 'bound' else f'an {k}' for k in kinds)})"
+        sentences.append(
+            f"{labels[str(variant)]} exceeds the loss of the text's own source by "
+            f"{means.iloc[0]:.3f} nats per token at {means.index[0]:.3g} FLOPs and by "
+            f"{means.iloc[-1]:.3f} at {means.index[-1]:.3g}{beside if kinds else ''}."
         )
     return sentences
 

@@ -21,6 +21,7 @@ from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, fit_points, pr
 from analysis.table_fit.isoflop_notes import of_intervals, off_centre, troubles
 from cola.families.registry import curve_label, definition_of
 from cola.records import (
+    EXCESS,
     GAUSSIAN_COST,
     LIKELIHOOD_MEASUREMENTS,
     PRIOR_COST,
@@ -306,6 +307,7 @@ def run_table(runs: pd.DataFrame, compute: str, split: str) -> Table | None:
         Column("nominal", "nominal FLOPs"),
         Column("spent", "of budget"),
         Column("nll", f"{split} NLL, nats/token"),
+        Column("excess", "over the truth"),
         Column("validation", "on validation"),
         Column("nll_kind", "NLL is"),
         Column("bits_per_byte", "bits/byte"),
@@ -333,6 +335,7 @@ def run_row(run: pd.Series, compute: str, split: str) -> dict[str, str]:
         "nominal": number(run["train_flops_nominal"], ".3g"),
         "spent": number(run[f"train_flops_{compute}"] / run["budget"], ".2%"),
         "nll": f"{score}{other}",
+        "excess": with_error(run, EXCESS),
         "validation": number(run["validation_nll"], ".4f"),
         "nll_kind": str(run["nll_kind"]),
         "bits_per_byte": number(run["bits_per_byte"], ".4f"),

@@ -18,6 +18,9 @@ SHARES = (
     "first_token_draw_accuracy",
     "mixture_accuracy",
     "draw_accuracy",
+    "topic_agreement",
+    "text_topic_agreement",
+    "topic_chance",
     "valid",
     "accuracy_given_valid",
     "choice_accuracy",
@@ -25,6 +28,7 @@ SHARES = (
 )
 STANDARD_ERRORS = {
     "accuracy": "accuracy_standard_error",
+    "topic_agreement": "topic_agreement_standard_error",
     "nll_nats_per_token": "nll_standard_error",
     **{
         name: f"{name}_standard_error"

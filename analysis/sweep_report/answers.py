@@ -41,6 +41,7 @@ class Drift:
     low: float
     high: float
     log: bool
+    control: float | None = None  # slope that comes of no structure
 
 
 SAME = 1e-9  # relative spread that is rounding
@@ -158,10 +159,14 @@ def least_difference(noise: Noise, seeds: int, comparisons: int) -> float:
     return float(stats.t.isf(tail, noise.freedom) * noise.deviation * math.sqrt(2 / seeds))
 
 
-def estimate_drift(arm: ArmFrame, goal: Goal, key: str, *, over: str, log: bool) -> Drift | None:
+def estimate_drift(
+    arm: ArmFrame, goal: Goal, key: str, *, over: str, log: bool, control: str | None = None
+) -> Drift | None:
     """How the best value of `key` moves with `over`; None without seeds or enough values.
 
-    The intervals come from refits of means with the seeds' noise added.
+    The intervals come from refits of means with the seeds' noise added. `control` "random_code":
+    redundancy alone moves the noise at which a code of d dimensions is read by (ln d) / 2 in
+    logit t, as the evidence of d dimensions adds up.
     """
     table = seeds_table(arm, goal)
     noise = seed_noise(table)
@@ -189,7 +194,9 @@ def estimate_drift(arm: ArmFrame, goal: Goal, key: str, *, over: str, log: bool)
     optima_table = pd.DataFrame(
         {"over": values, "optimum": optima, "low": bounds[0], "high": bounds[1], "at_edge": edges}
     )
-    return Drift(optima_table, float(np.polyfit(x, optima, 1)[0]), float(low), float(high), log)
+    slope = float(np.polyfit(x, optima, 1)[0])
+    alone = None if control is None else float(np.polyfit(x, 0.5 * np.log(values), 1)[0])
+    return Drift(optima_table, slope, float(low), float(high), log, control=alone)
 
 
 def optimum(x: Array, y: Array) -> float:
@@ -231,7 +238,21 @@ def drift_sentence(drift: Drift | None, key: str, over: str) -> str:
         f" {edges} of {len(drift.table)} optima lie at the edge of what was tried, so the slope is "
         "only that of the range." if edges else ""
     )  # fmt: skip
-    return f"{sentence}; optima: {optima}.{warning}"
+    beyond = control_sentence(drift, over_name, unit, scale=scale)
+    return f"{sentence}; optima: {optima}.{beyond}{warning}"
+
+
+def control_sentence(drift: Drift, over: str, unit: str, *, scale: float) -> str:
+    """What is left of a drift without what a code without structure gives; empty without it."""
+    if drift.control is None:
+        return ""
+    alone = drift.control * scale
+    slope, low, high = (v * scale - alone for v in (drift.slope, drift.low, drift.high))
+    found = f"{slope:+.2f} a {unit} ({LEVEL:.0%}: {low:+.2f} to {high:+.2f})"
+    sentence = f" A random local code drifts by {alone:+.2f} a {unit}, (ln {over}) / 2"
+    if low > 0 or high < 0:
+        return f"{sentence}; beyond it the drift is {found}."
+    return f"{sentence}; the data do not decide whether there is a drift beyond it: {found}."
 
 
 def tradeoff_sentence(arm: ArmFrame, goals: list[Goal]) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.plotting.embedding import embedded
 from analysis.plotting.page_table import Column, Table, table
+from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.plotting.templates import render
 from analysis.sweep_report.answers import (
     best_sentence,
@@ -63,6 +64,8 @@ def write_sweep_report(folder: Path) -> Path:
         "effort": [*effort(frames), *tuned_sentences(folder / SweepFile.TUNED)],
         "collapsed": collapsed(frames),
         "trials": trial_table(frames),
+        "structure": structure_table("point", measured_points(frames)),
+        "structure_note": EXPLANATION,
         "excluded": [
             {"arm": arm.name, "count": count, "reason": reason}
             for arm in frames.arms
@@ -99,7 +102,14 @@ def arm_answers(frames: SweepFrames, arm: ArmFrame) -> list[str]:
     answer, sentences = frames.spec["answer"], list[str]()
     if answer["kind"] == "drift" and {answer["key"], answer["over"]} <= set(arm.keys):
         for goal in frames.goals:
-            drift = estimate_drift(arm, goal, answer["key"], over=answer["over"], log=answer["log"])
+            drift = estimate_drift(
+                arm,
+                goal,
+                answer["key"],
+                over=answer["over"],
+                log=answer["log"],
+                control=answer.get("control"),  # records of earlier releases have none
+            )
             sentence = drift_sentence(drift, answer["key"], answer["over"])
             sentences.append(f"By {goal.words}: {sentence}")
     if answer["kind"] == "tradeoff" and len(frames.goals) > 1:
@@ -212,6 +222,15 @@ def trial_table(frames: SweepFrames) -> Table | None:
         Column("reason", "reason", words=True),
     ]
     return table(columns, [row for arm in frames.arms for row in trial_rows(arm, frames.goals)])
+
+
+def measured_points(frames: SweepFrames) -> list[tuple[str, dict[str, Any]]]:
+    """Name and metrics, means over its seeds, of each finished point."""
+    return [
+        (f"{f'{arm.name}: ' if arm.name else ''}{point_label(arm, row)}", row.to_dict())
+        for arm in frames.arms
+        for _, row in arm.finished.iterrows()
+    ]
 
 
 def trial_rows(arm: ArmFrame, goals: list[Goal]) -> list[dict[str, Any]]:

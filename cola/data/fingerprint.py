@@ -16,8 +16,9 @@ from cola.data.sources import PIECE_CHARACTERS
 from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
 from cola.files import sha256_of
+from cola.hidden_topics.documents import documents
 from cola.spec import DataSpec, canonical_json
-from cola.spec.data import HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
+from cola.spec.data import GeneratedText, HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
 
 # To be raised with every change of code that changes the tokens made from the same text.
 FORMAT_VERSION = 1
@@ -26,6 +27,7 @@ HELD_OUT_VERSION = 1
 # The same, of files that are not the standard library's.
 READER_VERSION = 2
 MAX_HASHED_BYTES = 2 * 10**9
+BEGINNING = 4  # documents of a generated corpus that stand for all of them
 
 
 def source_fingerprint(spec: DataSpec) -> str:
@@ -36,7 +38,7 @@ def source_fingerprint(spec: DataSpec) -> str:
     the standard library, names in place of formats. When a corpus exceeds 2 GB in total, name and
     time of modification stand in for the content. Of a data set or tokenizer of the hub: name,
     configuration, split and revision only, without any network; when the name is a local folder,
-    its files in place of it.
+    its files in place of it. Of a generated corpus its specification and first documents.
 
     Raises:
         SpecError: when files are missing, none is found, or too much would be left out.
@@ -49,6 +51,8 @@ def source_fingerprint(spec: DataSpec) -> str:
     elif isinstance(spec.corpus, PythonStdlib):
         corpus["files"] = _contents(list_files(spec.corpus).files, by_name=True)
         corpus["python"] = platform.python_version()
+    elif isinstance(spec.corpus, GeneratedText):
+        corpus["beginning"] = _beginning(spec.corpus)
     elif folder is not None:
         del corpus["name"]
         corpus["files"] = _contents(_dataset_files(folder), by_name=True)
@@ -63,6 +67,13 @@ def source_fingerprint(spec: DataSpec) -> str:
         "held_out": HELD_OUT_VERSION,
     }
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _beginning(corpus: GeneratedText) -> str:
+    """SHA-256 (hex) of the first documents: another release of numpy may draw others."""
+    few = corpus.model_copy(update={"documents": min(corpus.documents, BEGINNING)})
+    return hashlib.sha256("\n".join(documents(few)).encode()).hexdigest()
 
 
 def _tokenizer_identity(spec: DataSpec) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -11,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +21,22 @@ from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.held_out import HELD_OUT, HeldOutText
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
-from cola.data.sources import ReadCounts, read_pieces
-from cola.data.summary import check_has_text, corpus_listing, summary_of
-from cola.data.tokenizer import Encoder, TextTokenizer, load_tokenizer, train_bpe
+from cola.data.sides import SplitPiece, split_pieces, split_threshold
+from cola.data.sources import ReadCounts
+from cola.data.summary import corpus_listing, summary_of
+from cola.data.tokenizer import (
+    Encoder,
+    TextTokenizer,
+    load_tokenizer,
+    symbol_tokenizer,
+    train_bpe,
+    vocab_size_of,
+)
 from cola.errors import SpecError, StorageError
 from cola.files import file_lock
+from cola.hidden_topics.truth import entropy_rate
 from cola.spec import DataSpec
-from cola.spec.data import PythonStdlib, TrainedBPE
+from cola.spec.data import GeneratedText, PythonStdlib, SymbolTokens, TrainedBPE
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +64,8 @@ class PreparedData:
     `cola.data.sources`), `sequences`, `tokens` (packed, EOS included), `dropped_tokens` (the last
     part of a sequence), `bytes` (UTF-8 bytes of the packed text), `bytes_per_token` and, but for
     `train`, `clusters` (documents, or what stands for them); under `held_out` its `documents` and
-    the `rule` that divides them between `validation` and `test`.
+    the `rule` that divides them between `validation` and `test`. Of a generated corpus also its
+    specification, `source`, and its `entropy_rate` (see `cola.hidden_topics.truth`).
     """
 
     folder: Path
@@ -69,6 +78,12 @@ class PreparedData:
     def split(self, name: Split) -> PackedTokens:
         """The sequences of a split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    @property
+    def source(self) -> GeneratedText | None:
+        """What a generated corpus was drawn from; of other text None."""
+        values = self.meta.get("source")
+        return None if values is None else GeneratedText.model_validate(values)
 
     @property
     def final(self) -> Split:
@@ -199,17 +214,13 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
     listing = corpus_listing(given)
     if listing is not None and not isinstance(given.corpus, PythonStdlib):
         check_checksums(listing.files)
-    threshold = _split_threshold(spec)
+    threshold = split_threshold(spec)
     total = None if listing is None else listing.bytes  # for progress alone
-    if isinstance(spec.tokenizer, TrainedBPE):
-        texts = _training_texts(spec, threshold, total, progress=progress)
-        tokenizer = train_bpe(texts, spec.tokenizer.vocab_size)
-    else:
-        tokenizer = load_tokenizer(spec.tokenizer)
+    tokenizer = _tokenizer(spec, threshold, total, progress=progress)
     tokenizer.save(folder)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     counts = ReadCounts()
-    batches = _batches(_split_pieces(spec, threshold, counts))
+    batches = _batches(split_pieces(spec, threshold, counts))
 
     def encoded() -> None:
         progress("encoding", 0.4 + 0.59 * _fraction(counts.bytes, total))
@@ -225,13 +236,36 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
         "skipped_files": counts.skipped_files,
         "skipped_documents": counts.skipped_documents,
         "corpus": summary_of(given, listing, counts, commits=commits).as_json(),
+        **_known_truth(spec),
     }
+
+
+def _known_truth(spec: DataSpec) -> dict[str, Any]:
+    """Of a generated corpus its source and entropy."""
+    if not isinstance(spec.corpus, GeneratedText):
+        return {}
+    return {
+        "source": spec.corpus.model_dump(mode="json"),
+        "entropy_rate": asdict(entropy_rate(spec.corpus)),
+    }
+
+
+def _tokenizer(
+    spec: DataSpec, threshold: int, total: int | None, *, progress: Progress
+) -> TextTokenizer:
+    """The tokenizer that is named, or one trained on texts whose hash is above `threshold`."""
+    if isinstance(spec.tokenizer, TrainedBPE):
+        texts = _training_texts(spec, threshold, total, progress=progress)
+        return train_bpe(texts, spec.tokenizer.vocab_size)
+    if isinstance(spec.tokenizer, SymbolTokens):
+        return symbol_tokenizer(vocab_size_of(spec) - 1)
+    return load_tokenizer(spec.tokenizer)
 
 
 def _pack(
     spec: DataSpec,
     folder: Path,
-    batches: Iterable[list[_SplitPiece]],
+    batches: Iterable[list[SplitPiece]],
     *,
     tokenizer: TextTokenizer,
     dtype: str,
@@ -298,67 +332,13 @@ def _check_not_empty(spec: DataSpec, split: Split, writer: PackedWriter) -> None
     raise SpecError(f"{where}not one whole sequence; {remedy}")
 
 
-@dataclass(frozen=True)
-class _SplitPiece:
-    """`document`: its number in the corpus. `ends`: what follows on the same side of the border
-    between training and held-out text is not the continuation, so EOS comes between."""
-
-    text: str
-    document: int
-    held_out: bool
-    ends: bool
-
-
-def _split_pieces(spec: DataSpec, threshold: int, counts: ReadCounts) -> Iterator[_SplitPiece]:
-    previous: _SplitPiece | None = None
-    document = -1
-    for piece in read_pieces(spec, counts):
-        held_out = _text_hash(piece.text) < threshold
-        document += piece.first
-        if previous is not None:
-            yield replace(previous, ends=piece.first or held_out != previous.held_out)
-        previous = _SplitPiece(piece.text, document, held_out, True)
-    if previous is not None:
-        yield previous
-
-
-def _split_threshold(spec: DataSpec) -> int:
-    """Texts whose hash is below it are held out.
-
-    It is `validation_fraction` of the hashes' range. When no text of a (small) corpus falls below,
-    it is raised just above the smallest hash. Large corpora are read up to the first hit only.
-    """
-    threshold = int(spec.validation_fraction * 2**64)
-    smallest, largest = 2**64, -1
-    counts = ReadCounts()
-    for piece in read_pieces(spec, counts):
-        value = _text_hash(piece.text)
-        smallest, largest = min(smallest, value), max(largest, value)
-        if smallest < threshold <= largest:
-            return threshold
-    if largest < 0:
-        check_has_text(spec, counts)
-    if smallest == largest:
-        raise SpecError(
-            f"data.corpus.source={spec.corpus.source}: holds one text only, none is left for "
-            "validation; give more text"
-        )
-    return max(threshold, smallest + 1) if largest >= threshold else largest
-
-
-def _text_hash(text: str) -> int:
-    """Uniform in [0, 2^64): equal texts are always on the same side."""
-    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
 def _training_texts(
     spec: DataSpec, threshold: int, total: int | None, *, progress: Progress
 ) -> Iterator[str]:
     counts = ReadCounts()
     wanted = BPE_TRAINING_BYTES if total is None else min(total, BPE_TRAINING_BYTES)
     reported = -1.0
-    for piece in _split_pieces(spec, threshold, counts):
+    for piece in split_pieces(spec, threshold, counts):
         if not piece.held_out:
             yield piece.text
         fraction = _fraction(counts.bytes, wanted)
@@ -376,8 +356,8 @@ def _fraction(done: int, total: int | None) -> float:
     return min(1.0, done / max(1, total))
 
 
-def _batches(pieces: Iterator[_SplitPiece]) -> Iterator[list[_SplitPiece]]:
-    batch: list[_SplitPiece] = []
+def _batches(pieces: Iterator[SplitPiece]) -> Iterator[list[SplitPiece]]:
+    batch: list[SplitPiece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)

@@ -23,8 +23,9 @@ from cola.data.corpus_files import (
 from cola.data.documents import ReadCounts, file_documents
 from cola.data.hub import dataset_documents
 from cola.data.tokenizer import without_surrogates
+from cola.hidden_topics.documents import documents as generated_documents
 from cola.spec import DataSpec
-from cola.spec.data import HuggingFaceDataset, LocalFiles, PythonStdlib
+from cola.spec.data import GeneratedText, HuggingFaceDataset, LocalFiles, PythonStdlib
 
 __all__ = [
     "PIECE_CHARACTERS",
@@ -37,7 +38,7 @@ __all__ = [
 
 PIECE_CHARACTERS = 16_384
 
-Corpus = PythonStdlib | LocalFiles | HuggingFaceDataset
+Corpus = PythonStdlib | LocalFiles | HuggingFaceDataset | GeneratedText
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ def split_text(blocks: Iterable[str]) -> Iterator[str]:
 def _documents(corpus: Corpus, counts: ReadCounts) -> Iterator[Iterable[str]]:
     if isinstance(corpus, HuggingFaceDataset):
         yield from dataset_documents(corpus, counts)
+        return
+    if isinstance(corpus, GeneratedText):
+        yield from ([text] for text in generated_documents(corpus))
         return
     text_field = corpus.text_field if isinstance(corpus, LocalFiles) else ""
     yield from _file_documents(readable_files(corpus), text_field, counts, key=PATHS)

@@ -23,8 +23,9 @@ from cola.data.held_out import NOTES
 from cola.data.hub import dataset_listing, unpinned_notes
 from cola.data.sources import read_pieces
 from cola.errors import SpecError, one_line
+from cola.hidden_topics.truth import entropy_rate
 from cola.spec import DataSpec
-from cola.spec.data import HuggingFaceDataset, PythonStdlib
+from cola.spec.data import GeneratedText, HuggingFaceDataset, PythonStdlib
 
 # Chosen: what is read and parsed in a few seconds; larger corpora are counted when prepared.
 COUNTED_BYTES = 32 * 10**6
@@ -65,7 +66,7 @@ class CorpusSummary:
     """What a corpus holds; None where that is not counted yet.
 
     `text_bytes` are UTF-8 bytes of the documents' text, `file_bytes` the size of files on disk.
-    `commits` are of the hub, by part of the specification.
+    `commits` are of the hub, by part of the specification; `entropy` is that of generated text.
     """
 
     files: int | None = None
@@ -77,6 +78,7 @@ class CorpusSummary:
     files_without_text: tuple[str, ...] = ()
     skipped: tuple[SkippedGroup, ...] = ()
     commits: Mapping[str, str | None] = field(default_factory=dict)
+    entropy: str = ""
     notes: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
@@ -87,7 +89,13 @@ class CorpusSummary:
         """What is there, and what is left out without loss."""
         not_read = self.harmless()
         return [
-            line for line in (self._holds(), f"Not read: {not_read}." if not_read else "") if line
+            line
+            for line in (
+                self._holds(),
+                f"True entropy: {self.entropy}, ends of documents included." * bool(self.entropy),
+                f"Not read: {not_read}." * bool(not_read),
+            )
+            if line
         ]
 
     def cautions(self, text: str = "the corpus") -> list[str]:
@@ -162,9 +170,11 @@ def summary_of(
         skipped=tuple(_groups(skipped)),
         commits=dict(commits or {}),
         notes=tuple(notes),
+        entropy=str(entropy_rate(spec.corpus)) if isinstance(spec.corpus, GeneratedText) else "",
     )
     if counts is None:
-        return summary
+        known = spec.corpus.documents if isinstance(spec.corpus, GeneratedText) else None
+        return replace(summary, documents=known)
     return replace(
         summary,
         documents=counts.documents,
@@ -200,13 +210,16 @@ def summary_in(meta: Mapping[str, Any]) -> CorpusSummary:
 
 
 def corpus_listing(spec: DataSpec) -> Listing | None:
-    """The files that a corpus is read from; None where they are the business of `datasets`.
+    """The files that a corpus is read from; None where it has none, or they are the business of
+    `datasets`.
 
     Raises:
         SpecError: as `summarise`.
     """
     if isinstance(spec.corpus, HuggingFaceDataset):
         return dataset_listing(spec.corpus)
+    if isinstance(spec.corpus, GeneratedText):
+        return None
     return readable_files(spec.corpus)
 
 
@@ -270,6 +283,8 @@ def _listing(spec: DataSpec) -> Listing | None:
     """`corpus_listing`, of large corpora by the beginning of each file."""
     if isinstance(spec.corpus, HuggingFaceDataset):
         return dataset_listing(spec.corpus)
+    if isinstance(spec.corpus, GeneratedText):
+        return None
     listing = list_files(spec.corpus)
     if isinstance(spec.corpus, PythonStdlib):
         return listing

@@ -11,8 +11,9 @@ import numpy as np
 
 from cola.data.hub import local_folder
 from cola.errors import SpecError, one_line
+from cola.hidden_topics.source import ALPHABET, END
 from cola.spec import DataSpec
-from cola.spec.data import HubTokenizer, TokenizerFile
+from cola.spec.data import GeneratedText, HubTokenizer, SymbolTokens, TokenizerFile
 
 if TYPE_CHECKING:
     import tokenizers
@@ -151,6 +152,19 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     return tokenizer
 
 
+def symbol_tokenizer(symbols: int) -> TextTokenizer:
+    """One entry for each of a generated corpus' symbols, behind that of a document's end."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    entries = {EOS_TOKEN: END} | {letter: i + 1 for i, letter in enumerate(ALPHABET[:symbols])}
+    backend = Tokenizer(models.BPE(entries, []))
+    # The characters are ASCII, which stand for themselves among bytes.
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([EOS_TOKEN])
+    return TextTokenizer(backend, EOS_TOKEN)
+
+
 def load_tokenizer(spec: TokenizerFile | HubTokenizer) -> TextTokenizer:
     """The tokenizer that the specification names.
 
@@ -217,6 +231,9 @@ def vocab_size_of(spec: DataSpec) -> int:
     """
     if isinstance(spec.tokenizer, TokenizerFile):
         return load_tokenizer(spec.tokenizer).vocab_size
+    if isinstance(spec.tokenizer, SymbolTokens):
+        assert isinstance(spec.corpus, GeneratedText)
+        return spec.corpus.symbols + 1
     return spec.tokenizer.vocab_size
 
 

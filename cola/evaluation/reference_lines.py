@@ -1,4 +1,5 @@
-"""What is known without a model: losses of guesses that count tokens, and of a compressor.
+"""What is known without a model: losses of guesses that count tokens, of a compressor, and of the
+source where text was drawn from a known one.
 
 A model's NLL means something beside them: above `uniform` it has learned nothing, above `unigram`
 no more than how frequent each token is.
@@ -16,6 +17,7 @@ import numpy as np
 
 from cola.data import PreparedData, Split
 from cola.files import write_atomically
+from cola.hidden_topics.truth import true_nll
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ class ReferenceLines:
     uniform: every token equally likely. unigram: its frequency in the training split. bigram: its
     frequency after the token before it, interpolated with `unigram` (Witten and Bell, 1991, method
     C); the first token of a sequence is an unigram. xz: the sequences' text, one after the other,
-    compressed by LZMA without any other text.
+    compressed by LZMA without any other text. truth: what the sequences cost who knows the source
+    that they were drawn from; None where that is not known.
     """
 
     uniform: float
@@ -39,6 +42,7 @@ class ReferenceLines:
     bigram: float
     xz_bits_per_byte: float
     counted_tokens: int
+    truth: float | None = None
 
 
 def reference_lines(
@@ -80,6 +84,7 @@ def counted_lines(
         bigram=float(-np.log(bigram_NL).mean()),
         xz_bits_per_byte=8 * len(lzma.compress(text, preset=9)) / len(text),
         counted_tokens=int(train_NL.size),
+        truth=None if data.source is None else float(true_nll(data.source, tokens_NL).mean()),
     )
 
 

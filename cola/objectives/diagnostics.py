@@ -157,7 +157,7 @@ def context_probe(model: ColaDLM, tokens_BL: Tensor) -> dict[str, dict[int, floa
         x_Bnd, y_Bn = _aligned(mean_Bnd, tokens_BL, offset, patch_size=model.vae.config.patch_size)
         fit_x, fit_y = x_Bnd[:-tested].flatten(0, 1), y_Bn[:-tested].flatten()
         test_x, test_y = x_Bnd[-tested:].flatten(0, 1), y_Bn[-tested:].flatten()
-        weights = _ridge_weights(fit_x, fit_y, model.vae.config.vocab_size)
+        weights = ridge_weights(fit_x, fit_y, model.vae.config.vocab_size)
         hits = [
             (x @ weights).argmax(-1) == y
             for x, y in zip(test_x.split(PROBE_ROWS), test_y.split(PROBE_ROWS), strict=True)
@@ -177,10 +177,10 @@ def _aligned(
     return F.pad(mean_Bnd[:, inside_n], (0, 1), value=1.0), tokens_BL[:, position_n[inside_n]]
 
 
-def _ridge_weights(x_Nd: Tensor, y_N: Tensor, vocabulary: int) -> Tensor:
-    """(X^T X + ridge I)^-1 X^T Y, (d + 1, V), without building the one-hot Y."""
-    products_Vd = x_Nd.new_zeros(vocabulary, x_Nd.shape[1]).index_add_(0, y_N, x_Nd)
+def ridge_weights(x_Nd: Tensor, y_N: Tensor, classes: int) -> Tensor:
+    """(X^T X + ridge I)^-1 X^T Y, (d, classes), without building the one-hot Y."""
+    products_Cd = x_Nd.new_zeros(classes, x_Nd.shape[1]).index_add_(0, y_N, x_Nd)
     gram = x_Nd.T @ x_Nd
     power = gram.diagonal().mean()
     regular = gram + RIDGE * power * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(regular, products_Vd.T)
+    return torch.linalg.solve(regular, products_Cd.T)

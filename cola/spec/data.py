@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cola.spec.base import Spec
 from cola.spec.locations import LocalPath, NameOrFolder
@@ -77,7 +77,59 @@ class HuggingFaceDataset(Spec):
     )
 
 
-Corpus = Annotated[PythonStdlib | LocalFiles | HuggingFaceDataset, Field(discriminator="source")]
+class GeneratedText(Spec):
+    """Text of hidden topics, whose entropy is known: each topic is a Markov chain over symbols.
+
+    Documents are drawn one by one, each from its number and the seed: more of them begin with
+    those that fewer have. `topics: 1` is text without topics, and with `order: 0` its symbols are
+    independent of each other: the controls of what a model may learn from topics.
+    """
+
+    source: Literal["generated"] = Field(
+        default="generated",
+        description="Text drawn from a source of hidden topics, whose entropy is known.",
+    )
+    documents: PositiveInt = Field(
+        default=20_000, description="How many documents there are; any number is possible."
+    )
+    document_tokens: int = Field(
+        default=512,
+        ge=2,
+        le=1024,
+        description="Mean length of a document in symbols; lengths are geometric, so that how much "
+        "is left of a document does not depend on how much of it was read.",
+    )
+    symbols: int = Field(
+        default=64,
+        ge=2,
+        le=94,
+        description="Different symbols, each one character: letters, digits and signs of ASCII.",
+    )
+    topics: int = Field(default=8, ge=1, le=64, description="Hidden topics, all equally frequent.")
+    topic_tokens: float = Field(
+        default=64.0,
+        ge=1,
+        description="For how many symbols a topic stays, in the mean; another one follows it, each "
+        "as likely. Without effect on one topic.",
+    )
+    order: Literal[0, 1] = Field(
+        default=1,
+        description="1: a symbol depends on its topic and the symbol before it; 0: on its topic "
+        "alone.",
+    )
+    concentration: PositiveFloat = Field(
+        default=0.1,
+        description="Of the Dirichlet distribution that each topic's probabilities of the next "
+        "symbol are drawn from: the smaller, the less entropy.",
+    )
+    seed: NonNegativeInt = Field(
+        default=1905, description="Seed of the topics' chains and of the documents."
+    )
+
+
+Corpus = Annotated[
+    PythonStdlib | LocalFiles | HuggingFaceDataset | GeneratedText, Field(discriminator="source")
+]
 
 
 class TrainedBPE(Spec):
@@ -123,7 +175,17 @@ class HubTokenizer(Spec):
     )
 
 
-Tokenizer = Annotated[TrainedBPE | TokenizerFile | HubTokenizer, Field(discriminator="kind")]
+class SymbolTokens(Spec):
+    """One token a symbol of a generated corpus, and one for the end of a document."""
+
+    kind: Literal["symbols"] = Field(
+        default="symbols", description="One token for each symbol of a generated corpus."
+    )
+
+
+Tokenizer = Annotated[
+    TrainedBPE | TokenizerFile | HubTokenizer | SymbolTokens, Field(discriminator="kind")
+]
 
 
 class DataSpec(Spec):
@@ -151,6 +213,18 @@ class DataSpec(Spec):
         description="Seed of the order of the training sequences, which all families and all "
         "seeds of a study share.",
     )
+
+    @model_validator(mode="after")
+    def _symbols_are_tokens(self) -> DataSpec:
+        generated = isinstance(self.corpus, GeneratedText)
+        if generated != isinstance(self.tokenizer, SymbolTokens):
+            raise ValueError(
+                f"corpus.source={self.corpus.source} and tokenizer.kind={self.tokenizer.kind} do "
+                "not fit: the entropy of a generated corpus is that of its symbols, and no other "
+                "text has them; give both `corpus: {source: generated}` and "
+                "`tokenizer: {kind: symbols}`, or neither"
+            )
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The specification as plain values, without where files lie.

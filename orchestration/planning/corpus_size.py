@@ -8,7 +8,7 @@ from pathlib import Path
 from cola.data import find_prepared
 from cola.data.summary import CorpusSummary, summarise, summary_in
 from cola.errors import SpecError
-from cola.spec.data import HuggingFaceDataset
+from cola.spec.data import GeneratedText, HuggingFaceDataset
 from cola.study import StudySpec
 
 # Chosen, of English under a small BPE (larger vocabularies reach 4.5): only warnings rest on it.
@@ -45,10 +45,13 @@ def corpus_size(study: StudySpec, cache: Path) -> CorpusSize:
     corpus, summary = study.data.corpus, summarise(study.data)
     if isinstance(corpus, HuggingFaceDataset) and corpus.tokens is not None:
         return CorpusSize(corpus.tokens, True, summary)
+    share = 1 - study.data.validation_fraction
+    if isinstance(corpus, GeneratedText):
+        tokens = corpus.documents * (corpus.document_tokens + 1)  # each with its end
+        return CorpusSize(round(tokens * share), False, summary)
     size = summary.text_bytes or summary.file_bytes
     if size is None:
         return CorpusSize(None, False, summary)
-    share = 1 - study.data.validation_fraction
     return CorpusSize(round(size * share / BYTES_PER_TOKEN), False, summary)
 
 

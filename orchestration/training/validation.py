@@ -11,8 +11,10 @@ from torch import nn
 
 from cola.data import PreparedData, Split
 from cola.evaluation.clusters import clustered_mean
+from cola.evaluation.topic_probe import topic_probe
 from cola.families.interface.family import Family
-from cola.records import VALIDATION_SEED, Metric, SampleRecord
+from cola.hidden_topics.truth import true_nll
+from cola.records import EXCESS, VALIDATION_SEED, Metric, SampleRecord
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
 from cola.study import RunSpec
@@ -142,13 +144,18 @@ def likelihood_rows(
     device: torch.device,
     split: Split = "validation",
 ) -> dict[int, dict[str, float]]:
-    """NLL and its parts (nats per token), and diagnostics, of a split's sequences by id."""
-    tokens_BL = torch.from_numpy(data.split(split).rows(ids)).to(device)
+    """NLL and its parts (nats per token), and diagnostics, of a split's sequences by id; of
+    generated text also what the NLL exceeds the source's by."""
+    rows_BL = data.split(split).rows(ids)
+    tokens_BL = torch.from_numpy(rows_BL).to(device)
     stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device=device)
     likelihood = family.likelihood(model, tokens_BL, settings, stream=stream)
     nats = {"nll": likelihood.nll_B, **likelihood.parts}
     length = tokens_BL.shape[1]
     values = {name: value / length for name, value in nats.items()}
+    if data.source is not None:
+        truth_B = torch.from_numpy(true_nll(data.source, rows_BL).mean(1))
+        values[f"{EXCESS}_nats_per_token"] = values["nll"].cpu() - truth_B
     values |= likelihood.diagnostics
     values |= {f"{POOLED}{name}": value for name, value in likelihood.pooled.items()}
     return {
@@ -168,6 +175,10 @@ def diagnostics(
     tokens_BL = torch.from_numpy(data.validation.rows(ids))
     model.eval()
     values = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
+    means_Bbd = None if data.source is None else family.block_means(model, tokens_BL)
+    if data.source is not None and means_Bbd is not None:
+        found = topic_probe(means_Bbd, tokens_BL, data.source)
+        values |= {f"topic_probe/{name}": value for name, value in found.items()}
     return {Metric.diagnostic(name): value for name, value in values.items()}
 
 

@@ -175,7 +175,8 @@ def evaluate_finished(
 
 def reference_metrics(lines: ReferenceLines) -> dict[str, float]:
     """Losses of guesses on the run's validation sequences, by their metrics."""
-    found = {Metric.reference(name): getattr(lines, name) for name in REFERENCE_LINES}
+    values = {name: getattr(lines, name) for name in REFERENCE_LINES}
+    found = {Metric.reference(name): v for name, v in values.items() if v is not None}
     return found | {Metric.REFERENCE_XZ: lines.xz_bits_per_byte}
 
 

@@ -13,6 +13,7 @@ from cola.errors import SpecError, one_line
 from cola.records import (
     DIFFUSION_BOUND,
     DISTORTION,
+    EXCESS,
     FEW_SHOT_TASKS,
     IN_DOMAIN_TASKS,
     RATE,
@@ -25,7 +26,7 @@ VALIDATION = (
     Metric.BITS_PER_BYTE,
     *(
         name(part)
-        for part in (RATE, DISTORTION, DIFFUSION_BOUND)
+        for part in (EXCESS, RATE, DISTORTION, DIFFUSION_BOUND)
         for name in (Metric.val_nats, Metric.val_error)
     ),
 )

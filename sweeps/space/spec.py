@@ -189,6 +189,11 @@ class DriftQuestion(Spec):
     log: bool = Field(
         default=True, description="Whether it moves linearly in the logarithm of `over`."
     )
+    control: Literal["random_code"] | None = Field(
+        default=None,
+        description="What is taken from the drift of the timestep's loc: `random_code`, (ln d) / 2 "
+        "in logit t, what a code of d = `over` dimensions has without structure. Null: nothing.",
+    )
 
 
 class BestQuestion(Spec):

@@ -24,6 +24,7 @@ from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
 from cola.spec import GenerationSpec, LikelihoodSpec
+from cola.spec.data import GeneratedText
 from cola.study import EvaluationSpec
 
 
@@ -35,7 +36,8 @@ class HeldOut:
     `last_T` is the beginning of a sequence that the text does not fill, of `last_bytes` UTF-8
     bytes (None: there is none). `every_sequence`: the likelihood is measured of all of it, not of
     the first `task_items`. `left_out` has a sentence on each part of the text that was not read.
-    `prompts` are the sequences of the task `predictive` (None: these ones).
+    `prompts` are the sequences of the task `predictive` (None: these ones). `source`: what a
+    generated text is drawn from.
     """
 
     rows_NL: np.ndarray
@@ -47,6 +49,7 @@ class HeldOut:
     left_out: tuple[str, ...] = ()
     documents_N: np.ndarray | None = None
     prompts: PromptTexts | None = None
+    source: GeneratedText | None = None
 
     def likelihood_task(self, items: int, settings: LikelihoodSpec, seed: int) -> LikelihoodTask:
         """The likelihood of the first `items` sequences, or of every one."""
@@ -111,6 +114,7 @@ def held_out(data: PreparedData, items: int, prompts: int = 0) -> HeldOut:
         data.tokenizer,
         documents_N=documents_of(ids),
         prompts=texts,
+        source=data.source,
     )
 
 
@@ -217,7 +221,14 @@ def in_domain_task(
         short = generation.model_copy(update={"max_new_tokens": WORD_TOKENS})
         return ClozeTask(items, short, settings.likelihood, seed=seed)
     if name == "continuation":
-        return ContinuationTask(rows, prompt, generation, seed=seed, documents_N=held.documents_N)
+        return ContinuationTask(
+            rows,
+            prompt,
+            generation,
+            seed=seed,
+            documents_N=held.documents_N,
+            source=held.source,
+        )
     if name == "infilling":
         return InfillingTask(
             rows,

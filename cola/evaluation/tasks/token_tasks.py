@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,18 @@ from cola.evaluation.models.context import fitted_gap, fitted_prompt, room_for_p
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations, cuts_of
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
+from cola.evaluation.topic_agreement import topic_agreement
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
+from cola.spec.data import GeneratedText
 
 
 class ContinuationTask:
     """Continuation accuracy: share of generated tokens that equal the held-out text.
 
     Sequence i is row i of rows_NL; `prompt_tokens` of it are given, and `max_new_tokens` or what is
-    left of it asked for. Ends of text are tokens like any other.
+    left of it asked for. Ends of text are tokens like any other. Of a generated text also: how
+    often what is made is of the topic that the prompt ends with.
     """
 
     name = "continuation"
@@ -36,9 +40,11 @@ class ContinuationTask:
         *,
         seed: int,
         documents_N: np.ndarray | None = None,
+        source: GeneratedText | None = None,
     ) -> None:
-        """`documents_N` has the document of each sequence (None: each is one by itself)."""
-        self._documents = documents_N
+        """`documents_N` has the document of each sequence (None: each is one by itself); `source`
+        is what the text was drawn from, where that is known."""
+        self._documents, self._source = documents_N, source
         check_prompt(rows_NL, prompt_tokens)
         new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
         self._rows, self._cut, self._seed = rows_NL, prompt_tokens, seed
@@ -61,13 +67,27 @@ class ContinuationTask:
         )
         for item, found in made:
             wanted = self._rows[int(item), self._cut : self._cut + len(found.tokens)].tolist()
-            cut = {"cut_tokens": found.cut_tokens}
-            yield item, compare_tokens(evaluated, found.tokens, wanted) | cut
+            about: Record = {"cut_tokens": found.cut_tokens}
+            if self._source is not None:
+                about["tokens"] = found.tokens
+            yield item, compare_tokens(evaluated, found.tokens, wanted) | about
 
     def summary(self, records: Mapping[Id, Record]) -> TaskResult:
         """See `Task.summary`."""
         details = {"prompt_tokens": self._cut, "generation": self.settings.model_dump()}
-        return token_result(self.name, records, details, documents_N=self._documents)
+        result = token_result(self.name, records, details, documents_N=self._documents)
+        if self._source is None or self._source.topics < 2:
+            return result
+        rows_BL = self._rows[[int(item) for item in records]]
+        made_BN = np.array([record["tokens"] for record in records.values()])
+        topics = topic_agreement(
+            self._source,
+            rows_BL[:, : self._cut],
+            made_BN,
+            truth_BN=rows_BL[:, self._cut : self._cut + made_BN.shape[1]],
+            clusters_B=np.array(list(result.clusters.values())),
+        )
+        return replace(result, metrics=result.metrics | topics)
 
 
 class InfillingTask:

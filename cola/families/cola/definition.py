@@ -22,7 +22,7 @@ from cola.compute.flops import (
 from cola.families.cola import flops, inference_flops, sizes
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import Look
-from cola.families.interface.latent_definition import LatentDefinition
+from cola.families.interface.latent_definition import STRUCTURE, LatentDefinition
 from cola.families.interface.latent_use import channel_capacity, latent_problem
 from cola.spec import GenerationSpec, LikelihoodSpec
 
@@ -41,7 +41,8 @@ class ColaDefinition(LatentDefinition):
     settings, model, objective = ColaSettings, ColaModelSpec, ColaObjective
     folders = MappingProxyType({"cola_dit": "cola_dit", "cola_vae": "cola_text_vae"})
     diagnostics = MappingProxyType(
-        {
+        STRUCTURE
+        | {
             "fm_at_time": "flow-matching loss at that t",
             "decode_accuracy_at_noise": (
                 "tokens decoded right under noise of that size (over the latents' own)"

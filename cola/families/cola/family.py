@@ -121,8 +121,9 @@ class ColaFamily(LatentFamily):
         )
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
-        """See `Family.diagnostics`: what the latents are like."""
-        return latent_diagnostics(model, tokens_BL, stream)
+        """See `Family.diagnostics`: what the latents are like, and what comes of a history."""
+        of_history = super().diagnostics(model, tokens_BL, stream)
+        return latent_diagnostics(model, tokens_BL, stream) | of_history
 
     def save(self, model: ColaDLM, folder: Path) -> None:
         """Two folders in the public release's layout: `cola_vae`, `cola_dit`."""

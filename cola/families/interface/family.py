@@ -205,6 +205,11 @@ class Family(ABC):
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""
         return {}
 
+    def block_means(self, model: Any, tokens_BL: Tensor) -> Tensor | None:
+        """What the model makes of each of b equal blocks of a text, (B, b, d), as means over their
+        latents; None for a family without latents."""
+        return None
+
     def judge(
         self, model: Any, rows: Sequence[Sequence[int]], device: torch.device
     ) -> tuple[Tensor, Tensor]:

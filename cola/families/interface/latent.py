@@ -26,6 +26,7 @@ from cola.likelihood.latent_ode import (
     latent_moments,
 )
 from cola.models.latents.latent_model import LatentModel
+from cola.objectives.history import block_means, history_gap
 from cola.records import SOLVER_DIFFERENCE, NllKind, nll_kind_of
 from cola.sampling import block_continuation
 from cola.sampling.block_continuation import stream_blocks
@@ -97,6 +98,14 @@ class LatentFamily(RefillingFamily):
         """See `Family.pooled_metrics`: the price of the latents under the Gaussian with their
         moments."""
         return gaussian_cost(means)
+
+    def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
+        """See `Family.diagnostics`: what the prior takes from the text before a block."""
+        return history_gap(model, tokens_BL, stream)
+
+    def block_means(self, model: Any, tokens_BL: Tensor) -> Tensor | None:
+        """See `Family.block_means`."""
+        return block_means(model, tokens_BL)
 
     def likelihood_evaluations(
         self, model: LatentModel, settings: LikelihoodSpec, length: int

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cola.families.interface.definition import FamilyDefinition, Protocol
 from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
+
+# What measurements of all families with latents mean, by the beginning of their names.
+STRUCTURE = {
+    "history_gap_at_time": (
+        "flow-matching loss at that t with another text's history less that with the true one"
+    ),
+    "late_history_gap_at_time": "the same of the second half of each block's latents",
+    "topic_probe": (
+        "of a generated text, blocks whose hidden topic is read off the mean of their latents"
+    ),
+}
 
 
 class LatentDefinition(FamilyDefinition):
@@ -27,6 +40,7 @@ class LatentDefinition(FamilyDefinition):
         }
     )
     likelihood_is_solved = True
+    diagnostics: Mapping[str, str] = MappingProxyType(STRUCTURE)
     likelihood_keys = frozenset(
         {"ode_steps", "divergence", "probe", "importance_samples", "diffusion_times"}
     )

@@ -8,7 +8,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.report.reference import floor_warnings, headlines, in_bits_per_byte, informative
+from analysis.report.reference import (
+    excess_sentences,
+    floor_warnings,
+    headlines,
+    in_bits_per_byte,
+    informative,
+)
 from analysis.report.report import write_report
 from tests.pages import text_of
 from tests.unit.analysis.store import BUDGETS, KINDS, Store
@@ -52,6 +58,23 @@ def test_the_headline_names_the_worst_guess_that_is_not_beaten(
 ) -> None:
     sentences = headlines(final(cola=[9.0, last]), LINES, LABELS)
     assert [expected in sentence for sentence in sentences] == ([True] if expected else [])
+
+
+def test_what_a_curve_exceeds_the_source_by_is_said_with_what_its_loss_is() -> None:
+    row = {"family": "cola", "variant": "cola", "status": "finished", "nll_kind": "estimate"}
+    runs = pd.DataFrame(
+        [
+            row | {"budget": 1e12, "excess_nats_per_token": 1.5},
+            row | {"budget": 1e13, "excess_nats_per_token": 0.5},
+            row | {"budget": 1e14, "excess_nats_per_token": 0.1, "status": "running"},
+        ]
+    )
+    (sentence,) = excess_sentences(runs, {"cola": "Cola DLM"})
+    assert sentence == (
+        "Cola DLM exceeds the loss of the text's own source by 1.500 nats per token at 1e+12 FLOPs "
+        "and by 0.500 at 1e+13 (by an estimate)."
+    )
+    assert excess_sentences(runs.assign(excess_nats_per_token=None), {}) == []
 
 
 def test_lines_in_bits_per_byte_keep_their_ratio_to_the_loss() -> None:

@@ -118,6 +118,43 @@ def test_a_drift_is_found_with_an_interval_that_covers_it(tmp_path: Path) -> Non
     assert "The best loc grows with dim: +0.2" in html
 
 
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [
+        (0.5 * np.log(2), "the data do not decide whether there is a drift beyond it: "),
+        (1.0, "; beyond it the drift is +0.6"),
+    ],
+)
+def test_what_a_random_code_gives_is_taken_from_a_drift(
+    tmp_path: Path, slope: float, said: str
+) -> None:
+    answer = {"kind": "drift", "key": LOC, "over": DIM, "log": True, "control": "random_code"}
+    wide = [{DIM: dim, LOC: loc} for dim in (4, 8, 16) for loc in (0.0, 1.0, 2.0, 3.0, 4.0)]
+    folder = write_sweep(tmp_path, wide, bowl(slope), 0.02, answer)
+    sentences = " ".join(answers(read_sweep(folder)))
+    assert "A random local code drifts by +0.35 a doubling of dim, (ln dim) / 2" in sentences
+    assert said in sentences
+
+
+def test_a_random_code_of_more_dimensions_is_read_at_more_noise() -> None:
+    """256 random words in 16 and in 256 dimensions: the noise at which half of them is told."""
+    draws = np.random.default_rng(0)
+    halves = []
+    for width in (16, 256):
+        words = draws.standard_normal((256, width))
+        chosen = draws.integers(256, size=400)
+        noise = draws.standard_normal((400, width))
+        logits = np.linspace(-2, 4, 61)
+        right = []
+        for t in 1 / (1 + np.exp(-logits)):
+            scores = ((1 - t) * words[chosen] + t * noise) @ words.T - (1 - t) / 2 * (words**2).sum(
+                1
+            )
+            right.append((scores.argmax(1) == chosen).mean())
+        halves.append(logits[int(np.argmin(np.abs(np.array(right) - 0.5)))])
+    assert halves[1] - halves[0] == pytest.approx(0.5 * np.log(16), abs=0.25)
+
+
 @pytest.mark.parametrize(("slope", "noise"), [(0.0, 0.05), (0.02, 0.5)])
 def test_where_the_data_do_not_decide_the_page_says_so(
     tmp_path: Path, slope: float, noise: float

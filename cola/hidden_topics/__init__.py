@@ -1,0 +1,1 @@
+"""Text of hidden topics: a source whose entropy and topics are known."""
