@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 
 from cola.compute.channel import channel_nats
 from cola.models.text_vae import LOG_VARIANCE_RANGE
+from cola.objectives.flow_times import LikelihoodWeighting, time_quantile
 from cola.spec import TextVAESpec
-from cola.spec.objectives import JointObjective, LogitNormal, TimestepDistribution
+from cola.spec.objectives import JointObjective, LikelihoodTime, LogitNormal, UniformTime
 
 MAX_LOG_SNR, MIN_LOG_SNR = 14.0, -4.0  # healthy: 3 to 6 (the paper's best: 4.5), 9 at d = 4
 CLAMP_MARGIN = 0.5  # nats of log-variance from the clamp that count as being at it
@@ -98,21 +98,23 @@ def flow_matching_floor(
         open_variance = max(open_variance, OPEN_SHARE)
     # Prompt latents carry no loss: half of a prompt block on average (`flow_draws`).
     scored = 1 - stage2.prompt_block_probability / 2
-    return scored * irreducible_error(open_variance * scaling_factor**2, stage2.timestep)
+    return scored * least_loss(open_variance * scaling_factor**2, vae, scaling_factor, stage2)
 
 
-def irreducible_error(variance: float, timestep: TimestepDistribution) -> float:
+def least_loss(
+    variance: float, vae: TextVAESpec, scaling_factor: float, stage2: JointObjective
+) -> float:
+    """The flow's loss of a prior that leaves `variance` of a dimension open, in the flow's units:
+    a squared error (model.md, Eq. 28), or nats (model.md, Eq. 54)."""
+    if isinstance(stage2.timestep, LikelihoodTime):
+        return LikelihoodWeighting.of(vae.log_snr, scaling_factor).mean_loss(variance)
+    return irreducible_error(variance, stage2.timestep)
+
+
+def irreducible_error(variance: float, timestep: LogitNormal | UniformTime) -> float:
     """F(v) (model.md, Eq. 28): the loss of the best velocity for z0 ~ N(known, v)."""
     total = 0.0
     for index in range(QUANTILES):
         t = time_quantile((index + 0.5) / QUANTILES, timestep)
         total += variance / ((1 - t) ** 2 * variance + t**2)
     return total / QUANTILES
-
-
-def time_quantile(probability: float, timestep: TimestepDistribution) -> float:
-    """The quantile of the timestep distribution (model.md, Eq. 6) at this probability."""
-    if not isinstance(timestep, LogitNormal):
-        return probability
-    normal = NormalDist(timestep.timestep_loc, timestep.timestep_scale).inv_cdf(probability)
-    return 1 / (1 + math.exp(-normal))

@@ -1,36 +1,53 @@
-"""Flow matching over latents: interpolation, velocity target, times, loss (model.md, Eqs. 4 to 9).
+"""Flow matching over latents: interpolation, velocity target, loss (model.md, Eqs. 4 to 9, 52).
 
 Shapes: B batch, n latents, b blocks, s latents a block, d latent width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from cola.models.dit import ColaDiT
+from cola.objectives.flow_times import LikelihoodWeighting, times_at
+from cola.objectives.stratified_times import stratified_times
 from cola.seeding import Stream
 from cola.spec.objectives import FlowSpec, LogitNormal
 
 
 def flow_draws(
-    objective: FlowSpec, shape_Bnd: tuple[int, int, int], block: int, *, stream: Stream
+    objective: FlowSpec,
+    shape_Bnd: tuple[int, int, int],
+    block: int,
+    *,
+    stream: Stream,
+    positions: Sequence[int],
+    global_size: int,
+    weighting: LikelihoodWeighting | None = None,
 ) -> dict[str, Tensor]:
     """Random inputs of `flow_matching_loss`.
 
-    z1: (B, n, d). t_Bb: times (model.md, Eq. 6), one per block or the same for all of a sequence's
-    blocks. prompt_Bn (absent at probability 0, and in blocks of one latent, which have no part to
-    know): True at latents that are a block's known prompt.
+    z1: (B, n, d). t_Bb: times (model.md, Eq. 6 or 53), one per block or the same for all of a
+    sequence's blocks. weight_Bb (present with a `weighting`, which the timestep `likelihood`
+    needs): of the squared error. prompt_Bn (absent at probability 0, and in blocks of one latent,
+    which have no part to know): True at latents that are a block's known prompt.
     """
     _, latents, width = shape_Bnd
     blocks = latents // block
     count = blocks if objective.timestep_per == "block" else 1
-    if isinstance(objective.timestep, LogitNormal):
-        loc, scale = objective.timestep.timestep_loc, objective.timestep.timestep_scale
-        t_BK = torch.sigmoid(loc + scale * stream.normal("timestep", count))
-    else:
-        t_BK = stream.uniform("timestep", count)
+    t_BK = _times(
+        objective,
+        stream,
+        count,
+        positions=positions,
+        global_size=global_size,
+        weighting=weighting,
+    )
     draws = {"z1": stream.normal("z1", latents, width), "t_Bb": t_BK.expand(-1, blocks)}
+    if weighting is not None:
+        draws["weight_Bb"] = weighting.weights(draws["t_Bb"])
     if objective.has_prompts(block):
         is_prompt_Bb = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
         # 1 to s - 1 known latents on the left: a wholly known block has nothing to learn.
@@ -41,8 +58,34 @@ def flow_draws(
     return draws
 
 
+def _times(
+    objective: FlowSpec,
+    stream: Stream,
+    count: int,
+    *,
+    positions: Sequence[int],
+    global_size: int,
+    weighting: LikelihoodWeighting | None,
+) -> Tensor:
+    """`count` times a sequence, (B, K)."""
+    timestep = objective.timestep
+    if isinstance(timestep, LogitNormal) and not objective.stratified:
+        normal_BK = stream.normal("timestep", count)
+        return torch.sigmoid(timestep.timestep_loc + timestep.timestep_scale * normal_BK)
+    if objective.stratified:
+        quantile_BK = stratified_times(
+            stream, positions=positions, global_size=global_size, blocks=count
+        )
+    else:
+        quantile_BK = stream.uniform("timestep", count)
+    if weighting is not None:
+        return weighting.times(quantile_BK)
+    return times_at(quantile_BK, timestep)
+
+
 def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> Tensor:
-    """Mean squared error of the velocity per latent dimension (model.md, Eq. 9).
+    """Mean squared error of the velocity per latent dimension (model.md, Eq. 9); with weights the
+    bound's, in nats per latent dimension (model.md, Eq. 52).
 
     The gradient reaches z0 through z_t and the target velocity (unless the caller detaches it),
     never through the clean history. Prompt latents stay clean at timestep 0 and carry no loss; the
@@ -57,6 +100,8 @@ def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -
     target_velocity = z1 - z0_Bnd  # model.md, Eq. 5
     velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, clean_Bn=prompt_Bn)
     square_Bn = (velocity.float() - target_velocity).square().mean(-1)
+    if "weight_Bb" in draws:
+        square_Bn = square_Bn * draws["weight_Bb"].repeat_interleave(dit.config.block_size, dim=1)
     if prompt_Bn is not None:
         square_Bn = square_Bn * ~prompt_Bn
     return square_Bn.mean()

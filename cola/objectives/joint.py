@@ -5,15 +5,18 @@ Shapes: B batch, L tokens, n latents, d latent width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
 from cola.models.text_vae import Encoder
 from cola.objectives.flow_matching import flow_draws, flow_matching_loss
+from cola.objectives.flow_times import LikelihoodWeighting
 from cola.objectives.vae import Posterior, vae_draws, vae_terms
 from cola.seeding import Stream
-from cola.spec.objectives import JointObjective, VAEObjective
+from cola.spec.objectives import JointObjective, LikelihoodTime, VAEObjective
 
 RESTING_NOISE = "resting_noise"  # the posterior's noise in a step that does not train the VAE
 
@@ -25,13 +28,23 @@ def joint_draws(
     tokens_BL: Tensor,
     stream: Stream,
     *,
+    positions: Sequence[int],
+    global_size: int,
     vae_rests: bool = False,
 ) -> dict[str, Tensor]:
     """Random inputs of `joint_loss`; `vae_rests`: the VAE only encodes in this step."""
     config = model.vae.config
     latents = tokens_BL.shape[1] // config.patch_size
     shape = (len(tokens_BL), latents, config.latent_dim)
-    draws = flow_draws(stage2, shape, model.dit.config.block_size, stream=stream)
+    draws = flow_draws(
+        stage2,
+        shape,
+        model.dit.config.block_size,
+        stream=stream,
+        positions=positions,
+        global_size=global_size,
+        weighting=_weighting(model, stage2),
+    )
     if vae_rests:
         return {**draws, RESTING_NOISE: stream.normal("posterior", latents, config.latent_dim)}
     return {**draws, **vae_draws(model.vae, stage1, tokens_BL, stream=stream)}
@@ -69,6 +82,13 @@ def joint_loss(
         terms["reference_kl"] = kl_between(posterior, anchor) / model.vae.config.patch_size
         loss = loss + stage2.lambda_ref * terms["reference_kl"]
     return {"loss": loss, **terms}
+
+
+def _weighting(model: ColaDLM, stage2: JointObjective) -> LikelihoodWeighting | None:
+    if not isinstance(stage2.timestep, LikelihoodTime):
+        return None
+    config = model.vae.config
+    return LikelihoodWeighting.of(config.log_snr, config.scaling_factor)
 
 
 def kl_between(q: Posterior, r: Posterior) -> Tensor:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from cola.spec.base import Spec
+from cola.spec.base import SparseSpec, Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class MaskRateSpec(Spec):
+class MaskRateSpec(SparseSpec):
     """Masking with probability p = (max - min) t + min and weight 1 / p (model.md, Eqs. 30, 31)."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ("max_mask_probability",)
 
     min_mask_probability: float = Field(
         default=1e-3, gt=0, le=1, description="Probability of masking a token at t = 0."
@@ -46,14 +40,6 @@ class MaskRateSpec(Spec):
                 "smaller one as min_mask_probability"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_an_unclipped_end(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What masks up to every token is written as before there was an upper end."""
-        values: dict[str, Any] = handler(self)
-        if self.max_mask_probability == 1.0:
-            values.pop("max_mask_probability", None)
-        return values
 
 
 class MaskingSpec(MaskRateSpec):
@@ -84,7 +70,19 @@ class UniformTime(Spec):
     )
 
 
-TimestepDistribution = Annotated[LogitNormal | UniformTime, Field(discriminator="kind")]
+class LikelihoodTime(Spec):
+    """Times and weights whose mean loss is the bound by the diffusion (model.md, Eqs. 52 to 54)."""
+
+    kind: Literal["likelihood"] = Field(
+        default="likelihood",
+        description="The squared error weighted as in the likelihood's bound, in nats a latent "
+        "dimension; times are evenly spread over what a noisy latent says of the clean one.",
+    )
+
+
+TimestepDistribution = Annotated[
+    LogitNormal | UniformTime | LikelihoodTime, Field(discriminator="kind")
+]
 
 
 class VAEObjective(Spec):
@@ -124,14 +122,21 @@ class VAEObjective(Spec):
     )
 
 
-class FlowSpec(Spec):
+class FlowSpec(SparseSpec):
     """At which times a flow is trained, and how often behind a prompt that ends in a block."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ("stratified",)
 
     timestep: TimestepDistribution = Field(
         default=LogitNormal(), description="Distribution of the training times t in [0, 1]."
     )
     timestep_per: Literal["block", "sequence"] = Field(
         default="block", description="Whether every block or every sequence draws its own time."
+    )
+    stratified: bool = Field(
+        default=False,
+        description="Whether the times of a global batch are evenly spread over their "
+        "distribution, and so are those of a sequence's blocks.",
     )
     prompt_block_probability: Fraction = Field(
         default=0.05,

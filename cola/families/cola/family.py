@@ -62,6 +62,8 @@ class JointStage(StageModule):
             *self._stages,
             batch.tokens_BL,
             batch.stream,
+            positions=batch.positions,
+            global_size=batch.global_size,
             vae_rests=not self._stages[1].trains_vae(batch.stage_step),
         )
         return {"tokens_BL": batch.tokens_BL, **draws}
