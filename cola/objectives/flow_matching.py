@@ -16,6 +16,8 @@ from cola.objectives.stratified_times import stratified_times
 from cola.seeding import Stream
 from cola.spec.objectives import FlowSpec, LogitNormal
 
+ESTIMATES = "estimates"  # present where the network is given its own estimate (model.md, Eq. 56)
+
 
 def flow_draws(
     objective: FlowSpec,
@@ -98,7 +100,7 @@ def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -
         t_Bn1 = t_Bn1.masked_fill(prompt_Bn[..., None], 0.0)
     zt_Bnd = (1 - t_Bn1) * z0_Bnd + t_Bn1 * z1  # model.md, Eq. 4
     target_velocity = z1 - z0_Bnd  # model.md, Eq. 5
-    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, clean_Bn=prompt_Bn)
+    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, clean_Bn=prompt_Bn, refined=ESTIMATES in draws)
     square_Bn = (velocity.float() - target_velocity).square().mean(-1)
     if "weight_Bb" in draws:
         square_Bn = square_Bn * draws["weight_Bb"].repeat_interleave(dit.config.block_size, dim=1)

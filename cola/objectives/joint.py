@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
 from cola.models.text_vae import Encoder
-from cola.objectives.flow_matching import flow_draws, flow_matching_loss
+from cola.objectives.flow_matching import ESTIMATES, flow_draws, flow_matching_loss
 from cola.objectives.flow_times import LikelihoodWeighting
 from cola.objectives.vae import Posterior, vae_draws, vae_terms
 from cola.seeding import Stream
@@ -30,9 +30,9 @@ def joint_draws(
     *,
     positions: Sequence[int],
     global_size: int,
-    vae_rests: bool = False,
+    stage_step: int,
 ) -> dict[str, Tensor]:
-    """Random inputs of `joint_loss`; `vae_rests`: the VAE only encodes in this step."""
+    """Random inputs of `joint_loss` in a step of the stage."""
     config = model.vae.config
     latents = tokens_BL.shape[1] // config.patch_size
     shape = (len(tokens_BL), latents, config.latent_dim)
@@ -45,7 +45,9 @@ def joint_draws(
         global_size=global_size,
         weighting=_weighting(model, stage2),
     )
-    if vae_rests:
+    if stage2.estimates(stage_step):
+        draws[ESTIMATES] = torch.ones(len(tokens_BL), 1, dtype=torch.bool, device=tokens_BL.device)
+    if not stage2.trains_vae(stage_step):
         return {**draws, RESTING_NOISE: stream.normal("posterior", latents, config.latent_dim)}
     return {**draws, **vae_draws(model.vae, stage1, tokens_BL, stream=stream)}
 
@@ -75,8 +77,8 @@ def joint_loss(
     if stage2.gradient_mode not in ("joint", "scratch"):
         z0 = z0.detach()
     terms["fm"] = flow_matching_loss(model.dit, z0, draws)
-    loss = loss + stage2.lambda_fm * terms["fm"]
-    if reference is not None:
+    loss = loss + stage2.fm_weight(model.vae.config.latent_dim) * terms["fm"]
+    if reference is not None and RESTING_NOISE not in draws:
         with torch.no_grad():
             anchor = Posterior(*reference(tokens_BL))
         terms["reference_kl"] = kl_between(posterior, anchor) / model.vae.config.patch_size

@@ -49,7 +49,7 @@ class JointStage(StageModule):
 
     def __init__(self, model: ColaDLM, objective: ColaObjective) -> None:
         super().__init__()
-        self.model, self._stages = model, (objective.stage1, objective.stage2)
+        self.model, self._stages = model, (objective.vae_in_stage2, objective.stage2)
         self.reference = None
         if objective.stage2.uses_reference:
             self.reference = copy.deepcopy(model.vae.encoder).requires_grad_(False)
@@ -64,7 +64,7 @@ class JointStage(StageModule):
             batch.stream,
             positions=batch.positions,
             global_size=batch.global_size,
-            vae_rests=not self._stages[1].trains_vae(batch.stage_step),
+            stage_step=batch.stage_step,
         )
         return {"tokens_BL": batch.tokens_BL, **draws}
 
@@ -110,7 +110,9 @@ class ColaFamily(LatentFamily):
         self, points: Sequence[Mapping[str, float]], spec: ColaModelSpec, objective: ColaObjective
     ) -> str | None:
         """See `Family.collapse`: the latents, see `cola.objectives.collapse`."""
-        return collapse_reason(points, spec.vae, spec.scaling_factor, objective.stage2)
+        return collapse_reason(
+            points, spec.vae, spec.scaling_factor, stage1=objective.stage1, stage2=objective.stage2
+        )
 
     def sizes_of(self, model: ColaDLM) -> ColaModelSpec:
         """See `Family.sizes_of`."""

@@ -44,8 +44,9 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
         layer = dit_layer_parameters(
             width, width, head_dim(width), ratio=settings.dit_mlp_ratio, bias=settings.dit_qk_bias
         )
-        return layers * (layer + adaln_layer_parameters(width)) + dit_fixed_parameters(
-            width, latent_dim
+        rank, estimates = settings.adaln_rank, settings.objective.stage2.self_conditioning > 0
+        return layers * (layer + adaln_layer_parameters(width, rank)) + dit_fixed_parameters(
+            width, latent_dim, rank=rank, self_conditioning=estimates
         )
 
     def vae_size(layers: int, width: int, ffn: int) -> int:
@@ -98,6 +99,8 @@ def model_of(
             block_size=settings.block_size,
             mlp_ratio=settings.dit_mlp_ratio,
             qk_bias=settings.dit_qk_bias,
+            adaln_rank=settings.adaln_rank,
+            self_conditioning=settings.objective.stage2.self_conditioning > 0,
             **dit,
         ),
         scaling_factor=settings.latent_scaling,

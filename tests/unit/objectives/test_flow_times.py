@@ -30,7 +30,7 @@ class KnownField:
     def __init__(self, velocity: Callable[[Tensor, Tensor], Tensor]) -> None:
         self._velocity = velocity
 
-    def __call__(self, z0: Tensor, zt: Tensor, t_BK: Tensor, *, clean_Bn: Any = None) -> Tensor:
+    def __call__(self, z0: Tensor, zt: Tensor, t_BK: Tensor, **_: Any) -> Tensor:
         return self._velocity(zt, t_BK)
 
 
@@ -108,7 +108,7 @@ def test_the_mean_loss_is_the_price_of_the_latents(words: int) -> None:
     bound_B = 4 * (loss_B - 0.5 * (1 + math.log(5)) + own)
     more_B = bound_B - prior.nll(z0)
     error = float(more_B.std()) / math.sqrt(ROWS)
-    assert error < 0.1
+    assert error < 0.2
     assert abs(float(more_B.mean())) < 4 * error
 
 
