@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -105,9 +107,11 @@ def test_executed_agrees_with_torch(
         assert scores == pytest.approx(inside * (length + 1) / (2 * length))
 
 
-def test_an_interval_is_charged_its_mean_step() -> None:
+@pytest.mark.parametrize("more", [{}, {"reference_in": "every_mode", "lambda_mask": 0.0}])
+def test_an_interval_is_charged_its_mean_step(more: dict[str, Any]) -> None:
     spec = size_model("cola", 100_000, 300)
-    objective = ColaObjective(stage2=JointObjective(gradient_mode="interval", vae_interval=3))
+    stage2 = JointObjective(gradient_mode="interval", vae_interval=3, **more)
+    objective = ColaObjective(stage2=stage2)
     steps = [counted(spec, objective, "joint", 64, step=step)[0] for step in range(3)]
     assert steps[0] == steps[1] < 0.7 * steps[2]
     ours = train_flops_per_token(spec, objective, 64, stage="joint", convention="executed")

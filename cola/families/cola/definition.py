@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from cola.families.interface.family import Family
 
 
+PRIOR = ("dit_", "estimate_")  # components of the training FLOPs that are the prior's
+
+
 class ColaDefinition(LatentDefinition):
     """See `FamilyDefinition`."""
 
@@ -99,6 +102,15 @@ class ColaDefinition(LatentDefinition):
         if convention == "nominal":
             return FlopsBreakdown(flops.nominal(model, stage))
         return FlopsBreakdown(flops.executed(model, objective, length, stage=stage))
+
+    def prior_flops_per_token(
+        self, model: ColaModelSpec, objective: ColaObjective, length: int, *, stage: str
+    ) -> float:
+        """See `FamilyDefinition.prior_flops_per_token`: the DiT's."""
+        found = self.train_flops_per_token(
+            model, objective, length, stage=stage, convention="executed"
+        )
+        return sum(v for name, v in found.components.items() if name.startswith(PRIOR))
 
     def likelihood_flops_per_token(
         self, model: ColaModelSpec, settings: LikelihoodSpec, length: int
