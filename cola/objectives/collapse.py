@@ -1,6 +1,6 @@
 """Recognising a collapsed latent space from the values that a training step logs.
 
-The values are `log_snr` (model.md, Eq. 13) and `fm`, the flow-matching loss (model.md, Eq. 9).
+The values are `log_snr` (model.md, Eq. 13) and `fm`, the flow-matching loss (model.md, Eqs. 9, 52).
 F(v) of model.md, Eq. 28 is the loss of a prior that leaves the variance v of each latent dimension
 open, so F^-1(fm) says how much of the latents the prior cannot predict. (One v for all dimensions:
 F is concave, so with very unequal ones the loss may be slightly lower.) A collapse shows in one of
@@ -63,7 +63,7 @@ def collapse_reason(
     """The symptom of collapse, if each of the last `PATIENCE` points shows one; else None.
 
     `points` are the logged values of a stage, oldest first: "log_snr" in nats, "fm" (if the stage
-    has it) as squared error per latent dimension.
+    has it) as squared error, or nats, per latent dimension.
     """
     if len(points) < PATIENCE:
         return None
@@ -103,7 +103,8 @@ def point_reason(
 def flow_matching_floor(
     log_snr: float, vae: TextVAESpec, scaling_factor: float, stage2: JointObjective
 ) -> float:
-    """Least plausible flow-matching loss (symptoms 2 and 3), squared error per latent dimension."""
+    """Least plausible flow-matching loss (symptoms 2 and 3), a squared error or nats per latent
+    dimension."""
     held = LEAST_FILLED * channel_nats(vae.latent_dim, log_snr)
     nats = min(TEXT_NATS * vae.patch_size, held)
     open_variance = math.exp(-log_snr + 2 * nats / vae.latent_dim)
