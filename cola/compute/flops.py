@@ -210,7 +210,7 @@ def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
 
 def estimating_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
     """Forward FLOPs per sequence of the noisy copy's pass that estimates the clean latents for
-    another (model.md, Eq. 55); its keys are those of `dit_forward`."""
+    another (model.md, Eq. 57); its keys are those of `dit_forward`."""
     parts = dit_forward(dit, latents, prompt_blocks)
     del parts["second_copy"], parts["second_copy_attention_scores"]
     parts["inputs"] -= (latents - dit.block_size) * 2.0 * dit.latent_dim * dit.hidden_size

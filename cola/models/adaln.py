@@ -20,7 +20,7 @@ def adaln_projection(
     emb_dim: int, width: int, vectors: int, *, rank: int | None = None
 ) -> nn.Sequential:
     """Linear(SiLU(embedding)) with `vectors` outputs of the given width, through `rank` channels
-    where one is given (model.md, Eq. 57)."""
+    where one is given (model.md, Eq. 59)."""
     if rank is None:
         return nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, vectors * width))
     narrow = nn.Sequential(Narrowing(emb_dim, rank, bias=False), nn.Linear(rank, vectors * width))

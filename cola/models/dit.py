@@ -94,7 +94,7 @@ class BlockCausalDiT(PreTrainedModel):
 
         t_BK: times in [0, 1], one for each run of n / K latents (a sequence, a block or a latent).
         Where `clean_Bn` is True, a latent of the noisy copy is at time 0. `refined`: with an
-        estimate by a first pass (model.md, Eq. 56), which no gradient reaches.
+        estimate by a first pass (model.md, Eq. 58), which no gradient reaches.
         """
         history, estimate = self.clean_history(z0_Bnd), None
         if refined:
@@ -152,7 +152,7 @@ class BlockCausalDiT(PreTrainedModel):
         *,
         clean_Bn: Tensor | None,
     ) -> Tensor:
-        """The clean latents by the velocity of a pass without an estimate (model.md, Eq. 55)."""
+        """The clean latents by the velocity of a pass without an estimate (model.md, Eq. 57)."""
         velocity = self._noisy_velocity(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)
         return zt_Bnd - latent_times(t_BK, zt_Bnd.shape[1], clean_Bn) * velocity
 

@@ -12,7 +12,7 @@ class DiTConfig(PretrainedConfig):
 
     timestep_dtype: "bfloat16" rounds 1000 t before it is embedded, as the release's code does.
     adaln_rank: of AdaLN's projections (None: full). self_conditioning: whether a first pass
-    estimates the clean latents for a second (model.md, Eqs. 55 to 57).
+    estimates the clean latents for a second (model.md, Eqs. 57 to 59).
     """
 
     model_type = "cola_dit"

@@ -133,7 +133,7 @@ def settled_log_snr(
     stage2: JointObjective,
     reference_log_snr: float | None = None,
 ) -> float:
-    """The logSNR at which stage 2 leaves latents that the flow's loss reaches (model.md, Eq. 58),
+    """The logSNR at which stage 2 leaves latents that the flow's loss reaches (model.md, Eq. 60),
     where the prior knows their means and the decoder reads them anyway.
 
     `reference_log_snr`: of the reference, where there is one.

@@ -16,7 +16,7 @@ from cola.objectives.stratified_times import stratified_times
 from cola.seeding import Stream
 from cola.spec.objectives import FlowSpec, LogitNormal
 
-ESTIMATES = "estimates"  # present where the network is given its own estimate (model.md, Eq. 56)
+ESTIMATES = "estimates"  # present where the network is given its own estimate (model.md, Eq. 58)
 
 
 def flow_draws(
@@ -33,13 +33,14 @@ def flow_draws(
 
     z1: (B, n, d). t_Bb: times (model.md, Eq. 6 or 53), one per block or the same for all of a
     sequence's blocks. weight_Bb (present with a `weighting`, which the timestep `likelihood`
-    needs): of the squared error. prompt_Bn (absent at probability 0, and in blocks of one latent,
-    which have no part to know): True at latents that are a block's known prompt.
+    needs): of the squared error. quantile_Bb in place of both where times are learned: what a
+    `LearnedSchedule` makes them of. prompt_Bn (absent at probability 0, and in blocks of one
+    latent, which have no part to know): True at latents that are a block's known prompt.
     """
     _, latents, width = shape_Bnd
     blocks = latents // block
     count = blocks if objective.timestep_per == "block" else 1
-    t_BK = _times(
+    times = _times(
         objective,
         stream,
         count,
@@ -47,9 +48,8 @@ def flow_draws(
         global_size=global_size,
         weighting=weighting,
     )
-    draws = {"z1": stream.normal("z1", latents, width), "t_Bb": t_BK.expand(-1, blocks)}
-    if weighting is not None:
-        draws["weight_Bb"] = weighting.weights(draws["t_Bb"])
+    draws = {name: value_BK.expand(-1, blocks) for name, value_BK in times.items()}
+    draws["z1"] = stream.normal("z1", latents, width)
     if objective.has_prompts(block):
         is_prompt_Bb = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
         # 1 to s - 1 known latents on the left: a wholly known block has nothing to learn.
@@ -68,26 +68,35 @@ def _times(
     positions: Sequence[int],
     global_size: int,
     weighting: LikelihoodWeighting | None,
-) -> Tensor:
-    """`count` times a sequence, (B, K)."""
+) -> dict[str, Tensor]:
+    """What `flow_draws` says of `count` times a sequence, (B, K) each."""
     timestep = objective.timestep
     if isinstance(timestep, LogitNormal) and not objective.stratified:
         normal_BK = stream.normal("timestep", count)
-        return torch.sigmoid(timestep.timestep_loc + timestep.timestep_scale * normal_BK)
+        scale = timestep.timestep_scale
+        return {"t_Bb": torch.sigmoid(timestep.timestep_loc + scale * normal_BK)}
     if objective.stratified:
         quantile_BK = stratified_times(
             stream, positions=positions, global_size=global_size, blocks=count
         )
     else:
         quantile_BK = stream.uniform("timestep", count)
-    if weighting is not None:
-        return weighting.times(quantile_BK)
-    return times_at(quantile_BK, timestep)
+    if weighting is None:
+        return {"t_Bb": times_at(quantile_BK, timestep)}
+    if objective.learns_times:
+        return {"quantile_Bb": quantile_BK}
+    t_BK = weighting.times(quantile_BK)
+    return {"t_Bb": t_BK, "weight_Bb": weighting.weights(t_BK)}
 
 
 def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> Tensor:
     """Mean squared error of the velocity per latent dimension (model.md, Eq. 9); with weights the
-    bound's, in nats per latent dimension (model.md, Eq. 52).
+    bound's, in nats per latent dimension (model.md, Eq. 52)."""
+    return flow_matching_errors(dit, z0_Bnd, draws).mean()
+
+
+def flow_matching_errors(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> Tensor:
+    """What `flow_matching_loss` is the mean of, (B, n).
 
     The gradient reaches z0 through z_t and the target velocity (unless the caller detaches it),
     never through the clean history. Prompt latents stay clean at timestep 0 and carry no loss; the
@@ -106,4 +115,4 @@ def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -
         square_Bn = square_Bn * draws["weight_Bb"].repeat_interleave(dit.config.block_size, dim=1)
     if prompt_Bn is not None:
         square_Bn = square_Bn * ~prompt_Bn
-    return square_Bn.mean()
+    return square_Bn

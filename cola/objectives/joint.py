@@ -12,8 +12,14 @@ from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
 from cola.models.text_vae import Encoder
-from cola.objectives.flow_matching import ESTIMATES, flow_draws, flow_matching_loss
+from cola.objectives.flow_matching import (
+    ESTIMATES,
+    flow_draws,
+    flow_matching_errors,
+    flow_matching_loss,
+)
 from cola.objectives.flow_times import LikelihoodWeighting
+from cola.objectives.learned_schedule import LearnedSchedule
 from cola.objectives.vae import Posterior, vae_draws, vae_terms
 from cola.seeding import Stream
 from cola.spec.objectives import JointObjective, LikelihoodTime, VAEObjective
@@ -43,7 +49,7 @@ def joint_draws(
         stream=stream,
         positions=positions,
         global_size=global_size,
-        weighting=_weighting(model, stage2),
+        weighting=likelihood_weighting(model, stage2),
     )
     if stage2.estimates(stage_step):
         draws[ESTIMATES] = torch.ones(len(tokens_BL), 1, dtype=torch.bool, device=tokens_BL.device)
@@ -59,6 +65,8 @@ def joint_loss(
     stage2: JointObjective,
     tokens_BL: Tensor,
     draws: dict[str, Tensor],
+    *,
+    schedule: LearnedSchedule | None = None,
 ) -> dict[str, Tensor]:
     """The loss and its parts; `gradient_mode` decides which of them reach the VAE.
 
@@ -76,8 +84,8 @@ def joint_loss(
     z0 = model.to_dit(z0)
     if stage2.gradient_mode not in ("joint", "scratch"):
         z0 = z0.detach()
-    terms["fm"] = flow_matching_loss(model.dit, z0, draws)
-    loss = loss + stage2.fm_weight(model.vae.config.latent_dim) * terms["fm"]
+    terms["fm"], learned = _flow_loss(model, z0, draws, schedule)
+    loss = loss + learned + stage2.fm_weight(model.vae.config.latent_dim) * terms["fm"]
     if reference is not None and RESTING_NOISE not in draws:
         with torch.no_grad():
             anchor = Posterior(*reference(tokens_BL))
@@ -86,7 +94,20 @@ def joint_loss(
     return {"loss": loss, **terms}
 
 
-def _weighting(model: ColaDLM, stage2: JointObjective) -> LikelihoodWeighting | None:
+def _flow_loss(
+    model: ColaDLM, z0: Tensor, draws: dict[str, Tensor], schedule: LearnedSchedule | None
+) -> tuple[Tensor, Tensor | float]:
+    """L_FM, and what a learned schedule adds to the loss."""
+    if schedule is None:
+        return flow_matching_loss(model.dit, z0, draws), 0.0
+    t_Bb, weight_Bb, log_density_Bb = schedule(draws["quantile_Bb"])
+    timed = {**draws, "t_Bb": t_Bb, "weight_Bb": weight_Bb}
+    error_Bn = flow_matching_errors(model.dit, z0, timed)
+    return error_Bn.mean(), schedule.variance_loss(error_Bn, log_density_Bb)
+
+
+def likelihood_weighting(model: ColaDLM, stage2: JointObjective) -> LikelihoodWeighting | None:
+    """Times and weights of the likelihood's bound; None where others are asked for."""
     if not isinstance(stage2.timestep, LikelihoodTime):
         return None
     config = model.vae.config

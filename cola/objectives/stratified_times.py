@@ -1,5 +1,5 @@
-"""Times that a global batch spreads evenly over [0, 1): the low-discrepancy sampler of Kingma et
-al., Variational Diffusion Models (arXiv 2107.00630), with blocks."""
+"""Times that a global batch spreads evenly over [0, 1), for masking (model.md, Eqs. 30 and 42) and
+flows (model.md, Eq. 53): the low-discrepancy sampler of arXiv 2107.00630, with blocks."""
 
 from __future__ import annotations
 

@@ -79,6 +79,11 @@ class LikelihoodTime(Spec):
         description="The squared error weighted as in the likelihood's bound, in nats a latent "
         "dimension; times are evenly spread over what a noisy latent says of the clean one.",
     )
+    learned: bool = Field(
+        default=False,
+        description="Whether the times are learned with the prior, so that the loss has the least "
+        "variance: a monotone noise schedule. Its mean is the same.",
+    )
 
 
 TimestepDistribution = Annotated[
@@ -146,6 +151,11 @@ class FlowSpec(SparseSpec):
             "prompt that ends inside it. A block of one latent has no such part."
         ),
     )
+
+    @property
+    def learns_times(self) -> bool:
+        """Whether times follow a schedule that is learned."""
+        return isinstance(self.timestep, LikelihoodTime) and self.timestep.learned
 
     def has_prompts(self, block_size: int) -> bool:
         """Whether blocks of this many latents may have a known part, the rest being learned."""

@@ -1,4 +1,4 @@
-"""A prior that is given its own estimate of the clean latents (model.md, Eqs. 55 and 56)."""
+"""A prior that is given its own estimate of the clean latents (model.md, Eqs. 57 and 58)."""
 
 from __future__ import annotations
 
