@@ -97,24 +97,33 @@ def dit_layer_parameters(width: int, inner: int, head_dim: int, *, ratio: float,
     return attention + 2 * mlp * width + mlp + width
 
 
-def adaln_layer_parameters(width: int) -> int:
-    """Shift, scale and gate of attention and MLP, from an embedding of the same width."""
-    return 6 * (width * width + width)
+def adaln_layer_parameters(width: int, rank: int | None = None) -> int:
+    """Shift, scale and gate of attention and MLP, from an embedding of the same width: four
+    projections to six vectors, through `rank` channels each where one is given."""
+    if rank is None:
+        return 6 * (width * width + width)
+    return (4 + 6) * width * rank + 6 * width
 
 
-def dit_fixed_parameters(width: int, latent_dim: int) -> int:
+def dit_fixed_parameters(
+    width: int, latent_dim: int, *, rank: int | None = None, self_conditioning: bool = False
+) -> int:
     """The DiT outside its blocks: time embedding, latent projections, output norm and AdaLN."""
     time = SINUSOID * width + width + 2 * (width * width + width)
-    latents = 2 * latent_dim * width + width + latent_dim
-    return time + latents + 2 * width + 2 * (width * width + width)
+    latents = (2 + self_conditioning) * latent_dim * width + width + latent_dim
+    last = 2 * (width * width + width) if rank is None else 3 * width * rank + 2 * width
+    return time + latents + 2 * width + last
 
 
 def dit_parameters(dit: DiTSpec) -> int:
     """The whole DiT."""
     width, inner = dit.hidden_size, dit.num_heads * dit.head_dim
     layer = dit_layer_parameters(width, inner, dit.head_dim, ratio=dit.mlp_ratio, bias=dit.qk_bias)
-    layer += adaln_layer_parameters(width)
-    return dit.num_layers * layer + dit_fixed_parameters(width, dit.latent_dim)
+    layer += adaln_layer_parameters(width, dit.adaln_rank)
+    fixed = dit_fixed_parameters(
+        width, dit.latent_dim, rank=dit.adaln_rank, self_conditioning=dit.self_conditioning
+    )
+    return dit.num_layers * layer + fixed
 
 
 def vae_layer_parameters(width: int, ffn: int, qk_norm: bool) -> int:
@@ -199,10 +208,21 @@ def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
     }
 
 
+def estimating_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
+    """Forward FLOPs per sequence of the noisy copy's pass that estimates the clean latents for
+    another (model.md, Eq. 57); its keys are those of `dit_forward`."""
+    parts = dit_forward(dit, latents, prompt_blocks)
+    del parts["second_copy"], parts["second_copy_attention_scores"]
+    parts["inputs"] -= (latents - dit.block_size) * 2.0 * dit.latent_dim * dit.hidden_size
+    return parts
+
+
 def adaln_projections(dit: DiTSpec) -> float:
     """Forward FLOPs of one timestep's projections: 6 vectors a layer and 2 before the output, each
-    a product of width x width."""
-    width = dit.hidden_size
+    a product of width x width, or through fewer channels."""
+    width, rank = dit.hidden_size, dit.adaln_rank
+    if rank is not None:
+        return (dit.num_layers * 20.0 + 6.0) * width * rank
     return dit.num_layers * 12.0 * width * width + 4.0 * width * width
 
 
@@ -218,16 +238,21 @@ def timestep_forward(dit: DiTSpec) -> float:
 
 
 def dit_pass(dit: DiTSpec, latents: float, pairs: float) -> Components:
-    """Forward FLOPs of `latents` through the DiT, each layer attending to `pairs` of keys in all;
-    AdaLN left out."""
-    width, inner = dit.hidden_size, dit.num_heads * dit.head_dim
-    return {
+    """Forward FLOPs of velocities of `latents` by the DiT, each layer attending to `pairs` of keys
+    in all; AdaLN left out. With self-conditioning there are two passes, of which the second has an
+    estimate."""
+    width, inner, passes = dit.hidden_size, dit.num_heads * dit.head_dim, 1 + dit.self_conditioning
+    inputs = latents * 2.0 * dit.latent_dim * width
+    parts = {
         "dit_attention_projections": dit.num_layers * latents * 8.0 * width * inner,
         "dit_attention_scores": dit.num_layers * 4.0 * inner * pairs,
         "dit_mlp": dit.num_layers * latents * 4.0 * dit.mlp_ratio * width * width,
-        "dit_inputs": latents * 2.0 * dit.latent_dim * width,
-        "dit_output": latents * 2.0 * dit.latent_dim * width,
+        "dit_inputs": inputs,
+        "dit_output": inputs,
     }
+    parts = {name: passes * value for name, value in parts.items()}
+    parts["dit_inputs"] += dit.self_conditioning * inputs
+    return parts
 
 
 def dit_commit(dit: DiTSpec, latents: float, pairs: float) -> Components:

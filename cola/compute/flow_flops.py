@@ -53,7 +53,8 @@ def flow_density(
         suffix = "_attention_scores" if name.endswith("attention_scores") else ""
         key = f"divergence{suffix}"
         parts[key] = parts.get(key, 0.0) + with_backward * backward * each * value
-    return parts | {"dit_adaln": (evaluations + times * blocks) * timestep_forward(dit)}
+    passes = (1 + dit.self_conditioning) * (evaluations + times * blocks)
+    return parts | {"dit_adaln": passes * timestep_forward(dit)}
 
 
 def flow_blocks(
@@ -101,11 +102,13 @@ def _with_unconditional(
     conditional: Components, alone: Components, dit: DiTSpec, latents: int, *, evaluations: int
 ) -> Components:
     """Both passes of guidance: the second sees its own block only, and begins behind the first
-    layer's queries, keys and values, which both have in common."""
+    layer's queries, keys and values, which both have in common. A pass with an estimate has none in
+    common but the embedded latents."""
     alone = _scaled(alone, evaluations)
     first = 6.0 * dit.hidden_size * dit.num_heads * dit.head_dim * latents * evaluations
     alone["dit_attention_projections"] -= first
-    alone["dit_inputs"] = 0.0
+    estimates = alone["dit_inputs"] / 3 if dit.self_conditioning else 0.0
+    alone["dit_inputs"] = estimates
     return {name: conditional[name] + value for name, value in alone.items()}
 
 

@@ -14,15 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cola.compute.channel import FIRST_NOISE
 from cola.likelihood.flow_density import by_block
 from cola.seeding import Stream
 
 BlockVelocity = Callable[[Tensor, Tensor], Tensor]  # z (B, n, d), t (B, b) -> v (B, n, d)
-
-# First noise over the latents' own: below it z0 is read off z_t by a Gaussian. Chosen: on trained
-# priors of the demo's size the bound is tightest there, within 0.04 nats a latent of the flow's
-# (0.2 at 1, 0.2 to 0.5 at 0.25, 16 to 19 at 0.003).
-FIRST_NOISE = 0.5
 
 
 def diffusion_bound_by_block(

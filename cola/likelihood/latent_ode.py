@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cola.compute.channel import noise_scale
 from cola.likelihood.diffusion_bound import diffusion_bound_by_block
 from cola.likelihood.flow_density import by_block, flow_density_by_block
 from cola.models.latents.latent_model import LatentModel
@@ -30,10 +31,6 @@ from cola.records import (
 )
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
-
-# Of the latents given the text where no fixed logSNR says it: logSNR 4.6, about the paper's.
-USUAL_SCALE = 0.1
-NARROWEST_SCALE = 1e-3  # the widest is 1: noise is no narrower than the latents then
 
 
 @dataclass(frozen=True)
@@ -164,15 +161,9 @@ def latent_moments(z0_Bnd: Tensor) -> dict[str, Tensor]:
 
 
 def latent_scale(model: LatentModel) -> float:
-    """About the standard deviation of the latents given the text, in the DiT's normalisation.
-
-    It follows from the model's configuration, so that a text's likelihood does not depend on the
-    others of its batch; it decides how steps and times are spread, not what they converge to.
-    """
+    """See `noise_scale`."""
     config = model.codec.config
-    log_own = math.log(USUAL_SCALE) if config.log_snr is None else -config.log_snr / 2
-    log_scale = log_own + math.log(config.scaling_factor)
-    return math.exp(max(math.log(NARROWEST_SCALE), min(log_scale, 0.0)))
+    return noise_scale(config.log_snr, config.scaling_factor)
 
 
 def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], *, stream: Stream) -> Tensor:

@@ -16,9 +16,24 @@ from torch import Tensor, nn
 from cola.models.layers import normalized
 
 
-def adaln_projection(emb_dim: int, width: int, vectors: int) -> nn.Sequential:
-    """Linear(SiLU(embedding)) with `vectors` outputs of the given width."""
-    return nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, vectors * width))
+def adaln_projection(
+    emb_dim: int, width: int, vectors: int, *, rank: int | None = None
+) -> nn.Sequential:
+    """Linear(SiLU(embedding)) with `vectors` outputs of the given width, through `rank` channels
+    where one is given (model.md, Eq. 59)."""
+    if rank is None:
+        return nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, vectors * width))
+    narrow = nn.Sequential(Narrowing(emb_dim, rank, bias=False), nn.Linear(rank, vectors * width))
+    return nn.Sequential(nn.SiLU(), narrow)
+
+
+class Narrowing(nn.Linear):
+    """The first half of a map of low rank, drawn so that it keeps its input's size: the product of
+    two small matrices would hardly learn."""
+
+    def draw(self) -> None:
+        """Fresh weights."""
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
 
 
 class TimestepEmbeddings:
@@ -37,11 +52,16 @@ class TimestepEmbeddings:
         *,
         t_BK: Tensor | None = None,
     ) -> None:
-        self._one_hot_BnK, self.t_BK = None, t_BK
+        self._one_hot_BnK, self.t_BK, self._clean_Bn = None, t_BK, clean_Bn
         if clean_Bn is not None and zero_11C is not None:
             self._one_hot_BnK = one_hot_timestep(clean_Bn, emb_BKC)
             emb_BKC = torch.cat([emb_BKC, zero_11C.expand(len(emb_BKC), 1, -1)], dim=1)
         self._active_BKC = F.silu(emb_BKC)  # the first layer of every `adaln_projection`
+
+    def times(self, latents: int) -> Tensor:
+        """The time of each of `latents` latents, (B or 1, n, 1); 0 where they are clean."""
+        assert self.t_BK is not None
+        return latent_times(self.t_BK, latents, self._clean_Bn)
 
     def project(self, ada: nn.Sequential, vectors: int) -> tuple[Tensor, ...]:
         """The projection's vectors, each (B or 1, K, 1, C), or (B, n, 1, C) with clean latents.
@@ -65,6 +85,8 @@ class TimestepEmbeddings:
             doubled.t_BK = torch.cat([self.t_BK] * 2)
         if self._one_hot_BnK is not None:
             doubled._one_hot_BnK = torch.cat([self._one_hot_BnK] * 2)
+        if self._clean_Bn is not None:
+            doubled._clean_Bn = torch.cat([self._clean_Bn] * 2)
         if len(self._active_BKC) > 1:
             doubled._active_BKC = torch.cat([self._active_BKC] * 2)
         return doubled
@@ -72,6 +94,12 @@ class TimestepEmbeddings:
     def modulate_norm(self, x_BnC: Tensor, ada: nn.Sequential, eps: float) -> Tensor:
         """LayerNorm without affine, then shift and scale: F's input in model.md, Eq. 17."""
         return modulate(normalized(x_BnC, eps), self, ada)
+
+
+def latent_times(t_BK: Tensor, latents: int, clean_Bn: Tensor | None) -> Tensor:
+    """The time of each of `latents` latents, (B or 1, n, 1), of K runs; 0 where they are clean."""
+    t_Bn = t_BK.repeat_interleave(latents // t_BK.shape[1], dim=1)
+    return (t_Bn if clean_Bn is None else t_Bn.masked_fill(clean_Bn, 0))[..., None]
 
 
 def one_hot_timestep(clean_Bn: Tensor, emb_BKC: Tensor) -> Tensor:
@@ -115,7 +143,7 @@ class CachedTimestep(TimestepEmbeddings):
     """All latents at one timestep, the `index`-th of a table."""
 
     def __init__(self, table: TimestepTable, index: int) -> None:
-        self._table, self._index = table, index
+        self._table, self._index, self._clean_Bn = table, index, None
         self.t_BK = None if table.t_1K is None else table.t_1K[:, index : index + 1]
 
     def repeat_batch(self) -> TimestepEmbeddings:

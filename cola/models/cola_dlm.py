@@ -89,6 +89,8 @@ def dit_config(spec: DiTSpec) -> DiTConfig:
         rope_dim=spec.rope_dim,
         qk_bias=spec.qk_bias,
         block_size=spec.block_size,
+        adaln_rank=spec.adaln_rank,
+        self_conditioning=spec.self_conditioning,
     )
 
 
@@ -124,4 +126,6 @@ def dit_sizes(config: DiTConfig) -> DiTSpec:
         rope_dim=config.rope_dim,
         qk_bias=config.qk_bias,
         block_size=config.block_size,
+        adaln_rank=config.adaln_rank,
+        self_conditioning=config.self_conditioning,
     )

@@ -7,14 +7,15 @@ b = n / block_size blocks, C width, H heads, D head width, K distinct timesteps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from cola.models.adaln import TimestepEmbeddings, modulate
+from cola.models.adaln import Narrowing, TimestepEmbeddings, latent_times, modulate
 from cola.models.dit_config import DiTConfig
 from cola.models.dit_layers import (
     ROPE_THETA,
@@ -51,6 +52,8 @@ class BlockCausalDiT(PreTrainedModel):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
         self.txt_in = LatentProjection(config.txt_in_channels, config.txt_dim)
+        if config.self_conditioning:
+            self.estimate_in = nn.Linear(config.txt_in_channels, config.txt_dim, bias=False)
         self.emb_in = TimestepEmbedding(config.emb_dim)
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.num_layers))
         self.txt_out_norm = LayerNorm(config.txt_dim, eps=config.norm_eps)
@@ -72,19 +75,32 @@ class BlockCausalDiT(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         init_normal(module, self.config.init_std)
+        if isinstance(module, Narrowing):
+            module.draw()
         if isinstance(module, RotaryFrequencies):
             with torch.no_grad():
                 module.freqs.copy_(inverse_frequencies(2 * len(module.freqs), ROPE_THETA))
 
     def forward(
-        self, z0_Bnd: Tensor, zt_Bnd: Tensor, t_BK: Tensor, *, clean_Bn: Tensor | None = None
+        self,
+        z0_Bnd: Tensor,
+        zt_Bnd: Tensor,
+        t_BK: Tensor,
+        *,
+        clean_Bn: Tensor | None = None,
+        refined: bool = False,
     ) -> Tensor:
         """Velocity (B, n, d) of the noisy copy in one pass on [clean | noisy] (model.md, Eq. 8).
 
         t_BK: times in [0, 1], one for each run of n / K latents (a sequence, a block or a latent).
-        Where `clean_Bn` is True, a latent of the noisy copy is at time 0.
+        Where `clean_Bn` is True, a latent of the noisy copy is at time 0. `refined`: with an
+        estimate by a first pass (model.md, Eq. 58), which no gradient reaches.
         """
-        return self.noisy_pass(zt_Bnd, t_BK, self.clean_history(z0_Bnd), clean_Bn=clean_Bn)
+        history, estimate = self.clean_history(z0_Bnd), None
+        if refined:
+            with without_gradients(zt_Bnd.device.type):
+                estimate = self._estimate(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)
+        return self._noisy_velocity(zt_Bnd, t_BK, history, clean_Bn=clean_Bn, estimate_Bnd=estimate)
 
     def clean_history(self, z0_Bnd: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (B, H, n - block_size, D) of the clean copy, per layer.
@@ -120,9 +136,39 @@ class BlockCausalDiT(PreTrainedModel):
     ) -> Tensor:
         """Velocity (B, n, d) of every noisy block given the clean blocks before it.
 
-        `history` is what `clean_history` returns. See `forward` for the rest.
+        `history` is what `clean_history` returns. See `forward` for the rest. With
+        self-conditioning there are two passes, through both of which gradients go.
         """
-        features_BnC, timesteps = self._noisy_features(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)
+        estimate = None
+        if self.config.self_conditioning:
+            estimate = self._estimate(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)
+        return self._noisy_velocity(zt_Bnd, t_BK, history, clean_Bn=clean_Bn, estimate_Bnd=estimate)
+
+    def _estimate(
+        self,
+        zt_Bnd: Tensor,
+        t_BK: Tensor,
+        history: list[tuple[Tensor, Tensor]],
+        *,
+        clean_Bn: Tensor | None,
+    ) -> Tensor:
+        """The clean latents by the velocity of a pass without an estimate (model.md, Eq. 57)."""
+        velocity = self._noisy_velocity(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)
+        return zt_Bnd - latent_times(t_BK, zt_Bnd.shape[1], clean_Bn) * velocity
+
+    def _noisy_velocity(
+        self,
+        zt_Bnd: Tensor,
+        t_BK: Tensor,
+        history: list[tuple[Tensor, Tensor]],
+        *,
+        clean_Bn: Tensor | None,
+        estimate_Bnd: Tensor | None = None,
+    ) -> Tensor:
+        """The velocity by one pass, given an estimate of the clean latents or none."""
+        features_BnC, timesteps = self._noisy_features(
+            zt_Bnd, t_BK, history, clean_Bn=clean_Bn, estimate_Bnd=estimate_Bnd
+        )
         return emptied(self.velocity(features_BnC, filled(zt_Bnd), timesteps), len(zt_Bnd))
 
     def noisy_features(
@@ -144,6 +190,7 @@ class BlockCausalDiT(PreTrainedModel):
         history: list[tuple[Tensor, Tensor]],
         *,
         clean_Bn: Tensor | None,
+        estimate_Bnd: Tensor | None = None,
     ) -> tuple[Tensor, TimestepEmbeddings]:
         """Features of the noisy copy, and its timesteps, of rows that are filled up."""
         size, length, device = self.config.block_size, zt_Bnd.shape[1], zt_Bnd.device
@@ -153,6 +200,8 @@ class BlockCausalDiT(PreTrainedModel):
         clean_Bn = None if clean_Bn is None else filled(clean_Bn)
         timesteps = self.timesteps(filled(t_BK), clean_Bn)
         x_BnC = self.embed(filled(zt_Bnd))
+        if estimate_Bnd is not None:
+            x_BnC = x_BnC + self.embed_estimate(filled(estimate_Bnd))
         for block, past in zip(self.layers, history, strict=True):
             x_BnC = run_block(
                 DiTBlock.noisy, block, x_BnC, past, timesteps, rotary, chunks=chunks, layout=layout
@@ -174,18 +223,43 @@ class BlockCausalDiT(PreTrainedModel):
     ) -> tuple[Tensor, Tensor]:
         """Velocities of one block behind the cached prefix and of the block alone, (B, s, d) each.
 
-        These are v_cond and v_alone of model.md, Eq. 20, from one pass over 2 B rows. Without
-        `guided` there is one velocity, returned twice. `rotary` (see `block_rotary`) serves both:
-        the block alone depends on distances between positions only.
+        These are v_cond and v_alone of model.md, Eq. 20, from one pass over 2 B rows; with
+        self-conditioning from two, each velocity with its own estimate. Without `guided` there is
+        one velocity, returned twice. `rotary` (see `block_rotary`) serves both: the block alone
+        depends on distances between positions only.
         """
-        batch = len(z_Bsd)
-        x_BsC = self.embed(z_Bsd)
+        found = self._block_velocities(z_Bsd, timesteps, rotary, cache=cache, guided=guided)
+        if not self.config.self_conditioning:
+            return found
+        t_Bs1 = timesteps.times(z_Bsd.shape[1])
+        estimates = [z_Bsd - t_Bs1 * velocity for velocity in (found if guided else found[:1])]
+        return self._block_velocities(
+            z_Bsd, timesteps, rotary, cache=cache, guided=guided, estimate=torch.cat(estimates)
+        )
+
+    def _block_velocities(
+        self,
+        z_Bsd: Tensor,
+        timesteps: TimestepEmbeddings,
+        rotary: Tensor,
+        *,
+        cache: KVCache,
+        guided: bool,
+        estimate: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `denoise`: one pass, with estimates (B or 2 B, s, d) of the clean block or none."""
+        batch, x_BsC = len(z_Bsd), self.embed(z_Bsd)
         view = cache.view(z_Bsd.shape[1], self.config.block_size)
+        apart = guided and estimate is not None  # rows behind the prefix, and of the block alone
+        if apart:
+            x_BsC, timesteps, rotary = _twice(x_BsC, timesteps, rotary)
+        if estimate is not None:
+            x_BsC = x_BsC + self.embed_estimate(estimate)
         for layer, block in enumerate(self.layers):
             q, k, v = block.qkv(x_BsC, timesteps, rotary)
-            if guided and layer == 0:  # both are the same up to the first attention
-                x_BsC, timesteps = torch.cat([x_BsC, x_BsC]), timesteps.repeat_batch()
-                rotary = rotary if len(rotary) == 1 else torch.cat([rotary, rotary])
+            if guided and not apart:  # both are the same up to the first attention
+                x_BsC, timesteps, rotary = _twice(x_BsC, timesteps, rotary)
+                apart = True
             seen_k, seen_v = view.update(k[:batch], v[:batch], layer)
             heads, width = q.shape[1], q.shape[3]
             attended = q.new_empty(*x_BsC.shape[:2], heads, width)
@@ -220,6 +294,11 @@ class BlockCausalDiT(PreTrainedModel):
     def embed(self, z_Bnd: Tensor) -> Tensor:
         """Latents (float32 outside the networks) -> (B, n, C) in the type of the weights."""
         embedded: Tensor = self.txt_in(z_Bnd.to(self.txt_in.proj.weight.dtype))
+        return embedded
+
+    def embed_estimate(self, z_Bnd: Tensor) -> Tensor:
+        """What an estimate of clean latents adds to the noisy ones' embedding, (B, n, C)."""
+        embedded: Tensor = self.estimate_in(z_Bnd.to(self.estimate_in.weight.dtype))
         return embedded
 
     def timestep_zero(self, like: Tensor) -> TimestepEmbeddings:
@@ -258,6 +337,23 @@ class BlockCausalDiT(PreTrainedModel):
             dtype=activation_dtype(self.txt_in.proj.weight),
             step=step,
         )
+
+
+def _twice(
+    x_BsC: Tensor, timesteps: TimestepEmbeddings, rotary: Tensor
+) -> tuple[Tensor, TimestepEmbeddings, Tensor]:
+    """The batch concatenated with itself; rotations of batch size 1 serve any."""
+    rotary = rotary if len(rotary) == 1 else torch.cat([rotary, rotary])
+    return torch.cat([x_BsC, x_BsC]), timesteps.repeat_batch(), rotary
+
+
+@contextmanager
+def without_gradients(device: str) -> Iterator[None]:
+    """No gradients, and no weights that autocast casts meanwhile: it would keep them for passes
+    with gradients, which then would not reach the weights."""
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    with torch.no_grad(), torch.autocast(device, dtype, enabled=enabled, cache_enabled=False):
+        yield
 
 
 class ColaDiT(BlockCausalDiT):

@@ -8,9 +8,11 @@ from transformers import PretrainedConfig
 
 
 class DiTConfig(PretrainedConfig):
-    """Keys and defaults of the release's `cola_dit`, and `timestep_dtype`.
+    """Keys and defaults of the release's `cola_dit`, and three of our own.
 
-    "bfloat16" rounds 1000 t before it is embedded, as the release's code does.
+    timestep_dtype: "bfloat16" rounds 1000 t before it is embedded, as the release's code does.
+    adaln_rank: of AdaLN's projections (None: full). self_conditioning: whether a first pass
+    estimates the clean latents for a second (model.md, Eqs. 57 to 59).
     """
 
     model_type = "cola_dit"
@@ -33,6 +35,8 @@ class DiTConfig(PretrainedConfig):
         patch_size: int = 1,
         init_std: float = 0.02,
         timestep_dtype: str = "float32",
+        adaln_rank: int | None = None,
+        self_conditioning: bool = False,
         **kwargs: Any,
     ) -> None:
         self.txt_in_channels = txt_in_channels
@@ -50,4 +54,6 @@ class DiTConfig(PretrainedConfig):
         self.patch_size = patch_size
         self.init_std = init_std
         self.timestep_dtype = timestep_dtype
+        self.adaln_rank = adaln_rank
+        self.self_conditioning = self_conditioning
         super().__init__(**kwargs)

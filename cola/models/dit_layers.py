@@ -98,15 +98,20 @@ class MLP(nn.Module):
         return projected
 
 
+def projection_of(config: DiTConfig, vectors: int) -> nn.Sequential:
+    """See `adaln_projection`."""
+    return adaln_projection(config.emb_dim, config.txt_dim, vectors, rank=config.adaln_rank)
+
+
 class AdaLN(nn.Module):
     """Shift and scale on the way in, gate on the way out, for attention and MLP."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.msa_in = adaln_projection(config.emb_dim, config.txt_dim, 2)
-        self.msa_out = adaln_projection(config.emb_dim, config.txt_dim, 1)
-        self.mlp_in = adaln_projection(config.emb_dim, config.txt_dim, 2)
-        self.mlp_out = adaln_projection(config.emb_dim, config.txt_dim, 1)
+        self.msa_in = projection_of(config, 2)
+        self.msa_out = projection_of(config, 1)
+        self.mlp_in = projection_of(config, 2)
+        self.mlp_out = projection_of(config, 1)
 
 
 class DiTBlock(nn.Module):
@@ -197,4 +202,4 @@ class OutputAdaLN(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.out_in = adaln_projection(config.emb_dim, config.txt_dim, 2)
+        self.out_in = projection_of(config, 2)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
 from cola.models.head import judged_nll
-from cola.objectives.flow_matching import flow_matching_loss
+from cola.objectives.flow_matching import ESTIMATES, flow_matching_loss
 from cola.objectives.vae import Posterior
 from cola.seeding import Stream
 
@@ -114,6 +114,8 @@ def flow_matching_by_time(
     losses = {}
     for index in range(bins):
         draws = {"z1": z1, "t_Bb": (index + inside_Bb) / bins}
+        if model.dit.config.self_conditioning:
+            draws[ESTIMATES] = torch.ones_like(inside_Bb, dtype=torch.bool)
         losses[(index + 0.5) / bins] = float(flow_matching_loss(model.dit, z0, draws))
     return losses
 

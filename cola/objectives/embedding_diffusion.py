@@ -5,6 +5,8 @@ Shapes: B batch, L tokens, d embedding width, C width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,12 +18,25 @@ from cola.spec.objectives import FlowSpec
 
 
 def embedding_draws(
-    model: EmbeddingDiffusion, objective: FlowSpec, tokens_BL: Tensor, *, stream: Stream
+    model: EmbeddingDiffusion,
+    objective: FlowSpec,
+    tokens_BL: Tensor,
+    *,
+    stream: Stream,
+    positions: Sequence[int],
+    global_size: int,
 ) -> dict[str, Tensor]:
     """Random inputs of `embedding_loss`; see `flow_draws`."""
     config = model.config
     shape = (*tokens_BL.shape, config.txt_in_channels)
-    return flow_draws(objective, shape, config.block_size, stream=stream)
+    return flow_draws(
+        objective,
+        shape,
+        config.block_size,
+        stream=stream,
+        positions=positions,
+        global_size=global_size,
+    )
 
 
 def embedding_loss(

@@ -1,36 +1,55 @@
-"""Flow matching over latents: interpolation, velocity target, times, loss (model.md, Eqs. 4 to 9).
+"""Flow matching over latents: interpolation, velocity target, loss (model.md, Eqs. 4 to 9, 52).
 
 Shapes: B batch, n latents, b blocks, s latents a block, d latent width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from cola.models.dit import ColaDiT
+from cola.objectives.flow_times import LikelihoodWeighting, times_at
+from cola.objectives.stratified_times import stratified_times
 from cola.seeding import Stream
 from cola.spec.objectives import FlowSpec, LogitNormal
 
+ESTIMATES = "estimates"  # present where the network is given its own estimate (model.md, Eq. 58)
+
 
 def flow_draws(
-    objective: FlowSpec, shape_Bnd: tuple[int, int, int], block: int, *, stream: Stream
+    objective: FlowSpec,
+    shape_Bnd: tuple[int, int, int],
+    block: int,
+    *,
+    stream: Stream,
+    positions: Sequence[int],
+    global_size: int,
+    weighting: LikelihoodWeighting | None = None,
 ) -> dict[str, Tensor]:
     """Random inputs of `flow_matching_loss`.
 
-    z1: (B, n, d). t_Bb: times (model.md, Eq. 6), one per block or the same for all of a sequence's
-    blocks. prompt_Bn (absent at probability 0, and in blocks of one latent, which have no part to
-    know): True at latents that are a block's known prompt.
+    z1: (B, n, d). t_Bb: times (model.md, Eq. 6 or 53), one per block or the same for all of a
+    sequence's blocks. weight_Bb (present with a `weighting`, which the timestep `likelihood`
+    needs): of the squared error. quantile_Bb in place of both where times are learned: what a
+    `LearnedSchedule` makes them of. prompt_Bn (absent at probability 0, and in blocks of one
+    latent, which have no part to know): True at latents that are a block's known prompt.
     """
     _, latents, width = shape_Bnd
     blocks = latents // block
     count = blocks if objective.timestep_per == "block" else 1
-    if isinstance(objective.timestep, LogitNormal):
-        loc, scale = objective.timestep.timestep_loc, objective.timestep.timestep_scale
-        t_BK = torch.sigmoid(loc + scale * stream.normal("timestep", count))
-    else:
-        t_BK = stream.uniform("timestep", count)
-    draws = {"z1": stream.normal("z1", latents, width), "t_Bb": t_BK.expand(-1, blocks)}
+    times = _times(
+        objective,
+        stream,
+        count,
+        positions=positions,
+        global_size=global_size,
+        weighting=weighting,
+    )
+    draws = {name: value_BK.expand(-1, blocks) for name, value_BK in times.items()}
+    draws["z1"] = stream.normal("z1", latents, width)
     if objective.has_prompts(block):
         is_prompt_Bb = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
         # 1 to s - 1 known latents on the left: a wholly known block has nothing to learn.
@@ -41,8 +60,43 @@ def flow_draws(
     return draws
 
 
+def _times(
+    objective: FlowSpec,
+    stream: Stream,
+    count: int,
+    *,
+    positions: Sequence[int],
+    global_size: int,
+    weighting: LikelihoodWeighting | None,
+) -> dict[str, Tensor]:
+    """What `flow_draws` says of `count` times a sequence, (B, K) each."""
+    timestep = objective.timestep
+    if isinstance(timestep, LogitNormal) and not objective.stratified:
+        normal_BK = stream.normal("timestep", count)
+        scale = timestep.timestep_scale
+        return {"t_Bb": torch.sigmoid(timestep.timestep_loc + scale * normal_BK)}
+    if objective.stratified:
+        quantile_BK = stratified_times(
+            stream, positions=positions, global_size=global_size, blocks=count
+        )
+    else:
+        quantile_BK = stream.uniform("timestep", count)
+    if weighting is None:
+        return {"t_Bb": times_at(quantile_BK, timestep)}
+    if objective.learns_times:
+        return {"quantile_Bb": quantile_BK}
+    t_BK = weighting.times(quantile_BK)
+    return {"t_Bb": t_BK, "weight_Bb": weighting.weights(t_BK)}
+
+
 def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> Tensor:
-    """Mean squared error of the velocity per latent dimension (model.md, Eq. 9).
+    """Mean squared error of the velocity per latent dimension (model.md, Eq. 9); with weights the
+    bound's, in nats per latent dimension (model.md, Eq. 52)."""
+    return flow_matching_errors(dit, z0_Bnd, draws).mean()
+
+
+def flow_matching_errors(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> Tensor:
+    """What `flow_matching_loss` is the mean of, (B, n).
 
     The gradient reaches z0 through z_t and the target velocity (unless the caller detaches it),
     never through the clean history. Prompt latents stay clean at timestep 0 and carry no loss; the
@@ -55,8 +109,10 @@ def flow_matching_loss(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor]) -
         t_Bn1 = t_Bn1.masked_fill(prompt_Bn[..., None], 0.0)
     zt_Bnd = (1 - t_Bn1) * z0_Bnd + t_Bn1 * z1  # model.md, Eq. 4
     target_velocity = z1 - z0_Bnd  # model.md, Eq. 5
-    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, clean_Bn=prompt_Bn)
+    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, clean_Bn=prompt_Bn, refined=ESTIMATES in draws)
     square_Bn = (velocity.float() - target_velocity).square().mean(-1)
+    if "weight_Bb" in draws:
+        square_Bn = square_Bn * draws["weight_Bb"].repeat_interleave(dit.config.block_size, dim=1)
     if prompt_Bn is not None:
         square_Bn = square_Bn * ~prompt_Bn
-    return square_Bn.mean()
+    return square_Bn

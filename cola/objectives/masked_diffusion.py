@@ -12,10 +12,9 @@ from torch import Tensor
 
 from cola.models.head import token_nll, weighted_nll
 from cola.models.transformer import LLaDAModel
+from cola.objectives.stratified_times import stratified_times
 from cola.seeding import Stream
 from cola.spec.objectives import MaskingSpec, MaskRateSpec
-
-GOLDEN = (5**0.5 - 1) / 2  # multiples of it are spread evenly over the unit circle
 
 
 def mask_probabilities(
@@ -28,16 +27,10 @@ def mask_probabilities(
 ) -> Tensor:
     """Probabilities of masking a token (model.md, Eq. 30), one a block, (B, b).
 
-    With stratified times, t_i = (u + i) / global_size at position i of the global batch in the
-    first block, one u a step. In block k they are shifted by k golden ratios of the unit circle, so
-    that the times of a sequence are spread over it as well.
+    For stratified times see `stratified_times`.
     """
     if objective.stratified:
-        first = stream.shared_uniform("timestep")
-        position_B = torch.tensor(list(positions), dtype=torch.float32, device=stream.device)
-        t_Bb = ((first + position_B) / global_size)[:, None]
-        if blocks > 1:
-            t_Bb = (t_Bb + GOLDEN * torch.arange(blocks, device=stream.device)) % 1.0
+        t_Bb = stratified_times(stream, positions=positions, global_size=global_size, blocks=blocks)
     else:
         t_Bb = stream.uniform("timestep", blocks)
     low, high = objective.min_mask_probability, objective.max_mask_probability

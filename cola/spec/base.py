@@ -6,10 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from cola.errors import SpecError, StorageError, one_line
 from cola.spec.key_paths import has_tag, models, nearest_key, step
@@ -46,6 +52,21 @@ class Spec(BaseModel):
         except ValidationError as error:
             lines = [_describe(cls, item) for item in error.errors()]
             raise SpecError("; ".join(dict.fromkeys(lines)) + f" (in {origin})") from None
+
+
+class SparseSpec(Spec):
+    """A specification that writes its `sparse_keys` only where they are not the defaults: a default
+    gives the text, and so the hash, of a specification without the key."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        for key in self.sparse_keys:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                values.pop(key, None)
+        return values
 
 
 def canonical_json(values: object) -> str:

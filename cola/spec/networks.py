@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from cola.spec.base import Spec
+from cola.spec.base import SparseSpec, Spec
 
 
 class TransformerSpec(Spec):
@@ -81,8 +81,10 @@ class TextVAESpec(Spec):
         return self.block_size if self.attention == "block_causal" else 1
 
 
-class DiTSpec(Spec):
+class DiTSpec(SparseSpec):
     """Block-causal diffusion transformer over latents (model.md, Eq. 17)."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ("adaln_rank", "self_conditioning")
 
     hidden_size: PositiveInt = Field(description="Width of the residual stream.")
     num_layers: PositiveInt = Field(description="Number of blocks.")
@@ -101,12 +103,29 @@ class DiTSpec(Spec):
     qk_bias: bool = Field(
         default=False, description="Whether the attention's projections have biases."
     )
+    adaln_rank: PositiveInt | None = Field(
+        default=None,
+        description="Channels through which AdaLN's projections pass; null: none, they are full.",
+    )
+    self_conditioning: bool = Field(
+        default=False,
+        description="Whether the network is given an estimate of the clean latents, its own.",
+    )
 
     @model_validator(mode="after")
     def _rope_fits(self) -> DiTSpec:
         if self.rope_dim % 2 or self.rope_dim > self.head_dim:
             raise ValueError(
                 f"rope_dim={self.rope_dim} must be even and at most head_dim={self.head_dim}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rank_is_low(self) -> DiTSpec:
+        if self.adaln_rank is not None and self.adaln_rank >= self.hidden_size:
+            raise ValueError(
+                f"adaln_rank={self.adaln_rank} must be below hidden_size={self.hidden_size}; give "
+                "null for full projections"
             )
         return self
 

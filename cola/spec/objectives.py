@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import math
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from cola.spec.base import Spec
+from cola.spec.base import SparseSpec, Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class MaskRateSpec(Spec):
+class MaskRateSpec(SparseSpec):
     """Masking with probability p = (max - min) t + min and weight 1 / p (model.md, Eqs. 30, 31)."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ("max_mask_probability",)
 
     min_mask_probability: float = Field(
         default=1e-3, gt=0, le=1, description="Probability of masking a token at t = 0."
@@ -46,14 +41,6 @@ class MaskRateSpec(Spec):
                 "smaller one as min_mask_probability"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_an_unclipped_end(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What masks up to every token is written as before there was an upper end."""
-        values: dict[str, Any] = handler(self)
-        if self.max_mask_probability == 1.0:
-            values.pop("max_mask_probability", None)
-        return values
 
 
 class MaskingSpec(MaskRateSpec):
@@ -84,7 +71,24 @@ class UniformTime(Spec):
     )
 
 
-TimestepDistribution = Annotated[LogitNormal | UniformTime, Field(discriminator="kind")]
+class LikelihoodTime(Spec):
+    """Times and weights whose mean loss is the bound by the diffusion (model.md, Eqs. 52 to 54)."""
+
+    kind: Literal["likelihood"] = Field(
+        default="likelihood",
+        description="The squared error weighted as in the likelihood's bound, in nats a latent "
+        "dimension; times are evenly spread over what a noisy latent says of the clean one.",
+    )
+    learned: bool = Field(
+        default=False,
+        description="Whether the times are learned with the prior, so that the loss has the least "
+        "variance: a monotone noise schedule. Its mean is the same.",
+    )
+
+
+TimestepDistribution = Annotated[
+    LogitNormal | UniformTime | LikelihoodTime, Field(discriminator="kind")
+]
 
 
 class VAEObjective(Spec):
@@ -124,14 +128,21 @@ class VAEObjective(Spec):
     )
 
 
-class FlowSpec(Spec):
+class FlowSpec(SparseSpec):
     """At which times a flow is trained, and how often behind a prompt that ends in a block."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ("stratified",)
 
     timestep: TimestepDistribution = Field(
         default=LogitNormal(), description="Distribution of the training times t in [0, 1]."
     )
     timestep_per: Literal["block", "sequence"] = Field(
         default="block", description="Whether every block or every sequence draws its own time."
+    )
+    stratified: bool = Field(
+        default=False,
+        description="Whether the times of a global batch are evenly spread over their "
+        "distribution, and so are those of a sequence's blocks.",
     )
     prompt_block_probability: Fraction = Field(
         default=0.05,
@@ -141,9 +152,17 @@ class FlowSpec(Spec):
         ),
     )
 
+    @property
+    def learns_times(self) -> bool:
+        """Whether times follow a schedule that is learned."""
+        return isinstance(self.timestep, LikelihoodTime) and self.timestep.learned
+
     def has_prompts(self, block_size: int) -> bool:
         """Whether blocks of this many latents may have a known part, the rest being learned."""
         return self.prompt_block_probability > 0 and block_size > 1
+
+
+DETACHED = ("detach_target", "interval")  # modes whose flow-matching loss stops at the latents
 
 
 class JointObjective(FlowSpec):
@@ -151,6 +170,14 @@ class JointObjective(FlowSpec):
 
     With lambda_ref = 0 joint training collapses within a hundred steps; 0.1 is measured to hold it.
     """
+
+    sparse_keys: ClassVar[tuple[str, ...]] = (
+        *FlowSpec.sparse_keys,
+        "self_conditioning",
+        "lambda_mask",
+        "lambda_fm_per",
+        "reference_in",
+    )
 
     gradient_mode: Literal["frozen_vae", "detach_target", "joint", "interval", "scratch"] = Field(
         default="detach_target",
@@ -170,11 +197,41 @@ class JointObjective(FlowSpec):
         default=1.0, description="Learning rate of the VAE over that of the DiT."
     )
     lambda_vae: NonNegativeFloat = Field(default=1.0, description="Weight of the VAE's terms.")
+    lambda_mask: NonNegativeFloat | None = Field(
+        default=None,
+        description="Weight of the masked-token loss in this stage; 0 leaves its pass out. Null: "
+        "that of stage 1.",
+    )
     lambda_fm: PositiveFloat = Field(default=1.0, description="Weight of the flow-matching loss.")
+    lambda_fm_per: Literal["dimension", "latent"] = Field(
+        default="dimension",
+        description="Whether `lambda_fm` weighs the flow-matching loss of a mean dimension or the "
+        "sum over a latent's dimensions, as it stands in the likelihood.",
+    )
     lambda_ref: NonNegativeFloat = Field(
         default=0.1,
-        description="Weight of the KL to a frozen copy of the stage-1 encoder, in mode joint only.",
+        description="Weight of the KL to a frozen copy of the stage-1 encoder, in the modes of "
+        "`reference_in`.",
     )
+    reference_in: Literal["joint", "every_mode"] = Field(
+        default="joint",
+        description="Gradient modes in which that KL holds the latents: joint only, or every mode "
+        "that trains a VAE of stage 1 (joint, detach_target, and the steps of interval that do).",
+    )
+
+    self_conditioning: Fraction = Field(
+        default=0.0,
+        description="Share of the steps in which the prior is given its own estimate of the clean "
+        "latents, from a first pass without gradient. Above 0, likelihood and generation evaluate "
+        "it in two passes.",
+    )
+
+    def estimates(self, step: int) -> bool:
+        """Whether the prior is given an estimate in the step, counted as in `trains_vae`: exactly
+        the share of the steps, evenly spread."""
+        return math.floor((step + 1) * self.self_conditioning) > math.floor(
+            step * self.self_conditioning
+        )
 
     def trains_vae(self, step: int) -> bool:
         """Whether the step, counted from the stage's first at 0, trains the VAE."""
@@ -182,17 +239,42 @@ class JointObjective(FlowSpec):
             return (step + 1) % self.vae_interval == 0
         return self.gradient_mode != "frozen_vae"
 
+    def fm_weight(self, latent_dim: int) -> float:
+        """Weight of the flow-matching loss of a mean dimension."""
+        return self.lambda_fm * (latent_dim if self.lambda_fm_per == "latent" else 1)
+
     @property
     def uses_reference(self) -> bool:
         """Whether a frozen copy of the stage-1 encoder takes part."""
-        return self.gradient_mode == "joint" and self.lambda_ref > 0
+        return self._may_use_reference and self.lambda_ref > 0
+
+    @property
+    def _may_use_reference(self) -> bool:
+        modes = ("joint",) if self.reference_in == "joint" else ("joint", *DETACHED)
+        return self.gradient_mode in modes
 
     @model_validator(mode="after")
     def _reference_has_an_effect(self) -> JointObjective:
-        default = type(self).model_fields["lambda_ref"].default
-        if self.gradient_mode != "joint" and self.lambda_ref != default:
+        mode = f"gradient_mode={self.gradient_mode!r}"
+        if self.gradient_mode not in ("joint", *DETACHED) and self.reference_in != "joint":
+            why = "trains no VAE" if self.gradient_mode == "frozen_vae" else "has no stage 1"
             raise ValueError(
-                f"lambda_ref={self.lambda_ref:g} has no effect in gradient_mode="
-                f"{self.gradient_mode!r}; it belongs to gradient_mode='joint'"
+                f"reference_in={self.reference_in} has no effect in {mode}, which {why}"
+            )
+        default = type(self).model_fields["lambda_ref"].default
+        if not self._may_use_reference and self.lambda_ref != default:
+            remedy = ", or to reference_in=every_mode" if self.gradient_mode in DETACHED else ""
+            raise ValueError(
+                f"lambda_ref={self.lambda_ref:g} has no effect in {mode}; it belongs to "
+                f"gradient_mode='joint'{remedy}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masked_loss_has_an_effect(self) -> JointObjective:
+        if self.lambda_mask is not None and self.gradient_mode == "frozen_vae":
+            raise ValueError(
+                f"lambda_mask={self.lambda_mask:g} has no effect in gradient_mode='frozen_vae', "
+                "which trains no VAE; leave it out"
             )
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -10,13 +10,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
-from cola.spec.base import Spec
+from cola.spec.base import SparseSpec, Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -129,8 +127,10 @@ class StageTraining(Spec):
         return self
 
 
-class TrainingSpec(Spec):
+class TrainingSpec(SparseSpec):
     """Everything about the optimisation that changes its result."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ("stages",)
 
     batch_sequences: PositiveInt = Field(
         default=16, description="Sequences of an optimiser step, over all workers."
@@ -158,14 +158,6 @@ class TrainingSpec(Spec):
         description="Settings of single stages by name, for families that have several: `vae` and "
         "`joint` of Cola DLM.",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_empty_stages(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs without settings of single stages are the same as before there were any."""
-        values: dict[str, Any] = handler(self)
-        if not self.stages:
-            values.pop("stages", None)
-        return values
 
     def of_stage(self, name: str) -> TrainingSpec:
         """The settings that hold in a stage."""

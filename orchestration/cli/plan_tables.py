@@ -20,7 +20,10 @@ from orchestration.planning.units import count, duration
 def plan_table(
     plan: Plan, decisions: list[RunDecision], console: Console, *, wide: bool
 ) -> FittedTable:
-    """A row a run: what it is, what it costs, and what will happen to it."""
+    """A row a run: what it is, what it costs, and what will happen to it.
+
+    `prior share` is the share of executed FLOPs that trains the prior of latents, beside the VAE.
+    """
     counts = counted(plan.study)
     flops = plan.study.matching.convention
     follow = "" if "FLOPs" in counts else f"; {flops} FLOPs follow"
@@ -47,6 +50,9 @@ def plan_table(
     if any(cost.price is not None for cost in costs):
         prices = [NONE if cost.price is None else f"{cost.price:,.0f}" for cost in costs]
         columns.append(Column("price", prices, 4))
+    if any(run.prior_share is not None for run in runs):
+        shares = [NONE if r.prior_share is None else f"{r.prior_share:.0%}" for r in runs]
+        columns.append(Column("prior share", shares, 9))
     if any(run.latents for run in runs):
         settings = (", ".join(f"{key} {value:g}" for key, value in r.latents.items()) for r in runs)
         columns.append(Column("latents", list(settings), 11, left=True))

@@ -79,6 +79,21 @@ class PlannedRun:
             self.spec.steps, "nominal" if convention == "nominal" else "executed"
         )
 
+    @cached_property
+    def prior_share(self) -> float | None:
+        """Share of the run's executed FLOPs that trains the prior of latents; None where the family
+        has no such part."""
+        spec, family = self.spec, definition_of(self.spec.family)
+        prior = 0.0
+        for stage in spec.stages:
+            per_token = family.prior_flops_per_token(
+                spec.model, spec.objective, spec.data.sequence_length, stage=stage.name
+            )
+            if per_token is None:
+                return None
+            prior += stage.steps * spec.tokens_per_step * stage.charged * per_token
+        return prior / self.train_flops("executed")
+
     @property
     def budget_deviation_steps(self) -> float:
         """(budget - FLOPs spent) in units of the last stage's step; in [0, 1)."""

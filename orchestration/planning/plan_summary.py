@@ -352,6 +352,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "learning_rates": spec.learning_rates(),
         "final_learning_rates": final_learning_rates(spec),
         "latents": dict(run.latents),
+        "prior_share": run.prior_share,
         "train_flops": {c: run.train_flops(c) for c in ("nominal", "executed")},
         "train_flops_per_token": {
             stage.name: family.train_flops_per_token(

@@ -45,6 +45,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "vae_lr_ratio=0.3": {"stage2": {"vae_lr_ratio": 0.3}},
     "uniform times": {"stage2": {"timestep": {"kind": "uniform"}}},
     "timestep_loc=0": {"stage2": {"timestep": {"kind": "logit_normal", "timestep_loc": 0.0}}},
+    "stratified": {"stage2": {"stratified": True}},
+    "likelihood times": {"stage2": {"timestep": {"kind": "likelihood"}, "stratified": True}},
+    "learned times": {
+        "stage2": {"timestep": {"kind": "likelihood", "learned": True}, "stratified": True}
+    },
+    "self_conditioning=0.5": {"stage2": {"self_conditioning": 0.5}},
+    "stage2.lambda_mask=0": {"stage2": {"lambda_mask": 0.0}},
     "prompt_block_probability=0": {"stage2": {"prompt_block_probability": 0.0}},
 }
 

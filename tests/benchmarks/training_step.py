@@ -99,7 +99,14 @@ def flow_matching_step() -> Step:
     shape = (BATCH, LENGTH, model.config.txt_in_channels)
     stream = Stream(0, 0, range(BATCH))
     z0 = stream.normal("z0", *shape[1:])
-    draws = flow_draws(objective, shape, model.config.block_size, stream=stream)
+    draws = flow_draws(
+        objective,
+        shape,
+        model.config.block_size,
+        stream=stream,
+        positions=range(BATCH),
+        global_size=BATCH,
+    )
     return Step(model, lambda: flow_matching_loss(model, z0, draws))
 
 

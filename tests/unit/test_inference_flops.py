@@ -134,6 +134,29 @@ def test_generation_agrees_with_torch(family: str, changes: dict[str, Any], size
     assert ours[1] > 0.3 * inside
 
 
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_two_passes_an_evaluation_agree_with_torch(guidance: float) -> None:
+    """With self-conditioning."""
+    spec = size_model("cola", 100_000, 300, objective={"stage2": {"self_conditioning": 0.5}})
+    model, family = model_of(spec), family_of("cola")
+    tokens, stream = torch.randint(0, 300, (BATCH, LENGTH)), Stream(0, 0, range(BATCH))
+    likelihood = LikelihoodSpec(ode_steps=1, diffusion_times=1)
+    generation = GenerationSpec(max_new_tokens=32, steps=2, guidance_scale=guidance)
+
+    def generate() -> None:
+        with torch.no_grad():
+            family.generate(
+                model, tokens[:, :32].tolist(), generation, stream=stream, eos_token_id=None
+            )
+
+    outside, _ = counted(lambda: family.likelihood(model, tokens, likelihood, stream=stream))
+    ours = split(likelihood_flops_per_token(spec, likelihood, LENGTH), BATCH * LENGTH)
+    assert ours[0] == pytest.approx(outside, rel=0.01)
+    outside, _ = counted(generate)
+    ours = split(generation_flops_per_token(spec, generation, 32, batch=BATCH), BATCH * 32)
+    assert ours[0] == pytest.approx(outside, rel=0.01)
+
+
 def test_a_prompt_that_ends_in_a_block_has_that_block_made_again() -> None:
     spec = size_model("cola", 1_000_000, 300)
     repaint = GenerationSpec(max_new_tokens=32)

@@ -25,11 +25,15 @@ from cola.families.interface.definition import Look
 from cola.families.interface.latent_definition import STRUCTURE, LatentDefinition
 from cola.families.interface.latent_use import channel_capacity, latent_problem
 from cola.spec import GenerationSpec, LikelihoodSpec
+from cola.spec.objectives import VAEObjective
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cola.families.interface.family import Family
+
+
+PRIOR = ("dit_", "estimate_")  # components of the training FLOPs that are the prior's
 
 
 class ColaDefinition(LatentDefinition):
@@ -100,6 +104,15 @@ class ColaDefinition(LatentDefinition):
             return FlopsBreakdown(flops.nominal(model, stage))
         return FlopsBreakdown(flops.executed(model, objective, length, stage=stage))
 
+    def prior_flops_per_token(
+        self, model: ColaModelSpec, objective: ColaObjective, length: int, *, stage: str
+    ) -> float:
+        """See `FamilyDefinition.prior_flops_per_token`: the DiT's."""
+        found = self.train_flops_per_token(
+            model, objective, length, stage=stage, convention="executed"
+        )
+        return sum(v for name, v in found.components.items() if name.startswith(PRIOR))
+
     def likelihood_flops_per_token(
         self, model: ColaModelSpec, settings: LikelihoodSpec, length: int
     ) -> FlopsBreakdown:
@@ -143,16 +156,19 @@ class ColaDefinition(LatentDefinition):
         *,
         checkpoints: bool,
     ) -> float:
-        masked = objective.stage1.lambda_mask > 0
-        copies = 2.0 if masked else 1.0
-        frozen = objective.stage2.gradient_mode == "frozen_vae"
-        if objective.stage1.token_dropout > 0 and not frozen:
-            copies += encoder_share(model.vae)
-        part = vae_bytes(model.vae, precision, copies, checkpoints=checkpoints)
         logits = logit_bytes(model.vocab_size, precision)
-        head = logits * (1 + (objective.stage1.mask_rate if masked else 0.0))
+
+        def of_vae(terms: VAEObjective, copies: float) -> float:
+            masked = terms.lambda_mask > 0
+            part = vae_bytes(model.vae, precision, copies + masked, checkpoints=checkpoints)
+            return part + logits * (1 + (terms.mask_rate if masked else 0.0))
+
         prior = dit_bytes(model.dit, precision, model.vae.patch_size, checkpoints=checkpoints)
-        return max(part + head, prior if frozen else part + head + prior)
+        whole = encoder_share(model.vae) if objective.stage1.token_dropout > 0 else 0.0
+        stage1 = of_vae(objective.stage1, 1.0)
+        if objective.stage2.gradient_mode == "frozen_vae":
+            return max(stage1, prior)
+        return max(stage1, of_vae(objective.vae_in_stage2, 1.0 + whole) + prior)
 
     def head_shares(self, objective: ColaObjective) -> tuple[float, ...]:
         """See `FamilyDefinition.head_shares`: all tokens, and those masked.
@@ -161,8 +177,9 @@ class ColaDefinition(LatentDefinition):
         """
         if objective.stage2.gradient_mode == "frozen_vae":
             return ()
-        stage1 = objective.stage1
-        return (1.0, stage1.mask_rate) if stage1.lambda_mask > 0 else (1.0,)
+        stage1, stage2 = objective.stage1, objective.vae_in_stage2
+        masked = max(stage1.lambda_mask, stage2.lambda_mask) > 0
+        return (1.0, stage1.mask_rate) if masked else (1.0,)
 
     def channel_capacity(self, model: ColaModelSpec) -> float | None:
         """See `FamilyDefinition.channel_capacity`: of Gaussian channels with a fixed logSNR

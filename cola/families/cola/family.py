@@ -22,7 +22,8 @@ from cola.models.dit import ColaDiT
 from cola.models.text_vae import TextVAE
 from cola.objectives.collapse import collapse_reason
 from cola.objectives.diagnostics import latent_diagnostics
-from cola.objectives.joint import joint_draws, joint_loss
+from cola.objectives.joint import joint_draws, joint_loss, likelihood_weighting
+from cola.objectives.learned_schedule import LearnedSchedule
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.seeding import Stream
 
@@ -49,11 +50,15 @@ class JointStage(StageModule):
 
     def __init__(self, model: ColaDLM, objective: ColaObjective) -> None:
         super().__init__()
-        self.model, self._stages = model, (objective.stage1, objective.stage2)
+        self.model, self._stages = model, (objective.vae_in_stage2, objective.stage2)
         self.reference = None
         if objective.stage2.uses_reference:
             self.reference = copy.deepcopy(model.vae.encoder).requires_grad_(False)
         model.vae.requires_grad_(objective.stage2.gradient_mode != "frozen_vae")
+        weighting = likelihood_weighting(model, objective.stage2)
+        self.schedule = None
+        if weighting is not None and objective.stage2.learns_times:
+            self.schedule = LearnedSchedule(weighting)
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
@@ -62,13 +67,17 @@ class JointStage(StageModule):
             *self._stages,
             batch.tokens_BL,
             batch.stream,
-            vae_rests=not self._stages[1].trains_vae(batch.stage_step),
+            positions=batch.positions,
+            global_size=batch.global_size,
+            stage_step=batch.stage_step,
         )
         return {"tokens_BL": batch.tokens_BL, **draws}
 
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
         """See `StageModule`."""
-        return joint_loss(self.model, self.reference, *self._stages, tokens_BL, draws)
+        return joint_loss(
+            self.model, self.reference, *self._stages, tokens_BL, draws, schedule=self.schedule
+        )
 
 
 class ColaFamily(LatentFamily):
@@ -96,7 +105,10 @@ class ColaFamily(LatentFamily):
         if not isinstance(module, JointStage):
             return [{"params": trained(module), "lr_ratio": 1.0}]
         stage2 = objective.stage2
-        groups: list[dict[str, Any]] = [{"params": trained(module.model.dit), "lr_ratio": 1.0}]
+        prior = trained(module.model.dit)
+        if module.schedule is not None:
+            prior += trained(module.schedule)
+        groups: list[dict[str, Any]] = [{"params": prior, "lr_ratio": 1.0}]
         if stage2.gradient_mode != "frozen_vae":
             group = {"params": trained(module.model.vae), "lr_ratio": stage2.vae_lr_ratio}
             if stage2.gradient_mode == "interval":
@@ -108,7 +120,9 @@ class ColaFamily(LatentFamily):
         self, points: Sequence[Mapping[str, float]], spec: ColaModelSpec, objective: ColaObjective
     ) -> str | None:
         """See `Family.collapse`: the latents, see `cola.objectives.collapse`."""
-        return collapse_reason(points, spec.vae, spec.scaling_factor, objective.stage2)
+        return collapse_reason(
+            points, spec.vae, spec.scaling_factor, stage1=objective.stage1, stage2=objective.stage2
+        )
 
     def sizes_of(self, model: ColaDLM) -> ColaModelSpec:
         """See `Family.sizes_of`."""

@@ -9,11 +9,13 @@ from cola.compute.flops import (
     TRAINED,
     Components,
     dit_forward,
+    estimating_forward,
     masked_pass_forward,
     vae_forward,
     vae_parameters,
 )
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.spec.objectives import JointObjective
 
 
 def executed(
@@ -22,7 +24,8 @@ def executed(
     """Per token of text."""
     vae = vae_forward(model.vae, length)
     encoder = {name: value for name, value in vae.items() if name.startswith("vae_encoder")}
-    masked = masked_pass_forward(model.vae, objective.stage1, length)
+    terms = objective.stage1 if stage == "vae" else objective.vae_in_stage2
+    masked = masked_pass_forward(model.vae, terms, length)
     trained_vae = {name: TRAINED * value for name, value in {**vae, **masked}.items()}
     if stage == "vae":
         return _per_token(trained_vae, length)
@@ -37,13 +40,31 @@ def executed(
     else:
         total = trained_vae
     if stage2.uses_reference:
+        interval = stage2.vae_interval if stage2.gradient_mode == "interval" else 1
         for name, value in encoder.items():
-            total[name.replace("vae", "reference")] = FROZEN * value
+            total[name.replace("vae", "reference")] = FROZEN * value / interval
     latents = length // model.vae.patch_size
     prompt_blocks = stage2.has_prompts(model.dit.block_size)
     for name, value in dit_forward(model.dit, latents, prompt_blocks).items():
         total[f"dit_{name}"] = (FIRST if name in NO_INPUT_GRADIENT else TRAINED) * value
+    if stage2.self_conditioning:
+        _add_estimates(total, model, stage2, latents=latents)
     return _per_token(total, length)
+
+
+def _add_estimates(
+    total: Components, model: ColaModelSpec, stage2: JointObjective, *, latents: int
+) -> None:
+    """A step's mean of the passes that estimate clean latents, and of the estimates' embedding."""
+    share, dit = stage2.self_conditioning, model.dit
+    prompt_blocks = stage2.has_prompts(dit.block_size)
+    for name, value in estimating_forward(dit, latents, prompt_blocks).items():
+        if name == "adaln_spread":
+            total["dit_adaln_spread"] += share * FROZEN * value
+        elif value:
+            total[f"estimate_{name}"] = share * FROZEN * value
+    embedding = latents * 2.0 * dit.latent_dim * dit.hidden_size
+    total["estimate_inputs"] += share * FIRST * embedding
 
 
 def _mean_of_interval(trained: Components, resting: Components, interval: int) -> Components:

@@ -19,7 +19,7 @@ from cola.spec.networks import DiTSpec, TextVAESpec
 # The settings that shapes depend on.
 SHAPING = (
     "latent_dim", "patch_size", "vae_share", "vae_aspect", "vae_qk_norm", "dit_mlp_ratio",
-    "dit_qk_bias",
+    "dit_qk_bias", "adaln_rank",
 )  # fmt: skip
 
 
@@ -43,7 +43,9 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
     Raises:
         SpecError: when the target is too small for any shape.
     """
-    dit, vae = _shapes(target, **{name: getattr(settings, name) for name in SHAPING})
+    shaping = {name: getattr(settings, name) for name in SHAPING}
+    estimates = settings.objective.stage2.self_conditioning > 0
+    dit, vae = _shapes(target, **shaping, self_conditioning=estimates)
     width = head_dim(dit.width)
     vae_sizes = {
         "hidden_size": vae.width,
@@ -74,8 +76,9 @@ def _shapes(target: int, **settings: Any) -> tuple[Shape, Shape]:
     def dit_size(layers: int, width: int, _: int) -> int:
         ratio, bias = settings["dit_mlp_ratio"], settings["dit_qk_bias"]
         layer = dit_layer_parameters(width, width, head_dim(width), ratio=ratio, bias=bias)
-        return layers * (layer + adaln_layer_parameters(width)) + dit_fixed_parameters(
-            width, latent_dim
+        rank, estimates = settings["adaln_rank"], settings["self_conditioning"]
+        return layers * (layer + adaln_layer_parameters(width, rank)) + dit_fixed_parameters(
+            width, latent_dim, rank=rank, self_conditioning=estimates
         )
 
     def vae_size(layers: int, width: int, ffn: int) -> int:
@@ -113,6 +116,8 @@ def model_of(
             block_size=settings.block_size,
             mlp_ratio=settings.dit_mlp_ratio,
             qk_bias=settings.dit_qk_bias,
+            adaln_rank=settings.adaln_rank,
+            self_conditioning=settings.objective.stage2.self_conditioning > 0,
             **dit,
         ),
         scaling_factor=settings.latent_scaling,

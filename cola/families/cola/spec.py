@@ -66,6 +66,16 @@ class ColaObjective(ObjectiveSpec):
         description="Share of the run's compute that pays for the VAE's pretraining.",
     )
 
+    @property
+    def vae_in_stage2(self) -> VAEObjective:
+        """The VAE's own terms in stage 2."""
+        weight = self.stage2.lambda_mask
+        return (
+            self.stage1
+            if weight is None
+            else self.stage1.model_copy(update={"lambda_mask": weight})
+        )
+
     def stage_shares(self) -> dict[str, float]:
         """Stages vae and joint; `scratch` has no stage 1."""
         if self.stage2.gradient_mode == "scratch":
@@ -139,10 +149,16 @@ class ColaSettings(FamilySettings):
     dit_qk_bias: bool = Field(
         default=False, description="Whether the prior's attention projections have biases."
     )
+    adaln_rank: PositiveInt | None = Field(
+        default=None,
+        description="Channels through which the prior's projections of the timestep pass, which "
+        "are a third of its parameters otherwise; null: none, they are full.",
+    )
     objective: ColaObjective = Field(
         default=ColaObjective(), description="What is minimised in the two stages."
     )
 
+    sparse_keys: ClassVar[tuple[str, ...]] = (*FamilySettings.sparse_keys, "adaln_rank")
     latent_keys: ClassVar[tuple[str, ...]] = ("latent_dim", "patch_size", "log_snr", "beta")
 
     @property

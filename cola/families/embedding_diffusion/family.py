@@ -31,7 +31,14 @@ class EmbeddingStage(StageModule):
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
-        draws = embedding_draws(self.model, self._objective, batch.tokens_BL, stream=batch.stream)
+        draws = embedding_draws(
+            self.model,
+            self._objective,
+            batch.tokens_BL,
+            stream=batch.stream,
+            positions=batch.positions,
+            global_size=batch.global_size,
+        )
         return {"tokens_BL": batch.tokens_BL, **draws}
 
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from cola.families.interface.specs import FamilySettings, ModelSpec, ObjectiveSpec
 from cola.spec.networks import DiTSpec
-from cola.spec.objectives import FlowSpec
+from cola.spec.objectives import FlowSpec, LikelihoodTime
 
 
 class EmbeddingDiffusionModelSpec(ModelSpec):
@@ -30,6 +30,15 @@ class EmbeddingFlow(FlowSpec, ObjectiveSpec):
     def stage_shares(self) -> dict[str, float]:
         """One stage."""
         return {"train": 1.0}
+
+    @model_validator(mode="after")
+    def _times_have_no_weights(self) -> EmbeddingFlow:
+        if isinstance(self.timestep, LikelihoodTime):
+            raise ValueError(
+                "timestep.kind=likelihood weighs squared errors, and this loss is a cross entropy; "
+                "use logit_normal or uniform"
+            )
+        return self
 
 
 class EmbeddingDiffusionSettings(FamilySettings):

@@ -128,6 +128,13 @@ class FamilyDefinition(ABC):
     ) -> FlopsBreakdown:
         """Training FLOPs per token of a stage; see `cola.compute.flops` for the conventions."""
 
+    def prior_flops_per_token(
+        self, model: Any, objective: Any, length: int, *, stage: str
+    ) -> float | None:
+        """What of a stage's executed `train_flops_per_token` trains the prior of the latents; None
+        where the model is no such prior with something else beside it."""
+        return None
+
     def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
         """Whether `Family.likelihood` of such a model is exact or an upper bound with these
         settings; where it solves an equation, given that its steps are short enough.

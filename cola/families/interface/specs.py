@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import (
     Field,
     PositiveFloat,
-    SerializerFunctionWrapHandler,
     field_serializer,
     field_validator,
-    model_serializer,
 )
 
-from cola.spec.base import Spec
+from cola.spec.base import SparseSpec, Spec
 from cola.spec.design import RulesSpec, Rung, check_order
 from cola.spec.training import TrainingSpec
 
@@ -53,7 +51,7 @@ class ObjectiveSpec(FamilySpec):
         """Share of the run's compute by stage, in order; they add up to 1."""
 
 
-class FamilySettings(FamilySpec):
+class FamilySettings(SparseSpec, FamilySpec):
     """What a study can set of a family. Subclasses add `objective`, an `ObjectiveSpec`; all fields
     have defaults."""
 
@@ -72,6 +70,7 @@ class FamilySettings(FamilySpec):
         description="Rules of this entry, key by key in place of the study's `rules`.",
     )
 
+    sparse_keys: ClassVar[tuple[str, ...]] = ("budget_factor", "ladder")
     # Keys of `rules.latent` that the family reads; none where it has no latents.
     latent_keys: ClassVar[tuple[str, ...]] = ()
 
@@ -99,15 +98,6 @@ class FamilySettings(FamilySpec):
     def _climbs(cls, ladder: list[Rung] | None) -> list[Rung] | None:
         check_order(ladder or ())
         return ladder
-
-    @model_serializer(mode="wrap")
-    def _without_shared_budgets(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Entries on the study's budgets are written as before there were any of their own."""
-        values: dict[str, Any] = handler(self)
-        for key in ("budget_factor", "ladder"):
-            if getattr(self, key) is None:
-                values.pop(key, None)
-        return values
 
     @field_serializer("training", "rules")
     def _only_what_was_given(self, value: Spec | None) -> dict[str, Any] | None:

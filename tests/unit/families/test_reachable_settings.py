@@ -35,6 +35,7 @@ COLA: list[dict[str, Any]] = [
     {"dit_mlp_ratio": 8},
     {"dit_qk_bias": True},
     {"latent_scaling": 3.0, "latent_shift": 0.5},
+    {"adaln_rank": 8, "objective": {"stage2": {"self_conditioning": 0.5}}},
 ]
 EVERY = [("ar", {"rope_theta": 10.0}), ("llada", {"rope_theta": 10.0})]
 EVERY += [("cola", settings) for settings in COLA]

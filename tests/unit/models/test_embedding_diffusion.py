@@ -66,7 +66,9 @@ def test_both_velocities_of_guidance_are_those_of_their_own_passes() -> None:
 def test_the_loss_is_the_cross_entropy_of_trunk_and_latent_together() -> None:
     """By the plain formula, prompts left out; and its gradient reaches the embeddings."""
     model, tokens, objective = make(), texts(), FlowSpec(prompt_block_probability=0.5)
-    draws = embedding_draws(model, objective, tokens, stream=Stream(0, 0, range(2)))
+    draws = embedding_draws(
+        model, objective, tokens, stream=Stream(0, 0, range(2)), positions=range(2), global_size=2
+    )
     assert draws["prompt_Bn"].any()
     loss = embedding_loss(model, tokens, draws)["loss"]
     embedded = model.embedded(tokens)

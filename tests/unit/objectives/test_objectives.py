@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +113,53 @@ def test_the_reference_holds_the_encoder_it_was_copied_from() -> None:
     with torch.no_grad():
         model.vae.encoder.final_layer.weight.mul_(1.5).add_(0.01)
     assert float(module(**module.draw(batch()))["reference_kl"]) > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["detach_target", "interval"])
+def test_the_reference_holds_the_encoder_in_every_mode_that_trains_one_of_stage_1(
+    mode: str,
+) -> None:
+    """The KL's gradient reaches the encoder, whose own terms are off."""
+    stage2 = {"gradient_mode": mode, "lambda_vae": 0.0, "reference_in": "every_mode"}
+    found = {}
+    for weight in (0.0, 1.0):
+        model = cola()
+        objective = ColaObjective(stage2=JointObjective(**stage2, lambda_ref=weight))
+        module = family_of("cola").stage_module(model, objective, "joint")
+        with torch.no_grad():
+            model.vae.encoder.final_layer.weight.mul_(1.5)
+        terms = module(**module.draw(batch()))
+        terms["loss"].backward()
+        grad = model.vae.encoder.final_layer.weight.grad
+        assert grad is not None
+        found[weight] = float(grad.abs().max())
+        assert ("reference_kl" in terms) == (weight > 0)
+        resting = module(**module.draw(batch(stage_step=2)))
+        assert ("reference_kl" in resting) == (weight > 0 and mode == "detach_target")
+    assert found[0.0] == 0.0
+    assert found[1.0] > 0
+
+
+@pytest.mark.parametrize(
+    ("stage2", "said"),
+    [
+        ({"gradient_mode": "frozen_vae", "reference_in": "every_mode"}, "trains no VAE"),
+        ({"gradient_mode": "scratch", "reference_in": "every_mode"}, "has no stage 1"),
+        ({"lambda_ref": 0.5}, "joint', or to reference_in=every_mode"),
+        ({"gradient_mode": "frozen_vae", "lambda_mask": 0.0}, "trains no VAE; leave it out"),
+    ],
+)
+def test_weights_without_an_effect_are_refused(stage2: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        JointObjective.parse(stage2)
+
+
+def test_stage_2_can_leave_out_the_masked_pass() -> None:
+    objective = ColaObjective(stage2=JointObjective(lambda_mask=0.0))
+    model, family = cola(), family_of("cola")
+    stages = {name: family.stage_module(model, objective, name) for name in ("vae", "joint")}
+    masked = {name: "masked" in stage(**stage.draw(batch())) for name, stage in stages.items()}
+    assert masked == {"vae": True, "joint": False}
 
 
 def test_learning_rate_groups() -> None:

@@ -42,6 +42,15 @@ def test_lambda_fm_weighs_the_flow_matching_term_alone(model: ColaDLM) -> None:
     torch.testing.assert_close(thrice["loss"] - once["loss"], 2 * once["fm"])
 
 
+def test_lambda_fm_per_latent_weighs_the_sum_over_its_dimensions(model: ColaDLM) -> None:
+    losses = []
+    for per, weight in (("latent", 1.0), ("dimension", 4.0)):
+        stage2 = JointObjective(lambda_fm=weight, lambda_fm_per=per)
+        module = family_of("cola").stage_module(model, ColaObjective(stage2=stage2), "joint")
+        losses.append(module(**module.draw(batch(4)))["loss"])
+    assert torch.equal(*losses)  # a latent has 4 dimensions
+
+
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_timestep_scale_is_the_spread_of_the_logits_of_times(model: ColaDLM, scale: float) -> None:
     stage2 = JointObjective(timestep=LogitNormal(timestep_loc=0.0, timestep_scale=scale))
