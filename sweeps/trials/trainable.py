@@ -73,20 +73,18 @@ class SweepTrial(tune.Trainable):
 
 
 def measure_function(spec: TrialSpec) -> Callable[[Path, EvaluationSpec, bool], dict[str, float]]:
-    """`measure_inference`, or a call of it in a Ray task with the resources of one worker."""
+    """`measured`, or a call of it in a Ray task with the resources of one worker."""
     import ray
 
-    from sweeps.trials.measure import measure_inference
-
     if spec.in_process:
-        return measure_inference
+        return measured
     needs = spec.study.resources
     # Not in the placement group of this trial, which has no CPU of its own on a joined cluster.
     task = ray.remote(
         num_cpus=needs.cpus_per_worker,
         num_gpus=needs.gpus_per_worker,
         scheduling_strategy="DEFAULT",
-    )(measure_inference)
+    )(measured)
 
     def measure_in_task(
         run_folder: Path, settings: EvaluationSpec, likelihood: bool
@@ -95,3 +93,10 @@ def measure_function(spec: TrialSpec) -> Callable[[Path, EvaluationSpec, bool], 
         return metrics
 
     return measure_in_task
+
+
+def measured(run_folder: Path, settings: EvaluationSpec, likelihood: bool) -> dict[str, float]:
+    """See `measure_inference`; a trial that measures nothing does not load torch for it."""
+    from sweeps.trials.measure import measure_inference
+
+    return measure_inference(run_folder, settings, likelihood)
