@@ -176,7 +176,7 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     values = {key: value for key, value in tiny_study.items() if key != "ladder"}
     values["families"] = {"cola": tiny_study["families"]["cola"]}
     values["training"] |= {"schedule": {"kind": "wsd", "decay_fraction": 0.2}}
-    budgets = [4e10, 8e10]
+    budgets = [2e10, 4e10]
     values["design"] = {"kind": "trajectory", "budgets": budgets, "core_parameters": 60_000}
     outputs, study = Path(values["output"]), str(write_study(values, tmp_path))
     plan = json.loads(here("plan", study, "--json"))

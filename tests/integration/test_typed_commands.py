@@ -59,6 +59,12 @@ class Place:
         assert "Traceback" not in shown
         return shown
 
+    def trains_nothing(self, *arguments: str) -> None:
+        """Run the study again, for which no process is started."""
+        shown, code = self._called_here(("run", "study.yaml", *arguments), self.folder)
+        assert code == 0, shown
+        assert "nothing to train" in shown
+
     def _called_here(self, arguments: Sequence[str], folder: Path) -> tuple[str, int]:
         """Output and exit code of the command in this process, with this working directory."""
         shown, code = io.StringIO(), 0
@@ -161,7 +167,7 @@ def found_again_from_wherever_it_is_typed(place: Place) -> None:
     (run_key,) = place.keys("study.yaml")
     assert list(place.journals()) == [run_key]
     assert place.files() == ["elsewhere", "outputs", "rates.yaml", "study.yaml", "texts"]
-    assert "nothing to train" in place.cola("run", "study.yaml")
+    place.trains_nothing()
     assert place.states("study.yaml") == ["finished"]
     # Its corpus and output are relative to the folder in which the command is typed.
     refused = place.cola("plan", "../study.yaml", within="elsewhere", code=2)
@@ -191,13 +197,13 @@ def a_sweep_keeps_what_it_trains(place: Place) -> None:
     assert [trial["state"] for trial in trials] == ["finished", "finished"]
     assert place.journals() == after
     best = "@outputs/sweeps/rates/best.yaml"
-    assert "nothing to train" in place.cola("run", "study.yaml", "--set", best)
+    place.trains_nothing("--set", best)
     # With an arm that names its entry, the same points are a tuning: it trains nothing either.
     arm = "arms={ar: {entry: ar}}"
     tuning = ["rates.yaml", "--sweep-set", "name=tuning", "--sweep-set", arm]
     tuned = "outputs/sweeps/tuning/tuned.yaml"
     assert f"{tuned} (cola run STUDY --set @" in place.cola("sweep", *tuning)
-    assert "nothing to train" in place.cola("run", "study.yaml", "--set", f"@{tuned}")
+    place.trains_nothing("--set", f"@{tuned}")
     plan = json.loads(place.cola("plan", "study.yaml", "--set", f"@{tuned}", "--json"))
     assert plan["tuning"]["status"] == "equal_trials"
     assert plan["tuning"]["families"]["ar"]["trials"] == 2
@@ -305,4 +311,4 @@ def stores_beside_the_output_are_kept(place: Place) -> None:
     assert list((place.folder / "kept").glob("*/*"))
     assert (place.folder / "track.db").exists()
     assert (place.folder / "other" / "runs").exists()
-    assert "nothing to train" in place.cola("run", "study.yaml", *stores)
+    place.trains_nothing(*stores)
